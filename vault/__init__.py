@@ -1,0 +1,3 @@
+"""Callvault: call recordings sealed on arrival, kept as promised, shredded provably."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Pure cryptography: the puncturable tree, chunked encryption, key derivation and signatures."""

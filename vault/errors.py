@@ -1,0 +1,164 @@
+"""Every error the vault raises, arranged by who has to act.
+
+`Refused` is the caller's to fix, `IntegrityError` pages someone, `Unavailable` is retried, `ConfigError` is the
+operator's. Messages carry no key, token, phone number or audio.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class VaultError(Exception):
+    """Base of all errors; `hint` says what the reader can do next."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None, **facts: str | int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.facts = facts
+
+
+class Refused(VaultError):
+    """The request is understood and will not be carried out; nothing was changed."""
+
+    code = "refused"
+
+
+class Invalid(Refused):
+    """The request itself is malformed or contradicts itself."""
+
+    code = "invalid"
+
+
+class UnsupportedMedia(Refused):
+    """The declared media type is not one the vault can keep and play."""
+
+    code = "unsupported_media"
+
+
+class TooLarge(Refused):
+    """The recording or request exceeds a configured limit."""
+
+    code = "too_large"
+
+
+class Unauthenticated(Refused):
+    """No usable credential was presented."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(Refused):
+    """The credential is valid but does not permit this act."""
+
+    code = "forbidden"
+
+
+class NotFound(Refused):
+    """No such thing, or none that this credential may know of."""
+
+    code = "not_found"
+
+
+class Conflict(Refused):
+    """The request contradicts the present state."""
+
+    code = "conflict"
+
+
+class OffsetMismatch(Conflict):
+    """An upload continued at another byte than the durable end; `offset` in facts is where to continue."""
+
+    code = "offset_mismatch"
+
+
+class UnderHold(Refused):
+    """A hold, restriction or freeze forbids the act; nothing was deleted."""
+
+    code = "under_hold"
+
+
+class TooLate(Refused):
+    """A hold arrived after the keys were gone or their destruction was decided."""
+
+    code = "too_late"
+
+
+class Shredded(Refused):
+    """The recording's key no longer exists; `certificate_id` in facts names the proof once issued."""
+
+    code = "shredded"
+
+
+class GuardTripped(Refused):
+    """A safety guard (clock jump, mass shred) stopped the sweep until two people override it."""
+
+    code = "guard_tripped"
+
+
+class IntegrityError(VaultError):
+    """Stored bytes are not what was stored; nothing of them was returned."""
+
+    code = "integrity"
+
+
+class FormatError(IntegrityError):
+    """Bytes do not parse as the format they claim to be."""
+
+    code = "format"
+
+
+class Tampered(IntegrityError):
+    """Authentication failed: content, header or position changed after it was sealed."""
+
+    code = "tampered"
+
+
+class Truncated(IntegrityError):
+    """Bytes are missing at the end."""
+
+    code = "truncated"
+
+
+class Unavailable(VaultError):
+    """A dependency cannot answer now; nothing is known to be lost, and it is never read as "destroyed"."""
+
+    code = "unavailable"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after_seconds: int = 5,
+        **facts: str | int,
+    ) -> None:
+        super().__init__(message, hint=hint, **facts)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class JournalFull(Unavailable):
+    """The journal reached its bound; recorders are asked to come back."""
+
+    code = "journal_full"
+
+
+class DiskFull(Unavailable):
+    """The file system has no room for another durable byte."""
+
+    code = "disk_full"
+
+
+class Destroyed(VaultError):
+    """The provider states that this root version no longer exists. Never raised for an outage."""
+
+    code = "destroyed"
+
+
+class ConfigError(VaultError):
+    """The configuration or the state on disk does not permit a start; names section and key."""
+
+    code = "config"

@@ -1,0 +1,87 @@
+"""Canonical MessagePack: one value, one byte string (docs/format.md, "Canonical MessagePack").
+
+Maps have string keys in ascending byte order, integers take their shortest form, floats and extensions do not occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgpack
+
+from vault.errors import FormatError, Invalid
+from vault.model import Cohort, Coordinate, Part, parse_tenant
+
+_MAX_INPUT_BYTES = 64 << 20
+
+
+def _canonical(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | str() | bytes():
+            return value
+        case Mapping():
+            if not all(isinstance(key, str) for key in value):
+                raise FormatError("map keys are strings")
+            return {key: _canonical(value[key]) for key in sorted(value, key=str.encode)}
+        case list() | tuple():
+            return [_canonical(item) for item in value]
+        case _:
+            raise FormatError(f"{type(value).__name__} has no canonical encoding")
+
+
+def pack(value: Any) -> bytes:
+    """Encode maps, lists, str, bytes, int, bool and None canonically; FormatError for anything else."""
+    packed: bytes = msgpack.packb(_canonical(value), use_bin_type=True)
+    return packed
+
+
+def unpack(data: bytes | memoryview) -> Any:
+    """Decode exactly what `pack` produces; any other bytes raise FormatError."""
+    try:
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True, max_buffer_size=_MAX_INPUT_BYTES)
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        raise FormatError("not a MessagePack value") from error
+    if pack(value) != bytes(data):
+        raise FormatError("a MessagePack value, but not in canonical form")
+    return value
+
+
+def fields(value: Any, **types: type) -> Sequence[Any]:
+    """Return the values of a map that has exactly the keys `types`, each of exactly its type; FormatError.
+
+    `bool` is not accepted for `int`.
+    """
+    if not isinstance(value, dict) or value.keys() != types.keys():
+        raise FormatError(f"expected a map with the keys {', '.join(sorted(types))}")
+    for key, kind in types.items():
+        if type(value[key]) is not kind:
+            raise FormatError(f"field {key} is not {kind.__name__}")
+    return [value[key] for key in types]
+
+
+_COORDINATE_ITEMS = 5
+
+
+def encode_coordinate(coordinate: Coordinate) -> list[str | int]:
+    """Return `[tenant, part, period, generation, leaf]`."""
+    cohort = coordinate.cohort
+    return [cohort.tenant, cohort.part.value, cohort.period, cohort.generation, coordinate.leaf]
+
+
+def decode_coordinate(value: Any) -> Coordinate:
+    """Return the coordinate that `encode_coordinate` wrote; FormatError."""
+    if (
+        not isinstance(value, list)
+        or len(value) != _COORDINATE_ITEMS
+        or [type(item) for item in value] != [str, str, int, int, int]
+    ):
+        raise FormatError("a coordinate is [tenant, part, period, generation, leaf]")
+    tenant, part, period, generation, leaf = value
+    if not (0 <= period < 1 << 48 and 0 <= generation < 1 << 32 and 0 <= leaf < 1 << 32):
+        raise FormatError("a coordinate's number is out of range")
+    try:
+        cohort = Cohort(tenant=parse_tenant(tenant), part=Part(part), period=period, generation=generation)
+    except (Invalid, ValueError) as error:
+        raise FormatError("a coordinate names an impossible tenant or part") from error
+    return Coordinate(cohort=cohort, leaf=leaf)

@@ -1,0 +1,1 @@
+"""What audio bytes are, and how they become playable."""

@@ -1,0 +1,384 @@
+"""Identifiers and the frozen values every layer speaks in; the vocabulary of docs/design.md."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NewType
+from uuid import UUID
+
+from vault.errors import Invalid
+
+TenantId = NewType("TenantId", str)
+RecordingId = NewType("RecordingId", str)
+HoldId = NewType("HoldId", str)
+CertificateId = NewType("CertificateId", str)
+TokenId = NewType("TokenId", str)
+
+_TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_CALL_KEY = re.compile(r"[A-Za-z0-9._~@:+=,-]{1,200}")
+_PREFIXED = re.compile(r"([a-z]{2,5})_([0-9a-f]{32})")
+
+
+def parse_tenant(text: str) -> TenantId:
+    """Return `text` as a tenant id: 1-63 of a-z, 0-9 and inner hyphens; raises Invalid."""
+    if not _TENANT.fullmatch(text):
+        raise Invalid(f"{text[:80]!r} is not a tenant id", hint="use 1-63 of a-z, 0-9 and inner hyphens")
+    return TenantId(text)
+
+
+def parse_call_key(text: str) -> str:
+    """Return `text` as a recorder's name for one call: 1-200 unreserved characters; raises Invalid."""
+    if not _CALL_KEY.fullmatch(text):
+        raise Invalid("the call key is not usable", hint="use 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -")
+    return text
+
+
+def uuid7(*, unix_ms: int, entropy: bytes) -> UUID:
+    """Build a UUIDv7 (RFC 9562 section 5.7) from a time in milliseconds and 10 random bytes."""
+    rand = int.from_bytes(entropy[:10], "big")
+    value = (unix_ms & (1 << 48) - 1) << 80 | 0x7 << 76 | (rand >> 68 & 0xFFF) << 64
+    return UUID(int=value | 0b10 << 62 | rand & (1 << 62) - 1)
+
+
+def prefixed(prefix: str, uuid: UUID) -> str:
+    """Render an id as people see it: `rec_018f…`."""
+    return f"{prefix}_{uuid.hex}"
+
+
+def id_bytes(identifier: str) -> bytes:
+    """Return the 16 bytes behind a prefixed id; raises Invalid."""
+    match = _PREFIXED.fullmatch(identifier)
+    if match is None:
+        raise Invalid(f"{identifier[:80]!r} is not an id", hint="ids look like rec_ followed by 32 hex digits")
+    return bytes.fromhex(match[2])
+
+
+class Part(enum.StrEnum):
+    """The pieces of a recording that have clocks, and so coordinates, of their own."""
+
+    AUDIO = "audio"
+    METADATA = "metadata"
+    TRANSCRIPT = "transcript"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Cohort:
+    """One puncturable tree: everything of one tenant and part that shares one clock.
+
+    `period` counts cohort widths since the Unix epoch for audio and transcripts (the expiry day when the width is
+    one day: the cohort is due from `period * width` on) and creation months (`year * 12 + month - 1`) for metadata.
+    """
+
+    tenant: TenantId
+    part: Part
+    period: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Coordinate:
+    """Where a data key is derived; the only key-related thing outside the keyring."""
+
+    cohort: Cohort
+    leaf: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """32 bytes derived from the keyring; never stored, never printed."""
+
+    material: bytes = field(repr=False)
+
+
+class RecordingState(enum.StrEnum):
+    """`open → sealed | truncated → shredding → shredded`."""
+
+    OPEN = "open"
+    SEALED = "sealed"
+    TRUNCATED = "truncated"
+    SHREDDING = "shredding"
+    SHREDDED = "shredded"
+
+
+class Codec(enum.StrEnum):
+    """Sample encodings; `stream` is whatever the container says."""
+
+    PCMU = "pcmu"
+    PCMA = "pcma"
+    S16LE = "s16le"
+    S16BE = "s16be"
+    STREAM = "stream"
+
+
+class Container(enum.StrEnum):
+    """How the stored bytes are wrapped."""
+
+    RAW = "raw"
+    WAV = "wav"
+    OGG = "ogg"
+    WEBM = "webm"
+    MP3 = "mp3"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Media:
+    """What the stored bytes are; `channel_map` names channels in order, e.g. ("caller", "callee")."""
+
+    container: Container
+    codec: Codec
+    rate: int = 0
+    channels: int = 0
+    channel_map: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFacts:
+    """What the recorder says about the call. Personal: stored only sealed under the metadata part."""
+
+    caller: str | None = None
+    called: str | None = None
+    direction: str | None = None
+    tags: tuple[str, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One catalog row. `stored_bytes` counts plaintext bytes in verified segments."""
+
+    id: RecordingId
+    tenant: TenantId
+    call_key: str
+    state: RecordingState
+    state_reason: str | None
+    audio: Coordinate
+    metadata: Coordinate
+    media: Media
+    created_at: datetime
+    started_at: datetime
+    ended_at: datetime | None
+    retain_until: datetime
+    retention_class: str
+    stored_bytes: int
+    sealed_facts: bytes
+    certificate_id: CertificateId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRef:
+    """One stored object of a recording: plaintext place and ciphertext identity. `index` -1 is the manifest."""
+
+    recording: RecordingId
+    index: int
+    attempt: str
+    name: str
+    offset: int
+    length: int
+    object_bytes: int
+    sha256: str
+
+
+MANIFEST_INDEX = -1
+
+
+class HoldKind(enum.StrEnum):
+    """Why something is kept beyond its retention."""
+
+    LEGAL = "legal"
+    SAFEGUARDING = "safeguarding"
+    REGULATORY = "regulatory"
+    CLIENT_REQUEST = "client_request"
+
+
+class HoldState(enum.StrEnum):
+    """`placing → active → release_requested → released`; a rejected request goes back to active."""
+
+    PLACING = "placing"
+    ACTIVE = "active"
+    RELEASE_REQUESTED = "release_requested"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A named reason to keep. `recordings` are the ones it protects; `too_late` those already gone when placed."""
+
+    id: HoldId
+    tenant: TenantId
+    kind: HoldKind
+    matter: str
+    reason: str
+    authority: str
+    owner: str
+    state: HoldState
+    created_at: datetime
+    review_at: datetime
+    recordings: tuple[RecordingId, ...]
+    too_late: tuple[RecordingId, ...] = ()
+    release_requested_by: str | None = None
+    release_reason: str | None = None
+    released_by: str | None = None
+    released_at: datetime | None = None
+    grace_until: datetime | None = None
+
+
+class Role(enum.StrEnum):
+    """What a token may do; see docs/design.md for the table."""
+
+    RECORDER = "recorder"
+    AGENT = "agent"
+    SAFEGUARDING_LEAD = "safeguarding_lead"
+    COMPLIANCE = "compliance"
+    DPO = "dpo"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who acts. `tenant` is None only for the operator of the vault."""
+
+    token_id: TokenId
+    name: str
+    role: Role
+    tenant: TenantId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A credential as stored: SHA-256 of the secret, never the secret."""
+
+    id: TokenId
+    name: str
+    role: Role
+    tenant: TenantId | None
+    secret_sha256: str
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """The organisation called: the controller. `retention_seconds` None means the vault's default."""
+
+    id: TenantId
+    name: str
+    controller: str
+    contact: str
+    created_at: datetime
+    retention_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One act or refusal. `detail` holds before/after and never personal data."""
+
+    event: str
+    actor: str
+    outcome: str
+    role: str | None = None
+    tenant: TenantId | None = None
+    purpose: str | None = None
+    request_id: str | None = None
+    target: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """An audit event as written: numbered, timed and chained by hash."""
+
+    seq: int
+    at: datetime
+    event: AuditEvent
+    previous_sha256: str
+    sha256: str
+
+
+class CertificateStatus(enum.StrEnum):
+    """Provisional once the keys are gone, final once the objects' absence is verified."""
+
+    PROVISIONAL = "provisional"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCertificate:
+    """A certificate as kept: the compact JWS is the certificate, the rest is for finding it."""
+
+    id: CertificateId
+    recording: RecordingId
+    tenant: TenantId
+    status: CertificateStatus
+    supersedes: CertificateId | None
+    issued_at: datetime
+    jws: str
+
+
+class Assurance(enum.StrEnum):
+    """How truly a root provider can destroy; printed on every certificate."""
+
+    BEST_EFFORT = "best_effort"
+    DEVICE = "device"
+    HSM = "hsm"
+    DELAYED = "delayed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Keeps leaves `first..last` of a cohort through sweeps; `tag` is the 16-byte id of the hold that placed it.
+
+    The tag makes pins a set: a stale catalog that does not know a hold cannot drop that hold's pin.
+    """
+
+    cohort: Cohort
+    first: int
+    last: int
+    tag: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShredPlan:
+    """What one shred takes away.
+
+    Every audio and transcript cohort with `period <= due_through` (per tenant and part) keeps only leaves covered by
+    its remaining pins and by `keep`; `leaves` are punctured individually; `unpin` pins are dropped first;
+    `drop_tenants` lose everything.
+    """
+
+    intent_id: str
+    at: datetime
+    due_through: int | None = None
+    leaves: frozenset[Coordinate] = frozenset()
+    keep: frozenset[Coordinate] = frozenset()
+    unpin: tuple[Pin, ...] = ()
+    drop_tenants: frozenset[TenantId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShredReceipt:
+    """Proof that one shred passed its point of no return."""
+
+    intent_id: str
+    epoch_destroyed: int
+    epoch_live: int
+    root_version_destroyed: str
+    provider: str
+    assurance: Assurance
+    replicas: int
+    unrecoverable_at: datetime
+    caches_clear_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of `doctor`: level is ok, warning or error; `hint` says what to do."""
+
+    level: str
+    subject: str
+    message: str
+    hint: str | None = None

@@ -1,0 +1,254 @@
+"""The catalog: rows about recordings, holds, shreds, certificates, tenants, tokens and the audit trail; no keys.
+
+Every method is one serialisable transaction, durable when it returns, and raises Unavailable when the database
+cannot answer. `audit` events are written in the same transaction as the change they describe, so neither exists
+without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from vault.model import (
+    AuditEntry,
+    AuditEvent,
+    CertificateId,
+    Cohort,
+    Hold,
+    HoldId,
+    HoldState,
+    Recording,
+    RecordingId,
+    RecordingState,
+    SegmentRef,
+    ShredReceipt,
+    StoredCertificate,
+    Tenant,
+    TenantId,
+    Token,
+    TokenId,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingQuery:
+    """Filters for a page of recordings, newest id first; `before` is the last id of the previous page."""
+
+    tenant: TenantId | None = None
+    state: RecordingState | None = None
+    started_from: datetime | None = None
+    started_to: datetime | None = None
+    held: bool | None = None
+    before: RecordingId | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shred:
+    """A shred as the catalog knows it: intended, then with a receipt, then finished (everything certified)."""
+
+    id: str
+    intended_at: datetime
+    trigger: str
+    due_through: int | None
+    plan: bytes
+    receipt: ShredReceipt | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepOverride:
+    """Two-person permission for one sweep past a tripped guard, up to `through`."""
+
+    id: str
+    through: datetime
+    reason: str
+    requested_by: str
+    requested_at: datetime
+    approved_by: str | None = None
+    used_at: datetime | None = None
+
+
+class RecordingRows(Protocol):
+    """Recordings, their segments and leaf counters."""
+
+    async def reserve_leaves(self, cohort: Cohort, count: int) -> int:
+        """Take `count` consecutive leaves that were never and will never be given out again; return the first."""
+
+    async def create_recording(self, recording: Recording, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert a new row.
+
+        Conflict if the tenant already has this call key; TooLate if `recording.audio` lies in a period at or below
+        the sweep floor, so that no recording can be born into a cohort a sweep is about to take.
+        """
+
+    async def recording(self, recording: RecordingId) -> Recording:
+        """Return the row; NotFound."""
+
+    async def recording_by_call_key(self, tenant: TenantId, call_key: str) -> Recording | None:
+        """Return the row a recorder means by its call key."""
+
+    async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
+        """Return one page, newest first."""
+
+    async def open_recordings(self) -> Sequence[Recording]:
+        """Return every row in state open."""
+
+    async def due_recordings(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Recording]:
+        """Return finished rows (sealed, truncated, shredding) whose audio period is <= `through`, in id order."""
+
+    async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
+        """Return shredded rows whose objects are not yet verified absent, in id order."""
+
+    async def count_recordings(self) -> Mapping[RecordingState, int]:
+        """Count rows per state."""
+
+    async def oldest_due(self, *, now: datetime) -> datetime | None:
+        """Return the earliest retain-until <= now among finished rows without an active hold, or None."""
+
+    async def add_segments(self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None) -> None:
+        """Record verified objects and, if given, set the recording's stored byte count. Repeating is harmless."""
+
+    async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
+        """Return the recording's objects in index order, the manifest (index -1) first if there is one."""
+
+    async def finish_recording(
+        self,
+        recording: RecordingId,
+        *,
+        state: RecordingState,
+        reason: str | None,
+        ended_at: datetime,
+        manifest: SegmentRef,
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Move open → sealed | truncated and record the manifest object. Repeating is harmless."""
+
+    async def update_media(self, recording: Recording) -> None:
+        """Replace the media descriptor of an open row."""
+
+
+class HoldRows(Protocol):
+    """Holds and what they protect."""
+
+    async def save_hold(self, hold: Hold, *, expected: HoldState | None, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert (`expected` None) or replace the hold if its stored state is `expected`, else Conflict."""
+
+    async def hold(self, hold: HoldId) -> Hold:
+        """Return the hold; NotFound."""
+
+    async def holds(
+        self, *, tenant: TenantId | None = None, states: Sequence[HoldState] = (), limit: int = 1000
+    ) -> Sequence[Hold]:
+        """Return holds, newest first; `states` empty means all."""
+
+    async def holds_on(self, recording: RecordingId) -> Sequence[Hold]:
+        """Return every hold that protects (not `too_late`) the recording, whatever its state."""
+
+
+class ShredRows(Protocol):
+    """Intents, receipts, certificates."""
+
+    async def intend_shred(self, shred: Shred, *, audit: Sequence[AuditEvent] = ()) -> Sequence[Recording]:
+        """Make the intent durable and the sweep floor at least `due_through`, in one transaction.
+
+        Returns the open recordings at or below the floor, which this shred must keep. Repeating an id returns the
+        same.
+        """
+
+    async def sweep_floor(self) -> int | None:
+        """Return the highest `due_through` ever intended."""
+
+    async def record_receipt(self, shred: str, receipt: ShredReceipt, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Attach the receipt. Repeating is harmless."""
+
+    async def finish_shred(self, shred: str, *, at: datetime) -> None:
+        """Mark that everything of this shred is certified."""
+
+    async def unfinished_shreds(self) -> Sequence[Shred]:
+        """Return shreds without `finished_at`, oldest first."""
+
+    async def shred(self, shred: str) -> Shred:
+        """Return one; NotFound."""
+
+    async def certify(self, certificates: Sequence[StoredCertificate], *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Store certificates and move their recordings along, in one transaction.
+
+        A provisional one moves its recording to shredded and becomes its certificate; a final one becomes its
+        certificate and marks its objects absent. Repeating the same recording and status is harmless: the first stays.
+        """
+
+    async def certificate(self, certificate: CertificateId) -> StoredCertificate:
+        """Return one; NotFound."""
+
+    async def certificates(
+        self,
+        *,
+        tenant: TenantId | None = None,
+        recording: RecordingId | None = None,
+        before: CertificateId | None = None,
+        limit: int = 100,
+    ) -> Sequence[StoredCertificate]:
+        """Return a page, newest first."""
+
+    async def save_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert or replace by id."""
+
+    async def overrides(self) -> Sequence[SweepOverride]:
+        """Return all, newest first."""
+
+
+class AdminRows(Protocol):
+    """Tenants, tokens, the audit trail and small settings."""
+
+    async def add_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists."""
+
+    async def save_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Replace; NotFound."""
+
+    async def tenant(self, tenant: TenantId) -> Tenant:
+        """Return one; NotFound."""
+
+    async def tenants(self) -> Sequence[Tenant]:
+        """Return all, by id."""
+
+    async def add_token(self, token: Token, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert."""
+
+    async def token(self, token: TokenId) -> Token | None:
+        """Return one, revoked ones included."""
+
+    async def tokens(self, *, tenant: TenantId | None = None) -> Sequence[Token]:
+        """Return all or a tenant's."""
+
+    async def revoke_token(self, token: TokenId, *, at: datetime, audit: Sequence[AuditEvent] = ()) -> None:
+        """Revoke; NotFound. Repeating is harmless."""
+
+    async def append_audit(self, events: Sequence[AuditEvent]) -> None:
+        """Write the events, numbered without gaps and hash-chained: SHA-256 over the previous hash and the entry."""
+
+    async def audit_entries(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEntry]:
+        """Return entries with seq > after, in order."""
+
+    async def setting(self, name: str) -> str | None:
+        """Return a small setting of the vault (its id, its schema's origin)."""
+
+    async def save_setting(self, name: str, value: str) -> None:
+        """Insert or replace a small setting."""
+
+
+class Catalog(RecordingRows, HoldRows, ShredRows, AdminRows, Protocol):
+    """All rows, one database."""
+
+    async def migrate(self) -> None:
+        """Bring an empty or older schema to the current one (`init` and upgrades; never implicit in `open`)."""
+
+    async def check_schema(self) -> None:
+        """ConfigError if the schema is absent, older or newer than this code's."""
+
+    async def close(self) -> None:
+        """Release connections; idempotent."""

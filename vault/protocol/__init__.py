@@ -1,0 +1,1 @@
+"""Upload dialects as sans-I/O state machines."""

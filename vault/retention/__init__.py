@@ -1,0 +1,1 @@
+"""Retention arithmetic and precedence: pure functions over values."""

@@ -1,0 +1,1 @@
+"""What the vault does, one verb a module."""

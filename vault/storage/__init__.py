@@ -1,0 +1,1 @@
+"""Adapters of the object store, catalog and journal ports."""

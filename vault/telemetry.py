@@ -1,0 +1,95 @@
+"""Metrics (one struct, one injected registry) and JSON logging without personal data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from vault import __version__
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Set by the server per request; every log line and audit event written within it carries it."""
+
+_ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SWEEP_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+
+
+class Metrics:
+    """Every metric the vault exports (prefix `callvault_`, base units, no personal or per-recording labels)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        ns = "callvault"
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{ns}_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"{ns}_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _ACK_BUCKETS) -> Histogram:
+            return Histogram(f"{ns}_{name}", text, labels, registry=registry, buckets=buckets)
+
+        self.ingest_bytes = counter("ingest_bytes_total", "Audio bytes made durable", "dialect")
+        self.ingest_open = gauge("ingest_open_recordings", "Recordings with an upload or grace period under way")
+        self.ingest_ack = histogram("ingest_ack_seconds", "From a piece's arrival to its durability")
+        self.ingest_refused = counter("ingest_refused_total", "Uploads refused", "reason")
+        self.journal_bytes = gauge("journal_bytes", "Journal bytes on disk")
+        self.journal_commit = histogram("journal_commit_seconds", "One group commit: write and fdatasync")
+        self.segment_put = histogram("segment_put_seconds", "One object put and its verification", "store", "outcome")
+        self.segments_pending = gauge("segments_pending", "Segments cut and not yet stored")
+        self.recordings = gauge("recordings", "Catalog rows", "state")
+        self.holds_active = gauge("holds_active", "Holds in force", "kind")
+        self.holds_review_overdue = gauge("holds_review_overdue", "Holds in force past their review date")
+        self.sweep_overdue = gauge("sweep_overdue_seconds", "Age of the oldest recording due and not shredded")
+        self.sweep_duration = histogram("sweep_duration_seconds", "One sweep", buckets=_SWEEP_BUCKETS)
+        self.shredded = counter("shredded_total", "Recordings shredded", "trigger")
+        self.certificates = counter("certificates_total", "Certificates issued", "status")
+        self.keyring_epoch = gauge("keyring_epoch", "The live epoch")
+        self.keyring_replicas_ok = gauge("keyring_replicas_ok", "Replicas that hold the live head")
+        self.root_provider = histogram("root_provider_seconds", "One root-key provider call", "op", "outcome")
+        self.log_tree_size = gauge("log_tree_size", "Entries in the transparency log")
+        self.audit_events = counter("audit_events_total", "Audit entries written", "event", "outcome")
+        self.build_info = gauge("build_info", "Always 1", "version")
+        self.build_info.labels(__version__).set(1)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: constant message, fields from `extra={"fields": {...}}`, request id from context."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record."""
+        line: dict[str, object] = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        rid = getattr(record, "request_id", None) or request_id.get()
+        if rid:
+            line["request_id"] = rid
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info and record.exc_info[0]:
+            # The type and the place, never the values: an exception's arguments may quote a request.
+            line["exception"] = record.exc_info[0].__name__
+            frame = record.exc_info[2]
+            while frame is not None and frame.tb_next is not None:
+                frame = frame.tb_next
+            if frame is not None:
+                line["where"] = f"{frame.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.tb_lineno}"
+        return json.dumps(line, default=str, separators=(",", ":"))
+
+
+def configure_logging(*, level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Send every log record as JSON to `stream` (standard error by default)."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

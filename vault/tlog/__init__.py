@@ -1,0 +1,1 @@
+"""Certificates and (later) the transparency log they are entered into."""
