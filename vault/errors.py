@@ -63,6 +63,12 @@ class NotFound(Refused):
     code = "not_found"
 
 
+class RangeNotSatisfiable(Refused):
+    """The byte range lies outside the representation; `total` in facts is its length."""
+
+    code = "range_not_satisfiable"
+
+
 class Conflict(Refused):
     """The request contradicts the present state."""
 
@@ -85,6 +91,12 @@ class TooLate(Refused):
     """A hold arrived after the keys were gone or their destruction was decided."""
 
     code = "too_late"
+
+
+class UploadStalled(Refused):
+    """The recorder went quiet for too long; what was received is durable."""
+
+    code = "upload_stalled"
 
 
 class Shredded(Refused):

@@ -32,15 +32,20 @@ def _canonical(value: Any) -> Any:
 
 def pack(value: Any) -> bytes:
     """Encode maps, lists, str, bytes, int, bool and None canonically; FormatError for anything else."""
-    packed: bytes = msgpack.packb(_canonical(value), use_bin_type=True)
+    try:
+        packed: bytes = msgpack.packb(_canonical(value), use_bin_type=True)
+    except (OverflowError, RecursionError, ValueError) as error:
+        raise FormatError("a value has no canonical encoding: too large, too deep or not Unicode") from error
     return packed
 
 
 def unpack(data: bytes | memoryview) -> Any:
     """Decode exactly what `pack` produces; any other bytes raise FormatError."""
+    if len(data) > _MAX_INPUT_BYTES:
+        raise FormatError(f"a MessagePack value of {len(data)} bytes; the bound is {_MAX_INPUT_BYTES}")
     try:
-        value = msgpack.unpackb(data, raw=False, strict_map_key=True, max_buffer_size=_MAX_INPUT_BYTES)
-    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
         raise FormatError("not a MessagePack value") from error
     if pack(value) != bytes(data):
         raise FormatError("a MessagePack value, but not in canonical form")

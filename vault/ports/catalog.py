@@ -122,10 +122,14 @@ class RecordingRows(Protocol):
         state: RecordingState,
         reason: str | None,
         ended_at: datetime,
-        manifest: SegmentRef,
+        stored_bytes: int,
+        objects: Sequence[SegmentRef],
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Move open → sealed | truncated and record the manifest object. Repeating is harmless."""
+        """Move open → sealed | truncated and record `objects`: the manifest and any segments not yet recorded.
+
+        Repeating is harmless: a row that has left `open` stays as it is and the audit events are not written again.
+        """
 
     async def update_media(self, recording: Recording) -> None:
         """Replace the media descriptor of an open row."""

@@ -19,7 +19,12 @@ class JournalOpening:
 
 @dataclass(slots=True, kw_only=True)
 class ReplayedRecording:
-    """A recording found in journals after a restart; `entry` continues it (new bytes go to the current file)."""
+    """A recording found in journals after a restart; `entry` continues it (new bytes go to the current file).
+
+    The journal holds plaintext `[first_offset, durable)`; what lies before was released, so it is in the object store.
+    `durable` may be less than what the object store holds, if the newest bytes were released and their file is gone:
+    then close `entry` and `open` anew at the stored offset, or new bytes would take the place of stored ones.
+    """
 
     opening: JournalOpening
     first_offset: int
@@ -39,36 +44,44 @@ class JournalEntry(Protocol):
     """Set when a commit failed: bytes beyond `durable` are gone and the entry accepts no more."""
 
     def append(self, piece: bytes | bytearray | memoryview) -> None:
-        """Seal one piece (<= 1 MiB) at once and queue it for the next group commit.
+        """Seal one piece (<= 1 MiB) at once and queue it for the next group commit; an empty one changes nothing.
 
-        Raises JournalFull or DiskFull without keeping any of it.
+        Raises JournalFull without keeping any of it, `failed` once that is set, and ValueError for a piece that is too
+        long or after `end` or `close`.
         """
 
     async def barrier(self) -> None:
         """Wait until everything appended so far is durable; raises what made the commit fail."""
 
     async def writable(self) -> None:
-        """Wait while this entry has more un-durable bytes than its bound: the backpressure point."""
+        """Wait while this entry has more un-durable bytes than its bound: the backpressure point. Raises `failed`."""
 
     async def end(self, reason: str) -> None:
-        """Write the end record ("sealed" or "truncated:<why>") and wait until it is durable."""
+        """Write the end record ("sealed" or "truncated:<why>") and wait until it is durable.
+
+        Raises what `append` and `barrier` raise. After JournalFull or a cancellation, repeat it with the same reason.
+        """
 
     def read(self, start: int, end: int) -> bytes:
         """Return plaintext `[start, end)` from the journal files, verified; blocking, call it in a worker thread.
 
-        Only bytes at or after the last `release` and at or before `durable`.
+        Only bytes at or after the last `release` and at or before `durable`: ValueError outside, also when a release
+        overtakes the read. Tampered if a record is not what was written; then no audio is returned.
         """
 
     def release(self, offset: int) -> None:
-        """Bytes before `offset` are in the object store and verified: their journal space may go."""
+        """Bytes before `offset` are in the object store and verified: their journal space may go.
+
+        ValueError beyond `durable`.
+        """
 
     def close(self) -> None:
-        """All that is needed from this entry is stored (or it was abandoned): every byte may go."""
+        """All that is needed from this entry is stored (or it was abandoned): every byte may go, its end too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalUsage:
-    """Bytes on disk, the bound, and how many files."""
+    """Bytes that records take on disk, the bound, and how many files."""
 
     bytes_used: int
     bytes_bound: int
@@ -83,12 +96,17 @@ class Journal(Protocol):
     ) -> Sequence[ReplayedRecording]:
         """Read what earlier incarnations left, once, before the first `open`.
 
-        `keys` may raise Shredded: that recording is dropped. `skip(recording id)` true: already stored, dropped.
-        Files are never appended to again.
+        `keys` may raise Shredded: that recording is dropped; Unavailable passes through, and replay may be repeated.
+        `skip(recording id)` true: already stored, dropped. Both are called in a worker thread. Files are never appended
+        to again. A damaged recording ends before its damage, and the file is kept when all else in it is stored.
         """
 
     def open(self, opening: JournalOpening, key: DataKey, *, offset: int = 0) -> JournalEntry:
-        """Start (or, with `offset`, continue) a recording. JournalFull or DiskFull when there is no room for more."""
+        """Start a recording, or continue it at `offset`, before which all its bytes are in the object store.
+
+        DiskFull when the disk has no room for more; JournalFull at 80 % of the bound, except when continuing: that only
+        ends at the bound itself.
+        """
 
     def admits(self) -> bool:
         """Tell whether a new recording would be accepted now."""

@@ -75,6 +75,9 @@ class KeyringWriter(Protocol):
     async def unpin(self, pins: Sequence[Pin]) -> None:
         """Drop exactly these pins; absent ones are fine."""
 
+    async def set_last_sweep(self, at: datetime) -> None:
+        """Record a sweep that found nothing due, so the clock guard measures from here."""
+
     async def shred(self, plan: ShredPlan) -> ShredReceipt:
         """Run steps 2-7 of the shred; returns only after the old root version is gone. Repeatable."""
 
@@ -82,10 +85,21 @@ class KeyringWriter(Protocol):
 class Keyring(Protocol):
     """The covers and pins of all tenants, decrypted in this process."""
 
-    epoch: int
-    generation: int
-    last_sweep_at: datetime | None
-    cohort_width_seconds: float
+    @property
+    def epoch(self) -> int:
+        """The life of the live root version."""
+
+    @property
+    def generation(self) -> int:
+        """What new cohorts carry; moves with every restore."""
+
+    @property
+    def last_sweep_at(self) -> datetime | None:
+        """When the last sweep was planned."""
+
+    @property
+    def cohort_width_seconds(self) -> float:
+        """Seconds per period of audio and transcript cohorts."""
 
     def derive(self, coordinate: Coordinate) -> DataKey:
         """Return the data key. Shredded if the leaf is underivable or inside a shred under way."""
@@ -95,6 +109,9 @@ class Keyring(Protocol):
 
     def has_cohort(self, cohort: Cohort) -> bool:
         """Tell whether the cohort's tree exists (perhaps punctured)."""
+
+    def has_due(self, through: int, unpin: Sequence[Pin]) -> bool:
+        """Tell whether a shred through that period, dropping these pins, would make any leaf underivable."""
 
     def pins(self, tenant: TenantId | None = None) -> Sequence[Pin]:
         """Return the pins, of one tenant or all."""

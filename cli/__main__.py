@@ -1,0 +1,5 @@
+"""`python -m cli` is `callvault`."""
+
+from cli.main import run
+
+run()

@@ -1,0 +1,127 @@
+"""`callvault audit`: the trail of who did what, exported and verified."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from cli.command import Remote, local, new_group, remote
+from cli.files import STDOUT, read_file, whole_file
+from cli.output import Output
+from vault.errors import FormatError, Invalid
+from vault.model import AuditEntry, AuditEvent, TenantId
+from vault.tlog.auditchain import AuditHead, verify_chain
+
+group = new_group("Who did what, and who was refused: export it, verify its chain.")
+
+_PAGE = 1000
+_HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_OPTIONAL: Final = ("role", "tenant", "purpose", "request_id", "target")
+
+
+@remote(group, "export", examples=["callvault audit export > audit.jsonl", "callvault audit export --after 10000 -o new.jsonl"])
+async def export(
+    call: Remote,
+    output: Annotated[str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")] = STDOUT,
+    after: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+) -> None:
+    """Export the trail as JSON lines, oldest first; a tenant's token sees its tenant's entries."""
+    if output == STDOUT:
+        async for entry in _entries(call, after):
+            call.out.line(entry)
+        return
+    count = 0
+    with whole_file(Path(output), force=force) as file:
+        async for entry in _entries(call, after):
+            file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            count += 1
+    written = {"file": output, "entries": count}
+    call.out.show(written, list(written.items()))
+
+
+async def _entries(call: Remote, after: int):  # noqa
+    while True:
+        page = await call.client.get("/v1/audit", after=after, limit=_PAGE)
+        for entry in page["entries"]:
+            yield entry
+        if page["after"] == after:
+            return
+        after = page["after"]
+
+
+def parse_entries(data: bytes) -> Iterator[AuditEntry]:
+    """Yield the entries of an export; FormatError names the first line that is none."""
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield _entry(json.loads(line))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise FormatError(f"line {number} of the export is not an audit entry") from error
+
+
+def _entry(line: Mapping[str, Any]) -> AuditEntry:
+    texts = {name: line[name] for name in ("event", "actor", "outcome")}
+    optional = {name: line[name] for name in _OPTIONAL}
+    known = {*texts, *optional, "seq", "at", "detail", "previous_sha256", "sha256"}
+    if set(line) != known or type(line["seq"]) is not int or not isinstance(line["detail"], dict):
+        raise ValueError("an audit entry has exactly its own members")
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise TypeError("an audit entry's event, actor and outcome are text")
+    if not all(text is None or isinstance(text, str) for text in optional.values()):
+        raise TypeError("an audit entry's other members are text or null")
+    hashes = [line["previous_sha256"], line["sha256"]]
+    if not all(_SHA256.fullmatch(digest) for digest in hashes):
+        raise ValueError("an audit entry's hashes are SHA-256 in hex")
+    tenant = optional.pop("tenant")
+    return AuditEntry(
+        seq=line["seq"],
+        at=datetime.fromisoformat(line["at"]),
+        event=AuditEvent(
+            **texts, **optional, tenant=None if tenant is None else TenantId(tenant), detail=line["detail"]
+        ),
+        previous_sha256=hashes[0],
+        sha256=hashes[1],
+    )
+
+
+def _expected(text: str | None, option: str) -> AuditHead | None:
+    if text is None:
+        return None
+    match = _HEAD.fullmatch(text)
+    if match is None:
+        raise Invalid(f"{option} is an entry's number and hash", hint="for example 1041:9f86d081…, as verify prints it")
+    return AuditHead(seq=int(match[1]), sha256=match[2])
+
+
+@local(
+    group,
+    "verify",
+    examples=["callvault audit verify audit.jsonl", "callvault audit verify audit.jsonl --expect 1041:9f86d081884c…"],
+)
+def verify(
+    out: Output,
+    file: Annotated[Path, typer.Argument(help="An export of the whole trail: JSON lines.", show_default=False)],
+    expect: Annotated[str | None, typer.Option(help="A head noted earlier, NUMBER:HASH, the trail must contain.")] = None,
+    after: Annotated[str | None, typer.Option(help="The head the export continues, NUMBER:HASH.")] = None,
+) -> None:
+    """Check offline that no entry was changed, removed or reordered.
+
+    Exits with 5 and names the first entry that does not fit. Keep the head it prints: only with it can a later check
+    show that the newest entries were not cut off. An export of one tenant has gaps and cannot be checked.
+    """
+    data = read_file(file, what="the export", limit_bytes=8 << 30)
+    start = _expected(after, "--after")
+    head = verify_chain(
+        parse_entries(data), **({} if start is None else {"after": start}), expected=_expected(expect, "--expect")
+    )
+    found = {"verified": True, "entries_through": head.seq, "head": f"{head.seq}:{head.sha256}"}
+    out.show(found, [("verified through entry", head.seq), ("head", found["head"])])

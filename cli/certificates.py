@@ -1,0 +1,141 @@
+"""`callvault certificates`: proof of deletion, and its verification without a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.client import segment
+from cli.command import Remote, local, new_group, remote
+from cli.files import STDOUT, read_file, whole_file
+from cli.output import Output
+from vault.crypto.signing import VerifyKey
+from vault.errors import FormatError, Invalid
+from vault.tlog.certificate import verify_certificate
+
+group = new_group("Deletion certificates: list, fetch, and verify without a server.")
+
+CertificateName = Annotated[str, typer.Argument(metavar="CERTIFICATE", help="The certificate's id.")]
+Target = Annotated[str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
+
+_ID = "crt_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
+_MAX_KEY_BYTES = 16 << 10
+_MAX_CERTIFICATE_BYTES = 4 << 20
+
+
+@remote(
+    group,
+    "list",
+    examples=[
+        "callvault certificates list",
+        "callvault certificates list --recording rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f --json",
+    ],
+)
+async def listing(
+    call: Remote,
+    recording: Annotated[str | None, typer.Option(help="Only this recording's.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    before: Annotated[str | None, typer.Option(help="Continue after this certificate, the last one of a page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many, newest first.")] = 100,
+) -> None:
+    """List deletion certificates, newest first."""
+    found = await call.client.get(
+        "/v1/certificates", recording=recording, tenant=tenant, before=before, limit=limit
+    )
+    if call.out.as_json:
+        call.out.document(found)
+        return
+    rows = [
+        (item["id"], item["status"], item["recording_id"], item["tenant"], item["issued_at"])
+        for item in found["certificates"]
+    ]
+    columns = ["certificate", "status", "recording", "tenant", "issued"]
+    call.out.table(columns, rows, empty="no certificates match")
+    if found["before"] is not None:
+        call.out.hint(f"there may be more: add --before {found['before']}")
+
+
+def _deliver(out: Output, text: str, output: str, *, force: bool, what: str) -> None:
+    """Print `text`, or write it to a file and say so."""
+    if output == STDOUT:
+        out.text(text)
+        return
+    with whole_file(Path(output), force=force) as file:
+        file.write(text.encode() + b"\n")
+    out.note(f"{what} written to {output}")
+
+
+@remote(
+    group,
+    "get",
+    examples=[f"callvault certificates get {_ID} -o deleted.jws", f"callvault certificates get {_ID} --json"],
+)
+async def get(call: Remote, certificate: CertificateName, output: Target = STDOUT, force: Force = False) -> None:
+    """Fetch one certificate: the signed text itself, or with --json also what it says."""
+    found = await call.client.get(f"/v1/certificates/{segment(certificate)}")
+    if output != STDOUT or not call.out.as_json:
+        _deliver(call.out, found["jws"], output, force=force, what=f"{found['status']} certificate")
+    if call.out.as_json:
+        call.out.document(found)
+
+
+@remote(group, "key", examples=["callvault certificates key -o issuer.pub"])
+async def key(call: Remote, output: Target = STDOUT, force: Force = False) -> None:
+    """Fetch the issuer's public key; compare it with one you got on another way before you rely on it."""
+    pem = (await call.client.text("/v1/issuer-key")).strip()
+    known = VerifyKey.from_pem(pem.encode()).key_id
+    if output != STDOUT or not call.out.as_json:
+        _deliver(call.out, pem, output, force=force, what=f"issuer key {known}")
+    if call.out.as_json:
+        call.out.document({"key_id": known, "pem": pem})
+
+
+def read_key(data: bytes) -> VerifyKey:
+    """Return an Ed25519 public key from PEM or JWK bytes; FormatError for anything else."""
+    if not data.lstrip().startswith(b"{"):
+        return VerifyKey.from_pem(data)
+    try:
+        jwk: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError("the key is neither PEM nor a JWK") from error
+    return VerifyKey.from_jwk(jwk)
+
+
+@local(group, "verify", examples=["callvault certificates verify deleted.jws --key issuer.pub"])
+def verify(
+    out: Output,
+    file: Annotated[Path, typer.Argument(help="The certificate: a compact JWS.", show_default=False)],
+    key_file: Annotated[Path, typer.Option("--key", help="The issuer's public key: PEM or JWK.", show_default=False)],
+) -> None:
+    """Check a certificate offline, with nothing but the issuer's public key.
+
+    Exits with 5 if it was changed, contradicts itself, or another key signed it.
+    """
+    issuer = read_key(read_file(key_file, what="the key", limit_bytes=_MAX_KEY_BYTES))
+    raw = read_file(file, what="the certificate", limit_bytes=_MAX_CERTIFICATE_BYTES)
+    try:
+        jws = raw.decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise FormatError("the certificate is not a compact JWS") from error
+    if not jws:
+        raise Invalid(f"the certificate {file} is empty")
+    verified = verify_certificate(jws, issuer)
+    if out.as_json:
+        out.document(
+            {
+                "verified": True,
+                "key_id": issuer.key_id,
+                "status": verified.certificate.status.value,
+                "checked": list(verified.lines),
+                "certificate": json.loads(verified.payload),
+            }
+        )
+        return
+    for line in verified.lines:
+        name, _, value = line.partition(": ")
+        out.fields([(name, value)])
+    out.text("verified")

@@ -1,0 +1,213 @@
+"""HTTP to a server: JSON in and out, audio as streams, problem documents as the vault's own errors."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from vault import errors
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
+
+_PROBLEM_PREFIX = "urn:callvault:problem:"
+_RESERVED = frozenset({"type", "title", "status", "detail", "hint", "retry_after_seconds", "message"})
+_TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
+_BY_STATUS: Final[Mapping[int, type[errors.VaultError]]] = {
+    400: errors.Refused,
+    401: errors.Unauthenticated,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    410: errors.Shredded,
+    413: errors.TooLarge,
+    415: errors.UnsupportedMedia,
+    416: errors.RangeNotSatisfiable,
+    422: errors.Invalid,
+}
+
+
+def _by_code(kind: type[errors.VaultError]) -> dict[str, type[errors.VaultError]]:
+    found = {kind.code: kind}
+    for child in kind.__subclasses__():
+        found.update(_by_code(child))
+    return found
+
+
+class ServerFault(errors.VaultError):
+    """The server failed in a way it did not foresee; its log has the place."""
+
+    code = "internal"
+
+
+def error_of(status: int, body: bytes) -> errors.VaultError:
+    """Return the error an answer stands for: a problem document's own, else the one its status suggests."""
+    try:
+        problem = json.loads(body)
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or not str(problem.get("type", "")).startswith(_PROBLEM_PREFIX):
+        kind = _BY_STATUS.get(status, errors.Unavailable)
+        return kind(
+            f"the server answered {status} without saying why",
+            hint="is this a callvault server, and nothing in between? see --server and CALLVAULT_SERVER",
+        )
+    code = str(problem["type"]).removeprefix(_PROBLEM_PREFIX)
+    kind = _by_code(errors.VaultError).get(code) or _BY_STATUS.get(status, ServerFault)
+    facts = {
+        key: value
+        for key, value in problem.items()
+        if key not in _RESERVED and isinstance(value, str | int) and key.isidentifier()
+    }
+    hint = problem.get("hint")
+    return kind(str(problem.get("detail") or problem.get("title") or code), hint=str(hint) if hint else None, **facts)
+
+
+def server_url(text: str) -> URL:
+    """Return the server's address; ConfigError unless it is http or https with a host."""
+    try:
+        url = URL(text.rstrip("/"))
+    except ValueError as error:
+        raise errors.ConfigError("the server's address is not a URL", hint=f"for example {DEFAULT_SERVER}") from error
+    if url.scheme not in {"http", "https"} or not url.host or url.user or url.password or url.query_string:
+        raise errors.ConfigError(
+            "the server's address is not an http or https URL", hint=f"for example {DEFAULT_SERVER}"
+        )
+    return url
+
+
+def segment(text: str) -> str:
+    """Return what somebody typed as one path segment that stays one; Invalid for what cannot be."""
+    if text in {"", ".", ".."}:
+        raise errors.Invalid(f"{text!r} is not an id")
+    return quote(text, safe="")
+
+
+def carries_clear(url: URL) -> bool:
+    """Tell whether tokens and audio would cross a network unencrypted."""
+    if url.scheme == "https" or url.host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(url.host or "").is_loopback
+    except ValueError:
+        return True
+
+
+class Client:
+    """One server and one token."""
+
+    def __init__(self, server: str, token: str | None) -> None:
+        self.url = server_url(server)
+        if token is not None and not _TOKEN.fullmatch(token):
+            # Never quoted: what was passed may be a real token with something stuck to it.
+            raise errors.Invalid("the token holds characters a token cannot have", hint="copy it again, whole and alone")
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=self._headers, raise_for_status=False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        data: AsyncIterator[bytes] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield the answer once it says success; any other raises the error it stands for.
+
+        Unavailable if no server answers, Truncated if it stops in the middle of the answer. Redirects are not
+        followed: a token goes only to the address it was meant for.
+        """
+        assert self._session is not None, "used outside `async with`"
+        try:
+            async with self._session.request(
+                method,
+                self.url.joinpath(path.lstrip("/"), encoded=True),
+                params=params,
+                headers=headers,
+                json=body,
+                data=data,
+                allow_redirects=False,
+            ) as response:
+                if not response.ok or response.status in range(300, 400):
+                    raise error_of(response.status, await response.read())
+                yield response
+        except aiohttp.ClientConnectorError as error:
+            raise errors.Unavailable(
+                f"no server answers at {self.url}: {error.strerror or 'cannot connect'}",
+                hint="is it running? start it with callvault serve, or set CALLVAULT_SERVER",
+            ) from error
+        except aiohttp.ClientPayloadError as error:
+            raise errors.Truncated(
+                "the answer broke off before its end: the connection was lost or the server stopped at bytes that "
+                "failed verification",
+                hint="try once more; if it breaks off again, the server's log says why",
+            ) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise errors.Unavailable(
+                f"the server at {self.url} did not answer ({type(error).__name__})", hint="try again"
+            ) from error
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return the JSON object a call answers with; an empty answer is an empty object."""
+        async with self.request(method, path, params=params, body=body) as response:
+            raw = await response.read()
+        if not raw:
+            return {}
+        try:
+            document = json.loads(raw)
+        except ValueError as error:
+            raise errors.FormatError("the server's answer is not JSON", hint="is this a callvault server?") from error
+        if not isinstance(document, dict):
+            raise errors.FormatError("the server's answer is not a JSON object", hint="is this a callvault server?")
+        return document
+
+    async def get(self, path: str, **params: str | int | None) -> dict[str, Any]:
+        """GET a JSON object; parameters that are None are left out."""
+        chosen = {key: str(value) for key, value in params.items() if value is not None}
+        return await self.call("GET", path, params=chosen)
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST a JSON object."""
+        return await self.call("POST", path, body=body)
+
+    async def text(self, path: str) -> str:
+        """GET text."""
+        async with self.request("GET", path) as response:
+            return await response.text()
+
+    async def audio(self, recording: str, *, purpose: str, span: str | None = None, shape: str = "wav") -> bytes:
+        """GET a recording's audio into memory, for the short ones; `span` is a Range such as `bytes=0-99`."""
+        headers = {"Purpose": purpose} | ({"Range": span} if span else {})
+        async with self.request(
+            "GET", f"/v1/recordings/{recording}/audio", params={"format": shape}, headers=headers
+        ) as response:
+            return await response.read()

@@ -1,0 +1,152 @@
+"""How commands are registered: every one gets --json and examples, those that talk to a server also find it and a token.
+
+A command is written as a function whose first parameter is what it works with (`Remote` or `Output`); the rest are its
+own options. Registration adds the options all commands of that kind share, so that none can forget them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, Final, ParamSpec
+
+import typer
+
+from cli.client import DEFAULT_SERVER, Client, carries_clear
+from cli.output import Output
+from vault.errors import ConfigError
+
+P = ParamSpec("P")
+
+ConfigPath = Annotated[Path, typer.Option("--config", envvar="CALLVAULT_CONFIG", help="The vault's settings.")]
+DEFAULT_CONFIG: Final = Path("config.toml")
+
+_TOKEN_LIMIT = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """What a command that talks to a server works with."""
+
+    client: Client
+    out: Output
+
+
+def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_JSON: Final = _option("as_json", Annotated[bool, typer.Option("--json", help="Print JSON for programs.")], default=False)
+_CONNECTION: Final = (
+    _option(
+        "server",
+        Annotated[str, typer.Option("--server", envvar="CALLVAULT_SERVER", help="The server's address.")],
+        DEFAULT_SERVER,
+    ),
+    _option(
+        "token",
+        Annotated[
+            str | None,
+            typer.Option(
+                "--token",
+                envvar="CALLVAULT_TOKEN",
+                show_default=False,
+                help="Prefer the variable or --token-file: every user of the machine can read a process's arguments.",
+            ),
+        ],
+        None,
+    ),
+    _option(
+        "token_file",
+        Annotated[
+            Path | None,
+            typer.Option("--token-file", help="Read the token from this file; beats CALLVAULT_TOKEN."),
+        ],
+        None,
+    ),
+)
+
+
+def new_group(text: str) -> typer.Typer:
+    """Return a group of commands about one noun."""
+    return typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def remote(
+    group: typer.Typer, name: str, *, examples: Sequence[str]
+) -> Callable[[Callable[Concatenate[Remote, P], Awaitable[None]]], Callable[Concatenate[Remote, P], Awaitable[None]]]:
+    """Register a command that talks to a server."""
+
+    def register(
+        function: Callable[Concatenate[Remote, P], Awaitable[None]],
+    ) -> Callable[Concatenate[Remote, P], Awaitable[None]]:
+        def command(
+            *, server: str, token: str | None, token_file: Path | None, as_json: bool, **options: Any
+        ) -> None:
+            out = Output(as_json=as_json)
+
+            async def work() -> None:
+                async with Client(server, _chosen_token(token, token_file)) as client:
+                    if carries_clear(client.url):
+                        out.note("warning: plain HTTP carries the token and any audio in clear")
+                    await function(*(Remote(client=client, out=out),), **options)  # type: ignore[call-arg]
+
+            asyncio.run(work())
+
+        _register(group, name, command, function, (*_CONNECTION, _JSON), examples)
+        return function
+
+    return register
+
+
+def local(
+    group: typer.Typer, name: str, *, examples: Sequence[str]
+) -> Callable[
+    [Callable[Concatenate[Output, P], Coroutine[Any, Any, None] | None]],
+    Callable[Concatenate[Output, P], Coroutine[Any, Any, None] | None],
+]:
+    """Register a command that needs no server."""
+
+    def register(
+        function: Callable[Concatenate[Output, P], Coroutine[Any, Any, None] | None],
+    ) -> Callable[Concatenate[Output, P], Coroutine[Any, Any, None] | None]:
+        def command(*, as_json: bool, **options: Any) -> None:
+            work = function(*(Output(as_json=as_json),), **options)  # type: ignore[call-arg]
+            if work is not None:
+                asyncio.run(work)
+
+        _register(group, name, command, function, (_JSON,), examples)
+        return function
+
+    return register
+
+
+def _register(
+    group: typer.Typer,
+    name: str,
+    command: Callable[..., None],
+    function: Callable[..., Any],
+    shared: Sequence[inspect.Parameter],
+    examples: Sequence[str],
+) -> None:
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    by_name = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    # Typer reads the signature to build the options; the function itself takes them as keywords.
+    command.__dict__["__signature__"] = inspect.Signature([*by_name, *shared], return_annotation=None)
+    command.__annotations__.clear()
+    command.__doc__ = function.__doc__
+    lines = [f"  {example.replace('[', chr(92) + '[')}" for example in examples]
+    group.command(name, epilog="\n\n".join(["Examples:", *lines]))(command)
+
+
+def _chosen_token(token: str | None, token_file: Path | None) -> str | None:
+    if token_file is None:
+        return token
+    try:
+        with token_file.open() as file:
+            return file.read(_TOKEN_LIMIT).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the token file {token_file} cannot be read") from error

@@ -1,0 +1,1 @@
+"""`callvault demo`: the whole promise, shown on real calls and proven step by step."""

@@ -1,0 +1,41 @@
+"""The only place where an outcome becomes an exit code."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from vault import errors
+
+
+class Exit(enum.IntEnum):
+    """What the shell learns."""
+
+    DONE = 0
+    USAGE = 2
+    REFUSED = 3
+    NOT_FOUND = 4
+    INTEGRITY = 5
+    UNAVAILABLE = 6
+    CONFIGURATION = 7
+    INTERRUPTED = 130
+
+
+EXITS: Final[Mapping[type[errors.VaultError], Exit]] = {
+    errors.Invalid: Exit.USAGE,
+    errors.RangeNotSatisfiable: Exit.USAGE,
+    errors.NotFound: Exit.NOT_FOUND,
+    errors.Refused: Exit.REFUSED,
+    errors.IntegrityError: Exit.INTEGRITY,
+    # The root key says it is gone while somebody needs it: not an outage that a retry would cure.
+    errors.Destroyed: Exit.INTEGRITY,
+    errors.Unavailable: Exit.UNAVAILABLE,
+    errors.ConfigError: Exit.CONFIGURATION,
+    errors.VaultError: Exit.UNAVAILABLE,
+}
+
+
+def exit_code(error: errors.VaultError) -> Exit:
+    """Return the code of the most specific class listed."""
+    return next(EXITS[kind] for kind in type(error).__mro__ if kind in EXITS)

@@ -1,0 +1,64 @@
+"""Files that commands write: complete or absent, never overwriting, private where they hold personal data."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from vault.errors import Invalid, Refused
+
+STDOUT = "-"
+
+
+@contextmanager
+def whole_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
+    """Yield a new file that takes its name only when everything was written; what fails leaves nothing behind.
+
+    Readable by its owner alone. Refused if `path` exists and `force` is not given.
+    """
+    if path.exists() and not force:
+        raise Refused(f"{path} exists; nothing was written", hint="choose another name, or pass --force")
+    partial: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        partial = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def destination(name: str, *, force: bool) -> Iterator[BinaryIO]:
+    """Yield the file called `name`, or standard output for `-`; audio is not written to a terminal."""
+    if name != STDOUT:
+        with whole_file(Path(name), force=force) as file:
+            yield file
+        return
+    if sys.stdout.isatty():
+        raise Invalid("a terminal cannot play this", hint="pass -o FILE, or pipe it into a player")
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
+def read_file(path: Path, *, what: str, limit_bytes: int = 64 << 20) -> bytes:
+    """Return a file's bytes; Invalid says which of the named inputs cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise Invalid(f"{what} {path} cannot be read: {error.strerror}") from error
+    if len(data) > limit_bytes:
+        raise Invalid(f"{what} {path} is larger than anything that could be one")
+    return data

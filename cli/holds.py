@@ -1,0 +1,139 @@
+"""`callvault holds`: named reasons to keep recordings beyond their retention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from cli.client import segment
+from cli.command import Remote, new_group, remote
+from cli.instants import instant_or_none
+from vault.model import HoldKind
+
+group = new_group("Named reasons to keep recordings beyond their retention.")
+
+HoldName = Annotated[str, typer.Argument(help="hold_ and 32 hex digits.")]
+
+_HOLD = "hold_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
+_RECORDING = "rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
+
+
+def _fields(hold: Mapping[str, Any]) -> list[tuple[str, object]]:
+    held = [item["id"] for item in hold["recordings"] if item["outcome"] == "held"]
+    late = [item["id"] for item in hold["recordings"] if item["outcome"] == "too_late"]
+    pairs = [
+        ("hold", hold["id"]),
+        ("state", hold["state"]),
+        ("kind", hold["kind"]),
+        ("tenant", hold["tenant"]),
+        ("matter", hold["matter"]),
+        ("reason", hold["reason"]),
+        ("authority", hold["authority"]),
+        ("owner", hold["owner"]),
+        ("placed", hold["created_at"]),
+        ("review", hold["review_at"]),
+        ("holds", held),
+        ("came too late for", late),
+        ("release requested by", hold["release_requested_by"]),
+        ("release reason", hold["release_reason"]),
+        ("released by", hold["released_by"]),
+        ("released", hold["released_at"]),
+        ("keeps until", hold["grace_until"]),
+    ]
+    return [(name, value) for name, value in pairs if value not in (None, [])]
+
+
+@remote(
+    group,
+    "place",
+    examples=[
+        f"callvault holds place {_RECORDING} --kind legal --matter SMITH-2026 "
+        '--reason "letter before claim" --authority "Head of Legal" --owner "Asha Patel" --review 2027-01-31',
+        f"callvault holds place {_RECORDING} --kind safeguarding --matter SG-14 "
+        '--reason "disclosure by a student" --authority "DSL" --owner "M. Okafor" --review +180d',
+    ],
+)
+async def place(
+    call: Remote,
+    recordings: Annotated[list[str], typer.Argument(help="The recordings to keep.", show_default=False)],
+    kind: Annotated[HoldKind, typer.Option(help="Why they are kept.")],
+    matter: Annotated[str, typer.Option(help="The case the hold belongs to.")],
+    reason: Annotated[str, typer.Option(help="What happened.")],
+    authority: Annotated[str, typer.Option(help="Who decided it.")],
+    owner: Annotated[str, typer.Option(help="Who answers for it.")],
+    review: Annotated[str, typer.Option(help="When somebody looks again: 2027-01-31 or +180d.")],
+) -> None:
+    """Keep recordings whatever their retention says, until two people release them.
+
+    The answer says for each recording whether it is held or the hold came too late.
+    """
+    body = {
+        "kind": kind.value,
+        "matter": matter,
+        "reason": reason,
+        "authority": authority,
+        "owner": owner,
+        "review_at": instant_or_none(review),
+        "recordings": recordings,
+    }
+    placed = await call.client.post("/v1/holds", body)
+    call.out.show(placed, _fields(placed))
+
+
+@remote(group, "list", examples=["callvault holds list", "callvault holds list --json"])
+async def listing(
+    call: Remote,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 100,
+) -> None:
+    """List holds."""
+    found = await call.client.get("/v1/holds", tenant=tenant, limit=limit)
+    if call.out.as_json:
+        call.out.document(found)
+        return
+    rows = [
+        (item["id"], item["state"], item["kind"], item["matter"], len(item["recordings"]), item["owner"], item["review_at"])
+        for item in found["holds"]
+    ]
+    call.out.table(["hold", "state", "kind", "matter", "recordings", "owner", "review"], rows, empty="no holds")
+
+
+@remote(group, "show", examples=[f"callvault holds show {_HOLD}"])
+async def show(call: Remote, hold: HoldName) -> None:
+    """Show one hold and what it protects."""
+    found = await call.client.get(f"/v1/holds/{segment(hold)}")
+    call.out.show(found, _fields(found))
+
+
+@remote(group, "review", examples=[f'callvault holds review {_HOLD} --next +180d --note "claim still open"'])
+async def review(
+    call: Remote,
+    hold: HoldName,
+    next_review: Annotated[str, typer.Option("--next", help="When somebody looks again: 2027-01-31 or +180d.")],
+    note: Annotated[str, typer.Option(help="Why it stays.")],
+) -> None:
+    """Record that somebody looked, and why the hold stays."""
+    body = {"next_review": instant_or_none(next_review), "note": note}
+    reviewed = await call.client.post(f"/v1/holds/{segment(hold)}/review", body)
+    call.out.show(reviewed, _fields(reviewed))
+
+
+@remote(group, "release", examples=[f'callvault holds release {_HOLD} --reason "claim settled"'])
+async def release(call: Remote, hold: HoldName, reason: Annotated[str, typer.Option(help="Why it may end.")]) -> None:
+    """Ask for the release of a hold; a second person approves it."""
+    asked = await call.client.post(f"/v1/holds/{segment(hold)}/release", {"reason": reason})
+    call.out.show(asked, _fields(asked))
+    call.out.hint(f"a second person, with their own token: callvault holds approve {hold}")
+
+
+@remote(group, "approve", examples=[f"callvault holds approve {_HOLD}", f"callvault holds approve {_HOLD} --reject"])
+async def approve(
+    call: Remote,
+    hold: HoldName,
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse the release: the hold stays.")] = False,
+) -> None:
+    """Decide about a requested release, as the second person."""
+    decided = await call.client.post(f"/v1/holds/{segment(hold)}/approve", {"approve": not reject})
+    call.out.show(decided, _fields(decided))

@@ -1,0 +1,122 @@
+"""The command `callvault`: the tree of commands, and what the shell is told in the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
+import typer
+
+from cli import audit, certificates, holds, recordings, serve, sweep, tenants, tokens, vaults
+from cli.demo import command as demo
+from cli.exits import Exit, exit_code
+from cli.output import report_error
+from vault import __version__
+from vault.errors import Invalid, VaultError
+
+app = typer.Typer(
+    name="callvault",
+    help="A streaming vault for call recordings: sealed on arrival, kept as promised, shredded provably.",
+    epilog="\n\n".join(
+        [
+            "Exit codes: 0 done, 2 usage, 3 refused, 4 not found, 5 integrity, 6 unavailable, 7 configuration.",
+            "Examples:",
+            "  callvault demo",
+            "  callvault init && callvault serve",
+        ]
+    ),
+    no_args_is_help=True,
+    # A traceback with local variables would print tokens and keys.
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"callvault {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def callvault(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
+
+vaults.register(app)
+serve.register(app)
+demo.register(app)
+for name, group in (
+    ("tenants", tenants.group),
+    ("tokens", tokens.group),
+    ("recordings", recordings.group),
+    ("holds", holds.group),
+    ("sweep", sweep.group),
+    ("certificates", certificates.group),
+    ("audit", audit.group),
+    ("keys", vaults.keys),
+):
+    app.add_typer(group, name=name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; expected errors are told in two lines, never as a traceback."""
+    try:
+        outcome = app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="callvault", standalone_mode=False)
+    except VaultError as error:
+        report_error(error)
+        return exit_code(error)
+    except BaseExceptionGroup as group:
+        errors = list(_vault_errors(group))
+        if not errors:
+            raise
+        for error in errors:
+            report_error(error)
+        return max(exit_code(error) for error in errors)
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough. Standard output is closed for good, or the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    return outcome if isinstance(outcome, int) else Exit.DONE
+
+
+def _usage(error: typer.TyperException) -> int:
+    """Report a mistyped command line in the same two lines as everything else."""
+    describe = getattr(error, "format_message", None)
+    message = str(describe() if callable(describe) else error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(message, file=sys.stderr)
+        return Exit.USAGE
+    context = getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help" if context is not None else "callvault --help"
+    report_error(Invalid(message, hint=hint))
+    return Exit.USAGE
+
+
+def _vault_errors(group: BaseExceptionGroup[BaseException]) -> Iterator[VaultError]:
+    """Yield the group's errors, or nothing if any of them is not one of the vault's."""
+    known, other = group.split(VaultError)
+    if known is None or other is not None:
+        return
+    pending: list[BaseException] = [known]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, VaultError):
+            yield error
+        elif isinstance(error, BaseExceptionGroup):
+            pending += error.exceptions
+
+
+def run() -> None:
+    """Console entry point."""
+    sys.exit(main())

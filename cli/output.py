@@ -1,0 +1,150 @@
+"""What commands print: results on standard output, everything about getting them on standard error."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from vault.errors import VaultError
+
+_PLAIN_WIDTH = 240
+_TOKEN = re.compile(r"cv_[0-9a-f]{32}_[A-Za-z0-9_-]+")
+_STATES = {
+    "held": "yellow",
+    "active": "yellow",
+    "release_requested": "yellow",
+    "open": "cyan",
+    "sealed": "green",
+    "truncated": "magenta",
+    "shredding": "red",
+    "shredded": "red",
+    "ok": "green",
+    "warning": "yellow",
+    "error": "red",
+    "final": "green",
+    "provisional": "yellow",
+}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console for one stream; where nobody watches, lines are long enough that ids are never cut."""
+    stream = sys.stderr if stderr else sys.stdout
+    watched = stream.isatty()
+    return Console(file=stream, width=None if watched else _PLAIN_WIDTH, highlight=False, soft_wrap=not watched)
+
+
+def scrub(text: str) -> str:
+    """Replace anything that looks like a token, so that a mistyped command line does not repeat one."""
+    return _TOKEN.sub("cv_[hidden]", text)
+
+
+def plain(value: object) -> str:
+    """Render one value for a person; control characters, which could drive a terminal, become visible."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ", ".join(plain(item) for item in value) or "-"
+        case _:
+            return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(value))
+
+
+def _cell(value: object) -> Text:
+    text = plain(value)
+    return Text(text, style=_STATES.get(text, ""), overflow="fold")
+
+
+class Output:
+    """Where one command's result goes: JSON for programs, tables for people."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out = console()
+        self._err = console(stderr=True)
+
+    def document(self, value: Mapping[str, Any]) -> None:
+        """Print the command's one JSON document."""
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+
+    def line(self, value: Mapping[str, Any]) -> None:
+        """Print one line of a JSON-lines stream."""
+        print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=True)
+
+    def text(self, value: str) -> None:
+        """Print a result that is a line of text."""
+        print(value)
+
+    def note(self, text: str) -> None:
+        """Say something about the work on standard error."""
+        self._err.print(Text(text))
+
+    def hint(self, text: str) -> None:
+        """Say what to do next on standard error."""
+        self._err.print(Text("hint: ", style="cyan") + Text(text))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+        """Print rows for a person, or say on standard error that there are none."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+        if table.row_count:
+            self._out.print(table)
+        else:
+            self.note(empty)
+
+    def fields(self, pairs: Iterable[tuple[str, object]]) -> None:
+        """Print one thing as name and value lines."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold")
+        table.add_column()
+        for name, value in pairs:
+            table.add_row(Text(name), _cell(value))
+        self._out.print(table)
+
+    def show(self, value: Mapping[str, Any], pairs: Iterable[tuple[str, object]]) -> None:
+        """Print `value` as the JSON document, or `pairs` for a person."""
+        if self.as_json:
+            self.document(value)
+        else:
+            self.fields(pairs)
+
+    @contextmanager
+    def progress(self, title: str, total_bytes: int | None) -> Iterator[Progress]:
+        """Yield a progress bar on standard error with one task; invisible where nobody watches."""
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True) as bar:
+            bar.add_task(title, total=total_bytes)
+            yield bar
+
+
+def report_error(error: VaultError) -> None:
+    """Print an expected error: what happened, then what to do."""
+    screen = console(stderr=True)
+    screen.print(Text("error: ", style="bold red") + Text(plain(scrub(error.message))))
+    for hint in hints(error):
+        screen.print(Text("hint: ", style="cyan") + Text(plain(scrub(hint))))
+
+
+def hints(error: VaultError) -> Iterator[str]:
+    """Say what the reader can do next, in the words of this command."""
+    if error.hint:
+        yield error.hint
+    if certificate := error.facts.get("certificate_id"):
+        yield f"callvault certificates get {certificate}"
+    if error.code == "unauthenticated":
+        yield "set CALLVAULT_TOKEN, or pass --token-file FILE"
+    if error.code == "internal" and (request := error.facts.get("request_id")):
+        yield f"request id {request}"

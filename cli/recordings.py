@@ -1,0 +1,227 @@
+"""`callvault recordings`: find, explain, play and export what was recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.client import segment
+from cli.command import Remote, new_group, remote
+from cli.files import STDOUT, destination, whole_file
+from cli.instants import instant_or_none
+from vault.errors import Invalid, Refused
+from vault.model import RecordingState
+
+group = new_group("Find, explain, play and export recordings.")
+
+RecordingName = Annotated[str, typer.Argument(metavar="RECORDING", help="rec_ and 32 hex digits.")]
+Purpose = Annotated[str, typer.Option(help="Why you listen; goes into the audit trail, such as complaint.")]
+Target = Annotated[str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
+Shape = Annotated[str, typer.Option("--format", help="wav to listen, raw for the stored bytes.")]
+
+_ID = "rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
+_PAGE = 1000
+_CHUNK_BYTES = 1 << 16
+
+
+@remote(
+    group,
+    "list",
+    examples=[
+        "callvault recordings list",
+        "callvault recordings list --state sealed --from 2026-09-01 --to 2026-10-01",
+        "callvault recordings list --held --json",
+    ],
+)
+async def listing(
+    call: Remote,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    state: Annotated[RecordingState | None, typer.Option(help="Only those in this state.")] = None,
+    started_from: Annotated[str | None, typer.Option("--from", help="Started at or after this date or instant.")] = None,
+    started_to: Annotated[str | None, typer.Option("--to", help="Started before this date or instant.")] = None,
+    held: Annotated[bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")] = None,
+    before: Annotated[str | None, typer.Option(help="Continue after this recording, the last one of a page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
+) -> None:
+    """List recordings, newest first, without who called."""
+    wanted = {
+        "tenant": tenant,
+        "state": state.value if state else None,
+        "from": instant_or_none(started_from),
+        "to": instant_or_none(started_to),
+        "held": None if held is None else str(held).lower(),
+    }
+    found: list[dict[str, Any]] = []
+    after = before
+    while len(found) < limit:
+        page = await call.client.get("/v1/recordings", **wanted, before=after, limit=min(limit - len(found), _PAGE))
+        found += page["recordings"]
+        after = page["before"]
+        if after is None:
+            break
+    if call.out.as_json:
+        call.out.document({"recordings": found, "before": after})
+        return
+    rows = [
+        (
+            item["id"],
+            "live" if item["live"] else item["state"],
+            item["started_at"],
+            item["bytes"],
+            item["retain_until"],
+            item["tenant"],
+            item["call_key"],
+        )
+        for item in found
+    ]
+    columns = ["recording", "state", "started", "bytes", "retain until", "tenant", "call key"]
+    call.out.table(columns, rows, empty="no recordings match")
+    if after is not None:
+        call.out.hint(f"there may be more: add --before {after}")
+
+
+def _fields(found: Mapping[str, Any]) -> list[tuple[str, object]]:
+    media = found["media"]
+    pairs: list[tuple[str, object]] = [
+        ("recording", found["id"]),
+        ("tenant", found["tenant"]),
+        ("call key", found["call_key"]),
+        ("state", found["state"]),
+        ("reason", found["state_reason"]),
+        ("live", found["live"]),
+        ("bytes", found["bytes"]),
+        ("media", f"{media['container']} {media['codec']} {media['rate']} Hz, {media['channels']} channels"),
+        ("started", found["started_at"]),
+        ("ended", found["ended_at"]),
+        ("retain until", found["retain_until"]),
+        ("retention class", found["retention_class"]),
+        ("certificate", found["certificate_id"]),
+    ]
+    pairs += [(name, value) for name, value in found.get("call", {}).items()]
+    pairs += [("hold", f"{item['id']} ({item['kind']}, {item['state']})") for item in found.get("holds", [])]
+    return [(name, value) for name, value in pairs if value not in (None, [])]
+
+
+@remote(group, "show", examples=[f"callvault recordings show {_ID}"])
+async def show(call: Remote, recording: RecordingName) -> None:
+    """Show what is known about one recording, and who called if your role may see it."""
+    found = await call.client.get(f"/v1/recordings/{segment(recording)}")
+    call.out.show(found, _fields(found))
+
+
+@remote(group, "why", examples=[f"callvault recordings why {_ID}"])
+async def why(call: Remote, recording: RecordingName) -> None:
+    """Explain, rule by rule, why a recording is kept or gone."""
+    found = await call.client.get(f"/v1/recordings/{segment(recording)}/why")
+    if call.out.as_json:
+        call.out.document(found)
+        return
+    call.out.fields(
+        [("recording", found["recording_id"]), ("state", found["state"]), ("key exists", found["key_exists"])]
+    )
+    rows = [(line["rule"], line["effect"], line["text"]) for line in found["rules"] if line["applies"]]
+    call.out.table(["rule", "effect", "because"], rows, empty="no rule applies")
+
+
+async def _download(
+    call: Remote, recording: str, target: str, *, purpose: str, shape: str, force: bool
+) -> dict[str, Any]:
+    """Write a recording's audio to `target` and return what was written; a broken-off answer leaves no file."""
+    if shape not in {"wav", "raw"}:
+        raise Invalid("--format is wav or raw")
+    if target == STDOUT and call.out.as_json:
+        raise Invalid("audio and JSON cannot share standard output", hint="pass -o FILE")
+    digest, size = hashlib.sha256(), 0
+    # The file is opened first: a name that cannot be written is no reason to leave an access in the audit trail.
+    with destination(target, force=force) as file:
+        async with call.client.request(
+            "GET",
+            f"/v1/recordings/{segment(recording)}/audio",
+            params={"format": shape},
+            headers={"Purpose": purpose},
+        ) as response:
+            with call.out.progress(recording, response.content_length) as bar:
+                async for piece in response.content.iter_chunked(_CHUNK_BYTES):
+                    file.write(piece)
+                    digest.update(piece)
+                    size += len(piece)
+                    bar.advance(bar.task_ids[0], len(piece))
+            media_type, state = response.content_type, response.headers.get("Recording-State")
+    return {
+        "recording_id": recording,
+        "file": target,
+        "bytes": size,
+        "sha256": digest.hexdigest(),
+        "media_type": media_type,
+        "state": state,
+    }
+
+
+def _report(call: Remote, written: Mapping[str, Any]) -> None:
+    if call.out.as_json:
+        call.out.document(written)
+    elif written["file"] != STDOUT:
+        call.out.fields(list(written.items()))
+
+
+@remote(
+    group,
+    "play",
+    examples=[
+        f"callvault recordings play {_ID} --purpose complaint -o call.wav",
+        f"callvault recordings play {_ID} --purpose complaint -o - | aplay",
+    ],
+)
+async def play(
+    call: Remote,
+    recording: RecordingName,
+    purpose: Purpose,
+    output: Target = STDOUT,
+    shape: Shape = "wav",
+    force: Force = False,
+) -> None:
+    """Listen to a recording, even while the call is running: every byte is verified before it is sent."""
+    _report(call, await _download(call, recording, output, purpose=purpose, shape=shape, force=force))
+
+
+@remote(
+    group,
+    "export",
+    examples=[
+        f"callvault recordings export {_ID} --purpose access-request -o call.wav",
+        f"callvault recordings export {_ID} --purpose access-request -o - --facts call.json > call.wav",
+    ],
+)
+async def export(
+    call: Remote,
+    recording: RecordingName,
+    purpose: Purpose,
+    output: Target,
+    facts: Annotated[Path | None, typer.Option(help="Where the facts go; beside the audio if left out.")] = None,
+    shape: Shape = "wav",
+    force: Force = False,
+) -> None:
+    """Write a recording, and beside it a JSON file with its facts and why it was kept."""
+    beside = facts if facts is not None or output == STDOUT else Path(f"{output}.json")
+    if beside is not None and beside.exists() and not force:
+        raise Refused(f"{beside} exists; nothing was written", hint="choose another name, or pass --force")
+    written = await _download(call, recording, output, purpose=purpose, shape=shape, force=force)
+    if beside is not None:
+        document = {
+            "recording": await call.client.get(f"/v1/recordings/{segment(recording)}"),
+            "why": await call.client.get(f"/v1/recordings/{segment(recording)}/why"),
+            "audio": written,
+            "purpose": purpose,
+            "exported_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        }
+        with whole_file(beside, force=force) as file:
+            file.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
+        written["facts"] = str(beside)
+    _report(call, written)

@@ -1,0 +1,59 @@
+"""`callvault tokens`: credentials for recorders and people."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.client import segment
+from cli.command import Remote, new_group, remote
+from vault.model import Role
+
+group = new_group("Credentials for recorders and people.")
+
+
+@remote(
+    group,
+    "issue",
+    examples=[
+        "callvault tokens issue --tenant northfield-college --role recorder --name pbx-1",
+        'callvault tokens issue --tenant northfield-college --role compliance --name "Asha Patel" > asha.token',
+    ],
+)
+async def issue(
+    call: Remote,
+    role: Annotated[Role, typer.Option(help="What the token may do.")],
+    name: Annotated[str, typer.Option(help="The person or recorder that uses it.")],
+    tenant: Annotated[str | None, typer.Option(help="Whose calls it reaches; only operators have none.")] = None,
+) -> None:
+    """Issue a token and print it, this once: it cannot be read back."""
+    issued = await call.client.post("/v1/tokens", {"name": name, "role": role.value, "tenant": tenant})
+    if call.out.as_json:
+        call.out.document(issued)
+        return
+    call.out.note(f"{issued['role']} token {issued['id']} for {issued['name']}; this is the only time it is shown:")
+    call.out.text(issued["token"])
+
+
+@remote(group, "list", examples=["callvault tokens list", "callvault tokens list --tenant northfield-college --json"])
+async def listing(
+    call: Remote, tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None
+) -> None:
+    """List tokens, without their secrets."""
+    found = await call.client.get("/v1/tokens", tenant=tenant)
+    if call.out.as_json:
+        call.out.document(found)
+        return
+    rows = [
+        (item["id"], item["name"], item["role"], item["tenant"], item["created_at"], item["revoked_at"])
+        for item in found["tokens"]
+    ]
+    call.out.table(["token", "name", "role", "tenant", "created", "revoked"], rows, empty="no tokens")
+
+
+@remote(group, "revoke", examples=["callvault tokens revoke tok_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])
+async def revoke(call: Remote, token_id: Annotated[str, typer.Argument(help="tok_ and 32 hex digits.")]) -> None:
+    """End a token at once."""
+    await call.client.call("DELETE", f"/v1/tokens/{segment(token_id)}")
+    call.out.show({"id": token_id, "revoked": True}, [("token", token_id), ("revoked", True)])

@@ -1,0 +1,110 @@
+"""`callvault init`, `doctor` and `keys repair`: what works on a vault's own directories, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client import Client
+from cli.command import DEFAULT_CONFIG, ConfigPath, local, new_group
+from cli.output import Output
+from vault.config import load_config
+from vault.errors import IntegrityError, VaultError
+from vault.model import Finding
+
+keys = new_group("The keyring: what every recording's key is derived from.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands that stand at the top level."""
+    local(app, "init", examples=["callvault init", "callvault init --config /etc/callvault/config.toml > operator.token"])(
+        init
+    )
+    local(app, "doctor", examples=["callvault doctor", "callvault doctor --server http://127.0.0.1:8080 --json"])(doctor)
+
+
+async def init(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Create a vault: catalog, keyring, issuer key and the first operator's token, printed this once.
+
+    Refuses to overwrite anything.
+    """
+    from vault.wiring import init_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    made = await init_vault(load_config(config))
+    if out.as_json:
+        out.document({"created": list(made.created), "operator_token": made.operator_token})
+        return
+    for line in made.created:
+        out.note(f"created {line}")
+    out.note("the first operator's token; this is the only time it is shown:")
+    out.text(made.operator_token)
+    out.hint("next: callvault serve, then callvault tenants add with this token in CALLVAULT_TOKEN")
+
+
+async def doctor(
+    out: Output,
+    config: ConfigPath = DEFAULT_CONFIG,
+    server: Annotated[
+        str | None, typer.Option(envvar="CALLVAULT_SERVER", help="Also ask this server whether it is ready.")
+    ] = None,
+) -> None:
+    """Check everything that can be checked, and say what to do.
+
+    Exits with 5 if it finds an error; warnings do not change the exit code.
+    """
+    from vault.wiring import check_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    findings = list(await check_vault(load_config(config)))
+    if server is not None:
+        findings.append(await _ask(server))
+    errors = sum(finding.level == "error" for finding in findings)
+    if out.as_json:
+        out.document({"findings": [_as_json(finding) for finding in findings], "errors": errors})
+    else:
+        _print(out, findings)
+    if errors:
+        raise IntegrityError(f"doctor found {errors} {'error' if errors == 1 else 'errors'}")
+
+
+def _print(out: Output, findings: Sequence[Finding]) -> None:
+    rows = [(finding.level, finding.subject, finding.message) for finding in findings]
+    out.table(["level", "subject", "finding"], rows, empty="nothing to report")
+    for finding in findings:
+        if finding.hint:
+            out.hint(f"{finding.subject}: {finding.hint}")
+
+
+def _as_json(finding: Finding) -> dict[str, str | None]:
+    return {
+        "level": finding.level,
+        "subject": finding.subject,
+        "message": finding.message,
+        "hint": finding.hint,
+    }
+
+
+async def _ask(server: str) -> Finding:
+    """Return whether a server takes recordings."""
+    try:
+        async with Client(server, None) as client:
+            ready = await client.get("/readyz")
+    except VaultError as error:
+        return Finding(level="error", subject="server", message=error.message, hint=error.hint)
+    return Finding(level="ok", subject="server", message=f"{ready['status']}; object store {ready['object_store']}")
+
+
+@local(keys, "repair", examples=["callvault keys repair /var/lib/callvault/keyring-b"])
+async def repair(
+    out: Output,
+    directory: Annotated[Path, typer.Argument(help="The replica's directory, as in config.toml.", show_default=False)],
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Rebuild one keyring replica from the others; stop the server first."""
+    from vault.wiring import repair_replica  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    path = directory.absolute()
+    await repair_replica(load_config(config), path)
+    out.show({"repaired": str(path)}, [("repaired", path)])

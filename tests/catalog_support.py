@@ -1,0 +1,287 @@
+"""Values for tests of the catalog, and a clock that moves a second with every look."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from vault.model import (
+    MANIFEST_INDEX,
+    Assurance,
+    AuditEvent,
+    CertificateId,
+    CertificateStatus,
+    Codec,
+    Cohort,
+    Container,
+    Coordinate,
+    Hold,
+    HoldId,
+    HoldKind,
+    HoldState,
+    Media,
+    Part,
+    Recording,
+    RecordingId,
+    RecordingState,
+    Role,
+    SegmentRef,
+    ShredReceipt,
+    StoredCertificate,
+    Tenant,
+    TenantId,
+    Token,
+    TokenId,
+    prefixed,
+    uuid7,
+)
+from vault.ports.catalog import Catalog, RecordingQuery, Shred, SweepOverride
+
+NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
+ACME = TenantId("acme")
+OTHER = TenantId("other-college")
+PERIOD = 20_600
+
+_numbers = itertools.count(1)
+
+
+class SteppingClock:
+    """A second passes with every look."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def now(self) -> datetime:
+        self._looks += 1
+        return NOW + timedelta(seconds=self._looks)
+
+    def monotonic(self) -> float:
+        return float(self._looks)
+
+
+def new_id(prefix: str) -> str:
+    """Return an id; later calls give greater ones."""
+    number = next(_numbers)
+    return prefixed(prefix, uuid7(unix_ms=1_772_000_000_000 + number, entropy=number.to_bytes(10, "big")))
+
+
+def cohort(*, tenant: TenantId = ACME, part: Part = Part.AUDIO, period: int = PERIOD) -> Cohort:
+    return Cohort(tenant=tenant, part=part, period=period, generation=3)
+
+
+def recording(*, tenant: TenantId = ACME, period: int = PERIOD, **changes: Any) -> Recording:
+    number = next(_numbers)
+    fresh = Recording(
+        id=RecordingId(new_id("rec")),
+        tenant=tenant,
+        call_key=f"call-{number}",
+        state=RecordingState.OPEN,
+        state_reason=None,
+        audio=Coordinate(cohort=cohort(tenant=tenant, period=period), leaf=number),
+        metadata=Coordinate(cohort=cohort(tenant=tenant, part=Part.METADATA, period=24_314), leaf=number + 1),
+        media=Media(
+            container=Container.WAV, codec=Codec.PCMU, rate=8000, channels=2, channel_map=("caller", "call,ee \u00e9")
+        ),
+        created_at=NOW,
+        started_at=NOW - timedelta(seconds=2),
+        ended_at=None,
+        retain_until=NOW + timedelta(days=90),
+        retention_class="recording",
+        stored_bytes=0,
+        sealed_facts=b"\x00sealed\xff" * 20,
+    )
+    return replace(fresh, **changes)
+
+
+def segment(of: Recording, index: int = 0, *, attempt: str = "a1", length: int = 1000) -> SegmentRef:
+    return SegmentRef(
+        recording=of.id,
+        index=index,
+        attempt=attempt,
+        name=f"v1/{of.tenant}/{of.id}/{index}-{attempt}",
+        offset=max(index, 0) * length,
+        length=0 if index == MANIFEST_INDEX else length,
+        object_bytes=length + 100,
+        sha256=f"{index + 1:064x}",
+    )
+
+
+def event(name: str = "recording.started", **changes: Any) -> AuditEvent:
+    return replace(AuditEvent(event=name, actor="vault", outcome="ok", detail={"bytes": 12, "why": None}), **changes)
+
+
+def hold(*recordings: Recording, **changes: Any) -> Hold:
+    fresh = Hold(
+        id=HoldId(new_id("hold")),
+        tenant=ACME,
+        kind=HoldKind.LEGAL,
+        matter="MATTER-1",
+        reason="a claim is expected",
+        authority="general counsel",
+        owner="compliance",
+        state=HoldState.ACTIVE,
+        created_at=NOW,
+        review_at=NOW + timedelta(days=180),
+        recordings=tuple(one.id for one in recordings),
+    )
+    return replace(fresh, **changes)
+
+
+def shred(**changes: Any) -> Shred:
+    fresh = Shred(id=new_id("shr"), intended_at=NOW, trigger="sweep", due_through=PERIOD, plan=b"\x81plan")
+    return replace(fresh, **changes)
+
+
+def receipt(of: Shred) -> ShredReceipt:
+    return ShredReceipt(
+        intent_id=of.id,
+        epoch_destroyed=4,
+        epoch_live=5,
+        root_version_destroyed="v4",
+        provider="file",
+        assurance=Assurance.BEST_EFFORT,
+        replicas=2,
+        unrecoverable_at=NOW,
+        caches_clear_at=NOW + timedelta(seconds=15),
+    )
+
+
+def certificate(
+    of: Recording, status: CertificateStatus = CertificateStatus.PROVISIONAL, **changes: Any
+) -> StoredCertificate:
+    fresh = StoredCertificate(
+        id=CertificateId(new_id("cert")),
+        recording=of.id,
+        tenant=of.tenant,
+        status=status,
+        supersedes=None,
+        issued_at=NOW,
+        jws="eyJ.e30.sig",
+    )
+    return replace(fresh, **changes)
+
+
+def tenant(name: str = "acme", **changes: Any) -> Tenant:
+    fresh = Tenant(id=TenantId(name), name=name, controller="Acme plc", contact="dpo@acme.example", created_at=NOW)
+    return replace(fresh, **changes)
+
+
+def token(**changes: Any) -> Token:
+    fresh = Token(
+        id=TokenId(new_id("tok")), name="pbx", role=Role.RECORDER, tenant=ACME, secret_sha256="ab" * 32, created_at=NOW
+    )
+    return replace(fresh, **changes)
+
+
+def override(**changes: Any) -> SweepOverride:
+    fresh = SweepOverride(
+        id=new_id("ovr"), through=NOW, reason="clock was wrong", requested_by="ann", requested_at=NOW
+    )
+    return replace(fresh, **changes)
+
+
+async def finish(
+    catalog: Catalog, one: Recording, state: RecordingState = RecordingState.SEALED, **changes: Any
+) -> None:
+    given: dict[str, Any] = {
+        "reason": None,
+        "ended_at": NOW + timedelta(minutes=5),
+        "stored_bytes": 1000,
+        "objects": [segment(one), segment(one, MANIFEST_INDEX)],
+    }
+    await catalog.finish_recording(one.id, state=state, **{**given, **changes})
+
+
+async def sealed(catalog: Catalog, **changes: Any) -> Recording:
+    one = recording(**changes)
+    await catalog.create_recording(one)
+    await finish(catalog, one)
+    return await catalog.recording(one.id)
+
+
+async def call_everything(catalog: Catalog) -> None:
+    """Use every method of the port at least once, with every filter."""
+    one = recording()
+    audit = [event()]
+    await catalog.reserve_leaves(one.audio.cohort, 64)
+    await catalog.reserve_leaves(one.audio.cohort, 64)
+    await catalog.create_recording(one, audit=audit)
+    await catalog.update_media(one)
+    await catalog.recording(one.id)
+    await catalog.recording_by_call_key(ACME, one.call_key)
+    await catalog.open_recordings()
+    await catalog.add_segments([segment(one)], stored_bytes=1000)
+    await catalog.segments(one.id)
+    await finish(catalog, one, audit=audit)
+    placed = hold(one, state=HoldState.PLACING)
+    await catalog.save_hold(placed, expected=None, audit=audit)
+    await catalog.save_hold(replace(placed, state=HoldState.ACTIVE), expected=HoldState.PLACING)
+    await catalog.hold(placed.id)
+    await catalog.holds(tenant=ACME, states=[HoldState.ACTIVE])
+    await catalog.holds_on(one.id)
+    for held in (None, True, False):
+        query = RecordingQuery(
+            tenant=ACME,
+            state=RecordingState.SEALED,
+            started_from=NOW - timedelta(days=1),
+            started_to=NOW,
+            held=held,
+            before=RecordingId(new_id("rec")),
+        )
+        assert [row.id for row in await catalog.recordings(query)] == ([] if held is False else [one.id])
+    await catalog.due_recordings(through=PERIOD, after=None, limit=10)
+    await catalog.count_recordings()
+    await catalog.oldest_due(now=NOW)
+    intent = shred()
+    await catalog.create_recording(recording())
+    await catalog.intend_shred(intent, audit=audit)
+    await catalog.sweep_floor()
+    await catalog.record_receipt(intent.id, receipt(intent), audit=audit)
+    await catalog.certify([certificate(one)], audit=audit)
+    await catalog.undeleted_recordings(after=None, limit=10)
+    last = certificate(one, CertificateStatus.FINAL)
+    await catalog.certify([last])
+    await catalog.certificate(last.id)
+    await catalog.certificates(tenant=ACME, recording=one.id, before=CertificateId(new_id("cert")))
+    await catalog.unfinished_shreds()
+    await catalog.finish_shred(intent.id, at=NOW)
+    await catalog.shred(intent.id)
+    await catalog.save_override(override(), audit=audit)
+    await catalog.overrides()
+    await catalog.add_tenant(tenant(), audit=audit)
+    await catalog.save_tenant(tenant(contact="new@acme.example"), audit=audit)
+    await catalog.tenant(ACME)
+    await catalog.tenants()
+    issued = token()
+    await catalog.add_token(issued, audit=audit)
+    await catalog.token(issued.id)
+    await catalog.tokens(tenant=ACME)
+    await catalog.revoke_token(issued.id, at=NOW, audit=audit)
+    await catalog.append_audit(audit)
+    await catalog.audit_entries()
+    await catalog.save_setting("vault_id", "one")
+    await catalog.setting("vault_id")
+    await catalog.check_schema()
+
+
+@contextmanager
+def calls_of(subject: object) -> Iterator[set[str]]:
+    """Collect the names of the methods called on `subject` meanwhile."""
+    called: set[str] = set()
+    kind = type(subject)
+    original = kind.__getattribute__
+
+    def spy(self: object, name: str) -> Any:
+        if self is subject:
+            called.add(name)
+        return original(self, name)
+
+    kind.__getattribute__ = spy  # type: ignore[method-assign]
+    try:
+        yield called
+    finally:
+        del kind.__getattribute__

@@ -1,0 +1,198 @@
+"""A plausible certificate, provisional and final, for tests to vary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from vault.crypto.signing import SigningKey
+from vault.model import (
+    Assurance,
+    CertificateId,
+    CertificateStatus,
+    Codec,
+    Cohort,
+    Container,
+    Coordinate,
+    Media,
+    Part,
+    Recording,
+    RecordingId,
+    RecordingState,
+    SegmentRef,
+    TenantId,
+)
+from vault.tlog.certificate import (
+    ALGORITHM,
+    Authorisation,
+    Check,
+    CheckName,
+    DataCopy,
+    DeletionCertificate,
+    Encryption,
+    KeyCopy,
+    KeyPlace,
+    Parties,
+    Residual,
+    Result,
+    RetentionFacts,
+    Sanitisation,
+    Trigger,
+    Verification,
+    media_facts,
+    statements,
+)
+
+ISSUER = SigningKey(bytes(range(32)))
+STRANGER = SigningKey(bytes(range(1, 33)))
+
+CALL = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+DUE = CALL + timedelta(days=90)
+SWEEP = DUE + timedelta(hours=14, minutes=30)
+GONE = SWEEP + timedelta(seconds=2)
+TENANT = TenantId("oakfield")
+
+
+def recording(*, call_key: str = "call-1") -> Recording:
+    def coordinate(part: Part) -> Coordinate:
+        return Coordinate(cohort=Cohort(tenant=TENANT, part=part, period=20604, generation=0), leaf=17)
+
+    return Recording(
+        id=RecordingId("rec_" + "a1" * 16),
+        tenant=TENANT,
+        call_key=call_key,
+        state=RecordingState.SHREDDING,
+        state_reason=None,
+        audio=coordinate(Part.AUDIO),
+        metadata=coordinate(Part.METADATA),
+        media=Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=2),
+        created_at=CALL,
+        started_at=CALL,
+        ended_at=CALL + timedelta(minutes=3),
+        retain_until=DUE,
+        retention_class="recording",
+        stored_bytes=2_880_000,
+        sealed_facts=b"\x01" * 64,
+        certificate_id=None,
+    )
+
+
+def segments(row: Recording, count: int = 2) -> list[SegmentRef]:
+    return [
+        SegmentRef(
+            recording=row.id,
+            index=index,
+            attempt="x" * 8,
+            name=f"v1/{row.tenant}/20604/{row.id}/{index}.seg",
+            offset=0,
+            length=0,
+            object_bytes=1_440_500,
+            sha256=f"{index + 10:02x}" * 32,
+        )
+        for index in range(count)
+    ]
+
+
+def key_copies(result: Result = Result.DONE) -> tuple[KeyCopy, ...]:
+    return (
+        KeyCopy(where=KeyPlace.KEYRING_REPLICA, action="replica 1 rewritten without the leaf", result=result, at=SWEEP),
+        KeyCopy(where=KeyPlace.PROVIDER_VERSION, action="root version destroyed", result=result, at=GONE),
+        KeyCopy(where=KeyPlace.CACHE_LEASES, action="leases run out", result=Result.DONE, at=GONE),
+        KeyCopy(where=KeyPlace.JOURNAL, action="holds no key", result=Result.NOT_APPLICABLE, at=GONE),
+        KeyCopy(where=KeyPlace.BACKUPS, action="hold no key", result=Result.NOT_APPLICABLE, at=GONE),
+    )
+
+
+def provisional(row: Recording | None = None, refs: Sequence[SegmentRef] | None = None) -> DeletionCertificate:
+    row = row or recording()
+    media = media_facts(row, segments(row) if refs is None else refs, region="United Kingdom")
+    claims, non_claims = statements(Assurance.BEST_EFFORT)
+    return DeletionCertificate(
+        certificate_id=CertificateId("cert_" + "b2" * 16),
+        nonce="c3" * 16,
+        status=CertificateStatus.PROVISIONAL,
+        supersedes=None,
+        parties=Parties(
+            tenant=row.tenant,
+            controller="Oakfield College",
+            processor="Callvault operator",
+            contact="privacy@example.org",
+        ),
+        media=media,
+        encryption=Encryption(
+            algorithm=ALGORITHM, coordinate=row.audio, key_commitment="d4" * 32, encrypted_before_first_write=True
+        ),
+        retention=RetentionFacts(
+            policy="recording",
+            policy_version="2026-1",
+            basis="default of class recording",
+            captured_at=row.started_at,
+            retain_until=row.retain_until,
+            trigger=Trigger.EXPIRY,
+            case_reference=None,
+        ),
+        authorisation=Authorisation(holds_checked_at=SWEEP, hold_revision=4, active_holds=0, approvers=()),
+        sanitisation=Sanitisation(
+            epoch_destroyed=41,
+            provider="file",
+            assurance=Assurance.BEST_EFFORT,
+            key_copies=key_copies(),
+            data_copies=(),
+            tool="callvault",
+            tool_version="0.1.0",
+            actor="sweeper",
+            started=SWEEP,
+            unrecoverable_at=GONE,
+            caches_clear_at=GONE + timedelta(seconds=15),
+            completed=None,
+        ),
+        verification=Verification(
+            checks=(
+                Check(check=CheckName.OLD_EPOCH_UNWRAP_FAILS, result=Result.DONE),
+                Check(check=CheckName.LEAF_UNDERIVABLE, result=Result.DONE),
+            ),
+            at=GONE + timedelta(seconds=1),
+        ),
+        residuals=(
+            Residual(
+                where="object store",
+                state="encrypted objects without a key",
+                until=None,
+                mechanism="deleted next; a final certificate follows",
+            ),
+        ),
+        claims=claims,
+        non_claims=non_claims,
+    )
+
+
+def final(first: DeletionCertificate | None = None) -> DeletionCertificate:
+    first = first or provisional()
+    done = GONE + timedelta(minutes=1)
+    media = replace(first.media, objects=tuple(replace(item, versions=1) for item in first.media.objects))
+    return replace(
+        first,
+        certificate_id=CertificateId("cert_" + "e5" * 16),
+        nonce="f6" * 16,
+        status=CertificateStatus.FINAL,
+        supersedes=first.certificate_id,
+        media=media,
+        sanitisation=replace(
+            first.sanitisation,
+            data_copies=tuple(
+                DataCopy(object=item.name, action="every version deleted", result=Result.DONE, at=done)
+                for item in media.objects
+            ),
+            completed=done,
+        ),
+        verification=Verification(
+            checks=(
+                *first.verification.checks,
+                Check(check=CheckName.OBJECTS_ABSENT, result=Result.DONE),
+                Check(check=CheckName.NO_MULTIPART_LEFT, result=Result.NOT_APPLICABLE),
+            ),
+            at=done,
+        ),
+        residuals=(),
+    )

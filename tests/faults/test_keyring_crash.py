@@ -1,0 +1,557 @@
+"""A crash before, in the middle of and after every single step of every act, and what replicas do to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.keyring_support import (
+    KEYRING_ID,
+    REPLICAS,
+    WIDTH_SECONDS,
+    Adversary,
+    Crash,
+    TestClock,
+    World,
+    at,
+    audio,
+    fingerprint,
+    opens,
+)
+from vault.errors import ConfigError, IntegrityError, Shredded, TooLate, Unavailable, UnderHold
+from vault.keystore.file import FileRootKeys
+from vault.keystore.files import Files
+from vault.keystore.keyring import Keyring
+from vault.keystore.memory import MemoryRootKeys
+from vault.keystore.recovery import repair_replica
+from vault.model import Cohort, Part, Pin, ShredPlan, TenantId
+
+DUE, LATER, OTHER = audio(10), audio(20), audio(10, tenant="beta")
+MONTH = Cohort(tenant=TenantId("acme"), part=Part.METADATA, period=5, generation=0)
+ALL = (DUE, LATER, OTHER, MONTH)
+TAG = b"h" * 16
+HELD = Pin(cohort=DUE, first=3, last=3, tag=TAG)
+NEW_PIN = Pin(cohort=LATER, first=7, last=9, tag=TAG)
+
+
+async def prepared() -> tuple[World, Keyring]:
+    world = World()
+    await world.create()
+    keyring = await world.open()
+    async with keyring.writer() as writer:
+        await writer.add_cohorts(ALL)
+        await writer.pin([HELD])
+    return world, keyring
+
+
+def sweep(world: World) -> ShredPlan:
+    return ShredPlan(
+        intent_id="sweep",
+        at=world.clock.now(),
+        due_through=10,
+        leaves=frozenset({at(LATER, 1)}),
+        keep=frozenset({at(OTHER, 6)}),
+    )
+
+
+PROBES = [at(cohort, leaf) for cohort in ALL for leaf in range(10)]
+TAKEN = {at(DUE, leaf) for leaf in range(10)} - {at(DUE, 3)} | {at(OTHER, leaf) for leaf in range(10)} - {
+    at(OTHER, 6)
+} | {at(LATER, 1)}
+
+
+async def assert_laws(world: World, keyring: Keyring, truth: dict, *, may_be_gone: set) -> None:
+    for probe in PROBES:
+        if keyring.derivable(probe):
+            assert keyring.derive(probe).material == truth[probe]
+        else:
+            assert probe in may_be_gone, "a survivor was lost"
+    assert HELD in keyring.pins()
+    assert {at(DUE, 3)} <= {probe for probe in PROBES if keyring.derivable(probe)}
+    covers = await Adversary(world).covers()
+    for probe in PROBES:
+        if not keyring.derivable(probe):
+            assert not opens(covers, probe), "a shredded key opens"
+    heads = [world.files.content[path / "head"] for path in REPLICAS]
+    assert heads[0] == heads[1]
+    assert len(await world.provider.versions()) == 1
+    blobs = {path for path in world.files.content if path.parent.name in ("index", "pages")}
+    assert len(blobs) == len(REPLICAS) * (1 + len({probe.cohort.tenant for probe in PROBES}))
+
+
+async def act_on(world: World, keyring: Keyring, act: str) -> None:
+    async with keyring.writer() as writer:
+        if act == "revise":
+            await writer.pin([NEW_PIN])
+        else:
+            await writer.shred(sweep(world))
+
+
+async def steps_of(act: str) -> int:
+    world, keyring = await prepared()
+    world.plan.arm(None, "lost")
+    await act_on(world, keyring, act)
+    return world.plan.steps
+
+
+@pytest.mark.parametrize("mode", ["lost", "torn", "landed"])
+@pytest.mark.parametrize("act", ["revise", "shred"])
+async def test_a_crash_at_any_step_loses_no_survivor_and_revives_nothing(act, mode):
+    steps = await steps_of(act)
+    assert steps >= (10 if act == "revise" else 16)
+    for step in range(1, steps + 1):
+        world, keyring = await prepared()
+        truth = {probe: keyring.derive(probe).material for probe in PROBES}
+        world.plan.arm(step, mode)
+        with pytest.raises(Crash):
+            await act_on(world, keyring, act)
+        keyring = await world.open()
+        gone = TAKEN if act == "shred" else set()
+        await assert_laws(world, keyring, truth, may_be_gone=gone)
+        # The caller's intent is durable, so the act is repeated and must then have its whole effect.
+        await act_on(world, keyring, act)
+        assert {probe for probe in PROBES if not keyring.derivable(probe)} == gone
+        await assert_laws(world, keyring, truth, may_be_gone=gone)
+        assert (NEW_PIN in keyring.pins()) == (act == "revise")
+
+
+@pytest.mark.parametrize("mode", ["lost", "torn", "landed"])
+async def test_a_crash_at_any_step_of_recovery_is_recovered_from(mode):
+    for step in range(1, 60):
+        world, keyring = await prepared()
+        truth = {probe: keyring.derive(probe).material for probe in PROBES}
+        # Between the two heads: the fullest recovery there is, with a replica to mend and a version to destroy.
+        world.plan.arm(8, "landed")
+        with pytest.raises(Crash):
+            await act_on(world, keyring, "shred")
+        assert world.files.content[REPLICAS[0] / "head"] != world.files.content[REPLICAS[1] / "head"]
+        world.files.locks.clear()
+        world.plan.arm(step, mode)
+        opening = world.keyring_class.open(
+            REPLICAS, world.provider, clock=world.clock, entropy=world.entropy, files=world.files
+        )
+        try:
+            await opening
+        except Crash:
+            await assert_laws(world, await world.open(), truth, may_be_gone=TAKEN)
+        else:
+            assert step > 12
+            return
+    pytest.fail("recovery never came to an end")
+
+
+async def test_a_failure_that_is_no_crash_is_recovered_by_the_next_act_of_the_same_process():
+    steps = await steps_of("shred")
+    for step in range(1, steps + 1):
+        world, keyring = await prepared()
+        truth = {probe: keyring.derive(probe).material for probe in PROBES}
+        world.plan.arm(step, "landed")
+        with pytest.raises(Crash):
+            await act_on(world, keyring, "shred")
+        assert not any(keyring.derivable(probe) for probe in TAKEN)
+        world.plan.arm(None, "lost")
+        async with keyring.writer() as writer:
+            await writer.pin([NEW_PIN])
+            with pytest.raises(TooLate):
+                await writer.pin([Pin(cohort=DUE, first=1, last=1, tag=TAG)])
+        await act_on(world, keyring, "shred")
+        await assert_laws(world, keyring, truth, may_be_gone=TAKEN)
+        assert NEW_PIN in keyring.pins()
+
+
+async def test_keys_under_shred_are_closed_from_its_first_step_until_it_succeeds():
+    world, keyring = await prepared()
+    world.provider.outage = frozenset({"new_version"})
+    with pytest.raises(Unavailable):
+        await act_on(world, keyring, "shred")
+    for probe in PROBES:
+        assert keyring.derivable(probe) == (probe not in TAKEN)
+    with pytest.raises(Shredded):
+        keyring.derive(at(DUE, 0))
+    async with keyring.writer() as writer:
+        with pytest.raises(Unavailable):
+            await writer.shred(replace(sweep(world), intent_id="another"))
+        with pytest.raises(TooLate):
+            await writer.add_cohorts([audio(9)])
+    world.provider.outage = frozenset()
+    await act_on(world, keyring, "shred")
+    assert {probe for probe in PROBES if not keyring.derivable(probe)} == TAKEN
+
+
+@pytest.mark.parametrize("op", ["destroy", "versions", "unwrap"])
+async def test_while_a_destroy_is_pending_nothing_else_proceeds(op):
+    world, keyring = await prepared()
+    world.provider.outage = frozenset({"destroy"})
+    with pytest.raises(Unavailable):
+        await act_on(world, keyring, "shred")
+    assert len(await world.provider.versions()) == 2
+    world.provider.outage = frozenset({op})
+    async with keyring.writer() as writer:
+        for act in (writer.pin([NEW_PIN]), writer.unpin([HELD]), writer.add_cohorts([audio(30)])):
+            with pytest.raises(Unavailable):
+                await act
+        with pytest.raises(Unavailable):
+            await writer.shred(sweep(world))
+    assert HELD in keyring.pins()
+    world.provider.outage = frozenset()
+    async with keyring.writer() as writer:
+        receipt = await writer.shred(sweep(world))
+    assert receipt.epoch_live == keyring.epoch == 3
+    assert len(await world.provider.versions()) == 1
+
+
+@pytest.mark.parametrize("op", ["unwrap", "versions"])
+async def test_an_outage_at_the_start_destroys_and_changes_nothing(op):
+    world, keyring = await prepared()
+    world.plan.arm(8, "landed")
+    with pytest.raises(Crash):
+        await act_on(world, keyring, "shred")
+    before = {path / "head": world.files.content[path / "head"] for path in REPLICAS}
+    world.provider.outage = frozenset({op})
+    with pytest.raises(Unavailable):
+        await world.open()
+    assert world.provider.destroyed == []
+    if op == "unwrap":
+        assert {path: world.files.content[path] for path in before} == before
+    world.provider.outage = frozenset()
+    assert (await world.open()).epoch == 2
+
+
+async def test_a_listing_that_omits_the_live_version_destroys_nothing():
+    world, _ = await prepared()
+    orphan = await world.provider.new_version(b"callvault/keyring\0" + KEYRING_ID + bytes(8))
+    listing = world.provider.inner.versions
+
+    async def without_the_live_one():
+        return {name: info for name, info in (await listing()).items() if name == orphan}
+
+    world.provider.inner.versions = without_the_live_one
+    with pytest.raises(Unavailable):
+        await world.open()
+    assert world.provider.destroyed == []
+
+
+async def test_a_root_version_of_someone_else_is_left_alone():
+    world, _ = await prepared()
+    foreign = await world.provider.new_version(b"the web server's")
+    other_keyring = await world.provider.new_version(b"callvault/keyring\0" + b"o" * 16 + bytes(8))
+    keyring = await world.open()
+    assert {foreign, other_keyring} < set(await world.provider.versions())
+    assert "warning" in [finding.level for finding in await keyring.check()]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("damage", ["deleted", "corrupt", "old"])
+async def test_a_damaged_or_stale_replica_is_mended_from_the_other(victim, damage):
+    world, keyring = await prepared()
+    truth = {probe: keyring.derive(probe).material for probe in PROBES}
+    root = REPLICAS[victim]
+    old = {path: data for path, data in world.files.content.items() if path.is_relative_to(root)}
+    async with keyring.writer() as writer:
+        await writer.pin([NEW_PIN])
+    if damage == "old":
+        for path in [path for path in world.files.content if path.is_relative_to(root)]:
+            del world.files.content[path]
+        world.files.content |= old
+    elif damage == "deleted":
+        del world.files.content[root / "head"]
+    else:
+        world.files.content[root / "head"] = world.files.content[root / "head"][:-1] + b"\xff"
+    keyring = await world.open()
+    assert NEW_PIN in keyring.pins()
+    await assert_laws(world, keyring, truth, may_be_gone=set())
+    assert [finding.level for finding in await keyring.check()] == ["ok", "ok"]
+
+
+async def test_different_damage_on_each_replica_is_mended_from_the_other():
+    world, keyring = await prepared()
+    truth = {probe: keyring.derive(probe).material for probe in PROBES}
+    pages = sorted(path for path in world.files.content if path.parent == REPLICAS[0] / "pages")
+    world.files.content[pages[0]] = b"rot"
+    del world.files.content[REPLICAS[1] / "pages" / pages[1].name]
+    await assert_laws(world, await world.open(), truth, may_be_gone=set())
+
+
+async def test_no_head_that_opens_is_an_integrity_error_and_creates_nothing():
+    world, keyring = await prepared()
+    for path in REPLICAS:
+        world.files.content[path / "head"] = b"rot"
+    before = fingerprint(world)
+    with pytest.raises(IntegrityError):
+        await world.open()
+    assert fingerprint(world) == before
+
+
+async def test_an_old_copy_of_every_replica_opens_nothing_after_a_shred():
+    world, keyring = await prepared()
+    old = dict(world.files.content)
+    await act_on(world, keyring, "shred")
+    world.files.content = dict(old)
+    with pytest.raises(IntegrityError):
+        await world.open()
+    assert world.files.content == old
+
+
+async def test_an_unmarked_or_foreign_replica_refuses_to_open_and_names_the_remedy():
+    world, _ = await prepared()
+    marker = REPLICAS[1] / "REPLICA"
+    kept = world.files.content.pop(marker)
+    with pytest.raises(ConfigError) as caught:
+        await world.open()
+    assert "callvault keys repair" in caught.value.hint
+    world.files.content[marker] = kept.replace(KEYRING_ID, b"o" * 16)
+    with pytest.raises(ConfigError) as caught:
+        await world.open()
+    assert "callvault keys repair" in caught.value.hint
+
+
+async def test_create_refuses_to_overwrite():
+    world, _ = await prepared()
+    world.files.locks.clear()
+    before = fingerprint(world)
+    with pytest.raises(ConfigError):
+        await world.create()
+    assert fingerprint(world) == before
+
+
+async def test_a_leaf_under_a_pin_is_refused_and_nothing_is_deleted():
+    world, keyring = await prepared()
+    plan = ShredPlan(intent_id="erase", at=world.clock.now(), leaves=frozenset({at(DUE, 3), at(DUE, 4)}))
+    before = fingerprint(world)
+    async with keyring.writer() as writer:
+        with pytest.raises(UnderHold):
+            await writer.shred(plan)
+        assert fingerprint(world) == before
+        assert keyring.derivable(at(DUE, 4))
+        await writer.shred(replace(plan, unpin=(HELD,)))
+    assert not keyring.derivable(at(DUE, 3))
+    assert keyring.pins() == []
+
+
+async def test_a_swept_cohort_is_never_planted_again():
+    world, keyring = await prepared()
+    await act_on(world, keyring, "shred")
+    async with keyring.writer() as writer:
+        with pytest.raises(TooLate):
+            await writer.add_cohorts([audio(10, tenant="gamma")])
+    assert not keyring.has_cohort(audio(10, tenant="gamma"))
+
+
+async def test_a_tenant_that_comes_back_gets_other_coordinates():
+    world, keyring = await prepared()
+    plan = ShredPlan(intent_id="leave", at=world.clock.now(), drop_tenants=frozenset({TenantId("acme")}))
+    async with keyring.writer() as writer:
+        await writer.shred(plan)
+        assert keyring.generation == 1
+        with pytest.raises(Unavailable):
+            await writer.add_cohorts([MONTH])
+        await writer.add_cohorts([replace(MONTH, generation=1)])
+    assert not keyring.derivable(at(MONTH, 0))
+    assert keyring.derivable(at(OTHER, 0))
+
+
+async def test_a_pin_of_which_one_leaf_is_gone_pins_nothing():
+    world, keyring = await prepared()
+    plan = ShredPlan(intent_id="erase", at=world.clock.now(), leaves=frozenset({at(LATER, 8)}))
+    async with keyring.writer() as writer:
+        await writer.shred(plan)
+        with pytest.raises(TooLate):
+            await writer.pin([Pin(cohort=LATER, first=1, last=1, tag=TAG), NEW_PIN])
+    assert keyring.pins() == [HELD]
+
+
+async def test_a_receipt_states_what_was_destroyed_and_when():
+    world, keyring = await prepared()
+    (old,) = await world.provider.versions()
+    async with keyring.writer() as writer:
+        receipt = await writer.shred(sweep(world))
+    assert (receipt.intent_id, receipt.epoch_destroyed, receipt.epoch_live) == ("sweep", 1, 2)
+    assert receipt.root_version_destroyed == old
+    assert (receipt.provider, receipt.assurance, receipt.replicas) == ("memory", "best_effort", 2)
+    assert receipt.unrecoverable_at == world.clock.now()
+    assert receipt.caches_clear_at == world.clock.now() + timedelta(seconds=15)
+    assert keyring.last_sweep_at == world.clock.now()
+
+
+async def test_one_revision_writes_the_changed_tenant_and_not_the_others():
+    world, keyring = await prepared()
+    async with keyring.writer() as writer:
+        await writer.add_cohorts([audio(period, tenant="large") for period in range(100, 600)])
+        before = len(world.files.history)
+        await writer.pin([NEW_PIN])
+    written = sum(len(data) for _, data in world.files.history[before:])
+    assert written < 10_000
+
+
+async def test_a_million_leaves_cost_no_more_than_their_cohort(monkeypatch):
+    world, keyring = await prepared()
+    walked = []
+    monkeypatch.setattr("vault.crypto.ggm._walk", lambda *args: walked.append(args))
+    plan = ShredPlan(intent_id="month", at=world.clock.now(), due_through=19, unpin=(HELD,))
+    async with keyring.writer() as writer:
+        await writer.shred(plan)
+    assert not keyring.has_cohort(DUE)
+    assert len(walked) <= 4
+
+
+async def test_a_writer_is_useless_outside_its_section():
+    _, keyring = await prepared()
+    async with keyring.writer() as writer:
+        pass
+    with pytest.raises(RuntimeError):
+        await writer.unpin([HELD])
+    await keyring.close()
+    with pytest.raises(Unavailable):
+        async with keyring.writer():
+            pass
+
+
+# ---- real files
+
+
+def places(tmp_path: Path) -> list[Path]:
+    return [tmp_path / "disk1" / "ring", tmp_path / "disk2" / "ring"]
+
+
+async def on_disk(tmp_path: Path) -> tuple[list[Path], FileRootKeys, TestClock]:
+    clock = TestClock()
+    provider = FileRootKeys(tmp_path / "root-keys", clock=clock)
+    await provider.create()
+    replicas = places(tmp_path)
+    await Keyring.create(replicas, provider, keyring_id=KEYRING_ID, cohort_width_seconds=WIDTH_SECONDS)
+    return replicas, provider, clock
+
+
+async def test_on_real_files_a_shred_survives_reopening_and_leaks_no_descriptor(tmp_path):
+    replicas, provider, clock = await on_disk(tmp_path)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    keyring = await Keyring.open(replicas, provider, clock=clock)
+    async with keyring.writer() as writer:
+        await writer.add_cohorts([DUE, LATER])
+        await writer.pin([HELD])
+        key = keyring.derive(at(DUE, 3))
+        await writer.shred(ShredPlan(intent_id="s", at=clock.now(), due_through=10))
+    await keyring.close()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    keyring = await Keyring.open(replicas, provider, clock=clock)
+    assert keyring.derive(at(DUE, 3)) == key
+    assert not keyring.derivable(at(DUE, 4))
+    assert {path.stat().st_mode & 0o777 for path in (*replicas, *(r / "pages" for r in replicas))} == {0o700}
+    await keyring.close()
+
+
+async def test_on_real_files_a_second_process_is_refused(tmp_path):
+    replicas, provider, clock = await on_disk(tmp_path)
+    keyring = await Keyring.open(replicas, provider, clock=clock)
+    with pytest.raises(Unavailable, match="in use by another process"):
+        await Keyring.open(replicas, provider, clock=clock)
+    with pytest.raises(Unavailable, match="in use by another process"):
+        await repair_replica(replicas[1], replicas=replicas, provider=provider)
+    await keyring.close()
+    await (await Keyring.open(replicas, provider, clock=clock)).close()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_on_real_files_a_lost_replica_is_refused_then_refilled(tmp_path, victim):
+    replicas, provider, clock = await on_disk(tmp_path)
+    keyring = await Keyring.open(replicas, provider, clock=clock)
+    async with keyring.writer() as writer:
+        await writer.add_cohorts([DUE])
+    key = keyring.derive(at(DUE, 3))
+    await keyring.close()
+    for path in sorted(replicas[victim].rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    replicas[victim].rmdir()
+    with pytest.raises(ConfigError, match="not a keyring replica"):
+        await Keyring.open(replicas, provider, clock=clock)
+    await repair_replica(replicas[victim], replicas=replicas, provider=provider)
+    keyring = await Keyring.open(replicas, provider, clock=clock)
+    assert keyring.derive(at(DUE, 3)) == key
+    assert [finding.level for finding in await keyring.check()] == ["ok", "ok"]
+    await keyring.close()
+
+
+async def test_a_replica_that_vanishes_under_a_running_process_makes_writes_unavailable(tmp_path):
+    replicas, provider, clock = await on_disk(tmp_path)
+    keyring = await Keyring.open(replicas, provider, clock=clock)
+    async with keyring.writer() as writer:
+        await writer.add_cohorts([DUE])
+        replicas[1].rename(tmp_path / "unmounted")
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await writer.add_cohorts([LATER])
+        assert keyring.derivable(at(DUE, 0))
+        (tmp_path / "unmounted").rename(replicas[1])
+        await writer.add_cohorts([LATER])
+    assert keyring.derivable(at(LATER, 0))
+    await keyring.close()
+
+
+async def test_another_process_that_took_over_is_never_overwritten():
+    world, first = await prepared()
+    second = await world.open()
+    for _ in range(2):
+        async with first.writer() as writer:
+            with pytest.raises(Unavailable):
+                await writer.pin([NEW_PIN])
+    async with second.writer() as writer:
+        await writer.unpin([HELD])
+    assert second.pins() == []
+
+
+async def test_a_cancelled_shred_ends_its_step_before_it_lets_go(tmp_path):
+    replicas, provider, clock = await on_disk(tmp_path)
+    keyring = await Keyring.open(replicas, provider, clock=clock)
+    async with keyring.writer() as writer:
+        await writer.add_cohorts([DUE, LATER])
+    key = keyring.derive(at(LATER, 0))
+
+    async def shred() -> None:
+        async with keyring.writer() as writer:
+            await writer.shred(ShredPlan(intent_id="s", at=clock.now(), due_through=10))
+
+    for turn in range(8):
+        task = asyncio.create_task(shred())
+        await asyncio.wait({task}, timeout=0.004 * turn)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    await shred()
+    assert keyring.derive(at(LATER, 0)) == key
+    assert not keyring.derivable(at(DUE, 0))
+    assert len(await provider.versions()) == 1
+    await keyring.close()
+
+
+class HalfDestroying(Files):
+    """Ends the process after the key material was overwritten and before the file is removed."""
+
+    def unlink(self, path: Path) -> None:
+        raise Crash
+
+
+async def test_a_version_whose_destruction_was_cut_short_is_still_listed_and_destroyed_again(tmp_path):
+    clock = TestClock()
+    provider = FileRootKeys(tmp_path / "root-keys", clock=clock)
+    await provider.create()
+    version = await provider.new_version(b"tag")
+    blob = await provider.wrap(version, b"k" * 32, b"aad")
+    with pytest.raises(Crash):
+        await FileRootKeys(tmp_path / "root-keys", clock=clock, files=HalfDestroying()).destroy(version)
+    assert (await provider.versions())[version].tag == b"tag"
+    with pytest.raises(Unavailable):
+        await provider.unwrap(version, blob, b"aad")
+    await provider.destroy(version)
+    assert await provider.versions() == {}
+
+
+async def test_an_empty_memory_provider_never_lets_a_keyring_be_read_as_destroyed():
+    world, _ = await prepared()
+    world.provider.inner = MemoryRootKeys(clock=world.clock, entropy=world.entropy)
+    with pytest.raises(Unavailable):
+        await world.open()

@@ -1,0 +1,121 @@
+"""Certificates over arbitrary texts: one canonical form, total verification, and never a caller in them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.certificates import ISSUER, final, provisional, recording, segments
+from vault.crypto.signing import sign_compact
+from vault.errors import VaultError
+from vault.model import CallFacts
+from vault.tlog.certificate import TYPE, DeletionCertificate, Issuer, Residual, verify_certificate
+from vault.tlog.shape import canonical_json, from_json
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
+INSTANTS = st.integers(0, 4 * 10**15).map(lambda us: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))
+ZONES = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@st.composite
+def certificates(draw: st.DrawFn) -> DeletionCertificate:
+    base = draw(st.sampled_from([provisional(), final()]))
+    residuals = draw(
+        st.lists(
+            st.builds(
+                Residual,
+                where=TEXTS,
+                state=TEXTS,
+                until=st.none() | st.builds(lambda at, zone: at.astimezone(zone), INSTANTS, ZONES),
+                mechanism=TEXTS,
+            ),
+            max_size=3,
+        )
+    )
+    sanitisation = replace(base.sanitisation, actor=draw(TEXTS), epoch_destroyed=draw(st.integers(0, (1 << 53) - 1)))
+    parties = replace(base.parties, controller=draw(TEXTS), contact=draw(TEXTS))
+    return replace(base, residuals=tuple(residuals), sanitisation=sanitisation, parties=parties)
+
+
+@given(certificate=certificates())
+def test_the_written_form_is_what_the_rfc_8785_package_writes(certificate: DeletionCertificate) -> None:
+    payload = canonical_json(certificate)
+    assert rfc8785.dumps(json.loads(payload)) == payload
+    assert from_json(DeletionCertificate, json.loads(payload)) == certificate
+
+
+@given(certificate=certificates())
+def test_every_issued_certificate_verifies_and_reads_back(certificate: DeletionCertificate) -> None:
+    verified = verify_certificate(Issuer(ISSUER).issue(certificate), ISSUER.public)
+    assert verified.certificate == certificate
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 53) + 1, (1 << 53) - 1) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+PATHS = st.sampled_from(
+    [
+        ("nonce",),
+        ("status",),
+        ("media",),
+        ("media", "objects"),
+        ("encryption", "coordinate"),
+        ("retention", "retain_until"),
+        ("sanitisation", "key_copies"),
+        ("sanitisation", "completed"),
+        ("verification", "checks"),
+        ("claims", "version"),
+        ("log",),
+    ]
+)
+
+
+@given(path=PATHS, value=JSON_VALUES)
+def test_any_value_anywhere_is_accepted_whole_or_refused_as_a_vault_error(path: tuple[str, ...], value: object) -> None:
+    document = json.loads(canonical_json(final()))
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    payload = rfc8785.dumps(document)
+    try:
+        verified = verify_certificate(sign_compact(payload, ISSUER, {"typ": TYPE}), ISSUER.public)
+    except VaultError:
+        return
+    assert canonical_json(verified.certificate) == payload
+
+
+@given(payload=st.binary(max_size=60) | JSON_VALUES.map(rfc8785.dumps))
+def test_no_other_payload_verifies(payload: bytes) -> None:
+    try:
+        verify_certificate(sign_compact(payload, ISSUER, {"typ": TYPE}), ISSUER.public)
+    except VaultError:
+        return
+    raise AssertionError("arbitrary bytes verified as a certificate")
+
+
+NUMBERS = st.from_regex(r"\+44[1-9][0-9]{9}", fullmatch=True)
+
+
+@given(caller=NUMBERS, called=NUMBERS, tag=st.from_regex(r"[A-Z]{12}", fullmatch=True))
+def test_what_is_known_about_the_caller_never_reaches_a_certificate(caller: str, called: str, tag: str) -> None:
+    facts = CallFacts(caller=caller, called=called, tags=(tag,))
+    # The worst recorder there is: numbers in its call key, and facts that were never sealed.
+    row = replace(recording(call_key=f"{caller}-{called}"), sealed_facts=repr(facts).encode(), state_reason=tag)
+    for certificate in (provisional(row, segments(row)), final(provisional(row, segments(row)))):
+        jws = Issuer(ISSUER).issue(certificate)
+        head, payload, _ = (
+            base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode("latin-1") for part in jws.split(".")
+        )
+        for number in (caller, called):
+            assert number not in head + payload
+            assert number.removeprefix("+44") not in head + payload
+        assert tag not in head + payload

@@ -1,0 +1,67 @@
+"""Laws of retention arithmetic over all dates, widths and spellings."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.retention.durations import format_duration, parse_duration
+from vault.retention.guards import Limits, check_sweep, effective_now
+from vault.retention.policy import due_through, expiry_period, period_instant
+
+INSTANTS = st.integers(0, 200 * 365 * 86_400 * 1_000_000).map(
+    lambda microseconds: datetime(1990, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+)
+WIDTHS = st.integers(1_000, 10_000_000_000).map(lambda microseconds: microseconds / 1_000_000) | st.sampled_from(
+    [86_400.0, 3600.0, 1.0, 0.25, 0.1]
+)
+
+
+@given(retain_until=INSTANTS, width=WIDTHS)
+def test_a_cohort_falls_due_at_or_less_than_one_width_after_the_retain_until(
+    retain_until: datetime, width: float
+) -> None:
+    instant = period_instant(expiry_period(retain_until, width), width)
+    assert timedelta(0) <= instant - retain_until < timedelta(microseconds=round(width * 1_000_000))
+
+
+@given(retain_until=INSTANTS, now=INSTANTS, width=WIDTHS)
+def test_a_sweep_takes_a_cohort_exactly_when_its_instant_has_come(
+    retain_until: datetime, now: datetime, width: float
+) -> None:
+    period = expiry_period(retain_until, width)
+    taken = period <= due_through(now, width)
+    assert taken == (now >= period_instant(period, width))
+    # The promise itself: nothing is taken before its retain-until.
+    assert not taken or now >= retain_until
+
+
+@given(first=INSTANTS, second=INSTANTS, width=WIDTHS)
+def test_what_is_kept_longer_is_never_swept_earlier(first: datetime, second: datetime, width: float) -> None:
+    earlier, later = sorted((first, second))
+    assert expiry_period(earlier, width) <= expiry_period(later, width)
+    assert due_through(earlier, width) <= due_through(later, width)
+
+
+@given(milliseconds=st.integers(0, 10**14))
+def test_a_written_duration_reads_back(milliseconds: int) -> None:
+    duration = timedelta(milliseconds=milliseconds)
+    assert parse_duration(format_duration(duration)) == duration
+
+
+@given(readings=st.lists(INSTANTS, min_size=1, max_size=8), jump=st.timedeltas(timedelta(0), timedelta(days=400)))
+def test_whatever_the_clock_does_sweeps_advance_at_most_one_jump_each(
+    readings: list[datetime], jump: timedelta
+) -> None:
+    limits = Limits(max_jump=jump, max_share=1.0, max_share_minimum=0)
+    last = readings[0]
+    for reading in readings[1:]:
+        tripped = check_sweep(now=reading, last_sweep_at=last, due_count=0, live_count=0, limits=limits)
+        if tripped is None:
+            swept = effective_now(reading, last)
+            assert timedelta(0) <= swept - last <= jump
+            last = swept
+        else:
+            assert reading - last > jump

@@ -1,0 +1,221 @@
+import re
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from vault.config import Config, S3Section, load_config, parse_config
+from vault.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "config.toml"
+S3 = {"objects": {"kind": "s3", "s3": {"bucket": "calls"}}}
+
+
+def parse(document):
+    return parse_config(document, base=Path("/etc/callvault"))
+
+
+def write(folder, text):
+    path = folder / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def sections(model, prefix=""):
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from sections(field.annotation, f"{prefix}{name}.")
+        elif not field.exclude:
+            yield prefix, name
+
+
+def test_the_shipped_file_is_the_defaults():
+    assert load_config(SHIPPED, environment={}) == parse_config({}, base=ROOT)
+
+
+def test_the_shipped_file_shows_every_setting():
+    text = SHIPPED.read_text()
+    shown = {prefix: set() for prefix, _ in sections(Config)} | {"objects.s3.": set()}
+    prefix = ""
+    for line in text.splitlines():
+        if header := re.fullmatch(r"(?:# )?\[([a-z0-9.]+)\]", line):
+            prefix = header[1] + "."
+        elif setting := re.match(r"(?:# )?([a-z0-9_]+) = ", line):
+            shown[prefix].add(setting[1])
+    expected = {prefix: set() for prefix in shown}
+    for prefix, name in sections(Config):
+        expected[prefix].add(name)
+    expected["objects."].discard("s3")
+    expected["objects.s3."] = set(S3Section.model_fields)
+    assert shown == expected
+
+
+def test_the_commented_s3_section_of_the_shipped_file_shows_its_defaults():
+    lines = SHIPPED.read_text().split("# [objects.s3]\n")[1].split("\n\n")[0].splitlines()
+    shown = tomllib.loads("\n".join(line.removeprefix("# ") for line in lines))
+    for name in ("endpoint", "access_key", "secret_key"):  # examples: these have no default
+        del shown[name]
+    assert S3Section(**shown) == S3Section(bucket="callvault")
+
+
+@pytest.mark.parametrize(
+    ("document", "where"),
+    [
+        ({"server": {"port": 70000}}, "server.port"),
+        ({"server": {"idle_timeout": "soon"}}, "server.idle_timeout"),
+        ({"segments": {"concurrency": 0}}, "segments.concurrency"),
+        ({"sweep": {"max_share": 1.5}}, "sweep.max_share"),
+        ({"log": {"level": "LOUD"}}, "log.level"),
+        ({"objects": {"kind": "s3", "s3": {}}}, "objects.s3.bucket"),
+        ({"objects": {"kind": "tape"}}, "objects.kind"),
+        ({"journal": "here"}, "journal"),
+    ],
+)
+def test_an_error_names_section_and_key(document, where):
+    with pytest.raises(ConfigError) as caught:
+        parse(document)
+    assert caught.value.message.startswith(f"{where}: ")
+
+
+@pytest.mark.parametrize(
+    ("document", "where"),
+    [
+        ({"sweeps": {}}, "sweeps"),
+        ({"server": {"prot": 8080}}, "server.prot"),
+        ({"objects": {"kind": "s3", "s3": {"bucket": "b", "buckets": "c"}}}, "objects.s3.buckets"),
+        ({"base": "/tmp"}, "base"),
+    ],
+)
+def test_an_unknown_setting_is_refused_by_name(document, where):
+    with pytest.raises(ConfigError) as caught:
+        parse(document)
+    assert caught.value.message.startswith(f"{where}: ")
+
+
+def test_an_error_repeats_no_secret():
+    document = {"objects": {"kind": "s3", "s3": {"bucket": "b", "secret_key": ["hunter2"], "addressing": "hunter2"}}}
+    with pytest.raises(ConfigError) as caught:
+        parse(document)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "vault.example.org"])
+def test_plain_http_is_refused_where_others_can_reach_it(host):
+    with pytest.raises(ConfigError, match="plain HTTP"):
+        parse({"server": {"host": host}})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost"])
+def test_plain_http_is_fine_on_loopback(host):
+    assert parse({"server": {"host": host}}).server.loopback
+
+
+@pytest.mark.parametrize("lifted", [{"allow_plain_http": True}, {"tls_cert": "c.pem", "tls_key": "k.pem"}])
+def test_tls_or_an_explicit_permission_lifts_the_refusal(lifted):
+    assert parse({"server": {"host": "0.0.0.0", **lifted}}).server.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("half", ["tls_cert", "tls_key"])
+def test_half_a_tls_identity_is_refused(half):
+    with pytest.raises(ConfigError, match="come together"):
+        parse({"server": {half: "x.pem"}})
+
+
+def test_s3_credentials_come_from_the_environment_and_win(tmp_path):
+    path = write(tmp_path, '[objects]\nkind = "s3"\n[objects.s3]\nbucket = "calls"\naccess_key = "from-file"\n')
+    environment = {"CALLVAULT_S3_ACCESS_KEY": "AK", "CALLVAULT_S3_SECRET_KEY": "SK"}
+    s3 = load_config(path, environment=environment).objects.s3
+    assert s3.access_key == "AK"
+    assert s3.secret_key.get_secret_value() == "SK"
+    assert load_config(path, environment={}).objects.s3.access_key == "from-file"
+
+
+def test_the_secret_key_is_never_printed(tmp_path):
+    path = write(tmp_path, '[objects]\nkind = "s3"\n[objects.s3]\nbucket = "calls"\n')
+    config = load_config(path, environment={"CALLVAULT_S3_SECRET_KEY": "hunter2"})
+    assert "hunter2" not in repr(config)
+
+
+def test_environment_credentials_are_no_s3_section(tmp_path):
+    config = load_config(write(tmp_path, ""), environment={"CALLVAULT_S3_SECRET_KEY": "hunter2"})
+    assert config.objects.s3 is None
+
+
+@pytest.mark.parametrize("document", [{"objects": {"kind": "s3"}}, {"objects": {"s3": {"bucket": "b"}}}])
+def test_the_kind_s3_and_its_section_come_together(document):
+    with pytest.raises(ConfigError, match="come together"):
+        parse(document)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512", 512), ("512B", 512), ("64KiB", 64 << 10), ("8 MiB", 8 << 20), ("20GiB", 20 << 30), ("1TiB", 1 << 40)],
+)
+def test_sizes_take_binary_units(text, size):
+    assert parse({"journal": {"max_bytes": text}}).journal.max_bytes == size
+
+
+@pytest.mark.parametrize("text", ["0", "-1MiB", "8MB", "1.5GiB", "lots", "", "MiB"])
+def test_anything_else_is_no_size(text):
+    with pytest.raises(ConfigError, match=r"journal\.max_bytes"):
+        parse({"journal": {"max_bytes": text}})
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("90d", timedelta(days=90)),
+        ("1h30m", timedelta(minutes=90)),
+        ("500ms", timedelta(milliseconds=500)),
+        ("2w", timedelta(14)),
+    ],
+)
+def test_durations_take_units(text, span):
+    assert parse({"retention": {"default": text}}).retention.default == span
+
+
+@pytest.mark.parametrize("text", ["90", "90 d", "-1d", "1.5h", "30m1h", "P90D", ""])
+def test_anything_else_is_no_duration(text):
+    with pytest.raises(ConfigError, match=r"retention\.default"):
+        parse({"retention": {"default": text}})
+
+
+def test_a_segment_is_at_most_eight_mebibytes():
+    assert parse({"segments": {"max_bytes": "8MiB"}}).segments.max_bytes == 8 << 20
+    with pytest.raises(ConfigError, match="8MiB"):
+        parse({"segments": {"max_bytes": 8 * (1 << 20) + 1}})
+
+
+def test_paths_are_relative_to_the_file_and_default_below_data():
+    config = parse({"data": "state", "journal": {"path": "fast/journal"}, "objects": {"path": "/mnt/objects"}})
+    assert config.catalog_path == Path("/etc/callvault/state/catalog.db")
+    assert config.journal_path == Path("/etc/callvault/fast/journal")
+    assert config.objects_path == Path("/mnt/objects")
+    assert config.replica_paths == (Path("/etc/callvault/state/keyring-a"), Path("/etc/callvault/state/keyring-b"))
+    assert config.root_keys_path == Path("/etc/callvault/state/root-keys")
+    assert config.issuer_path == Path("/etc/callvault/state/issuer.pem")
+
+
+def test_named_replicas_replace_the_default_ones():
+    config = parse({"keyring": {"replicas": ["/a/keyring", "b"]}})
+    assert config.replica_paths == (Path("/a/keyring"), Path("/etc/callvault/b"))
+
+
+def test_a_missing_file_is_the_operators_error(tmp_path):
+    with pytest.raises(ConfigError, match="no configuration") as caught:
+        load_config(tmp_path / "absent.toml", environment={})
+    assert caught.value.hint
+
+
+def test_a_file_that_is_no_toml_is_the_operators_error(tmp_path):
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load_config(write(tmp_path, "data = "), environment={})
+
+
+def test_settings_cannot_be_changed_after_loading():
+    config = parse({})
+    with pytest.raises(ValueError, match="frozen"):
+        config.server.port = 1

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.errors import FormatError, Tampered
+from vault.format import keyring as fmt
+from vault.format.codec import pack, unpack
+from vault.keystore import sealing
+from vault.model import Cohort, Part, Pin, TenantId
+
+ID = bytes(range(16))
+ACME = TenantId("acme")
+COHORT = Cohort(tenant=ACME, part=Part.AUDIO, period=20_000, generation=1)
+HEAD = fmt.Head(
+    keyring=ID, epoch=3, revision=4, root="v3", wrapped=b"w" * 60, index="0f" * 16, index_sha256=b"h" * 32
+)
+REF = fmt.PageRef(tenant=ACME, name="ab" * 16, sha256=b"s" * 32, key=b"secret page key of 32 bytes long")
+INDEX = fmt.Index(
+    keyring=ID,
+    epoch=3,
+    revision=4,
+    fence=2,
+    generation=1,
+    last_sweep_ms=1_700_000_000_000,
+    swept_through=None,
+    cohort_width_ms=86_400_000,
+    pages=(REF, replace(REF, tenant=TenantId("beta"), name="cd" * 16)),
+)
+PAGE = fmt.PageRecord(
+    tenant=ACME,
+    cohorts={COHORT: {(1, 0): b"a" * 32, (32, 0xFFFFFFFF): b"b" * 32}, replace(COHORT, period=1): {(0, 0): b"c" * 32}},
+    pins=frozenset({Pin(cohort=COHORT, first=1, last=5, tag=b"t" * 16)}),
+)
+LAYOUTS = [
+    (fmt.encode_marker(ID), lambda data: fmt.encode_marker(fmt.decode_marker(data))),
+    (fmt.encode_head(HEAD, b"m" * 32), lambda data: fmt.encode_head(*fmt.decode_head(data))),
+    (fmt.encode_index(INDEX), lambda data: fmt.encode_index(fmt.decode_index(data))),
+    (fmt.encode_page(PAGE), lambda data: fmt.encode_page(fmt.decode_page(data))),
+]
+
+
+def test_every_layout_reads_back_as_written():
+    assert fmt.decode_marker(fmt.encode_marker(ID)) == ID
+    assert fmt.decode_head(fmt.encode_head(HEAD, b"m" * 32)) == (HEAD, b"m" * 32)
+    assert fmt.decode_index(fmt.encode_index(INDEX)) == INDEX
+    assert fmt.decode_page(fmt.encode_page(PAGE)) == PAGE
+
+
+@given(st.sampled_from(LAYOUTS), st.data())
+def test_any_changed_byte_is_refused_or_is_itself_canonical(layout, data):
+    encoded, again = layout
+    at = data.draw(st.integers(0, len(encoded) - 1))
+    changed = bytearray(encoded)
+    changed[at] ^= data.draw(st.integers(1, 255))
+    try:
+        assert again(bytes(changed)) == bytes(changed)
+    except FormatError:
+        pass
+
+
+@given(st.sampled_from(LAYOUTS), st.binary(max_size=200))
+def test_arbitrary_bytes_are_a_format_error(layout, junk):
+    encoded, again = layout
+    for data in (junk, encoded[:-1], encoded + b"\0"):
+        with pytest.raises(FormatError):
+            again(data)
+
+
+def altered(encoded: bytes, **values: object) -> bytes:
+    return pack({**unpack(encoded), **values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epoch": 0},
+        {"epoch": True},
+        {"revision": -1},
+        {"index": "../../etc/passwd"},
+        {"index_sha256": b"short"},
+        {"keyring": b"short"},
+        {"format": 2},
+    ],
+)
+def test_an_impossible_head_is_refused(values):
+    with pytest.raises(FormatError):
+        fmt.decode_head(pack([altered(fmt.head_body(HEAD), **values), b"m" * 32]))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"last_sweep_ms": [1, 2]},
+        {"last_sweep_ms": [True]},
+        {"swept_through": [-1]},
+        {"cohort_width_ms": 0},
+        {"generation": 1 << 32},
+        {"fence": -1},
+        {"pages": [["beta", "cd" * 16, b"s" * 32, b"k" * 32], ["acme", "ab" * 16, b"s" * 32, b"k" * 32]]},
+        {"pages": [["acme", "ab" * 16, b"s" * 32, b"k" * 32]] * 2},
+        {"pages": [["ACME", "ab" * 16, b"s" * 32, b"k" * 32]]},
+        {"pages": [["acme", "../secret", b"s" * 32, b"k" * 32]]},
+        {"pages": [["acme", "ab" * 16, b"s" * 32, b"k" * 31]]},
+    ],
+)
+def test_an_impossible_index_is_refused(values):
+    with pytest.raises(FormatError):
+        fmt.decode_index(altered(fmt.encode_index(INDEX), **values))
+
+
+def node(depth: int, prefix: int) -> bytes:
+    return bytes([depth]) + prefix.to_bytes(4, "big") + b"n" * 32
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        b"",
+        node(0, 0)[:-1],
+        node(0, 1),
+        node(33, 0),
+        node(0, 0) + node(1, 1),
+        node(1, 1) + node(1, 0),
+        node(1, 0) + node(1, 0),
+        node(2, 1) + node(1, 0),
+    ],
+    ids=["empty", "short", "prefix", "depth", "ancestor", "order", "twice", "descendant"],
+)
+def test_a_cover_with_overlapping_or_misplaced_nodes_is_refused(nodes):
+    with pytest.raises(FormatError):
+        fmt.decode_page(altered(fmt.encode_page(PAGE), cohorts=[["audio", 20_000, 1, nodes]], pins=[]))
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [
+        ["audio", 20_000, 1, 5, 1, b"t" * 16],
+        ["audio", 20_000, 1, 0, 1 << 32, b"t" * 16],
+        ["audio", 20_000, 1, 0, 1, b"t" * 15],
+        ["audio", 20_000, 1, False, 1, b"t" * 16],
+        ["audio", 9, 1, 0, 1, b"t" * 16],
+        ["video", 20_000, 1, 0, 1, b"t" * 16],
+    ],
+)
+def test_an_impossible_pin_is_refused(pin):
+    with pytest.raises(FormatError):
+        fmt.decode_page(altered(fmt.encode_page(PAGE), pins=[pin]))
+
+
+def test_key_material_is_never_printed():
+    assert "secret" not in repr(INDEX)
+    assert "aaaa" not in repr(PAGE)
+
+
+def test_an_index_opens_only_with_its_secret_and_at_its_place():
+    secret = b"u" * 32
+    sealed = sealing.seal_index(secret, INDEX, b"z" * 32)
+    assert sealing.open_index(secret, HEAD, sealed) == INDEX
+    for other in (replace(HEAD, revision=5), replace(HEAD, epoch=4), replace(HEAD, keyring=b"o" * 16)):
+        with pytest.raises(Tampered):
+            sealing.open_index(secret, other, sealed)
+    with pytest.raises(Tampered):
+        sealing.open_index(b"v" * 32, HEAD, sealed)
+    with pytest.raises(Tampered):
+        sealing.open_index(secret, HEAD, b"y" + sealed[1:])
+
+
+def test_a_page_opens_only_with_its_key_and_for_its_tenant():
+    sealed = sealing.seal_page(REF.key, ID, PAGE)
+    assert sealing.open_page(REF.key, ID, ACME, sealed) == PAGE
+    for key, keyring, tenant in ((b"k" * 32, ID, ACME), (REF.key, b"o" * 16, ACME), (REF.key, ID, TenantId("beta"))):
+        with pytest.raises(Tampered):
+            sealing.open_page(key, keyring, tenant, sealed)
+
+
+def test_a_head_pointed_elsewhere_fails_its_mac():
+    secret = b"u" * 32
+    mac = sealing.head_mac(secret, HEAD)
+    sealing.check_head(secret, HEAD, mac)
+    with pytest.raises(Tampered):
+        sealing.check_head(secret, replace(HEAD, index="1f" * 16), mac)
+
+
+def test_only_root_versions_of_the_same_keyring_are_owned():
+    tag = sealing.version_tag(ID, 7)
+    assert len(tag) <= 64
+    assert sealing.owns(ID, tag)
+    assert not sealing.owns(b"o" * 16, tag)
+    assert not sealing.owns(ID, tag + b"x")
+    assert not sealing.owns(ID, b"backup of the web server")

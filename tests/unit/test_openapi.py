@@ -1,0 +1,210 @@
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests import certificates as samples
+from vault.model import (
+    Assurance,
+    CallFacts,
+    CertificateId,
+    CertificateStatus,
+    Hold,
+    HoldId,
+    HoldKind,
+    HoldState,
+    Role,
+    ShredReceipt,
+    StoredCertificate,
+    Tenant,
+    Token,
+    TokenId,
+)
+from vault.ports.catalog import SweepOverride
+from vault.protocol.permissions import Act, permits
+from vault.server.openapi import build, document
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+HOLD = Hold(
+    id=HoldId("hold_" + "0" * 32),
+    tenant=samples.TENANT,
+    kind=HoldKind.LEGAL,
+    matter="M-1",
+    reason="claim",
+    authority="counsel",
+    owner="legal team",
+    state=HoldState.ACTIVE,
+    created_at=NOW,
+    review_at=NOW + timedelta(days=30),
+    recordings=(samples.recording().id,),
+)
+TOKEN_ID = TokenId("tok_" + "0" * 32)
+
+
+@pytest.fixture(scope="module")
+def described():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def routed():
+    from vault.config import Config  # noqa: PLC0415  # the server is imported by the tests that need it
+    from vault.server.app import build_app  # noqa: PLC0415
+
+    app = build_app(object(), Config())
+    routes = {(route.method.lower(), route.resource.canonical) for route in app.router.routes()}
+    # aiohttp answers HEAD wherever it answers GET, as RFC 9110 asks; the document leaves that to the RFC.
+    return {(method, path) for method, path in routes if method != "head" or ("get", path) not in routes}
+
+
+def operations(described):
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            yield method, path, operation
+
+
+def test_every_route_is_in_the_document_and_every_documented_operation_is_routed(described, routed):
+    assert {(method, path) for method, path, _ in operations(described)} == routed
+
+
+def test_every_reference_points_at_a_schema_of_the_document(described):
+    named = re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(described))
+    assert set(named) <= described["components"]["schemas"].keys()
+    assert '"$ref": "#/$defs' not in json.dumps(described)
+
+
+def test_every_schema_of_the_document_is_used(described):
+    named = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(described)))
+    assert described["components"]["schemas"].keys() == named
+
+
+def test_operation_ids_are_unique(described):
+    ids = [operation["operationId"] for _, _, operation in operations(described)]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_path_placeholder_is_a_declared_required_parameter(described):
+    for _, path, operation in operations(described):
+        declared = {each["name"] for each in operation["parameters"] if each["in"] == "path" and each["required"]}
+        assert declared == set(re.findall(r"{(\w+)}", path))
+
+
+def test_roles_are_those_the_permissions_table_gives(described):
+    shown = described["paths"]["/v1/recordings/{recording}/audio"]["get"]["x-callvault-roles"]
+    assert shown == [role.value for role in Role if permits(role, Act.PLAY)]
+    assert "operator" not in shown
+
+
+def test_only_public_operations_need_no_token(described):
+    public = {path for _, path, operation in operations(described) if operation["security"] == []}
+    assert public == {"/v1/issuer-key", "/v1/openapi.json", "/healthz", "/readyz", "/metrics"}
+
+
+def test_every_operation_documents_its_failures_as_problems(described):
+    for _, _, operation in operations(described):
+        assert "application/problem+json" in operation["responses"]["default"]["content"]
+        if operation["security"]:
+            assert {"401", "403"} <= operation["responses"].keys()
+
+
+def test_a_duration_is_described_as_it_is_parsed(described):
+    from vault.retention.durations import parse_duration  # noqa: PLC0415
+
+    retention = described["components"]["schemas"]["AddTenant"]["properties"]["retention"]["anyOf"][0]
+    for example in retention["examples"]:
+        assert re.search(retention["pattern"], example)
+        parse_duration(example)
+    assert not re.search(retention["pattern"], "P90D")
+
+
+def test_every_query_parameter_with_an_effect_is_known_to_its_model():
+    from vault.server.operations import OPERATIONS  # noqa: PLC0415
+
+    for operation in OPERATIONS:
+        if operation.query is not None:
+            known = operation.query.model_json_schema()["properties"]
+            assert operation.queries
+            assert set(operation.queries) <= known.keys()
+
+
+def matches(described, name, shown):
+    schema = described["components"]["schemas"][name]
+    assert set(schema["required"]) <= shown.keys() <= schema["properties"].keys()
+    for member, value in shown.items():
+        pattern = schema["properties"][member].get("pattern")
+        if pattern is not None:
+            assert re.search(pattern, value), member
+
+
+def test_what_the_views_render_is_what_the_document_promises(described):
+    from vault.server import views  # noqa: PLC0415
+    from vault.services.recordings import RecordingView  # noqa: PLC0415
+
+    row = samples.recording()
+    bare = RecordingView(recording=row, length=8, live=False, facts=None, holds=())
+    matches(described, "Recording", views.recording(bare))
+    full = views.recording(replace(bare, facts=CallFacts(caller="+441632960001", tags=("vip",)), holds=(HOLD,)))
+    matches(described, "Recording", full)
+    call = described["components"]["schemas"]["Recording"]["properties"]["call"]
+    assert full["call"].keys() == call["properties"].keys()
+    matches(described, "Hold", views.hold(HOLD))
+    tenant = Tenant(
+        id=samples.TENANT, name="Oakfield", controller="Oakfield", contact="dpo@example.org", created_at=NOW
+    )
+    matches(described, "Tenant", views.tenant(tenant))
+    token = Token(
+        id=TOKEN_ID, name="pbx", role=Role.RECORDER, tenant=samples.TENANT, secret_sha256="00" * 32, created_at=NOW
+    )
+    matches(described, "Token", views.token(token))
+    certificate = StoredCertificate(
+        id=CertificateId("cert_" + "0" * 32),
+        recording=row.id,
+        tenant=row.tenant,
+        status=CertificateStatus.FINAL,
+        supersedes=None,
+        issued_at=NOW,
+        jws="e30.e30.e30",
+    )
+    matches(described, "Certificate", views.certificate(certificate))
+
+
+def test_what_the_sweep_views_render_is_what_the_document_promises(described):
+    from vault.server import views  # noqa: PLC0415
+    from vault.services.sweep import SweepLine, SweepReport  # noqa: PLC0415
+
+    receipt = ShredReceipt(
+        intent_id="shr_" + "0" * 32,
+        epoch_destroyed=1,
+        epoch_live=2,
+        root_version_destroyed="v1",
+        provider="file",
+        assurance=Assurance.BEST_EFFORT,
+        replicas=2,
+        unrecoverable_at=NOW,
+        caches_clear_at=NOW,
+    )
+    line = SweepLine(recording=samples.recording().id, action="keep", reason="a hold protects it")
+    for report in (
+        SweepReport(at=NOW, dry_run=False, due_through=1, shredded=1, receipt=receipt),
+        SweepReport(at=NOW, dry_run=True, due_through=1, kept=1, lines=(line,)),
+    ):
+        shown = views.sweep(report)
+        matches(described, "Sweep", shown)
+        properties = described["components"]["schemas"]["Sweep"]["properties"]
+        if report.receipt is not None:
+            assert shown["receipt"].keys() == properties["receipt"]["properties"].keys()
+        for each in shown.get("recordings", []):
+            assert each.keys() == properties["recordings"]["items"]["properties"].keys()
+    override = SweepOverride(
+        id="ovr_" + "0" * 32, through=NOW, reason="clock is right", requested_by=TOKEN_ID, requested_at=NOW
+    )
+    matches(described, "Override", views.override(override))
+
+
+async def test_the_answer_is_the_document_as_json(described):
+    answer = await document(None)
+    assert answer.content_type == "application/json"
+    assert json.loads(answer.body) == described
+    assert (await document(None)).body is answer.body

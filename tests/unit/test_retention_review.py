@@ -1,0 +1,72 @@
+"""Review dates of holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.unit.test_retention_decide import hold
+from vault.errors import Invalid
+from vault.model import HoldKind, HoldState
+from vault.retention.review import add_years, check_review, review_overdue, suggest_review
+
+CALL = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+CAP = timedelta(days=365)
+
+
+@pytest.mark.parametrize("kind", HoldKind)
+def test_every_hold_needs_a_review_date_that_lies_ahead(kind: HoldKind) -> None:
+    assert check_review(NOW + timedelta(days=1), kind, now=NOW) == NOW + timedelta(days=1)
+    for unusable in (None, NOW, NOW - timedelta(days=1)):
+        with pytest.raises(Invalid):
+            check_review(unusable, kind, now=NOW)
+
+
+def test_only_a_clients_wish_ends_with_the_cap() -> None:
+    cap_end = CALL + CAP
+    beyond = cap_end + timedelta(microseconds=1)
+    assert check_review(cap_end, HoldKind.CLIENT_REQUEST, now=NOW, latest=cap_end) == cap_end
+    with pytest.raises(Invalid):
+        check_review(beyond, HoldKind.CLIENT_REQUEST, now=NOW, latest=cap_end)
+    for kind in (HoldKind.LEGAL, HoldKind.REGULATORY, HoldKind.SAFEGUARDING):
+        assert check_review(beyond, kind, now=NOW, latest=cap_end) == beyond
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (HoldKind.LEGAL, datetime(2032, 3, 1, 9, 30, tzinfo=UTC)),
+        (HoldKind.REGULATORY, datetime(2031, 3, 1, 9, 30, tzinfo=UTC)),
+        (HoldKind.SAFEGUARDING, datetime(2027, 6, 1, tzinfo=UTC)),
+        (HoldKind.CLIENT_REQUEST, datetime(2027, 3, 1, 9, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_suggested_review_follows_the_kind(kind: HoldKind, expected: datetime) -> None:
+    assert suggest_review(kind, now=NOW, call_started=CALL, cap=CAP) == expected
+
+
+@pytest.mark.parametrize("kind", HoldKind)
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(days=800), timedelta(days=365 * 20)])
+def test_what_is_suggested_is_always_acceptable(kind: HoldKind, age: timedelta) -> None:
+    started = NOW - age
+    suggested = suggest_review(kind, now=NOW, call_started=started, cap=CAP)
+    if suggested is None:
+        assert kind is HoldKind.CLIENT_REQUEST
+        assert age > CAP
+    else:
+        assert check_review(suggested, kind, now=NOW, latest=started + CAP) == suggested
+
+
+def test_a_review_is_overdue_only_while_the_hold_is_in_force() -> None:
+    item = hold()
+    assert not review_overdue(item, now=item.review_at - timedelta(microseconds=1))
+    assert review_overdue(item, now=item.review_at)
+    assert not review_overdue(replace(item, state=HoldState.RELEASED), now=item.review_at)
+
+
+def test_a_leap_day_becomes_the_first_of_march() -> None:
+    assert add_years(datetime(2028, 2, 29, 12, tzinfo=UTC), 6) == datetime(2034, 3, 1, 12, tzinfo=UTC)
+    assert add_years(datetime(2028, 2, 29, 12, tzinfo=UTC), 4) == datetime(2032, 2, 29, 12, tzinfo=UTC)

@@ -1,0 +1,182 @@
+"""WAV synthesised on read, and streamed WAVs whose sizes were never written."""
+
+from __future__ import annotations
+
+import io
+import struct
+import wave
+
+import pytest
+
+from vault.errors import Invalid
+from vault.media.descriptor import raw_media
+from vault.media.wav import (
+    HEADER_BYTES,
+    PassThroughView,
+    WavView,
+    duration_seconds,
+    needs_head,
+    patch_wav_sizes,
+    playable,
+    verbatim,
+    wav_header,
+)
+from vault.model import Codec, Container, Media
+
+STEREO_PCMU = raw_media(Codec.PCMU, rate=8000, channels=2)
+WAV = Media(container=Container.WAV, codec=Codec.STREAM)
+
+
+def chunk(name: bytes, body: bytes, size: int | None = None) -> bytes:
+    return name + struct.pack("<I", len(body) if size is None else size) + body + b"\0" * (len(body) % 2)
+
+
+FMT = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, 8000, 16000, 2, 16))
+SAMPLES = bytes(range(200))
+
+
+def wav_file(*, riff: int | None = None, data: int | None = None, before: bytes = b"", after: bytes = b"") -> bytes:
+    body = b"WAVE" + FMT + before + chunk(b"data", SAMPLES, data) + after
+    return b"RIFF" + struct.pack("<I", len(body) if riff is None else riff) + body
+
+
+def whole(view: WavView | PassThroughView, stored: bytes) -> bytes:
+    plan = view.plan(0, view.total_length)
+    return plan.header + plan.convert(stored[plan.first : plan.last])
+
+
+def test_pythons_wave_module_reads_the_synthesised_file() -> None:
+    stored = bytes(range(256)) * 4
+    view = WavView(STEREO_PCMU, len(stored))
+    with wave.open(io.BytesIO(whole(view, stored))) as file:
+        assert (file.getnchannels(), file.getframerate(), file.getsampwidth()) == (2, 8000, 2)
+        assert file.getnframes() == 512
+        assert len(file.readframes(512)) == 2048
+    assert view.content_type == "audio/wav"
+
+
+def test_byte_n_of_the_samples_is_byte_44_plus_n_of_the_file() -> None:
+    stored = bytes(1000)
+    view = WavView(raw_media(Codec.S16LE, rate=16000, channels=1), len(stored))
+    plan = view.plan(HEADER_BYTES + 123, HEADER_BYTES + 456)
+    assert plan.header == b""
+    assert plan.convert(stored[plan.first : plan.last]) == stored[123:456]
+
+
+@pytest.mark.parametrize(
+    ("codec", "channels", "stored", "data"),
+    [
+        (Codec.PCMU, 2, 5, 8),
+        (Codec.PCMA, 1, 5, 10),
+        (Codec.S16LE, 2, 11, 8),
+        (Codec.S16BE, 1, 1, 0),
+        (Codec.PCMU, 16, 31, 32),
+    ],
+)
+def test_an_incomplete_last_frame_is_not_played(codec: Codec, channels: int, stored: int, data: int) -> None:
+    view = WavView(raw_media(codec, rate=8000, channels=channels), stored)
+    assert view.data_bytes == data
+    assert view.total_length == HEADER_BYTES + data
+    assert len(whole(view, bytes(stored))) == HEADER_BYTES + data
+
+
+def test_a_range_within_the_header_reads_nothing_from_the_store() -> None:
+    plan = WavView(STEREO_PCMU, 1000).plan(8, 12)
+    assert (plan.header, plan.first, plan.last) == (b"WAVE", 0, 0)
+    assert plan.convert(b"") == b""
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 5), (6, 5), (0, 45 + 2000)])
+def test_a_range_outside_the_file_is_invalid(start: int, end: int) -> None:
+    with pytest.raises(Invalid):
+        WavView(STEREO_PCMU, 1000).plan(start, end)
+    with pytest.raises(Invalid):
+        PassThroughView("audio/ogg", 1000).plan(start, end)
+
+
+def test_sizes_beyond_four_gib_say_unknown() -> None:
+    header = wav_header(rate=192000, channels=16, data_bytes=5 << 30)
+    assert header[4:8] == header[40:44] == b"\xff\xff\xff\xff"
+    assert WavView(STEREO_PCMU, 5 << 30).total_length == (10 << 30) + 44
+
+
+def test_only_headerless_audio_is_rendered() -> None:
+    with pytest.raises(Invalid):
+        WavView(WAV, 100)
+
+
+@pytest.mark.parametrize("unknown", [0, 0xFFFFFFFF, 0x7FFFF024])
+@pytest.mark.parametrize("before", [b"", chunk(b"LIST", b"INFOISFT\x05\0\0\0Lavf\0\0")])
+def test_a_streamed_wav_gets_the_sizes_of_what_is_stored(unknown: int, before: bytes) -> None:
+    assert patch_wav_sizes(wav_file(riff=unknown, data=unknown, before=before), len(wav_file(before=before))) == (
+        wav_file(before=before)
+    )
+
+
+def test_a_wav_cut_short_is_playable_up_to_the_cut() -> None:
+    cut = wav_file()[:144]
+    patched = patch_wav_sizes(cut, len(cut))
+    with wave.open(io.BytesIO(patched)) as file:
+        assert file.readframes(1000) == SAMPLES[:100]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        wav_file(),
+        wav_file(after=chunk(b"id3 ", b"xyz")),
+        b"RIFF" + struct.pack("<I", 4 + len(FMT) + 8) + b"WAVE" + FMT + chunk(b"data", b""),
+        b"OggS" + bytes(40),
+        b"RIFF",
+        b"",
+    ],
+)
+def test_correct_files_and_other_formats_stay_untouched(first: bytes) -> None:
+    assert patch_wav_sizes(first, len(first)) == first
+
+
+def test_patching_never_changes_the_length_or_the_samples() -> None:
+    stored = wav_file(riff=0xFFFFFFFF, data=0xFFFFFFFF)
+    patched = patch_wav_sizes(stored[:46], len(stored))
+    assert patched == wav_file()[:46]
+
+
+def test_a_chunk_of_unknown_size_before_the_samples_ends_the_search() -> None:
+    stored = b"RIFF\xff\xff\xff\xffWAVE" + chunk(b"junk", b"1234", 0xFFFFFFFF) + chunk(b"data", SAMPLES, 0)
+    assert patch_wav_sizes(stored, len(stored))[8:] == stored[8:]
+
+
+def test_a_streamed_wav_is_played_patched_and_stays_verbatim_as_raw() -> None:
+    stored = wav_file(riff=0xFFFFFFFF, data=0xFFFFFFFF)
+    assert needs_head(WAV)
+    played, raw = playable(WAV, len(stored), head=stored[:100]), verbatim(WAV, len(stored))
+    assert isinstance(played, PassThroughView)
+    assert isinstance(raw, PassThroughView)
+    assert whole(played, stored) == wav_file()
+    assert whole(raw, stored) == stored
+    plan = played.plan(2, 150)
+    assert plan.header + plan.convert(stored[plan.first : plan.last]) == wav_file()[2:150]
+
+
+@pytest.mark.parametrize(
+    ("media", "played", "raw"),
+    [
+        (STEREO_PCMU, "audio/wav", "audio/PCMU;rate=8000;channels=2"),
+        (raw_media(Codec.PCMA, rate=8000, channels=1), "audio/wav", "audio/PCMA;rate=8000;channels=1"),
+        (raw_media(Codec.S16BE, rate=16000, channels=1), "audio/wav", "audio/L16;rate=16000;channels=1"),
+        (raw_media(Codec.S16LE, rate=8000, channels=2), "audio/wav", "audio/L16;rate=8000;channels=2;byteorder=le"),
+        (WAV, "audio/wav", "audio/wav"),
+        (Media(container=Container.OGG, codec=Codec.STREAM), "audio/ogg", "audio/ogg"),
+        (Media(container=Container.WEBM, codec=Codec.STREAM), "audio/webm", "audio/webm"),
+        (Media(container=Container.MP3, codec=Codec.STREAM), "audio/mpeg", "audio/mpeg"),
+    ],
+)
+def test_content_types_of_played_and_verbatim_audio(media: Media, played: str, raw: str) -> None:
+    assert playable(media, 100).content_type == played
+    assert verbatim(media, 100).content_type == raw
+
+
+def test_duration_is_known_for_headerless_audio_only() -> None:
+    assert duration_seconds(STEREO_PCMU, 16001) == 1.0
+    assert duration_seconds(raw_media(Codec.S16BE, rate=16000, channels=1), 16000) == 0.5
+    assert duration_seconds(WAV, 16000) is None

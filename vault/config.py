@@ -1,0 +1,286 @@
+"""config.toml → frozen settings; the only reader of settings files and environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from vault.errors import ConfigError
+from vault.errors import Invalid as InvalidValue
+from vault.retention.durations import parse_duration
+
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
+_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def _duration(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_duration(value)
+    except InvalidValue as error:
+        raise ValueError(error.message) from error
+
+
+def _size(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("a size looks like 8MiB or 20GiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """Where and how the server listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    allow_plain_http: bool = False
+    max_recording_bytes: Size = 4 << 30
+    idle_timeout: Duration = timedelta(seconds=30)
+    resume_grace: Duration = timedelta(seconds=60)
+    drain_grace: Duration = timedelta(seconds=30)
+    finish_wait: Duration = timedelta(seconds=1)
+    max_connections: int = Field(default=20_000, gt=0)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the listener can only be reached from this machine."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @model_validator(mode="after")
+    def _tls(self) -> ServerSettings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key come together")
+        if self.tls_cert is None and not self.loopback and not self.allow_plain_http:
+            raise ValueError(
+                f"plain HTTP on {self.host} would carry audio in clear: set tls_cert and tls_key, listen on 127.0.0.1 "
+                "behind a TLS proxy, or set allow_plain_http = true if you know the network is private"
+            )
+        return self
+
+
+class CatalogSettings(_Section):
+    """Where the rows live."""
+
+    path: Path | None = None
+
+
+class S3Section(_Section):
+    """An S3 bucket; credentials also from CALLVAULT_S3_ACCESS_KEY and CALLVAULT_S3_SECRET_KEY."""
+
+    bucket: str
+    endpoint: str | None = None
+    region: str = "eu-west-2"
+    allowed_regions: tuple[str, ...] = ("eu-west-2",)
+    access_key: str | None = None
+    secret_key: SecretStr | None = None
+    addressing: Literal["path", "virtual", "auto"] = "path"
+    checksum_mode: Literal["when_required", "when_supported"] = "when_required"
+    object_lock: Literal["off", "governance", "compliance"] = "off"
+    bypass_governance: bool = False
+    server_side_encryption: bool = True
+
+
+class ObjectSettings(_Section):
+    """Where the sealed objects live."""
+
+    kind: Literal["filesystem", "s3", "memory"] = "filesystem"
+    path: Path | None = None
+    s3: S3Section | None = None
+
+    @model_validator(mode="after")
+    def _s3(self) -> ObjectSettings:
+        if (self.kind == "s3") != (self.s3 is not None):
+            raise ValueError('kind = "s3" and the section [objects.s3] come together')
+        return self
+
+
+class KeyringSettings(_Section):
+    """Where the keyring's replicas and the root key live; never inside one backup set."""
+
+    replicas: tuple[Path, ...] | None = None
+    root_keys: Path | None = None
+    precreate_days: int = Field(default=2, ge=0)
+
+
+class JournalSettings(_Section):
+    """The local write-ahead log of audio not yet in the object store."""
+
+    path: Path | None = None
+    max_bytes: Size = 4 << 30
+    file_bytes: Size = 64 << 20
+    disk_reserve: Size = 1 << 30
+    commit_interval: Duration = timedelta(milliseconds=5)
+
+
+class SegmentSettings(_Section):
+    """How a recording is cut into objects."""
+
+    max_bytes: Size = 8 << 20
+    max_age: Duration = timedelta(seconds=30)
+    concurrency: int = Field(default=4, gt=0)
+
+    @model_validator(mode="after")
+    def _bound(self) -> SegmentSettings:
+        if self.max_bytes > 8 << 20:
+            raise ValueError("a segment is at most 8MiB")
+        return self
+
+
+class RetentionSettings(_Section):
+    """How long recordings are kept. `cohort_width` is fixed at `init`."""
+
+    default: Duration = timedelta(days=90)
+    floor: Duration = timedelta(0)
+    cap: Duration = timedelta(days=365 * 7)
+    cohort_width: Duration = timedelta(days=1)
+    release_grace: Duration = timedelta(days=14)
+
+
+class SweepSettings(_Section):
+    """When the sweeper runs and what stops it."""
+
+    enabled: bool = True
+    interval: Duration = timedelta(hours=1)
+    jitter: Duration = timedelta(minutes=5)
+    max_jump: Duration = timedelta(days=2)
+    max_share: float = Field(default=0.5, gt=0, le=1)
+    max_share_minimum: int = Field(default=1000, ge=0)
+
+
+class IdentitySettings(_Section):
+    """Who runs this vault; printed on certificates."""
+
+    processor: str = "Callvault operator"
+    contact: str = "privacy@example.org"
+    region: str = "United Kingdom"
+
+
+class AccessSettings(_Section):
+    """What a play, export or search may be for."""
+
+    purposes: tuple[str, ...] = (
+        "quality",
+        "training",
+        "complaint",
+        "safeguarding",
+        "legal-claim",
+        "access-request",
+        "security",
+        "client-service",
+    )
+
+
+class LogSettings(_Section):
+    """What goes to standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Config(_Section):
+    """The whole of config.toml; relative paths are relative to the file."""
+
+    data: Path = Path("data")
+    server: ServerSettings = ServerSettings()
+    catalog: CatalogSettings = CatalogSettings()
+    objects: ObjectSettings = ObjectSettings()
+    keyring: KeyringSettings = KeyringSettings()
+    journal: JournalSettings = JournalSettings()
+    segments: SegmentSettings = SegmentSettings()
+    retention: RetentionSettings = RetentionSettings()
+    sweep: SweepSettings = SweepSettings()
+    identity: IdentitySettings = IdentitySettings()
+    access: AccessSettings = AccessSettings()
+    log: LogSettings = LogSettings()
+    base: Path = Field(default=Path(), exclude=True)
+
+    def resolve(self, path: Path | None, default: str) -> Path:
+        """Return an absolute path: the setting relative to the file, or `default` inside the data directory."""
+        return (self.base / (path if path is not None else self.data / default)).absolute()
+
+    @property
+    def catalog_path(self) -> Path:
+        """The SQLite file."""
+        return self.resolve(self.catalog.path, "catalog.db")
+
+    @property
+    def objects_path(self) -> Path:
+        """The filesystem object store's root."""
+        return self.resolve(self.objects.path, "objects")
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's directory."""
+        return self.resolve(self.journal.path, "journal")
+
+    @property
+    def replica_paths(self) -> tuple[Path, ...]:
+        """The keyring's replica directories."""
+        if self.keyring.replicas is None:
+            return (self.resolve(None, "keyring-a"), self.resolve(None, "keyring-b"))
+        return tuple(self.resolve(path, "") for path in self.keyring.replicas)
+
+    @property
+    def root_keys_path(self) -> Path:
+        """The file provider's directory."""
+        return self.resolve(self.keyring.root_keys, "root-keys")
+
+    @property
+    def issuer_path(self) -> Path:
+        """The certificate issuer's private key; its public half lies beside it as `.pub`."""
+        return self.resolve(None, "issuer.pem")
+
+
+def parse_config(document: Mapping[str, Any], *, base: Path) -> Config:
+    """Validate a parsed document; ConfigError names the section and key."""
+    if "base" in document:
+        raise ConfigError("base: is not a setting")
+    try:
+        return Config.model_validate({**document, "base": base})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {message}", hint="see the commented config.toml") from error
+
+
+def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read `path`, overlaying S3 credentials from the environment; ConfigError."""
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no configuration at {path}", hint="copy config.toml, or pass --config") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    s3 = document.get("objects", {}).get("s3") if isinstance(document.get("objects"), dict) else None
+    if isinstance(s3, dict):
+        for key, variable in (("access_key", "CALLVAULT_S3_ACCESS_KEY"), ("secret_key", "CALLVAULT_S3_SECRET_KEY")):
+            if variable in environment:
+                s3[key] = environment[variable]
+    return parse_config(document, base=path.absolute().parent)

@@ -1,0 +1,74 @@
+"""Sets of leaves as sorted runs, so that a million leaves cost what their runs cost, never what they number."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+Span = tuple[int, int]
+"""First and last leaf, both included."""
+
+Spans = tuple[Span, ...]
+"""Sorted, disjoint and not even adjacent: each set of leaves has exactly one such form."""
+
+
+def union(spans: Iterable[Span]) -> Spans:
+    """Return the one normal form of all leaves in `spans`, which may overlap and come in any order."""
+    merged: list[Span] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return tuple(merged)
+
+
+def points(leaves: Iterable[int]) -> Spans:
+    """Return single leaves as spans."""
+    return union((leaf, leaf) for leaf in leaves)
+
+
+def intersect(left: Spans, right: Spans) -> Spans:
+    """Return the leaves that are in both."""
+    found: list[Span] = []
+    i = j = 0
+    while i < len(left) and j < len(right):
+        first, last = max(left[i][0], right[j][0]), min(left[i][1], right[j][1])
+        if first <= last:
+            found.append((first, last))
+        if left[i][1] < right[j][1]:
+            i += 1
+        else:
+            j += 1
+    return tuple(found)
+
+
+def subtract(left: Spans, right: Spans) -> Spans:
+    """Return the leaves of `left` that are not in `right`."""
+    found: list[Span] = []
+    j = 0
+    for first, last in left:
+        start = first
+        while j < len(right) and right[j][1] < start:
+            j += 1
+        k = j
+        while k < len(right) and right[k][0] <= last:
+            if start < right[k][0]:
+                found.append((start, right[k][0] - 1))
+            start = right[k][1] + 1
+            k += 1
+        if start <= last:
+            found.append((start, last))
+    return tuple(found)
+
+
+def overlap(spans: Spans, span: Span) -> bool:
+    """Tell whether any leaf of `span` is in `spans`."""
+    at = bisect_right(spans, span[1], key=lambda each: each[0]) - 1
+    return at >= 0 and spans[at][1] >= span[0]
+
+
+def contain(spans: Spans, span: Span) -> bool:
+    """Tell whether every leaf of `span` is in `spans`."""
+    at = bisect_right(spans, span[0], key=lambda each: each[0]) - 1
+    return at >= 0 and spans[at][1] >= span[1]

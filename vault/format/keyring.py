@@ -1,0 +1,319 @@
+"""Byte layouts of the keyring: marker, head, index and page (docs/format.md, "Keyring").
+
+These are the plaintext layouts; sealing them is the keystore's. Every parser is total: bytes that `encode_*` would not
+write raise FormatError.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from vault.errors import FormatError, Invalid
+from vault.format.codec import fields, pack, unpack
+from vault.model import Cohort, Part, Pin, TenantId, parse_tenant
+
+FORMAT: Final = 1
+ID_BYTES: Final = 16
+TAG_BYTES: Final = 16
+HASH_BYTES: Final = 32
+KEY_BYTES: Final = 32
+DEPTH: Final = 32
+
+_NODE: Final = struct.Struct(">BI32s")
+_NAME: Final = re.compile(r"[0-9a-f]{32}")
+_U32: Final = 1 << 32
+_U48: Final = 1 << 48
+
+Nodes = Mapping[tuple[int, int], bytes]
+"""(depth, prefix) to the node's 32-byte seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The one small file a replica is opened by. `wrapped` is the epoch secret under root version `root`."""
+
+    keyring: bytes
+    epoch: int
+    revision: int
+    root: str
+    wrapped: bytes
+    index: str
+    index_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRef:
+    """Where a tenant's page is, what it hashes to, and the key it is sealed under."""
+
+    tenant: TenantId
+    name: str
+    sha256: bytes
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """What one revision of the keyring consists of. Times are unix milliseconds.
+
+    `swept_through` is the last period a sweep took away: such a cohort is never planted again, because a fresh tree
+    under an old coordinate would make the dead look alive.
+    """
+
+    keyring: bytes
+    epoch: int
+    revision: int
+    fence: int
+    generation: int
+    last_sweep_ms: int | None
+    swept_through: int | None
+    cohort_width_ms: int
+    pages: tuple[PageRef, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRecord:
+    """One tenant's trees and pins."""
+
+    tenant: TenantId
+    cohorts: Mapping[Cohort, Nodes] = field(repr=False)
+    pins: frozenset[Pin]
+
+
+def encode_marker(keyring: bytes) -> bytes:
+    """Return the content of a replica's marker file."""
+    return pack({"format": FORMAT, "keyring": keyring, "kind": "keyring replica"})
+
+
+def decode_marker(data: bytes) -> bytes:
+    """Return the 16-byte keyring id that the marker names; FormatError."""
+    kind, version, keyring = fields(unpack(data), kind=str, format=int, keyring=bytes)
+    _require(kind == "keyring replica" and version == FORMAT, "not the marker of a keyring replica of format 1")
+    _require(len(keyring) == ID_BYTES, "a keyring id is 16 bytes")
+    return bytes(keyring)
+
+
+def head_body(head: Head) -> bytes:
+    """Return the bytes of a head that its MAC is computed over."""
+    return pack(
+        {
+            "format": FORMAT,
+            "keyring": head.keyring,
+            "epoch": head.epoch,
+            "revision": head.revision,
+            "root": head.root,
+            "wrapped": head.wrapped,
+            "index": head.index,
+            "index_sha256": head.index_sha256,
+        }
+    )
+
+
+def encode_head(head: Head, mac: bytes) -> bytes:
+    """Return the content of a head file."""
+    return pack([head_body(head), mac])
+
+
+def decode_head(data: bytes) -> tuple[Head, bytes]:
+    """Return a head and its MAC, which is not checked here; FormatError."""
+    match unpack(data):
+        case [bytes() as body, bytes() as mac] if len(mac) == HASH_BYTES:
+            pass
+        case _:
+            raise FormatError("a head is a body and a MAC of 32 bytes")
+    version, keyring, epoch, revision, root, wrapped, index, index_sha256 = fields(
+        unpack(body),
+        format=int,
+        keyring=bytes,
+        epoch=int,
+        revision=int,
+        root=str,
+        wrapped=bytes,
+        index=str,
+        index_sha256=bytes,
+    )
+    _require(version == FORMAT, "not a head of format 1")
+    _require(len(keyring) == ID_BYTES and len(index_sha256) == HASH_BYTES, "a head's id or hash has the wrong size")
+    _require(0 < epoch < _U48 and 0 <= revision < _U48, "a head's epoch or revision is out of range")
+    _require(_NAME.fullmatch(index) is not None, "a head's index name is not 32 hex digits")
+    head = Head(
+        keyring=keyring,
+        epoch=epoch,
+        revision=revision,
+        root=root,
+        wrapped=wrapped,
+        index=index,
+        index_sha256=index_sha256,
+    )
+    return head, mac
+
+
+def encode_index(index: Index) -> bytes:
+    """Return the plaintext of an index; pages go in tenant order."""
+    return pack(
+        {
+            "format": FORMAT,
+            "keyring": index.keyring,
+            "epoch": index.epoch,
+            "revision": index.revision,
+            "fence": index.fence,
+            "generation": index.generation,
+            "last_sweep_ms": _optional(index.last_sweep_ms),
+            "swept_through": _optional(index.swept_through),
+            "cohort_width_ms": index.cohort_width_ms,
+            "pages": [[ref.tenant, ref.name, ref.sha256, ref.key] for ref in index.pages],
+        }
+    )
+
+
+def decode_index(data: bytes) -> Index:
+    """Return the index that `encode_index` wrote; FormatError."""
+    version, keyring, epoch, revision, fence, generation, last_sweep, swept_through, width, pages = fields(
+        unpack(data),
+        format=int,
+        keyring=bytes,
+        epoch=int,
+        revision=int,
+        fence=int,
+        generation=int,
+        last_sweep_ms=list,
+        swept_through=list,
+        cohort_width_ms=int,
+        pages=list,
+    )
+    _require(version == FORMAT and len(keyring) == ID_BYTES, "not an index of format 1")
+    _require(0 < epoch < _U48 and 0 <= revision < _U48 and 0 <= fence < _U48, "an index's number is out of range")
+    _require(0 <= generation < _U32 and 0 < width < _U48, "an index's generation or cohort width is out of range")
+    refs = tuple(_page_ref(item) for item in pages)
+    tenants = [ref.tenant for ref in refs]
+    _require(tenants == sorted(set(tenants)), "an index's pages are not in tenant order")
+    return Index(
+        keyring=keyring,
+        epoch=epoch,
+        revision=revision,
+        fence=fence,
+        generation=generation,
+        last_sweep_ms=_option(last_sweep),
+        swept_through=_option(swept_through),
+        cohort_width_ms=width,
+        pages=refs,
+    )
+
+
+def encode_page(page: PageRecord) -> bytes:
+    """Return the plaintext of a page; cohorts, nodes and pins each in ascending order."""
+    return pack(
+        {
+            "format": FORMAT,
+            "tenant": page.tenant,
+            "cohorts": [[*_place(cohort), _encode_nodes(page.cohorts[cohort])] for cohort in sorted(page.cohorts)],
+            "pins": [[*_place(pin.cohort), pin.first, pin.last, pin.tag] for pin in sorted(page.pins, key=_pin_order)],
+        }
+    )
+
+
+def decode_page(data: bytes) -> PageRecord:
+    """Return the page that `encode_page` wrote; FormatError."""
+    version, name, cohort_items, pin_items = fields(unpack(data), format=int, tenant=str, cohorts=list, pins=list)
+    _require(version == FORMAT, "not a page of format 1")
+    tenant = _tenant(name)
+    cohorts: dict[Cohort, Nodes] = {}
+    for item in cohort_items:
+        match item:
+            case [str() as part, int() as period, int() as generation, bytes() as nodes]:
+                cohorts[_cohort(tenant, part, period, generation)] = _decode_nodes(nodes)
+            case _:
+                raise FormatError("a cohort is [part, period, generation, nodes]")
+    _require(len(cohorts) == len(cohort_items) and list(cohorts) == sorted(cohorts), "cohorts are not in order")
+    pins = [_pin(tenant, item) for item in pin_items]
+    _require(pins == sorted(set(pins), key=_pin_order), "pins are not in order")
+    _require(all(pin.cohort in cohorts for pin in pins), "a pin names a cohort that is not on its page")
+    return PageRecord(tenant=tenant, cohorts=cohorts, pins=frozenset(pins))
+
+
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - the condition is the sentence's subject
+    if not condition:
+        raise FormatError(message)
+
+
+def _optional(value: int | None) -> list[int]:
+    return [] if value is None else [value]
+
+
+def _option(items: list[Any]) -> int | None:
+    match items:
+        case []:
+            return None
+        case [int() as value] if type(value) is int and 0 <= value < _U48:
+            return value
+        case _:
+            raise FormatError("an optional number is a list of none or one")
+
+
+def _tenant(name: str) -> TenantId:
+    try:
+        return parse_tenant(name)
+    except Invalid as error:
+        raise FormatError("an impossible tenant id") from error
+
+
+def _page_ref(item: Any) -> PageRef:
+    match item:
+        case [str() as tenant, str() as name, bytes() as digest, bytes() as key]:
+            _require(_NAME.fullmatch(name) is not None, "a page's name is not 32 hex digits")
+            _require(len(digest) == HASH_BYTES and len(key) == KEY_BYTES, "a page's hash or key has the wrong size")
+            return PageRef(tenant=_tenant(tenant), name=name, sha256=digest, key=key)
+        case _:
+            raise FormatError("a page reference is [tenant, name, sha256, key]")
+
+
+def _place(cohort: Cohort) -> list[str | int]:
+    return [cohort.part.value, cohort.period, cohort.generation]
+
+
+def _cohort(tenant: TenantId, part: str, period: int, generation: int) -> Cohort:
+    _require(type(period) is int and type(generation) is int, "a cohort's number is not an integer")
+    _require(0 <= period < _U48 and 0 <= generation < _U32, "a cohort's number is out of range")
+    try:
+        return Cohort(tenant=tenant, part=Part(part), period=period, generation=generation)
+    except ValueError as error:
+        raise FormatError("a cohort names an impossible part") from error
+
+
+def _pin_order(pin: Pin) -> tuple[Cohort, int, int, bytes]:
+    return pin.cohort, pin.first, pin.last, pin.tag
+
+
+def _pin(tenant: TenantId, item: Any) -> Pin:
+    match item:
+        case [str() as part, int() as period, int() as generation, int() as first, int() as last, bytes() as tag]:
+            _require(type(first) is int and type(last) is int, "a pin's leaf is not an integer")
+            _require(0 <= first <= last < _U32 and len(tag) == TAG_BYTES, "a pin's range or tag is impossible")
+            return Pin(cohort=_cohort(tenant, part, period, generation), first=first, last=last, tag=tag)
+        case _:
+            raise FormatError("a pin is [part, period, generation, first, last, tag]")
+
+
+def _first_leaf(node: tuple[int, int]) -> int:
+    depth, prefix = node
+    return prefix << (DEPTH - depth)
+
+
+def _encode_nodes(nodes: Nodes) -> bytes:
+    return b"".join(_NODE.pack(*node, nodes[node]) for node in sorted(nodes, key=_first_leaf))
+
+
+def _decode_nodes(data: bytes) -> Nodes:
+    _require(bool(data) and len(data) % _NODE.size == 0, "a cover is one or more nodes of 37 bytes")
+    nodes: dict[tuple[int, int], bytes] = {}
+    free = 0
+    for depth, prefix, seed in _NODE.iter_unpack(data):
+        # A node above or beside-and-before another would derive leaves that were taken, or be a second encoding.
+        _require(depth <= DEPTH and prefix < 1 << depth, "a node lies outside its tree")
+        _require(prefix << (DEPTH - depth) >= free, "nodes overlap or are not in order")
+        nodes[depth, prefix] = seed
+        free = prefix + 1 << (DEPTH - depth)
+    return nodes

@@ -1,0 +1,126 @@
+"""Object names, a total bijection between places and strings (docs/format.md, "Object names")."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from vault.errors import FormatError, Invalid
+from vault.model import RecordingId, TenantId, parse_tenant
+
+ROOT: Final = "v1/"
+MAX_INDEX: Final = 999_999
+MAX_PERIOD: Final = (1 << 48) - 1
+
+_RECORDING = re.compile(r"rec_[0-9a-f]{32}")
+_ATTEMPT = re.compile(r"[0-9a-f]{32}")
+_PREFIX = re.compile(r"v1/([^/]+)/(0|[1-9][0-9]{0,14})/([^/]+)/([^/]+)")
+_SEGMENT = re.compile(r"([0-9]{6})-([^-]+)\.seg")
+
+
+def check_recording(text: str) -> RecordingId:
+    """Return `text` as a recording id (`rec_` and 32 lower-case hex digits); FormatError."""
+    if not _RECORDING.fullmatch(text):
+        raise FormatError("a recording id is rec_ followed by 32 lower-case hex digits")
+    return RecordingId(text)
+
+
+def check_attempt(text: str) -> str:
+    """Return `text` as an attempt id (32 lower-case hex digits); FormatError."""
+    if not _ATTEMPT.fullmatch(text):
+        raise FormatError("an attempt id is 32 lower-case hex digits")
+    return text
+
+
+def check_index(index: int) -> int:
+    """Return `index` if it is a segment index, 0 to 999999; FormatError."""
+    if not 0 <= index <= MAX_INDEX:
+        raise FormatError(f"segment index {index} is outside 0..{MAX_INDEX}")
+    return index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentName:
+    """The place a segment's name states."""
+
+    tenant: TenantId
+    period: int
+    recording: RecordingId
+    index: int
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestName:
+    """The place a manifest's name states."""
+
+    tenant: TenantId
+    period: int
+    recording: RecordingId
+
+
+def tenant_prefix(tenant: TenantId) -> str:
+    """Return what every object name of one tenant starts with."""
+    return f"{ROOT}{_tenant(tenant)}/"
+
+
+def recording_prefix(tenant: TenantId, period: int, recording: RecordingId) -> str:
+    """Return what every object name of one recording starts with, and no other recording's name does."""
+    if not 0 <= period <= MAX_PERIOD:
+        raise FormatError(f"period {period} is out of range")
+    return f"{tenant_prefix(tenant)}{period}/{check_recording(recording)}/"
+
+
+def segment_name(tenant: TenantId, period: int, recording: RecordingId, index: int, attempt: str) -> str:
+    """Return a segment's name. One attempt is one name, so a retried segment never overwrites another."""
+    prefix = recording_prefix(tenant, period, recording)
+    return f"{prefix}{check_index(index):06d}-{check_attempt(attempt)}.seg"
+
+
+def manifest_name(tenant: TenantId, period: int, recording: RecordingId) -> str:
+    """Return a recording's manifest's name."""
+    return f"{recording_prefix(tenant, period, recording)}manifest"
+
+
+def parse_name(name: str) -> SegmentName | ManifestName:
+    """Return the place `name` states; FormatError for every string that the functions above do not produce."""
+    match = _PREFIX.fullmatch(name)
+    if match is None:
+        raise FormatError("not an object name of this vault")
+    tenant, period, recording = _tenant(match[1]), int(match[2]), check_recording(match[3])
+    if match[4] == "manifest":
+        parsed: SegmentName | ManifestName = ManifestName(tenant=tenant, period=period, recording=recording)
+        again = manifest_name(tenant, period, recording)
+    elif (tail := _SEGMENT.fullmatch(match[4])) is not None:
+        index, attempt = int(tail[1]), check_attempt(tail[2])
+        parsed = SegmentName(tenant=tenant, period=period, recording=recording, index=index, attempt=attempt)
+        again = segment_name(tenant, period, recording, index, attempt)
+    else:
+        raise FormatError("an object name ends in <index>-<attempt>.seg or manifest")
+    if again != name:
+        raise FormatError("an object name, but not in canonical form")
+    return parsed
+
+
+def parse_segment_name(name: str) -> SegmentName:
+    """Return the place of a segment; FormatError, also for a manifest's name."""
+    parsed = parse_name(name)
+    if not isinstance(parsed, SegmentName):
+        raise FormatError("a manifest's name where a segment's is expected")
+    return parsed
+
+
+def parse_manifest_name(name: str) -> ManifestName:
+    """Return the place of a manifest; FormatError, also for a segment's name."""
+    parsed = parse_name(name)
+    if not isinstance(parsed, ManifestName):
+        raise FormatError("a segment's name where a manifest's is expected")
+    return parsed
+
+
+def _tenant(text: str) -> TenantId:
+    try:
+        return parse_tenant(text)
+    except Invalid as error:
+        raise FormatError("an object name with an impossible tenant") from error

@@ -1,0 +1,162 @@
+"""A segment object's header: where its bytes belong (docs/format.md, "Segment object").
+
+The header bytes are the context of the message they precede, so a header that was changed opens nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vault.errors import FormatError
+from vault.format import codec
+from vault.format.frame import frame, unframe
+from vault.format.names import check_attempt, check_index, check_recording, segment_name
+from vault.model import Coordinate, Part, RecordingId, SegmentRef
+
+MAGIC: Final = b"CVS1"
+VERSION: Final = 1
+MAX_SEGMENT_BYTES: Final = 8 << 20
+"""Plaintext bytes of one segment, at most."""
+MAX_NUMBER: Final = (1 << 53) - 1
+"""Offsets, lengths and times stay exact in every language that reads JSON or doubles."""
+
+
+def check_number(value: int, what: str) -> int:
+    """Return `value` if it lies in 0..2^53-1; FormatError."""
+    if not 0 <= value <= MAX_NUMBER:
+        raise FormatError(f"{what} {value} is out of range")
+    return value
+
+
+def check_coordinate(coordinate: Coordinate) -> list[str | int]:
+    """Return the coordinate's encoding if it decodes to itself; FormatError."""
+    encoded = codec.encode_coordinate(coordinate)
+    if codec.decode_coordinate(encoded) != coordinate:
+        raise FormatError("a coordinate does not survive its encoding")
+    return encoded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentPlace:
+    """What a reader knows of a segment before it has fetched a byte; an object that states another place is refused."""
+
+    recording: RecordingId
+    index: int
+    offset: int
+    attempt: str
+    coordinate: Coordinate
+
+    @classmethod
+    def of(cls, ref: SegmentRef, coordinate: Coordinate) -> SegmentPlace:
+        """Return the place of a catalogued or manifested segment; `coordinate` is the recording's, for that part."""
+        return cls(
+            recording=ref.recording, index=ref.index, offset=ref.offset, attempt=ref.attempt, coordinate=coordinate
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentHeader:
+    """Where a segment belongs. `offset` counts the recording's plaintext bytes, `created_ms` is Unix milliseconds.
+
+    `attempt` is 32 hex digits, fresh for every try at storing a segment. Impossible values raise FormatError.
+    """
+
+    recording: RecordingId
+    part: Part
+    index: int
+    offset: int
+    attempt: str
+    coordinate: Coordinate
+    created_ms: int
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise FormatError(f"segment version {self.version} is not known; this code reads {VERSION}")
+        check_recording(self.recording)
+        check_index(self.index)
+        check_number(self.offset, "segment offset")
+        check_attempt(self.attempt)
+        check_coordinate(self.coordinate)
+        check_number(self.created_ms, "creation time")
+        if self.part is not self.coordinate.cohort.part:
+            raise FormatError("a segment's part is not the one its coordinate names")
+
+    @property
+    def place(self) -> SegmentPlace:
+        """The header without what only its writer knows."""
+        return SegmentPlace(
+            recording=self.recording,
+            index=self.index,
+            offset=self.offset,
+            attempt=self.attempt,
+            coordinate=self.coordinate,
+        )
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        cohort = self.coordinate.cohort
+        return segment_name(cohort.tenant, cohort.period, self.recording, self.index, self.attempt)
+
+
+def encode_header(header: SegmentHeader) -> bytes:
+    """Return the header's canonical bytes: the context of the message that follows them."""
+    return codec.pack(
+        {
+            "version": header.version,
+            "recording": header.recording,
+            "part": header.part.value,
+            "index": header.index,
+            "offset": header.offset,
+            "attempt": header.attempt,
+            "coordinate": codec.encode_coordinate(header.coordinate),
+            "created_ms": header.created_ms,
+        }
+    )
+
+
+def decode_header(data: bytes) -> SegmentHeader:
+    """Return the header behind exactly these bytes; FormatError for all that `encode_header` does not produce."""
+    value: Any = codec.unpack(data)
+    version, recording, part, index, offset, attempt, coordinate, created_ms = codec.fields(
+        value,
+        version=int,
+        recording=str,
+        part=str,
+        index=int,
+        offset=int,
+        attempt=str,
+        coordinate=list,
+        created_ms=int,
+    )
+    if part not in set(Part):
+        raise FormatError("a segment names an unknown part")
+    header = SegmentHeader(
+        version=version,
+        recording=RecordingId(recording),
+        part=Part(part),
+        index=index,
+        offset=offset,
+        attempt=attempt,
+        coordinate=codec.decode_coordinate(coordinate),
+        created_ms=created_ms,
+    )
+    if encode_header(header) != data:
+        raise FormatError("a segment header, but not in canonical form")
+    return header
+
+
+def segment_frame(header: SegmentHeader) -> bytes:
+    """Return everything of the object that precedes the message."""
+    return frame(MAGIC, encode_header(header))
+
+
+def parse_segment(data: bytes | bytearray | memoryview) -> tuple[SegmentHeader, bytes, int]:
+    """Return header, header bytes and the offset of the message, from an object or its first bytes.
+
+    Nothing is authenticated yet. FormatError or Truncated.
+    """
+    header_bytes, start = unframe(MAGIC, data)
+    return decode_header(header_bytes), header_bytes, start

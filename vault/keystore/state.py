@@ -1,0 +1,266 @@
+"""The content of the keyring as a value, and its changes as functions: no disk, no provider, no clock.
+
+Every change returns a new state in which the pages of untouched tenants are the same objects, so a writer can tell by
+identity what to write.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from vault.crypto import ggm, spans
+from vault.crypto.ggm import Cover
+from vault.crypto.spans import Spans
+from vault.errors import IntegrityError, Invalid, TooLate, Unavailable, UnderHold
+from vault.format.keyring import TAG_BYTES
+from vault.model import Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
+
+_LEAVES: Final = 1 << ggm.DEPTH
+_EVERY_LEAF: Final[Spans] = ((0, _LEAVES - 1),)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS: Final = timedelta(milliseconds=1)
+
+
+def unix_ms(at: datetime) -> int:
+    """Return whole milliseconds since 1970."""
+    return (at - _EPOCH) // _MS
+
+
+def from_unix_ms(ms: int) -> datetime:
+    """Return the instant in UTC."""
+    return _EPOCH + ms * _MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One tenant's trees and pins."""
+
+    tenant: TenantId
+    cohorts: Mapping[Cohort, Cover] = field(repr=False)
+    pins: frozenset[Pin]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Everything the keyring knows; `swept_through` is the last period a sweep took away."""
+
+    keyring: bytes
+    epoch: int
+    revision: int
+    fence: int
+    generation: int
+    cohort_width_ms: int
+    last_sweep_ms: int | None
+    swept_through: int | None
+    pages: Mapping[TenantId, Page]
+
+    def cover(self, cohort: Cohort) -> Cover | None:
+        """Return the cohort's cover, or None if it has no tree."""
+        page = self.pages.get(cohort.tenant)
+        return page.cohorts.get(cohort) if page else None
+
+
+def plant(state: State, cohorts: Mapping[Cohort, bytes]) -> State:
+    """Give each missing cohort a tree over its seed.
+
+    TooLate if its period has been swept, Unavailable if its generation has passed: a new tree under an old coordinate
+    would make shredded recordings look alive.
+    """
+    missing = {cohort: seed for cohort, seed in cohorts.items() if state.cover(cohort) is None}
+    for cohort in missing:
+        if cohort.generation > state.generation:
+            raise Invalid("a cohort's generation lies in the future of the keyring")
+        if cohort.generation < state.generation:
+            raise Unavailable("the keyring's generation has moved on; ask for a coordinate again")
+        if cohort.part is not Part.METADATA and cohort.period <= _or_before(state.swept_through):
+            raise TooLate("the cohort's period has been swept; nothing can be kept under it any more")
+    pages = dict(state.pages)
+    for tenant in {cohort.tenant for cohort in missing}:
+        page = pages.get(tenant) or Page(tenant=tenant, cohorts={}, pins=frozenset())
+        trees = {cohort: ggm.plant(seed) for cohort, seed in missing.items() if cohort.tenant == tenant}
+        pages[tenant] = replace(page, cohorts={**page.cohorts, **trees})
+    return replace(state, pages=pages)
+
+
+def pinned(state: State, pins: Iterable[Pin]) -> State:
+    """Add pins; TooLate unless every leaf of each has a key."""
+    fresh = frozenset(pins)
+    for pin in fresh:
+        check_pin(pin)
+        cover = state.cover(pin.cohort)
+        if cover is None or not spans.contain(ggm.spans(cover), (pin.first, pin.last)):
+            raise TooLate("a key to be held no longer exists; nothing was pinned")
+    pages = dict(state.pages)
+    for tenant, added in _by_tenant(fresh).items():
+        if not added <= pages[tenant].pins:
+            pages[tenant] = replace(pages[tenant], pins=pages[tenant].pins | added)
+    return replace(state, pages=pages)
+
+
+def unpinned(state: State, pins: Iterable[Pin]) -> State:
+    """Drop exactly these pins; absent ones are fine."""
+    pages = dict(state.pages)
+    for tenant, dropped in _by_tenant(pins).items():
+        page = pages.get(tenant)
+        if page is not None and not page.pins.isdisjoint(dropped):
+            pages[tenant] = replace(page, pins=page.pins - dropped)
+    return replace(state, pages=pages)
+
+
+def check_pin(pin: Pin) -> None:
+    """Raise Invalid unless the pin's range and tag are possible."""
+    if not 0 <= pin.first <= pin.last < _LEAVES or len(pin.tag) != TAG_BYTES:
+        raise Invalid("a pin is a range of leaves and a tag of 16 bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """What a shred takes from a state, in closed form: no list of leaves, however many there are."""
+
+    tenants: frozenset[TenantId]
+    leaves: Mapping[Cohort, Spans]
+    due_through: int | None
+    kept: Mapping[Cohort, Spans]
+
+    def of(self, cohort: Cohort) -> Spans:
+        """Return the leaves that are taken from `cohort`."""
+        if cohort.tenant in self.tenants:
+            return _EVERY_LEAF
+        taken = self.leaves.get(cohort, ())
+        if cohort.part is not Part.METADATA and cohort.period <= _or_before(self.due_through):
+            taken = spans.union((*taken, *spans.subtract(_EVERY_LEAF, self.kept.get(cohort, ()))))
+        return taken
+
+
+def taking(state: State, plan: ShredPlan) -> Taking:
+    """Return what `plan` takes from `state`.
+
+    Invalid if the plan contradicts itself. UnderHold if a leaf it names is still pinned: pins decide, not the catalog
+    that made the plan, which may be stale.
+    """
+    if plan.due_through is not None and plan.due_through < 0:
+        raise Invalid("a sweep's period is not before 1970; nothing was deleted")
+    if plan.leaves & plan.keep:
+        raise Invalid("a shred names the same coordinate to take and to keep; nothing was deleted")
+    leaves = _points(plan.leaves)
+    kept: dict[Cohort, list[tuple[int, int]]] = defaultdict(list)
+    dropped = frozenset(plan.unpin)
+    for page in state.pages.values():
+        for pin in page.pins - dropped:
+            kept[pin.cohort].append((pin.first, pin.last))
+    for cohort, runs in leaves.items():
+        cover = state.cover(cohort)
+        if cover is None or cohort.tenant in plan.drop_tenants:
+            continue
+        held = spans.intersect(runs, spans.union(kept.get(cohort, ())))
+        if spans.intersect(held, ggm.spans(cover)):
+            raise UnderHold("the keyring holds a pin on a recording to be shredded; nothing was deleted")
+    for cohort, runs in _points(plan.keep).items():
+        kept[cohort] += runs
+    return Taking(
+        tenants=plan.drop_tenants,
+        leaves=leaves,
+        due_through=plan.due_through,
+        kept={cohort: spans.union(runs) for cohort, runs in kept.items()},
+    )
+
+
+def shredded(state: State, plan: ShredPlan) -> State:
+    """Return the state of the next epoch, without what `plan` takes. Errors as `taking`.
+
+    Dropping a tenant moves the generation: should the tenant come back, its new trees have new coordinates.
+    """
+    taken = taking(state, plan)
+    state = unpinned(state, plan.unpin)
+    pages: dict[TenantId, Page] = {}
+    for tenant, page in state.pages.items():
+        if tenant not in plan.drop_tenants:
+            carved = _carved(page, taken)
+            if carved.cohorts:
+                pages[tenant] = carved
+    gone = not plan.drop_tenants.isdisjoint(state.pages)
+    swept = plan.due_through is not None
+    return replace(
+        state,
+        epoch=state.epoch + 1,
+        revision=0,
+        generation=state.generation + gone,
+        last_sweep_ms=unix_ms(plan.at) if swept else state.last_sweep_ms,
+        swept_through=_later(state.swept_through, plan.due_through),
+        pages=pages,
+    )
+
+
+def _carved(page: Page, taken: Taking) -> Page:
+    cohorts: dict[Cohort, Cover] = {}
+    for cohort, cover in page.cohorts.items():
+        runs = taken.of(cohort)
+        left = ggm.puncture(cover, runs) if runs else cover
+        if left.nodes:
+            cohorts[cohort] = cover if left.nodes == cover.nodes else left
+    if all(cohorts.get(cohort) is cover for cohort, cover in page.cohorts.items()):
+        return page
+    pins = frozenset(
+        pin
+        for pin in page.pins
+        if pin.cohort in cohorts and spans.overlap(ggm.spans(cohorts[pin.cohort]), (pin.first, pin.last))
+    )
+    return replace(page, cohorts=cohorts, pins=pins)
+
+
+def verify_shred(before: State, after: State, plan: ShredPlan, expected: State) -> None:
+    """Raise IntegrityError unless `after`, as read back, is `before` minus exactly what `plan` takes.
+
+    Survival is checked by arithmetic on leaves, which shares nothing with the carving of trees: every leaf that had a
+    key and is not taken has one, no other has, and every kept node has the seed the old cover gives it.
+    """
+    facts = replace(after, pages={})
+    if facts != replace(expected, pages={}) or after.epoch != before.epoch + 1:
+        raise IntegrityError("the new epoch's index does not read back as written; nothing was destroyed")
+    taken = taking(before, plan)
+    cohorts = {cohort for state in (before, after) for page in state.pages.values() for cohort in page.cohorts}
+    for cohort in cohorts:
+        old, new = before.cover(cohort), after.cover(cohort)
+        if old is None:
+            raise IntegrityError("the new epoch holds a cohort the old one did not; nothing was destroyed")
+        runs = taken.of(cohort)
+        if new is not None and not runs and new == old:
+            continue
+        if (ggm.spans(new) if new else ()) != spans.subtract(ggm.spans(old), runs):
+            raise IntegrityError("the new epoch does not keep exactly the surviving keys; nothing was destroyed")
+        if new is not None and not ggm.descends(old, new):
+            raise IntegrityError("the new epoch derives other keys than the old one; nothing was destroyed")
+    for tenant in before.pages.keys() | after.pages.keys():
+        if _pins(after, tenant) != _pins(expected, tenant):
+            raise IntegrityError("the new epoch does not keep exactly the surviving pins; nothing was destroyed")
+
+
+def _pins(state: State, tenant: TenantId) -> frozenset[Pin]:
+    page = state.pages.get(tenant)
+    return page.pins if page else frozenset()
+
+
+def _by_tenant(pins: Iterable[Pin]) -> dict[TenantId, frozenset[Pin]]:
+    found: dict[TenantId, set[Pin]] = defaultdict(set)
+    for pin in pins:
+        found[pin.cohort.tenant].add(pin)
+    return {tenant: frozenset(each) for tenant, each in found.items()}
+
+
+def _points(coordinates: Iterable[Coordinate]) -> dict[Cohort, Spans]:
+    leaves: dict[Cohort, list[int]] = defaultdict(list)
+    for coordinate in coordinates:
+        leaves[coordinate.cohort].append(coordinate.leaf)
+    return {cohort: spans.points(each) for cohort, each in leaves.items()}
+
+
+def _or_before(period: int | None) -> int:
+    return -1 if period is None else period
+
+
+def _later(left: int | None, right: int | None) -> int | None:
+    return right if left is None else left if right is None else max(left, right)

@@ -1,0 +1,190 @@
+"""From the keyring's state to sealed files and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from vault.crypto.ggm import Cover
+from vault.errors import Destroyed, IntegrityError, Tampered
+from vault.format.keyring import Head, Index, PageRecord, PageRef, decode_head, encode_head
+from vault.keystore import sealing
+from vault.keystore.replicas import INDEX, PAGES, Replicas
+from vault.keystore.state import Page, State
+from vault.keystore.threads import in_thread
+from vault.model import TenantId
+from vault.ports.keys import RootKeyProvider
+from vault.ports.time import Entropy
+
+_NAME_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochSecret:
+    """The 32 bytes everything of one epoch hangs on, and how they are wrapped."""
+
+    root: str
+    wrapped: bytes
+    material: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A state together with the bytes that hold it."""
+
+    state: State
+    secret: EpochSecret
+    refs: Mapping[TenantId, PageRef]
+    index: str
+    index_sha256: bytes
+    head: bytes = field(repr=False)
+
+    def blobs(self) -> Mapping[str, bytes]:
+        """Return the names of all blobs this revision consists of, with their hashes."""
+        return {
+            f"{INDEX}/{self.index}": self.index_sha256,
+            **{f"{PAGES}/{ref.name}": ref.sha256 for ref in self.refs.values()},
+        }
+
+
+async def wrap_secret(provider: RootKeyProvider, root: str, state: State, entropy: Entropy) -> EpochSecret:
+    """Draw the secret of the state's epoch and wrap it under `root`."""
+    material = entropy(sealing.SECRET_BYTES)
+    wrapped = await provider.wrap(root, material, sealing.wrap_aad(state.keyring, state.epoch))
+    return EpochSecret(root=root, wrapped=wrapped, material=material)
+
+
+def stage(
+    state: State, secret: EpochSecret, *, before: Stored | None, entropy: Entropy
+) -> tuple[Stored, dict[str, bytes]]:
+    """Seal `state`; returns it as it will be stored, and the blobs to write first.
+
+    Pages that are the same objects as in `before` keep their blobs: what a change writes is the changed tenants' pages
+    and the index, however many tenants there are.
+    """
+    refs: dict[TenantId, PageRef] = {}
+    blobs: dict[str, bytes] = {}
+    for tenant in sorted(state.pages):
+        page = state.pages[tenant]
+        if before is not None and before.state.pages.get(tenant) is page:
+            refs[tenant] = before.refs[tenant]
+            continue
+        key = entropy(32)
+        record = PageRecord(
+            tenant=tenant, cohorts={cohort: cover.nodes for cohort, cover in page.cohorts.items()}, pins=page.pins
+        )
+        sealed = sealing.seal_page(key, state.keyring, record)
+        refs[tenant] = PageRef(
+            tenant=tenant, name=entropy(_NAME_BYTES).hex(), sha256=hashlib.sha256(sealed).digest(), key=key
+        )
+        blobs[f"{PAGES}/{refs[tenant].name}"] = sealed
+    sealed = sealing.seal_index(secret.material, _index(state, tuple(refs.values())), entropy(sealing.SALT_BYTES))
+    head = Head(
+        keyring=state.keyring,
+        epoch=state.epoch,
+        revision=state.revision,
+        root=secret.root,
+        wrapped=secret.wrapped,
+        index=entropy(_NAME_BYTES).hex(),
+        index_sha256=hashlib.sha256(sealed).digest(),
+    )
+    blobs[f"{INDEX}/{head.index}"] = sealed
+    stored = Stored(
+        state=state,
+        secret=secret,
+        refs=refs,
+        index=head.index,
+        index_sha256=head.index_sha256,
+        head=encode_head(head, sealing.head_mac(secret.material, head)),
+    )
+    return stored, blobs
+
+
+async def load(
+    provider: RootKeyProvider, replicas: Replicas, keyring: bytes, head: bytes, *, replica: int | None = None
+) -> Stored:
+    """Open the keyring that `head` names, through the provider, from any replica or from exactly one.
+
+    Destroyed or an IntegrityError if it cannot be opened ever, Unavailable if it cannot be opened now.
+    """
+    place, mac = decode_head(head)
+    if place.keyring != keyring:
+        raise Tampered("a head belongs to another keyring than its replica's marker says")
+    material = await provider.unwrap(place.root, place.wrapped, sealing.wrap_aad(keyring, place.epoch))
+    sealing.check_head(material, place, mac)
+    secret = EpochSecret(root=place.root, wrapped=place.wrapped, material=material)
+    return await in_thread(_load, replicas, place, secret, head, replica)
+
+
+async def newest(
+    provider: RootKeyProvider, replicas: Replicas, keyring: bytes, heads: Sequence[bytes | None]
+) -> Stored:
+    """Return the highest state that opens and verifies; IntegrityError if none does.
+
+    Unavailable goes through at once. Reading on with an older head would take an outage for a destruction, and
+    overwrite what the newer one holds.
+    """
+    ranked = sorted({head for head in heads if head is not None}, key=_rank, reverse=True)
+    for head in ranked:
+        try:
+            return await load(provider, replicas, keyring, head)
+        except (Destroyed, IntegrityError):
+            continue
+    raise IntegrityError(
+        "no replica of the keyring opens: every head is missing, changed or under a destroyed root version",
+        hint="restore the newest copy of a replica; nothing was destroyed or created by this attempt",
+    )
+
+
+def _rank(head: bytes) -> tuple[int, int]:
+    try:
+        place, _ = decode_head(head)
+    except IntegrityError:
+        return -1, -1
+    return place.epoch, place.revision
+
+
+def _load(replicas: Replicas, place: Head, secret: EpochSecret, head: bytes, replica: int | None) -> Stored:
+    sealed = replicas.blob(f"{INDEX}/{place.index}", place.index_sha256, replica=replica)
+    index = sealing.open_index(secret.material, place, sealed)
+    pages: dict[TenantId, Page] = {}
+    for ref in index.pages:
+        blob = replicas.blob(f"{PAGES}/{ref.name}", ref.sha256, replica=replica)
+        record = sealing.open_page(ref.key, index.keyring, ref.tenant, blob)
+        covers = {cohort: Cover.of(nodes) for cohort, nodes in record.cohorts.items()}
+        pages[ref.tenant] = Page(tenant=ref.tenant, cohorts=covers, pins=record.pins)
+    state = State(
+        keyring=index.keyring,
+        epoch=index.epoch,
+        revision=index.revision,
+        fence=index.fence,
+        generation=index.generation,
+        cohort_width_ms=index.cohort_width_ms,
+        last_sweep_ms=index.last_sweep_ms,
+        swept_through=index.swept_through,
+        pages=pages,
+    )
+    return Stored(
+        state=state,
+        secret=secret,
+        refs={ref.tenant: ref for ref in index.pages},
+        index=place.index,
+        index_sha256=place.index_sha256,
+        head=head,
+    )
+
+
+def _index(state: State, refs: tuple[PageRef, ...]) -> Index:
+    return Index(
+        keyring=state.keyring,
+        epoch=state.epoch,
+        revision=state.revision,
+        fence=state.fence,
+        generation=state.generation,
+        last_sweep_ms=state.last_sweep_ms,
+        swept_through=state.swept_through,
+        cohort_width_ms=state.cohort_width_ms,
+        pages=refs,
+    )

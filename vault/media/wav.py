@@ -1,0 +1,256 @@
+"""Stored bytes as people can play them: WAV synthesised on read, any byte range in O(1).
+
+Headerless G.711 and L16 get the 44-byte header of a PCM WAVE file (RIFF, Multimedia Programming Interface 1.0) and
+16-bit little-endian samples, so byte n of the data is byte 44 + n of the answer. Files that already have a container
+pass through; a WAV whose sizes were never filled in (it was streamed, or its recorder died) has them patched.
+
+RIFF counts in 32 bits. Beyond 4 GiB the size fields say FFFFFFFF, which players read as "until the end"; RF64 is not
+written.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from vault.errors import Invalid
+from vault.media import g711
+from vault.model import Codec, Container, Media
+
+HEADER_BYTES: Final = 44
+WAV_HEAD_BYTES: Final = 4096
+"""How many first bytes of a stored WAV a view wants: its chunks up to the samples are expected within them."""
+
+_UNKNOWN: Final = 0xFFFFFFFF
+_SAMPLE_BYTES: Final = 2
+_STORED_SAMPLE_BYTES: Final = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
+_RAW_TYPES: Final = {
+    Codec.PCMU: "audio/PCMU;rate={rate};channels={channels}",
+    Codec.PCMA: "audio/PCMA;rate={rate};channels={channels}",
+    Codec.S16LE: "audio/L16;rate={rate};channels={channels};byteorder=le",
+    Codec.S16BE: "audio/L16;rate={rate};channels={channels}",
+}
+_CONTAINER_TYPES: Final = {
+    Container.WAV: "audio/wav",
+    Container.OGG: "audio/ogg",
+    Container.WEBM: "audio/webm",
+    Container.MP3: "audio/mpeg",
+}
+
+
+def wav_header(*, rate: int, channels: int, data_bytes: int) -> bytes:
+    """Return the 44-byte header of a PCM16 file with `data_bytes` of samples."""
+    frame = channels * _SAMPLE_BYTES
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        min(data_bytes + HEADER_BYTES - 8, _UNKNOWN),
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        channels,
+        rate,
+        min(rate * frame, _UNKNOWN),
+        frame,
+        8 * _SAMPLE_BYTES,
+        b"data",
+        min(data_bytes, _UNKNOWN),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPlan:
+    """How to answer one byte range: send `header`, then stored bytes `[first, last)` passed through a converter."""
+
+    header: bytes
+    first: int
+    last: int
+    codec: Codec = Codec.STREAM
+    skip: int = 0
+    """Converted bytes to drop at the front, because the range begins inside a sample."""
+    body_bytes: int = 0
+    """Converted bytes to send after the header and the skip."""
+
+    def converter(self) -> Callable[[bytes], bytes]:
+        """Return a fresh function for the stored bytes of the plan, fed in order in pieces of any size.
+
+        The outputs joined are exactly the body: samples split between pieces are put together, the front is skipped
+        and the end trimmed.
+        """
+        return _Converter(codec=self.codec, skip=self.skip, remaining=self.body_bytes)
+
+    def convert(self, stored: bytes) -> bytes:
+        """Return the whole body from the whole of stored `[first, last)`."""
+        return self.converter()(stored)
+
+
+class View(Protocol):
+    """A playable rendering of a recording's stored bytes."""
+
+    @property
+    def content_type(self) -> str:
+        """The media type to answer with."""
+
+    @property
+    def total_length(self) -> int:
+        """Bytes of the whole rendering."""
+
+    def plan(self, start: int, end: int) -> ReadPlan:
+        """Say how to produce bytes `[start, end)`; Invalid unless `0 <= start <= end <= total_length`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WavView:
+    """Headerless samples as a PCM16 WAV. An incomplete last frame, left by a cut connection, is not played."""
+
+    media: Media
+    stored_bytes: int
+    content_type: str = field(default="audio/wav", init=False)
+
+    def __post_init__(self) -> None:
+        if self.media.container is not Container.RAW or self.media.codec not in _STORED_SAMPLE_BYTES:
+            raise Invalid("only headerless G.711 and L16 is rendered as WAV")
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of PCM16 after the header."""
+        frame = self.media.channels * _STORED_SAMPLE_BYTES[self.media.codec]
+        return self.stored_bytes // frame * self.media.channels * _SAMPLE_BYTES
+
+    @property
+    def total_length(self) -> int:
+        """Bytes of the whole file."""
+        return HEADER_BYTES + self.data_bytes
+
+    def plan(self, start: int, end: int) -> ReadPlan:
+        """Say how to produce bytes `[start, end)` of the file."""
+        _check(start, end, self.total_length)
+        media = self.media
+        header = wav_header(rate=media.rate, channels=media.channels, data_bytes=self.data_bytes)[start:end]
+        body_start, body_end = max(start - HEADER_BYTES, 0), max(end - HEADER_BYTES, 0)
+        if body_start >= body_end:
+            return ReadPlan(header=header, first=0, last=0)
+        sample_bytes = _STORED_SAMPLE_BYTES[media.codec]
+        first_sample, last_sample = body_start // _SAMPLE_BYTES, -(-body_end // _SAMPLE_BYTES)
+        return ReadPlan(
+            header=header,
+            first=first_sample * sample_bytes,
+            last=last_sample * sample_bytes,
+            codec=media.codec,
+            skip=body_start % _SAMPLE_BYTES,
+            body_bytes=body_end - body_start,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PassThroughView:
+    """Stored bytes as they are, except that the first ones may have been replaced by as many others (`head`)."""
+
+    content_type: str
+    total_length: int
+    head: bytes = b""
+
+    def plan(self, start: int, end: int) -> ReadPlan:
+        """Say how to produce bytes `[start, end)`."""
+        _check(start, end, self.total_length)
+        first = min(max(start, len(self.head)), end)
+        return ReadPlan(header=self.head[start:end], first=first, last=end, body_bytes=end - first)
+
+
+def needs_head(media: Media) -> bool:
+    """Tell whether `playable` wants the first `WAV_HEAD_BYTES` stored bytes."""
+    return media.container is Container.WAV
+
+
+def playable(media: Media, stored_bytes: int, *, head: bytes = b"") -> View:
+    """Return the view a player gets: WAV for headerless audio, the stored container otherwise.
+
+    `head` is the first `WAV_HEAD_BYTES` (or all) of the stored bytes where `needs_head` says so.
+    """
+    if media.container is Container.RAW:
+        return WavView(media, stored_bytes)
+    patched = patch_wav_sizes(head, stored_bytes)
+    # Unchanged bytes come from the store like all others: what was replaced is all that is worth keeping here.
+    return PassThroughView(_CONTAINER_TYPES[media.container], stored_bytes, patched if patched != head else b"")
+
+
+def verbatim(media: Media, stored_bytes: int) -> View:
+    """Return the view of exactly the bytes the recorder sent."""
+    if media.container is Container.RAW:
+        content_type = _RAW_TYPES[media.codec].format(rate=media.rate, channels=media.channels)
+    else:
+        content_type = _CONTAINER_TYPES[media.container]
+    return PassThroughView(content_type, stored_bytes)
+
+
+def duration_seconds(media: Media, stored_bytes: int) -> float | None:
+    """Return how long headerless audio plays, or None where only the container knows."""
+    if media.container is not Container.RAW:
+        return None
+    return WavView(media, stored_bytes).data_bytes / (_SAMPLE_BYTES * media.channels * media.rate)
+
+
+def patch_wav_sizes(first: bytes, stored_length: int) -> bytes:
+    """Return `first`, the beginning of a stored WAV of `stored_length` bytes, with impossible sizes corrected.
+
+    A RIFF or data size that is FFFFFFFF, reaches beyond the stored end, or is 0 in a file whose RIFF size is wrong as
+    well (a recorder writes both on close) becomes what the stored length says. Everything else is returned untouched:
+    correct files, other formats, a data chunk that begins later than `first` reaches.
+    """
+    if first[:4] != b"RIFF" or first[8:12] != b"WAVE":
+        return first
+    (riff_size,) = struct.unpack_from("<I", first, 4)
+    unfinished = riff_size == 0 or riff_size > stored_length - 8
+    patched = bytearray(first)
+    if unfinished:
+        struct.pack_into("<I", patched, 4, min(stored_length - 8, _UNKNOWN))
+    offset = 12
+    while offset + 8 <= len(first):
+        name, size = struct.unpack_from("<4sI", first, offset)
+        room = stored_length - offset - 8
+        if name == b"data":
+            if size > room or (size == 0 and unfinished):
+                struct.pack_into("<I", patched, offset + 4, min(room, _UNKNOWN))
+            break
+        offset += 8 + size + size % 2
+    return bytes(patched)
+
+
+def _check(start: int, end: int, total: int) -> None:
+    if not 0 <= start <= end <= total:
+        raise Invalid(f"bytes {start} to {end} are not within the {total} there are")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Converter:
+    """Converts consecutive pieces; keeps the odd byte of a split 16-bit sample."""
+
+    codec: Codec
+    skip: int
+    remaining: int
+    odd: bytes = b""
+
+    def __call__(self, piece: bytes) -> bytes:
+        match self.codec:
+            case Codec.PCMU | Codec.PCMA:
+                converted = g711.decode(self.codec, piece)
+            case Codec.S16BE:
+                converted = self._swapped(piece)
+            case _:
+                converted = piece
+        out = converted[self.skip : self.skip + self.remaining]
+        self.skip -= min(self.skip, len(converted))
+        self.remaining -= len(out)
+        return out
+
+    def _swapped(self, piece: bytes) -> bytes:
+        joined = self.odd + piece
+        whole = len(joined) & ~1
+        self.odd = joined[whole:]
+        samples = array("h", joined[:whole])
+        samples.byteswap()
+        return samples.tobytes()

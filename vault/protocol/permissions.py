@@ -1,0 +1,114 @@
+"""Who may do what: the roles table of docs/design.md as data. Anything not written here is forbidden."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from vault.model import Principal, Role, TenantId
+
+
+class Act(enum.StrEnum):
+    """Everything a credential can be used for."""
+
+    INGEST = "ingest"
+    RECORDING_LIST = "recording_list"
+    RECORDING_SHOW = "recording_show"
+    RECORDING_WHY = "recording_why"
+    FACTS_READ = "facts_read"
+    """See who called: numbers and tags, sealed in the catalog."""
+    PLAY = "play"
+    PLAY_HELD = "play_held"
+    """Play what a hold protects; comes on top of PLAY."""
+    FLAG = "flag"
+    HOLD_LIST = "hold_list"
+    HOLD_PLACE = "hold_place"
+    HOLD_REVIEW = "hold_review"
+    HOLD_RELEASE_REQUEST = "hold_release_request"
+    HOLD_RELEASE_APPROVE = "hold_release_approve"
+    CERTIFICATE_READ = "certificate_read"
+    AUDIT_READ = "audit_read"
+    SWEEP_READ = "sweep_read"
+    SWEEP_RUN = "sweep_run"
+    SWEEP_OVERRIDE = "sweep_override"
+    """Request or approve passing a tripped guard; it takes two people who both hold this."""
+    TENANT_READ = "tenant_read"
+    TENANT_ADMIN = "tenant_admin"
+    TOKEN_ADMIN = "token_admin"  # noqa: S105 - the name of an act
+    KEYS_READ = "keys_read"
+    KEYS_ROTATE = "keys_rotate"
+    METRICS_READ = "metrics_read"
+
+
+NEEDS_PURPOSE: Final = frozenset({Act.PLAY, Act.PLAY_HELD, Act.FACTS_READ})
+"""Acts that look at a person's data: each carries a purpose from the configured list into the audit trail."""
+
+_SEE: Final = frozenset({Act.RECORDING_LIST, Act.RECORDING_SHOW, Act.RECORDING_WHY})
+_HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST})
+
+PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
+    # Append only: a stolen recorder credential can neither read, list nor delete.
+    Role.RECORDER: frozenset({Act.INGEST}),
+    Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.FLAG},
+    Role.SAFEGUARDING_LEAD: _SEE
+    | _HOLDS
+    | {Act.FACTS_READ, Act.PLAY, Act.PLAY_HELD, Act.FLAG, Act.HOLD_RELEASE_APPROVE, Act.CERTIFICATE_READ},
+    Role.COMPLIANCE: _SEE
+    | _HOLDS
+    | {
+        Act.FACTS_READ,
+        Act.PLAY,
+        Act.PLAY_HELD,
+        Act.FLAG,
+        Act.HOLD_RELEASE_APPROVE,
+        Act.CERTIFICATE_READ,
+        Act.TENANT_READ,
+    },
+    Role.DPO: _SEE
+    | {
+        Act.FACTS_READ,
+        Act.PLAY,
+        Act.PLAY_HELD,
+        Act.HOLD_LIST,
+        Act.HOLD_RELEASE_APPROVE,
+        Act.CERTIFICATE_READ,
+        Act.AUDIT_READ,
+        Act.TENANT_READ,
+    },
+    # Runs the vault and sees rows without people in them: no audio, no facts, no holds of its own.
+    Role.OPERATOR: _SEE
+    | {
+        Act.HOLD_LIST,
+        Act.CERTIFICATE_READ,
+        Act.AUDIT_READ,
+        Act.SWEEP_READ,
+        Act.SWEEP_RUN,
+        Act.SWEEP_OVERRIDE,
+        Act.TENANT_READ,
+        Act.TENANT_ADMIN,
+        Act.TOKEN_ADMIN,
+        Act.KEYS_READ,
+        Act.KEYS_ROTATE,
+        Act.METRICS_READ,
+    },
+    Role.AUDITOR: _SEE | {Act.HOLD_LIST, Act.CERTIFICATE_READ, Act.AUDIT_READ, Act.SWEEP_READ, Act.TENANT_READ},
+}
+
+
+def permits(role: Role, act: Act) -> bool:
+    """Tell whether the role may perform the act at all, tenant and purpose aside."""
+    return act in PERMISSIONS[role]
+
+
+def permits_in(principal: Principal, act: Act, tenant: TenantId | None) -> bool:
+    """Tell whether the principal may perform the act on `tenant`'s things, or vault-wide when `tenant` is None.
+
+    A credential bound to a tenant never reaches another one nor the vault as a whole; an unbound one is an operator's
+    by construction, and any other role without a tenant may do nothing.
+    """
+    if not permits(principal.role, act):
+        return False
+    if principal.tenant is None:
+        return principal.role is Role.OPERATOR
+    return tenant is not None and principal.tenant == tenant

@@ -1,0 +1,119 @@
+"""Retention arithmetic: from a call's start to its retain-until, and from there to the cohort it expires with.
+
+All of it is exact: instants are integer microseconds since the Unix epoch, so no rounding can move a recording into
+an earlier cohort than its retain-until allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from vault.errors import Invalid
+from vault.retention.durations import format_duration
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+DEFAULT_CLASS: Final = "recording"
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPolicy:
+    """How long each retention class is kept, and the bounds a tenant may choose within.
+
+    `defaults` names at least the class `recording`. Every default lies within `floor..cap`, else Invalid.
+    """
+
+    version: str
+    defaults: Mapping[str, timedelta]
+    floor: timedelta
+    cap: timedelta
+
+    def __post_init__(self) -> None:
+        if not timedelta(0) <= self.floor <= self.cap:
+            raise Invalid("the retention floor lies between zero and the cap")
+        if DEFAULT_CLASS not in self.defaults:
+            raise Invalid(f"the policy has no default for the class {DEFAULT_CLASS}")
+        for name, duration in self.defaults.items():
+            check_retention(self, duration, what=f"the default of class {name}")
+
+
+def check_retention(policy: RetentionPolicy, duration: timedelta, *, what: str = "the retention") -> None:
+    """Raise Invalid unless `duration` lies within the policy's floor and cap."""
+    if not policy.floor <= duration <= policy.cap:
+        low, high = format_duration(policy.floor), format_duration(policy.cap)
+        raise Invalid(f"{what} is outside {low} to {high}", hint=f"choose between {low} and {high}")
+
+
+def retention_for(
+    policy: RetentionPolicy,
+    *,
+    retention_class: str = DEFAULT_CLASS,
+    tenant_retention: timedelta | None = None,
+) -> timedelta:
+    """Return how long the class is kept; a tenant's own choice speaks for the class `recording`.
+
+    The choice is held within floor and cap here as well as when it is made: a cap lowered later still binds.
+    An unknown class raises Invalid.
+    """
+    if retention_class not in policy.defaults:
+        known = ", ".join(sorted(policy.defaults))
+        raise Invalid("the policy does not know this retention class", hint=f"use one of: {known}")
+    if tenant_retention is None or retention_class != DEFAULT_CLASS:
+        return policy.defaults[retention_class]
+    return min(max(tenant_retention, policy.floor), policy.cap)
+
+
+def retain_until(
+    call_started: datetime,
+    policy: RetentionPolicy,
+    *,
+    retention_class: str = DEFAULT_CLASS,
+    tenant_retention: timedelta | None = None,
+) -> datetime:
+    """Return the instant from which the recording may be shredded, counted from the start of the call."""
+    kept = retention_for(policy, retention_class=retention_class, tenant_retention=tenant_retention)
+    try:
+        return call_started.astimezone(UTC) + kept
+    except OverflowError:
+        raise Invalid("the retention ends beyond the calendar") from None
+
+
+def expiry_period(retain_until: datetime, width_seconds: float) -> int:
+    """Return the first period whose instant is not before `retain_until`: ceil(retain_until / width).
+
+    Rounding up is what keeps the promise: a cohort never falls due before the last of its recordings.
+    """
+    return -(-_microseconds(retain_until) // _width(width_seconds))
+
+
+def due_through(now: datetime, width_seconds: float) -> int:
+    """Return the greatest period whose instant is at or before `now`: every cohort up to it is due."""
+    return _microseconds(now) // _width(width_seconds)
+
+
+def period_instant(period: int, width_seconds: float) -> datetime:
+    """Return when the cohorts of `period` fall due; Invalid if that lies beyond the calendar."""
+    try:
+        return EPOCH + timedelta(microseconds=period * _width(width_seconds))
+    except OverflowError:
+        raise Invalid("the period lies beyond the calendar") from None
+
+
+def metadata_period(created: datetime) -> int:
+    """Return the UTC creation month as `year * 12 + month - 1`: the bucket of metadata cohorts."""
+    utc = created.astimezone(UTC)
+    return utc.year * 12 + utc.month - 1
+
+
+def _microseconds(instant: datetime) -> int:
+    return (instant - EPOCH) // _MICROSECOND
+
+
+def _width(seconds: float) -> int:
+    width = round(seconds * 1_000_000)
+    if width <= 0:
+        raise Invalid("the cohort width is at least one microsecond")
+    return width

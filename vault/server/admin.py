@@ -1,0 +1,216 @@
+"""Certificates, tenants, tokens, sweeps and the audit trail over HTTP."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from vault.errors import Invalid, NotFound
+from vault.model import CertificateId, RecordingId, StoredCertificate, TokenId, id_bytes, parse_tenant
+from vault.protocol.permissions import Act
+from vault.server import views
+from vault.server.bodies import AddTenant, ChangeTenant, IssueToken, Page, RequestOverride, RunSweep
+from vault.server.context import VAULT, body, principal, query
+from vault.server.recordings import scope
+
+
+async def _certificate(request: web.Request) -> StoredCertificate:
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = request.match_info["certificate"].removesuffix(".jws")
+    await vault.access.authorise(actor, Act.CERTIFICATE_READ, target=identifier[:80])
+    try:
+        id_bytes(identifier)
+    except Invalid as error:
+        raise NotFound("there is no such certificate") from error
+    found = await vault.catalog.certificate(CertificateId(identifier))
+    await vault.access.authorise(actor, Act.CERTIFICATE_READ, tenant=found.tenant, target=identifier)
+    return found
+
+
+async def certificate(request: web.Request) -> web.Response:
+    """GET /v1/certificates/{id} and {id}.jws."""
+    found = await _certificate(request)
+    if request.match_info["certificate"].endswith(".jws"):
+        return web.Response(text=found.jws, content_type="application/jose")
+    return web.json_response(views.certificate(found))
+
+
+async def certificates(request: web.Request) -> web.Response:
+    """GET /v1/certificates."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = query(request, Page)
+    asked = parse_tenant(wanted.tenant) if wanted.tenant else None
+    await vault.access.authorise(actor, Act.CERTIFICATE_READ, tenant=asked)
+    page = await vault.catalog.certificates(
+        tenant=scope(wanted.tenant, actor.tenant),
+        recording=RecordingId(wanted.recording) if wanted.recording else None,
+        before=CertificateId(wanted.before) if wanted.before else None,
+        limit=wanted.limit,
+    )
+    more = page[-1].id if len(page) == wanted.limit else None
+    return web.json_response({"certificates": [views.certificate(item) for item in page], "before": more})
+
+
+async def issuer_key(request: web.Request) -> web.Response:
+    """GET /v1/issuer-key: the public key that verifies certificates; no token needed."""
+    return web.Response(text=request.app[VAULT].certifier.issuer_public_pem, content_type="application/x-pem-file")
+
+
+async def tenants(request: web.Request) -> web.Response:
+    """GET /v1/tenants."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, Act.TENANT_READ)
+    found = [item for item in await vault.tenants.all() if actor.tenant in (None, item.id)]
+    return web.json_response({"tenants": [views.tenant(item) for item in found]})
+
+
+async def tenant(request: web.Request) -> web.Response:
+    """GET /v1/tenants/{tenant}."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = parse_tenant(request.match_info["tenant"])
+    await vault.access.authorise(actor, Act.TENANT_READ, tenant=identifier, target=identifier)
+    return web.json_response(views.tenant(await vault.catalog.tenant(identifier)))
+
+
+async def add_tenant(request: web.Request) -> web.Response:
+    """POST /v1/tenants."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, Act.TENANT_ADMIN)
+    wanted = await body(request, AddTenant)
+    added = await vault.tenants.add(
+        identifier=wanted.id,
+        name=wanted.name,
+        controller=wanted.controller,
+        contact=wanted.contact,
+        retention=wanted.retention,
+        actor=actor,
+    )
+    return web.json_response(views.tenant(added), status=201, headers={"Location": f"/v1/tenants/{added.id}"})
+
+
+async def change_tenant(request: web.Request) -> web.Response:
+    """PUT /v1/tenants/{tenant}: the default retention of future recordings."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = parse_tenant(request.match_info["tenant"])
+    await vault.access.authorise(actor, Act.TENANT_ADMIN, tenant=identifier, target=identifier)
+    wanted = await body(request, ChangeTenant)
+    return web.json_response(
+        views.tenant(await vault.tenants.change(identifier, retention=wanted.retention, actor=actor))
+    )
+
+
+async def tokens(request: web.Request) -> web.Response:
+    """GET /v1/tokens."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = query(request, Page)
+    asked = parse_tenant(wanted.tenant) if wanted.tenant else None
+    await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=asked)
+    found = await vault.catalog.tokens(tenant=scope(wanted.tenant, actor.tenant))
+    return web.json_response({"tokens": [views.token(item) for item in found]})
+
+
+async def issue_token(request: web.Request) -> web.Response:
+    """POST /v1/tokens: the only answer that ever contains the secret."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = await body(request, IssueToken)
+    tenant_id = parse_tenant(wanted.tenant) if wanted.tenant else None
+    await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=tenant_id)
+    issued, secret = await vault.access.issue(name=wanted.name, role=wanted.role, tenant=tenant_id, actor=actor)
+    return web.json_response(
+        {**views.token(issued), "token": secret}, status=201, headers={"Cache-Control": "no-store"}
+    )
+
+
+async def revoke_token(request: web.Request) -> web.Response:
+    """DELETE /v1/tokens/{token}."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = request.match_info["token"]
+    await vault.access.authorise(actor, Act.TOKEN_ADMIN, target=identifier[:80])
+    await vault.access.revoke(TokenId(identifier), actor=actor)
+    return web.Response(status=204)
+
+
+async def run_sweep(request: web.Request) -> web.Response:
+    """POST /v1/sweeps: sweep now, or say what a sweep would do."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, Act.SWEEP_RUN)
+    wanted = await body(request, RunSweep)
+    report = (
+        await vault.sweeper.preview() if wanted.dry_run else await vault.sweeper.sweep(trigger="expiry", actor=actor)
+    )
+    return web.json_response(views.sweep(report))
+
+
+async def sweep_status(request: web.Request) -> web.Response:
+    """GET /v1/sweeps: the last one, the guard's overrides, and how late the promise is."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, Act.SWEEP_READ)
+    now = vault.clock.now()
+    oldest = await vault.catalog.oldest_due(now=now)
+    last = vault.sweeper.last
+    return web.json_response(
+        {
+            "last": views.sweep(last) if last else None,
+            "last_sweep_at": views.moment(vault.keyring.last_sweep_at),
+            "overdue_seconds": max((now - oldest).total_seconds(), 0.0) if oldest else 0.0,
+            "overrides": [views.override(item) for item in await vault.catalog.overrides()],
+        }
+    )
+
+
+async def request_override(request: web.Request) -> web.Response:
+    """POST /v1/sweeps/overrides: the first person vouches for the clock."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, Act.SWEEP_OVERRIDE)
+    wanted = await body(request, RequestOverride)
+    asked = await vault.sweeper.request_override(through=wanted.through, reason=wanted.reason, actor=actor)
+    return web.json_response(views.override(asked), status=202)
+
+
+async def approve_override(request: web.Request) -> web.Response:
+    """POST /v1/sweeps/overrides/{id}/approve: the second person agrees."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, Act.SWEEP_OVERRIDE)
+    approved = await vault.sweeper.approve_override(request.match_info["override"], actor=actor)
+    return web.json_response(views.override(approved))
+
+
+async def audit(request: web.Request) -> web.Response:
+    """GET /v1/audit: entries in order; a tenant's token sees its tenant's."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, Act.AUDIT_READ)
+    wanted = query(request, Page)
+    entries = await vault.catalog.audit_entries(after=wanted.after, limit=wanted.limit)
+    shown = [
+        {
+            "seq": entry.seq,
+            "at": views.moment(entry.at),
+            "event": entry.event.event,
+            "actor": entry.event.actor,
+            "role": entry.event.role,
+            "tenant": entry.event.tenant,
+            "outcome": entry.event.outcome,
+            "purpose": entry.event.purpose,
+            "request_id": entry.event.request_id,
+            "target": entry.event.target,
+            "detail": dict(entry.event.detail),
+            "previous_sha256": entry.previous_sha256,
+            "sha256": entry.sha256,
+        }
+        for entry in entries
+        if actor.tenant in (None, entry.event.tenant)
+    ]
+    return web.json_response({"entries": shown, "after": entries[-1].seq if entries else wanted.after})

@@ -1,0 +1,174 @@
+"""The application: routes, the envelope around every request, TLS, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import ssl
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from vault import errors
+from vault.config import Config, ServerSettings
+from vault.server import admin, health, holds, ingest, openapi, recordings
+from vault.server.context import CONFIG, VAULT
+from vault.server.problems import Unexpected, problem
+from vault.services.vault import Vault
+from vault.telemetry import request_id
+
+_DRAIN_STEP_SECONDS = 0.1
+_STORE_DRAIN_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@web.middleware
+async def envelope(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Give the request an id, and every failure a problem document."""
+    identifier = secrets.token_hex(8)
+    token = request_id.set(identifier)
+    try:
+        try:
+            response = await handler(request)
+        except (errors.VaultError, web.HTTPException, Exception) as error:  # noqa: BLE001  # the outermost handler
+            response = _failure(request, error, identifier)
+        if not response.prepared:
+            response.headers["Request-Id"] = identifier
+        return response
+    finally:
+        request_id.reset(token)
+
+
+def _failure(request: web.Request, error: Exception, identifier: str) -> web.StreamResponse:
+    unread = request.can_read_body and not request.content.at_eof()
+    match error:
+        case web.HTTPException(status=404):
+            failure: errors.VaultError = errors.NotFound("there is nothing at this address")
+        case web.HTTPException():
+            raise error
+        case errors.VaultError():
+            failure = error
+        case ConnectionError() | web.RequestPayloadError():
+            # The other end went away: nobody reads this answer, but the log should not call it a defect.
+            failure = errors.Invalid("the request ended before its body was complete")
+        case _:
+            logger.error("request failed unexpectedly", exc_info=error)
+            failure = Unexpected(
+                "something went wrong in the server; what was acknowledged before is safe",
+                hint="give the request id to the operator: the log has the place",
+            )
+    if isinstance(failure, errors.IntegrityError):
+        logger.error("integrity", extra={"fields": {"detail": failure.message}})
+    if request.path.startswith("/v1/ingest/"):
+        request.app[VAULT].metrics.ingest_refused.labels(failure.code).inc()
+    return problem(failure, request_id=identifier, close=unread)
+
+
+def build_app(vault: Vault, config: Config) -> web.Application:
+    """Return the application over an open vault."""
+    app = web.Application(middlewares=[envelope], client_max_size=1 << 20)
+    app[VAULT] = vault
+    app[CONFIG] = config
+    router = app.router
+    for method in ("PUT", "POST"):
+        router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=ingest.expect)
+    router.add_route("HEAD", "/v1/ingest/{tenant}/{call_key}", ingest.head)
+    app.add_routes(
+        [
+            web.get("/v1/recordings", recordings.listing),
+            web.get("/v1/recordings/{recording}", recordings.show),
+            web.get("/v1/recordings/{recording}/audio", recordings.audio),
+            web.get("/v1/recordings/{recording}/why", recordings.why),
+            web.post("/v1/holds", holds.place),
+            web.get("/v1/holds", holds.listing),
+            web.get("/v1/holds/{hold}", holds.show),
+            web.post("/v1/holds/{hold}/review", holds.review),
+            web.post("/v1/holds/{hold}/release", holds.release),
+            web.post("/v1/holds/{hold}/approve", holds.approve),
+            web.get("/v1/certificates", admin.certificates),
+            web.get("/v1/certificates/{certificate}", admin.certificate),
+            web.get("/v1/issuer-key", admin.issuer_key),
+            web.get("/v1/tenants", admin.tenants),
+            web.post("/v1/tenants", admin.add_tenant),
+            web.get("/v1/tenants/{tenant}", admin.tenant),
+            web.put("/v1/tenants/{tenant}", admin.change_tenant),
+            web.get("/v1/tokens", admin.tokens),
+            web.post("/v1/tokens", admin.issue_token),
+            web.delete("/v1/tokens/{token}", admin.revoke_token),
+            web.post("/v1/sweeps", admin.run_sweep),
+            web.get("/v1/sweeps", admin.sweep_status),
+            web.post("/v1/sweeps/overrides", admin.request_override),
+            web.post("/v1/sweeps/overrides/{override}/approve", admin.approve_override),
+            web.get("/v1/audit", admin.audit),
+            web.get("/v1/openapi.json", openapi.document),
+            web.get("/healthz", health.healthz),
+            web.get("/readyz", health.readyz),
+            web.get("/metrics", health.metrics),
+        ]
+    )
+    return app
+
+
+def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+    """Return the TLS settings (1.2 at least), or None for the plain HTTP that the configuration permits."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise errors.ConfigError(f"server.tls_cert: the certificate or key cannot be used: {error}") from error
+    return context
+
+
+async def serve(vault: Vault, config: Config, *, stop: asyncio.Event, started: Callable[[str], None]) -> None:
+    """Listen until `stop` is set, then drain: refuse new calls, let open ones end, close the rest as truncated."""
+    settings = config.server
+    context = tls_context(settings)
+    # The keep-alive timer also ends connections that never complete their request headers.
+    runner = web.AppRunner(
+        build_app(vault, config),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=1.0,
+        keepalive_timeout=settings.idle_timeout.total_seconds(),
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise errors.ConfigError(
+                f"server.port: cannot listen on {settings.host}:{settings.port}: {error}"
+            ) from error
+        port = runner.addresses[0][1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        started(f"{'https' if context else 'http'}://{host}:{port}")
+        await stop.wait()
+        await _drain(vault, settings)
+    finally:
+        await runner.cleanup()
+
+
+async def _drain(vault: Vault, settings: ServerSettings) -> None:
+    ingest = vault.ingest
+    ingest.draining = True
+    await _until(lambda: not ingest.uploading, settings.drain_grace.total_seconds())
+    if ingest.uploading:
+        await ingest.truncate_all("server_shutdown")
+    # Give the object store a moment; what it does not take stays in the journal for the next start.
+    await _until(lambda: not ingest.ending or vault.storer.store_down, _STORE_DRAIN_SECONDS)
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until the condition holds or the time is up."""
+    for _ in range(int(seconds / _DRAIN_STEP_SECONDS)):
+        if condition():
+            return
+        await asyncio.sleep(_DRAIN_STEP_SECONDS)

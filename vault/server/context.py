@@ -1,0 +1,102 @@
+"""What handlers share: the open vault, the caller, the request id."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from vault.config import Config
+from vault.errors import Invalid, NotFound, Unauthenticated
+from vault.model import Principal, RecordingId, TenantId, id_bytes, parse_tenant
+from vault.services.vault import Vault
+
+VAULT = web.AppKey("vault", Vault)
+CONFIG = web.AppKey("config", Config)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Body = TypeVar("Body", bound=BaseModel)
+
+_MAX_BODY_BYTES = 1 << 20
+
+
+def token_text(request: web.Request) -> str:
+    """Return the presented token: bearer, or the password of Basic."""
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return value.strip()
+        case "basic":
+            try:
+                return base64.b64decode(value, validate=True).decode().partition(":")[2]
+            except (binascii.Error, UnicodeDecodeError) as error:
+                raise Unauthenticated("the Basic credentials are not readable") from error
+        case _:
+            raise Unauthenticated(
+                "this needs a token", hint="send Authorization: Bearer TOKEN, or Basic with the token as password"
+            )
+
+
+async def principal(request: web.Request) -> Principal:
+    """Return who asks; checked once a request."""
+    known: Principal | None = request.get("principal")
+    if known is None:
+        known = await request.app[VAULT].access.authenticate(token_text(request))
+        request["principal"] = known
+    return known
+
+
+def path_tenant(request: web.Request) -> TenantId:
+    """Return the tenant in the path."""
+    return parse_tenant(request.match_info["tenant"])
+
+
+def path_recording(request: web.Request) -> RecordingId:
+    """Return the recording id in the path; NotFound for what cannot be one."""
+    identifier = request.match_info["recording"]
+    if not identifier.startswith("rec_"):
+        raise NotFound(f"there is no recording {identifier[:60]}")
+    try:
+        id_bytes(identifier)
+    except Invalid as error:
+        raise NotFound(f"there is no recording {identifier[:60]}") from error
+    return RecordingId(identifier)
+
+
+async def body(request: web.Request, kind: type[Body]) -> Body:
+    """Parse a JSON body; Invalid names the field."""
+    raw = await request.content.read(_MAX_BODY_BYTES + 1)
+    if len(raw) > _MAX_BODY_BYTES:
+        raise Invalid("the request body is larger than 1 MiB")
+    while not request.content.at_eof():
+        raw += await request.content.read(_MAX_BODY_BYTES + 1 - len(raw))
+        if len(raw) > _MAX_BODY_BYTES:
+            raise Invalid("the request body is larger than 1 MiB")
+    return parse_model(raw, kind)
+
+
+def parse_model(raw: bytes, kind: type[Body]) -> Body:
+    """Validate JSON bytes; Invalid names the field and says what is wrong with it."""
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def query(request: web.Request, kind: type[Body]) -> Body:
+    """Validate the query string; Invalid names the parameter."""
+    try:
+        return kind.model_validate(dict(request.query))
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _invalid(error: ValidationError) -> Invalid:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return Invalid(f"{where}: {message}" if where else message)

@@ -1,0 +1,73 @@
+"""How one operation of the HTTP API is described, and the parameters that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import BaseModel
+
+from vault.protocol.permissions import Act
+from vault.server.shapes import COUNT, MOMENT, TEXT, Schema
+
+AUDIO_TYPES: Final = (
+    "audio/basic",
+    "audio/PCMU",
+    "audio/PCMA",
+    "audio/L16",
+    "audio/wav",
+    "audio/ogg",
+    "audio/webm",
+    "audio/mpeg",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One documented answer: its words, and per media type a schema (None: bytes)."""
+
+    text: str
+    content: Mapping[str, Schema | None] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method on one path. `act` None: no token is needed; `queries` are the query parameters with an effect."""
+
+    method: str
+    path: str
+    name: str
+    tag: str
+    summary: str
+    answers: Mapping[int, Answer]
+    act: Act | None = None
+    body: type[BaseModel] | None = None
+    uploads: bool = False
+    query: type[BaseModel] | None = None
+    queries: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    problems: tuple[int, ...] = ()
+
+
+HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
+    "Upload-Offset": ("Continue at this byte; it must be the durable end.", COUNT),
+    "Call-From": ("The caller's number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
+    "Call-To": ("The called number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
+    "Call-Direction": ("Which way the call went.", {"type": "string", "enum": ["inbound", "outbound"]}),
+    "Call-Started": ("When the call began; the clock of its retention. Default: now.", MOMENT),
+    "Call-Tags": ("Up to 20 tags, separated by commas. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
+    "Purpose": ("What the access is for: one of `access.purposes` in config.toml.", TEXT),
+    "Range": ("One byte range of the representation (RFC 9110 section 14).", TEXT),
+}
+
+PATH_PARAMETERS: Final[Mapping[str, str]] = {
+    "tenant": "The tenant's id.",
+    "call_key": "The recorder's name for the call: 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -",
+    "recording": "The recording's id.",
+    "hold": "The hold's id.",
+    "certificate": "The certificate's id; with `.jws` appended the answer is the compact JWS alone.",
+    "token": "The token's id (not its secret).",
+    "override": "The override's id.",
+}

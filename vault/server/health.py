@@ -1,0 +1,42 @@
+"""Liveness, readiness and metrics."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from vault.errors import VaultError
+from vault.server.context import VAULT
+from vault.services.status import refresh_gauges
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """GET /healthz: the process answers."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """GET /readyz: whether new recordings would be accepted, and if not, why."""
+    vault = request.app[VAULT]
+    checks = {"journal": vault.journal.admits(), "draining": not vault.ingest.draining}
+    try:
+        await vault.catalog.check_schema()
+        checks["catalog"] = True
+    except VaultError:
+        checks["catalog"] = False
+    ready = all(checks.values())
+    body = {
+        "status": "ready" if ready else "not ready",
+        "checks": {name: "ok" if ok else "failing" for name, ok in checks.items()},
+        "object_store": "down, the journal absorbs" if vault.storer.store_down else "ok",
+    }
+    return web.json_response(body, status=200 if ready else 503)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """GET /metrics in the Prometheus text format."""
+    vault = request.app[VAULT]
+    await refresh_gauges(vault)
+    response = web.Response(body=generate_latest(vault.metrics.registry))
+    response.headers["Content-Type"] = CONTENT_TYPE_LATEST
+    return response

@@ -1,0 +1,99 @@
+"""Holds over HTTP: place, list, show, review, and release by two people."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from vault.errors import Invalid, NotFound
+from vault.model import Hold, HoldId, Principal, RecordingId, id_bytes, parse_tenant
+from vault.protocol.permissions import Act
+from vault.server import views
+from vault.server.bodies import ApproveRelease, Page, PlaceHold, ReleaseHold, ReviewHold
+from vault.server.context import VAULT, body, principal, query
+from vault.server.recordings import scope
+from vault.services.holds import HoldRequest
+
+
+async def place(request: web.Request) -> web.Response:
+    """POST /v1/holds: 201 with what is held and what came too late."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = await body(request, PlaceHold)
+    if wanted.tenant is None and actor.tenant is None:
+        raise Invalid("tenant: say whose recordings are held")
+    tenant = parse_tenant(wanted.tenant) if wanted.tenant else actor.tenant
+    assert tenant is not None
+    await vault.access.authorise(actor, Act.HOLD_PLACE, tenant=tenant)
+    for item in wanted.recordings:
+        id_bytes(item)
+    placed = await vault.holds.place(
+        HoldRequest(
+            tenant=tenant,
+            kind=wanted.kind,
+            matter=wanted.matter,
+            reason=wanted.reason,
+            authority=wanted.authority,
+            owner=wanted.owner,
+            review_at=wanted.review_at,
+            recordings=tuple(RecordingId(item) for item in wanted.recordings),
+        ),
+        actor=actor,
+    )
+    return web.json_response(views.hold(placed), status=201, headers={"Location": f"/v1/holds/{placed.id}"})
+
+
+async def listing(request: web.Request) -> web.Response:
+    """GET /v1/holds."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = query(request, Page)
+    asked = parse_tenant(wanted.tenant) if wanted.tenant else None
+    await vault.access.authorise(actor, Act.HOLD_LIST, tenant=asked)
+    found = await vault.catalog.holds(tenant=scope(wanted.tenant, actor.tenant), limit=wanted.limit)
+    return web.json_response({"holds": [views.hold(item) for item in found]})
+
+
+async def _hold(request: web.Request, act: Act) -> tuple[Hold, Principal]:
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = request.match_info["hold"]
+    await vault.access.authorise(actor, act, target=identifier[:80])
+    try:
+        id_bytes(identifier)
+    except Invalid as error:
+        raise NotFound("there is no such hold") from error
+    found = await vault.catalog.hold(HoldId(identifier))
+    await vault.access.authorise(actor, act, tenant=found.tenant, target=found.id)
+    return found, actor
+
+
+async def show(request: web.Request) -> web.Response:
+    """GET /v1/holds/{id}."""
+    found, _ = await _hold(request, Act.HOLD_LIST)
+    return web.json_response(views.hold(found))
+
+
+async def review(request: web.Request) -> web.Response:
+    """POST /v1/holds/{id}/review."""
+    found, actor = await _hold(request, Act.HOLD_REVIEW)
+    wanted = await body(request, ReviewHold)
+    reviewed = await request.app[VAULT].holds.review(
+        found.id, next_review=wanted.next_review, note=wanted.note, actor=actor
+    )
+    return web.json_response(views.hold(reviewed))
+
+
+async def release(request: web.Request) -> web.Response:
+    """POST /v1/holds/{id}/release: the first person asks."""
+    found, actor = await _hold(request, Act.HOLD_RELEASE_REQUEST)
+    wanted = await body(request, ReleaseHold)
+    asked = await request.app[VAULT].holds.request_release(found.id, reason=wanted.reason, actor=actor)
+    return web.json_response(views.hold(asked), status=202)
+
+
+async def approve(request: web.Request) -> web.Response:
+    """POST /v1/holds/{id}/approve: the second person decides."""
+    found, actor = await _hold(request, Act.HOLD_RELEASE_APPROVE)
+    wanted = await body(request, ApproveRelease)
+    decided = await request.app[VAULT].holds.decide_release(found.id, approve=wanted.approve, actor=actor)
+    return web.json_response(views.hold(decided))

@@ -1,0 +1,71 @@
+"""The only place where an error becomes an HTTP status (RFC 9457 problem documents)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from vault import errors
+
+STATUS: Final[Mapping[type[errors.VaultError], int]] = {
+    errors.Invalid: 422,
+    errors.UnsupportedMedia: 415,
+    errors.TooLarge: 413,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.OffsetMismatch: 409,
+    errors.Conflict: 409,
+    errors.UnderHold: 409,
+    errors.TooLate: 409,
+    errors.UploadStalled: 408,
+    errors.Shredded: 410,
+    errors.GuardTripped: 409,
+    errors.Refused: 400,
+    errors.IntegrityError: 500,
+    errors.DiskFull: 507,
+    errors.Unavailable: 503,
+    errors.Destroyed: 500,
+    errors.ConfigError: 500,
+    errors.VaultError: 500,
+}
+
+
+def status_of(error: errors.VaultError) -> int:
+    """Return the status of the most specific class listed."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def problem(error: errors.VaultError, *, request_id: str | None, close: bool = False) -> web.Response:
+    """Render an error; `close` also ends the connection, for uploads whose rest will not be read."""
+    status = status_of(error)
+    body: dict[str, object] = {
+        "type": f"urn:callvault:problem:{error.code}",
+        "title": error.code.replace("_", " "),
+        "status": status,
+        "detail": error.message,
+    }
+    if error.hint:
+        body["hint"] = error.hint
+    if request_id:
+        body["request_id"] = request_id
+    body.update(error.facts)
+    response = web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
+    if isinstance(error, errors.Unavailable):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, errors.Unauthenticated):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="callvault", Basic realm="callvault"'
+    if isinstance(error, errors.OffsetMismatch):
+        response.headers["Upload-Offset"] = str(error.facts["offset"])
+    if close:
+        response.force_close()
+    return response
+
+
+class Unexpected(errors.VaultError):
+    """A defect of the server; the log has the place, the answer has the request id."""
+
+    code = "internal"

@@ -1,0 +1,149 @@
+"""Recordings over HTTP: list, show, why, audio."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from vault.errors import IntegrityError
+from vault.media.ranges import parse_range
+from vault.media.wav import WAV_HEAD_BYTES, View, needs_head, playable, verbatim
+from vault.model import Recording, RecordingId, TenantId, parse_tenant
+from vault.ports.catalog import RecordingQuery
+from vault.protocol.permissions import Act, permits
+from vault.server import views
+from vault.server.bodies import ListRecordings, PlayAudio
+from vault.server.context import VAULT, path_recording, principal, query
+from vault.services.playback import Playable
+from vault.services.vault import Vault
+
+logger = logging.getLogger(__name__)
+
+
+async def _row(request: web.Request, act: Act) -> Recording:
+    """Return the recording in the path once the caller may do `act` with it."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = path_recording(request)
+    await vault.access.authorise(actor, act, target=identifier)
+    row = await vault.recordings.find(identifier)
+    await vault.access.authorise(actor, act, tenant=row.tenant, target=identifier)
+    return row
+
+
+def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:
+    """Return the tenant a query is confined to: the token's own, else the one asked for."""
+    return own if own is not None else (parse_tenant(wanted) if wanted else None)
+
+
+async def listing(request: web.Request) -> web.Response:
+    """GET /v1/recordings."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = query(request, ListRecordings)
+    asked = parse_tenant(wanted.tenant) if wanted.tenant else None
+    await vault.access.authorise(actor, Act.RECORDING_LIST, tenant=asked)
+    page = await vault.recordings.list(
+        RecordingQuery(
+            tenant=scope(wanted.tenant, actor.tenant),
+            state=wanted.state,
+            started_from=wanted.started_from,
+            started_to=wanted.started_to,
+            held=wanted.held,
+            before=RecordingId(wanted.before) if wanted.before else None,
+            limit=wanted.limit,
+        ),
+        actor=actor,
+    )
+    more = page[-1].recording.id if len(page) == wanted.limit else None
+    return web.json_response({"recordings": [views.recording(view) for view in page], "before": more})
+
+
+async def show(request: web.Request) -> web.Response:
+    """GET /v1/recordings/{id}."""
+    row = await _row(request, Act.RECORDING_SHOW)
+    actor = await principal(request)
+    view = await request.app[VAULT].recordings.show(row, actor=actor, facts=permits(actor.role, Act.FACTS_READ))
+    return web.json_response(views.recording(view))
+
+
+async def why(request: web.Request) -> web.Response:
+    """GET /v1/recordings/{id}/why."""
+    row = await _row(request, Act.RECORDING_WHY)
+    explained = await request.app[VAULT].recordings.why(row, actor=await principal(request))
+    return web.json_response(explained)
+
+
+async def audio(request: web.Request) -> web.StreamResponse:
+    """GET /v1/recordings/{id}/audio: verified before the first byte leaves; cut off if a later byte fails."""
+    vault = request.app[VAULT]
+    row = await _row(request, Act.PLAY)
+    actor = await principal(request)
+    wanted = query(request, PlayAudio)
+    purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
+    if any(hold.state.value in {"active", "release_requested"} for hold in await vault.catalog.holds_on(row.id)):
+        await vault.access.authorise(actor, Act.PLAY_HELD, tenant=row.tenant, target=row.id)
+    opened = await vault.playback.open(row.id, actor=actor, purpose=purpose)
+    return await _send(request, vault, opened, raw=wanted.format == "raw")
+
+
+async def _send(request: web.Request, vault: Vault, readable: Playable, *, raw: bool) -> web.StreamResponse:
+    view = await _view(vault, readable, raw=raw)
+    span = parse_range(request.headers.get("Range"), view.total_length)
+    start, end = span if span is not None else (0, view.total_length)
+    response = web.StreamResponse(
+        status=206 if span is not None else 200,
+        headers={
+            "Content-Type": view.content_type,
+            "Content-Length": str(end - start),
+            "Accept-Ranges": "bytes",
+            "Cache-Control": "no-store",
+            "Recording-State": "live" if readable.live else readable.recording.state.value,
+        },
+    )
+    if span is not None:
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{view.total_length}"
+    pieces = _pieces(vault, readable, view, start, end)
+    # The first window is opened before the status line: tampering there answers with a problem, never with audio.
+    first = await anext(pieces, b"")
+    await response.prepare(request)
+    try:
+        if request.method != "HEAD":
+            await response.write(first)
+            async for piece in pieces:
+                await response.write(piece)
+    except IntegrityError as error:
+        logger.exception(
+            "playback stopped: stored bytes failed verification",
+            extra={"fields": {"recording": readable.recording.id, "detail": error.message}},
+        )
+        # Headers are out: an aborted connection is the only honest answer left.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+    await response.write_eof()
+    return response
+
+
+async def _view(vault: Vault, readable: Playable, *, raw: bool) -> View:
+    media = readable.recording.media
+    if raw:
+        return verbatim(media, readable.length)
+    head = b""
+    if needs_head(media):
+        async for piece in vault.playback.read(readable, 0, min(readable.length, WAV_HEAD_BYTES)):
+            head += piece
+    return playable(media, readable.length, head=head)
+
+
+async def _pieces(vault: Vault, readable: Playable, view: View, start: int, end: int) -> AsyncIterator[bytes]:
+    plan = view.plan(start, end)
+    convert = plan.converter()
+    header = plan.header
+    async for stored in vault.playback.read(readable, plan.first, plan.last):
+        yield header + convert(stored)
+        header = b""
+    if header:
+        yield header

@@ -1,0 +1,296 @@
+"""JSON Schemas (2020-12) of what the server answers; `vault.server.views` renders exactly these members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from vault.model import (
+    Assurance,
+    CertificateStatus,
+    Codec,
+    Container,
+    HoldKind,
+    HoldState,
+    RecordingState,
+    Role,
+)
+
+Schema = Mapping[str, Any]
+
+TEXT: Final[Schema] = {"type": "string"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+FLAG: Final[Schema] = {"type": "boolean"}
+MOMENT: Final[Schema] = {"type": "string", "format": "date-time"}
+SHA256: Final[Schema] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+
+def reference(name: str) -> Schema:
+    """Point at a named schema of the document."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def nullable(schema: Schema) -> Schema:
+    """Allow null beside `schema`."""
+    return {"anyOf": [dict(schema), {"type": "null"}]}
+
+
+def array(schema: Schema) -> Schema:
+    """Describe a list of `schema`."""
+    return {"type": "array", "items": dict(schema)}
+
+
+def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
+    """Describe an object with exactly these members."""
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": sorted(required),
+        "additionalProperties": False,
+    }
+
+
+def identifier(prefix: str) -> Schema:
+    """Describe a prefixed id."""
+    return {"type": "string", "pattern": f"^{prefix}_[0-9a-f]{{32}}$"}
+
+
+def choice(
+    kind: type[Assurance | CertificateStatus | Codec | Container | HoldKind | HoldState | RecordingState | Role],
+) -> Schema:
+    """Describe the values of an enumeration."""
+    return {"type": "string", "enum": [member.value for member in kind]}
+
+
+RECORDING_ID: Final = identifier("rec")
+HOLD_ID: Final = identifier("hold")
+TENANT_ID: Final[Schema] = {"type": "string", "pattern": "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"}
+
+PROBLEM: Final[Schema] = {
+    "type": "object",
+    "description": "An RFC 9457 problem document. Further members name facts of the case, such as offset or "
+    "certificate_id.",
+    "properties": {
+        "type": {"type": "string", "format": "uri", "examples": ["urn:callvault:problem:under_hold"]},
+        "title": TEXT,
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What broke and what did not."},
+        "hint": {"type": "string", "description": "What to do next."},
+        "request_id": TEXT,
+    },
+    "required": ["type", "title", "status", "detail"],
+    "additionalProperties": {"type": ["string", "integer"]},
+}
+
+_MEDIA: Final = record(
+    {
+        "container": choice(Container),
+        "codec": choice(Codec),
+        "rate": {**COUNT, "description": "Hertz; 0 where the container says it."},
+        "channels": COUNT,
+        "channel_map": array(TEXT),
+    }
+)
+
+_RULE: Final = record(
+    {
+        "rule": TEXT,
+        "applies": FLAG,
+        "effect": {"type": "string", "enum": ["keeps", "deletes", "none"]},
+        "text": TEXT,
+        "hold": nullable(HOLD_ID),
+        "matter": nullable(TEXT),
+        "until": nullable(MOMENT),
+        "certificate": nullable(identifier("cert")),
+    }
+)
+
+SCHEMAS: Final[Mapping[str, Schema]] = {
+    "Problem": PROBLEM,
+    "Receipt": record(
+        {
+            "recording_id": RECORDING_ID,
+            "bytes": COUNT,
+            "sha256": {**nullable(SHA256), "description": "Of the stored plaintext bytes."},
+            "state": choice(RecordingState),
+        }
+    ),
+    "Recording": record(
+        {
+            "id": RECORDING_ID,
+            "tenant": TENANT_ID,
+            "call_key": TEXT,
+            "state": choice(RecordingState),
+            "state_reason": nullable(TEXT),
+            "live": FLAG,
+            "bytes": COUNT,
+            "media": _MEDIA,
+            "created_at": MOMENT,
+            "started_at": MOMENT,
+            "ended_at": nullable(MOMENT),
+            "retain_until": MOMENT,
+            "retention_class": TEXT,
+            "certificate_id": nullable(identifier("cert")),
+        },
+        {
+            "call": {
+                **record(
+                    {
+                        "caller": nullable(TEXT),
+                        "called": nullable(TEXT),
+                        "direction": nullable(TEXT),
+                        "tags": array(TEXT),
+                    }
+                ),
+                "description": "Only for roles that may read facts, and only while their key exists.",
+            },
+            "holds": array(record({"id": HOLD_ID, "kind": choice(HoldKind), "state": choice(HoldState)})),
+        },
+    ),
+    "RecordingPage": record({"recordings": array(reference("Recording")), "before": nullable(RECORDING_ID)}),
+    "Why": record(
+        {
+            "recording_id": RECORDING_ID,
+            "state": choice(RecordingState),
+            "retain_until": MOMENT,
+            "key_exists": FLAG,
+            "certificate_id": nullable(identifier("cert")),
+            "rules": array(_RULE),
+        }
+    ),
+    "Hold": record(
+        {
+            "id": HOLD_ID,
+            "tenant": TENANT_ID,
+            "kind": choice(HoldKind),
+            "matter": TEXT,
+            "reason": TEXT,
+            "authority": TEXT,
+            "owner": TEXT,
+            "state": choice(HoldState),
+            "created_at": MOMENT,
+            "review_at": MOMENT,
+            "recordings": array(
+                record({"id": RECORDING_ID, "outcome": {"type": "string", "enum": ["held", "too_late"]}})
+            ),
+            "release_requested_by": nullable(identifier("tok")),
+            "release_reason": nullable(TEXT),
+            "released_by": nullable(identifier("tok")),
+            "released_at": nullable(MOMENT),
+            "grace_until": nullable(MOMENT),
+        }
+    ),
+    "HoldList": record({"holds": array(reference("Hold"))}),
+    "Certificate": record(
+        {
+            "id": identifier("cert"),
+            "recording_id": RECORDING_ID,
+            "tenant": TENANT_ID,
+            "status": choice(CertificateStatus),
+            "supersedes": nullable(identifier("cert")),
+            "issued_at": MOMENT,
+            "jws": {"type": "string", "description": "The certificate itself: a compact JWS."},
+            "document": {"type": "string", "description": "The exact JSON text that the JWS signs."},
+        }
+    ),
+    "CertificatePage": record(
+        {"certificates": array(reference("Certificate")), "before": nullable(identifier("cert"))}
+    ),
+    "Tenant": record(
+        {
+            "id": TENANT_ID,
+            "name": TEXT,
+            "controller": TEXT,
+            "contact": TEXT,
+            "created_at": MOMENT,
+            "retention_seconds": nullable({"type": "number", "minimum": 0}),
+        }
+    ),
+    "TenantList": record({"tenants": array(reference("Tenant"))}),
+    "Token": record(
+        {
+            "id": identifier("tok"),
+            "name": TEXT,
+            "role": choice(Role),
+            "tenant": nullable(TENANT_ID),
+            "created_at": MOMENT,
+            "revoked_at": nullable(MOMENT),
+        },
+        {"token": {"type": "string", "description": "The secret; only in the answer that issued it."}},
+    ),
+    "TokenList": record({"tokens": array(reference("Token"))}),
+    "Sweep": record(
+        {
+            "at": MOMENT,
+            "dry_run": FLAG,
+            "shredded": COUNT,
+            "kept": COUNT,
+            "objects_deleted_for": COUNT,
+            "waiting_for_deletion": COUNT,
+        },
+        {
+            "recordings": array(
+                record({"id": RECORDING_ID, "action": {"type": "string", "enum": ["keep", "shred"]}, "reason": TEXT})
+            ),
+            "receipt": record(
+                {
+                    "epoch_destroyed": COUNT,
+                    "epoch_live": COUNT,
+                    "provider": TEXT,
+                    "assurance": choice(Assurance),
+                    "unrecoverable_at": MOMENT,
+                }
+            ),
+        },
+    ),
+    "SweepStatus": record(
+        {
+            "last": nullable(reference("Sweep")),
+            "last_sweep_at": nullable(MOMENT),
+            "overdue_seconds": {"type": "number", "minimum": 0},
+            "overrides": array(reference("Override")),
+        }
+    ),
+    "Override": record(
+        {
+            "id": identifier("ovr"),
+            "through": MOMENT,
+            "reason": TEXT,
+            "requested_by": identifier("tok"),
+            "requested_at": MOMENT,
+            "approved_by": nullable(identifier("tok")),
+        }
+    ),
+    "AuditPage": record(
+        {
+            "entries": array(
+                record(
+                    {
+                        "seq": COUNT,
+                        "at": MOMENT,
+                        "event": TEXT,
+                        "actor": TEXT,
+                        "role": nullable(choice(Role)),
+                        "tenant": nullable(TENANT_ID),
+                        "outcome": TEXT,
+                        "purpose": nullable(TEXT),
+                        "request_id": nullable(TEXT),
+                        "target": nullable(TEXT),
+                        "detail": {"type": "object"},
+                        "previous_sha256": SHA256,
+                        "sha256": SHA256,
+                    }
+                )
+            ),
+            "after": COUNT,
+        }
+    ),
+    "Readiness": record(
+        {
+            "status": {"type": "string", "enum": ["ready", "not ready"]},
+            "checks": {"type": "object", "additionalProperties": {"type": "string", "enum": ["ok", "failing"]}},
+            "object_store": TEXT,
+        }
+    ),
+    "Liveness": record({"status": {"const": "ok"}}),
+}

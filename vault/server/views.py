@@ -1,0 +1,156 @@
+"""How things look as JSON; the shapes programs rely on."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+from vault.model import Hold, StoredCertificate, Tenant, Token
+from vault.ports.catalog import SweepOverride
+from vault.services.recordings import RecordingView
+from vault.services.sweep import SweepReport
+
+
+def moment(value: datetime | None) -> str | None:
+    """Render an instant as RFC 3339 in UTC, to the millisecond."""
+    if value is None:
+        return None
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def recording(view: RecordingView) -> dict[str, Any]:
+    """Render a recording; `caller`, `called` and `tags` only where the viewer opened the facts."""
+    row = view.recording
+    shown: dict[str, Any] = {
+        "id": row.id,
+        "tenant": row.tenant,
+        "call_key": row.call_key,
+        "state": row.state.value,
+        "state_reason": row.state_reason,
+        "live": view.live,
+        "bytes": view.length,
+        "media": {
+            "container": row.media.container.value,
+            "codec": row.media.codec.value,
+            "rate": row.media.rate,
+            "channels": row.media.channels,
+            "channel_map": list(row.media.channel_map),
+        },
+        "created_at": moment(row.created_at),
+        "started_at": moment(row.started_at),
+        "ended_at": moment(row.ended_at),
+        "retain_until": moment(row.retain_until),
+        "retention_class": row.retention_class,
+        "certificate_id": row.certificate_id,
+    }
+    if view.facts is not None:
+        shown["call"] = {
+            "caller": view.facts.caller,
+            "called": view.facts.called,
+            "direction": view.facts.direction,
+            "tags": list(view.facts.tags),
+        }
+    if view.holds:
+        shown["holds"] = [{"id": hold.id, "kind": hold.kind.value, "state": hold.state.value} for hold in view.holds]
+    return shown
+
+
+def hold(value: Hold) -> dict[str, Any]:
+    """Render a hold."""
+    return {
+        "id": value.id,
+        "tenant": value.tenant,
+        "kind": value.kind.value,
+        "matter": value.matter,
+        "reason": value.reason,
+        "authority": value.authority,
+        "owner": value.owner,
+        "state": value.state.value,
+        "created_at": moment(value.created_at),
+        "review_at": moment(value.review_at),
+        "recordings": [{"id": item, "outcome": "held"} for item in value.recordings]
+        + [{"id": item, "outcome": "too_late"} for item in value.too_late],
+        "release_requested_by": value.release_requested_by,
+        "release_reason": value.release_reason,
+        "released_by": value.released_by,
+        "released_at": moment(value.released_at),
+        "grace_until": moment(value.grace_until),
+    }
+
+
+def certificate(value: StoredCertificate) -> dict[str, Any]:
+    """Render a certificate: its summary, the JWS, and the document the JWS signs."""
+    payload = value.jws.split(".")[1]
+    document = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
+    return {
+        "id": value.id,
+        "recording_id": value.recording,
+        "tenant": value.tenant,
+        "status": value.status.value,
+        "supersedes": value.supersedes,
+        "issued_at": moment(value.issued_at),
+        "jws": value.jws,
+        "document": document,
+    }
+
+
+def token(value: Token) -> dict[str, Any]:
+    """Render a token without its secret."""
+    return {
+        "id": value.id,
+        "name": value.name,
+        "role": value.role.value,
+        "tenant": value.tenant,
+        "created_at": moment(value.created_at),
+        "revoked_at": moment(value.revoked_at),
+    }
+
+
+def tenant(value: Tenant) -> dict[str, Any]:
+    """Render a tenant."""
+    return {
+        "id": value.id,
+        "name": value.name,
+        "controller": value.controller,
+        "contact": value.contact,
+        "created_at": moment(value.created_at),
+        "retention_seconds": value.retention_seconds,
+    }
+
+
+def sweep(value: SweepReport) -> dict[str, Any]:
+    """Render a sweep's outcome."""
+    shown: dict[str, Any] = {
+        "at": moment(value.at),
+        "dry_run": value.dry_run,
+        "shredded": value.shredded,
+        "kept": value.kept,
+        "objects_deleted_for": value.deleted,
+        "waiting_for_deletion": value.waiting_for_deletion,
+    }
+    if value.dry_run:
+        shown["recordings"] = [
+            {"id": line.recording, "action": line.action, "reason": line.reason} for line in value.lines
+        ]
+    if value.receipt is not None:
+        shown["receipt"] = {
+            "epoch_destroyed": value.receipt.epoch_destroyed,
+            "epoch_live": value.receipt.epoch_live,
+            "provider": value.receipt.provider,
+            "assurance": value.receipt.assurance.value,
+            "unrecoverable_at": moment(value.receipt.unrecoverable_at),
+        }
+    return shown
+
+
+def override(value: SweepOverride) -> dict[str, Any]:
+    """Render a two-person override."""
+    return {
+        "id": value.id,
+        "through": moment(value.through),
+        "reason": value.reason,
+        "requested_by": value.requested_by,
+        "requested_at": moment(value.requested_at),
+        "approved_by": value.approved_by,
+    }

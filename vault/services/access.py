@@ -1,0 +1,113 @@
+"""Who may do what: tokens, roles and tenants. A secret is stored only as its SHA-256."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+
+from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from vault.model import Principal, Role, TenantId, Token, TokenId, prefixed, uuid7
+from vault.ports.catalog import Catalog
+from vault.ports.time import Clock, Entropy
+from vault.protocol.permissions import Act, permits
+from vault.services.audit import event
+
+_CACHE_SECONDS = 5.0
+_SECRET_BYTES = 32
+_CACHE_LIMIT = 10_000
+_TOKEN_PREFIX = "cv_"  # noqa: S105  # the public prefix by which scanners recognise a leaked token
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Access:
+    """Authenticates and authorises."""
+
+    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._entropy = entropy
+        self._cache: dict[TokenId, tuple[float, Token]] = {}
+
+    async def issue(
+        self, *, name: str, role: Role, tenant: TenantId | None, actor: Principal | None
+    ) -> tuple[Token, str]:
+        """Create a token and return it with its secret text, which is shown once and cannot be read back."""
+        if tenant is None and role is not Role.OPERATOR:
+            raise Invalid(f"a {role.value} token belongs to one tenant", hint="pass --tenant")
+        if tenant is not None:
+            await self._catalog.tenant(tenant)
+        if not name.strip():
+            raise Invalid("a token needs a name: the person or recorder that uses it")
+        now = self._clock.now()
+        identifier = TokenId(prefixed("tok", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10))))
+        secret = base64.urlsafe_b64encode(self._entropy(_SECRET_BYTES)).rstrip(b"=").decode()
+        text = f"{_TOKEN_PREFIX}{identifier.removeprefix('tok_')}_{secret}"
+        token = Token(id=identifier, name=name, role=role, tenant=tenant, secret_sha256=_digest(secret), created_at=now)
+        detail = {"action": "issued", "role": role.value}
+        await self._catalog.add_token(
+            token, audit=[event("admin.token", actor, tenant=tenant, target=identifier, detail=detail)]
+        )
+        return token, text
+
+    async def revoke(self, token: TokenId, *, actor: Principal) -> None:
+        """End a token at once."""
+        found = await self._catalog.token(token)
+        if found is None or (actor.tenant is not None and found.tenant != actor.tenant):
+            raise NotFound(f"there is no token {token}")
+        await self._catalog.revoke_token(
+            token,
+            at=self._clock.now(),
+            audit=[event("admin.token", actor, tenant=found.tenant, target=token, detail={"action": "revoked"})],
+        )
+        self._cache.pop(token, None)
+
+    async def authenticate(self, text: str) -> Principal:
+        """Return who presents this token text; Unauthenticated says nothing about why."""
+        refused = Unauthenticated(
+            "the token is unknown, wrong or revoked",
+            hint="send Authorization: Bearer TOKEN, or Basic with the token as password",
+        )
+        head, _, secret = text.removeprefix(_TOKEN_PREFIX).partition("_")
+        if not text.startswith(_TOKEN_PREFIX) or not head or not secret:
+            raise refused
+        token = await self._token(TokenId(f"tok_{head}"))
+        if token is None or token.revoked_at is not None:
+            raise refused
+        if not hmac.compare_digest(token.secret_sha256, _digest(secret)):
+            raise refused
+        return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant)
+
+    async def _token(self, identifier: TokenId) -> Token | None:
+        now = self._clock.monotonic()
+        cached = self._cache.get(identifier)
+        if cached is not None and now - cached[0] < _CACHE_SECONDS:
+            return cached[1]
+        token = await self._catalog.token(identifier)
+        if token is not None:
+            if len(self._cache) >= _CACHE_LIMIT:
+                self._cache.clear()
+            self._cache[identifier] = (now, token)
+        return token
+
+    async def authorise(
+        self, actor: Principal, act: Act, *, tenant: TenantId | None = None, target: str | None = None
+    ) -> None:
+        """Return if the role permits the act and the tenant is the actor's own; else log and refuse.
+
+        Another tenant's things answer NotFound, so that their existence is not told.
+        """
+        if not permits(actor.role, act):
+            await self._denied(actor, act, target, "role")
+            raise Forbidden(f"the role {actor.role.value} may not do this ({act.value})")
+        if actor.tenant is not None and tenant is not None and tenant != actor.tenant:
+            await self._denied(actor, act, target, "tenant")
+            raise NotFound("there is no such thing, or not for this token")
+
+    async def _denied(self, actor: Principal, act: Act, target: str | None, why: str) -> None:
+        await self._catalog.append_audit(
+            [event("access.denied", actor, outcome="refused", target=target, detail={"act": act.value, "why": why})]
+        )

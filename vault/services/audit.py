@@ -1,0 +1,45 @@
+"""Writes audit entries; an act that cannot be logged does not happen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vault.model import AuditEvent, Principal, TenantId
+from vault.ports.catalog import Catalog
+from vault.telemetry import request_id
+
+
+def event(
+    name: str,
+    actor: Principal | None,
+    *,
+    outcome: str = "ok",
+    tenant: TenantId | None = None,
+    target: str | None = None,
+    purpose: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> AuditEvent:
+    """Describe one act of `actor` (None: the vault itself) within the current request."""
+    return AuditEvent(
+        event=name,
+        actor=f"{actor.token_id} {actor.name}" if actor else "vault",
+        role=actor.role.value if actor else None,
+        outcome=outcome,
+        tenant=tenant if tenant is not None else (actor.tenant if actor else None),
+        purpose=purpose,
+        request_id=request_id.get(),
+        target=target,
+        detail=dict(detail or {}),
+    )
+
+
+class Audit:
+    """The audit trail as services see it."""
+
+    def __init__(self, *, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def record(self, *events: AuditEvent) -> None:
+        """Write the events durably; raises Unavailable, and then the act must not happen."""
+        await self._catalog.append_audit(events)

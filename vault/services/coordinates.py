@@ -1,0 +1,84 @@
+"""Hands out coordinates: cohorts exist before they are needed, leaves are never given twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from vault.model import Cohort, Coordinate, Part, TenantId
+from vault.ports.catalog import Catalog
+from vault.ports.keys import Keyring
+from vault.retention.policy import expiry_period, metadata_period
+
+_LEAF_BLOCK = 64
+
+
+class Coordinates:
+    """Allocates coordinates from blocks of leaves reserved in the catalog.
+
+    A block that is lost in a crash is skipped, never reused: the counter moved before the first leaf was given out.
+    """
+
+    def __init__(self, *, catalog: Catalog, keyring: Keyring) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._blocks: dict[Cohort, range] = {}
+        self._locks: defaultdict[Cohort, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def audio(self, tenant: TenantId, retain_until: datetime) -> Coordinate:
+        """Return a fresh audio coordinate in the cohort that falls due at or just after `retain_until`."""
+        period = expiry_period(retain_until, self._keyring.cohort_width_seconds)
+        return await self._allocate(tenant, Part.AUDIO, period)
+
+    async def metadata(self, tenant: TenantId, created: datetime) -> Coordinate:
+        """Return a fresh metadata coordinate in the month of creation."""
+        return await self._allocate(tenant, Part.METADATA, metadata_period(created))
+
+    async def _allocate(self, tenant: TenantId, part: Part, period: int) -> Coordinate:
+        cohort = Cohort(tenant=tenant, part=part, period=period, generation=self._keyring.generation)
+        async with self._locks[cohort]:
+            block = self._blocks.get(cohort)
+            if not block:
+                await self.ensure([cohort])
+                first = await self._catalog.reserve_leaves(cohort, _LEAF_BLOCK)
+                block = range(first, first + _LEAF_BLOCK)
+            self._blocks[cohort] = block[1:]
+            return Coordinate(cohort=cohort, leaf=block[0])
+
+    async def ensure(self, cohorts: Iterable[Cohort]) -> None:
+        """Create the missing ones among `cohorts` in a single keyring revision."""
+        if missing := [cohort for cohort in cohorts if not self._keyring.has_cohort(cohort)]:
+            async with self._keyring.writer() as writer:
+                await writer.add_cohorts(missing)
+
+    async def precreate(
+        self, tenants: Iterable[tuple[TenantId, timedelta]], *, now: datetime, periods_ahead: int
+    ) -> None:
+        """Create the cohorts that calls of the coming periods will need, so that a call writes no keyring.
+
+        `tenants` are pairs of tenant and default retention. Old blocks are forgotten on the way.
+        """
+        width = self._keyring.cohort_width_seconds
+        generation = self._keyring.generation
+        cohorts: list[Cohort] = []
+        for tenant, retention in tenants:
+            first = expiry_period(now + retention, width)
+            months = {metadata_period(now), metadata_period(now + timedelta(seconds=width * periods_ahead))}
+            cohorts += [
+                Cohort(tenant=tenant, part=Part.AUDIO, period=period, generation=generation)
+                for period in range(first, first + periods_ahead + 1)
+            ]
+            cohorts += [
+                Cohort(tenant=tenant, part=Part.METADATA, period=month, generation=generation)
+                for month in sorted(months)
+            ]
+        await self.ensure(cohorts)
+        self._forget(now, width)
+
+    def _forget(self, now: datetime, width: float) -> None:
+        past = int(now.timestamp() // width)
+        for cohort in [c for c in self._blocks if c.part is not Part.METADATA and c.period <= past]:
+            if not self._locks[cohort].locked():
+                del self._blocks[cohort], self._locks[cohort]

@@ -1,0 +1,280 @@
+"""Places, reviews and releases holds. A hold is a pin in the keyring first and a row second.
+
+Placing: row `placing` → pins durable in every keyring replica → row `active` → answer. A crash after the first step is
+completed at the next start, so an answered hold is never lost and an unanswered one is never half there. The keyring's
+single writer decides against the sweeper: whoever enters first, the other sees the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vault.errors import Conflict, Forbidden, Invalid, NotFound, TooLate, Unavailable
+from vault.model import (
+    Hold,
+    HoldId,
+    HoldKind,
+    HoldState,
+    Pin,
+    Principal,
+    Recording,
+    RecordingId,
+    RecordingState,
+    TenantId,
+    id_bytes,
+    prefixed,
+    uuid7,
+)
+from vault.ports.catalog import Catalog
+from vault.ports.keys import Keyring
+from vault.ports.objects import ObjectStore
+from vault.ports.time import Clock, Entropy
+from vault.services.audit import event
+
+_MAX_RECORDINGS = 10_000
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRequest:
+    """What somebody with the authority to hold says."""
+
+    tenant: TenantId
+    kind: HoldKind
+    matter: str
+    reason: str
+    authority: str
+    owner: str
+    review_at: datetime
+    recordings: tuple[RecordingId, ...]
+
+
+def pins_of(hold: Hold, recordings: Sequence[Recording]) -> list[Pin]:
+    """Return the pins that carry this hold: both parts of every recording, tagged with the hold's id."""
+    tag = id_bytes(hold.id)
+    return [
+        Pin(cohort=place.cohort, first=place.leaf, last=place.leaf, tag=tag)
+        for recording in recordings
+        for place in (recording.audio, recording.metadata)
+    ]
+
+
+class Holds:
+    """The life of holds."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        store: ObjectStore,
+        clock: Clock,
+        entropy: Entropy,
+        release_grace: timedelta,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._release_grace = release_grace
+
+    async def place(self, request: HoldRequest, *, actor: Principal) -> Hold:
+        """Place a hold and return it with what it protects and what came too late; TooLate if nothing was left."""
+        now = self._clock.now()
+        self._check(request, now)
+        rows = [await self._own(recording, request.tenant) for recording in request.recordings]
+        hold = Hold(
+            id=HoldId(prefixed("hold", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10)))),
+            tenant=request.tenant,
+            kind=request.kind,
+            matter=request.matter,
+            reason=request.reason,
+            authority=request.authority,
+            owner=request.owner,
+            state=HoldState.PLACING,
+            created_at=now,
+            review_at=request.review_at,
+            recordings=tuple(row.id for row in rows),
+        )
+        await self._catalog.save_hold(hold, expected=None)
+        return await self._decide(hold, actor)
+
+    def _check(self, request: HoldRequest, now: datetime) -> None:
+        for name in ("matter", "reason", "authority", "owner"):
+            if not getattr(request, name).strip():
+                raise Invalid(f"a hold needs a {name}")
+        if request.review_at <= now:
+            raise Invalid(
+                "a hold's review date lies in the future", hint="holds never lapse by themselves; plan a review"
+            )
+        if not 1 <= len(set(request.recordings)) == len(request.recordings) <= _MAX_RECORDINGS:
+            raise Invalid(f"a hold names 1 to {_MAX_RECORDINGS} different recordings")
+
+    async def _own(self, recording: RecordingId, tenant: TenantId) -> Recording:
+        row = await self._catalog.recording(recording)
+        if row.tenant != tenant:
+            raise NotFound(f"there is no recording {recording}")
+        return row
+
+    async def _decide(self, hold: Hold, actor: Principal | None) -> Hold:
+        async with self._keyring.writer() as writer:
+            rows = [await self._catalog.recording(identifier) for identifier in hold.recordings]
+            kept = [row for row in rows if self._holdable(row)]
+            await writer.pin(pins_of(hold, kept))
+        held = {row.id for row in kept}
+        late = tuple(identifier for identifier in hold.recordings if identifier not in held)
+        decided = dataclasses.replace(
+            hold,
+            state=HoldState.ACTIVE if kept else HoldState.RELEASED,
+            recordings=tuple(row.id for row in kept),
+            too_late=late,
+            release_reason=None if kept else "everything it named was already shredded",
+            grace_until=None if kept else hold.created_at,
+        )
+        events = (
+            [event("hold.created", actor, tenant=hold.tenant, target=hold.id, detail=_summary(decided))] if kept else []
+        )
+        events += [event("hold.too_late", actor, outcome="refused", tenant=hold.tenant, target=i) for i in late]
+        await self._catalog.save_hold(decided, expected=HoldState.PLACING, audit=events)
+        if not kept:
+            raise TooLate(
+                f"nothing was left to hold: {', '.join(late[:3])} {'is' if len(late) == 1 else 'are'} already shredded",
+                hint="the deletion certificates say when: callvault certificates list --recording ID",
+            )
+        await self._mark_objects(kept, held=True)
+        return decided
+
+    def _holdable(self, row: Recording) -> bool:
+        gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
+        return not gone and self._keyring.derivable(row.audio)
+
+    async def _mark_objects(self, rows: Sequence[Recording], *, held: bool) -> None:
+        """Show the hold on the stored objects too. The pin is what protects; an outage here loses nothing."""
+        for row in rows:
+            for ref in await self._catalog.segments(row.id):
+                try:
+                    await self._store.set_held(ref.name, held=held)
+                except (Unavailable, NotFound) as error:
+                    logger.warning(
+                        "hold state not shown on an object",
+                        extra={"fields": {"recording": row.id, "error": type(error).__name__}},
+                    )
+                    return
+
+    async def show(self, hold: HoldId, *, tenant: TenantId | None) -> Hold:
+        """Return the hold; NotFound if it belongs to another tenant."""
+        found = await self._catalog.hold(hold)
+        if tenant is not None and found.tenant != tenant:
+            raise NotFound(f"there is no hold {hold}")
+        return found
+
+    async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> Hold:
+        """Record that somebody looked and why it stays."""
+        found = await self.show(hold, tenant=actor.tenant)
+        if found.state is HoldState.RELEASED:
+            raise Conflict(f"{hold} is released")
+        if next_review <= self._clock.now():
+            raise Invalid("the next review lies in the future")
+        reviewed = dataclasses.replace(found, review_at=next_review)
+        await self._catalog.save_hold(
+            reviewed,
+            expected=found.state,
+            audit=[
+                event(
+                    "hold.reviewed",
+                    actor,
+                    tenant=found.tenant,
+                    target=hold,
+                    detail={"note": note, "before": found.review_at.isoformat(), "after": next_review.isoformat()},
+                )
+            ],
+        )
+        return reviewed
+
+    async def request_release(self, hold: HoldId, *, reason: str, actor: Principal) -> Hold:
+        """First of the two people: ask for the release, saying why."""
+        found = await self.show(hold, tenant=actor.tenant)
+        if found.state is not HoldState.ACTIVE:
+            raise Conflict(f"{hold} is {found.state.value.replace('_', ' ')}, so its release cannot be requested")
+        if not reason.strip():
+            raise Invalid("a release needs a reason")
+        asked = dataclasses.replace(
+            found,
+            state=HoldState.RELEASE_REQUESTED,
+            release_requested_by=actor.token_id,
+            release_reason=reason,
+        )
+        await self._catalog.save_hold(
+            asked,
+            expected=HoldState.ACTIVE,
+            audit=[event("hold.release_requested", actor, tenant=found.tenant, target=hold, detail={"reason": reason})],
+        )
+        return asked
+
+    async def decide_release(self, hold: HoldId, *, approve: bool, actor: Principal) -> Hold:
+        """Second of the two people. Pins stay until the grace has passed and a sweep takes them with the shred."""
+        found = await self.show(hold, tenant=actor.tenant)
+        if found.state is not HoldState.RELEASE_REQUESTED:
+            raise Conflict(
+                f"no release of {hold} has been requested", hint=f"callvault holds release {hold} --reason …"
+            )
+        if found.release_requested_by == actor.token_id:
+            raise Forbidden(
+                "the person who asked for a release cannot approve it",
+                hint="a second person approves with their own token",
+            )
+        now = self._clock.now()
+        if approve:
+            decided = dataclasses.replace(
+                found,
+                state=HoldState.RELEASED,
+                released_by=actor.token_id,
+                released_at=now,
+                grace_until=now + self._release_grace,
+            )
+        else:
+            decided = dataclasses.replace(found, state=HoldState.ACTIVE, release_requested_by=None, release_reason=None)
+        name = "hold.release_approved" if approve else "hold.release_rejected"
+        await self._catalog.save_hold(
+            decided,
+            expected=HoldState.RELEASE_REQUESTED,
+            audit=[event(name, actor, tenant=found.tenant, target=hold)],
+        )
+        return decided
+
+    async def recover(self) -> None:
+        """Complete holds whose placing a crash interrupted."""
+        for hold in await self._catalog.holds(states=[HoldState.PLACING]):
+            try:
+                await self._decide(hold, None)
+            except TooLate:
+                logger.info("an interrupted hold came too late", extra={"fields": {"hold": hold.id}})
+
+    async def expired_pins(self, *, now: datetime) -> list[Pin]:
+        """Return the pins whose hold is released and past its grace: the ones a sweep may drop.
+
+        Only a hold that this catalog knows to be released frees its pins: a stale catalog frees nothing it should not.
+        """
+        by_tag: dict[bytes, list[Pin]] = {}
+        for pin in self._keyring.pins():
+            by_tag.setdefault(pin.tag, []).append(pin)
+        free: list[Pin] = []
+        for tag, pins in by_tag.items():
+            try:
+                hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
+            except NotFound:
+                logger.warning("a pin's hold is not in the catalog; it stays", extra={"fields": {"hold": tag.hex()}})
+                continue
+            if hold.state is HoldState.RELEASED and (hold.grace_until is None or hold.grace_until <= now):
+                free += pins
+        return free
+
+
+def _summary(hold: Hold) -> dict[str, object]:
+    return {"kind": hold.kind.value, "matter": hold.matter, "recordings": len(hold.recordings)}

@@ -1,0 +1,397 @@
+"""Takes recordings in: one session a recording, every piece sealed on arrival and durable before it is acknowledged.
+
+Create order: cohort seed durable in the keyring → catalog row with its coordinates → journal header with the first
+commit → accept. A crash after the row leaves an open recording without bytes, which the grace period closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vault.crypto.sealed import seal_facts
+from vault.errors import (
+    Conflict,
+    Invalid,
+    JournalFull,
+    NotFound,
+    OffsetMismatch,
+    Shredded,
+    TooLarge,
+    TooLate,
+    Unavailable,
+)
+from vault.model import (
+    AuditEvent,
+    CallFacts,
+    Media,
+    Principal,
+    Recording,
+    RecordingId,
+    RecordingState,
+    TenantId,
+    prefixed,
+    uuid7,
+)
+from vault.ports.catalog import Catalog
+from vault.ports.journal import Journal, JournalOpening, ReplayedRecording
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock, Entropy
+from vault.retention.guards import effective_now
+from vault.services.coordinates import Coordinates
+from vault.services.sessions import IngestSession
+from vault.services.storing import Storer
+from vault.telemetry import Metrics, request_id
+
+_TICK_SECONDS = 0.5
+_ROOM_WAIT_SECONDS = 10.0
+_ROOM_STEP_SECONDS = 0.1
+_DEFAULT_CLASS = "recording"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestLimits:
+    """Bounds of one recording, and how long an interrupted one may be resumed."""
+
+    max_recording_bytes: int
+    resume_grace: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStart:
+    """What a recorder says when it begins."""
+
+    tenant: TenantId
+    call_key: str
+    media: Media
+    facts: CallFacts
+    started_at: datetime | None
+    retention: timedelta
+
+
+class Ingest:
+    """Owns the open recordings of this process."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        journal: Journal,
+        coordinates: Coordinates,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+        limits: IngestLimits,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._journal = journal
+        self._coordinates = coordinates
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics
+        self._limits = limits
+        self._by_call: dict[tuple[TenantId, str], IngestSession] = {}
+        self._by_id: dict[RecordingId, IngestSession] = {}
+        self._starting: set[tuple[TenantId, str]] = set()
+        self.storer: Storer
+        self.draining = False
+
+    # -- looking up ---------------------------------------------------------------------------------------------
+
+    def live(self, recording: RecordingId) -> IngestSession | None:
+        """Return the session of a recording that is not yet finished."""
+        return self._by_id.get(recording)
+
+    def live_call(self, tenant: TenantId, call_key: str) -> IngestSession | None:
+        """Return the session behind a recorder's call key."""
+        return self._by_call.get((tenant, call_key))
+
+    @property
+    def uploading(self) -> int:
+        """How many recordings have a recorder attached that has not ended."""
+        return sum(1 for session in self._by_id.values() if session.uploads and session.ended is None)
+
+    @property
+    def ending(self) -> int:
+        """How many recordings have ended and are not yet stored."""
+        return sum(1 for session in self._by_id.values() if session.ended is not None)
+
+    # -- starting and continuing --------------------------------------------------------------------------------
+
+    async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
+        """Create the recording and attach this upload to it; Conflict if the call key is taken."""
+        if self.draining:
+            raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
+        if not self._journal.admits():
+            raise JournalFull(
+                "the journal is nearly full, so new recordings are not accepted; those under way continue",
+                hint="the object store is slow or down, or the journal's bound is too small",
+                retry_after_seconds=10,
+            )
+        place = (call.tenant, call.call_key)
+        if place in self._starting or place in self._by_call:
+            raise Conflict("another upload for this call key is under way")
+        self._starting.add(place)
+        try:
+            recording = await self._create(call, actor)
+            key = self._keyring.derive(recording.audio)
+            session = IngestSession(recording=recording, key=key, uploads=1)
+            self._adopt(session)
+            return session
+        finally:
+            self._starting.discard(place)
+
+    async def _create(self, call: CallStart, actor: Principal) -> Recording:
+        wall = self._clock.now()
+        # A clock that stepped back must not shorten a retention: time is at least the last sweep's.
+        now = effective_now(wall, self._keyring.last_sweep_at)
+        started = call.started_at or now
+        if started > now + timedelta(days=1):
+            raise Invalid("Call-Started lies in the future", hint="send the start of the call in UTC, RFC 3339")
+        retain_until = started + call.retention
+        if retain_until <= now:
+            raise Invalid(
+                "Call-Started is longer ago than recordings are kept: it would be deleted on arrival",
+                hint="check the recorder's clock, or give the tenant a longer retention",
+            )
+        identifier = RecordingId(prefixed("rec", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10))))
+        metadata = await self._coordinates.metadata(call.tenant, now)
+        sealed = seal_facts(self._keyring.derive(metadata), identifier, call.facts, nonce=self._entropy(12))
+        recording = Recording(
+            id=identifier,
+            tenant=call.tenant,
+            call_key=call.call_key,
+            state=RecordingState.OPEN,
+            state_reason=None,
+            audio=await self._coordinates.audio(call.tenant, retain_until),
+            metadata=metadata,
+            media=call.media,
+            created_at=now,
+            started_at=started,
+            ended_at=None,
+            retain_until=retain_until,
+            retention_class=_DEFAULT_CLASS,
+            stored_bytes=0,
+            sealed_facts=sealed,
+        )
+        event = AuditEvent(
+            event="recording.started",
+            actor=actor.name,
+            role=actor.role.value,
+            outcome="ok",
+            tenant=call.tenant,
+            target=identifier,
+            request_id=request_id.get(),
+        )
+        try:
+            await self._catalog.create_recording(recording, audit=[event])
+        except TooLate as error:
+            raise Invalid("the recording's retention has already run out", hint="check the recorder's clock") from error
+        return recording
+
+    def _adopt(self, session: IngestSession) -> None:
+        recording = session.recording
+        self._by_call[(recording.tenant, recording.call_key)] = session
+        self._by_id[recording.id] = session
+        self._metrics.ingest_open.set(len(self._by_id))
+        self.storer.watch(session)
+
+    async def attach(self, session: IngestSession, *, offset: int | None) -> int:
+        """Bind an upload to an interrupted recording and return the durable offset where it continues.
+
+        Conflict while another upload is bound or the recording has ended; OffsetMismatch if `offset` is given and is
+        not the durable end.
+        """
+        if session.uploads or session.ended is not None:
+            raise Conflict("another upload for this call key is under way or it has just ended")
+        session.uploads = 1
+        session.detached_at = None
+        try:
+            await self._settle(session)
+            _require_offset(session, offset)
+            if session.digest is None:
+                await self.storer.rebuild_digest(session)
+        except BaseException:
+            self.detach(session)
+            raise
+        return session.durable
+
+    async def _settle(self, session: IngestSession) -> None:
+        """Wait until nothing is in flight; after a failed commit fall back to the durable bytes and a new entry."""
+        entry = session.entry
+        if entry is None:
+            return
+        if entry.failed is None and entry.appended > entry.durable:
+            try:
+                await entry.barrier()
+            except Unavailable:
+                logger.info("undurable tail dropped", extra={"fields": {"recording": session.recording.id}})
+        if entry.failed is not None:
+            session.digest = None
+            await self.storer.drain(session)
+            entry.close()
+            session.entry = None
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    async def write(self, session: IngestSession, piece: bytes) -> None:
+        """Take one piece: sealed when this returns, durable after a later commit; waits while too much is in flight."""
+        entry = session.entry
+        if entry is None:
+            opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
+            entry = session.entry = self._journal.open(opening, session.key, offset=session.stored)
+        if entry.appended + len(piece) > self._limits.max_recording_bytes:
+            raise TooLarge(f"the recording exceeds {self._limits.max_recording_bytes} bytes")
+        try:
+            entry.append(piece)
+        except JournalFull:
+            await self._room(session, piece)
+        if session.digest is not None:
+            session.digest.update(piece)
+        await entry.writable()
+        self.storer.poke(session)
+
+    async def _room(self, session: IngestSession, piece: bytes) -> None:
+        """Hold the recorder back while the journal drains; give up after a while with nothing half-kept."""
+        assert session.entry is not None
+        for _ in range(int(_ROOM_WAIT_SECONDS / _ROOM_STEP_SECONDS)):
+            await asyncio.sleep(_ROOM_STEP_SECONDS)
+            try:
+                session.entry.append(piece)
+            except JournalFull:
+                continue
+            return
+        raise JournalFull(
+            "the journal is full and did not drain; what was acknowledged is safe", retry_after_seconds=30
+        )
+
+    async def finish(self, session: IngestSession, *, ended: str = "sealed") -> None:
+        """Make everything durable, then the end itself; after this the recording completes even through a crash."""
+        if session.ended is not None:
+            return
+        if session.entry is None:
+            opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
+            session.entry = self._journal.open(opening, session.key, offset=session.stored)
+        await session.entry.end(ended)  # one commit carries the last pieces and the end
+        session.ended = ended
+        self.storer.poke(session)
+
+    def detach(self, session: IngestSession) -> None:
+        """The upload is gone without an end: the grace period begins."""
+        session.uploads = 0
+        if session.ended is None:
+            session.detached_at = self._clock.monotonic()
+
+    def finished(self, session: IngestSession) -> None:
+        """The recording is sealed or truncated and stored; forget it."""
+        recording = session.recording
+        self._by_call.pop((recording.tenant, recording.call_key), None)
+        self._by_id.pop(recording.id, None)
+        session.done.set()
+        self._metrics.ingest_open.set(len(self._by_id))
+
+    # -- background ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Close recordings whose recorder did not come back within the grace period; until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            now = self._clock.monotonic()
+            grace = self._limits.resume_grace.total_seconds()
+            for session in tuple(self._by_id.values()):
+                if session.detached_at is not None and session.ended is None and now - session.detached_at >= grace:
+                    await self._truncate(session, "recorder_gone")
+            self._metrics.journal_bytes.set(self._journal.usage().bytes_used)
+
+    async def _truncate(self, session: IngestSession, reason: str) -> None:
+        try:
+            await self._settle(session)
+            await self.finish(session, ended=f"truncated:{reason}")
+        except Unavailable as error:
+            logger.warning(
+                "an interrupted recording could not be closed yet",
+                extra={"fields": {"recording": session.recording.id, "error": type(error).__name__}},
+            )
+
+    async def truncate_all(self, reason: str) -> None:
+        """Close every recording whose recorder is still sending, at the end of a drain's grace."""
+        for session in tuple(self._by_id.values()):
+            if session.uploads and session.ended is None:
+                await self._truncate(session, reason)
+
+    async def recover(self) -> Sequence[RecordingId]:
+        """Take up what an earlier incarnation left: replay the journal and match it with the open rows.
+
+        Journal bytes of a recording that the catalog does not know stay on disk untouched and are logged.
+        """
+        found_now = await self._journal.replay(self._keyring.derive, skip=lambda _: False)
+        replayed = {found.opening.recording: found for found in found_now}
+        rows = {row.id: row for row in await self._catalog.open_recordings()}
+        for identifier, found in replayed.items():
+            if identifier in rows:
+                continue
+            try:
+                await self._catalog.recording(RecordingId(identifier))
+            except NotFound:
+                logger.error(  # noqa: TRY400  # the fact, not the trace
+                    "the journal holds a recording that the catalog does not know; it is kept",
+                    extra={"fields": {"recording": identifier}},
+                )
+            else:
+                found.entry.close()  # finished before the crash: everything is stored
+        for row in rows.values():
+            try:
+                key = self._keyring.derive(row.audio)
+            except Shredded:
+                logger.error("an open recording has no key", extra={"fields": {"recording": row.id}})  # noqa: TRY400
+                continue
+            segments = [ref for ref in await self._catalog.segments(row.id) if ref.index >= 0]
+            stored = max((ref.offset + ref.length for ref in segments), default=0)
+            session = IngestSession(
+                recording=row,
+                key=key,
+                segments=segments,
+                stored=stored,
+                recorded_segments=len(segments),
+                digest=None,
+                detached_at=self._clock.monotonic(),
+            )
+            self._rejoin(session, replayed.get(row.id))
+            self._adopt(session)
+            self.storer.poke(session)
+        return list(rows)
+
+    @staticmethod
+    def _rejoin(session: IngestSession, found: ReplayedRecording | None) -> None:
+        if found is None:
+            return
+        if found.first_offset > session.stored:
+            logger.error(
+                "journal bytes are missing before those found; the recording ends at the gap",
+                extra={
+                    "fields": {
+                        "recording": session.recording.id,
+                        "durable": session.stored,
+                        "found_from": found.first_offset,
+                    }
+                },
+            )
+            return
+        session.entry = found.entry
+        session.ended = found.ended
+
+
+def _require_offset(session: IngestSession, offset: int | None) -> None:
+    if offset is not None and offset != session.durable:
+        raise OffsetMismatch(
+            f"the upload continues at byte {offset}, but {session.durable} bytes are durable",
+            hint=f"continue at byte {session.durable}",
+            offset=session.durable,
+        )

@@ -1,0 +1,111 @@
+"""Plays recordings: state and role allow, the access is logged, the key derived, the bytes are verified, then sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from vault.errors import Conflict, Invalid, Shredded
+from vault.model import DataKey, Principal, Recording, RecordingId, RecordingState, SegmentRef
+from vault.ports.catalog import Catalog
+from vault.ports.journal import JournalEntry
+from vault.ports.keys import Keyring
+from vault.services.audit import event
+from vault.services.ingest import Ingest
+from vault.services.reading import Reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Playable:
+    """A recording ready to be read: `length` stored bytes, fixed when it was opened."""
+
+    recording: Recording
+    length: int
+    live: bool
+    key: DataKey = field(repr=False)
+    segments: Sequence[SegmentRef]
+    entry: JournalEntry | None = field(default=None, repr=False)
+    sha256: str | None = None
+
+
+class Playback:
+    """Opens recordings for reading."""
+
+    def __init__(
+        self, *, catalog: Catalog, keyring: Keyring, ingest: Ingest, reader: Reader, purposes: Sequence[str]
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._ingest = ingest
+        self._reader = reader
+        self._purposes = frozenset(purposes)
+
+    def check_purpose(self, purpose: str | None) -> str:
+        """Return a permitted purpose; Invalid names the permitted ones."""
+        if purpose is None or purpose not in self._purposes:
+            raise Invalid(
+                "every play and export carries a purpose" if purpose is None else "that purpose is not permitted here",
+                hint="send the header Purpose with one of: " + ", ".join(sorted(self._purposes)),
+            )
+        return purpose
+
+    async def open(self, identifier: RecordingId, *, actor: Principal, purpose: str) -> Playable:
+        """Log the access, then make the recording readable up to its durable end.
+
+        Shredded once its key is gone or about to go; IntegrityError if the manifest is missing or wrong.
+        """
+        recording = await self._catalog.recording(identifier)
+        key = self._key(recording)
+        # The entry comes first: an access that cannot be logged does not happen.
+        await self._catalog.append_audit(
+            [event("access.play", actor, tenant=recording.tenant, target=recording.id, purpose=purpose)]
+        )
+        return await self.prepare(recording, key)
+
+    def _key(self, recording: Recording) -> DataKey:
+        if recording.state not in (RecordingState.SHREDDING, RecordingState.SHREDDED):
+            try:
+                return self._keyring.derive(recording.audio)
+            except Shredded:
+                pass
+        facts = {"certificate_id": recording.certificate_id} if recording.certificate_id else {}
+        raise Shredded(f"{recording.id} was shredded: its key no longer exists anywhere", **facts)
+
+    async def prepare(self, recording: Recording, key: DataKey) -> Playable:
+        """Return the readable view of a recording whose access is already allowed and logged."""
+        session = self._ingest.live(recording.id)
+        if session is not None:
+            return Playable(
+                recording=recording,
+                length=session.durable,
+                live=True,
+                key=key,
+                segments=session.segments,
+                entry=session.entry,
+            )
+        if recording.state is RecordingState.OPEN:
+            # It finished between the two look-ups, or belongs to another process.
+            recording = await self._catalog.recording(recording.id)
+            if recording.state is RecordingState.OPEN:
+                raise Conflict(f"{recording.id} is open but not held by this server; its audio is not readable yet")
+        objects = await self._catalog.segments(recording.id)
+        manifest = await self._reader.manifest(recording, key, objects)
+        named = {(s.name, s.index, s.offset, s.length, s.sha256) for s in manifest.segments}
+        segments = [ref for ref in objects if (ref.name, ref.index, ref.offset, ref.length, ref.sha256) in named]
+        return Playable(
+            recording=recording,
+            length=manifest.length,
+            live=False,
+            key=key,
+            segments=segments,
+            sha256=manifest.sha256,
+        )
+
+    async def sealed_sha256(self, recording: Recording) -> str | None:
+        """Return the plaintext SHA-256 from the manifest of a finished recording, for an idempotent replay."""
+        playable = await self.prepare(recording, self._key(recording))
+        return playable.sha256
+
+    def read(self, playable: Playable, start: int, end: int) -> AsyncIterator[bytes]:
+        """Yield verified stored bytes `[start, end)`."""
+        return self._reader.read(playable.recording, playable.key, playable.segments, start, end, entry=playable.entry)

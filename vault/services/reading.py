@@ -1,0 +1,126 @@
+"""Reads plaintext ranges of a recording from its segments and, while it is live, from the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC
+
+from vault.crypto.sealed import SegmentOpener, open_manifest
+from vault.errors import IntegrityError, NotFound
+from vault.format.manifest import Manifest
+from vault.format.segment import SegmentHeader
+from vault.model import MANIFEST_INDEX, DataKey, Part, Recording, SegmentRef
+from vault.ports.journal import JournalEntry
+from vault.ports.objects import ObjectStore
+
+_WINDOW_BYTES = 1 << 20
+
+
+def segment_header(recording: Recording, *, index: int, offset: int, attempt: str) -> SegmentHeader:
+    """Return the only header a segment in this place can have; reading compares it byte for byte."""
+    return SegmentHeader(
+        recording=recording.id,
+        part=Part.AUDIO,
+        index=index,
+        offset=offset,
+        attempt=attempt,
+        coordinate=recording.audio,
+        created_ms=int(recording.created_at.astimezone(UTC).timestamp() * 1000),
+    )
+
+
+class Reader:
+    """Turns byte ranges of a recording into verified plaintext; whatever fails a check is an IntegrityError."""
+
+    def __init__(self, *, store: ObjectStore) -> None:
+        self._store = store
+
+    async def manifest(self, recording: Recording, key: DataKey, objects: Sequence[SegmentRef]) -> Manifest:
+        """Fetch, open and check the manifest against the catalog row."""
+        ref = next((ref for ref in objects if ref.index == MANIFEST_INDEX), None)
+        if ref is None:
+            raise IntegrityError(f"{recording.id} is finished but the catalog names no manifest for it")
+        data = await self._get(ref, 0, ref.object_bytes)
+        manifest = open_manifest(key, recording.id, recording.audio, data)
+        if manifest.length != recording.stored_bytes or manifest.state != recording.state.value:
+            raise IntegrityError(f"the manifest of {recording.id} contradicts its catalog row; no audio was returned")
+        return manifest
+
+    async def read(
+        self,
+        recording: Recording,
+        key: DataKey,
+        segments: Sequence[SegmentRef],
+        start: int,
+        end: int,
+        *,
+        entry: JournalEntry | None = None,
+    ) -> AsyncIterator[bytes]:
+        """Yield plaintext `[start, end)` in pieces of at most 1 MiB; bytes beyond the segments come from `entry`.
+
+        `segments` may grow while the recording is live: journal space is released only after the segment that
+        replaces it is in the list, so a journal read that comes too late finds its bytes there.
+        """
+        opener: SegmentOpener | None = None
+        current: SegmentRef | None = None
+        while start < end:
+            ref = _covering(segments, start)
+            if ref is None:
+                stop = min(end, start + _WINDOW_BYTES)
+                piece = await self._from_journal(recording, segments, entry, start, stop)
+                if piece is None:
+                    continue
+            else:
+                if ref is not current or opener is None:
+                    opener, current = await self._opener(recording, key, ref), ref
+                stop = min(end, start + _WINDOW_BYTES, ref.offset + ref.length)
+                a, b = opener.ciphertext_range(start - ref.offset, stop - ref.offset)
+                piece = opener.open(start - ref.offset, stop - ref.offset, await self._get(ref, a, b))
+            yield piece
+            start = stop
+
+    async def _from_journal(
+        self,
+        recording: Recording,
+        segments: Sequence[SegmentRef],
+        entry: JournalEntry | None,
+        start: int,
+        stop: int,
+    ) -> bytes | None:
+        """Read from the journal; None if a segment took the bytes over meanwhile."""
+        if entry is None:
+            raise IntegrityError(f"{recording.id} has no segment for byte {start}; no audio was returned from there")
+        try:
+            return await asyncio.to_thread(entry.read, start, stop)
+        except (IntegrityError, ValueError, OSError):
+            if _covering(segments, start) is not None:
+                return None
+            raise
+
+    async def _opener(self, recording: Recording, key: DataKey, ref: SegmentRef) -> SegmentOpener:
+        header = segment_header(recording, index=ref.index, offset=ref.offset, attempt=ref.attempt)
+        opener = SegmentOpener(key, header, length=ref.length)
+        opener.check_prefix(await self._get(ref, 0, opener.prefix_bytes))
+        return opener
+
+    async def _get(self, ref: SegmentRef, start: int, end: int) -> bytes:
+        try:
+            data = await self._store.get(ref.name, start=start, length=end - start)
+        except NotFound as error:
+            raise IntegrityError(
+                f"an object of {ref.recording} is missing from the store (segment {ref.index}); no audio was returned",
+                hint="the store lost it or someone deleted it: check its versions and its access log",
+            ) from error
+        if len(data) != end - start:
+            raise IntegrityError(
+                f"segment {ref.index} of {ref.recording} is {end - start - len(data)} bytes short; nothing was returned"
+            )
+        return data
+
+
+def _covering(segments: Sequence[SegmentRef], offset: int) -> SegmentRef | None:
+    for ref in segments:
+        if ref.index != MANIFEST_INDEX and ref.offset <= offset < ref.offset + ref.length:
+            return ref
+    return None

@@ -1,0 +1,85 @@
+"""Shows recordings: facts, retention, and why they are kept or gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vault.crypto.sealed import open_facts
+from vault.errors import Shredded
+from vault.model import CallFacts, Hold, Principal, Recording, RecordingId, RecordingState
+from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock
+from vault.retention.decide import explain
+from vault.services.audit import event
+from vault.services.ingest import Ingest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingView:
+    """A recording as people see it; `facts` is None where the key is gone or the role may not see them."""
+
+    recording: Recording
+    length: int
+    live: bool
+    facts: CallFacts | None
+    holds: Sequence[Hold]
+
+
+class Recordings:
+    """Look-ups over the catalog, logged."""
+
+    def __init__(self, *, catalog: Catalog, keyring: Keyring, ingest: Ingest, clock: Clock) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._ingest = ingest
+        self._clock = clock
+
+    async def list(self, query: RecordingQuery, *, actor: Principal) -> Sequence[RecordingView]:
+        """Return one page, without personal facts."""
+        await self._catalog.append_audit([event("access.search", actor, tenant=query.tenant)])
+        return [await self._view(row, facts=False, holds=()) for row in await self._catalog.recordings(query)]
+
+    async def find(self, identifier: RecordingId) -> Recording:
+        """Return the row for an authorisation check; not an access."""
+        return await self._catalog.recording(identifier)
+
+    async def show(self, recording: Recording, *, actor: Principal, facts: bool) -> RecordingView:
+        """Return what is known about one recording, with `facts` the personal ones too."""
+        await self._catalog.append_audit(
+            [event("access.metadata", actor, tenant=recording.tenant, target=recording.id)]
+        )
+        return await self._view(recording, facts=facts, holds=await self._catalog.holds_on(recording.id))
+
+    async def _view(self, row: Recording, *, facts: bool, holds: Sequence[Hold]) -> RecordingView:
+        session = self._ingest.live(row.id)
+        return RecordingView(
+            recording=row,
+            length=session.durable if session is not None else row.stored_bytes,
+            live=session is not None and session.ended is None,
+            facts=self._facts(row) if facts else None,
+            holds=holds,
+        )
+
+    def _facts(self, row: Recording) -> CallFacts | None:
+        try:
+            key = self._keyring.derive(row.metadata)
+        except Shredded:
+            return None
+        return open_facts(key, row.id, row.sealed_facts)
+
+    async def why(self, recording: Recording, *, actor: Principal) -> Mapping[str, Any]:
+        """Explain, rule by rule, why the recording is kept or gone."""
+        view = await self.show(recording, actor=actor, facts=False)
+        row = view.recording
+        gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
+        return {
+            "recording_id": row.id,
+            "state": row.state.value,
+            "retain_until": row.retain_until.isoformat(),
+            "key_exists": not gone and self._keyring.derivable(row.audio),
+            "certificate_id": row.certificate_id,
+            "rules": [line.as_json() for line in explain(row, view.holds, now=self._clock.now())],
+        }

@@ -1,0 +1,291 @@
+"""The sweeper: takes the keys of what is due and not held, certifies it, then deletes the objects and certifies that.
+
+Order: intent row (raises the floor under which no recording can be born) → keyring shred (point of no return inside) →
+receipt row → provisional certificates, one a recording → objects deleted and verified absent → final certificates.
+A crash anywhere resumes at the next start or sweep: what is underivable and not yet certified is certified; a recording
+never goes back. The keyring, not the catalog, says what was shredded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable
+from vault.format.codec import pack
+from vault.model import Pin, Principal, Recording, RecordingId, ShredPlan, ShredReceipt, prefixed, uuid7
+from vault.ports.catalog import Catalog, Shred, SweepOverride
+from vault.ports.keys import Keyring, KeyringWriter
+from vault.ports.time import Clock, Entropy
+from vault.retention.guards import Limits, check_sweep, effective_now
+from vault.retention.policy import due_through
+from vault.services.audit import event
+from vault.services.certify import Certifier
+from vault.services.holds import Holds
+from vault.telemetry import Metrics
+
+_PAGE = 500
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepLimits:
+    """How often the sweeper runs and what makes it stop and ask."""
+
+    interval: timedelta
+    jitter: timedelta
+    guard: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepLine:
+    """What a sweep does, or would do, with one recording."""
+
+    recording: RecordingId
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepReport:
+    """The outcome of one sweep; `lines` only for a dry run."""
+
+    at: datetime
+    dry_run: bool
+    due_through: int
+    shredded: int = 0
+    kept: int = 0
+    deleted: int = 0
+    waiting_for_deletion: int = 0
+    receipt: ShredReceipt | None = None
+    lines: Sequence[SweepLine] = field(default_factory=tuple)
+
+
+class Sweeper:
+    """Exactly one sweep at a time."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        holds: Holds,
+        certifier: Certifier,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+        limits: SweepLimits,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._holds = holds
+        self._certifier = certifier
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics
+        self._limits = limits
+        self._lock = asyncio.Lock()
+        self.last: SweepReport | None = None
+
+    async def run(self) -> None:
+        """Sweep at every interval plus jitter until cancelled; an outage or tripped guard postpones to the next."""
+        while True:
+            jitter = random.uniform(0, self._limits.jitter.total_seconds())  # noqa: S311  # spreads load, no secret
+            await asyncio.sleep(self._limits.interval.total_seconds() + jitter)
+            try:
+                await self.sweep(trigger="expiry", actor=None)
+            except (Unavailable, GuardTripped) as error:
+                logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
+
+    async def resume(self) -> None:
+        """Complete shreds that a crash interrupted; before anything is served."""
+        async with self._lock:
+            for shred in await self._catalog.unfinished_shreds():
+                await self._complete(shred)
+
+    async def preview(self) -> SweepReport:
+        """Say what a sweep would do now and why, changing nothing."""
+        now = self._clock.now()
+        through = due_through(now, self._keyring.cohort_width_seconds)
+        freed = {(p.cohort, p.first, p.tag) for p in await self._holds.expired_pins(now=now)}
+        still = {(p.cohort, p.first) for p in self._keyring.pins() if (p.cohort, p.first, p.tag) not in freed}
+        lines = [
+            SweepLine(recording=row.id, action="keep", reason="a hold protects it")
+            if (row.audio.cohort, row.audio.leaf) in still
+            else SweepLine(
+                recording=row.id,
+                action="shred",
+                reason=f"retention ended {row.retain_until.isoformat(timespec='seconds')}",
+            )
+            async for row in self._due(through)
+        ]
+        shred = sum(line.action == "shred" for line in lines)
+        return SweepReport(
+            at=now, dry_run=True, due_through=through, shredded=shred, kept=len(lines) - shred, lines=tuple(lines)
+        )
+
+    async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
+        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere."""
+        async with self._lock:
+            began = self._clock.monotonic()
+            for shred in await self._catalog.unfinished_shreds():
+                await self._complete(shred)
+            report = await self._sweep(trigger, actor)
+            self._metrics.sweep_duration.observe(self._clock.monotonic() - began)
+            self.last = report
+            return report
+
+    async def _sweep(self, trigger: str, actor: Principal | None) -> SweepReport:
+        # A clock that stepped back moves neither the floor nor the guard's memory backwards.
+        now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
+        through = due_through(now, self._keyring.cohort_width_seconds)
+        await self._guard(now, through, actor)
+        unpin = await self._holds.expired_pins(now=now)
+        shredded = 0
+        receipt: ShredReceipt | None = None
+        if self._keyring.has_due(through, unpin):
+            await self._catalog.append_audit([event("sweep.started", actor, detail={"trigger": trigger})])
+            identifier = prefixed("shr", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10)))
+            shred = Shred(
+                id=identifier,
+                intended_at=now,
+                trigger=trigger,
+                due_through=through,
+                plan=pack({"due_through": through}),
+            )
+            receipt, shredded = await self._complete(shred)
+        else:
+            async with self._keyring.writer() as writer:
+                await writer.unpin(unpin)
+                await writer.set_last_sweep(now)
+        deleted, waiting = await self._certifier.delete_objects()
+        kept = 0
+        async for row in self._due(through):
+            kept += self._keyring.derivable(row.audio)
+        if receipt or deleted:
+            await self._catalog.append_audit(
+                [event("sweep.completed", actor, detail={"shredded": shredded, "kept": kept, "deleted": deleted})]
+            )
+        return SweepReport(
+            at=now,
+            dry_run=False,
+            due_through=through,
+            shredded=shredded,
+            kept=kept,
+            deleted=deleted,
+            waiting_for_deletion=waiting,
+            receipt=receipt,
+        )
+
+    async def _guard(self, now: datetime, through: int, actor: Principal | None) -> None:
+        counts = await self._catalog.count_recordings()
+        live = sum(count for state, count in counts.items() if state.value in {"open", "sealed", "truncated"})
+        due = 0
+        async for row in self._due(through):
+            due += row.state.value != "shredding"
+        override = next((o for o in await self._catalog.overrides() if o.approved_by and o.through >= now), None)
+        tripped = check_sweep(
+            now=now,
+            last_sweep_at=self._keyring.last_sweep_at,
+            due_count=due,
+            live_count=live,
+            limits=self._limits.guard,
+            override_through=override.through if override else None,
+        )
+        if tripped is not None:
+            await self._catalog.append_audit(
+                [event("sweep.tripped", actor, outcome="refused", detail={"reason": tripped.reason})]
+            )
+            raise GuardTripped(
+                f"the sweep stopped itself: {tripped.reason}; nothing was shredded",
+                hint="check the clock; if it is right, two people override: callvault sweep override",
+            )
+
+    async def request_override(self, *, through: datetime, reason: str, actor: Principal) -> SweepOverride:
+        """First of two people: vouch for the clock and for what is due, up to `through`."""
+        now = self._clock.now()
+        if through <= now:
+            raise Invalid("an override reaches into the future", hint="say until when the guard is lifted")
+        override = SweepOverride(
+            id=prefixed("ovr", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10))),
+            through=through,
+            reason=reason,
+            requested_by=actor.token_id,
+            requested_at=now,
+        )
+        detail = {"reason": reason, "through": through.isoformat()}
+        await self._catalog.save_override(
+            override, audit=[event("sweep.override_requested", actor, target=override.id, detail=detail)]
+        )
+        return override
+
+    async def approve_override(self, identifier: str, *, actor: Principal) -> SweepOverride:
+        """Second of two people; Forbidden for the first."""
+        found = next((item for item in await self._catalog.overrides() if item.id == identifier), None)
+        if found is None:
+            raise NotFound("there is no such override")
+        if found.requested_by == actor.token_id:
+            raise Forbidden("the person who asked for an override cannot approve it")
+        approved = dataclasses.replace(found, approved_by=actor.token_id)
+        await self._catalog.save_override(approved, audit=[event("sweep.override_approved", actor, target=identifier)])
+        return approved
+
+    async def _complete(self, shred: Shred) -> tuple[ShredReceipt, int]:
+        """Carry one shred from wherever it is to fully certified."""
+        receipt = shred.receipt
+        if receipt is None:
+            async with self._keyring.writer() as writer:
+                receipt = await self._take_keys(shred, writer)
+            await self._catalog.record_receipt(
+                shred.id,
+                receipt,
+                audit=[event("keyring.destroyed", None, target=shred.id, detail={"epoch": receipt.epoch_destroyed})],
+            )
+        count = await self._certify(shred, receipt)
+        await self._catalog.finish_shred(shred.id, at=self._clock.now())
+        return receipt, count
+
+    async def _take_keys(self, shred: Shred, writer: KeyringWriter) -> ShredReceipt:
+        # Inside the writer: no hold can be decided between the intent and the point of no return.
+        assert shred.due_through is not None
+        still_open = await self._catalog.intend_shred(
+            shred, audit=[event("shred.intended", None, target=shred.id, detail={"due_through": shred.due_through})]
+        )
+        unpin: list[Pin] = await self._holds.expired_pins(now=shred.intended_at)
+        plan = ShredPlan(
+            intent_id=shred.id,
+            at=shred.intended_at,
+            due_through=shred.due_through,
+            keep=frozenset(row.audio for row in still_open),
+            unpin=tuple(unpin),
+        )
+        return await writer.shred(plan)
+
+    async def _certify(self, shred: Shred, receipt: ShredReceipt) -> int:
+        count = 0
+        assert shred.due_through is not None
+        batch: list[Recording] = []
+        async for row in self._due(shred.due_through):
+            if not self._keyring.derivable(row.audio):
+                batch.append(row)
+            if len(batch) == _PAGE:
+                count += await self._certifier.provisional(batch, shred, receipt)
+                batch = []
+        if batch:
+            count += await self._certifier.provisional(batch, shred, receipt)
+        self._metrics.shredded.labels(shred.trigger).inc(count)
+        return count
+
+    async def _due(self, through: int) -> AsyncIterator[Recording]:
+        after: RecordingId | None = None
+        while page := await self._catalog.due_recordings(through=through, after=after, limit=_PAGE):
+            for row in page:
+                yield row
+            after = page[-1].id
+            await asyncio.sleep(0)

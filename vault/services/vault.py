@@ -1,0 +1,47 @@
+"""The open vault: every service, wired; what the server and the local commands hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vault.model import Finding
+from vault.ports.catalog import Catalog
+from vault.ports.journal import Journal
+from vault.ports.keys import Keyring
+from vault.ports.objects import ObjectStore
+from vault.ports.time import Clock
+from vault.services.access import Access
+from vault.services.audit import Audit
+from vault.services.certify import Certifier
+from vault.services.holds import Holds
+from vault.services.ingest import Ingest
+from vault.services.playback import Playback
+from vault.services.recordings import Recordings
+from vault.services.storing import Storer
+from vault.services.sweep import Sweeper
+from vault.services.tenants import Tenants
+from vault.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vault:
+    """A composition of collaborators; `vault.wiring` builds it and owns its background tasks."""
+
+    access: Access
+    audit: Audit
+    catalog: Catalog
+    certifier: Certifier
+    clock: Clock
+    holds: Holds
+    ingest: Ingest
+    journal: Journal
+    keyring: Keyring
+    metrics: Metrics
+    playback: Playback
+    recordings: Recordings
+    storer: Storer
+    store: ObjectStore
+    sweeper: Sweeper
+    tenants: Tenants
+    findings: Sequence[Finding] = ()

@@ -1,0 +1,198 @@
+"""Tenants, tokens, the audit trail and small settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from vault.errors import Conflict, NotFound, Refused
+from vault.model import AuditEntry, AuditEvent, Role, Tenant, TenantId, Token, TokenId
+from vault.storage.catalog import rows
+from vault.storage.catalog.database import Database
+from vault.storage.catalog.tables import audit as audit_table
+from vault.storage.catalog.tables import audit_head, settings, tenants, tokens
+from vault.storage.catalog.writer import Transaction
+from vault.tlog.auditchain import AuditHead
+
+_TENANT = sa.select(tenants).where(tenants.c.id == sa.bindparam("key"))
+_TENANTS = sa.select(tenants).order_by(tenants.c.id)
+_INSERT_TENANT = sa.insert(tenants)
+_REPLACE_TENANT = (
+    sa.update(tenants)
+    .where(tenants.c.id == sa.bindparam("key"))
+    .values(**{column.name: sa.bindparam(f"new_{column.name}") for column in tenants.columns if column.name != "id"})
+)
+_TOKEN = sa.select(tokens).where(tokens.c.id == sa.bindparam("key"))
+_INSERT_TOKEN = sa.insert(tokens)
+_REVOKE = (
+    sa.update(tokens)
+    .where(tokens.c.id == sa.bindparam("key"), tokens.c.revoked_at.is_(None))
+    .values(revoked_at=sa.bindparam("new_revoked_at"))
+)
+_ENTRIES = (
+    sa.select(audit_table)
+    .where(audit_table.c.seq > sa.bindparam("after"))
+    .order_by(audit_table.c.seq)
+    .limit(sa.bindparam("page"))
+)
+_HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
+_SETTING = sa.select(settings.c.value).where(settings.c.name == sa.bindparam("key"))
+_DROP_SETTING = sa.delete(settings).where(settings.c.name == sa.bindparam("key"))
+_INSERT_SETTING = sa.insert(settings)
+
+
+class AdminStore:
+    """Implements `vault.ports.catalog.AdminRows`."""
+
+    _database: Database
+
+    async def add_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists."""
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.fetch(_TENANT, {"key": tenant.id}):
+                raise Conflict(f"tenant {tenant.id} exists")
+            await transaction.write(_INSERT_TENANT, _from_tenant(tenant))
+            transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def save_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Replace; NotFound."""
+        values = {f"new_{name}": value for name, value in _from_tenant(tenant).items() if name != "id"}
+
+        async def act(transaction: Transaction) -> None:
+            if not await transaction.write(_REPLACE_TENANT, {"key": tenant.id, **values}):
+                raise NotFound(f"there is no tenant {tenant.id}")
+            transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def tenant(self, tenant: TenantId) -> Tenant:
+        """Return one; NotFound."""
+        found = await self._database.fetch(_TENANT, {"key": tenant})
+        if not found:
+            raise NotFound(f"there is no tenant {tenant}")
+        return _to_tenant(found[0])
+
+    async def tenants(self) -> Sequence[Tenant]:
+        """Return all, by id."""
+        return [_to_tenant(row) for row in await self._database.fetch(_TENANTS)]
+
+    async def add_token(self, token: Token, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists."""
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.fetch(_TOKEN, {"key": token.id}):
+                raise Conflict(f"token {token.id} exists")
+            await transaction.write(_INSERT_TOKEN, _from_token(token))
+            transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def token(self, token: TokenId) -> Token | None:
+        """Return one, revoked ones included."""
+        found = await self._database.fetch(_TOKEN, {"key": token})
+        return _to_token(found[0]) if found else None
+
+    async def tokens(self, *, tenant: TenantId | None = None) -> Sequence[Token]:
+        """Return all or a tenant's, oldest first."""
+        statement = sa.select(tokens).order_by(tokens.c.created_at, tokens.c.id)
+        if tenant is not None:
+            statement = statement.where(tokens.c.tenant == tenant)
+        return [_to_token(row) for row in await self._database.fetch(statement)]
+
+    async def revoke_token(self, token: TokenId, *, at: datetime, audit: Sequence[AuditEvent] = ()) -> None:
+        """Revoke; NotFound. The first revocation's time stays and only it is audited."""
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.write(_REVOKE, {"key": token, "new_revoked_at": rows.micros(at)}):
+                transaction.audit(audit)
+            elif not await transaction.fetch(_TOKEN, {"key": token}):
+                raise NotFound(f"there is no token {token[:80]}")
+
+        await self._database.writer.run(act)
+
+    async def append_audit(self, events: Sequence[AuditEvent]) -> None:
+        """Write the events, numbered without gaps and hash-chained."""
+        if events:
+            await self._database.writer.submit(_append, tuple(events))
+
+    async def audit_entries(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEntry]:
+        """Return entries with seq > after, in order."""
+        found = await self._database.fetch(_ENTRIES, {"after": after, "page": max(limit, 0)})
+        return [rows.to_audit(row) for row in found]
+
+    async def audit_head(self) -> AuditHead:
+        """Return the last entry's number and hash, or the genesis of an empty trail."""
+        found = await self._database.fetch(_HEAD)
+        return AuditHead(seq=found[0].seq, sha256=found[0].sha256.hex())
+
+    async def setting(self, name: str) -> str | None:
+        """Return a small setting of the vault."""
+        found = await self._database.fetch(_SETTING, {"key": name})
+        return found[0].value if found else None
+
+    async def save_setting(self, name: str, value: str) -> None:
+        """Insert or replace a small setting."""
+
+        async def act(transaction: Transaction) -> None:
+            await transaction.write(_DROP_SETTING, {"key": name})
+            await transaction.write(_INSERT_SETTING, {"name": name, "value": value})
+
+        await self._database.writer.run(act)
+
+
+async def _append(transaction: Transaction, batches: Sequence[Sequence[AuditEvent]]) -> Sequence[Refused | None]:
+    for events in batches:
+        transaction.audit(events)
+    return [None] * len(batches)
+
+
+def _from_tenant(tenant: Tenant) -> rows.Values:
+    return {
+        "id": tenant.id,
+        "name": tenant.name,
+        "controller": tenant.controller,
+        "contact": tenant.contact,
+        "created_at": rows.micros(tenant.created_at),
+        "retention_seconds": tenant.retention_seconds,
+    }
+
+
+def _to_tenant(row: sa.Row[Any]) -> Tenant:
+    return Tenant(
+        id=TenantId(row.id),
+        name=row.name,
+        controller=row.controller,
+        contact=row.contact,
+        created_at=rows.moment(row.created_at),
+        retention_seconds=row.retention_seconds,
+    )
+
+
+def _from_token(token: Token) -> rows.Values:
+    return {
+        "id": token.id,
+        "name": token.name,
+        "role": token.role.value,
+        "tenant": token.tenant,
+        "secret_sha256": token.secret_sha256,
+        "created_at": rows.micros(token.created_at),
+        "revoked_at": rows.maybe_micros(token.revoked_at),
+    }
+
+
+def _to_token(row: sa.Row[Any]) -> Token:
+    return Token(
+        id=TokenId(row.id),
+        name=row.name,
+        role=Role(row.role),
+        tenant=row.tenant,
+        secret_sha256=row.secret_sha256,
+        created_at=rows.moment(row.created_at),
+        revoked_at=rows.maybe_moment(row.revoked_at),
+    )

@@ -1,0 +1,165 @@
+"""Holds and what they protect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from vault.errors import Conflict, NotFound
+from vault.model import AuditEvent, Hold, HoldId, HoldKind, HoldState, RecordingId, TenantId
+from vault.storage.catalog import rows
+from vault.storage.catalog.database import Database
+from vault.storage.catalog.tables import hold_recordings, holds, recordings
+from vault.storage.catalog.writer import Transaction
+
+_h, _p = holds.c, hold_recordings.c
+_STATE = sa.select(_h.state).where(_h.id == sa.bindparam("key"))
+_PROTECTED = (
+    sa.select(_p.recording, _p.too_late).where(_p.hold == sa.bindparam("key")).order_by(_p.too_late, _p.position)
+)
+_INSERT = sa.insert(holds)
+_DROP = sa.delete(holds).where(_h.id == sa.bindparam("key"))
+_INSERT_PROTECTED = sa.insert(hold_recordings)
+_DROP_PROTECTED = sa.delete(hold_recordings).where(_p.hold == sa.bindparam("key"))
+_KNOWN = sa.select(recordings.c.id).where(recordings.c.id.in_(sa.bindparam("keys", expanding=True)))
+_MUTABLE = tuple(column.name for column in holds.columns if column.name != "id")
+_REPLACE = (
+    sa.update(holds)
+    .where(_h.id == sa.bindparam("key"))
+    .values(**{name: sa.bindparam(f"new_{name}") for name in _MUTABLE})
+)
+_IDS_PER_QUERY = 500
+
+
+class HoldStore:
+    """Implements `vault.ports.catalog.HoldRows`."""
+
+    _database: Database
+
+    async def save_hold(self, hold: Hold, *, expected: HoldState | None, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert or replace by compare-and-swap on the state; NotFound if it names an unknown recording."""
+        values = _from_hold(hold)
+        protected = [(rows.key(recording), False) for recording in hold.recordings]
+        protected += [(rows.key(recording), True) for recording in hold.too_late]
+
+        async def act(transaction: Transaction) -> None:
+            found = await transaction.fetch(_STATE, {"key": hold.id})
+            stored = HoldState(found[0].state) if found else None
+            if stored is not expected:
+                raise Conflict(f"{hold.id} is {_name(stored)}, not {_name(expected)}; nothing was changed")
+            before = await transaction.fetch(_PROTECTED, {"key": hold.id})
+            changed = [(row.recording, row.too_late) for row in before] != protected
+            if changed:
+                await _check_known(transaction, [key for key, _ in protected])
+            if stored is None:
+                await transaction.write(_INSERT, values)
+            else:
+                replaced = {f"new_{name}": values[name] for name in _MUTABLE}
+                await transaction.write(_REPLACE, {"key": hold.id, **replaced})
+            if changed:
+                await transaction.write(_DROP_PROTECTED, {"key": hold.id})
+                await transaction.write(
+                    _INSERT_PROTECTED,
+                    [
+                        {"hold": hold.id, "recording": key, "position": position, "too_late": too_late}
+                        for position, (key, too_late) in enumerate(protected)
+                    ],
+                )
+            transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def hold(self, hold: HoldId) -> Hold:
+        """Return the hold; NotFound."""
+        found = await self._fetch(sa.select(holds).where(_h.id == hold))
+        if not found:
+            raise NotFound(f"there is no hold {hold[:80]}")
+        return found[0]
+
+    async def holds(
+        self, *, tenant: TenantId | None = None, states: Sequence[HoldState] = (), limit: int = 1000
+    ) -> Sequence[Hold]:
+        """Return holds, newest first; `states` empty means all."""
+        statement = sa.select(holds).order_by(_h.created_at.desc(), _h.id.desc()).limit(max(limit, 0))
+        if tenant is not None:
+            statement = statement.where(_h.tenant == tenant)
+        if states:
+            statement = statement.where(_h.state.in_([state.value for state in states]))
+        return await self._fetch(statement)
+
+    async def holds_on(self, recording: RecordingId) -> Sequence[Hold]:
+        """Return every hold that protects the recording, whatever its state, newest first."""
+        protecting = sa.select(_p.hold).where(_p.recording == rows.key(recording), _p.too_late.is_(sa.false()))
+        return await self._fetch(sa.select(holds).where(_h.id.in_(protecting)))
+
+    async def _fetch(self, statement: sa.Select[Any]) -> Sequence[Hold]:
+        """Return the holds that `statement` selects, each with its recordings: one statement, so one snapshot."""
+        chosen = statement.subquery("chosen")
+        joined = (
+            sa.select(chosen, _p.recording, _p.too_late)
+            .select_from(chosen.outerjoin(hold_recordings, _p.hold == chosen.c.id))
+            .order_by(chosen.c.created_at.desc(), chosen.c.id.desc(), _p.position)
+        )
+        found = await self._database.fetch(joined)
+        return [_to_hold(list(group)) for _, group in groupby(found, key=attrgetter("id"))]
+
+
+async def _check_known(transaction: Transaction, keys: Sequence[bytes]) -> None:
+    for start in range(0, len(keys), _IDS_PER_QUERY):
+        some = keys[start : start + _IDS_PER_QUERY]
+        known = {row.id for row in await transaction.fetch(_KNOWN, {"keys": some})}
+        for key in some:
+            if key not in known:
+                raise NotFound(f"there is no recording {rows.recording_id(key)}")
+
+
+def _name(state: HoldState | None) -> str:
+    return "not yet placed" if state is None else state.value
+
+
+def _from_hold(hold: Hold) -> rows.Values:
+    return {
+        "id": hold.id,
+        "tenant": hold.tenant,
+        "kind": hold.kind.value,
+        "matter": hold.matter,
+        "reason": hold.reason,
+        "authority": hold.authority,
+        "owner": hold.owner,
+        "state": hold.state.value,
+        "created_at": rows.micros(hold.created_at),
+        "review_at": rows.micros(hold.review_at),
+        "release_requested_by": hold.release_requested_by,
+        "release_reason": hold.release_reason,
+        "released_by": hold.released_by,
+        "released_at": rows.maybe_micros(hold.released_at),
+        "grace_until": rows.maybe_micros(hold.grace_until),
+    }
+
+
+def _to_hold(group: Sequence[sa.Row[Any]]) -> Hold:
+    row = group[0]
+    protected = [(rows.recording_id(item.recording), item.too_late) for item in group if item.recording is not None]
+    return Hold(
+        id=HoldId(row.id),
+        tenant=TenantId(row.tenant),
+        kind=HoldKind(row.kind),
+        matter=row.matter,
+        reason=row.reason,
+        authority=row.authority,
+        owner=row.owner,
+        state=HoldState(row.state),
+        created_at=rows.moment(row.created_at),
+        review_at=rows.moment(row.review_at),
+        recordings=tuple(recording for recording, too_late in protected if not too_late),
+        too_late=tuple(recording for recording, too_late in protected if too_late),
+        release_requested_by=row.release_requested_by,
+        release_reason=row.release_reason,
+        released_by=row.released_by,
+        released_at=rows.maybe_moment(row.released_at),
+        grace_until=rows.maybe_moment(row.grace_until),
+    )

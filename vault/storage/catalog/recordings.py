@@ -1,0 +1,386 @@
+"""Recordings, their segments and leaf counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from vault.errors import Conflict, Invalid, NotFound, Refused, TooLarge, TooLate
+from vault.model import AuditEvent, Cohort, HoldState, Recording, RecordingId, RecordingState, SegmentRef, TenantId
+from vault.ports.catalog import RecordingQuery
+from vault.storage.catalog import rows
+from vault.storage.catalog.database import Database
+from vault.storage.catalog.tables import (
+    IS_FINISHED,
+    IS_OPEN,
+    IS_UNDELETED,
+    hold_recordings,
+    holds,
+    leaf_counters,
+    recordings,
+    segments,
+    sweep_floor,
+)
+from vault.storage.catalog.writer import Transaction
+
+_LEAVES = 1 << 32
+_FINAL = (RecordingState.SEALED, RecordingState.TRUNCATED)
+
+_r = recordings.c
+_BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
+_BY_CALL_KEY = sa.select(recordings).where(_r.tenant == sa.bindparam("tenant_id"), _r.call_key == sa.bindparam("call"))
+_OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.id)
+_DUE = (
+    sa.select(recordings)
+    .where(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
+)
+_UNDELETED = (
+    sa.select(recordings).where(IS_UNDELETED, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
+)
+_COUNT = sa.select(_r.state, sa.func.count().label("n")).group_by(_r.state)
+_FOUND = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+# The same SQL in two dialects: the database itself decides which call keys are taken, by their unique index.
+_INSERT_UNLESS_TAKEN: Mapping[str, sa.Executable] = {
+    "sqlite": sqlite.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_key"]),
+    "postgresql": postgresql.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_key"]),
+}
+_FINISH = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"))
+    .values(
+        state=sa.bindparam("new_state"),
+        state_reason=sa.bindparam("new_reason"),
+        ended_at=sa.bindparam("new_end"),
+        stored_bytes=sa.bindparam("new_bytes"),
+    )
+)
+_SET_BYTES = sa.update(recordings).where(_r.id == sa.bindparam("key")).values(stored_bytes=sa.bindparam("new_bytes"))
+_SET_MEDIA = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"), IS_OPEN)
+    .values(**{name: sa.bindparam(f"new_{name}") for name in ("container", "codec", "rate", "channels", "channel_map")})
+)
+_STATES = sa.select(_r.id, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+
+# Two questions, one round trip: the sweep floor, and which of these rows were there before.
+_FLOOR_AND_FOUND = sa.union_all(
+    sa.select(sweep_floor.c.period, sa.null().label("id")),
+    sa.select(sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
+)
+
+_SEGMENTS = sa.select(segments).where(segments.c.recording == sa.bindparam("key")).order_by(segments.c.number)
+_DROP_SEGMENT = sa.delete(segments).where(
+    segments.c.recording == sa.bindparam("key"), segments.c.number == sa.bindparam("at")
+)
+_INSERT_SEGMENT = sa.insert(segments)
+
+_COUNTER = (
+    leaf_counters.c.tenant == sa.bindparam("in_tenant"),
+    leaf_counters.c.part == sa.bindparam("in_part"),
+    leaf_counters.c.period == sa.bindparam("in_period"),
+    leaf_counters.c.generation == sa.bindparam("in_generation"),
+)
+_NEXT_LEAF = sa.select(leaf_counters.c.next_leaf).where(*_COUNTER)
+_MOVE_COUNTER = sa.update(leaf_counters).where(*_COUNTER).values(next_leaf=sa.bindparam("new_next"))
+_INSERT_COUNTER = sa.insert(leaf_counters)
+
+_IN_FORCE = tuple(state.value for state in HoldState if state is not HoldState.RELEASED)
+_HELD_BY = hold_recordings.join(holds, holds.c.id == hold_recordings.c.hold)
+_HELD = (
+    sa.select(hold_recordings.c.recording)
+    .select_from(_HELD_BY)
+    .where(hold_recordings.c.too_late.is_(sa.false()), holds.c.state.in_(_IN_FORCE))
+)
+# A released hold keeps protecting until its grace is over, so what it protects is not late before.
+_OLDEST_DUE = (
+    sa.select(_r.retain_until)
+    .where(
+        IS_FINISHED,
+        _r.retain_until <= sa.bindparam("now"),
+        sa.not_(
+            sa.exists()
+            .select_from(_HELD_BY)
+            .where(
+                hold_recordings.c.recording == _r.id,
+                hold_recordings.c.too_late.is_(sa.false()),
+                sa.or_(holds.c.state.in_(_IN_FORCE), holds.c.grace_until > sa.bindparam("now")),
+            )
+        ),
+    )
+    .order_by(_r.retain_until)
+    .limit(1)
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Creation:
+    recording: Recording
+    values: Mapping[str, Any]
+    audit: Sequence[AuditEvent]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Storing:
+    """Objects recorded for one recording: with `final`, its finish."""
+
+    recording: RecordingId
+    key: bytes
+    objects: Sequence[Mapping[str, Any]]
+    stored_bytes: int | None
+    final: Mapping[str, Any] | None = None
+    audit: Sequence[AuditEvent] = ()
+
+
+class RecordingStore:
+    """Implements `vault.ports.catalog.RecordingRows`."""
+
+    _database: Database
+
+    async def reserve_leaves(self, cohort: Cohort, count: int) -> int:
+        """Take `count` consecutive leaves; TooLarge when the cohort has none left."""
+        if count < 1:
+            raise Invalid("at least one leaf must be reserved")
+        place = {
+            "in_tenant": cohort.tenant,
+            "in_part": cohort.part.value,
+            "in_period": cohort.period,
+            "in_generation": cohort.generation,
+        }
+
+        async def act(transaction: Transaction) -> int:
+            found = await transaction.fetch(_NEXT_LEAF, place)
+            first: int = found[0].next_leaf if found else 0
+            if first + count > _LEAVES:
+                raise TooLarge(f"tenant {cohort.tenant} has no leaves left in cohort {cohort.part} {cohort.period}")
+            if found:
+                await transaction.write(_MOVE_COUNTER, {**place, "new_next": first + count})
+            else:
+                await transaction.write(
+                    _INSERT_COUNTER,
+                    {
+                        "tenant": cohort.tenant,
+                        "part": cohort.part.value,
+                        "period": cohort.period,
+                        "generation": cohort.generation,
+                        "next_leaf": count,
+                    },
+                )
+            return first
+
+        return await self._database.writer.run(act)
+
+    async def create_recording(self, recording: Recording, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert a new row; Conflict or TooLate as promised by the port."""
+        creation = _Creation(recording=recording, values=rows.from_recording(recording), audit=audit)
+        await self._database.writer.submit(_create, creation)
+
+    async def recording(self, recording: RecordingId) -> Recording:
+        """Return the row; NotFound."""
+        found = await self._database.fetch(_BY_ID, {"key": rows.key(recording)})
+        if not found:
+            raise _unknown(recording)
+        return rows.to_recording(found[0])
+
+    async def recording_by_call_key(self, tenant: TenantId, call_key: str) -> Recording | None:
+        """Return the row a recorder means by its call key."""
+        found = await self._database.fetch(_BY_CALL_KEY, {"tenant_id": tenant, "call": call_key})
+        return rows.to_recording(found[0]) if found else None
+
+    async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
+        """Return one page, newest first."""
+        return [rows.to_recording(row) for row in await self._database.fetch(_page(query))]
+
+    async def open_recordings(self) -> Sequence[Recording]:
+        """Return every row in state open, in id order."""
+        return [rows.to_recording(row) for row in await self._database.fetch(_OPEN)]
+
+    async def due_recordings(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Recording]:
+        """Return finished rows of audio periods up to `through`, in id order."""
+        found = await self._database.fetch(_DUE, {"through": through, "after": _after(after), "page": max(limit, 0)})
+        return [rows.to_recording(row) for row in found]
+
+    async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
+        """Return shredded rows whose objects are not yet verified absent, in id order."""
+        found = await self._database.fetch(_UNDELETED, {"after": _after(after), "page": max(limit, 0)})
+        return [rows.to_recording(row) for row in found]
+
+    async def count_recordings(self) -> Mapping[RecordingState, int]:
+        """Count rows per state; every state is there."""
+        counts = {row.state: row.n for row in await self._database.fetch(_COUNT)}
+        return {state: counts.get(state.value, 0) for state in RecordingState}
+
+    async def oldest_due(self, *, now: datetime) -> datetime | None:
+        """Return the earliest retain-until that has passed and is neither held nor in a release's grace."""
+        found = await self._database.fetch(_OLDEST_DUE, {"now": rows.micros(now)})
+        return rows.moment(found[0].retain_until) if found else None
+
+    async def add_segments(self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None) -> None:
+        """Record verified objects of one recording; a repeated index replaces what was recorded for it."""
+        if not segments:
+            return
+        recording = segments[0].recording
+        if any(ref.recording != recording for ref in segments):
+            raise Invalid("objects of one recording are recorded together; nothing was written")
+        await self._database.writer.submit(
+            _store,
+            _Storing(
+                recording=recording,
+                key=rows.key(recording),
+                objects=[rows.from_segment(ref) for ref in segments],
+                stored_bytes=stored_bytes,
+            ),
+        )
+
+    async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
+        """Return the recording's objects in index order, the manifest first."""
+        return [rows.to_segment(row) for row in await self._database.fetch(_SEGMENTS, {"key": rows.key(recording)})]
+
+    async def finish_recording(
+        self,
+        recording: RecordingId,
+        *,
+        state: RecordingState,
+        reason: str | None,
+        ended_at: datetime,
+        stored_bytes: int,
+        objects: Sequence[SegmentRef],
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Move open → sealed | truncated.
+
+        A repeat leaves the row as it is, but records its objects: a manifest sealed again after a commit whose outcome
+        nobody learned is the one that is stored now.
+        """
+        if state not in _FINAL:
+            raise Invalid("a recording finishes sealed or truncated")
+        if any(ref.recording != recording for ref in objects):
+            raise Invalid(f"the objects of {recording} name another recording; nothing was written")
+        identity = rows.key(recording)
+        await self._database.writer.submit(
+            _store,
+            _Storing(
+                recording=recording,
+                key=identity,
+                objects=[rows.from_segment(ref) for ref in objects],
+                stored_bytes=stored_bytes,
+                final={
+                    "key": identity,
+                    "new_state": state.value,
+                    "new_reason": reason,
+                    "new_end": rows.micros(ended_at),
+                    "new_bytes": stored_bytes,
+                },
+                audit=audit,
+            ),
+        )
+
+    async def update_media(self, recording: Recording) -> None:
+        """Replace the media descriptor; NotFound, or Conflict if the row is no longer open."""
+        identity = rows.key(recording.id)
+        values = {f"new_{name}": value for name, value in rows.from_media(recording.media).items()}
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.write(_SET_MEDIA, {"key": identity, **values}):
+                return
+            if not await transaction.fetch(_STATES, {"keys": [identity]}):
+                raise _unknown(recording.id)
+            raise Conflict(f"{recording.id} is no longer open; its media descriptor stays")
+
+        await self._database.writer.run(act)
+
+
+async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> Sequence[Refused | None]:
+    """Insert all whose cohort is above the floor and whose call key is free, in one statement."""
+    keys = sorted({creation.values["id"] for creation in creations})
+    found = await transaction.fetch(_FLOOR_AND_FOUND, {"keys": keys})
+    floor: int | None = next(row.period for row in found if row.id is None)
+    used: set[bytes] = {row.id for row in found if row.id is not None}
+    answers: list[Refused | None] = []
+    admitted: list[_Creation] = []
+    for creation in creations:
+        identity, period = creation.values["id"], creation.values["audio_period"]
+        if identity in used:
+            answers.append(Conflict(f"{creation.recording.id} exists"))
+        elif floor is not None and period <= floor:
+            answers.append(TooLate(f"period {period} is already being swept: no recording can begin in it"))
+        else:
+            used.add(identity)
+            admitted.append(creation)
+            answers.append(None)
+    born = {creation.values["id"] for creation in admitted}
+    insert = _INSERT_UNLESS_TAKEN[transaction.dialect]
+    if await transaction.write(insert, [creation.values for creation in admitted]) != len(admitted):
+        born = {row.id for row in await transaction.fetch(_FOUND, {"keys": sorted(born)})}
+    for place, creation in enumerate(creations):
+        if answers[place] is not None:
+            continue
+        if creation.values["id"] in born:
+            transaction.audit(creation.audit)
+        else:
+            tenant = creation.recording.tenant
+            answers[place] = Conflict(f"tenant {tenant} already has a recording with this call key")
+    return answers
+
+
+async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequence[Refused | None]:
+    """Record objects, byte counts and finishes; the last word on an index of a recording wins."""
+    found = await transaction.fetch(_STATES, {"keys": sorted({storing.key for storing in storings})})
+    states = {row.id: RecordingState(row.state) for row in found}
+    answers: list[Refused | None] = []
+    objects: dict[tuple[bytes, int], Mapping[str, Any]] = {}
+    lengths: list[Mapping[str, Any]] = []
+    finishes: list[Mapping[str, Any]] = []
+    for storing in storings:
+        state = states.get(storing.key)
+        if state is None:
+            answers.append(_unknown(storing.recording))
+            continue
+        answers.append(None)
+        if state in (RecordingState.SHREDDING, RecordingState.SHREDDED):
+            continue  # a straggler: the row says what became of it, and deletion lists the objects by prefix
+        objects.update({(row["recording"], row["number"]): row for row in storing.objects})
+        if state is not RecordingState.OPEN:
+            continue
+        if storing.final is not None:
+            finishes.append(storing.final)
+            states[storing.key] = RecordingState(storing.final["new_state"])
+            transaction.audit(storing.audit)
+        elif storing.stored_bytes is not None:
+            lengths.append({"key": storing.key, "new_bytes": storing.stored_bytes})
+    await transaction.write(_SET_BYTES, lengths)
+    await transaction.write(_FINISH, finishes)
+    await transaction.write(_DROP_SEGMENT, [{"key": recording, "at": number} for recording, number in objects])
+    await transaction.write(_INSERT_SEGMENT, list(objects.values()))
+    return answers
+
+
+def _page(query: RecordingQuery) -> sa.Select[Any]:
+    statement = sa.select(recordings).order_by(_r.id.desc()).limit(max(query.limit, 0))
+    if query.tenant is not None:
+        statement = statement.where(_r.tenant == query.tenant)
+    if query.state is not None:
+        statement = statement.where(_r.state == query.state.value)
+    if query.started_from is not None:
+        statement = statement.where(_r.started_at >= rows.micros(query.started_from))
+    if query.started_to is not None:
+        statement = statement.where(_r.started_at < rows.micros(query.started_to))
+    if query.held is not None:
+        statement = statement.where(_r.id.in_(_HELD) if query.held else _r.id.not_in(_HELD))
+    if query.before is not None:
+        statement = statement.where(_r.id < rows.key(query.before))
+    return statement
+
+
+def _after(recording: RecordingId | None) -> bytes:
+    return b"" if recording is None else rows.key(recording)
+
+
+def _unknown(recording: RecordingId) -> NotFound:
+    return NotFound(f"there is no recording {recording}")

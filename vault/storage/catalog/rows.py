@@ -1,0 +1,255 @@
+"""Values of vault.model to rows and back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import rfc8785
+import sqlalchemy as sa
+
+from vault.errors import Invalid
+from vault.model import (
+    AuditEntry,
+    AuditEvent,
+    CertificateId,
+    CertificateStatus,
+    Codec,
+    Cohort,
+    Container,
+    Coordinate,
+    Media,
+    Part,
+    Recording,
+    RecordingId,
+    RecordingState,
+    SegmentRef,
+    StoredCertificate,
+    TenantId,
+    id_bytes,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_PREFIX = "rec_"
+
+Values = dict[str, Any]
+
+
+def micros(moment: datetime) -> int:
+    """Return whole microseconds since the Unix epoch; `moment` carries its zone."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def maybe_micros(moment: datetime | None) -> int | None:
+    """Return `micros`, or None for None."""
+    return None if moment is None else micros(moment)
+
+
+def moment(value: int) -> datetime:
+    """Return the UTC time of `micros`."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def maybe_moment(value: int | None) -> datetime | None:
+    """Return `moment`, or None for None."""
+    return None if value is None else moment(value)
+
+
+def key(recording: RecordingId) -> bytes:
+    """Return the 16 bytes a recording's rows are found by; Invalid for anything that is not a recording's id."""
+    if not recording.startswith(_PREFIX):
+        raise Invalid(f"{recording[:80]!r} is not a recording id", hint="ids look like rec_ followed by 32 hex digits")
+    return id_bytes(recording)
+
+
+def recording_id(value: bytes) -> RecordingId:
+    """Return the id that `key` came from."""
+    return RecordingId(_PREFIX + value.hex())
+
+
+def from_media(media: Media) -> Values:
+    """Return the media columns of a recording."""
+    return {
+        "container": media.container.value,
+        "codec": media.codec.value,
+        "rate": media.rate,
+        "channels": media.channels,
+        "channel_map": json.dumps(media.channel_map, ensure_ascii=False, separators=(",", ":")),
+    }
+
+
+def from_recording(recording: Recording) -> Values:
+    """Return all columns of a new row; Invalid if its coordinates belong to another tenant or part."""
+    audio, metadata = recording.audio.cohort, recording.metadata.cohort
+    if (audio.tenant, audio.part, metadata.tenant, metadata.part) != (
+        recording.tenant,
+        Part.AUDIO,
+        recording.tenant,
+        Part.METADATA,
+    ):
+        raise Invalid(f"the coordinates of {recording.id} belong to another tenant or part; nothing was written")
+    return {
+        "id": key(recording.id),
+        "tenant": recording.tenant,
+        "call_key": recording.call_key,
+        "state": recording.state.value,
+        "state_reason": recording.state_reason,
+        "audio_period": audio.period,
+        "audio_generation": audio.generation,
+        "audio_leaf": recording.audio.leaf,
+        "metadata_period": metadata.period,
+        "metadata_generation": metadata.generation,
+        "metadata_leaf": recording.metadata.leaf,
+        **from_media(recording.media),
+        "created_at": micros(recording.created_at),
+        "started_at": micros(recording.started_at),
+        "ended_at": maybe_micros(recording.ended_at),
+        "retain_until": micros(recording.retain_until),
+        "retention_class": recording.retention_class,
+        "stored_bytes": recording.stored_bytes,
+        "sealed_facts": recording.sealed_facts,
+        "certificate_id": recording.certificate_id,
+        "undeleted_since": None,
+    }
+
+
+def to_recording(row: sa.Row[Any]) -> Recording:
+    """Return the recording of a whole row."""
+    tenant = TenantId(row.tenant)
+    return Recording(
+        id=recording_id(row.id),
+        tenant=tenant,
+        call_key=row.call_key,
+        state=RecordingState(row.state),
+        state_reason=row.state_reason,
+        audio=_coordinate(tenant, Part.AUDIO, row.audio_period, row.audio_generation, row.audio_leaf),
+        metadata=_coordinate(tenant, Part.METADATA, row.metadata_period, row.metadata_generation, row.metadata_leaf),
+        media=_media(row.container, row.codec, row.rate, row.channels, row.channel_map),
+        created_at=moment(row.created_at),
+        started_at=moment(row.started_at),
+        ended_at=maybe_moment(row.ended_at),
+        retain_until=moment(row.retain_until),
+        retention_class=row.retention_class,
+        stored_bytes=row.stored_bytes,
+        sealed_facts=row.sealed_facts,
+        certificate_id=row.certificate_id,
+    )
+
+
+def _coordinate(tenant: TenantId, part: Part, period: int, generation: int, leaf: int) -> Coordinate:
+    return Coordinate(cohort=_cohort(tenant, part, period, generation), leaf=leaf)
+
+
+# Thousands of rows share a handful of these values, which are immutable: a page of rows builds each once.
+@lru_cache(maxsize=4096)
+def _cohort(tenant: TenantId, part: Part, period: int, generation: int) -> Cohort:
+    return Cohort(tenant=tenant, part=part, period=period, generation=generation)
+
+
+@lru_cache(maxsize=256)
+def _media(container: str, codec: str, rate: int, channels: int, channel_map: str) -> Media:
+    return Media(
+        container=Container(container),
+        codec=Codec(codec),
+        rate=rate,
+        channels=channels,
+        channel_map=tuple(json.loads(channel_map)),
+    )
+
+
+def from_segment(ref: SegmentRef) -> Values:
+    """Return the columns of one object."""
+    return {
+        "recording": key(ref.recording),
+        "number": ref.index,
+        "attempt": ref.attempt,
+        "name": ref.name,
+        "start": ref.offset,
+        "length": ref.length,
+        "object_bytes": ref.object_bytes,
+        "sha256": ref.sha256,
+    }
+
+
+def to_segment(row: sa.Row[Any]) -> SegmentRef:
+    """Return the object of a row."""
+    return SegmentRef(
+        recording=recording_id(row.recording),
+        index=row.number,
+        attempt=row.attempt,
+        name=row.name,
+        offset=row.start,
+        length=row.length,
+        object_bytes=row.object_bytes,
+        sha256=row.sha256,
+    )
+
+
+def from_certificate(certificate: StoredCertificate) -> Values:
+    """Return the columns of a certificate."""
+    return {
+        "id": certificate.id,
+        "recording": key(certificate.recording),
+        "tenant": certificate.tenant,
+        "status": certificate.status.value,
+        "supersedes": certificate.supersedes,
+        "issued_at": micros(certificate.issued_at),
+        "jws": certificate.jws,
+    }
+
+
+def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
+    """Return the certificate of a row."""
+    return StoredCertificate(
+        id=CertificateId(row.id),
+        recording=recording_id(row.recording),
+        tenant=TenantId(row.tenant),
+        status=CertificateStatus(row.status),
+        supersedes=row.supersedes,
+        issued_at=moment(row.issued_at),
+        jws=row.jws,
+    )
+
+
+def from_audit(entry: AuditEntry) -> Values:
+    """Return the columns of an audit entry."""
+    event = entry.event
+    return {
+        "seq": entry.seq,
+        "at": micros(entry.at),
+        "event": event.event,
+        "actor": event.actor,
+        "outcome": event.outcome,
+        "role": event.role,
+        "tenant": event.tenant,
+        "purpose": event.purpose,
+        "request_id": event.request_id,
+        "target": event.target,
+        "detail": rfc8785.dumps(dict(event.detail)).decode(),
+        "previous_sha256": bytes.fromhex(entry.previous_sha256),
+        "sha256": bytes.fromhex(entry.sha256),
+    }
+
+
+def to_audit(row: sa.Row[Any]) -> AuditEntry:
+    """Return the audit entry of a row."""
+    return AuditEntry(
+        seq=row.seq,
+        at=moment(row.at),
+        event=AuditEvent(
+            event=row.event,
+            actor=row.actor,
+            outcome=row.outcome,
+            role=row.role,
+            tenant=row.tenant,
+            purpose=row.purpose,
+            request_id=row.request_id,
+            target=row.target,
+            detail=json.loads(row.detail),
+        ),
+        previous_sha256=row.previous_sha256.hex(),
+        sha256=row.sha256.hex(),
+    )

@@ -1,0 +1,70 @@
+"""The schema's version: bringing a database to this code's, and refusing one that is not there."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from vault.errors import ConfigError
+
+_MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+
+def _config(connection: sa.Connection | None = None, *, output: io.StringIO | None = None) -> Config:
+    config = Config(output_buffer=output)
+    # A percent sign in the installation path would otherwise be read as interpolation.
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(connection: sa.Connection) -> None:
+    """Run every migration the database lacks, inside the caller's transaction; ConfigError if it is newer."""
+    config = _config(connection)
+    _check_known(current_revision(connection), ScriptDirectory.from_config(config))
+    command.upgrade(config, "head")
+
+
+def current_revision(connection: sa.Connection) -> str | None:
+    """Return the revision the database says it is at, or None if there is no schema."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
+def check(revision: str | None) -> None:
+    """ConfigError unless `revision` is this code's."""
+    script = ScriptDirectory.from_config(_config())
+    if revision is None:
+        raise ConfigError("catalog: the database has no schema", hint="run callvault init")
+    _check_known(revision, script)
+    if revision != script.get_current_head():
+        raise ConfigError(
+            f"catalog: the schema is at {revision}, older than this version of callvault needs",
+            hint="back the catalog up, then upgrade its schema",
+        )
+
+
+def _check_known(revision: str | None, script: ScriptDirectory) -> None:
+    known: Sequence[str] = [step.revision for step in script.walk_revisions()]
+    if revision is not None and revision not in known:
+        raise ConfigError(
+            f"catalog: the schema is at {revision[:80]}, newer than this version of callvault knows",
+            hint="upgrade callvault to the version that last opened this catalog",
+        )
+
+
+def sql_for(dialect: str) -> str:
+    """Return the migrations as an SQL script for a database administrator who runs DDL by hand."""
+    output = io.StringIO()
+    config = _config(output=output)
+    config.attributes["dialect"] = dialect
+    command.upgrade(config, "head", sql=True)
+    return output.getvalue()

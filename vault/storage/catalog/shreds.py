@@ -1,0 +1,324 @@
+"""Intents, receipts, certificates and the overrides of tripped guards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import rfc8785
+import sqlalchemy as sa
+
+from vault.errors import NotFound
+from vault.model import (
+    Assurance,
+    AuditEvent,
+    CertificateId,
+    CertificateStatus,
+    Recording,
+    RecordingId,
+    RecordingState,
+    ShredReceipt,
+    StoredCertificate,
+    TenantId,
+)
+from vault.ports.catalog import Shred, SweepOverride
+from vault.storage.catalog import rows
+from vault.storage.catalog.database import Database
+from vault.storage.catalog.tables import (
+    IS_OPEN,
+    certificates,
+    recordings,
+    shred_kept,
+    shreds,
+    sweep_floor,
+    sweep_overrides,
+)
+from vault.storage.catalog.writer import Transaction
+
+_s, _c, _r = shreds.c, certificates.c, recordings.c
+_BY_ID = sa.select(shreds).where(_s.id == sa.bindparam("key"))
+_INSERT = sa.insert(shreds)
+_UNFINISHED = sa.select(shreds).where(_s.finished_at.is_(None)).order_by(_s.intended_at, _s.id)
+_SET_RECEIPT = (
+    sa.update(shreds)
+    .where(_s.id == sa.bindparam("key"), _s.receipt.is_(None))
+    .values(receipt=sa.bindparam("new_receipt"))
+)
+_FINISH = (
+    sa.update(shreds)
+    .where(_s.id == sa.bindparam("key"), _s.finished_at.is_(None))
+    .values(finished_at=sa.bindparam("new_finished_at"))
+)
+_FLOOR = sa.select(sweep_floor.c.period)
+_RAISE_FLOOR = (
+    sa.update(sweep_floor)
+    .where(sa.or_(sweep_floor.c.period.is_(None), sweep_floor.c.period < sa.bindparam("new_period")))
+    .values(period=sa.bindparam("new_period"))
+)
+_OPEN_BELOW = sa.select(_r.id).where(IS_OPEN, _r.audio_period <= sa.bindparam("floor")).order_by(_r.id)
+_KEEP = sa.insert(shred_kept)
+_KEPT = (
+    sa.select(recordings)
+    .join(shred_kept, shred_kept.c.recording == _r.id)
+    .where(shred_kept.c.shred == sa.bindparam("key"))
+    .order_by(_r.id)
+)
+
+_CERTIFIED = sa.select(_c.recording, _c.status).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
+_KNOWN = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+_INSERT_CERTIFICATE = sa.insert(certificates)
+_MOVE = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"))
+    .values(
+        state=RecordingState.SHREDDED.value,
+        certificate_id=sa.bindparam("new_certificate"),
+        undeleted_since=sa.bindparam("new_undeleted_since"),
+    )
+)
+_CERTIFICATE = sa.select(certificates).where(_c.id == sa.bindparam("key"))
+_IDS_PER_QUERY = 500
+
+_OVERRIDES = sa.select(sweep_overrides).order_by(sweep_overrides.c.requested_at.desc(), sweep_overrides.c.id.desc())
+_DROP_OVERRIDE = sa.delete(sweep_overrides).where(sweep_overrides.c.id == sa.bindparam("key"))
+_INSERT_OVERRIDE = sa.insert(sweep_overrides)
+
+
+class ShredStore:
+    """Implements `vault.ports.catalog.ShredRows`."""
+
+    _database: Database
+
+    async def intend_shred(self, shred: Shred, *, audit: Sequence[AuditEvent] = ()) -> Sequence[Recording]:
+        """Make the intent and the floor durable; return the open recordings the shred must keep, as they are now."""
+        values = _from_shred(shred)
+
+        async def act(transaction: Transaction) -> Sequence[sa.Row[Any]]:
+            if not await transaction.fetch(_BY_ID, {"key": shred.id}):
+                await transaction.write(_INSERT, values)
+                if shred.due_through is not None:
+                    await transaction.write(_RAISE_FLOOR, {"new_period": shred.due_through})
+                floor = (await transaction.fetch(_FLOOR))[0].period
+                if floor is not None:
+                    below = await transaction.fetch(_OPEN_BELOW, {"floor": floor})
+                    await transaction.write(_KEEP, [{"shred": shred.id, "recording": row.id} for row in below])
+                transaction.audit(audit)
+            return await transaction.fetch(_KEPT, {"key": shred.id})
+
+        return [rows.to_recording(row) for row in await self._database.writer.run(act)]
+
+    async def sweep_floor(self) -> int | None:
+        """Return the highest `due_through` ever intended."""
+        found = await self._database.fetch(_FLOOR)
+        floor: int | None = found[0].period
+        return floor
+
+    async def record_receipt(self, shred: str, receipt: ShredReceipt, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Attach the receipt; the first one stays. NotFound."""
+        text = _receipt_text(receipt)
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.write(_SET_RECEIPT, {"key": shred, "new_receipt": text}):
+                transaction.audit(audit)
+            else:
+                await _check_exists(transaction, shred)
+
+        await self._database.writer.run(act)
+
+    async def finish_shred(self, shred: str, *, at: datetime) -> None:
+        """Mark that everything of this shred is certified; the first time stays. NotFound."""
+        finished_at = rows.micros(at)
+
+        async def act(transaction: Transaction) -> None:
+            if not await transaction.write(_FINISH, {"key": shred, "new_finished_at": finished_at}):
+                await _check_exists(transaction, shred)
+
+        await self._database.writer.run(act)
+
+    async def unfinished_shreds(self) -> Sequence[Shred]:
+        """Return shreds without `finished_at`, oldest first."""
+        return [_to_shred(row) for row in await self._database.fetch(_UNFINISHED)]
+
+    async def shred(self, shred: str) -> Shred:
+        """Return one; NotFound."""
+        found = await self._database.fetch(_BY_ID, {"key": shred})
+        if not found:
+            raise _unknown(shred)
+        return _to_shred(found[0])
+
+    async def certify(self, certificates: Sequence[StoredCertificate], *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Store certificates and move their recordings along; a certificate whose status exists already is dropped.
+
+        NotFound if one names an unknown recording. If every one of them was there already, no audit event is written.
+        """
+        if not certificates:
+            return
+        values = [rows.from_certificate(certificate) for certificate in certificates]
+
+        async def act(transaction: Transaction) -> None:
+            fresh, moves = await _fresh(transaction, values)
+            await transaction.write(_INSERT_CERTIFICATE, fresh)
+            await transaction.write(_MOVE, moves)
+            if fresh:
+                transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def certificate(self, certificate: CertificateId) -> StoredCertificate:
+        """Return one; NotFound."""
+        found = await self._database.fetch(_CERTIFICATE, {"key": certificate})
+        if not found:
+            raise NotFound(f"there is no certificate {certificate[:80]}")
+        return rows.to_certificate(found[0])
+
+    async def certificates(
+        self,
+        *,
+        tenant: TenantId | None = None,
+        recording: RecordingId | None = None,
+        before: CertificateId | None = None,
+        limit: int = 100,
+    ) -> Sequence[StoredCertificate]:
+        """Return a page, newest id first."""
+        statement = sa.select(certificates).order_by(_c.id.desc()).limit(max(limit, 0))
+        if tenant is not None:
+            statement = statement.where(_c.tenant == tenant)
+        if recording is not None:
+            statement = statement.where(_c.recording == rows.key(recording))
+        if before is not None:
+            statement = statement.where(_c.id < before)
+        return [rows.to_certificate(row) for row in await self._database.fetch(statement)]
+
+    async def save_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert or replace by id."""
+        values = _from_override(override)
+
+        async def act(transaction: Transaction) -> None:
+            await transaction.write(_DROP_OVERRIDE, {"key": override.id})
+            await transaction.write(_INSERT_OVERRIDE, values)
+            transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def overrides(self) -> Sequence[SweepOverride]:
+        """Return all, newest first."""
+        return [_to_override(row) for row in await self._database.fetch(_OVERRIDES)]
+
+
+async def _check_exists(transaction: Transaction, shred: str) -> None:
+    if not await transaction.fetch(_BY_ID, {"key": shred}):
+        raise _unknown(shred)
+
+
+async def _fresh(
+    transaction: Transaction, values: Sequence[rows.Values]
+) -> tuple[list[rows.Values], list[rows.Values]]:
+    """Return the certificates not stored yet, and what they make of their recordings; NotFound before any write."""
+    keys = sorted({value["recording"] for value in values})
+    known: set[bytes] = set()
+    certified: set[tuple[bytes, str]] = set()
+    for start in range(0, len(keys), _IDS_PER_QUERY):
+        some = {"keys": keys[start : start + _IDS_PER_QUERY]}
+        known |= {row.id for row in await transaction.fetch(_KNOWN, some)}
+        certified |= {(row.recording, row.status) for row in await transaction.fetch(_CERTIFIED, some)}
+    fresh: list[rows.Values] = []
+    moves: list[rows.Values] = []
+    for value in values:
+        key, status = value["recording"], value["status"]
+        if key not in known:
+            raise NotFound(f"there is no recording {rows.recording_id(key)} to certify")
+        if (key, status) in certified:
+            continue
+        fresh.append(value)
+        final = status == CertificateStatus.FINAL.value
+        # A provisional certificate that arrives after the final one is kept, but takes nothing back.
+        if final or (key, CertificateStatus.FINAL.value) not in certified:
+            undeleted_since = None if final else value["issued_at"]
+            moves.append({"key": key, "new_certificate": value["id"], "new_undeleted_since": undeleted_since})
+        certified.add((key, status))
+    return fresh, moves
+
+
+def _from_shred(shred: Shred) -> rows.Values:
+    return {
+        "id": shred.id,
+        "intended_at": rows.micros(shred.intended_at),
+        "trigger": shred.trigger,
+        "due_through": shred.due_through,
+        "plan": shred.plan,
+        "receipt": None if shred.receipt is None else _receipt_text(shred.receipt),
+        "finished_at": rows.maybe_micros(shred.finished_at),
+    }
+
+
+def _to_shred(row: sa.Row[Any]) -> Shred:
+    return Shred(
+        id=row.id,
+        intended_at=rows.moment(row.intended_at),
+        trigger=row.trigger,
+        due_through=row.due_through,
+        plan=row.plan,
+        receipt=None if row.receipt is None else _receipt(row.receipt),
+        finished_at=rows.maybe_moment(row.finished_at),
+    )
+
+
+def _receipt_text(receipt: ShredReceipt) -> str:
+    return rfc8785.dumps(
+        {
+            "intent_id": receipt.intent_id,
+            "epoch_destroyed": receipt.epoch_destroyed,
+            "epoch_live": receipt.epoch_live,
+            "root_version_destroyed": receipt.root_version_destroyed,
+            "provider": receipt.provider,
+            "assurance": receipt.assurance.value,
+            "replicas": receipt.replicas,
+            "unrecoverable_at": rows.micros(receipt.unrecoverable_at),
+            "caches_clear_at": rows.micros(receipt.caches_clear_at),
+        }
+    ).decode()
+
+
+def _receipt(text: str) -> ShredReceipt:
+    stored = json.loads(text)
+    return ShredReceipt(
+        intent_id=stored["intent_id"],
+        epoch_destroyed=stored["epoch_destroyed"],
+        epoch_live=stored["epoch_live"],
+        root_version_destroyed=stored["root_version_destroyed"],
+        provider=stored["provider"],
+        assurance=Assurance(stored["assurance"]),
+        replicas=stored["replicas"],
+        unrecoverable_at=rows.moment(stored["unrecoverable_at"]),
+        caches_clear_at=rows.moment(stored["caches_clear_at"]),
+    )
+
+
+def _from_override(override: SweepOverride) -> rows.Values:
+    return {
+        "id": override.id,
+        "through": rows.micros(override.through),
+        "reason": override.reason,
+        "requested_by": override.requested_by,
+        "requested_at": rows.micros(override.requested_at),
+        "approved_by": override.approved_by,
+        "used_at": rows.maybe_micros(override.used_at),
+    }
+
+
+def _to_override(row: sa.Row[Any]) -> SweepOverride:
+    return SweepOverride(
+        id=row.id,
+        through=rows.moment(row.through),
+        reason=row.reason,
+        requested_by=row.requested_by,
+        requested_at=rows.moment(row.requested_at),
+        approved_by=row.approved_by,
+        used_at=rows.maybe_moment(row.used_at),
+    )
+
+
+def _unknown(shred: str) -> NotFound:
+    return NotFound(f"there is no shred {shred[:80]}")

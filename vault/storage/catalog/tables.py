@@ -1,0 +1,247 @@
+"""The schema as it is now; `vault/storage/migrations` is how a database gets there.
+
+Recording ids are 16 bytes (UUIDv7, so they sort by creation), other ids the text people see. Times are microseconds
+since the Unix epoch. No key and nothing personal in clear: facts about a call exist only as the sealed blob.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_Id = sa.LargeBinary(16)
+
+recordings = sa.Table(
+    "recordings",
+    metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("call_key", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state_reason", sa.Text),
+    sa.Column("audio_period", sa.BigInteger, nullable=False),
+    sa.Column("audio_generation", sa.BigInteger, nullable=False),
+    sa.Column("audio_leaf", sa.BigInteger, nullable=False),
+    sa.Column("metadata_period", sa.BigInteger, nullable=False),
+    sa.Column("metadata_generation", sa.BigInteger, nullable=False),
+    sa.Column("metadata_leaf", sa.BigInteger, nullable=False),
+    sa.Column("container", sa.Text, nullable=False),
+    sa.Column("codec", sa.Text, nullable=False),
+    sa.Column("rate", sa.Integer, nullable=False),
+    sa.Column("channels", sa.Integer, nullable=False),
+    sa.Column("channel_map", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("retain_until", sa.BigInteger, nullable=False),
+    sa.Column("retention_class", sa.Text, nullable=False),
+    sa.Column("stored_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sealed_facts", sa.LargeBinary, nullable=False),
+    sa.Column("certificate_id", sa.Text),
+    sa.Column("undeleted_since", sa.BigInteger),
+    sa.UniqueConstraint("tenant", "call_key"),
+)
+
+# Spelled out, not bound: a planner matches a partial index only against literals. And as inequalities, because SQLite
+# would take `state IN (...)` as an invitation to the index on state and sort every finished row for each page.
+IS_OPEN = recordings.c.state == sa.literal_column("'open'")
+IS_FINISHED = sa.and_(
+    recordings.c.state != sa.literal_column("'open'"), recordings.c.state != sa.literal_column("'shredded'")
+)
+IS_UNDELETED = recordings.c.undeleted_since.is_not(None)
+
+# `started_at` only rides along, so a page of one tenant filtered by time reads the index and not the rows it skips.
+sa.Index("ix_recordings_tenant", recordings.c.tenant, recordings.c.id, recordings.c.started_at)
+sa.Index("ix_recordings_state", recordings.c.state, recordings.c.id)
+sa.Index(
+    "ix_recordings_due",
+    recordings.c.id,
+    recordings.c.audio_period,
+    sqlite_where=IS_FINISHED,
+    postgresql_where=IS_FINISHED,
+)
+sa.Index(
+    "ix_recordings_retain",
+    recordings.c.retain_until,
+    recordings.c.id,
+    sqlite_where=IS_FINISHED,
+    postgresql_where=IS_FINISHED,
+)
+sa.Index("ix_recordings_undeleted", recordings.c.id, sqlite_where=IS_UNDELETED, postgresql_where=IS_UNDELETED)
+
+segments = sa.Table(
+    "segments",
+    metadata,
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("attempt", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("start", sa.BigInteger, nullable=False),
+    sa.Column("length", sa.BigInteger, nullable=False),
+    sa.Column("object_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+)
+
+leaf_counters = sa.Table(
+    "leaf_counters",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("part", sa.Text, primary_key=True),
+    sa.Column("period", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("generation", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("next_leaf", sa.BigInteger, nullable=False),
+)
+
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("matter", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("authority", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("review_at", sa.BigInteger, nullable=False),
+    sa.Column("release_requested_by", sa.Text),
+    sa.Column("release_reason", sa.Text),
+    sa.Column("released_by", sa.Text),
+    sa.Column("released_at", sa.BigInteger),
+    sa.Column("grace_until", sa.BigInteger),
+)
+sa.Index("ix_holds_created_at", holds.c.created_at, holds.c.id)
+sa.Index("ix_holds_tenant", holds.c.tenant, holds.c.created_at)
+
+hold_recordings = sa.Table(
+    "hold_recordings",
+    metadata,
+    sa.Column("hold", sa.Text, sa.ForeignKey(holds.c.id), primary_key=True),
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("too_late", sa.Boolean, nullable=False),
+)
+sa.Index("ix_hold_recordings_recording", hold_recordings.c.recording, hold_recordings.c.hold)
+
+shreds = sa.Table(
+    "shreds",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("intended_at", sa.BigInteger, nullable=False),
+    sa.Column("trigger", sa.Text, nullable=False),
+    sa.Column("due_through", sa.BigInteger),
+    sa.Column("plan", sa.LargeBinary, nullable=False),
+    sa.Column("receipt", sa.Text),
+    sa.Column("finished_at", sa.BigInteger),
+)
+sa.Index("ix_shreds_finished_at", shreds.c.finished_at, shreds.c.intended_at)
+
+# The open recordings each intent promised to keep, so that a repeated intent answers as the first did.
+shred_kept = sa.Table(
+    "shred_kept",
+    metadata,
+    sa.Column("shred", sa.Text, sa.ForeignKey(shreds.c.id), primary_key=True),
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
+)
+
+# One row, there from the first migration on; `period` stays null until the first sweep.
+sweep_floor = sa.Table(
+    "sweep_floor",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("period", sa.BigInteger),
+)
+
+certificates = sa.Table(
+    "certificates",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("supersedes", sa.Text),
+    sa.Column("issued_at", sa.BigInteger, nullable=False),
+    sa.Column("jws", sa.Text, nullable=False),
+    sa.UniqueConstraint("recording", "status"),
+)
+sa.Index("ix_certificates_tenant", certificates.c.tenant, certificates.c.id)
+
+sweep_overrides = sa.Table(
+    "sweep_overrides",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("through", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("requested_at", sa.BigInteger, nullable=False),
+    sa.Column("approved_by", sa.Text),
+    sa.Column("used_at", sa.BigInteger),
+)
+
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("controller", sa.Text, nullable=False),
+    sa.Column("contact", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("retention_seconds", sa.Double),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text),
+    sa.Column("secret_sha256", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("revoked_at", sa.BigInteger),
+)
+sa.Index("ix_tokens_tenant", tokens.c.tenant)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    # INTEGER on SQLite makes `seq` the row's own place; BIGINT there would cost a second index.
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("role", sa.Text),
+    sa.Column("tenant", sa.Text),
+    sa.Column("purpose", sa.Text),
+    sa.Column("request_id", sa.Text),
+    sa.Column("target", sa.Text),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("previous_sha256", sa.LargeBinary(32), nullable=False),
+    sa.Column("sha256", sa.LargeBinary(32), nullable=False),
+)
+
+# One row, there from the first migration on (seq 0, 32 zero bytes); moved by compare-and-swap with every insert.
+audit_head = sa.Table(
+    "audit_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.LargeBinary(32), nullable=False),
+)
+
+settings = sa.Table(
+    "settings",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)

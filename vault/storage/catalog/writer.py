@@ -1,0 +1,223 @@
+"""Group commit: acts submitted while a commit is under way share the next one, and its single fsync.
+
+A batch is one transaction. Acts of one kind run as one call, in any order between kinds: nothing submitted has been
+acknowledged, so no order among them was promised. An act that turns out impossible is refused alone; if it had
+already written, or failed unexpectedly, the batch is rolled back and each act repeated in a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from vault.errors import IntegrityError, Refused, Unavailable
+from vault.model import AuditEntry, AuditEvent
+from vault.ports.time import Clock
+from vault.storage.catalog import rows
+from vault.storage.catalog.faults import is_outage, translate
+from vault.storage.catalog.tables import audit, audit_head
+from vault.telemetry import Metrics
+from vault.tlog.auditchain import AuditHead, extend_chain
+
+_BATCH_ACTS = 256
+
+_HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
+_MOVE_HEAD = (
+    sa.update(audit_head)
+    .where(audit_head.c.seq == sa.bindparam("old_seq"), audit_head.c.sha256 == sa.bindparam("old_sha256"))
+    .values(seq=sa.bindparam("new_seq"), sha256=sa.bindparam("new_sha256"))
+)
+_INSERT_AUDIT = sa.insert(audit)
+
+Parameters = Mapping[str, Any]
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class Transaction:
+    """One write transaction: what an act may do in it."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self.dialect = connection.dialect.name
+        self.events: list[AuditEvent] = []
+        self.writes = 0
+
+    async def fetch(self, statement: sa.Executable, parameters: Parameters | None = None) -> Sequence[sa.Row[Any]]:
+        """Return all rows."""
+        return (await self._connection.execute(statement, parameters)).all()
+
+    async def write(self, statement: sa.Executable, parameters: Parameters | Sequence[Parameters]) -> int:
+        """Execute once, or once per element; return how many rows were touched."""
+        if not parameters:
+            return 0
+        count: int = (await self._connection.execute(statement, parameters)).rowcount
+        self.writes += abs(count)  # -1: the driver does not know, so assume it did
+        return count
+
+    def audit(self, events: Sequence[AuditEvent]) -> None:
+        """Have `events` written with this transaction."""
+        self.events += events
+
+
+Act = Callable[[Transaction], Awaitable[R]]
+BulkAct = Callable[[Transaction, Sequence[A]], Awaitable[Sequence[R | Refused]]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pending:
+    act: BulkAct[Any, Any]
+    argument: Any
+    answer: asyncio.Future[Any]
+
+
+class Writer:
+    """The only one who writes to this database in this process."""
+
+    def __init__(self, engine: AsyncEngine, *, clock: Clock, metrics: Metrics | None) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._metrics = metrics
+        self._queue: deque[_Pending] = deque()
+        self._drain: asyncio.Task[None] | None = None
+        self._head: AuditHead | None = None
+        self._closed = False
+
+    async def submit(self, act: BulkAct[A, R], argument: A) -> R:
+        """Run `act` over `argument` and whatever else waits for the same act; return once it is durable.
+
+        A cancelled caller withdraws what has not begun; what has begun is carried out unheard.
+        """
+        if self._closed:
+            raise Unavailable("the catalog is closed")
+        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Pending(act=act, argument=argument, answer=answer))
+        if self._drain is None or self._drain.done():
+            self._drain = asyncio.create_task(self._work(), name="catalog writer")
+        return await answer
+
+    async def run(self, act: Act[R]) -> R:
+        """Run one act that has no kin to share a call with."""
+        result: R = await self.submit(_one_by_one, act)
+        return result
+
+    async def close(self) -> None:
+        """Carry out what was submitted, then refuse."""
+        self._closed = True
+        if self._drain is not None:
+            await asyncio.wait([self._drain])
+
+    async def _work(self) -> None:
+        batch: list[_Pending] = []
+        try:
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH_ACTS))]
+                await self._carry_out([pending for pending in batch if not pending.answer.done()])
+        finally:
+            # Only a dying event loop cancels this task: nobody may be left waiting for it.
+            for pending in (*batch, *self._queue):
+                if not pending.answer.done():
+                    pending.answer.set_exception(Unavailable("the catalog is closing"))
+            self._queue.clear()
+
+    async def _carry_out(self, batch: Sequence[_Pending]) -> None:
+        if not batch:
+            return
+        try:
+            answers = await self._transact(batch)
+        except Exception as error:  # noqa: BLE001  # every awaiter gets it; the writer itself must live on
+            self._head = None
+            if len(batch) > 1 and not is_outage(error):
+                for pending in batch:
+                    await self._carry_out([pending])
+                return
+            for pending in batch:
+                _answer(pending, _failure(error))
+            return
+        for pending, answer in zip(batch, answers, strict=True):
+            _answer(pending, answer)
+
+    async def _transact(self, batch: Sequence[_Pending]) -> Sequence[Any]:
+        kinds: dict[BulkAct[Any, Any], list[int]] = {}
+        for place, pending in enumerate(batch):
+            kinds.setdefault(pending.act, []).append(place)
+        answers: list[Any] = [None] * len(batch)
+        async with self._engine.begin() as connection:
+            transaction = Transaction(connection)
+            for act, places in kinds.items():
+                results = await act(transaction, [batch[place].argument for place in places])
+                for place, result in zip(places, results, strict=True):
+                    answers[place] = result
+            head = await self._write_audit(transaction)
+        self._head = head
+        if self._metrics is not None:
+            for event in transaction.events:
+                self._metrics.audit_events.labels(event.event, event.outcome).inc()
+        return answers
+
+    async def _write_audit(self, transaction: Transaction) -> AuditHead | None:
+        """Append the transaction's events; the head moves first, so two writers can never number alike."""
+        if not transaction.events:
+            return self._head
+        at = self._clock.now()
+        # The remembered head is a guess that saves a read; if another process wrote since, the swap says so.
+        for head in (self._head, None):
+            known = head or await _read_head(transaction)
+            entries = extend_chain(known, transaction.events, at=at)
+            moved = await transaction.write(_MOVE_HEAD, _swap(known, entries[-1]))
+            if moved:
+                await transaction.write(_INSERT_AUDIT, [rows.from_audit(entry) for entry in entries])
+                return AuditHead(seq=entries[-1].seq, sha256=entries[-1].sha256)
+        raise IntegrityError("the audit trail's head changed inside a transaction; nothing was written")
+
+
+async def _read_head(transaction: Transaction) -> AuditHead:
+    found = await transaction.fetch(_HEAD)
+    if not found:
+        raise IntegrityError("the audit trail has lost its head; nothing was written")
+    return AuditHead(seq=found[0].seq, sha256=found[0].sha256.hex())
+
+
+def _swap(old: AuditHead, new: AuditEntry) -> Parameters:
+    return {
+        "old_seq": old.seq,
+        "old_sha256": bytes.fromhex(old.sha256),
+        "new_seq": new.seq,
+        "new_sha256": bytes.fromhex(new.sha256),
+    }
+
+
+async def _one_by_one(transaction: Transaction, acts: Sequence[Act[Any]]) -> Sequence[Any]:
+    answers: list[Any] = []
+    for act in acts:
+        before = transaction.writes, len(transaction.events)
+        try:
+            answers.append(await act(transaction))
+        except Refused as refusal:
+            if (transaction.writes, len(transaction.events)) != before:
+                raise  # it left something behind: only a rollback makes "nothing was changed" true
+            answers.append(refusal)
+    return answers
+
+
+def _answer(pending: _Pending, answer: Any) -> None:
+    if pending.answer.done():
+        return
+    if isinstance(answer, Exception):
+        pending.answer.set_exception(answer)
+    else:
+        pending.answer.set_result(answer)
+
+
+def _failure(error: Exception) -> Exception:
+    """Return an exception of its own for each awaiter, so that their tracebacks do not grow into one another."""
+    failure = translate(error)
+    if failure is not error:
+        failure.__cause__ = error
+    return failure

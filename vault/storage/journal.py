@@ -1,0 +1,188 @@
+"""The journal adapter: a group-committed, encrypted log in one local directory (docs/format.md, "Journal")."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from vault.errors import ConfigError, DiskFull, JournalFull, Unavailable
+from vault.format.journal import HEADER_BYTES, MAX_FILE_BYTES, parse_file_name
+from vault.model import Coordinate, DataKey
+from vault.ports.journal import JournalOpening, JournalUsage, ReplayedRecording
+from vault.ports.time import Clock, Entropy
+from vault.storage.journal_commit import Committer
+from vault.storage.journal_entry import FileEntry
+from vault.storage.journal_file import Disk, JournalFile
+from vault.storage.journal_replay import Replay, Track
+from vault.telemetry import Metrics
+
+_LOCK_NAME: Final = "journal.lock"
+_FILES_PER_BOUND: Final = 4
+_DISK_CHECK_SECONDS: Final = 1.0
+
+
+class FileJournal:
+    """Implements `vault.ports.journal.Journal` in `directory`, which exists and which no other process uses.
+
+    `file_bytes` is allocated at a time, but never more than a quarter of `bytes_bound`, so that released space comes
+    back in time. No recording starts while the file system has less than `disk_reserve_bytes` free. An entry has at
+    most `undurable_bytes` in flight before `writable` waits. ConfigError if the directory is absent or in use.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Clock,
+        entropy: Entropy = os.urandom,
+        metrics: Metrics | None = None,
+        bytes_bound: int = 4 << 30,
+        file_bytes: int = 64 << 20,
+        disk_reserve_bytes: int = 0,
+        commit_interval_seconds: float = 0.005,
+        undurable_bytes: int = 256 << 10,
+        disk: Disk | None = None,
+    ) -> None:
+        file_bytes = min(file_bytes, bytes_bound // _FILES_PER_BOUND)
+        if not 2 * HEADER_BYTES <= file_bytes <= MAX_FILE_BYTES:
+            raise ConfigError("journal.file_bytes is at most 1GiB, and journal.max_bytes at least four times as much")
+        self._directory = directory
+        self._clock = clock
+        self._bytes_bound = bytes_bound
+        self._reserve = disk_reserve_bytes
+        self._undurable_bytes = undurable_bytes
+        self._disk = disk or Disk()
+        self._disk_checked_at = float("-inf")
+        self._disk_has_room = True
+        self._opened = False
+        self._replayed = False
+        self._lock_fd = _lock(directory)
+        try:
+            old, last_number = self._list()
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        self._old = tuple(old)
+        self._committer = Committer(
+            directory,
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            disk=self._disk,
+            bytes_bound=bytes_bound,
+            file_bytes=file_bytes,
+            commit_interval_seconds=commit_interval_seconds,
+            next_number=last_number + 1,
+        )
+        self._committer.files.extend(old)
+
+    def _list(self) -> tuple[list[JournalFile], int]:
+        """Return the files of earlier incarnations in creation order, and the highest number ever seen."""
+        files = []
+        last_number = 0
+        for path in sorted(self._directory.iterdir()):
+            parsed = parse_file_name(path.name)
+            if parsed is None:
+                continue
+            number, set_aside = parsed
+            last_number = max(last_number, number)
+            if not set_aside:
+                files.append(JournalFile.existing(path, disk=self._disk, number=number))
+        return files, last_number
+
+    async def replay(
+        self, keys: Callable[[Coordinate], DataKey], *, skip: Callable[[str], bool]
+    ) -> Sequence[ReplayedRecording]:
+        """Read what earlier incarnations left; after Unavailable it may be tried again."""
+        if self._opened or self._replayed:
+            raise ValueError("replay comes once, before the first open")
+        tracks = await asyncio.to_thread(Replay(self._old, keys=keys, skip=skip).run)
+        self._replayed = True
+        found = [self._replayed_recording(track) for track in tracks]
+        for file in self._old:
+            self._committer.reap(file)
+        self._old = ()
+        return found
+
+    def _replayed_recording(self, track: Track) -> ReplayedRecording:
+        assert track.key is not None
+        opening = JournalOpening(recording=track.recording, coordinate=track.coordinate)
+        entry = FileEntry(
+            opening, track.key, offset=0, committer=self._committer, undurable_bound=self._undurable_bytes
+        )
+        entry.adopt(tuple(track.runs), ended=track.ended, end_file=track.end_file)
+        return ReplayedRecording(
+            opening=opening,
+            first_offset=track.runs[0].base,
+            durable=entry.durable,
+            ended=track.ended,
+            entry=entry,
+        )
+
+    def open(self, opening: JournalOpening, key: DataKey, *, offset: int = 0) -> FileEntry:
+        """Start or continue a recording; its first piece or its end writes the OPEN record."""
+        if not self._roomy():
+            raise DiskFull("the disk is nearly full, so the journal takes no further recording")
+        if not offset and self._nearly_full():
+            raise JournalFull("the journal is nearly full; recordings under way continue", retry_after_seconds=10)
+        if self._committer.closed:
+            raise Unavailable("the journal is closed")
+        self._opened = True
+        return FileEntry(opening, key, offset=offset, committer=self._committer, undurable_bound=self._undurable_bytes)
+
+    def admits(self) -> bool:
+        """Tell whether a new recording would be accepted now."""
+        return not self._committer.closed and not self._nearly_full() and self._roomy()
+
+    def _nearly_full(self) -> bool:
+        return self._committer.bytes_used() * 5 >= self._bytes_bound * 4
+
+    def _roomy(self) -> bool:
+        """Ask the file system at most once a second."""
+        now = self._clock.monotonic()
+        if self._reserve and now - self._disk_checked_at >= _DISK_CHECK_SECONDS:
+            try:
+                self._disk_has_room = self._disk.free_bytes(self._directory) >= self._reserve
+            except OSError as error:
+                raise Unavailable("the journal's file system does not answer") from error
+            self._disk_checked_at = now
+        return self._disk_has_room
+
+    def usage(self) -> JournalUsage:
+        """Return the bytes that records take, the bound, and the number of files."""
+        return JournalUsage(
+            bytes_used=self._committer.bytes_used(),
+            bytes_bound=self._bytes_bound,
+            files=len(self._committer.files),
+        )
+
+    async def close(self) -> None:
+        """Commit what is queued and close; a second call does nothing."""
+        if self._lock_fd < 0:
+            return
+        lock_fd, self._lock_fd = self._lock_fd, -1
+        try:
+            await self._committer.close(keep=self._old)
+        finally:
+            os.close(lock_fd)
+
+
+def _lock(directory: Path) -> int:
+    try:
+        fd = os.open(directory / _LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            "journal.path is not a directory this process may write to", hint="`callvault init` creates it"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise ConfigError(
+            "journal.path is in use by another process", hint="two vaults never share one journal directory"
+        ) from error
+    return fd

@@ -1,0 +1,209 @@
+"""One journal file on disk, and the few system calls the journal makes (all of them in `Disk`, so tests can fail them).
+
+A file is written by one incarnation, from one thread, in order; it is never appended to after a failed write or a
+restart. It lives until nothing in it is needed.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from vault.errors import DiskFull, Unavailable
+from vault.format.journal import HEADER_BYTES
+
+_NO_ALLOCATION: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Disk:
+    """The system calls behind a journal file; each raises OSError."""
+
+    def create(self, path: Path) -> int:
+        """Create `path` for reading and writing; it must not exist."""
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Reserve `size` bytes, so that a commit meets a full disk as rarely as possible and writes no metadata."""
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in _NO_ALLOCATION:
+                raise
+
+    def write(self, fd: int, data: bytes, position: int) -> None:
+        """Write all of `data` at `position`."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view, position)
+            view = view[written:]
+            position += written
+
+    def sync(self, fd: int) -> None:
+        """Make what was written durable."""
+        os.fdatasync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Give back what was allocated beyond `size`."""
+        os.ftruncate(fd, size)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        path.unlink()
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def free_bytes(self, path: Path) -> int:
+        """Return how many bytes an unprivileged writer may still take from the file system."""
+        stat = os.statvfs(path)
+        return stat.f_bavail * stat.f_frsize
+
+
+def as_unavailable(error: OSError) -> Unavailable:
+    """Return what a failed write means to a recorder; the message names no path."""
+    if error.errno in _FULL:
+        return DiskFull("the disk has no room for another journal byte; what was acknowledged is safe")
+    return Unavailable(f"the journal could not be written ({errno.errorcode.get(error.errno or 0, 'I/O error')})")
+
+
+class JournalFile:
+    """Where records lie. Counters belong to the event loop, `commit` to the writer thread, `slice` to any thread."""
+
+    __slots__ = (
+        "_disk",
+        "_fd",
+        "_lock",
+        "_map",
+        "allocated",
+        "batches",
+        "capacity",
+        "damaged",
+        "durable_end",
+        "end",
+        "handles",
+        "live",
+        "number",
+        "path",
+        "salt",
+    )
+
+    def __init__(self, path: Path, *, disk: Disk, number: int, salt: bytes, capacity: int) -> None:
+        self.path = path
+        self.number = number
+        self.salt = salt
+        self.capacity = capacity
+        self.allocated = capacity
+        """Bytes this file may take on disk: the whole capacity until `trim` or for good."""
+        self.end = HEADER_BYTES
+        """Where the next record goes; runs ahead of the disk by what is queued."""
+        self.durable_end = 0
+        self.live = 0
+        """Unreleased plaintext bytes, and one for each end record that is still needed."""
+        self.batches = 0
+        """Commits queued or under way."""
+        self.handles = 0
+        self.damaged = False
+        """Holds bytes that replay could not hand out: set aside instead of unlinked."""
+        self._disk = disk
+        self._fd = -1
+        self._map: mmap.mmap | None = None
+        self._lock = threading.Lock()
+        """Between mapping and closing: a descriptor number is reused as soon as it is closed."""
+
+    @classmethod
+    def existing(cls, path: Path, *, disk: Disk, number: int) -> JournalFile:
+        """Return a file of an earlier incarnation, not opened yet."""
+        file = cls(path, disk=disk, number=number, salt=b"", capacity=0)
+        file.end = file.durable_end = file.allocated = path.stat().st_size
+        return file
+
+    def commit(self, data: bytes, position: int, *, last: bool) -> None:
+        """Write and sync one batch; OSError, and then nothing of the batch counts and the file is not used again.
+
+        An fsync that failed is never tried again: the kernel may have dropped the pages it could not write and would
+        report the next one as a success.
+        """
+        if self._fd < 0:
+            self._fd = self._disk.create(self.path)
+            self._disk.allocate(self._fd, self.capacity)
+            # The name first: a durable record in a file whose name a crash takes away is no record.
+            self._disk.sync_directory(self.path.parent)
+        self._disk.write(self._fd, data, position)
+        self._disk.sync(self._fd)
+        self.durable_end = position + len(data)
+        if last:
+            self.trim()
+
+    def trim(self) -> None:
+        """Give back the allocation beyond the durable bytes; failing to is harmless, as replay stops at zeroes.
+
+        After a failed commit this takes its landed bytes away too, so that nobody replays what was never acknowledged.
+        """
+        if self._fd >= 0:
+            with suppress(OSError):
+                self._disk.truncate(self._fd, self.durable_end)
+                self.allocated = self.durable_end
+
+    def slice(self, position: int, size: int) -> bytes:
+        """Return durable bytes; ValueError once the file is gone. Safe in any thread, also while the file is written.
+
+        A mapping instead of pread: one call's records lie megabytes apart, and a system call for each would hand the
+        interpreter lock to the event loop and wait to get it back, record by record. A copy out of a mapping cannot
+        meet a descriptor that was closed and reused either.
+        """
+        view = self._map
+        if view is None or position + size > len(view):
+            view = self._mapping()
+        return view[position : position + size]
+
+    def _mapping(self) -> mmap.mmap:
+        with self._lock:
+            if self._fd < 0:
+                raise ValueError("the journal file is gone")
+            # A file that could not be allocated in advance outgrows its mapping; readers of the old one finish there.
+            self._map = mmap.mmap(self._fd, os.fstat(self._fd).st_size, prot=mmap.PROT_READ)
+            return self._map
+
+    def load(self) -> bytes:
+        """Open an earlier incarnation's file for reading and return its bytes; OSError."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        pieces = []
+        position = 0
+        while piece := os.pread(self._fd, 1 << 24, position):
+            pieces.append(piece)
+            position += len(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Close descriptor and mapping; a reader that comes now gets ValueError."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            view, self._map = self._map, None
+            if view is not None:
+                view.close()
+            if fd >= 0:
+                os.close(fd)
+
+    def remove(self) -> None:
+        """Close and unlink the file, or set it aside if it is damaged; OSError.
+
+        A crash may bring an unlinked name back; its recordings are then found stored, so nothing waits for a sync here.
+        """
+        self.close()
+        if self.damaged:
+            self.path.rename(self.path.with_name(f"{self.path.name}.damaged"))
+        else:
+            with suppress(FileNotFoundError):
+                self._disk.unlink(self.path)

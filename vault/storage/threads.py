@@ -1,0 +1,32 @@
+"""Blocking work off the event loop, never left running behind the caller's back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def run_in(executor: Executor | None, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run `call` in a thread of `executor` (None: the loop's own) and return its result.
+
+    A cancelled caller waits until the thread is done. Leaving earlier would let a put land after the delete that
+    followed it had already been verified.
+    """
+    work = asyncio.get_running_loop().run_in_executor(executor, partial(call, *args, **kwargs))
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not work.cancelled():
+            work.exception()
+        raise cancelled
+    return work.result()

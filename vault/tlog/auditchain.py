@@ -1,0 +1,101 @@
+"""The audit trail's hash chain: each entry's hash covers the one before it, so no entry changes unseen.
+
+`hash(n) = SHA-256(hash(n - 1) ‖ RFC 8785 JSON of {seq, at, and the event's fields})`; `hash(0)` is 32 zero bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import rfc8785
+
+from vault.errors import IntegrityError, Invalid
+from vault.model import AuditEntry, AuditEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditHead:
+    """The last entry's number and hash (hex): whoever knows it can tell whether anything before it changed."""
+
+    seq: int
+    sha256: str
+
+
+GENESIS = AuditHead(seq=0, sha256="00" * 32)
+
+
+def instant(moment: datetime) -> str:
+    """Render a time as it is hashed and exported: RFC 3339, UTC, always six digits of microseconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def canonical(event: AuditEvent, *, seq: int, at: datetime) -> bytes:
+    """Return the bytes an entry's hash covers after the previous hash; Invalid if `detail` is not plain JSON."""
+    body = {
+        "actor": event.actor,
+        "at": instant(at),
+        "detail": dict(event.detail),
+        "event": event.event,
+        "outcome": event.outcome,
+        "purpose": event.purpose,
+        "request_id": event.request_id,
+        "role": event.role,
+        "seq": seq,
+        "target": event.target,
+        "tenant": event.tenant,
+    }
+    try:
+        return rfc8785.dumps(body)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Invalid(f"the audit event {event.event} has no canonical JSON; nothing was written") from error
+
+
+def entry_hash(event: AuditEvent, *, seq: int, at: datetime, previous_sha256: str) -> str:
+    """Return the entry's hash in hex."""
+    return hashlib.sha256(bytes.fromhex(previous_sha256) + canonical(event, seq=seq, at=at)).hexdigest()
+
+
+def extend_chain(head: AuditHead, events: Sequence[AuditEvent], *, at: datetime) -> list[AuditEntry]:
+    """Number and chain `events` after `head`; the last entry returned is the new head."""
+    entries: list[AuditEntry] = []
+    previous = head.sha256
+    for seq, event in enumerate(events, start=head.seq + 1):
+        digest = entry_hash(event, seq=seq, at=at, previous_sha256=previous)
+        entries.append(AuditEntry(seq=seq, at=at, event=event, previous_sha256=previous, sha256=digest))
+        previous = digest
+    return entries
+
+
+def verify_chain(
+    entries: Iterable[AuditEntry], *, after: AuditHead = GENESIS, expected: AuditHead | None = None
+) -> AuditHead:
+    """Check that `entries` continue `after` without a gap and return the head they end in.
+
+    A chain alone cannot show that its newest entries were cut off: give `expected`, a head published earlier, and the
+    chain must pass through it. IntegrityError names the first entry that does not fit.
+    """
+    head = after
+    met = expected is None or expected == after
+    for entry in entries:
+        if entry.seq != head.seq + 1:
+            raise IntegrityError(f"audit entry {entry.seq} follows entry {head.seq}: entries are missing or reordered")
+        if entry.previous_sha256 != head.sha256:
+            raise IntegrityError(
+                f"audit entry {entry.seq} does not continue entry {head.seq}: one of them was replaced"
+            )
+        if entry_hash(entry.event, seq=entry.seq, at=entry.at, previous_sha256=head.sha256) != entry.sha256:
+            raise IntegrityError(
+                f"audit entry {entry.seq} does not match its hash: it was changed after it was written"
+            )
+        head = AuditHead(seq=entry.seq, sha256=entry.sha256)
+        if expected is not None and head.seq == expected.seq:
+            if head != expected:
+                raise IntegrityError(f"audit entry {entry.seq} is not the one published: the trail was rewritten")
+            met = True
+    if not met:
+        assert expected is not None
+        raise IntegrityError(f"the audit trail ends at entry {head.seq}, before the published entry {expected.seq}")
+    return head

@@ -1,0 +1,91 @@
+"""The versioned texts a certificate carries: what is claimed, and what is not.
+
+A text is never edited once certificates carry it: a new wording is a new version beside the old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from vault.model import Assurance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """Sentences under a version; the version alone identifies them."""
+
+    version: str
+    texts: tuple[str, ...]
+
+
+CLAIMS: Final = Statements(
+    version="callvault/claims/v1",
+    texts=(
+        "Every stored byte of this recording's audio was encrypted with AES-256-GCM before its first write to disk.",
+        (
+            "The key existed only as a leaf of a keyring that is readable under the live root version alone; "
+            "it was never written to the catalog, to an object or to a backup."
+        ),
+        (
+            "At unrecoverable_at the root version that protected this key was destroyed at the named "
+            "provider, after a keyring without this leaf had been written and verified."
+        ),
+        (
+            "Catalog, objects, journals and keyring copies of any age, backups included, together with the "
+            "root versions that still exist, do not yield this key."
+        ),
+        "No hold on this recording was in force when its deletion was decided.",
+    ),
+)
+
+_NON_CLAIMS: Final = (
+    (
+        "Nothing is claimed about copies that left the vault before deletion: audio that was played, "
+        "exported or downloaded."
+    ),
+    (
+        "Nothing is claimed against someone who captured both the root version and the keyring while the "
+        "recording existed, or who read the memory of a running vault process before caches_clear_at."
+    ),
+    (
+        "Copies of the root key that the provider's operator made by other means, such as backups of the "
+        "provider itself, are outside what the vault can see."
+    ),
+    "The call's metadata has a key and a retention period of its own and is not covered unless listed under parts.",
+    "Encrypted remains of objects may persist in backups or abandoned storage; without the key they are unreadable.",
+)
+
+_BY_ASSURANCE: Final[Mapping[Assurance, str]] = {
+    Assurance.BEST_EFFORT: (
+        "Assurance is best effort: the root version was a file that was overwritten in place, synchronised and "
+        "removed. Flash storage, copy-on-write or journaling file systems, snapshots and backups of that directory "
+        "can keep an older copy that software cannot reach; whoever holds such a copy and a keyring of the same epoch "
+        "could still derive the key."
+    ),
+    Assurance.DEVICE: (
+        "Assurance is by device: destruction relies on the key service that held the root version deleting it as "
+        "documented; the service's own storage and backups were not examined."
+    ),
+    Assurance.HSM: (
+        "Assurance is by hardware: destruction relies on the security module erasing a key that cannot be exported; "
+        "encrypted backups of the module itself, if its operator makes any, were not examined."
+    ),
+    Assurance.DELAYED: (
+        "Assurance is delayed: the provider destroys a root version only after a waiting period; until "
+        "unrecoverable_at its operator could have cancelled the destruction."
+    ),
+}
+
+
+def non_claims(assurance: Assurance) -> Statements:
+    """Return what a certificate under this assurance does not claim, the assurance's own limit first."""
+    version = f"callvault/non-claims/{assurance.value.replace('_', '-')}/v1"
+    return Statements(version=version, texts=(_BY_ASSURANCE[assurance], *_NON_CLAIMS))
+
+
+PUBLISHED: Final[Mapping[str, tuple[str, ...]]] = {
+    statements.version: statements.texts for statements in (CLAIMS, *(non_claims(each) for each in Assurance))
+}
+"""Every version ever issued and its sentences."""

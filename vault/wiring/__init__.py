@@ -1,0 +1,8 @@
+"""The composition root: config → open vault, and the few things that work without a server."""
+
+from vault.wiring.adapters import SystemClock
+from vault.wiring.checks import check_vault, repair_replica
+from vault.wiring.create import InitResult, init_vault
+from vault.wiring.opening import open_vault
+
+__all__ = ["InitResult", "SystemClock", "check_vault", "init_vault", "open_vault", "repair_replica"]

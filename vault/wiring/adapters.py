@@ -1,0 +1,59 @@
+"""Which adapter stands behind which port, and the machine's clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from vault.config import Config
+from vault.keystore.file import FileRootKeys
+from vault.ports.objects import ObjectStore
+from vault.ports.time import Clock, Entropy
+from vault.storage.filesystem import FilesystemObjectStore
+from vault.storage.memory import MemoryObjectStore
+from vault.storage.s3 import S3ObjectStore, S3Settings
+
+KEYRING_ID = "keyring_id"
+"""The catalog setting that ties it to its keyring."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> datetime:
+        """Return the wall clock."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return CLOCK_BOOTTIME, which counts suspend too."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def root_keys(config: Config, clock: Clock, entropy: Entropy) -> FileRootKeys:
+    """Return the configured root-key provider."""
+    return FileRootKeys(config.root_keys_path, clock=clock, entropy=entropy)
+
+
+def s3_settings(config: Config) -> S3Settings:
+    """Translate the section [objects.s3]."""
+    section = config.objects.s3
+    assert section is not None
+    return S3Settings(
+        bucket=section.bucket,
+        endpoint=section.endpoint,
+        region=section.region,
+        allowed_regions=section.allowed_regions,
+        access_key=section.access_key,
+        secret_key=section.secret_key.get_secret_value() if section.secret_key else None,
+    )
+
+
+async def open_store(config: Config) -> ObjectStore:
+    """Open the configured object store; ConfigError if it was never created."""
+    match config.objects.kind:
+        case "filesystem":
+            return await FilesystemObjectStore.open(config.objects_path)
+        case "s3":
+            return await S3ObjectStore.open(s3_settings(config))
+        case _:
+            return MemoryObjectStore()

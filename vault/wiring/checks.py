@@ -1,0 +1,40 @@
+"""`doctor` and repairs: local looks at a vault that may not be running."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vault.config import Config
+from vault.errors import Unavailable, VaultError
+from vault.keystore import recovery
+from vault.model import Finding
+from vault.wiring.adapters import SystemClock, open_store, root_keys
+from vault.wiring.opening import open_vault
+
+
+async def check_vault(config: Config) -> Sequence[Finding]:
+    """Look at everything that can be looked at; every failure becomes a finding."""
+    findings: list[Finding] = []
+    clock = SystemClock()
+    findings += await root_keys(config, clock, os.urandom).self_check()
+    try:
+        store = await open_store(config)
+        findings += await store.check()
+        await store.close()
+    except VaultError as error:
+        findings.append(Finding(level="error", subject="objects", message=error.message, hint=error.hint))
+    try:
+        async with open_vault(config, background=False) as vault:
+            findings += await vault.keyring.check()
+    except VaultError as error:
+        level = "warning" if isinstance(error, Unavailable) else "error"
+        findings.append(Finding(level=level, subject="vault", message=error.message, hint=error.hint))
+    return findings
+
+
+async def repair_replica(config: Config, path: Path) -> None:
+    """Rebuild one keyring replica, an absolute path, from the others; the server must not be running."""
+    provider = root_keys(config, SystemClock(), os.urandom)
+    await recovery.repair_replica(path, replicas=config.replica_paths, provider=provider)

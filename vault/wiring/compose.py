@@ -1,0 +1,147 @@
+"""Adapters and settings → services: who gets which collaborator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vault.config import Config
+from vault.crypto.signing import SigningKey
+from vault.errors import ConfigError
+from vault.keystore.keyring import Keyring
+from vault.ports.catalog import Catalog
+from vault.ports.objects import ObjectStore
+from vault.ports.time import Clock, Entropy
+from vault.retention.guards import Limits
+from vault.services.access import Access
+from vault.services.audit import Audit
+from vault.services.certify import Certifier, Identity
+from vault.services.coordinates import Coordinates
+from vault.services.holds import Holds
+from vault.services.ingest import Ingest, IngestLimits
+from vault.services.playback import Playback
+from vault.services.reading import Reader
+from vault.services.recordings import Recordings
+from vault.services.storing import SegmentLimits, Storer
+from vault.services.sweep import Sweeper, SweepLimits
+from vault.services.tenants import RetentionBounds, Tenants
+from vault.services.vault import Vault
+from vault.storage.journal import FileJournal
+from vault.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """What stands behind the ports."""
+
+    catalog: Catalog
+    keyring: Keyring
+    store: ObjectStore
+    journal: FileJournal
+
+
+def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, adapters: Adapters) -> Vault:
+    """Wire every service; starts nothing."""
+    catalog, keyring, store = adapters.catalog, adapters.keyring, adapters.store
+    coordinates = Coordinates(catalog=catalog, keyring=keyring)
+    reader = Reader(store=store)
+    ingest = Ingest(
+        catalog=catalog,
+        keyring=keyring,
+        journal=adapters.journal,
+        coordinates=coordinates,
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+        limits=IngestLimits(
+            max_recording_bytes=config.server.max_recording_bytes, resume_grace=config.server.resume_grace
+        ),
+    )
+    ingest.storer = Storer(
+        store=store,
+        catalog=catalog,
+        reader=reader,
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+        limits=SegmentLimits(
+            max_bytes=config.segments.max_bytes,
+            max_age=config.segments.max_age,
+            concurrency=config.segments.concurrency,
+        ),
+        finished=ingest.finished,
+    )
+    holds = Holds(
+        catalog=catalog,
+        keyring=keyring,
+        store=store,
+        clock=clock,
+        entropy=entropy,
+        release_grace=config.retention.release_grace,
+    )
+    certifier = Certifier(
+        catalog=catalog,
+        store=store,
+        issuer_key=_issuer_key(config),
+        identity=Identity(
+            processor=config.identity.processor, contact=config.identity.contact, region=config.identity.region
+        ),
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+    )
+    return Vault(
+        access=Access(catalog=catalog, clock=clock, entropy=entropy),
+        audit=Audit(catalog=catalog),
+        catalog=catalog,
+        certifier=certifier,
+        clock=clock,
+        holds=holds,
+        ingest=ingest,
+        journal=adapters.journal,
+        keyring=keyring,
+        metrics=metrics,
+        playback=Playback(
+            catalog=catalog, keyring=keyring, ingest=ingest, reader=reader, purposes=config.access.purposes
+        ),
+        recordings=Recordings(catalog=catalog, keyring=keyring, ingest=ingest, clock=clock),
+        storer=ingest.storer,
+        store=store,
+        sweeper=Sweeper(
+            catalog=catalog,
+            keyring=keyring,
+            holds=holds,
+            certifier=certifier,
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            limits=SweepLimits(
+                interval=config.sweep.interval,
+                jitter=config.sweep.jitter,
+                guard=Limits(
+                    max_jump=config.sweep.max_jump,
+                    max_share=config.sweep.max_share,
+                    max_share_minimum=config.sweep.max_share_minimum,
+                ),
+            ),
+        ),
+        tenants=Tenants(
+            catalog=catalog,
+            coordinates=coordinates,
+            clock=clock,
+            bounds=RetentionBounds(
+                default=config.retention.default,
+                floor=config.retention.floor,
+                cap=config.retention.cap,
+                periods_ahead=config.keyring.precreate_days,
+            ),
+        ),
+    )
+
+
+def _issuer_key(config: Config) -> SigningKey:
+    try:
+        return SigningKey.from_pem(config.issuer_path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"the issuer key {config.issuer_path} cannot be read", hint="restore it; init made it"
+        ) from error

@@ -1,0 +1,111 @@
+"""`init`: the one place that creates state."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vault.config import Config
+from vault.crypto.signing import SigningKey
+from vault.errors import ConfigError
+from vault.keystore.file import FileRootKeys
+from vault.keystore.keyring import Keyring
+from vault.model import Role
+from vault.ports.time import Clock, Entropy
+from vault.services.access import Access
+from vault.storage.bucket import provision
+from vault.storage.catalog.catalog import open_catalog
+from vault.storage.filesystem import FilesystemObjectStore
+from vault.wiring.adapters import KEYRING_ID, SystemClock, root_keys, s3_settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitResult:
+    """What `init` made; the token is shown once."""
+
+    operator_token: str = field(repr=False)
+    created: Sequence[str]
+
+
+def _existing(config: Config) -> list[Path]:
+    places = [config.catalog_path, config.journal_path, config.root_keys_path, config.issuer_path, *config.replica_paths]
+    if config.objects.kind == "filesystem":
+        places.append(config.objects_path)
+    return [place for place in places if place.exists()]
+
+
+async def init_vault(config: Config, *, clock: Clock | None = None, entropy: Entropy = os.urandom) -> InitResult:
+    """Create every piece of state; ConfigError if any of it exists already, so nothing is ever overwritten."""
+    clock = clock or SystemClock()
+    if found := _existing(config):
+        raise ConfigError(
+            f"{found[0]} exists already; nothing was created or changed",
+            hint="init creates a vault once; to start over, move all of its directories away first",
+        )
+    created: list[str] = []
+    config.resolve(None, "").mkdir(parents=True, exist_ok=True, mode=0o700)
+    await _create_objects(config, created)
+    config.journal_path.mkdir(parents=True, mode=0o700)
+    created.append(f"journal {config.journal_path}")
+    provider = root_keys(config, clock, entropy)
+    await provider.create()
+    created.append(f"root keys in {config.root_keys_path}: exactly one is live; never back them up")
+    keyring_id = entropy(16)
+    await Keyring.create(
+        config.replica_paths,
+        provider,
+        keyring_id=keyring_id,
+        cohort_width_seconds=config.retention.cohort_width.total_seconds(),
+        entropy=entropy,
+    )
+    await _mark_created(config, provider, clock, entropy)
+    created += [f"keyring replica {path}" for path in config.replica_paths]
+    issuer = SigningKey.generate(entropy(32))
+    _write_private(config.issuer_path, issuer.to_pem())
+    config.issuer_path.with_suffix(".pub").write_bytes(issuer.public.to_pem())
+    created.append(f"issuer key {config.issuer_path}, public half beside it as .pub")
+    # The catalog comes last: its presence says that init ran to the end.
+    catalog = open_catalog(config.catalog_path, clock=clock)
+    try:
+        await catalog.migrate()
+        await catalog.save_setting(KEYRING_ID, keyring_id.hex())
+        access = Access(catalog=catalog, clock=clock, entropy=entropy)
+        _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
+    finally:
+        await catalog.close()
+    created.append(f"catalog {config.catalog_path}")
+    return InitResult(operator_token=token, created=created)
+
+
+async def _mark_created(config: Config, provider: FileRootKeys, clock: Clock, entropy: Entropy) -> None:
+    """Start the clock guard at creation, so that even the first sweep has a distance to measure."""
+    keyring = await Keyring.open(config.replica_paths, provider, clock=clock, entropy=entropy)
+    try:
+        async with keyring.writer() as writer:
+            await writer.set_last_sweep(clock.now())
+    finally:
+        await keyring.close()
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+async def _create_objects(config: Config, created: list[str]) -> None:
+    match config.objects.kind:
+        case "filesystem":
+            await FilesystemObjectStore.create(config.objects_path)
+            created.append(f"object store {config.objects_path}")
+        case "s3":
+            settings = s3_settings(config)
+            await asyncio.to_thread(provision, settings)
+            created.append(f"bucket {settings.bucket}")
+        case _:
+            created.append("object store in memory: recordings end with the process")

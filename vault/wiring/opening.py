@@ -1,0 +1,130 @@
+"""Config → open vault: recovery first, then the background work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry
+
+from vault.config import Config
+from vault.errors import ConfigError, Unavailable
+from vault.keystore.keyring import Keyring
+from vault.ports.catalog import Catalog
+from vault.ports.time import Clock, Entropy
+from vault.services.vault import Vault
+from vault.storage.catalog.catalog import open_catalog
+from vault.storage.journal import FileJournal
+from vault.telemetry import Metrics
+from vault.wiring.adapters import KEYRING_ID, SystemClock, open_store, root_keys
+from vault.wiring.compose import Adapters, compose
+
+_PRECREATE_SECONDS = 3600.0
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_vault(
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    entropy: Entropy = os.urandom,
+    registry: CollectorRegistry | None = None,
+    background: bool = True,
+) -> AsyncIterator[Vault]:
+    """Open everything, complete what a crash interrupted, and run the background work until the context ends.
+
+    Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
+        await _recover(vault)
+        if not background:
+            yield vault
+            return
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in _background(vault, config)]
+            try:
+                yield vault
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
+    work = [vault.storer.run(), vault.ingest.run(), _keep_ahead(vault)]
+    if config.sweep.enabled:
+        work.append(vault.sweeper.run())
+    return work
+
+
+async def _keep_ahead(vault: Vault) -> None:
+    """Create the cohorts of the coming periods well before calls need them."""
+    while True:
+        try:
+            await vault.tenants.precreate()
+        except Unavailable as error:
+            logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
+        await asyncio.sleep(_PRECREATE_SECONDS)
+
+
+async def _recover(vault: Vault) -> None:
+    """Finish interrupted work in dependency order; nothing is served before it is done."""
+    await vault.holds.recover()
+    await vault.ingest.recover()
+    await vault.sweeper.resume()
+
+
+async def _assemble(
+    config: Config, clock: Clock, entropy: Entropy, registry: CollectorRegistry, stack: AsyncExitStack
+) -> Vault:
+    metrics = Metrics(registry)
+    if not config.catalog_path.exists():
+        raise ConfigError(f"there is no vault at {config.resolve(None, '')}", hint="create one: callvault init")
+    catalog = open_catalog(config.catalog_path, clock=clock, metrics=metrics)
+    stack.push_async_callback(catalog.close)
+    await catalog.check_schema()
+    keyring = await Keyring.open(
+        config.replica_paths,
+        root_keys(config, clock, entropy),
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+        cache_lease=timedelta(0),  # one process: its own view changes before the old root version is destroyed
+    )
+    stack.push_async_callback(keyring.close)
+    await _same_vault(catalog, keyring, config)
+    store = await open_store(config)
+    stack.push_async_callback(store.close)
+    journal = await asyncio.to_thread(
+        FileJournal,
+        config.journal_path,
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+        file_bytes=config.journal.file_bytes,
+        bytes_bound=config.journal.max_bytes,
+        disk_reserve_bytes=config.journal.disk_reserve,
+        commit_interval_seconds=config.journal.commit_interval.total_seconds(),
+    )
+    stack.push_async_callback(journal.close)
+    return compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal))
+
+
+async def _same_vault(catalog: Catalog, keyring: Keyring, config: Config) -> None:
+    if await catalog.setting(KEYRING_ID) != keyring.keyring_id.hex():
+        raise ConfigError(
+            "keyring.replicas: this keyring belongs to another catalog", hint="check the paths in config.toml"
+        )
+    width = config.retention.cohort_width.total_seconds()
+    if keyring.cohort_width_seconds != width:
+        raise ConfigError(
+            f"retention.cohort_width: the vault was created with {keyring.cohort_width_seconds:g} s, not {width:g} s",
+            hint="the width is fixed at init: coordinates count in it",
+        )
