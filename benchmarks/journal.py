@@ -59,7 +59,7 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-async def appends(journal, entries, rounds, pace):
+async def appends(entries, rounds, pace):
     """Every entry appends once a round; the loop gets to run between slices, as it does between sockets."""
     for _ in range(rounds):
         for start in range(0, len(entries), pace):
@@ -75,10 +75,10 @@ async def run(directory, rounds, *, metrics, pace):
         directory, clock=Clock(), disk=disk, bytes_bound=16 << 30, file_bytes=64 << 20, metrics=metrics
     )
     entries = [journal.open(opening(number), DataKey(number.to_bytes(32, "big"))) for number in range(ENTRIES)]
-    await appends(journal, entries, 1, pace)
+    await appends(entries, 1, pace)
     disk.syncs.clear()
     cpu, wall = cpu_seconds(), time.perf_counter()
-    await appends(journal, entries, rounds, pace)
+    await appends(entries, rounds, pace)
     cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
     count = rounds * ENTRIES
     result = {
@@ -125,7 +125,7 @@ def main():
     results = {"entries": ENTRIES, "piece_bytes": len(PIECE)}
     with tempfile.TemporaryDirectory(dir=arguments.directory) as scratch:
         for name, work in (
-            ("memory", lambda at: memory(at)),
+            ("memory", memory),
             ("bare", lambda at: run(at, arguments.rounds, metrics=None, pace=ENTRIES)),
             ("metered", lambda at: run(at, arguments.rounds, metrics=Metrics(CollectorRegistry()), pace=50)),
         ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -26,10 +26,16 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OPTIONAL: Final = ("role", "tenant", "purpose", "request_id", "target")
 
 
-@remote(group, "export", examples=["callvault audit export > audit.jsonl", "callvault audit export --after 10000 -o new.jsonl"])
+@remote(
+    group,
+    "export",
+    examples=["callvault audit export > audit.jsonl", "callvault audit export --after 10000 -o new.jsonl"],
+)
 async def export(
     call: Remote,
-    output: Annotated[str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")] = STDOUT,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")
+    ] = STDOUT,
     after: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
@@ -47,7 +53,8 @@ async def export(
     call.out.show(written, list(written.items()))
 
 
-async def _entries(call: Remote, after: int):  # noqa
+async def _entries(call: Remote, after: int) -> AsyncIterator[dict[str, Any]]:
+    """Yield entries page by page; a page that moves no further is the end."""
     while True:
         page = await call.client.get("/v1/audit", after=after, limit=_PAGE)
         for entry in page["entries"]:
@@ -110,7 +117,9 @@ def _expected(text: str | None, option: str) -> AuditHead | None:
 def verify(
     out: Output,
     file: Annotated[Path, typer.Argument(help="An export of the whole trail: JSON lines.", show_default=False)],
-    expect: Annotated[str | None, typer.Option(help="A head noted earlier, NUMBER:HASH, the trail must contain.")] = None,
+    expect: Annotated[
+        str | None, typer.Option(help="A head noted earlier, NUMBER:HASH, the trail must contain.")
+    ] = None,
     after: Annotated[str | None, typer.Option(help="The head the export continues, NUMBER:HASH.")] = None,
 ) -> None:
     """Check offline that no entry was changed, removed or reordered.

@@ -43,9 +43,7 @@ async def listing(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many, newest first.")] = 100,
 ) -> None:
     """List deletion certificates, newest first."""
-    found = await call.client.get(
-        "/v1/certificates", recording=recording, tenant=tenant, before=before, limit=limit
-    )
+    found = await call.client.get("/v1/certificates", recording=recording, tenant=tenant, before=before, limit=limit)
     if call.out.as_json:
         call.out.document(found)
         return
@@ -135,7 +133,5 @@ def verify(
             }
         )
         return
-    for line in verified.lines:
-        name, _, value = line.partition(": ")
-        out.fields([(name, value)])
+    out.fields([(name, value) for name, _, value in (line.partition(": ") for line in verified.lines)])
     out.text("verified")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -92,6 +93,10 @@ def segment(text: str) -> str:
     return quote(text, safe="")
 
 
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else "its address leads nowhere"
+
+
 def carries_clear(url: URL) -> bool:
     """Tell whether tokens and audio would cross a network unencrypted."""
     if url.scheme == "https" or url.host == "localhost":
@@ -109,7 +114,9 @@ class Client:
         self.url = server_url(server)
         if token is not None and not _TOKEN.fullmatch(token):
             # Never quoted: what was passed may be a real token with something stuck to it.
-            raise errors.Invalid("the token holds characters a token cannot have", hint="copy it again, whole and alone")
+            raise errors.Invalid(
+                "the token holds characters a token cannot have", hint="copy it again, whole and alone"
+            )
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._session: aiohttp.ClientSession | None = None
 
@@ -155,7 +162,7 @@ class Client:
                 yield response
         except aiohttp.ClientConnectorError as error:
             raise errors.Unavailable(
-                f"no server answers at {self.url}: {error.strerror or 'cannot connect'}",
+                f"no server answers at {self.url}: {_reason(error)}",
                 hint="is it running? start it with callvault serve, or set CALLVAULT_SERVER",
             ) from error
         except aiohttp.ClientPayloadError as error:

@@ -1,4 +1,4 @@
-"""How commands are registered: every one gets --json and examples, those that talk to a server also find it and a token.
+"""How commands are registered: every one gets --json and examples, and those for a server its address and a token.
 
 A command is written as a function whose first parameter is what it works with (`Remote` or `Output`); the rest are its
 own options. Registration adds the options all commands of that kind share, so that none can forget them.
@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, Final, ParamSpec
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -19,7 +19,8 @@ from cli.client import DEFAULT_SERVER, Client, carries_clear
 from cli.output import Output
 from vault.errors import ConfigError
 
-P = ParamSpec("P")
+Asynchronous = TypeVar("Asynchronous", bound=Callable[..., Awaitable[None]])
+Local = TypeVar("Local", bound=Callable[..., Coroutine[Any, Any, None] | None])
 
 ConfigPath = Annotated[Path, typer.Option("--config", envvar="CALLVAULT_CONFIG", help="The vault's settings.")]
 DEFAULT_CONFIG: Final = Path("config.toml")
@@ -39,7 +40,9 @@ def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-_JSON: Final = _option("as_json", Annotated[bool, typer.Option("--json", help="Print JSON for programs.")], default=False)
+_JSON: Final = _option(
+    "as_json", Annotated[bool, typer.Option("--json", help="Print JSON for programs.")], default=False
+)
 _CONNECTION: Final = (
     _option(
         "server",
@@ -75,50 +78,37 @@ def new_group(text: str) -> typer.Typer:
     return typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
-def remote(
-    group: typer.Typer, name: str, *, examples: Sequence[str]
-) -> Callable[[Callable[Concatenate[Remote, P], Awaitable[None]]], Callable[Concatenate[Remote, P], Awaitable[None]]]:
-    """Register a command that talks to a server."""
+def remote(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callable[[Asynchronous], Asynchronous]:
+    """Register a command that talks to a server; its function takes a `Remote` first."""
 
-    def register(
-        function: Callable[Concatenate[Remote, P], Awaitable[None]],
-    ) -> Callable[Concatenate[Remote, P], Awaitable[None]]:
-        def command(
-            *, server: str, token: str | None, token_file: Path | None, as_json: bool, **options: Any
-        ) -> None:
+    def register(function: Asynchronous) -> Asynchronous:
+        def command(*, server: str, token: str | None, token_file: Path | None, as_json: bool, **options: Any) -> None:
             out = Output(as_json=as_json)
 
             async def work() -> None:
                 async with Client(server, _chosen_token(token, token_file)) as client:
                     if carries_clear(client.url):
                         out.note("warning: plain HTTP carries the token and any audio in clear")
-                    await function(*(Remote(client=client, out=out),), **options)  # type: ignore[call-arg]
+                    await function(Remote(client=client, out=out), **options)
 
             asyncio.run(work())
 
-        _register(group, name, command, function, (*_CONNECTION, _JSON), examples)
+        _register(group, name, command=command, function=function, shared=(*_CONNECTION, _JSON), examples=examples)
         return function
 
     return register
 
 
-def local(
-    group: typer.Typer, name: str, *, examples: Sequence[str]
-) -> Callable[
-    [Callable[Concatenate[Output, P], Coroutine[Any, Any, None] | None]],
-    Callable[Concatenate[Output, P], Coroutine[Any, Any, None] | None],
-]:
-    """Register a command that needs no server."""
+def local(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callable[[Local], Local]:
+    """Register a command that needs no server; its function, which may be asynchronous, takes an `Output` first."""
 
-    def register(
-        function: Callable[Concatenate[Output, P], Coroutine[Any, Any, None] | None],
-    ) -> Callable[Concatenate[Output, P], Coroutine[Any, Any, None] | None]:
+    def register(function: Local) -> Local:
         def command(*, as_json: bool, **options: Any) -> None:
-            work = function(*(Output(as_json=as_json),), **options)  # type: ignore[call-arg]
+            work = function(Output(as_json=as_json), **options)
             if work is not None:
                 asyncio.run(work)
 
-        _register(group, name, command, function, (_JSON,), examples)
+        _register(group, name, command=command, function=function, shared=(_JSON,), examples=examples)
         return function
 
     return register
@@ -127,6 +117,7 @@ def local(
 def _register(
     group: typer.Typer,
     name: str,
+    *,
     command: Callable[..., None],
     function: Callable[..., Any],
     shared: Sequence[inspect.Parameter],

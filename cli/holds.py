@@ -17,7 +17,11 @@ group = new_group("Named reasons to keep recordings beyond their retention.")
 HoldName = Annotated[str, typer.Argument(help="hold_ and 32 hex digits.")]
 
 _HOLD = "hold_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
-_RECORDING = "rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
+_PLACE = "callvault holds place rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
+_PLACING = (
+    f'{_PLACE} --kind legal --matter SMITH-2026 --reason "letter before claim" '
+    '--authority "Head of Legal" --owner "Asha Patel" --review 2027-01-31'
+)
 
 
 def _fields(hold: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -48,15 +52,11 @@ def _fields(hold: Mapping[str, Any]) -> list[tuple[str, object]]:
 @remote(
     group,
     "place",
-    examples=[
-        f"callvault holds place {_RECORDING} --kind legal --matter SMITH-2026 "
-        '--reason "letter before claim" --authority "Head of Legal" --owner "Asha Patel" --review 2027-01-31',
-        f"callvault holds place {_RECORDING} --kind safeguarding --matter SG-14 "
-        '--reason "disclosure by a student" --authority "DSL" --owner "M. Okafor" --review +180d',
-    ],
+    examples=[_PLACING],
 )
 async def place(
     call: Remote,
+    *,
     recordings: Annotated[list[str], typer.Argument(help="The recordings to keep.", show_default=False)],
     kind: Annotated[HoldKind, typer.Option(help="Why they are kept.")],
     matter: Annotated[str, typer.Option(help="The case the hold belongs to.")],
@@ -94,7 +94,15 @@ async def listing(
         call.out.document(found)
         return
     rows = [
-        (item["id"], item["state"], item["kind"], item["matter"], len(item["recordings"]), item["owner"], item["review_at"])
+        (
+            item["id"],
+            item["state"],
+            item["kind"],
+            item["matter"],
+            len(item["recordings"]),
+            item["owner"],
+            item["review_at"],
+        )
         for item in found["holds"]
     ]
     call.out.table(["hold", "state", "kind", "matter", "recordings", "owner", "review"], rows, empty="no holds")

@@ -19,13 +19,9 @@ from vault.errors import Invalid, VaultError
 app = typer.Typer(
     name="callvault",
     help="A streaming vault for call recordings: sealed on arrival, kept as promised, shredded provably.",
-    epilog="\n\n".join(
-        [
-            "Exit codes: 0 done, 2 usage, 3 refused, 4 not found, 5 integrity, 6 unavailable, 7 configuration.",
-            "Examples:",
-            "  callvault demo",
-            "  callvault init && callvault serve",
-        ]
+    epilog=(
+        "Exit codes: 0 done, 2 usage, 3 refused, 4 not found, 5 integrity, 6 unavailable, 7 configuration.\n\n"
+        "Examples:\n\n  callvault demo\n\n  callvault init && callvault serve"
     ),
     no_args_is_help=True,
     # A traceback with local variables would print tokens and keys.
@@ -68,7 +64,9 @@ for name, group in (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; expected errors are told in two lines, never as a traceback."""
     try:
-        outcome = app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="callvault", standalone_mode=False)
+        outcome = app(
+            args=list(sys.argv[1:] if arguments is None else arguments), prog_name="callvault", standalone_mode=False
+        )
     except VaultError as error:
         report_error(error)
         return exit_code(error)
@@ -76,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors = list(_vault_errors(group))
         if not errors:
             raise
-        for error in errors:
-            report_error(error)
-        return max(exit_code(error) for error in errors)
+        for each in errors:
+            report_error(each)
+        return exit_code(errors[0])
     except typer.TyperException as error:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -140,11 +140,12 @@ def report_error(error: VaultError) -> None:
 
 def hints(error: VaultError) -> Iterator[str]:
     """Say what the reader can do next, in the words of this command."""
+    if error.code == "unauthenticated":
+        yield "set CALLVAULT_TOKEN, or pass --token-file FILE"
+        return
     if error.hint:
         yield error.hint
     if certificate := error.facts.get("certificate_id"):
         yield f"callvault certificates get {certificate}"
-    if error.code == "unauthenticated":
-        yield "set CALLVAULT_TOKEN, or pass --token-file FILE"
     if error.code == "internal" and (request := error.facts.get("request_id")):
         yield f"request id {request}"

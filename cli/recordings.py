@@ -42,11 +42,16 @@ _CHUNK_BYTES = 1 << 16
 )
 async def listing(
     call: Remote,
+    *,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
     state: Annotated[RecordingState | None, typer.Option(help="Only those in this state.")] = None,
-    started_from: Annotated[str | None, typer.Option("--from", help="Started at or after this date or instant.")] = None,
+    started_from: Annotated[
+        str | None, typer.Option("--from", help="Started at or after this date or instant.")
+    ] = None,
     started_to: Annotated[str | None, typer.Option("--to", help="Started before this date or instant.")] = None,
-    held: Annotated[bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")] = None,
+    held: Annotated[
+        bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")
+    ] = None,
     before: Annotated[str | None, typer.Option(help="Continue after this recording, the last one of a page.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
 ) -> None:
@@ -181,6 +186,7 @@ def _report(call: Remote, written: Mapping[str, Any]) -> None:
 )
 async def play(
     call: Remote,
+    *,
     recording: RecordingName,
     purpose: Purpose,
     output: Target = STDOUT,
@@ -201,6 +207,7 @@ async def play(
 )
 async def export(
     call: Remote,
+    *,
     recording: RecordingName,
     purpose: Purpose,
     output: Target,

@@ -87,7 +87,9 @@ async def request(
     "approve",
     examples=["callvault sweep override approve ovr_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"],
 )
-async def approve(call: Remote, identifier: Annotated[str, typer.Argument(metavar="OVERRIDE", help="ovr_ and 32 hex digits.")]) -> None:
+async def approve(
+    call: Remote, identifier: Annotated[str, typer.Argument(metavar="OVERRIDE", help="ovr_ and 32 hex digits.")]
+) -> None:
     """Agree as the second person."""
     approved = await call.client.post(f"/v1/sweeps/overrides/{segment(identifier)}/approve", {})
     call.out.show(approved, _override_fields(approved))

@@ -15,6 +15,10 @@ from vault.retention.durations import format_duration
 group = new_group("The organisations called: the data controllers.")
 
 TenantName = Annotated[str, typer.Argument(help="The tenant's id, such as northfield-college.")]
+_ADD = (
+    'callvault tenants add northfield-college --name "Northfield College" '
+    '--controller "Northfield College Corporation" --contact dpo@northfield.example --retention 90d'
+)
 _RETENTION = "How long future recordings are kept, such as 90d; "
 
 
@@ -37,13 +41,11 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
 @remote(
     group,
     "add",
-    examples=[
-        'callvault tenants add northfield-college --name "Northfield College" '
-        '--controller "Northfield College Corporation" --contact dpo@northfield.example --retention 90d'
-    ],
+    examples=[_ADD],
 )
 async def add(
     call: Remote,
+    *,
     tenant: TenantName,
     name: Annotated[str, typer.Option(help="What people call it.")],
     controller: Annotated[str, typer.Option(help="The legal entity that decides about the recordings.")],
@@ -86,7 +88,9 @@ async def show(call: Remote, tenant: TenantName) -> None:
 async def change(
     call: Remote,
     tenant: TenantName,
-    retention: Annotated[str, typer.Option(help=_RETENTION + '"default" follows the vault. Existing ones keep theirs.')],
+    retention: Annotated[
+        str, typer.Option(help=_RETENTION + '"default" follows the vault. Existing ones keep theirs.')
+    ],
 ) -> None:
     """Change how long future recordings are kept; what exists keeps its date."""
     wanted = None if retention == "default" else retention

@@ -37,9 +37,7 @@ async def issue(
 
 
 @remote(group, "list", examples=["callvault tokens list", "callvault tokens list --tenant northfield-college --json"])
-async def listing(
-    call: Remote, tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None
-) -> None:
+async def listing(call: Remote, tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None) -> None:
     """List tokens, without their secrets."""
     found = await call.client.get("/v1/tokens", tenant=tenant)
     if call.out.as_json:

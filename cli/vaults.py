@@ -20,10 +20,12 @@ keys = new_group("The keyring: what every recording's key is derived from.")
 
 def register(app: typer.Typer) -> None:
     """Add the commands that stand at the top level."""
-    local(app, "init", examples=["callvault init", "callvault init --config /etc/callvault/config.toml > operator.token"])(
-        init
+    local(
+        app, "init", examples=["callvault init", "callvault init --config /etc/callvault/config.toml > operator.token"]
+    )(init)
+    local(app, "doctor", examples=["callvault doctor", "callvault doctor --server http://127.0.0.1:8080 --json"])(
+        doctor
     )
-    local(app, "doctor", examples=["callvault doctor", "callvault doctor --server http://127.0.0.1:8080 --json"])(doctor)
 
 
 async def init(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:

@@ -178,9 +178,7 @@ def token(**changes: Any) -> Token:
 
 
 def override(**changes: Any) -> SweepOverride:
-    fresh = SweepOverride(
-        id=new_id("ovr"), through=NOW, reason="clock was wrong", requested_by="ann", requested_at=NOW
-    )
+    fresh = SweepOverride(id=new_id("ovr"), through=NOW, reason="clock was wrong", requested_by="ann", requested_at=NOW)
     return replace(fresh, **changes)
 
 

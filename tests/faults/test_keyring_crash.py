@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.keyring_support import (
     KEYRING_ID,
@@ -23,13 +23,16 @@ from tests.keyring_support import (
     fingerprint,
     opens,
 )
+from vault.crypto import ggm
 from vault.errors import ConfigError, IntegrityError, Shredded, TooLate, Unavailable, UnderHold
+from vault.keystore import state as states
 from vault.keystore.file import FileRootKeys
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
 from vault.keystore.memory import MemoryRootKeys
 from vault.keystore.recovery import repair_replica
 from vault.model import Cohort, Part, Pin, ShredPlan, TenantId
+from vault.telemetry import Metrics
 
 DUE, LATER, OTHER = audio(10), audio(20), audio(10, tenant="beta")
 MONTH = Cohort(tenant=TenantId("acme"), part=Part.METADATA, period=5, generation=0)
@@ -60,9 +63,11 @@ def sweep(world: World) -> ShredPlan:
 
 
 PROBES = [at(cohort, leaf) for cohort in ALL for leaf in range(10)]
-TAKEN = {at(DUE, leaf) for leaf in range(10)} - {at(DUE, 3)} | {at(OTHER, leaf) for leaf in range(10)} - {
-    at(OTHER, 6)
-} | {at(LATER, 1)}
+TAKEN = (
+    {at(DUE, leaf) for leaf in range(10)} - {at(DUE, 3)}
+    | {at(OTHER, leaf) for leaf in range(10)} - {at(OTHER, 6)}
+    | {at(LATER, 1)}
+)
 
 
 async def assert_laws(world: World, keyring: Keyring, truth: dict, *, may_be_gone: set) -> None:
@@ -278,7 +283,7 @@ async def test_different_damage_on_each_replica_is_mended_from_the_other():
 
 
 async def test_no_head_that_opens_is_an_integrity_error_and_creates_nothing():
-    world, keyring = await prepared()
+    world, _ = await prepared()
     for path in REPLICAS:
         world.files.content[path / "head"] = b"rot"
     before = fingerprint(world)
@@ -331,6 +336,18 @@ async def test_a_leaf_under_a_pin_is_refused_and_nothing_is_deleted():
         await writer.shred(replace(plan, unpin=(HELD,)))
     assert not keyring.derivable(at(DUE, 3))
     assert keyring.pins() == []
+
+
+async def test_something_is_due_exactly_if_a_sweep_would_take_a_key():
+    world, keyring = await prepared()
+    assert not keyring.has_due(9, [])
+    assert keyring.has_due(10, [])
+    plan = ShredPlan(intent_id="sweep", at=world.clock.now(), due_through=10)
+    async with keyring.writer() as writer:
+        await writer.shred(plan)
+    assert not keyring.has_due(19, [])
+    assert keyring.has_due(19, [HELD])
+    assert keyring.has_due(20, [])
 
 
 async def test_a_swept_cohort_is_never_planted_again():
@@ -411,7 +428,78 @@ async def test_a_writer_is_useless_outside_its_section():
             pass
 
 
+def keeps_a_dead_key(before, after):
+    return replace(after, pages={**after.pages, "acme": before.pages["acme"]})
+
+
+def loses_a_survivor(before, after):
+    page = after.pages["acme"]
+    cohorts = {cohort: cover for cohort, cover in page.cohorts.items() if cohort != MONTH}
+    return replace(after, pages={**after.pages, "acme": replace(page, cohorts=cohorts)})
+
+
+def changes_a_survivor(before, after):
+    page = after.pages["acme"]
+    cohorts = {**page.cohorts, MONTH: ggm.plant(bytes(32))}
+    return replace(after, pages={**after.pages, "acme": replace(page, cohorts=cohorts)})
+
+
+@pytest.mark.parametrize("mistake", [keeps_a_dead_key, loses_a_survivor, changes_a_survivor])
+async def test_a_new_epoch_that_is_not_exactly_right_is_found_before_anything_is_destroyed(monkeypatch, mistake):
+    world, keyring = await prepared()
+    truth = {probe: keyring.derive(probe).material for probe in PROBES}
+    right = states.shredded
+    monkeypatch.setattr(states, "shredded", lambda state, plan: mistake(state, right(state, plan)))
+    with pytest.raises(IntegrityError, match="nothing was destroyed"):
+        await act_on(world, keyring, "shred")
+    assert world.provider.destroyed == []
+    monkeypatch.undo()
+    await assert_laws(world, await world.open(), truth, may_be_gone=set())
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("what", ["index", "pages"])
+async def test_one_replica_that_does_not_read_back_stops_the_shred(victim, what):
+    world, keyring = await prepared()
+    truth = {probe: keyring.derive(probe).material for probe in PROBES}
+    write = world.files.write_durable
+
+    def rotting(path: Path, data: bytes) -> None:
+        write(path, data[:-1] + b"\0" if path.parent == REPLICAS[victim] / what else data)
+
+    world.files.write_durable = rotting
+    with pytest.raises(IntegrityError):
+        await act_on(world, keyring, "shred")
+    assert world.provider.destroyed == []
+    del world.files.write_durable
+    keyring = await world.open()
+    await assert_laws(world, keyring, truth, may_be_gone=set())
+    await act_on(world, keyring, "shred")
+
+
+async def test_epoch_replicas_and_provider_calls_are_measured():
+    world, keyring = await prepared()
+    metrics = Metrics(CollectorRegistry())
+    world.files.locks.clear()
+    keyring = await Keyring.open(
+        REPLICAS, world.provider, clock=world.clock, entropy=world.entropy, files=world.files, metrics=metrics
+    )
+    read = metrics.registry.get_sample_value
+    assert (read("callvault_keyring_epoch"), read("callvault_keyring_replicas_ok")) == (1, 2)
+    await act_on(world, keyring, "shred")
+    assert read("callvault_keyring_epoch") == 2
+    assert read("callvault_root_provider_seconds_count", {"op": "destroy", "outcome": "ok"}) == 1
+    assert read("callvault_root_provider_seconds_count", {"op": "unwrap", "outcome": "destroyed"}) == 1
+    world.files.content[REPLICAS[1] / "head"] = b"rot"
+    assert "error" in [finding.level for finding in await keyring.check()]
+    assert read("callvault_keyring_replicas_ok") == 1
+
+
 # ---- real files
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def places(tmp_path: Path) -> list[Path]:
@@ -429,7 +517,7 @@ async def on_disk(tmp_path: Path) -> tuple[list[Path], FileRootKeys, TestClock]:
 
 async def test_on_real_files_a_shred_survives_reopening_and_leaks_no_descriptor(tmp_path):
     replicas, provider, clock = await on_disk(tmp_path)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     keyring = await Keyring.open(replicas, provider, clock=clock)
     async with keyring.writer() as writer:
         await writer.add_cohorts([DUE, LATER])
@@ -437,7 +525,7 @@ async def test_on_real_files_a_shred_survives_reopening_and_leaks_no_descriptor(
         key = keyring.derive(at(DUE, 3))
         await writer.shred(ShredPlan(intent_id="s", at=clock.now(), due_through=10))
     await keyring.close()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert open_descriptors() == descriptors
     keyring = await Keyring.open(replicas, provider, clock=clock)
     assert keyring.derive(at(DUE, 3)) == key
     assert not keyring.derivable(at(DUE, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Coroutine
 from datetime import timedelta
@@ -92,10 +93,8 @@ class KeyringMachine(RuleBasedStateMachine):
                     entropy=self.world.entropy,
                     files=self.world.files,
                 )
-                try:
+                with contextlib.suppress(Crash):
                     self.run(opening)
-                except Crash:
-                    pass
             self.keyring = self.run(self.world.open())
         except IntegrityError as error:
             raise SurvivorsLost(error.message) from error
@@ -208,7 +207,9 @@ class KeyringMachine(RuleBasedStateMachine):
             and number not in self.dead
         }
         kept = set(data.draw(st.lists(st.sampled_from(sorted(due)), max_size=1))) if due else set()
-        released = set(data.draw(st.lists(st.sampled_from(sorted(self.pins, key=repr)), max_size=1)) if self.pins else [])
+        released = set(
+            data.draw(st.lists(st.sampled_from(sorted(self.pins, key=repr)), max_size=1)) if self.pins else []
+        )
         plan = self.plan(
             due_through=self.today,
             keep=frozenset(self.truth[number][0] for number in kept),

@@ -13,7 +13,9 @@ from vault.tlog.auditchain import GENESIS, AuditHead, canonical, extend_chain, v
 
 @pytest.fixture
 def entries() -> list[AuditEntry]:
-    events = [event("access.play", target=f"rec_{n}", detail={"n": n, "nested": {"z": 1, "a": ["x"]}}) for n in range(6)]
+    events = [
+        event("access.play", target=f"rec_{n}", detail={"n": n, "nested": {"z": 1, "a": ["x"]}}) for n in range(6)
+    ]
     return extend_chain(GENESIS, events, at=NOW)
 
 

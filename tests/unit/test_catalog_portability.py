@@ -94,41 +94,39 @@ async def test_migrating_again_changes_nothing(catalog):
     assert await catalog.setting("vault_id") == "one"
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("due", "ix_recordings_due (id>?)"),
-        ("undeleted", "ix_recordings_undeleted (id>?)"),
-        ("oldest", "ix_recordings_retain (retain_until<?)"),
-        ("open", "ix_recordings_state (state=?)"),
-        ("count", "COVERING INDEX ix_recordings_state"),
-        ("call_key", "(tenant=? AND call_key=?)"),
-        ("page", "ix_recordings_tenant (tenant=? AND id<?)"),
-    ],
-)
-async def test_queries_on_a_million_rows_walk_an_index_in_order(catalog, name, expected):
-    plans: dict[str, str] = {}
-    wanted = {
-        "due": lambda sql: "audio_period <=" in sql and "LIMIT" in sql,
-        "undeleted": lambda sql: "undeleted_since IS NOT NULL" in sql,
-        "oldest": lambda sql: "retain_until <=" in sql,
-        "open": lambda sql: sql.rstrip().endswith("WHERE recordings.state = 'open' ORDER BY recordings.id"),
-        "count": lambda sql: "GROUP BY" in sql,
-        "call_key": lambda sql: "recordings.call_key = ?" in sql,
-        "page": lambda sql: "started_at >=" in sql and "hold_recordings" not in sql,
-    }[name]
+# What tells the statement from the others → how SQLite must find its rows, without statistics and without sorting.
+PLANS = {
+    "audio_period <= ?": "ix_recordings_due (id>?)",
+    "undeleted_since IS NOT NULL": "ix_recordings_undeleted (id>?)",
+    "retain_until <= ?": "ix_recordings_retain (retain_until<?)",
+    "FROM recordings WHERE recordings.state = 'open' ORDER BY": "ix_recordings_state (state=?)",
+    "GROUP BY recordings.state": "COVERING INDEX ix_recordings_state",
+    "recordings.call_key = ?": "(tenant=? AND call_key=?)",
+    "recordings.started_at >= ?": "ix_recordings_tenant (tenant=? AND id",
+}
+
+
+async def test_queries_on_a_million_rows_walk_an_index_in_order(catalog):
+    statements: dict[str, object] = {}
     engine = catalog._database.engine
 
-    def collect(_connection, cursor, sql, parameters, *_rest):
-        if wanted(" ".join(sql.split())):
-            plans[" ".join(sql.split())] = parameters
+    def collect(_connection, _cursor, sql, parameters, *_rest):
+        statements[" ".join(sql.split())] = parameters
 
     sa.event.listen(engine.sync_engine, "before_cursor_execute", collect)
     await call_everything(catalog)
     sa.event.remove(engine.sync_engine, "before_cursor_execute", collect)
-    [(sql, parameters)] = plans.items()
-    async with engine.begin() as connection:
-        rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)).all()
-    plan = "; ".join(row[3] for row in rows)
-    assert expected in plan
-    assert "TEMP B-TREE" not in plan
+    for mark, expected in PLANS.items():
+        chosen = [
+            (sql, given)
+            for sql, given in statements.items()
+            # Open rows below the floor are few, whichever index finds them.
+            if mark in sql and not sql.startswith("SELECT recordings.id FROM")
+        ]
+        assert chosen, mark
+        for sql, given in chosen:
+            async with engine.begin() as connection:
+                rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)).all()
+            plan = "; ".join(row[3] for row in rows)
+            assert expected in plan, sql
+            assert "TEMP B-TREE" not in plan, sql

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.vectors import generate
 from vault.crypto import ggm, spans
 
 SEED = bytes(range(32))
@@ -123,3 +124,16 @@ def test_a_leaf_outside_the_tree_has_no_key(leaf):
 def test_a_seed_of_another_size_is_refused():
     with pytest.raises(ValueError, match="32 bytes"):
         ggm.plant(bytes(16))
+
+
+@pytest.mark.parametrize("case", generate.load("ggm"), ids=lambda case: case["name"])
+def test_stored_vectors_are_derived(case):
+    cover = ggm.plant(bytes.fromhex(case["root"]))
+    if "kept" in case:
+        cover = ggm.retain(cover, tuple(map(tuple, case["kept"])))
+    else:
+        cover = ggm.puncture(cover, tuple(map(tuple, case["taken"])))
+    assert cover.nodes == {(depth, prefix): bytes.fromhex(seed) for depth, prefix, seed in case["cover"]}
+    key = ggm.leaf_key(cover, case["leaf"])
+    assert (key is None) == (case["outcome"] == "shredded")
+    assert key == (bytes.fromhex(case["key"]) if "key" in case else None)

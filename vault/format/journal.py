@@ -129,8 +129,11 @@ class Opening:
 
 
 def encode_opening(opening: Opening) -> bytes:
-    """Return the opening as canonical MessagePack; FormatError if it would not decode."""
-    data = codec.pack(
+    """Return the opening as canonical MessagePack and the first 8 bytes of its SHA-256; FormatError if impossible.
+
+    The digest needs no key: without it a damaged coordinate could be taken for that of a shredded recording.
+    """
+    packed = codec.pack(
         {
             "recording": opening.recording,
             "coordinate": codec.encode_coordinate(opening.coordinate),
@@ -138,6 +141,7 @@ def encode_opening(opening: Opening) -> bytes:
             "released": opening.released,
         }
     )
+    data = packed + hashlib.sha256(packed).digest()[:_DIGEST_BYTES]
     if decode_opening(data) != opening:
         raise FormatError("a journal opening does not survive its encoding")
     return data
@@ -145,8 +149,11 @@ def encode_opening(opening: Opening) -> bytes:
 
 def decode_opening(data: bytes) -> Opening:
     """Return the opening that `encode_opening` wrote; FormatError."""
+    packed = data[:-_DIGEST_BYTES]
+    if hashlib.sha256(packed).digest()[:_DIGEST_BYTES] != data[-_DIGEST_BYTES:]:
+        raise FormatError("a journal opening is not whole")
     recording, coordinate, offset, released = codec.fields(
-        codec.unpack(data), recording=str, coordinate=list, offset=int, released=int
+        codec.unpack(packed), recording=str, coordinate=list, offset=int, released=int
     )
     try:
         id_bytes(recording)

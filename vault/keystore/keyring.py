@@ -155,10 +155,7 @@ class Keyring:
 
     def has_due(self, through: int, unpin: Sequence[Pin]) -> bool:
         """Tell whether a shred through that period, dropping these pins, would make any leaf underivable."""
-        state = self._engine.state
-        at = states.from_unix_ms(state.last_sweep_ms or 0)
-        after = states.shredded(state, ShredPlan(intent_id="", at=at, due_through=through, unpin=tuple(unpin)))
-        return {t: page.cohorts for t, page in state.pages.items()} != {t: page.cohorts for t, page in after.pages.items()}
+        return states.has_due(self._engine.state, through, unpin)
 
     def pins(self, tenant: TenantId | None = None) -> Sequence[Pin]:
         """Return the pins, of one tenant or all."""

@@ -195,6 +195,23 @@ def shredded(state: State, plan: ShredPlan) -> State:
     )
 
 
+def has_due(state: State, through: int, unpin: Iterable[Pin]) -> bool:
+    """Tell whether any leaf of a period up to `through` has a key and, once `unpin` is dropped, no pin."""
+    dropped = frozenset(unpin)
+    for page in state.pages.values():
+        due = {
+            cohort: cover
+            for cohort, cover in page.cohorts.items()
+            if cohort.part is not Part.METADATA and cohort.period <= through
+        }
+        pins = [pin for pin in page.pins - dropped if pin.cohort in due]
+        for cohort, cover in due.items():
+            kept = spans.union((pin.first, pin.last) for pin in pins if pin.cohort == cohort)
+            if spans.subtract(ggm.spans(cover), kept):
+                return True
+    return False
+
+
 def _carved(page: Page, taken: Taking) -> Page:
     cohorts: dict[Cohort, Cover] = {}
     for cohort, cover in page.cohorts.items():

@@ -6,7 +6,6 @@ What a server lacks becomes a warning, never a crash: stores differ in what they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -28,7 +27,9 @@ UPLOAD_RULE: Final = "callvault-abort-uploads"
 
 _ABORT_AFTER_DAYS: Final = 1
 _RETRIES: Final = 2
+_SERVER_ERROR: Final = 500
 _OWNED: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
+_NO_LOCK: Final = frozenset({"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"})
 _LEGACY_REGIONS: Final = {None: "us-east-1", "": "us-east-1", "EU": "eu-west-1"}
 
 _Step = Callable[[Minio, S3Settings], Finding]
@@ -123,10 +124,10 @@ def connect(settings: S3Settings) -> Minio:
         )
     except ValueError as error:
         raise ConfigError("objects.s3: the endpoint or the credentials are not usable") from error
-    if settings.addressing == "path":
-        client.disable_virtual_style_endpoint()
-    elif settings.addressing == "virtual":
-        client.enable_virtual_style_endpoint()
+    # The SDK's switches carry no annotations, hence the look-up by name.
+    switch = {"path": "disable_virtual_style_endpoint", "virtual": "enable_virtual_style_endpoint"}
+    if settings.addressing in switch:
+        getattr(client, switch[settings.addressing])()
     return client
 
 
@@ -181,7 +182,7 @@ def _versioning(client: Minio, settings: S3Settings) -> Finding:
 def _lifecycle(client: Minio, settings: S3Settings) -> Finding:
     config = client.get_bucket_lifecycle(settings.bucket)
     rules = () if config is None else config.rules
-    if any(rule.expiration is not None and rule.status == ENABLED for rule in rules):
+    if any(_expires_objects(rule) for rule in rules):
         return _finding(
             "error",
             "a lifecycle rule expires objects: it would delete recordings under hold, without certificates",
@@ -192,10 +193,18 @@ def _lifecycle(client: Minio, settings: S3Settings) -> Finding:
     return _finding("warning", "no lifecycle rule aborts abandoned multipart uploads")
 
 
+def _expires_objects(rule: Rule) -> bool:
+    # A rule that only clears expired delete markers has an expiration too, but removes no bytes.
+    expiration = rule.expiration
+    return rule.status == ENABLED and expiration is not None and bool(expiration.days or expiration.date)
+
+
 def _lock(client: Minio, settings: S3Settings) -> Finding:
     try:
         config = client.get_object_lock_config(settings.bucket)
-    except S3Error:
+    except S3Error as error:
+        if error.code not in _NO_LOCK:
+            raise
         if settings.object_lock == "off":
             return _finding("ok", "no Object Lock, as configured")
         return _finding(
@@ -204,10 +213,10 @@ def _lock(client: Minio, settings: S3Settings) -> Finding:
             "Object Lock is chosen when a bucket is created: provision a new one",
         )
     if config.mode is not None:
-        length = timedelta(days=(config.duration[0] or 0) * (365 if config.duration[1] == "Years" else 1))
         return _finding(
             "warning",
-            f"the bucket locks every object for {length.days} days ({config.mode}), whatever its retain-until",
+            f"the bucket locks every object for {config.duration} {config.duration_unit} ({config.mode}), "
+            "whatever its retain-until",
             "remove the bucket's default retention; each object carries its own",
         )
     if settings.object_lock == "off":
@@ -225,7 +234,8 @@ def _reason(error: Exception) -> str:
 
 
 def _cannot(settings: S3Settings, error: Exception) -> ConfigError | Unavailable:
-    text = f"bucket {settings.bucket} cannot be provisioned: {_reason(error)}; nothing was changed"
-    if isinstance(error, (S3Error, ValueError)):
+    text = f"bucket {settings.bucket} cannot be provisioned: {_reason(error)}"
+    outage = isinstance(error, S3Error) and error.response.status >= _SERVER_ERROR
+    if isinstance(error, (S3Error, ValueError)) and not outage:
         return ConfigError(f"objects.s3.bucket: {text}", hint="is the name taken, or do the credentials not suffice?")
     return Unavailable(text)

@@ -94,15 +94,13 @@ class Replay:
                     "a journal file is damaged; it is set aside once what was recovered from it is stored",
                     extra={"fields": {"file": file.number}},
                 )
-        return [track for track in self._tracks.values() if track.key is not None]
+        return list(self._tracks.values())
 
     def track(self, opening: Opening) -> Track:
-        """Return the recording's track; FormatError if it was seen with another coordinate."""
+        """Return the recording's track, a new one unplaced; FormatError if it was seen with another coordinate."""
         track = self._tracks.get(opening.recording)
         if track is None:
-            track = self._tracks[opening.recording] = Track(
-                recording=opening.recording, coordinate=opening.coordinate, key=self._key(opening)
-            )
+            track = Track(recording=opening.recording, coordinate=opening.coordinate, key=self._key(opening))
         if track.coordinate != opening.coordinate:
             raise FormatError("a recording has two coordinates")
         return track
@@ -138,6 +136,7 @@ class Replay:
         if opening.released == opening.offset:
             track.runs = []
         track.runs.append(run)
+        self._tracks[track.recording] = track
         track.ended = track.end_file = None
         return True
 

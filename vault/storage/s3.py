@@ -48,8 +48,8 @@ def _utc_now() -> datetime:
 class S3ObjectStore:
     """An ObjectStore in one bucket, which `bucket.provision` made; it is never created here.
 
-    `list` yields keys in the order the store lists them: byte order on AWS, while SeaweedFS sorts `a/b` before `a-b`.
-    Names under one tenant are so made that both agree.
+    `list` sorts each page and takes the pages as they come: name order on AWS, while SeaweedFS pages through `a/b`
+    before `a-b`. Names under one tenant are so made that both agree.
     """
 
     kind: str = "s3"
@@ -148,13 +148,13 @@ class S3ObjectStore:
         return ObjectInfo(name=name, size=size, meta=parse_meta_texts(texts))
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Yield names and sizes (no meta), a page of 1,000 for each request; see ObjectStore.list and the class."""
+        """Yield names and sizes (no meta), a page for each request; see ObjectStore.list and the class."""
         check_prefix(prefix)
         token: dict[str, str] = {}
         empty = True
         while True:
-            page = await self._call("list_objects_v2", Prefix=prefix, **token)
-            for item in page.get("Contents", ()):
+            page = await self._call("list_objects_v2", Prefix=prefix, MaxKeys=self._settings.page_size, **token)
+            for item in sorted(page.get("Contents", ()), key=_key):
                 empty = False
                 yield ObjectInfo(name=item["Key"], size=int(item["Size"]))
             if not page.get("IsTruncated"):
@@ -316,6 +316,10 @@ def _joined(chunks: Sequence[bytes | memoryview], algorithm: str) -> tuple[bytes
     data = first if isinstance(first, bytes) else b"".join(chunks)
     digest = hashlib.new(algorithm, data, usedforsecurity=False).digest()
     return data, base64.b64encode(digest).decode()
+
+
+def _key(item: Any) -> str:
+    return str(item["Key"])
 
 
 def _check_length(name: str, answer: Any, data: bytes, *, start: int, length: int | None) -> None:

@@ -33,6 +33,7 @@ class S3Settings:
     read_timeout_seconds: float = 30.0
     operation_timeout_seconds: float = 120.0
     attempts: int = 3
+    page_size: int = 1000
 
     @property
     def endpoint_url(self) -> str | None:

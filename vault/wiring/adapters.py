@@ -11,7 +11,8 @@ from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.storage.memory import MemoryObjectStore
-from vault.storage.s3 import S3ObjectStore, S3Settings
+from vault.storage.s3 import S3ObjectStore
+from vault.storage.s3settings import S3Settings
 
 KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""
@@ -45,6 +46,11 @@ def s3_settings(config: Config) -> S3Settings:
         allowed_regions=section.allowed_regions,
         access_key=section.access_key,
         secret_key=section.secret_key.get_secret_value() if section.secret_key else None,
+        addressing=section.addressing,
+        checksum_mode=section.checksum_mode,
+        object_lock=section.object_lock,
+        bypass_governance=section.bypass_governance,
+        server_side_encryption=section.server_side_encryption,
     )
 
 

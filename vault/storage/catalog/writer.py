@@ -132,7 +132,6 @@ class Writer:
         try:
             answers = await self._transact(batch)
         except Exception as error:  # noqa: BLE001  # every awaiter gets it; the writer itself must live on
-            self._head = None
             if len(batch) > 1 and not is_outage(error):
                 for pending in batch:
                     await self._carry_out([pending])

@@ -1,0 +1,198 @@
+"""What the demo plays on: a directory, a configuration with short durations, and the real server as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from cli.client import Client
+from vault.errors import ConfigError, IntegrityError, Refused, Unavailable
+
+BYTES_A_SECOND: Final = 16_000
+"""G.711, 8000 Hz, two channels."""
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 30.0
+_COMMAND_SECONDS = 30.0
+_LOG_LINES = 5
+
+_CONFIG = """\
+# The real product with short durations: what takes 90 days in earnest takes seconds here.
+data = "data"
+
+[server]
+port = 0
+resume_grace = "5s"
+
+[journal]
+file_bytes = "4MiB"
+max_bytes = "256MiB"
+disk_reserve = "64MiB"
+
+[segments]
+max_age = "3s"
+
+[retention]
+default = "{retention_seconds}s"
+cohort_width = "1s"
+release_grace = "2s"
+
+[sweep]
+interval = "1s"
+jitter = "0s"
+
+[identity]
+processor = "Callvault demo"
+contact = "privacy@callvault.example"
+"""
+
+
+def sample_call() -> bytes:
+    """Return the sample call: G.711 mu-law, 8000 Hz, caller and callee interleaved."""
+    audio = resources.files("cli").joinpath("data", "sample-call.ulaw").read_bytes()
+    if len(audio) < 2 * BYTES_A_SECOND or len(audio) % 2:
+        raise IntegrityError("the sample call that comes with callvault is damaged", hint="install callvault again")
+    return audio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def document(self) -> dict[str, Any]:
+        """Return its JSON document; Unavailable with the command's own words if it failed."""
+        if self.code != 0:
+            raise Unavailable(f"a command ended with exit code {self.code}: {self.err.strip()}")
+        parsed: dict[str, Any] = json.loads(self.out)
+        return parsed
+
+
+class Stage:
+    """The directory of one demo."""
+
+    def __init__(self, directory: Path, *, retention_seconds: int) -> None:
+        self.directory = directory
+        self.config = directory / "config.toml"
+        self.data = directory / "data"
+        self.log = directory / "server.log"
+        self._process: asyncio.subprocess.Process | None = None
+        self._url = ""
+        self.config.write_text(_CONFIG.format(retention_seconds=retention_seconds))
+
+    async def command(self, *arguments: str) -> Answer:
+        """Run callvault as a process of its own, as a shell would, without this process's settings or token."""
+        process = await asyncio.create_subprocess_exec(
+            *_program(),
+            *arguments,
+            cwd=self.directory,
+            env=_environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(_COMMAND_SECONDS):
+                out, err = await process.communicate()
+        except TimeoutError as error:
+            raise Unavailable(f"callvault {arguments[0]} did not end") from error
+        finally:
+            await _end(process)
+        assert process.returncode is not None
+        return Answer(code=process.returncode, out=out.decode(), err=err.decode())
+
+    @asynccontextmanager
+    async def server(self) -> AsyncIterator[None]:
+        """Run `callvault serve` until the context ends or `stop` was called."""
+        port_file = self.directory / "port"
+        with self.log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *_program(),
+                *("serve", "--config", str(self.config), "--port-file", str(port_file)),
+                cwd=self.directory,
+                env=_environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=log,
+            )
+        try:
+            self._url = f"http://127.0.0.1:{await self._port(port_file)}"
+            yield
+        finally:
+            await _end(self._process)
+
+    async def _port(self, port_file: Path) -> int:
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while (port := _read_port(port_file)) is None:
+                    if self._process.returncode is not None:
+                        raise Unavailable(f"the server did not start: {self.last_words()}")
+                    await asyncio.sleep(0.05)
+        except TimeoutError as error:
+            raise Unavailable(f"the server did not start in time: {self.last_words()}") from error
+        return port
+
+    async def stop(self) -> int:
+        """Send the server SIGTERM and return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                return await self._process.wait()
+        except TimeoutError as error:
+            raise Unavailable(f"the server did not stop: {self.last_words()}") from error
+
+    def last_words(self) -> str:
+        """Return the end of the server's log."""
+        return " | ".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+
+    def client(self, token: str) -> Client:
+        """Return a client of the running server."""
+        return Client(self._url, token)
+
+
+def _read_port(path: Path) -> int | None:
+    return int(path.read_text()) if path.exists() else None
+
+
+def _program() -> tuple[str, ...]:
+    # The interpreter that runs this, not whatever `callvault` the PATH has; -P keeps the working directory out.
+    return (sys.executable, "-P", "-m", "cli")
+
+
+def _environment() -> Mapping[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("CALLVAULT_")}
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def make_directory(keep: Path | None) -> Path:
+    """Return an empty directory of the demo's own; Refused if the one asked for has something in it."""
+    if keep is None:
+        return Path(tempfile.mkdtemp(prefix="callvault-demo-"))
+    try:
+        keep.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if any(keep.iterdir()):
+            raise Refused(f"{keep} is not empty; nothing was written", hint="choose a new directory")
+    except OSError as error:
+        raise ConfigError(f"{keep} cannot be used: {error.strerror}") from error
+    return keep.absolute()

@@ -1,0 +1,149 @@
+"""Answers of the shapes the server gives."""
+
+from typing import Any
+
+from tests.cli.stub import StubServer, answer
+
+REC = "rec_" + "1" * 32
+HOLD = "hold_" + "2" * 32
+CERT = "cert_" + "3" * 32
+TOK = "tok_" + "4" * 32
+OVR = "ovr_" + "5" * 32
+AT = "2026-11-24T03:04:52.870Z"
+
+TENANT = {
+    "id": "a-college",
+    "name": "A College",
+    "controller": "A College Trust",
+    "contact": "dpo@a-college.example",
+    "created_at": AT,
+    "retention_seconds": 86400.0,
+}
+TOKEN_ROW = {"id": TOK, "name": "pbx-1", "role": "recorder", "tenant": "a-college", "created_at": AT, "revoked_at": None}
+RECORDING: dict[str, Any] = {
+    "id": REC,
+    "tenant": "a-college",
+    "call_key": "call-1",
+    "state": "sealed",
+    "state_reason": None,
+    "live": False,
+    "bytes": 4,
+    "media": {"container": "raw", "codec": "pcmu", "rate": 8000, "channels": 2, "channel_map": ["caller", "callee"]},
+    "created_at": AT,
+    "started_at": AT,
+    "ended_at": AT,
+    "retain_until": AT,
+    "retention_class": "recording",
+    "certificate_id": None,
+}
+WHY = {
+    "recording_id": REC,
+    "state": "sealed",
+    "retain_until": AT,
+    "key_exists": True,
+    "certificate_id": None,
+    "rules": [
+        {"rule": "holds", "applies": False, "effect": "none", "text": "no hold protects this recording"},
+        {"rule": "decision", "applies": True, "effect": "keeps", "text": "kept until later"},
+    ],
+}
+HOLD_ROW: dict[str, Any] = {
+    "id": HOLD,
+    "tenant": "a-college",
+    "kind": "legal",
+    "matter": "SMITH-2026",
+    "reason": "letter",
+    "authority": "Legal",
+    "owner": "Asha",
+    "state": "active",
+    "created_at": AT,
+    "review_at": AT,
+    "recordings": [{"id": REC, "outcome": "held"}, {"id": "rec_" + "9" * 32, "outcome": "too_late"}],
+    "release_requested_by": None,
+    "release_reason": None,
+    "released_by": None,
+    "released_at": None,
+    "grace_until": None,
+}
+CERTIFICATE = {
+    "id": CERT,
+    "recording_id": REC,
+    "tenant": "a-college",
+    "status": "final",
+    "supersedes": None,
+    "issued_at": AT,
+    "jws": "a.b.c",
+    "document": "{}",
+}
+SWEEP = {
+    "at": AT,
+    "dry_run": False,
+    "shredded": 2,
+    "kept": 1,
+    "objects_deleted_for": 2,
+    "waiting_for_deletion": 0,
+    "receipt": {
+        "epoch_destroyed": 3,
+        "epoch_live": 4,
+        "provider": "file",
+        "assurance": "best_effort",
+        "unrecoverable_at": AT,
+    },
+}
+DRY_RUN = {
+    **{key: value for key, value in SWEEP.items() if key != "receipt"},
+    "dry_run": True,
+    "recordings": [{"id": REC, "action": "shred", "reason": "retention ended"}],
+}
+OVERRIDE = {
+    "id": OVR,
+    "through": AT,
+    "reason": "was off",
+    "requested_by": TOK,
+    "requested_at": AT,
+    "approved_by": None,
+}
+ENTRY = {
+    "seq": 1,
+    "at": "2026-11-24T03:04:52.870123Z",
+    "event": "admin.token",
+    "actor": "vault",
+    "role": None,
+    "tenant": None,
+    "outcome": "ok",
+    "purpose": None,
+    "request_id": None,
+    "target": TOK,
+    "detail": {},
+    "previous_sha256": "0" * 64,
+    "sha256": "0" * 64,
+}
+STATUS = {"last": SWEEP, "last_sweep_at": AT, "overdue_seconds": 0.0, "overrides": [OVERRIDE]}
+
+
+def install(stub: StubServer) -> None:
+    """Answer every route as a healthy server would."""
+    for method, path, document in (
+        ("GET", "/v1/tenants", {"tenants": [TENANT]}),
+        ("POST", "/v1/tenants", TENANT),
+        ("GET", "/v1/tenants/a-college", TENANT),
+        ("PUT", "/v1/tenants/a-college", TENANT),
+        ("GET", "/v1/tokens", {"tokens": [TOKEN_ROW]}),
+        ("POST", "/v1/tokens", {**TOKEN_ROW, "token": "cv_issued"}),
+        ("GET", "/v1/recordings", {"recordings": [RECORDING], "before": None}),
+        ("GET", f"/v1/recordings/{REC}", RECORDING),
+        ("GET", f"/v1/recordings/{REC}/why", WHY),
+        ("GET", "/v1/holds", {"holds": [HOLD_ROW]}),
+        ("POST", "/v1/holds", HOLD_ROW),
+        ("GET", f"/v1/holds/{HOLD}", HOLD_ROW),
+        ("POST", f"/v1/holds/{HOLD}/review", HOLD_ROW),
+        ("POST", f"/v1/holds/{HOLD}/release", HOLD_ROW),
+        ("POST", f"/v1/holds/{HOLD}/approve", HOLD_ROW),
+        ("GET", "/v1/certificates", {"certificates": [CERTIFICATE], "before": None}),
+        ("GET", f"/v1/certificates/{CERT}", CERTIFICATE),
+        ("POST", "/v1/sweeps", SWEEP),
+        ("GET", "/v1/sweeps", STATUS),
+        ("POST", "/v1/sweeps/overrides", OVERRIDE),
+        ("POST", f"/v1/sweeps/overrides/{OVR}/approve", OVERRIDE),
+    ):
+        stub.on(method, path, answer(document))

@@ -1,0 +1,66 @@
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+
+from cli.main import app, main
+
+ROOT: Any = typer.main.get_command(app)
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name, child in children.items():
+        yield from leaves(child, (*path, name))
+
+
+LEAVES = dict(leaves(ROOT))
+EXAMPLES = [
+    (path, line.strip().replace("\\[", "["))
+    for path, command in LEAVES.items()
+    for line in command.epilog.split("\n\n")[1:]
+]
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_every_command_explains_itself_with_an_example_and_offers_json(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*path, "--help"]) == 0
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert f"Examples: callvault {' '.join(path)}" in shown
+    assert "--json" in shown
+    assert LEAVES[path].help
+
+
+@pytest.mark.parametrize(("path", "example"), EXAMPLES, ids=[example for _, example in EXAMPLES])
+def test_every_example_is_a_command_line_that_parses(path: tuple[str, ...], example: str) -> None:
+    words = shlex.split(re.split(r" [|>] ", example)[0])
+    assert words[: len(path) + 1] == ["callvault", *path]
+    with LEAVES[path].make_context("callvault", words[len(path) + 1 :]):
+        pass
+
+
+def test_every_group_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "sealed on arrival" in shown
+    assert "callvault demo" in shown
+    assert "3 refused" in shown
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"callvault \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_a_command_without_arguments_shows_help_and_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["holds"]) == 2
+    shown = capsys.readouterr()
+    assert "place" in shown.out + shown.err

@@ -1,0 +1,162 @@
+import json
+
+import pytest
+
+from cli.main import main
+from tests.cli.answers import (
+    CERT,
+    CERTIFICATE,
+    DRY_RUN,
+    ENTRY,
+    HOLD,
+    HOLD_ROW,
+    OVERRIDE,
+    OVR,
+    REC,
+    RECORDING,
+    STATUS,
+    SWEEP,
+    TENANT,
+    TOK,
+    TOKEN_ROW,
+    WHY,
+    install,
+)
+from tests.cli.stub import Reply, StubServer, answer
+
+HOLD_OPTIONS = "--kind legal --matter SMITH-2026 --reason letter --authority Legal --owner Asha --review 2027-01-31"
+COMMANDS = [
+    ("tenants list", {"tenants": [TENANT]}, "a-college"),
+    ("tenants show a-college", TENANT, "1d"),
+    ("tenants add a-college --name A --controller T --contact C --retention 1d", TENANT, "1d"),
+    ("tenants set a-college --retention 1d", TENANT, "1d"),
+    ("tokens list", {"tokens": [TOKEN_ROW]}, TOK),
+    ("tokens issue --role recorder --name pbx-1 --tenant a-college", {**TOKEN_ROW, "token": "cv_issued"}, "cv_issued"),
+    ("recordings list", {"recordings": [RECORDING], "before": None}, REC),
+    (f"recordings show {REC}", RECORDING, "pcmu 8000 Hz, 2 channels"),
+    (f"recordings why {REC}", WHY, "kept until later"),
+    ("holds list", {"holds": [HOLD_ROW]}, "SMITH-2026"),
+    (f"holds place {REC} {HOLD_OPTIONS}", HOLD_ROW, "came too late for"),
+    (f"holds show {HOLD}", HOLD_ROW, "SMITH-2026"),
+    (f"holds review {HOLD} --next +180d --note open", HOLD_ROW, "active"),
+    (f"holds release {HOLD} --reason settled", HOLD_ROW, "active"),
+    (f"holds approve {HOLD}", HOLD_ROW, "active"),
+    ("certificates list", {"certificates": [CERTIFICATE], "before": None}, CERT),
+    (f"certificates get {CERT}", CERTIFICATE, "a.b.c"),
+    ("sweep run", SWEEP, "best_effort"),
+    ("sweep status", STATUS, OVR),
+    ("sweep override request --through +2h --reason off", OVERRIDE, OVR),
+    (f"sweep override approve {OVR}", OVERRIDE, OVR),
+]
+
+
+@pytest.mark.parametrize(("line", "document", "_"), COMMANDS, ids=[line for line, _, _ in COMMANDS])
+def test_json_is_the_servers_document_alone_on_standard_output(
+    stub: StubServer, capsys: pytest.CaptureFixture[str], line: str, document: object, _: str
+) -> None:
+    install(stub)
+    assert main([*line.split(), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == document
+
+
+@pytest.mark.parametrize(("line", "_", "word"), COMMANDS, ids=[line for line, _, _ in COMMANDS])
+def test_people_get_the_same_in_words(
+    stub: StubServer, capsys: pytest.CaptureFixture[str], line: str, _: object, word: str
+) -> None:
+    install(stub)
+    assert main(line.split()) == 0
+    assert word in capsys.readouterr().out
+
+
+def test_a_new_token_is_alone_on_standard_output(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    install(stub)
+    assert main(["tokens", "issue", "--role", "recorder", "--name", "pbx-1", "--tenant", "a-college"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "cv_issued\n"
+    assert "cv_issued" not in shown.err
+
+
+def test_revoking_a_token_prints_that_it_ended(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.on("DELETE", f"/v1/tokens/{TOK}", Reply(204, b""))
+    assert main(["tokens", "revoke", TOK, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"id": TOK, "revoked": True}
+
+
+def test_a_dry_run_lists_what_would_go_and_why(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.on("POST", "/v1/sweeps", answer(DRY_RUN))
+    assert main(["sweep", "run", "--dry-run"]) == 0
+    assert stub.asked[0].body == {"dry_run": True}
+    shown = capsys.readouterr().out
+    assert "would shred" in shown
+    assert f"{REC}  shred   retention ended" in shown
+
+
+def test_a_hold_carries_everything_it_was_given(stub: StubServer) -> None:
+    install(stub)
+    assert main(["holds", "place", REC, *HOLD_OPTIONS.split()]) == 0
+    assert stub.asked[0].body == {
+        "kind": "legal",
+        "matter": "SMITH-2026",
+        "reason": "letter",
+        "authority": "Legal",
+        "owner": "Asha",
+        "review_at": "2027-01-31T00:00:00Z",
+        "recordings": [REC],
+    }
+
+
+def test_rejecting_a_release_does_not_approve_it(stub: StubServer) -> None:
+    install(stub)
+    assert main(["holds", "approve", HOLD, "--reject"]) == 0
+    assert stub.asked[0].body == {"approve": False}
+
+
+def test_default_retention_follows_the_vault(stub: StubServer) -> None:
+    install(stub)
+    assert main(["tenants", "set", "a-college", "--retention", "default"]) == 0
+    assert stub.asked[0].body == {"retention": None}
+
+
+def test_filters_reach_the_server_as_it_spells_them(stub: StubServer) -> None:
+    install(stub)
+    line = "recordings list --state sealed --from 2026-09-01 --to 2026-10-01T00:00:00+01:00 --held --tenant a-college"
+    assert main(line.split()) == 0
+    assert stub.asked[0].query == {
+        "tenant": "a-college",
+        "state": "sealed",
+        "from": "2026-09-01T00:00:00Z",
+        "to": "2026-09-30T23:00:00Z",
+        "held": "true",
+        "limit": "100",
+    }
+
+
+def test_pages_are_joined_until_the_limit(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    first, last = "rec_" + "a" * 32, "rec_" + "b" * 32
+    stub.on(
+        "GET",
+        "/v1/recordings",
+        answer({"recordings": [{**RECORDING, "id": first}] * 1000, "before": first}),
+        answer({"recordings": [{**RECORDING, "id": last}], "before": last}),
+    )
+    assert main(["recordings", "list", "--limit", "1001", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["recordings"]) == 1001
+    assert shown["before"] == last
+    assert [(asked.query["limit"], asked.query.get("before")) for asked in stub.asked] == [("1000", None), ("1", first)]
+
+
+def test_the_audit_export_is_json_lines_page_after_page(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.on(
+        "GET",
+        "/v1/audit",
+        answer({"entries": [ENTRY], "after": 1}),
+        # A page in which this tenant has nothing is not the end.
+        answer({"entries": [], "after": 2}),
+        answer({"entries": [{**ENTRY, "seq": 3}], "after": 3}),
+        answer({"entries": [], "after": 3}),
+    )
+    assert main(["audit", "export"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == [1, 3]
+    assert [asked.query["after"] for asked in stub.asked] == ["0", "1", "2", "3"]

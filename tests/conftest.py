@@ -1,0 +1,5 @@
+"""Fixtures that several test modules share."""
+
+from tests.integration.seaweed import seaweed
+
+__all__ = ["seaweed"]

@@ -1,0 +1,1046 @@
+"""The contract of `vault.ports.catalog`, on the adapter in memory and on a file."""
+
+import asyncio
+import shutil
+import sqlite3
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from prometheus_client import CollectorRegistry
+
+from tests.catalog_support import (
+    ACME,
+    NOW,
+    OTHER,
+    PERIOD,
+    SteppingClock,
+    certificate,
+    cohort,
+    event,
+    finish,
+    hold,
+    new_id,
+    override,
+    receipt,
+    recording,
+    sealed,
+    segment,
+    shred,
+    tenant,
+    token,
+)
+from vault.errors import (
+    ConfigError,
+    Conflict,
+    DiskFull,
+    IntegrityError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    TooLate,
+    Unavailable,
+)
+from vault.model import (
+    MANIFEST_INDEX,
+    CertificateStatus,
+    Codec,
+    Container,
+    Coordinate,
+    HoldState,
+    Media,
+    Part,
+    RecordingId,
+    RecordingState,
+    TenantId,
+)
+from vault.ports.catalog import RecordingQuery
+from vault.storage.catalog import open_catalog
+from vault.storage.catalog.tables import settings
+from vault.telemetry import Metrics
+from vault.tlog.auditchain import GENESIS, verify_chain
+
+MISSING = RecordingId("rec_" + "0" * 32)
+
+
+@pytest.fixture
+def metrics():
+    return Metrics(CollectorRegistry())
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "odd % name?#" / "catalog.db"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Give an empty migrated catalog to copy: migrating anew for each test would take most of the suite's time."""
+
+    async def migrate(path):
+        opened = open_catalog(path, clock=SteppingClock())
+        await opened.migrate()
+        await opened.close()
+
+    path = tmp_path_factory.mktemp("template") / "catalog.db"
+    asyncio.run(migrate(path))
+    return path
+
+
+@pytest.fixture
+def migrated(path, template):
+    path.parent.mkdir()
+    shutil.copy(template, path)
+    return path
+
+
+@pytest.fixture(params=["memory", "file"])
+async def catalog(request, metrics, migrated):
+    in_memory = request.param == "memory"
+    opened = open_catalog(None if in_memory else migrated, clock=SteppingClock(), metrics=metrics)
+    if in_memory:
+        await opened.migrate()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def on_file(migrated, metrics):
+    opened = open_catalog(migrated, clock=SteppingClock(), metrics=metrics)
+    yield opened
+    await opened.close()
+
+
+async def trail(catalog):
+    return await catalog.audit_entries(limit=100_000)
+
+
+async def events(catalog):
+    return [entry.event.event for entry in await trail(catalog)]
+
+
+async def outcomes(calls):
+    """Return each call's exception, or None for success."""
+    return [
+        result if isinstance(result, BaseException) else None
+        for result in await asyncio.gather(*calls, return_exceptions=True)
+    ]
+
+
+# Leaves
+
+
+async def test_leaves_never_repeat_under_concurrency(catalog):
+    firsts = await asyncio.gather(*[catalog.reserve_leaves(cohort(), 7) for _ in range(60)])
+    leaves = [leaf for first in firsts for leaf in range(first, first + 7)]
+    assert len(set(leaves)) == len(leaves) == 420
+    assert await catalog.reserve_leaves(cohort(), 1) == 420
+
+
+async def test_each_cohort_counts_its_own_leaves(catalog):
+    cohorts = [cohort(), cohort(period=PERIOD + 1), cohort(part=Part.METADATA), cohort(tenant=OTHER)]
+    cohorts.append(replace(cohort(), generation=4))
+    assert [await catalog.reserve_leaves(one, 5) for one in cohorts] == [0] * 5
+    assert [await catalog.reserve_leaves(one, 5) for one in cohorts] == [5] * 5
+
+
+async def test_a_cohort_has_two_to_the_32_leaves_and_no_more(catalog):
+    assert await catalog.reserve_leaves(cohort(), (1 << 32) - 1) == 0
+    with pytest.raises(TooLarge):
+        await catalog.reserve_leaves(cohort(), 2)
+    assert await catalog.reserve_leaves(cohort(), 1) == (1 << 32) - 1
+    with pytest.raises(Invalid):
+        await catalog.reserve_leaves(cohort(), 0)
+
+
+# Creating
+
+
+async def test_a_created_recording_comes_back_as_it_was(catalog):
+    one = recording(state_reason="r", certificate_id=None, ended_at=NOW)
+    await catalog.create_recording(one)
+    assert await catalog.recording(one.id) == one
+    assert await catalog.recording_by_call_key(ACME, one.call_key) == one
+
+
+async def test_a_call_key_belongs_to_one_recording_of_a_tenant(catalog):
+    one = recording(call_key="same")
+    await catalog.create_recording(one)
+    with pytest.raises(Conflict):
+        await catalog.create_recording(recording(call_key="same"))
+    with pytest.raises(Conflict):
+        await catalog.create_recording(one)
+    with pytest.raises(Conflict):
+        await catalog.create_recording(replace(one, call_key="another"))
+    await catalog.create_recording(recording(call_key="same", tenant=OTHER))
+    assert (await catalog.recording_by_call_key(ACME, "same")).id == one.id
+
+
+async def test_of_a_hundred_concurrent_creates_of_one_call_key_exactly_one_wins(catalog):
+    rivals = [recording(call_key="same") for _ in range(100)]
+    results = await outcomes(catalog.create_recording(one, audit=[event(target=one.id)]) for one in rivals)
+    winners = [one for one, result in zip(rivals, results, strict=True) if result is None]
+    assert len(winners) == 1
+    assert {type(result) for result in results if result is not None} == {Conflict}
+    assert [entry.event.target for entry in await trail(catalog)] == [winners[0].id]
+    assert [row.id for row in await catalog.recordings(RecordingQuery())] == [winners[0].id]
+
+
+async def test_the_same_recording_created_a_hundred_times_at_once_is_created_once(catalog):
+    one = recording()
+    results = await outcomes(catalog.create_recording(one, audit=[event()]) for _ in range(100))
+    assert results.count(None) == 1
+    assert {type(result) for result in results if result is not None} == {Conflict}
+    assert await events(catalog) == ["recording.started"]
+
+
+async def test_losers_do_not_disturb_the_winners_of_their_batch(catalog):
+    await catalog.create_recording(recording(call_key="taken"))
+    fresh = [recording() for _ in range(20)]
+    mixed = [one for pair in zip(fresh, [recording(call_key="taken") for _ in fresh], strict=True) for one in pair]
+    results = await outcomes(catalog.create_recording(one) for one in mixed)
+    assert [result is None for result in results] == [True, False] * 20
+    assert {row.id for row in await catalog.open_recordings()} >= {one.id for one in fresh}
+
+
+async def test_no_recording_is_born_at_or_below_the_sweep_floor(catalog):
+    await catalog.intend_shred(shred(due_through=PERIOD))
+    for period in (PERIOD - 1, PERIOD):
+        late = recording(period=period)
+        with pytest.raises(TooLate):
+            await catalog.create_recording(late, audit=[event()])
+        assert await catalog.recording_by_call_key(ACME, late.call_key) is None
+    await catalog.create_recording(recording(period=PERIOD + 1))
+    assert await events(catalog) == []
+
+
+async def test_every_birth_that_races_a_sweep_is_refused_or_kept(catalog):
+    births = [recording() for _ in range(80)]
+    intent = shred()
+
+    async def sweep():
+        await asyncio.sleep(0)
+        return await catalog.intend_shred(intent)
+
+    tasks = [asyncio.ensure_future(catalog.create_recording(one)) for one in births[:40]]
+    sweeping = asyncio.ensure_future(sweep())
+    for one in births[40:]:
+        await asyncio.sleep(0)
+        tasks.append(asyncio.ensure_future(catalog.create_recording(one)))
+    results = await outcomes(tasks)
+    born = {one.id for one, result in zip(births, results, strict=True) if result is None}
+    assert {row.id for row in await sweeping} == born
+    assert {type(result) for result in results if result is not None} <= {TooLate}
+
+
+async def test_coordinates_of_another_tenant_or_part_are_refused(catalog):
+    one = recording()
+    foreign = Coordinate(cohort=cohort(tenant=OTHER), leaf=1)
+    for wrong in (replace(one, audio=foreign), replace(one, metadata=one.audio)):
+        with pytest.raises(Invalid):
+            await catalog.create_recording(wrong)
+
+
+# Reading
+
+
+async def test_unknown_and_malformed_ids_are_told_apart(catalog):
+    with pytest.raises(NotFound):
+        await catalog.recording(MISSING)
+    for malformed in ("rec_1", "hold_" + "0" * 32, ""):
+        with pytest.raises(Invalid):
+            await catalog.recording(RecordingId(malformed))
+    assert await catalog.recording_by_call_key(ACME, "none") is None
+    assert await catalog.segments(MISSING) == []
+
+
+async def test_pages_run_from_the_newest_to_the_oldest_without_gap_or_repeat(catalog):
+    rows = [recording() for _ in range(25)]
+    await asyncio.gather(*[catalog.create_recording(one) for one in rows])
+    seen: list[str] = []
+    before = None
+    while page := await catalog.recordings(RecordingQuery(before=before, limit=7)):
+        seen += [row.id for row in page]
+        before = page[-1].id
+    assert seen == sorted((one.id for one in rows), reverse=True)
+
+
+async def test_filters_narrow_a_page(catalog):
+    mine, ended = recording(started_at=NOW), await sealed(catalog, started_at=NOW + timedelta(hours=1))
+    theirs = recording(tenant=OTHER, started_at=NOW)
+    await catalog.create_recording(mine)
+    await catalog.create_recording(theirs)
+
+    async def found(**filters):
+        return {row.id for row in await catalog.recordings(RecordingQuery(**filters))}
+
+    assert await found() == {mine.id, ended.id, theirs.id}
+    assert await found(tenant=ACME) == {mine.id, ended.id}
+    assert await found(state=RecordingState.SEALED) == {ended.id}
+    assert await found(tenant=ACME, state=RecordingState.OPEN) == {mine.id}
+    assert await found(started_from=NOW + timedelta(microseconds=1)) == {ended.id}
+    assert await found(started_from=NOW, started_to=NOW + timedelta(hours=1)) == {mine.id, theirs.id}
+    assert await found(tenant=TenantId("nobody")) == set()
+    assert await found(limit=0) == set()
+
+
+@pytest.mark.parametrize(
+    ("state", "too_late", "held"),
+    [
+        (HoldState.PLACING, False, True),
+        (HoldState.ACTIVE, False, True),
+        (HoldState.RELEASE_REQUESTED, False, True),
+        (HoldState.RELEASED, False, False),
+        (HoldState.ACTIVE, True, False),
+    ],
+)
+async def test_held_means_a_hold_in_force_that_came_in_time(catalog, state, too_late, held):
+    one, free = await sealed(catalog), await sealed(catalog)
+    placed = hold(state=state, too_late=(one.id,)) if too_late else hold(one, state=state)
+    await catalog.save_hold(placed, expected=None)
+    with_hold = {row.id for row in await catalog.recordings(RecordingQuery(tenant=ACME, held=True))}
+    without = {row.id for row in await catalog.recordings(RecordingQuery(tenant=ACME, held=False))}
+    assert with_hold == ({one.id} if held else set())
+    assert without == {one.id, free.id} - with_hold
+
+
+async def test_due_rows_are_the_finished_ones_of_passed_periods_in_id_order(catalog):
+    due = [await sealed(catalog, period=PERIOD - n % 3) for n in range(10)]
+    await sealed(catalog, period=PERIOD + 1)
+    await catalog.create_recording(recording())
+    gone = await sealed(catalog)
+    await catalog.certify([certificate(gone)])
+    seen: list[str] = []
+    after = None
+    while page := await catalog.due_recordings(through=PERIOD, after=after, limit=4):
+        assert len(page) <= 4
+        seen += [row.id for row in page]
+        after = page[-1].id
+    assert seen == [one.id for one in due]
+
+
+async def test_undeleted_rows_are_the_shredded_ones_without_a_final_certificate(catalog):
+    rows = [await sealed(catalog) for _ in range(5)]
+    await catalog.certify([certificate(one) for one in rows[:4]])
+    await catalog.certify([certificate(rows[1], CertificateStatus.FINAL)])
+    first = await catalog.undeleted_recordings(after=None, limit=2)
+    rest = await catalog.undeleted_recordings(after=first[-1].id, limit=2)
+    assert [row.id for row in (*first, *rest)] == [rows[0].id, rows[2].id, rows[3].id]
+
+
+async def test_counts_name_every_state(catalog):
+    assert await catalog.count_recordings() == dict.fromkeys(RecordingState, 0)
+    await catalog.create_recording(recording())
+    await sealed(catalog)
+    await catalog.certify([certificate(await sealed(catalog))])
+    counts = await catalog.count_recordings()
+    assert counts[RecordingState.OPEN] == counts[RecordingState.SEALED] == counts[RecordingState.SHREDDED] == 1
+
+
+async def test_oldest_due_passes_over_the_open_the_shredded_the_held_and_those_in_grace(catalog):
+    def until(days):
+        return {"retain_until": NOW + timedelta(days=days)}
+
+    now = NOW + timedelta(days=50)
+    assert await catalog.oldest_due(now=now) is None
+    await catalog.create_recording(recording(**until(1)))
+    await catalog.certify([certificate(await sealed(catalog, **until(2)))])
+    held, graced, late = [await sealed(catalog, **until(days)) for days in (3, 4, 5)]
+    await catalog.save_hold(hold(held), expected=None)
+    grace_until = now + timedelta(days=1)
+    await catalog.save_hold(hold(graced, state=HoldState.RELEASED, grace_until=grace_until), expected=None)
+    await catalog.save_hold(hold(too_late=(late.id,)), expected=None)
+    await sealed(catalog, **until(60))
+    assert await catalog.oldest_due(now=now) == late.retain_until
+    assert await catalog.oldest_due(now=NOW) is None
+    assert await catalog.oldest_due(now=grace_until) == graced.retain_until
+
+
+# Segments and finishing
+
+
+async def test_segments_come_back_in_index_order_with_the_manifest_first(catalog):
+    one = recording()
+    await catalog.create_recording(one)
+    await catalog.add_segments([segment(one, 2), segment(one, 0)], stored_bytes=3000)
+    await catalog.add_segments([segment(one, 1)])
+    assert await catalog.segments(one.id) == [segment(one, 0), segment(one, 1), segment(one, 2)]
+    assert (await catalog.recording(one.id)).stored_bytes == 3000
+    await finish(catalog, one, objects=[segment(one, MANIFEST_INDEX), segment(one, 3)], stored_bytes=4000)
+    assert [ref.index for ref in await catalog.segments(one.id)] == [MANIFEST_INDEX, 0, 1, 2, 3]
+
+
+async def test_recording_segments_again_is_harmless_and_the_later_attempt_stays(catalog):
+    one = recording()
+    await catalog.create_recording(one)
+    await catalog.add_segments([])
+    for _ in range(2):
+        await catalog.add_segments([segment(one, 0)], stored_bytes=1000)
+    assert await catalog.segments(one.id) == [segment(one, 0)]
+    await catalog.add_segments([segment(one, 0, attempt="a2")], stored_bytes=1000)
+    assert await catalog.segments(one.id) == [segment(one, 0, attempt="a2")]
+
+
+async def test_segments_of_unknown_or_several_recordings_are_refused(catalog):
+    one, other = recording(), recording()
+    await catalog.create_recording(one)
+    with pytest.raises(NotFound):
+        await catalog.add_segments([segment(other)], stored_bytes=1)
+    with pytest.raises(Invalid):
+        await catalog.add_segments([segment(one), segment(other)])
+    assert await catalog.segments(one.id) == []
+
+
+async def test_finishing_closes_the_row_and_records_everything_at_once(catalog):
+    one = recording()
+    await catalog.create_recording(one)
+    await finish(
+        catalog, one, RecordingState.TRUNCATED, reason="idle", stored_bytes=77, audit=[event("recording.truncated")]
+    )
+    row = await catalog.recording(one.id)
+    assert row == replace(
+        one,
+        state=RecordingState.TRUNCATED,
+        state_reason="idle",
+        ended_at=NOW + timedelta(minutes=5),
+        stored_bytes=77,
+    )
+    assert [ref.index for ref in await catalog.segments(one.id)] == [MANIFEST_INDEX, 0]
+    assert await events(catalog) == ["recording.truncated"]
+
+
+async def test_finishing_again_leaves_the_row_and_the_audit_as_they_are(catalog):
+    one = recording()
+    await catalog.create_recording(one)
+    await finish(catalog, one, audit=[event("recording.sealed")])
+    row = await catalog.recording(one.id)
+    await finish(
+        catalog, one, RecordingState.TRUNCATED, stored_bytes=5, reason="x", audit=[event("recording.truncated")]
+    )
+    assert await catalog.recording(one.id) == row
+    assert await events(catalog) == ["recording.sealed"]
+
+
+async def test_a_manifest_sealed_again_replaces_the_one_recorded(catalog):
+    one = recording()
+    await catalog.create_recording(one)
+    await finish(catalog, one)
+    again = replace(segment(one, MANIFEST_INDEX), sha256="cd" * 32)
+    await finish(catalog, one, objects=[again])
+    assert await catalog.segments(one.id) == [again, segment(one)]
+
+
+async def test_a_straggler_adds_nothing_to_a_shredded_recording(catalog):
+    one = await sealed(catalog)
+    await catalog.certify([certificate(one)])
+    await catalog.add_segments([segment(one, 1)], stored_bytes=9)
+    await finish(catalog, one, objects=[segment(one, 2)])
+    row = await catalog.recording(one.id)
+    assert (row.state, row.stored_bytes) == (RecordingState.SHREDDED, 1000)
+    assert [ref.index for ref in await catalog.segments(one.id)] == [MANIFEST_INDEX, 0]
+
+
+async def test_only_a_known_recording_finishes_and_only_as_sealed_or_truncated(catalog):
+    one = recording()
+    with pytest.raises(NotFound):
+        await finish(catalog, one, audit=[event()])
+    await catalog.create_recording(one)
+    with pytest.raises(Invalid):
+        await finish(catalog, one, RecordingState.SHREDDED)
+    with pytest.raises(Invalid):
+        await finish(catalog, one, objects=[segment(recording())])
+    assert (await catalog.recording(one.id)).state is RecordingState.OPEN
+    assert await events(catalog) == []
+
+
+async def test_acts_on_many_recordings_at_once_each_reach_their_own(catalog):
+    rows = [recording() for _ in range(40)]
+    await asyncio.gather(*[catalog.create_recording(one) for one in rows])
+    calls = []
+    for n, one in enumerate(rows):
+        calls.append(catalog.add_segments([segment(one, 0)], stored_bytes=n))
+        if n % 2:
+            calls.append(finish(catalog, one, stored_bytes=1000 + n))
+    assert set(await outcomes(calls)) == {None}
+    for n, one in enumerate(rows):
+        row = await catalog.recording(one.id)
+        assert row.state is (RecordingState.SEALED if n % 2 else RecordingState.OPEN)
+        assert row.stored_bytes == (1000 + n if n % 2 else n)
+        assert len(await catalog.segments(one.id)) == (2 if n % 2 else 1)
+
+
+async def test_the_media_descriptor_changes_only_while_the_row_is_open(catalog):
+    one = recording()
+    with pytest.raises(NotFound):
+        await catalog.update_media(one)
+    await catalog.create_recording(one)
+    media = Media(container=Container.OGG, codec=Codec.STREAM)
+    await catalog.update_media(replace(one, media=media))
+    assert (await catalog.recording(one.id)).media == media
+    await finish(catalog, one)
+    with pytest.raises(Conflict):
+        await catalog.update_media(one)
+    assert (await catalog.recording(one.id)).media == media
+
+
+# Holds
+
+
+async def test_a_hold_comes_back_as_it_was_saved(catalog):
+    rows = [await sealed(catalog) for _ in range(4)]
+    placed = hold(rows[2], rows[0], too_late=(rows[3].id, rows[1].id))
+    await catalog.save_hold(placed, expected=None, audit=[event("hold.created")])
+    assert await catalog.hold(placed.id) == placed
+    released = replace(
+        placed,
+        state=HoldState.RELEASED,
+        recordings=(rows[0].id,),
+        too_late=(),
+        release_requested_by="ann",
+        release_reason="settled",
+        released_by="bob",
+        released_at=NOW,
+        grace_until=NOW + timedelta(days=14),
+    )
+    await catalog.save_hold(released, expected=HoldState.ACTIVE, audit=[event("hold.released")])
+    assert await catalog.hold(placed.id) == released
+    assert await events(catalog) == ["hold.created", "hold.released"]
+
+
+async def test_a_hold_changes_only_from_the_state_that_was_expected(catalog):
+    placed = hold(state=HoldState.ACTIVE)
+    with pytest.raises(Conflict):
+        await catalog.save_hold(placed, expected=HoldState.PLACING, audit=[event()])
+    await catalog.save_hold(placed, expected=None)
+    for wrong in (None, HoldState.RELEASE_REQUESTED):
+        with pytest.raises(Conflict):
+            await catalog.save_hold(replace(placed, state=HoldState.RELEASED), expected=wrong, audit=[event()])
+    assert (await catalog.hold(placed.id)).state is HoldState.ACTIVE
+    assert await events(catalog) == []
+
+
+async def test_of_two_concurrent_decisions_on_a_hold_one_is_refused(catalog):
+    placed = hold(state=HoldState.RELEASE_REQUESTED)
+    await catalog.save_hold(placed, expected=None)
+    decisions = [HoldState.RELEASED, HoldState.ACTIVE]
+    results = await outcomes(
+        catalog.save_hold(
+            replace(placed, state=state), expected=HoldState.RELEASE_REQUESTED, audit=[event(state.value)]
+        )
+        for state in decisions
+    )
+    assert sorted(type(result).__name__ for result in results) == ["Conflict", "NoneType"]
+    winner = decisions[results.index(None)]
+    assert (await catalog.hold(placed.id)).state is winner
+    assert await events(catalog) == [winner.value]
+
+
+async def test_a_hold_on_an_unknown_recording_is_refused_whole(catalog):
+    one = await sealed(catalog)
+    placed = replace(hold(one), recordings=(one.id, MISSING))
+    with pytest.raises(NotFound):
+        await catalog.save_hold(placed, expected=None)
+    with pytest.raises(NotFound):
+        await catalog.hold(placed.id)
+    assert await catalog.holds_on(one.id) == []
+
+
+async def test_holds_are_listed_newest_first_and_filtered(catalog):
+    one = await sealed(catalog)
+    old = hold(one, created_at=NOW - timedelta(days=2))
+    new = hold(one, created_at=NOW, state=HoldState.RELEASED)
+    theirs = hold(tenant=OTHER, created_at=NOW - timedelta(days=1))
+    for placed in (new, old, theirs):
+        await catalog.save_hold(placed, expected=None)
+    assert await catalog.holds() == [new, theirs, old]
+    assert await catalog.holds(limit=2) == [new, theirs]
+    assert await catalog.holds(tenant=ACME) == [new, old]
+    assert await catalog.holds(states=[HoldState.ACTIVE, HoldState.PLACING]) == [theirs, old]
+    assert await catalog.holds(tenant=OTHER, states=[HoldState.RELEASED]) == []
+
+
+async def test_holds_on_a_recording_are_those_that_protect_it_in_any_state(catalog):
+    one, other = await sealed(catalog), await sealed(catalog)
+    protecting = hold(one, other, created_at=NOW)
+    released = hold(one, state=HoldState.RELEASED, created_at=NOW - timedelta(days=1))
+    for placed in (released, protecting, hold(other, too_late=(one.id,))):
+        await catalog.save_hold(placed, expected=None)
+    assert await catalog.holds_on(one.id) == [protecting, released]
+    assert await catalog.holds_on(MISSING) == []
+
+
+async def test_a_hold_may_protect_thousands_of_recordings(catalog):
+    rows = [recording() for _ in range(1200)]
+    await asyncio.gather(*[catalog.create_recording(one) for one in rows])
+    placed = hold(*rows)
+    await catalog.save_hold(placed, expected=None)
+    assert (await catalog.hold(placed.id)).recordings == tuple(one.id for one in rows)
+
+
+# Shreds
+
+
+async def test_an_intent_names_the_open_recordings_it_must_keep_and_repeats_its_answer(catalog):
+    below, at = recording(period=PERIOD - 1), recording()
+    for one in (at, below, recording(period=PERIOD + 1)):
+        await catalog.create_recording(one)
+    await sealed(catalog)
+    intent = shred()
+    kept = [row.id for row in await catalog.intend_shred(intent, audit=[event("shred.intended")])]
+    assert kept == sorted([at.id, below.id])
+    await finish(catalog, at)
+    again = await catalog.intend_shred(intent, audit=[event("shred.intended")])
+    assert [row.id for row in again] == kept
+    assert {row.state for row in again} == {RecordingState.OPEN, RecordingState.SEALED}
+    assert await events(catalog) == ["shred.intended"]
+
+
+async def test_the_sweep_floor_only_rises(catalog):
+    assert await catalog.sweep_floor() is None
+    assert await catalog.intend_shred(shred(due_through=None)) == []
+    assert await catalog.sweep_floor() is None
+    for through, floor in ((5, 5), (9, 9), (7, 9), (None, 9)):
+        await catalog.intend_shred(shred(due_through=through))
+        assert await catalog.sweep_floor() == floor
+
+
+async def test_a_shred_goes_from_intent_to_receipt_to_finish_each_once(catalog):
+    intent = shred(intended_at=NOW - timedelta(hours=1))
+    later = shred(intended_at=NOW, trigger="erasure", due_through=None)
+    await catalog.intend_shred(later)
+    await catalog.intend_shred(intent)
+    assert await catalog.unfinished_shreds() == [intent, later]
+    for _ in range(2):
+        await catalog.record_receipt(intent.id, receipt(intent), audit=[event("shred.done")])
+    await catalog.record_receipt(intent.id, replace(receipt(intent), epoch_live=99), audit=[event("shred.done")])
+    done = replace(intent, receipt=receipt(intent))
+    assert await catalog.shred(intent.id) == done
+    for at in (NOW, NOW + timedelta(days=1)):
+        await catalog.finish_shred(intent.id, at=at)
+    assert await catalog.shred(intent.id) == replace(done, finished_at=NOW)
+    assert await catalog.unfinished_shreds() == [later]
+    assert await events(catalog) == ["shred.done"]
+
+
+async def test_an_unknown_shred_is_not_found(catalog):
+    for call in (
+        catalog.shred("shr_none"),
+        catalog.record_receipt("shr_none", receipt(shred()), audit=[event()]),
+        catalog.finish_shred("shr_none", at=NOW),
+    ):
+        with pytest.raises(NotFound):
+            await call
+    assert await events(catalog) == []
+
+
+async def test_certificates_move_their_recordings_along(catalog):
+    one = await sealed(catalog)
+    first = certificate(one)
+    await catalog.certify([first], audit=[event("certificate.issued")])
+    row = await catalog.recording(one.id)
+    assert (row.state, row.certificate_id) == (RecordingState.SHREDDED, first.id)
+    last = certificate(one, CertificateStatus.FINAL, supersedes=first.id)
+    await catalog.certify([last])
+    row = await catalog.recording(one.id)
+    assert (row.state, row.certificate_id) == (RecordingState.SHREDDED, last.id)
+    assert await catalog.undeleted_recordings(after=None, limit=9) == []
+    assert await catalog.certificate(first.id) == first
+    assert await catalog.certificate(last.id) == last
+
+
+async def test_certifying_again_keeps_the_first_and_audits_nothing(catalog):
+    one, two = await sealed(catalog), await sealed(catalog)
+    first = certificate(one)
+    await catalog.certify([first], audit=[event("a")])
+    await catalog.certify([certificate(one)], audit=[event("b")])
+    assert await catalog.certificates() == [first]
+    second = certificate(two)
+    await catalog.certify([certificate(one), second, certificate(two)], audit=[event("c")])
+    assert await catalog.certificates() == [second, first]
+    assert (await catalog.recording(two.id)).certificate_id == second.id
+    assert await events(catalog) == ["a", "c"]
+
+
+async def test_a_late_provisional_certificate_takes_nothing_back(catalog):
+    one = await sealed(catalog)
+    last = certificate(one, CertificateStatus.FINAL)
+    await catalog.certify([last])
+    await catalog.certify([certificate(one)])
+    assert (await catalog.recording(one.id)).certificate_id == last.id
+    assert await catalog.undeleted_recordings(after=None, limit=9) == []
+
+
+async def test_certifying_an_unknown_recording_changes_nothing(catalog):
+    one = await sealed(catalog)
+    await catalog.certify([], audit=[event()])
+    with pytest.raises(NotFound):
+        await catalog.certify([certificate(one), certificate(recording())], audit=[event()])
+    assert (await catalog.recording(one.id)).state is RecordingState.SEALED
+    assert await catalog.certificates() == []
+    assert await events(catalog) == []
+
+
+async def test_certificates_are_paged_newest_first_and_filtered(catalog):
+    rows = [await sealed(catalog), await sealed(catalog, tenant=OTHER), await sealed(catalog)]
+    issued = [certificate(one) for one in rows]
+    await catalog.certify(issued)
+    assert await catalog.certificates() == issued[::-1]
+    assert await catalog.certificates(limit=2) == issued[:0:-1]
+    assert await catalog.certificates(before=issued[1].id) == [issued[0]]
+    assert await catalog.certificates(tenant=ACME) == [issued[2], issued[0]]
+    assert await catalog.certificates(recording=rows[1].id) == [issued[1]]
+    with pytest.raises(NotFound):
+        await catalog.certificate("cert_none")
+
+
+async def test_a_thousand_certificates_fit_one_transaction(catalog):
+    rows = [recording() for _ in range(1100)]
+    await asyncio.gather(*[catalog.create_recording(one) for one in rows])
+    await catalog.certify([certificate(one) for one in rows])
+    assert (await catalog.count_recordings())[RecordingState.SHREDDED] == 1100
+
+
+async def test_an_override_is_replaced_by_id(catalog):
+    one, newer = override(), override(requested_at=NOW + timedelta(seconds=1))
+    await catalog.save_override(one, audit=[event("a")])
+    await catalog.save_override(newer)
+    approved = replace(one, approved_by="bob", used_at=NOW)
+    await catalog.save_override(approved, audit=[event("b")])
+    assert await catalog.overrides() == [newer, approved]
+    assert await events(catalog) == ["a", "b"]
+
+
+# Tenants, tokens, settings
+
+
+async def test_tenants_are_added_once_and_replaced_by_id(catalog):
+    with pytest.raises(NotFound):
+        await catalog.tenant(ACME)
+    with pytest.raises(NotFound):
+        await catalog.save_tenant(tenant(), audit=[event()])
+    zed = tenant("zed", retention_seconds=86_400.5)
+    await catalog.add_tenant(zed)
+    await catalog.add_tenant(tenant(), audit=[event("added")])
+    with pytest.raises(Conflict):
+        await catalog.add_tenant(tenant(), audit=[event()])
+    changed = tenant(contact="new@acme.example", retention_seconds=5.0)
+    await catalog.save_tenant(changed, audit=[event("saved")])
+    assert await catalog.tenants() == [changed, zed]
+    assert await catalog.tenant(TenantId("zed")) == zed
+    assert await events(catalog) == ["added", "saved"]
+
+
+async def test_a_revoked_token_is_still_known_and_revoked_once(catalog):
+    mine = token()
+    operators = token(tenant=None, created_at=NOW + timedelta(seconds=1))
+    for one in (mine, operators):
+        await catalog.add_token(one, audit=[event("admin.token")])
+    with pytest.raises(Conflict):
+        await catalog.add_token(mine)
+    for at in (NOW, NOW + timedelta(days=1)):
+        await catalog.revoke_token(mine.id, at=at, audit=[event("revoked")])
+    assert await catalog.token(mine.id) == replace(mine, revoked_at=NOW)
+    assert await catalog.tokens() == [replace(mine, revoked_at=NOW), operators]
+    assert await catalog.tokens(tenant=ACME) == [replace(mine, revoked_at=NOW)]
+    assert await catalog.token(token().id) is None
+    with pytest.raises(NotFound):
+        await catalog.revoke_token(token().id, at=NOW, audit=[event()])
+    assert await events(catalog) == ["admin.token", "admin.token", "revoked"]
+
+
+async def test_a_setting_is_replaced(catalog):
+    assert await catalog.setting("vault_id") is None
+    for value in ("one", "two"):
+        await catalog.save_setting("vault_id", value)
+        assert await catalog.setting("vault_id") == value
+
+
+# Audit
+
+
+async def test_the_trail_has_no_gap_under_concurrency_and_verifies(catalog):
+    assert await catalog.audit_head() == GENESIS
+    rows = [recording() for _ in range(50)]
+    calls = [catalog.create_recording(one, audit=[event(target=one.id), event("access.search")]) for one in rows]
+    calls += [catalog.append_audit([event("access.play"), event("access.denied", outcome="denied")]) for _ in range(50)]
+    calls.append(catalog.append_audit([]))
+    assert set(await outcomes(calls)) == {None}
+    entries = await trail(catalog)
+    assert [entry.seq for entry in entries] == list(range(1, 201))
+    assert verify_chain(entries) == await catalog.audit_head()
+    assert await catalog.audit_entries(after=195, limit=3) == entries[195:198]
+
+
+async def test_an_audit_entry_comes_back_as_it_was_written(catalog):
+    one = event("access.play", role="agent", tenant=ACME, purpose="complaint", request_id="r1", target="rec_1")
+    await catalog.append_audit([one, replace(one, detail={"a": [1, 2.5, True, None, "\u00e9\u2028"], "b": {"c": {}}})])
+    first, second = await trail(catalog)
+    assert first.event == one
+    assert second.event.detail == {"a": [1, 2.5, True, None, "\u00e9\u2028"], "b": {"c": {}}}
+    assert first.at > NOW
+
+
+async def test_an_act_whose_audit_cannot_be_written_does_not_happen_and_harms_no_neighbour(catalog):
+    good, bad, also = recording(), recording(), recording()
+    results = await outcomes(
+        [
+            catalog.create_recording(good, audit=[event(target=good.id)]),
+            catalog.create_recording(bad, audit=[event(detail={"at": NOW})]),
+            catalog.create_recording(also, audit=[event(target=also.id)]),
+        ]
+    )
+    assert [type(result).__name__ for result in results] == ["NoneType", "Invalid", "NoneType"]
+    assert {row.id for row in await catalog.open_recordings()} == {good.id, also.id}
+    assert [entry.event.target for entry in await trail(catalog)] == [good.id, also.id]
+    verify_chain(await trail(catalog))
+
+
+async def test_written_events_are_counted_and_refused_ones_are_not(catalog, metrics):
+    one = recording()
+    await catalog.create_recording(one, audit=[event()])
+    with pytest.raises(Conflict):
+        await catalog.create_recording(one, audit=[event()])
+    labels = {"event": "recording.started", "outcome": "ok"}
+    assert metrics.registry.get_sample_value("callvault_audit_events_total", labels) == 1
+
+
+async def test_tampering_with_the_stored_trail_is_found(on_file, path):
+    await on_file.append_audit([event(target=f"rec_{n}") for n in range(5)])
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE audit SET actor = 'nobody' WHERE seq = 3")
+    connection.close()
+    with pytest.raises(IntegrityError, match="entry 3"):
+        verify_chain(await trail(on_file))
+
+
+async def test_a_trail_without_its_head_accepts_nothing(on_file, path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("DELETE FROM audit_head")
+    connection.close()
+    one = recording()
+    with pytest.raises(IntegrityError, match="head"):
+        await on_file.create_recording(one, audit=[event()])
+    with pytest.raises(NotFound):
+        await on_file.recording(one.id)
+
+
+async def test_two_processes_on_one_file_keep_one_chain(on_file, path):
+    second = open_catalog(path, clock=SteppingClock())
+    for n in range(4):
+        await (on_file, second)[n % 2].append_audit([event(f"turn.{n}")])
+    await asyncio.gather(*[one.append_audit([event()]) for one in (on_file, second) * 10])
+    await second.close()
+    entries = await trail(on_file)
+    assert len(entries) == 24
+    assert [entry.event.event for entry in entries[:4]] == [f"turn.{n}" for n in range(4)]
+    assert verify_chain(entries) == await on_file.audit_head()
+
+
+# Group commit
+
+
+async def test_concurrent_creates_share_a_commit(catalog):
+    commits: list[int] = []
+    sa.event.listen(catalog._database.engine.sync_engine, "commit", lambda _: commits.append(1))
+    await asyncio.gather(*[catalog.create_recording(recording()) for _ in range(100)])
+    assert len(commits) <= 2
+
+
+async def test_an_act_refused_after_it_wrote_leaves_nothing_and_harms_no_neighbour(catalog):
+    async def write_then_refuse(transaction):
+        await transaction.write(sa.insert(settings), {"name": "half", "value": "done"})
+        transaction.audit([event("half")])
+        raise Conflict("on second thoughts")
+
+    results = await outcomes(
+        [
+            catalog.save_setting("before", "1"),
+            catalog._database.writer.run(write_then_refuse),
+            catalog.save_setting("after", "2"),
+            catalog.append_audit([event("kept")]),
+        ]
+    )
+    assert [type(result).__name__ for result in results] == ["NoneType", "Conflict", "NoneType", "NoneType"]
+    assert [await catalog.setting(name) for name in ("before", "half", "after")] == ["1", None, "2"]
+    assert await events(catalog) == ["kept"]
+
+
+async def test_a_cancelled_caller_does_not_disturb_its_batch(catalog):
+    rows = [recording() for _ in range(30)]
+    tasks = [asyncio.ensure_future(catalog.create_recording(one)) for one in rows]
+    await asyncio.sleep(0)
+    for task in tasks[::3]:
+        task.cancel()
+    results = await outcomes(tasks)
+    assert [isinstance(result, asyncio.CancelledError) for result in results] == [n % 3 == 0 for n in range(30)]
+    present = {row.id for row in await catalog.open_recordings()}
+    assert {one.id for n, one in enumerate(rows) if n % 3} <= present
+    await catalog.create_recording(recording())
+
+
+async def test_a_caller_cancelled_in_mid_commit_leaves_a_whole_transaction(on_file):
+    for _ in range(20):
+        one = recording()
+        task = asyncio.ensure_future(on_file.create_recording(one, audit=[event(target=one.id)]))
+        for _ in range(6):
+            await asyncio.sleep(0.0002)
+        task.cancel()
+        await asyncio.wait([task])
+    await on_file.append_audit([event("end")])
+    entries = await trail(on_file)
+    verify_chain(entries)
+    audited = {entry.event.target for entry in entries} - {None}
+    assert audited == {row.id for row in await on_file.open_recordings()}
+
+
+async def test_a_cancelled_reader_leaves_the_catalog_usable(catalog):
+    one = await sealed(catalog)
+    for delay in (0, 0.0001, 0.0003, 0.001):
+        tasks = [asyncio.ensure_future(catalog.recording(one.id)) for _ in range(8)]
+        await asyncio.sleep(delay)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    assert await catalog.recording(one.id) == one
+
+
+async def test_what_was_submitted_before_close_is_carried_out_and_the_rest_refused(path):
+    path.parent.mkdir()
+    opened = open_catalog(path, clock=SteppingClock())
+    await opened.migrate()
+    one = recording()
+    pending = asyncio.ensure_future(opened.create_recording(one))
+    await asyncio.sleep(0)
+    await opened.close()
+    await opened.close()
+    await pending
+    for call in (opened.create_recording(recording()), opened.recording(one.id)):
+        with pytest.raises(Unavailable):
+            await call
+    again = open_catalog(path, clock=SteppingClock())
+    assert await again.recording(one.id) == one
+    await again.close()
+
+
+# Schema and faults
+
+
+async def test_opening_creates_nothing_and_names_what_to_do(tmp_path):
+    path = tmp_path / "catalog.db"
+    opened = open_catalog(path, clock=SteppingClock())
+    with pytest.raises(ConfigError) as caught:
+        await opened.check_schema()
+    assert "callvault init" in caught.value.hint
+    with pytest.raises(Unavailable):
+        await opened.recording(recording().id)
+    await opened.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_empty_database_is_not_a_catalog(tmp_path):
+    path = tmp_path / "catalog.db"
+    path.touch()
+    opened = open_catalog(path, clock=SteppingClock())
+    with pytest.raises(ConfigError, match="no schema") as caught:
+        await opened.check_schema()
+    assert "callvault init" in caught.value.hint
+    with pytest.raises(ConfigError):
+        await opened.recording(recording().id)
+    await opened.close()
+
+
+async def test_a_newer_schema_is_refused_untouched(on_file, path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    for call in (on_file.check_schema(), on_file.migrate()):
+        with pytest.raises(ConfigError, match="newer") as caught:
+            await call
+        assert "upgrade callvault" in caught.value.hint
+
+
+async def test_an_older_schema_is_refused_until_migrated(on_file, monkeypatch):
+    monkeypatch.setattr("alembic.script.ScriptDirectory.get_current_head", lambda _self: "0002")
+    with pytest.raises(ConfigError, match="older") as caught:
+        await on_file.check_schema()
+    assert "upgrade" in caught.value.hint
+
+
+async def test_the_file_is_its_owners_alone_durable_and_in_wal(on_file, path):
+    assert path.stat().st_mode & 0o777 == 0o600
+    async with on_file._database.engine.begin() as connection:
+        found = {
+            name: (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+        }
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
+
+
+async def test_readers_cannot_write(on_file):
+    with pytest.raises(Unavailable):
+        await on_file._database.fetch(sa.text("DELETE FROM settings RETURNING name"))
+
+
+async def test_a_full_disk_fails_the_whole_batch_and_nothing_more(on_file):
+    engine = on_file._database.engine
+    await on_file.create_recording(recording(), audit=[event()])
+    async with engine.begin() as connection:
+        pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar()
+        await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    large = [recording(sealed_facts=bytes(20_000)) for _ in range(5)]
+    results = await outcomes(on_file.create_recording(one, audit=[event()]) for one in large)
+    assert {type(result) for result in results} == {DiskFull}
+    assert len({id(result) for result in results}) == 5
+    assert await events(on_file) == ["recording.started"]
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    assert set(await outcomes(on_file.create_recording(one, audit=[event()]) for one in large)) == {None}
+    assert verify_chain(await trail(on_file)).seq == 6
+
+
+async def test_a_lock_held_elsewhere_is_an_outage(on_file, path):
+    async with on_file._database.engine.begin() as connection:
+        await connection.exec_driver_sql("PRAGMA busy_timeout = 20")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    one = recording()
+    with pytest.raises(Unavailable):
+        await on_file.create_recording(one)
+    with pytest.raises(NotFound):  # readers do not wait for writers
+        await on_file.recording(one.id)
+    other.execute("ROLLBACK")
+    other.close()
+    await on_file.create_recording(one)
+
+
+async def test_a_damaged_file_is_an_integrity_error_and_never_absence(on_file, path):
+    rows = [recording() for _ in range(200)]
+    await asyncio.gather(*[on_file.create_recording(one) for one in rows])
+    await on_file.close()
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xa5" * (len(data) - 4096)
+    path.write_bytes(data)
+    opened = open_catalog(path, clock=SteppingClock())
+    with pytest.raises(IntegrityError):
+        await opened.recording(rows[0].id)
+    with pytest.raises(IntegrityError):
+        await opened.create_recording(recording())
+    path.write_bytes(b"this was never a database" * 400)
+    await opened.close()
+    opened = open_catalog(path, clock=SteppingClock())
+    with pytest.raises(IntegrityError):
+        await opened.check_schema()
+    await opened.close()
+
+
+async def test_errors_quote_no_values(on_file):
+    one = await sealed(on_file)
+    with pytest.raises(Conflict) as caught:
+        await on_file.save_hold(hold(one, one, reason="+441632960123"), expected=None)
+    assert "+441632960123" not in f"{caught.value}{caught.value.__cause__}"
+
+
+async def test_ids_sort_by_creation():
+    ids = [new_id("rec") for _ in range(3)]
+    assert ids == sorted(ids)

@@ -1,0 +1,297 @@
+"""Server processes that tests kill: a zygote imports everything once and forks one server after another.
+
+`python -m tests.faults.server` is the zygote: it reads one JSON line a command and answers with one JSON line.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from vault.config import Config, parse_config
+from vault.wiring import init_vault
+
+_ROOT = Path(__file__).resolve().parents[2]
+_START_SECONDS = 30.0
+TENANT = "northfield"
+PURPOSE = {"Purpose": "quality"}
+
+
+def bearer(token, **headers):
+    return {"Authorization": f"Bearer {token}", **headers}
+
+
+@dataclass(kw_only=True)
+class Site:
+    """A vault's directory, configuration and tokens; made once, served by many processes."""
+
+    directory: Path
+    document: dict
+    tokens: dict = field(repr=False)
+
+    @property
+    def config(self) -> Config:
+        return parse_config(self.document, base=self.directory)
+
+    def auth(self, role, **headers):
+        return bearer(self.tokens[role], **headers)
+
+
+def document(**sections):
+    """Return a configuration fit for tests: any port, no clock guard in the way, small steps; sections are merged."""
+    base = {
+        "server": {"port": 0, "idle_timeout": "5s", "resume_grace": "2s", "drain_grace": "2s"},
+        "journal": {"max_bytes": "64MiB", "file_bytes": "128KiB", "disk_reserve": "64KiB"},
+        "segments": {"max_bytes": "64KiB", "max_age": "1s"},
+        "sweep": {"enabled": False},
+        "log": {"level": "WARNING"},
+    }
+    return {name: {**base.get(name, {}), **sections.get(name, {})} for name in {*base, *sections}}
+
+
+async def make_site(directory, *, clock=None, roles=("recorder", "agent"), **sections):
+    """Initialise a vault with one tenant and a token for each role; `operator` and `operator2` are always there."""
+    from vault.wiring import open_vault  # noqa: PLC0415 - the zygote imports this module without opening anything
+
+    site = Site(directory=directory, document=document(**sections), tokens={})
+    made = await init_vault(site.config, clock=clock)
+    site.tokens["operator"] = made.operator_token
+    async with open_vault(site.config, clock=clock, background=False) as vault:
+        await vault.tenants.add(
+            identifier=TENANT,
+            name="Northfield",
+            controller="Northfield College",
+            contact="dpo@example.org",
+            retention=None,
+            actor=None,
+        )
+        for role in roles:
+            _, site.tokens[role] = await vault.access.issue(name=role, role=role_of(role), tenant=TENANT, actor=None)
+        _, site.tokens["operator2"] = await vault.access.issue(
+            name="second operator", role=role_of("operator"), tenant=None, actor=None
+        )
+    return site
+
+
+def role_of(name):
+    from vault.model import Role  # noqa: PLC0415 - as above
+
+    return Role(name)
+
+
+class ServerProcess:
+    """One server; `kill` and `terminate` act on its own process id alone."""
+
+    def __init__(self, zygote, pid, url):
+        self._zygote = zygote
+        self.pid = pid
+        self.url = url
+
+    @property
+    def port(self):
+        return int(self.url.rpartition(":")[2])
+
+    def kill(self):
+        """SIGKILL, and wait until the process is gone."""
+        os.kill(self.pid, signal.SIGKILL)
+        return self.wait()
+
+    def terminate(self):
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self):
+        """Return the exit code, negative for a signal."""
+        return self._zygote.ask({"do": "wait", "pid": self.pid})["exit"]
+
+
+class Zygote:
+    """The process that forks servers; blocking, every answer comes within milliseconds except a `wait`."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.server"], cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._running = set()
+
+    def ask(self, command):
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        if "exit" in answer:
+            self._running.discard(command["pid"])
+        return answer
+
+    def start(self, site, *, file_size_limit=None):
+        """Fork a server over `site` and return once it listens; its log lines go to `server.log` beside the data."""
+        port_file = site.directory / "port"
+        port_file.unlink(missing_ok=True)
+        command = {
+            "do": "start",
+            "document": site.document,
+            "directory": str(site.directory),
+            "file_size_limit": file_size_limit,
+        }
+        pid = self.ask(command)["pid"]
+        self._running.add(pid)
+        end = time.monotonic() + _START_SECONDS
+        while not port_file.exists():
+            if self.ask({"do": "poll", "pid": pid})["gone"] or time.monotonic() > end:
+                raise AssertionError(f"the server did not start; its log:\n{log_of(site)}")
+            time.sleep(0.005)
+        return ServerProcess(self, pid, port_file.read_text())
+
+    def close(self):
+        for pid in tuple(self._running):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            self.ask({"do": "wait", "pid": pid})
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+
+@contextlib.contextmanager
+def zygote():
+    process = Zygote()
+    try:
+        yield process
+    finally:
+        process.close()
+
+
+def log_of(site):
+    path = site.directory / "server.log"
+    return path.read_text()[-4000:] if path.exists() else ""
+
+
+def log_lines(site):
+    """Return the server's log as objects; a line that is no JSON is a traceback and comes back as text."""
+    lines = []
+    path = site.directory / "server.log"
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            lines.append(line)
+    return lines
+
+
+@contextlib.asynccontextmanager
+async def session(server):
+    """Open an HTTP client for one server process; nothing pooled survives it."""
+    async with aiohttp.ClientSession(server.url, timeout=aiohttp.ClientTimeout(total=30)) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def in_process(site, *, clock=None, edit=None):
+    """Serve `site` inside the test's own loop and yield (vault, url); `edit(vault)` may replace parts before it runs."""
+    from vault.server.app import serve  # noqa: PLC0415 - as above
+    from vault.wiring import open_vault  # noqa: PLC0415 - as above
+
+    async with open_vault(site.config, clock=clock) as vault:
+        if edit is not None:
+            edit(vault)
+        stop = asyncio.Event()
+        url = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve(vault, site.config, stop=stop, started=url.set_result))
+        try:
+            await asyncio.wait([url, serving], return_when=asyncio.FIRST_COMPLETED)
+            yield vault, await url
+        finally:
+            stop.set()
+            await serving
+
+
+# -- the zygote's side ------------------------------------------------------------------------------------------
+
+
+def _fork(command):
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        _child(command)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _child(command):
+    import resource  # noqa: PLC0415 - only a server needs these
+    import traceback  # noqa: PLC0415
+
+    import uvloop  # noqa: PLC0415
+
+    from vault.telemetry import configure_logging  # noqa: PLC0415
+
+    directory = Path(command["directory"])
+    log = os.open(directory / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDWR)
+    for target, source in ((0, null), (1, log), (2, log)):
+        os.dup2(source, target)
+    config = parse_config(command["document"], base=directory)
+    configure_logging(level=config.log.level, stream=os.fdopen(2, "w", buffering=1, closefd=False))
+    if (limit := command["file_size_limit"]) is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        uvloop.run(_serve(config, directory / "port"))
+    except BaseException:
+        traceback.print_exc()
+        raise
+
+
+async def _serve(config, port_file):
+    from vault.server.app import serve  # noqa: PLC0415 - likewise
+    from vault.wiring import open_vault  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+
+    def started(url):
+        whole = port_file.with_suffix(".new")
+        whole.write_text(url)
+        whole.rename(port_file)
+
+    async with open_vault(config) as vault:
+        await serve(vault, config, stop=stop, started=started)
+
+
+def _main():
+    import uvloop  # noqa: F401, PLC0415 - loaded before the first fork, so that every start is cheap
+
+    import vault.server.app  # noqa: F401, PLC0415
+    import vault.wiring  # noqa: F401, PLC0415
+
+    gone = {}
+    for line in sys.stdin:
+        command = json.loads(line)
+        pid = command.get("pid")
+        match command["do"]:
+            case "start":
+                answer = {"pid": _fork(command)}
+            case "poll":
+                if pid not in gone:
+                    found, status = os.waitpid(pid, os.WNOHANG)
+                    if found:
+                        gone[pid] = os.waitstatus_to_exitcode(status)
+                answer = {"gone": pid in gone}
+            case _:
+                if pid not in gone:
+                    gone[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                answer = {"exit": gone[pid]}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    _main()

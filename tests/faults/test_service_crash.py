@@ -1,0 +1,387 @@
+"""Whatever write a process dies at, its successor keeps every promise that was answered and invents none."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults.crashing import (
+    ACME,
+    BETA,
+    Crash,
+    Faults,
+    ManualClock,
+    Process,
+    begin,
+    call,
+    config_at,
+    crash_is_the_end,
+    hold_request,
+    memory_directory,
+    person,
+    play,
+    record,
+    start,
+    storing,
+)
+from vault.config import Config
+from vault.crypto.signing import VerifyKey
+from vault.errors import Shredded
+from vault.format.names import recording_prefix
+from vault.model import CertificateStatus, Hold, HoldState, RecordingId, RecordingState, id_bytes
+from vault.ports.catalog import RecordingQuery
+from vault.services.vault import Vault
+from vault.tlog.auditchain import verify_chain
+from vault.tlog.certificate import verify_certificate
+from vault.wiring import init_vault, open_vault
+
+MODES = pytest.mark.parametrize("mode", ["lost", "landed"])
+SOUND = random.Random(7).randbytes
+ANN, BOB = person("ann"), person("bob")
+ENOUGH = 400
+
+
+@dataclass(slots=True, kw_only=True)
+class Stage:
+    """A vault on disk with a past, copied for each crash."""
+
+    path: Path
+    recordings: dict[str, RecordingId] = field(default_factory=dict)
+    audio: dict[str, bytes] = field(default_factory=dict)
+    hold: Hold | None = None
+    copies: int = 0
+
+    def copy(self) -> Config:
+        self.copies += 1
+        target = self.path.with_name(f"copy-{self.copies}")
+        shutil.copytree(self.path, target)
+        return config_at(target)
+
+    def discard(self, config: Config) -> None:
+        shutil.rmtree(config.base)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """Two due recordings and a held one of acme, one due of beta, one not due, and a call under way."""
+    with memory_directory() as base:
+        made = Stage(path=base / "stage")
+        config = config_at(made.path)
+        clock = ManualClock()
+        await init_vault(config, clock=clock)
+        process = await start(config, clock)
+        vault = process.vault
+        for tenant in (ACME, BETA):
+            await vault.tenants.add(
+                identifier=tenant, name=tenant, controller=tenant, contact="dpo", retention=None, actor=None
+            )
+        calls = {
+            "due-1": call("due-1"),
+            "due-2": call("due-2"),
+            "held": call("held"),
+            "other": call("other", tenant=BETA),
+            "later": call("later", days=30),
+        }
+        async with storing(vault):
+            for name, each in calls.items():
+                made.audio[name] = SOUND(20_000)
+                made.recordings[name] = await record(vault, each, made.audio[name])
+        made.audio["live"] = SOUND(30_000)
+        live = await begin(vault, call("live"), made.audio["live"][:9_000])
+        made.recordings["live"] = live.recording.id
+        made.hold = await vault.holds.place(hold_request(made.recordings["held"], clock=clock), actor=ANN)
+        await process.abandon()
+        yield made
+
+
+Flow = Callable[[Process, dict[str, object]], Awaitable[None]]
+Laws = Callable[[Vault, ManualClock, Mapping[str, object]], Awaitable[None]]
+
+
+async def enumerate_crashes(stage: Stage, mode: str, *, days: float, flow: Flow, laws: Laws) -> list[str]:
+    """Run `flow` with a crash at every write in turn, `laws` on what the next process finds; return the writes."""
+    for step in range(1, ENOUGH):
+        config, clock = stage.copy(), ManualClock()
+        clock.advance(days=days)
+        process = await start(config, clock)
+        process.faults.arm(step, landed=mode == "landed")
+        answers: dict[str, object] = {}
+        with crash_is_the_end(process.faults):
+            await flow(process, answers)
+        died = process.faults.dead
+        gone = {name for name, each in stage.recordings.items() if not await derivable(process.vault, each)}
+        await process.abandon()
+        async with open_vault(config, clock=clock, background=False) as vault:
+            back = {name for name in gone if await derivable(vault, stage.recordings[name])}
+            assert not back, f"{back} came back after step {step}: {process.faults.trace[-1]}"
+            await laws(vault, clock, answers)
+            await audit_verifies(vault)
+        stage.discard(config)
+        if not died:
+            return process.faults.trace
+    raise AssertionError("the flow does not end")
+
+
+async def derivable(vault: Vault, recording: RecordingId) -> bool:
+    return vault.keyring.derivable((await vault.catalog.recording(recording)).audio)
+
+
+async def audit_verifies(vault: Vault) -> None:
+    entries = await vault.catalog.audit_entries(limit=10_000)
+    assert entries
+    verify_chain(entries)
+
+
+async def assert_playable(vault: Vault, stage: Stage, *names: str) -> None:
+    for name in names:
+        assert await play(vault, stage.recordings[name]) == stage.audio[name]
+        assert not await vault.catalog.certificates(recording=stage.recordings[name]), f"{name} lives and is certified"
+
+
+async def assert_shredded(vault: Vault, stage: Stage, *names: str) -> None:
+    """Gone for good, with one provisional and one final certificate that a stranger can verify."""
+    key = VerifyKey.from_pem(vault.certifier.issuer_public_pem.encode())
+    done = [
+        entry.event.target
+        for entry in await vault.catalog.audit_entries(limit=10_000)
+        if entry.event.event == "shred.done"
+    ]
+    for name in names:
+        identifier = stage.recordings[name]
+        row = await vault.catalog.recording(identifier)
+        assert row.state is RecordingState.SHREDDED
+        assert not vault.keyring.derivable(row.audio)
+        with pytest.raises(Shredded):
+            await play(vault, identifier)
+        certificates = await vault.catalog.certificates(recording=identifier)
+        assert sorted(each.status for each in certificates) == [CertificateStatus.FINAL, CertificateStatus.PROVISIONAL]
+        final, provisional = sorted(certificates, key=lambda each: each.status)
+        assert final.supersedes == provisional.id
+        assert row.certificate_id == final.id
+        for each in (final, provisional):
+            assert verify_certificate(each.jws, key).certificate.media.recording_id == identifier
+        prefix = recording_prefix(row.tenant, row.audio.cohort.period, identifier)
+        assert [info.name async for info in vault.store.list(prefix)] == []
+        assert done.count(identifier) == 1
+
+
+async def assert_leaves_are_unique(vault: Vault) -> None:
+    async with storing(vault):
+        await record(vault, call("after-the-crash", days=30), b"x" * 2_000)
+    rows = await vault.catalog.recordings(RecordingQuery(limit=1000))
+    places = [place for row in rows for place in (row.audio, row.metadata)]
+    assert len(set(places)) == len(places) > 2
+
+
+async def end_the_call(vault: Vault, stage: Stage) -> None:
+    """The recorder comes back, is told where to continue, and the call ends."""
+    session = vault.ingest.live(stage.recordings["live"])
+    assert session is not None
+    async with storing(vault):
+        offset = await vault.ingest.attach(session, offset=None)
+        assert 9_000 <= offset <= 30_000, "acknowledged bytes were lost"
+        await vault.ingest.write(session, stage.audio["live"][offset:])
+        await vault.ingest.finish(session)
+        await session.done.wait()
+
+
+async def sweep(vault: Vault) -> None:
+    report = await vault.sweeper.sweep(trigger="expiry", actor=None)
+    assert not report.waiting_for_deletion
+    assert not await vault.catalog.unfinished_shreds()
+
+
+# -- taking in ----------------------------------------------------------------------------------------------------
+
+
+@MODES
+async def test_a_crash_at_any_write_of_a_call_keeps_what_was_acknowledged(stage, mode):
+    audio = SOUND(40_000)
+
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        vault = process.vault
+        async with storing(vault):
+            session = await begin(vault, call("new", days=20), audio[:20_000])
+            answers["acked"] = 20_000
+            await vault.ingest.write(session, audio[20_000:])
+            assert session.entry is not None
+            await session.entry.barrier()
+            answers["acked"] = len(audio)
+            await vault.ingest.finish(session)
+            answers["finished"] = True
+            await session.done.wait()
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        acked = answers.get("acked", 0)
+        row = await vault.catalog.recording_by_call_key(ACME, "new")
+        if row is None:
+            assert not acked
+        else:
+            session = vault.ingest.live(row.id)
+            if session is not None:
+                async with storing(vault):
+                    if session.ended is None:
+                        assert "finished" not in answers
+                        offset = await vault.ingest.attach(session, offset=None)
+                        assert offset >= acked
+                        await vault.ingest.write(session, audio[offset:])
+                        await vault.ingest.finish(session)
+                    await session.done.wait()
+            row = await vault.catalog.recording(row.id)
+            assert row.state is RecordingState.SEALED
+            assert await play(vault, row.id) == audio
+        await assert_leaves_are_unique(vault)
+
+    writes = await enumerate_crashes(stage, mode, days=0, flow=flow, laws=laws)
+    assert {"catalog.reserve_leaves", "catalog.create_recording", "catalog.finish_recording"} <= set(writes)
+    assert {"journal.create", "journal.write", "journal.sync", "catalog.add_segments"} <= set(writes)
+    assert writes.count("objects.put") == 4
+    assert {"keyring.write_durable", "keyring.replace"} <= set(writes)
+
+
+# -- holds --------------------------------------------------------------------------------------------------------
+
+
+@MODES
+async def test_a_crash_at_any_write_of_placing_a_hold_leaves_all_of_it_or_nothing(stage, mode):
+    names = ("due-1", "due-2")
+    wanted = tuple(stage.recordings[name] for name in names)
+
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        answers["hold"] = await process.vault.holds.place(hold_request(*wanted, clock=process.clock), actor=ANN)
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        found = [hold for hold in await vault.catalog.holds() if hold.id != stage.hold.id]
+        pins = [pin for pin in vault.keyring.pins() if pin.tag != id_bytes(stage.hold.id)]
+        answered = answers.get("hold")
+        if answered is not None:
+            assert found == [answered]
+        if found:
+            (hold,) = found
+            assert hold.state is HoldState.ACTIVE
+            assert hold.recordings == wanted
+            assert {pin.tag for pin in pins} == {id_bytes(hold.id)}
+            assert len(pins) == 4
+        else:
+            assert not pins
+        await sweep(vault)
+        await (assert_playable if found else assert_shredded)(vault, stage, *names)
+        await assert_playable(vault, stage, "held", "later")
+        await assert_shredded(vault, stage, "other")
+
+    writes = await enumerate_crashes(stage, mode, days=12, flow=flow, laws=laws)
+    assert writes.count("catalog.save_hold") == 2
+    assert {"keyring.write_durable", "keyring.replace", "objects.set_held"} <= set(writes)
+
+
+@MODES
+async def test_a_crash_at_any_write_of_a_release_neither_forgets_nor_invents_a_step(stage, mode):
+    order = [HoldState.ACTIVE, HoldState.RELEASE_REQUESTED, HoldState.RELEASED]
+
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        holds = process.vault.holds
+        answers["state"] = HoldState.ACTIVE
+        answers["state"] = (await holds.request_release(stage.hold.id, reason="settled", actor=ANN)).state
+        answers["state"] = (await holds.decide_release(stage.hold.id, approve=True, actor=BOB)).state
+        process.clock.advance(days=2)
+        await process.vault.sweeper.sweep(trigger="expiry", actor=None)
+        answers["swept"] = True
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        found = await vault.catalog.hold(stage.hold.id)
+        behind = order.index(found.state) - order.index(answers["state"])
+        assert behind in (0, 1), "an answered step was forgotten, or one taken that nobody asked for"
+        if found.state is not HoldState.RELEASED:
+            await assert_playable(vault, stage, "held")
+        if found.state is HoldState.ACTIVE:
+            found = await vault.holds.request_release(found.id, reason="settled", actor=ANN)
+        if found.state is HoldState.RELEASE_REQUESTED:
+            await vault.holds.decide_release(found.id, approve=True, actor=BOB)
+            await sweep(vault)
+            await assert_playable(vault, stage, "held")
+            clock.advance(days=2)
+        clock.advance(days=2)
+        await sweep(vault)
+        await assert_shredded(vault, stage, "held", "due-1", "due-2", "other")
+        await assert_playable(vault, stage, "later")
+        assert not vault.keyring.pins(ACME) or all(pin.cohort.part == "metadata" for pin in vault.keyring.pins(ACME))
+
+    await enumerate_crashes(stage, mode, days=12, flow=flow, laws=laws)
+
+
+# -- sweeping -----------------------------------------------------------------------------------------------------
+
+
+@MODES
+async def test_a_crash_at_any_write_of_a_sweep_ends_with_everything_due_shredded_and_nothing_else(stage, mode):
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        await process.vault.sweeper.sweep(trigger="expiry", actor=None)
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        await assert_swept(vault, stage)
+
+    writes = await enumerate_crashes(stage, mode, days=12, flow=flow, laws=laws)
+    assert {"catalog.intend_shred", "catalog.record_receipt", "catalog.finish_shred"} <= set(writes)
+    assert {"provider.replace", "provider.overwrite", "provider.unlink", "keyring.replace"} <= set(writes)
+    assert writes.count("catalog.certify") == 2
+    assert writes.count("objects.delete") == 9
+
+
+async def assert_swept(vault: Vault, stage: Stage) -> None:
+    await sweep(vault)
+    await assert_shredded(vault, stage, "due-1", "due-2", "other")
+    await assert_playable(vault, stage, "held", "later")
+    # The call under way when its cohort was swept ends as if nothing had happened, and the next sweep takes it.
+    await end_the_call(vault, stage)
+    await assert_playable(vault, stage, "live", "held", "later")
+    await assert_leaves_are_unique(vault)
+    await sweep(vault)
+    await assert_shredded(vault, stage, "live", "due-1")
+    await assert_playable(vault, stage, "held", "later")
+
+
+@pytest.mark.parametrize("first", ["catalog.intend_shred", "keyring.replace", "provider.overwrite", "catalog.certify"])
+async def test_a_crash_at_any_write_of_the_recovery_from_a_crash_is_recovered_from(stage, first):
+    for step in range(1, ENOUGH):
+        config, clock = stage.copy(), ManualClock()
+        clock.advance(days=12)
+        process = await start(config, clock)
+        process.faults.arm(await writes_until(stage, first), landed=True)
+        with crash_is_the_end(process.faults):
+            await process.vault.sweeper.sweep(trigger="expiry", actor=None)
+        assert process.faults.trace[-1] == first
+        await process.abandon()
+        faults = Faults()
+        faults.arm(step, landed=step % 2 == 0)
+        try:
+            again = await start(config, clock, faults)
+        except Crash:
+            died = True
+        else:
+            died = faults.dead
+            await again.abandon()
+        async with open_vault(config, clock=clock, background=False) as vault:
+            await assert_swept(vault, stage)
+            await audit_verifies(vault)
+        stage.discard(config)
+        if not died:
+            assert step > 5
+            return
+    raise AssertionError("the recovery does not end")
+
+
+async def writes_until(stage: Stage, wanted: str) -> int:
+    """Return the number of the first write of a sweep that has this name."""
+    config, clock = stage.copy(), ManualClock()
+    clock.advance(days=12)
+    process = await start(config, clock)
+    process.faults.arm(None, landed=False)
+    await process.vault.sweeper.sweep(trigger="expiry", actor=None)
+    await process.abandon()
+    stage.discard(config)
+    return process.faults.trace.index(wanted) + 1

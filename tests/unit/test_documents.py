@@ -1,0 +1,85 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from vault.model import Role
+from vault.protocol.permissions import PERMISSIONS, Act
+from vault.server.openapi import build
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "config.toml", ROOT / "Dockerfile"],
+    key=str,
+)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+REQUIREMENT = re.compile(r"^(\S+==\S+) \\\n((?:    --hash=\S+(?: \\)?\n)+)", re.MULTILINE)
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_project_leads_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found), target
+
+
+def test_the_roles_table_is_the_permissions_table():
+    page = (ROOT / "docs" / "design.md").read_text()
+    table = page.split("<!-- roles:")[1].split("<!-- /roles -->")[0]
+    rows = {
+        row[0]: row[1:]
+        for row in re.findall(r"^\| `(\w+)` " + r"\| (yes)? ?" * len(Role) + r"\|$", table, re.MULTILINE)
+    }
+    assert rows == {act.value: tuple("yes" if act in PERMISSIONS[role] else "" for role in Role) for act in Act}
+    head = next(line for line in table.splitlines() if line.startswith("| act |"))
+    assert [cell.strip() for cell in head.split("|")[2:-1]] == [role.value.replace("_", " ") for role in Role]
+
+
+def test_the_api_page_shows_every_operation():
+    shown = set()
+    for methods, path in re.findall(
+        r"\b((?:GET|PUT|POST|HEAD|DELETE)(?:\|POST)?) +(/[\w/{}.\-]+)", (ROOT / "docs" / "api.md").read_text()
+    ):
+        shown |= {(method.lower(), path) for method in methods.split("|")}
+    documented = {(method, path) for path, methods in build()["paths"].items() for method in methods}
+    assert documented <= shown
+    assert not {path for _, path in shown if "rec_" not in path} - {path for _, path in documented}
+
+
+def test_every_alert_names_a_metric_that_exists():
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415  # only this test looks at metrics
+
+    from vault.telemetry import Metrics  # noqa: PLC0415
+
+    registry = CollectorRegistry()
+    Metrics(registry)
+    families = {family.name for family in registry.collect()}
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for name in set(re.findall(r"callvault_\w+", page)):
+        assert re.sub(r"_(total|bucket|count|sum)$", "", name) in families, name
+
+
+def test_the_image_copies_only_what_the_build_context_admits():
+    admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = set()
+    for line in re.findall(r"^COPY (?!--from)(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
+        copied |= set(line.split()[:-1])
+    assert copied == admitted
+    assert all((ROOT / name).exists() for name in admitted)
+
+
+def test_the_build_tools_of_the_image_are_the_ones_development_locks():
+    build_lock = dict(REQUIREMENT.findall((ROOT / "requirements" / "build.txt").read_text()))
+    development = dict(REQUIREMENT.findall((ROOT / "requirements" / "dev.txt").read_text()))
+    assert any(name.startswith("hatchling==") for name in build_lock)
+    assert build_lock.items() <= development.items()
