@@ -59,8 +59,10 @@ def _hide_memory() -> None:
 
 async def _serve(settings: Config, out: Output, port_file: Path | None) -> None:
     from vault.server.app import serve  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.server.process import tune  # noqa: PLC0415 - likewise
     from vault.wiring import open_vault  # noqa: PLC0415 - likewise
 
+    tune()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

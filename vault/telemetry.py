@@ -16,6 +16,7 @@ from vault import __version__
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Set by the server per request; every log line and audit event written within it carries it."""
 
+_OWN_LOGGERS: Final = ("vault", "cli")
 _ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SWEEP_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
 
@@ -87,9 +88,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(*, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send every log record as JSON to `stream` (standard error by default)."""
+    """Send log records as JSON to `stream` (standard error by default).
+
+    `level` is the vault's own; libraries stay at INFO or above, because at DEBUG they log what they handle: statements
+    with their parameters, requests with their headers.
+    """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    for name in _OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level.upper())
+    root.setLevel(max(logging.getLevelName(level.upper()), logging.INFO))

@@ -27,8 +27,9 @@ _OPENING = (
     "It takes about a minute."
 )
 _CLOSING = (
-    "Both recordings are gone: not hidden, not marked as deleted, but impossible to decrypt for anyone, in every copy "
-    "and backup, with signed certificates to show for it. Start your own vault: callvault init, then callvault serve."
+    "Both recordings are gone: not hidden, not marked as deleted. Their keys no longer exist, so no copy or backup of "
+    "the sealed audio opens any more, and signed certificates say so. They also say how sure that is: best effort, "
+    "with root keys in files as here. Start your own vault: callvault init, then callvault serve."
 )
 
 
@@ -56,6 +57,11 @@ async def demo(
         await _tell(Story(stage=stage, narrator=narrator, audio=audio))
     except VaultError as error:
         narrator.failed(error, str(directory))
+        raise
+    except BaseException:
+        # Interrupted, not failed: there is nothing to look into.
+        if keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
         raise
     narrator.closing(_CLOSING)
     if keep is None:

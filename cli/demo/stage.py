@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,6 +27,8 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 30.0
 _COMMAND_SECONDS = 30.0
 _LOG_LINES = 5
+_CATALOG = "catalog.db"
+_OBJECTS = "objects"
 
 _CONFIG = """\
 # The real product with short durations: what takes 90 days in earnest takes seconds here.
@@ -89,6 +93,7 @@ class Stage:
         self.config = directory / "config.toml"
         self.data = directory / "data"
         self.log = directory / "server.log"
+        self._backup = directory / "backup"
         self._process: asyncio.subprocess.Process | None = None
         self._url = ""
         self.config.write_text(_CONFIG.format(retention_seconds=retention_seconds))
@@ -118,7 +123,8 @@ class Stage:
     async def server(self) -> AsyncIterator[None]:
         """Run `callvault serve` until the context ends or `stop` was called."""
         port_file = self.directory / "port"
-        with self.log.open("wb") as log:
+        port_file.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *_program(),
                 *("serve", "--config", str(self.config), "--port-file", str(port_file)),
@@ -155,6 +161,28 @@ class Stage:
                 return await self._process.wait()
         except TimeoutError as error:
             raise Unavailable(f"the server did not stop: {self.last_words()}") from error
+
+    def back_up(self) -> int:
+        """Copy the catalog and the objects, as a nightly backup does; return the bytes of stored objects.
+
+        The keyring and the root keys stay out of every backup: they are replicated, never kept with their history.
+        """
+        self._backup.mkdir()
+        with (
+            closing(sqlite3.connect(self.data / _CATALOG)) as live,
+            closing(sqlite3.connect(self._backup / _CATALOG)) as copy,
+        ):
+            live.backup(copy)
+        shutil.copytree(self.data / _OBJECTS, self._backup / _OBJECTS)
+        return sum(path.stat().st_size for path in (self._backup / _OBJECTS).rglob("*") if path.is_file())
+
+    def restore(self) -> None:
+        """Put the backup in the place of what the stopped server left."""
+        for path in self.data.glob(f"{_CATALOG}*"):
+            path.unlink()
+        shutil.copy(self._backup / _CATALOG, self.data / _CATALOG)
+        shutil.rmtree(self.data / _OBJECTS)
+        shutil.copytree(self._backup / _OBJECTS, self.data / _OBJECTS)
 
     def last_words(self) -> str:
         """Return the end of the server's log."""

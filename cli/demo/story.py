@@ -48,6 +48,7 @@ class Story:
         self._stage = stage
         self._say = narrator
         self._people: dict[str, Client] = {}
+        self._tokens: dict[str, str] = {}
         self._index = AudioIndex(audio + audio[: RUN_BYTES - 1])
         # The same conversation from its middle on: other bytes in every place, and still something to listen to.
         middle = len(audio) // 4 * 2
@@ -65,12 +66,14 @@ class Story:
             await self._play_back()
             await self._keep_out()
             self._look_at_the_disk()
+            self._back_up()
             await self._place_hold()
             await self._reach_the_deadline()
             await self._release()
             files = await self._fetch_certificates()
             await self._stop()
         await verify_offline(self._stage, self._say, files)
+        await self._restore()
 
     async def _create(self) -> str:
         self._say.step("Create a vault", "callvault init makes the catalog, the keys and the first operator's token.")
@@ -98,6 +101,7 @@ class Story:
             await operator.post("/v1/tenants", body)
         for who, tenant, role, name in _PEOPLE:
             issued = await operator.post("/v1/tokens", {"name": name, "role": role, "tenant": tenant})
+            self._tokens[who] = issued["token"]
             self._people[who] = await stack.enter_async_context(self._stage.client(issued["token"]))
         known = await operator.get("/v1/tokens", tenant=_COLLEGE)
         own = sum(tenant == _COLLEGE for _, tenant, _, _ in _PEOPLE)
@@ -211,6 +215,14 @@ class Story:
             bytes=seen.bytes,
         )
 
+    def _back_up(self) -> None:
+        self._say.step(
+            "Take a backup",
+            "As every night: the catalog and all sealed objects, with both calls in it. It comes back at the end.",
+        )
+        size = self._stage.back_up()
+        self._say.prove(size > 2 * len(self._held.audio), "both calls are in the backup, sealed", object_bytes=size)
+
     async def _place_hold(self) -> None:
         self._say.step(
             "A lawyer writes: keep call A",
@@ -233,7 +245,7 @@ class Story:
     async def _reach_the_deadline(self) -> None:
         self._say.step(
             "The retention runs out",
-            "Call B has no hold: its key is destroyed, in every copy and backup at once, and the sweep certifies it.",
+            "Call B has no hold: the next sweep destroys its key; without it, sealed audio is noise.",
         )
         first = self._people["first"]
         due = max([await self._due(recording) for recording in (self._a, self._b)])
@@ -314,3 +326,23 @@ class Story:
         self._say.step("Stop the server", "What follows needs nothing but the certificates and a public key.")
         code = await self._stage.stop()
         self._say.prove(code == 0, "the server ended in good order", signal="SIGTERM", exit_code=code)
+
+    async def _restore(self) -> None:
+        self._say.step(
+            "Try to bring the calls back",
+            "The backup from before the deletion is restored: its catalog knows both calls, and their audio is there.",
+        )
+        self._stage.restore()
+        async with self._stage.server(), self._stage.client(self._tokens["first"]) as first:
+            for call, recording in ((self._held, self._a), (self._other, self._b)):
+                known = await first.get(f"/v1/recordings/{recording}")
+                self._say.prove(
+                    known["bytes"] == len(call.audio), f"{call.key} is back in the catalog", state=known["state"]
+                )
+                await self._say.refused(
+                    first.audio(recording, purpose=_PURPOSE),
+                    errors.Shredded,
+                    f"{call.key} stays gone: its sealed audio came back, its key did not",
+                    status=410,
+                )
+            await self._stage.stop()

@@ -19,7 +19,14 @@ TENANT = {
     "created_at": AT,
     "retention_seconds": 86400.0,
 }
-TOKEN_ROW = {"id": TOK, "name": "pbx-1", "role": "recorder", "tenant": "a-college", "created_at": AT, "revoked_at": None}
+TOKEN_ROW = {
+    "id": TOK,
+    "name": "pbx-1",
+    "role": "recorder",
+    "tenant": "a-college",
+    "created_at": AT,
+    "revoked_at": None,
+}
 RECORDING: dict[str, Any] = {
     "id": REC,
     "tenant": "a-college",

@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, on a thread of its own, because commands bring their own event loop."""
+"""A server that answers what a test tells it to, on its own thread, because commands bring their own event loop."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def test_every_error_of_the_vault_has_an_exit_code() -> None:
 
 def test_an_error_is_two_lines_on_standard_error(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
     stub.on(
-        "GET", PATH, problem("under_hold", 409, "it is under legal hold; nothing was deleted", hint="callvault holds list")
+        "GET",
+        PATH,
+        problem("under_hold", 409, "it is under legal hold; nothing was deleted", hint="callvault holds list"),
     )
     assert main(SHOW) == 3
     shown = capsys.readouterr()
@@ -128,7 +130,11 @@ def test_a_mistyped_command_line_is_a_usage_error(
 
 
 def test_a_token_on_the_command_line_is_never_repeated(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["recordings", "list", TOKEN], [TOKEN], ["recordings", "list", "--token", f"{TOKEN}\n", "--json"]):
+    for arguments in (
+        ["recordings", "list", TOKEN],
+        [TOKEN],
+        ["recordings", "list", "--token", f"{TOKEN}\n", "--json"],
+    ):
         assert main(arguments) == 2
     shown = capsys.readouterr()
     assert "s3cret" not in shown.out + shown.err

@@ -432,6 +432,24 @@ async def test_a_failed_commit_drops_its_whole_batch_and_nothing_durable(tmp_pat
         assert found[3].entry.read(0, 3500) == audio(3, 0, 3500)
 
 
+async def test_durable_bytes_outlive_the_failure_of_the_commit_behind_them(tmp_path):
+    disk = FaultyDisk()
+    journal = make(tmp_path / "journal", disk=disk)
+    entry = start(journal, 1)
+    feed(entry, 1, 3000)
+    await entry.barrier()
+    disk.arm("sync", errno.EIO)
+    feed(entry, 1, 200)
+    with pytest.raises(Unavailable):
+        await entry.barrier()
+    entry.release(1000)
+    await journal.close()
+    async with reopened(tmp_path / "journal") as (_, found):
+        assert found[1].entry.read(1000, 3000) == audio(1, 1000, 3000)
+        found[1].entry.close()
+    assert journal_files(tmp_path / "journal") == []
+
+
 async def test_a_file_that_cannot_be_made_fails_its_batch_and_leaves_no_trace(tmp_path):
     disk = FaultyDisk()
     journal = make(tmp_path / "journal", disk=disk)
@@ -462,7 +480,7 @@ async def test_a_failure_takes_the_batches_behind_it_along(tmp_path):
     assert journal_files(tmp_path / "journal") == []
 
 
-async def test_an_file_system_without_allocation_is_used_without_it(tmp_path, monkeypatch):
+async def test_a_file_system_without_allocation_is_used_without_it(tmp_path, monkeypatch):
     def unsupported(_fd, _offset, _size):
         raise OSError(errno.EOPNOTSUPP, "unsupported")
 

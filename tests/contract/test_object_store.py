@@ -607,9 +607,3 @@ async def test_credentials_that_the_store_does_not_know_are_unavailable_and_neve
         with pytest.raises(Unavailable):
             pytest.fail(f"{method} answered {await attempt!r}")
     await store.close()
-
-
-async def test_no_credential_is_shown_when_settings_are_printed():
-    from vault.storage.s3settings import S3Settings  # noqa: PLC0415 - the one use
-
-    assert "hunter2" not in repr(S3Settings(bucket="b", access_key="a", secret_key="hunter2"))

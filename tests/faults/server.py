@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from vault.wiring import init_vault
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
 TENANT = "northfield"
 PURPOSE = {"Purpose": "quality"}
 
@@ -90,10 +92,11 @@ def role_of(name):
 class ServerProcess:
     """One server; `kill` and `terminate` act on its own process id alone."""
 
-    def __init__(self, zygote, pid, url):
+    def __init__(self, zygote, pid):
         self._zygote = zygote
         self.pid = pid
-        self.url = url
+        self.url = ""
+        """Empty until it listens."""
 
     @property
     def port(self):
@@ -129,10 +132,9 @@ class Zygote:
             self._running.discard(command["pid"])
         return answer
 
-    def start(self, site, *, file_size_limit=None):
-        """Fork a server over `site` and return once it listens; its log lines go to `server.log` beside the data."""
-        port_file = site.directory / "port"
-        port_file.unlink(missing_ok=True)
+    def launch(self, site, *, file_size_limit=None):
+        """Fork a server over `site` and return its process at once; its log goes to `server.log` beside the data."""
+        (site.directory / "port").unlink(missing_ok=True)
         command = {
             "do": "start",
             "document": site.document,
@@ -141,12 +143,19 @@ class Zygote:
         }
         pid = self.ask(command)["pid"]
         self._running.add(pid)
+        return ServerProcess(self, pid)
+
+    def start(self, site, *, file_size_limit=None):
+        """Fork a server over `site` and return once it listens."""
+        server = self.launch(site, file_size_limit=file_size_limit)
+        port_file = site.directory / "port"
         end = time.monotonic() + _START_SECONDS
         while not port_file.exists():
-            if self.ask({"do": "poll", "pid": pid})["gone"] or time.monotonic() > end:
+            if self.ask({"do": "poll", "pid": server.pid})["gone"] or time.monotonic() > end:
                 raise AssertionError(f"the server did not start; its log:\n{log_of(site)}")
             time.sleep(0.005)
-        return ServerProcess(self, pid, port_file.read_text())
+        server.url = port_file.read_text()
+        return server
 
     def close(self):
         for pid in tuple(self._running):
@@ -234,6 +243,8 @@ def _child(command):
 
     from vault.telemetry import configure_logging  # noqa: PLC0415
 
+    # A zygote that dies takes its servers along, so that no test leaves one behind.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     directory = Path(command["directory"])
     log = os.open(directory / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDWR)

@@ -61,7 +61,7 @@ class Crash(BaseException):
 )
 @pytest.mark.parametrize("call", ["fdatasync", "rename", "mkdir", "fsync"])
 async def test_a_put_that_fails_leaves_neither_object_nor_temporary_file_in_the_way(
-    store, root, monkeypatch, call, code, error
+    store, root, monkeypatch, call, *, code, error
 ):
     with monkeypatch.context() as patch:
 

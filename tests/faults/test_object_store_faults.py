@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
 
 from tests.faults.tcp_proxy import Mode, tcp_proxy
@@ -19,6 +20,8 @@ from vault.storage import bucket
 from vault.storage.s3 import S3ObjectStore
 from vault.storage.s3settings import S3Settings
 
+# One loop for the module: opening an S3 client costs more than most of these tests, so its clients are shared.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 SEAWEED = pytest.mark.xdist_group("seaweed")
 DATA = os.urandom(300_000)
 META = ObjectMeta(
@@ -33,7 +36,7 @@ def settings(seaweed):
     return made
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def direct(settings):
     store = await S3ObjectStore.open(
         dataclasses.replace(settings, read_timeout_seconds=10, operation_timeout_seconds=20)
@@ -42,15 +45,22 @@ async def direct(settings):
     await store.close()
 
 
-@pytest.fixture
-async def proxy(seaweed):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_proxy(seaweed):
     async with tcp_proxy(seaweed.port) as opened:
         yield opened
 
 
-@pytest.fixture
-async def store(settings, proxy):
-    opened = await S3ObjectStore.open(dataclasses.replace(settings, endpoint=f"http://127.0.0.1:{proxy.port}"))
+@pytest_asyncio.fixture(loop_scope="module")
+async def proxy(shared_proxy):
+    yield shared_proxy
+    await shared_proxy.set(Mode.FORWARD)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def store(settings, shared_proxy):
+    endpoint = f"http://127.0.0.1:{shared_proxy.port}"
+    opened = await S3ObjectStore.open(dataclasses.replace(settings, endpoint=endpoint))
     yield opened
     await opened.close()
 
@@ -144,12 +154,12 @@ async def test_a_stalled_network_is_unavailable_within_the_operation_timeout(sto
 async def test_acknowledged_objects_survive_a_killed_server_and_the_same_client_goes_on(seaweed, direct, name):
     names = [f"{name}/{index}" for index in range(20)]
     await asyncio.gather(*(direct.put(each, [DATA], meta=META) for each in names))
-    await asyncio.to_thread(seaweed.stop)
+    seaweed.stop()
     with pytest.raises(Unavailable):
         await direct.get(names[0])
     with pytest.raises(Unavailable):
         await direct.delete(names[0])
-    await asyncio.to_thread(seaweed.start)
+    seaweed.start()
     for each in names:
         async with asyncio.timeout(20):
             while True:
@@ -167,11 +177,15 @@ class Stub:
     """An S3 server that keeps what it is sent; a test replaces the answers it wants wrong."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
-        self.wrong: dict[str, object] = {}
+        unsupported = ("GET versions", "GET uploads", "GET object-lock")
+        self.wrong = dict.fromkeys(unsupported, fault(501, "NotImplemented"))
         self.deletes: list[str] = []
 
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         key = request.path.removeprefix("/stub/")
         kind = next((sub for sub in ("versions", "uploads", "object-lock", "tagging") if sub in request.query), "")
         operation = f"{request.method} {kind}".strip()
@@ -191,8 +205,8 @@ class Stub:
                 self.deletes.append(request.query_string)
                 self.objects.pop(key, None)
                 return web.Response(status=204)
-            case "GET versions" | "GET uploads" | "GET object-lock":
-                return fault(501, "NotImplemented")(request, found)
+            case "GET tagging" if found is not None:
+                return web.Response(text="<Tagging><TagSet/></Tagging>", content_type="application/xml")
             case "GET" | "HEAD" if key in ("/stub", "stub", ""):
                 return web.Response()
             case "GET" | "HEAD" if found is not None:
@@ -223,10 +237,12 @@ def stored(change_bytes=bytes, **headers):
     return answer
 
 
-@pytest.fixture
-async def stub():
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_stub():
     server = Stub()
-    runner = web.ServerRunner(web.Server(server))
+    application = web.Application(client_max_size=64 << 20)
+    application.router.add_route("*", "/{tail:.*}", server.answer)
+    runner = web.AppRunner(application)
     await runner.setup()
     [server.port] = free_ports(1)
     await web.TCPSite(runner, "127.0.0.1", server.port).start()
@@ -245,14 +261,20 @@ def stub_settings(stub: Stub, **changes) -> S3Settings:
     )
 
 
-@pytest.fixture
-async def stubbed(stub):
-    opened = await S3ObjectStore.open(stub_settings(stub))
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stubbed(shared_stub):
+    opened = await S3ObjectStore.open(stub_settings(shared_stub))
     yield opened
     await opened.close()
 
 
-async def test_the_stub_is_a_store_when_nothing_is_wrong(stubbed):
+@pytest.fixture
+def stub(shared_stub, stubbed):
+    shared_stub.reset()
+    return shared_stub
+
+
+async def test_the_stub_is_a_store_when_nothing_is_wrong(stub, stubbed):
     await stubbed.put("a", [DATA], meta=META)
     assert await stubbed.get("a") == DATA
     assert (await stubbed.stat("a")).size == len(DATA)
@@ -264,7 +286,7 @@ async def test_the_stub_is_a_store_when_nothing_is_wrong(stubbed):
         stored(lambda data: data[:-1]),
         stored(lambda _: b""),
         stored(lambda data: data + b"x"),
-        stored(**{"x_amz_meta_sha256": "0" * 64}),
+        stored(x_amz_meta_sha256="0" * 64),
         fault(404, "NoSuchKey"),
     ],
     ids=["shorter", "empty", "longer", "other-hash", "absent"],
@@ -299,7 +321,7 @@ async def test_a_range_that_is_not_the_one_asked_for_is_an_integrity_error(stub,
         await stubbed.get("a", start=5, length=10)
 
 
-async def test_a_store_that_ignores_range_still_yields_the_range(stubbed):
+async def test_a_store_that_ignores_range_still_yields_the_range(stub, stubbed):
     await stubbed.put("a", [DATA], meta=META)
     assert await stubbed.get("a", start=5, length=10) == DATA[5:15]
     assert await stubbed.get("a", start=len(DATA) - 3, length=10) == DATA[-3:]
@@ -358,7 +380,8 @@ async def test_a_delete_that_the_store_acknowledges_and_does_not_do_is_not_absen
 
 def version_page(*entries: str, more: bool = False):
     tail = "<NextKeyMarker>a</NextKeyMarker><NextVersionIdMarker>v</NextVersionIdMarker>" if more else ""
-    text = f"<ListVersionsResult><IsTruncated>{str(more).lower()}</IsTruncated>{tail}{''.join(entries)}</ListVersionsResult>"
+    text = f"<IsTruncated>{str(more).lower()}</IsTruncated>{tail}{''.join(entries)}"
+    text = f"<ListVersionsResult>{text}</ListVersionsResult>"
     return lambda *_: web.Response(text=text, content_type="application/xml")
 
 

@@ -89,7 +89,7 @@ async def stage() -> AsyncIterator[Stage]:
         }
         async with storing(vault):
             for name, each in calls.items():
-                made.audio[name] = SOUND(20_000)
+                made.audio[name] = SOUND(6_000)
                 made.recordings[name] = await record(vault, each, made.audio[name])
         made.audio["live"] = SOUND(30_000)
         live = await begin(vault, call("live"), made.audio["live"][:9_000])
@@ -171,8 +171,6 @@ async def assert_shredded(vault: Vault, stage: Stage, *names: str) -> None:
 
 
 async def assert_leaves_are_unique(vault: Vault) -> None:
-    async with storing(vault):
-        await record(vault, call("after-the-crash", days=30), b"x" * 2_000)
     rows = await vault.catalog.recordings(RecordingQuery(limit=1000))
     places = [place for row in rows for place in (row.audio, row.metadata)]
     assert len(set(places)) == len(places) > 2
@@ -188,6 +186,8 @@ async def end_the_call(vault: Vault, stage: Stage) -> None:
         await vault.ingest.write(session, stage.audio["live"][offset:])
         await vault.ingest.finish(session)
         await session.done.wait()
+        await record(vault, call("after-the-crash", days=30), b"x" * 2_000)
+    await assert_leaves_are_unique(vault)
 
 
 async def sweep(vault: Vault) -> None:
@@ -235,7 +235,7 @@ async def test_a_crash_at_any_write_of_a_call_keeps_what_was_acknowledged(stage,
             row = await vault.catalog.recording(row.id)
             assert row.state is RecordingState.SEALED
             assert await play(vault, row.id) == audio
-        await assert_leaves_are_unique(vault)
+        await end_the_call(vault, stage)
 
     writes = await enumerate_crashes(stage, mode, days=0, flow=flow, laws=laws)
     assert {"catalog.reserve_leaves", "catalog.create_recording", "catalog.finish_recording"} <= set(writes)
@@ -288,30 +288,27 @@ async def test_a_crash_at_any_write_of_a_release_neither_forgets_nor_invents_a_s
         answers["state"] = HoldState.ACTIVE
         answers["state"] = (await holds.request_release(stage.hold.id, reason="settled", actor=ANN)).state
         answers["state"] = (await holds.decide_release(stage.hold.id, approve=True, actor=BOB)).state
-        process.clock.advance(days=2)
-        await process.vault.sweeper.sweep(trigger="expiry", actor=None)
-        answers["swept"] = True
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
         found = await vault.catalog.hold(stage.hold.id)
-        behind = order.index(found.state) - order.index(answers["state"])
-        assert behind in (0, 1), "an answered step was forgotten, or one taken that nobody asked for"
+        ahead = order.index(found.state) - order.index(answers["state"])
+        assert ahead in (0, 1), "an answered step was forgotten, or one taken that nobody asked for"
         if found.state is not HoldState.RELEASED:
             await assert_playable(vault, stage, "held")
         if found.state is HoldState.ACTIVE:
             found = await vault.holds.request_release(found.id, reason="settled", actor=ANN)
         if found.state is HoldState.RELEASE_REQUESTED:
             await vault.holds.decide_release(found.id, approve=True, actor=BOB)
-            await sweep(vault)
-            await assert_playable(vault, stage, "held")
-            clock.advance(days=2)
+        await sweep(vault)
+        await assert_playable(vault, stage, "held")
         clock.advance(days=2)
         await sweep(vault)
-        await assert_shredded(vault, stage, "held", "due-1", "due-2", "other")
+        await assert_shredded(vault, stage, "held", "due-1")
         await assert_playable(vault, stage, "later")
         assert not vault.keyring.pins(ACME) or all(pin.cohort.part == "metadata" for pin in vault.keyring.pins(ACME))
 
-    await enumerate_crashes(stage, mode, days=12, flow=flow, laws=laws)
+    writes = await enumerate_crashes(stage, mode, days=12, flow=flow, laws=laws)
+    assert writes == ["catalog.save_hold", "catalog.save_hold"]
 
 
 # -- sweeping -----------------------------------------------------------------------------------------------------
@@ -324,34 +321,34 @@ async def test_a_crash_at_any_write_of_a_sweep_ends_with_everything_due_shredded
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
         await assert_swept(vault, stage)
+        # The call under way when its cohort was swept ends as if nothing had happened, and the next sweep takes it.
+        await end_the_call(vault, stage)
+        await assert_playable(vault, stage, "live")
+        await sweep(vault)
+        await assert_shredded(vault, stage, "live")
+        await assert_playable(vault, stage, "held")
 
     writes = await enumerate_crashes(stage, mode, days=12, flow=flow, laws=laws)
     assert {"catalog.intend_shred", "catalog.record_receipt", "catalog.finish_shred"} <= set(writes)
     assert {"provider.replace", "provider.overwrite", "provider.unlink", "keyring.replace"} <= set(writes)
     assert writes.count("catalog.certify") == 2
-    assert writes.count("objects.delete") == 9
+    assert writes.count("objects.delete") == 6
 
 
 async def assert_swept(vault: Vault, stage: Stage) -> None:
     await sweep(vault)
     await assert_shredded(vault, stage, "due-1", "due-2", "other")
     await assert_playable(vault, stage, "held", "later")
-    # The call under way when its cohort was swept ends as if nothing had happened, and the next sweep takes it.
-    await end_the_call(vault, stage)
-    await assert_playable(vault, stage, "live", "held", "later")
-    await assert_leaves_are_unique(vault)
-    await sweep(vault)
-    await assert_shredded(vault, stage, "live", "due-1")
-    await assert_playable(vault, stage, "held", "later")
 
 
-@pytest.mark.parametrize("first", ["catalog.intend_shred", "keyring.replace", "provider.overwrite", "catalog.certify"])
+@pytest.mark.parametrize("first", ["catalog.intend_shred", "keyring.replace"])
 async def test_a_crash_at_any_write_of_the_recovery_from_a_crash_is_recovered_from(stage, first):
+    number = await writes_until(stage, first)
     for step in range(1, ENOUGH):
         config, clock = stage.copy(), ManualClock()
         clock.advance(days=12)
         process = await start(config, clock)
-        process.faults.arm(await writes_until(stage, first), landed=True)
+        process.faults.arm(number, landed=True)
         with crash_is_the_end(process.faults):
             await process.vault.sweeper.sweep(trigger="expiry", actor=None)
         assert process.faults.trace[-1] == first

@@ -1,6 +1,7 @@
 """A real SeaweedFS with its S3 gateway on free loopback ports, all state in one temporary directory."""
 
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -27,6 +28,12 @@ REGION = "us-east-1"
 
 _PORTS = ("master", "volume", "filer", "s3", "master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
 _PROBE = "readiness"
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel (PR_SET_PDEATHSIG) to end the server with the thread that started it: none outlives the tests."""
+    _LIBC.prctl(1, signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:
@@ -66,7 +73,7 @@ class Seaweed:
         return S3Settings(bucket=bucket, **{**defaults, **changes})
 
     def start(self, *, timeout_seconds: float = 60.0) -> None:
-        """Return when a real PUT and GET pass: the health page answers seconds too early."""
+        """Return when a real PUT and GET pass (the health page is seconds early). Call it in the main thread."""
         deadline = time.monotonic() + timeout_seconds
         while True:
             self._spawn()
@@ -125,6 +132,7 @@ class Seaweed:
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it makes one system call and takes no lock
                 env={**os.environ, "GOMEMLIMIT": "400MiB", "WEED_S3_SSE_KEK": f"{7:064d}"},
             )
 

@@ -123,6 +123,12 @@ def cases():
             [found("a", 150, first=130), found("b", 110)],
         ),
         case(
+            "bytes of a failed commit landed, and the call went on from before them",
+            "ok",
+            [two_calls(), File(2).open("a", offset=100).data("a", 60)],
+            [found("a", 160), found("b", 110)],
+        ),
+        case(
             "the file between was removed, so its bytes were released",
             "ok",
             [two_calls(), File(3).open("a", offset=300).data("a", 100)],

@@ -59,7 +59,10 @@ class ObjectStore(Protocol):
         """Describe the object, including its `meta`; NotFound if absent."""
 
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Yield the current objects whose name starts with `prefix`, in name order (`meta` may be None)."""
+        """Yield the current objects whose name starts with `prefix`, in name order (`meta` may be None).
+
+        Across tenants an S3 store may keep an order of its own; the names of one tenant are always in order.
+        """
 
     async def set_held(self, name: str, *, held: bool) -> None:
         """Record the hold state in tags, and as Object Lock legal hold where supported; NotFound if absent."""

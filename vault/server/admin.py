@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from vault.errors import Invalid, NotFound
-from vault.model import CertificateId, RecordingId, StoredCertificate, TokenId, id_bytes, parse_tenant
+from vault.model import CertificateId, RecordingId, StoredCertificate, TokenId
 from vault.protocol.permissions import Act
 from vault.server import views
 from vault.server.bodies import AddTenant, ChangeTenant, IssueToken, Page, RequestOverride, RunSweep
-from vault.server.context import VAULT, body, principal, query
+from vault.server.context import (
+    VAULT,
+    body,
+    checked_id,
+    checked_tenant,
+    path_tenant,
+    possible_id,
+    principal,
+    query,
+    query_id,
+)
 from vault.server.recordings import scope
 
 
 async def _certificate(request: web.Request) -> StoredCertificate:
     vault = request.app[VAULT]
     actor = await principal(request)
-    identifier = request.match_info["certificate"].removesuffix(".jws")
-    await vault.access.authorise(actor, Act.CERTIFICATE_READ, target=identifier[:80])
-    try:
-        id_bytes(identifier)
-    except Invalid as error:
-        raise NotFound("there is no such certificate") from error
+    wanted = request.match_info["certificate"].removesuffix(".jws")
+    await vault.access.authorise(actor, Act.CERTIFICATE_READ, target=possible_id(wanted, "cert"))
+    identifier = checked_id(wanted, "cert", "certificate")
     found = await vault.catalog.certificate(CertificateId(identifier))
     await vault.access.authorise(actor, Act.CERTIFICATE_READ, tenant=found.tenant, target=identifier)
     return found
@@ -40,12 +46,14 @@ async def certificates(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = query(request, Page)
-    asked = parse_tenant(wanted.tenant) if wanted.tenant else None
+    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.CERTIFICATE_READ, tenant=asked)
+    recording = query_id(wanted.recording, "rec", "recording")
+    before = query_id(wanted.before, "cert", "before")
     page = await vault.catalog.certificates(
         tenant=scope(wanted.tenant, actor.tenant),
-        recording=RecordingId(wanted.recording) if wanted.recording else None,
-        before=CertificateId(wanted.before) if wanted.before else None,
+        recording=RecordingId(recording) if recording else None,
+        before=CertificateId(before) if before else None,
         limit=wanted.limit,
     )
     more = page[-1].id if len(page) == wanted.limit else None
@@ -70,7 +78,7 @@ async def tenant(request: web.Request) -> web.Response:
     """GET /v1/tenants/{tenant}."""
     vault = request.app[VAULT]
     actor = await principal(request)
-    identifier = parse_tenant(request.match_info["tenant"])
+    identifier = path_tenant(request)
     await vault.access.authorise(actor, Act.TENANT_READ, tenant=identifier, target=identifier)
     return web.json_response(views.tenant(await vault.catalog.tenant(identifier)))
 
@@ -82,7 +90,7 @@ async def add_tenant(request: web.Request) -> web.Response:
     await vault.access.authorise(actor, Act.TENANT_ADMIN)
     wanted = await body(request, AddTenant)
     added = await vault.tenants.add(
-        identifier=wanted.id,
+        identifier=checked_tenant(wanted.id),
         name=wanted.name,
         controller=wanted.controller,
         contact=wanted.contact,
@@ -96,7 +104,7 @@ async def change_tenant(request: web.Request) -> web.Response:
     """PUT /v1/tenants/{tenant}: the default retention of future recordings."""
     vault = request.app[VAULT]
     actor = await principal(request)
-    identifier = parse_tenant(request.match_info["tenant"])
+    identifier = path_tenant(request)
     await vault.access.authorise(actor, Act.TENANT_ADMIN, tenant=identifier, target=identifier)
     wanted = await body(request, ChangeTenant)
     return web.json_response(
@@ -109,7 +117,7 @@ async def tokens(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = query(request, Page)
-    asked = parse_tenant(wanted.tenant) if wanted.tenant else None
+    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=asked)
     found = await vault.catalog.tokens(tenant=scope(wanted.tenant, actor.tenant))
     return web.json_response({"tokens": [views.token(item) for item in found]})
@@ -119,8 +127,9 @@ async def issue_token(request: web.Request) -> web.Response:
     """POST /v1/tokens: the only answer that ever contains the secret."""
     vault = request.app[VAULT]
     actor = await principal(request)
+    await vault.access.authorise(actor, Act.TOKEN_ADMIN)
     wanted = await body(request, IssueToken)
-    tenant_id = parse_tenant(wanted.tenant) if wanted.tenant else None
+    tenant_id = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=tenant_id)
     issued, secret = await vault.access.issue(name=wanted.name, role=wanted.role, tenant=tenant_id, actor=actor)
     return web.json_response(
@@ -132,8 +141,9 @@ async def revoke_token(request: web.Request) -> web.Response:
     """DELETE /v1/tokens/{token}."""
     vault = request.app[VAULT]
     actor = await principal(request)
-    identifier = request.match_info["token"]
-    await vault.access.authorise(actor, Act.TOKEN_ADMIN, target=identifier[:80])
+    wanted = request.match_info["token"]
+    await vault.access.authorise(actor, Act.TOKEN_ADMIN, target=possible_id(wanted, "tok"))
+    identifier = checked_id(wanted, "tok", "token")
     await vault.access.revoke(TokenId(identifier), actor=actor)
     return web.Response(status=204)
 

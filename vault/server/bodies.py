@@ -18,7 +18,8 @@ def _duration(value: Any) -> Any:
     try:
         return parse_duration(value)
     except Invalid as error:
-        raise ValueError(error.message) from error
+        # The hint alone: the message quotes what was sent.
+        raise ValueError(error.hint or "not a duration") from error
 
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]

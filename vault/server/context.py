@@ -17,6 +17,7 @@ from vault.services.vault import Vault
 
 VAULT = web.AppKey("vault", Vault)
 CONFIG = web.AppKey("config", Config)
+_PRINCIPAL = web.RequestKey("principal", Principal)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
@@ -43,28 +44,56 @@ def token_text(request: web.Request) -> str:
 
 async def principal(request: web.Request) -> Principal:
     """Return who asks; checked once a request."""
-    known: Principal | None = request.get("principal")
+    known = request.get(_PRINCIPAL)
     if known is None:
         known = await request.app[VAULT].access.authenticate(token_text(request))
-        request["principal"] = known
+        request[_PRINCIPAL] = known
     return known
 
 
 def path_tenant(request: web.Request) -> TenantId:
     """Return the tenant in the path."""
-    return parse_tenant(request.match_info["tenant"])
+    return checked_tenant(request.match_info["tenant"])
+
+
+def checked_tenant(text: str) -> TenantId:
+    """Return `text` as a tenant id; Invalid, which does not repeat it: people paste tokens and numbers anywhere."""
+    try:
+        return parse_tenant(text)
+    except Invalid as error:
+        raise Invalid("that is not a tenant id", hint=error.hint) from error
 
 
 def path_recording(request: web.Request) -> RecordingId:
     """Return the recording id in the path; NotFound for what cannot be one."""
-    identifier = request.match_info["recording"]
-    if not identifier.startswith("rec_"):
-        raise NotFound(f"there is no recording {identifier[:60]}")
+    return RecordingId(checked_id(request.match_info["recording"], "rec", "recording"))
+
+
+def possible_id(text: str, prefix: str) -> str | None:
+    """Return `text` if it can be an id with this prefix, else None: what else was sent belongs in no log."""
     try:
-        id_bytes(identifier)
-    except Invalid as error:
-        raise NotFound(f"there is no recording {identifier[:60]}") from error
-    return RecordingId(identifier)
+        id_bytes(text)
+    except Invalid:
+        return None
+    return text if text.startswith(f"{prefix}_") else None
+
+
+def checked_id(text: str, prefix: str, noun: str) -> str:
+    """Return `text` if it can be the id of a `noun`; NotFound, which does not repeat it."""
+    found = possible_id(text, prefix)
+    if found is None:
+        raise NotFound(f"there is no such {noun}")
+    return found
+
+
+def query_id(text: str | None, prefix: str, parameter: str) -> str | None:
+    """Return the id that a query parameter names, if it is there; Invalid, which does not repeat what is none."""
+    if text is None:
+        return None
+    found = possible_id(text, prefix)
+    if found is None:
+        raise Invalid(f"{parameter}: that is not such an id", hint=f"ids look like {prefix}_ and 32 hex digits")
+    return found
 
 
 async def body(request: web.Request, kind: type[Body]) -> Body:

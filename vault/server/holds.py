@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from vault.errors import Invalid, NotFound
-from vault.model import Hold, HoldId, Principal, RecordingId, id_bytes, parse_tenant
+from vault.errors import Invalid
+from vault.model import Hold, HoldId, Principal, RecordingId
 from vault.protocol.permissions import Act
 from vault.server import views
 from vault.server.bodies import ApproveRelease, Page, PlaceHold, ReleaseHold, ReviewHold
-from vault.server.context import VAULT, body, principal, query
+from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query
 from vault.server.recordings import scope
 from vault.services.holds import HoldRequest
 
@@ -18,14 +18,14 @@ async def place(request: web.Request) -> web.Response:
     """POST /v1/holds: 201 with what is held and what came too late."""
     vault = request.app[VAULT]
     actor = await principal(request)
+    await vault.access.authorise(actor, Act.HOLD_PLACE)
     wanted = await body(request, PlaceHold)
     if wanted.tenant is None and actor.tenant is None:
         raise Invalid("tenant: say whose recordings are held")
-    tenant = parse_tenant(wanted.tenant) if wanted.tenant else actor.tenant
+    tenant = checked_tenant(wanted.tenant) if wanted.tenant else actor.tenant
     assert tenant is not None
     await vault.access.authorise(actor, Act.HOLD_PLACE, tenant=tenant)
-    for item in wanted.recordings:
-        id_bytes(item)
+    recordings = tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings)
     placed = await vault.holds.place(
         HoldRequest(
             tenant=tenant,
@@ -35,7 +35,7 @@ async def place(request: web.Request) -> web.Response:
             authority=wanted.authority,
             owner=wanted.owner,
             review_at=wanted.review_at,
-            recordings=tuple(RecordingId(item) for item in wanted.recordings),
+            recordings=recordings,
         ),
         actor=actor,
     )
@@ -47,7 +47,7 @@ async def listing(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = query(request, Page)
-    asked = parse_tenant(wanted.tenant) if wanted.tenant else None
+    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.HOLD_LIST, tenant=asked)
     found = await vault.catalog.holds(tenant=scope(wanted.tenant, actor.tenant), limit=wanted.limit)
     return web.json_response({"holds": [views.hold(item) for item in found]})
@@ -56,12 +56,9 @@ async def listing(request: web.Request) -> web.Response:
 async def _hold(request: web.Request, act: Act) -> tuple[Hold, Principal]:
     vault = request.app[VAULT]
     actor = await principal(request)
-    identifier = request.match_info["hold"]
-    await vault.access.authorise(actor, act, target=identifier[:80])
-    try:
-        id_bytes(identifier)
-    except Invalid as error:
-        raise NotFound("there is no such hold") from error
+    wanted = request.match_info["hold"]
+    await vault.access.authorise(actor, act, target=possible_id(wanted, "hold"))
+    identifier = checked_id(wanted, "hold", "hold")
     found = await vault.catalog.hold(HoldId(identifier))
     await vault.access.authorise(actor, act, tenant=found.tenant, target=found.id)
     return found, actor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ _DIALECT: Final = "http"
 _PIECE_BYTES: Final = 1 << 18
 _MAX_TAGS: Final = 20
 _MAX_FACT: Final = 200
+_MAX_OFFSET_DIGITS: Final = 16
 _UNSPOKEN = "a fact header is too long or not text"
 
 
@@ -82,16 +84,21 @@ async def upload(request: web.Request) -> web.StreamResponse:
     offset = _offset(request)
     pieces = _Pieces(request)
     session = vault.ingest.live_call(tenant, call_key)
-    if session is None:
-        first = await pieces.first()
-        if not first:
-            raise Invalid("the upload has no audio", hint="send the recording as the request body")
-        session, finished = await _begin(request, tenant, call_key, first, offset)
-        if finished is not None:
-            return await _replay(vault, finished, pieces, first)
-        assert session is not None
-    else:
+    if session is not None and session.ended is None:
         await _continue(vault, session, pieces, offset)
+        return await _receive(vault, session, pieces)
+    first = await pieces.first()
+    if not first and not offset:
+        raise Invalid("the upload has no audio", hint="send the recording as the request body")
+    if session is not None:
+        return await _replay(await _ended(vault, session), pieces, first, offset)
+    if not first and (row := await vault.catalog.recording_by_call_key(tenant, call_key)) is not None:
+        return await _replay(await _finished(vault, row), pieces, first, offset)
+    session, row = await _begin(request, tenant, call_key, first, offset)
+    if row is not None:
+        return await _replay(await _finished(vault, row), pieces, first, offset)
+    assert session is not None
+    pieces.push_back(first)
     return await _receive(vault, session, pieces)
 
 
@@ -119,11 +126,6 @@ async def _begin(
         if existing is None or existing.state is RecordingState.OPEN:
             raise
         return None, existing
-    try:
-        await vault.ingest.write(session, first)
-    except BaseException:
-        vault.ingest.detach(session)
-        raise
     return session, None
 
 
@@ -195,17 +197,52 @@ def _receipt(row: Recording, size: int, sha256: str | None, state: str, *, statu
     return web.json_response(body, status=status, headers={"Location": f"/v1/recordings/{row.id}"})
 
 
-async def _replay(vault: Vault, row: Recording, pieces: _Pieces, first: bytes) -> web.Response:
-    """A finished recording is sent again: 200 if it is the same audio, 409 if not."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finished:
+    """A recording that has ended, stored or not, as a repeated upload is measured against."""
+
+    row: Recording
+    size: int
+    sha256: str | None
+    state: str
+
+
+async def _ended(vault: Vault, session: IngestSession) -> _Finished:
+    """Describe a recording whose end is durable and which the object store does not have yet."""
+    if session.digest is None:
+        await vault.storer.rebuild_digest(session)
+    assert session.digest is not None
+    return _Finished(
+        row=session.recording,
+        size=session.durable,
+        sha256=session.digest.hexdigest(),
+        state=RecordingState.OPEN.value,
+    )
+
+
+async def _finished(vault: Vault, row: Recording) -> _Finished:
+    if row.state is RecordingState.OPEN:
+        raise Conflict("another upload for this call key is under way")
     if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED):
         raise Conflict("this call key belongs to a recording that was shredded", hint="call keys are not used twice")
     known = await vault.playback.sealed_sha256(row)
-    digest = hashlib.sha256(first)
-    async for piece in pieces:
-        digest.update(piece)
-    if digest.hexdigest() != known:
+    return _Finished(row=row, size=row.stored_bytes, sha256=known, state=row.state.value)
+
+
+async def _replay(known: _Finished, pieces: _Pieces, first: bytes, offset: int | None) -> web.Response:
+    """A recording that has ended is sent again: 200 if it is the same audio, 409 if not.
+
+    At an offset only the end itself can be repeated: a recorder whose answer was lost sends what it thinks is missing.
+    """
+    same = offset == known.size and not first
+    if not offset:
+        digest = hashlib.sha256(first)
+        async for piece in pieces:
+            digest.update(piece)
+        same = digest.hexdigest() == known.sha256
+    if not same:
         raise Conflict("this call key belongs to another, finished recording", hint="call keys are not used twice")
-    return _receipt(row, row.stored_bytes, known, row.state.value, status=200)
+    return _receipt(known.row, known.size, known.sha256, known.state, status=200)
 
 
 class _Pieces:
@@ -216,10 +253,12 @@ class _Pieces:
         self.finish_wait = settings.finish_wait.total_seconds()
         self._content = request.content
         self._idle = settings.idle_timeout.total_seconds()
-        self._pushed: bytes = b""
+        self._held: bytes = b""
+        """Taken from the connection and not handed out yet."""
 
     def push_back(self, piece: bytes) -> None:
-        self._pushed = piece
+        """Hand out `piece` again before all else."""
+        self._held = piece + self._held
 
     async def first(self) -> bytes:
         """Return the first bytes, enough to recognise a container by, or b"" for an empty body."""
@@ -232,6 +271,13 @@ class _Pieces:
         try:
             async with asyncio.timeout(self._idle):
                 return await self._content.readany()
+        except ConnectionError:
+            if not self._content.is_eof():
+                raise
+            # The whole body had arrived: a recorder that hangs up without waiting for its answer loses nothing. aiohttp
+            # would hide those bytes behind the end of the connection, and there is no public way to take that back.
+            self._content._exception = None  # noqa: SLF001
+            return self._content.read_nowait()
         except TimeoutError as error:
             raise UploadStalled(
                 "no audio arrived for too long, so the upload was closed; what was received is durable",
@@ -239,22 +285,17 @@ class _Pieces:
             ) from error
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._pushed:
-            yield self._pushed
-            self._pushed = b""
-        while piece := await self._next():
-            if len(piece) <= _PIECE_BYTES:
-                yield piece
-                continue
-            for start in range(0, len(piece), _PIECE_BYTES):
-                yield piece[start : start + _PIECE_BYTES]
+        # What is held lives in the object: whoever stops iterating, to continue in another loop, loses nothing.
+        while held := self._held or await self._next():
+            self._held = held[_PIECE_BYTES:]
+            yield held[:_PIECE_BYTES]
 
 
 def _offset(request: web.Request) -> int | None:
     value = request.headers.get("Upload-Offset")
     if value is None:
         return None
-    if not value.isascii() or not value.isdigit():
+    if not value.isascii() or not value.isdigit() or len(value) > _MAX_OFFSET_DIGITS:
         raise Invalid("Upload-Offset is not a byte count")
     return int(value)
 
@@ -265,11 +306,11 @@ def _started(request: web.Request) -> datetime | None:
         return None
     try:
         started = datetime.fromisoformat(value)
-    except ValueError as error:
+        if started.tzinfo is None:
+            raise Invalid("Call-Started has no time zone", hint="for example 2026-01-31T09:30:00Z")
+        return started.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise Invalid("Call-Started is not an RFC 3339 instant", hint="for example 2026-01-31T09:30:00Z") from error
-    if started.tzinfo is None:
-        raise Invalid("Call-Started has no time zone", hint="for example 2026-01-31T09:30:00Z")
-    return started.astimezone(UTC)
 
 
 def _facts(request: web.Request) -> CallFacts:

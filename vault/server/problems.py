@@ -17,6 +17,7 @@ STATUS: Final[Mapping[type[errors.VaultError], int]] = {
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.NotFound: 404,
+    errors.RangeNotSatisfiable: 416,
     errors.OffsetMismatch: 409,
     errors.Conflict: 409,
     errors.UnderHold: 409,
@@ -60,6 +61,8 @@ def problem(error: errors.VaultError, *, request_id: str | None, close: bool = F
         response.headers["WWW-Authenticate"] = 'Bearer realm="callvault", Basic realm="callvault"'
     if isinstance(error, errors.OffsetMismatch):
         response.headers["Upload-Offset"] = str(error.facts["offset"])
+    if isinstance(error, errors.RangeNotSatisfiable):
+        response.headers["Content-Range"] = f"bytes */{error.facts['total']}"
     if close:
         response.force_close()
     return response

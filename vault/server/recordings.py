@@ -7,15 +7,23 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from vault.errors import IntegrityError
+from vault.errors import Refused, VaultError
 from vault.media.ranges import parse_range
 from vault.media.wav import WAV_HEAD_BYTES, View, needs_head, playable, verbatim
-from vault.model import Recording, RecordingId, TenantId, parse_tenant
+from vault.model import Recording, RecordingId, TenantId
 from vault.ports.catalog import RecordingQuery
 from vault.protocol.permissions import Act, permits
 from vault.server import views
 from vault.server.bodies import ListRecordings, PlayAudio
-from vault.server.context import VAULT, path_recording, principal, query
+from vault.server.context import (
+    VAULT,
+    checked_tenant,
+    path_recording,
+    possible_id,
+    principal,
+    query,
+    query_id,
+)
 from vault.services.playback import Playable
 from vault.services.vault import Vault
 
@@ -26,8 +34,8 @@ async def _row(request: web.Request, act: Act) -> Recording:
     """Return the recording in the path once the caller may do `act` with it."""
     vault = request.app[VAULT]
     actor = await principal(request)
+    await vault.access.authorise(actor, act, target=possible_id(request.match_info["recording"], "rec"))
     identifier = path_recording(request)
-    await vault.access.authorise(actor, act, target=identifier)
     row = await vault.recordings.find(identifier)
     await vault.access.authorise(actor, act, tenant=row.tenant, target=identifier)
     return row
@@ -35,7 +43,7 @@ async def _row(request: web.Request, act: Act) -> Recording:
 
 def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:
     """Return the tenant a query is confined to: the token's own, else the one asked for."""
-    return own if own is not None else (parse_tenant(wanted) if wanted else None)
+    return own if own is not None else (checked_tenant(wanted) if wanted else None)
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -43,8 +51,9 @@ async def listing(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = query(request, ListRecordings)
-    asked = parse_tenant(wanted.tenant) if wanted.tenant else None
+    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.RECORDING_LIST, tenant=asked)
+    before = query_id(wanted.before, "rec", "before")
     page = await vault.recordings.list(
         RecordingQuery(
             tenant=scope(wanted.tenant, actor.tenant),
@@ -52,7 +61,7 @@ async def listing(request: web.Request) -> web.Response:
             started_from=wanted.started_from,
             started_to=wanted.started_to,
             held=wanted.held,
-            before=RecordingId(wanted.before) if wanted.before else None,
+            before=RecordingId(before) if before else None,
             limit=wanted.limit,
         ),
         actor=actor,
@@ -114,12 +123,16 @@ async def _send(request: web.Request, vault: Vault, readable: Playable, *, raw: 
             await response.write(first)
             async for piece in pieces:
                 await response.write(piece)
-    except IntegrityError as error:
-        logger.exception(
-            "playback stopped: stored bytes failed verification",
-            extra={"fields": {"recording": readable.recording.id, "detail": error.message}},
+    except Exception as error:
+        detail = error.message if isinstance(error, VaultError) else type(error).__name__
+        logger.log(
+            logging.INFO if isinstance(error, Refused) else logging.ERROR,
+            "playback stopped",
+            exc_info=error,
+            extra={"fields": {"recording": readable.recording.id, "detail": detail}},
         )
-        # Headers are out: an aborted connection is the only honest answer left.
+        # Headers are out: an aborted connection is the only honest answer left. A problem document would arrive as
+        # the next bytes of the audio.
         if request.transport is not None:
             request.transport.abort()
         raise

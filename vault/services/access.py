@@ -38,6 +38,9 @@ class Access:
         """Create a token and return it with its secret text, which is shown once and cannot be read back."""
         if tenant is None and role is not Role.OPERATOR:
             raise Invalid(f"a {role.value} token belongs to one tenant", hint="pass --tenant")
+        if tenant is not None and role is Role.OPERATOR:
+            # What an operator does reaches every tenant, so a tenant on such a token would only look like a bound.
+            raise Invalid("an operator's token belongs to no tenant", hint="leave the tenant out")
         if tenant is not None:
             await self._catalog.tenant(tenant)
         if not name.strip():
@@ -57,7 +60,7 @@ class Access:
         """End a token at once."""
         found = await self._catalog.token(token)
         if found is None or (actor.tenant is not None and found.tenant != actor.tenant):
-            raise NotFound(f"there is no token {token}")
+            raise NotFound("there is no such token")
         await self._catalog.revoke_token(
             token,
             at=self._clock.now(),

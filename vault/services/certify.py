@@ -281,7 +281,9 @@ class Certifier:
 
 
 def _sanitisation(shred: Shred, receipt: ShredReceipt) -> Sanitisation:
-    gone = receipt.unrecoverable_at
+    # The vault's time does not run backwards, the wall clock's may: a certificate never dates the erasure before the
+    # intent that led to it.
+    gone = max(receipt.unrecoverable_at, shred.intended_at)
 
     def copy(where: KeyPlace, action: str, result: Result = Result.DONE) -> KeyCopy:
         return KeyCopy(where=where, action=action, result=result, at=gone)
@@ -304,8 +306,8 @@ def _sanitisation(shred: Shred, receipt: ShredReceipt) -> Sanitisation:
         tool="callvault",
         tool_version=__version__,
         actor=_ACTOR,
-        started=min(shred.intended_at, gone),
+        started=shred.intended_at,
         unrecoverable_at=gone,
-        caches_clear_at=receipt.caches_clear_at,
+        caches_clear_at=max(receipt.caches_clear_at, gone),
         completed=None,
     )

@@ -33,6 +33,7 @@ from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.protocol.permissions import Act
 from vault.services.audit import event
 
 _MAX_RECORDINGS = 10_000
@@ -88,7 +89,7 @@ class Holds:
         """Place a hold and return it with what it protects and what came too late; TooLate if nothing was left."""
         now = self._clock.now()
         self._check(request, now)
-        rows = [await self._own(recording, request.tenant) for recording in request.recordings]
+        rows = [await self._own(recording, request.tenant, actor) for recording in request.recordings]
         hold = Hold(
             id=HoldId(prefixed("hold", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10)))),
             tenant=request.tenant,
@@ -116,9 +117,13 @@ class Holds:
         if not 1 <= len(set(request.recordings)) == len(request.recordings) <= _MAX_RECORDINGS:
             raise Invalid(f"a hold names 1 to {_MAX_RECORDINGS} different recordings")
 
-    async def _own(self, recording: RecordingId, tenant: TenantId) -> Recording:
+    async def _own(self, recording: RecordingId, tenant: TenantId, actor: Principal) -> Recording:
         row = await self._catalog.recording(recording)
         if row.tenant != tenant:
+            detail = {"act": Act.HOLD_PLACE.value, "why": "tenant"}
+            await self._catalog.append_audit(
+                [event("access.denied", actor, outcome="refused", target=recording, detail=detail)]
+            )
             raise NotFound(f"there is no recording {recording}")
         return row
 

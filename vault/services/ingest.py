@@ -209,7 +209,7 @@ class Ingest:
         Conflict while another upload is bound or the recording has ended; OffsetMismatch if `offset` is given and is
         not the durable end.
         """
-        if session.uploads or session.ended is not None:
+        if session.uploads or session.ending is not None:
             raise Conflict("another upload for this call key is under way or it has just ended")
         session.uploads = 1
         session.detached_at = None
@@ -242,7 +242,11 @@ class Ingest:
     # -- writing ------------------------------------------------------------------------------------------------
 
     async def write(self, session: IngestSession, piece: bytes) -> None:
-        """Take one piece: sealed when this returns, durable after a later commit; waits while too much is in flight."""
+        """Take one piece: sealed when this returns, durable after a later commit; waits while too much is in flight.
+
+        Unavailable once the vault itself has ended the recording.
+        """
+        _require_open(session)
         entry = session.entry
         if entry is None:
             opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
@@ -263,6 +267,7 @@ class Ingest:
         assert session.entry is not None
         for _ in range(int(_ROOM_WAIT_SECONDS / _ROOM_STEP_SECONDS)):
             await asyncio.sleep(_ROOM_STEP_SECONDS)
+            _require_open(session)
             try:
                 session.entry.append(piece)
             except JournalFull:
@@ -273,13 +278,22 @@ class Ingest:
         )
 
     async def finish(self, session: IngestSession, *, ended: str = "sealed") -> None:
-        """Make everything durable, then the end itself; after this the recording completes even through a crash."""
+        """Make everything durable, then the end itself; after this the recording completes even through a crash.
+
+        Unavailable if the vault is ending or has ended it for another reason.
+        """
+        _require_open(session, unless=ended)
         if session.ended is not None:
             return
         if session.entry is None:
             opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
             session.entry = self._journal.open(opening, session.key, offset=session.stored)
-        await session.entry.end(ended)  # one commit carries the last pieces and the end
+        session.ending = ended
+        try:
+            await session.entry.end(ended)  # one commit carries the last pieces and the end
+        except (Unavailable, ValueError):
+            session.ending = None  # no end was written: the recording is still open
+            raise
         session.ended = ended
         self.storer.poke(session)
 
@@ -312,8 +326,10 @@ class Ingest:
 
     async def _truncate(self, session: IngestSession, reason: str) -> None:
         try:
-            await self._settle(session)
-            await self.finish(session, ended=f"truncated:{reason}")
+            if session.ending is None:
+                await self._settle(session)
+            # An end that was on its way when its recorder left stands: what was written first is what is true.
+            await self.finish(session, ended=session.ending or f"truncated:{reason}")
         except Unavailable as error:
             logger.warning(
                 "an interrupted recording could not be closed yet",
@@ -384,8 +400,20 @@ class Ingest:
                 },
             )
             return
+        session.ended = session.ending = found.ended
+        if found.durable < session.stored:
+            # The newest bytes are stored and their file is gone: the entry would put new ones in their place.
+            found.entry.close()
+            return
         session.entry = found.entry
-        session.ended = found.ended
+
+
+def _require_open(session: IngestSession, *, unless: str | None = None) -> None:
+    if session.ending is not None and session.ending != unless:
+        raise Unavailable(
+            "the recording was ended by the vault; what was received is durable",
+            hint="ask with HEAD how much that is",
+        )
 
 
 def _require_offset(session: IngestSession, offset: int | None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from vault.errors import Conflict, Invalid, Shredded
+from vault.errors import Conflict, IntegrityError, Invalid, Shredded
 from vault.model import DataKey, Principal, Recording, RecordingId, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.journal import JournalEntry
@@ -60,7 +61,11 @@ class Playback:
         await self._catalog.append_audit(
             [event("access.play", actor, tenant=recording.tenant, target=recording.id, purpose=purpose)]
         )
-        return await self.prepare(recording, key)
+        try:
+            return await self.prepare(recording, key)
+        except IntegrityError:
+            self._require_key(recording)
+            raise
 
     def _key(self, recording: Recording) -> DataKey:
         if recording.state not in (RecordingState.SHREDDING, RecordingState.SHREDDED):
@@ -106,6 +111,24 @@ class Playback:
         playable = await self.prepare(recording, self._key(recording))
         return playable.sha256
 
-    def read(self, playable: Playable, start: int, end: int) -> AsyncIterator[bytes]:
-        """Yield verified stored bytes `[start, end)`."""
-        return self._reader.read(playable.recording, playable.key, playable.segments, start, end, entry=playable.entry)
+    async def read(self, playable: Playable, start: int, end: int) -> AsyncGenerator[bytes, None]:
+        """Yield verified stored bytes `[start, end)`; Shredded, and not a byte more, once the key is taken away."""
+        reading = self._reader.read(
+            playable.recording, playable.key, playable.segments, start, end, entry=playable.entry
+        )
+        async with aclosing(reading):
+            try:
+                self._require_key(playable.recording)
+                async for piece in reading:
+                    # `playable` remembers the key that is being destroyed: the keyring decides, window by window.
+                    self._require_key(playable.recording)
+                    yield piece
+                    self._require_key(playable.recording)
+            except IntegrityError:
+                # Objects are deleted after their key: one that is missing by then is not damage.
+                self._require_key(playable.recording)
+                raise
+
+    def _require_key(self, recording: Recording) -> None:
+        if not self._keyring.derivable(recording.audio):
+            raise Shredded(f"{recording.id} was shredded while it was being played")

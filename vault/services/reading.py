@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC
 
 from vault.crypto.sealed import SegmentOpener, open_manifest
@@ -56,7 +56,7 @@ class Reader:
         end: int,
         *,
         entry: JournalEntry | None = None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield plaintext `[start, end)` in pieces of at most 1 MiB; bytes beyond the segments come from `entry`.
 
         `segments` may grow while the recording is live: journal space is released only after the segment that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,10 @@ class Recordings:
 
     async def _view(self, row: Recording, *, facts: bool, holds: Sequence[Hold]) -> RecordingView:
         session = self._ingest.live(row.id)
+        finished = row.state in (RecordingState.SEALED, RecordingState.TRUNCATED)
+        if finished and not self._keyring.derivable(row.audio):
+            # Its key is gone and its certificate not written yet.
+            row = dataclasses.replace(row, state=RecordingState.SHREDDING)
         return RecordingView(
             recording=row,
             length=session.durable if session is not None else row.stored_bytes,

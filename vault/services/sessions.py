@@ -27,7 +27,10 @@ class IngestSession:
     uploads: int = 0
     detached_at: float | None = None
     oldest_unstored_at: float | None = None
+    ending: str | None = None
+    """The end that is being written; from here on nothing is taken in."""
     ended: str | None = None
+    """The end that is durable: "sealed" or "truncated:<why>"."""
     storing: bool = False
     flush: bool = False
     """Store what is durable now, whatever its size and age."""

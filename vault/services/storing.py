@@ -173,19 +173,16 @@ class Storer:
         end = min(session.durable, start + self._limits.max_bytes)
         ref, data = await asyncio.to_thread(self._seal, session, start, end)
         await self._put(session, ref, data)
-        session.segments.append(ref)
         last = session.ended is not None and end == session.durable
-        if not last:  # the last ones are recorded together with the finish: one transaction for a short call
-            await self._record(session)
+        if not last:  # the last one is recorded together with the finish: one transaction for a short call
+            await self._catalog.add_segments([ref], stored_bytes=end)
+            session.recorded_segments += 1
+        # Only now: a retry after a failure above seals the same bytes again under the same index.
+        session.segments.append(ref)
         session.stored = end
         session.oldest_unstored_at = None
         if not last and session.entry is not None:
             session.entry.release(end)
-
-    async def _record(self, session: IngestSession) -> None:
-        fresh = session.segments[session.recorded_segments :]
-        await self._catalog.add_segments(fresh, stored_bytes=fresh[-1].offset + fresh[-1].length)
-        session.recorded_segments = len(session.segments)
 
     def _seal(self, session: IngestSession, start: int, end: int) -> tuple[SegmentRef, bytes | bytearray]:
         """Build one segment object; runs in a worker thread."""

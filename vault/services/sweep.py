@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable
+from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable, VaultError
 from vault.format.codec import pack
 from vault.model import Pin, Principal, Recording, RecordingId, ShredPlan, ShredReceipt, prefixed, uuid7
 from vault.ports.catalog import Catalog, Shred, SweepOverride
@@ -94,7 +94,10 @@ class Sweeper:
         self.last: SweepReport | None = None
 
     async def run(self) -> None:
-        """Sweep at every interval plus jitter until cancelled; an outage or tripped guard postpones to the next."""
+        """Sweep at every interval plus jitter until cancelled; an outage or tripped guard postpones to the next.
+
+        Returns after any other failure: a person looks before anything more is destroyed.
+        """
         while True:
             jitter = random.uniform(0, self._limits.jitter.total_seconds())  # noqa: S311  # spreads load, no secret
             await asyncio.sleep(self._limits.interval.total_seconds() + jitter)
@@ -102,6 +105,10 @@ class Sweeper:
                 await self.sweep(trigger="expiry", actor=None)
             except (Unavailable, GuardTripped) as error:
                 logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
+            except VaultError as error:
+                # Whatever contradicts itself is not swept again by the clock; recorders and players go on.
+                logger.critical("the sweeper stopped", extra={"fields": {"error": error.code, "reason": error.message}})
+                return
 
     async def resume(self) -> None:
         """Complete shreds that a crash interrupted; before anything is served."""
@@ -189,23 +196,31 @@ class Sweeper:
         due = 0
         async for row in self._due(through):
             due += row.state.value != "shredding"
-        override = next((o for o in await self._catalog.overrides() if o.approved_by and o.through >= now), None)
         tripped = check_sweep(
             now=now,
             last_sweep_at=self._keyring.last_sweep_at,
             due_count=due,
             live_count=live,
             limits=self._limits.guard,
-            override_through=override.through if override else None,
         )
-        if tripped is not None:
-            await self._catalog.append_audit(
-                [event("sweep.tripped", actor, outcome="refused", detail={"reason": tripped.reason})]
-            )
-            raise GuardTripped(
-                f"the sweep stopped itself: {tripped.reason}; nothing was shredded",
-                hint="check the clock; if it is right, two people override: callvault sweep override",
-            )
+        if tripped is None or await self._overridden(now, actor):
+            return
+        await self._catalog.append_audit(
+            [event("sweep.tripped", actor, outcome="refused", detail={"reason": tripped.reason})]
+        )
+        raise GuardTripped(
+            f"the sweep stopped itself: {tripped.reason}; nothing was shredded",
+            hint="check the clock; if it is right, two people override: callvault sweep override",
+        )
+
+    async def _overridden(self, now: datetime, actor: Principal | None) -> bool:
+        """Use up a permission of two people, if there is one; before the sweep, so that it can never serve twice."""
+        for override in await self._catalog.overrides():
+            if override.approved_by and override.used_at is None and now <= override.through:
+                used = dataclasses.replace(override, used_at=now)
+                await self._catalog.save_override(used, audit=[event("sweep.override_used", actor, target=override.id)])
+                return True
+        return False
 
     async def request_override(self, *, through: datetime, reason: str, actor: Principal) -> SweepOverride:
         """First of two people: vouch for the clock and for what is due, up to `through`."""

@@ -39,8 +39,13 @@ def provision(settings: S3Settings) -> Sequence[Finding]:
     """Create the bucket if it is missing and give it what it lacks; repeatable. Then return `check`'s findings.
 
     Object Lock can only be had at creation. Versioning is left as it is: deletion handles either, and a bucket with
-    Object Lock is versioned by the server. Raises Unavailable, or ConfigError if the bucket is not ours to use.
+    Object Lock is versioned by the server. Raises Unavailable, or ConfigError if the region is not allowed or
+    the bucket is not ours to use.
     """
+    if settings.region not in settings.allowed_regions:
+        # Before the first request: a bucket in the wrong country is not made and then complained about.
+        message = f"objects.s3.region: {settings.region} is not among the allowed regions; nothing was changed"
+        raise ConfigError(message, hint="see objects.s3.allowed_regions")
     client = connect(settings)
     try:
         if not client.bucket_exists(settings.bucket):

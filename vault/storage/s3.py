@@ -108,7 +108,7 @@ class S3ObjectStore:
             head = await self._head(name)
         except NotFound as error:
             raise IntegrityError(f"{name} was acknowledged, but the store does not have it") from error
-        stored = int(head["ContentLength"])
+        stored = _announced(name, head)
         if stored != len(data) or head["Metadata"].get("sha256") != meta.sha256:
             raise IntegrityError(f"{name} was sent as {len(data)} bytes; the store reports {stored}, or another hash")
         return ObjectInfo(name=name, size=len(data), meta=meta)
@@ -140,7 +140,7 @@ class S3ObjectStore:
     async def stat(self, name: str) -> ObjectInfo:
         """HEAD plus the tags, which alone know the present hold state; `meta` is None for an object of other origin."""
         head = await self._head(check_name(name))
-        size, texts = int(head["ContentLength"]), dict(head["Metadata"])
+        size, texts = _announced(name, head), dict(head["Metadata"])
         if "retain-until" not in texts:
             return ObjectInfo(name=name, size=size)
         texts["held"] = (await self._tags(name)).get("held", texts.get("held", ""))
@@ -318,6 +318,12 @@ def _joined(chunks: Sequence[bytes | memoryview], algorithm: str) -> tuple[bytes
     return data, base64.b64encode(digest).decode()
 
 
+def _announced(name: str, answer: Any) -> int:
+    if "ContentLength" not in answer:
+        raise IntegrityError(f"the store does not say how long {name} is; nothing of it was believed")
+    return int(answer["ContentLength"])
+
+
 def _key(item: Any) -> str:
     return str(item["Key"])
 
@@ -325,7 +331,7 @@ def _key(item: Any) -> str:
 def _check_length(name: str, answer: Any, data: bytes, *, start: int, length: int | None) -> None:
     """Refuse an answer that is not the range it claims to be, or not the one asked for."""
     if "ContentRange" not in answer:
-        expected = int(answer["ContentLength"])
+        expected = _announced(name, answer)
     else:
         match = _CONTENT_RANGE.fullmatch(answer["ContentRange"])
         if match is None:

@@ -1,0 +1,184 @@
+import base64
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from tests.certificates import ISSUER, STRANGER, final, provisional
+from vault.model import AuditEvent
+from vault.tlog.auditchain import GENESIS, extend_chain, instant
+from vault.tlog.certificate import Issuer
+
+NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "issuer.pub"
+    path.write_bytes(ISSUER.public.to_pem())
+    return path
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    path = tmp_path / "deleted.jws"
+    path.write_text(Issuer(ISSUER).issue(final()) + "\n")
+    return path
+
+
+def test_a_genuine_certificate_is_verified_and_explained(certificate: Path, key: Path, capsys) -> None:
+    assert main(["certificates", "verify", str(certificate), "--key", str(key)]) == 0
+    shown = capsys.readouterr().out
+    assert ISSUER.key_id in shown
+    assert shown.endswith("verified\n")
+
+
+def test_verification_answers_programs_with_what_was_signed(certificate: Path, key: Path, capsys) -> None:
+    assert main(["certificates", "verify", str(certificate), "--key", str(key), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["verified"], shown["status"], shown["key_id"]) == (True, "final", ISSUER.key_id)
+    assert shown["certificate"]["certificate_id"] == final().certificate_id
+
+
+def test_a_provisional_certificate_says_so(tmp_path: Path, key: Path, capsys) -> None:
+    path = tmp_path / "first.jws"
+    path.write_text(Issuer(ISSUER).issue(provisional()))
+    assert main(["certificates", "verify", str(path), "--key", str(key), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "provisional"
+
+
+def test_the_key_may_be_a_jwk(certificate: Path, tmp_path: Path) -> None:
+    path = tmp_path / "issuer.jwk"
+    path.write_text(json.dumps(ISSUER.public.to_jwk()))
+    assert main(["certificates", "verify", str(certificate), "--key", str(path)]) == 0
+
+
+def test_another_issuers_key_does_not_verify(certificate: Path, tmp_path: Path) -> None:
+    path = tmp_path / "stranger.pub"
+    path.write_bytes(STRANGER.public.to_pem())
+    assert main(["certificates", "verify", str(certificate), "--key", str(path)]) == 5
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_certificate_changed_anywhere_is_refused(certificate: Path, key: Path, part: int, capsys) -> None:
+    parts = certificate.read_text().strip().split(".")
+    raw = bytearray(base64.urlsafe_b64decode(parts[part] + "=" * (-len(parts[part]) % 4)))
+    raw[len(raw) // 2] ^= 1
+    parts[part] = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    certificate.write_text(".".join(parts))
+    assert main(["certificates", "verify", str(certificate), "--key", str(key)]) == 5
+    assert "verified" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("content", "code"), [("", 2), ("not a jws", 5), ("caf\u00e9.b.c", 5)])
+def test_a_file_that_is_no_certificate_is_refused(certificate: Path, key: Path, content: str, code: int) -> None:
+    certificate.write_text(content)
+    assert main(["certificates", "verify", str(certificate), "--key", str(key)]) == code
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kty":"RSA"}', "-----BEGIN NONSENSE-----"])
+def test_a_file_that_is_no_key_is_refused(certificate: Path, key: Path, content: str) -> None:
+    key.write_text(content)
+    assert main(["certificates", "verify", str(certificate), "--key", str(key)]) == 5
+
+
+def test_a_missing_file_is_a_usage_error(certificate: Path, key: Path) -> None:
+    assert main(["certificates", "verify", "/nonexistent", "--key", str(key)]) == 2
+    assert main(["certificates", "verify", str(certificate), "--key", "/nonexistent"]) == 2
+
+
+def trail(count: int = 5) -> list[dict[str, object]]:
+    events = [
+        AuditEvent(event="access.play", actor=f"tok {number}", outcome="ok", purpose="complaint", detail={"n": number})
+        for number in range(count)
+    ]
+    return [
+        {
+            **asdict(entry.event),
+            "seq": entry.seq,
+            "at": instant(entry.at),
+            "previous_sha256": entry.previous_sha256,
+            "sha256": entry.sha256,
+        }
+        for entry in extend_chain(GENESIS, events, at=NOON)
+    ]
+
+
+def written(tmp_path: Path, lines: list[dict[str, object]]) -> str:
+    path = tmp_path / "audit.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def test_an_untouched_trail_is_verified_to_its_head(tmp_path: Path, capsys) -> None:
+    lines = trail()
+    assert main(["audit", "verify", written(tmp_path, lines), "--json"]) == 0
+    head = f"5:{lines[-1]['sha256']}"
+    assert json.loads(capsys.readouterr().out) == {"verified": True, "entries_through": 5, "head": head}
+
+
+def test_a_changed_entry_is_named(tmp_path: Path, capsys) -> None:
+    lines = trail()
+    lines[2]["outcome"] = "refused"
+    assert main(["audit", "verify", written(tmp_path, lines)]) == 5
+    assert "audit entry 3" in capsys.readouterr().err
+
+
+def test_a_missing_entry_is_named(tmp_path: Path, capsys) -> None:
+    lines = trail()
+    del lines[2]
+    assert main(["audit", "verify", written(tmp_path, lines)]) == 5
+    assert "audit entry 4 follows entry 2" in capsys.readouterr().err
+
+
+def test_a_cut_off_end_shows_against_a_head_noted_earlier(tmp_path: Path) -> None:
+    lines = trail()
+    short = written(tmp_path, lines[:3])
+    assert main(["audit", "verify", short]) == 0
+    assert main(["audit", "verify", short, "--expect", f"5:{lines[-1]['sha256']}"]) == 5
+    assert main(["audit", "verify", written(tmp_path, lines), "--expect", f"3:{lines[2]['sha256']}"]) == 0
+
+
+def test_an_export_can_continue_an_earlier_one(tmp_path: Path) -> None:
+    lines = trail()
+    rest = written(tmp_path, lines[3:])
+    assert main(["audit", "verify", rest]) == 5
+    assert main(["audit", "verify", rest, "--after", f"3:{lines[2]['sha256']}"]) == 0
+
+
+@pytest.mark.parametrize("head", ["5", "x:y", "5:abc"])
+def test_a_head_that_is_none_is_a_usage_error(tmp_path: Path, head: str) -> None:
+    assert main(["audit", "verify", written(tmp_path, trail()), "--expect", head]) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"seq": "1"},
+        {"seq": True},
+        {"detail": []},
+        {"actor": None},
+        {"role": 7},
+        {"at": "yesterday"},
+        {"at": 5},
+        {"sha256": "zz"},
+        {"sha256": None},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_a_line_that_is_no_entry_is_named(tmp_path: Path, capsys, damage: dict[str, object]) -> None:
+    lines = trail(2)
+    lines[1].update(damage)
+    assert main(["audit", "verify", written(tmp_path, lines)]) == 5
+    assert "line 2 of the export is not an audit entry" in capsys.readouterr().err
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.write_text("{}\n[\n")
+    assert main(["audit", "verify", str(path)]) == 5
+    assert "line 1 of the export" in capsys.readouterr().err

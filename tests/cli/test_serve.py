@@ -1,0 +1,183 @@
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CONFIG = """
+data = "data"
+[server]
+port = 0
+[journal]
+file_bytes = "4MiB"
+disk_reserve = "1MiB"
+[log]
+level = "INFO"
+"""
+COMMAND = [sys.executable, "-P", "-m", "cli"]
+
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("CALLVAULT_")}
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    directory = tmp_path_factory.mktemp("vault")
+    (directory / "config.toml").write_text(CONFIG)
+    made = subprocess.run(
+        [*COMMAND, "init"], cwd=directory, env=environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    return directory, made.stdout.strip()
+
+
+@pytest.fixture
+def server(vault: tuple[Path, str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    directory, _ = vault
+    port = directory / "port"
+    port.unlink(missing_ok=True)
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--port-file", "port"], cwd=directory, env=environment(), stderr=log
+        )
+    try:
+        for _ in range(600):
+            if port.exists() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        assert port.exists(), (directory / "log").read_text()
+        yield process, int(port.read_text())
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def call(port: int, method: str, path: str, token: str, body: str | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request(method, path, body, {"Authorization": f"Bearer {token}"})
+    response = connection.getresponse()
+    answer = response.status, response.read()
+    connection.close()
+    return answer
+
+
+def test_init_prints_one_token_and_a_second_one_changes_nothing(vault: tuple[Path, str]) -> None:
+    directory, token = vault
+    assert token.startswith("cv_")
+    assert "\n" not in token
+    before = sorted(directory.rglob("*"))
+    again = subprocess.run(
+        [*COMMAND, "init"], cwd=directory, env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert again.returncode == 7
+    assert again.stdout == ""
+    assert again.stderr.startswith("error: ")
+    assert sorted(directory.rglob("*")) == before
+
+
+def command(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_doctor_finds_a_lost_replica_and_repair_rebuilds_it(vault: tuple[Path, str]) -> None:
+    directory, _ = vault
+    healthy = command(directory, "doctor", "--json")
+    assert healthy.returncode == 0, healthy.stderr
+    assert json.loads(healthy.stdout)["errors"] == 0
+    replica = directory / "data" / "keyring-b"
+    shutil.rmtree(replica)
+    lost = command(directory, "doctor", "--json")
+    found = json.loads(lost.stdout)
+    assert any(str(replica) in item["message"] and item["level"] != "ok" for item in found["findings"])
+    assert lost.returncode == (5 if found["errors"] else 0)
+    repaired = command(directory, "keys", "repair", "data/keyring-b", "--json")
+    assert repaired.returncode == 0, repaired.stderr
+    assert json.loads(repaired.stdout) == {"repaired": str(replica)}
+    again = command(directory, "doctor", "--json")
+    assert not any(
+        "keyring-b" in item["message"] and item["level"] != "ok" for item in json.loads(again.stdout)["findings"]
+    )
+
+
+def test_doctor_asks_the_server_it_is_pointed_at(vault: tuple[Path, str]) -> None:
+    directory, _ = vault
+    asked = command(directory, "doctor", "--server", "http://127.0.0.1:1", "--json")
+    assert asked.returncode == 5
+    last = json.loads(asked.stdout)["findings"][-1]
+    assert (last["level"], last["subject"]) == ("error", "server")
+    assert asked.stderr == "error: doctor found 1 error\n"
+
+
+def test_serve_says_where_it_listens_leaves_no_core_and_ends_in_good_order(vault, server) -> None:
+    directory, token = vault
+    process, port = server
+    assert call(port, "GET", "/v1/tenants", token)[0] == 200
+    limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
+    core = next(line for line in limits if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["0", "0"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    log = (directory / "log").read_text()
+    assert f"callvault listens on http://127.0.0.1:{port}\n" in log
+    assert token not in log
+    assert '"message":"stopped"' in log
+
+
+def test_a_second_signal_does_not_wait_for_open_calls(vault, server) -> None:
+    _, operator = vault
+    process, port = server
+    tenant = '{"id": "a-college", "name": "A", "controller": "A", "contact": "a"}'
+    assert call(port, "POST", "/v1/tenants", operator, tenant)[0] == 201
+    status, issued = call(
+        port, "POST", "/v1/tokens", operator, '{"name": "pbx", "role": "recorder", "tenant": "a-college"}'
+    )
+    assert status == 201
+    token = issued.decode().split('"token": "')[1].split('"')[0]
+    # An upload that never ends: the first signal waits for it.
+    upload = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    upload.putrequest("PUT", "/v1/ingest/a-college/endless")
+    for name, value in (
+        ("Authorization", f"Bearer {token}"),
+        ("Content-Type", "audio/basic"),
+        ("Transfer-Encoding", "chunked"),
+    ):
+        upload.putheader(name, value)
+    upload.endheaders()
+    upload.send(b"10\r\n0123456789abcdef\r\n")
+    for _ in range(100):
+        if call(port, "HEAD", "/v1/ingest/a-college/endless", token)[0] == 200:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=5) == 128 + signal.SIGTERM
+    upload.close()
+
+
+def test_memory_is_hidden_from_core_files_and_debuggers() -> None:
+    code = (
+        "import ctypes, resource; from cli.serve import _hide_memory; _hide_memory(); "
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert shown.split() == ["0", "0", "0"]

@@ -1,0 +1,205 @@
+"""A whole vault behind a real socket: two tenants, a token for every role, and a client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.faults.crashing import ManualClock, memory_directory
+from vault.config import Config, parse_config
+from vault.model import Role
+from vault.server.app import serve
+from vault.services.vault import Vault
+from vault.wiring import init_vault, open_vault
+
+TENANTS = ("northfield", "southgate")
+BOUND_ROLES = tuple(role for role in Role if role is not Role.OPERATOR)
+PCMU = "audio/PCMU;rate=8000;channels=1"
+PURPOSE = {"Purpose": "quality"}
+
+
+class AppClock(ManualClock):
+    """The machine's clock plus what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def advance(self, **by: float) -> None:
+        self.ahead += timedelta(**by)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole response."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def problem(self) -> str:
+        """The code of the problem document this is; an AssertionError if it is none."""
+        assert self.headers["Content-Type"] == "application/problem+json"
+        document = self.json
+        assert document["status"] == self.status
+        return str(document["type"].removeprefix("urn:callvault:problem:"))
+
+
+@dataclass(slots=True, kw_only=True)
+class App:
+    """The open vault, its server's address, and who may do what there."""
+
+    vault: Vault
+    config: Config
+    clock: AppClock
+    url: str
+    client: aiohttp.ClientSession
+    tokens: dict[tuple[str | None, Role], str] = field(repr=False)
+    refusals: list[bytes] = field(default_factory=list, repr=False)
+    """Head and body of every answer that was no success."""
+
+    def token(self, role: Role, tenant: str | None = TENANTS[0]) -> str:
+        return self.tokens[None if role is Role.OPERATOR else tenant, role]
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        who: Role | str | None = Role.COMPLIANCE,
+        *,
+        tenant: str = TENANTS[0],
+        body: Any = None,
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request as a role of a tenant, as a token text, or (None) as nobody."""
+        sent = dict(headers or {})
+        if who is not None:
+            sent["Authorization"] = "Bearer " + (self.token(who, tenant) if isinstance(who, Role) else who)
+        async with self.client.request(method, path, json=body, data=data, headers=sent) as response:
+            answer = Answer(status=response.status, headers=dict(response.headers), body=await response.read())
+        if answer.status >= 400:
+            self.refusals.append(repr(answer.headers).encode() + answer.body)
+        return answer
+
+    async def upload(
+        self,
+        key: str,
+        audio: Any,
+        *,
+        tenant: str = TENANTS[0],
+        media: str = PCMU,
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Send one whole call and return the id of its sealed recording."""
+        sent = {"Content-Type": media, **(headers or {})}
+        answer = await self.ask(
+            "PUT", f"/v1/ingest/{tenant}/{key}", Role.RECORDER, tenant=tenant, data=audio, headers=sent
+        )
+        assert answer.status == 201, answer.body
+        assert answer.json["state"] == "sealed"
+        return str(answer.json["recording_id"])
+
+    async def play(
+        self,
+        recording: str,
+        who: Role = Role.COMPLIANCE,
+        *,
+        tenant: str = TENANTS[0],
+        raw: bool = True,
+        headers: Mapping[str, str] | None = None,
+        method: str = "GET",
+    ) -> Answer:
+        path = f"/v1/recordings/{recording}/audio" + ("?format=raw" if raw else "")
+        return await self.ask(method, path, who, tenant=tenant, headers={**PURPOSE, **(headers or {})})
+
+    async def hold(self, *recordings: str, tenant: str = TENANTS[0], **changes: Any) -> Answer:
+        return await self.ask(
+            "POST", "/v1/holds", Role.COMPLIANCE, tenant=tenant, body=self.hold_body(*recordings, **changes)
+        )
+
+    def hold_body(self, *recordings: str, **changes: Any) -> dict[str, Any]:
+        review_at = (self.clock.now() + timedelta(days=200)).isoformat()
+        words = {"matter": "SMITH-2026", "reason": "claim", "authority": "general counsel", "owner": "legal"}
+        return {"kind": "legal", **words, "review_at": review_at, "recordings": list(recordings), **changes}
+
+    async def sweep(self) -> Any:
+        answer = await self.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    async def audit(self, name: str | None = None) -> list[dict[str, Any]]:
+        answer = await self.ask("GET", "/v1/audit?limit=1000", Role.OPERATOR)
+        return [entry for entry in answer.json["entries"] if name in (None, entry["event"])]
+
+    async def second_person(self, role: Role, tenant: str = TENANTS[0]) -> str:
+        """Return the token of another person in the same role."""
+        body = {"name": f"second {role.value}", "role": role.value, "tenant": tenant}
+        return str((await self.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"])
+
+
+SETTINGS: Mapping[str, Any] = {
+    "server": {"port": 0, "idle_timeout": "5s", "resume_grace": "60s", "finish_wait": "5s", "drain_grace": "1s"},
+    "journal": {"file_bytes": "1MiB", "max_bytes": "64MiB", "disk_reserve": "1MiB"},
+    "segments": {"max_bytes": "64KiB"},
+    "retention": {"default": "10d", "cohort_width": "1d", "release_grace": "1d"},
+    "sweep": {"enabled": False, "max_jump": "400d"},
+    "keyring": {"precreate_days": 0},
+}
+
+
+@asynccontextmanager
+async def running(base: Path, **sections: Any) -> AsyncIterator[App]:
+    """Create, open and serve a vault under `base`; `sections` replace those of SETTINGS."""
+    clock = AppClock()
+    config = parse_config({**SETTINGS, **sections}, base=base)
+    created = await init_vault(config, clock=clock)
+    async with open_vault(config, clock=clock) as vault:
+        tokens: dict[tuple[str | None, Role], str] = {(None, Role.OPERATOR): created.operator_token}
+        for tenant in TENANTS:
+            added = await vault.tenants.add(
+                identifier=tenant, name=tenant, controller=tenant.title(), contact="dpo", retention=None, actor=None
+            )
+            for role in BOUND_ROLES:
+                _, tokens[tenant, role] = await vault.access.issue(
+                    name=f"{role.value} of {tenant}", role=role, tenant=added.id, actor=None
+                )
+        stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+        server = asyncio.create_task(serve(vault, config, stop=stop, started=started.set_result))
+        url = await started
+        try:
+            async with aiohttp.ClientSession(url, auto_decompress=False) as client:
+                yield App(vault=vault, config=config, clock=clock, url=url, client=client, tokens=tokens)
+        finally:
+            stop.set()
+            await server
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[App]:
+    """A fresh vault for one test; import the fixture by name."""
+    with memory_directory() as base:
+        async with running(base) as each:
+            yield each
+
+
+def sound(size: int, seed: int = 1) -> bytes:
+    """Return bytes that look like nothing else."""
+    return random.Random(seed).randbytes(size)

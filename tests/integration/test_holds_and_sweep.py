@@ -1,0 +1,403 @@
+"""Holds, releases, sweeps and certificates over HTTP, and the races between them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+from datetime import timedelta
+
+import aiohttp
+import pytest
+
+from tests.faults.crashing import memory_directory
+from tests.integration.app import PCMU, PURPOSE, App, app, running, sound
+from vault.crypto.signing import VerifyKey
+from vault.errors import IntegrityError, Shredded, TooLate, Unavailable
+from vault.model import CertificateStatus, HoldKind, Principal, RecordingId, Role, TenantId, TokenId
+from vault.services.holds import HoldRequest
+from vault.tlog.certificate import verify_certificate
+
+__all__ = ["app"]
+
+AUDIO = sound(2000)
+ANN = Principal(token_id=TokenId("tok_ann"), name="ann", role=Role.COMPLIANCE, tenant=TenantId("northfield"))
+
+
+async def is_shredded(app: App, recording: str) -> bool:
+    answer = await app.play(recording)
+    if answer.status == 200:
+        assert answer.body == AUDIO
+        return False
+    assert (answer.status, answer.problem) == (410, "shredded")
+    return True
+
+
+# -- placing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(HoldKind))
+async def test_a_hold_of_any_kind_outlives_the_retention(app, kind):
+    held, free = await app.upload("held", AUDIO), await app.upload("free", AUDIO)
+    answer = await app.hold(held, kind=kind.value)
+    assert answer.status == 201
+    assert answer.json["recordings"] == [{"id": held, "outcome": "held"}]
+    assert (await app.ask("GET", answer.headers["Location"])).json == answer.json
+    app.clock.advance(days=12)
+    await app.sweep()
+    assert not await is_shredded(app, held)
+    assert await is_shredded(app, free)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "curiosity"},
+        {"review_at": "2020-01-01T00:00:00Z"},
+        {"review_at": "2099-01-01T00:00:00"},
+        {"matter": " "},
+        {"authority": ""},
+        {"recordings": []},
+    ],
+)
+async def test_a_hold_that_says_too_little_or_too_late_is_refused_and_leaves_nothing(app, wrong):
+    recording = await app.upload("call", AUDIO)
+    answer = await app.hold(recording, **wrong)
+    assert (answer.status, answer.problem) == (422, "invalid")
+    assert (await app.ask("GET", "/v1/holds")).json == {"holds": []}
+    assert not app.vault.keyring.pins()
+
+
+async def test_a_hold_names_each_recording_once_and_only_recordings(app):
+    recording = await app.upload("call", AUDIO)
+    assert (await app.hold(recording, recording)).status == 422
+    for stranger in ("rec_" + "0" * 32, "hold_" + recording.removeprefix("rec_"), "nonsense"):
+        assert (await app.hold(recording, stranger)).status == 404
+    assert (await app.ask("GET", "/v1/holds")).json == {"holds": []}
+
+
+async def test_a_hold_on_what_is_shredded_is_too_late_and_says_where_the_proof_is(app):
+    gone = await app.upload("gone", AUDIO)
+    app.clock.advance(days=12)
+    await app.sweep()
+    answer = await app.hold(gone)
+    assert (answer.status, answer.problem) == (409, "too_late")
+    assert "certificate" in answer.json["hint"]
+    assert [entry["target"] for entry in await app.audit("hold.too_late")] == [gone]
+    alive = await app.upload("alive", AUDIO)
+    both = await app.hold(gone, alive)
+    assert both.status == 201
+    assert {(each["id"], each["outcome"]) for each in both.json["recordings"]} == {(gone, "too_late"), (alive, "held")}
+    certificates = await app.ask("GET", f"/v1/certificates?recording={gone}")
+    assert len(certificates.json["certificates"]) == 2
+
+
+# -- reviewing and releasing --------------------------------------------------------------------------------------
+
+
+async def test_a_release_takes_two_people_a_grace_and_a_sweep(app):
+    recording = await app.upload("call", AUDIO)
+    hold = (await app.hold(recording)).json["id"]
+    app.clock.advance(days=12)
+    assert (await app.ask("POST", f"/v1/holds/{hold}/approve", body={})).status == 409
+    asked = await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    assert (asked.status, asked.json["state"]) == (202, "release_requested")
+    assert (await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "again"})).status == 409
+    own = await app.ask("POST", f"/v1/holds/{hold}/approve", body={})
+    assert (own.status, own.problem) == (403, "forbidden")
+    await app.sweep()
+    assert not await is_shredded(app, recording)
+    second = await app.second_person(Role.COMPLIANCE)
+    approved = await app.ask("POST", f"/v1/holds/{hold}/approve", second, body={})
+    assert (approved.status, approved.json["state"]) == (200, "released")
+    await app.sweep()
+    assert not await is_shredded(app, recording), "the grace has not passed"
+    app.clock.advance(days=1, minutes=1)
+    await app.sweep()
+    assert await is_shredded(app, recording)
+    assert [entry["event"] for entry in await app.audit() if entry["event"].startswith("hold.")] == [
+        "hold.created",
+        "hold.release_requested",
+        "hold.release_approved",
+    ]
+
+
+async def test_a_rejected_release_leaves_the_hold_in_force(app):
+    recording = await app.upload("call", AUDIO)
+    hold = (await app.hold(recording)).json["id"]
+    await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    rejected = await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={"approve": False})
+    assert (rejected.status, rejected.json["state"]) == (200, "active")
+    assert rejected.json["release_requested_by"] is None
+    app.clock.advance(days=40)
+    await app.sweep()
+    assert not await is_shredded(app, recording)
+
+
+async def test_releasing_one_hold_leaves_the_other_in_force(app):
+    recording = await app.upload("call", AUDIO)
+    hold = (await app.hold(recording)).json["id"]
+    await app.hold(recording, kind="safeguarding")
+    await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    app.clock.advance(days=40)
+    await app.sweep()
+    assert not await is_shredded(app, recording)
+
+
+async def test_a_review_moves_the_date_and_never_the_hold(app):
+    recording = await app.upload("call", AUDIO)
+    hold = (await app.hold(recording)).json["id"]
+    later = (app.clock.now() + timedelta(days=400)).isoformat()
+    for wrong in ({"next_review": "2020-01-01T00:00:00Z", "note": "x"}, {"next_review": later}):
+        assert (await app.ask("POST", f"/v1/holds/{hold}/review", body=wrong)).status == 422
+    answer = await app.ask("POST", f"/v1/holds/{hold}/review", body={"next_review": later, "note": "still in court"})
+    assert (answer.status, answer.json["state"]) == (200, "active")
+    assert [entry["detail"]["note"] for entry in await app.audit("hold.reviewed")] == ["still in court"]
+    app.clock.advance(days=399)
+    await app.sweep()
+    assert not await is_shredded(app, recording), "a hold lapsed by itself"
+    await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    body = {"next_review": (app.clock.now() + timedelta(days=5)).isoformat(), "note": "too late"}
+    assert (await app.ask("POST", f"/v1/holds/{hold}/review", body=body)).status == 409
+
+
+# -- certificates -------------------------------------------------------------------------------------------------
+
+
+async def test_a_provisional_certificate_is_superseded_once_the_objects_are_gone(app, monkeypatch):
+    recording = await app.upload("call", AUDIO)
+    app.clock.advance(days=12)
+    delete = app.vault.store.delete
+
+    async def unreachable(_name):
+        raise Unavailable("the store is down")
+
+    monkeypatch.setattr(app.vault.store, "delete", unreachable)
+    assert (await app.sweep())["waiting_for_deletion"] == 1
+    assert await is_shredded(app, recording)
+    listed = (await app.ask("GET", f"/v1/certificates?recording={recording}", Role.AUDITOR)).json["certificates"]
+    assert [each["status"] for each in listed] == ["provisional"]
+    monkeypatch.setattr(app.vault.store, "delete", delete)
+    assert (await app.sweep())["objects_deleted_for"] == 1
+    final, provisional = (await app.ask("GET", "/v1/certificates", Role.AUDITOR)).json["certificates"]
+    assert provisional == listed[0]
+    assert (final["status"], final["supersedes"]) == ("final", provisional["id"])
+    shown = (await app.ask("GET", f"/v1/recordings/{recording}")).json
+    assert (shown["state"], shown["certificate_id"]) == ("shredded", final["id"])
+
+
+async def test_a_stranger_verifies_a_certificate_with_the_public_key_alone(app):
+    recording = await app.upload("call", AUDIO)
+    app.clock.advance(days=12)
+    await app.sweep()
+    pem = await app.ask("GET", "/v1/issuer-key", None)
+    key = VerifyKey.from_pem(pem.body)
+    for each in (await app.ask("GET", "/v1/certificates", Role.AUDITOR)).json["certificates"]:
+        jws = await app.ask("GET", f"/v1/certificates/{each['id']}.jws", Role.AUDITOR)
+        assert (jws.headers["Content-Type"].partition(";")[0], jws.body.decode()) == ("application/jose", each["jws"])
+        assert (await app.ask("GET", f"/v1/certificates/{each['id']}", Role.AUDITOR)).json == each
+        verified = verify_certificate(each["jws"], key).certificate
+        assert verified.media.recording_id == recording
+        assert verified.status is CertificateStatus(each["status"])
+        head, payload, signature = each["jws"].split(".")
+        document = json.loads(base64.urlsafe_b64decode(payload + "=="))
+        document["media"]["recording_id"] = "rec_" + "0" * 32
+        forged = base64.urlsafe_b64encode(json.dumps(document, separators=(",", ":")).encode()).rstrip(b"=").decode()
+        with pytest.raises(IntegrityError):
+            verify_certificate(f"{head}.{forged}.{signature}", key)
+
+
+@pytest.mark.parametrize("identifier", ["cert_" + "0" * 32, "nonsense", "rec_" + "0" * 32, "cert_" + "0" * 32 + ".jws"])
+async def test_a_certificate_that_was_never_issued_is_not_found(app, identifier):
+    answer = await app.ask("GET", f"/v1/certificates/{identifier}", Role.AUDITOR)
+    assert (answer.status, answer.problem) == (404, "not_found")
+
+
+async def test_a_clock_that_stepped_back_between_two_sweeps_still_certifies(app):
+    """What was live at the first sweep is due at the second one, which happens at an earlier wall time."""
+    gate = asyncio.Event()
+    upload = asyncio.create_task(app.upload("call", halves(gate)))
+    await until_live(app)
+    app.clock.advance(days=12)
+    await app.sweep()
+    app.clock.advance(hours=-30)
+    gate.set()
+    recording = await upload
+    assert not await is_shredded(app, recording)
+    assert (await app.sweep())["shredded"] == 1
+    assert await is_shredded(app, recording)
+    assert len((await app.ask("GET", "/v1/certificates", Role.AUDITOR)).json["certificates"]) == 2
+
+
+# -- guards -------------------------------------------------------------------------------------------------------
+
+
+async def test_two_people_pass_a_tripped_guard_for_one_sweep():
+    with memory_directory() as base:
+        async with running(base, sweep={"enabled": False, "max_jump": "2d"}) as app:
+            first = await app.upload("first", AUDIO)
+            app.clock.advance(days=12)
+            tripped = await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})
+            assert (tripped.status, tripped.problem) == (409, "guard_tripped")
+            assert not await is_shredded(app, first)
+            body = {"name": "second operator", "role": "operator"}
+            second = (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"]
+            through = (app.clock.now() + timedelta(days=60)).isoformat()
+            asked = await app.ask(
+                "POST", "/v1/sweeps/overrides", Role.OPERATOR, body={"through": through, "reason": "clock checked"}
+            )
+            approve = f"/v1/sweeps/overrides/{asked.json['id']}/approve"
+            assert (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})).status == 409
+            assert (await app.ask("POST", approve, Role.OPERATOR)).status == 403
+            assert (await app.ask("POST", approve, second)).status == 200
+            assert (await app.sweep())["shredded"] == 1
+            assert await is_shredded(app, first)
+            app.clock.advance(days=12)
+            assert (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})).status == 409, "it served twice"
+
+
+async def test_a_sweeper_that_meets_a_contradiction_stops_and_leaves_the_vault_running(monkeypatch):
+    with memory_directory() as base:
+        settings = {"enabled": False, "interval": "1ms", "jitter": "0s"}
+        async with running(base, sweep=settings) as app:
+            outcomes = [Unavailable("down"), IntegrityError("the new epoch does not keep exactly the surviving keys")]
+
+            async def failing(**_):
+                raise outcomes.pop(0)
+
+            monkeypatch.setattr(app.vault.sweeper, "sweep", failing)
+            await asyncio.wait_for(app.vault.sweeper.run(), 5)
+            assert not outcomes
+            assert not await is_shredded(app, await app.upload("call", AUDIO))
+
+
+# -- races --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_hold_against_a_sweep_is_answered_held_and_kept_or_too_late_and_certified(app):
+    vault = app.vault
+    seen = set()
+    for step in range(30):
+        recording = RecordingId(await app.upload(f"call-{step}", AUDIO))
+        app.clock.advance(days=12)
+        request = HoldRequest(
+            tenant=TenantId("northfield"),
+            kind=HoldKind.LEGAL,
+            matter="M",
+            reason="r",
+            authority="a",
+            owner="o",
+            review_at=app.clock.now() + timedelta(days=900),
+            recordings=(recording,),
+        )
+
+        async def place(request=request, delay=step * 0.0004):
+            await asyncio.sleep(delay)
+            return await vault.holds.place(request, actor=ANN)
+
+        answers = await asyncio.gather(
+            place(), place(delay=0.006), vault.sweeper.sweep(trigger="expiry", actor=None), return_exceptions=True
+        )
+        assert not isinstance(answers[2], BaseException)
+        outcomes = {type(answer) for answer in answers[:2]}
+        assert len(outcomes) == 1 or outcomes == {type(answers[0]), TooLate}
+        assert len(outcomes) == 1, "one hold was accepted and the other one came too late"
+        certificates = await vault.catalog.certificates(recording=recording)
+        if TooLate in outcomes:
+            seen.add("too late")
+            assert len(certificates) == 2
+            assert await is_shredded(app, recording)
+        else:
+            seen.add("held")
+            assert not certificates
+            assert not await is_shredded(app, recording)
+    assert seen == {"held", "too late"}
+
+
+async def halves(gate: asyncio.Event):
+    yield AUDIO[:1000]
+    await gate.wait()
+    yield AUDIO[1000:]
+
+
+async def until_live(app: App) -> str:
+    while (
+        not (found := (await app.ask("GET", "/v1/recordings?state=open")).json["recordings"]) or not found[0]["bytes"]
+    ):
+        await asyncio.sleep(0.005)
+    return str(found[0]["id"])
+
+
+async def test_a_hold_placed_during_a_call_protects_the_recording_being_written(app):
+    gate = asyncio.Event()
+    upload = asyncio.create_task(app.upload("call", halves(gate)))
+    recording = await until_live(app)
+    assert (await app.hold(recording)).json["recordings"] == [{"id": recording, "outcome": "held"}]
+    gate.set()
+    assert await upload == recording
+    app.clock.advance(days=12)
+    await app.sweep()
+    assert not await is_shredded(app, recording)
+
+
+async def test_a_call_under_way_outlives_the_sweep_of_its_cohort_until_the_next_one(app):
+    finished = await app.upload("finished", AUDIO)
+    gate = asyncio.Event()
+    upload = asyncio.create_task(app.upload("call", halves(gate)))
+    live = await until_live(app)
+    app.clock.advance(days=12)
+    assert (await app.sweep())["shredded"] == 1
+    assert await is_shredded(app, finished)
+    assert (await app.play(live)).body == AUDIO[:1000]
+    assert (await app.sweep())["shredded"] == 0
+    gate.set()
+    assert await upload == live
+    assert not await is_shredded(app, live)
+    assert (await app.sweep())["shredded"] == 1
+    assert await is_shredded(app, live)
+
+
+async def test_a_player_hears_no_window_after_the_key_is_gone(app):
+    recording = RecordingId(await app.upload("call", sound(300_000)))
+    opened = await app.vault.playback.open(recording, actor=ANN, purpose="quality")
+    reading = app.vault.playback.read(opened, 0, opened.length)
+    assert await anext(reading) == sound(300_000)[: 64 << 10]
+    app.clock.advance(days=12)
+    await app.sweep()
+    with pytest.raises(Shredded):
+        await anext(reading)
+    with pytest.raises(Shredded):
+        await anext(app.vault.playback.read(opened, 0, 100))
+
+
+async def test_a_playback_over_http_is_cut_off_by_the_shred_and_never_starts_again(app):
+    audio = sound(24 << 20)
+    recording = await app.upload("call", io.BytesIO(audio))
+    headers = {"Authorization": f"Bearer {app.token(Role.COMPLIANCE)}", **PURPOSE}
+    got = b""
+    async with app.client.get(f"/v1/recordings/{recording}/audio?format=raw", headers=headers) as response:
+        got += await response.content.readexactly(1000)
+        app.clock.advance(days=12)
+        assert (await app.sweep())["shredded"] == 1
+        with contextlib.suppress(aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+            async for piece in response.content.iter_any():
+                got += piece
+    assert len(got) < len(audio)
+    assert audio.startswith(got)
+    answer = await app.play(recording)
+    assert (answer.status, answer.problem) == (410, "shredded")
+
+
+async def test_a_recording_in_the_past_is_refused_rather_than_born_into_a_swept_cohort(app):
+    await app.upload("first", AUDIO)
+    app.clock.advance(days=12)
+    await app.sweep()
+    old = (app.clock.now() - timedelta(days=11)).isoformat()
+    headers = {"Content-Type": PCMU, "Call-Started": old}
+    answer = await app.ask("PUT", "/v1/ingest/northfield/late", Role.RECORDER, data=AUDIO, headers=headers)
+    assert (answer.status, answer.problem) == (422, "invalid")
+    assert (await app.ask("GET", "/v1/recordings?state=open")).json["recordings"] == []

@@ -1,0 +1,249 @@
+"""Every address of the server against every credential: another tenant's, another role's, and none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.integration.app import BOUND_ROLES, TENANTS, App, app, sound
+from vault.model import Role
+from vault.protocol.permissions import Act, permits
+from vault.server.app import build_app
+
+__all__ = ["app"]
+
+OURS, THEIRS = TENANTS
+
+ROUTES: dict[tuple[str, str], Act | None] = {
+    ("PUT", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("GET", "/v1/recordings"): Act.RECORDING_LIST,
+    ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,
+    ("GET", "/v1/recordings/{recording}/audio"): Act.PLAY,
+    ("GET", "/v1/recordings/{recording}/why"): Act.RECORDING_WHY,
+    ("POST", "/v1/holds"): Act.HOLD_PLACE,
+    ("GET", "/v1/holds"): Act.HOLD_LIST,
+    ("GET", "/v1/holds/{hold}"): Act.HOLD_LIST,
+    ("POST", "/v1/holds/{hold}/review"): Act.HOLD_REVIEW,
+    ("POST", "/v1/holds/{hold}/release"): Act.HOLD_RELEASE_REQUEST,
+    ("POST", "/v1/holds/{hold}/approve"): Act.HOLD_RELEASE_APPROVE,
+    ("GET", "/v1/certificates"): Act.CERTIFICATE_READ,
+    ("GET", "/v1/certificates/{certificate}"): Act.CERTIFICATE_READ,
+    ("GET", "/v1/tenants"): Act.TENANT_READ,
+    ("POST", "/v1/tenants"): Act.TENANT_ADMIN,
+    ("GET", "/v1/tenants/{tenant}"): Act.TENANT_READ,
+    ("PUT", "/v1/tenants/{tenant}"): Act.TENANT_ADMIN,
+    ("GET", "/v1/tokens"): Act.TOKEN_ADMIN,
+    ("POST", "/v1/tokens"): Act.TOKEN_ADMIN,
+    ("DELETE", "/v1/tokens/{token}"): Act.TOKEN_ADMIN,
+    ("POST", "/v1/sweeps"): Act.SWEEP_RUN,
+    ("GET", "/v1/sweeps"): Act.SWEEP_READ,
+    ("POST", "/v1/sweeps/overrides"): Act.SWEEP_OVERRIDE,
+    ("POST", "/v1/sweeps/overrides/{override}/approve"): Act.SWEEP_OVERRIDE,
+    ("GET", "/v1/audit"): Act.AUDIT_READ,
+    ("GET", "/v1/issuer-key"): None,
+    ("GET", "/v1/openapi.json"): None,
+    ("GET", "/healthz"): None,
+    ("GET", "/readyz"): None,
+    ("GET", "/metrics"): None,
+}
+PRIVATE = [route for route, act in ROUTES.items() if act is not None]
+ABOUT_ONE = [route for route in PRIVATE if "{" in route[1] and "{override}" not in route[1]]
+LISTS = [
+    ("/v1/recordings", "recordings"),
+    ("/v1/holds", "holds"),
+    ("/v1/certificates", "certificates"),
+    ("/v1/tenants", "tenants"),
+    ("/v1/audit?limit=1000", "entries"),
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class Things:
+    """What one tenant owns, and how to fill in a route with it."""
+
+    tenant: str
+    recording: str
+    hold: str
+    certificate: str = ""
+    token: str
+    places: dict[str, str] = field(default_factory=dict)
+
+    def path(self, template: str) -> str:
+        return template.format(
+            tenant=self.tenant,
+            call_key="call-1",
+            recording=self.recording,
+            hold=self.hold,
+            certificate=self.certificate,
+            token=self.token,
+            override="ovr_" + "0" * 32,
+        )
+
+    def body(self, app: App, method: str, template: str) -> Any:
+        match method, template.rpartition("/")[2]:
+            case "POST", "holds":
+                return app.hold_body(self.recording, tenant=self.tenant)
+            case "POST", "review":
+                later = app.hold_body()["review_at"]
+                return {"next_review": later, "note": "looked"}
+            case "POST", "release":
+                return {"reason": "settled"}
+            case "POST", "tenants":
+                return {"id": "third", "name": "t", "controller": "t", "contact": "t"}
+            case "PUT", "{tenant}":
+                return {"retention": "5d"}
+            case "POST", "tokens":
+                return {"name": "mine", "role": "compliance", "tenant": self.tenant}
+            case "POST", "overrides":
+                return {"through": app.hold_body()["review_at"], "reason": "clock checked"}
+            case "POST", _:
+                return {}
+            case _:
+                return None
+
+    async def ask(self, app: App, route: tuple[str, str], who: Role | None, tenant: str) -> Any:
+        method, template = route
+        headers = {"Purpose": "quality"}
+        sent: dict[str, Any] = {"body": self.body(app, method, template)}
+        if "ingest" in template:
+            sent = {"data": None if method == "HEAD" else b"x" * 200}
+            headers["Content-Type"] = "audio/PCMU;rate=8000;channels=1"
+        return await app.ask(method, self.path(template), who, tenant=tenant, headers=headers, **sent)
+
+
+async def things(app: App, tenant: str) -> Things:
+    """Give the tenant a certified deletion, a recording, a hold on another one, and note their ids."""
+    await app.upload("old", sound(500), tenant=tenant)
+    app.clock.advance(days=12)
+    await app.sweep()
+    page = await app.ask("GET", "/v1/certificates", Role.AUDITOR, tenant=tenant)
+    recording = await app.upload("call-1", sound(500, 2), tenant=tenant, headers={"Call-From": "+442079460123"})
+    held = await app.hold(await app.upload("held", sound(500, 3), tenant=tenant), tenant=tenant)
+    tokens = (await app.ask("GET", f"/v1/tokens?tenant={tenant}", Role.OPERATOR)).json["tokens"]
+    return Things(
+        tenant=tenant,
+        recording=recording,
+        hold=held.json["id"],
+        certificate=page.json["certificates"][0]["id"],
+        token=tokens[0]["id"],
+    )
+
+
+async def denials(app: App) -> int:
+    return len(await app.audit("access.denied"))
+
+
+def test_the_table_of_routes_is_the_router(app):
+    found = {
+        (route.method, route.resource.canonical)
+        for route in build_app(app.vault, app.config).router.routes()
+        if not (route.method == "HEAD" and route.resource.canonical != "/v1/ingest/{tenant}/{call_key}")
+    }
+    assert found == ROUTES.keys()
+
+
+async def test_nothing_private_answers_without_a_token(app):
+    ours = await things(app, OURS)
+    for route in PRIVATE:
+        answer = await ours.ask(app, route, None, OURS)
+        assert answer.status == 401, route
+        assert "WWW-Authenticate" in answer.headers
+
+
+@pytest.mark.parametrize("role", BOUND_ROLES)
+async def test_another_tenants_token_reaches_nothing_and_every_attempt_is_logged(app, role):
+    theirs = await things(app, THEIRS)
+    for route in ABOUT_ONE:
+        before = await denials(app)
+        answer = await theirs.ask(app, route, role, OURS)
+        allowed = permits(role, ROUTES[route])
+        assert answer.status == (404 if allowed else 403), route
+        assert await denials(app) == before + 1, route
+        assert THEIRS.encode() not in answer.body
+    assert (await app.play(theirs.recording, tenant=THEIRS)).body == sound(500, 2)
+
+
+async def test_a_hold_reaches_no_recording_of_another_tenant_whichever_tenant_it_claims(app):
+    ours, theirs = await things(app, OURS), await things(app, THEIRS)
+    for claimed in (None, OURS, THEIRS):
+        before = await denials(app)
+        body = app.hold_body(ours.recording, theirs.recording, tenant=claimed)
+        answer = await app.ask("POST", "/v1/holds", Role.COMPLIANCE, tenant=OURS, body=body)
+        assert answer.status == 404
+        assert await denials(app) == before + 1
+    holds = (await app.ask("GET", "/v1/holds", Role.OPERATOR)).json["holds"]
+    assert {hold["id"] for hold in holds} == {ours.hold, theirs.hold}
+
+
+@pytest.mark.parametrize("role", BOUND_ROLES)
+async def test_lists_hold_the_tokens_own_tenant_and_no_other(app, role):
+    await things(app, OURS)
+    theirs = await things(app, THEIRS)
+    foreign = {theirs.tenant, theirs.recording, theirs.hold, theirs.certificate, theirs.token}
+    for path, name in LISTS:
+        answer = await app.ask("GET", path, role, tenant=OURS)
+        if not permits(role, ROUTES["GET", path.partition("?")[0]]):
+            assert answer.status == 403
+            continue
+        assert answer.status == 200
+        assert answer.json[name], f"{path} shows {role} nothing of its own"
+        assert not [each for each in foreign if each in json.dumps(answer.json[name])]
+
+
+@pytest.mark.parametrize("path", ["/v1/recordings", "/v1/holds", "/v1/certificates"])
+async def test_asking_a_list_for_another_tenant_is_refused_and_logged(app, path):
+    await things(app, THEIRS)
+    before = await denials(app)
+    answer = await app.ask("GET", f"{path}?tenant={THEIRS}", Role.COMPLIANCE, tenant=OURS)
+    assert answer.status == 404
+    assert await denials(app) == before + 1
+
+
+async def test_a_recording_of_another_tenant_cannot_be_told_apart_from_none(app):
+    theirs = await things(app, THEIRS)
+    for suffix in ("", "/why", "/audio"):
+        real = await app.ask("GET", f"/v1/recordings/{theirs.recording}{suffix}", tenant=OURS)
+        none = await app.ask("GET", f"/v1/recordings/rec_{'0' * 32}{suffix}", tenant=OURS)
+        assert (real.status, real.problem) == (none.status, none.problem) == (404, "not_found")
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_each_role_may_do_at_each_address_what_the_table_of_permissions_says(app, role):
+    ours = await things(app, OURS)
+    for route in PRIVATE:
+        before = await denials(app)
+        answer = await ours.ask(app, route, role, OURS)
+        denied = await denials(app) - before
+        assert denied == (not permits(role, ROUTES[route])), (route, answer.status, answer.body)
+        assert answer.status == 403 if denied else answer.status < 500
+
+
+@pytest.mark.parametrize("role", [role for role in BOUND_ROLES if not permits(role, Act.HOLD_PLACE)])
+async def test_a_refused_role_learns_nothing_from_a_malformed_body(app, role):
+    for path in ("/v1/holds", "/v1/tokens", "/v1/tenants", "/v1/sweeps/overrides"):
+        before = await denials(app)
+        assert (await app.ask("POST", path, role, body={"nonsense": 1})).status == 403
+        assert await denials(app) == before + 1
+
+
+async def test_no_token_of_a_tenant_is_an_operators(app):
+    body = {"name": "deputy", "role": "operator", "tenant": OURS}
+    answer = await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)
+    assert (answer.status, answer.problem) == (422, "invalid")
+    tokens = (await app.ask("GET", f"/v1/tokens?tenant={OURS}", Role.OPERATOR)).json["tokens"]
+    assert {token["role"] for token in tokens} == {role.value for role in BOUND_ROLES}
+
+
+async def test_a_revoked_token_opens_nothing_at_once(app):
+    secret = await app.second_person(Role.COMPLIANCE)
+    assert (await app.ask("GET", "/v1/recordings", secret)).status == 200
+    listed = (await app.ask("GET", "/v1/tokens", Role.OPERATOR)).json["tokens"]
+    identifier = next(token["id"] for token in listed if token["name"] == "second compliance")
+    assert (await app.ask("DELETE", f"/v1/tokens/{identifier}", Role.OPERATOR)).status == 204
+    assert (await app.ask("GET", "/v1/recordings", secret)).status == 401
+    assert (await app.ask("GET", "/v1/recordings", secret[:-1] + ("A" if secret[-1] != "A" else "B"))).status == 401
