@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import aiohttp
+import uvloop
 
 ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -29,7 +30,11 @@ def commit():
 
 def machine():
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
         platform.machine(),
     )
     return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()}
@@ -72,23 +77,22 @@ def wait_for(path, process, seconds=30):
 
 
 def pin(core):
-    """Keep a child on one core, so that the server's figures are those of one core."""
-    return lambda: os.sched_setaffinity(0, {core % os.cpu_count()})
+    """Keep this process on one core."""
+    os.sched_setaffinity(0, {core % os.cpu_count()})
 
 
 @contextlib.contextmanager
 def child(command, port_file, core=0):
     """Run a server pinned to one core until the block ends; yields (process, port)."""
-    log = tempfile.TemporaryFile()
-    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=pin(core), stderr=log, stdout=log)
-    try:
-        yield process, wait_for(port_file, process)
-    except BaseException:
-        log.seek(0)
-        sys.stderr.write(log.read().decode(errors="replace")[-2000:])
-        raise
-    finally:
-        if process.poll() is None:
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(["taskset", "-c", str(core), *command], cwd=ROOT, stderr=log, stdout=log)
+        try:
+            yield process, wait_for(port_file, process)
+        except BaseException:
+            log.seek(0)
+            sys.stderr.write(log.read().decode(errors="replace")[-2000:])
+            raise
+        finally:
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(20)
@@ -101,7 +105,6 @@ CONFIG = """
 [server]
 port = 0
 drain_grace = "1s"
-max_connections = 20000
 [journal]
 disk_reserve = "64MiB"
 [sweep]
@@ -124,7 +127,8 @@ def served_vault(config=CONFIG):
         )
         token = json.loads(made.stdout)["operator_token"]
         port_file = base / "port"
-        command = [sys.executable, "-m", "cli", "serve", "--config", str(base / "config.toml"), "--port-file", str(port_file)]
+        command = [sys.executable, "-m", "cli", "serve", "--config", str(base / "config.toml")]
+        command += ["--port-file", str(port_file)]
         with child(command, port_file) as (process, port):
             yield process, f"http://127.0.0.1:{port}", token
 
@@ -144,7 +148,5 @@ async def recorder_token(url, operator):
 
 def run(main):
     """Run a benchmark's coroutine on uvloop, as the server does."""
-    import uvloop
-
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

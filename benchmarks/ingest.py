@@ -14,7 +14,17 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.common import child, cpu_seconds, pin, raise_file_limit, recorder_token, report, run, served_vault, system_seconds
+from benchmarks.common import (
+    child,
+    cpu_seconds,
+    pin,
+    raise_file_limit,
+    recorder_token,
+    report,
+    run,
+    served_vault,
+    system_seconds,
+)
 
 MB = 1_000_000
 
@@ -79,9 +89,7 @@ async def main(arguments):
         with served_vault() as (process, url, operator):
             token = await recorder_token(url, operator)
             await measure(process, url, token, uploads=4, size=size, piece=piece, label="warm")
-            vault = await measure(
-                process, url, token, uploads=arguments.uploads, size=size, piece=piece, label="vault"
-            )
+            vault = await measure(process, url, token, uploads=arguments.uploads, size=size, piece=piece, label="vault")
         report(
             "ingest",
             uploads=arguments.uploads,
@@ -97,5 +105,5 @@ if __name__ == "__main__":
     parser.add_argument("--uploads", type=int, default=200)
     parser.add_argument("--megabytes", type=float, default=2.0)
     raise_file_limit()
-    pin(1)()
+    pin(1)
     run(main(parser.parse_args()))

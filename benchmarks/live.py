@@ -101,5 +101,5 @@ if __name__ == "__main__":
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=40.0)
     raise_file_limit()
-    pin(1)()
+    pin(1)
     run(main(parser.parse_args()))

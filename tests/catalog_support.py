@@ -214,6 +214,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.open_recordings()
     await catalog.add_segments([segment(one)], stored_bytes=1000)
     await catalog.segments(one.id)
+    await catalog.segments_of([one.id])
+    await catalog.count_due(through=PERIOD)
     await finish(catalog, one, audit=audit)
     placed = hold(one, state=HoldState.PLACING)
     await catalog.save_hold(placed, expected=None, audit=audit)

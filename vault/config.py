@@ -60,7 +60,7 @@ class ServerSettings(_Section):
     resume_grace: Duration = timedelta(seconds=60)
     drain_grace: Duration = timedelta(seconds=30)
     finish_wait: Duration = timedelta(seconds=1)
-    max_connections: int = Field(default=20_000, gt=0)
+    max_open_recordings: int = Field(default=20_000, gt=0)
 
     @property
     def loopback(self) -> bool:
@@ -133,7 +133,7 @@ class JournalSettings(_Section):
 
     path: Path | None = None
     max_bytes: Size = 4 << 30
-    file_bytes: Size = 64 << 20
+    file_bytes: Size = 256 << 20
     disk_reserve: Size = 1 << 30
     commit_interval: Duration = timedelta(milliseconds=5)
 
@@ -160,6 +160,12 @@ class RetentionSettings(_Section):
     cap: Duration = timedelta(days=365 * 7)
     cohort_width: Duration = timedelta(days=1)
     release_grace: Duration = timedelta(days=14)
+
+    @model_validator(mode="after")
+    def _bounds(self) -> RetentionSettings:
+        if not self.floor <= self.default <= self.cap:
+            raise ValueError("floor, default and cap are in this order")
+        return self
 
 
 class SweepSettings(_Section):
@@ -251,6 +257,13 @@ class Config(_Section):
         return self.resolve(self.keyring.root_keys, "root-keys")
 
     @property
+    def tls_paths(self) -> tuple[Path, Path] | None:
+        """Certificate chain and key, or None for plain HTTP."""
+        if self.server.tls_cert is None or self.server.tls_key is None:
+            return None
+        return self.resolve(self.server.tls_cert, ""), self.resolve(self.server.tls_key, "")
+
+    @property
     def issuer_path(self) -> Path:
         """The certificate issuer's private key; its public half lies beside it as `.pub`."""
         return self.resolve(None, "issuer.pem")
@@ -276,7 +289,9 @@ def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
             document = tomllib.load(file)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no configuration at {path}", hint="copy config.toml, or pass --config") from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     s3 = document.get("objects", {}).get("s3") if isinstance(document.get("objects"), dict) else None
     if isinstance(s3, dict):

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Final, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from vault import __version__
 
@@ -19,6 +24,32 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _OWN_LOGGERS: Final = ("vault", "cli")
 _ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SWEEP_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+
+
+class LoopHistogram(Collector):
+    """A histogram that only the event loop observes: no lock and no label look-up on the data path.
+
+    The library's own costs several microseconds an observation, which is half of what sealing a piece does.
+    """
+
+    def __init__(self, name: str, documentation: str, *, buckets: Sequence[float]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = tuple(buckets)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one observation."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the cumulative buckets."""
+        totals = list(accumulate(self._counts))
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        buckets = list(zip(bounds, totals, strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
 class Metrics:
@@ -39,7 +70,10 @@ class Metrics:
 
         self.ingest_bytes = counter("ingest_bytes_total", "Audio bytes made durable", "dialect")
         self.ingest_open = gauge("ingest_open_recordings", "Recordings with an upload or grace period under way")
-        self.ingest_ack = histogram("ingest_ack_seconds", "From a piece's arrival to its durability")
+        self.ingest_ack = LoopHistogram(
+            f"{ns}_ingest_ack_seconds", "From a piece's arrival to its durability", buckets=_ACK_BUCKETS
+        )
+        registry.register(self.ingest_ack)
         self.ingest_refused = counter("ingest_refused_total", "Uploads refused", "reason")
         self.journal_bytes = gauge("journal_bytes", "Journal bytes on disk")
         self.journal_commit = histogram("journal_commit_seconds", "One group commit: write and fdatasync")
@@ -99,4 +133,5 @@ def configure_logging(*, level: str = "INFO", stream: TextIO | None = None) -> N
     root.handlers[:] = [handler]
     for name in _OWN_LOGGERS:
         logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each of its plugins at every start
     root.setLevel(max(logging.getLevelName(level.upper()), logging.INFO))

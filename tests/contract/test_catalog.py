@@ -318,6 +318,7 @@ async def test_due_rows_are_the_finished_ones_of_passed_periods_in_id_order(cata
         seen += [row.id for row in page]
         after = page[-1].id
     assert seen == [one.id for one in due]
+    assert await catalog.count_due(through=PERIOD) == len(due)
 
 
 async def test_undeleted_rows_are_the_shredded_ones_without_a_final_certificate(catalog):
@@ -369,6 +370,20 @@ async def test_segments_come_back_in_index_order_with_the_manifest_first(catalog
     assert (await catalog.recording(one.id)).stored_bytes == 3000
     await finish(catalog, one, objects=[segment(one, MANIFEST_INDEX), segment(one, 3)], stored_bytes=4000)
     assert [ref.index for ref in await catalog.segments(one.id)] == [MANIFEST_INDEX, 0, 1, 2, 3]
+
+
+async def test_segments_of_many_recordings_are_those_of_each(catalog):
+    first, second, bare = recording(), recording(), recording()
+    for one in (first, second, bare):
+        await catalog.create_recording(one)
+    await catalog.add_segments([segment(first, 1), segment(first, 0)])
+    await catalog.add_segments([segment(second, 0)])
+    found = await catalog.segments_of([second.id, bare.id, first.id])
+    assert {key: list(value) for key, value in found.items()} == {
+        first.id: [segment(first, 0), segment(first, 1)],
+        second.id: [segment(second, 0)],
+        bare.id: [],
+    }
 
 
 async def test_recording_segments_again_is_harmless_and_the_later_attempt_stays(catalog):

@@ -58,7 +58,7 @@ class QuotaDisk(Disk):
         super().write(fd, data, position)
 
     def free_bytes(self, path):
-        used = sum(os.stat(each.path).st_size for each in os.scandir(self._directory))
+        used = sum(each.stat().st_size for each in self._directory.iterdir())
         return max(0, self._size - used - self._filled)
 
 

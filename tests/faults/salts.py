@@ -3,6 +3,7 @@
 import hashlib
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from vault.errors import Truncated
 from vault.format.frame import unframe
@@ -71,8 +72,8 @@ class SaltLedger:
     def _walk_objects(self):
         for directory, _, names in os.walk(self._objects):
             for name in names:
-                path = os.path.join(directory, name)
-                stat = os.stat(path)
+                path = Path(directory, name)
+                stat = path.stat()
                 place = (path, stat.st_ino, stat.st_mtime_ns)
                 if place in self._objects_seen:
                     continue
@@ -91,7 +92,7 @@ class SaltLedger:
 
 
 def _object_salt(path):
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         data = file.read(OBJECT_HEADER_BYTES + 8192)[OBJECT_HEADER_BYTES:]
     _, start = unframe(data[:4], data)
     salt = data[start : start + _SALT_BYTES]

@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -201,14 +202,12 @@ async def session(server):
 
 
 @contextlib.asynccontextmanager
-async def in_process(site, *, clock=None, edit=None):
-    """Serve `site` inside the test's own loop and yield (vault, url); `edit(vault)` may replace parts before it runs."""
+async def in_process(site, *, clock=None):
+    """Serve `site` inside the test's own loop and yield (vault, url)."""
     from vault.server.app import serve  # noqa: PLC0415 - as above
     from vault.wiring import open_vault  # noqa: PLC0415 - as above
 
     async with open_vault(site.config, clock=clock) as vault:
-        if edit is not None:
-            edit(vault)
         stop = asyncio.Event()
         url = asyncio.get_running_loop().create_future()
         serving = asyncio.create_task(serve(vault, site.config, stop=stop, started=url.set_result))
@@ -279,11 +278,8 @@ async def _serve(config, port_file):
 
 
 def _main():
-    import uvloop  # noqa: F401, PLC0415 - loaded before the first fork, so that every start is cheap
-
-    import vault.server.app  # noqa: F401, PLC0415
-    import vault.wiring  # noqa: F401, PLC0415
-
+    for name in ("uvloop", "vault.server.app", "vault.wiring"):
+        importlib.import_module(name)  # before the first fork, so that every start is cheap
     gone = {}
     for line in sys.stdin:
         command = json.loads(line)
@@ -301,7 +297,8 @@ def _main():
                 if pid not in gone:
                     gone[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 answer = {"exit": gone[pid]}
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

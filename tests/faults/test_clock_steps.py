@@ -154,7 +154,7 @@ async def test_an_interrupted_call_outlives_a_clock_step_until_its_grace_ends(tm
         await asyncio.sleep(0.2)  # until it is durable
         raise ConnectionError
 
-    async with in_process(site, clock=clock) as (vault, url), aiohttp.ClientSession(url) as client:
+    async with in_process(site, clock=clock) as (_, url), aiohttp.ClientSession(url) as client:
         headers = site.auth("recorder", **CONTENT_TYPE)
         target = f"/v1/ingest/{TENANT}/call"
         with pytest.raises((aiohttp.ClientError, ConnectionError)):

@@ -3,161 +3,29 @@
 import asyncio
 import hashlib
 import itertools
-import json
 import random
 import socket
 import time
-from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.faults.load import CONTENT_TYPE
-from tests.faults.server import PURPOSE, TENANT, log_lines, make_site, session, zygote
+from tests.faults.wire import (
+    IDLE_SECONDS,
+    LIMIT,
+    answer,
+    audio,
+    chunk,
+    chunked,
+    ends_as,
+    head,
+    path,
+    put,
+    request,
+    rest,
+    wire,
+)
 
-LIMIT = 100_000
-IDLE_SECONDS = 1.0
-CLOSED_WITHIN_SECONDS = 14.0
-"""The idle timeout, and the ten seconds for which a refused body is still read so that its sender sees the answer."""
-
-_keys = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return asyncio.run(
-        make_site(
-            tmp_path_factory.mktemp("hostile"),
-            server={"idle_timeout": "1s", "resume_grace": "1s", "max_recording_bytes": LIMIT},
-            segments={"max_age": "300ms"},
-        )
-    )
-
-
-@pytest.fixture(scope="module")
-def server(site):
-    with zygote() as process:
-        yield process.start(site)
-        # What aiohttp says of requests that it could not parse itself is no defect.
-        defects = [
-            line
-            for line in log_lines(site)
-            if not isinstance(line, dict) or (line["level"] == "error" and line["logger"] != "aiohttp.server")
-        ]
-        assert not defects, "hostile requests reached code that did not expect them"
-
-
-@pytest.fixture
-async def client(server):
-    async with session(server) as opened:
-        yield opened
-
-
-@pytest.fixture
-def key():
-    return f"hostile-{next(_keys)}"
-
-
-@pytest.fixture(autouse=True)
-async def nothing_else_suffers(site, server):
-    """Around every test here: the server still takes, keeps and returns a recording, and answers at once."""
-    yield
-    async with session(server) as opened:
-        key, data = f"decent-{next(_keys)}", random.randbytes(3_000)
-        began = time.monotonic()
-        assert await put(opened, site, key, data) == (201, hashlib.sha256(data).hexdigest())
-        assert await audio(opened, site, key) == data
-        assert time.monotonic() - began < 5
-
-
-def path(key):
-    return f"/v1/ingest/{TENANT}/{key}"
-
-
-async def put(client, site, key, data, **headers):
-    async with client.put(path(key), data=data, headers=site.auth("recorder", **CONTENT_TYPE, **headers)) as answer:
-        body = await answer.json(content_type=None)
-        return answer.status, body.get("sha256", body.get("title"))
-
-
-async def head(client, site, key):
-    """Return (durable bytes, state, recording id), None if nothing is known under the key."""
-    async with client.head(path(key), headers=site.auth("recorder")) as answer:
-        if answer.status == 404:
-            return None
-        assert answer.status == 200
-        return (
-            int(answer.headers["Upload-Offset"]),
-            answer.headers["Recording-State"],
-            answer.headers["Recording-Id"],
-        )
-
-
-async def audio(client, site, key):
-    _, _, recording = await head(client, site, key)
-    url = f"/v1/recordings/{recording}/audio?format=raw"
-    async with client.get(url, headers=site.auth("agent", **PURPOSE)) as answer:
-        assert answer.status == 200
-        return await answer.read()
-
-
-async def ends_as(client, site, key, state, *, seconds=6):
-    for _ in range(int(seconds / 0.1)):
-        found = await head(client, site, key)
-        if found[1] != "open":
-            assert found[1] == state
-            return found
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{key} is still open")
-
-
-def request(site, target, *headers, method="PUT", token=None):
-    lines = [
-        f"{method} {target} HTTP/1.1",
-        "Host: vault",
-        f"Authorization: Bearer {token or site.tokens['recorder']}",
-        *headers,
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n"
-
-
-def chunked(site, key):
-    return request(site, path(key), "Content-Type: audio/PCMU;rate=8000;channels=1", "Transfer-Encoding: chunked")
-
-
-def chunk(data):
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-@asynccontextmanager
-async def wire(server):
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    try:
-        yield reader, writer
-    finally:
-        writer.transport.abort()
-
-
-async def rest(reader, *, seconds=CLOSED_WITHIN_SECONDS):
-    """Return what comes until the server closes; fails if it does not."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await reader.read()
-    except ConnectionError:
-        return b""
-
-
-async def answer(reader, *, seconds=5):
-    """Return the status, headers and JSON body of one answer."""
-    async with asyncio.timeout(seconds):
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)
-        }
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
-    try:
-        return int(lines[0].split()[1]), headers, json.loads(body)
-    except ValueError:
-        return int(lines[0].split()[1]), headers, body
+pytestmark = pytest.mark.usefixtures("nothing_else_suffers")
 
 
 # -- framing ----------------------------------------------------------------------------------------------------
@@ -334,7 +202,7 @@ async def test_many_stalled_connections_do_not_keep_others_out(site, server, cli
     async with asyncio.TaskGroup() as group:
 
         async def stall(number):
-            async with wire(server) as (reader, writer):
+            async with wire(server) as (_, writer):
                 writer.write(chunked(site, f"{key}-{number}") + chunk(b"x" * 400))
                 await asyncio.sleep(0.5)
 
@@ -464,182 +332,3 @@ async def test_injected_headers_never_come_back(site, server, client, key, line)
     assert b"njected" not in said.partition(b"\r\n\r\n")[0]
     if b" 201 " not in said:
         assert await head(client, site, key) is None
-
-
-# -- addresses and credentials -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "/v1/ingest/{tenant}/..%2f..%2fetc%2fpasswd",
-        "/v1/ingest/{tenant}/a%00b",
-        "/v1/ingest/{tenant}/%0d%0aX-Injected:%20yes",
-        "/v1/ingest/{tenant}/" + "k" * 201,
-        "/v1/ingest/{tenant}/%ff%fe",
-        "/v1/ingest/{tenant}/caf%c3%a9",
-        "/v1/ingest/{tenant}/%",
-        "/v1/ingest/{tenant}/",
-        "/v1/ingest/{tenant}/a/b",
-        "/v1/ingest/Northfield/k",
-        "/v1/ingest/..%2f{tenant}/k",
-        "/v1/ingest/{tenant}%2f..%2fother/k",
-        "/v1/ingest/other/k",
-        "/v1/ingest/'%3b--/k",
-        "/v1/ingest/" + "t" * 64 + "/k",
-        "//v1/ingest/{tenant}/k",
-        "http://elsewhere/v1/ingest/other/k",
-    ],
-)
-async def test_junk_addresses_record_nothing(site, server, client, target):
-    before = await listed(client, site)
-    async with wire(server) as (reader, writer):
-        lines = ("Content-Type: audio/PCMU;rate=8000;channels=1", "Content-Length: 500", "Connection: close")
-        writer.write(request(site, target.format(tenant=TENANT), *lines) + b"a" * 500)
-        said = await rest(reader)
-    assert said[9:12] in (b"400", b"403", b"404", b"422"), said[:200]
-    assert b"njected" not in said.partition(b"\r\n\r\n")[0]
-    assert await listed(client, site) == before
-
-
-async def listed(client, site):
-    async with client.get("/v1/recordings?limit=1000", headers=site.auth("agent")) as found:
-        return [row["id"] for row in (await found.json())["recordings"]]
-
-
-@pytest.mark.parametrize(
-    "credential",
-    [
-        "",
-        "Bearer",
-        "Bearer nonsense",
-        "Bearer cv_" + "0" * 32 + "_secret",
-        "Bearer cv_\xff\xfe_secret",
-        "Basic !!!",
-        "Basic \xff\xfe",
-        "Basic " + "QQ==",
-        "Digest username=x",
-    ],
-)
-async def test_a_bad_credential_gets_401_before_100_and_no_body_is_read(site, server, client, key, credential):
-    lines = [f"PUT {path(key)} HTTP/1.1", "Host: vault", "Expect: 100-continue", "Content-Length: 50000"]
-    lines += ["Content-Type: audio/PCMU;rate=8000;channels=1"] + (
-        [f"Authorization: {credential}"] if credential else []
-    )
-    async with wire(server) as (reader, writer):
-        writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
-        status, headers, body = await answer(reader)
-        assert status == 401, body
-        assert headers["connection"] == "close"
-        writer.write(b"a" * 50_000)
-        assert await rest(reader) == b""
-    assert await head(client, site, key) is None
-
-
-async def test_another_tenants_or_roles_token_is_refused_before_100(site, server, client, key):
-    elsewhere = f"/v1/ingest/southfield/{key}"
-    for role, target, refusal in (("agent", path(key), 403), ("operator", path(key), 403), ("recorder", elsewhere, 404)):
-        async with wire(server) as (reader, writer):
-            writer.write(request(site, target, "Expect: 100-continue", "Content-Length: 500", token=site.tokens[role]))
-            status, _, _ = await answer(reader)
-        assert status == refusal, role
-    assert await head(client, site, key) is None
-
-
-async def test_a_good_token_gets_100_then_201(site, server, client, key):
-    data = random.randbytes(5_000)
-    async with wire(server) as (reader, writer):
-        content = "Content-Type: audio/PCMU;rate=8000;channels=1"
-        writer.write(request(site, path(key), content, "Expect: 100-continue", "Content-Length: 5000"))
-        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        writer.write(data)
-        status, _, body = await answer(reader)
-    assert (status, body["sha256"]) == (201, hashlib.sha256(data).hexdigest())
-
-
-# -- one call key, several uploads -------------------------------------------------------------------------------
-
-
-async def test_a_second_upload_to_a_call_under_way_is_refused_and_the_first_unharmed(site, server, client, key):
-    data = random.randbytes(30_000)
-    async with wire(server) as (reader, writer):
-        writer.write(chunked(site, key) + chunk(data[:10_000]))
-        await asyncio.sleep(0.2)
-        assert (await put(client, site, key, random.randbytes(30_000)))[0] == 409
-        assert (await put(client, site, key, data))[0] == 409
-        durable, _, _ = await head(client, site, key)
-        assert (await put(client, site, key, b"x" * 100, **{"Upload-Offset": str(durable)}))[0] == 409
-        writer.write(chunk(data[10_000:]) + b"0\r\n\r\n")
-        status, _, body = await answer(reader)
-    assert (status, body["sha256"]) == (201, hashlib.sha256(data).hexdigest())
-    assert await audio(client, site, key) == data
-
-
-async def test_uploads_that_race_for_one_call_key_give_one_recording(site, client, key):
-    bodies = [random.randbytes(40_000) for _ in range(8)]
-    answers = await asyncio.gather(*(put(client, site, key, body) for body in bodies))
-    assert sorted(status for status, _ in answers) == [201] + [409] * 7
-    assert hashlib.sha256(await audio(client, site, key)).hexdigest() in [
-        digest for status, digest in answers if status == 201
-    ]
-
-
-async def test_a_finished_call_sent_again_is_200_if_the_same_and_409_if_not(site, client, key):
-    data = random.randbytes(30_000)
-    digest = hashlib.sha256(data).hexdigest()
-    assert await put(client, site, key, data) == (201, digest)
-    assert await put(client, site, key, data) == (200, digest)
-    assert (await put(client, site, key, data[:-1]))[0] == 409
-    assert (await put(client, site, key, data + b"x"))[0] == 409
-    assert (await put(client, site, key, b"x" + data[1:]))[0] == 409
-    assert await put(client, site, key, b"", **{"Upload-Offset": "30000"}) == (200, digest)
-    assert (await put(client, site, key, b"x", **{"Upload-Offset": "30000"}))[0] == 409
-    assert (await put(client, site, key, b"", **{"Upload-Offset": "29999"}))[0] == 409
-    assert await audio(client, site, key) == data
-
-
-async def interrupted(site, server, client, key, data):
-    """Send `data` and lose the connection; return how much of it is durable: all."""
-    async with wire(server) as (_, writer):
-        writer.write(chunked(site, key) + chunk(data))
-        await writer.drain()
-        await asyncio.sleep(0.2)
-    for _ in range(20):
-        if (await head(client, site, key))[0] == len(data):
-            await asyncio.sleep(0.05)  # until the server has seen the connection end
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("not durable")
-
-
-async def test_an_interrupted_call_sent_again_from_its_start_continues(site, server, client, key):
-    data = random.randbytes(30_000)
-    await interrupted(site, server, client, key, data[:11_111])
-    assert await put(client, site, key, data) == (201, hashlib.sha256(data).hexdigest())
-    assert await audio(client, site, key) == data
-
-
-@pytest.mark.parametrize("wrong", ["other bytes", "too short", "offset too small", "offset too large"])
-async def test_a_wrong_continuation_is_refused_with_the_right_offset_and_harms_nothing(
-    site, server, client, key, wrong
-):
-    data = random.randbytes(30_000)
-    await interrupted(site, server, client, key, data[:11_111])
-    bodies = {"other bytes": b"x" + data[1:], "too short": data[:11_110]}
-    offsets = {"offset too small": "11110", "offset too large": "11112"}
-    headers = {"Upload-Offset": offsets[wrong]} if wrong in offsets else {}
-    body = bodies.get(wrong, data[11_111:])
-    async with client.put(path(key), data=body, headers=site.auth("recorder", **CONTENT_TYPE, **headers)) as refused:
-        assert refused.status == 409
-        assert refused.headers["Upload-Offset"] == "11111"
-    assert (await head(client, site, key))[0] == 11_111
-    rest_of_it = await put(client, site, key, data[11_111:], **{"Upload-Offset": "11111"})
-    assert rest_of_it == (201, hashlib.sha256(data).hexdigest())
-    assert await audio(client, site, key) == data
-
-
-async def test_a_continuation_of_nothing_is_refused_with_offset_zero(site, client, key):
-    headers = site.auth("recorder", **CONTENT_TYPE, **{"Upload-Offset": "500"})
-    async with client.put(path(key), data=b"x" * 100, headers=headers) as refused:
-        assert (refused.status, refused.headers["Upload-Offset"]) == (409, "0")
-    assert await head(client, site, key) is None

@@ -1,117 +1,16 @@
-"""What recorders and listeners notice while a disk or the object store fails: nothing is lost, and it heals by itself."""
+"""What recorders and listeners notice while a disk or the object store fails: nothing is lost, and it heals."""
 
 import asyncio
 import hashlib
 import random
 
-import aiohttp
 import pytest
 
 from tests.faults.disks import small_disk
-from tests.faults.load import CONTENT_TYPE
-from tests.faults.server import PURPOSE, TENANT, in_process, make_site
-from tests.faults.stores import Fault, install
+from tests.faults.recorder import Line, durable_bytes, serving, until
+from tests.faults.server import make_site
+from tests.faults.stores import Fault
 from vault.errors import Unavailable
-from vault.model import RecordingState
-
-
-def path(key):
-    return f"/v1/ingest/{TENANT}/{key}"
-
-
-class Recorder:
-    """A client with a recorder's and an agent's tokens."""
-
-    def __init__(self, site, client):
-        self.site = site
-        self.client = client
-
-    async def put(self, key, data, **headers):
-        """Return (status, answer's headers, answer's body)."""
-        every = self.site.auth("recorder", **CONTENT_TYPE, **headers)
-        async with self.client.put(path(key), data=data, headers=every) as answer:
-            return answer.status, answer.headers, await answer.json(content_type=None)
-
-    async def head(self, key):
-        async with self.client.head(path(key), headers=self.site.auth("recorder")) as answer:
-            assert answer.status == 200
-            return (
-                int(answer.headers["Upload-Offset"]),
-                answer.headers["Recording-State"],
-                answer.headers["Recording-Id"],
-            )
-
-    async def audio(self, key):
-        _, _, recording = await self.head(key)
-        url = f"/v1/recordings/{recording}/audio?format=raw"
-        async with self.client.get(url, headers=self.site.auth("agent", **PURPOSE)) as answer:
-            assert answer.status == 200, await answer.text()
-            return await answer.read()
-
-    async def ready(self):
-        async with self.client.get("/readyz") as answer:
-            return answer.status, await answer.json()
-
-    async def ends_as(self, key, state, *, seconds=15):
-        for _ in range(int(seconds / 0.05)):
-            if (await self.head(key))[1] != "open":
-                break
-            await asyncio.sleep(0.05)
-        assert (await self.head(key))[1] == state
-
-
-class Line:
-    """A chunked upload whose pieces the test hands over one by one."""
-
-    def __init__(self, recorder, key, **headers):
-        self._pieces = asyncio.Queue()
-        self.task = asyncio.create_task(recorder.put(key, self._body(), **headers))
-
-    async def _body(self):
-        while (piece := await self._pieces.get()) is not None:
-            yield piece
-
-    def say(self, data):
-        self._pieces.put_nowait(data)
-
-    async def end(self):
-        self._pieces.put_nowait(None)
-        return await self.task
-
-
-async def until(condition, *, seconds=15):
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s")
-
-
-def durable_bytes(vault, key):
-    session = vault.ingest.live_call(TENANT, key)
-    return session.durable if session is not None else 0
-
-
-def serving(site, monkeypatch):
-    """Open the site in this process behind a faulty store; yields (recorder, vault, store)."""
-    return _Serving(site, install(monkeypatch))
-
-
-class _Serving:
-    def __init__(self, site, stores):
-        self._site = site
-        self._stores = stores
-
-    async def __aenter__(self):
-        self._server = in_process(self._site)
-        vault, url = await self._server.__aenter__()
-        self._client = aiohttp.ClientSession(url)
-        return Recorder(self._site, self._client), vault, self._stores[-1]
-
-    async def __aexit__(self, *error):
-        await self._client.close()
-        await self._server.__aexit__(*error)
-
 
 # -- the object store -------------------------------------------------------------------------------------------
 
@@ -220,7 +119,7 @@ async def test_before_the_disk_is_full_new_calls_are_asked_to_come_back_and_old_
         server={"finish_wait": "50ms"},
         journal={"file_bytes": "256KiB", "max_bytes": "64MiB", "disk_reserve": "2MiB"},
     )
-    with small_disk(site.config.journal_path, size=5 << 20, kind=kind, monkeypatch=monkeypatch) as disk:
+    with small_disk(site.config.journal_path, size=4 << 20, kind=kind, monkeypatch=monkeypatch) as disk:
         async with serving(site, monkeypatch) as (recorder, vault, store):
             store.fault = Fault.LOST
             line = Line(recorder, "old")
@@ -233,10 +132,10 @@ async def test_before_the_disk_is_full_new_calls_are_asked_to_come_back_and_old_
                 if status != 201:
                     break
                 taken[f"call-{number}"] = data
-                await asyncio.sleep(0.1)  # the disk is asked once a second
+                await asyncio.sleep(0.12)  # the disk is asked once a second
             assert status in (503, 507), problem
             assert int(headers["Retry-After"]) > 0
-            assert len(taken) > 5
+            assert len(taken) > 3
             assert not disk.full()
             assert (await recorder.ready())[0] == 503
             line.say(old[1_000:])
@@ -340,82 +239,3 @@ async def test_at_the_journals_bound_a_call_is_held_back_until_there_is_room(tmp
         assert status == 201, answer
         await recorder.ends_as("call", "sealed")
         assert await recorder.audio("call") == data
-
-
-# -- restarts and races -----------------------------------------------------------------------------------------
-
-
-async def test_a_restart_after_the_newest_journal_file_was_released_continues_where_the_stored_bytes_end(
-    tmp_path, monkeypatch
-):
-    site = await make_site(
-        tmp_path, server={"resume_grace": "30s"}, journal={"file_bytes": "64KiB"}, segments={"max_age": "1h"}
-    )
-    data, other = random.randbytes(200_000), random.randbytes(1_000)
-    async with serving(site, monkeypatch) as (recorder, vault, _):
-        neighbour, line = Line(recorder, "neighbour"), Line(recorder, "call")
-        neighbour.say(other)  # keeps the first journal file, and with it released bytes of the call
-        line.say(data[:30_000])
-        await until(lambda: durable_bytes(vault, "neighbour") == 1_000 and durable_bytes(vault, "call") == 30_000)
-        line.say(data[30_000:150_000])
-        await until(lambda: durable_bytes(vault, "call") == 150_000)
-        await vault.storer.drain(vault.ingest.live_call(TENANT, "call"))
-        for each in (neighbour, line):
-            each.task.cancel()
-        await until(lambda: not vault.ingest.uploading)
-    async with serving(site, monkeypatch) as (recorder, vault, _):
-        assert (await recorder.head("call"))[0] == 150_000
-        assert await recorder.audio("call") == data[:150_000]
-        status, _, receipt = await recorder.put("call", data[150_000:], **{"Upload-Offset": "150000"})
-        assert (status, receipt["sha256"]) == (201, hashlib.sha256(data).hexdigest())
-        status, _, receipt = await recorder.put("neighbour", other)
-        assert (status, receipt["sha256"]) == (201, hashlib.sha256(other).hexdigest())
-        await recorder.ends_as("call", "sealed")
-        assert await recorder.audio("call") == data
-
-
-async def test_a_prefix_sent_again_in_one_burst_loses_nothing_behind_it(tmp_path, monkeypatch):
-    site = await make_site(tmp_path)
-    data = random.randbytes(1_000_000)
-    async with serving(site, monkeypatch) as (recorder, vault, _):
-        line = Line(recorder, "call")
-        line.say(data[:10_000])
-        await until(lambda: durable_bytes(vault, "call") == 10_000)
-        line.task.cancel()
-        await until(lambda: not vault.ingest.uploading)
-        authorise = type(vault.access).authorise
-
-        async def slowly(*positional, **named):
-            await asyncio.sleep(0.1)  # meanwhile as much of the body arrives as the server will buffer
-            await authorise(*positional, **named)
-
-        monkeypatch.setattr(type(vault.access), "authorise", slowly)
-        for key in ("call", "another"):
-            status, _, receipt = await recorder.put(key, data)
-            assert (status, receipt["sha256"]) == (201, hashlib.sha256(data).hexdigest())
-
-
-async def test_a_recorder_that_returns_while_its_recording_is_being_closed_is_refused_cleanly(tmp_path, monkeypatch):
-    site = await make_site(tmp_path, server={"resume_grace": "500ms"})
-    data = random.randbytes(20_000)
-    async with serving(site, monkeypatch) as (recorder, vault, _):
-        line = Line(recorder, "call")
-        line.say(data[:10_000])
-        await until(lambda: durable_bytes(vault, "call") == 10_000)
-        line.task.cancel()
-        committing = asyncio.Event()
-        entry_type = type(vault.ingest.live_call(TENANT, "call").entry)
-        end = entry_type.end
-
-        async def slow_end(entry, reason):
-            committing.set()
-            ended = asyncio.create_task(end(entry, reason))
-            await asyncio.sleep(0.5)
-            await ended
-
-        monkeypatch.setattr(entry_type, "end", slow_end)
-        await asyncio.wait_for(committing.wait(), 5)
-        status, _, problem = await recorder.put("call", data[10_000:], **{"Upload-Offset": "10000"})
-        assert (status, problem["title"]) == (409, "conflict")
-        await recorder.ends_as("call", RecordingState.TRUNCATED.value)
-        assert await recorder.audio("call") == data[:10_000]

@@ -6,9 +6,9 @@ import random
 import aiohttp
 import pytest
 
+from tests.faults.recorder import Recorder, until
 from tests.faults.server import in_process, make_site
 from tests.faults.tcp_proxy import Mode, tcp_proxy
-from tests.faults.test_server_faults import Recorder, until
 from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
 
 pytestmark = pytest.mark.xdist_group("seaweed")

@@ -16,7 +16,7 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, PURPOSE, App, app, running, sound
 from vault.crypto.signing import VerifyKey
 from vault.errors import IntegrityError, Shredded, TooLate, Unavailable
-from vault.model import CertificateStatus, HoldKind, Principal, RecordingId, Role, TenantId, TokenId
+from vault.model import CertificateStatus, HoldKind, HoldState, Principal, RecordingId, Role, TenantId, TokenId
 from vault.services.holds import HoldRequest
 from vault.tlog.certificate import verify_certificate
 
@@ -316,6 +316,7 @@ async def test_a_hold_against_a_sweep_is_answered_held_and_kept_or_too_late_and_
             assert not certificates
             assert not await is_shredded(app, recording)
     assert seen == {"held", "too late"}
+    assert not await vault.catalog.holds(states=[HoldState.PLACING])
 
 
 async def halves(gate: asyncio.Event):

@@ -84,32 +84,23 @@ class Things:
             override="ovr_" + "0" * 32,
         )
 
-    def body(self, app: App, method: str, template: str) -> Any:
-        match method, template.rpartition("/")[2]:
-            case "POST", "holds":
-                return app.hold_body(self.recording, tenant=self.tenant)
-            case "POST", "review":
-                later = app.hold_body()["review_at"]
-                return {"next_review": later, "note": "looked"}
-            case "POST", "release":
-                return {"reason": "settled"}
-            case "POST", "tenants":
-                return {"id": "third", "name": "t", "controller": "t", "contact": "t"}
-            case "PUT", "{tenant}":
-                return {"retention": "5d"}
-            case "POST", "tokens":
-                return {"name": "mine", "role": "compliance", "tenant": self.tenant}
-            case "POST", "overrides":
-                return {"through": app.hold_body()["review_at"], "reason": "clock checked"}
-            case "POST", _:
-                return {}
-            case _:
-                return None
+    def body(self, app: App, route: tuple[str, str]) -> Any:
+        later = app.hold_body()["review_at"]
+        bodies = {
+            ("POST", "/v1/holds"): app.hold_body(self.recording, tenant=self.tenant),
+            ("POST", "/v1/holds/{hold}/review"): {"next_review": later, "note": "looked"},
+            ("POST", "/v1/holds/{hold}/release"): {"reason": "settled"},
+            ("POST", "/v1/tenants"): {"id": "third", "name": "t", "controller": "t", "contact": "t"},
+            ("PUT", "/v1/tenants/{tenant}"): {"retention": "5d"},
+            ("POST", "/v1/tokens"): {"name": "mine", "role": "compliance", "tenant": self.tenant},
+            ("POST", "/v1/sweeps/overrides"): {"through": later, "reason": "clock checked"},
+        }
+        return bodies.get(route, {} if route[0] == "POST" else None)
 
     async def ask(self, app: App, route: tuple[str, str], who: Role | None, tenant: str) -> Any:
         method, template = route
         headers = {"Purpose": "quality"}
-        sent: dict[str, Any] = {"body": self.body(app, method, template)}
+        sent: dict[str, Any] = {"body": self.body(app, route)}
         if "ingest" in template:
             sent = {"data": None if method == "HEAD" else b"x" * 200}
             headers["Content-Type"] = "audio/PCMU;rate=8000;channels=1"

@@ -120,8 +120,8 @@ async def test_queries_on_a_million_rows_walk_an_index_in_order(catalog):
         chosen = [
             (sql, given)
             for sql, given in statements.items()
-            # Open rows below the floor are few, whichever index finds them.
-            if mark in sql and not sql.startswith("SELECT recordings.id FROM")
+            # Open rows below the floor are few, whichever index finds them; a count reads every row it counts.
+            if mark in sql and not sql.startswith(("SELECT recordings.id FROM", "SELECT count("))
         ]
         assert chosen, mark
         for sql, given in chosen:

@@ -127,6 +127,11 @@ class Keyring:
         return self._engine.state.cohort_width_ms / 1000
 
     @property
+    def fence(self) -> int:
+        """Counts openings: whoever holds an older number writes no more."""
+        return self._engine.state.fence
+
+    @property
     def keyring_id(self) -> bytes:
         """The 16 bytes that tell this keyring from others."""
         return self._engine.state.keyring

@@ -100,6 +100,9 @@ class RecordingRows(Protocol):
     async def due_recordings(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return finished rows (sealed, truncated, shredding) whose audio period is <= `through`, in id order."""
 
+    async def count_due(self, *, through: int) -> int:
+        """Count the rows that `due_recordings` pages through."""
+
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""
 
@@ -114,6 +117,9 @@ class RecordingRows(Protocol):
 
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
         """Return the recording's objects in index order, the manifest (index -1) first if there is one."""
+
+    async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
+        """Return `segments` of each of up to 1,000 recordings at once; an unknown one has none."""
 
     async def finish_recording(
         self,

@@ -41,8 +41,8 @@ class Act(enum.StrEnum):
     METRICS_READ = "metrics_read"
 
 
-NEEDS_PURPOSE: Final = frozenset({Act.PLAY, Act.PLAY_HELD, Act.FACTS_READ})
-"""Acts that look at a person's data: each carries a purpose from the configured list into the audit trail."""
+NEEDS_PURPOSE: Final = frozenset({Act.PLAY, Act.PLAY_HELD})
+"""Acts that hear a person: each carries a purpose from the configured list into the audit trail."""
 
 _SEE: Final = frozenset({Act.RECORDING_LIST, Act.RECORDING_SHOW, Act.RECORDING_WHY})
 _HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST})

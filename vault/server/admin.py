@@ -20,6 +20,7 @@ from vault.server.context import (
     query_id,
 )
 from vault.server.recordings import scope
+from vault.tlog.auditchain import instant
 
 
 async def _certificate(request: web.Request) -> StoredCertificate:
@@ -207,7 +208,7 @@ async def audit(request: web.Request) -> web.Response:
     shown = [
         {
             "seq": entry.seq,
-            "at": views.moment(entry.at),
+            "at": instant(entry.at),  # as it was hashed, to the microsecond
             "event": entry.event.event,
             "actor": entry.event.actor,
             "role": entry.event.role,

@@ -113,14 +113,14 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     return app
 
 
-def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+def tls_context(config: Config) -> ssl.SSLContext | None:
     """Return the TLS settings (1.2 at least), or None for the plain HTTP that the configuration permits."""
-    if settings.tls_cert is None or settings.tls_key is None:
+    if config.tls_paths is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        context.load_cert_chain(*config.tls_paths)
     except (OSError, ssl.SSLError) as error:
         raise errors.ConfigError(f"server.tls_cert: the certificate or key cannot be used: {error}") from error
     return context
@@ -129,7 +129,7 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
 async def serve(vault: Vault, config: Config, *, stop: asyncio.Event, started: Callable[[str], None]) -> None:
     """Listen until `stop` is set, then drain: refuse new calls, let open ones end, close the rest as truncated."""
     settings = config.server
-    context = tls_context(settings)
+    context = tls_context(config)
     # The keep-alive timer also ends connections that never complete their request headers.
     runner = web.AppRunner(
         build_app(vault, config),

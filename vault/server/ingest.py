@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,12 +78,19 @@ def _progress(row: Recording, durable: int, state: str) -> dict[str, str]:
 async def upload(request: web.Request) -> web.StreamResponse:
     """Stream a recording in; 201 once every byte is durable, 200 for a replay of a finished one."""
     tenant, call_key = await _authorised(request)
-    vault = request.app[VAULT]
     limit = request.app[CONFIG].server.max_recording_bytes
     if request.content_length is not None and request.content_length > limit:
         raise TooLarge(f"the recording exceeds {limit} bytes")
-    offset = _offset(request)
     pieces = _Pieces(request)
+    try:
+        return await _upload(request, tenant, call_key, pieces)
+    finally:
+        pieces.close()
+
+
+async def _upload(request: web.Request, tenant: TenantId, call_key: str, pieces: _Pieces) -> web.StreamResponse:
+    vault = request.app[VAULT]
+    offset = _offset(request)
     session = vault.ingest.live_call(tenant, call_key)
     if session is not None and session.ended is None:
         await _continue(vault, session, pieces, offset)
@@ -166,7 +174,7 @@ async def _receive(vault: Vault, session: IngestSession, pieces: _Pieces) -> web
     counter = vault.metrics.ingest_bytes.labels(_DIALECT)
     ingest = vault.ingest
     try:
-        async for piece in pieces:
+        while piece := await pieces.next():
             await ingest.write(session, piece)
         await ingest.finish(session)
     except BaseException:
@@ -253,6 +261,10 @@ class _Pieces:
         self.finish_wait = settings.finish_wait.total_seconds()
         self._content = request.content
         self._idle = settings.idle_timeout.total_seconds()
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since = math.inf
+        """When the recorder began to be waited for; never, while its audio is being taken."""
+        self._watch = self._loop.call_later(self._idle, self._look)
         self._held: bytes = b""
         """Taken from the connection and not handed out yet."""
 
@@ -267,10 +279,22 @@ class _Pieces:
             piece += more
         return piece
 
+    def _look(self) -> None:
+        """End the upload if nothing came for the idle time. One timer a call: arming one for each piece costs more."""
+        quiet = max(self._loop.time() - self._waiting_since, 0.0)
+        if quiet < self._idle:
+            self._watch = self._loop.call_later(self._idle - quiet, self._look)
+        else:
+            self._content.set_exception(TimeoutError())
+
+    def close(self) -> None:
+        """Stop watching the connection."""
+        self._watch.cancel()
+
     async def _next(self) -> bytes:
+        self._waiting_since = self._loop.time()
         try:
-            async with asyncio.timeout(self._idle):
-                return await self._content.readany()
+            return await self._content.readany()
         except ConnectionError:
             if not self._content.is_eof():
                 raise
@@ -283,12 +307,21 @@ class _Pieces:
                 "no audio arrived for too long, so the upload was closed; what was received is durable",
                 hint="ask with HEAD where to continue, within the grace period",
             ) from error
+        finally:
+            self._waiting_since = math.inf
+
+    async def next(self) -> bytes:
+        """Return the next piece, or b"" at the end of the body."""
+        piece = self._held or await self._next()
+        if len(piece) <= _PIECE_BYTES:
+            self._held = b""
+            return piece
+        self._held = piece[_PIECE_BYTES:]
+        return piece[:_PIECE_BYTES]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        # What is held lives in the object: whoever stops iterating, to continue in another loop, loses nothing.
-        while held := self._held or await self._next():
-            self._held = held[_PIECE_BYTES:]
-            yield held[:_PIECE_BYTES]
+        while piece := await self.next():
+            yield piece
 
 
 def _offset(request: web.Request) -> int | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEEP_BYTES: Final = 64 << 20
 _COLLECT_AFTER: Final = 20_000
+_SWITCH_SECONDS: Final = 0.0005
 
 
 def tune() -> None:
@@ -22,6 +24,8 @@ def tune() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES // 2)
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
+    # The event loop must not wait five milliseconds for each worker that happens to hold the interpreter.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)

@@ -103,9 +103,10 @@ class Certifier:
     async def provisional(self, rows: Sequence[Recording], shred: Shred, receipt: ShredReceipt) -> int:
         """Certify that the keys of `rows` are gone; repeating adds nothing. Returns how many were certified."""
         tenants = await self._tenants()
+        objects = await self._catalog.segments_of([row.id for row in rows])
         issued: list[StoredCertificate] = []
         for row in rows:
-            media = media_facts(row, await self._catalog.segments(row.id), region=self._identity.region)
+            media = media_facts(row, objects[row.id], region=self._identity.region)
             issued.append(
                 self._issue(
                     row,

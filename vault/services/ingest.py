@@ -18,7 +18,6 @@ from vault.errors import (
     Invalid,
     JournalFull,
     NotFound,
-    OffsetMismatch,
     Shredded,
     TooLarge,
     TooLate,
@@ -37,7 +36,7 @@ from vault.model import (
     uuid7,
 )
 from vault.ports.catalog import Catalog
-from vault.ports.journal import Journal, JournalOpening, ReplayedRecording
+from vault.ports.journal import Journal, JournalOpening
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import effective_now
@@ -59,6 +58,7 @@ class IngestLimits:
     """Bounds of one recording, and how long an interrupted one may be resumed."""
 
     max_recording_bytes: int
+    max_open_recordings: int
     resume_grace: timedelta
 
 
@@ -129,6 +129,8 @@ class Ingest:
         """Create the recording and attach this upload to it; Conflict if the call key is taken."""
         if self.draining:
             raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
+        if len(self._by_id) >= self._limits.max_open_recordings:
+            raise Unavailable("as many recordings are open as this server takes", retry_after_seconds=5)
         if not self._journal.admits():
             raise JournalFull(
                 "the journal is nearly full, so new recordings are not accepted; those under way continue",
@@ -215,7 +217,7 @@ class Ingest:
         session.detached_at = None
         try:
             await self._settle(session)
-            _require_offset(session, offset)
+            session.require_offset(offset)
             if session.digest is None:
                 await self.storer.rebuild_digest(session)
         except BaseException:
@@ -246,7 +248,7 @@ class Ingest:
 
         Unavailable once the vault itself has ended the recording.
         """
-        _require_open(session)
+        session.require_open()
         entry = session.entry
         if entry is None:
             opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
@@ -260,14 +262,15 @@ class Ingest:
         if session.digest is not None:
             session.digest.update(piece)
         await entry.writable()
-        self.storer.poke(session)
+        if entry.appended - session.stored >= self.storer.cut_bytes:
+            self.storer.poke(session)
 
     async def _room(self, session: IngestSession, piece: bytes) -> None:
         """Hold the recorder back while the journal drains; give up after a while with nothing half-kept."""
         assert session.entry is not None
         for _ in range(int(_ROOM_WAIT_SECONDS / _ROOM_STEP_SECONDS)):
             await asyncio.sleep(_ROOM_STEP_SECONDS)
-            _require_open(session)
+            session.require_open()
             try:
                 session.entry.append(piece)
             except JournalFull:
@@ -282,7 +285,7 @@ class Ingest:
 
         Unavailable if the vault is ending or has ended it for another reason.
         """
-        _require_open(session, unless=ended)
+        session.require_open(unless=ended)
         if session.ended is not None:
             return
         if session.entry is None:
@@ -379,47 +382,7 @@ class Ingest:
                 digest=None,
                 detached_at=self._clock.monotonic(),
             )
-            self._rejoin(session, replayed.get(row.id))
+            session.rejoin(replayed.get(row.id))
             self._adopt(session)
             self.storer.poke(session)
         return list(rows)
-
-    @staticmethod
-    def _rejoin(session: IngestSession, found: ReplayedRecording | None) -> None:
-        if found is None:
-            return
-        if found.first_offset > session.stored:
-            logger.error(
-                "journal bytes are missing before those found; the recording ends at the gap",
-                extra={
-                    "fields": {
-                        "recording": session.recording.id,
-                        "durable": session.stored,
-                        "found_from": found.first_offset,
-                    }
-                },
-            )
-            return
-        session.ended = session.ending = found.ended
-        if found.durable < session.stored:
-            # The newest bytes are stored and their file is gone: the entry would put new ones in their place.
-            found.entry.close()
-            return
-        session.entry = found.entry
-
-
-def _require_open(session: IngestSession, *, unless: str | None = None) -> None:
-    if session.ending is not None and session.ending != unless:
-        raise Unavailable(
-            "the recording was ended by the vault; what was received is durable",
-            hint="ask with HEAD how much that is",
-        )
-
-
-def _require_offset(session: IngestSession, offset: int | None) -> None:
-    if offset is not None and offset != session.durable:
-        raise OffsetMismatch(
-            f"the upload continues at byte {offset}, but {session.durable} bytes are durable",
-            hint=f"continue at byte {session.durable}",
-            offset=session.durable,
-        )

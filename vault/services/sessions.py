@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import random
 from dataclasses import dataclass, field
 
+from vault.errors import OffsetMismatch, Unavailable
 from vault.model import DataKey, Recording, SegmentRef
-from vault.ports.journal import JournalEntry
+from vault.ports.journal import JournalEntry, ReplayedRecording
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -31,6 +36,8 @@ class IngestSession:
     """The end that is being written; from here on nothing is taken in."""
     ended: str | None = None
     """The end that is durable: "sealed" or "truncated:<why>"."""
+    patience: float = field(default_factory=lambda: random.uniform(0.6, 1.0))  # noqa: S311  # spreads load, no secret
+    """Which share of a segment's greatest age this one waits: calls that began together are not cut together."""
     storing: bool = False
     flush: bool = False
     """Store what is durable now, whatever its size and age."""
@@ -47,3 +54,43 @@ class IngestSession:
     def appended(self) -> int:
         """Plaintext bytes taken in, durable or not."""
         return self.stored if self.entry is None else max(self.entry.appended, self.stored)
+
+    def require_open(self, *, unless: str | None = None) -> None:
+        """Raise Unavailable if the recording has ended or is ending for another reason than `unless`."""
+        if self.ending is not None and self.ending != unless:
+            raise Unavailable(
+                "the recording was ended by the vault; what was received is durable",
+                hint="ask with HEAD how much that is",
+            )
+
+    def require_offset(self, offset: int | None) -> None:
+        """Raise OffsetMismatch if `offset` is given and is not the durable end."""
+        if offset is not None and offset != self.durable:
+            raise OffsetMismatch(
+                f"the upload continues at byte {offset}, but {self.durable} bytes are durable",
+                hint=f"continue at byte {self.durable}",
+                offset=self.durable,
+            )
+
+    def rejoin(self, found: ReplayedRecording | None) -> None:
+        """Continue after a restart with what the journal still has, if it reaches back to what is stored."""
+        if found is None:
+            return
+        if found.first_offset > self.stored:
+            logger.error(
+                "journal bytes are missing before those found; the recording ends at the gap",
+                extra={
+                    "fields": {
+                        "recording": self.recording.id,
+                        "durable": self.stored,
+                        "found_from": found.first_offset,
+                    }
+                },
+            )
+            return
+        self.ended = self.ending = found.ended
+        if found.durable < self.stored:
+            # The newest bytes are stored and their file is gone: the entry would put new ones in their place.
+            found.entry.close()
+            return
+        self.entry = found.entry

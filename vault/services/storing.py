@@ -73,6 +73,13 @@ class Storer:
         self._queue: asyncio.Queue[IngestSession] = asyncio.Queue()
         self._sessions: set[IngestSession] = set()
         self._pause = 0.0
+        self._sealing = asyncio.Semaphore(1)
+        """Sealing is all interpreter and processor: more of it at once would only hold up the event loop."""
+
+    @property
+    def cut_bytes(self) -> int:
+        """How many unstored bytes make a segment at once; younger and smaller ones wait for their age."""
+        return self._limits.max_bytes
 
     @property
     def store_down(self) -> bool:
@@ -108,7 +115,7 @@ class Storer:
         now = self._clock.monotonic()
         if session.oldest_unstored_at is None:
             session.oldest_unstored_at = now
-        return now - session.oldest_unstored_at >= self._limits.max_age.total_seconds()
+        return now - session.oldest_unstored_at >= self._limits.max_age.total_seconds() * session.patience
 
     async def drain(self, session: IngestSession) -> None:
         """Store every durable byte of the session; Unavailable if the store does not take them within a while."""
@@ -171,7 +178,8 @@ class Storer:
     async def _store_segment(self, session: IngestSession) -> None:
         start = session.stored
         end = min(session.durable, start + self._limits.max_bytes)
-        ref, data = await asyncio.to_thread(self._seal, session, start, end)
+        async with self._sealing:
+            ref, data = await asyncio.to_thread(self._seal, session, start, end)
         await self._put(session, ref, data)
         last = session.ended is not None and end == session.durable
         if not last:  # the last one is recorded together with the finish: one transaction for a short call

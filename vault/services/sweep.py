@@ -172,9 +172,7 @@ class Sweeper:
                 await writer.unpin(unpin)
                 await writer.set_last_sweep(now)
         deleted, waiting = await self._certifier.delete_objects()
-        kept = 0
-        async for row in self._due(through):
-            kept += self._keyring.derivable(row.audio)
+        kept = await self._catalog.count_due(through=through)
         if receipt or deleted:
             await self._catalog.append_audit(
                 [event("sweep.completed", actor, detail={"shredded": shredded, "kept": kept, "deleted": deleted})]
@@ -193,13 +191,10 @@ class Sweeper:
     async def _guard(self, now: datetime, through: int, actor: Principal | None) -> None:
         counts = await self._catalog.count_recordings()
         live = sum(count for state, count in counts.items() if state.value in {"open", "sealed", "truncated"})
-        due = 0
-        async for row in self._due(through):
-            due += row.state.value != "shredding"
         tripped = check_sweep(
             now=now,
             last_sweep_at=self._keyring.last_sweep_at,
-            due_count=due,
+            due_count=await self._catalog.count_due(through=through),
             live_count=live,
             limits=self._limits.guard,
         )

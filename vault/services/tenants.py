@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
-from vault.errors import Invalid
+from vault.errors import Invalid, Unavailable
 from vault.model import Principal, Tenant, TenantId, parse_tenant
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class Tenants:
             tenant,
             audit=[event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail={"action": "tenant added"})],
         )
-        await self.precreate()
+        await self._precreate_if_possible()
         return tenant
 
     def _check(self, retention: timedelta | None) -> None:
@@ -89,8 +92,15 @@ class Tenants:
             ],
         )
         self._retentions.pop(identifier, None)
-        await self.precreate()
+        await self._precreate_if_possible()
         return after
+
+    async def _precreate_if_possible(self) -> None:
+        """The tenant exists either way: an ingest creates the cohort it misses, and the next round the others."""
+        try:
+            await self.precreate()
+        except Unavailable as error:
+            logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
 
     async def retention(self, identifier: TenantId) -> timedelta:
         """Return how long this tenant's recordings are kept by default; NotFound for an unknown tenant."""

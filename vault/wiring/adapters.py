@@ -16,6 +16,8 @@ from vault.storage.s3settings import S3Settings
 
 KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""
+KEYRING_FENCE = "keyring_fence"
+"""The catalog setting that says which opening of the keyring it saw last."""
 
 
 class SystemClock:

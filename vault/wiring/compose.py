@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from vault.config import Config
 from vault.crypto.signing import SigningKey
@@ -27,6 +28,9 @@ from vault.services.tenants import RetentionBounds, Tenants
 from vault.services.vault import Vault
 from vault.storage.journal import FileJournal
 from vault.telemetry import Metrics
+
+_MOST_AHEAD = 32
+"""Periods; only a vault with a cohort width far below a day has more to create ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,9 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         metrics=metrics,
         limits=IngestLimits(
-            max_recording_bytes=config.server.max_recording_bytes, resume_grace=config.server.resume_grace
+            max_recording_bytes=config.server.max_recording_bytes,
+            max_open_recordings=config.server.max_open_recordings,
+            resume_grace=config.server.resume_grace,
         ),
     )
     ingest.storer = Storer(
@@ -132,7 +138,9 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
                 default=config.retention.default,
                 floor=config.retention.floor,
                 cap=config.retention.cap,
-                periods_ahead=config.keyring.precreate_days,
+                periods_ahead=min(
+                    int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
+                ),
             ),
         ),
     )

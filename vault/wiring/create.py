@@ -31,7 +31,13 @@ class InitResult:
 
 
 def _existing(config: Config) -> list[Path]:
-    places = [config.catalog_path, config.journal_path, config.root_keys_path, config.issuer_path, *config.replica_paths]
+    places = [
+        config.catalog_path,
+        config.journal_path,
+        config.root_keys_path,
+        config.issuer_path,
+        *config.replica_paths,
+    ]
     if config.objects.kind == "filesystem":
         places.append(config.objects_path)
     return [place for place in places if place.exists()]

@@ -20,7 +20,7 @@ from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.journal import FileJournal
 from vault.telemetry import Metrics
-from vault.wiring.adapters import KEYRING_ID, SystemClock, open_store, root_keys
+from vault.wiring.adapters import KEYRING_FENCE, KEYRING_ID, SystemClock, open_store, root_keys
 from vault.wiring.compose import Adapters, compose
 
 _PRECREATE_SECONDS = 3600.0
@@ -100,6 +100,7 @@ async def _assemble(
     )
     stack.push_async_callback(keyring.close)
     await _same_vault(catalog, keyring, config)
+    await _same_lineage(catalog, keyring)
     store = await open_store(config)
     stack.push_async_callback(store.close)
     journal = await asyncio.to_thread(
@@ -115,6 +116,20 @@ async def _assemble(
     )
     stack.push_async_callback(journal.close)
     return compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal))
+
+
+async def _same_lineage(catalog: Catalog, keyring: Keyring) -> None:
+    """Notice a catalog restored from a backup: it has seen fewer openings of the keyring than there were.
+
+    Its leaf counters may be behind, so new recordings move to a new generation, where no leaf was ever given out. A
+    crash between the two writes costs one needless generation.
+    """
+    seen = await catalog.setting(KEYRING_FENCE)
+    if seen is not None and int(seen) != keyring.fence - 1:
+        logger.warning("the catalog is older than the keyring; new recordings start a new generation")
+        async with keyring.writer() as writer:
+            await writer.bump_generation()
+    await catalog.save_setting(KEYRING_FENCE, str(keyring.fence))
 
 
 async def _same_vault(catalog: Catalog, keyring: Keyring, config: Config) -> None:

@@ -41,6 +41,9 @@ _DUE = (
     .order_by(_r.id)
     .limit(sa.bindparam("page"))
 )
+_COUNT_DUE = (
+    sa.select(sa.func.count()).select_from(recordings).where(IS_FINISHED, _r.audio_period <= sa.bindparam("through"))
+)
 _UNDELETED = (
     sa.select(recordings).where(IS_UNDELETED, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
 )
@@ -76,6 +79,7 @@ _FLOOR_AND_FOUND = sa.union_all(
 )
 
 _SEGMENTS = sa.select(segments).where(segments.c.recording == sa.bindparam("key")).order_by(segments.c.number)
+_SEGMENTS_OF = sa.select(segments).where(segments.c.recording.in_(sa.bindparam("keys", expanding=True)))
 _DROP_SEGMENT = sa.delete(segments).where(
     segments.c.recording == sa.bindparam("key"), segments.c.number == sa.bindparam("at")
 )
@@ -206,6 +210,10 @@ class RecordingStore:
         found = await self._database.fetch(_DUE, {"through": through, "after": _after(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
+    async def count_due(self, *, through: int) -> int:
+        """Count finished rows of audio periods up to `through`."""
+        return int((await self._database.fetch(_COUNT_DUE, {"through": through}))[0][0])
+
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""
         found = await self._database.fetch(_UNDELETED, {"after": _after(after), "page": max(limit, 0)})
@@ -241,6 +249,14 @@ class RecordingStore:
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
         """Return the recording's objects in index order, the manifest first."""
         return [rows.to_segment(row) for row in await self._database.fetch(_SEGMENTS, {"key": rows.key(recording)})]
+
+    async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
+        """Return the objects of many recordings, each in index order."""
+        found: dict[RecordingId, list[SegmentRef]] = {recording: [] for recording in recordings}
+        for row in await self._database.fetch(_SEGMENTS_OF, {"keys": [rows.key(each) for each in recordings]}):
+            ref = rows.to_segment(row)
+            found[ref.recording].append(ref)
+        return {recording: sorted(refs, key=lambda ref: ref.index) for recording, refs in found.items()}
 
     async def finish_recording(
         self,
