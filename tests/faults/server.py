@@ -6,20 +6,25 @@
 import asyncio
 import contextlib
 import ctypes
-import importlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import uvloop
 
 from vault.config import Config, parse_config
-from vault.wiring import init_vault
+from vault.model import Role
+from vault.server.app import serve
+from vault.telemetry import configure_logging
+from vault.wiring import init_vault, open_vault
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30.0
@@ -62,7 +67,6 @@ def document(**sections):
 
 async def make_site(directory, *, clock=None, roles=("recorder", "agent"), **sections):
     """Initialise a vault with one tenant and a token for each role; `operator` and `operator2` are always there."""
-    from vault.wiring import open_vault  # noqa: PLC0415 - the zygote imports this module without opening anything
 
     site = Site(directory=directory, document=document(**sections), tokens={})
     made = await init_vault(site.config, clock=clock)
@@ -77,17 +81,11 @@ async def make_site(directory, *, clock=None, roles=("recorder", "agent"), **sec
             actor=None,
         )
         for role in roles:
-            _, site.tokens[role] = await vault.access.issue(name=role, role=role_of(role), tenant=TENANT, actor=None)
+            _, site.tokens[role] = await vault.access.issue(name=role, role=Role(role), tenant=TENANT, actor=None)
         _, site.tokens["operator2"] = await vault.access.issue(
-            name="second operator", role=role_of("operator"), tenant=None, actor=None
+            name="second operator", role=Role.OPERATOR, tenant=None, actor=None
         )
     return site
-
-
-def role_of(name):
-    from vault.model import Role  # noqa: PLC0415 - as above
-
-    return Role(name)
 
 
 class ServerProcess:
@@ -204,8 +202,6 @@ async def session(server):
 @contextlib.asynccontextmanager
 async def in_process(site, *, clock=None):
     """Serve `site` inside the test's own loop and yield (vault, url)."""
-    from vault.server.app import serve  # noqa: PLC0415 - as above
-    from vault.wiring import open_vault  # noqa: PLC0415 - as above
 
     async with open_vault(site.config, clock=clock) as vault:
         stop = asyncio.Event()
@@ -235,12 +231,6 @@ def _fork(command):
 
 
 def _child(command):
-    import resource  # noqa: PLC0415 - only a server needs these
-    import traceback  # noqa: PLC0415
-
-    import uvloop  # noqa: PLC0415
-
-    from vault.telemetry import configure_logging  # noqa: PLC0415
 
     # A zygote that dies takes its servers along, so that no test leaves one behind.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -262,8 +252,6 @@ def _child(command):
 
 
 async def _serve(config, port_file):
-    from vault.server.app import serve  # noqa: PLC0415 - likewise
-    from vault.wiring import open_vault  # noqa: PLC0415
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -278,8 +266,6 @@ async def _serve(config, port_file):
 
 
 def _main():
-    for name in ("uvloop", "vault.server.app", "vault.wiring"):
-        importlib.import_module(name)  # before the first fork, so that every start is cheap
     gone = {}
     for line in sys.stdin:
         command = json.loads(line)

@@ -340,7 +340,6 @@ def test_no_phone_number_is_on_disk_or_in_any_text(life):
 def test_at_debug_level_only_the_vault_itself_says_more(life):
     lines = [json.loads(line) for line in life.texts["log at level DEBUG"].splitlines()]
     assert {line["logger"].partition(".")[0] for line in lines if line["level"] == "debug"} <= {"vault", "cli"}
-    assert not logging.getLogger("aiosqlite").isEnabledFor(logging.DEBUG)
 
 
 # -- the laws can be broken ---------------------------------------------------------------------------------------

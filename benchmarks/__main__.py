@@ -1,0 +1,10 @@
+"""Run every benchmark: `python -m benchmarks`. One JSON line each; see README.md beside this file."""
+
+import subprocess
+import sys
+
+NAMES = ("seal", "journal", "ingest", "live", "shred")
+
+if __name__ == "__main__":
+    for name in NAMES:
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

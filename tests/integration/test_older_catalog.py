@@ -1,0 +1,76 @@
+"""An older catalog put back beside the current keyring: survivors play, the dead stay dead, no leaf is given twice."""
+
+import asyncio
+import shutil
+from datetime import timedelta
+
+from tests.faults.crashing import memory_directory
+from tests.integration.app import SETTINGS, AppClock, sound
+from vault.config import parse_config
+from vault.errors import Shredded
+from vault.model import CallFacts, Codec, Container, Media, Principal, Role, TenantId, TokenId
+from vault.services.ingest import CallStart
+from vault.wiring import init_vault, open_vault
+
+TENANT = TenantId("northfield")
+RECORDER = Principal(token_id=TokenId("tok_" + "0" * 32), name="recorder", role=Role.RECORDER, tenant=TENANT)
+MEDIA = Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1)
+
+
+async def record(vault, key, audio, days=10):
+    call = CallStart(
+        tenant=TENANT,
+        call_key=key,
+        media=MEDIA,
+        facts=CallFacts(caller="+442079460123"),
+        started_at=None,
+        retention=timedelta(days=days),
+    )
+    session = await vault.ingest.start(call, actor=RECORDER)
+    await vault.ingest.write(session, audio)
+    await vault.ingest.finish(session)
+    async with asyncio.timeout(10):
+        await session.done.wait()
+    return session.recording
+
+
+async def heard(vault, recording):
+    row = await vault.catalog.recording(recording.id)
+    readable = await vault.playback.prepare(row, vault.keyring.derive(row.audio))
+    return b"".join([piece async for piece in vault.playback.read(readable, 0, readable.length)])
+
+
+async def test_an_older_catalog_reads_survivors_revives_nothing_and_reuses_no_leaf():
+    with memory_directory() as base:
+        clock = AppClock()
+        config = parse_config(SETTINGS, base=base)
+        await init_vault(config, clock=clock)
+        async with open_vault(config, clock=clock) as vault:
+            await vault.tenants.add(
+                identifier=TENANT, name="N", controller="N", contact="dpo", retention=None, actor=None
+            )
+            survivor = await record(vault, "survivor", sound(5000, 1), days=100)
+            doomed = await record(vault, "doomed", sound(5000, 2), days=1)
+            generation = vault.keyring.generation
+        backup = config.catalog_path.with_name("backup.db")
+        await asyncio.to_thread(shutil.copyfile, config.catalog_path, backup)
+        async with open_vault(config, clock=clock) as vault:
+            assert vault.keyring.generation == generation, "an untouched catalog is not taken for an older one"
+            newer = await record(vault, "newer", sound(5000, 3), days=100)
+            clock.advance(days=3)
+            assert (await vault.sweeper.sweep(trigger="expiry", actor=None)).shredded == 1
+        for leftover in ("-wal", "-shm"):
+            config.catalog_path.with_name(config.catalog_path.name + leftover).unlink(missing_ok=True)
+        await asyncio.to_thread(shutil.copyfile, backup, config.catalog_path)
+        async with open_vault(config, clock=clock) as vault:
+            assert vault.keyring.generation > generation
+            assert await heard(vault, survivor) == sound(5000, 1)
+            try:
+                await heard(vault, doomed)
+            except Shredded:
+                pass
+            else:
+                raise AssertionError("a shredded recording came back")
+            again = await record(vault, "after", sound(5000, 4), days=97)
+            used = {survivor.audio, doomed.audio, newer.audio, survivor.metadata, doomed.metadata, newer.metadata}
+            assert not used & {again.audio, again.metadata}
