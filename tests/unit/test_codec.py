@@ -47,7 +47,7 @@ def test_the_encoding_is_the_documented_one():
 
 @pytest.mark.parametrize(
     "value",
-    [1.0, object(), {1: 2}, {b"a": 1}, {1, 2}, bytearray(b"a"), 1 << 64, -(1 << 63) - 1, "\ud800", {"\ud800": 1}],
+    [1.0, ..., {1: 2}, {b"a": 1}, {1, 2}, bytearray(b"a"), 1 << 64, -(1 << 63) - 1, "\ud800", {"\ud800": 1}],
     ids=repr,
 )
 def test_what_has_no_canonical_encoding_is_refused(value):

@@ -28,6 +28,8 @@ _MAX_BODY_BYTES = 1 << 20
 def token_text(request: web.Request) -> str:
     """Return the presented token: bearer, or the password of Basic."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    if not value.isascii():
+        raise Unauthenticated("the credentials are not readable")
     match scheme.lower():
         case "bearer":
             return value.strip()
