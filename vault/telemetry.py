@@ -133,5 +133,8 @@ def configure_logging(*, level: str = "INFO", stream: TextIO | None = None) -> N
     root.handlers[:] = [handler]
     for name in _OWN_LOGGERS:
         logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("aiohttp.server").setLevel(
+        logging.CRITICAL
+    )  # an error a malformed request: anyone could flood it
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each of its plugins at every start
     root.setLevel(max(logging.getLevelName(level.upper()), logging.INFO))

@@ -13,7 +13,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from tests.catalog_support import SteppingClock, call_everything, calls_of
 from vault.ports.catalog import Catalog
 from vault.storage.catalog import open_catalog, schema
-from vault.storage.catalog.recordings import _INSERT_UNLESS_TAKEN
+from vault.storage.catalog.recording_sql import INSERT_UNLESS_TAKEN
 from vault.storage.catalog.tables import metadata
 
 POSTGRESQL = postgresql.dialect()
@@ -45,7 +45,7 @@ async def test_every_statement_of_every_method_compiles_for_postgresql(catalog):
     assert len(executed) > 60
     # The one statement that has a dialect's own form says the same in both.
     [upsert] = upserts
-    twin = str(_INSERT_UNLESS_TAKEN["postgresql"].compile(dialect=POSTGRESQL))
+    twin = str(INSERT_UNLESS_TAKEN["postgresql"].compile(dialect=POSTGRESQL))
     assert re.sub(r"VALUES \(.*?\)\)?", "", upsert) == re.sub(r"VALUES \(.*\)s[^)]*\)", "", twin)
 
 

@@ -8,119 +8,21 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from vault.errors import Conflict, Invalid, NotFound, Refused, TooLarge, TooLate
-from vault.model import AuditEvent, Cohort, HoldState, Recording, RecordingId, RecordingState, SegmentRef, TenantId
+from vault.model import AuditEvent, Cohort, Recording, RecordingId, RecordingState, SegmentRef, TenantId
 from vault.ports.catalog import RecordingQuery
+from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
-    IS_FINISHED,
-    IS_OPEN,
-    IS_UNDELETED,
-    hold_recordings,
-    holds,
-    leaf_counters,
     recordings,
-    segments,
-    sweep_floor,
 )
 from vault.storage.catalog.writer import Transaction
 
 _LEAVES = 1 << 32
 _FINAL = (RecordingState.SEALED, RecordingState.TRUNCATED)
-
 _r = recordings.c
-_BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
-_BY_CALL_KEY = sa.select(recordings).where(_r.tenant == sa.bindparam("tenant_id"), _r.call_key == sa.bindparam("call"))
-_OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.id)
-_DUE = (
-    sa.select(recordings)
-    .where(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
-    .order_by(_r.id)
-    .limit(sa.bindparam("page"))
-)
-_COUNT_DUE = (
-    sa.select(sa.func.count()).select_from(recordings).where(IS_FINISHED, _r.audio_period <= sa.bindparam("through"))
-)
-_UNDELETED = (
-    sa.select(recordings).where(IS_UNDELETED, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
-)
-_COUNT = sa.select(_r.state, sa.func.count().label("n")).group_by(_r.state)
-_FOUND = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
-# The same SQL in two dialects: the database itself decides which call keys are taken, by their unique index.
-_INSERT_UNLESS_TAKEN: Mapping[str, sa.Executable] = {
-    "sqlite": sqlite.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_key"]),
-    "postgresql": postgresql.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_key"]),
-}
-_FINISH = (
-    sa.update(recordings)
-    .where(_r.id == sa.bindparam("key"))
-    .values(
-        state=sa.bindparam("new_state"),
-        state_reason=sa.bindparam("new_reason"),
-        ended_at=sa.bindparam("new_end"),
-        stored_bytes=sa.bindparam("new_bytes"),
-    )
-)
-_SET_BYTES = sa.update(recordings).where(_r.id == sa.bindparam("key")).values(stored_bytes=sa.bindparam("new_bytes"))
-_SET_MEDIA = (
-    sa.update(recordings)
-    .where(_r.id == sa.bindparam("key"), IS_OPEN)
-    .values(**{name: sa.bindparam(f"new_{name}") for name in ("container", "codec", "rate", "channels", "channel_map")})
-)
-_STATES = sa.select(_r.id, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
-
-# Two questions, one round trip: the sweep floor, and which of these rows were there before.
-_FLOOR_AND_FOUND = sa.union_all(
-    sa.select(sweep_floor.c.period, sa.null().label("id")),
-    sa.select(sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
-)
-
-_SEGMENTS = sa.select(segments).where(segments.c.recording == sa.bindparam("key")).order_by(segments.c.number)
-_SEGMENTS_OF = sa.select(segments).where(segments.c.recording.in_(sa.bindparam("keys", expanding=True)))
-_DROP_SEGMENT = sa.delete(segments).where(
-    segments.c.recording == sa.bindparam("key"), segments.c.number == sa.bindparam("at")
-)
-_INSERT_SEGMENT = sa.insert(segments)
-
-_COUNTER = (
-    leaf_counters.c.tenant == sa.bindparam("in_tenant"),
-    leaf_counters.c.part == sa.bindparam("in_part"),
-    leaf_counters.c.period == sa.bindparam("in_period"),
-    leaf_counters.c.generation == sa.bindparam("in_generation"),
-)
-_NEXT_LEAF = sa.select(leaf_counters.c.next_leaf).where(*_COUNTER)
-_MOVE_COUNTER = sa.update(leaf_counters).where(*_COUNTER).values(next_leaf=sa.bindparam("new_next"))
-_INSERT_COUNTER = sa.insert(leaf_counters)
-
-_IN_FORCE = tuple(state.value for state in HoldState if state is not HoldState.RELEASED)
-_HELD_BY = hold_recordings.join(holds, holds.c.id == hold_recordings.c.hold)
-_HELD = (
-    sa.select(hold_recordings.c.recording)
-    .select_from(_HELD_BY)
-    .where(hold_recordings.c.too_late.is_(sa.false()), holds.c.state.in_(_IN_FORCE))
-)
-# A released hold keeps protecting until its grace is over, so what it protects is not late before.
-_OLDEST_DUE = (
-    sa.select(_r.retain_until)
-    .where(
-        IS_FINISHED,
-        _r.retain_until <= sa.bindparam("now"),
-        sa.not_(
-            sa.exists()
-            .select_from(_HELD_BY)
-            .where(
-                hold_recordings.c.recording == _r.id,
-                hold_recordings.c.too_late.is_(sa.false()),
-                sa.or_(holds.c.state.in_(_IN_FORCE), holds.c.grace_until > sa.bindparam("now")),
-            )
-        ),
-    )
-    .order_by(_r.retain_until)
-    .limit(1)
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,15 +61,15 @@ class RecordingStore:
         }
 
         async def act(transaction: Transaction) -> int:
-            found = await transaction.fetch(_NEXT_LEAF, place)
+            found = await transaction.fetch(sql.NEXT_LEAF, place)
             first: int = found[0].next_leaf if found else 0
             if first + count > _LEAVES:
                 raise TooLarge(f"tenant {cohort.tenant} has no leaves left in cohort {cohort.part} {cohort.period}")
             if found:
-                await transaction.write(_MOVE_COUNTER, {**place, "new_next": first + count})
+                await transaction.write(sql.MOVE_COUNTER, {**place, "new_next": first + count})
             else:
                 await transaction.write(
-                    _INSERT_COUNTER,
+                    sql.INSERT_COUNTER,
                     {
                         "tenant": cohort.tenant,
                         "part": cohort.part.value,
@@ -187,14 +89,14 @@ class RecordingStore:
 
     async def recording(self, recording: RecordingId) -> Recording:
         """Return the row; NotFound."""
-        found = await self._database.fetch(_BY_ID, {"key": rows.key(recording)})
+        found = await self._database.fetch(sql.BY_ID, {"key": rows.key(recording)})
         if not found:
             raise _unknown(recording)
         return rows.to_recording(found[0])
 
     async def recording_by_call_key(self, tenant: TenantId, call_key: str) -> Recording | None:
         """Return the row a recorder means by its call key."""
-        found = await self._database.fetch(_BY_CALL_KEY, {"tenant_id": tenant, "call": call_key})
+        found = await self._database.fetch(sql.BY_CALL_KEY, {"tenant_id": tenant, "call": call_key})
         return rows.to_recording(found[0]) if found else None
 
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
@@ -203,30 +105,30 @@ class RecordingStore:
 
     async def open_recordings(self) -> Sequence[Recording]:
         """Return every row in state open, in id order."""
-        return [rows.to_recording(row) for row in await self._database.fetch(_OPEN)]
+        return [rows.to_recording(row) for row in await self._database.fetch(sql.OPEN)]
 
     async def due_recordings(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return finished rows of audio periods up to `through`, in id order."""
-        found = await self._database.fetch(_DUE, {"through": through, "after": _after(after), "page": max(limit, 0)})
+        found = await self._database.fetch(sql.DUE, {"through": through, "after": _after(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
     async def count_due(self, *, through: int) -> int:
         """Count finished rows of audio periods up to `through`."""
-        return int((await self._database.fetch(_COUNT_DUE, {"through": through}))[0][0])
+        return int((await self._database.fetch(sql.COUNT_DUE, {"through": through}))[0][0])
 
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""
-        found = await self._database.fetch(_UNDELETED, {"after": _after(after), "page": max(limit, 0)})
+        found = await self._database.fetch(sql.UNDELETED, {"after": _after(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
         """Count rows per state; every state is there."""
-        counts = {row.state: row.n for row in await self._database.fetch(_COUNT)}
+        counts = {row.state: row.n for row in await self._database.fetch(sql.COUNT)}
         return {state: counts.get(state.value, 0) for state in RecordingState}
 
     async def oldest_due(self, *, now: datetime) -> datetime | None:
         """Return the earliest retain-until that has passed and is neither held nor in a release's grace."""
-        found = await self._database.fetch(_OLDEST_DUE, {"now": rows.micros(now)})
+        found = await self._database.fetch(sql.OLDEST_DUE, {"now": rows.micros(now)})
         return rows.moment(found[0].retain_until) if found else None
 
     async def add_segments(self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None) -> None:
@@ -248,15 +150,16 @@ class RecordingStore:
 
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
         """Return the recording's objects in index order, the manifest first."""
-        return [rows.to_segment(row) for row in await self._database.fetch(_SEGMENTS, {"key": rows.key(recording)})]
+        return [rows.to_segment(row) for row in await self._database.fetch(sql.SEGMENTS, {"key": rows.key(recording)})]
 
     async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
         """Return the objects of many recordings, each in index order."""
         found: dict[RecordingId, list[SegmentRef]] = {recording: [] for recording in recordings}
-        for row in await self._database.fetch(_SEGMENTS_OF, {"keys": [rows.key(each) for each in recordings]}):
-            ref = rows.to_segment(row)
+        for ref in map(
+            rows.to_segment, await self._database.fetch(sql.SEGMENTS_OF, {"keys": [*map(rows.key, recordings)]})
+        ):
             found[ref.recording].append(ref)
-        return {recording: sorted(refs, key=lambda ref: ref.index) for recording, refs in found.items()}
+        return found
 
     async def finish_recording(
         self,
@@ -303,9 +206,9 @@ class RecordingStore:
         values = {f"new_{name}": value for name, value in rows.from_media(recording.media).items()}
 
         async def act(transaction: Transaction) -> None:
-            if await transaction.write(_SET_MEDIA, {"key": identity, **values}):
+            if await transaction.write(sql.SET_MEDIA, {"key": identity, **values}):
                 return
-            if not await transaction.fetch(_STATES, {"keys": [identity]}):
+            if not await transaction.fetch(sql.STATES, {"keys": [identity]}):
                 raise _unknown(recording.id)
             raise Conflict(f"{recording.id} is no longer open; its media descriptor stays")
 
@@ -315,7 +218,7 @@ class RecordingStore:
 async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> Sequence[Refused | None]:
     """Insert all whose cohort is above the floor and whose call key is free, in one statement."""
     keys = sorted({creation.values["id"] for creation in creations})
-    found = await transaction.fetch(_FLOOR_AND_FOUND, {"keys": keys})
+    found = await transaction.fetch(sql.FLOOR_AND_FOUND, {"keys": keys})
     floor: int | None = next(row.period for row in found if row.id is None)
     used: set[bytes] = {row.id for row in found if row.id is not None}
     answers: list[Refused | None] = []
@@ -331,9 +234,9 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
             admitted.append(creation)
             answers.append(None)
     born = {creation.values["id"] for creation in admitted}
-    insert = _INSERT_UNLESS_TAKEN[transaction.dialect]
+    insert = sql.INSERT_UNLESS_TAKEN[transaction.dialect]
     if await transaction.write(insert, [creation.values for creation in admitted]) != len(admitted):
-        born = {row.id for row in await transaction.fetch(_FOUND, {"keys": sorted(born)})}
+        born = {row.id for row in await transaction.fetch(sql.FOUND, {"keys": sorted(born)})}
     for place, creation in enumerate(creations):
         if answers[place] is not None:
             continue
@@ -347,7 +250,7 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
 
 async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequence[Refused | None]:
     """Record objects, byte counts and finishes; the last word on an index of a recording wins."""
-    found = await transaction.fetch(_STATES, {"keys": sorted({storing.key for storing in storings})})
+    found = await transaction.fetch(sql.STATES, {"keys": sorted({storing.key for storing in storings})})
     states = {row.id: RecordingState(row.state) for row in found}
     answers: list[Refused | None] = []
     objects: dict[tuple[bytes, int], Mapping[str, Any]] = {}
@@ -370,10 +273,10 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
             transaction.audit(storing.audit)
         elif storing.stored_bytes is not None:
             lengths.append({"key": storing.key, "new_bytes": storing.stored_bytes})
-    await transaction.write(_SET_BYTES, lengths)
-    await transaction.write(_FINISH, finishes)
-    await transaction.write(_DROP_SEGMENT, [{"key": recording, "at": number} for recording, number in objects])
-    await transaction.write(_INSERT_SEGMENT, list(objects.values()))
+    await transaction.write(sql.SET_BYTES, lengths)
+    await transaction.write(sql.FINISH, finishes)
+    await transaction.write(sql.DROP_SEGMENT, [{"key": recording, "at": number} for recording, number in objects])
+    await transaction.write(sql.INSERT_SEGMENT, list(objects.values()))
     return answers
 
 
@@ -388,7 +291,7 @@ def _page(query: RecordingQuery) -> sa.Select[Any]:
     if query.started_to is not None:
         statement = statement.where(_r.started_at < rows.micros(query.started_to))
     if query.held is not None:
-        statement = statement.where(_r.id.in_(_HELD) if query.held else _r.id.not_in(_HELD))
+        statement = statement.where(_r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD))
     if query.before is not None:
         statement = statement.where(_r.id < rows.key(query.before))
     return statement

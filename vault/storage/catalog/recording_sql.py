@@ -1,0 +1,116 @@
+"""The statements behind `vault.storage.catalog.recordings`, prepared once; parameters are bound by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from vault.model import HoldState
+from vault.storage.catalog.tables import (
+    IS_FINISHED,
+    IS_OPEN,
+    IS_UNDELETED,
+    hold_recordings,
+    holds,
+    leaf_counters,
+    recordings,
+    segments,
+    sweep_floor,
+)
+
+_r = recordings.c
+BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
+BY_CALL_KEY = sa.select(recordings).where(_r.tenant == sa.bindparam("tenant_id"), _r.call_key == sa.bindparam("call"))
+OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.id)
+DUE = (
+    sa.select(recordings)
+    .where(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
+)
+COUNT_DUE = (
+    sa.select(sa.func.count()).select_from(recordings).where(IS_FINISHED, _r.audio_period <= sa.bindparam("through"))
+)
+UNDELETED = (
+    sa.select(recordings).where(IS_UNDELETED, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
+)
+COUNT = sa.select(_r.state, sa.func.count().label("n")).group_by(_r.state)
+FOUND = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+# The same SQL in two dialects: the database itself decides which call keys are taken, by their unique index.
+INSERT_UNLESS_TAKEN: Mapping[str, sa.Executable] = {
+    "sqlite": sqlite.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_key"]),
+    "postgresql": postgresql.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_key"]),
+}
+FINISH = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"))
+    .values(
+        state=sa.bindparam("new_state"),
+        state_reason=sa.bindparam("new_reason"),
+        ended_at=sa.bindparam("new_end"),
+        stored_bytes=sa.bindparam("new_bytes"),
+    )
+)
+SET_BYTES = sa.update(recordings).where(_r.id == sa.bindparam("key")).values(stored_bytes=sa.bindparam("new_bytes"))
+SET_MEDIA = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"), IS_OPEN)
+    .values(**{name: sa.bindparam(f"new_{name}") for name in ("container", "codec", "rate", "channels", "channel_map")})
+)
+STATES = sa.select(_r.id, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+
+# Two questions, one round trip: the sweep floor, and which of these rows were there before.
+FLOOR_AND_FOUND = sa.union_all(
+    sa.select(sweep_floor.c.period, sa.null().label("id")),
+    sa.select(sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
+)
+
+SEGMENTS = sa.select(segments).where(segments.c.recording == sa.bindparam("key")).order_by(segments.c.number)
+SEGMENTS_OF = (
+    sa.select(segments)
+    .where(segments.c.recording.in_(sa.bindparam("keys", expanding=True)))
+    .order_by(segments.c.recording, segments.c.number)
+)
+DROP_SEGMENT = sa.delete(segments).where(
+    segments.c.recording == sa.bindparam("key"), segments.c.number == sa.bindparam("at")
+)
+INSERT_SEGMENT = sa.insert(segments)
+
+COUNTER = (
+    leaf_counters.c.tenant == sa.bindparam("in_tenant"),
+    leaf_counters.c.part == sa.bindparam("in_part"),
+    leaf_counters.c.period == sa.bindparam("in_period"),
+    leaf_counters.c.generation == sa.bindparam("in_generation"),
+)
+NEXT_LEAF = sa.select(leaf_counters.c.next_leaf).where(*COUNTER)
+MOVE_COUNTER = sa.update(leaf_counters).where(*COUNTER).values(next_leaf=sa.bindparam("new_next"))
+INSERT_COUNTER = sa.insert(leaf_counters)
+
+IN_FORCE = tuple(state.value for state in HoldState if state is not HoldState.RELEASED)
+HELD_BY = hold_recordings.join(holds, holds.c.id == hold_recordings.c.hold)
+HELD = (
+    sa.select(hold_recordings.c.recording)
+    .select_from(HELD_BY)
+    .where(hold_recordings.c.too_late.is_(sa.false()), holds.c.state.in_(IN_FORCE))
+)
+# A released hold keeps protecting until its grace is over, so what it protects is not late before.
+OLDEST_DUE = (
+    sa.select(_r.retain_until)
+    .where(
+        IS_FINISHED,
+        _r.retain_until <= sa.bindparam("now"),
+        sa.not_(
+            sa.exists()
+            .select_from(HELD_BY)
+            .where(
+                hold_recordings.c.recording == _r.id,
+                hold_recordings.c.too_late.is_(sa.false()),
+                sa.or_(holds.c.state.in_(IN_FORCE), holds.c.grace_until > sa.bindparam("now")),
+            )
+        ),
+    )
+    .order_by(_r.retain_until)
+    .limit(1)
+)
