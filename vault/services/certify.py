@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from vault import __version__
 from vault.crypto.signing import SigningKey
-from vault.errors import Unavailable
+from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
 from vault.model import (
     CertificateId,
@@ -239,12 +240,21 @@ class Certifier:
             known = [ref.name for ref in await self._catalog.segments(row.id)]
             prefix = recording_prefix(row.tenant, row.audio.cohort.period, row.id)
             found = [info.name async for info in self._store.list(prefix)]
-            deletions = [await self._store.delete(name) for name in sorted({*known, *found})]
+            deletions = [await self._delete(name) for name in sorted({*known, *found})]
             if any(not deletion.absent for deletion in deletions):
                 return None
             assert row.certificate_id is not None
             provisional = await self._catalog.certificate(row.certificate_id)
             return self._final(provisional, deletions)
+
+    async def _delete(self, name: str) -> Deletion:
+        """Delete one object; the label of a hold that has ended must not outlive the key."""
+        deletion = await self._store.delete(name)
+        if deletion.absent:
+            return deletion
+        with suppress(NotFound):
+            await self._store.set_held(name, held=False)
+        return await self._store.delete(name)
 
     def _final(self, provisional: StoredCertificate, deletions: Sequence[Deletion]) -> StoredCertificate:
         before = verify_certificate(provisional.jws, self._verify_key).certificate

@@ -24,6 +24,7 @@ from vault.model import MANIFEST_INDEX, AuditEvent, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.retention.decide import in_force
 from vault.services.reading import Reader, segment_header
 from vault.services.sessions import IngestSession
 from vault.telemetry import Metrics
@@ -276,6 +277,10 @@ class Storer:
             sha256=hashlib.sha256(data).hexdigest(),
         )
         await self._put(session, ref, data)
+        if any(in_force(hold) for hold in await self._catalog.holds_on(recording.id)):
+            # A hold placed during the call has pinned the key; its objects say so too.
+            for each in (*session.segments, ref):
+                await self._store.set_held(each.name, held=True)
         final = RecordingState.SEALED if state == "sealed" else RecordingState.TRUNCATED
         await self._catalog.finish_recording(
             recording.id,

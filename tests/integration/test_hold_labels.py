@@ -1,0 +1,61 @@
+"""Stored objects show whether a hold keeps their recording; what protects it is the pin in the keyring."""
+
+import asyncio
+
+from tests.integration.app import PCMU, app, sound
+from vault.model import Role
+from vault.ports.objects import Deletion
+
+__all__ = ["app"]
+
+
+async def labels(app, recording):
+    return [(await app.vault.store.stat(ref.name)).meta.held for ref in await app.vault.catalog.segments(recording)]
+
+
+async def test_a_hold_placed_during_the_call_is_on_every_object_once_it_ends(app):
+    audio, placed = sound(200_000), asyncio.Event()
+
+    async def speaking():
+        yield audio[:100_000]
+        await placed.wait()
+        yield audio[100_000:]
+
+    upload = asyncio.create_task(app.upload("live", speaking()))
+    while (session := app.vault.ingest.live_call("northfield", "live")) is None or session.durable < 100_000:
+        await asyncio.sleep(0.01)
+    assert (await app.hold(session.recording.id)).status == 201
+    placed.set()
+    recording = await upload
+    assert set(await labels(app, recording)) == {True}
+
+
+async def test_a_finished_recordings_objects_are_marked_when_the_hold_is_placed(app):
+    headers = {"Content-Type": PCMU}
+    recording = await app.upload("done", sound(100_000), headers=headers)
+    assert set(await labels(app, recording)) == {False}
+    assert (await app.hold(recording)).status == 201
+    assert set(await labels(app, recording)) == {True}
+
+
+async def test_a_released_holds_label_does_not_keep_the_objects_of_a_shredded_recording(app, monkeypatch):
+    recording = await app.upload("released", sound(100_000))
+    hold = (await app.hold(recording)).json["id"]
+    store = app.vault.store
+    delete = store.delete
+
+    async def locked(name):
+        """Refuse as a bucket with Object Lock does while a legal hold is on the object."""
+        if (await store.stat(name)).meta.held:
+            return Deletion(name=name, versions_deleted=0, absent=False, detail="legal hold")
+        return await delete(name)
+
+    monkeypatch.setattr(store, "delete", locked)
+    assert (await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})).status == 202
+    second = await app.second_person(Role.COMPLIANCE)
+    assert (await app.ask("POST", f"/v1/holds/{hold}/approve", second, body={})).status == 200
+    app.clock.advance(days=12)
+    swept = await app.sweep()
+    assert (swept["shredded"], swept["objects_deleted_for"]) == (1, 1)
+    certificates = (await app.ask("GET", f"/v1/certificates?recording={recording}")).json["certificates"]
+    assert [each["status"] for each in certificates] == ["final", "provisional"]
