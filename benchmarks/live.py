@@ -17,13 +17,17 @@ from benchmarks.common import cpu_seconds, pin, raise_file_limit, recorder_token
 
 PIECE = 1600
 INTERVAL = 0.1
-BUCKET = re.compile(r'callvault_ingest_ack_seconds_bucket\{le="([^"]+)"\} ([0-9.e+]+)')
+BUCKET = r'callvault_%s_seconds_bucket\{le="([^"]+)"\} ([0-9.e+]+)'
 
 
 async def scrape(url):
+    """Return the server's histograms of acknowledgements and of journal commits."""
     async with aiohttp.ClientSession(url) as session, session.get("/metrics") as answer:
         text = await answer.text()
-    return {bound: float(count) for bound, count in BUCKET.findall(text)}
+    return [
+        {bound: float(count) for bound, count in re.findall(BUCKET % name, text)}
+        for name in ("ingest_ack", "journal_commit")
+    ]
 
 
 def quantile(before, after, share):
@@ -87,8 +91,10 @@ async def main(arguments):
             "live",
             calls=arguments.calls,
             seconds=arguments.seconds,
-            ack_p50_ms_at_most=quantile(before, after, 0.50),
-            ack_p99_ms_at_most=quantile(before, after, 0.99),
+            ack_p50_ms_at_most=quantile(before[0], after[0], 0.50),
+            ack_p99_ms_at_most=quantile(before[0], after[0], 0.99),
+            commit_p50_ms_at_most=quantile(before[1], after[1], 0.50),
+            commit_p99_ms_at_most=quantile(before[1], after[1], 0.99),
             server_cpu_share_of_one_core=round(cpu / wall, 3),
             rss_kib_per_call=round((full - empty) / arguments.calls / 1024, 1),
             not_acknowledged=refused,

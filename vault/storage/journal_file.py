@@ -20,7 +20,7 @@ from vault.format.journal import HEADER_BYTES
 _NO_ALLOCATION: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
-_UNMAP_AFTER_BYTES: Final = 8 << 20
+_UNMAP_AFTER_READS: Final = 256
 
 
 class Disk:
@@ -122,7 +122,7 @@ class JournalFile:
         self._fd = -1
         self._map: mmap.mmap | None = None
         self._taken = 0
-        """Bytes read through the mapping since its pages were let go; losing an update between threads is harmless."""
+        """Reads through the mapping since its pages were let go; losing an update between threads is harmless."""
         self._lock = threading.Lock()
         """Between mapping and closing: a descriptor number is reused as soon as it is closed."""
 
@@ -170,9 +170,9 @@ class JournalFile:
         view = self._map
         if view is None or position + size > len(view):
             view = self._mapping()
-        self._taken += size
-        if self._taken > _UNMAP_AFTER_BYTES:
-            # The page cache keeps the pages; only this process's count of them, and its page tables, shrink.
+        self._taken += 1
+        if self._taken > _UNMAP_AFTER_READS:
+            # The kernel maps 64 KiB around each read. The page cache keeps the pages; what shrinks is this process.
             self._taken = 0
             view.madvise(mmap.MADV_DONTNEED)
         return view[position : position + size]
