@@ -65,6 +65,12 @@ def pins_of(hold: Hold, recordings: Sequence[Recording]) -> list[Pin]:
     ]
 
 
+def pinned(keyring: Keyring, recording: Recording) -> bool:
+    """Tell whether a hold's pin is on the recording's audio; looks at memory only."""
+    cohort, leaf = recording.audio.cohort, recording.audio.leaf
+    return any(pin.cohort == cohort and pin.first <= leaf <= pin.last for pin in keyring.pins(recording.tenant))
+
+
 class Holds:
     """The life of holds."""
 

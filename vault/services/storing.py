@@ -20,11 +20,10 @@ from vault.crypto.sealed import seal_manifest, seal_segment
 from vault.errors import IntegrityError, Unavailable
 from vault.format.manifest import CatalogCopy, Manifest, ManifestSegment, merkle_root
 from vault.format.names import manifest_name, segment_name
-from vault.model import MANIFEST_INDEX, AuditEvent, RecordingState, SegmentRef
+from vault.model import MANIFEST_INDEX, AuditEvent, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
-from vault.retention.decide import in_force
 from vault.services.reading import Reader, segment_header
 from vault.services.sessions import IngestSession
 from vault.telemetry import Metrics
@@ -61,6 +60,7 @@ class Storer:
         entropy: Entropy,
         metrics: Metrics,
         limits: SegmentLimits,
+        pinned: Callable[[Recording], bool],
         finished: Callable[[IngestSession], None],
     ) -> None:
         self._store = store
@@ -70,6 +70,7 @@ class Storer:
         self._entropy = entropy
         self._metrics = metrics
         self._limits = limits
+        self._pinned = pinned
         self._finished = finished
         self._queue: asyncio.Queue[IngestSession] = asyncio.Queue()
         self._sessions: set[IngestSession] = set()
@@ -277,7 +278,7 @@ class Storer:
             sha256=hashlib.sha256(data).hexdigest(),
         )
         await self._put(session, ref, data)
-        if any(in_force(hold) for hold in await self._catalog.holds_on(recording.id)):
+        if self._pinned(recording):
             # A hold placed during the call has pinned the key; its objects say so too.
             for each in (*session.segments, ref):
                 await self._store.set_held(each.name, held=True)

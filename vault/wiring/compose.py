@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from vault.config import Config
 from vault.crypto.signing import SigningKey
@@ -17,7 +18,7 @@ from vault.services.access import Access
 from vault.services.audit import Audit
 from vault.services.certify import Certifier, Identity
 from vault.services.coordinates import Coordinates
-from vault.services.holds import Holds
+from vault.services.holds import Holds, pinned
 from vault.services.ingest import Ingest, IngestLimits
 from vault.services.playback import Playback
 from vault.services.reading import Reader
@@ -74,6 +75,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             max_age=config.segments.max_age,
             concurrency=config.segments.concurrency,
         ),
+        pinned=partial(pinned, keyring),
         finished=ingest.finished,
     )
     holds = Holds(
