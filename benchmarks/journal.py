@@ -6,7 +6,6 @@
 import argparse
 import asyncio
 import gc
-import json
 import resource
 import statistics
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from benchmarks.common import report
 from vault.model import Cohort, Coordinate, DataKey, Part, TenantId
 from vault.ports.journal import JournalOpening
 from vault.storage.journal import FileJournal
@@ -133,7 +133,7 @@ def main():
             place.mkdir()
             found = asyncio.run(work(place))
             results |= {"ram_bytes_per_entry": found} if name == "memory" else {name: found}
-    print(json.dumps(results))
+    report("journal", **results)
 
 
 if __name__ == "__main__":
