@@ -24,7 +24,6 @@ from vault.errors import (
     Unavailable,
 )
 from vault.model import (
-    AuditEvent,
     CallFacts,
     Media,
     Principal,
@@ -40,10 +39,11 @@ from vault.ports.journal import Journal, JournalOpening
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import effective_now
+from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 from vault.services.sessions import IngestSession
 from vault.services.storing import Storer
-from vault.telemetry import Metrics, request_id
+from vault.telemetry import Metrics
 
 _TICK_SECONDS = 0.5
 _ROOM_WAIT_SECONDS = 10.0
@@ -183,17 +183,9 @@ class Ingest:
             stored_bytes=0,
             sealed_facts=sealed,
         )
-        event = AuditEvent(
-            event="recording.started",
-            actor=actor.name,
-            role=actor.role.value,
-            outcome="ok",
-            tenant=call.tenant,
-            target=identifier,
-            request_id=request_id.get(),
-        )
+        started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)
         try:
-            await self._catalog.create_recording(recording, audit=[event])
+            await self._catalog.create_recording(recording, audit=[started_event])
         except TooLate as error:
             raise Invalid("the recording's retention has already run out", hint="check the recorder's clock") from error
         return recording

@@ -20,10 +20,11 @@ from vault.crypto.sealed import seal_manifest, seal_segment
 from vault.errors import IntegrityError, Unavailable
 from vault.format.manifest import CatalogCopy, Manifest, ManifestSegment, merkle_root
 from vault.format.names import manifest_name, segment_name
-from vault.model import MANIFEST_INDEX, AuditEvent, Recording, RecordingState, SegmentRef
+from vault.model import MANIFEST_INDEX, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.services.audit import event
 from vault.services.reading import Reader, segment_header
 from vault.services.sessions import IngestSession
 from vault.telemetry import Metrics
@@ -291,10 +292,9 @@ class Storer:
             stored_bytes=session.stored,
             objects=[*session.segments[session.recorded_segments :], ref],
             audit=[
-                AuditEvent(
-                    event=f"recording.{final.value}",
-                    actor="vault",
-                    outcome="ok",
+                event(
+                    f"recording.{final.value}",
+                    None,
                     tenant=recording.tenant,
                     target=recording.id,
                     detail={"bytes": session.stored, "reason": reason or None},
