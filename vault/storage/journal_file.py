@@ -124,7 +124,7 @@ class JournalFile:
         self._taken = 0
         """Reads through the mapping since its pages were let go; losing an update between threads is harmless."""
         self._lock = threading.Lock()
-        """Between mapping and closing: a descriptor number is reused as soon as it is closed."""
+        """Between mapping and closing, as a descriptor number is reused once closed, and between mapping and trimming."""
 
     @classmethod
     def existing(cls, path: Path, *, disk: Disk, number: int) -> JournalFile:
@@ -156,7 +156,8 @@ class JournalFile:
         After a failed commit this takes its landed bytes away too, so that nobody replays what was never acknowledged.
         """
         if self._fd >= 0:
-            with suppress(OSError):
+            # Not between a reader's look at the size and its mapping of that size.
+            with self._lock, suppress(OSError):
                 self._disk.truncate(self._fd, self.durable_end)
                 self.allocated = self.durable_end
 
