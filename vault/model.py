@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NewType
@@ -47,6 +47,11 @@ def uuid7(*, unix_ms: int, entropy: bytes) -> UUID:
 def prefixed(prefix: str, uuid: UUID) -> str:
     """Render an id as people see it: `rec_018f…`."""
     return f"{prefix}_{uuid.hex}"
+
+
+def new_id(prefix: str, *, at: datetime, entropy: Callable[[int], bytes]) -> str:
+    """Return a fresh prefixed UUIDv7 of that instant."""
+    return prefixed(prefix, uuid7(unix_ms=int(at.timestamp() * 1000), entropy=entropy(10)))
 
 
 def id_bytes(identifier: str) -> bytes:

@@ -20,6 +20,7 @@ from vault.server.context import (
     query_id,
 )
 from vault.server.recordings import scope
+from vault.services.status import overdue_seconds
 from vault.tlog.auditchain import instant
 
 
@@ -166,14 +167,12 @@ async def sweep_status(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.SWEEP_READ)
-    now = vault.clock.now()
-    oldest = await vault.catalog.oldest_due(now=now)
     last = vault.sweeper.last
     return web.json_response(
         {
             "last": views.sweep(last) if last else None,
             "last_sweep_at": views.moment(vault.keyring.last_sweep_at),
-            "overdue_seconds": max((now - oldest).total_seconds(), 0.0) if oldest else 0.0,
+            "overdue_seconds": await overdue_seconds(vault, now=vault.clock.now()),
             "overrides": [views.override(item) for item in await vault.catalog.overrides()],
         }
     )

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from vault.model import Principal, Role, TenantId, Token, TokenId, prefixed, uuid7
+from vault.model import Principal, Role, TenantId, Token, TokenId, new_id
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act, permits
@@ -46,7 +46,7 @@ class Access:
         if not name.strip():
             raise Invalid("a token needs a name: the person or recorder that uses it")
         now = self._clock.now()
-        identifier = TokenId(prefixed("tok", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10))))
+        identifier = TokenId(new_id("tok", at=now, entropy=self._entropy))
         secret = base64.urlsafe_b64encode(self._entropy(_SECRET_BYTES)).rstrip(b"=").decode()
         text = f"{_TOKEN_PREFIX}{identifier.removeprefix('tok_')}_{secret}"
         token = Token(id=identifier, name=name, role=role, tenant=tenant, secret_sha256=_digest(secret), created_at=now)

@@ -1,4 +1,4 @@
-"""Writes audit entries; an act that cannot be logged does not happen."""
+"""Describes acts for the audit trail; the catalog writes them, and an act that cannot be logged does not happen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from vault.model import AuditEvent, Principal, TenantId
-from vault.ports.catalog import Catalog
 from vault.telemetry import request_id
 
 
@@ -32,14 +31,3 @@ def event(
         target=target,
         detail=dict(detail or {}),
     )
-
-
-class Audit:
-    """The audit trail as services see it."""
-
-    def __init__(self, *, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    async def record(self, *events: AuditEvent) -> None:
-        """Write the events durably; raises Unavailable, and then the act must not happen."""
-        await self._catalog.append_audit(events)

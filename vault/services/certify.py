@@ -22,8 +22,7 @@ from vault.model import (
     StoredCertificate,
     Tenant,
     TenantId,
-    prefixed,
-    uuid7,
+    new_id,
 )
 from vault.ports.catalog import Catalog, Shred
 from vault.ports.objects import Deletion, ObjectStore
@@ -195,7 +194,7 @@ class Certifier:
         return self._stored(certificate, now)
 
     def _identifier(self, now: datetime) -> CertificateId:
-        return CertificateId(prefixed("cert", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10))))
+        return CertificateId(new_id("cert", at=now, entropy=self._entropy))
 
     def _stored(self, certificate: DeletionCertificate, now: datetime) -> StoredCertificate:
         return StoredCertificate(

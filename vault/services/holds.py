@@ -26,8 +26,7 @@ from vault.model import (
     RecordingState,
     TenantId,
     id_bytes,
-    prefixed,
-    uuid7,
+    new_id,
 )
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -97,7 +96,7 @@ class Holds:
         self._check(request, now)
         rows = [await self._own(recording, request.tenant, actor) for recording in request.recordings]
         hold = Hold(
-            id=HoldId(prefixed("hold", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10)))),
+            id=HoldId(new_id("hold", at=now, entropy=self._entropy)),
             tenant=request.tenant,
             kind=request.kind,
             matter=request.matter,

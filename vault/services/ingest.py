@@ -31,11 +31,10 @@ from vault.model import (
     RecordingId,
     RecordingState,
     TenantId,
-    prefixed,
-    uuid7,
+    new_id,
 )
 from vault.ports.catalog import Catalog
-from vault.ports.journal import Journal, JournalOpening
+from vault.ports.journal import Journal, JournalEntry, JournalOpening
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import effective_now
@@ -163,7 +162,7 @@ class Ingest:
                 "Call-Started is longer ago than recordings are kept: it would be deleted on arrival",
                 hint="check the recorder's clock, or give the tenant a longer retention",
             )
-        identifier = RecordingId(prefixed("rec", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10))))
+        identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
         sealed = seal_facts(self._keyring.derive(metadata), identifier, call.facts, nonce=self._entropy(12))
         recording = Recording(
@@ -243,8 +242,7 @@ class Ingest:
         session.require_open()
         entry = session.entry
         if entry is None:
-            opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
-            entry = session.entry = self._journal.open(opening, session.key, offset=session.stored)
+            entry = self._open_entry(session)
         if entry.appended + len(piece) > self._limits.max_recording_bytes:
             raise TooLarge(f"the recording exceeds {self._limits.max_recording_bytes} bytes")
         try:
@@ -256,6 +254,12 @@ class Ingest:
         await entry.writable()
         if entry.appended - session.stored >= self.storer.cut_bytes:
             self.storer.poke(session)
+
+    def _open_entry(self, session: IngestSession) -> JournalEntry:
+        """Begin, or continue after the stored bytes, in the journal's current file."""
+        opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
+        session.entry = self._journal.open(opening, session.key, offset=session.stored)
+        return session.entry
 
     async def _room(self, session: IngestSession, piece: bytes) -> None:
         """Hold the recorder back while the journal drains; give up after a while with nothing half-kept."""
@@ -280,12 +284,10 @@ class Ingest:
         session.require_open(unless=ended)
         if session.ended is not None:
             return
-        if session.entry is None:
-            opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
-            session.entry = self._journal.open(opening, session.key, offset=session.stored)
+        entry = session.entry or self._open_entry(session)
         session.ending = ended
         try:
-            await session.entry.end(ended)  # one commit carries the last pieces and the end
+            await entry.end(ended)  # one commit carries the last pieces and the end
         except (Unavailable, ValueError):
             session.ending = None  # no end was written: the recording is still open
             raise
@@ -317,7 +319,6 @@ class Ingest:
             for session in tuple(self._by_id.values()):
                 if session.detached_at is not None and session.ended is None and now - session.detached_at >= grace:
                     await self._truncate(session, "recorder_gone")
-            self._metrics.journal_bytes.set(self._journal.usage().bytes_used)
 
     async def _truncate(self, session: IngestSession, reason: str) -> None:
         try:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from vault.model import HoldKind, HoldState, RecordingState
+from vault.retention.review import review_overdue
 from vault.services.vault import Vault
+
+
+async def overdue_seconds(vault: Vault, *, now: datetime) -> float:
+    """Return how long the oldest recording that is due and not held has waited for its shred; 0 if none is."""
+    oldest = await vault.catalog.oldest_due(now=now)
+    return max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
 
 
 async def refresh_gauges(vault: Vault) -> None:
@@ -12,11 +21,10 @@ async def refresh_gauges(vault: Vault) -> None:
     counts = await vault.catalog.count_recordings()
     for state in RecordingState:
         vault.metrics.recordings.labels(state.value).set(counts.get(state, 0))
-    oldest = await vault.catalog.oldest_due(now=now)
-    vault.metrics.sweep_overdue.set(max((now - oldest).total_seconds(), 0.0) if oldest else 0.0)
+    vault.metrics.sweep_overdue.set(await overdue_seconds(vault, now=now))
     holds = await vault.catalog.holds(states=[HoldState.ACTIVE, HoldState.RELEASE_REQUESTED])
     for kind in HoldKind:
         vault.metrics.holds_active.labels(kind.value).set(sum(hold.kind is kind for hold in holds))
-    vault.metrics.holds_review_overdue.set(sum(hold.review_at <= now for hold in holds))
+    vault.metrics.holds_review_overdue.set(sum(review_overdue(hold, now=now) for hold in holds))
     usage = vault.journal.usage()
     vault.metrics.journal_bytes.set(usage.bytes_used)

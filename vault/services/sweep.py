@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 
 from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable, VaultError
 from vault.format.codec import pack
-from vault.model import Pin, Principal, Recording, RecordingId, ShredPlan, ShredReceipt, prefixed, uuid7
+from vault.model import Pin, Principal, Recording, RecordingId, ShredPlan, ShredReceipt, new_id
 from vault.ports.catalog import Catalog, Shred, SweepOverride
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.time import Clock, Entropy
@@ -158,7 +158,7 @@ class Sweeper:
         receipt: ShredReceipt | None = None
         if self._keyring.has_due(through, unpin):
             await self._catalog.append_audit([event("sweep.started", actor, detail={"trigger": trigger})])
-            identifier = prefixed("shr", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10)))
+            identifier = new_id("shr", at=now, entropy=self._entropy)
             shred = Shred(
                 id=identifier,
                 intended_at=now,
@@ -223,7 +223,7 @@ class Sweeper:
         if through <= now:
             raise Invalid("an override reaches into the future", hint="say until when the guard is lifted")
         override = SweepOverride(
-            id=prefixed("ovr", uuid7(unix_ms=int(now.timestamp() * 1000), entropy=self._entropy(10))),
+            id=new_id("ovr", at=now, entropy=self._entropy),
             through=through,
             reason=reason,
             requested_by=actor.token_id,

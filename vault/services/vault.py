@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vault.model import Finding
 from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
 from vault.services.access import Access
-from vault.services.audit import Audit
 from vault.services.certify import Certifier
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
@@ -29,7 +26,6 @@ class Vault:
     """A composition of collaborators; `vault.wiring` builds it and owns its background tasks."""
 
     access: Access
-    audit: Audit
     catalog: Catalog
     certifier: Certifier
     clock: Clock
@@ -44,4 +40,3 @@ class Vault:
     store: ObjectStore
     sweeper: Sweeper
     tenants: Tenants
-    findings: Sequence[Finding] = ()

@@ -15,7 +15,6 @@ from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits
 from vault.services.access import Access
-from vault.services.audit import Audit
 from vault.services.certify import Certifier, Identity
 from vault.services.coordinates import Coordinates
 from vault.services.holds import Holds, pinned
@@ -99,7 +98,6 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     )
     return Vault(
         access=Access(catalog=catalog, clock=clock, entropy=entropy),
-        audit=Audit(catalog=catalog),
         catalog=catalog,
         certifier=certifier,
         clock=clock,
