@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import timedelta
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from vault.config import Duration
+from vault.errors import Invalid
 from vault.model import HoldKind, RecordingState, Role
+from vault.retention.durations import parse_duration
+
+
+def _duration(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_duration(value)
+    except Invalid as error:
+        # The hint alone: the message quotes what was sent.
+        raise ValueError(error.hint or "not a duration") from error
+
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
+Span = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class _Body(BaseModel):
@@ -55,13 +69,13 @@ class AddTenant(_Body):
     name: Words
     controller: Words
     contact: Words
-    retention: Duration | None = None
+    retention: Span | None = None
 
 
 class ChangeTenant(_Body):
     """PUT /v1/tenants/{tenant}."""
 
-    retention: Duration | None
+    retention: Span | None
 
 
 class IssueToken(_Body):

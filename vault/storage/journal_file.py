@@ -124,7 +124,7 @@ class JournalFile:
         self._taken = 0
         """Reads through the mapping since its pages were let go; losing an update between threads is harmless."""
         self._lock = threading.Lock()
-        """Between mapping and closing, as a descriptor number is reused once closed, and between mapping and trimming."""
+        """Between mapping and closing (a descriptor number is reused once closed) and between mapping and trimming."""
 
     @classmethod
     def existing(cls, path: Path, *, disk: Disk, number: int) -> JournalFile:
