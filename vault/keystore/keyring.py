@@ -30,7 +30,7 @@ from vault.ports.keys import RootKeyProvider
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
 
-_LEASE: Final = timedelta(seconds=15)
+LONGEST_LEASE: Final = timedelta(seconds=15)
 _WHOLE: Final[Span] = (0, (1 << ggm.DEPTH) - 1)
 
 
@@ -52,13 +52,19 @@ class Keyring:
         *,
         keyring_id: bytes,
         cohort_width_seconds: float,
+        lease: timedelta = LONGEST_LEASE,
         entropy: Entropy = os.urandom,
         files: Files | None = None,
     ) -> None:
         """Make a new, empty keyring; ConfigError if any replica holds anything. Only `init` calls this."""
         places = Replicas(replicas, files=files or Files())
         await recovery.create(
-            places, provider, keyring_id=keyring_id, cohort_width_seconds=cohort_width_seconds, entropy=entropy
+            places,
+            provider,
+            keyring_id=keyring_id,
+            cohort_width_seconds=cohort_width_seconds,
+            lease=lease,
+            entropy=entropy,
         )
 
     @classmethod
@@ -71,7 +77,7 @@ class Keyring:
         entropy: Entropy = os.urandom,
         files: Files | None = None,
         metrics: Metrics | None = None,
-        cache_lease: timedelta = _LEASE,
+        cache_lease: timedelta = LONGEST_LEASE,
     ) -> Keyring:
         """Recover and open the keyring, and fence off whoever had it before.
 
@@ -135,6 +141,11 @@ class Keyring:
     def keyring_id(self) -> bytes:
         """The 16 bytes that tell this keyring from others."""
         return self._engine.state.keyring
+
+    @property
+    def backup_key(self) -> DataKey:
+        """The key that encrypts backups of the catalog: it lives as long as the keyring and is in no backup."""
+        return DataKey(self._engine.state.backup_key)
 
     def derive(self, coordinate: Coordinate) -> DataKey:
         """Return the data key. Shredded if the leaf is underivable or inside a shred under way."""

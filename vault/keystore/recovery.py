@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from vault.errors import ConfigError, Invalid, Unavailable, VaultError
-from vault.format.keyring import ID_BYTES
+from vault.format.keyring import ID_BYTES, KEY_BYTES
 from vault.keystore import sealing
 from vault.keystore.files import Files
 from vault.keystore.replicas import INDEX, PAGES, Replicas
@@ -33,6 +34,7 @@ async def create(
     *,
     keyring_id: bytes,
     cohort_width_seconds: float,
+    lease: timedelta,
     entropy: Entropy,
 ) -> None:
     """Make an empty keyring in epoch 1. Markers go last: what a crash leaves half made is never opened."""
@@ -48,6 +50,8 @@ async def create(
         cohort_width_ms=width_ms,
         last_sweep_ms=None,
         swept_through=None,
+        lease_ms=lease // timedelta(milliseconds=1),
+        backup_key=entropy(KEY_BYTES),
         pages={},
     )
     await in_thread(replicas.initialise)

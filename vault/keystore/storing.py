@@ -83,6 +83,7 @@ def stage(
     sealed = sealing.seal_index(secret.material, _index(state, tuple(refs.values())), entropy(sealing.SALT_BYTES))
     head = Head(
         keyring=state.keyring,
+        fence=state.fence,
         epoch=state.epoch,
         revision=state.revision,
         root=secret.root,
@@ -138,12 +139,11 @@ async def newest(
     )
 
 
-def _rank(head: bytes) -> tuple[int, int]:
+def _rank(head: bytes) -> tuple[int, int, int]:
     try:
-        place, _ = decode_head(head)
+        return decode_head(head)[0].rank
     except IntegrityError:
-        return -1, -1
-    return place.epoch, place.revision
+        return -1, -1, -1
 
 
 def _load(replicas: Replicas, place: Head, secret: EpochSecret, head: bytes, replica: int | None) -> Stored:
@@ -164,6 +164,8 @@ def _load(replicas: Replicas, place: Head, secret: EpochSecret, head: bytes, rep
         cohort_width_ms=index.cohort_width_ms,
         last_sweep_ms=index.last_sweep_ms,
         swept_through=index.swept_through,
+        lease_ms=index.lease_ms,
+        backup_key=index.backup_key,
         pages=pages,
     )
     return Stored(
@@ -186,5 +188,7 @@ def _index(state: State, refs: tuple[PageRef, ...]) -> Index:
         last_sweep_ms=state.last_sweep_ms,
         swept_through=state.swept_through,
         cohort_width_ms=state.cohort_width_ms,
+        lease_ms=state.lease_ms,
+        backup_key=state.backup_key,
         pages=refs,
     )
