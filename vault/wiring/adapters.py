@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from vault.config import Config
+from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
+from vault.ports.keys import KeyringStore
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.storage.filesystem import FilesystemObjectStore
@@ -16,8 +19,6 @@ from vault.storage.s3settings import S3Settings
 
 KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""
-KEYRING_FENCE = "keyring_fence"
-"""The catalog setting that says which opening of the keyring it saw last."""
 
 
 class SystemClock:
@@ -35,6 +36,11 @@ class SystemClock:
 def root_keys(config: Config, clock: Clock, entropy: Entropy) -> FileRootKeys:
     """Return the configured root-key provider."""
     return FileRootKeys(config.root_keys_path, clock=clock, entropy=entropy)
+
+
+def keyring_replicas(config: Config) -> Sequence[KeyringStore]:
+    """Return the configured replicas of the keyring, in their order."""
+    return [DirectoryReplica(path) for path in config.replica_paths]
 
 
 def s3_settings(config: Config) -> S3Settings:
