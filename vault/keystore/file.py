@@ -24,7 +24,7 @@ from vault.keystore import antiforensic
 from vault.keystore.files import Files
 from vault.keystore.mounts import filesystem_findings
 from vault.keystore.threads import in_thread
-from vault.keystore.wrapping import check_key, check_tag, unwrap_bytes, wrap_bytes
+from vault.keystore.wrapping import check_key, check_tag, foreign, unwrap_bytes, wrap_bytes
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy
@@ -75,9 +75,15 @@ class FileRootKeys:
         self._files = files or Files()
         self._mounts = mounts
 
-    async def create(self) -> None:
+    async def create(self) -> str:
         """Make the store; ConfigError if the directory holds anything. Only `init` calls this."""
         await in_thread(self._create)
+        return f"root keys in {self._directory}: exactly one is live; never back them up"
+
+    async def owns(self, version: str) -> bool:
+        """Tell whether this store made the version; Unavailable if the directory cannot say which store it is."""
+        match = _VERSION.fullmatch(version)
+        return match is not None and match[1] == await in_thread(self._guarded, str)
 
     async def new_version(self, tag: bytes) -> str:
         """Create a version, durable when this returns."""
@@ -141,7 +147,7 @@ class FileRootKeys:
     def _path(self, store: str, version: str) -> Path:
         match = _VERSION.fullmatch(version)
         if match is None or match[1] != store:
-            raise Unavailable(f"root version {version[:80]} is not one of this store's; nothing is known to be lost")
+            raise foreign(version)
         return self._directory / version
 
     def _new_version(self, store: str, tag: bytes) -> str:
