@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from vault.errors import ConfigError
-from vault.errors import Invalid as InvalidValue
-from vault.retention.durations import parse_duration
-
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
-_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+from vault.rootsettings import RootSection, SingleRootSection, overlay
+from vault.settings import Duration, Section, Size
 
 
-def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_duration(value)
-    except InvalidValue as error:
-        raise ValueError(error.message) from error
-
-
-def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("a size looks like 8MiB or 20GiB")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where and how the server listens."""
 
     host: str = "127.0.0.1"
@@ -84,13 +54,13 @@ class ServerSettings(_Section):
         return self
 
 
-class CatalogSettings(_Section):
+class CatalogSettings(Section):
     """Where the rows live."""
 
     path: Path | None = None
 
 
-class S3Section(_Section):
+class S3Section(Section):
     """An S3 bucket; credentials also from CALLVAULT_S3_ACCESS_KEY and CALLVAULT_S3_SECRET_KEY."""
 
     bucket: str
@@ -106,7 +76,7 @@ class S3Section(_Section):
     server_side_encryption: bool = True
 
 
-class ObjectSettings(_Section):
+class ObjectSettings(Section):
     """Where the sealed objects live."""
 
     kind: Literal["filesystem", "s3", "memory"] = "filesystem"
@@ -120,15 +90,25 @@ class ObjectSettings(_Section):
         return self
 
 
-class KeyringSettings(_Section):
+class KeyringSettings(Section):
     """Where the keyring's replicas and the root key live; never inside one backup set."""
 
     replicas: tuple[Path, ...] | None = None
     root_keys: Path | None = None
     precreate_days: int = Field(default=2, ge=0)
+    root: RootSection = RootSection()
+    previous_root: RootSection | None = None
+
+    @model_validator(mode="after")
+    def _roots(self) -> KeyringSettings:
+        if self.root_keys is not None and self.root.file is not None and self.root.file.path is not None:
+            raise ValueError("root_keys and root.file.path name the same thing: give one")
+        if self.root == self.previous_root:
+            raise ValueError("previous_root is the provider before root, not the same one")
+        return self
 
 
-class JournalSettings(_Section):
+class JournalSettings(Section):
     """The local write-ahead log of audio not yet in the object store."""
 
     path: Path | None = None
@@ -138,7 +118,7 @@ class JournalSettings(_Section):
     commit_interval: Duration = timedelta(milliseconds=5)
 
 
-class SegmentSettings(_Section):
+class SegmentSettings(Section):
     """How a recording is cut into objects."""
 
     max_bytes: Size = 8 << 20
@@ -152,7 +132,7 @@ class SegmentSettings(_Section):
         return self
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """How long recordings are kept. `cohort_width` is fixed at `init`."""
 
     default: Duration = timedelta(days=90)
@@ -168,7 +148,7 @@ class RetentionSettings(_Section):
         return self
 
 
-class SweepSettings(_Section):
+class SweepSettings(Section):
     """When the sweeper runs and what stops it."""
 
     enabled: bool = True
@@ -179,7 +159,7 @@ class SweepSettings(_Section):
     max_share_minimum: int = Field(default=1000, ge=0)
 
 
-class IdentitySettings(_Section):
+class IdentitySettings(Section):
     """Who runs this vault; printed on certificates."""
 
     processor: str = "Callvault operator"
@@ -187,7 +167,7 @@ class IdentitySettings(_Section):
     region: str = "United Kingdom"
 
 
-class AccessSettings(_Section):
+class AccessSettings(Section):
     """What a play, export or search may be for."""
 
     purposes: tuple[str, ...] = (
@@ -202,13 +182,13 @@ class AccessSettings(_Section):
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What goes to standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
-class Config(_Section):
+class Config(Section):
     """The whole of config.toml; relative paths are relative to the file."""
 
     data: Path = Path("data")
@@ -253,8 +233,13 @@ class Config(_Section):
 
     @property
     def root_keys_path(self) -> Path:
-        """The file provider's directory."""
-        return self.resolve(self.keyring.root_keys, "root-keys")
+        """The file provider's directory, if [keyring.root] is one."""
+        return self.file_root_path(self.keyring.root)
+
+    def file_root_path(self, section: SingleRootSection | RootSection) -> Path:
+        """Return the directory of a file provider: its own path, else `keyring.root_keys`, else below `data`."""
+        own = section.file.path if section.file is not None else None
+        return self.resolve(own or self.keyring.root_keys, "root-keys")
 
     @property
     def tls_paths(self) -> tuple[Path, Path] | None:
@@ -283,7 +268,7 @@ def parse_config(document: Mapping[str, Any], *, base: Path) -> Config:
 
 
 def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> Config:
-    """Read `path`, overlaying S3 credentials from the environment; ConfigError."""
+    """Read `path`, overlaying credentials from the environment; ConfigError."""
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)
@@ -298,4 +283,6 @@ def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
         for key, variable in (("access_key", "CALLVAULT_S3_ACCESS_KEY"), ("secret_key", "CALLVAULT_S3_SECRET_KEY")):
             if variable in environment:
                 s3[key] = environment[variable]
+    if isinstance(document.get("keyring"), dict):
+        overlay(document["keyring"], environment)
     return parse_config(document, base=path.absolute().parent)

@@ -2,7 +2,15 @@
 
 from vault.wiring.adapters import SystemClock
 from vault.wiring.checks import check_vault, repair_replica
-from vault.wiring.create import InitResult, init_vault
+from vault.wiring.create import InitResult, init_vault, prepare_root_keys
 from vault.wiring.opening import open_vault
 
-__all__ = ["InitResult", "SystemClock", "check_vault", "init_vault", "open_vault", "repair_replica"]
+__all__ = [
+    "InitResult",
+    "SystemClock",
+    "check_vault",
+    "init_vault",
+    "open_vault",
+    "prepare_root_keys",
+    "repair_replica",
+]
