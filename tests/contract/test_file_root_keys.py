@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from vault.format.codec import pack
 from vault.keystore import antiforensic
 from vault.keystore.file import MATERIAL_BYTES, FileRootKeys
 from vault.keystore.files import Files
-from vault.keystore.mounts import filesystem_of
+from vault.keystore.mounts import filesystem_findings, shares_blocks
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"t" * 64
 
@@ -153,19 +154,87 @@ async def test_files_are_private_and_self_check_notices_when_not(on_files, tmp_p
     assert any("0755 instead of 0700" in message for message in messages)
 
 
-@pytest.mark.parametrize("kind", ["btrfs", "zfs", "overlay", "tmpfs", "ext4"])
-async def test_self_check_names_the_file_system_below(tmp_path, kind):
+def mounted(tmp_path, kind, options="rw"):
+    """Return a directory whose path has a blank, and a mount table that says what it is on."""
     directory = tmp_path / "a b" / "keys"
+    directory.mkdir(parents=True)
     mounts = tmp_path / "mounts"
     point = str(tmp_path / "a b").replace(" ", "\\040")
-    mounts.write_text(f"disk / xfs rw 0 0\nbroken\ndisk2 {point} {kind} rw 0 0\n")
-    provider = FileRootKeys(directory, clock=TestClock(), mounts=mounts)
-    await provider.create()
-    assert filesystem_of(directory, mounts=mounts) == kind
-    finding = (await provider.self_check())[-1]
-    assert finding.level == "warning"
-    assert f"is on {kind}" in finding.message
-    assert ("cannot be known" in finding.message) == (kind == "ext4")
+    mounts.write_text(f"disk / xfs rw 0 0\nbroken\ndisk2 {point} {kind} {options} 0 0\n")
+    return directory, mounts
+
+
+def device(tmp_path, directory, *, rotational, partition):
+    """Make a /sys/dev/block that has the disk, or the partition, on which `directory` lies."""
+    number = directory.stat().st_dev
+    disk = tmp_path / "sys" / "disk"
+    (disk / "queue").mkdir(parents=True)
+    (disk / "queue" / "rotational").write_text(f"{rotational:d}\n")
+    (disk / "part").mkdir()
+    devices = tmp_path / "devices"
+    devices.mkdir()
+    (devices / f"{os.major(number)}:{os.minor(number)}").symlink_to(disk / "part" if partition else disk)
+    return devices
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "zfs", "bcachefs", "overlay", "tmpfs"])
+def test_a_file_system_that_does_not_overwrite_in_place_is_named(tmp_path, kind):
+    directory, mounts = mounted(tmp_path, kind)
+    (found,) = filesystem_findings(directory, mounts=mounts)
+    assert found.level == "warning"
+    assert f"is on {kind}" in found.message
+    assert found.hint
+
+
+@pytest.mark.parametrize("partition", [True, False])
+@pytest.mark.parametrize(
+    ("rotational", "options", "says"),
+    [(True, "rw", "says it rotates"), (False, "rw,discard", "on flash: "), (False, "rw", "flash without discard")],
+)
+def test_the_device_below_is_named(tmp_path, partition, rotational, options, says):
+    directory, mounts = mounted(tmp_path, "ext4", options)
+    devices = device(tmp_path, directory, rotational=rotational, partition=partition)
+    (found,) = filesystem_findings(directory, mounts=mounts, devices=devices, reflinks=lambda path: False)
+    assert found.level == "warning"
+    assert says in found.message
+    assert found.hint
+
+
+def test_a_device_nobody_can_see_is_said_to_be_unknown(tmp_path):
+    directory, mounts = mounted(tmp_path, "ext4")
+    (found,) = filesystem_findings(directory, mounts=mounts, devices=tmp_path / "none", reflinks=lambda path: False)
+    assert "cannot be known" in found.message
+    (found,) = filesystem_findings(directory, mounts=tmp_path / "none", devices=tmp_path / "none")[-1:]
+    assert "an unknown file system" in found.message
+
+
+def test_reflinks_are_warned_of(tmp_path):
+    directory, mounts = mounted(tmp_path, "xfs")
+    first, _ = filesystem_findings(directory, mounts=mounts, devices=tmp_path / "none", reflinks=lambda path: True)
+    assert "reflink" in first.message
+    assert first.hint
+
+
+@pytest.mark.parametrize("reflink", [0, 1])
+def test_reflinks_are_found_by_trying(tmp_path, reflink):
+    disk, point = tmp_path / "disk", tmp_path / "point"
+    point.mkdir()
+    disk.write_bytes(b"")
+    os.truncate(disk, 320 << 20)
+    try:
+        run("mkfs.xfs", "-q", "-m", f"reflink={reflink}", str(disk))
+        run("mount", "-o", "loop", str(disk), str(point))
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("needs mkfs.xfs (xfsprogs) and the right to mount")
+    try:
+        assert shares_blocks(point) == bool(reflink)
+        assert list(point.iterdir()) == []
+    finally:
+        run("umount", str(point))
+
+
+def run(*command):
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_a_split_secret_needs_every_stripe():

@@ -23,6 +23,7 @@ from vault.format.codec import fields, pack, unpack
 from vault.keystore import antiforensic
 from vault.keystore.files import Files
 from vault.keystore.mounts import filesystem_findings
+from vault.keystore.provider import finding
 from vault.keystore.threads import in_thread
 from vault.keystore.wrapping import check_key, check_tag, foreign, unwrap_bytes, wrap_bytes
 from vault.model import Assurance, Finding
@@ -67,13 +68,13 @@ class FileRootKeys:
         clock: Clock,
         entropy: Entropy = os.urandom,
         files: Files | None = None,
-        mounts: Path = Path("/proc/self/mounts"),
+        below: Callable[[Path], Sequence[Finding]] = filesystem_findings,
     ) -> None:
         self._directory = directory
         self._clock = clock
         self._entropy = entropy
         self._files = files or Files()
-        self._mounts = mounts
+        self._below = below
 
     async def create(self) -> str:
         """Make the store; ConfigError if the directory holds anything. Only `init` calls this."""
@@ -212,17 +213,16 @@ class FileRootKeys:
         return _VersionFile(info=info, header=header, material=data[_PREFIX.size + length :])
 
     def _self_check(self) -> Sequence[Finding]:
-        subject = "root keys"
         try:
             live = self._guarded(self._versions)
             for version in live:
                 self._guarded(self._root, version)
         except Unavailable as error:
-            return (Finding(level="error", subject=subject, message=error.message, hint=error.hint),)
-        found = [Finding(level="ok", subject=subject, message=f"{len(live)} live root version(s), all readable")]
+            return (finding("error", error.message, error.hint),)
+        found = [finding("ok", f"{len(live)} live root version(s), all readable")]
         for path, mode in [(self._directory, 0o700), *((self._directory / version, 0o600) for version in live)]:
             actual = stat.S_IMODE(path.stat().st_mode)
             if actual != mode:
                 text = f"{path} has mode {actual:04o} instead of {mode:04o}"
-                found.append(Finding(level="warning", subject=subject, message=text, hint=f"chmod {mode:o} {path}"))
-        return (*found, *filesystem_findings(self._directory, mounts=self._mounts))
+                found.append(finding("warning", text, f"chmod {mode:o} {path}"))
+        return (*found, *self._below(self._directory))

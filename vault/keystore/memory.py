@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from vault.errors import Destroyed
+from vault.keystore.provider import finding
 from vault.keystore.wrapping import check_key, check_tag, foreign, unwrap_bytes, wrap_bytes
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
@@ -77,14 +78,8 @@ class MemoryRootKeys:
 
     async def self_check(self) -> Sequence[Finding]:
         """Warn that nothing survives the process."""
-        return (
-            Finding(
-                level="warning",
-                subject="root keys",
-                message="root versions are kept in memory: when this process ends, every recording is unreadable",
-                hint="configure the file provider or a key service",
-            ),
-        )
+        text = "root versions are kept in memory: when this process ends, every recording is unreadable"
+        return (finding("warning", text, "configure the file provider or a key service"),)
 
     def _key(self, version: str) -> bytes:
         if version in self._live:
