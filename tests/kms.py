@@ -84,6 +84,8 @@ class KmsServer:
     refuse: dict[str, str] = field(default_factory=dict)
     drop: set[str] = field(default_factory=set)
     log: list[str] = field(default_factory=list)
+    stale: int = 0
+    """How many more looks at a key without material still show it enabled."""
     page: int = 4
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     port: int = 0
@@ -175,7 +177,11 @@ class KmsServer:
         return {"Aliases": some, "Truncated": False}
 
     def _DescribeKey(self, *, KeyId):
-        return {"KeyMetadata": self._key(KeyId).metadata}
+        key = self._key(KeyId)
+        if self.stale and key.state == "PendingImport":
+            self.stale -= 1
+            return {"KeyMetadata": {**key.metadata, "KeyState": "Enabled"}}
+        return {"KeyMetadata": key.metadata}
 
     def _GetParametersForImport(self, *, KeyId, WrappingAlgorithm, WrappingKeySpec):
         self._key(KeyId)

@@ -42,9 +42,9 @@ _ENDING: Final = "PendingDeletion"
 class AwsKmsRootKeys:
     """Keeps each root version as a symmetric KMS key under an alias that says which store made it.
 
-    KMS is eventually consistent, so an absence proves nothing by itself: a version is Destroyed when KMS says that its
-    key has no material or is ending after `destroy`, or when the key is gone that KMS cannot have ended any sooner.
-    Assurance is by device: that the material is gone at once is AWS's word.
+    KMS is eventually consistent, so an absence proves nothing by itself: a version is Destroyed when its key is ending
+    after `destroy`, or is gone so long after it was made that KMS can have ended it. Assurance is by device: that the
+    material is gone at once is AWS's word.
     """
 
     name = "awskms"
@@ -217,15 +217,16 @@ class AwsKmsRootKeys:
     async def _unusable(self, kms: Kms, version: str, key_id: str, made_at: datetime, *, named: bool) -> VaultError:
         """Return why a key cannot be used: gone, or only stopped.
 
-        A key that ends while it still has its alias was scheduled by somebody else, material and all, and can be
-        brought back.
+        `destroy` ends a key and then takes its name, so only a nameless ending key is its work. A key that ends under
+        its name was scheduled by somebody else, material and all, and can be brought back; a key that shows no
+        material may be one whose import is not seen everywhere yet.
         """
         state = await self._state(kms, key_id, made_at)
-        if state is None or state == _EMPTY or (state == _ENDING and not named):
+        if state is None or (state == _ENDING and not named):
             return Destroyed(f"root version {version} was destroyed")
         return Unavailable(
             f"the AWS KMS key of root version {version} is {state}; nothing is known to be lost",
-            hint="enable the key, or cancel its deletion",
+            hint="enable the key, or cancel its deletion; a key without material that stays so has lost it",
         )
 
     async def _until(self, kms: Kms, key_id: str, states: set[str]) -> None:

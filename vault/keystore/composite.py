@@ -60,10 +60,11 @@ class CompositeRootKeys:
     async def wrap(self, version: str, key: bytes, aad: bytes) -> bytes:
         """Wrap a fresh random share at one, and the key less that share at the other."""
         check_key(key)
-        share = self._entropy(len(key))
+        share, once = self._entropy(len(key)), self._entropy(_PAIR_BYTES)
         first, second = self._both(version)
-        one = await self._halves[0].wrap(first, share, aad)
-        return pack({"first": one, "second": await self._halves[1].wrap(second, xor(key, share), aad)})
+        one = await self._halves[0].wrap(first, share, _place(once, aad))
+        two = await self._halves[1].wrap(second, xor(key, share), _place(once, aad))
+        return pack({"once": once, "first": one, "second": two})
 
     async def unwrap(self, version: str, blob: bytes, aad: bytes) -> bytes:
         """Unwrap both shares.
@@ -73,11 +74,12 @@ class CompositeRootKeys:
         """
         first, second = self._both(version)
         try:
-            one, two = fields(unpack(blob), first=bytes, second=bytes)
+            once, one, two = fields(unpack(blob), once=bytes, first=bytes, second=bytes)
         except FormatError:
-            one, two = b"", b""
+            once = one = two = b""
+        place = _place(once, aad)
         shares = await _each(
-            [lambda: self._halves[0].unwrap(first, one, aad), lambda: self._halves[1].unwrap(second, two, aad)]
+            [lambda: self._halves[0].unwrap(first, one, place), lambda: self._halves[1].unwrap(second, two, place)]
         )
         if len(shares[0]) != len(shares[1]):
             raise tampered(version)
@@ -116,6 +118,11 @@ class CompositeRootKeys:
         if len(names) != len(self._halves):
             raise Destroyed(f"root version {version} has lost one of its halves")
         return names[0], names[1]
+
+
+def _place(once: bytes, aad: bytes) -> bytes:
+    """Return what both shares of one wrap are bound to, so that shares of two wraps do not go together."""
+    return pack([once, aad])
 
 
 def _joined(first: str, second: str) -> str:
