@@ -153,7 +153,11 @@ async def test_another_account_never_says_destroyed(provider, live, clock):
                 await stranger.create()
 
 
-async def test_a_store_is_made_once(provider):
+async def test_a_store_in_use_is_not_made_again_and_an_empty_one_is_taken_over(server, provider):
+    keys = len(server.keys)
+    await provider.create()
+    assert len(server.keys) == keys + 1, "the proof makes one more, and destroys it"
+    await provider.new_version(TAG)
     with pytest.raises(ConfigError, match="already"):
         await provider.create()
 

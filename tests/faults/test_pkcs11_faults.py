@@ -126,9 +126,12 @@ async def test_a_misconfiguration_is_the_operators_error_when_the_store_is_made(
     assert caught.value.message.startswith("keyring.root.pkcs11")
 
 
-async def test_a_store_is_made_once(live):
+async def test_a_store_in_use_is_not_made_again_and_an_empty_one_is_taken_over(live):
+    provider, [(version, _), _] = live
     with pytest.raises(ConfigError, match="already"):
-        await live[0].create()
+        await provider.create()
+    await provider.destroy(version)
+    await provider.create()
 
 
 async def test_software_is_never_attested_as_hardware(settings, live):

@@ -85,14 +85,14 @@ class Killing:
 
         monkeypatch.setattr(TransitSession, "ask", killing)
 
-    async def every_death(self, act):
+    async def every_death(self, act, error=Unavailable):
         """Run `act` with a death at each of its requests, lost and landed; yields after each restart."""
         self.count, self.at = 0, None
         await act()
         for at in range(1, self.count + 1):
             for landed in (False, True):
                 self.count, self.at, self.landed = 0, at, landed
-                with pytest.raises(Unavailable):
+                with pytest.raises(error):
                     await act()
                 self.at = None
                 self.server.start()
@@ -204,12 +204,23 @@ async def test_a_missing_right_shows_when_the_store_is_made(openbao, right):
         await provider.create()
 
 
-async def test_a_store_is_made_once(openbao):
+async def test_a_store_in_use_is_not_made_again_and_an_empty_one_is_taken_over(openbao):
     provider = provider_at(openbao, prefix="once")
     await provider.create()
+    await provider.create()
+    version = await provider.new_version(TAG)
     with pytest.raises(ConfigError, match="already"):
         await provider.create()
-    assert await provider.versions() == {}
+    assert set(await provider.versions()) == {version}
+
+
+async def test_what_an_interrupted_proof_left_is_destroyed_by_the_next(fragile_openbao, monkeypatch):
+    provider = provider_at(fragile_openbao)
+    killing = Killing(monkeypatch, fragile_openbao)
+    steps = [step async for step in killing.every_death(provider.create, ConfigError)]
+    assert len(steps) > 20
+    await provider.create()
+    assert len(fragile_openbao.call("LIST", f"{MOUNT}/keys")[1]["data"]["keys"]) == 1, "only the marker is left"
 
 
 async def test_a_wrong_mount_is_the_operators_error_when_the_store_is_made(openbao):

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from vault.errors import ConfigError, Destroyed, Unavailable, VaultError
 from vault.keystore.kmsclient import NOT_FOUND, STATE, UNREADABLE, Kms, KmsClient, KmsSettings
 from vault.keystore.naming import Names
-from vault.keystore.provider import finding, prove
+from vault.keystore.provider import check_unused, finding, prove
 from vault.keystore.wrapping import KEY_BYTES, binding, check_key, check_tag, tampered
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
@@ -69,13 +69,11 @@ class AwsKmsRootKeys:
         """Make the store's marker, a key that never gets material, and prove every right; ConfigError."""
         try:
             async with self._client.open() as kms:
-                if self._names.markers(await kms.aliases()):
-                    raise ConfigError(
-                        "keyring.root.awskms: the account holds a store under this prefix already; nothing was changed",
-                        hint="a new vault needs a prefix of its own",
-                    )
-                marker = await _new_key(kms, "callvault store marker: keep it, it never holds key material")
-                await _name(kms, self._names.marker(self._entropy), marker["KeyId"])
+                if not self._names.markers(await kms.aliases()):
+                    marker = await _new_key(kms, "callvault store marker: keep it, it never holds key material")
+                    await _name(kms, self._names.marker(self._entropy), marker["KeyId"])
+                else:
+                    check_unused(self.name, [info for info, _ in await self._listed(kms)])
         except Unavailable as error:
             raise ConfigError(f"keyring.root.awskms: {error.message}", hint=error.hint) from error
         await prove(self, self._entropy)

@@ -16,7 +16,7 @@ from pkcs11.exceptions import PKCS11Error
 from vault.errors import ConfigError, Destroyed, Unavailable, VaultError
 from vault.keystore.naming import Names
 from vault.keystore.pkcs11session import Token, TokenSettings
-from vault.keystore.provider import finding, prove
+from vault.keystore.provider import check_unused, finding, prove
 from vault.keystore.threads import in_thread
 from vault.keystore.wrapping import KEY_BYTES, binding, check_key, check_tag, tampered, unwrap_bytes, wrap_bytes
 from vault.model import Assurance, Finding
@@ -123,13 +123,10 @@ class Pkcs11RootKeys:
             return call(session, *args)
 
     def _create(self, session: Session) -> None:
-        if self._names.markers(self._keys(session)):
-            raise ConfigError(
-                f'keyring.root.pkcs11: the token "{self._token.settings.token}" holds a store under this prefix '
-                "already; nothing was changed",
-                hint="a new vault needs a prefix of its own",
-            )
-        self._generate(session, self._names.marker(self._entropy), b"")
+        if not self._names.markers(self._keys(session)):
+            self._generate(session, self._names.marker(self._entropy), b"")
+        else:
+            check_unused(self.name, self._versions(session).values())
 
     def _keys(self, session: Session) -> dict[str, SecretKey]:
         """Return every AES key that the session sees, by label."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from vault.errors import ConfigError, Destroyed, Unavailable, VaultError
 from vault.keystore.naming import Names
-from vault.keystore.provider import finding, prove
+from vault.keystore.provider import check_unused, finding, prove
 from vault.keystore.transitclient import Answer, TransitClient, TransitSession, TransitSettings
 from vault.keystore.wrapping import binding, check_key, check_tag, tampered
 from vault.model import Assurance, Finding
@@ -53,13 +53,11 @@ class TransitRootKeys:
         settings = self._client.settings
         try:
             async with self._client.open() as session:
-                if self._names.markers(await session.keys(empty_is_answer=True)):
-                    raise ConfigError(
-                        f"keyring.root.transit: the mount {settings.mount} holds a store under this prefix already; "
-                        "nothing was changed",
-                        hint="a new vault needs a prefix of its own",
-                    )
-                await _make(session, self._names.marker(self._entropy))
+                names = await session.keys()
+                if not self._names.markers(names):
+                    await _make(session, self._names.marker(self._entropy))
+                else:
+                    check_unused(self.name, self._listed(names).values())
         except Unavailable as error:
             raise ConfigError(f"keyring.root.transit: {error.message}", hint=error.hint) from error
         await prove(self, self._entropy)

@@ -90,10 +90,10 @@ class TransitSession:
             raise self.refused(answer or Answer(status=status, errors=(), data={}))
         return answer
 
-    async def keys(self, *, empty_is_answer: bool = False) -> list[str]:
-        """Return the names of all keys of the engine; Unavailable unless the engine itself lists them."""
+    async def keys(self) -> list[str]:
+        """Return the names of all keys of the engine, which says "not found" if there are none; Unavailable."""
         answer = await self.engine("GET", "keys?list=true")
-        if answer.nothing_there and empty_is_answer:
+        if answer.nothing_there:
             return []
         names = answer.data.get("keys")
         if not answer.done or not isinstance(names, list) or not all(isinstance(name, str) for name in names):

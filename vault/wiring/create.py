@@ -56,11 +56,12 @@ async def init_vault(config: Config, *, clock: Clock | None = None, entropy: Ent
         raise ConfigError("keyring.previous_root: a new vault has no previous provider; nothing was created")
     created: list[str] = []
     config.resolve(None, "").mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The provider goes first: a key service that refuses then leaves nothing here that would refuse the next attempt.
+    provider = root_keys(config, clock, entropy)
+    created.append(await provider.create())
     await _create_objects(config, created)
     config.journal_path.mkdir(parents=True, mode=0o700)
     created.append(f"journal {config.journal_path}")
-    provider = root_keys(config, clock, entropy)
-    created.append(await provider.create())
     keyring_id = entropy(16)
     await Keyring.create(
         config.replica_paths,
