@@ -1,4 +1,4 @@
-"""`callvault init`, `doctor` and `keys repair`: what works on a vault's own directories, without a server."""
+"""`callvault init`, `doctor`, `keys repair` and `keys prepare`: what works locally, without a server."""
 
 from __future__ import annotations
 
@@ -110,3 +110,16 @@ async def repair(
     path = directory.absolute()
     await repair_replica(load_config(config), path)
     out.show({"repaired": str(path)}, [("repaired", path)])
+
+
+@local(keys, "prepare", examples=["callvault keys prepare --config /etc/callvault/config.toml"])
+async def prepare(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Make the store of [keyring.root] for a vault that moves there from [keyring.previous_root].
+
+    Proves every right that will be needed by making, using and destroying a root version. Nothing moves yet: restart
+    the server with both sections, then rotate. docs/providers.md has the whole way.
+    """
+    from vault.wiring import prepare_root_keys  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    made = await prepare_root_keys(load_config(config))
+    out.show({"prepared": made}, [("prepared", made)])
