@@ -1,8 +1,8 @@
 """What a running server's memory still holds of a recording after it was shredded and every lease has run out.
 
-Records a call, plays it, lets it expire, and reads all of the server's memory (as root, or with CAP_SYS_PTRACE) before the
-shred and after the lease: copies of the data key, of tree seeds that derive it, and of 64-byte runs of the audio. The
-figures are a report, not a bar: Python frees memory without wiping it. `python -m benchmarks.memory_scan`.
+Records a call, plays it, lets it expire, and reads all of the server's memory (as root, or with CAP_SYS_PTRACE) before
+the shred and after the lease: copies of the data key, of tree seeds that derive it, and of 64-byte runs of the audio.
+The figures are a report, not a bar: Python frees memory without wiping it. `python -m benchmarks.memory_scan`.
 """
 
 import asyncio
