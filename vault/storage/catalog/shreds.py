@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,19 +23,24 @@ from vault.model import (
     StoredCertificate,
     TenantId,
 )
-from vault.ports.catalog import Shred, SweepOverride
+from vault.ports.catalog import CertificateBatch, Shred, SweepOverride
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
+    IS_FINISHED,
     IS_OPEN,
+    certificate_batches,
+    certificate_forms,
     certificates,
     recordings,
+    segments,
     shred_kept,
     shreds,
     sweep_floor,
     sweep_overrides,
 )
 from vault.storage.catalog.writer import Transaction
+from vault.tlog.attested import Subject
 
 _s, _c, _r = shreds.c, certificates.c, recordings.c
 _BY_ID = sa.select(shreds).where(_s.id == sa.bindparam("key"))
@@ -68,6 +73,10 @@ _KEPT = (
 
 _CERTIFIED = sa.select(_c.recording, _c.status).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
 _KNOWN = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+_FORMS = sa.select(certificate_forms).where(certificate_forms.c.digest.in_(sa.bindparam("keys", expanding=True)))
+_INSERT_FORM = sa.insert(certificate_forms)
+_BATCHES = sa.select(certificate_batches).where(certificate_batches.c.id.in_(sa.bindparam("keys", expanding=True)))
+_INSERT_BATCH = sa.insert(certificate_batches)
 _INSERT_CERTIFICATE = sa.insert(certificates)
 _MOVE = (
     sa.update(recordings)
@@ -78,6 +87,23 @@ _MOVE = (
         undeleted_since=sa.bindparam("new_undeleted_since"),
     )
 )
+_DUE = sa.and_(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
+_SUBJECTS = (
+    sa.select(
+        *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf),
+        *(_r.retention_class, _r.started_at, _r.retain_until),
+    )
+    .where(_DUE)
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
+)
+_OBJECTS = (
+    sa.select(segments.c.recording, segments.c.name, segments.c.object_bytes, segments.c.sha256)
+    .select_from(recordings.join(segments, segments.c.recording == _r.id))
+    .where(_DUE, _r.id <= sa.bindparam("last"))
+    .order_by(segments.c.recording, segments.c.number)
+)
+_CERTIFICATES_OF = sa.select(certificates).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
 _CERTIFICATE = sa.select(certificates).where(_c.id == sa.bindparam("key"))
 _IDS_PER_QUERY = 500
 
@@ -148,10 +174,24 @@ class ShredStore:
             raise _unknown(shred)
         return _to_shred(found[0])
 
-    async def certify(self, certificates: Sequence[StoredCertificate], *, audit: Sequence[AuditEvent] = ()) -> None:
+    async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
+        """Return what certificates say of finished rows of audio periods up to `through`, in id order."""
+        page = {"through": through, "after": b"" if after is None else rows.key(after)}
+        found = await self._database.fetch(_SUBJECTS, {**page, "page": max(limit, 0)})
+        objects = await self._database.fetch(_OBJECTS, {**page, "last": found[-1].id}) if found else ()
+        return rows.to_subjects(found, objects)
+
+    async def certify(
+        self,
+        certificates: Sequence[StoredCertificate],
+        *,
+        batch: CertificateBatch | None = None,
+        forms: Mapping[bytes, str] | None = None,
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
         """Store certificates and move their recordings along; a certificate whose status exists already is dropped.
 
-        NotFound if one names an unknown recording. If every one of them was there already, no audit event is written.
+        NotFound if one names an unknown recording. If every one of them was there already, nothing at all is written.
         """
         if not certificates:
             return
@@ -159,12 +199,35 @@ class ShredStore:
 
         async def act(transaction: Transaction) -> None:
             fresh, moves = await _fresh(transaction, values)
+            if not fresh:
+                return
+            if batch is not None:
+                await _write_forms(transaction, forms or {})
+                await transaction.write(_INSERT_BATCH, rows.from_batch(batch))
             await transaction.write(_INSERT_CERTIFICATE, fresh)
             await transaction.write(_MOVE, moves)
-            if fresh:
-                transaction.audit(audit)
+            transaction.audit(audit)
 
         await self._database.writer.run(act)
+
+    async def certificates_of(self, recordings: Sequence[RecordingId]) -> Sequence[StoredCertificate]:
+        """Return every certificate of these recordings."""
+        found = await self._database.fetch(_CERTIFICATES_OF, {"keys": [*map(rows.key, recordings)]})
+        return [rows.to_certificate(row) for row in found]
+
+    async def certificate_batches(self, batches: Collection[str]) -> Mapping[str, CertificateBatch]:
+        """Return batches by id; NotFound if one is missing."""
+        found = {row.id: rows.to_batch(row) for row in await self._database.fetch(_BATCHES, {"keys": [*batches]})}
+        if missing := {*batches} - found.keys():
+            raise NotFound(f"there is no certificate batch {min(missing)[:80]}")
+        return found
+
+    async def certificate_forms(self, forms: Collection[bytes]) -> Mapping[bytes, str]:
+        """Return forms by digest; NotFound if one is missing."""
+        found = {row.digest: row.text for row in await self._database.fetch(_FORMS, {"keys": [*forms]})}
+        if missing := {*forms} - found.keys():
+            raise NotFound(f"there is no certificate form {min(missing).hex()}")
+        return found
 
     async def certificate(self, certificate: CertificateId) -> StoredCertificate:
         """Return one; NotFound."""
@@ -210,6 +273,13 @@ class ShredStore:
 async def _check_exists(transaction: Transaction, shred: str) -> None:
     if not await transaction.fetch(_BY_ID, {"key": shred}):
         raise _unknown(shred)
+
+
+async def _write_forms(transaction: Transaction, forms: Mapping[bytes, str]) -> None:
+    """Store what is not there yet: a form is named by its content and never changes."""
+    known = {row.digest for row in await transaction.fetch(_FORMS, {"keys": [*forms]})}
+    fresh = [{"digest": digest, "text": text} for digest, text in forms.items() if digest not in known]
+    await transaction.write(_INSERT_FORM, fresh)
 
 
 async def _fresh(
