@@ -55,6 +55,7 @@ _CATALOG_READS = frozenset(
         *("undeleted_recordings", "count_recordings", "oldest_due", "segments", "hold", "holds", "holds_on"),
         *("count_due", "segments_of"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides"),
+        *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),
         *("tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),
     }
 )

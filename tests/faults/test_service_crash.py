@@ -156,9 +156,9 @@ async def assert_playable(vault: Vault, stage: Stage, *names: str) -> None:
 
 async def assert_shredded(vault: Vault, stage: Stage, *names: str) -> None:
     """Gone for good, with one provisional and one final certificate that a stranger can verify."""
-    key = VerifyKey.from_pem(vault.certifier.issuer_public_pem.encode())
+    key = VerifyKey.from_pem(vault.certificates.issuer_public_pem.encode())
     done = [
-        entry.event.target
+        (entry.event.target, entry.event.tenant)
         for entry in await vault.catalog.audit_entries(limit=10_000)
         if entry.event.event == "shred.done"
     ]
@@ -174,11 +174,14 @@ async def assert_shredded(vault: Vault, stage: Stage, *names: str) -> None:
         final, provisional = sorted(certificates, key=lambda each: each.status)
         assert final.supersedes == provisional.id
         assert row.certificate_id == final.id
-        for each in (final, provisional):
-            assert verify_certificate(each.jws, key).certificate.media.recording_id == identifier
+        for text in await vault.certificates.texts([final, provisional]):
+            verified = verify_certificate(text, key)
+            assert verified.certificate.media.recording_id == identifier
+            assert verified.batch is not None
+        assert provisional.place is not None
         prefix = recording_prefix(row.tenant, row.audio.cohort.period, identifier)
         assert [info.name async for info in vault.store.list(prefix)] == []
-        assert done.count(identifier) == 1
+        assert done.count((provisional.place.batch, row.tenant)) == 1
 
 
 async def assert_leaves_are_unique(vault: Vault) -> None:

@@ -200,13 +200,13 @@ class ShredRows(Protocol):
 
     async def certify(
         self,
+        batch: CertificateBatch,
         certificates: Sequence[StoredCertificate],
         *,
-        batch: CertificateBatch | None = None,
-        forms: Mapping[bytes, str] | None = None,
+        forms: Mapping[bytes, str],
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Store certificates, the batch they stand in and its forms, and move their recordings along: one transaction.
+        """Store a batch, its certificates and forms, and move the recordings along, in one transaction.
 
         A provisional one moves its recording to shredded and becomes its certificate; a final one becomes its
         certificate and marks its objects absent. Repeating the same recording and status is harmless: the first stays.

@@ -103,27 +103,30 @@ class Certifier:
 
     # -- keys gone ----------------------------------------------------------------------------------------------
 
-    async def provisional(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt) -> int:
-        """Certify in one batch that the keys of `subjects` are gone; repeating adds nothing. Returns how many.
+    async def prepare(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt) -> IssuedBatch | None:
+        """Sign in one batch that the keys of `subjects` are gone; None for no subjects. Nothing is stored yet.
 
         Invalid, and nothing is certified, if one certificate would contradict itself.
         """
         if not subjects:
-            return 0
+            return None
         self._lease_began(receipt.epoch_destroyed)
         now = self._clock.now()
-        await self._word(subjects, shred, receipt, now)
         at = max(now, attest.gone_at(shred, receipt))
+        await self._word(subjects, shred, receipt, now)
         entries = [(entry, self._checked(entry)) for entry in self._entries(subjects, now=now, at=at)]
-        issued = self._certificates.sign(entries, status=CertificateStatus.PROVISIONAL, at=now)
+        return self._certificates.sign(entries, status=CertificateStatus.PROVISIONAL, at=now)
+
+    async def store(self, issued: IssuedBatch, shred: Shred) -> int:
+        """Make a prepared batch durable; repeating its recordings adds nothing. Returns how many it certifies."""
         await self._catalog.certify(
+            issued.batch,
             issued.certificates,
-            batch=issued.batch,
             forms=issued.forms,
             audit=_by_tenant("shred.done", issued, {"shred": shred.id}),
         )
-        self._metrics.certificates.labels("provisional").inc(len(subjects))
-        return len(subjects)
+        self._metrics.certificates.labels("provisional").inc(len(issued.certificates))
+        return len(issued.certificates)
 
     def _entries(self, subjects: Sequence[Subject], *, now: datetime, at: datetime) -> list[Entry]:
         identifiers = new_ids("cert", len(subjects), at=now, entropy=self._entropy)
@@ -255,8 +258,8 @@ class Certifier:
             at=self._clock.now(),
         )
         await self._catalog.certify(
+            issued.batch,
             issued.certificates,
-            batch=issued.batch,
             forms=issued.forms,
             audit=_by_tenant("certificate.issued", issued, {}),
         )

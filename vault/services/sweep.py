@@ -27,6 +27,7 @@ from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits, check_sweep, effective_now
 from vault.retention.policy import due_through
 from vault.services.audit import event
+from vault.services.certificates import IssuedBatch
 from vault.services.certify import Certifier, Deletions
 from vault.services.holds import Holds
 from vault.telemetry import Metrics
@@ -317,14 +318,28 @@ class Sweeper:
 
     async def _certify(self, shred: Shred, receipt: ShredReceipt) -> int:
         count = 0
-        after: RecordingId | None = None
-        assert shred.due_through is not None
-        while page := await self._catalog.due_subjects(through=shred.due_through, after=after, limit=_CERTIFICATE_PAGE):
-            gone = [subject for subject in page if not self._keyring.derivable(subject.coordinate)]
-            count += await self._certifier.provisional(gone, shred, receipt)
-            after = page[-1].recording_id
+        issued, after = await self._next_batch(shred, receipt, after=None)
+        while after is not None:
+            # The next batch is read and signed while this one is written; it lies behind, so the two do not meet.
+            (issued, after), stored = await asyncio.gather(
+                self._next_batch(shred, receipt, after=after), self._store(issued, shred)
+            )
+            count += stored
         self._metrics.shredded.labels(shred.trigger).inc(count)
         return count
+
+    async def _next_batch(
+        self, shred: Shred, receipt: ShredReceipt, *, after: RecordingId | None
+    ) -> tuple[IssuedBatch | None, RecordingId | None]:
+        """Sign for the next page of what is due and has no key; return the batch and the page's last recording."""
+        assert shred.due_through is not None
+        page = await self._catalog.due_subjects(through=shred.due_through, after=after, limit=_CERTIFICATE_PAGE)
+        gone = [subject for subject in page if not self._keyring.derivable(subject.coordinate)]
+        issued = await self._certifier.prepare(gone, shred, receipt)
+        return issued, page[-1].recording_id if page else None
+
+    async def _store(self, issued: IssuedBatch | None, shred: Shred) -> int:
+        return 0 if issued is None else await self._certifier.store(issued, shred)
 
     async def _due(self, through: int) -> AsyncIterator[Recording]:
         after: RecordingId | None = None

@@ -104,7 +104,7 @@ class Entry(NamedTuple):
             (
                 f'"{self.certificate_id}"',
                 place,
-                f"[{','.join(map(_OBJECT, self.objects))}]",
+                f"[{','.join(map(_object, self.objects))}]",
                 f'"{self.recording_id}"',
                 f'"{self.nonce}"',
                 f'"{stamp(self.captured_at)}"',
@@ -118,8 +118,16 @@ class Entry(NamedTuple):
         )
 
 
-_OBJECT: Final = canonical_text(ObjectFacts)
+_INT: Final = canonical_text(int)
 _COPY: Final = canonical_text(DataCopy)
+
+
+def _object(item: ObjectFacts) -> str:
+    return (
+        f'{{"ciphertext_bytes":{_INT(item.ciphertext_bytes)},'
+        f'"ciphertext_sha256":{encode_basestring(item.ciphertext_sha256)},'
+        f'"name":{encode_basestring(item.name)},"versions":{"null" if item.versions is None else _INT(item.versions)}}}'
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def canonical_json(value: Any) -> bytes:
 
 
 def canonical_text(shape: type[_T]) -> Callable[[_T], str]:
-    """Return the function that writes instances of the dataclass `shape` as RFC 8785 text."""
+    """Return the function that writes values of the type `shape` as RFC 8785 text."""
     hint: Any = shape
     write: Callable[[_T], str] = _writer(hint)
     return write

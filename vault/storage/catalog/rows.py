@@ -192,22 +192,25 @@ def to_segment(row: sa.Row[Any]) -> SegmentRef:
     )
 
 
-def from_certificate(certificate: StoredCertificate) -> Values:
-    """Return the columns of a certificate."""
+CERTIFICATE_COLUMNS = (
+    *("id", "recording", "tenant", "status", "supersedes", "issued_at"),
+    *("jws", "batch", "place", "form", "entry"),
+)
+
+
+def certificate_tuple(certificate: StoredCertificate) -> tuple[Any, ...]:
+    """Return the values of `CERTIFICATE_COLUMNS`."""
     place = certificate.place
-    return {
-        "id": certificate.id,
-        "recording": key(certificate.recording),
-        "tenant": certificate.tenant,
-        "status": certificate.status.value,
-        "supersedes": certificate.supersedes,
-        "issued_at": micros(certificate.issued_at),
-        "jws": certificate.jws,
-        "batch": place.batch if place else None,
-        "place": place.index if place else None,
-        "form": place.form if place else None,
-        "entry": place.entry if place else None,
-    }
+    return (
+        certificate.id,
+        key(certificate.recording),
+        certificate.tenant,
+        certificate.status.value,
+        certificate.supersedes,
+        micros(certificate.issued_at),
+        certificate.jws,
+        *((None,) * 4 if place is None else (place.batch, place.index, place.form, place.entry)),
+    )
 
 
 def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
@@ -243,11 +246,11 @@ def to_batch(row: sa.Row[Any]) -> CertificateBatch:
     )
 
 
-def to_subjects(found: Iterable[sa.Row[Any]], objects: Iterable[sa.Row[Any]]) -> list[Subject]:
+def to_subjects(found: Iterable[Any], objects: Iterable[Any]) -> list[Subject]:
     """Return what certificates say of each row, from columns in the order of the statements that fetch them."""
     # By position, and nothing built twice: a sweep passes a million of these.
     stored: dict[bytes, list[ObjectFacts]] = {}
-    for recording, name, size, sha256 in map(tuple, objects):
+    for recording, name, size, sha256 in objects:
         facts = ObjectFacts(name=name, versions=None, ciphertext_bytes=size, ciphertext_sha256=sha256)
         stored.setdefault(recording, []).append(facts)
     return [
@@ -259,7 +262,7 @@ def to_subjects(found: Iterable[sa.Row[Any]], objects: Iterable[sa.Row[Any]]) ->
             moment(retain_until),
             tuple(stored.get(identity, ())),
         )
-        for identity, tenant, period, generation, leaf, policy, started_at, retain_until in map(tuple, found)
+        for identity, tenant, period, generation, leaf, policy, started_at, retain_until in found
     ]
 
 

@@ -71,21 +71,26 @@ _KEPT = (
     .order_by(_r.id)
 )
 
-_CERTIFIED = sa.select(_c.recording, _c.status).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
-_KNOWN = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 _FORMS = sa.select(certificate_forms).where(certificate_forms.c.digest.in_(sa.bindparam("keys", expanding=True)))
 _INSERT_FORM = sa.insert(certificate_forms)
 _BATCHES = sa.select(certificate_batches).where(certificate_batches.c.id.in_(sa.bindparam("keys", expanding=True)))
 _INSERT_BATCH = sa.insert(certificate_batches)
-_INSERT_CERTIFICATE = sa.insert(certificates)
-_MOVE = (
+_CERTIFICATES = certificates
+_ANY_IN_BATCH = sa.select(_c.id).where(_c.batch == sa.bindparam("batch")).limit(1)
+_DROP_BATCH = sa.delete(certificate_batches).where(certificate_batches.c.id == sa.bindparam("batch"))
+_IN_BATCH = sa.select(_c.recording).where(_c.batch == sa.bindparam("batch"), _c.status == sa.bindparam("status"))
+# By recording and status, which are unique together: by batch, each row would read the whole of it.
+_OF_ROW = sa.select(_c.id).where(_c.recording == _r.id, _c.status == sa.bindparam("status")).scalar_subquery()
+# A provisional certificate that arrives after the final one is kept, but takes nothing back.
+_SHREDDED = (
     sa.update(recordings)
-    .where(_r.id == sa.bindparam("key"))
-    .values(
-        state=RecordingState.SHREDDED.value,
-        certificate_id=sa.bindparam("new_certificate"),
-        undeleted_since=sa.bindparam("new_undeleted_since"),
-    )
+    .where(_r.id.in_(_IN_BATCH), _r.state != RecordingState.SHREDDED.value)
+    .values(state=RecordingState.SHREDDED.value, certificate_id=_OF_ROW, undeleted_since=sa.bindparam("at"))
+)
+_ABSENT = (
+    sa.update(recordings)
+    .where(_r.id.in_(_IN_BATCH))
+    .values(state=RecordingState.SHREDDED.value, certificate_id=_OF_ROW, undeleted_since=None)
 )
 _DUE = sa.and_(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
 _SUBJECTS = (
@@ -99,13 +104,11 @@ _SUBJECTS = (
 )
 _OBJECTS = (
     sa.select(segments.c.recording, segments.c.name, segments.c.object_bytes, segments.c.sha256)
-    .select_from(recordings.join(segments, segments.c.recording == _r.id))
-    .where(_DUE, _r.id <= sa.bindparam("last"))
+    .where(segments.c.recording.in_(sa.select(_r.id).where(_DUE, _r.id <= sa.bindparam("last"))))
     .order_by(segments.c.recording, segments.c.number)
 )
 _CERTIFICATES_OF = sa.select(certificates).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
 _CERTIFICATE = sa.select(certificates).where(_c.id == sa.bindparam("key"))
-_IDS_PER_QUERY = 500
 
 _OVERRIDES = sa.select(sweep_overrides).order_by(sweep_overrides.c.requested_at.desc(), sweep_overrides.c.id.desc())
 _DROP_OVERRIDE = sa.delete(sweep_overrides).where(sweep_overrides.c.id == sa.bindparam("key"))
@@ -183,32 +186,39 @@ class ShredStore:
 
     async def certify(
         self,
+        batch: CertificateBatch,
         certificates: Sequence[StoredCertificate],
         *,
-        batch: CertificateBatch | None = None,
-        forms: Mapping[bytes, str] | None = None,
+        forms: Mapping[bytes, str],
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Store certificates and move their recordings along; a certificate whose status exists already is dropped.
+        """Store a batch and move its recordings along; a certificate whose status exists already is dropped.
 
         NotFound if one names an unknown recording. If every one of them was there already, nothing at all is written.
         """
-        if not certificates:
-            return
-        values = [rows.from_certificate(certificate) for certificate in certificates]
+        values = [rows.certificate_tuple(certificate) for certificate in certificates]
+        place = {"batch": batch.id}
 
         async def act(transaction: Transaction) -> None:
-            fresh, moves = await _fresh(transaction, values)
-            if not fresh:
+            await _write_forms(transaction, forms)
+            await transaction.write(_INSERT_BATCH, rows.from_batch(batch))
+            try:
+                await transaction.insert_unless_there(
+                    _CERTIFICATES, rows.CERTIFICATE_COLUMNS, values, unique=("recording", "status")
+                )
+            except sa.exc.IntegrityError as error:
+                raise NotFound("a certificate names a recording that does not exist; nothing was certified") from error
+            if not await transaction.fetch(_ANY_IN_BATCH, place):
+                await transaction.write(_DROP_BATCH, place)
                 return
-            if batch is not None:
-                await _write_forms(transaction, forms or {})
-                await transaction.write(_INSERT_BATCH, rows.from_batch(batch))
-            await transaction.write(_INSERT_CERTIFICATE, fresh)
-            await transaction.write(_MOVE, moves)
+            provisional, final = CertificateStatus.PROVISIONAL.value, CertificateStatus.FINAL.value
+            at = rows.micros(batch.issued_at)
+            await transaction.write(_SHREDDED, {**place, "status": provisional, "at": at})
+            await transaction.write(_ABSENT, {**place, "status": final})
             transaction.audit(audit)
 
-        await self._database.writer.run(act)
+        if certificates:
+            await self._database.writer.run(act)
 
     async def certificates_of(self, recordings: Sequence[RecordingId]) -> Sequence[StoredCertificate]:
         """Return every certificate of these recordings."""
@@ -280,35 +290,6 @@ async def _write_forms(transaction: Transaction, forms: Mapping[bytes, str]) -> 
     known = {row.digest for row in await transaction.fetch(_FORMS, {"keys": [*forms]})}
     fresh = [{"digest": digest, "text": text} for digest, text in forms.items() if digest not in known]
     await transaction.write(_INSERT_FORM, fresh)
-
-
-async def _fresh(
-    transaction: Transaction, values: Sequence[rows.Values]
-) -> tuple[list[rows.Values], list[rows.Values]]:
-    """Return the certificates not stored yet, and what they make of their recordings; NotFound before any write."""
-    keys = sorted({value["recording"] for value in values})
-    known: set[bytes] = set()
-    certified: set[tuple[bytes, str]] = set()
-    for start in range(0, len(keys), _IDS_PER_QUERY):
-        some = {"keys": keys[start : start + _IDS_PER_QUERY]}
-        known |= {row.id for row in await transaction.fetch(_KNOWN, some)}
-        certified |= {(row.recording, row.status) for row in await transaction.fetch(_CERTIFIED, some)}
-    fresh: list[rows.Values] = []
-    moves: list[rows.Values] = []
-    for value in values:
-        key, status = value["recording"], value["status"]
-        if key not in known:
-            raise NotFound(f"there is no recording {rows.recording_id(key)} to certify")
-        if (key, status) in certified:
-            continue
-        fresh.append(value)
-        final = status == CertificateStatus.FINAL.value
-        # A provisional certificate that arrives after the final one is kept, but takes nothing back.
-        if final or (key, CertificateStatus.FINAL.value) not in certified:
-            undeleted_since = None if final else value["issued_at"]
-            moves.append({"key": key, "new_certificate": value["id"], "new_undeleted_since": undeleted_since})
-        certified.add((key, status))
-    return fresh, moves
 
 
 def _from_shred(shred: Shred) -> rows.Values:

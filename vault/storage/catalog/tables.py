@@ -194,6 +194,7 @@ certificates = sa.Table(
     sa.Column("entry", sa.Text),
     sa.UniqueConstraint("recording", "status"),
 )
+sa.Index("ix_certificates_batch", certificates.c.batch)
 sa.Index("ix_certificates_tenant", certificates.c.tenant, certificates.c.id)
 
 sweep_overrides = sa.Table(

@@ -51,3 +51,4 @@ def upgrade() -> None:
         table.add_column(sa.Column("entry", sa.Text(), nullable=True))
         table.create_foreign_key("fk_certificates_batch", "certificate_batches", ["batch"], ["id"])
         table.create_foreign_key("fk_certificates_form", "certificate_forms", ["form"], ["digest"])
+    op.create_index("ix_certificates_batch", "certificates", ["batch"], unique=False)
