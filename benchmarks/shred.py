@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import os
 import random
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -200,7 +201,7 @@ async def measure(recordings, tenants):
         config = parse_config(document, base=Path(directory))
         sample = await prepare(config, clock, recordings, tenants)
         spare = Path(directory) / "floor.db"
-        await asyncio.to_thread(spare.write_bytes, config.catalog_path.read_bytes())
+        await asyncio.to_thread(shutil.copyfile, config.catalog_path, spare)
         seconds = await asyncio.to_thread(floor, spare)
         spare.unlink()
         clock.ahead = timedelta(days=3)
