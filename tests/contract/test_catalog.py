@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from prometheus_client import CollectorRegistry
 
 from tests.catalog_support import (
@@ -57,7 +58,8 @@ from vault.model import (
     TenantId,
 )
 from vault.ports.catalog import RecordingQuery
-from vault.storage.catalog import open_catalog
+from vault.storage.catalog import open_catalog, schema
+from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import settings
 from vault.telemetry import Metrics
 from vault.tlog.auditchain import GENESIS, verify_chain
@@ -976,6 +978,36 @@ async def test_an_older_schema_is_refused_until_migrated(on_file, monkeypatch):
     with pytest.raises(ConfigError, match="older") as caught:
         await on_file.check_schema()
     assert "upgrade" in caught.value.hint
+
+
+async def test_certificates_issued_before_there_were_batches_survive_the_migration(path):
+    path.parent.mkdir(exist_ok=True)
+    url = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        command.upgrade(schema._config(connection), "0001")
+        one = recording()
+        then = {each["name"] for each in sa.inspect(connection).get_columns("recordings")}
+        values = {name: value for name, value in rows_of.from_recording(one).items() if name in then}
+        connection.execute(sa.insert(sa.table("recordings", *map(sa.column, values))).values(values))
+        connection.execute(
+            sa.text(
+                "INSERT INTO certificates (id, recording, tenant, status, issued_at, jws)"
+                " VALUES ('cert_old', :recording, 'acme', 'provisional', 1, 'a.b.c')"
+            ),
+            {"recording": rows_of.key(one.id)},
+        )
+    engine.dispose()
+    opened = open_catalog(path, clock=SteppingClock())
+    with pytest.raises(ConfigError, match="older"):
+        await opened.check_schema()
+    await opened.migrate()
+    await opened.check_schema()
+    [kept] = await opened.certificates(recording=one.id)
+    assert (kept.id, kept.jws, kept.place) == ("cert_old", "a.b.c", None)
+    await certify(opened, [certificate(one)])
+    assert await opened.certificates(recording=one.id) == [kept]
+    await opened.close()
 
 
 async def test_the_file_is_its_owners_alone_durable_and_in_wal(on_file, path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from vault import __version__
-from vault.model import CertificateId, CertificateStatus, Part, ShredReceipt, Tenant
+from vault.model import CertificateId, CertificateStatus, ShredReceipt, Tenant
 from vault.ports.catalog import Shred
 from vault.ports.objects import Deletion
 from vault.tlog.certificate import (
@@ -60,7 +60,10 @@ def provisional(
             tenant=tenant.id, controller=tenant.controller, processor=identity.processor, contact=identity.contact
         ),
         media=MediaFacts(
-            recording_id=entry.recording_id, parts=(Part.AUDIO,), objects=entry.objects, region=identity.region
+            recording_id=entry.recording_id,
+            parts=(entry.coordinate.cohort.part,),
+            objects=entry.objects,
+            region=identity.region,
         ),
         encryption=Encryption(
             algorithm=ALGORITHM,

@@ -99,7 +99,7 @@ class Certificates:
             batch = batches[place.batch]
             return self._issuer.issue_member(batch.document(forms, place), batch.membership(place.index))
 
-        # Off the event loop: a long page is a signature each.
+        # Off the event loop, as below: a long page computes for tens of milliseconds.
         return await asyncio.to_thread(lambda: [text(certificate) for certificate in certificates])
 
     async def documents(self, certificates: Sequence[StoredCertificate]) -> Sequence[DeletionCertificate]:
@@ -113,7 +113,7 @@ class Certificates:
                 return verify_certificate(certificate.jws, self.issuer).certificate
             return read_document(batches[place.batch].document(forms, place))
 
-        return [document(certificate) for certificate in certificates]
+        return await asyncio.to_thread(lambda: [document(certificate) for certificate in certificates])
 
     async def _sources(
         self, certificates: Sequence[StoredCertificate]

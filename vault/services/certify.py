@@ -17,6 +17,8 @@ from vault.model import (
     AuditEvent,
     CertificateId,
     CertificateStatus,
+    Coordinate,
+    Part,
     Recording,
     RecordingId,
     SegmentRef,
@@ -38,7 +40,8 @@ from vault.tlog.form import Entry, Form
 from vault.tlog.shape import canonical_json
 
 _PAGE = 200
-_DELETE_CONCURRENCY = 8
+_DELETE_CONCURRENCY = 24
+"""Recordings at a time; an S3 client has 32 connections, and calls under way need some of them."""
 _NONCE_BYTES = 16
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -59,7 +62,7 @@ class Deletions:
 
 @dataclass(slots=True, kw_only=True)
 class _Wording:
-    """What the provisional certificates of one shred and tenant share; checked once, for all of them."""
+    """What the provisional certificates of one shred, tenant and part share; checked once, for all of them."""
 
     first: DeletionCertificate
     form: Form
@@ -97,7 +100,7 @@ class Certifier:
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
-        self._wordings: dict[TenantId, _Wording] = {}
+        self._wordings: dict[tuple[TenantId, Part], _Wording] = {}
         self._worded = ""
         self._seen: dict[int, float] = {}
 
@@ -114,8 +117,13 @@ class Certifier:
         now = self._clock.now()
         at = max(now, attest.gone_at(shred, receipt))
         await self._word(subjects, shred, receipt, now)
-        entries = [(entry, self._checked(entry)) for entry in self._entries(subjects, now=now, at=at)]
-        return self._certificates.sign(entries, status=CertificateStatus.PROVISIONAL, at=now)
+
+        def sign() -> IssuedBatch:
+            entries = [(entry, self._checked(entry)) for entry in self._entries(subjects, now=now, at=at)]
+            return self._certificates.sign(entries, status=CertificateStatus.PROVISIONAL, at=now)
+
+        # In a thread: a batch computes for tens of milliseconds, which no call under way may wait for.
+        return await asyncio.to_thread(sign)
 
     async def store(self, issued: IssuedBatch, shred: Shred) -> int:
         """Make a prepared batch durable; repeating its recordings adds nothing. Returns how many it certifies."""
@@ -151,22 +159,22 @@ class Certifier:
         ]
 
     async def _word(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt, now: datetime) -> None:
-        """Have the wording of every tenant among `subjects`."""
+        """Have the wording for every tenant and part among `subjects`."""
         if self._worded != shred.id:
             self._worded, self._wordings = shred.id, {}
-        firsts = {subject.coordinate.cohort.tenant: subject for subject in subjects}
+        firsts = {_voice(subject.coordinate): subject for subject in subjects}
         if firsts.keys() <= self._wordings.keys():
             return
         tenants: Mapping[TenantId, Tenant] = {tenant.id: tenant for tenant in await self._catalog.tenants()}
         at = max(now, attest.gone_at(shred, receipt))
-        for tenant in firsts.keys() - self._wordings.keys():
-            entry = self._entries([firsts[tenant]], now=now, at=at)[0]
-            first = attest.provisional(entry, shred, receipt, tenant=tenants[tenant], identity=self._identity)
-            self._wordings[tenant] = _Wording(first=first, form=Form.of(first))
+        for voice in firsts.keys() - self._wordings.keys():
+            entry = self._entries([firsts[voice]], now=now, at=at)[0]
+            first = attest.provisional(entry, shred, receipt, tenant=tenants[voice[0]], identity=self._identity)
+            self._wordings[voice] = _Wording(first=first, form=Form.of(first))
 
     def _checked(self, entry: Entry) -> Form:
         """Return the form of this entry; Invalid if they contradict each other."""
-        wording = self._wordings[entry.coordinate.cohort.tenant]
+        wording = self._wordings[_voice(entry.coordinate)]
         if _suspicious(entry, wording.first):
             entry.inside(wording.first)
         return wording.form
@@ -229,6 +237,8 @@ class Certifier:
     def _conclude(self, before: DeletionCertificate, deletions: Sequence[Deletion], progress: _Progress) -> None:
         """Make the final certificate, unless a key copy is not known to be gone or a lease may still run."""
         if not attest.can_be_final(before):
+            fields = {"recording": before.media.recording_id}
+            logger.warning("a key copy is not known to be gone; no final certificate", extra={"fields": fields})
             return
         began = self._lease_began(before.sanitisation.epoch_destroyed)
         left = attest.lease_of(before.sanitisation) - timedelta(seconds=self._clock.monotonic() - began)
@@ -252,11 +262,13 @@ class Certifier:
         finals, progress.finals = progress.finals, []
         if not finals:
             return
-        issued = self._certificates.sign(
-            [_final_entry(certificate, progress.forms) for certificate in finals],
-            status=CertificateStatus.FINAL,
-            at=self._clock.now(),
-        )
+        now = self._clock.now()
+
+        def sign() -> IssuedBatch:
+            entries = [_final_entry(certificate, progress.forms) for certificate in finals]
+            return self._certificates.sign(entries, status=CertificateStatus.FINAL, at=now)
+
+        issued = await asyncio.to_thread(sign)
         await self._catalog.certify(
             issued.batch,
             issued.certificates,
@@ -264,6 +276,11 @@ class Certifier:
             audit=_by_tenant("certificate.issued", issued, {}),
         )
         self._metrics.certificates.labels("final").inc(len(finals))
+
+
+def _voice(coordinate: Coordinate) -> tuple[TenantId, Part]:
+    """Return what decides a certificate's wording within one shred."""
+    return coordinate.cohort.tenant, coordinate.cohort.part
 
 
 def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> list[AuditEvent]:
