@@ -321,10 +321,13 @@ class Sweeper:
         issued, after = await self._next_batch(shred, receipt, after=None)
         while after is not None:
             # The next batch is read and signed while this one is written; it lies behind, so the two do not meet.
-            (issued, after), stored = await asyncio.gather(
-                self._next_batch(shred, receipt, after=after), self._store(issued, shred)
-            )
-            count += stored
+            reading = asyncio.ensure_future(self._next_batch(shred, receipt, after=after))
+            try:
+                count += await self._store(issued, shred)
+            finally:
+                # Whatever became of the writing, nothing goes on reading behind the caller's back.
+                await asyncio.wait([reading])
+            issued, after = reading.result()
         self._metrics.shredded.labels(shred.trigger).inc(count)
         return count
 
