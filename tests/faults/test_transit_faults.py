@@ -1,6 +1,7 @@
 """The transit provider while its server dies, is sealed, refuses or is the wrong one: Unavailable, never Destroyed."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from aiohttp import web
 from tests.keyring_support import TestClock
 from tests.openbao import MOUNT
 from vault.errors import ConfigError, Destroyed, Unavailable
+from vault.keystore.keyring import Keyring
 from vault.keystore.secret import Secret
 from vault.keystore.transit import TransitRootKeys
 from vault.keystore.transitclient import TransitSession, TransitSettings
+from vault.model import ShredPlan
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"tag of a keyring"
+LONG = "CALLVAULT_INTEGRATION" in os.environ
 PROVIDERS = Path(__file__).parents[2] / "docs" / "providers.md"
 
 pytestmark = pytest.mark.xdist_group("openbao")
@@ -85,11 +89,11 @@ class Killing:
 
         monkeypatch.setattr(TransitSession, "ask", killing)
 
-    async def every_death(self, act, error=Unavailable):
+    async def every_death(self, act, error=Unavailable, stride=1):
         """Run `act` with a death at each of its requests, lost and landed; yields after each restart."""
         self.count, self.at = 0, None
         await act()
-        for at in range(1, self.count + 1):
+        for at in range(1, self.count + 1, stride):
             for landed in (False, True):
                 self.count, self.at, self.landed = 0, at, landed
                 with pytest.raises(error):
@@ -138,6 +142,32 @@ async def test_a_death_at_any_step_of_destroy_is_repaired_by_destroying_again(fr
         with pytest.raises(Destroyed):
             await provider.unwrap(doomed, sealed, AAD)
         assert set(await provider.versions()) == {version}, step
+
+
+async def test_a_death_at_any_step_of_a_shred_leaves_a_keyring_that_opens_on_one_version(
+    fragile_openbao, monkeypatch, tmp_path
+):
+    provider, replicas, clock = provider_at(fragile_openbao), [tmp_path / "a", tmp_path / "b"], TestClock()
+    await provider.create()
+    await Keyring.create(replicas, provider, keyring_id=b"k" * 16, cohort_width_seconds=86400.0)
+    epochs = [1]
+
+    async def shred():
+        keyring = await Keyring.open(replicas, provider, clock=clock)
+        try:
+            async with keyring.writer() as writer:
+                await writer.shred(ShredPlan(intent_id=f"from {keyring.epoch}", at=clock.now()))
+        finally:
+            await keyring.close()
+
+    killing = Killing(monkeypatch, fragile_openbao)
+    async for step in killing.every_death(shred, stride=1 if LONG else 5):
+        keyring = await Keyring.open(replicas, provider, clock=clock)
+        epochs.append(keyring.epoch)
+        await keyring.close()
+        assert epochs[-1] - epochs[-2] in {0, 1, 2}, step
+        assert len(await provider.versions()) == 1, step
+    assert epochs[-1] > epochs[0]
 
 
 async def test_another_mount_namespace_server_or_prefix_never_says_destroyed(openbao, live):
