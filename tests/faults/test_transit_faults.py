@@ -1,13 +1,16 @@
 """The transit provider while its server dies, is sealed, refuses or is the wrong one: Unavailable, never Destroyed."""
 
+import contextlib
 import json
 import os
 import re
+import ssl
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from tests.integration.test_tls import write_certificate
 from tests.keyring_support import TestClock
 from tests.openbao import MOUNT
 from vault.errors import ConfigError, Destroyed, Unavailable
@@ -293,16 +296,47 @@ async def test_whatever_a_proxy_or_a_broken_server_says_destroys_nothing(answer)
         text = body if isinstance(body, str) else json.dumps(body)
         return web.Response(status=status, text=text, headers={"Location": "http://127.0.0.1:1/"})
 
+    async with serving(handler) as port:
+        settings = TransitSettings(address=f"http://127.0.0.1:{port}", token=Secret(value="t"), timeout_seconds=5.0)
+        version = "transit:0011223344556677-0011223344556677"
+        await refuses_everything(TransitRootKeys(settings, clock=TestClock()), (version, b"vault:v1:AAAA"))
+
+
+@contextlib.asynccontextmanager
+async def serving(handler, tls=None):
+    """Serve every path with `handler` on a free port."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
-        port = site._server.sockets[0].getsockname()[1]
-        settings = TransitSettings(address=f"http://127.0.0.1:{port}", token=Secret(value="t"), timeout_seconds=5.0)
-        version = "transit:0011223344556677-0011223344556677"
-        await refuses_everything(TransitRootKeys(settings, clock=TestClock()), (version, b"vault:v1:AAAA"))
+        yield site._server.sockets[0].getsockname()[1]
     finally:
         await runner.cleanup()
+
+
+async def test_a_server_is_believed_only_under_the_named_authority(tmp_path):
+    async def handler(request):
+        return web.json_response({"data": {"keys": ["callvault-store-0011223344556677"]}})
+
+    write_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    async with serving(handler, context) as port:
+        for ca_file, believed in (
+            (tmp_path / "cert.pem", True),
+            (None, False),
+            (tmp_path / "key.pem", False),
+            (tmp_path / "absent", False),
+        ):
+            settings = TransitSettings(
+                address=f"https://localhost:{port}", token=Secret(value="t"), ca_file=ca_file, timeout_seconds=5.0
+            )
+            provider = TransitRootKeys(settings, clock=TestClock())
+            if believed:
+                assert await provider.versions() == {}
+            else:
+                with pytest.raises(Unavailable):
+                    await provider.versions()
