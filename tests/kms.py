@@ -86,6 +86,8 @@ class KmsServer:
     log: list[str] = field(default_factory=list)
     stale: int = 0
     """How many more looks at a key without material still show it enabled."""
+    hidden: int = 0
+    """How many more lists of aliases do not show the newest one."""
     page: int = 4
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     port: int = 0
@@ -168,7 +170,8 @@ class KmsServer:
     def _ListAliases(self, *, Limit, Marker="0"):
         assert 1 <= Limit <= 100
         start = int(Marker)
-        names = sorted(self.aliases)
+        names = sorted(list(self.aliases)[: -1 if self.hidden else None])
+        self.hidden = max(0, self.hidden - 1)
         some = [{"AliasName": name, "TargetKeyId": self.aliases[name]} for name in names[start : start + self.page]]
         if start == 0:
             some.append({"AliasName": "alias/aws/s3"})

@@ -165,7 +165,6 @@ MAKERS = [
         (paired(CompositeRootKeys, file_maker, transit_maker), Assurance.DEVICE), id="file+transit", marks=OPENBAO
     ),
     pytest.param((paired(moving, memory_maker, file_maker), Assurance.BEST_EFFORT), id="moving"),
-    pytest.param((paired(moving, file_maker, awskms_maker), Assurance.BEST_EFFORT), id="file-to-awskms"),
 ]
 
 
@@ -274,7 +273,13 @@ async def test_a_store_knows_its_own_versions_live_and_destroyed(make, tmp_path)
     for version in (live, gone):
         assert await one.owns(version)
         assert not await other.owns(version)
-    for version in ("", "file", "transit:0011223344556677-0011223344556677", "0011223344556677-0011223344556677"):
+    for version in (
+        "",
+        "file",
+        "composite:+",
+        "transit:0011223344556677-0011223344556677",
+        "0011223344556677-0011223344556677",
+    ):
         assert not await one.owns(version)
 
 

@@ -100,10 +100,23 @@ async def test_a_destroy_that_kms_does_not_show_yet_waits_and_is_not_believed(se
     assert server.stale == 0
     other = await provider.new_version(TAG)
     server.stale = 1000
-    with pytest.raises(Unavailable, match="PendingImport"):
+    with pytest.raises(Unavailable, match="does not show"):
         await provider.destroy(other)
     server.stale = 0
     assert other in await provider.versions()
+
+
+async def test_a_version_is_not_given_out_before_kms_lists_it(server, provider, monkeypatch):
+    create_alias = server._CreateAlias
+
+    def creating(**request):
+        server.hidden = 3
+        return create_alias(**request)
+
+    monkeypatch.setattr(server, "_CreateAlias", creating)
+    version = await provider.new_version(TAG)
+    assert server.hidden == 0
+    assert version in await provider.versions()
 
 
 @pytest.mark.parametrize(

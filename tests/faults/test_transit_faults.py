@@ -1,20 +1,27 @@
 """The transit provider while its server dies, is sealed, refuses or is the wrong one: Unavailable, never Destroyed."""
 
+import contextlib
 import json
+import os
 import re
+import ssl
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from tests.integration.test_tls import write_certificate
 from tests.keyring_support import TestClock
 from tests.openbao import MOUNT
 from vault.errors import ConfigError, Destroyed, Unavailable
+from vault.keystore.keyring import Keyring
 from vault.keystore.secret import Secret
 from vault.keystore.transit import TransitRootKeys
 from vault.keystore.transitclient import TransitSession, TransitSettings
+from vault.model import ShredPlan
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"tag of a keyring"
+LONG = "CALLVAULT_INTEGRATION" in os.environ
 PROVIDERS = Path(__file__).parents[2] / "docs" / "providers.md"
 
 pytestmark = pytest.mark.xdist_group("openbao")
@@ -85,11 +92,11 @@ class Killing:
 
         monkeypatch.setattr(TransitSession, "ask", killing)
 
-    async def every_death(self, act, error=Unavailable):
+    async def every_death(self, act, error=Unavailable, stride=1):
         """Run `act` with a death at each of its requests, lost and landed; yields after each restart."""
         self.count, self.at = 0, None
         await act()
-        for at in range(1, self.count + 1):
+        for at in range(1, self.count + 1, stride):
             for landed in (False, True):
                 self.count, self.at, self.landed = 0, at, landed
                 with pytest.raises(error):
@@ -138,6 +145,32 @@ async def test_a_death_at_any_step_of_destroy_is_repaired_by_destroying_again(fr
         with pytest.raises(Destroyed):
             await provider.unwrap(doomed, sealed, AAD)
         assert set(await provider.versions()) == {version}, step
+
+
+async def test_a_death_at_any_step_of_a_shred_leaves_a_keyring_that_opens_on_one_version(
+    fragile_openbao, monkeypatch, tmp_path
+):
+    provider, replicas, clock = provider_at(fragile_openbao), [tmp_path / "a", tmp_path / "b"], TestClock()
+    await provider.create()
+    await Keyring.create(replicas, provider, keyring_id=b"k" * 16, cohort_width_seconds=86400.0)
+    epochs = [1]
+
+    async def shred():
+        keyring = await Keyring.open(replicas, provider, clock=clock)
+        try:
+            async with keyring.writer() as writer:
+                await writer.shred(ShredPlan(intent_id=f"from {keyring.epoch}", at=clock.now()))
+        finally:
+            await keyring.close()
+
+    killing = Killing(monkeypatch, fragile_openbao)
+    async for step in killing.every_death(shred, stride=1 if LONG else 5):
+        keyring = await Keyring.open(replicas, provider, clock=clock)
+        epochs.append(keyring.epoch)
+        await keyring.close()
+        assert epochs[-1] - epochs[-2] in {0, 1, 2}, step
+        assert len(await provider.versions()) == 1, step
+    assert epochs[-1] > epochs[0]
 
 
 async def test_another_mount_namespace_server_or_prefix_never_says_destroyed(openbao, live):
@@ -263,16 +296,47 @@ async def test_whatever_a_proxy_or_a_broken_server_says_destroys_nothing(answer)
         text = body if isinstance(body, str) else json.dumps(body)
         return web.Response(status=status, text=text, headers={"Location": "http://127.0.0.1:1/"})
 
+    async with serving(handler) as port:
+        settings = TransitSettings(address=f"http://127.0.0.1:{port}", token=Secret(value="t"), timeout_seconds=5.0)
+        version = "transit:0011223344556677-0011223344556677"
+        await refuses_everything(TransitRootKeys(settings, clock=TestClock()), (version, b"vault:v1:AAAA"))
+
+
+@contextlib.asynccontextmanager
+async def serving(handler, tls=None):
+    """Serve every path with `handler` on a free port."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     try:
-        port = site._server.sockets[0].getsockname()[1]
-        settings = TransitSettings(address=f"http://127.0.0.1:{port}", token=Secret(value="t"), timeout_seconds=5.0)
-        version = "transit:0011223344556677-0011223344556677"
-        await refuses_everything(TransitRootKeys(settings, clock=TestClock()), (version, b"vault:v1:AAAA"))
+        yield site._server.sockets[0].getsockname()[1]
     finally:
         await runner.cleanup()
+
+
+async def test_a_server_is_believed_only_under_the_named_authority(tmp_path):
+    async def handler(request):
+        return web.json_response({"data": {"keys": ["callvault-store-0011223344556677"]}})
+
+    write_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    async with serving(handler, context) as port:
+        for ca_file, believed in (
+            (tmp_path / "cert.pem", True),
+            (None, False),
+            (tmp_path / "key.pem", False),
+            (tmp_path / "absent", False),
+        ):
+            settings = TransitSettings(
+                address=f"https://localhost:{port}", token=Secret(value="t"), ca_file=ca_file, timeout_seconds=5.0
+            )
+            provider = TransitRootKeys(settings, clock=TestClock())
+            if believed:
+                assert await provider.versions() == {}
+            else:
+                with pytest.raises(Unavailable):
+                    await provider.versions()

@@ -75,6 +75,13 @@ async def test_a_new_vault_has_no_previous_provider_and_a_move_needs_one(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_doctor_reports_a_credential_that_is_missing(tmp_path):
+    config = config_in(tmp_path, root={"kind": "transit", "transit": {"address": "https://vault.example.org"}})
+    first = (await check_vault(config))[0]
+    assert (first.level, first.subject) == ("error", "root keys")
+    assert "CALLVAULT_TRANSIT_TOKEN" in first.hint
+
+
 def test_keys_prepare_makes_the_store_of_a_move_and_says_so(tmp_path, transit, openbao):
     section = transit["transit"]
     config = tmp_path / "config.toml"

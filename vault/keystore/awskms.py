@@ -71,7 +71,7 @@ class AwsKmsRootKeys:
             async with self._client.open() as kms:
                 if not self._names.markers(await kms.aliases()):
                     marker = await _new_key(kms, "callvault store marker: keep it, it never holds key material")
-                    await _name(kms, self._names.marker(self._entropy), marker["KeyId"])
+                    await self._name(kms, self._names.marker(self._entropy), marker["KeyId"])
                 else:
                     check_unused(self.name, [info for info, _ in await self._listed(kms)])
         except Unavailable as error:
@@ -98,9 +98,9 @@ class AwsKmsRootKeys:
             key = await _new_key(kms, f"callvault root version, tag {tag.hex()}")
             key_id, created_at = str(key["KeyId"]), _utc(key["CreationDate"])
             identifier = f"{int(created_at.timestamp()):08x}-{key_id}"
-            await _name(kms, self._names.name(store, identifier), key_id)
+            await self._name(kms, self._names.name(store, identifier), key_id)
             await _import(kms, key_id, self._entropy(KEY_BYTES))
-            await self._until(kms, key_id, {_READY})
+            await self._until(kms, key_id, _READY)
         return self._names.version(store, identifier)
 
     async def wrap(self, version: str, key: bytes, aad: bytes) -> bytes:
@@ -128,7 +128,7 @@ class AwsKmsRootKeys:
                 # A key that is ending keeps its state, so there the deletion itself has to be confirmed.
                 harmless = frozenset({STATE}) if state != _ENDING else frozenset[str]()
                 await kms.ask("delete_imported_key_material", answers=harmless, KeyId=key_id)
-                await self._until(kms, key_id, {_EMPTY if state != _ENDING else _ENDING})
+                await self._until(kms, key_id, _EMPTY if state != _ENDING else _ENDING)
             effective_at = self._clock.now()
             if state not in {None, _ENDING}:
                 await kms.ask("schedule_key_deletion", KeyId=key_id, PendingWindowInDays=_MIN_WAIT.days)
@@ -227,14 +227,28 @@ class AwsKmsRootKeys:
             hint="enable the key, or cancel its deletion; a key without material that stays so has lost it",
         )
 
-    async def _until(self, kms: Kms, key_id: str, states: set[str]) -> None:
-        """Wait until KMS shows the key in one of `states`; Unavailable after a bounded number of looks."""
-        for _ in range(_POLLS):
+    async def _name(self, kms: Kms, alias: str, key_id: str) -> None:
+        await kms.ask("create_alias", AliasName=f"alias/{alias}", TargetKeyId=key_id)
+
+        async def listed() -> bool:
+            return alias in await kms.aliases()
+
+        await self._seen(listed, f"the alias {alias}")
+
+    async def _until(self, kms: Kms, key_id: str, state: str) -> None:
+        async def reached() -> bool:
             metadata = await kms.describe(key_id)
-            if metadata is not None and metadata["KeyState"] in states:
+            return metadata is not None and metadata["KeyState"] == state
+
+        await self._seen(reached, f"the key {key_id} as {state}")
+
+    async def _seen(self, shown: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Wait until KMS shows what was done; Unavailable after a bounded number of looks."""
+        for _ in range(_POLLS):
+            if await shown():
                 return
             await self._pause(_POLL_SECONDS)
-        raise Unavailable(f"AWS KMS does not show the key {key_id} as {' or '.join(sorted(states))}")
+        raise Unavailable(f"AWS KMS does not show {what} yet; nothing is known to be lost")
 
 
 def _utc(at: datetime) -> datetime:
@@ -244,10 +258,6 @@ def _utc(at: datetime) -> datetime:
 async def _new_key(kms: Kms, description: str) -> Any:
     answer = await kms.ask("create_key", Origin="EXTERNAL", KeySpec="SYMMETRIC_DEFAULT", Description=description)
     return answer["KeyMetadata"]
-
-
-async def _name(kms: Kms, alias: str, key_id: str) -> None:
-    await kms.ask("create_alias", AliasName=f"alias/{alias}", TargetKeyId=key_id)
 
 
 async def _import(kms: Kms, key_id: str, material: bytes) -> None:

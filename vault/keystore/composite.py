@@ -45,9 +45,8 @@ class CompositeRootKeys:
 
     async def owns(self, version: str) -> bool:
         """Tell whether these two stores made the version's halves."""
-        if _VERSION.fullmatch(version) is None:
-            return False
-        return all([await half.owns(name) for half, name in self._named(version)])
+        halves = self._named(version)
+        return bool(halves) and all([await half.owns(name) for half, name in halves])
 
     async def new_version(self, tag: bytes) -> str:
         """Create a version at both; a crash or an outage in between leaves a half that is listed, and destroyed."""
@@ -88,6 +87,8 @@ class CompositeRootKeys:
     async def destroy(self, version: str) -> DestroyReceipt:
         """Destroy both halves; succeeds when both providers confirm, and tries the second even if the first fails."""
         calls = [_bound(half.destroy, name) for half, name in self._named(version)]
+        if not calls:
+            raise foreign(version)
         receipts = await _each(calls)
         return DestroyReceipt(version=version, effective_at=max(receipt.effective_at for receipt in receipts))
 
@@ -108,13 +109,16 @@ class CompositeRootKeys:
         return (*await first.self_check(), *await second.self_check())
 
     def _named(self, version: str) -> list[tuple[RootKeys, str]]:
+        """Return the halves that a version names: two, one that lost its other, or none if it names no pair."""
         match = _VERSION.fullmatch(version)
-        if match is None or not any(match.groups()):
-            raise foreign(version)
-        return [(half, name) for half, name in zip(self._halves, match.groups(), strict=True) if name]
+        return [
+            (half, name) for half, name in zip(self._halves, match.groups() if match else ("", ""), strict=True) if name
+        ]
 
     def _both(self, version: str) -> tuple[str, str]:
         names = [name for _, name in self._named(version)]
+        if not names:
+            raise foreign(version)
         if len(names) != len(self._halves):
             raise Destroyed(f"root version {version} has lost one of its halves")
         return names[0], names[1]

@@ -108,8 +108,8 @@ class TransitRootKeys:
                 f"decrypt/{name}",
                 {"ciphertext": ciphertext, "associated_data": _text(binding(version, aad))},
             )
-            if answer.done and isinstance(plaintext := answer.data.get("plaintext"), str):
-                return base64.b64decode(plaintext)
+            if answer.done:
+                return _plain(session, answer)
             # The server calls many things a bad request. It is the blob's fault only if the key is as it was made.
             if answer.status == 400 and _usable(await session.engine("GET", f"keys/{name}")):  # noqa: PLR2004 - HTTP
                 raise tampered(version)
@@ -185,6 +185,13 @@ class TransitRootKeys:
 
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def _plain(session: TransitSession, answer: Answer) -> bytes:
+    try:
+        return base64.b64decode(answer.data["plaintext"], validate=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise session.refused(answer) from error
 
 
 async def _make(session: TransitSession, name: str) -> None:

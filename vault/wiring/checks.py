@@ -20,7 +20,10 @@ async def check_vault(config: Config) -> Sequence[Finding]:
     """Look at everything that can be looked at; every failure becomes a finding."""
     findings: list[Finding] = [*memory_findings()]
     clock = SystemClock()
-    findings += await root_keys(config, clock, os.urandom).self_check()
+    try:
+        findings += await root_keys(config, clock, os.urandom).self_check()
+    except VaultError as error:
+        findings.append(Finding(level="error", subject="root keys", message=error.message, hint=error.hint))
     try:
         store = await open_store(config)
         findings += await store.check()
