@@ -268,7 +268,7 @@ class Engine:
             looked_at = self._clock.monotonic()
             await writing.swap(before.head, after.head)
             await writing.require_heads(after.head)
-            await load(self._provider, writing.stores, after.state.keyring, after.head)
+            await load(self._provider, writing.stores, after.state.keyring, after.head, known=after)
             # Whoever looked before this instant may use what it saw for one lease, and nobody for longer.
             swapped_at = self._clock.now()
             # The point of no return comes after the proof that nothing else is lost. In the other order a crash
@@ -304,7 +304,8 @@ class Engine:
 
         async def read_back(store: KeyringStore) -> None:
             try:
-                found = await load(self._provider, [store], before.state.keyring, after.head)
+                # Pages that are carried over are compared by hash: they were opened when they were written.
+                found = await load(self._provider, [store], before.state.keyring, after.head, known=before)
             except (Destroyed, IntegrityError) as error:
                 writing.lose(store, error)
                 return

@@ -109,18 +109,20 @@ async def load(
     keyring: bytes,
     head: bytes,
     *,
-    known: EpochSecret | None = None,
+    known: Stored | None = None,
+    reread: bool = True,
 ) -> Stored:
     """Open the keyring that `head` names, from whichever of `stores` has the blobs.
 
-    Through the provider, unless `known` is the very secret that the head wraps. Destroyed or an IntegrityError if it
-    cannot be opened ever, Unavailable if it cannot be opened now.
+    Pages that `known` has open already, under the same name, key and hash, are not opened again; without `reread` their
+    blobs are not even fetched, and neither is the secret if `known` has the very one that the head wraps. Destroyed or
+    an IntegrityError if it cannot be opened ever, Unavailable if it cannot be opened now.
     """
     place, mac = decode_head(head)
     if place.keyring != keyring:
         raise Tampered("a head belongs to another keyring than its replica's marker says")
-    if known is not None and (known.root, known.wrapped) == (place.root, place.wrapped):
-        secret = known
+    if known is not None and not reread and (known.secret.root, known.secret.wrapped) == (place.root, place.wrapped):
+        secret = known.secret
     else:
         material = await provider.unwrap(place.root, place.wrapped, sealing.wrap_aad(keyring, place.epoch))
         secret = EpochSecret(root=place.root, wrapped=place.wrapped, material=material)
@@ -128,8 +130,10 @@ async def load(
     name = f"{INDEX}/{place.index}"
     sealed = (await gather_blobs({name: place.index_sha256}, stores))[name]
     index = sealing.open_index(secret.material, place, sealed)
-    pages = await gather_blobs({f"{PAGES}/{ref.name}": ref.sha256 for ref in index.pages}, stores)
-    state = await in_thread(_opened, index, pages)
+    pages = {ref.tenant: known.state.pages[ref.tenant] for ref in index.pages if known and _has(known, ref)}
+    wanted = [ref for ref in index.pages if reread or ref.tenant not in pages]
+    blobs = await gather_blobs({f"{PAGES}/{ref.name}": ref.sha256 for ref in wanted}, stores)
+    state = await in_thread(_opened, index, pages, blobs)
     return Stored(
         state=state,
         secret=secret,
@@ -152,7 +156,7 @@ async def newest(
         if known is not None and head == known.head:
             return known
         try:
-            return await load(provider, stores, survey.keyring, head, known=known.secret if known else None)
+            return await load(provider, stores, survey.keyring, head, known=known, reread=False)
         except (Destroyed, IntegrityError):
             continue
     raise IntegrityError(
@@ -161,9 +165,14 @@ async def newest(
     )
 
 
-def _opened(index: Index, blobs: Mapping[str, bytes]) -> State:
-    pages: dict[TenantId, Page] = {}
+def _has(known: Stored, ref: PageRef) -> bool:
+    return known.refs.get(ref.tenant) == ref
+
+
+def _opened(index: Index, pages: dict[TenantId, Page], blobs: Mapping[str, bytes]) -> State:
     for ref in index.pages:
+        if ref.tenant in pages:
+            continue
         record = sealing.open_page(ref.key, index.keyring, ref.tenant, blobs[f"{PAGES}/{ref.name}"])
         covers = {cohort: Cover.of(nodes) for cohort, nodes in record.cohorts.items()}
         pages[ref.tenant] = Page(tenant=ref.tenant, cohorts=covers, pins=record.pins)
