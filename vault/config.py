@@ -90,10 +90,13 @@ class CatalogSettings(_Section):
     path: Path | None = None
 
 
-class S3Section(_Section):
-    """An S3 bucket; credentials also from CALLVAULT_S3_ACCESS_KEY and CALLVAULT_S3_SECRET_KEY."""
+class S3Access(_Section):
+    """How to reach an S3 service.
 
-    bucket: str
+    Credentials also come from the environment: CALLVAULT_S3_ACCESS_KEY and CALLVAULT_S3_SECRET_KEY for objects, and
+    CALLVAULT_BACKUP_S3_ACCESS_KEY and CALLVAULT_BACKUP_S3_SECRET_KEY for backups.
+    """
+
     endpoint: str | None = None
     region: str = "eu-west-2"
     allowed_regions: tuple[str, ...] = ("eu-west-2",)
@@ -104,6 +107,12 @@ class S3Section(_Section):
     object_lock: Literal["off", "governance", "compliance"] = "off"
     bypass_governance: bool = False
     server_side_encryption: bool = True
+
+
+class S3Section(S3Access):
+    """An S3 bucket."""
+
+    bucket: str
 
 
 class ObjectSettings(_Section):
@@ -202,6 +211,12 @@ class AccessSettings(_Section):
     )
 
 
+class BackupSettings(_Section):
+    """How to reach backup destinations in S3; without it, as [objects.s3] does."""
+
+    s3: S3Access | None = None
+
+
 class LogSettings(_Section):
     """What goes to standard error."""
 
@@ -222,6 +237,7 @@ class Config(_Section):
     sweep: SweepSettings = SweepSettings()
     identity: IdentitySettings = IdentitySettings()
     access: AccessSettings = AccessSettings()
+    backup: BackupSettings = BackupSettings()
     log: LogSettings = LogSettings()
     base: Path = Field(default=Path(), exclude=True)
 
@@ -293,9 +309,10 @@ def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    s3 = document.get("objects", {}).get("s3") if isinstance(document.get("objects"), dict) else None
-    if isinstance(s3, dict):
-        for key, variable in (("access_key", "CALLVAULT_S3_ACCESS_KEY"), ("secret_key", "CALLVAULT_S3_SECRET_KEY")):
-            if variable in environment:
-                s3[key] = environment[variable]
+    for section, prefix in (("objects", "CALLVAULT_S3"), ("backup", "CALLVAULT_BACKUP_S3")):
+        s3 = document[section].get("s3") if isinstance(document.get(section), dict) else None
+        if isinstance(s3, dict):
+            for key in ("access_key", "secret_key"):
+                if (variable := f"{prefix}_{key.upper()}") in environment:
+                    s3[key] = environment[variable]
     return parse_config(document, base=path.absolute().parent)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from vault.config import Config, S3Section, load_config, parse_config
+from vault.config import Config, S3Access, S3Section, load_config, parse_config
 from vault.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_the_shipped_file_is_the_defaults():
 
 def test_the_shipped_file_shows_every_setting():
     text = SHIPPED.read_text()
-    shown = {prefix: set() for prefix, _ in sections(Config)} | {"objects.s3.": set()}
+    shown = {prefix: set() for prefix, _ in sections(Config)} | {"objects.s3.": set(), "backup.s3.": set()}
     prefix = ""
     for line in text.splitlines():
         if header := re.fullmatch(r"(?:# )?\[([a-z0-9.]+)\]", line):
@@ -50,6 +50,8 @@ def test_the_shipped_file_shows_every_setting():
         expected[prefix].add(name)
     expected["objects."].discard("s3")
     expected["objects.s3."] = set(S3Section.model_fields)
+    expected["backup."].discard("s3")
+    expected["backup.s3."] = set(S3Access.model_fields)
     assert shown == expected
 
 

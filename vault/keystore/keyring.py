@@ -24,6 +24,7 @@ from vault.keystore.files import Files
 from vault.keystore.metered import MeteredRootKeys
 from vault.keystore.replicas import Replicas
 from vault.keystore.state import State
+from vault.keystore.storing import newest
 from vault.keystore.threads import in_thread
 from vault.model import Cohort, Coordinate, DataKey, Finding, Pin, ShredPlan, ShredReceipt, TenantId
 from vault.ports.keys import RootKeyProvider
@@ -39,9 +40,9 @@ class Keyring:
 
     engine_class: ClassVar[type[Engine]] = Engine
 
-    def __init__(self, *, engine: Engine, unlock: Callable[[], None]) -> None:
+    def __init__(self, *, engine: Engine, unlock: Callable[[], None] | None) -> None:
         self._engine = engine
-        self._unlock: Callable[[], None] | None = unlock
+        self._unlock = unlock
         self._turn = asyncio.Lock()
 
     @classmethod
@@ -103,6 +104,30 @@ class Keyring:
             unlock()
             raise
         return cls(engine=engine, unlock=unlock)
+
+    @classmethod
+    async def observe(
+        cls,
+        replicas: Sequence[Path],
+        provider: RootKeyProvider,
+        *,
+        clock: Clock,
+        entropy: Entropy = os.urandom,
+        files: Files | None = None,
+    ) -> Keyring:
+        """Read the keyring as it is now, whoever writes it: takes no lock and changes nothing. Errors as `open`."""
+        places = Replicas(replicas, files=files or Files())
+        keyring_id = await in_thread(places.keyring_id)
+        engine = cls.engine_class(
+            replicas=places,
+            provider=provider,
+            clock=clock,
+            entropy=entropy,
+            metrics=None,
+            cache_lease=timedelta(0),
+            stored=await newest(provider, places, keyring_id, await in_thread(places.heads)),
+        )
+        return cls(engine=engine, unlock=None)
 
     async def close(self) -> None:
         """Wait for the writer, then let go of the replicas' locks; the keyring must not be written after."""

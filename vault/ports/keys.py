@@ -75,6 +75,9 @@ class KeyringWriter(Protocol):
     async def unpin(self, pins: Sequence[Pin]) -> None:
         """Drop exactly these pins; absent ones are fine."""
 
+    async def bump_generation(self) -> int:
+        """Move to the next generation and return it: cohorts made from here on share no leaf with earlier ones."""
+
     async def set_last_sweep(self, at: datetime) -> None:
         """Record a sweep that found nothing due, so the clock guard measures from here."""
 

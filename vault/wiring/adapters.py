@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from vault.config import Config
+from vault.config import Config, S3Access
+from vault.errors import ConfigError, Invalid
 from vault.keystore.file import FileRootKeys
+from vault.keystore.keyring import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.storage.memory import MemoryObjectStore
+from vault.storage.prefixed import PrefixedObjectStore
 from vault.storage.s3 import S3ObjectStore
 from vault.storage.s3settings import S3Settings
 
@@ -18,6 +24,12 @@ KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""
 KEYRING_FENCE = "keyring_fence"
 """The catalog setting that says which opening of the keyring it saw last."""
+CLOSED_FENCE = "closed_fence"
+"""The catalog setting that says which opening of the keyring it was closed after, with nothing left to write."""
+RECONCILE = "reconcile"
+"""The catalog setting that says why it must be reconciled before anything is served; empty when it need not be."""
+RESTORED_FROM = "restored_from"
+"""The catalog setting that names the backup it was loaded from."""
 
 
 class SystemClock:
@@ -41,8 +53,12 @@ def s3_settings(config: Config) -> S3Settings:
     """Translate the section [objects.s3]."""
     section = config.objects.s3
     assert section is not None
+    return _s3_settings(section, section.bucket)
+
+
+def _s3_settings(section: S3Access, bucket: str) -> S3Settings:
     return S3Settings(
-        bucket=section.bucket,
+        bucket=bucket,
         endpoint=section.endpoint,
         region=section.region,
         allowed_regions=section.allowed_regions,
@@ -65,3 +81,32 @@ async def open_store(config: Config) -> ObjectStore:
             return await S3ObjectStore.open(s3_settings(config))
         case _:
             return MemoryObjectStore()
+
+
+async def observe_keyring(config: Config, clock: Clock, entropy: Entropy = os.urandom) -> Keyring:
+    """Read the keyring beside a server that may be running; changes nothing."""
+    return await Keyring.observe(config.replica_paths, root_keys(config, clock, entropy), clock=clock, entropy=entropy)
+
+
+async def open_destination(config: Config, text: str, *, create: bool) -> ObjectStore:
+    """Open a directory or `s3://bucket/prefix` as a destination of backups.
+
+    `create` makes a missing directory one. ConfigError if it is none, Invalid for another kind of address.
+    """
+    if not text.startswith("s3://"):
+        if "://" in text:
+            raise Invalid(f"{text[:80]} is no destination", hint="give a directory or s3://bucket/prefix")
+        path = Path(text)
+        if create:
+            await FilesystemObjectStore.create(path)
+        return await FilesystemObjectStore.open(path)
+    place = urlsplit(text)
+    access = config.backup.s3 or config.objects.s3
+    if access is None:
+        raise ConfigError(
+            "backup.s3: nothing says how to reach S3", hint="add the section [backup.s3]; see the commented config.toml"
+        )
+    prefix = place.path.strip("/")
+    return PrefixedObjectStore(
+        await S3ObjectStore.open(_s3_settings(access, place.netloc)), f"{prefix}/" if prefix else ""
+    )
