@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import audit, certificates, holds, recordings, serve, sweep, tenants, tokens, vaults
+from cli import audit, backup, certificates, holds, recordings, serve, sweep, tenants, tokens, vaults
 from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
@@ -57,6 +57,7 @@ for name, group in (
     ("certificates", certificates.group),
     ("audit", audit.group),
     ("keys", vaults.keys),
+    ("backup", backup.group),
 ):
     app.add_typer(group, name=name)
 
