@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from vault.crypto.sealed import HEAD_BYTES, open_manifest, open_segment, seal_facts
 from vault.errors import Conflict, FormatError, IntegrityError, Shredded
@@ -379,4 +379,4 @@ def _rebuilt(row: Recording, detail: dict[str, object]) -> AuditEvent:
 
 
 def _at(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
