@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import audit, backup, certificates, holds, recordings, serve, sweep, tenants, tokens, vaults
+from cli import audit, backup, certificates, holds, prove, recordings, serve, sweep, tenants, tokens, vaults
 from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
@@ -58,6 +58,7 @@ for name, group in (
     ("audit", audit.group),
     ("keys", vaults.keys),
     ("backup", backup.group),
+    ("prove", prove.group),
 ):
     app.add_typer(group, name=name)
 
