@@ -104,9 +104,9 @@ async def repair(
     directory: Annotated[Path, typer.Argument(help="The replica's directory, as in config.toml.", show_default=False)],
     config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
-    """Rebuild one keyring replica from the others; stop the server first."""
+    """Rebuild one lost keyring replica from the others; the server may go on running."""
     from vault.wiring import repair_replica  # noqa: PLC0415 - loads storage drivers; most commands need none
 
-    path = directory.absolute()
-    await repair_replica(load_config(config), path)
-    out.show({"repaired": str(path)}, [("repaired", path)])
+    name = str(directory.absolute())
+    await repair_replica(load_config(config), name)
+    out.show({"repaired": name}, [("repaired", name)])

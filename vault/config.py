@@ -135,6 +135,7 @@ class KeyringSettings(_Section):
     replicas: tuple[Path, ...] | None = None
     root_keys: Path | None = None
     precreate_days: int = Field(default=2, ge=0)
+    lease: Duration = Field(default=timedelta(seconds=15), gt=timedelta(0), le=timedelta(seconds=15))
 
 
 class JournalSettings(_Section):
@@ -264,7 +265,7 @@ class Config(_Section):
     def replica_paths(self) -> tuple[Path, ...]:
         """The keyring's replica directories."""
         if self.keyring.replicas is None:
-            return (self.resolve(None, "keyring-a"), self.resolve(None, "keyring-b"))
+            return tuple(self.resolve(None, f"keyring-{letter}") for letter in "abc")
         return tuple(self.resolve(path, "") for path in self.keyring.replicas)
 
     @property

@@ -1,8 +1,9 @@
 """Brings a catalog that is older than the keyring up to what keyring and objects say; nothing is served before.
 
-Order: a new generation, so that no leaf is given out twice → rows from objects → rows without a key shredded → holds in
-force pinned again → holds rebuilt from pins that nobody knows → objects without a key deleted → the outcome logged.
-Every step is found done when it is repeated, so a crash anywhere is answered by running it again.
+Whoever opens such a catalog has moved to a new generation before, so that no leaf is given out twice. Order: rows from
+objects → rows without a key shredded → holds in force pinned again → holds rebuilt from pins that nobody knows →
+objects without a key deleted → the outcome logged. Every step is found done when it is repeated, so a crash anywhere is
+answered by running it again.
 
 Rows that are found without a key get no certificate: nobody here saw the deletion, when it was or who was asked.
 Whoever kept the certificate that was issued then has the proof.
@@ -11,7 +12,6 @@ Whoever kept the certificate that was issued then has the proof.
 from __future__ import annotations
 
 import dataclasses
-import enum
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -94,33 +94,6 @@ class _Scan:
     held: dict[bytes, list[RecordingId]] = dataclasses.field(default_factory=dict)
 
 
-class Lineage(enum.Enum):
-    """How the catalog at hand relates to the keyring."""
-
-    SAME = "same"
-    """It saw the last opening of the keyring and was closed after it."""
-    UNSURE = "unsure"
-    """It saw the last opening and was not closed: a crash, or a copy made while the vault ran."""
-    OLDER = "older"
-    """The keyring has moved on without it."""
-    AHEAD = "ahead"
-    """It has seen openings that this keyring has not: the keyring is the older one."""
-
-
-def lineage(*, seen: int | None, clean: bool, fence: int, pins_known: bool) -> Lineage:
-    """Judge a catalog that saw opening `seen` of a keyring that was opened `fence` times.
-
-    `init` opens the keyring once before there is a catalog. Pins whose hold the catalog does not know were placed
-    after it was copied.
-    """
-    before = 1 if seen is None else seen
-    if before != fence:
-        return Lineage.OLDER if before < fence else Lineage.AHEAD
-    if not pins_known:
-        return Lineage.OLDER
-    return Lineage.SAME if clean else Lineage.UNSURE
-
-
 async def unknown_pins(catalog: Catalog, keyring: Keyring) -> dict[bytes, list[Pin]]:
     """Return the pins whose hold the catalog does not know, by tag."""
     by_tag: dict[bytes, list[Pin]] = defaultdict(list)
@@ -161,15 +134,13 @@ class Reconciler:
     async def run(self, why: str) -> Reconciled:
         """Reconcile and return the outcome; Unavailable if store or keyring cannot answer, then run it again."""
         await self._catalog.append_audit([event("restore.started", None, detail={"why": why})])
-        async with self._keyring.writer() as writer:
-            generation = await writer.bump_generation()
         found = await self._rebuilder.run()
         scan = await self._scan(await unknown_pins(self._catalog, self._keyring))
         reapplied, too_late = await self._reapply()
         holds = await self._rebuild_holds(scan, found)
         deleted, locked = await self._delete(found)
         outcome = Reconciled(
-            generation=generation,
+            generation=self._keyring.generation,
             surviving=scan.surviving,
             shredded=tuple(scan.shredded),
             rebuilt=found.from_manifests,

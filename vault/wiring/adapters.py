@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from vault.config import Config, S3Access
 from vault.errors import ConfigError, Invalid
+from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring
+from vault.ports.keys import KeyringStore
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.storage.filesystem import FilesystemObjectStore
@@ -22,10 +25,6 @@ from vault.storage.s3settings import S3Settings
 
 KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""
-KEYRING_FENCE = "keyring_fence"
-"""The catalog setting that says which opening of the keyring it saw last."""
-CLOSED_FENCE = "closed_fence"
-"""The catalog setting that says which opening of the keyring it was closed after, with nothing left to write."""
 RECONCILE = "reconcile"
 """The catalog setting that says why it must be reconciled before anything is served; empty when it need not be."""
 RESTORED_FROM = "restored_from"
@@ -47,6 +46,11 @@ class SystemClock:
 def root_keys(config: Config, clock: Clock, entropy: Entropy) -> FileRootKeys:
     """Return the configured root-key provider."""
     return FileRootKeys(config.root_keys_path, clock=clock, entropy=entropy)
+
+
+def keyring_replicas(config: Config) -> Sequence[KeyringStore]:
+    """Return the configured replicas of the keyring, in their order."""
+    return [DirectoryReplica(path) for path in config.replica_paths]
 
 
 def s3_settings(config: Config) -> S3Settings:
@@ -85,7 +89,8 @@ async def open_store(config: Config) -> ObjectStore:
 
 async def observe_keyring(config: Config, clock: Clock, entropy: Entropy = os.urandom) -> Keyring:
     """Read the keyring beside a server that may be running; changes nothing."""
-    return await Keyring.observe(config.replica_paths, root_keys(config, clock, entropy), clock=clock, entropy=entropy)
+    provider = root_keys(config, clock, entropy)
+    return await Keyring.observe(keyring_replicas(config), provider, clock=clock, entropy=entropy)
 
 
 async def open_destination(config: Config, text: str, *, create: bool) -> ObjectStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -90,4 +91,10 @@ async def open_backups(
         store = await open_destination(config, destination, create=create)
         stack.push_async_callback(store.close)
         place = BackupPlace(store=store, key=keyring.backup_key, keyring=keyring.keyring_id, entropy=entropy)
-        yield Backups(config=config, clock=clock, entropy=entropy, keyring=keyring, place=place)
+        # Long work outlasts the lease of one look at the keyring. Not a task group: a refusal stays one error.
+        renewing = asyncio.create_task(keyring.run(), name="keyring lease")
+        try:
+            yield Backups(config=config, clock=clock, entropy=entropy, keyring=keyring, place=place)
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])

@@ -95,8 +95,11 @@ async def prove_erasure(
     copies = [FileRootKeys(path, clock=clock, entropy=entropy) for path in found.root_keys]
     old = await adversary.attack([root_keys(config, clock, entropy), *copies], found.blobs())
     states = await _states(config, clock, list(targets))
+    await keyring.refresh()
     chosen = _window_targets(targets, keyring)
     tried = await windows.attack(found.artefacts, chosen, limit=window_bytes, progress=progress)
+    # The slow part outlasts the lease of one look at the keyring.
+    await keyring.refresh()
     return ErasureProof(
         found=found,
         old=old,
