@@ -20,6 +20,11 @@ FORMAT: Final = 1
 """Of markers and pages."""
 HEAD_FORMAT: Final = 2
 """Of heads and indexes: 2 brought the fence into the head, the lease and the backup key into the index."""
+MARKER: Final = "REPLICA"
+HEAD: Final = "head"
+INDEX: Final = "index"
+PAGES: Final = "pages"
+"""What a replica consists of, whatever its medium: the marker, the head, and blobs in two places."""
 ID_BYTES: Final = 16
 TAG_BYTES: Final = 16
 HASH_BYTES: Final = 32

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from vault.errors import Unavailable
+from vault.format.keyring import HEAD, INDEX, PAGES
 from vault.keystore.files import Files
-from vault.keystore.layout import HEAD, INDEX, PAGES, not_empty
 from vault.keystore.threads import in_thread
 from vault.model import Finding
 
@@ -29,16 +29,15 @@ class DirectoryReplica:
         self._files = files or Files()
         self._tries = max(round(wait_seconds / _STEP_SECONDS), 1)
 
-    async def initialise(self) -> None:
-        """Make the directories; ConfigError if any holds anything but a lock."""
-        await in_thread(self._initialise)
+    async def initialise(self) -> bool:
+        """Make the directories; False if any holds anything but a lock."""
+        return await in_thread(self._initialise)
 
-    def _initialise(self) -> None:
+    def _initialise(self) -> bool:
         for path in (self.path, self.path / INDEX, self.path / PAGES):
             self._files.make_directory(path)
         found = {*self._files.names(self.path)} - {LOCK, INDEX, PAGES}
-        if found or self._files.names(self.path / INDEX) or self._files.names(self.path / PAGES):
-            raise not_empty(self.name)
+        return not (found or self._files.names(self.path / INDEX) or self._files.names(self.path / PAGES))
 
     async def read(self, names: Sequence[str]) -> Mapping[str, bytes | None]:
         """Return the files' contents; a missing directory is a missing file."""

@@ -15,9 +15,8 @@ from datetime import timedelta
 from typing import Final
 
 from vault.errors import ConfigError, Invalid, Unavailable, VaultError
-from vault.format.keyring import ID_BYTES, KEY_BYTES, encode_marker
+from vault.format.keyring import HEAD, ID_BYTES, KEY_BYTES, MARKER, encode_marker
 from vault.keystore import sealing
-from vault.keystore.layout import HEAD, MARKER
 from vault.keystore.replicas import Replicas, Survey, gather_blobs, marker_of
 from vault.keystore.state import State
 from vault.keystore.storing import Stored, load, newest, stage, wrap_secret
@@ -57,7 +56,11 @@ async def create(
         pages={},
     )
     for store in replicas.stores:
-        await store.initialise()
+        if not await store.initialise():
+            raise ConfigError(
+                f"the keyring replica {store.name} is not empty; nothing was changed",
+                hint="keyring.replicas names new places for a new vault",
+            )
     async with replicas.exclusive():
         root = await provider.new_version(sealing.version_tag(keyring_id, state.epoch))
         secret = await wrap_secret(provider, root, state, entropy)
@@ -147,7 +150,9 @@ async def repair_replica(name: str, *, replicas: Replicas, provider: RootKeyProv
         survey = await replicas.survey()
         found = await target.read((MARKER, HEAD))
         if found[MARKER] is None:
-            await _prepare(target)
+            # One that an earlier repair left half filled is gone on with; anything else that is there is not touched.
+            if not await target.initialise() and not await target.names():
+                raise ConfigError(f"{name} holds something that is not a keyring replica; nothing was changed")
         elif marker_of(target, found[MARKER]) != survey.keyring:
             raise ConfigError(
                 f"{name} is a replica of another keyring; nothing was changed",
@@ -160,15 +165,6 @@ async def repair_replica(name: str, *, replicas: Replicas, provider: RootKeyProv
         # The marker goes last: a replica that is only half filled stays one that is refused.
         await target.write({MARKER: encode_marker(survey.keyring)})
         await collect_strays([target], stored)
-
-
-async def _prepare(target: KeyringStore) -> None:
-    """Make the place; one that an earlier repair left half filled is gone on with."""
-    try:
-        await target.initialise()
-    except ConfigError:
-        if not await target.names():
-            raise
 
 
 async def check(replicas: Replicas, provider: RootKeyProvider, stored: Stored) -> Sequence[Finding]:

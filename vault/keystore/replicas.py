@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vault.errors import ConfigError, FormatError, IntegrityError, Tampered, Unavailable, VaultError
-from vault.format.keyring import decode_head, decode_marker
-from vault.keystore.layout import HEAD, MARKER, damaged_marker, unmarked
+from vault.format.keyring import HEAD, MARKER, decode_head, decode_marker
 from vault.ports.keys import KeyringStore
 
 _LOG: Final = logging.getLogger(__name__)
@@ -196,7 +195,7 @@ class Round:
         for store in tuple(self.stores):
             try:
                 await step(store)
-            except Unavailable as error:
+            except (Unavailable, ConfigError) as error:
                 self.lose(store, error)
 
     async def write(self, blobs: Blobs) -> None:
@@ -253,8 +252,14 @@ def marker_of(store: KeyringStore, data: bytes | None) -> bytes:
     like mass deletion.
     """
     if data is None:
-        raise unmarked(store.name)
+        raise ConfigError(
+            f"{store.name} is not a keyring replica: it is not mounted, or has no {MARKER} file; nothing was changed",
+            hint=f"mount it; if it is lost, run `callvault keys repair {store.name}` to refill it from the others",
+        )
     try:
         return decode_marker(data)
     except FormatError as error:
-        raise damaged_marker(store.name) from error
+        raise ConfigError(
+            f"the marker of the keyring replica {store.name} is damaged; nothing was changed",
+            hint="move what is there away, then run `callvault keys repair` with its name",
+        ) from error

@@ -9,9 +9,8 @@ from typing import Final
 
 from vault.crypto.ggm import Cover
 from vault.errors import Destroyed, IntegrityError, Tampered
-from vault.format.keyring import Head, Index, PageRecord, PageRef, decode_head, encode_head
+from vault.format.keyring import INDEX, PAGES, Head, Index, PageRecord, PageRef, decode_head, encode_head
 from vault.keystore import sealing
-from vault.keystore.layout import INDEX, PAGES
 from vault.keystore.replicas import Survey, gather_blobs
 from vault.keystore.state import Page, State
 from vault.keystore.threads import in_thread

@@ -74,8 +74,11 @@ class KeyringStore(Protocol):
     name: str
     """What people call it: a directory, or s3://bucket/prefix."""
 
-    async def initialise(self) -> None:
-        """Make an empty replica without a marker; ConfigError, and nothing is changed, if it holds anything."""
+    async def initialise(self) -> bool:
+        """Make an empty replica without a marker; False, and nothing is changed, if it holds anything.
+
+        ConfigError if the medium would keep what is removed.
+        """
 
     async def read(self, names: Sequence[str]) -> Mapping[str, bytes | None]:
         """Return the content under each name, None for those that are certainly absent."""

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
-from vault.config import Config, S3Access
+from vault.config import S3_SCHEME, Config, S3Access
 from vault.errors import ConfigError, Invalid
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
@@ -17,6 +17,7 @@ from vault.keystore.keyring import Keyring
 from vault.ports.keys import KeyringStore
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.storage.bucketreplica import BucketReplica
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.storage.memory import MemoryObjectStore
 from vault.storage.prefixed import PrefixedObjectStore
@@ -50,30 +51,40 @@ def root_keys(config: Config, clock: Clock, entropy: Entropy) -> FileRootKeys:
 
 def keyring_replicas(config: Config) -> Sequence[KeyringStore]:
     """Return the configured replicas of the keyring, in their order."""
-    return [DirectoryReplica(path) for path in config.replica_paths]
+    return [
+        _bucket_replica(config.keyring_s3, place) if place.startswith(S3_SCHEME) else DirectoryReplica(Path(place))
+        for place in config.replicas
+    ]
+
+
+def _bucket_replica(access: S3Access, place: str) -> BucketReplica:
+    bucket, _, prefix = place.removeprefix(S3_SCHEME).partition("/")
+    return BucketReplica(S3Settings(bucket=bucket, **_access(access)), prefix)
 
 
 def s3_settings(config: Config) -> S3Settings:
     """Translate the section [objects.s3]."""
     section = config.objects.s3
     assert section is not None
-    return _s3_settings(section, section.bucket)
-
-
-def _s3_settings(section: S3Access, bucket: str) -> S3Settings:
     return S3Settings(
-        bucket=bucket,
-        endpoint=section.endpoint,
-        region=section.region,
-        allowed_regions=section.allowed_regions,
-        access_key=section.access_key,
-        secret_key=section.secret_key.get_secret_value() if section.secret_key else None,
-        addressing=section.addressing,
-        checksum_mode=section.checksum_mode,
+        bucket=section.bucket,
+        **_access(section),
         object_lock=section.object_lock,
         bypass_governance=section.bypass_governance,
         server_side_encryption=section.server_side_encryption,
     )
+
+
+def _access(section: S3Access) -> dict[str, Any]:
+    return {
+        "endpoint": section.endpoint,
+        "region": section.region,
+        "allowed_regions": section.allowed_regions,
+        "access_key": section.access_key,
+        "secret_key": section.secret_key.get_secret_value() if section.secret_key else None,
+        "addressing": section.addressing,
+        "checksum_mode": section.checksum_mode,
+    }
 
 
 async def open_store(config: Config) -> ObjectStore:
@@ -98,20 +109,19 @@ async def open_destination(config: Config, text: str, *, create: bool) -> Object
 
     `create` makes a missing directory one. ConfigError if it is none, Invalid for another kind of address.
     """
-    if not text.startswith("s3://"):
+    if not text.startswith(S3_SCHEME):
         if "://" in text:
             raise Invalid(f"{text[:80]} is no destination", hint="give a directory or s3://bucket/prefix")
         path = Path(text)
         if create:
             await FilesystemObjectStore.create(path)
         return await FilesystemObjectStore.open(path)
-    place = urlsplit(text)
     access = config.backup.s3 or config.objects.s3
     if access is None:
         raise ConfigError(
             "backup.s3: nothing says how to reach S3", hint="add the section [backup.s3]; see the commented config.toml"
         )
-    prefix = place.path.strip("/")
-    return PrefixedObjectStore(
-        await S3ObjectStore.open(_s3_settings(access, place.netloc)), f"{prefix}/" if prefix else ""
-    )
+    bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
+    prefix = prefix.strip("/")
+    store = await S3ObjectStore.open(S3Settings(bucket=bucket, **_access(access)))
+    return PrefixedObjectStore(store, f"{prefix}/" if prefix else "")
