@@ -63,7 +63,7 @@ async def create(
 
     Only objects that the destination lacks are copied. Until the last step the backup does not exist.
     """
-    from vault.wiring import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     with out.watch() as watch:
         async with open_backups(load_config(config), destination, create=True) as backups:
@@ -80,7 +80,7 @@ async def create(
 @local(group, "list", examples=["callvault backup list /mnt/backup/callvault", "callvault backup list DEST --json"])
 async def list_backups(out: Output, destination: Destination, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """List a destination's backups, oldest first."""
-    from vault.wiring import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     async with open_backups(load_config(config), destination) as backups:
         listed = await backups.listed()
@@ -123,7 +123,7 @@ async def verify(
 
     Exits with 5 and says what is wrong.
     """
-    from vault.wiring import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)
     with out.watch() as watch:
@@ -161,7 +161,7 @@ async def restore(
     What was shredded since stays shredded, what is newer is rebuilt from the objects, holds stay in force. If it is
     interrupted, run it again.
     """
-    from vault.wiring import restore_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.restoring import restore_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)
     with out.watch() as watch:
@@ -232,7 +232,7 @@ async def prune(
     keep_days: Annotated[int, typer.Option(min=0, help="Backups younger than this many days stay.")] = 90,
 ) -> None:
     """Drop old backups, never the newest, and then the objects that no backup lists."""
-    from vault.wiring import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     with out.watch() as watch:
         async with open_backups(load_config(config), destination) as backups:

@@ -65,7 +65,7 @@ async def erasure(
     32-byte window of the artefacts as a key. Exits with 5 if anything shredded opens or a survivor does not. Writes
     nothing.
     """
-    from vault.wiring import prove_erasure  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.proving import prove_erasure  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if recording is None else _recording(recording)
     with out.watch() as watch:
@@ -174,7 +174,7 @@ async def restore(
     Nothing of the vault is written or stopped. Exits with 5 if a survivor does not read as recorded or something
     shredded does.
     """
-    from vault.wiring import prove_restore  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.proving import prove_restore  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)
     with out.watch() as watch:

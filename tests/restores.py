@@ -28,7 +28,8 @@ from vault.ports.progress import Silent
 from vault.services.holds import HoldRequest
 from vault.services.ingest import CallStart
 from vault.services.vault import Vault
-from vault.wiring import init_vault, open_backups, open_vault
+from vault.wiring import init_vault, open_vault
+from vault.wiring.backing import open_backups
 from vault.wiring.restoring import Restored, restore_vault
 
 TENANT = TenantId("northfield")

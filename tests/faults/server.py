@@ -24,7 +24,8 @@ from vault.config import Config, parse_config
 from vault.model import Role
 from vault.server.app import serve
 from vault.telemetry import configure_logging
-from vault.wiring import init_vault, open_vault, restore_vault
+from vault.wiring import init_vault, open_vault
+from vault.wiring.restoring import restore_vault
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30.0

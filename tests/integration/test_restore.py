@@ -16,7 +16,7 @@ from vault.errors import ConfigError, IntegrityError, NotFound, Refused, Unavail
 from vault.model import HoldState, RecordingState, TenantId
 from vault.ports.catalog import RecordingQuery
 from vault.ports.progress import Silent
-from vault.wiring import open_backups
+from vault.wiring.backing import open_backups
 
 SOUTH = TenantId("southgate")
 

@@ -24,7 +24,7 @@ from vault.keystore.state import State, Taking
 from vault.keystore.storing import EpochSecret, Stored, load, newest, stage, wrap_secret
 from vault.keystore.threads import in_thread
 from vault.model import Cohort, Finding, ShredPlan, ShredReceipt
-from vault.ports.keys import DestroyReceipt, KeyringStore, RootKeyProvider
+from vault.ports.keys import DestroyReceipt, KeyringStatus, KeyringStore, ReplicaStatus, RootKeyProvider
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
 
@@ -179,6 +179,33 @@ class Engine:
         survey = await self._survey()
         self._measure(survey.holding(self._stored.head))
         return found
+
+    async def status(self) -> KeyringStatus:
+        """Look at every replica and say where each stands; reads only."""
+        survey = await self._survey()
+        self._measure(survey.holding(self._stored.head))
+        state = self._stored.state
+        return KeyringStatus(
+            epoch=state.epoch,
+            revision=state.revision,
+            fence=state.fence,
+            generation=state.generation,
+            provider=self._provider.name,
+            assurance=self._provider.assurance,
+            lease=self.lease,
+            last_sweep_at=None if state.last_sweep_ms is None else states.from_unix_ms(state.last_sweep_ms),
+            tenants=len(state.pages),
+            cohorts=sum(len(page.cohorts) for page in state.pages.values()),
+            pins=sum(len(page.pins) for page in state.pages.values()),
+            write_quorum=self._replicas.write_quorum,
+            replicas=[self._replica_status(store, survey) for store in self._replicas.stores],
+        )
+
+    def _replica_status(self, store: KeyringStore, survey: Survey) -> ReplicaStatus:
+        if store in survey.out:
+            return ReplicaStatus(name=store.name, ok=False, detail=survey.out[store].message)
+        ok = survey.heads[store] == self._stored.head
+        return ReplicaStatus(name=store.name, ok=ok, detail=None if ok else "has another head; the next write mends it")
 
     def _measure(self, replicas_ok: int) -> None:
         if self._metrics is not None:

@@ -24,7 +24,7 @@ from vault.keystore.metered import MeteredRootKeys
 from vault.keystore.replicas import Rank, Replicas
 from vault.keystore.state import State
 from vault.model import Cohort, Coordinate, DataKey, Finding, Pin, ShredPlan, ShredReceipt, TenantId
-from vault.ports.keys import KeyringStore, RootKeyProvider
+from vault.ports.keys import KeyringStatus, KeyringStore, RootKeyProvider
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
 
@@ -234,8 +234,12 @@ class Keyring:
         else:
             self._told = self._engine.rank
 
+    async def status(self) -> KeyringStatus:
+        """Look at every replica and say where each stands; reads only."""
+        return await self._engine.status()
+
     async def check(self) -> Sequence[Finding]:
-        """Return findings for `doctor`: replicas, root versions, agreement."""
+        """Open every replica by itself, through the provider, and compare the trees; list the root versions."""
         async with self._turn:
             return await self._engine.check()
 

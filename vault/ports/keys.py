@@ -127,6 +127,34 @@ class KeyringWriter(Protocol):
         """Run steps 2-7 of the shred; returns only after the old root version is gone. Repeatable."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStatus:
+    """One replica at a look: `detail` says why it is not ok."""
+
+    name: str
+    ok: bool
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyringStatus:
+    """Where the keyring stands, without anything secret."""
+
+    epoch: int
+    revision: int
+    fence: int
+    generation: int
+    provider: str
+    assurance: Assurance
+    lease: timedelta
+    last_sweep_at: datetime | None
+    tenants: int
+    cohorts: int
+    pins: int
+    write_quorum: int
+    replicas: Sequence[ReplicaStatus]
+
+
 class Keyring(Protocol):
     """The covers and pins of all tenants, decrypted in this process under a lease.
 
@@ -178,5 +206,8 @@ class Keyring(Protocol):
     async def refresh(self) -> None:
         """Look at the replicas, take over what others wrote, and renew the lease; Unavailable without a read quorum."""
 
+    async def status(self) -> KeyringStatus:
+        """Look at every replica and say where each stands; reads only."""
+
     async def check(self) -> Sequence[Finding]:
-        """Return findings for `doctor`: replicas, root versions, agreement."""
+        """Open every replica by itself, through the provider, and compare the trees; list the root versions."""

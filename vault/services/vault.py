@@ -13,6 +13,7 @@ from vault.services.access import Access
 from vault.services.certify import Certifier
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
+from vault.services.keys import Keys
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
 from vault.services.storing import Storer
@@ -33,6 +34,7 @@ class Vault:
     ingest: Ingest
     journal: Journal
     keyring: Keyring
+    keys: Keys
     metrics: Metrics
     playback: Playback
     recordings: Recordings

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from vault.config import Config
 from vault.errors import Unavailable, VaultError
 from vault.keystore import recovery
+from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
 from vault.model import Finding
 from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
+from vault.wiring.memory import memory_findings
 from vault.wiring.opening import open_vault
 
 
 async def check_vault(config: Config) -> Sequence[Finding]:
     """Look at everything that can be looked at; every failure becomes a finding."""
-    findings: list[Finding] = []
+    findings: list[Finding] = [*memory_findings()]
     clock = SystemClock()
     findings += await root_keys(config, clock, os.urandom).self_check()
     try:
@@ -32,6 +34,18 @@ async def check_vault(config: Config) -> Sequence[Finding]:
         level = "warning" if isinstance(error, Unavailable) else "error"
         findings.append(Finding(level=level, subject="vault", message=error.message, hint=error.hint))
     return findings
+
+
+async def verify_keyring(config: Config) -> Sequence[Finding]:
+    """Open every keyring replica by itself and compare the trees; reads only, beside a server or without one."""
+    clock = SystemClock()
+    keyring = await Keyring.observe(
+        keyring_replicas(config), root_keys(config, clock, os.urandom), clock=clock, entropy=os.urandom
+    )
+    try:
+        return await keyring.check()
+    finally:
+        await keyring.close()
 
 
 async def repair_replica(config: Config, name: str) -> None:
