@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -139,10 +140,16 @@ class Output:
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
-        """Yield somebody who shows the steps of long work."""
+        """Yield somebody who shows the steps of long work; warnings are for a server's log, not for between them."""
+        ours = logging.getLogger("vault")
+        before = ours.level
+        ours.setLevel(logging.ERROR)
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True) as bar:
-            yield Watch(bar, self)
+            try:
+                yield Watch(bar, self)
+            finally:
+                ours.setLevel(before)
 
 
 class Watch:

@@ -11,7 +11,7 @@ from typing import Final
 
 from vault.crypto import chunked
 from vault.crypto.backup import open_part
-from vault.crypto.commitments import Target
+from vault.crypto.commitments import WINDOW_BYTES, Target
 from vault.crypto.derive import Purpose
 from vault.errors import FormatError, IntegrityError, Invalid
 from vault.format import backup as layout
@@ -20,6 +20,7 @@ from vault.format import segment as segments
 from vault.format.frame import MAX_HEADER_BYTES
 from vault.model import DataKey, RecordingId
 
+BLOCK_BYTES: Final = 16 << 10
 LARGEST_BLOB: Final = 16 << 20
 """Files above this are no keyring's; they are still searched for objects and for keys."""
 _HEAD_BYTES: Final = 8 + MAX_HEADER_BYTES + chunked.PREFIX_BYTES
@@ -29,7 +30,10 @@ _ROOT_KEYS: Final = "ROOT-KEYS"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
-    """A text to search: a file, or (`content`) what a file decrypts to. Equal ones are here once."""
+    """A text to search: a file, or (`content`) what a file decrypts to. Equal ones are here once.
+
+    `size` counts its bytes without the blocks that `is_blank` says hold nothing.
+    """
 
     origin: str
     size: int
@@ -67,6 +71,12 @@ class Found:
         for artefact in self.artefacts:
             if not artefact.sealed and artefact.size <= LARGEST_BLOB:
                 yield artefact.read()
+
+
+def is_blank(data: bytes | mmap.mmap, at: int) -> bool:
+    """Tell whether no key starts in the block at `at`: it, and what a window from its end would reach, is zeroes."""
+    reach = data[at : at + BLOCK_BYTES + WINDOW_BYTES - 1]
+    return reach.count(0) == len(reach)
 
 
 def search(places: Sequence[Path], *, backup_key: DataKey) -> Found:
@@ -112,7 +122,8 @@ def _look(path: Path, found: Found, seen: set[bytes], backup_key: DataKey) -> No
             found.artefacts.append(
                 Artefact(origin=f"{path} (decrypted)", size=len(content), sealed=False, content=content)
             )
-    found.artefacts.append(Artefact(origin=str(path), size=size, sealed=bool(objects), path=path))
+        written = sum(min(BLOCK_BYTES, size - at) for at in range(0, size, BLOCK_BYTES) if not is_blank(data, at))
+    found.artefacts.append(Artefact(origin=str(path), size=written, sealed=bool(objects), path=path))
 
 
 def _places(data: mmap.mmap, magic: bytes) -> Iterator[int]:

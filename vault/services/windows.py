@@ -12,9 +12,8 @@ from typing import Final
 
 from vault.crypto.commitments import WINDOW_BYTES, Hit, Target, windows
 from vault.ports.progress import Progress
-from vault.services.artefacts import Artefact
+from vault.services.artefacts import BLOCK_BYTES, Artefact, is_blank
 
-_TASK_BYTES: Final = 16 << 10
 _PER_WORKER: Final = 4
 
 
@@ -95,8 +94,12 @@ def _pieces(artefacts: Sequence[Artefact], limit: int) -> Iterator[_Piece]:
         if left <= 0:
             return
         data = artefact.read()
-        for at in range(0, min(len(data), left), _TASK_BYTES):
-            starts = min(_TASK_BYTES, len(data) - at, left)
+        for at in range(0, len(data), BLOCK_BYTES):
+            if is_blank(data, at):
+                continue
+            starts = min(BLOCK_BYTES, len(data) - at, left)
+            if starts <= 0:
+                return
             yield _Piece(origin=artefact.origin, at=at, data=data[at : at + starts + WINDOW_BYTES - 1], starts=starts)
             left -= starts
 
