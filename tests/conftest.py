@@ -1,5 +1,7 @@
 """Fixtures that several test modules share."""
 
 from tests.integration.seaweed import seaweed
+from tests.openbao import fragile_openbao, openbao
+from tests.softhsm import softhsm
 
-__all__ = ["seaweed"]
+__all__ = ["fragile_openbao", "openbao", "seaweed", "softhsm"]
