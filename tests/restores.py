@@ -46,7 +46,8 @@ class Site:
     def __init__(self, base: Path) -> None:
         self.base = base
         self.clock = AppClock()
-        self.config: Config = parse_config(SETTINGS, base=base)
+        self.document = SETTINGS
+        self.config: Config = parse_config(self.document, base=base)
         self.destination = str(base / "backups")
         self.audio: dict[RecordingId, bytes] = {}
 
