@@ -1,4 +1,4 @@
-"""One suite for every ObjectStore: memory, filesystem, one inside another, and three kinds of S3 on a real SeaweedFS."""
+"""One suite for every ObjectStore: memory, filesystem, one inside another, and three kinds of S3 on a SeaweedFS."""
 
 import asyncio
 import dataclasses

@@ -27,7 +27,8 @@ def open_part(key: DataKey, expected: PartHeader, data: bytes) -> bytes:
     """Return the plaintext of exactly this part. FormatError, Truncated or Tampered."""
     header, context, start = parse(data)
     if header != expected:
-        raise Tampered(f"{expected.name} states another place than it was read from; nothing of it was used")
+        message = f"{expected.name} states another place than it was read from; nothing of it was used"
+        raise Tampered(message, cause="position")
     try:
         return chunked.open_message(subkey(key, Purpose.BACKUP), context, memoryview(data)[start:])
     except Tampered as error:
