@@ -234,6 +234,23 @@ async def test_a_call_under_way_at_the_loss_is_rebuilt_from_its_segments_and_end
         assert await site.heard(vault, session.recording.id) == site.audio[session.recording.id][:stored]
 
 
+async def test_a_call_that_only_the_journal_knows_is_rebuilt_from_it(site):
+    async with site.open(background=False) as vault:
+        await site.back_up()
+        session = await site.begin(vault, "live", sound(30_000, 78), days=100)
+        assert [info async for info in vault.store.list("v1/")] == []
+    site.lose_catalog()
+    await site.restore()
+    async with site.open() as vault:
+        live = vault.ingest.live(session.recording.id)
+        assert live.durable == 30_000
+        assert live.recording.created_at <= session.recording.created_at
+        await vault.ingest.finish(live)
+        async with asyncio.timeout(10):
+            await live.done.wait()
+        await site.survives(vault, session.recording.id)
+
+
 async def test_a_recording_that_was_open_in_the_backup_is_completed_from_its_manifest(site):
     async with site.open() as vault:
         session = await site.begin(vault, "live", sound(100_000, 5), days=100)

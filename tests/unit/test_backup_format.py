@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vectors import generate
@@ -60,6 +60,7 @@ def test_backup_vector(case):
         refuse(case, lambda: open_part(KEY, place, data))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=5))
 def test_every_cell_survives_and_keeps_its_type(rows):
     [section] = decode_tables(encode_tables([TableRows(table="t", columns=("a", "b"), rows=rows)]))
@@ -90,6 +91,7 @@ def test_other_objects_are_refused(value):
         decode_objects(codec.pack(value))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_bytes_are_taken_for_a_part_or_a_manifest(data):
     with pytest.raises(IntegrityError):

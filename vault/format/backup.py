@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import rfc8785
@@ -18,7 +18,7 @@ import rfc8785
 from vault.errors import FormatError, Invalid
 from vault.format import codec
 from vault.format.frame import frame, unframe
-from vault.model import Coordinate, RecordingId, id_bytes
+from vault.model import Coordinate, RecordingId, born
 
 MAGIC: Final = b"CVB1"
 SCHEMA: Final = "callvault/backup/v1"
@@ -49,9 +49,8 @@ def check_backup(text: str) -> str:
 
 
 def begun(backup: str) -> datetime:
-    """Return when the backup began: its id is a UUIDv7, whose first 48 bits are milliseconds."""
-    milliseconds = int.from_bytes(id_bytes(check_backup(backup))[:6], "big")
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    """Return when the backup began, which its id says; Invalid."""
+    return born(check_backup(backup))
 
 
 def snapshot_prefix(backup: str) -> str:

@@ -13,25 +13,18 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from vault.crypto.sealed import HEAD_BYTES, open_manifest, open_segment, seal_facts
+from vault.crypto.sealed import HEAD_BYTES, open_manifest, open_segment
 from vault.errors import Conflict, FormatError, IntegrityError, Shredded
 from vault.format.manifest import Manifest, parse_manifest_object
 from vault.format.names import ROOT, ManifestName, SegmentName, parse_name
 from vault.format.segment import SegmentHeader, parse_segment
 from vault.model import (
     MANIFEST_INDEX,
-    AuditEvent,
-    CallFacts,
-    Codec,
-    Container,
     Coordinate,
-    DataKey,
-    Media,
     Recording,
     RecordingId,
     RecordingState,
     SegmentRef,
-    Tenant,
     TenantId,
 )
 from vault.ports.keys import Keyring
@@ -39,15 +32,10 @@ from vault.ports.objects import ObjectInfo, ObjectStore
 from vault.ports.progress import Progress
 from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock, Entropy
-from vault.retention.policy import period_instant
-from vault.services.audit import event
 from vault.services.coordinates import Coordinates
+from vault.services.stubs import own_tenant, rebuilt, stub_row
 
 _PAGE = 500
-_NONCE_BYTES = 12
-_CLASS = "recording"
-_UNKNOWN = "unknown: rebuilt after a restore"
-_UNKNOWN_MEDIA = Media(container=Container.RAW, codec=Codec.STREAM)
 
 logger = logging.getLogger(__name__)
 
@@ -136,15 +124,9 @@ class Rebuilder:
 
     async def own(self, tenant: TenantId, outcome: Rebuilt) -> None:
         """Give a tenant that only objects or pins know a row, so that what it owns has an owner."""
-        if tenant in self._tenants:
-            return
-        stub = Tenant(id=tenant, name=tenant, controller=_UNKNOWN, contact=_UNKNOWN, created_at=self._clock.now())
-        detail = {"action": "tenant rebuilt after a restore"}
-        await self._catalog.add_tenant(
-            stub, audit=[event("admin.config", None, tenant=tenant, target=tenant, detail=detail)]
-        )
+        if tenant not in self._tenants and await own_tenant(self._catalog, tenant, at=self._clock.now()):
+            outcome.tenants.append(tenant)
         self._tenants.add(tenant)
-        outcome.tenants.append(tenant)
 
     # -- listing ------------------------------------------------------------------------------------------------
 
@@ -200,8 +182,8 @@ class Rebuilder:
         row = await self._row(manifest)
         if not known:
             await self.own(found.tenant, outcome)
-            detail = {"from": "manifest", "bytes": manifest.length}
-            await self._catalog.rebuild_recording(row, objects, audit=[_rebuilt(row, detail)])
+            told = rebuilt(row, source="manifest", size=manifest.length)
+            await self._catalog.rebuild_recording(row, objects, audit=[told])
             outcome.from_manifests += 1
             return
         await self._catalog.update_media(row)
@@ -212,7 +194,7 @@ class Rebuilder:
             ended_at=_at(manifest.ended_ms),
             stored_bytes=manifest.length,
             objects=objects,
-            audit=[_rebuilt(row, {"from": "manifest", "bytes": manifest.length})],
+            audit=[rebuilt(row, source="manifest", size=manifest.length)],
         )
         outcome.completed += 1
 
@@ -229,7 +211,7 @@ class Rebuilder:
             return
         await self.own(found.tenant, outcome)
         row = await self._open_row(chain[0].header, end)
-        await self._catalog.rebuild_recording(row, refs, audit=[_rebuilt(row, {"from": "segments", "bytes": end})])
+        await self._catalog.rebuild_recording(row, refs, audit=[rebuilt(row, source="segments", size=end)])
         outcome.from_segments += 1
 
     async def _opened(self, found: _Found) -> list[_Opened]:
@@ -304,26 +286,14 @@ class Rebuilder:
         return dataclasses.replace(row, stored_bytes=stored)
 
     async def _stub(self, recording: RecordingId, audio: Coordinate, created: datetime) -> Recording:
-        """Return a row whose call facts are lost: new ones that say nothing, under a fresh metadata coordinate."""
-        tenant = audio.cohort.tenant
-        metadata = await self._coordinates.metadata(tenant, self._clock.now())
-        key: DataKey = self._keyring.derive(metadata)
-        return Recording(
-            id=recording,
-            tenant=tenant,
-            call_key=f"rebuilt-{recording}",
-            state=RecordingState.OPEN,
-            state_reason=None,
-            audio=audio,
-            metadata=metadata,
-            media=_UNKNOWN_MEDIA,
-            created_at=created,
-            started_at=created,
-            ended_at=None,
-            retain_until=period_instant(audio.cohort.period, self._keyring.cohort_width_seconds),
-            retention_class=_CLASS,
-            stored_bytes=0,
-            sealed_facts=seal_facts(key, recording, CallFacts(), nonce=self._entropy(_NONCE_BYTES)),
+        return await stub_row(
+            recording,
+            audio,
+            created,
+            coordinates=self._coordinates,
+            keyring=self._keyring,
+            clock=self._clock,
+            entropy=self._entropy,
         )
 
 
@@ -372,10 +342,6 @@ def _refs(manifest: Manifest, data: bytes) -> list[SegmentRef]:
         sha256=hashlib.sha256(data).hexdigest(),
     )
     return [*segments, itself]
-
-
-def _rebuilt(row: Recording, detail: dict[str, object]) -> AuditEvent:
-    return event("recording.rebuilt", None, tenant=row.tenant, target=row.id, detail=detail)
 
 
 def _at(milliseconds: int) -> datetime:

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
@@ -33,6 +33,7 @@ from vault.model import (
     RecordingId,
     RecordingState,
     TenantId,
+    born,
 )
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring, KeyringWriter
@@ -257,7 +258,7 @@ class Reconciler:
                 authority=_MATTER,
                 owner="compliance",
                 state=HoldState.ACTIVE,
-                created_at=min(_born(tag), now),
+                created_at=min(born(_hold_id(tag)), now),
                 review_at=now + REVIEW_WITHIN,
                 recordings=tuple(sorted(set(recordings))),
             )
@@ -314,11 +315,6 @@ async def _knows(catalog: Catalog, tag: bytes) -> bool:
     except NotFound:
         return False
     return True
-
-
-def _born(tag: bytes) -> datetime:
-    """Return when the hold behind a tag was made: its id is a UUIDv7."""
-    return datetime.fromtimestamp(int.from_bytes(tag[:6], "big") / 1000, UTC)
 
 
 def _place(pin: Pin) -> Coordinate:
