@@ -172,15 +172,33 @@ async def restore(
         "objects": None if done.objects is None else _put_back_json(done.objects),
         **done.reconciled.counts(),
     }
-    if out.as_json:
-        out.document(document)
-    else:
-        out.text(", ".join(_sentence(done.reconciled)))
-        _warn(out, done.reconciled)
+    _tell(out, done.reconciled, document)
     if done.objects is not None and done.objects.lost:
         for name in done.objects.lost[:20]:
             out.note(f"missing from store and backup: {name}")
         raise IntegrityError(f"{len(done.objects.lost)} objects are in neither the store nor the backup's pool")
+
+
+@local(group, "reconcile", examples=["callvault backup reconcile --config /etc/callvault/config.toml"])
+async def reconcile(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Bring a catalog file that was put back by hand up to what keyring and objects say; stop the server first.
+
+    A server does this by itself when it sees that the catalog is older than the keyring. Use the command when a copy
+    of a catalog in use was put back: such a copy can look like the right one.
+    """
+    from vault.wiring.restoring import reconcile_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    with out.watch() as watch:
+        found = await reconcile_vault(load_config(config), progress=watch)
+    _tell(out, found, found.counts())
+
+
+def _tell(out: Output, found: Reconciled, document: dict[str, Any]) -> None:
+    if out.as_json:
+        out.document(document)
+        return
+    out.text(", ".join(_sentence(found)))
+    _warn(out, found)
 
 
 def _put_back_json(found: PutBack) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vault.model import HoldState, RecordingState, TenantId
 from vault.ports.catalog import RecordingQuery
 from vault.ports.progress import Silent
 from vault.wiring.backing import open_backups
+from vault.wiring.restoring import reconcile_vault
 
 SOUTH = TenantId("southgate")
 
@@ -154,6 +155,24 @@ async def test_a_copy_of_a_catalog_in_use_gives_no_leaf_twice(site):
     async with site.open() as vault:
         again = await site.record(vault, "again", days=100)
     assert {again.audio, again.metadata} & {newer.audio, newer.metadata} == set()
+
+
+async def test_a_copy_of_a_catalog_in_use_is_reconciled_when_asked_for(site):
+    copy = site.base / "copy.db"
+    async with site.open() as vault:
+        await site.record(vault, "before", days=100)
+        shutil.copyfile(site.config.catalog_path, copy)
+        shutil.copyfile(f"{site.config.catalog_path}-wal", f"{copy}-wal")
+        newer = await site.record(vault, "newer", days=100)
+        with pytest.raises(ConfigError, match="in use"):
+            await reconcile_vault(site.config, progress=Silent(), clock=site.clock)
+    site.lose_catalog()
+    shutil.copyfile(copy, site.config.catalog_path)
+    shutil.copyfile(f"{copy}-wal", f"{site.config.catalog_path}-wal")
+    found = await reconcile_vault(site.config, progress=Silent(), clock=site.clock)
+    assert found.rebuilt == 1
+    async with site.open() as vault:
+        await site.survives(vault, newer.id)
 
 
 async def test_an_older_keyring_beside_a_newer_catalog_is_refused_however_often_it_is_tried(site):

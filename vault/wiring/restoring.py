@@ -72,12 +72,33 @@ async def restore_vault(
                 )
         finally:
             await catalog.close()
+    outcome = await _reconciled(config, progress, clock, entropy)
+    return Restored(manifest=manifest, objects=objects, issuer=issuer, reconciled=outcome)
+
+
+async def reconcile_vault(
+    config: Config, *, progress: Progress, clock: Clock | None = None, entropy: Entropy = os.urandom
+) -> Reconciled:
+    """Reconcile a catalog that somebody put back, whatever it looks like.
+
+    ConfigError if a server has it open: then the server's next start does it.
+    """
+    clock = clock or SystemClock()
+    catalog = open_catalog(config.catalog_path, clock=clock)
+    try:
+        await catalog.check_schema()
+        await catalog.save_setting(RECONCILE, "asked for")
+    finally:
+        await catalog.close()
+    return await _reconciled(config, progress, clock, entropy)
+
+
+async def _reconciled(config: Config, progress: Progress, clock: Clock, entropy: Entropy) -> Reconciled:
     found: list[Reconciled] = []
     async with open_vault(
         config, clock=clock, entropy=entropy, background=False, progress=progress, reconciled=found.append
     ):
-        pass
-    return Restored(manifest=manifest, objects=objects, issuer=issuer, reconciled=found[0])
+        return found[0]
 
 
 async def _begin(catalog: SqlCatalog, backup: str, config: Config) -> bool:
