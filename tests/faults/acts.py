@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.crashing import ACME, Process, hold_request, person
+from tests.faults.crashing import ACME, Process, hold_request, leases_run_out, person
 from vault.ports.catalog import RecordingQuery
 
 ANN, BOB = person("ann"), person("bob")
@@ -14,6 +14,8 @@ async def named(process: Process, *keys: str) -> list:
 
 
 async def sweep(process: Process) -> None:
+    await process.vault.sweeper.sweep(trigger="expiry", actor=None)
+    await leases_run_out(process.vault, process.clock)
     await process.vault.sweeper.sweep(trigger="expiry", actor=None)
 
 

@@ -15,7 +15,15 @@ import pytest
 from tests.faults import acts
 from tests.faults.crashing import ManualClock, config_at
 from tests.faults.killing import SMALL_MATERIAL, every_kill
-from tests.faults.test_service_crash import Stage, assert_playable, assert_shredded, audit_verifies, derivable, stage
+from tests.faults.test_service_crash import (
+    Stage,
+    assert_playable,
+    assert_shredded,
+    audit_verifies,
+    derivable,
+    stage,
+    sweep,
+)
 from tests.keyring_support import TestClock
 from vault.config import Config
 from vault.errors import IntegrityError
@@ -65,12 +73,12 @@ async def test_a_sweep_killed_at_any_step(stage, landed):
         clock.advance(days=12)
         await laws(config, stage, clock, gone=set() if step else DUE, maybe=DUE)
         async with open_vault(config, clock=clock, background=False) as vault:
-            await vault.sweeper.sweep(trigger="expiry", actor=None)
+            await sweep(vault, clock)
             await assert_playable(vault, stage, "held", "later")
             await assert_shredded(vault, stage, *DUE)
         assert not await old_keyring_opens(config, config_at(stage.path).replica_paths[0])
         stage.discard(config)
-    assert {"provider.replace", "provider.overwrite", "provider.unlink", "keyring.replace", "catalog.certify"} <= set(
+    assert {"provider.replace", "provider.overwrite", "provider.unlink", "keyring.swap_head", "catalog.certify"} <= set(
         steps
     )
 
@@ -82,7 +90,7 @@ async def test_a_hold_killed_at_any_step_holds_or_was_never_answered(stage, land
         clock.advance(days=12)
         async with open_vault(config, clock=clock, background=False) as vault:
             placed = [each for each in await vault.catalog.holds() if each.id != stage.hold.id]
-            await vault.sweeper.sweep(trigger="expiry", actor=None)
+            await sweep(vault, clock)
             await assert_playable(vault, stage, "held", "later", *(["due-1"] if placed else []))
             await assert_shredded(vault, stage, "due-2", "other", *([] if placed else ["due-1"]))
         stage.discard(config)
@@ -94,12 +102,12 @@ async def test_a_release_killed_at_any_step_frees_nothing_before_its_grace(stage
         clock = ManualClock()
         clock.advance(days=12)
         async with open_vault(config, clock=clock, background=False) as vault:
-            await vault.sweeper.sweep(trigger="expiry", actor=None)
+            await sweep(vault, clock)
             await assert_playable(vault, stage, "held", "later")
             released = (await vault.catalog.hold(stage.hold.id)).state.value == "released"
             assert released or step is not None
             clock.advance(days=2)
-            await vault.sweeper.sweep(trigger="expiry", actor=None)
+            await sweep(vault, clock)
             await (assert_shredded if released else assert_playable)(vault, stage, "held")
         stage.discard(config)
 
