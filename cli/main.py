@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import audit, certificates, holds, keys, recordings, serve, sweep, tenants, tokens, vaults
+from cli import audit, backup, certificates, holds, keys, prove, recordings, serve, sweep, tenants, tokens, vaults
 from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
@@ -57,6 +57,8 @@ for name, group in (
     ("certificates", certificates.group),
     ("audit", audit.group),
     ("keys", keys.group),
+    ("backup", backup.group),
+    ("prove", prove.group),
 ):
     app.add_typer(group, name=name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -128,6 +137,42 @@ class Output:
         with Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True) as bar:
             bar.add_task(title, total=total_bytes)
             yield bar
+
+    @contextmanager
+    def watch(self) -> Iterator[Watch]:
+        """Yield somebody who shows the steps of long work; warnings are for a server's log, not for between them."""
+        ours = logging.getLogger("vault")
+        before = ours.level
+        ours.setLevel(logging.ERROR)
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True) as bar:
+            try:
+                yield Watch(bar, self)
+            finally:
+                ours.setLevel(before)
+
+
+class Watch:
+    """Shows the steps of long work on standard error: a bar where somebody watches, a line for each step elsewhere."""
+
+    def __init__(self, bar: Progress, out: Output) -> None:
+        self._bar = bar
+        self._out = out
+        self._task: TaskID | None = None
+
+    def begin(self, step: str, total: int | None) -> None:
+        """Show a new step."""
+        if self._bar.disable:
+            self._out.note(f"step: {step}")
+            return
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(step, total=total)
+
+    def advance(self, count: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bar.advance(self._task, count)
 
 
 def report_error(error: VaultError) -> None:

@@ -191,6 +191,15 @@ class AccessSettings(Section):
     )
 
 
+class BackupSettings(Section):
+    """How to reach backup destinations in S3; without it, as [objects.s3] does.
+
+    Credentials also come from CALLVAULT_BACKUP_S3_ACCESS_KEY and CALLVAULT_BACKUP_S3_SECRET_KEY.
+    """
+
+    s3: S3Access | None = None
+
+
 class LogSettings(Section):
     """What goes to standard error."""
 
@@ -211,6 +220,7 @@ class Config(Section):
     sweep: SweepSettings = SweepSettings()
     identity: IdentitySettings = IdentitySettings()
     access: AccessSettings = AccessSettings()
+    backup: BackupSettings = BackupSettings()
     log: LogSettings = LogSettings()
     base: Path = Field(default=Path(), exclude=True)
 
@@ -300,8 +310,9 @@ def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    for section, prefix in (("objects", "CALLVAULT_S3"), ("keyring", "CALLVAULT_KEYRING_S3")):
-        s3 = document.get(section, {}).get("s3") if isinstance(document.get(section), dict) else None
+    prefixes = {"objects": "CALLVAULT_S3", "keyring": "CALLVAULT_KEYRING_S3", "backup": "CALLVAULT_BACKUP_S3"}
+    for section, prefix in prefixes.items():
+        s3 = document[section].get("s3") if isinstance(document.get(section), dict) else None
         if isinstance(s3, dict):
             for key in ("access_key", "secret_key"):
                 if (variable := f"{prefix}_{key.upper()}") in environment:

@@ -6,7 +6,7 @@ import enum
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NewType
 from uuid import UUID
 
@@ -68,6 +68,11 @@ def id_bytes(identifier: str) -> bytes:
     if match is None:
         raise Invalid(f"{identifier[:80]!r} is not an id", hint="ids look like rec_ followed by 32 hex digits")
     return bytes.fromhex(match[2])
+
+
+def born(identifier: str) -> datetime:
+    """Return when an id was made, to the millisecond: the first 48 bits of a UUIDv7; raises Invalid."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int.from_bytes(id_bytes(identifier)[:6], "big"))
 
 
 class Part(enum.StrEnum):

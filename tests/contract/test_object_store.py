@@ -1,4 +1,4 @@
-"""One suite for every ObjectStore: memory, filesystem, and S3 on a real SeaweedFS, plain, versioned and locked."""
+"""One suite for every ObjectStore: memory, filesystem, one inside another, and three kinds of S3 on a SeaweedFS."""
 
 import asyncio
 import dataclasses
@@ -21,6 +21,7 @@ from vault.ports.objects import ObjectInfo, ObjectMeta, ObjectStore
 from vault.storage import bucket
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.storage.memory import MemoryObjectStore
+from vault.storage.prefixed import PrefixedObjectStore
 from vault.storage.s3 import S3ObjectStore
 
 # One loop for the module: opening an S3 client costs more than most of these tests, so its stores are shared.
@@ -72,12 +73,20 @@ async def filesystem_store(tmp_path):
 
 
 @pytest.fixture(
-    params=["memory", "filesystem", pytest.param("plain", marks=SEAWEED), pytest.param("versioned", marks=SEAWEED)]
+    params=[
+        "memory",
+        "filesystem",
+        "prefixed",
+        pytest.param("plain", marks=SEAWEED),
+        pytest.param("versioned", marks=SEAWEED),
+    ]
 )
 def store(request):
     match request.param:
         case "memory":
             return MemoryObjectStore()
+        case "prefixed":
+            return PrefixedObjectStore(MemoryObjectStore(), "a/folder/")
         case "filesystem":
             return request.getfixturevalue("filesystem_store")
         case kind:

@@ -55,7 +55,7 @@ _CATALOG_READS = frozenset(
     {
         *("recording", "recording_by_call_key", "recordings", "open_recordings", "due_recordings"),
         *("undeleted_recordings", "count_recordings", "oldest_due", "segments", "hold", "holds", "holds_on"),
-        *("count_due", "segments_of"),
+        *("count_due", "segments_of", "recording_states", "uncertified"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides"),
         *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),
         *("tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),

@@ -25,6 +25,7 @@ from vault.model import Role
 from vault.server.app import serve
 from vault.telemetry import configure_logging
 from vault.wiring import init_vault, open_vault
+from vault.wiring.restoring import restore_vault
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 30.0
@@ -144,6 +145,21 @@ class Zygote:
         self._running.add(pid)
         return ServerProcess(self, pid)
 
+    def restore(self, site, destination, *, backup=None, dies_at=None):
+        """Fork a process that restores a backup into `site` and, at its `dies_at`-th sign of progress, kills itself."""
+        command = {
+            "do": "restore",
+            "document": site.document,
+            "directory": str(site.directory),
+            "destination": destination,
+            "backup": backup,
+            "dies_at": dies_at,
+            "file_size_limit": None,
+        }
+        pid = self.ask(command)["pid"]
+        self._running.add(pid)
+        return ServerProcess(self, pid)
+
     def start(self, site, *, file_size_limit=None):
         """Fork a server over `site` and return once it listens."""
         server = self.launch(site, file_size_limit=file_size_limit)
@@ -218,19 +234,19 @@ async def in_process(site, *, clock=None):
 # -- the zygote's side ------------------------------------------------------------------------------------------
 
 
-def _fork(command):
+def _fork(command, work):
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
-        _child(command)
+        _child(command, work)
         code = 0
     finally:
         os._exit(code)
 
 
-def _child(command):
+def _child(command, work):
 
     # A zygote that dies takes its servers along, so that no test leaves one behind.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -245,14 +261,36 @@ def _child(command):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     try:
-        uvloop.run(_serve(config, directory / "port"))
+        uvloop.run(work(config, command))
     except BaseException:
         traceback.print_exc()
         raise
 
 
-async def _serve(config, port_file):
+class _Doomed:
+    """Watches a restore and ends the process at one sign of progress, as nothing but SIGKILL does."""
 
+    def __init__(self, dies_at):
+        self._left = dies_at
+
+    def begin(self, step, total):
+        self.advance(0)
+
+    def advance(self, count):
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _restore(config, command):
+    progress = _Doomed(command["dies_at"])
+    await restore_vault(config, command["destination"], command["backup"], progress=progress)
+
+
+async def _serve(config, command):
+
+    port_file = Path(command["directory"]) / "port"
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
@@ -272,7 +310,9 @@ def _main():
         pid = command.get("pid")
         match command["do"]:
             case "start":
-                answer = {"pid": _fork(command)}
+                answer = {"pid": _fork(command, _serve)}
+            case "restore":
+                answer = {"pid": _fork(command, _restore)}
             case "poll":
                 if pid not in gone:
                     found, status = os.waitpid(pid, os.WNOHANG)

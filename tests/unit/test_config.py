@@ -39,6 +39,7 @@ def test_the_shipped_file_is_the_defaults():
 
 OPTIONAL = {
     "objects.s3.": S3Section,
+    "backup.s3.": S3Access,
     "keyring.s3.": S3Access,
     "keyring.root.file.": FileRootSection,
     "keyring.root.pkcs11.": Pkcs11RootSection,
@@ -70,6 +71,7 @@ def test_the_shipped_file_shows_every_setting():
     expected["objects."].discard("s3")
     expected["keyring."] -= {"previous_root", "s3"}
     expected["keyring.root."] = {"kind"}
+    expected["backup."].discard("s3")
     assert shown == expected
 
 

@@ -96,11 +96,16 @@ class _Derived:
     commitment: bytes
 
 
+def commitment_info(salt: bytes, context: bytes) -> bytes:
+    """Return the `info` of the derivation that gives a message's key, base nonce and commitment."""
+    return _INFO + salt + context
+
+
 def _derive(input_key: bytes, salt: bytes, context: bytes) -> _Derived:
     if len(input_key) != KEY_BYTES or len(salt) != SALT_BYTES:
         raise ValueError(f"the input key is {KEY_BYTES} bytes and the salt {SALT_BYTES}")
     length = KEY_BYTES + _NONCE_BYTES + COMMITMENT_BYTES
-    output = HKDFExpand(algorithm=SHA512(), length=length, info=_INFO + salt + context).derive(input_key)
+    output = HKDFExpand(algorithm=SHA512(), length=length, info=commitment_info(salt, context)).derive(input_key)
     nonce_end = KEY_BYTES + _NONCE_BYTES
     return _Derived(
         aead=AESGCM(output[:KEY_BYTES]),

@@ -18,6 +18,8 @@ class Purpose(enum.StrEnum):
     JOURNAL = "callvault/v1/journal"
     FACTS = "callvault/v1/facts"
     BLIND_INDEX = "callvault/v1/blind-index"
+    BACKUP = "callvault/v1/backup"
+    BACKUP_MANIFEST = "callvault/v1/backup-manifest"
 
 
 def subkey(key: DataKey, purpose: Purpose, extra: bytes = b"") -> bytes:

@@ -42,6 +42,7 @@ from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 from vault.services.sessions import IngestSession
 from vault.services.storing import Storer
+from vault.services.stubs import row_from_journal
 from vault.telemetry import Metrics
 
 _TICK_SECONDS = 0.5
@@ -341,7 +342,7 @@ class Ingest:
     async def recover(self) -> Sequence[RecordingId]:
         """Take up what an earlier incarnation left: replay the journal and match it with the open rows.
 
-        Journal bytes of a recording that the catalog does not know stay on disk untouched and are logged.
+        A recording that the catalog does not know gets a row again: the catalog is older than the journal.
         """
         found_now = await self._journal.replay(self._keyring.derive, skip=lambda _: False)
         replayed = {found.opening.recording: found for found in found_now}
@@ -352,10 +353,16 @@ class Ingest:
             try:
                 await self._catalog.recording(RecordingId(identifier))
             except NotFound:
-                logger.error(  # noqa: TRY400  # the fact, not the trace
-                    "the journal holds a recording that the catalog does not know; it is kept",
-                    extra={"fields": {"recording": identifier}},
+                row = await row_from_journal(
+                    found,
+                    catalog=self._catalog,
+                    coordinates=self._coordinates,
+                    keyring=self._keyring,
+                    clock=self._clock,
+                    entropy=self._entropy,
                 )
+                if row is not None:
+                    rows[row.id] = row
             else:
                 found.entry.close()  # finished before the crash: everything is stored
         for row in rows.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 
 from vault.crypto.sealed import SegmentOpener, open_manifest
 from vault.errors import IntegrityError, NotFound
@@ -15,6 +15,8 @@ from vault.ports.journal import JournalEntry
 from vault.ports.objects import ObjectStore
 
 _WINDOW_BYTES = 1 << 20
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def segment_header(recording: Recording, *, index: int, offset: int, attempt: str) -> SegmentHeader:
@@ -26,8 +28,13 @@ def segment_header(recording: Recording, *, index: int, offset: int, attempt: st
         offset=offset,
         attempt=attempt,
         coordinate=recording.audio,
-        created_ms=int(recording.created_at.astimezone(UTC).timestamp() * 1000),
+        created_ms=unix_ms(recording.created_at),
     )
+
+
+def unix_ms(moment: datetime) -> int:
+    """Return whole milliseconds since 1970: in integers, so that a moment of whole milliseconds gives exactly those."""
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 class Reader:

@@ -14,7 +14,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from vault.crypto.sealed import seal_manifest, seal_segment
 from vault.errors import IntegrityError, Unavailable
@@ -25,7 +25,7 @@ from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
-from vault.services.reading import Reader, segment_header
+from vault.services.reading import Reader, segment_header, unix_ms
 from vault.services.sessions import IngestSession
 from vault.telemetry import Metrics
 
@@ -241,8 +241,8 @@ class Storer:
             state=state,
             reason=reason or None,
             media=recording.media,
-            started_ms=_milliseconds(recording.started_at),
-            ended_ms=_milliseconds(ended_at),
+            started_ms=unix_ms(recording.started_at),
+            ended_ms=unix_ms(ended_at),
             length=session.stored,
             sha256=await self._plaintext_sha256(session),
             gaps=(),
@@ -260,8 +260,8 @@ class Storer:
             catalog=CatalogCopy(
                 call_key=recording.call_key,
                 metadata=recording.metadata,
-                created_ms=_milliseconds(recording.created_at),
-                retain_until_ms=_milliseconds(recording.retain_until),
+                created_ms=unix_ms(recording.created_at),
+                retain_until_ms=unix_ms(recording.retain_until),
                 retention_class=recording.retention_class,
                 sealed_facts=recording.sealed_facts,
             ),
@@ -320,7 +320,3 @@ class Storer:
         ):
             digest.update(piece)
         session.digest = digest
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.astimezone(UTC).timestamp() * 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vault.config import S3_SCHEME, Config, S3Access
+from vault.errors import ConfigError, Invalid
 from vault.keystore.directory import DirectoryReplica
+from vault.keystore.keyring import Keyring
 from vault.keystore.moving import MovingRootKeys
 from vault.keystore.provider import RootKeys
 from vault.ports.keys import KeyringStore
@@ -18,12 +21,17 @@ from vault.ports.time import Clock, Entropy
 from vault.storage.bucketreplica import BucketReplica
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.storage.memory import MemoryObjectStore
+from vault.storage.prefixed import PrefixedObjectStore
 from vault.storage.s3 import S3ObjectStore
 from vault.storage.s3settings import S3Settings
 from vault.wiring.rootkeys import provider_of
 
 KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""
+RECONCILE = "reconcile"
+"""The catalog setting that says why it must be reconciled before anything is served; empty when it need not be."""
+RESTORED_FROM = "restored_from"
+"""The catalog setting that names the backup it was loaded from."""
 
 
 class SystemClock:
@@ -93,3 +101,32 @@ async def open_store(config: Config) -> ObjectStore:
             return await S3ObjectStore.open(s3_settings(config))
         case _:
             return MemoryObjectStore()
+
+
+async def observe_keyring(config: Config, clock: Clock, entropy: Entropy = os.urandom) -> Keyring:
+    """Read the keyring beside a server that may be running; changes nothing."""
+    provider = root_keys(config, clock, entropy)
+    return await Keyring.observe(keyring_replicas(config), provider, clock=clock, entropy=entropy)
+
+
+async def open_destination(config: Config, text: str, *, create: bool) -> ObjectStore:
+    """Open a directory or `s3://bucket/prefix` as a destination of backups.
+
+    `create` makes a missing directory one. ConfigError if it is none, Invalid for another kind of address.
+    """
+    if not text.startswith(S3_SCHEME):
+        if "://" in text:
+            raise Invalid(f"{text[:80]} is no destination", hint="give a directory or s3://bucket/prefix")
+        path = Path(text)
+        if create:
+            await FilesystemObjectStore.create(path)
+        return await FilesystemObjectStore.open(path)
+    access = config.backup.s3 or config.objects.s3
+    if access is None:
+        raise ConfigError(
+            "backup.s3: nothing says how to reach S3", hint="add the section [backup.s3]; see the commented config.toml"
+        )
+    bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
+    prefix = prefix.strip("/")
+    store = await S3ObjectStore.open(S3Settings(bucket=bucket, **_access(access)))
+    return PrefixedObjectStore(store, f"{prefix}/" if prefix else "")

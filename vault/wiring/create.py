@@ -74,7 +74,7 @@ async def init_vault(config: Config, *, clock: Clock | None = None, entropy: Ent
     await _mark_created(config, provider, clock, entropy)
     created += [f"keyring replica {path}" for path in config.replica_paths]
     issuer = SigningKey.generate(entropy(32))
-    _write_private(config.issuer_path, issuer.to_pem())
+    write_private(config.issuer_path, issuer.to_pem())
     config.issuer_path.with_suffix(".pub").write_bytes(issuer.public.to_pem())
     created.append(f"issuer key {config.issuer_path}, public half beside it as .pub")
     # The catalog comes last: its presence says that init ran to the end.
@@ -114,7 +114,8 @@ async def _mark_created(config: Config, provider: RootKeys, clock: Clock, entrop
         await keyring.close()
 
 
-def _write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
+    """Create `path`, which must not exist, readable by its owner only and durable."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

@@ -14,10 +14,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from vault.errors import VaultError
+from vault.errors import IntegrityError, VaultError
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Rank
 from vault.ports.catalog import Catalog
+from vault.wiring.adapters import RECONCILE
 
 KEYRING_RANK: Final = "keyring_rank"
 """The catalog setting that says which state of the keyring it saw last."""
@@ -32,12 +33,24 @@ async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, sta
 
     Unless that is certain, new recordings move to a new generation, where no leaf was ever given out: the leaf counters
     of an older catalog are behind. After a kill, a copy of the catalog from the same session could have taken its place
-    without a trace, so a kill moves the generation too.
+    without a trace, so a kill moves the generation too. A catalog that is not the same is marked for reconciliation.
+
+    IntegrityError if it is the keyring that was put back: read against an older one, the newest recordings would look
+    shredded.
     """
     async with keyring.writer() as writer:
         await keyring.refresh()
         noted = await catalog.setting(KEYRING_RANK)
-        same = noted in (None, _text(keyring.rank))
+        if noted is not None and _rank(noted) > keyring.rank:
+            raise IntegrityError(
+                "the keyring is older than the catalog: it lacks keys that the catalog counts on; nothing was changed",
+                hint="put the newest replicas of the keyring back; an older copy must never replace them",
+            )
+        pending = await catalog.setting(RECONCILE)
+        same = noted in (None, _text(keyring.rank)) and not pending
+        if not same and not pending:
+            # Before the new rank is noted: after a crash in between the catalog would look like the current one.
+            await catalog.save_setting(RECONCILE, "a catalog older than the keyring")
         ended_in_order = not company.alone or await catalog.setting(_CLEAN) != "no"
         await catalog.save_setting(_CLEAN, "no")
 
@@ -68,6 +81,11 @@ async def _end(catalog: Catalog, keyring: Keyring, company: Company) -> None:
 
 def _text(rank: Rank) -> str:
     return ".".join(str(number) for number in rank)
+
+
+def _rank(text: str) -> Rank:
+    fence, epoch, revision = map(int, text.split("."))
+    return fence, epoch, revision
 
 
 class Company:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from prometheus_client import CollectorRegistry
@@ -14,12 +14,15 @@ from vault.config import Config
 from vault.errors import ConfigError, Unavailable
 from vault.keystore.keyring import Keyring
 from vault.ports.catalog import Catalog
+from vault.ports.progress import Progress, Silent
 from vault.ports.time import Clock, Entropy
+from vault.services.coordinates import Coordinates
+from vault.services.reconcile import Reconciled, Reconciler
 from vault.services.vault import Vault
-from vault.storage.catalog.catalog import open_catalog
+from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.journal import FileJournal
 from vault.telemetry import Metrics
-from vault.wiring.adapters import KEYRING_ID, SystemClock, keyring_replicas, open_store, root_keys
+from vault.wiring.adapters import KEYRING_ID, RECONCILE, SystemClock, keyring_replicas, open_store, root_keys
 from vault.wiring.compose import Adapters, compose
 from vault.wiring.lineage import Company, same_lineage
 
@@ -36,18 +39,24 @@ async def open_vault(
     entropy: Entropy = os.urandom,
     registry: CollectorRegistry | None = None,
     background: bool = True,
+    progress: Progress | None = None,
+    reconciled: Callable[[Reconciled], None] | None = None,
 ) -> AsyncIterator[Vault]:
     """Open everything, complete what a crash interrupted, and run the background work until the context ends.
 
     Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work, and the
-    lease on the keyring is renewed.
+    lease on the keyring is renewed. A catalog that is older than the keyring is reconciled first: `progress` watches
+    that, and `reconciled` is told.
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
-        vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
+        catalog, vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(vault.keyring.run())]
             try:
+                outcome = await _reconcile(catalog, vault, entropy, progress or Silent())
+                if outcome is not None and reconciled is not None:
+                    reconciled(outcome)
                 await _recover(vault)
                 if background:
                     tasks += [group.create_task(work) for work in _background(vault, config)]
@@ -83,7 +92,7 @@ async def _recover(vault: Vault) -> None:
 
 async def _assemble(
     config: Config, clock: Clock, entropy: Entropy, registry: CollectorRegistry, stack: AsyncExitStack
-) -> Vault:
+) -> tuple[SqlCatalog, Vault]:
     metrics = Metrics(registry)
     if not config.catalog_path.exists():
         raise ConfigError(f"there is no vault at {config.resolve(None, '')}", hint="create one: callvault init")
@@ -112,7 +121,26 @@ async def _assemble(
         commit_interval_seconds=config.journal.commit_interval.total_seconds(),
     )
     stack.push_async_callback(journal.close)
-    return compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal))
+    return catalog, compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal))
+
+
+async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progress: Progress) -> Reconciled | None:
+    why = await catalog.setting(RECONCILE)
+    if not why:
+        return None
+    reconciler = Reconciler(
+        catalog=catalog,
+        keyring=vault.keyring,
+        store=vault.store,
+        coordinates=Coordinates(catalog=catalog, keyring=vault.keyring),
+        clock=vault.clock,
+        entropy=entropy,
+        progress=progress,
+    )
+    outcome = await reconciler.run(why)
+    logger.warning("the catalog was reconciled", extra={"fields": {"why": why, **outcome.counts()}})
+    await catalog.save_setting(RECONCILE, "")
+    return outcome
 
 
 async def _same_vault(catalog: Catalog, keyring: Keyring, config: Config) -> None:

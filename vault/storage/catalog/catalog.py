@@ -1,4 +1,4 @@
-"""All rows, one database: the adapter of `vault.ports.catalog.Catalog`."""
+"""All rows, one database: the adapter of `vault.ports.rescue.RestorableCatalog`, and so of `Catalog`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from vault.errors import ConfigError
-from vault.ports.catalog import Catalog
+from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock
 from vault.storage.catalog import schema
 from vault.storage.catalog.admin import AdminStore
@@ -15,11 +15,12 @@ from vault.storage.catalog.database import Database
 from vault.storage.catalog.faults import translate
 from vault.storage.catalog.holds import HoldStore
 from vault.storage.catalog.recordings import RecordingStore
+from vault.storage.catalog.rescue import RescueStore
 from vault.storage.catalog.shreds import ShredStore
 from vault.telemetry import Metrics
 
 
-class SqlCatalog(RecordingStore, HoldStore, ShredStore, AdminStore, Catalog):
+class SqlCatalog(RecordingStore, HoldStore, ShredStore, AdminStore, RescueStore, RestorableCatalog):
     """The catalog on SQLAlchemy Core; the port's docstrings are its contract."""
 
     def __init__(self, database: Database) -> None:

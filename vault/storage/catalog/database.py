@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from vault.errors import Unavailable
@@ -58,6 +59,21 @@ class Database:
                 return (await connection.execute(statement, parameters)).all()
         except sa.exc.SQLAlchemyError as error:
             raise translate(error) from error
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """Yield a connection inside one read transaction: all its statements see the database of one instant.
+
+        SQLite's write-ahead log cannot be folded in while it is open, so it should not be open for long.
+        """
+        if self._readers is None:
+            raise Unavailable("a catalog in memory has no snapshots")
+        async with self._readers.connect() as connection:
+            await connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                await connection.exec_driver_sql("ROLLBACK")
 
     async def create(self) -> None:
         """Make the file, readable by its owner only, if there is none; SQLite gives its -wal and -shm the same mode."""

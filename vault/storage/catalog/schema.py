@@ -31,6 +31,13 @@ def upgrade(connection: sa.Connection) -> None:
     command.upgrade(config, "head")
 
 
+def upgrade_to(connection: sa.Connection, revision: str) -> None:
+    """Run the migrations up to one revision, inside the caller's transaction; ConfigError if this code lacks it."""
+    config = _config(connection)
+    _check_known(revision, ScriptDirectory.from_config(config))
+    command.upgrade(config, revision)
+
+
 def current_revision(connection: sa.Connection) -> str | None:
     """Return the revision the database says it is at, or None if there is no schema."""
     if not sa.inspect(connection).has_table("alembic_version"):

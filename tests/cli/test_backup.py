@@ -1,0 +1,147 @@
+"""`callvault backup` as people and programs see it: what it prints, where, and how it ends."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from tests.restores import Site
+
+CONFIG = """\
+[retention]
+default = "10d"
+cohort_width = "1d"
+release_grace = "1d"
+[segments]
+max_bytes = "64KiB"
+[journal]
+file_bytes = "1MiB"
+max_bytes = "64MiB"
+disk_reserve = "1MiB"
+"""
+
+
+class Scene(Site):
+    def __init__(self, base: Path) -> None:
+        super().__init__(base)
+        (base / "config.toml").write_text(CONFIG)
+        asyncio.run(self.life())
+
+    async def life(self):
+        await self.create()
+        async with self.open() as vault:
+            self.kept = await self.record(vault, "kept", days=100)
+            self.brief = await self.record(vault, "brief", days=20)
+
+    async def go_on(self):
+        async with self.open() as vault:
+            self.newer = await self.record(vault, "newer", days=100)
+            await self.hold(vault, self.newer.id)
+            self.clock.advance(days=30)
+            assert await self.sweep(vault) == 1
+
+    def run(self, *words: str) -> int:
+        return main(["backup", *words, "--config", str(self.base / "config.toml")])
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return Scene(tmp_path)
+
+
+@pytest.fixture
+def place(scene):
+    return str(scene.base / "backups")
+
+
+def document(capsys):
+    shown = capsys.readouterr()
+    return json.loads(shown.out)
+
+
+def test_a_backup_is_made_listed_and_verified(scene, place, capsys):
+    assert scene.run("create", place) == 0
+    shown = capsys.readouterr()
+    assert "objects copied" in shown.out
+    assert shown.err.splitlines() == ["step: catalog", "step: objects"]
+    assert scene.run("create", place, "--json") == 0
+    again = document(capsys)
+    assert (again["recordings"], again["objects"], again["objects_copied"]) == (2, 4, 0)
+    assert scene.run("list", place) == 0
+    assert again["backup"] in capsys.readouterr().out
+    assert scene.run("list", place, "--json") == 0
+    assert [each["backup"] for each in document(capsys)["backups"]][1] == again["backup"]
+    assert scene.run("verify", place, again["backup"], "--quick", "--json") == 0
+    assert document(capsys)["problems"] == []
+    assert scene.run("prune", place, "--keep-days", "0", "--json") == 0
+    assert document(capsys)["kept"] == [again["backup"]]
+
+
+def test_without_objects_a_backup_has_the_catalog_alone(scene, place, capsys):
+    assert scene.run("create", place, "--no-objects", "--json") == 0
+    assert document(capsys)["objects"] is None
+    assert scene.run("verify", place) == 0
+
+
+def test_verify_exits_with_5_and_says_what_is_wrong(scene, place, capsys):
+    assert scene.run("create", place) == 0
+    victim = next((scene.base / "backups/objects/pool").rglob("0*#object"))
+    victim.unlink()
+    capsys.readouterr()
+    assert scene.run("verify", place) == 5
+    shown = capsys.readouterr()
+    assert "is missing from the pool" in shown.err
+    assert shown.err.count("error:") == 1
+
+
+def test_a_restore_says_what_it_found(scene, place, capsys):
+    assert scene.run("create", place) == 0
+    asyncio.run(scene.go_on())
+    assert scene.run("restore", place) == 3
+    assert "nothing was restored over it" in capsys.readouterr().err
+    scene.lose_catalog()
+    assert scene.run("restore", place) == 0
+    shown = capsys.readouterr()
+    assert shown.out == "2 restored, 1 shredded since and gone, 1 newer rebuilt, 1 hold rebuilt from its pin\n"
+    assert scene.brief.id in shown.err
+    assert "callvault holds list" in shown.err
+    assert scene.run("restore", place) == 3
+    assert "is restored already" in capsys.readouterr().err
+
+
+def test_a_restore_answers_programs_with_counts(scene, place, capsys):
+    assert scene.run("create", place) == 0
+    scene.lose_catalog()
+    capsys.readouterr()
+    assert scene.run("restore", place, "--json") == 0
+    found = document(capsys)
+    assert (found["surviving"], found["shredded"], found["objects"]["lost"]) == (2, 0, 0)
+
+
+def test_an_object_that_nobody_has_any_more_ends_a_restore_with_5(scene, place, capsys):
+    assert scene.run("create", place) == 0
+    scene.lose_catalog()
+    for path in [*scene.base.rglob(f"*/{scene.kept.id}/0*#object")]:
+        path.unlink()
+    capsys.readouterr()
+    assert scene.run("restore", place) == 5
+    shown = capsys.readouterr()
+    assert shown.out.startswith("2 restored")
+    assert f"missing from store and backup: v1/northfield/{scene.kept.audio.cohort.period}/{scene.kept.id}" in shown.err
+
+
+def test_what_cannot_be_done_says_so_by_its_exit_code(scene, place, monkeypatch, capsys):
+    assert scene.run("create", place) == 0
+    monkeypatch.chdir(scene.base)
+    for words, code in (
+        (("verify", "backups", "nonsense"), 2),
+        (("verify", "backups", "bak_" + "0" * 32), 4),
+        (("verify", "nowhere"), 7),
+        (("list", "gopher://x"), 2),
+        (("create", "s3://bucket/x"), 7),
+    ):
+        capsys.readouterr()
+        assert scene.run(*words) == code, words
+        assert capsys.readouterr().err.splitlines()[0].startswith("error: "), words

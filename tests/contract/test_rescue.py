@@ -1,0 +1,159 @@
+"""The contract of `vault.ports.rescue`: a catalog dumped, loaded and rebuilt is the same catalog."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from tests.catalog_support import (
+    ACME,
+    OTHER,
+    PERIOD,
+    SteppingClock,
+    call_everything,
+    certificate,
+    event,
+    recording,
+    sealed,
+    segment,
+    shred,
+)
+from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
+from vault.format.backup import TableRows, decode_tables, encode_tables
+from vault.model import MANIFEST_INDEX, RecordingId, RecordingState
+from vault.storage.catalog import open_catalog
+from vault.tlog.auditchain import verify_chain
+
+MISSING = RecordingId("rec_" + "0" * 32)
+
+
+@pytest.fixture
+async def catalog(tmp_path):
+    opened = open_catalog(tmp_path / "catalog.db", clock=SteppingClock())
+    await opened.migrate()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def blank(tmp_path):
+    opened = open_catalog(tmp_path / "other.db", clock=SteppingClock())
+    yield opened
+    await opened.close()
+
+
+async def dumped(catalog):
+    async with catalog.snapshot() as snapshot:
+        return snapshot.schema_revision, [section async for section in snapshot.tables()]
+
+
+async def stream(sections, *, fails_after=None):
+    for number, section in enumerate(sections):
+        if number == fails_after:
+            raise Unavailable("the destination went away")
+        yield section
+
+
+async def test_a_dump_carries_every_row_of_every_table_through_its_bytes(catalog, blank):
+    await call_everything(catalog)
+    revision, sections = await dumped(catalog)
+    await blank.load(revision, stream(decode_tables(encode_tables(sections))), settings={})
+    assert await dumped(blank) == (revision, sections)
+    assert {section.table for section in sections} >= {"recordings", "segments", "holds", "certificates", "audit"}
+    await blank.check_schema()
+    verify_chain(iter(await blank.audit_entries(limit=1000)))
+    await blank.append_audit([event()])
+    verify_chain(iter(await blank.audit_entries(limit=1000)))
+
+
+async def test_a_snapshot_sees_nothing_of_what_is_written_after_it_began(catalog):
+    first = await sealed(catalog)
+    async with catalog.snapshot() as snapshot:
+        before = [each async for each in snapshot.objects()]
+        await asyncio.wait_for(sealed(catalog), 5)
+        assert [each async for each in snapshot.objects()] == before
+        assert [each.recording for each in before] == [first.id]
+
+
+async def test_the_objects_of_a_snapshot_are_those_of_what_is_not_shredded_in_order_of_tenant(catalog):
+    late, early = recording(tenant=OTHER), recording(tenant=ACME)
+    for row in (late, early):
+        await catalog.create_recording(row)
+        await catalog.add_segments([segment(row, 0), segment(row, 1)], stored_bytes=2000)
+    gone = await sealed(catalog)
+    await catalog.certify([certificate(gone)])
+    async with catalog.snapshot() as snapshot:
+        found = [each async for each in snapshot.objects()]
+    tenants = sorted([(ACME, early.id), (OTHER, late.id)])
+    assert [(each.coordinate.cohort.tenant, each.recording) for each in found] == tenants
+    assert [[item.name for item in each.objects] for each in found] == [
+        [segment(row, index).name for index in (0, 1)] for row in (early, late)
+    ]
+
+
+async def test_a_load_that_fails_leaves_a_blank_catalog_that_can_be_loaded(catalog, blank):
+    await call_everything(catalog)
+    revision, sections = await dumped(catalog)
+    assert await blank.is_blank()
+    for number in range(0, len(sections), 3):
+        with pytest.raises(Unavailable):
+            await blank.load(revision, stream(sections, fails_after=number), settings={})
+        assert await blank.is_blank()
+    await blank.load(revision, stream(sections), settings={"mark": "here", "vault_id": "two"})
+    assert not await blank.is_blank()
+    assert (await blank.setting("mark"), await blank.setting("vault_id")) == ("here", "two")
+    with pytest.raises(Conflict):
+        await blank.load(revision, stream(sections), settings={})
+
+
+async def test_a_dump_that_is_none_of_this_schema_is_refused(blank):
+    with pytest.raises(ConfigError, match="newer"):
+        await blank.load("9999", stream([]), settings={})
+    for table, columns, row in (
+        ("nothing", ("a",), [1]),
+        ("tenants", ("id", "nothing"), ["a", 1]),
+        ("segments", ("recording", "number"), [b"0" * 16, 1]),
+    ):
+        with pytest.raises(IntegrityError):
+            await blank.load("0001", stream([TableRows(table=table, columns=columns, rows=[row])]), settings={})
+    assert await blank.is_blank()
+
+
+async def test_a_row_is_rebuilt_once_also_below_the_sweep_floor(catalog):
+    await catalog.intend_shred(shred(due_through=PERIOD + 10))
+    row = replace(recording(), state=RecordingState.SEALED, stored_bytes=1000)
+    objects = [segment(row, MANIFEST_INDEX), segment(row)]
+    for _ in range(2):
+        await catalog.rebuild_recording(row, objects, audit=[event("recording.rebuilt")])
+    assert await catalog.recording(row.id) == row
+    assert await catalog.segments(row.id) == objects
+    events = [entry.event.event for entry in await catalog.audit_entries()]
+    assert events.count("recording.rebuilt") == 1
+    with pytest.raises(Conflict):
+        await catalog.rebuild_recording(replace(recording(), call_key=row.call_key), [])
+    assert await catalog.recording_states([row.id, MISSING]) == {row.id: RecordingState.SEALED}
+
+
+async def test_rows_without_a_key_are_shredded_without_a_certificate(catalog):
+    lost, kept = await sealed(catalog), await sealed(catalog)
+    certified = await sealed(catalog)
+    await catalog.certify([certificate(certified)])
+    for _ in range(2):
+        await catalog.shred_uncertified([lost.id, certified.id], reason="gone", audit=[event("found")])
+    row = await catalog.recording(lost.id)
+    assert (row.state, row.state_reason, row.certificate_id) == (RecordingState.SHREDDED, "gone", None)
+    assert await catalog.recording(kept.id) == kept
+    assert (await catalog.recording(certified.id)).state_reason is None
+    assert [each.id for each in await catalog.uncertified(after=None, limit=10)] == [lost.id]
+    assert await catalog.uncertified(after=lost.id, limit=10) == []
+    assert [each.id for each in await catalog.undeleted_recordings(after=None, limit=10)] == [certified.id]
+    assert [entry.event.event for entry in await catalog.audit_entries()].count("found") == 1
+
+
+async def test_a_catalog_in_memory_has_no_snapshots():
+    opened = open_catalog(None, clock=SteppingClock())
+    await opened.migrate()
+    with pytest.raises(Unavailable):
+        async with opened.snapshot():
+            pass
+    await opened.close()

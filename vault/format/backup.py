@@ -1,0 +1,344 @@
+"""Byte layouts and names of a backup (docs/format.md, "Backups").
+
+A destination is an object store: `pool/` has the objects of the vault under their own names, `snapshots/<backup>/` one
+backup, which is sealed parts and a manifest that is written last. A backup without a manifest does not exist.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import rfc8785
+
+from vault.errors import FormatError, Invalid
+from vault.format import codec
+from vault.format.frame import frame, unframe
+from vault.model import Coordinate, RecordingId, born
+
+MAGIC: Final = b"CVB1"
+SCHEMA: Final = "callvault/backup/v1"
+POOL: Final = "pool/"
+SNAPSHOTS: Final = "snapshots/"
+PRUNING: Final = "pruning/"
+MANIFEST: Final = "manifest.json"
+STARTED: Final = "started"
+CATALOG: Final = "catalog"
+OBJECTS: Final = "objects"
+ISSUER: Final = "issuer"
+
+_KINDS: Final = (CATALOG, OBJECTS, ISSUER)
+_BACKUP: Final = re.compile(r"bak_[0-9a-f]{32}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_MAX_NUMBER: Final = (1 << 53) - 1
+_MAC: Final = "mac"
+
+Cell = int | float | str | bytes | bool | None
+"""What a column of a dumped table can hold."""
+
+
+def check_backup(text: str) -> str:
+    """Return `text` as a backup's id, `bak_` and 32 hex digits; Invalid."""
+    if not _BACKUP.fullmatch(text):
+        raise Invalid(f"{text[:80]!r} is not a backup's id", hint="callvault backup list shows them")
+    return text
+
+
+def begun(backup: str) -> datetime:
+    """Return when the backup began, which its id says; Invalid."""
+    return born(check_backup(backup))
+
+
+def snapshot_prefix(backup: str) -> str:
+    """Return what every name of one backup starts with."""
+    return f"{SNAPSHOTS}{check_backup(backup)}/"
+
+
+def manifest_name(backup: str) -> str:
+    """Return the name whose presence makes the backup exist."""
+    return snapshot_prefix(backup) + MANIFEST
+
+
+def pool_name(name: str) -> str:
+    """Return where the pool keeps the object of that name."""
+    return POOL + name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartHeader:
+    """Where a sealed part belongs; its bytes are the context of the part's message."""
+
+    backup: str
+    keyring: bytes
+    kind: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        """The part's name."""
+        return f"{snapshot_prefix(self.backup)}{self.kind}-{self.index:06d}"
+
+
+def part_frame(header: PartHeader) -> tuple[bytes, bytes]:
+    """Return what precedes the part's message, and the header bytes."""
+    encoded = codec.pack(
+        {
+            "backup": header.backup,
+            "index": header.index,
+            "keyring": header.keyring,
+            "kind": header.kind,
+            "version": 1,
+        }
+    )
+    return frame(MAGIC, encoded), encoded
+
+
+def parse_part(data: bytes) -> tuple[PartHeader, bytes, int]:
+    """Return header, header bytes and the message's offset; nothing is authenticated yet. FormatError, Truncated."""
+    encoded, start = unframe(MAGIC, data)
+    backup, index, keyring, kind, version = codec.fields(
+        codec.unpack(encoded), backup=str, index=int, keyring=bytes, kind=str, version=int
+    )
+    if version != 1 or kind not in _KINDS or not _BACKUP.fullmatch(backup):
+        raise FormatError("not the header of a backup's part of version 1")
+    return PartHeader(backup=backup, keyring=keyring, kind=kind, index=index), encoded, start
+
+
+# -- contents of parts -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRows:
+    """Some rows of one table; every row has one cell for each column."""
+
+    table: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Cell]]
+
+
+def encode_tables(sections: Sequence[TableRows]) -> bytes:
+    """Return the plaintext of a catalog part: `[[table, columns, rows], …]`; a float is the array of its text."""
+    return codec.pack(
+        [
+            [section.table, list(section.columns), [[_cell(cell) for cell in row] for row in section.rows]]
+            for section in sections
+        ]
+    )
+
+
+def decode_tables(data: bytes) -> Sequence[TableRows]:
+    """Return what `encode_tables` wrote; FormatError."""
+    return [_section(item) for item in _list(codec.unpack(data))]
+
+
+def _cell(cell: Cell) -> Any:
+    return [repr(cell)] if isinstance(cell, float) else cell
+
+
+def _uncell(item: Any) -> Cell:
+    match item:
+        case None | bool() | int() | str() | bytes():
+            return item
+        case [str() as text]:
+            try:
+                value = float(text)
+            except ValueError as error:
+                raise FormatError("a float in a catalog part is no number") from error
+            if repr(value) != text:
+                raise FormatError("a float in a catalog part is not in canonical form")
+            return value
+        case _:
+            raise FormatError("a cell of a catalog part has another shape")
+
+
+def _section(item: Any) -> TableRows:
+    match item:
+        case [str() as table, list() as columns, list() as rows] if all(isinstance(name, str) for name in columns):
+            pass
+        case _:
+            raise FormatError("a section of a catalog part is [table, columns, rows]")
+    decoded = [[_uncell(cell) for cell in _list(row)] for row in rows]
+    if any(len(row) != len(columns) for row in decoded):
+        raise FormatError("a row of a catalog part has another width than its columns")
+    return TableRows(table=table, columns=tuple(columns), rows=decoded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackedObject:
+    """One object of the pool: its own name, size and ciphertext SHA-256 in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackedRecording:
+    """A recording's objects, the coordinate that says whether they still open, and what the store notes on them."""
+
+    recording: RecordingId
+    coordinate: Coordinate
+    retain_until_ms: int
+    retention_class: str
+    objects: tuple[BackedObject, ...]
+
+
+def encode_objects(recordings: Sequence[BackedRecording]) -> bytes:
+    """Return the plaintext of an objects part."""
+    return codec.pack(
+        [
+            [
+                each.recording,
+                codec.encode_coordinate(each.coordinate),
+                each.retain_until_ms,
+                each.retention_class,
+                [[item.name, item.size, bytes.fromhex(item.sha256)] for item in each.objects],
+            ]
+            for each in recordings
+        ]
+    )
+
+
+def decode_objects(data: bytes) -> Sequence[BackedRecording]:
+    """Return what `encode_objects` wrote; FormatError."""
+    return [_backed_recording(item) for item in _list(codec.unpack(data))]
+
+
+def _backed_recording(item: Any) -> BackedRecording:
+    match item:
+        case [str() as recording, list() as coordinate, int() as retain, str() as kept_as, list() as objects]:
+            return BackedRecording(
+                recording=RecordingId(recording),
+                coordinate=codec.decode_coordinate(coordinate),
+                retain_until_ms=_number(retain),
+                retention_class=kept_as,
+                objects=tuple(_backed_object(each) for each in objects),
+            )
+        case _:
+            raise FormatError("an entry of an objects part has another shape")
+
+
+def _backed_object(item: Any) -> BackedObject:
+    match item:
+        case [str() as name, int() as size, bytes() as digest] if len(digest) == 32:  # noqa: PLR2004 - SHA-256
+            return BackedObject(name=name, size=_number(size), sha256=digest.hex())
+        case _:
+            raise FormatError("an object of an objects part is [name, size, sha256]")
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise FormatError("a backup's part holds no list where one belongs")
+    return value
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_NUMBER:
+        raise FormatError("a number of a backup is out of range")
+    return value
+
+
+# -- the manifest ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One sealed part as the manifest lists it."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupManifest:
+    """What one backup consists of. `pool_objects` and `pool_bytes` are None where objects were left out.
+
+    `counts` has the rows of every table, `recordings` and `objects` among them.
+    """
+
+    backup: str
+    keyring: str
+    keyring_epoch: int
+    created: str
+    finished: str
+    software: str
+    schema_revision: str
+    counts: Mapping[str, int]
+    parts: tuple[Part, ...]
+    pool_objects: int | None
+    pool_bytes: int | None
+
+    def of_kind(self, kind: str) -> Sequence[Part]:
+        """Return the parts of one kind in order."""
+        prefix = f"{snapshot_prefix(self.backup)}{kind}-"
+        return [part for part in self.parts if part.name.startswith(prefix)]
+
+
+def manifest_body(manifest: BackupManifest) -> bytes:
+    """Return the canonical JSON (RFC 8785) that the MAC is computed over."""
+    return rfc8785.dumps(_document(manifest))
+
+
+def encode_manifest(manifest: BackupManifest, mac: bytes) -> bytes:
+    """Return the stored manifest: the body with one more member, `mac`, in hex."""
+    return rfc8785.dumps({**_document(manifest), _MAC: mac.hex()})
+
+
+def decode_manifest(data: bytes) -> tuple[BackupManifest, bytes]:
+    """Return the manifest and its MAC, which is not checked here; FormatError."""
+    try:
+        document = json.loads(data)
+        manifest = _from_document(document)
+        mac = bytes.fromhex(document[_MAC])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError("not a backup's manifest") from error
+    if encode_manifest(manifest, mac) != data:
+        raise FormatError("a backup's manifest, but not in canonical form")
+    return manifest, mac
+
+
+def _document(manifest: BackupManifest) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "backup": manifest.backup,
+        "keyring": manifest.keyring,
+        "keyring_epoch": manifest.keyring_epoch,
+        "created": manifest.created,
+        "finished": manifest.finished,
+        "software": manifest.software,
+        "schema_revision": manifest.schema_revision,
+        "counts": dict(manifest.counts),
+        "parts": [[part.name, part.size, part.sha256] for part in manifest.parts],
+        "pool": None if manifest.pool_objects is None else [manifest.pool_objects, manifest.pool_bytes],
+    }
+
+
+def _from_document(document: Any) -> BackupManifest:
+    if document["schema"] != SCHEMA:
+        raise ValueError("another schema")
+    objects, size = (None, None) if document["pool"] is None else map(_number, document["pool"])
+    return BackupManifest(
+        backup=check_backup(document["backup"]),
+        keyring=document["keyring"],
+        keyring_epoch=_number(document["keyring_epoch"]),
+        created=document["created"],
+        finished=document["finished"],
+        software=document["software"],
+        schema_revision=document["schema_revision"],
+        counts={str(name): _number(count) for name, count in document["counts"].items()},
+        parts=tuple(_part(item, document["backup"]) for item in document["parts"]),
+        pool_objects=objects,
+        pool_bytes=size,
+    )
+
+
+def _part(item: Any, backup: str) -> Part:
+    name, size, sha256 = item
+    if not name.startswith(snapshot_prefix(backup)) or not _SHA256.fullmatch(sha256):
+        raise ValueError("not a part of this backup")
+    return Part(name=name, size=_number(size), sha256=sha256)

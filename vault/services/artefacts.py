@@ -1,0 +1,182 @@
+"""Finds, in directories of everything a vault ever wrote, the sealed objects to attack and the bytes to attack with."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from vault.crypto import chunked
+from vault.crypto.backup import open_part
+from vault.crypto.commitments import WINDOW_BYTES, Target
+from vault.crypto.derive import Purpose
+from vault.errors import FormatError, IntegrityError, Invalid
+from vault.format import backup as layout
+from vault.format import manifest as manifests
+from vault.format import segment as segments
+from vault.format.frame import MAX_HEADER_BYTES
+from vault.model import DataKey, RecordingId
+
+BLOCK_BYTES: Final = 16 << 10
+LARGEST_BLOB: Final = 16 << 20
+"""Files above this are no keyring's; they are still searched for objects and for keys."""
+_HEAD_BYTES: Final = 8 + MAX_HEADER_BYTES + chunked.PREFIX_BYTES
+_STORE_HEADER_BYTES: Final = 512
+_ROOT_KEYS: Final = "ROOT-KEYS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artefact:
+    """A text to search: a file, or (`content`) what a file decrypts to. Equal ones are here once.
+
+    `size` counts its bytes without the blocks that `is_blank` says hold nothing.
+    """
+
+    origin: str
+    size: int
+    sealed: bool
+    path: Path | None = None
+    content: bytes | None = field(default=None, repr=False)
+
+    def read(self) -> bytes:
+        """Return all of it; Invalid if the file cannot be read."""
+        if self.content is not None:
+            return self.content
+        assert self.path is not None
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise Invalid(f"{self.path} cannot be read: {error.strerror}") from error
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """Everything in the directories: a target for each recording and kind of object, and the texts to search.
+
+    `root_keys` are directories of a file provider: copies of root keys, which must not exist.
+    """
+
+    files: int = 0
+    size: int = 0
+    opened_parts: int = 0
+    targets: dict[tuple[RecordingId, Purpose], Target] = field(default_factory=dict)
+    artefacts: list[Artefact] = field(default_factory=list)
+    root_keys: list[Path] = field(default_factory=list)
+
+    def blobs(self) -> Iterator[bytes]:
+        """Yield what could be a file of a keyring."""
+        for artefact in self.artefacts:
+            if not artefact.sealed and artefact.size <= LARGEST_BLOB:
+                yield artefact.read()
+
+
+def is_blank(data: bytes | mmap.mmap, at: int) -> bool:
+    """Tell whether no key starts in the block at `at`: it, and what a window from its end would reach, is zeroes."""
+    reach = data[at : at + BLOCK_BYTES + WINDOW_BYTES - 1]
+    return reach.count(0) == len(reach)
+
+
+def search(places: Sequence[Path], *, backup_key: DataKey) -> Found:
+    """Walk the directories. Backups' parts are opened with today's backup key and searched too.
+
+    Invalid if a place or a file in it cannot be read: what was not looked at proves nothing.
+    """
+    found = Found()
+    seen: set[bytes] = set()
+    for place in places:
+        if not place.exists():
+            raise Invalid(f"{place} does not exist; nothing was searched")
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_symlink() or not path.is_file():
+                continue
+            found.files += 1
+            if path.name == _ROOT_KEYS:
+                found.root_keys.append(path.parent)
+            found.size += path.stat().st_size
+            try:
+                _look(path, found, seen, backup_key)
+            except OSError as error:
+                raise Invalid(f"{path} cannot be read: {error.strerror}") from error
+    # Keys are short of company: what is no object comes first, the smallest before the largest.
+    found.artefacts.sort(key=lambda each: (each.sealed, each.size, each.origin))
+    return found
+
+
+def _look(path: Path, found: Found, seen: set[bytes], backup_key: DataKey) -> None:
+    size = path.stat().st_size
+    if not size:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        digest = hashlib.sha256(data).digest()
+        if digest in seen:
+            return
+        seen.add(digest)
+        objects = [*_segments(data), *_manifests(data)]
+        for target in objects:
+            found.targets.setdefault((target.recording, target.purpose), target)
+        for content in _parts(data, backup_key):
+            found.opened_parts += 1
+            found.artefacts.append(
+                Artefact(origin=f"{path} (decrypted)", size=len(content), sealed=False, content=content)
+            )
+        written = sum(min(BLOCK_BYTES, size - at) for at in range(0, size, BLOCK_BYTES) if not is_blank(data, at))
+    found.artefacts.append(Artefact(origin=str(path), size=written, sealed=bool(objects), path=path))
+
+
+def _places(data: mmap.mmap, magic: bytes) -> Iterator[int]:
+    at = data.find(magic)
+    while at >= 0:
+        yield at
+        at = data.find(magic, at + 1)
+
+
+def _segments(data: mmap.mmap) -> Iterator[Target]:
+    for at in _places(data, segments.MAGIC):
+        head = data[at : at + _HEAD_BYTES]
+        try:
+            header, context, start = segments.parse_segment(head)
+        except IntegrityError:
+            continue
+        prefix = head[start : start + chunked.PREFIX_BYTES]
+        if len(prefix) == chunked.PREFIX_BYTES:
+            yield Target(
+                recording=header.recording,
+                coordinate=header.coordinate,
+                purpose=Purpose.SEGMENT,
+                context=context,
+                prefix=prefix,
+            )
+
+
+def _manifests(data: mmap.mmap) -> Iterator[Target]:
+    for at in _places(data, manifests.MAGIC):
+        head = data[at : at + _HEAD_BYTES]
+        try:
+            header, context, start = manifests.parse_manifest_object(head)
+        except IntegrityError:
+            continue
+        prefix = head[start : start + chunked.PREFIX_BYTES]
+        if len(prefix) == chunked.PREFIX_BYTES:
+            yield Target(
+                recording=header.recording,
+                coordinate=header.coordinate,
+                purpose=Purpose.MANIFEST,
+                context=context,
+                prefix=prefix,
+            )
+
+
+def _parts(data: mmap.mmap, key: DataKey) -> Iterator[bytes]:
+    """Yield what the file decrypts to if it is a part of a backup, as it is or as a file of an object store."""
+    for at in (0, _STORE_HEADER_BYTES):
+        if data[at : at + len(layout.MAGIC)] != layout.MAGIC:
+            continue
+        whole = data[at:]
+        try:
+            header, _, _ = layout.parse_part(whole)
+            yield open_part(key, header, whole)
+        except (FormatError, IntegrityError):
+            continue

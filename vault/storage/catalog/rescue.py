@@ -1,0 +1,206 @@
+"""Dumping, loading and rebuilding: the whole catalog at once, by its schema's metadata and whatever the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from vault.errors import Conflict, IntegrityError
+from vault.format.backup import BackedObject, BackedRecording, TableRows
+from vault.model import AuditEvent, Recording, RecordingId, RecordingState, SegmentRef
+from vault.storage.catalog import recording_sql as sql
+from vault.storage.catalog import rows, schema
+from vault.storage.catalog.database import Database
+from vault.storage.catalog.faults import translate
+from vault.storage.catalog.tables import metadata, recordings, segments
+from vault.storage.catalog.writer import Transaction
+
+_PAGE = 2000
+_SETTINGS = "settings"
+_r = recordings.c
+_OBJECTS = (
+    sa.select(recordings, segments.c.name, segments.c.object_bytes, segments.c.sha256)
+    .join(segments, segments.c.recording == _r.id)
+    .where(_r.state != RecordingState.SHREDDED.value)
+    .order_by(_r.tenant, _r.id, segments.c.number)
+)
+_SHRED = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"), _r.state != RecordingState.SHREDDED.value)
+    .values(state=RecordingState.SHREDDED.value, state_reason=sa.bindparam("new_reason"))
+)
+_UNCERTIFIED = (
+    sa.select(recordings)
+    .where(_r.state == RecordingState.SHREDDED.value, _r.certificate_id.is_(None), _r.id > sa.bindparam("after"))
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
+)
+_INSERT_RECORDING = sa.insert(recordings)
+
+
+class SqlSnapshot:
+    """One read transaction."""
+
+    def __init__(self, connection: AsyncConnection, schema_revision: str) -> None:
+        self._connection = connection
+        self.schema_revision = schema_revision
+
+    async def tables(self) -> AsyncIterator[TableRows]:
+        """Yield pages of rows, tables in the order in which they can be inserted."""
+        for table in metadata.sorted_tables:
+            statement = sa.select(table).order_by(*table.primary_key.columns)
+            columns = tuple(column.name for column in table.columns)
+            async for page in _pages(self._connection, statement):
+                yield TableRows(table=table.name, columns=columns, rows=[list(row) for row in page])
+
+    async def objects(self) -> AsyncIterator[BackedRecording]:
+        """Yield recordings with their objects; a page border inside a recording is mended here."""
+        pending: list[sa.Row[Any]] = []
+        async for page in _pages(self._connection, _OBJECTS):
+            found = [*pending, *page]
+            last = found[-1].id
+            for _, of_one in groupby((row for row in found if row.id != last), key=lambda row: row.id):
+                yield _backed(list(of_one))
+            pending = [row for row in found if row.id == last]
+        if pending:
+            yield _backed(pending)
+
+
+class RescueStore:
+    """Implements what `vault.ports.rescue.RestorableCatalog` adds to a catalog."""
+
+    _database: Database
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[SqlSnapshot]:
+        """Hold one read transaction open; Unavailable."""
+        try:
+            async with self._database.snapshot() as connection:
+                revision = await connection.run_sync(schema.current_revision)
+                schema.check(revision)
+                assert revision is not None
+                yield SqlSnapshot(connection, revision)
+        except SQLAlchemyError as error:
+            raise translate(error) from error
+
+    async def is_blank(self) -> bool:
+        """Tell whether there is no file, or one without a schema."""
+        if not await self._database.exists():
+            return True
+        try:
+            async with self._database.engine.begin() as connection:
+                return await connection.run_sync(schema.current_revision) is None
+        except SQLAlchemyError as error:
+            raise translate(error) from error
+
+    async def load(
+        self, schema_revision: str, sections: AsyncIterator[TableRows], *, settings: Mapping[str, str]
+    ) -> None:
+        """Create the schema of the dump, fill it, upgrade it: one transaction."""
+        await self._database.create()
+        try:
+            async with self._database.engine.begin() as connection:
+                if await connection.run_sync(schema.current_revision) is not None:
+                    raise Conflict("the catalog is not blank; nothing was loaded into it")
+                await connection.run_sync(schema.upgrade_to, schema_revision)
+                tables = await connection.run_sync(_reflect)
+                # The migrations insert the rows that must always be there; the dump has them too.
+                for table in reversed(tables.sorted_tables):
+                    await connection.execute(sa.delete(table))
+                async for section in sections:
+                    await _insert(connection, tables, section)
+                await _put_settings(connection, tables.tables[_SETTINGS], settings)
+                await connection.run_sync(schema.upgrade)
+        except SQLAlchemyError as error:
+            raise _contradiction(error) from error
+
+    async def recording_states(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, RecordingState]:
+        """Return the states of those that exist."""
+        found = await self._database.fetch(sql.STATES, {"keys": [*map(rows.key, recordings)]})
+        return {rows.recording_id(row.id): RecordingState(row.state) for row in found}
+
+    async def rebuild_recording(
+        self, recording: Recording, objects: Sequence[SegmentRef], *, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Insert the row unless it exists; Conflict if the call key is another recording's."""
+        values = rows.from_recording(recording)
+        refs = [rows.from_segment(ref) for ref in objects]
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.fetch(sql.FOUND, {"keys": [values["id"]]}):
+                return
+            await transaction.write(_INSERT_RECORDING, values)
+            await transaction.write(sql.INSERT_SEGMENT, refs)
+            transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def shred_uncertified(
+        self, recordings: Sequence[RecordingId], *, reason: str, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Move rows to shredded; the events are written if any moved."""
+        moves = [{"key": rows.key(recording), "new_reason": reason} for recording in recordings]
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.write(_SHRED, moves):
+                transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def uncertified(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
+        """Return a page in id order."""
+        start = b"" if after is None else rows.key(after)
+        found = await self._database.fetch(_UNCERTIFIED, {"after": start, "page": limit})
+        return [rows.to_recording(row) for row in found]
+
+
+async def _pages(connection: AsyncConnection, statement: sa.Select[Any]) -> AsyncIterator[Sequence[sa.Row[Any]]]:
+    async with connection.stream(statement) as result:
+        async for page in result.partitions(_PAGE):
+            yield page
+
+
+def _backed(found: Sequence[sa.Row[Any]]) -> BackedRecording:
+    row = rows.to_recording(found[0])
+    return BackedRecording(
+        recording=row.id,
+        coordinate=row.audio,
+        retain_until_ms=rows.micros(row.retain_until) // 1000,
+        retention_class=row.retention_class,
+        objects=tuple(BackedObject(name=each.name, size=each.object_bytes, sha256=each.sha256) for each in found),
+    )
+
+
+def _reflect(connection: sa.Connection) -> sa.MetaData:
+    found = sa.MetaData()
+    found.reflect(connection)
+    found.remove(found.tables["alembic_version"])
+    return found
+
+
+async def _insert(connection: AsyncConnection, tables: sa.MetaData, section: TableRows) -> None:
+    table = tables.tables.get(section.table)
+    if table is None or not set(section.columns) <= set(table.columns.keys()):
+        raise IntegrityError(f"the dump has a table or column its schema does not: {section.table[:80]}")
+    values = [dict(zip(section.columns, row, strict=True)) for row in section.rows]
+    if values:
+        await connection.execute(sa.insert(table), values)
+
+
+async def _put_settings(connection: AsyncConnection, table: sa.Table, settings: Mapping[str, str]) -> None:
+    for name, value in settings.items():
+        await connection.execute(sa.delete(table).where(table.c.name == name))
+        await connection.execute(sa.insert(table), {"name": name, "value": value})
+
+
+def _contradiction(error: SQLAlchemyError) -> Exception:
+    translated = translate(error)
+    if isinstance(translated, Conflict):
+        return IntegrityError("the dump contradicts its own schema; nothing was loaded")
+    return translated

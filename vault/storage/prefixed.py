@@ -1,0 +1,54 @@
+"""An object store inside another: every name gets a prefix, such as the folder of a bucket."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+
+from vault.model import Finding
+from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta, ObjectStore
+
+
+class PrefixedObjectStore:
+    """Keeps the promises of the store it is inside of; `prefix` is empty or ends with "/"."""
+
+    def __init__(self, inner: ObjectStore, prefix: str) -> None:
+        self._inner = inner
+        self._prefix = prefix
+        self.kind = inner.kind
+
+    async def put(self, name: str, chunks: Sequence[bytes | memoryview], *, meta: ObjectMeta) -> ObjectInfo:
+        """Store under the prefixed name; see ObjectStore.put."""
+        return self._outer(await self._inner.put(self._prefix + name, chunks, meta=meta))
+
+    async def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """Return a range; see ObjectStore.get."""
+        return await self._inner.get(self._prefix + name, start=start, length=length)
+
+    async def stat(self, name: str) -> ObjectInfo:
+        """Describe the object; see ObjectStore.stat."""
+        return self._outer(await self._inner.stat(self._prefix + name))
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """Yield what is inside; see ObjectStore.list."""
+        async for info in self._inner.list(self._prefix + prefix):
+            yield self._outer(info)
+
+    async def set_held(self, name: str, *, held: bool) -> None:
+        """Record the hold state; see ObjectStore.set_held."""
+        await self._inner.set_held(self._prefix + name, held=held)
+
+    async def delete(self, name: str) -> Deletion:
+        """Remove every version; see ObjectStore.delete."""
+        return dataclasses.replace(await self._inner.delete(self._prefix + name), name=name)
+
+    async def check(self) -> Sequence[Finding]:
+        """Return the findings of the store around it."""
+        return await self._inner.check()
+
+    async def close(self) -> None:
+        """Close the store around it."""
+        await self._inner.close()
+
+    def _outer(self, info: ObjectInfo) -> ObjectInfo:
+        return dataclasses.replace(info, name=info.name.removeprefix(self._prefix))
