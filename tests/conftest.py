@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
 from tests.integration.seaweed import seaweed
+from tests.postgres import postgres
 
-__all__ = ["seaweed"]
+__all__ = ["postgres", "seaweed"]
