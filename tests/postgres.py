@@ -16,7 +16,10 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
+from tests.catalog_support import SteppingClock
 from tests.integration.seaweed import free_ports
+from vault.storage.catalog import open_catalog
+from vault.storage.postgres import PostgresSettings
 
 _PASSWORD = "not-in-any-log-Zq7"
 _READY_SECONDS = 30
@@ -31,7 +34,8 @@ def _as_nobody(command: list[str]) -> list[str]:
     """The server refuses to run as root."""
     if os.geteuid() != 0:
         return command
-    return ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", *command]
+    identity = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
+    return ["setpriv", *identity, "--pdeathsig", "INT", *command]
 
 
 @dataclass(kw_only=True)
@@ -131,6 +135,26 @@ class Postgres:
         name = f"vault_{self.databases}"
         await self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres):
+    """Give the name of a database that holds an empty migrated catalog, to be copied."""
+
+    async def migrate() -> str:
+        name = await postgres.new_database()
+        opened = open_catalog(PostgresSettings(url=postgres.url(name)), clock=SteppingClock())
+        await opened.migrate()
+        await opened.close()
+        return name
+
+    return asyncio.run(migrate())
+
+
+@pytest.fixture
+def postgres_settings(postgres, postgres_template):
+    """Give a database with an empty migrated catalog of its own."""
+    return PostgresSettings(url=postgres.url(asyncio.run(postgres.new_database(template=postgres_template))))
 
 
 def new_server(**settings: str) -> Postgres:

@@ -1,4 +1,4 @@
-"""The contract of `vault.ports.catalog`, on the adapter in memory and on a file."""
+"""The contract of `vault.ports.catalog`, in memory, on a file and on a PostgreSQL server."""
 
 import asyncio
 import shutil
@@ -95,11 +95,17 @@ def migrated(path, template):
     return path
 
 
-@pytest.fixture(params=["memory", "file"])
-async def catalog(request, metrics, migrated):
-    in_memory = request.param == "memory"
-    opened = open_catalog(None if in_memory else migrated, clock=SteppingClock(), metrics=metrics)
-    if in_memory:
+@pytest.fixture(params=["memory", "file", pytest.param("postgres", marks=pytest.mark.xdist_group("postgres"))])
+def place(request):
+    if request.param == "memory":
+        return None
+    return request.getfixturevalue("migrated" if request.param == "file" else "postgres_settings")
+
+
+@pytest.fixture
+async def catalog(place, metrics):
+    opened = open_catalog(place, clock=SteppingClock(), metrics=metrics)
+    if place is None:
         await opened.migrate()
     yield opened
     await opened.close()

@@ -8,7 +8,6 @@ that it holds what another one has.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from vault.errors import Unavailable
 from vault.ports.cluster import Held
 from vault.ports.time import Clock
 from vault.storage.cluster import taken
-from vault.storage.postgres import PostgresSettings, connect, driver
+from vault.storage.postgres import PostgresSettings, advisory_key, connect, driver
 
 _GIVES_UP = 2 / 3
 """Of the time after which the server frees the lock."""
@@ -71,7 +70,7 @@ class PostgresClusterLocks:
             connection.terminate()
 
     async def _take(self, connection: Any, name: str, *, wait: bool) -> bool:
-        key = _key(name)
+        key = advisory_key(name)
         try:
             if not wait:
                 return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", key))
@@ -137,11 +136,6 @@ class _SessionLock:
         """Raise Unavailable once the server may have freed the lock, whether or not it has."""
         if self.lost or self._clock.monotonic() - self.since >= self._lease_seconds:
             raise _lost(self.name)
-
-
-def _key(name: str) -> int:
-    """Return the 64-bit number that PostgreSQL knows the lock by."""
-    return int.from_bytes(hashlib.sha256(b"callvault lock:" + name.encode()).digest()[:8], "big", signed=True)
 
 
 def _lost(name: str) -> Unavailable:

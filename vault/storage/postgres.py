@@ -5,6 +5,7 @@ asyncpg is an optional extra, so it is imported when the first connection is mad
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from vault.errors import ConfigError, Unavailable
 
 _SCHEMES: Final = ("postgresql", "postgres")
-_CLIENT_MARGIN_SECONDS: Final = 5.0
+_CLIENT_PATIENCE: Final = 1.5
 _SAFE_COMMITS: Final = ("on", "remote_apply")
 _STATE: Final = (
     "SELECT current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync, "
@@ -48,6 +49,11 @@ def driver() -> Any:
         ) from error
 
 
+def advisory_key(name: str) -> int:
+    """Return the 64-bit number that PostgreSQL knows the lock `name` by."""
+    return int.from_bytes(hashlib.sha256(b"callvault lock:" + name.encode()).digest()[:8], "big", signed=True)
+
+
 async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read_only: bool = False) -> Any:
     """Open one connection; the server ends it after `idle_seconds` without a statement (0: never).
 
@@ -60,7 +66,7 @@ async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read
             dsn=settings.url,
             timeout=settings.connect_seconds,
             # The server's own timeouts come first; this one is for a server that does not answer at all.
-            command_timeout=settings.statement_seconds + _CLIENT_MARGIN_SECONDS,
+            command_timeout=settings.statement_seconds * _CLIENT_PATIENCE,
             server_settings={
                 "application_name": "callvault",
                 "statement_timeout": str(milliseconds),

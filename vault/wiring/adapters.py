@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 from vault.config import Config
 from vault.keystore.file import FileRootKeys
+from vault.ports.cluster import ClusterLocks
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.storage.cluster import FileClusterLocks
+from vault.storage.cluster_postgres import PostgresClusterLocks
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.storage.memory import MemoryObjectStore
+from vault.storage.postgres import PostgresSettings
 from vault.storage.s3 import S3ObjectStore
 from vault.storage.s3settings import S3Settings
 
@@ -35,6 +40,22 @@ class SystemClock:
 def root_keys(config: Config, clock: Clock, entropy: Entropy) -> FileRootKeys:
     """Return the configured root-key provider."""
     return FileRootKeys(config.root_keys_path, clock=clock, entropy=entropy)
+
+
+def catalog_place(config: Config) -> Path | PostgresSettings:
+    """Return the SQLite file or the PostgreSQL database of the section [catalog]."""
+    if config.catalog_path is not None:
+        return config.catalog_path
+    assert config.catalog.url is not None
+    return PostgresSettings(url=config.catalog.url.get_secret_value())
+
+
+def cluster_locks(config: Config, clock: Clock) -> ClusterLocks:
+    """Return the locks that all processes of the vault share: where its catalog is, there they are."""
+    place = catalog_place(config)
+    if isinstance(place, PostgresSettings):
+        return PostgresClusterLocks(place, clock=clock)
+    return FileClusterLocks(config.locks_path, clock=clock)
 
 
 def s3_settings(config: Config) -> S3Settings:

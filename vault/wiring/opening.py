@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -20,7 +21,7 @@ from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.journal import FileJournal
 from vault.telemetry import Metrics
-from vault.wiring.adapters import KEYRING_FENCE, KEYRING_ID, SystemClock, open_store, root_keys
+from vault.wiring.adapters import KEYRING_FENCE, KEYRING_ID, SystemClock, catalog_place, open_store, root_keys
 from vault.wiring.compose import Adapters, compose
 
 _PRECREATE_SECONDS = 3600.0
@@ -85,9 +86,10 @@ async def _assemble(
     config: Config, clock: Clock, entropy: Entropy, registry: CollectorRegistry, stack: AsyncExitStack
 ) -> Vault:
     metrics = Metrics(registry)
-    if not config.catalog_path.exists():
+    place = catalog_place(config)
+    if isinstance(place, Path) and not place.exists():
         raise ConfigError(f"there is no vault at {config.resolve(None, '')}", hint="create one: callvault init")
-    catalog = open_catalog(config.catalog_path, clock=clock, metrics=metrics)
+    catalog = open_catalog(place, clock=clock, metrics=metrics)
     stack.push_async_callback(catalog.close)
     await catalog.check_schema()
     keyring = await Keyring.open(
