@@ -161,7 +161,7 @@ async def _drain(vault: Vault, settings: ServerSettings) -> None:
     ingest.draining = True
     await _until(lambda: not ingest.uploading, settings.drain_grace.total_seconds())
     if ingest.uploading:
-        await ingest.truncate_all("server_shutdown")
+        await ingest.truncate_all("server_shutdown", uploading=True)
     # Give the object store a moment; what it does not take stays in the journal for the next start.
     await _until(lambda: not ingest.ending or vault.storer.store_down, _STORE_DRAIN_SECONDS)
 

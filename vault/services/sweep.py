@@ -20,6 +20,7 @@ from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable
 from vault.format.codec import pack
 from vault.model import Pin, Principal, Recording, RecordingId, ShredPlan, ShredReceipt, new_id
 from vault.ports.catalog import Catalog, Shred, SweepOverride
+from vault.ports.cluster import ClusterLocks
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits, check_sweep, effective_now
@@ -30,6 +31,7 @@ from vault.services.holds import Holds
 from vault.telemetry import Metrics
 
 _PAGE = 500
+_LOCK = "sweeper"
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +70,14 @@ class SweepReport:
 
 
 class Sweeper:
-    """Exactly one sweep at a time."""
+    """Exactly one sweep at a time, of all nodes."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
         keyring: Keyring,
+        locks: ClusterLocks,
         holds: Holds,
         certifier: Certifier,
         clock: Clock,
@@ -84,6 +87,7 @@ class Sweeper:
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
+        self._locks = locks
         self._holds = holds
         self._certifier = certifier
         self._clock = clock
@@ -102,7 +106,8 @@ class Sweeper:
             jitter = random.uniform(0, self._limits.jitter.total_seconds())  # noqa: S311  # spreads load, no secret
             await asyncio.sleep(self._limits.interval.total_seconds() + jitter)
             try:
-                await self.sweep(trigger="expiry", actor=None)
+                if await self._alone("expiry", None) is None:
+                    logger.info("another node is sweeping")
             except (Unavailable, GuardTripped) as error:
                 logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
             except VaultError as error:
@@ -111,9 +116,9 @@ class Sweeper:
                 return
 
     async def resume(self) -> None:
-        """Complete shreds that a crash interrupted; before anything is served."""
-        async with self._lock:
-            for shred in await self._catalog.unfinished_shreds():
+        """Complete shreds that a crash interrupted, unless another node is at it; before anything is served."""
+        async with self._lock, self._locks.try_hold(_LOCK) as held:
+            for shred in await self._catalog.unfinished_shreds() if held else ():
                 await self._complete(shred)
 
     async def preview(self) -> SweepReport:
@@ -138,8 +143,20 @@ class Sweeper:
         )
 
     async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
-        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere."""
-        async with self._lock:
+        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere.
+
+        Unavailable too while another node sweeps.
+        """
+        report = await self._alone(trigger, actor)
+        if report is None:
+            raise Unavailable("another node is sweeping now; nothing was done", retry_after_seconds=30)
+        return report
+
+    async def _alone(self, trigger: str, actor: Principal | None) -> SweepReport | None:
+        """Sweep, or return None if another node does."""
+        async with self._lock, self._locks.try_hold(_LOCK) as held:
+            if held is None:
+                return None
             began = self._clock.monotonic()
             for shred in await self._catalog.unfinished_shreds():
                 await self._complete(shred)

@@ -13,6 +13,7 @@ from vault.services.access import Access
 from vault.services.certify import Certifier
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
+from vault.services.nodes import Presence
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
 from vault.services.storing import Storer
@@ -35,6 +36,7 @@ class Vault:
     keyring: Keyring
     metrics: Metrics
     playback: Playback
+    presence: Presence
     recordings: Recordings
     storer: Storer
     store: ObjectStore

@@ -17,6 +17,7 @@ from vault.ports.time import Clock, Entropy
 from vault.storage.journal_commit import Committer
 from vault.storage.journal_entry import FileEntry
 from vault.storage.journal_file import Disk, JournalFile
+from vault.storage.journal_node import node_of
 from vault.storage.journal_replay import Replay, Track
 from vault.telemetry import Metrics
 
@@ -62,6 +63,7 @@ class FileJournal:
         self._replayed = False
         self._lock_fd = _lock(directory)
         try:
+            self.node = node_of(directory, at=clock.now(), entropy=entropy)
             old, last_number = self._list()
         except BaseException:
             os.close(self._lock_fd)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +21,15 @@ from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.journal import FileJournal
 from vault.telemetry import Metrics
-from vault.wiring.adapters import KEYRING_FENCE, KEYRING_ID, SystemClock, catalog_place, open_store, root_keys
+from vault.wiring.adapters import (
+    KEYRING_FENCE,
+    KEYRING_ID,
+    SystemClock,
+    catalog_place,
+    cluster_locks,
+    open_store,
+    root_keys,
+)
 from vault.wiring.compose import Adapters, compose
 
 _PRECREATE_SECONDS = 3600.0
@@ -45,6 +53,8 @@ async def open_vault(
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
+        if background:
+            await vault.presence.register()
         await _recover(vault)
         if not background:
             yield vault
@@ -56,10 +66,12 @@ async def open_vault(
             finally:
                 for task in tasks:
                     task.cancel()
+                with suppress(Unavailable):
+                    await vault.presence.beat()
 
 
 def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
-    work = [vault.storer.run(), vault.ingest.run(), _keep_ahead(vault)]
+    work = [vault.storer.run(), vault.ingest.run(), vault.presence.run(), _keep_ahead(vault)]
     if config.sweep.enabled:
         work.append(vault.sweeper.run())
     return work
@@ -117,7 +129,9 @@ async def _assemble(
         commit_interval_seconds=config.journal.commit_interval.total_seconds(),
     )
     stack.push_async_callback(journal.close)
-    return compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal))
+    return compose(
+        config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal, cluster_locks(config, clock))
+    )
 
 
 async def _same_lineage(catalog: Catalog, keyring: Keyring) -> None:

@@ -16,6 +16,7 @@ from vault.storage.catalog.admin import AdminStore
 from vault.storage.catalog.database import Database, engines
 from vault.storage.catalog.faults import translate
 from vault.storage.catalog.holds import HoldStore
+from vault.storage.catalog.nodes import NodeStore
 from vault.storage.catalog.recordings import RecordingStore
 from vault.storage.catalog.shreds import ShredStore
 from vault.storage.postgres import PostgresSettings
@@ -24,7 +25,7 @@ from vault.telemetry import Metrics
 R = TypeVar("R")
 
 
-class SqlCatalog(RecordingStore, HoldStore, ShredStore, AdminStore, Catalog):
+class SqlCatalog(RecordingStore, NodeStore, HoldStore, ShredStore, AdminStore, Catalog):
     """The catalog on SQLAlchemy Core; the port's docstrings are its contract."""
 
     def __init__(self, database: Database) -> None:

@@ -113,6 +113,7 @@ def from_recording(recording: Recording) -> Values:
         "sealed_facts": recording.sealed_facts,
         "certificate_id": recording.certificate_id,
         "undeleted_since": None,
+        "node": recording.node,
     }
 
 
@@ -136,6 +137,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         stored_bytes=row.stored_bytes,
         sealed_facts=row.sealed_facts,
         certificate_id=row.certificate_id,
+        node=row.node,
     )
 
 
