@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
-import resource
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +18,6 @@ from cli.files import whole_file
 from cli.output import Output
 from vault.config import Config, load_config
 from vault.telemetry import configure_logging
-
-_PR_SET_DUMPABLE = 4
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +39,12 @@ def run(
     What was acknowledged is durable either way. Logs are JSON lines on standard error; with --json the address is
     printed as JSON on standard output too.
     """
+    from vault.wiring.memory import guard_memory  # noqa: PLC0415 - loads storage drivers; most commands need none
+
     settings = load_config(config)
-    _hide_memory()
     configure_logging(level=settings.log.level)
+    guard_memory()
     uvloop.run(_serve(settings, out, port_file))
-
-
-def _hide_memory() -> None:
-    """Keep keys and audio out of core files and away from other processes' debuggers."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Without a core file a piped core_pattern still sees the memory, and ptrace reads it live: this closes both.
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        logger.warning("the process stays dumpable", extra={"fields": {"errno": ctypes.get_errno()}})
 
 
 async def _serve(settings: Config, out: Output, port_file: Path | None) -> None:

@@ -1,21 +1,18 @@
-"""`callvault init`, `doctor` and `keys repair`: what works on a vault's own directories, without a server."""
+"""`callvault init` and `doctor`: what works on a vault's own directories, without a server."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.client import Client
-from cli.command import DEFAULT_CONFIG, ConfigPath, local, new_group
+from cli.command import DEFAULT_CONFIG, ConfigPath, local
 from cli.output import Output
 from vault.config import load_config
 from vault.errors import IntegrityError, VaultError
 from vault.model import Finding
-
-keys = new_group("The keyring: what every recording's key is derived from.")
 
 
 def register(app: typer.Typer) -> None:
@@ -62,13 +59,18 @@ async def doctor(
     findings = list(await check_vault(load_config(config)))
     if server is not None:
         findings.append(await _ask(server))
+    report(out, findings, said_by="doctor")
+
+
+def report(out: Output, findings: Sequence[Finding], *, said_by: str) -> None:
+    """Print findings; IntegrityError if one is an error."""
     errors = sum(finding.level == "error" for finding in findings)
     if out.as_json:
         out.document({"findings": [_as_json(finding) for finding in findings], "errors": errors})
     else:
         _print(out, findings)
     if errors:
-        raise IntegrityError(f"doctor found {errors} {'error' if errors == 1 else 'errors'}")
+        raise IntegrityError(f"{said_by} found {errors} {'error' if errors == 1 else 'errors'}")
 
 
 def _print(out: Output, findings: Sequence[Finding]) -> None:
@@ -96,17 +98,3 @@ async def _ask(server: str) -> Finding:
     except VaultError as error:
         return Finding(level="error", subject="server", message=error.message, hint=error.hint)
     return Finding(level="ok", subject="server", message=f"{ready['status']}; object store {ready['object_store']}")
-
-
-@local(keys, "repair", examples=["callvault keys repair /var/lib/callvault/keyring-b"])
-async def repair(
-    out: Output,
-    directory: Annotated[Path, typer.Argument(help="The replica's directory, as in config.toml.", show_default=False)],
-    config: ConfigPath = DEFAULT_CONFIG,
-) -> None:
-    """Rebuild one keyring replica from the others; stop the server first."""
-    from vault.wiring import repair_replica  # noqa: PLC0415 - loads storage drivers; most commands need none
-
-    path = directory.absolute()
-    await repair_replica(load_config(config), path)
-    out.show({"repaired": str(path)}, [("repaired", path)])

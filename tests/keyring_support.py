@@ -14,6 +14,7 @@ from vault.errors import Destroyed, IntegrityError, Unavailable
 from vault.format.codec import pack
 from vault.format.keyring import Head, PageRef, decode_head
 from vault.keystore import sealing
+from vault.keystore.directory import DirectoryReplica
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
 from vault.keystore.memory import MemoryRootKeys
@@ -21,7 +22,7 @@ from vault.model import Assurance, Cohort, Coordinate, Finding, Part, TenantId
 from vault.ports.keys import DestroyReceipt, VersionInfo
 
 KEYRING_ID = bytes(range(16))
-REPLICAS = (Path("/replica-a"), Path("/replica-b"))
+REPLICAS = (Path("/replica-a"), Path("/replica-b"), Path("/replica-c"))
 WIDTH_SECONDS = 86_400.0
 
 
@@ -81,7 +82,12 @@ class MemoryFiles(Files):
         self.directories: set[Path] = set()
         self.history: list[tuple[str, bytes]] = []
         self.locks: set[Path] = set()
+        self.lost: set[Path] = set()
         self.plan = plan or CrashPlan()
+
+    def _up(self, path: Path) -> None:
+        if not self.lost.isdisjoint(path.parents) or path in self.lost:
+            raise Unavailable(f"{path} cannot be used: the disk is gone")
 
     def _put(self, path: Path, data: bytes) -> None:
         if path.parent not in self.directories:
@@ -92,16 +98,8 @@ class MemoryFiles(Files):
     def make_directory(self, path: Path) -> None:
         self.directories |= {path, *path.parents}
 
-    def write_durable(self, path: Path, data: bytes) -> None:
-        assert path not in self.content
-        if self.plan.before():
-            if self.plan.mode == "torn":
-                self._put(path, data[: len(data) // 2])
-            raise Crash
-        self._put(path, data)
-        self.plan.after()
-
     def replace(self, path: Path, data: bytes) -> None:
+        self._up(path)
         if self.plan.before():
             if self.plan.mode == "torn":
                 self._put(path.with_name(f".{path.name}.new"), data[: len(data) // 2])
@@ -110,27 +108,31 @@ class MemoryFiles(Files):
         self.plan.after()
 
     def unlink(self, path: Path) -> None:
+        self._up(path)
         if self.plan.before():
             raise Crash
         self.content.pop(path, None)
         self.plan.after()
 
     def read(self, path: Path) -> bytes:
+        self._up(path)
         try:
             return self.content[path]
         except KeyError:
             raise FileNotFoundError(path) from None
 
     def names(self, path: Path) -> list[str]:
+        self._up(path)
         if path not in self.directories:
             raise FileNotFoundError(path)
         return sorted(each.name for each in self.content if each.parent == path)
 
-    def lock(self, path: Path) -> Callable[[], None]:
+    def lock(self, path: Path) -> Callable[[], None] | None:
+        self._up(path)
         if path.parent not in self.directories:
             raise FileNotFoundError(path)
         if path in self.locks:
-            raise Unavailable("in use by another process")
+            return None
         self.locks.add(path)
         return lambda: self.locks.discard(path)
 
@@ -187,7 +189,10 @@ class CrashingRootKeys:
 class World:
     """One keyring with everything around it that outlives a process."""
 
-    def __init__(self, keyring_class: type[Keyring] = Keyring, *, seed: int = 0) -> None:
+    def __init__(
+        self, keyring_class: type[Keyring] = Keyring, *, seed: int = 0, replicas: Sequence[Path] = REPLICAS
+    ) -> None:
+        self.replicas = replicas
         self.plan = CrashPlan()
         self.clock = TestClock()
         self.files = MemoryFiles(self.plan)
@@ -197,21 +202,25 @@ class World:
 
     async def create(self) -> None:
         await self.keyring_class.create(
-            REPLICAS,
+            self.stores(),
             self.provider,
             keyring_id=KEYRING_ID,
             cohort_width_seconds=WIDTH_SECONDS,
             entropy=self.entropy,
-            files=self.files,
         )
+
+    def stores(self) -> list[DirectoryReplica]:
+        return [DirectoryReplica(path, files=self.files, wait_seconds=0) for path in self.replicas]
 
     async def open(self) -> Keyring:
         """Start a new process: the old one's locks went with it."""
         self.files.locks.clear()
         self.plan.arm(None, "lost")
-        return await self.keyring_class.open(
-            REPLICAS, self.provider, clock=self.clock, entropy=self.entropy, files=self.files
-        )
+        return await self.start()
+
+    async def start(self) -> Keyring:
+        """Start a process beside those that live."""
+        return await self.keyring_class.open(self.stores(), self.provider, clock=self.clock, entropy=self.entropy)
 
 
 class Adversary:
@@ -224,7 +233,7 @@ class Adversary:
         self._world = world
         self._read = 0
         self._blobs: list[bytes] = []
-        self._heads: dict[tuple[int, int], set[Head]] = {}
+        self._heads: dict[tuple[int, int, int], set[Head]] = {}
         self._tried: dict[tuple[object, ...], Any] = {}
 
     async def covers(self) -> list[tuple[Cohort, Cover]]:
@@ -246,7 +255,7 @@ class Adversary:
             head, _ = decode_head(data)
         except IntegrityError:
             return
-        self._heads.setdefault((head.epoch, head.revision), set()).add(head)
+        self._heads.setdefault(head.rank, set()).add(head)
 
     async def _secrets(self, heads: set[Head]) -> set[bytes]:
         found: set[bytes] = set()
@@ -262,7 +271,7 @@ class Adversary:
     def _refs(self, secret: bytes, head: Head) -> set[PageRef]:
         found: set[PageRef] = set()
         for number, blob in enumerate(self._blobs):
-            trial = (secret, head.epoch, head.revision, number)
+            trial = (secret, head.rank, number)
             if trial not in self._tried:
                 try:
                     self._tried[trial] = frozenset(sealing.open_index(secret, head, blob).pages)

@@ -18,6 +18,7 @@ from vault.errors import Invalid as InvalidValue
 from vault.retention.durations import parse_duration
 
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
+S3_SCHEME = "s3://"
 _UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -97,10 +98,9 @@ class CatalogSettings(_Section):
         return self
 
 
-class S3Section(_Section):
-    """An S3 bucket; credentials also from CALLVAULT_S3_ACCESS_KEY and CALLVAULT_S3_SECRET_KEY."""
+class S3Access(_Section):
+    """How to reach an S3 store, and which of its regions are allowed."""
 
-    bucket: str
     endpoint: str | None = None
     region: str = "eu-west-2"
     allowed_regions: tuple[str, ...] = ("eu-west-2",)
@@ -108,6 +108,12 @@ class S3Section(_Section):
     secret_key: SecretStr | None = None
     addressing: Literal["path", "virtual", "auto"] = "path"
     checksum_mode: Literal["when_required", "when_supported"] = "when_required"
+
+
+class S3Section(S3Access):
+    """An S3 bucket; credentials also from CALLVAULT_S3_ACCESS_KEY and CALLVAULT_S3_SECRET_KEY."""
+
+    bucket: str
     object_lock: Literal["off", "governance", "compliance"] = "off"
     bypass_governance: bool = False
     server_side_encryption: bool = True
@@ -130,9 +136,11 @@ class ObjectSettings(_Section):
 class KeyringSettings(_Section):
     """Where the keyring's replicas and the root key live; never inside one backup set."""
 
-    replicas: tuple[Path, ...] | None = None
+    replicas: tuple[str, ...] | None = None
+    s3: S3Access | None = None
     root_keys: Path | None = None
     precreate_days: int = Field(default=2, ge=0)
+    lease: Duration = Field(default=timedelta(seconds=15), gt=timedelta(0), le=timedelta(seconds=15))
 
 
 class JournalSettings(_Section):
@@ -257,11 +265,24 @@ class Config(_Section):
         return self.resolve(self.journal.path, "journal")
 
     @property
-    def replica_paths(self) -> tuple[Path, ...]:
-        """The keyring's replica directories."""
+    def replicas(self) -> tuple[str, ...]:
+        """The keyring's replicas: absolute paths of directories, and s3://bucket/prefix."""
         if self.keyring.replicas is None:
-            return (self.resolve(None, "keyring-a"), self.resolve(None, "keyring-b"))
-        return tuple(self.resolve(path, "") for path in self.keyring.replicas)
+            return tuple(str(self.resolve(None, f"keyring-{letter}")) for letter in "abc")
+        return tuple(
+            place if place.startswith(S3_SCHEME) else str(self.resolve(Path(place), ""))
+            for place in self.keyring.replicas
+        )
+
+    @property
+    def replica_paths(self) -> tuple[Path, ...]:
+        """Those of the keyring's replicas that are directories."""
+        return tuple(Path(place) for place in self.replicas if not place.startswith(S3_SCHEME))
+
+    @property
+    def keyring_s3(self) -> S3Access:
+        """How to reach the buckets of keyring replicas: as the objects' store unless told otherwise."""
+        return self.keyring.s3 or self.objects.s3 or S3Access()
 
     @property
     def root_keys_path(self) -> Path:
@@ -305,11 +326,12 @@ def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    s3 = document.get("objects", {}).get("s3") if isinstance(document.get("objects"), dict) else None
-    if isinstance(s3, dict):
-        for key, variable in (("access_key", "CALLVAULT_S3_ACCESS_KEY"), ("secret_key", "CALLVAULT_S3_SECRET_KEY")):
-            if variable in environment:
-                s3[key] = environment[variable]
+    for section, prefix in (("objects", "CALLVAULT_S3"), ("keyring", "CALLVAULT_KEYRING_S3")):
+        s3 = document.get(section, {}).get("s3") if isinstance(document.get(section), dict) else None
+        if isinstance(s3, dict):
+            for key in ("access_key", "secret_key"):
+                if (variable := f"{prefix}_{key.upper()}") in environment:
+                    s3[key] = environment[variable]
     if "CALLVAULT_CATALOG_URL" in environment and isinstance(document.setdefault("catalog", {}), dict):
         document["catalog"]["url"] = environment["CALLVAULT_CATALOG_URL"]
     return parse_config(document, base=path.absolute().parent)

@@ -87,6 +87,7 @@ class Metrics:
         self.shredded = counter("shredded_total", "Recordings shredded", "trigger")
         self.certificates = counter("certificates_total", "Certificates issued", "status")
         self.keyring_epoch = gauge("keyring_epoch", "The live epoch")
+        self.keyring_replicas = gauge("keyring_replicas", "Replicas that are configured")
         self.keyring_replicas_ok = gauge("keyring_replicas_ok", "Replicas that hold the live head")
         self.root_provider = histogram("root_provider_seconds", "One root-key provider call", "op", "outcome")
         self.log_tree_size = gauge("log_tree_size", "Entries in the transparency log")

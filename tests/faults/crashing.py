@@ -18,6 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from vault.config import Config, parse_config
+from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
@@ -133,7 +134,7 @@ class FaultyFiles(Files):
     """The keystore's files behind the same counter."""
 
     def __init__(self, name: str, faults: Faults) -> None:
-        for each in ("make_directory", "write_durable", "replace", "overwrite", "unlink"):
+        for each in ("make_directory", "replace", "overwrite", "unlink"):
             setattr(self, each, _faulty(f"{name}.{each}", getattr(super(), each), faults))
 
 
@@ -174,10 +175,7 @@ class Process:
 
     async def abandon(self) -> None:
         """Take from the dead what the kernel takes: descriptors, locks and threads; nothing is written."""
-        keyring, journal = self._adapters.keyring, self._adapters.journal
-        assert keyring._unlock is not None
-        keyring._unlock()
-        keyring._unlock = None
+        journal = self._adapters.journal
         await asyncio.to_thread(journal._committer._thread.shutdown)
         os.close(journal._lock_fd)
         journal._lock_fd = -1
@@ -207,13 +205,9 @@ async def start(config: Config, clock: ManualClock, faults: Faults | None = None
     catalog = open_catalog(config.catalog_path, clock=clock, metrics=metrics)
     provider = FileRootKeys(config.root_keys_path, clock=clock, files=FaultyFiles("provider", faults))
     try:
-        keyring = await Keyring.open(
-            config.replica_paths,
-            provider,
-            clock=clock,
-            files=FaultyFiles("keyring", faults),
-            cache_lease=timedelta(0),
-        )
+        files = FaultyFiles("keyring", faults)
+        replicas = [DirectoryReplica(path, files=files) for path in config.replica_paths]
+        keyring = await Keyring.open(replicas, provider, clock=clock)
     except BaseException:
         await catalog.close()
         raise

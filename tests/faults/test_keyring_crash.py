@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,11 +27,13 @@ from tests.keyring_support import (
 from vault.crypto import ggm
 from vault.errors import ConfigError, IntegrityError, Shredded, TooLate, Unavailable, UnderHold
 from vault.keystore import state as states
+from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
 from vault.keystore.memory import MemoryRootKeys
 from vault.keystore.recovery import repair_replica
+from vault.keystore.replicas import Replicas
 from vault.model import Cohort, Part, Pin, ShredPlan, TenantId
 from vault.telemetry import Metrics
 
@@ -62,6 +65,9 @@ def sweep(world: World) -> ShredPlan:
     )
 
 
+FIRST_HEAD = 1 + len(REPLICAS) * 3 + 1
+"""The step of the shred that swaps the first head: after the new root version, two pages and an index a replica."""
+
 PROBES = [at(cohort, leaf) for cohort in ALL for leaf in range(10)]
 TAKEN = (
     {at(DUE, leaf) for leaf in range(10)} - {at(DUE, 3)}
@@ -82,8 +88,7 @@ async def assert_laws(world: World, keyring: Keyring, truth: dict, *, may_be_gon
     for probe in PROBES:
         if not keyring.derivable(probe):
             assert not opens(covers, probe), "a shredded key opens"
-    heads = [world.files.content[path / "head"] for path in REPLICAS]
-    assert heads[0] == heads[1]
+    assert len({world.files.content[path / "head"] for path in REPLICAS}) == 1
     assert len(await world.provider.versions()) == 1
     blobs = {path for path in world.files.content if path.parent.name in ("index", "pages")}
     assert len(blobs) == len(REPLICAS) * (1 + len({probe.cohort.tenant for probe in PROBES}))
@@ -127,25 +132,22 @@ async def test_a_crash_at_any_step_loses_no_survivor_and_revives_nothing(act, mo
 
 @pytest.mark.parametrize("mode", ["lost", "torn", "landed"])
 async def test_a_crash_at_any_step_of_recovery_is_recovered_from(mode):
-    for step in range(1, 60):
+    for step in range(1, 90):
         world, keyring = await prepared()
         truth = {probe: keyring.derive(probe).material for probe in PROBES}
-        # Between the two heads: the fullest recovery there is, with a replica to mend and a version to destroy.
-        world.plan.arm(8, "landed")
+        # Between two heads: the fullest recovery there is, with replicas to mend and a version to destroy.
+        world.plan.arm(FIRST_HEAD, "landed")
         with pytest.raises(Crash):
             await act_on(world, keyring, "shred")
         assert world.files.content[REPLICAS[0] / "head"] != world.files.content[REPLICAS[1] / "head"]
         world.files.locks.clear()
         world.plan.arm(step, mode)
-        opening = world.keyring_class.open(
-            REPLICAS, world.provider, clock=world.clock, entropy=world.entropy, files=world.files
-        )
         try:
-            await opening
+            await world.start()
         except Crash:
             await assert_laws(world, await world.open(), truth, may_be_gone=TAKEN)
         else:
-            assert step > 12
+            assert step > 20
             return
     pytest.fail("recovery never came to an end")
 
@@ -213,7 +215,7 @@ async def test_while_a_destroy_is_pending_nothing_else_proceeds(op):
 @pytest.mark.parametrize("op", ["unwrap", "versions"])
 async def test_an_outage_at_the_start_destroys_and_changes_nothing(op):
     world, keyring = await prepared()
-    world.plan.arm(8, "landed")
+    world.plan.arm(FIRST_HEAD, "landed")
     with pytest.raises(Crash):
         await act_on(world, keyring, "shred")
     before = {path / "head": world.files.content[path / "head"] for path in REPLICAS}
@@ -250,7 +252,7 @@ async def test_a_root_version_of_someone_else_is_left_alone():
     assert "warning" in [finding.level for finding in await keyring.check()]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, 2])
 @pytest.mark.parametrize("damage", ["deleted", "corrupt", "old"])
 async def test_a_damaged_or_stale_replica_is_mended_from_the_other(victim, damage):
     world, keyring = await prepared()
@@ -270,7 +272,7 @@ async def test_a_damaged_or_stale_replica_is_mended_from_the_other(victim, damag
     keyring = await world.open()
     assert NEW_PIN in keyring.pins()
     await assert_laws(world, keyring, truth, may_be_gone=set())
-    assert [finding.level for finding in await keyring.check()] == ["ok", "ok"]
+    assert {finding.level for finding in await keyring.check()} == {"ok"}
 
 
 async def test_different_damage_on_each_replica_is_mended_from_the_other():
@@ -279,6 +281,7 @@ async def test_different_damage_on_each_replica_is_mended_from_the_other():
     pages = sorted(path for path in world.files.content if path.parent == REPLICAS[0] / "pages")
     world.files.content[pages[0]] = b"rot"
     del world.files.content[REPLICAS[1] / "pages" / pages[1].name]
+    world.files.content[REPLICAS[2] / "pages" / pages[0].name] = b"rot"
     await assert_laws(world, await world.open(), truth, may_be_gone=set())
 
 
@@ -302,14 +305,13 @@ async def test_an_old_copy_of_every_replica_opens_nothing_after_a_shred():
     assert world.files.content == old
 
 
-async def test_an_unmarked_or_foreign_replica_refuses_to_open_and_names_the_remedy():
+async def test_too_few_marked_replicas_or_a_foreign_one_refuse_to_open_and_name_the_remedy():
     world, _ = await prepared()
-    marker = REPLICAS[1] / "REPLICA"
-    kept = world.files.content.pop(marker)
+    kept = [world.files.content.pop(path / "REPLICA") for path in REPLICAS[1:]]
     with pytest.raises(ConfigError) as caught:
         await world.open()
     assert "callvault keys repair" in caught.value.hint
-    world.files.content[marker] = kept.replace(KEYRING_ID, b"o" * 16)
+    world.files.content[REPLICAS[1] / "REPLICA"] = kept[0].replace(KEYRING_ID, b"o" * 16)
     with pytest.raises(ConfigError) as caught:
         await world.open()
     assert "callvault keys repair" in caught.value.hint
@@ -389,7 +391,7 @@ async def test_a_receipt_states_what_was_destroyed_and_when():
         receipt = await writer.shred(sweep(world))
     assert (receipt.intent_id, receipt.epoch_destroyed, receipt.epoch_live) == ("sweep", 1, 2)
     assert receipt.root_version_destroyed == old
-    assert (receipt.provider, receipt.assurance, receipt.replicas) == ("memory", "best_effort", 2)
+    assert (receipt.provider, receipt.assurance, receipt.replicas) == ("memory", "best_effort", 3)
     assert receipt.unrecoverable_at == world.clock.now()
     assert receipt.caches_clear_at == world.clock.now() + timedelta(seconds=15)
     assert keyring.last_sweep_at == world.clock.now()
@@ -457,21 +459,21 @@ async def test_a_new_epoch_that_is_not_exactly_right_is_found_before_anything_is
     await assert_laws(world, await world.open(), truth, may_be_gone=set())
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victims", [(0, 1), (1, 2), (0, 1, 2)])
 @pytest.mark.parametrize("what", ["index", "pages"])
-async def test_one_replica_that_does_not_read_back_stops_the_shred(victim, what):
+async def test_a_new_epoch_that_does_not_read_back_from_a_quorum_stops_the_shred(victims, what):
     world, keyring = await prepared()
     truth = {probe: keyring.derive(probe).material for probe in PROBES}
-    write = world.files.write_durable
+    write = world.files.replace
 
     def rotting(path: Path, data: bytes) -> None:
-        write(path, data[:-1] + b"\0" if path.parent == REPLICAS[victim] / what else data)
+        write(path, data[:-1] + b"\0" if path.parent in [REPLICAS[victim] / what for victim in victims] else data)
 
-    world.files.write_durable = rotting
+    world.files.replace = rotting
     with pytest.raises(IntegrityError):
         await act_on(world, keyring, "shred")
     assert world.provider.destroyed == []
-    del world.files.write_durable
+    del world.files.replace
     keyring = await world.open()
     await assert_laws(world, keyring, truth, may_be_gone=set())
     await act_on(world, keyring, "shred")
@@ -482,17 +484,18 @@ async def test_epoch_replicas_and_provider_calls_are_measured():
     metrics = Metrics(CollectorRegistry())
     world.files.locks.clear()
     keyring = await Keyring.open(
-        REPLICAS, world.provider, clock=world.clock, entropy=world.entropy, files=world.files, metrics=metrics
+        world.stores(), world.provider, clock=world.clock, entropy=world.entropy, metrics=metrics
     )
     read = metrics.registry.get_sample_value
-    assert (read("callvault_keyring_epoch"), read("callvault_keyring_replicas_ok")) == (1, 2)
+    assert (read("callvault_keyring_epoch"), read("callvault_keyring_replicas_ok")) == (1, 3)
+    assert read("callvault_keyring_replicas") == 3
     await act_on(world, keyring, "shred")
     assert read("callvault_keyring_epoch") == 2
     assert read("callvault_root_provider_seconds_count", {"op": "destroy", "outcome": "ok"}) == 1
     assert read("callvault_root_provider_seconds_count", {"op": "unwrap", "outcome": "destroyed"}) == 1
     world.files.content[REPLICAS[1] / "head"] = b"rot"
     assert "error" in [finding.level for finding in await keyring.check()]
-    assert read("callvault_keyring_replicas_ok") == 1
+    assert read("callvault_keyring_replicas_ok") == 2
 
 
 # ---- real files
@@ -502,11 +505,11 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def places(tmp_path: Path) -> list[Path]:
-    return [tmp_path / "disk1" / "ring", tmp_path / "disk2" / "ring"]
+def places(tmp_path: Path) -> list[DirectoryReplica]:
+    return [DirectoryReplica(tmp_path / f"disk{number}" / "ring", wait_seconds=0.1) for number in (1, 2, 3)]
 
 
-async def on_disk(tmp_path: Path) -> tuple[list[Path], FileRootKeys, TestClock]:
+async def on_disk(tmp_path: Path) -> tuple[list[DirectoryReplica], FileRootKeys, TestClock]:
     clock = TestClock()
     provider = FileRootKeys(tmp_path / "root-keys", clock=clock)
     await provider.create()
@@ -529,67 +532,76 @@ async def test_on_real_files_a_shred_survives_reopening_and_leaks_no_descriptor(
     keyring = await Keyring.open(replicas, provider, clock=clock)
     assert keyring.derive(at(DUE, 3)) == key
     assert not keyring.derivable(at(DUE, 4))
-    assert {path.stat().st_mode & 0o777 for path in (*replicas, *(r / "pages" for r in replicas))} == {0o700}
+    directories = [path for store in replicas for path in (store.path, store.path / "pages")]
+    assert {path.stat().st_mode & 0o777 for path in directories} == {0o700}
     await keyring.close()
 
 
-async def test_on_real_files_a_second_process_is_refused(tmp_path):
+async def test_on_real_files_a_second_writer_waits_and_is_then_refused(tmp_path):
     replicas, provider, clock = await on_disk(tmp_path)
     keyring = await Keyring.open(replicas, provider, clock=clock)
-    with pytest.raises(Unavailable, match="in use by another process"):
-        await Keyring.open(replicas, provider, clock=clock)
-    with pytest.raises(Unavailable, match="in use by another process"):
-        await repair_replica(replicas[1], replicas=replicas, provider=provider)
-    await keyring.close()
-    await (await Keyring.open(replicas, provider, clock=clock)).close()
+    async with keyring.writer():
+        with pytest.raises(Unavailable, match="in use by another process"):
+            await Keyring.open(places(tmp_path), provider, clock=clock)
+        with pytest.raises(Unavailable, match="in use by another process"):
+            await repair_replica(replicas[1].name, replicas=Replicas(places(tmp_path)), provider=provider)
+        observer = await Keyring.observe(places(tmp_path), provider, clock=clock)
+        assert observer.epoch == keyring.epoch
+    await (await Keyring.open(places(tmp_path), provider, clock=clock)).close()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-async def test_on_real_files_a_lost_replica_is_refused_then_refilled(tmp_path, victim):
+@pytest.mark.parametrize("victim", [0, 1, 2])
+async def test_on_real_files_a_lost_replica_is_done_without_and_refilled_on_demand(tmp_path, victim):
     replicas, provider, clock = await on_disk(tmp_path)
     keyring = await Keyring.open(replicas, provider, clock=clock)
     async with keyring.writer() as writer:
         await writer.add_cohorts([DUE])
     key = keyring.derive(at(DUE, 3))
     await keyring.close()
-    for path in sorted(replicas[victim].rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    replicas[victim].rmdir()
-    with pytest.raises(ConfigError, match="not a keyring replica"):
-        await Keyring.open(replicas, provider, clock=clock)
-    await repair_replica(replicas[victim], replicas=replicas, provider=provider)
+    shutil.rmtree(replicas[victim].path)
     keyring = await Keyring.open(replicas, provider, clock=clock)
     assert keyring.derive(at(DUE, 3)) == key
-    assert [finding.level for finding in await keyring.check()] == ["ok", "ok"]
+    assert "error" in {finding.level for finding in await keyring.check()}
+    assert not replicas[victim].path.exists(), "what may be an unmounted disk is never filled unasked"
+    await repair_replica(replicas[victim].name, replicas=Replicas(replicas), provider=provider)
+    assert {finding.level for finding in await keyring.check()} == {"ok"}
+    async with keyring.writer() as writer:
+        await writer.add_cohorts([LATER])
+    assert {finding.level for finding in await keyring.check()} == {"ok"}
     await keyring.close()
 
 
-async def test_a_replica_that_vanishes_under_a_running_process_makes_writes_unavailable(tmp_path):
+async def test_replicas_that_vanish_under_a_running_process_make_writes_unavailable(tmp_path):
     replicas, provider, clock = await on_disk(tmp_path)
     keyring = await Keyring.open(replicas, provider, clock=clock)
     async with keyring.writer() as writer:
         await writer.add_cohorts([DUE])
-        replicas[1].rename(tmp_path / "unmounted")
+        for number in (1, 2):
+            replicas[number].path.rename(tmp_path / f"unmounted{number}")
         for _ in range(2):
             with pytest.raises(Unavailable):
                 await writer.add_cohorts([LATER])
         assert keyring.derivable(at(DUE, 0))
-        (tmp_path / "unmounted").rename(replicas[1])
+        for number in (1, 2):
+            (tmp_path / f"unmounted{number}").rename(replicas[number].path)
         await writer.add_cohorts([LATER])
     assert keyring.derivable(at(LATER, 0))
     await keyring.close()
 
 
-async def test_another_process_that_took_over_is_never_overwritten():
+async def test_processes_that_write_in_turn_each_see_what_the_other_did():
     world, first = await prepared()
-    second = await world.open()
-    for _ in range(2):
-        async with first.writer() as writer:
-            with pytest.raises(Unavailable):
-                await writer.pin([NEW_PIN])
+    second = await world.start()
+    async with first.writer() as writer:
+        await writer.pin([NEW_PIN])
     async with second.writer() as writer:
         await writer.unpin([HELD])
-    assert second.pins() == []
+        assert second.pins() == [NEW_PIN]
+    await act_on(world, first, "shred")
+    assert not first.derivable(at(DUE, 3))
+    assert second.derivable(at(DUE, 3)), "a view is good for its lease"
+    await second.refresh()
+    assert not second.derivable(at(DUE, 3))
 
 
 async def test_a_cancelled_shred_ends_its_step_before_it_lets_go(tmp_path):

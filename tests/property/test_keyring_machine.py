@@ -26,6 +26,7 @@ from tests.keyring_support import REPLICAS, Adversary, Crash, World, at, opens
 from vault.errors import IntegrityError, Shredded, TooLate, Unavailable, UnderHold
 from vault.keystore.engine import Engine
 from vault.keystore.keyring import Keyring, Writer
+from vault.keystore.replicas import Round
 from vault.keystore.state import State
 from vault.keystore.storing import Stored
 from vault.model import Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
@@ -86,15 +87,8 @@ class KeyringMachine(RuleBasedStateMachine):
             if crash is not None:
                 self.world.files.locks.clear()
                 self.world.plan.arm(*crash)
-                opening = self.keyring_class.open(
-                    REPLICAS,
-                    self.world.provider,
-                    clock=self.world.clock,
-                    entropy=self.world.entropy,
-                    files=self.world.files,
-                )
                 with contextlib.suppress(Crash):
-                    self.run(opening)
+                    self.run(self.world.start())
             self.keyring = self.run(self.world.open())
         except IntegrityError as error:
             raise SurvivorsLost(error.message) from error
@@ -241,7 +235,24 @@ class KeyringMachine(RuleBasedStateMachine):
         assert self.act("shred", plan, None)
         self.unproven = True
 
-    @precondition(lambda self: len(self.truth) > 2)
+    @rule(replica=st.sampled_from(REPLICAS), away=st.booleans())
+    def one_replica_goes_away_or_comes_back(self, replica: Path, away: bool) -> None:
+        """From here on every act finds one replica missing, or all of them there and one of them stale."""
+        self.world.files.lost = {replica} if away else set()
+
+    @precondition(lambda self: self.truth)
+    @rule(crash=crashes)
+    def another_process_writes(self, crash: tuple[int, str] | None) -> None:
+        """A second process takes the keyring over, and may die of it; this one goes on."""
+        self.world.files.locks.clear()
+        self.world.plan.arm(*(crash or (None, "lost")))
+        with contextlib.suppress(Crash):
+            self.run(self.world.start())
+        self.world.files.locks.clear()
+        self.world.plan.arm(None, "lost")
+        self.unproven = True
+
+    @precondition(lambda self: len(self.truth) > 2 and not self.world.files.lost)
     @rule(data=st.data())
     def one_replica_is_damaged_while_down(self, data: st.DataObject) -> None:
         replica = data.draw(st.sampled_from(REPLICAS))
@@ -299,9 +310,9 @@ class KeyringMachine(RuleBasedStateMachine):
 class DestroysFirst(Engine):
     """Mutant: the old root version goes before the new epoch is proven."""
 
-    async def _next_epoch(self, state: State) -> Stored:
+    async def _next_epoch(self, writing: Round, state: State) -> Stored:
         await self._provider.destroy(self._stored.secret.root)
-        return await super()._next_epoch(state)
+        return await super()._next_epoch(writing, state)
 
 
 class NeverDestroys(Engine):

@@ -194,7 +194,7 @@ def test_paths_are_relative_to_the_file_and_default_below_data():
     assert config.catalog_path == Path("/etc/callvault/state/catalog.db")
     assert config.journal_path == Path("/etc/callvault/fast/journal")
     assert config.objects_path == Path("/mnt/objects")
-    assert config.replica_paths == (Path("/etc/callvault/state/keyring-a"), Path("/etc/callvault/state/keyring-b"))
+    assert config.replica_paths == tuple(Path(f"/etc/callvault/state/keyring-{letter}") for letter in "abc")
     assert config.root_keys_path == Path("/etc/callvault/state/root-keys")
     assert config.issuer_path == Path("/etc/callvault/state/issuer.pem")
 

@@ -17,7 +17,16 @@ from vault.model import Cohort, Part, Pin, TenantId
 ID = bytes(range(16))
 ACME = TenantId("acme")
 COHORT = Cohort(tenant=ACME, part=Part.AUDIO, period=20_000, generation=1)
-HEAD = fmt.Head(keyring=ID, epoch=3, revision=4, root="v3", wrapped=b"w" * 60, index="0f" * 16, index_sha256=b"h" * 32)
+HEAD = fmt.Head(
+    keyring=ID,
+    fence=2,
+    epoch=3,
+    revision=4,
+    root="v3",
+    wrapped=b"w" * 60,
+    index="0f" * 16,
+    index_sha256=b"h" * 32,
+)
 REF = fmt.PageRef(tenant=ACME, name="ab" * 16, sha256=b"s" * 32, key=b"secret page key of 32 bytes long")
 INDEX = fmt.Index(
     keyring=ID,
@@ -28,6 +37,8 @@ INDEX = fmt.Index(
     last_sweep_ms=1_700_000_000_000,
     swept_through=None,
     cohort_width_ms=86_400_000,
+    lease_ms=15_000,
+    backup_key=b"secret backup key, also 32 bytes",
     pages=(REF, replace(REF, tenant=TenantId("beta"), name="cd" * 16)),
 )
 PAGE = fmt.PageRecord(
@@ -81,7 +92,9 @@ def altered(encoded: bytes, **values: object) -> bytes:
         {"index": "../../etc/passwd"},
         {"index_sha256": b"short"},
         {"keyring": b"short"},
-        {"format": 2},
+        {"fence": -1},
+        {"fence": True},
+        {"format": 1},
     ],
 )
 def test_an_impossible_head_is_refused(values):
@@ -98,6 +111,9 @@ def test_an_impossible_head_is_refused(values):
         {"cohort_width_ms": 0},
         {"generation": 1 << 32},
         {"fence": -1},
+        {"lease_ms": 0},
+        {"backup_key": b"short"},
+        {"format": 1},
         {"pages": [["beta", "cd" * 16, b"s" * 32, b"k" * 32], ["acme", "ab" * 16, b"s" * 32, b"k" * 32]]},
         {"pages": [["acme", "ab" * 16, b"s" * 32, b"k" * 32]] * 2},
         {"pages": [["ACME", "ab" * 16, b"s" * 32, b"k" * 32]]},
@@ -161,6 +177,8 @@ def test_an_index_opens_only_with_its_secret_and_at_its_place():
     for other in (replace(HEAD, revision=5), replace(HEAD, epoch=4), replace(HEAD, keyring=b"o" * 16)):
         with pytest.raises(Tampered):
             sealing.open_index(secret, other, sealed)
+    with pytest.raises(FormatError):
+        sealing.open_index(secret, replace(HEAD, fence=3), sealed)
     with pytest.raises(Tampered):
         sealing.open_index(b"v" * 32, HEAD, sealed)
     with pytest.raises(Tampered):

@@ -44,6 +44,8 @@ def index():
         last_sweep_ms=1_764_000_000_000,
         swept_through=None,
         cohort_width_ms=86_400_000,
+        lease_ms=15_000,
+        backup_key=seed("backup key"),
         pages=(ref,),
     )
 
@@ -51,6 +53,7 @@ def index():
 def head():
     return fmt.Head(
         keyring=ID,
+        fence=2,
         epoch=3,
         revision=4,
         root="root-3",

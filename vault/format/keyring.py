@@ -17,6 +17,14 @@ from vault.format.codec import fields, pack, unpack
 from vault.model import Cohort, Part, Pin, TenantId, parse_tenant
 
 FORMAT: Final = 1
+"""Of markers and pages."""
+HEAD_FORMAT: Final = 2
+"""Of heads and indexes: 2 brought the fence into the head, the lease and the backup key into the index."""
+MARKER: Final = "REPLICA"
+HEAD: Final = "head"
+INDEX: Final = "index"
+PAGES: Final = "pages"
+"""What a replica consists of, whatever its medium: the marker, the head, and blobs in two places."""
 ID_BYTES: Final = 16
 TAG_BYTES: Final = 16
 HASH_BYTES: Final = 32
@@ -34,15 +42,25 @@ Nodes = Mapping[tuple[int, int], bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The one small file a replica is opened by. `wrapped` is the epoch secret under root version `root`."""
+    """The one small file a replica is opened by. `wrapped` is the epoch secret under root version `root`.
+
+    Heads are ordered by `rank`: a writer that takes over raises the fence, so what an overtaken one still manages to
+    write never outranks it.
+    """
 
     keyring: bytes
+    fence: int
     epoch: int
     revision: int
     root: str
     wrapped: bytes
     index: str
     index_sha256: bytes
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Fence, epoch, revision: of two heads of one keyring the higher is the newer."""
+        return self.fence, self.epoch, self.revision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +78,8 @@ class Index:
     """What one revision of the keyring consists of. Times are unix milliseconds.
 
     `swept_through` is the last period a sweep took away: such a cohort is never planted again, because a fresh tree
-    under an old coordinate would make the dead look alive.
+    under an old coordinate would make the dead look alive. `lease_ms` is how long any process may use a view of the
+    keyring without looking again. `backup_key` encrypts backups of the catalog.
     """
 
     keyring: bytes
@@ -71,6 +90,8 @@ class Index:
     last_sweep_ms: int | None
     swept_through: int | None
     cohort_width_ms: int
+    lease_ms: int
+    backup_key: bytes = field(repr=False)
     pages: tuple[PageRef, ...]
 
 
@@ -100,8 +121,9 @@ def head_body(head: Head) -> bytes:
     """Return the bytes of a head that its MAC is computed over."""
     return pack(
         {
-            "format": FORMAT,
+            "format": HEAD_FORMAT,
             "keyring": head.keyring,
+            "fence": head.fence,
             "epoch": head.epoch,
             "revision": head.revision,
             "root": head.root,
@@ -124,10 +146,11 @@ def decode_head(data: bytes) -> tuple[Head, bytes]:
             pass
         case _:
             raise FormatError("a head is a body and a MAC of 32 bytes")
-    version, keyring, epoch, revision, root, wrapped, index, index_sha256 = fields(
+    version, keyring, fence, epoch, revision, root, wrapped, index, index_sha256 = fields(
         unpack(body),
         format=int,
         keyring=bytes,
+        fence=int,
         epoch=int,
         revision=int,
         root=str,
@@ -135,12 +158,14 @@ def decode_head(data: bytes) -> tuple[Head, bytes]:
         index=str,
         index_sha256=bytes,
     )
-    _require(version == FORMAT, "not a head of format 1")
+    _require(version == HEAD_FORMAT, "not a head of format 2")
     _require(len(keyring) == ID_BYTES and len(index_sha256) == HASH_BYTES, "a head's id or hash has the wrong size")
-    _require(0 < epoch < _U48 and 0 <= revision < _U48, "a head's epoch or revision is out of range")
+    _require(0 < epoch < _U48, "a head's epoch is out of range")
+    _require(0 <= revision < _U48 and 0 <= fence < _U48, "a head's revision or fence is out of range")
     _require(_NAME.fullmatch(index) is not None, "a head's index name is not 32 hex digits")
     head = Head(
         keyring=keyring,
+        fence=fence,
         epoch=epoch,
         revision=revision,
         root=root,
@@ -155,7 +180,7 @@ def encode_index(index: Index) -> bytes:
     """Return the plaintext of an index; pages go in tenant order."""
     return pack(
         {
-            "format": FORMAT,
+            "format": HEAD_FORMAT,
             "keyring": index.keyring,
             "epoch": index.epoch,
             "revision": index.revision,
@@ -164,6 +189,8 @@ def encode_index(index: Index) -> bytes:
             "last_sweep_ms": _optional(index.last_sweep_ms),
             "swept_through": _optional(index.swept_through),
             "cohort_width_ms": index.cohort_width_ms,
+            "lease_ms": index.lease_ms,
+            "backup_key": index.backup_key,
             "pages": [[ref.tenant, ref.name, ref.sha256, ref.key] for ref in index.pages],
         }
     )
@@ -171,7 +198,7 @@ def encode_index(index: Index) -> bytes:
 
 def decode_index(data: bytes) -> Index:
     """Return the index that `encode_index` wrote; FormatError."""
-    version, keyring, epoch, revision, fence, generation, last_sweep, swept_through, width, pages = fields(
+    version, keyring, epoch, revision, fence, generation, last_sweep, swept_through, width, lease, key, pages = fields(
         unpack(data),
         format=int,
         keyring=bytes,
@@ -182,9 +209,12 @@ def decode_index(data: bytes) -> Index:
         last_sweep_ms=list,
         swept_through=list,
         cohort_width_ms=int,
+        lease_ms=int,
+        backup_key=bytes,
         pages=list,
     )
-    _require(version == FORMAT and len(keyring) == ID_BYTES, "not an index of format 1")
+    _require(version == HEAD_FORMAT and len(keyring) == ID_BYTES, "not an index of format 2")
+    _require(0 < lease < _U48 and len(key) == KEY_BYTES, "an index's lease or backup key is impossible")
     _require(0 < epoch < _U48 and 0 <= revision < _U48 and 0 <= fence < _U48, "an index's number is out of range")
     _require(0 <= generation < _U32 and 0 < width < _U48, "an index's generation or cohort width is out of range")
     refs = tuple(_page_ref(item) for item in pages)
@@ -199,6 +229,8 @@ def decode_index(data: bytes) -> Index:
         last_sweep_ms=_option(last_sweep),
         swept_through=_option(swept_through),
         cohort_width_ms=width,
+        lease_ms=lease,
+        backup_key=key,
         pages=refs,
     )
 

@@ -19,12 +19,12 @@ from vault.crypto.spans import Span
 from vault.errors import ConfigError, Destroyed, IntegrityError, Unavailable
 from vault.keystore import recovery, sealing
 from vault.keystore import state as states
-from vault.keystore.replicas import Replicas
+from vault.keystore.replicas import Rank, Replicas, Round, Survey, rank_of
 from vault.keystore.state import State, Taking
-from vault.keystore.storing import EpochSecret, Stored, load, stage, wrap_secret
+from vault.keystore.storing import EpochSecret, Stored, load, newest, stage, wrap_secret
 from vault.keystore.threads import in_thread
 from vault.model import Cohort, Finding, ShredPlan, ShredReceipt
-from vault.ports.keys import DestroyReceipt, RootKeyProvider
+from vault.ports.keys import DestroyReceipt, KeyringStatus, KeyringStore, ReplicaStatus, RootKeyProvider
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
 
@@ -32,7 +32,11 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Engine:
-    """One keyring in memory and on its replicas; its caller sees to it that one act runs at a time."""
+    """One keyring in memory and on its replicas; its caller sees to it that one act runs at a time.
+
+    What is in memory may be used until the lease runs out, counted from before the look at the replicas that it came
+    from, on a clock that goes on while the machine sleeps.
+    """
 
     def __init__(
         self,
@@ -42,24 +46,72 @@ class Engine:
         clock: Clock,
         entropy: Entropy,
         metrics: Metrics | None,
-        cache_lease: timedelta,
         stored: Stored,
+        looked_at: float,
     ) -> None:
         self._replicas = replicas
         self._provider = provider
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
-        self._lease = cache_lease
         self._stored = stored
         self._closing: dict[str, Taking] = {}
+        # The fence under which this process writes; None until it has taken the keyring over.
+        self._tenure: int | None = None
         # True while the disk may differ from memory: whoever writes next recovers first.
         self._uncertain = False
+        self._fresh_until = looked_at + self.lease.total_seconds()
+
+    @classmethod
+    async def look(
+        cls,
+        *,
+        replicas: Replicas,
+        provider: RootKeyProvider,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics | None,
+    ) -> Engine:
+        """Read the newest state from a read quorum; writes nothing."""
+        looked_at = clock.monotonic()
+        survey = await replicas.survey()
+        stored = await newest(provider, survey, replicas.stores)
+        engine = cls(
+            replicas=replicas,
+            provider=provider,
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            stored=stored,
+            looked_at=looked_at,
+        )
+        engine._settle(stored, survey.holding(stored.head))
+        return engine
+
+    @property
+    def settled(self) -> State:
+        """What the keyring held at the last look, however long ago."""
+        return self._stored.state
 
     @property
     def state(self) -> State:
-        """What the keyring holds, as last settled."""
+        """What the keyring holds; Unavailable once the lease on the last look has run out."""
+        if self._clock.monotonic() >= self._fresh_until:
+            raise Unavailable(
+                "the keyring has not been looked at within its lease; no key is derived until it has been",
+                hint="too few replicas answer, or this process was stopped for a while",
+            )
         return self._stored.state
+
+    @property
+    def rank(self) -> Rank:
+        """Where the last settled head stands among all heads of this keyring."""
+        return rank_of(self._stored.head)
+
+    @property
+    def lease(self) -> timedelta:
+        """How long after a look keys may be derived."""
+        return timedelta(milliseconds=self._stored.state.lease_ms)
 
     def seed(self) -> bytes:
         """Return 32 fresh random bytes."""
@@ -69,28 +121,95 @@ class Engine:
         """Tell whether a shred under way takes any leaf of `span`."""
         return any(spans.overlap(taken.of(cohort), span) for taken in self._closing.values())
 
+    def _renew(self, looked_at: float) -> None:
+        self._fresh_until = max(self._fresh_until, looked_at + self.lease.total_seconds())
+
+    async def refresh(self) -> None:
+        """Look at the replicas and renew the lease, adopting what another process wrote; reads only.
+
+        May run beside an act of this process. What it finds is adopted only if it is newer than what is in memory: a
+        look that began before an act ended must not bring back what the act took away.
+        """
+        looked_at = self._clock.monotonic()
+        survey = await self._survey()
+        found = await newest(self._provider, survey, self._replicas.stores, known=self._stored)
+        if rank_of(found.head) > rank_of(self._stored.head):
+            self._settle(found, survey.holding(found.head))
+        if found.head == self._stored.head:
+            self._measure(survey.holding(found.head))
+            self._renew(looked_at)
+
     async def ready(self) -> None:
-        """Make memory agree with the disk, or raise; every act starts here."""
-        if not self._uncertain:
-            return
-        before = self._stored
-        if self._metrics is not None:
-            self._metrics.keyring_replicas_ok.set(await in_thread(self._replicas.agreeing, before.head))
-        try:
-            found = await recovery.recover(
-                self._replicas, self._provider, before.state.keyring, fence=before.state.fence
+        """Make memory agree with the replicas and hold the fence, or raise; every act starts here."""
+        looked_at = self._clock.monotonic()
+        survey = await self._survey()
+        ours = self._tenure == self._stored.state.fence and survey.newest()[:1] == [self._stored.head]
+        if self._uncertain or not ours:
+            tenure = await recovery.take_over(
+                self._replicas,
+                self._provider,
+                survey,
+                known=None if self._uncertain else self._stored,
+                thorough=self._uncertain or self._tenure is None,
+                entropy=self._entropy,
             )
+            self._settle(tenure.stored, tenure.replicas_ok)
+            self._tenure = tenure.stored.state.fence
+            self._uncertain = False
+        elif survey.holding(self._stored.head) < len(self._replicas.stores):
+            stored = self._stored
+            mended = await self._replicas.mend(survey, stored.head, stored.blobs(), thorough=False)
+            self._measure(len(mended.stores))
+        self._renew(looked_at)
+
+    async def _survey(self) -> Survey:
+        try:
+            survey = await self._replicas.survey()
         except ConfigError as error:
             # At a start this is the operator's to settle; under a running process it is a disk that went away.
+            self._measure(0)
             raise Unavailable(error.message, hint=error.hint) from error
-        self._settle(found)
-        self._uncertain = False
+        if survey.keyring != self._stored.state.keyring:
+            raise Unavailable("the keyring's replicas were exchanged under a running process")
+        return survey
 
     async def check(self) -> Sequence[Finding]:
         """Return findings on replicas, root versions and agreement; reads only."""
+        found = await recovery.check(self._replicas, self._provider, self._stored)
+        survey = await self._survey()
+        self._measure(survey.holding(self._stored.head))
+        return found
+
+    async def status(self) -> KeyringStatus:
+        """Look at every replica and say where each stands; reads only."""
+        survey = await self._survey()
+        self._measure(survey.holding(self._stored.head))
+        state = self._stored.state
+        return KeyringStatus(
+            epoch=state.epoch,
+            revision=state.revision,
+            fence=state.fence,
+            generation=state.generation,
+            provider=self._provider.name,
+            assurance=self._provider.assurance,
+            lease=self.lease,
+            last_sweep_at=None if state.last_sweep_ms is None else states.from_unix_ms(state.last_sweep_ms),
+            tenants=len(state.pages),
+            cohorts=sum(len(page.cohorts) for page in state.pages.values()),
+            pins=sum(len(page.pins) for page in state.pages.values()),
+            write_quorum=self._replicas.write_quorum,
+            replicas=[self._replica_status(store, survey) for store in self._replicas.stores],
+        )
+
+    def _replica_status(self, store: KeyringStore, survey: Survey) -> ReplicaStatus:
+        if store in survey.out:
+            return ReplicaStatus(name=store.name, ok=False, detail=survey.out[store].message)
+        ok = survey.heads[store] == self._stored.head
+        return ReplicaStatus(name=store.name, ok=ok, detail=None if ok else "has another head; the next write mends it")
+
+    def _measure(self, replicas_ok: int) -> None:
         if self._metrics is not None:
-            self._metrics.keyring_replicas_ok.set(await in_thread(self._replicas.agreeing, self._stored.head))
-        return await recovery.check(self._replicas, self._provider, self._stored)
+            self._metrics.keyring_replicas_ok.set(replicas_ok)
 
     @contextmanager
     def _risky(self) -> Iterator[None]:
@@ -101,30 +220,39 @@ class Engine:
             self._uncertain = True
             raise
 
-    def _settle(self, stored: Stored) -> None:
+    def _settle(self, stored: Stored, replicas_ok: int) -> None:
         self._stored = stored
+        self._measure(replicas_ok)
         if self._metrics is not None:
             self._metrics.keyring_epoch.set(stored.state.epoch)
-            self._metrics.keyring_replicas_ok.set(len(self._replicas.paths))
+            self._metrics.keyring_replicas.set(len(self._replicas.stores))
 
     async def revise(self, state: State) -> None:
-        """Make an additive change durable: blobs everywhere, then the heads."""
+        """Make an additive change durable: blobs first, then the heads, each on a write quorum."""
         before = self._stored
         state = replace(state, revision=before.state.revision + 1)
         with self._risky():
-            after = await self._write(state, before.secret)
-            await in_thread(self._replicas.swap, before.head, after.head)
-            self._settle(after)
+            looked_at = self._clock.monotonic()
+            writing = self._replicas.round(self._replicas.stores)
+            after = await self._write(writing, state, before.secret)
+            await writing.swap(before.head, after.head)
+            self._settle(after, len(writing.stores))
+            self._renew(looked_at)
             await self._collect(before)
 
-    async def _write(self, state: State, secret: EpochSecret) -> Stored:
+    async def _write(self, writing: Round, state: State, secret: EpochSecret) -> Stored:
         after, blobs = await in_thread(stage, state, secret, before=self._stored, entropy=self._entropy)
-        await in_thread(self._replicas.write, blobs)
+        await writing.write(blobs)
         return after
 
     async def _collect(self, before: Stored) -> None:
-        superseded = before.blobs().keys() - self._stored.blobs().keys()
-        await in_thread(self._replicas.collect, sorted(superseded))
+        """Remove what the new head does not name, as far as that is possible now: a takeover removes the rest."""
+        superseded = sorted(before.blobs().keys() - self._stored.blobs().keys())
+        for store in self._replicas.stores:
+            try:
+                await store.remove(superseded)
+            except Unavailable as error:
+                _LOG.info("superseded blobs stay", extra={"fields": {"replica": store.name, "reason": error.message}})
 
     async def shred(self, plan: ShredPlan) -> ShredReceipt:
         """Run the whole shred; see the writer for what it promises."""
@@ -134,13 +262,19 @@ class Engine:
         self._closing[plan.intent_id] = states.taking(before.state, plan)
         with self._risky():
             state = await in_thread(states.shredded, before.state, plan)
-            after = await self._next_epoch(state)
-            await self._verify(before, after, plan)
-            await in_thread(self._replicas.swap, before.head, after.head)
-            await self._reopen(after)
+            writing = self._replicas.round(self._replicas.stores)
+            after = await self._next_epoch(writing, state)
+            await self._verify(writing, before, after, plan)
+            looked_at = self._clock.monotonic()
+            await writing.swap(before.head, after.head)
+            await writing.require_heads(after.head)
+            await load(self._provider, writing.stores, after.state.keyring, after.head)
+            # Whoever looked before this instant may use what it saw for one lease, and nobody for longer.
+            swapped_at = self._clock.now()
             # The point of no return comes after the proof that nothing else is lost. In the other order a crash
             # between the two would lose every survivor.
-            self._settle(after)
+            self._settle(after, len(writing.stores))
+            self._renew(looked_at)
             gone = await self._destroy(before)
             await self._collect(before)
         del self._closing[plan.intent_id]
@@ -152,27 +286,31 @@ class Engine:
             root_version_destroyed=before.secret.root,
             provider=self._provider.name,
             assurance=self._provider.assurance,
-            replicas=len(self._replicas.paths),
+            replicas=len(writing.stores),
             unrecoverable_at=gone.effective_at,
-            caches_clear_at=max(gone.effective_at, self._clock.now() + self._lease),
+            caches_clear_at=max(gone.effective_at, swapped_at + self.lease),
         )
 
-    async def _next_epoch(self, state: State) -> Stored:
+    async def _next_epoch(self, writing: Round, state: State) -> Stored:
         """Write `state` under a new root version; until the heads name it, it is an orphan that recovery destroys."""
         root = await self._provider.new_version(sealing.version_tag(state.keyring, state.epoch))
-        return await self._write(state, await wrap_secret(self._provider, root, state, self._entropy))
+        return await self._write(writing, state, await wrap_secret(self._provider, root, state, self._entropy))
 
-    async def _verify(self, before: Stored, after: Stored, plan: ShredPlan) -> None:
-        """Read the new epoch back from each replica, through the provider, and compare leaf by leaf."""
-        for replica in range(len(self._replicas.paths)):
-            found = await load(self._provider, self._replicas, before.state.keyring, after.head, replica=replica)
+    async def _verify(self, writing: Round, before: Stored, after: Stored, plan: ShredPlan) -> None:
+        """Read the new epoch back from each replica, through the provider, and compare leaf by leaf.
+
+        A replica that does not read back is left out; a tree that is wrong stops the shred.
+        """
+
+        async def read_back(store: KeyringStore) -> None:
+            try:
+                found = await load(self._provider, [store], before.state.keyring, after.head)
+            except (Destroyed, IntegrityError) as error:
+                writing.lose(store, error)
+                return
             await in_thread(states.verify_shred, before.state, found.state, plan, after.state)
 
-    async def _reopen(self, after: Stored) -> None:
-        heads = await in_thread(self._replicas.heads)
-        if any(head != after.head for head in heads):
-            raise IntegrityError("a replica's head does not read back as written; nothing was destroyed")
-        await load(self._provider, self._replicas, after.state.keyring, after.head)
+        await writing.each(read_back)
 
     async def _destroy(self, before: Stored) -> DestroyReceipt:
         """Destroy the old epoch's root version; returns only when its secret provably does not open any more."""

@@ -28,17 +28,11 @@ class Files:
                 each.mkdir(mode=0o700, exist_ok=True)
                 _sync_directory(each.parent)
 
-    def write_durable(self, path: Path, data: bytes) -> None:
-        """Create `path`, which must not exist, with `data` (mode 0600)."""
-        with _translated(path):
-            _write(path, data, os.O_EXCL)
-            _sync_directory(path.parent)
-
     def replace(self, path: Path, data: bytes) -> None:
         """Make `data` the content of `path` in one step: a crash leaves all of the old or all of the new."""
         staged = path.with_name(f".{path.name}.new")
         with _translated(path):
-            _write(staged, data, os.O_TRUNC)
+            _write(staged, data)
             staged.rename(path)
             _sync_directory(path.parent)
 
@@ -67,22 +61,19 @@ class Files:
         with _translated(path, missing_is_answer=True):
             return sorted(os.listdir(path))  # noqa: PTH208 - names are wanted, not paths
 
-    def lock(self, path: Path) -> Callable[[], None]:
-        """Take the exclusive lock on `path` and return what releases it; Unavailable if another process holds it.
+    def lock(self, path: Path) -> Callable[[], None] | None:
+        """Take the exclusive lock on `path` and return what releases it, or None if another process holds it.
 
         FileNotFoundError if its directory is missing. The kernel drops the lock with its process, so a killed server
         never locks its successor out.
         """
         with _translated(path, missing_is_answer=True):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            except BlockingIOError:
                 os.close(handle)
-                raise Unavailable(
-                    f"the keyring replica {path.parent} is in use by another process; nothing was changed",
-                    hint="stop the other callvault, or ask it over HTTP",
-                ) from error
+                return None
             except BaseException:
                 os.close(handle)
                 raise
@@ -114,8 +105,8 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(handle)
 
 
-def _write(path: Path, data: bytes, flags: int) -> None:
-    with _opened(path, os.O_WRONLY | os.O_CREAT | flags) as handle:
+def _write(path: Path, data: bytes) -> None:
+    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as handle:
         if data:
             # Reserve the blocks first: a full disk is then known before a byte of a key is written.
             os.posix_fallocate(handle, 0, len(data))

@@ -6,109 +6,140 @@ Bytes in docs/format.md ("Keyring"), crash order in docs/design.md.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import ClassVar, Final
 
 from vault.crypto import ggm
 from vault.crypto.spans import Span
-from vault.errors import Shredded, TooLate, Unavailable
+from vault.errors import ConfigError, IntegrityError, Shredded, TooLate, Unavailable
 from vault.keystore import recovery
 from vault.keystore import state as states
 from vault.keystore.engine import Engine
-from vault.keystore.files import Files
 from vault.keystore.metered import MeteredRootKeys
-from vault.keystore.replicas import Replicas
+from vault.keystore.replicas import Rank, Replicas
 from vault.keystore.state import State
-from vault.keystore.threads import in_thread
 from vault.model import Cohort, Coordinate, DataKey, Finding, Pin, ShredPlan, ShredReceipt, TenantId
-from vault.ports.keys import RootKeyProvider
+from vault.ports.keys import KeyringStatus, KeyringStore, RootKeyProvider
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
 
-_LEASE: Final = timedelta(seconds=15)
+_LOG: Final = logging.getLogger(__name__)
+LONGEST_LEASE: Final = timedelta(seconds=15)
+_LOOKS_PER_LEASE: Final = 3
 _WHOLE: Final[Span] = (0, (1 << ggm.DEPTH) - 1)
+
+Guard = Callable[[], AbstractAsyncContextManager[object]]
+"""Keeps the writers of other machines out; replicas that are directories have locks of their own."""
+
+Written = Callable[[Rank], Awaitable[None]]
+"""Is told, before the next writer may begin, where the keyring stands after a writer section."""
 
 
 class Keyring:
-    """The open keyring of this process; made by `open`, which holds every replica's lock until `close`."""
+    """The keyring as this process sees it: a view under a lease, and one writer at a time."""
 
     engine_class: ClassVar[type[Engine]] = Engine
 
-    def __init__(self, *, engine: Engine, unlock: Callable[[], None]) -> None:
+    def __init__(self, *, engine: Engine, replicas: Replicas, guard: Guard) -> None:
         self._engine = engine
-        self._unlock: Callable[[], None] | None = unlock
+        self._replicas = replicas
+        self._guard = guard
         self._turn = asyncio.Lock()
+        self._closed = False
+        self._told: Rank | None = None
+        self.written: Written | None = None
 
-    @classmethod
+    @staticmethod
     async def create(
-        cls,
-        replicas: Sequence[Path],
+        replicas: Sequence[KeyringStore],
         provider: RootKeyProvider,
         *,
         keyring_id: bytes,
         cohort_width_seconds: float,
+        lease: timedelta = LONGEST_LEASE,
         entropy: Entropy = os.urandom,
-        files: Files | None = None,
     ) -> None:
         """Make a new, empty keyring; ConfigError if any replica holds anything. Only `init` calls this."""
-        places = Replicas(replicas, files=files or Files())
+        if not timedelta(milliseconds=1) <= lease <= LONGEST_LEASE:
+            raise ConfigError(f"keyring.lease is at most {LONGEST_LEASE.total_seconds():g} s")
         await recovery.create(
-            places, provider, keyring_id=keyring_id, cohort_width_seconds=cohort_width_seconds, entropy=entropy
+            Replicas(replicas),
+            provider,
+            keyring_id=keyring_id,
+            cohort_width_seconds=cohort_width_seconds,
+            lease=lease,
+            entropy=entropy,
         )
 
     @classmethod
     async def open(
         cls,
-        replicas: Sequence[Path],
+        replicas: Sequence[KeyringStore],
         provider: RootKeyProvider,
         *,
         clock: Clock,
         entropy: Entropy = os.urandom,
-        files: Files | None = None,
         metrics: Metrics | None = None,
-        cache_lease: timedelta = _LEASE,
+        guard: Guard = nullcontext,
     ) -> Keyring:
-        """Recover and open the keyring, and fence off whoever had it before.
+        """Recover and open the keyring: bring every replica up to date and destroy root versions that are left over.
 
-        ConfigError if a replica is not one, Unavailable if another process has it or the provider cannot answer,
-        IntegrityError if no replica opens. Never creates. `cache_lease` is how long nodes may cache derived keys.
+        ConfigError if too few places are replicas, Unavailable if too few answer or the provider cannot, IntegrityError
+        if no replica opens. Never creates.
         """
-        places = Replicas(replicas, files=files or Files())
+        keyring = await cls.observe(replicas, provider, clock=clock, entropy=entropy, metrics=metrics, guard=guard)
+        async with keyring.writer() as writer:
+            await writer.settle()
+        return keyring
+
+    @classmethod
+    async def observe(
+        cls,
+        replicas: Sequence[KeyringStore],
+        provider: RootKeyProvider,
+        *,
+        clock: Clock,
+        entropy: Entropy = os.urandom,
+        metrics: Metrics | None = None,
+        guard: Guard = nullcontext,
+    ) -> Keyring:
+        """Open the keyring without writing or locking anything; errors as `open`. The first writer recovers it."""
+        places = Replicas(replicas)
         keys = provider if metrics is None else MeteredRootKeys(provider, metrics=metrics, clock=clock)
-        keyring_id = await in_thread(places.keyring_id)
-        unlock = await in_thread(places.lock)
-        try:
-            engine = cls.engine_class(
-                replicas=places,
-                provider=keys,
-                clock=clock,
-                entropy=entropy,
-                metrics=metrics,
-                cache_lease=cache_lease,
-                stored=await recovery.recover(places, keys, keyring_id),
-            )
-            await engine.revise(replace(engine.state, fence=engine.state.fence + 1))
-        except BaseException:
-            unlock()
-            raise
-        return cls(engine=engine, unlock=unlock)
+        engine = await cls.engine_class.look(
+            replicas=places, provider=keys, clock=clock, entropy=entropy, metrics=metrics
+        )
+        return cls(engine=engine, replicas=places, guard=guard)
 
     async def close(self) -> None:
-        """Wait for the writer, then let go of the replicas' locks; the keyring must not be written after."""
+        """Wait for the writer, then let go of the replicas; the keyring must not be written after."""
         async with self._turn:
-            if self._unlock is not None:
-                self._unlock()
-                self._unlock = None
+            if not self._closed:
+                self._closed = True
+                await self._replicas.close()
+
+    async def run(self) -> None:
+        """Renew the lease until cancelled, looking several times within each."""
+        while True:
+            await asyncio.sleep(self._engine.lease.total_seconds() / _LOOKS_PER_LEASE)
+            try:
+                await self.refresh()
+            except (Unavailable, IntegrityError) as error:
+                _LOG.warning("keyring not looked at", extra={"fields": {"reason": error.message}})
+
+    async def refresh(self) -> None:
+        """Look at the replicas, take over what others wrote, and renew the lease; Unavailable without a read quorum."""
+        await self._engine.refresh()
 
     @property
     def epoch(self) -> int:
         """The life of the live root version, from 1."""
-        return self._engine.state.epoch
+        return self._engine.settled.epoch
 
     @property
     def generation(self) -> int:
@@ -118,28 +149,39 @@ class Keyring:
     @property
     def last_sweep_at(self) -> datetime | None:
         """When the last sweep was planned."""
-        ms = self._engine.state.last_sweep_ms
+        ms = self._engine.settled.last_sweep_ms
         return None if ms is None else states.from_unix_ms(ms)
 
     @property
     def cohort_width_seconds(self) -> float:
         """Seconds per period of audio and transcript cohorts."""
-        return self._engine.state.cohort_width_ms / 1000
+        return self._engine.settled.cohort_width_ms / 1000
 
     @property
-    def fence(self) -> int:
-        """Counts openings: whoever holds an older number writes no more."""
-        return self._engine.state.fence
+    def lease(self) -> timedelta:
+        """How long after a look at the replicas keys may still be derived; fixed at `create`."""
+        return self._engine.lease
+
+    @property
+    def rank(self) -> Rank:
+        """Fence, epoch and revision of the head: of two states of this keyring, the higher is the newer."""
+        return self._engine.rank
 
     @property
     def keyring_id(self) -> bytes:
         """The 16 bytes that tell this keyring from others."""
-        return self._engine.state.keyring
+        return self._engine.settled.keyring
+
+    @property
+    def backup_key(self) -> DataKey:
+        """The key that encrypts backups of the catalog: it lives as long as the keyring and is in no backup."""
+        return DataKey(self._engine.settled.backup_key)
 
     def derive(self, coordinate: Coordinate) -> DataKey:
         """Return the data key. Shredded if the leaf is underivable or inside a shred under way."""
+        state = self._engine.state
         if not self._engine.closes(coordinate.cohort, (coordinate.leaf, coordinate.leaf)):
-            cover = self._engine.state.cover(coordinate.cohort)
+            cover = state.cover(coordinate.cohort)
             material = None if cover is None else ggm.leaf_key(cover, coordinate.leaf)
             if material is not None:
                 return DataKey(material)
@@ -170,18 +212,34 @@ class Keyring:
 
     @asynccontextmanager
     async def writer(self) -> AsyncIterator[Writer]:
-        """Enter the single-writer section."""
-        async with self._turn:
-            if self._unlock is None:
+        """Enter the single-writer section; Unavailable if another process has it for long."""
+        async with self._turn, self._guard():
+            if self._closed:
                 raise Unavailable("the keyring is closed")
-            writer = Writer(self._engine)
-            try:
-                yield writer
-            finally:
-                writer.over = True
+            async with self._replicas.exclusive():
+                writer = Writer(self._engine)
+                try:
+                    yield writer
+                finally:
+                    writer.over = True
+                    await self._tell()
+
+    async def _tell(self) -> None:
+        if self.written is None or self._told == self._engine.rank:
+            return
+        try:
+            await self.written(self._engine.rank)
+        except Unavailable as error:
+            _LOG.warning("the keyring's state is not noted", extra={"fields": {"reason": error.message}})
+        else:
+            self._told = self._engine.rank
+
+    async def status(self) -> KeyringStatus:
+        """Look at every replica and say where each stands; reads only."""
+        return await self._engine.status()
 
     async def check(self) -> Sequence[Finding]:
-        """Return findings for `doctor`: replicas, root versions, agreement."""
+        """Open every replica by itself, through the provider, and compare the trees; list the root versions."""
         async with self._turn:
             return await self._engine.check()
 
@@ -192,6 +250,14 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.over = False
+
+    async def settle(self) -> None:
+        """Recover if that is due, and change nothing else; every other act does this first."""
+        await self._state()
+
+    async def touch(self) -> None:
+        """Write the keyring as it is: its rank moves on."""
+        await self._engine.revise(await self._state())
 
     async def add_cohorts(self, cohorts: Sequence[Cohort]) -> None:
         """Give each missing cohort a fresh random tree, all in one revision; existing ones are untouched.

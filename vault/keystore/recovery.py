@@ -1,26 +1,28 @@
-"""Making, recovering, repairing and checking a keyring: what happens when nobody is writing it.
+"""Making, taking over, repairing and checking a keyring: what happens when nobody is writing it.
 
-The head decides. Only after the highest head that opens stands on every replica are other root versions of this
-keyring leftovers: orphans of a shred that never swapped its head, or the destroy that a crash left pending.
+The head decides. Only after the newest head that opens stands on a write quorum of replicas, under a fence of this
+writer's own, are other root versions of this keyring leftovers: orphans of a shred that never swapped its head, or the
+destroy that a crash left pending. Fencing first matters: an overtaken writer that wakes up finds its heads gone, so the
+version it was about to make live can be destroyed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 
 from vault.errors import ConfigError, Invalid, Unavailable, VaultError
-from vault.format.keyring import ID_BYTES
+from vault.format.keyring import HEAD, ID_BYTES, KEY_BYTES, MARKER, encode_marker
 from vault.keystore import sealing
-from vault.keystore.files import Files
-from vault.keystore.replicas import INDEX, PAGES, Replicas
+from vault.keystore.replicas import Replicas, Survey, gather_blobs, marker_of
 from vault.keystore.state import State
 from vault.keystore.storing import Stored, load, newest, stage, wrap_secret
 from vault.keystore.threads import in_thread
 from vault.model import Finding
-from vault.ports.keys import RootKeyProvider
+from vault.ports.keys import KeyringStore, RootKeyProvider
 from vault.ports.time import Entropy
 
 _LOG: Final = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ async def create(
     *,
     keyring_id: bytes,
     cohort_width_seconds: float,
+    lease: timedelta,
     entropy: Entropy,
 ) -> None:
     """Make an empty keyring in epoch 1. Markers go last: what a crash leaves half made is never opened."""
@@ -48,51 +51,68 @@ async def create(
         cohort_width_ms=width_ms,
         last_sweep_ms=None,
         swept_through=None,
+        lease_ms=lease // timedelta(milliseconds=1),
+        backup_key=entropy(KEY_BYTES),
         pages={},
     )
-    await in_thread(replicas.initialise)
-    unlock = await in_thread(replicas.lock)
-    try:
+    for store in replicas.stores:
+        if not await store.initialise():
+            raise ConfigError(
+                f"the keyring replica {store.name} is not empty; nothing was changed",
+                hint="keyring.replicas names new places for a new vault",
+            )
+    async with replicas.exclusive():
         root = await provider.new_version(sealing.version_tag(keyring_id, state.epoch))
         secret = await wrap_secret(provider, root, state, entropy)
         stored, blobs = await in_thread(stage, state, secret, before=None, entropy=entropy)
-        await in_thread(replicas.write, blobs)
-        await in_thread(replicas.install, stored.head)
-        await in_thread(replicas.mark, keyring_id)
-    finally:
-        unlock()
+        for store in replicas.stores:
+            await store.write(blobs)
+            if not await store.swap(None, stored.head):
+                raise ConfigError(f"the keyring replica {store.name} was filled by someone else meanwhile")
+        for store in replicas.stores:
+            await store.write({MARKER: encode_marker(keyring_id)})
 
 
-async def recover(
-    replicas: Replicas, provider: RootKeyProvider, keyring_id: bytes, *, fence: int | None = None
-) -> Stored:
-    """Return the newest state that opens, after bringing every replica to it and destroying leftovers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenure:
+    """What a takeover ends with: the state under a fence of its own, and how many replicas hold it."""
 
-    With `fence`, Unavailable if another process has opened the keyring since: its state is not ours to touch.
-    """
-    if await in_thread(replicas.keyring_id) != keyring_id:
-        raise ConfigError("the keyring's replicas were exchanged under a running process")
-    stored = await newest(provider, replicas, keyring_id, await in_thread(replicas.heads))
-    if fence is not None and stored.state.fence != fence:
-        raise Unavailable("another process has taken over the keyring; this one must be restarted")
-    for path in await in_thread(replicas.mend, stored.head, stored.blobs()):
-        _LOG.warning("keyring replica repaired", extra={"fields": {"replica": str(path)}})
-    await _destroy_leftovers(provider, stored)
-    strays = await in_thread(replicas.strays, stored.blobs())
-    await in_thread(replicas.collect, sorted(strays))
-    return stored
+    stored: Stored
+    replicas_ok: int
 
 
-async def _destroy_leftovers(provider: RootKeyProvider, stored: Stored) -> None:
+async def take_over(
+    replicas: Replicas,
+    provider: RootKeyProvider,
+    survey: Survey,
+    *,
+    known: Stored | None,
+    thorough: bool,
+    entropy: Entropy,
+) -> Tenure:
+    """Bring the replicas to the newest state that opens, fence off every earlier writer, destroy leftovers."""
+    before = await newest(provider, survey, replicas.stores, known=known)
+    writing = await replicas.mend(survey, before.head, before.blobs(), thorough=thorough)
+    state = replace(before.state, fence=before.state.fence + 1, revision=before.state.revision + 1)
+    after, blobs = await in_thread(stage, state, before.secret, before=before, entropy=entropy)
+    await writing.write(blobs)
+    await writing.swap(before.head, after.head)
+    await destroy_leftovers(provider, after)
+    await collect_strays(writing.stores, after)
+    return Tenure(stored=after, replicas_ok=len(writing.stores))
+
+
+async def destroy_leftovers(provider: RootKeyProvider, stored: Stored) -> None:
     """Destroy every root version of this keyring except the head's; Unavailable until the provider lists none."""
-    for version in await _leftovers(provider, stored):
+    for version in await leftovers(provider, stored):
         await provider.destroy(version)
         _LOG.warning("leftover root version destroyed", extra={"fields": {"version": version}})
-    if await _leftovers(provider, stored):
+    if await leftovers(provider, stored):
         raise Unavailable("a root version that was destroyed is still listed; nothing may go on until it is gone")
 
 
-async def _leftovers(provider: RootKeyProvider, stored: Stored) -> Sequence[str]:
+async def leftovers(provider: RootKeyProvider, stored: Stored) -> Sequence[str]:
+    """Return the root versions of this keyring that are not the head's; Unavailable if the list cannot be right."""
     versions = await provider.versions()
     if stored.secret.root not in versions:
         # The head has just been opened with it, so the list is wrong, and so may be the rest of it.
@@ -104,64 +124,93 @@ async def _leftovers(provider: RootKeyProvider, stored: Stored) -> Sequence[str]
     ]
 
 
-async def repair_replica(
-    path: Path, *, replicas: Sequence[Path], provider: RootKeyProvider, files: Files | None = None
-) -> None:
-    """Fill the lost replica `path` from the others, which must be in order; the keyring must not be open.
+async def collect_strays(stores: Sequence[KeyringStore], stored: Stored) -> None:
+    """Remove every blob that the head does not name, as far as that is possible now."""
+    for store in stores:
+        try:
+            await store.remove(sorted(await store.names() - stored.blobs().keys()))
+        except Unavailable as error:
+            _LOG.info("strays stay", extra={"fields": {"replica": store.name, "reason": error.message}})
 
-    ConfigError if `path` is not configured or belongs to another keyring. Repeatable.
+
+async def repair_replica(name: str, *, replicas: Replicas, provider: RootKeyProvider) -> None:
+    """Fill the lost replica `name` from the others; ConfigError if it is not configured or another keyring's.
+
+    Repeatable, and harmless while servers run: writers are kept out meanwhile.
     """
-    seam = files or Files()
-    if path not in replicas or len(replicas) == 1:
-        raise ConfigError(f"{path} is not one of several configured keyring replicas; nothing was changed")
-    others = Replicas([each for each in replicas if each != path], files=seam)
-    target = Replicas([path], files=seam)
-    keyring_id = await in_thread(others.keyring_id)
-    if await in_thread(target.marker, path) not in (None, keyring_id):
+    target = next((store for store in replicas.stores if store.name == name), None)
+    if target is None or len(replicas.stores) == 1:
+        names = ", ".join(store.name for store in replicas.stores)
         raise ConfigError(
-            f"{path} is a replica of another keyring; nothing was changed",
-            hint="move that directory away, then repeat the repair",
+            f"{name} is not one of several configured keyring replicas; nothing was changed",
+            hint=f"configured: {names}",
         )
-    unlock = await in_thread(others.lock)
-    try:
-        stored = await newest(provider, others, keyring_id, await in_thread(others.heads))
-        for directory in (path, path / INDEX, path / PAGES):
-            await in_thread(seam.make_directory, directory)
-        await in_thread(Replicas(replicas, files=seam).mend, stored.head, stored.blobs())
+    others = Replicas([store for store in replicas.stores if store is not target])
+    async with others.exclusive():
+        survey = await replicas.survey()
+        found = await target.read((MARKER, HEAD))
+        if found[MARKER] is None:
+            # One that an earlier repair left half filled is gone on with; anything else that is there is not touched.
+            if not await target.initialise() and not await target.names():
+                raise ConfigError(f"{name} holds something that is not a keyring replica; nothing was changed")
+        elif marker_of(target, found[MARKER]) != survey.keyring:
+            raise ConfigError(
+                f"{name} is a replica of another keyring; nothing was changed",
+                hint="move what is there away, then repeat the repair",
+            )
+        stored = await newest(provider, survey, others.stores)
+        await target.write(await gather_blobs(stored.blobs(), others.stores))
+        if not await target.swap(found[HEAD], stored.head):
+            raise Unavailable(f"the keyring replica {name} changed while it was refilled; repeat the repair")
         # The marker goes last: a replica that is only half filled stays one that is refused.
-        await in_thread(target.mark, keyring_id)
-    finally:
-        unlock()
+        await target.write({MARKER: encode_marker(survey.keyring)})
+        await collect_strays([target], stored)
 
 
 async def check(replicas: Replicas, provider: RootKeyProvider, stored: Stored) -> Sequence[Finding]:
     """Return findings on replicas, root versions and agreement; reads only."""
     found: list[Finding] = []
-    if len(replicas.paths) == 1:
-        text = "the keyring has a single replica: losing that directory loses every recording"
-        found.append(_finding("warning", text, "add a directory on another disk to keyring.replicas"))
-    for replica, path in enumerate(replicas.paths):
-        try:
-            head = (await in_thread(replicas.heads))[replica]
-            if head != stored.head:
-                found.append(_finding("error", f"the replica {path} does not hold the live head"))
-                continue
-            await load(provider, replicas, stored.state.keyring, head, replica=replica)
-            found.append(_finding("ok", f"the replica {path} opens and is complete"))
-        except VaultError as error:
-            found.append(_finding("error", f"the replica {path} does not open: {error.message}", error.hint))
+    if len(replicas.stores) == 1:
+        text = "the keyring has a single replica: losing it loses every recording"
+        found.append(_finding("warning", text, "add two on other disks or in buckets to keyring.replicas"))
+    elif replicas.write_quorum == len(replicas.stores):
+        text = "the keyring has two replicas: losing one loses nothing, but stops holds and shreds until it is repaired"
+        found.append(_finding("warning", text, "add a third to keyring.replicas: then any one may be lost at any time"))
+    for store in replicas.stores:
+        found.append(await _check_replica(store, provider, stored))
+        found += await store.check()
     try:
-        leftovers = await _leftovers(provider, stored)
-        others = len(await provider.versions()) - 1 - len(leftovers)
+        waiting = await leftovers(provider, stored)
+        others = len(await provider.versions()) - 1 - len(waiting)
     except VaultError as error:
         return (*found, _finding("error", error.message, error.hint))
-    if leftovers:
-        text = f"{len(leftovers)} root version(s) of this keyring wait to be destroyed"
+    if waiting:
+        text = f"{len(waiting)} root version(s) of this keyring wait to be destroyed"
         found.append(_finding("error", text, "restart the vault: opening the keyring destroys them"))
+    else:
+        found.append(_finding("ok", f"only the root version of epoch {stored.state.epoch} lives"))
     if others:
         text = f"{others} root version(s) at the provider belong to something else and are left alone"
         found.append(_finding("warning", text))
     return found
+
+
+async def _check_replica(store: KeyringStore, provider: RootKeyProvider, stored: Stored) -> Finding:
+    """Open one replica by itself, through the provider, and compare its tree with the live one."""
+    try:
+        present = await store.read((MARKER, HEAD))
+        if marker_of(store, present[MARKER]) != stored.state.keyring:
+            return _finding("error", f"the replica {store.name} belongs to another keyring")
+        head = present[HEAD]
+        if head != stored.head:
+            text = f"the replica {store.name} does not hold the live head"
+            return _finding("error", text, "the next write repairs it; if it was lost: callvault keys repair")
+        found = await load(provider, [store], stored.state.keyring, head)
+    except VaultError as error:
+        return _finding("error", f"the replica {store.name} does not open: {error.message}", error.hint)
+    if found.state != stored.state:
+        return _finding("error", f"the replica {store.name} opens to another tree than the live one")
+    return _finding("ok", f"the replica {store.name} opens to the live tree")
 
 
 def _finding(level: str, message: str, hint: str | None = None) -> Finding:

@@ -1,193 +1,265 @@
-"""The keyring's replica directories: complete copies of each other, in a fixed order.
+"""The keyring's replicas: complete copies of each other, of which a majority decides.
 
-A write lands on every replica before it is acknowledged, blobs first and heads last. So each head found anywhere names
-blobs that every replica was given, and any one replica with an acknowledged head is a whole keyring.
+Of N replicas a write needs W = N // 2 + 1 and a read N - W + 1, so that every read meets every acknowledged write. One
+replica of three may be lost at any step, and a minority that was written to and never acknowledged is outranked by
+the fence of the next writer.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
-from vault.errors import ConfigError, FormatError, Tampered, Unavailable
-from vault.format.keyring import decode_marker, encode_marker
-from vault.keystore.files import Files
+from vault.errors import ConfigError, FormatError, IntegrityError, Tampered, Unavailable, VaultError
+from vault.format.keyring import HEAD, MARKER, decode_head, decode_marker
+from vault.ports.keys import KeyringStore
 
-MARKER: Final = "REPLICA"
-HEAD: Final = "head"
-LOCK: Final = "LOCK"
-INDEX: Final = "index"
-PAGES: Final = "pages"
+_LOG: Final = logging.getLogger(__name__)
 
 Blobs = Mapping[str, bytes]
-"""Relative name (`index/…` or `pages/…`) to content."""
+"""Name (`index/…` or `pages/…`) to content, or to its SHA-256."""
+
+Rank = tuple[int, int, int]
+"""Fence, epoch, revision."""
+
+NO_RANK: Final[Rank] = (-1, -1, -1)
+
+
+def rank_of(head: bytes | None) -> Rank:
+    """Return where a head claims to stand; one that is missing or does not parse stands below all others."""
+    if head is None:
+        return NO_RANK
+    try:
+        return decode_head(head)[0].rank
+    except IntegrityError:
+        return NO_RANK
+
+
+def matches(data: bytes | None, sha256: bytes) -> bool:
+    """Tell whether a blob is there and has the hash."""
+    return data is not None and hmac.compare_digest(hashlib.sha256(data).digest(), sha256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """One look at every replica: the heads of those that answered, and why the others did not."""
+
+    keyring: bytes
+    heads: Mapping[KeyringStore, bytes | None]
+    out: Mapping[KeyringStore, VaultError]
+
+    def newest(self) -> Sequence[bytes]:
+        """Return the different heads, highest rank first."""
+        return sorted({head for head in self.heads.values() if head is not None}, key=rank_of, reverse=True)
+
+    def holding(self, head: bytes) -> int:
+        """Return how many replicas have this head."""
+        return sum(found == head for found in self.heads.values())
 
 
 class Replicas:
-    """Blocking operations over all replicas; call in a worker thread."""
+    """All replicas of one keyring, in a fixed order."""
 
-    def __init__(self, paths: Sequence[Path], *, files: Files) -> None:
-        if not paths:
-            raise ConfigError("keyring.replicas is empty", hint="name at least two directories on different disks")
-        if len(set(paths)) != len(paths):
-            raise ConfigError("keyring.replicas names one directory twice")
-        self.paths = tuple(paths)
-        self._files = files
+    def __init__(self, stores: Sequence[KeyringStore]) -> None:
+        if not stores:
+            raise ConfigError("keyring.replicas is empty", hint="name three directories on different disks, or buckets")
+        if len({store.name for store in stores}) != len(stores):
+            raise ConfigError("keyring.replicas names one replica twice")
+        self.stores = tuple(stores)
+        self.write_quorum = len(stores) // 2 + 1
+        self.read_quorum = len(stores) - self.write_quorum + 1
 
-    def lock(self) -> Callable[[], None]:
-        """Lock every replica for this process, in order, and return what unlocks them; Unavailable."""
-        with contextlib.ExitStack() as stack:
-            for path in self.paths:
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Keep other writers off the replicas that can be reached; Unavailable if a write needs more of them."""
+        async with AsyncExitStack() as stack:
+            held = 0
+            reason: Unavailable | None = None
+            for store in self.stores:
                 try:
-                    stack.callback(self._files.lock(path / LOCK))
-                except FileNotFoundError as error:
-                    raise _unmarked(path) from error
-            return stack.pop_all().close
+                    await stack.enter_async_context(store.exclusive())
+                    held += 1
+                except Unavailable as error:
+                    reason = error
+            if held < self.write_quorum:
+                raise self._too_few(held, self.write_quorum, "be locked", reason)
+            yield
 
-    def initialise(self) -> None:
-        """Make the directories; ConfigError if any holds anything but a lock."""
-        for path in self.paths:
-            self._files.make_directory(path)
-            for directory in (INDEX, PAGES):
-                self._files.make_directory(path / directory)
-            found = {*self._files.names(path)} - {LOCK, INDEX, PAGES}
-            if found or self._files.names(path / INDEX) or self._files.names(path / PAGES):
-                raise ConfigError(
-                    f"the keyring replica {path} is not empty; nothing was changed",
-                    hint="keyring.replicas names new directories for a new vault",
-                )
+    async def survey(self) -> Survey:
+        """Look at all markers and heads.
 
-    def mark(self, keyring: bytes) -> None:
-        """Declare each directory a replica. Last, so that an unfinished one is never opened."""
-        for path in self.paths:
-            self._files.replace(path / MARKER, encode_marker(keyring))
-
-    def keyring_id(self) -> bytes:
-        """Return the keyring id that all markers name; ConfigError.
-
-        An unmarked directory is an unmounted disk or a wrong path. Filling it would hide that, reading it as empty
-        would look like mass deletion.
+        ConfigError if replicas of different keyrings are configured, or too few places are replicas at all;
+        Unavailable if too few of them answer for a read.
         """
-        found = {path: self.marker(path) for path in self.paths}
-        for path, keyring in found.items():
-            if keyring is None:
-                raise _unmarked(path)
-            if keyring != found[self.paths[0]]:
+        heads: dict[KeyringStore, bytes | None] = {}
+        out: dict[KeyringStore, VaultError] = {}
+        markers: dict[KeyringStore, bytes] = {}
+        for store in self.stores:
+            try:
+                markers[store], heads[store] = await self._look(store)
+            except (Unavailable, ConfigError) as error:
+                out[store] = error
+        if len(heads) < self.read_quorum:
+            raise self._unreadable(len(heads), out)
+        first, keyring = next(iter(markers.items()))
+        for store, other in markers.items():
+            if other != keyring:
                 raise ConfigError(
-                    f"the replicas {self.paths[0]} and {path} belong to different keyrings; nothing was changed",
-                    hint="move the wrong directory away, then run `callvault keys repair` with its path",
+                    f"the replicas {first.name} and {store.name} belong to different keyrings; nothing was changed",
+                    hint="move the wrong one away, then run `callvault keys repair` with its name",
                 )
-        keyring = found[self.paths[0]]
-        assert keyring is not None
-        return keyring
+        return Survey(keyring=keyring, heads=heads, out=out)
 
-    def marker(self, path: Path) -> bytes | None:
-        """Return the keyring id in one replica's marker, None if it has none; ConfigError if it is damaged."""
+    async def _look(self, store: KeyringStore) -> tuple[bytes, bytes | None]:
+        found = await store.read((MARKER, HEAD))
+        return marker_of(store, found[MARKER]), found[HEAD]
+
+    def _unreadable(self, answering: int, out: Mapping[KeyringStore, VaultError]) -> VaultError:
+        for error in out.values():
+            if isinstance(error, ConfigError):
+                return error
+        return self._too_few(answering, self.read_quorum, "be read", next(iter(out.values())))
+
+    def _too_few(self, found: int, needed: int, verb: str, reason: VaultError | None) -> Unavailable:
+        error = Unavailable(
+            f"{found} of the keyring's {len(self.stores)} replicas can {verb}, {needed} must"
+            + (f" ({reason.message})" if reason else "; nothing is known to be lost"),
+            hint="bring the others back, or refill lost ones: callvault keys repair",
+        )
+        error.__cause__ = reason
+        return error
+
+    def round(self, stores: Sequence[KeyringStore]) -> Round:
+        """Begin an act's writing on these replicas."""
+        return Round(stores, self.write_quorum)
+
+    async def mend(self, survey: Survey, head: bytes, blobs: Blobs, *, thorough: bool) -> Round:
+        """Bring the replicas that answered to `head`, whose blobs have these hashes; returns those that have it now.
+
+        Blobs first: a head that lands before what it names would open to nothing after the next crash. Not `thorough`,
+        a replica with the right head is believed.
+        """
+        mending = self.round(list(survey.heads))
+
+        async def mend_one(store: KeyringStore) -> None:
+            found = survey.heads[store]
+            if found == head and not thorough:
+                return
+            present = await store.read(list(blobs))
+            missing = {name: sha256 for name, sha256 in blobs.items() if not matches(present[name], sha256)}
+            if missing:
+                await store.write(await gather_blobs(missing, self.stores))
+            if found != head and not await store.swap(found, head):
+                raise Unavailable(f"the head of the keyring replica {store.name} changed while it was mended")
+            if missing or found != head:
+                _LOG.warning("keyring replica repaired", extra={"fields": {"replica": store.name}})
+
+        await mending.each(mend_one)
+        return mending
+
+    async def close(self) -> None:
+        """Release every replica."""
+        for store in self.stores:
+            await store.close()
+
+
+class Round:
+    """One act's way through the replicas: who misses a step takes no further one, and a quorum must get through."""
+
+    def __init__(self, stores: Sequence[KeyringStore], needed: int) -> None:
+        self.stores = list(stores)
+        self._needed = needed
+        self._reason: VaultError | None = None
+
+    def lose(self, store: KeyringStore, error: VaultError) -> None:
+        """Go on without `store`; raises its error if that leaves too few."""
+        self.stores.remove(store)
+        self._reason = error
+        _LOG.warning("keyring replica left out", extra={"fields": {"replica": store.name, "reason": error.message}})
+        if len(self.stores) < self._needed:
+            raise error
+
+    def require_quorum(self) -> None:
+        """Raise Unavailable unless enough replicas are left."""
+        if len(self.stores) < self._needed:
+            raise self._reason or Unavailable("too few keyring replicas can be reached for a write")
+
+    async def each(self, step: Callable[[KeyringStore], Awaitable[None]]) -> None:
+        """Take one step on each replica in turn."""
+        self.require_quorum()
+        for store in tuple(self.stores):
+            try:
+                await step(store)
+            except (Unavailable, ConfigError) as error:
+                self.lose(store, error)
+
+    async def write(self, blobs: Blobs) -> None:
+        """Make new blobs durable."""
+        await self.each(lambda store: store.write(blobs))
+
+    async def swap(self, expected: bytes, head: bytes) -> None:
+        """Exchange the heads; Unavailable if too many replicas hold another head than the one this writer left."""
+
+        async def swap_one(store: KeyringStore) -> None:
+            if not await store.swap(expected, head):
+                raise Unavailable(f"the head of the keyring replica {store.name} is not the one this writer left there")
+
+        await self.each(swap_one)
+
+    async def require_heads(self, head: bytes) -> None:
+        """Read the heads back; Unavailable if too few replicas hold this one."""
+
+        async def read_back(store: KeyringStore) -> None:
+            if (await store.read((HEAD,)))[HEAD] != head:
+                raise Unavailable(f"the head of the keyring replica {store.name} does not read back as written")
+
+        await self.each(read_back)
+
+
+async def gather_blobs(blobs: Blobs, stores: Sequence[KeyringStore]) -> dict[str, bytes]:
+    """Return the first copy of each blob that has its hash; Tampered if a blob has none, Unavailable if one might."""
+    wanted = dict(blobs)
+    found: dict[str, bytes] = {}
+    outage: Unavailable | None = None
+    for store in stores:
+        if not wanted:
+            break
         try:
-            return decode_marker(self._files.read(path / MARKER))
-        except FileNotFoundError:
-            return None
-        except FormatError as error:
-            raise ConfigError(
-                f"the marker of the keyring replica {path} is damaged; nothing was changed",
-                hint="move the directory away, then run `callvault keys repair` with its path",
-            ) from error
-
-    def heads(self) -> Sequence[bytes | None]:
-        """Return each replica's head, None where it is missing; Unavailable if one cannot be read."""
-        return [self._read(path / HEAD) for path in self.paths]
-
-    def agreeing(self, head: bytes) -> int:
-        """Return how many replicas can be read and have this head."""
-        count = 0
-        for path in self.paths:
-            with contextlib.suppress(Unavailable):
-                count += self._read(path / HEAD) == head
-        return count
-
-    def blob(self, name: str, sha256: bytes, *, replica: int | None) -> bytes:
-        """Return the first copy that has the hash, or the copy of one replica; Tampered if there is none."""
-        for path in self.paths if replica is None else self.paths[replica : replica + 1]:
-            data = self._read(path / name)
-            if data is not None and _matches(data, sha256):
-                return data
+            present = await store.read(list(wanted))
+        except Unavailable as error:
+            outage = error
+            continue
+        for name, data in present.items():
+            if data is not None and matches(data, wanted[name]):
+                found[name] = data
+                del wanted[name]
+    if wanted and outage is not None:
+        raise outage
+    if wanted:
         raise Tampered("a part of the keyring is missing or changed on every replica that was read")
-
-    def write(self, blobs: Blobs) -> None:
-        """Make new blobs durable on every replica."""
-        for path in self.paths:
-            for name, data in blobs.items():
-                self._files.write_durable(path / name, data)
-
-    def swap(self, expected: bytes, head: bytes) -> None:
-        """Exchange the head on each replica in turn; Unavailable at the first that is not the expected one.
-
-        The expected head carries this writer's fence in its index: a head that differs was written by another.
-        """
-        for path in self.paths:
-            if self._read(path / HEAD) != expected:
-                raise Unavailable(f"the head of the keyring replica {path} is not the one this writer left there")
-            self._files.replace(path / HEAD, head)
-
-    def install(self, head: bytes) -> None:
-        """Write the first head of a new keyring."""
-        for path in self.paths:
-            self._files.replace(path / HEAD, head)
-
-    def mend(self, head: bytes, blobs: Mapping[str, bytes]) -> Sequence[Path]:
-        """Bring every replica to `head`, whose blobs have these hashes; returns those that differed.
-
-        Blobs first: a head that lands before what it names would open to nothing after the next crash.
-        """
-        mended: list[Path] = []
-        for path in self.paths:
-            for directory in (INDEX, PAGES):
-                self._files.make_directory(path / directory)
-            damaged = self._read(path / HEAD) != head
-            for name, sha256 in blobs.items():
-                data = self._read(path / name)
-                if data is None or not _matches(data, sha256):
-                    self._files.replace(path / name, self.blob(name, sha256, replica=None))
-                    damaged = True
-            if damaged:
-                self._files.replace(path / HEAD, head)
-                mended.append(path)
-        return mended
-
-    def collect(self, names: Iterable[str]) -> None:
-        """Remove superseded blobs everywhere, as far as that is possible now: recovery removes the rest."""
-        for path in self.paths:
-            for name in names:
-                with contextlib.suppress(Unavailable):
-                    self._files.unlink(path / name)
-
-    def strays(self, keep: Iterable[str]) -> set[str]:
-        """Return the blobs on any replica that are not to be kept."""
-        kept = set(keep)
-        found: set[str] = set()
-        for path in self.paths:
-            for directory in (INDEX, PAGES):
-                with contextlib.suppress(FileNotFoundError):
-                    found |= {f"{directory}/{name}" for name in self._files.names(path / directory)}
-        return found - kept
-
-    def _read(self, path: Path) -> bytes | None:
-        try:
-            return self._files.read(path)
-        except FileNotFoundError:
-            return None
+    return found
 
 
-def _matches(data: bytes, sha256: bytes) -> bool:
-    return hmac.compare_digest(hashlib.sha256(data).digest(), sha256)
+def marker_of(store: KeyringStore, data: bytes | None) -> bytes:
+    """Return the keyring id in a replica's marker; ConfigError.
 
-
-def _unmarked(path: Path) -> ConfigError:
-    return ConfigError(
-        f"{path} is not a keyring replica: it is not mounted, or has no {MARKER} file; nothing was changed",
-        hint=f"mount it; if it is lost, run `callvault keys repair {path}` to refill it from the other replicas",
-    )
+    An unmarked place is an unmounted disk or a wrong path. Filling it would hide that, reading it as empty would look
+    like mass deletion.
+    """
+    if data is None:
+        raise ConfigError(
+            f"{store.name} is not a keyring replica: it is not mounted, or has no {MARKER} file; nothing was changed",
+            hint=f"mount it; if it is lost, run `callvault keys repair {store.name}` to refill it from the others",
+        )
+    try:
+        return decode_marker(data)
+    except FormatError as error:
+        raise ConfigError(
+            f"the marker of the keyring replica {store.name} is damaged; nothing was changed",
+            hint="move what is there away, then run `callvault keys repair` with its name",
+        ) from error

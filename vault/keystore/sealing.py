@@ -77,7 +77,7 @@ def open_index(secret: bytes, head: Head, sealed: bytes) -> Index:
     """Return the index that `head` names; Tampered if it was sealed for another place, FormatError."""
     key = _expand(secret, _INDEX.encode() + b"\0" + sealed[:SALT_BYTES])
     index = decode_index(_open(key, sealed[SALT_BYTES:], _index_aad(head), "index"))
-    if (index.keyring, index.epoch, index.revision) != (head.keyring, head.epoch, head.revision):
+    if (index.keyring, index.fence, index.epoch, index.revision) != (head.keyring, *head.rank):
         raise FormatError("an index names another place than its head")
     return index
 

@@ -56,6 +56,8 @@ class State:
     cohort_width_ms: int
     last_sweep_ms: int | None
     swept_through: int | None
+    lease_ms: int
+    backup_key: bytes = field(repr=False)
     pages: Mapping[TenantId, Page]
 
     def cover(self, cohort: Cohort) -> Cover | None:

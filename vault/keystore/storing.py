@@ -9,13 +9,13 @@ from typing import Final
 
 from vault.crypto.ggm import Cover
 from vault.errors import Destroyed, IntegrityError, Tampered
-from vault.format.keyring import Head, Index, PageRecord, PageRef, decode_head, encode_head
+from vault.format.keyring import INDEX, PAGES, Head, Index, PageRecord, PageRef, decode_head, encode_head
 from vault.keystore import sealing
-from vault.keystore.replicas import INDEX, PAGES, Replicas
+from vault.keystore.replicas import Survey, gather_blobs
 from vault.keystore.state import Page, State
 from vault.keystore.threads import in_thread
 from vault.model import TenantId
-from vault.ports.keys import RootKeyProvider
+from vault.ports.keys import KeyringStore, RootKeyProvider
 from vault.ports.time import Entropy
 
 _NAME_BYTES: Final = 16
@@ -83,6 +83,7 @@ def stage(
     sealed = sealing.seal_index(secret.material, _index(state, tuple(refs.values())), entropy(sealing.SALT_BYTES))
     head = Head(
         keyring=state.keyring,
+        fence=state.fence,
         epoch=state.epoch,
         revision=state.revision,
         root=secret.root,
@@ -103,33 +104,55 @@ def stage(
 
 
 async def load(
-    provider: RootKeyProvider, replicas: Replicas, keyring: bytes, head: bytes, *, replica: int | None = None
+    provider: RootKeyProvider,
+    stores: Sequence[KeyringStore],
+    keyring: bytes,
+    head: bytes,
+    *,
+    known: EpochSecret | None = None,
 ) -> Stored:
-    """Open the keyring that `head` names, through the provider, from any replica or from exactly one.
+    """Open the keyring that `head` names, from whichever of `stores` has the blobs.
 
-    Destroyed or an IntegrityError if it cannot be opened ever, Unavailable if it cannot be opened now.
+    Through the provider, unless `known` is the very secret that the head wraps. Destroyed or an IntegrityError if it
+    cannot be opened ever, Unavailable if it cannot be opened now.
     """
     place, mac = decode_head(head)
     if place.keyring != keyring:
         raise Tampered("a head belongs to another keyring than its replica's marker says")
-    material = await provider.unwrap(place.root, place.wrapped, sealing.wrap_aad(keyring, place.epoch))
-    sealing.check_head(material, place, mac)
-    secret = EpochSecret(root=place.root, wrapped=place.wrapped, material=material)
-    return await in_thread(_load, replicas, place, secret, head, replica)
+    if known is not None and (known.root, known.wrapped) == (place.root, place.wrapped):
+        secret = known
+    else:
+        material = await provider.unwrap(place.root, place.wrapped, sealing.wrap_aad(keyring, place.epoch))
+        secret = EpochSecret(root=place.root, wrapped=place.wrapped, material=material)
+    sealing.check_head(secret.material, place, mac)
+    name = f"{INDEX}/{place.index}"
+    sealed = (await gather_blobs({name: place.index_sha256}, stores))[name]
+    index = sealing.open_index(secret.material, place, sealed)
+    pages = await gather_blobs({f"{PAGES}/{ref.name}": ref.sha256 for ref in index.pages}, stores)
+    state = await in_thread(_opened, index, pages)
+    return Stored(
+        state=state,
+        secret=secret,
+        refs={ref.tenant: ref for ref in index.pages},
+        index=place.index,
+        index_sha256=place.index_sha256,
+        head=head,
+    )
 
 
 async def newest(
-    provider: RootKeyProvider, replicas: Replicas, keyring: bytes, heads: Sequence[bytes | None]
+    provider: RootKeyProvider, survey: Survey, stores: Sequence[KeyringStore], *, known: Stored | None = None
 ) -> Stored:
-    """Return the highest state that opens and verifies; IntegrityError if none does.
+    """Return the highest state of a survey that opens and verifies; IntegrityError if none does.
 
     Unavailable goes through at once. Reading on with an older head would take an outage for a destruction, and
-    overwrite what the newer one holds.
+    overwrite what the newer one holds. `known` is a state already open: its secret and pages are not opened again.
     """
-    ranked = sorted({head for head in heads if head is not None}, key=_rank, reverse=True)
-    for head in ranked:
+    for head in survey.newest():
+        if known is not None and head == known.head:
+            return known
         try:
-            return await load(provider, replicas, keyring, head)
+            return await load(provider, stores, survey.keyring, head, known=known.secret if known else None)
         except (Destroyed, IntegrityError):
             continue
     raise IntegrityError(
@@ -138,24 +161,13 @@ async def newest(
     )
 
 
-def _rank(head: bytes) -> tuple[int, int]:
-    try:
-        place, _ = decode_head(head)
-    except IntegrityError:
-        return -1, -1
-    return place.epoch, place.revision
-
-
-def _load(replicas: Replicas, place: Head, secret: EpochSecret, head: bytes, replica: int | None) -> Stored:
-    sealed = replicas.blob(f"{INDEX}/{place.index}", place.index_sha256, replica=replica)
-    index = sealing.open_index(secret.material, place, sealed)
+def _opened(index: Index, blobs: Mapping[str, bytes]) -> State:
     pages: dict[TenantId, Page] = {}
     for ref in index.pages:
-        blob = replicas.blob(f"{PAGES}/{ref.name}", ref.sha256, replica=replica)
-        record = sealing.open_page(ref.key, index.keyring, ref.tenant, blob)
+        record = sealing.open_page(ref.key, index.keyring, ref.tenant, blobs[f"{PAGES}/{ref.name}"])
         covers = {cohort: Cover.of(nodes) for cohort, nodes in record.cohorts.items()}
         pages[ref.tenant] = Page(tenant=ref.tenant, cohorts=covers, pins=record.pins)
-    state = State(
+    return State(
         keyring=index.keyring,
         epoch=index.epoch,
         revision=index.revision,
@@ -164,15 +176,9 @@ def _load(replicas: Replicas, place: Head, secret: EpochSecret, head: bytes, rep
         cohort_width_ms=index.cohort_width_ms,
         last_sweep_ms=index.last_sweep_ms,
         swept_through=index.swept_through,
+        lease_ms=index.lease_ms,
+        backup_key=index.backup_key,
         pages=pages,
-    )
-    return Stored(
-        state=state,
-        secret=secret,
-        refs={ref.tenant: ref for ref in index.pages},
-        index=place.index,
-        index_sha256=place.index_sha256,
-        head=head,
     )
 
 
@@ -186,5 +192,7 @@ def _index(state: State, refs: tuple[PageRef, ...]) -> Index:
         last_sweep_ms=state.last_sweep_ms,
         swept_through=state.swept_through,
         cohort_width_ms=state.cohort_width_ms,
+        lease_ms=state.lease_ms,
+        backup_key=state.backup_key,
         pages=refs,
     )

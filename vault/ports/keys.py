@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from vault.model import (
@@ -63,8 +64,52 @@ class RootKeyProvider(Protocol):
         """Return findings for `doctor`."""
 
 
+class KeyringStore(Protocol):
+    """One replica of the keyring: named blobs that never change, and a head that is exchanged.
+
+    Names are `REPLICA` (the marker), `head`, `index/…` and `pages/…`. What has returned is durable. A replica that
+    cannot answer raises Unavailable, and never calls that an absence.
+    """
+
+    name: str
+    """What people call it: a directory, or s3://bucket/prefix."""
+
+    async def initialise(self) -> bool:
+        """Make an empty replica without a marker; False, and nothing is changed, if it holds anything.
+
+        ConfigError if the medium would keep what is removed.
+        """
+
+    async def read(self, names: Sequence[str]) -> Mapping[str, bytes | None]:
+        """Return the content under each name, None for those that are certainly absent."""
+
+    async def write(self, blobs: Mapping[str, bytes]) -> None:
+        """Make each blob, or the marker, the content of its name: whole, whatever was there before."""
+
+    async def swap(self, expected: bytes | None, head: bytes) -> bool:
+        """Exchange the head if it is `expected` (None: absent) and return whether it was; else nothing is changed."""
+
+    async def remove(self, names: Sequence[str]) -> None:
+        """Remove blobs; absent ones are fine."""
+
+    async def names(self) -> AbstractSet[str]:
+        """Return the names of all blobs, what an unfinished write left behind included."""
+
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """Keep other writers off this replica as far as its medium can; Unavailable if one holds it for long.
+
+        Exclusion saves writers from each other's retries. What makes a write safe is `swap`.
+        """
+
+    async def check(self) -> Sequence[Finding]:
+        """Return findings for `doctor` about the medium."""
+
+    async def close(self) -> None:
+        """Release connections; idempotent."""
+
+
 class KeyringWriter(Protocol):
-    """The one writer, held inside `Keyring.writer()`; every act below is durable on every replica when it returns."""
+    """The one writer, held inside `Keyring.writer()`; each act is durable on a write quorum of replicas on return."""
 
     async def add_cohorts(self, cohorts: Sequence[Cohort]) -> None:
         """Give each missing cohort a fresh random tree; existing ones are untouched."""
@@ -82,8 +127,40 @@ class KeyringWriter(Protocol):
         """Run steps 2-7 of the shred; returns only after the old root version is gone. Repeatable."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaStatus:
+    """One replica at a look: `detail` says why it is not ok."""
+
+    name: str
+    ok: bool
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyringStatus:
+    """Where the keyring stands, without anything secret."""
+
+    epoch: int
+    revision: int
+    fence: int
+    generation: int
+    provider: str
+    assurance: Assurance
+    lease: timedelta
+    last_sweep_at: datetime | None
+    tenants: int
+    cohorts: int
+    pins: int
+    write_quorum: int
+    replicas: Sequence[ReplicaStatus]
+
+
 class Keyring(Protocol):
-    """The covers and pins of all tenants, decrypted in this process."""
+    """The covers and pins of all tenants, decrypted in this process under a lease.
+
+    Whatever is read here was looked at no longer ago than the lease; without a fresh look it raises Unavailable. So a
+    process that was stopped, partitioned or asleep for longer than the lease opens nothing until it has looked again.
+    """
 
     @property
     def epoch(self) -> int:
@@ -101,6 +178,10 @@ class Keyring(Protocol):
     def cohort_width_seconds(self) -> float:
         """Seconds per period of audio and transcript cohorts."""
 
+    @property
+    def lease(self) -> timedelta:
+        """How long after a look at the replicas keys may still be derived."""
+
     def derive(self, coordinate: Coordinate) -> DataKey:
         """Return the data key. Shredded if the leaf is underivable or inside a shred under way."""
 
@@ -117,7 +198,16 @@ class Keyring(Protocol):
         """Return the pins, of one tenant or all."""
 
     def writer(self) -> AbstractAsyncContextManager[KeyringWriter]:
-        """Enter the single-writer section: one task in this process, one process on this keyring."""
+        """Enter the single-writer section: one task in one process on this keyring, which sees the newest state."""
+
+    async def run(self) -> None:
+        """Renew the lease until cancelled; an outage is logged, and lets the lease run out."""
+
+    async def refresh(self) -> None:
+        """Look at the replicas, take over what others wrote, and renew the lease; Unavailable without a read quorum."""
+
+    async def status(self) -> KeyringStatus:
+        """Look at every replica and say where each stands; reads only."""
 
     async def check(self) -> Sequence[Finding]:
-        """Return findings for `doctor`: replicas, root versions, agreement."""
+        """Open every replica by itself, through the provider, and compare the trees; list the root versions."""

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, health, holds, ingest, openapi, recordings
+from vault.server import admin, health, holds, ingest, keys, openapi, recordings
 from vault.server.context import CONFIG, VAULT
 from vault.server.problems import Unexpected, problem
 from vault.services.vault import Vault
@@ -103,6 +103,9 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.get("/v1/sweeps", admin.sweep_status),
             web.post("/v1/sweeps/overrides", admin.request_override),
             web.post("/v1/sweeps/overrides/{override}/approve", admin.approve_override),
+            web.get("/v1/keys", keys.status),
+            web.get("/v1/keys/findings", keys.findings),
+            web.post("/v1/keys/rotate", keys.rotate),
             web.get("/v1/audit", admin.audit),
             web.get("/v1/openapi.json", openapi.document),
             web.get("/healthz", health.healthz),

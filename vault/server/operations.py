@@ -7,6 +7,7 @@ from typing import Final
 from vault.protocol.permissions import Act
 from vault.server import bodies
 from vault.server.describing import Answer, Operation
+from vault.server.keys import OPERATIONS as KEYS
 from vault.server.shapes import TEXT, reference
 
 
@@ -385,4 +386,4 @@ SERVER: Final = (
     ),
 )
 
-OPERATIONS: Final = (*INGEST, *RECORDINGS, *HOLDS, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *SERVER)
+OPERATIONS: Final = (*INGEST, *RECORDINGS, *HOLDS, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *KEYS, *SERVER)

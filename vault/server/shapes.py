@@ -292,5 +292,47 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "object_store": TEXT,
         }
     ),
+    "Keyring": record(
+        {
+            "epoch": COUNT,
+            "revision": COUNT,
+            "fence": COUNT,
+            "generation": COUNT,
+            "provider": TEXT,
+            "assurance": choice(Assurance),
+            "lease_seconds": {"type": "number", "exclusiveMinimum": 0},
+            "last_sweep_at": nullable(MOMENT),
+            "tenants": COUNT,
+            "cohorts": COUNT,
+            "pins": COUNT,
+            "write_quorum": COUNT,
+            "replicas": array(record({"name": TEXT, "ok": FLAG, "detail": nullable(TEXT)})),
+        }
+    ),
+    "Findings": record(
+        {
+            "findings": array(
+                record(
+                    {
+                        "level": {"type": "string", "enum": ["ok", "warning", "error"]},
+                        "subject": TEXT,
+                        "message": TEXT,
+                        "hint": nullable(TEXT),
+                    }
+                )
+            )
+        }
+    ),
+    "Rotation": record(
+        {
+            "epoch_destroyed": COUNT,
+            "epoch_live": COUNT,
+            "provider": TEXT,
+            "assurance": choice(Assurance),
+            "replicas": COUNT,
+            "unrecoverable_at": MOMENT,
+            "caches_clear_at": MOMENT,
+        }
+    ),
     "Liveness": record({"status": {"const": "ok"}}),
 }

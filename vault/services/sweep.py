@@ -69,6 +69,10 @@ class SweepReport:
     lines: Sequence[SweepLine] = field(default_factory=tuple)
 
 
+class _SweptElsewhere(Unavailable):
+    """Nothing is wrong: of several nodes one sweeps."""
+
+
 class Sweeper:
     """Exactly one sweep at a time, of all nodes."""
 
@@ -106,8 +110,9 @@ class Sweeper:
             jitter = random.uniform(0, self._limits.jitter.total_seconds())  # noqa: S311  # spreads load, no secret
             await asyncio.sleep(self._limits.interval.total_seconds() + jitter)
             try:
-                if await self._alone("expiry", None) is None:
-                    logger.info("another node is sweeping")
+                await self.sweep(trigger="expiry", actor=None)
+            except _SweptElsewhere:
+                logger.info("another node is sweeping")
             except (Unavailable, GuardTripped) as error:
                 logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
             except VaultError as error:
@@ -147,16 +152,9 @@ class Sweeper:
 
         Unavailable too while another node sweeps.
         """
-        report = await self._alone(trigger, actor)
-        if report is None:
-            raise Unavailable("another node is sweeping now; nothing was done", retry_after_seconds=30)
-        return report
-
-    async def _alone(self, trigger: str, actor: Principal | None) -> SweepReport | None:
-        """Sweep, or return None if another node does."""
         async with self._lock, self._locks.try_hold(_LOCK) as held:
             if held is None:
-                return None
+                raise _SweptElsewhere("another node is sweeping now; nothing was done", retry_after_seconds=30)
             began = self._clock.monotonic()
             for shred in await self._catalog.unfinished_shreds():
                 await self._complete(shred)

@@ -13,6 +13,7 @@ from vault.services.access import Access
 from vault.services.certify import Certifier
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
+from vault.services.keys import Keys
 from vault.services.nodes import Presence
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
@@ -34,6 +35,7 @@ class Vault:
     ingest: Ingest
     journal: Journal
     keyring: Keyring
+    keys: Keys
     metrics: Metrics
     playback: Playback
     presence: Presence

@@ -175,7 +175,11 @@ class JournalFile:
         if self._taken > _UNMAP_AFTER_READS:
             # The kernel maps 64 KiB around each read. The page cache keeps the pages; what shrinks is this process.
             self._taken = 0
-            view.madvise(mmap.MADV_DONTNEED)
+            try:
+                view.madvise(mmap.MADV_DONTNEED)
+            except OSError:
+                # The process's memory is locked, this with it: a fresh mapping starts without a page.
+                self._mapping()
         return view[position : position + size]
 
     def _mapping(self) -> mmap.mmap:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import io
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
-
-import aioboto3
-from aiobotocore.config import AioConfig
 
 from vault.errors import ConfigError, IntegrityError, NotFound, RangeNotSatisfiable, Unavailable, VaultError
 from vault.model import Finding
@@ -29,8 +25,9 @@ from vault.storage.objectnames import (
     meta_texts,
     parse_meta_texts,
 )
+from vault.storage.s3client import answered, new_client
 from vault.storage.s3delete import delete_every_version, leftover_uploads
-from vault.storage.s3errors import UNSUPPORTED, code_of, translate
+from vault.storage.s3errors import UNSUPPORTED, code_of
 from vault.storage.s3settings import S3Settings
 from vault.storage.threads import run_in
 
@@ -69,15 +66,8 @@ class S3ObjectStore:
 
         An outage does not fail it: ingest can start on the journal alone, and the question is asked again at a put.
         """
-        session = aioboto3.Session(
-            aws_access_key_id=settings.access_key,
-            aws_secret_access_key=settings.secret_key,
-            region_name=settings.region,
-        )
         async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(
-                session.client("s3", endpoint_url=settings.endpoint_url, config=_client_config(settings))
-            )
+            client = await stack.enter_async_context(new_client(settings))
             store = cls(settings=settings, client=client, stack=stack, now=now)
             try:
                 await store._locks()
@@ -124,7 +114,7 @@ class S3ObjectStore:
         last = "" if length is None else str(start + length - 1)
         wanted = {} if whole else {"Range": f"bytes={start}-{last}"}
         try:
-            async with self._answered("get_object"):
+            async with answered("get_object", self._settings):
                 answer = await self._client.get_object(Bucket=self._settings.bucket, Key=name, **wanted)
                 async with answer["Body"]:
                     data: bytes = await answer["Body"].read()
@@ -206,22 +196,8 @@ class S3ObjectStore:
 
     async def _call(self, operation: str, **parameters: Any) -> Any:
         """Make one request about the bucket; errors are the vault's (see s3errors)."""
-        async with self._answered(operation):
+        async with answered(operation, self._settings):
             return await getattr(self._client, operation)(Bucket=self._settings.bucket, **parameters)
-
-    @asynccontextmanager
-    async def _answered(self, operation: str) -> AsyncIterator[None]:
-        try:
-            # The SDK's timeouts do not cover a store that stops reading in the middle of an upload.
-            async with asyncio.timeout(self._settings.operation_timeout_seconds):
-                yield
-        except VaultError:
-            raise
-        except Exception as error:
-            translated = translate(error, operation)
-            if translated is None:
-                raise
-            raise translated from error
 
     async def _head(self, name: str) -> Any:
         try:
@@ -293,21 +269,6 @@ def _refuse_to_start(settings: S3Settings, error: Unavailable) -> None:
         case "NoCredentials":
             message = "objects.s3.access_key: there are no credentials"
             raise ConfigError(message, hint="set them, or give the process a role") from error
-
-
-def _client_config(settings: S3Settings) -> AioConfig:
-    return AioConfig(
-        signature_version="s3v4",
-        # The body is not part of the signature: hashing it would happen on the event loop. Its digest is a header.
-        s3={"addressing_style": settings.addressing, "payload_signing_enabled": False},
-        request_checksum_calculation=settings.checksum_mode,
-        response_checksum_validation=settings.checksum_mode,
-        retries={"mode": "standard", "total_max_attempts": settings.attempts},
-        connect_timeout=settings.connect_timeout_seconds,
-        read_timeout=settings.read_timeout_seconds,
-        max_pool_connections=settings.max_connections,
-        tcp_keepalive=True,
-    )
 
 
 def _joined(chunks: Sequence[bytes | memoryview], algorithm: str) -> tuple[bytes, str]:

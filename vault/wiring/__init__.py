@@ -1,8 +1,16 @@
 """The composition root: config → open vault, and the few things that work without a server."""
 
 from vault.wiring.adapters import SystemClock
-from vault.wiring.checks import check_vault, repair_replica
+from vault.wiring.checks import check_vault, repair_replica, verify_keyring
 from vault.wiring.create import InitResult, init_vault
 from vault.wiring.opening import open_vault
 
-__all__ = ["InitResult", "SystemClock", "check_vault", "init_vault", "open_vault", "repair_replica"]
+__all__ = [
+    "InitResult",
+    "SystemClock",
+    "check_vault",
+    "init_vault",
+    "open_vault",
+    "repair_replica",
+    "verify_keyring",
+]

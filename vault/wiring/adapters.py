@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from vault.config import Config
+from vault.config import S3_SCHEME, Config, S3Access
+from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
 from vault.ports.cluster import ClusterLocks
+from vault.ports.keys import KeyringStore
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.storage.bucketreplica import BucketReplica
 from vault.storage.cluster import FileClusterLocks
 from vault.storage.cluster_postgres import PostgresClusterLocks
 from vault.storage.filesystem import FilesystemObjectStore
@@ -21,8 +26,6 @@ from vault.storage.s3settings import S3Settings
 
 KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""
-KEYRING_FENCE = "keyring_fence"
-"""The catalog setting that says which opening of the keyring it saw last."""
 
 
 class SystemClock:
@@ -58,23 +61,42 @@ def cluster_locks(config: Config, clock: Clock) -> ClusterLocks:
     return FileClusterLocks(config.locks_path, clock=clock)
 
 
+def keyring_replicas(config: Config) -> Sequence[KeyringStore]:
+    """Return the configured replicas of the keyring, in their order."""
+    return [
+        _bucket_replica(config.keyring_s3, place) if place.startswith(S3_SCHEME) else DirectoryReplica(Path(place))
+        for place in config.replicas
+    ]
+
+
+def _bucket_replica(access: S3Access, place: str) -> BucketReplica:
+    bucket, _, prefix = place.removeprefix(S3_SCHEME).partition("/")
+    return BucketReplica(S3Settings(bucket=bucket, **_access(access)), prefix)
+
+
 def s3_settings(config: Config) -> S3Settings:
     """Translate the section [objects.s3]."""
     section = config.objects.s3
     assert section is not None
     return S3Settings(
         bucket=section.bucket,
-        endpoint=section.endpoint,
-        region=section.region,
-        allowed_regions=section.allowed_regions,
-        access_key=section.access_key,
-        secret_key=section.secret_key.get_secret_value() if section.secret_key else None,
-        addressing=section.addressing,
-        checksum_mode=section.checksum_mode,
+        **_access(section),
         object_lock=section.object_lock,
         bypass_governance=section.bypass_governance,
         server_side_encryption=section.server_side_encryption,
     )
+
+
+def _access(section: S3Access) -> dict[str, Any]:
+    return {
+        "endpoint": section.endpoint,
+        "region": section.region,
+        "allowed_regions": section.allowed_regions,
+        "access_key": section.access_key,
+        "secret_key": section.secret_key.get_secret_value() if section.secret_key else None,
+        "addressing": section.addressing,
+        "checksum_mode": section.checksum_mode,
+    }
 
 
 async def open_store(config: Config) -> ObjectStore:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from vault.config import Config
 from vault.errors import Unavailable, VaultError
 from vault.keystore import recovery
+from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import Replicas
 from vault.model import Finding
-from vault.wiring.adapters import SystemClock, open_store, root_keys
+from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
+from vault.wiring.memory import memory_findings
 from vault.wiring.opening import open_vault
 
 
 async def check_vault(config: Config) -> Sequence[Finding]:
     """Look at everything that can be looked at; every failure becomes a finding."""
-    findings: list[Finding] = []
+    findings: list[Finding] = [*memory_findings()]
     clock = SystemClock()
     findings += await root_keys(config, clock, os.urandom).self_check()
     try:
@@ -34,7 +36,19 @@ async def check_vault(config: Config) -> Sequence[Finding]:
     return findings
 
 
-async def repair_replica(config: Config, path: Path) -> None:
-    """Rebuild one keyring replica, an absolute path, from the others; the server must not be running."""
+async def verify_keyring(config: Config) -> Sequence[Finding]:
+    """Open every keyring replica by itself and compare the trees; reads only, beside a server or without one."""
+    clock = SystemClock()
+    keyring = await Keyring.observe(
+        keyring_replicas(config), root_keys(config, clock, os.urandom), clock=clock, entropy=os.urandom
+    )
+    try:
+        return await keyring.check()
+    finally:
+        await keyring.close()
+
+
+async def repair_replica(config: Config, name: str) -> None:
+    """Rebuild one keyring replica, named as in the configuration with its path absolute, from the others."""
     provider = root_keys(config, SystemClock(), os.urandom)
-    await recovery.repair_replica(path, replicas=config.replica_paths, provider=provider)
+    await recovery.repair_replica(name, replicas=Replicas(keyring_replicas(config)), provider=provider)

@@ -21,6 +21,7 @@ from vault.services.certify import Certifier, Identity
 from vault.services.coordinates import Coordinates
 from vault.services.holds import Holds, pinned
 from vault.services.ingest import Ingest, IngestLimits
+from vault.services.keys import Keys
 from vault.services.nodes import Presence
 from vault.services.playback import Playback
 from vault.services.reading import Reader
@@ -109,6 +110,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         ingest=ingest,
         journal=adapters.journal,
         keyring=keyring,
+        keys=Keys(catalog=catalog, keyring=keyring, clock=clock, entropy=entropy),
         metrics=metrics,
         playback=Playback(
             catalog=catalog, keyring=keyring, ingest=ingest, reader=reader, purposes=config.access.purposes

@@ -19,7 +19,7 @@ from vault.services.access import Access
 from vault.storage.bucket import provision
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
-from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, root_keys, s3_settings
+from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +74,11 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
     created.append(f"root keys in {config.root_keys_path}: exactly one is live; never back them up")
     keyring_id = entropy(16)
     await Keyring.create(
-        config.replica_paths,
+        keyring_replicas(config),
         provider,
         keyring_id=keyring_id,
         cohort_width_seconds=config.retention.cohort_width.total_seconds(),
+        lease=config.keyring.lease,
         entropy=entropy,
     )
     await _mark_created(config, provider, clock, entropy)
@@ -97,7 +98,7 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
 
 async def _mark_created(config: Config, provider: FileRootKeys, clock: Clock, entropy: Entropy) -> None:
     """Start the clock guard at creation, so that even the first sweep has a distance to measure."""
-    keyring = await Keyring.open(config.replica_paths, provider, clock=clock, entropy=entropy)
+    keyring = await Keyring.open(keyring_replicas(config), provider, clock=clock, entropy=entropy)
     try:
         async with keyring.writer() as writer:
             await writer.set_last_sweep(clock.now())

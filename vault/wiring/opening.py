@@ -7,13 +7,13 @@ import logging
 import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from vault.config import Config
-from vault.errors import ConfigError, Unavailable
+from vault.errors import ConfigError, Unavailable, VaultError
 from vault.keystore.keyring import Keyring
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
@@ -22,15 +22,16 @@ from vault.storage.catalog.catalog import open_catalog
 from vault.storage.journal import FileJournal
 from vault.telemetry import Metrics
 from vault.wiring.adapters import (
-    KEYRING_FENCE,
     KEYRING_ID,
     SystemClock,
     catalog_place,
     cluster_locks,
+    keyring_replicas,
     open_store,
     root_keys,
 )
 from vault.wiring.compose import Adapters, compose
+from vault.wiring.lineage import Company, same_lineage
 
 _PRECREATE_SECONDS = 3600.0
 
@@ -48,24 +49,27 @@ async def open_vault(
 ) -> AsyncIterator[Vault]:
     """Open everything, complete what a crash interrupted, and run the background work until the context ends.
 
-    Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work.
+    Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work, and the
+    lease on the keyring is renewed.
     """
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
-        if background:
-            await vault.presence.register()
-        await _recover(vault)
-        if not background:
-            yield vault
-            return
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in _background(vault, config)]
+            tasks = [group.create_task(vault.keyring.run())]
             try:
+                if background:
+                    await vault.presence.register()
+                await _recover(vault)
+                if background:
+                    tasks += [group.create_task(work) for work in _background(vault, config)]
                 yield vault
             finally:
                 for task in tasks:
                     task.cancel()
+                if background:
+                    with suppress(VaultError):
+                        await vault.presence.beat()
                 with suppress(Unavailable):
                     await vault.presence.beat()
 
@@ -104,17 +108,20 @@ async def _assemble(
     catalog = open_catalog(place, clock=clock, metrics=metrics)
     stack.push_async_callback(catalog.close)
     await catalog.check_schema()
-    keyring = await Keyring.open(
-        config.replica_paths,
+    locks = cluster_locks(config, clock)
+    keyring = await Keyring.observe(
+        keyring_replicas(config),
         root_keys(config, clock, entropy),
         clock=clock,
         entropy=entropy,
         metrics=metrics,
-        cache_lease=timedelta(0),  # one process: its own view changes before the old root version is destroyed
+        guard=partial(locks.hold, "keyring"),
     )
     stack.push_async_callback(keyring.close)
     await _same_vault(catalog, keyring, config)
-    await _same_lineage(catalog, keyring)
+    company = Company(place if isinstance(place, Path) else None)
+    stack.callback(company.leave)
+    await same_lineage(catalog, keyring, company, stack)
     store = await open_store(config)
     stack.push_async_callback(store.close)
     journal = await asyncio.to_thread(
@@ -129,23 +136,7 @@ async def _assemble(
         commit_interval_seconds=config.journal.commit_interval.total_seconds(),
     )
     stack.push_async_callback(journal.close)
-    return compose(
-        config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal, cluster_locks(config, clock))
-    )
-
-
-async def _same_lineage(catalog: Catalog, keyring: Keyring) -> None:
-    """Notice a catalog restored from a backup: it has seen fewer openings of the keyring than there were.
-
-    Its leaf counters may be behind, so new recordings move to a new generation, where no leaf was ever given out. A
-    crash between the two writes costs one needless generation.
-    """
-    seen = await catalog.setting(KEYRING_FENCE)
-    if seen is not None and int(seen) != keyring.fence - 1:
-        logger.warning("the catalog is older than the keyring; new recordings start a new generation")
-        async with keyring.writer() as writer:
-            await writer.bump_generation()
-    await catalog.save_setting(KEYRING_FENCE, str(keyring.fence))
+    return compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal, locks))
 
 
 async def _same_vault(catalog: Catalog, keyring: Keyring, config: Config) -> None:

@@ -1,0 +1,91 @@
+"""`callvault keys`: the keyring, its replicas and its root version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.command import DEFAULT_CONFIG, ConfigPath, Remote, local, new_group, remote
+from cli.output import Output
+from cli.vaults import report
+from vault.config import S3_SCHEME, load_config
+
+group = new_group("The keyring: what every recording's key is derived from.")
+
+
+@remote(group, "status", examples=["callvault keys status", "callvault keys status --json"])
+async def status(call: Remote) -> None:
+    """Say which epoch lives, under which provider, and which replicas hold it."""
+    found = await call.client.get("/v1/keys")
+    call.out.show(
+        found,
+        [
+            ("epoch", found["epoch"]),
+            ("provider", f"{found['provider']} ({found['assurance']})"),
+            ("lease", f"{found['lease_seconds']:g} s"),
+            ("last sweep", found["last_sweep_at"]),
+            ("tenants", found["tenants"]),
+            ("cohorts", found["cohorts"]),
+            ("pins", found["pins"]),
+            ("writes need", f"{found['write_quorum']} of {len(found['replicas'])} replicas"),
+        ],
+    )
+    if not call.out.as_json:
+        rows = [(item["name"], "ok" if item["ok"] else "error", item["detail"]) for item in found["replicas"]]
+        call.out.table(["replica", "state", "detail"], rows, empty="there are no replicas")
+
+
+@local(group, "verify", examples=["callvault keys verify", "callvault keys verify --json"])
+async def verify(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Open every replica by itself, compare the trees, and list the root versions; a server may be running.
+
+    Exits with 5 unless every replica opens to the same tree and only one root version lives.
+    """
+    from vault.wiring import verify_keyring  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    report(out, list(await verify_keyring(load_config(config))), said_by="keys verify")
+
+
+@remote(group, "rotate", examples=["callvault keys rotate"])
+async def rotate(call: Remote) -> None:
+    """Replace the root version and destroy the old one.
+
+    Every recording stays readable, and every older copy of the keyring stops opening. With another provider configured,
+    this is the step that moves the vault to it.
+    """
+    done = await call.client.post("/v1/keys/rotate", {})
+    call.out.show(
+        done,
+        [
+            ("epoch destroyed", done["epoch_destroyed"]),
+            ("epoch live", done["epoch_live"]),
+            ("provider", f"{done['provider']} ({done['assurance']})"),
+            ("replicas written", done["replicas"]),
+            ("old copies useless since", done["unrecoverable_at"]),
+            ("caches clear at", done["caches_clear_at"]),
+        ],
+    )
+
+
+@local(
+    group,
+    "repair",
+    examples=["callvault keys repair /var/lib/callvault/keyring-b", "callvault keys repair s3://bucket/keyring"],
+)
+async def repair(
+    out: Output,
+    replica: Annotated[str, typer.Argument(help="The replica, as in config.toml.", show_default=False)],
+    config: ConfigPath = DEFAULT_CONFIG,
+) -> None:
+    """Rebuild one lost keyring replica from the others; the server may go on running."""
+    from vault.wiring import repair_replica  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    name = _name(replica)
+    await repair_replica(load_config(config), name)
+    out.show({"repaired": name}, [("repaired", name)])
+
+
+def _name(replica: str) -> str:
+    return replica if replica.startswith(S3_SCHEME) else str(Path(replica).absolute())

@@ -1,0 +1,102 @@
+"""Tells a catalog that was put back from a backup from the one this keyring goes with.
+
+Every writer section that changes the keyring leaves the keyring's new rank in the catalog before the next one begins,
+and an orderly end makes one last change. So a catalog that names an older rank is an older catalog; at worst, after a
+crash between the two writes, it is the right one, and is then treated as older once, which costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from vault.errors import VaultError
+from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import Rank
+from vault.ports.catalog import Catalog
+
+KEYRING_RANK: Final = "keyring_rank"
+"""The catalog setting that says which state of the keyring it saw last."""
+_CLEAN: Final = "keyring_clean"
+"""The catalog setting that says whether the last process to use it ended in order."""
+
+logger = logging.getLogger(__name__)
+
+
+async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, stack: AsyncExitStack) -> bool:
+    """Return whether the catalog is the one that the keyring's last state was noted in.
+
+    Unless that is certain, new recordings move to a new generation, where no leaf was ever given out: the leaf counters
+    of an older catalog are behind. After a kill, a copy of the catalog from the same session could have taken its place
+    without a trace, so a kill moves the generation too.
+    """
+    async with keyring.writer() as writer:
+        await keyring.refresh()
+        noted = await catalog.setting(KEYRING_RANK)
+        same = noted in (None, _text(keyring.rank))
+        ended_in_order = not company.alone or await catalog.setting(_CLEAN) != "no"
+        await catalog.save_setting(_CLEAN, "no")
+
+        async def note(rank: Rank) -> None:
+            await catalog.save_setting(KEYRING_RANK, _text(rank))
+
+        keyring.written = note
+        if same and ended_in_order:
+            await writer.settle()
+        else:
+            logger.warning("new recordings start a new generation", extra={"fields": {"catalog_is_older": not same}})
+            await writer.bump_generation()
+    stack.push_async_callback(_end, catalog, keyring, company)
+    return same
+
+
+async def _end(catalog: Catalog, keyring: Keyring, company: Company) -> None:
+    """Make copies of the catalog taken until now recognisable as older; without it the next start assumes a kill."""
+    if not company.last():
+        return
+    try:
+        async with keyring.writer() as writer:
+            await writer.touch()
+        await catalog.save_setting(_CLEAN, "yes")
+    except VaultError as error:
+        logger.warning("the end was not noted", extra={"fields": {"reason": error.message}})
+
+
+def _text(rank: Rank) -> str:
+    return ".".join(str(number) for number in rank)
+
+
+class Company:
+    """Which processes of this machine use one catalog file; the kernel forgets those that end.
+
+    With None, for a catalog on a server, the others cannot be counted: every start counts as one after a kill.
+    """
+
+    def __init__(self, catalog: Path | None) -> None:
+        self._handle = -1
+        self.alone = True
+        if catalog is not None:
+            self._handle = os.open(f"{catalog}.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.alone = self.last()
+
+    def last(self) -> bool:
+        """Tell whether no other process uses the catalog now, and count as one that does."""
+        if self._handle < 0:
+            return False
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        # Shared from here on: others may come, and each sees that it is not alone.
+        fcntl.flock(self._handle, fcntl.LOCK_SH)
+        return alone
+
+    def leave(self) -> None:
+        """Count no more."""
+        if self._handle >= 0:
+            os.close(self._handle)
