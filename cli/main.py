@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli import audit, certificates, holds, keys, recordings, serve, sweep, tenants, tokens, vaults
+from cli import audit, catalog, certificates, holds, journal, keys, recordings, serve, sweep, tenants, tokens, vaults
 from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
@@ -56,6 +56,8 @@ for name, group in (
     ("sweep", sweep.group),
     ("certificates", certificates.group),
     ("audit", audit.group),
+    ("catalog", catalog.group),
+    ("journal", journal.group),
     ("keys", keys.group),
 ):
     app.add_typer(group, name=name)

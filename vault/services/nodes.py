@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from vault.errors import Unavailable
+from vault.errors import NotFound, Unavailable
 from vault.ports.catalog import Catalog, Node
 from vault.ports.time import Clock
 from vault.services.ingest import Ingest
@@ -34,7 +34,11 @@ class Presence:
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
             try:
-                await self.beat()
+                try:
+                    await self.beat()
+                except NotFound:
+                    logger.warning("the node was taken for lost; it appears again")
+                    await self.register()
             except Unavailable as error:
                 logger.warning("the node was not seen", extra={"fields": {"reason": error.message}})
 

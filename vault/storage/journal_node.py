@@ -26,9 +26,23 @@ def node_of(directory: Path, *, at: datetime, entropy: Entropy) -> NodeId:
     try:
         if not path.exists():
             _write(path, new_id("node", at=at, entropy=entropy))
-        name = path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"journal.path: {FILE_NAME} in it cannot be written") from error
+    return _read(directory)
+
+
+def existing_node(directory: Path) -> NodeId:
+    """Return the name of the journal in `directory`; ConfigError if it has none."""
+    if not (directory / FILE_NAME).exists():
+        raise ConfigError(f"{directory} is not a node's journal: {FILE_NAME} is missing")
+    return _read(directory)
+
+
+def _read(directory: Path) -> NodeId:
+    try:
+        name = (directory / FILE_NAME).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"journal.path: {FILE_NAME} in it cannot be read or written") from error
+        raise ConfigError(f"journal.path: {FILE_NAME} in it cannot be read") from error
     if not _PATTERN.fullmatch(name):
         raise ConfigError(
             f"journal.path: {FILE_NAME} in it is damaged", hint="put back the id that `callvault journal status` shows"

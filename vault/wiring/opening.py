@@ -70,8 +70,6 @@ async def open_vault(
                 if background:
                     with suppress(VaultError):
                         await vault.presence.beat()
-                with suppress(Unavailable):
-                    await vault.presence.beat()
 
 
 def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:

@@ -42,6 +42,14 @@ class SqlCatalog(RecordingStore, NodeStore, HoldStore, ShredStore, AdminStore, C
             raise ConfigError("catalog: there is no database file", hint="run callvault init")
         schema.check(await self._within(schema.current_revision))
 
+    async def upgrade(self) -> bool:
+        """Bring an existing schema to this code's; return whether it was older. ConfigError if there is none."""
+        if await self.is_empty():
+            raise ConfigError("catalog: there is nothing to upgrade", hint="run callvault init")
+        before = await self._within(schema.current_revision)
+        await self.migrate()
+        return await self._within(schema.current_revision) != before
+
     async def is_empty(self) -> bool:
         """Tell whether the database has no schema yet, so that `init` may make it a vault's."""
         return not await self._database.exists() or await self._within(schema.current_revision) is None
