@@ -116,11 +116,12 @@ async def _supervise(settings: Config, out: Output, config: Path, count: int, po
     logger.info("stopped")
 
 
-def _started(out: Output, port_file: Path | None, url: str) -> None:
+def _started(out: Output, port_file: Path | None, url: str, *, quiet: bool = False) -> None:
     if port_file is not None:
         with whole_file(port_file, force=True) as file:
             file.write(f"{URL(url).port}\n".encode())
-    out.note(f"callvault listens on {url}")
+    if not quiet:
+        out.note(f"callvault listens on {url}")
     if out.as_json:
         out.line({"url": url, "pid": os.getpid()})
 
@@ -144,7 +145,7 @@ async def _serve(
         loop.add_signal_handler(number, _on_signal, stop, number)
 
     def started(url: str) -> None:
-        _started(out, port_file, url)
+        _started(out, port_file, url, quiet=worker is not None)  # the supervisor speaks for its workers
 
     async with open_vault(settings) as vault, worker.answering(vault) if worker is not None else nullcontext():
         await serve(vault, settings, stop=stop, started=started, worker=worker, listener=shared)

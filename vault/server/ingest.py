@@ -121,6 +121,8 @@ async def _begin(
         existing = await vault.catalog.recording_by_call_key(tenant, call_key)
         if existing is None:
             raise OffsetMismatch("nothing is durable under this call key", hint="start at byte 0", offset=0)
+        if existing.state is RecordingState.OPEN:
+            vault.ingest.require_here(existing)
     call = CallStart(
         tenant=tenant,
         call_key=call_key,

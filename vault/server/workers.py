@@ -103,6 +103,6 @@ def left_over(journal: Path, count: int) -> Path | None:
     """Return a journal of a worker that `count` workers leave without a process, if it still has files."""
     for path in sorted(journal.glob("worker-*")):
         match = re.fullmatch(r"worker-(\d+)", path.name)
-        if match and int(match[1]) >= count and any(parse_file_name(file.name) for file in path.iterdir()):
+        if match and int(match[1]) >= count and any(parse_file_name(each.name) for each in path.iterdir()):
             return path
     return None

@@ -18,6 +18,7 @@ from vault.ports.catalog import Node
 from vault.ports.time import Clock
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
+from vault.storage.journal import journal_files
 from vault.storage.journal_node import existing_node
 from vault.wiring.adapters import SystemClock, catalog_place
 from vault.wiring.opening import open_vault
@@ -63,9 +64,9 @@ async def recover_journal(config: Config, directory: Path, *, progress: Progress
     async with open_vault(_with_journal(config, directory), background=False) as vault:
         count = vault.ingest.unfinished
         await _finish(vault, progress, reason="node_recovered")
-        files = vault.journal.usage().files
         await vault.catalog.forget_node(node)
-    return Settled(node=node, recordings=count, files_left=files)
+    files = await asyncio.to_thread(journal_files, directory)
+    return Settled(node=node, recordings=count, files_left=len(files))
 
 
 async def abandon_node(config: Config, node: NodeId, *, progress: Progress) -> Settled:
