@@ -124,15 +124,16 @@ class Ingest:
         return len(self._by_id)
 
     def require_here(self, row: Recording) -> None:
-        """Raise Unavailable if the open recording is another node's, or its creation is not known to have landed."""
+        """Raise Unavailable if the open recording is another node's, or this one is only now taking it up."""
         if row.node != self.node:
             raise Unavailable(
                 f"this call is being recorded on another node, {row.node}; nothing was taken in",
                 hint="come back: a balancer that hashes the path leads a call to its node",
                 retry_after_seconds=2,
             )
-        if row.id in self._doubtful:
-            raise Unavailable("this call's beginning is being looked up; nothing was taken in", retry_after_seconds=2)
+        session = self._by_id.get(row.id)
+        if row.id in self._doubtful or (session is not None and not session.uploads and session.ending is None):
+            raise Unavailable("this call is just being taken up again; nothing was taken in", retry_after_seconds=2)
 
     @property
     def uploading(self) -> int:
