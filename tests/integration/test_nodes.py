@@ -15,6 +15,7 @@ import pytest
 from tests.catalog_support import SteppingClock
 from tests.faults.recorder import Line, Recorder, path
 from tests.faults.server import PURPOSE, Site, make_site, session, zygote
+from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
 from vault.storage.catalog import open_catalog
 from vault.tlog.auditchain import verify_chain
 from vault.wiring.adapters import catalog_place
@@ -30,10 +31,36 @@ def processes():
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.xdist_group("postgres"))])
 def sections(request):
-    if request.param == "sqlite":
+    kind = request.param
+    if kind == "sqlite":
         return {}
     server = request.getfixturevalue("postgres")
-    return {"catalog": {"url": server.url(asyncio.run(server.new_database()))}}
+    catalog = {"url": server.url(asyncio.run(server.new_database()))}
+    return {"catalog": catalog} if kind == "postgres" else {"catalog": catalog, "objects": bucket(request)}
+
+
+def bucket(request):
+    store = request.getfixturevalue("seaweed")
+    s3 = {
+        "bucket": f"nodes-{random.randbytes(4).hex()}",
+        "endpoint": store.endpoint,
+        "region": REGION,
+        "allowed_regions": [REGION],
+        "access_key": ACCESS_KEY,
+        "secret_key": SECRET_KEY,
+    }
+    return {"kind": "s3", "s3": s3}
+
+
+with_a_bucket = pytest.mark.parametrize(
+    "sections",
+    [
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.xdist_group("postgres")),
+        pytest.param("postgres and s3", marks=pytest.mark.xdist_group("seaweed")),
+    ],
+    indirect=True,
+)
 
 
 def nodes_of(site: Site) -> list[Site]:
@@ -100,6 +127,7 @@ async def durable(recorder: Recorder, key: str, size: int) -> None:
     raise AssertionError(f"{size} bytes of {key} are not durable")
 
 
+@with_a_bucket
 async def test_each_node_keeps_its_own_calls_through_the_death_and_return_of_another(nodes, processes):
     servers = [processes.start(site) for site in nodes]
     data = [random.randbytes(90_000) for _ in nodes]
@@ -255,6 +283,7 @@ async def shredded_once(site: Site, servers, clients) -> None:
         await catalog.close()
 
 
+@with_a_bucket
 async def test_of_several_sweepers_one_shreds_and_each_call_is_certified_once(tmp_path, sections, processes):
     nodes = await asyncio.to_thread(lambda: nodes_of(asyncio.run(shredding(tmp_path, **sections))))
     servers = [processes.start(site) for site in nodes]
