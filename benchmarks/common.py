@@ -16,6 +16,8 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from vault.server.process import tune
+
 ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -147,6 +149,7 @@ async def recorder_token(url, operator):
 
 
 def run(main):
-    """Run a benchmark's coroutine on uvloop, as the server does."""
+    """Run a benchmark's coroutine on uvloop in a process tuned as the server's is."""
+    tune()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

@@ -87,5 +87,18 @@ async def repair(
     out.show({"repaired": name}, [("repaired", name)])
 
 
+@local(group, "prepare", examples=["callvault keys prepare --config /etc/callvault/config.toml"])
+async def prepare(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Make the store of [keyring.root] for a vault that moves there from [keyring.previous_root].
+
+    Proves every right that will be needed by making, using and destroying a root version. Nothing moves yet: restart
+    the server with both sections, then rotate. docs/providers.md has the whole way.
+    """
+    from vault.wiring import prepare_root_keys  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    made = await prepare_root_keys(load_config(config))
+    out.show({"prepared": made}, [("prepared", made)])
+
+
 def _name(replica: str) -> str:
     return replica if replica.startswith(S3_SCHEME) else str(Path(replica).absolute())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from vault.model import (
     MANIFEST_INDEX,
     Assurance,
     AuditEvent,
+    BatchPlace,
     CertificateId,
     CertificateStatus,
     Codec,
@@ -40,7 +41,7 @@ from vault.model import (
     prefixed,
     uuid7,
 )
-from vault.ports.catalog import Catalog, Node, RecordingQuery, Shred, SweepOverride
+from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
 
 NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 ACME = TenantId("acme")
@@ -168,9 +169,24 @@ def certificate(
         status=status,
         supersedes=None,
         issued_at=NOW,
-        jws="eyJ.e30.sig",
     )
     return replace(fresh, **changes)
+
+
+FORM = b"f" * 32
+
+
+async def certify(
+    catalog: Catalog, certificates: Sequence[StoredCertificate], *, audit: Sequence[AuditEvent] = ()
+) -> list[StoredCertificate]:
+    """Store them in a batch of their own; return them as they stand in it."""
+    batch = CertificateBatch(id=new_id("bat"), issued_at=NOW, statement="eyJ.e30.sig", leaves=bytes(32))
+    placed = [
+        replace(each, place=BatchPlace(batch=batch.id, index=index, form=FORM, entry="1"))
+        for index, each in enumerate(certificates)
+    ]
+    await catalog.certify(batch, placed, forms={FORM: "{}"}, audit=audit)
+    return placed
 
 
 def tenant(name: str = "acme", **changes: Any) -> Tenant:
@@ -254,10 +270,15 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.intend_shred(intent, audit=audit)
     await catalog.sweep_floor()
     await catalog.record_receipt(intent.id, receipt(intent), audit=audit)
-    await catalog.certify([certificate(one)], audit=audit)
+    await catalog.due_subjects(through=PERIOD, after=None, limit=10)
+    await certify(catalog, [certificate(one)], audit=audit)
     await catalog.undeleted_recordings(after=None, limit=10)
     last = certificate(one, CertificateStatus.FINAL)
-    await catalog.certify([last])
+    [last] = await certify(catalog, [last])
+    assert last.place is not None
+    await catalog.certificates_of([one.id])
+    await catalog.certificate_batches([last.place.batch])
+    await catalog.certificate_forms([FORM])
     await catalog.certificate(last.id)
     await catalog.certificates(tenant=ACME, recording=one.id, before=CertificateId(new_id("cert")))
     await catalog.unfinished_shreds()

@@ -33,6 +33,7 @@ from vault.tlog.certificate import (
     Encryption,
     KeyCopy,
     KeyPlace,
+    MediaFacts,
     Parties,
     Residual,
     Result,
@@ -40,8 +41,8 @@ from vault.tlog.certificate import (
     Sanitisation,
     Trigger,
     Verification,
-    media_facts,
     statements,
+    subject,
 )
 
 ISSUER = SigningKey(bytes(range(32)))
@@ -106,7 +107,8 @@ def key_copies(result: Result = Result.DONE) -> tuple[KeyCopy, ...]:
 
 def provisional(row: Recording | None = None, refs: Sequence[SegmentRef] | None = None) -> DeletionCertificate:
     row = row or recording()
-    media = media_facts(row, segments(row) if refs is None else refs, region="United Kingdom")
+    objects = subject(row, segments(row) if refs is None else refs).objects
+    media = MediaFacts(recording_id=row.id, parts=(Part.AUDIO,), objects=objects, region="United Kingdom")
     claims, non_claims = statements(Assurance.BEST_EFFORT)
     return DeletionCertificate(
         certificate_id=CertificateId("cert_" + "b2" * 16),

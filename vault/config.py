@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from vault.errors import ConfigError
-from vault.errors import Invalid as InvalidValue
-from vault.retention.durations import parse_duration
+from vault.rootsettings import RootSection, SingleRootSection, overlay
+from vault.settings import Duration, Section, Size
 
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
 S3_SCHEME = "s3://"
-_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
-def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_duration(value)
-    except InvalidValue as error:
-        raise ValueError(error.message) from error
-
-
-def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("a size looks like 8MiB or 20GiB")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """Where and how the server listens."""
 
     host: str = "127.0.0.1"
@@ -85,7 +56,7 @@ class ServerSettings(_Section):
         return self
 
 
-class CatalogSettings(_Section):
+class CatalogSettings(Section):
     """Where the rows live: a SQLite file, or a PostgreSQL database, whose address is also in CALLVAULT_CATALOG_URL."""
 
     path: Path | None = None
@@ -98,7 +69,7 @@ class CatalogSettings(_Section):
         return self
 
 
-class S3Access(_Section):
+class S3Access(Section):
     """How to reach an S3 store, and which of its regions are allowed."""
 
     endpoint: str | None = None
@@ -119,7 +90,7 @@ class S3Section(S3Access):
     server_side_encryption: bool = True
 
 
-class ObjectSettings(_Section):
+class ObjectSettings(Section):
     """Where the sealed objects live."""
 
     kind: Literal["filesystem", "s3", "memory"] = "filesystem"
@@ -133,7 +104,7 @@ class ObjectSettings(_Section):
         return self
 
 
-class KeyringSettings(_Section):
+class KeyringSettings(Section):
     """Where the keyring's replicas and the root key live; never inside one backup set."""
 
     replicas: tuple[str, ...] | None = None
@@ -141,9 +112,19 @@ class KeyringSettings(_Section):
     root_keys: Path | None = None
     precreate_days: int = Field(default=2, ge=0)
     lease: Duration = Field(default=timedelta(seconds=15), gt=timedelta(0), le=timedelta(seconds=15))
+    root: RootSection = RootSection()
+    previous_root: RootSection | None = None
+
+    @model_validator(mode="after")
+    def _roots(self) -> KeyringSettings:
+        if self.root_keys is not None and self.root.file is not None and self.root.file.path is not None:
+            raise ValueError("root_keys and root.file.path name the same thing: give one")
+        if self.root == self.previous_root:
+            raise ValueError("previous_root is the provider before root, not the same one")
+        return self
 
 
-class JournalSettings(_Section):
+class JournalSettings(Section):
     """The local write-ahead log of audio not yet in the object store."""
 
     path: Path | None = None
@@ -153,7 +134,7 @@ class JournalSettings(_Section):
     commit_interval: Duration = timedelta(milliseconds=5)
 
 
-class SegmentSettings(_Section):
+class SegmentSettings(Section):
     """How a recording is cut into objects."""
 
     max_bytes: Size = 8 << 20
@@ -167,7 +148,7 @@ class SegmentSettings(_Section):
         return self
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """How long recordings are kept. `cohort_width` is fixed at `init`."""
 
     default: Duration = timedelta(days=90)
@@ -183,7 +164,7 @@ class RetentionSettings(_Section):
         return self
 
 
-class SweepSettings(_Section):
+class SweepSettings(Section):
     """When the sweeper runs and what stops it."""
 
     enabled: bool = True
@@ -194,7 +175,7 @@ class SweepSettings(_Section):
     max_share_minimum: int = Field(default=1000, ge=0)
 
 
-class IdentitySettings(_Section):
+class IdentitySettings(Section):
     """Who runs this vault; printed on certificates."""
 
     processor: str = "Callvault operator"
@@ -202,7 +183,7 @@ class IdentitySettings(_Section):
     region: str = "United Kingdom"
 
 
-class AccessSettings(_Section):
+class AccessSettings(Section):
     """What a play, export or search may be for."""
 
     purposes: tuple[str, ...] = (
@@ -217,13 +198,13 @@ class AccessSettings(_Section):
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What goes to standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
-class Config(_Section):
+class Config(Section):
     """The whole of config.toml; relative paths are relative to the file."""
 
     data: Path = Path("data")
@@ -286,8 +267,13 @@ class Config(_Section):
 
     @property
     def root_keys_path(self) -> Path:
-        """The file provider's directory."""
-        return self.resolve(self.keyring.root_keys, "root-keys")
+        """The file provider's directory, if [keyring.root] is one."""
+        return self.file_root_path(self.keyring.root)
+
+    def file_root_path(self, section: SingleRootSection | RootSection) -> Path:
+        """Return the directory of a file provider: its own path, else `keyring.root_keys`, else below `data`."""
+        own = section.file.path if section.file is not None else None
+        return self.resolve(own or self.keyring.root_keys, "root-keys")
 
     @property
     def tls_paths(self) -> tuple[Path, Path] | None:
@@ -334,4 +320,6 @@ def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
                     s3[key] = environment[variable]
     if "CALLVAULT_CATALOG_URL" in environment and isinstance(document.setdefault("catalog", {}), dict):
         document["catalog"]["url"] = environment["CALLVAULT_CATALOG_URL"]
+    if isinstance(document.get("keyring"), dict):
+        overlay(document["keyring"], environment)
     return parse_config(document, base=path.absolute().parent)

@@ -55,6 +55,14 @@ def new_id(prefix: str, *, at: datetime, entropy: Callable[[int], bytes]) -> str
     return prefixed(prefix, uuid7(unix_ms=int(at.timestamp() * 1000), entropy=entropy(10)))
 
 
+def new_ids(prefix: str, count: int, *, at: datetime, entropy: Callable[[int], bytes]) -> list[str]:
+    """Return `count` of what `new_id` returns one of, in ascending order."""
+    millisecond = f"{int(at.timestamp() * 1000):012x}"
+    random = entropy(10 * count).hex()
+    chunks = sorted(random[start : start + 20] for start in range(0, 20 * count, 20))
+    return [f"{prefix}_{millisecond}7{it[:3]}{'89ab'[int(it[3], 16) & 3]}{it[4:19]}" for it in chunks]
+
+
 def id_bytes(identifier: str) -> bytes:
     """Return the 16 bytes behind a prefixed id; raises Invalid."""
     match = _PREFIXED.fullmatch(identifier)
@@ -315,8 +323,21 @@ class CertificateStatus(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlace:
+    """Where a certificate stands in its batch, and its document in two pieces (see vault.tlog.form)."""
+
+    batch: str
+    index: int
+    form: bytes
+    entry: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCertificate:
-    """A certificate as kept: the compact JWS is the certificate, the rest is for finding it."""
+    """A certificate as kept: either its compact JWS, or the place in a batch from which that is made.
+
+    Both give the same bytes whenever they are asked for. The rest is for finding it.
+    """
 
     id: CertificateId
     recording: RecordingId
@@ -324,7 +345,8 @@ class StoredCertificate:
     status: CertificateStatus
     supersedes: CertificateId | None
     issued_at: datetime
-    jws: str
+    jws: str | None = None
+    place: BatchPlace | None = None
 
 
 class Assurance(enum.StrEnum):

@@ -46,6 +46,9 @@ disk_reserve = "64MiB"
 [segments]
 max_age = "3s"
 
+[keyring]
+lease = "2s"
+
 [retention]
 default = "{retention_seconds}s"
 cohort_width = "1s"

@@ -2,27 +2,24 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 
 @pytest.mark.xdist_group("demo")
-def test_the_demo_proves_every_claim_within_its_time(tmp_path: Path) -> None:
-    began = time.monotonic()
+def test_the_demo_proves_every_claim(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-P", "-m", "cli", "demo", "--json"],
         cwd=tmp_path,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=240,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert time.monotonic() - began < 90
     done = lines[-1]
     proven = [line for line in lines if line["event"] == "proven"]
     assert done["event"] == "done"

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from tests.certificates import ISSUER, STRANGER, final, provisional
+from tests.certificates import GONE, ISSUER, STRANGER, final, provisional
 from vault.model import AuditEvent
 from vault.tlog.auditchain import GENESIS, extend_chain, instant
+from vault.tlog.batch import BatchStatement, Membership
 from vault.tlog.certificate import Issuer
+from vault.tlog.merkle import Tree, leaf_hash
+from vault.tlog.shape import canonical_json
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -34,6 +37,20 @@ def test_a_genuine_certificate_is_verified_and_explained(certificate: Path, key:
     shown = capsys.readouterr().out
     assert ISSUER.key_id in shown
     assert shown.endswith("verified\n")
+
+
+def test_a_certificate_signed_in_a_batch_says_so(tmp_path: Path, key: Path, capsys) -> None:
+    document = canonical_json(final())
+    leaves = [leaf_hash(document), leaf_hash(b"another")]
+    tree = Tree(leaves)
+    statement = BatchStatement(batch_id="bat_" + "0" * 32, issued_at=GONE, size=2, root=tree.root.hex())
+    signed = Issuer(ISSUER).issue_batch(statement)
+    path = tmp_path / "member.jws"
+    for index, code in ((0, 0), (1, 5)):
+        membership = Membership(statement=signed, index=index, path=tree.path(index))
+        path.write_text(Issuer(ISSUER).issue_member(document, membership))
+        assert main(["certificates", "verify", str(path), "--key", str(key)]) == code
+        assert ("over 2 certificates" in capsys.readouterr().out) == (code == 0)
 
 
 def test_verification_answers_programs_with_what_was_signed(certificate: Path, key: Path, capsys) -> None:

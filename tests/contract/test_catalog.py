@@ -19,6 +19,7 @@ from tests.catalog_support import (
     PERIOD,
     SteppingClock,
     certificate,
+    certify,
     cohort,
     event,
     finish,
@@ -60,7 +61,8 @@ from vault.model import (
     TenantId,
 )
 from vault.ports.catalog import RecordingQuery
-from vault.storage.catalog import open_catalog, rows, schema
+from vault.storage.catalog import open_catalog, schema
+from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import recordings, settings
 from vault.telemetry import Metrics
 from vault.tlog.auditchain import GENESIS, verify_chain
@@ -320,7 +322,7 @@ async def test_due_rows_are_the_finished_ones_of_passed_periods_in_id_order(cata
     await sealed(catalog, period=PERIOD + 1)
     await catalog.create_recording(recording())
     gone = await sealed(catalog)
-    await catalog.certify([certificate(gone)])
+    await certify(catalog, [certificate(gone)])
     seen: list[str] = []
     after = None
     while page := await catalog.due_recordings(through=PERIOD, after=after, limit=4):
@@ -333,8 +335,8 @@ async def test_due_rows_are_the_finished_ones_of_passed_periods_in_id_order(cata
 
 async def test_undeleted_rows_are_the_shredded_ones_without_a_final_certificate(catalog):
     rows = [await sealed(catalog) for _ in range(5)]
-    await catalog.certify([certificate(one) for one in rows[:4]])
-    await catalog.certify([certificate(rows[1], CertificateStatus.FINAL)])
+    await certify(catalog, [certificate(one) for one in rows[:4]])
+    await certify(catalog, [certificate(rows[1], CertificateStatus.FINAL)])
     first = await catalog.undeleted_recordings(after=None, limit=2)
     rest = await catalog.undeleted_recordings(after=first[-1].id, limit=2)
     assert [row.id for row in (*first, *rest)] == [rows[0].id, rows[2].id, rows[3].id]
@@ -344,7 +346,7 @@ async def test_counts_name_every_state(catalog):
     assert await catalog.count_recordings() == dict.fromkeys(RecordingState, 0)
     await catalog.create_recording(recording())
     await sealed(catalog)
-    await catalog.certify([certificate(await sealed(catalog))])
+    await certify(catalog, [certificate(await sealed(catalog))])
     counts = await catalog.count_recordings()
     assert counts[RecordingState.OPEN] == counts[RecordingState.SEALED] == counts[RecordingState.SHREDDED] == 1
 
@@ -356,7 +358,7 @@ async def test_oldest_due_passes_over_the_open_the_shredded_the_held_and_those_i
     now = NOW + timedelta(days=50)
     assert await catalog.oldest_due(now=now) is None
     await catalog.create_recording(recording(**until(1)))
-    await catalog.certify([certificate(await sealed(catalog, **until(2)))])
+    await certify(catalog, [certificate(await sealed(catalog, **until(2)))])
     held, graced, late = [await sealed(catalog, **until(days)) for days in (3, 4, 5)]
     await catalog.save_hold(hold(held), expected=None)
     grace_until = now + timedelta(days=1)
@@ -458,7 +460,7 @@ async def test_a_manifest_sealed_again_replaces_the_one_recorded(catalog):
 
 async def test_a_straggler_adds_nothing_to_a_shredded_recording(catalog):
     one = await sealed(catalog)
-    await catalog.certify([certificate(one)])
+    await certify(catalog, [certificate(one)])
     await catalog.add_segments([segment(one, 1)], stored_bytes=9)
     await finish(catalog, one, objects=[segment(one, 2)])
     row = await catalog.recording(one.id)
@@ -661,12 +663,10 @@ async def test_an_unknown_shred_is_not_found(catalog):
 
 async def test_certificates_move_their_recordings_along(catalog):
     one = await sealed(catalog)
-    first = certificate(one)
-    await catalog.certify([first], audit=[event("certificate.issued")])
+    [first] = await certify(catalog, [certificate(one)], audit=[event("certificate.issued")])
     row = await catalog.recording(one.id)
     assert (row.state, row.certificate_id) == (RecordingState.SHREDDED, first.id)
-    last = certificate(one, CertificateStatus.FINAL, supersedes=first.id)
-    await catalog.certify([last])
+    [last] = await certify(catalog, [certificate(one, CertificateStatus.FINAL, supersedes=first.id)])
     row = await catalog.recording(one.id)
     assert (row.state, row.certificate_id) == (RecordingState.SHREDDED, last.id)
     assert await catalog.undeleted_recordings(after=None, limit=9) == []
@@ -676,12 +676,10 @@ async def test_certificates_move_their_recordings_along(catalog):
 
 async def test_certifying_again_keeps_the_first_and_audits_nothing(catalog):
     one, two = await sealed(catalog), await sealed(catalog)
-    first = certificate(one)
-    await catalog.certify([first], audit=[event("a")])
-    await catalog.certify([certificate(one)], audit=[event("b")])
+    [first] = await certify(catalog, [certificate(one)], audit=[event("a")])
+    await certify(catalog, [certificate(one)], audit=[event("b")])
     assert await catalog.certificates() == [first]
-    second = certificate(two)
-    await catalog.certify([certificate(one), second, certificate(two)], audit=[event("c")])
+    _, second, _ = await certify(catalog, [certificate(one), certificate(two), certificate(two)], audit=[event("c")])
     assert await catalog.certificates() == [second, first]
     assert (await catalog.recording(two.id)).certificate_id == second.id
     assert await events(catalog) == ["a", "c"]
@@ -690,17 +688,17 @@ async def test_certifying_again_keeps_the_first_and_audits_nothing(catalog):
 async def test_a_late_provisional_certificate_takes_nothing_back(catalog):
     one = await sealed(catalog)
     last = certificate(one, CertificateStatus.FINAL)
-    await catalog.certify([last])
-    await catalog.certify([certificate(one)])
+    await certify(catalog, [last])
+    await certify(catalog, [certificate(one)])
     assert (await catalog.recording(one.id)).certificate_id == last.id
     assert await catalog.undeleted_recordings(after=None, limit=9) == []
 
 
 async def test_certifying_an_unknown_recording_changes_nothing(catalog):
     one = await sealed(catalog)
-    await catalog.certify([], audit=[event()])
+    await certify(catalog, [], audit=[event()])
     with pytest.raises(NotFound):
-        await catalog.certify([certificate(one), certificate(recording())], audit=[event()])
+        await certify(catalog, [certificate(one), certificate(recording())], audit=[event()])
     assert (await catalog.recording(one.id)).state is RecordingState.SEALED
     assert await catalog.certificates() == []
     assert await events(catalog) == []
@@ -708,8 +706,7 @@ async def test_certifying_an_unknown_recording_changes_nothing(catalog):
 
 async def test_certificates_are_paged_newest_first_and_filtered(catalog):
     rows = [await sealed(catalog), await sealed(catalog, tenant=OTHER), await sealed(catalog)]
-    issued = [certificate(one) for one in rows]
-    await catalog.certify(issued)
+    issued = await certify(catalog, [certificate(one) for one in rows])
     assert await catalog.certificates() == issued[::-1]
     assert await catalog.certificates(limit=2) == issued[:0:-1]
     assert await catalog.certificates(before=issued[1].id) == [issued[0]]
@@ -722,7 +719,7 @@ async def test_certificates_are_paged_newest_first_and_filtered(catalog):
 async def test_a_thousand_certificates_fit_one_transaction(catalog):
     rows = [recording() for _ in range(1100)]
     await asyncio.gather(*[catalog.create_recording(one) for one in rows])
-    await catalog.certify([certificate(one) for one in rows])
+    await certify(catalog, [certificate(one) for one in rows])
     assert (await catalog.count_recordings())[RecordingState.SHREDDED] == 1100
 
 
@@ -1035,7 +1032,7 @@ async def test_an_older_schema_is_refused_until_migrated_and_its_open_rows_go_to
     await older._database.create()
     async with older._database.engine.begin() as connection:
         await connection.run_sync(lambda given: command.upgrade(schema._config(given), "0001"))
-        values = {name: value for name, value in rows.from_recording(recording()).items() if name != "node"}
+        values = {name: value for name, value in rows_of.from_recording(recording()).items() if name != "node"}
         await connection.execute(sa.insert(recordings), values)
     with pytest.raises(ConfigError, match="older") as caught:
         await older.check_schema()
@@ -1043,9 +1040,39 @@ async def test_an_older_schema_is_refused_until_migrated_and_its_open_rows_go_to
     await older.check_schema()
     await older.register_node(node())
     await older.register_node(node(id=NodeId("node_" + "2" * 32)))
-    assert [row.id for row in await older.open_recordings(node=NODE)] == [rows.recording_id(values["id"])]
+    assert [row.id for row in await older.open_recordings(node=NODE)] == [rows_of.recording_id(values["id"])]
     await older.close()
     assert "upgrade" in caught.value.hint
+
+
+async def test_certificates_issued_before_there_were_batches_survive_the_migration(path):
+    path.parent.mkdir(exist_ok=True)
+    url = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        command.upgrade(schema._config(connection), "0001")
+        one = recording()
+        then = {each["name"] for each in sa.inspect(connection).get_columns("recordings")}
+        values = {name: value for name, value in rows_of.from_recording(one).items() if name in then}
+        connection.execute(sa.insert(sa.table("recordings", *map(sa.column, values))).values(values))
+        connection.execute(
+            sa.text(
+                "INSERT INTO certificates (id, recording, tenant, status, issued_at, jws)"
+                " VALUES ('cert_old', :recording, 'acme', 'provisional', 1, 'a.b.c')"
+            ),
+            {"recording": rows_of.key(one.id)},
+        )
+    engine.dispose()
+    opened = open_catalog(path, clock=SteppingClock())
+    with pytest.raises(ConfigError, match="older"):
+        await opened.check_schema()
+    await opened.migrate()
+    await opened.check_schema()
+    [kept] = await opened.certificates(recording=one.id)
+    assert (kept.id, kept.jws, kept.place) == ("cert_old", "a.b.c", None)
+    await certify(opened, [certificate(one)])
+    assert await opened.certificates(recording=one.id) == [kept]
+    await opened.close()
 
 
 async def test_the_file_is_its_owners_alone_durable_and_in_wal(on_file, path):

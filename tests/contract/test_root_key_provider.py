@@ -1,46 +1,194 @@
-"""What every root-key provider promises, in memory and on files; then what only the file provider does."""
+"""What every root-key provider promises."""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.keyring_support import TestClock
-from vault.errors import ConfigError, Destroyed, Invalid, Tampered, Unavailable
-from vault.format.codec import pack
-from vault.keystore import antiforensic
-from vault.keystore.file import MATERIAL_BYTES, FileRootKeys
-from vault.keystore.files import Files
+from tests.kms import KmsServer
+from tests.openbao import MOUNT
+from vault.errors import Destroyed, Invalid, Tampered, Unavailable
+from vault.keystore.awskms import AwsKmsRootKeys
+from vault.keystore.composite import CompositeRootKeys
+from vault.keystore.file import FileRootKeys
 from vault.keystore.memory import MemoryRootKeys
-from vault.keystore.mounts import filesystem_of
+from vault.keystore.moving import MovingRootKeys
+from vault.keystore.pkcs11 import Pkcs11RootKeys
+from vault.keystore.provider import RootKeys
+from vault.keystore.secret import Secret
+from vault.keystore.transit import TransitRootKeys
+from vault.keystore.transitclient import TransitSettings
 from vault.model import Assurance
-from vault.ports.keys import RootKeyProvider
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"t" * 64
+CLOCK = TestClock()
+
+Outage = Callable[[], contextlib.AbstractContextManager[None]]
 
 
-async def make_memory(directory: Path) -> RootKeyProvider:
-    return MemoryRootKeys(clock=TestClock())
+@dataclass(kw_only=True)
+class Made:
+    """A provider on a store of its own, and what takes its service away for a while."""
+
+    provider: RootKeys
+    outage: Outage
 
 
-async def make_file(directory: Path) -> RootKeyProvider:
-    provider = FileRootKeys(directory, clock=TestClock())
-    await provider.create()
-    return provider
+Make = Callable[[Path], Awaitable[Made]]
 
 
-@pytest.fixture(params=[make_memory, make_file], ids=["memory", "file"])
-def make(request):
-    return request.param
+@contextlib.contextmanager
+def renamed(path: Path):
+    away = path.with_name(f"{path.name}.away")
+    path.rename(away)
+    yield
+    away.rename(path)
+
+
+def fresh_prefix() -> str:
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+def memory_maker(request, stack) -> Make:
+    async def make(directory):
+        provider = MemoryRootKeys(clock=CLOCK)
+        await provider.create()
+        return Made(provider=provider, outage=lambda: pytest.skip("memory does not go away"))
+
+    return make
+
+
+def file_maker(request, stack) -> Make:
+    async def make(directory):
+        provider = FileRootKeys(directory, clock=CLOCK)
+        await provider.create()
+        return Made(provider=provider, outage=lambda: renamed(directory))
+
+    return make
+
+
+def transit_maker(request, stack) -> Make:
+    server = request.getfixturevalue("openbao")
+
+    async def make(directory):
+        directory.mkdir()
+        token = directory / "token"
+        token.write_text(f"{server.token}\n")
+        settings = TransitSettings(address=server.address, mount=MOUNT, token=Secret(file=token))
+        provider = TransitRootKeys(settings, prefix=fresh_prefix(), clock=CLOCK)
+        await provider.create()
+
+        @contextlib.contextmanager
+        def outage():
+            token.write_text("s.revoked")
+            yield
+            token.write_text(server.token)
+
+        return Made(provider=provider, outage=outage)
+
+    return make
+
+
+def pkcs11_maker(mechanism):
+    def maker(request, stack) -> Make:
+        softhsm = request.getfixturevalue("softhsm")
+        settings = softhsm.token()
+
+        async def make(directory):
+            provider = Pkcs11RootKeys(settings, prefix=fresh_prefix(), mechanism=mechanism, clock=CLOCK)
+            await provider.create()
+            return Made(provider=provider, outage=lambda: renamed(softhsm.tokens))
+
+        return make
+
+    return maker
+
+
+def awskms_maker(request, stack) -> Make:
+    server = KmsServer(clock=CLOCK.now)
+
+    async def make(directory):
+        if not server.port:
+            await stack.enter_async_context(server.running())
+        provider = AwsKmsRootKeys(server.settings(), prefix=fresh_prefix(), clock=CLOCK)
+        await provider.create()
+
+        @contextlib.contextmanager
+        def outage():
+            server.refuse = dict.fromkeys(("ListAliases", "CreateKey", "Decrypt"), "KMSInternalException")
+            yield
+            server.refuse = {}
+
+        return Made(provider=provider, outage=outage)
+
+    return make
+
+
+def paired(combine, one, other):
+    """Return a maker of a provider over two, of which the second one suffers the outage."""
+
+    def maker(request, stack) -> Make:
+        makers = one(request, stack), other(request, stack)
+
+        async def make(directory):
+            directory.mkdir()
+            halves = [await each(directory / str(place)) for place, each in enumerate(makers)]
+            return Made(provider=combine(*(half.provider for half in halves)), outage=halves[1].outage)
+
+        return make
+
+    return maker
+
+
+def moving(previous, current):
+    return MovingRootKeys(current, previous=previous)
+
+
+OPENBAO = pytest.mark.xdist_group("openbao")
+SOFTHSM = pytest.mark.xdist_group("softhsm")
+MAKERS = [
+    pytest.param((memory_maker, Assurance.BEST_EFFORT), id="memory"),
+    pytest.param((file_maker, Assurance.BEST_EFFORT), id="file"),
+    pytest.param((transit_maker, Assurance.DEVICE), id="transit", marks=OPENBAO),
+    pytest.param((pkcs11_maker("auto"), Assurance.DEVICE), id="pkcs11", marks=SOFTHSM),
+    pytest.param((pkcs11_maker("aes-key-wrap-pad"), Assurance.DEVICE), id="pkcs11-key-wrap", marks=SOFTHSM),
+    pytest.param((awskms_maker, Assurance.DEVICE), id="awskms"),
+    pytest.param((paired(CompositeRootKeys, memory_maker, file_maker), Assurance.BEST_EFFORT), id="composite"),
+    pytest.param(
+        (paired(CompositeRootKeys, file_maker, transit_maker), Assurance.DEVICE), id="file+transit", marks=OPENBAO
+    ),
+    pytest.param((paired(moving, memory_maker, file_maker), Assurance.BEST_EFFORT), id="moving"),
+    pytest.param((paired(moving, file_maker, awskms_maker), Assurance.BEST_EFFORT), id="file-to-awskms"),
+]
+
+
+@pytest.fixture(params=MAKERS)
+async def made(request) -> AsyncIterator[tuple[Make, Assurance]]:
+    maker, assurance = request.param
+    async with AsyncExitStack() as stack:
+        yield maker(request, stack), assurance
 
 
 @pytest.fixture
-async def provider(make, tmp_path) -> RootKeyProvider:
+def make(made) -> Make:
+    return made[0]
+
+
+@pytest.fixture
+async def one(make, tmp_path) -> Made:
     return await make(tmp_path / "keys")
+
+
+@pytest.fixture
+def provider(one) -> RootKeys:
+    return one.provider
 
 
 async def test_what_was_wrapped_unwraps(provider):
@@ -78,14 +226,14 @@ async def test_live_versions_are_listed_with_tag_and_time(provider):
     listed = await provider.versions()
     assert {version: info.tag for version, info in listed.items()} == {one: b"one", two: b""}
     assert {info.version for info in listed.values()} == {one, two}
-    assert {info.created_at for info in listed.values()} == {TestClock().now()}
+    assert {info.created_at for info in listed.values()} <= {None, CLOCK.now()}
 
 
 async def test_a_destroyed_version_opens_and_wraps_nothing_and_is_not_listed(provider):
     version, other = await provider.new_version(TAG), await provider.new_version(TAG)
     blob, kept = await provider.wrap(version, KEY, AAD), await provider.wrap(other, KEY, AAD)
     receipt = await provider.destroy(version)
-    assert (receipt.version, receipt.effective_at) == (version, TestClock().now())
+    assert (receipt.version, receipt.effective_at) == (version, CLOCK.now())
     with pytest.raises(Destroyed):
         await provider.unwrap(version, blob, AAD)
     with pytest.raises(Destroyed):
@@ -101,7 +249,7 @@ async def test_destroying_again_succeeds(provider):
 
 
 async def test_a_version_of_another_store_is_unavailable_and_never_destroyed(make, tmp_path):
-    one, other = await make(tmp_path / "one"), await make(tmp_path / "other")
+    one, other = [(await make(tmp_path / name)).provider for name in ("one", "other")]
     version = await one.new_version(TAG)
     blob = await one.wrap(version, KEY, AAD)
     with pytest.raises(Unavailable):
@@ -114,175 +262,56 @@ async def test_a_version_of_another_store_is_unavailable_and_never_destroyed(mak
 async def test_what_does_not_fit_is_refused(provider):
     version = await provider.new_version(TAG)
     with pytest.raises(Invalid):
-        await provider.new_version(b"t" * 65)
+        await provider.new_version(b"t" * 73)
     with pytest.raises(Invalid):
         await provider.wrap(version, b"short", AAD)
 
 
-async def test_self_check_says_how_far_to_trust_it(provider):
-    assert provider.assurance is Assurance.BEST_EFFORT
-    assert "warning" in [finding.level for finding in await provider.self_check()]
+async def test_a_store_knows_its_own_versions_live_and_destroyed(make, tmp_path):
+    one, other = [(await make(tmp_path / name)).provider for name in ("one", "other")]
+    live, gone = await one.new_version(TAG), await one.new_version(TAG)
+    await one.destroy(gone)
+    for version in (live, gone):
+        assert await one.owns(version)
+        assert not await other.owns(version)
+    for version in ("", "file", "transit:0011223344556677-0011223344556677", "0011223344556677-0011223344556677"):
+        assert not await one.owns(version)
 
 
-# ---- files only
-
-
-@pytest.fixture
-async def on_files(tmp_path) -> FileRootKeys:
-    provider = FileRootKeys(tmp_path / "keys", clock=TestClock())
-    await provider.create()
-    return provider
-
-
-async def test_versions_outlive_the_process(on_files, tmp_path):
-    version = await on_files.new_version(TAG)
-    blob = await on_files.wrap(version, KEY, AAD)
-    again = FileRootKeys(tmp_path / "keys", clock=TestClock())
-    assert await again.unwrap(version, blob, AAD) == KEY
-
-
-async def test_after_a_destroy_no_window_of_any_remaining_file_opens_the_blob(on_files, tmp_path):
-    gone, kept = await on_files.new_version(TAG), await on_files.new_version(TAG)
-    blob = await on_files.wrap(gone, KEY, AAD)
-    await on_files.destroy(gone)
-    files = sorted((tmp_path / "keys").iterdir())
-    assert [path.name for path in files] == sorted(["ROOT-KEYS", kept])
-    aad = pack(["callvault/v1/root-wrap", gone, AAD])
-    for path in files:
-        data = path.read_bytes()
-        # Windows at every offset of the header and of the first and last stripes, aligned ones in between.
-        edge = 2048
-        offsets = {*range(min(edge, len(data))), *range(max(0, len(data) - edge), len(data)), *range(0, len(data), 32)}
-        for offset in offsets:
-            if len(window := data[offset : offset + 32]) == 32:
-                with pytest.raises(InvalidTag):
-                    AESGCM(window).decrypt(blob[:12], blob[12:], aad)
-
-
-class Recording(Files):
-    """Keeps what a destroyed file held just before it was removed."""
-
-    def __init__(self) -> None:
-        self.removed: list[bytes] = []
-
-    def unlink(self, path: Path) -> None:
-        self.removed.append(path.read_bytes())
-        super().unlink(path)
-
-
-async def test_key_material_is_overwritten_in_place_before_the_file_is_removed(tmp_path):
-    files = Recording()
-    provider = FileRootKeys(tmp_path / "keys", clock=TestClock(), files=files)
-    await provider.create()
-    version = await provider.new_version(TAG)
-    path = tmp_path / "keys" / version
-    before, inode = path.read_bytes(), path.stat().st_ino
-    assert inode
-    await provider.destroy(version)
-    (after,) = files.removed
-    assert len(after) == len(before)
-    material = len(before) - MATERIAL_BYTES
-    same = sum(a == b for a, b in zip(before[material:], after[material:], strict=True))
-    assert same < MATERIAL_BYTES / 128, "some of the material was left"
-
-
-async def test_an_unfinished_version_is_overwritten_and_never_listed(tmp_path):
-    files = Recording()
-    provider = FileRootKeys(tmp_path / "keys", clock=TestClock(), files=files)
-    await provider.create()
-    left = tmp_path / "keys" / ".0011223344556677-0011223344556677.new"
-    left.write_bytes(b"half a secret")
-    assert await provider.versions() == {}
-    await provider.new_version(TAG)
-    assert not left.exists()
-    assert files.removed != [b"half a secret"]
-    assert len(files.removed) == 1
-
-
-async def test_a_missing_or_unmarked_directory_is_unavailable_never_destroyed(on_files, tmp_path):
-    version = await on_files.new_version(TAG)
-    blob = await on_files.wrap(version, KEY, AAD)
-    directory = tmp_path / "keys"
-    directory.rename(tmp_path / "unmounted")
-    for state in ("missing", "empty"):
-        if state == "empty":
-            directory.mkdir()
+async def test_an_outage_is_unavailable_and_loses_nothing(one, provider):
+    version, gone, doomed = [await provider.new_version(TAG) for _ in range(3)]
+    blob, late = await provider.wrap(version, KEY, AAD), await provider.wrap(gone, KEY, AAD)
+    await provider.destroy(gone)
+    with one.outage():
         for call in (
-            on_files.unwrap(version, blob, AAD),
-            on_files.destroy(version),
-            on_files.versions(),
-            on_files.new_version(TAG),
+            provider.versions(),
+            provider.new_version(TAG),
+            provider.wrap(version, KEY, AAD),
+            provider.unwrap(version, blob, AAD),
+            provider.destroy(doomed),
         ):
             with pytest.raises(Unavailable):
                 await call
-        assert [finding.level for finding in await on_files.self_check()] == ["error"]
+        assert "error" in [finding.level for finding in await provider.self_check()]
+    assert version in await provider.versions()
+    assert await provider.unwrap(version, blob, AAD) == KEY
+    with pytest.raises(Destroyed):
+        await provider.unwrap(gone, late, AAD)
+    for left in (await provider.versions()).keys() - {version}:
+        await provider.destroy(left)
+    await provider.destroy(doomed)
+    assert set(await provider.versions()) == {version}
 
 
-async def test_a_damaged_version_is_unavailable_never_destroyed(on_files, tmp_path):
-    version = await on_files.new_version(TAG)
-    blob = await on_files.wrap(version, KEY, AAD)
-    path = tmp_path / "keys" / version
-    whole = path.read_bytes()
-    for damaged in (
-        whole[:-1],
-        b"",
-        b"XXXX" + whole[4:],
-        whole[:-1] + bytes([whole[-1] ^ 1]),
-        whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:],
-        whole.replace(TAG, b"T" * 64),
-    ):
-        path.write_bytes(damaged)
-        with pytest.raises(Unavailable):
-            await on_files.unwrap(version, blob, AAD)
-    path.write_bytes(whole)
-    assert await on_files.unwrap(version, blob, AAD) == KEY
-    path.write_bytes(whole[:50])
-    with pytest.raises(Unavailable):
-        await on_files.versions()
+async def test_no_provider_shows_a_key_or_a_credential(provider):
+    version = await provider.new_version(TAG)
+    await provider.wrap(version, KEY, AAD)
+    assert KEY.decode() not in repr(vars(provider))
 
 
-async def test_create_refuses_a_directory_in_use(on_files, tmp_path):
-    with pytest.raises(ConfigError):
-        await on_files.create()
-    assert await on_files.versions() == {}
-
-
-async def test_files_are_private_and_self_check_notices_when_not(on_files, tmp_path):
-    version = await on_files.new_version(TAG)
-    path = tmp_path / "keys" / version
-    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert path.stat().st_size > MATERIAL_BYTES
-    path.chmod(0o644)
-    (tmp_path / "keys").chmod(0o755)
-    messages = [finding.message for finding in await on_files.self_check()]
-    assert any("0644 instead of 0600" in message for message in messages)
-    assert any("0755 instead of 0700" in message for message in messages)
-
-
-@pytest.mark.parametrize("kind", ["btrfs", "zfs", "overlay", "tmpfs", "ext4"])
-async def test_self_check_names_the_file_system_below(tmp_path, kind):
-    directory = tmp_path / "a b" / "keys"
-    mounts = tmp_path / "mounts"
-    point = str(tmp_path / "a b").replace(" ", "\\040")
-    mounts.write_text(f"disk / xfs rw 0 0\nbroken\ndisk2 {point} {kind} rw 0 0\n")
-    provider = FileRootKeys(directory, clock=TestClock(), mounts=mounts)
-    await provider.create()
-    assert filesystem_of(directory, mounts=mounts) == kind
-    finding = (await provider.self_check())[-1]
-    assert finding.level == "warning"
-    assert f"is on {kind}" in finding.message
-    assert ("cannot be known" in finding.message) == (kind == "ext4")
-
-
-def test_a_split_secret_needs_every_stripe():
-    secret = os.urandom(64)
-    material = antiforensic.split(secret, 8, os.urandom)
-    assert len(material) == 8 * 64
-    assert antiforensic.merge(material) == secret
-    for at in range(0, len(material), 64):
-        assert antiforensic.merge(material[:at] + bytes(64) + material[at + 64 :]) != secret
-
-
-def test_equal_secrets_split_differently():
-    assert antiforensic.split(bytes(64), 4, os.urandom) != antiforensic.split(bytes(64), 4, os.urandom)
+async def test_self_check_says_how_far_to_trust_it(made, provider):
+    assert provider.assurance is made[1]
+    await provider.new_version(TAG)
+    levels = [finding.level for finding in await provider.self_check()]
+    assert "warning" in levels
+    assert "error" not in levels

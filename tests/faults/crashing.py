@@ -18,6 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from vault.config import Config, parse_config
+from vault.format.keyring import HEAD
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
 from vault.keystore.files import Files
@@ -57,6 +58,7 @@ _CATALOG_READS = frozenset(
         *("undeleted_recordings", "count_recordings", "oldest_due", "segments", "hold", "holds", "holds_on"),
         *("count_due", "segments_of"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides"),
+        *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),
         *("tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),
     }
 )
@@ -131,11 +133,13 @@ def _faulty(name: str, method: Callable[..., Any], faults: Faults) -> Callable[.
 
 
 class FaultyFiles(Files):
-    """The keystore's files behind the same counter."""
+    """The keystore's files behind the same counter; the exchange of a head has a name of its own."""
 
     def __init__(self, name: str, faults: Faults) -> None:
         for each in ("make_directory", "replace", "overwrite", "unlink"):
             setattr(self, each, _faulty(f"{name}.{each}", getattr(super(), each), faults))
+        write, swap = self.replace, _faulty(f"{name}.swap_head", super().replace, faults)
+        self.replace = lambda path, data: (swap if path.name == HEAD else write)(path, data)
 
 
 class FaultyDisk(Disk):
@@ -147,16 +151,17 @@ class FaultyDisk(Disk):
 
 
 class ManualClock:
-    """Wall time that moves when told to; intervals are real ones."""
+    """Wall time that moves when told to; intervals are real ones, and what a test says was slept."""
 
     def __init__(self) -> None:
         self.at = BEGAN
+        self.slept = 0.0
 
     def now(self) -> datetime:
         return self.at
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.monotonic() + self.slept
 
     def advance(self, **by: float) -> None:
         self.at += timedelta(**by)
@@ -280,6 +285,12 @@ async def storing(vault: Vault) -> AsyncIterator[None]:
         work.cancel()
         with suppress(BaseException):
             await work
+
+
+async def leases_run_out(vault: Vault, clock: ManualClock) -> None:
+    """Let as much time go by as a view of the keyring may be old, and look at it again."""
+    clock.slept += vault.keyring.lease.total_seconds()
+    await vault.keyring.refresh()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.faults.crashing import ManualClock, memory_directory
+from tests.faults.crashing import ManualClock, leases_run_out, memory_directory
 from vault.config import Config, parse_config
 from vault.model import Role
 from vault.server.app import serve
@@ -33,6 +33,7 @@ class AppClock(ManualClock):
 
     def __init__(self) -> None:
         self.ahead = timedelta(0)
+        self.slept = 0.0
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
@@ -144,6 +145,11 @@ class App:
         answer = await self.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})
         assert answer.status == 200, answer.body
         return answer.json
+
+    async def certified(self) -> Any:
+        """Sweep once every lease has run out: what was shredded is certified for good."""
+        await leases_run_out(self.vault, self.clock)
+        return await self.sweep()
 
     async def audit(self, name: str | None = None) -> list[dict[str, Any]]:
         answer = await self.ask("GET", "/v1/audit?limit=1000", Role.OPERATOR)

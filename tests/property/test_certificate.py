@@ -16,6 +16,7 @@ from vault.crypto.signing import sign_compact
 from vault.errors import VaultError
 from vault.model import CallFacts
 from vault.tlog.certificate import TYPE, DeletionCertificate, Issuer, Residual, verify_certificate
+from vault.tlog.form import Entry, Form
 from vault.tlog.shape import canonical_json, from_json
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -48,6 +49,22 @@ def test_the_written_form_is_what_the_rfc_8785_package_writes(certificate: Delet
     payload = canonical_json(certificate)
     assert rfc8785.dumps(json.loads(payload)) == payload
     assert from_json(DeletionCertificate, json.loads(payload)) == certificate
+
+
+@given(certificate=certificates(), policy=TEXTS, name=TEXTS, versions=st.none() | st.integers(0, (1 << 53) - 1))
+def test_form_and_entry_give_back_what_the_rfc_8785_package_writes(
+    certificate: DeletionCertificate, policy: str, name: str, versions: int | None
+) -> None:
+    objects = tuple(replace(item, name=name, versions=versions) for item in provisional().media.objects)
+    copies = tuple(replace(item, object=name) for item in final().sanitisation.data_copies)
+    changed = replace(
+        certificate,
+        retention=replace(certificate.retention, policy=policy),
+        media=replace(certificate.media, objects=objects),
+        sanitisation=replace(certificate.sanitisation, data_copies=copies),
+    )
+    document = Form.of(changed).document(Entry.of(changed).text())
+    assert document == canonical_json(changed) == rfc8785.dumps(json.loads(document))
 
 
 @given(certificate=certificates())

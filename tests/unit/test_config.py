@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from vault.config import Config, S3Section, load_config, parse_config
+from vault.config import Config, S3Access, S3Section, load_config, parse_config
 from vault.errors import ConfigError
+from vault.rootsettings import AwsKmsRootSection, FileRootSection, Pkcs11RootSection, TransitRootSection
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config.toml"
@@ -36,26 +37,56 @@ def test_the_shipped_file_is_the_defaults():
     assert load_config(SHIPPED, environment={}) == parse_config({}, base=ROOT)
 
 
+OPTIONAL = {
+    "objects.s3.": S3Section,
+    "keyring.s3.": S3Access,
+    "keyring.root.file.": FileRootSection,
+    "keyring.root.pkcs11.": Pkcs11RootSection,
+    "keyring.root.transit.": TransitRootSection,
+    "keyring.root.awskms.": AwsKmsRootSection,
+}
+
+
+def commented(name):
+    """Return the shipped file's example of a section that is not there by default."""
+    lines = SHIPPED.read_text().split(f"# [{name}]\n")[1].split("\n\n")[0].splitlines()
+    return tomllib.loads("\n".join(line.removeprefix("# ") for line in lines))
+
+
 def test_the_shipped_file_shows_every_setting():
-    text = SHIPPED.read_text()
-    shown = {prefix: set() for prefix, _ in sections(Config)} | {"objects.s3.": set()}
+    shown = {}
     prefix = ""
-    for line in text.splitlines():
-        if header := re.fullmatch(r"(?:# )?\[([a-z0-9.]+)\]", line):
+    for line in SHIPPED.read_text().splitlines():
+        if header := re.fullmatch(r"(?:# )?\[([a-z0-9_.]+)\]", line):
             prefix = header[1] + "."
+            shown.setdefault(prefix, set())
         elif setting := re.match(r"(?:# )?([a-z0-9_]+) = ", line):
-            shown[prefix].add(setting[1])
-    expected = {prefix: set() for prefix in shown}
+            shown.setdefault(prefix, set()).add(setting[1])
+    assert {"keyring.previous_root.", "keyring.root.composite.first.", "keyring.root.composite.second."} <= set(shown)
+    shown = {prefix: names for prefix, names in shown.items() if "composite" not in prefix and "previous" not in prefix}
+    expected = {prefix: set(section.model_fields) for prefix, section in OPTIONAL.items()}
     for prefix, name in sections(Config):
-        expected[prefix].add(name)
+        expected.setdefault(prefix, set()).add(name)
     expected["objects."].discard("s3")
-    expected["objects.s3."] = set(S3Section.model_fields)
+    expected["keyring."] -= {"previous_root", "s3"}
+    expected["keyring.root."] = {"kind"}
     assert shown == expected
 
 
+@pytest.mark.parametrize("kind", ["pkcs11", "transit", "awskms"])
+def test_the_commented_root_sections_of_the_shipped_file_show_their_defaults(kind):
+    section = OPTIONAL[f"keyring.root.{kind}."]
+    given = section(**commented(f"keyring.root.{kind}"))
+    required = {name for name, field in section.model_fields.items() if field.is_required()}
+    examples = {"pin", "pin_file", "namespace", "token_file", "ca_file", "endpoint", "access_key", "secret_key"}
+    examples |= {"token"} - required
+    for name, field in section.model_fields.items():
+        if name not in required | examples:
+            assert getattr(given, name) == field.default, name
+
+
 def test_the_commented_s3_section_of_the_shipped_file_shows_its_defaults():
-    lines = SHIPPED.read_text().split("# [objects.s3]\n")[1].split("\n\n")[0].splitlines()
-    shown = tomllib.loads("\n".join(line.removeprefix("# ") for line in lines))
+    shown = commented("objects.s3")
     for name in ("endpoint", "access_key", "secret_key"):  # examples: these have no default
         del shown[name]
     assert S3Section(**shown) == S3Section(bucket="callvault")
@@ -234,3 +265,62 @@ def test_a_catalog_is_a_file_or_a_database_and_not_both(tmp_path):
     with pytest.raises(ConfigError, match="exclude each other") as refused:
         load_config(path, environment={"CALLVAULT_CATALOG_URL": "postgresql://vault:hunter2@db.example/two"})
     assert "hunter2" not in str(refused.value)
+
+
+TRANSIT = {"kind": "transit", "transit": {"address": "https://vault.example.org"}}
+PKCS11 = {"kind": "pkcs11", "pkcs11": {"library": "/lib/p11.so", "token": "t"}}
+
+
+@pytest.mark.parametrize(
+    ("keyring", "where"),
+    [
+        ({"root": {"kind": "tape"}}, "keyring.root.kind"),
+        ({"root": {"kind": "transit"}}, "keyring.root"),
+        ({"root": {"kind": "file", "transit": TRANSIT["transit"]}}, "keyring.root"),
+        ({"root": {"kind": "transit", "transit": {"address": "vault"}}}, "keyring.root.transit.address"),
+        (
+            {"root": {**TRANSIT, "transit": {**TRANSIT["transit"], "prefix": "Call Vault"}}},
+            "keyring.root.transit.prefix",
+        ),
+        ({"root": {"kind": "composite", "composite": {"first": TRANSIT, "second": TRANSIT}}}, "keyring.root.composite"),
+        ({"root": {"kind": "composite", "composite": {"first": TRANSIT}}}, "keyring.root.composite.second"),
+        ({"root": TRANSIT, "previous_root": TRANSIT}, "keyring"),
+        ({"root": {"file": {"path": "a"}}, "root_keys": "b"}, "keyring"),
+        ({"root": {**PKCS11, "pkcs11": {**PKCS11["pkcs11"], "assurance": "total"}}}, "keyring.root.pkcs11.assurance"),
+    ],
+)
+def test_a_root_section_that_contradicts_itself_is_refused(keyring, where):
+    with pytest.raises(ConfigError) as caught:
+        parse({"keyring": keyring})
+    assert caught.value.message.startswith(f"{where}: ")
+
+
+def test_credentials_for_root_keys_come_from_the_environment_and_stay_hidden(tmp_path):
+    path = write(
+        tmp_path,
+        """
+[keyring.root]
+kind = "composite"
+[keyring.root.composite.first]
+kind = "transit"
+[keyring.root.composite.first.transit]
+address = "https://vault.example.org"
+[keyring.root.composite.second]
+kind = "pkcs11"
+[keyring.root.composite.second.pkcs11]
+library = "/lib/p11.so"
+token = "t"
+[keyring.previous_root]
+kind = "transit"
+[keyring.previous_root.transit]
+address = "https://old.example.org"
+token_file = "token"
+""",
+    )
+    environment = {"CALLVAULT_PKCS11_PIN": "135790", "CALLVAULT_TRANSIT_TOKEN": "s.verysecret"}
+    keyring = load_config(path, environment=environment).keyring
+    assert keyring.root.composite.first.transit.token.get_secret_value() == "s.verysecret"
+    assert keyring.root.composite.second.pkcs11.pin.get_secret_value() == "135790"
+    assert keyring.previous_root.transit.token is None
+    assert "135790" not in repr(keyring)
+    assert "verysecret" not in repr(keyring)

@@ -165,9 +165,8 @@ def test_what_the_views_render_is_what_the_document_promises(described):
         status=CertificateStatus.FINAL,
         supersedes=None,
         issued_at=NOW,
-        jws="e30.e30.e30",
     )
-    matches(described, "Certificate", views.certificate(certificate))
+    matches(described, "Certificate", views.certificate(certificate, "e30.e30.e30"))
 
 
 def test_what_the_sweep_views_render_is_what_the_document_promises(described):

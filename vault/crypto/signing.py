@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -149,6 +149,10 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature; signing the same message again gives the same one."""
         return self._key().sign(message)
+
+    def signer(self) -> Callable[[bytes], bytes]:
+        """Return `sign` for many messages: deriving the key from its seed costs more than a signature."""
+        return self._key().sign
 
     def _key(self) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(self.seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from vault.keystore.wrapping import xor
 from vault.ports.time import Entropy
 
 STRIPE_BYTES: Final = 64
@@ -19,22 +20,18 @@ def split(secret: bytes, stripes: int, entropy: Entropy) -> bytes:
     if len(secret) != STRIPE_BYTES:
         raise ValueError(f"the secret is {STRIPE_BYTES} bytes")
     noise = entropy((stripes - 1) * STRIPE_BYTES)
-    return noise + _xor(_fold(noise), secret)
+    return noise + xor(_fold(noise), secret)
 
 
 def merge(material: bytes) -> bytes:
     """Return the secret that `split` spread over `material`; any other bytes give nonsense, not an error."""
-    return _xor(_fold(material[:-STRIPE_BYTES]), material[-STRIPE_BYTES:])
+    return xor(_fold(material[:-STRIPE_BYTES]), material[-STRIPE_BYTES:])
 
 
 def _fold(noise: bytes) -> bytes:
     state = bytes(STRIPE_BYTES)
     for at in range(0, len(noise), STRIPE_BYTES):
-        mixed = _xor(state, noise[at : at + STRIPE_BYTES])
+        mixed = xor(state, noise[at : at + STRIPE_BYTES])
         # TKS1's diffusion hashes each digest-sized block behind its number; a stripe here is exactly block 0.
         state = hashlib.sha512(b"\0\0\0\0" + mixed).digest()
     return state
-
-
-def _xor(left: bytes, right: bytes) -> bytes:
-    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(STRIPE_BYTES, "big")

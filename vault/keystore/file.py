@@ -23,8 +23,9 @@ from vault.format.codec import fields, pack, unpack
 from vault.keystore import antiforensic
 from vault.keystore.files import Files
 from vault.keystore.mounts import filesystem_findings
+from vault.keystore.provider import finding
 from vault.keystore.threads import in_thread
-from vault.keystore.wrapping import check_key, check_tag, unwrap_bytes, wrap_bytes
+from vault.keystore.wrapping import check_key, check_tag, foreign, unwrap_bytes, wrap_bytes
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy
@@ -67,17 +68,23 @@ class FileRootKeys:
         clock: Clock,
         entropy: Entropy = os.urandom,
         files: Files | None = None,
-        mounts: Path = Path("/proc/self/mounts"),
+        below: Callable[[Path], Sequence[Finding]] = filesystem_findings,
     ) -> None:
         self._directory = directory
         self._clock = clock
         self._entropy = entropy
         self._files = files or Files()
-        self._mounts = mounts
+        self._below = below
 
-    async def create(self) -> None:
+    async def create(self) -> str:
         """Make the store; ConfigError if the directory holds anything. Only `init` calls this."""
         await in_thread(self._create)
+        return f"root keys in {self._directory}: exactly one is live; never back them up"
+
+    async def owns(self, version: str) -> bool:
+        """Tell whether this store made the version; Unavailable if the directory cannot say which store it is."""
+        match = _VERSION.fullmatch(version)
+        return match is not None and match[1] == await in_thread(self._guarded, str)
 
     async def new_version(self, tag: bytes) -> str:
         """Create a version, durable when this returns."""
@@ -141,7 +148,7 @@ class FileRootKeys:
     def _path(self, store: str, version: str) -> Path:
         match = _VERSION.fullmatch(version)
         if match is None or match[1] != store:
-            raise Unavailable(f"root version {version[:80]} is not one of this store's; nothing is known to be lost")
+            raise foreign(version)
         return self._directory / version
 
     def _new_version(self, store: str, tag: bytes) -> str:
@@ -206,17 +213,16 @@ class FileRootKeys:
         return _VersionFile(info=info, header=header, material=data[_PREFIX.size + length :])
 
     def _self_check(self) -> Sequence[Finding]:
-        subject = "root keys"
         try:
             live = self._guarded(self._versions)
             for version in live:
                 self._guarded(self._root, version)
         except Unavailable as error:
-            return (Finding(level="error", subject=subject, message=error.message, hint=error.hint),)
-        found = [Finding(level="ok", subject=subject, message=f"{len(live)} live root version(s), all readable")]
+            return (finding("error", error.message, error.hint),)
+        found = [finding("ok", f"{len(live)} live root version(s), all readable")]
         for path, mode in [(self._directory, 0o700), *((self._directory / version, 0o600) for version in live)]:
             actual = stat.S_IMODE(path.stat().st_mode)
             if actual != mode:
                 text = f"{path} has mode {actual:04o} instead of {mode:04o}"
-                found.append(Finding(level="warning", subject=subject, message=text, hint=f"chmod {mode:o} {path}"))
-        return (*found, *filesystem_findings(self._directory, mounts=self._mounts))
+                found.append(finding("warning", text, f"chmod {mode:o} {path}"))
+        return (*found, *self._below(self._directory))

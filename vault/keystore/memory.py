@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from vault.errors import Destroyed, Unavailable
-from vault.keystore.wrapping import check_key, check_tag, unwrap_bytes, wrap_bytes
+from vault.errors import Destroyed
+from vault.keystore.provider import finding
+from vault.keystore.wrapping import check_key, check_tag, foreign, unwrap_bytes, wrap_bytes
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy
@@ -36,6 +37,14 @@ class MemoryRootKeys:
         self._live: dict[str, _Version] = {}
         self._gone: set[str] = set()
 
+    async def create(self) -> str:
+        """Say what there is to know; nothing needs making."""
+        return "root keys in memory: every recording is unreadable when the process ends"
+
+    async def owns(self, version: str) -> bool:
+        """Tell whether this store made the version."""
+        return version in self._live or version in self._gone
+
     async def new_version(self, tag: bytes) -> str:
         """Create a version."""
         check_tag(tag)
@@ -57,7 +66,7 @@ class MemoryRootKeys:
         if self._live.pop(version, None) is not None:
             self._gone.add(version)
         elif version not in self._gone:
-            raise _unknown(version)
+            raise foreign(version)
         return DestroyReceipt(version=version, effective_at=self._clock.now())
 
     async def versions(self) -> Mapping[str, VersionInfo]:
@@ -69,23 +78,12 @@ class MemoryRootKeys:
 
     async def self_check(self) -> Sequence[Finding]:
         """Warn that nothing survives the process."""
-        return (
-            Finding(
-                level="warning",
-                subject="root keys",
-                message="root versions are kept in memory: when this process ends, every recording is unreadable",
-                hint="configure the file provider or a key service",
-            ),
-        )
+        text = "root versions are kept in memory: when this process ends, every recording is unreadable"
+        return (finding("warning", text, "configure the file provider or a key service"),)
 
     def _key(self, version: str) -> bytes:
         if version in self._live:
             return self._live[version].key
         if version in self._gone:
             raise Destroyed(f"root version {version} was destroyed")
-        raise _unknown(version)
-
-
-def _unknown(version: str) -> Unavailable:
-    # A version of another store says nothing about that store: absent here is not destroyed there.
-    return Unavailable(f"root version {version} is not one of this store's; nothing is known to be lost")
+        raise foreign(version)

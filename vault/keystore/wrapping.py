@@ -1,4 +1,4 @@
-"""What the providers that hold key bytes themselves share: the wrapping and its checks."""
+"""What root-key providers share: the checks, the binding of a blob to its place, and wrapping with key bytes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from vault.errors import Invalid, Tampered
+from vault.errors import Invalid, Tampered, Unavailable
 from vault.format.codec import pack
 from vault.ports.time import Entropy
 
 KEY_BYTES: Final = 32
-TAG_MAX_BYTES: Final = 64
+TAG_MAX_BYTES: Final = 72
+"""The 64 bytes that the port promises, and 8 that a composite adds to tell its pairs apart."""
 _NONCE_BYTES: Final = 12
 _LABEL: Final = "callvault/v1/root-wrap"
 
@@ -29,15 +30,35 @@ def check_key(key: bytes) -> None:
         raise Invalid(f"a root version wraps exactly {KEY_BYTES} bytes")
 
 
+def foreign(version: str) -> Unavailable:
+    """Return the error for a version of another store: absent here says nothing of what exists there."""
+    return Unavailable(f"root version {version[:80]} is not one of this store's; nothing is known to be lost")
+
+
+def binding(version: str, aad: bytes) -> bytes:
+    """Return the associated data that ties a blob to its root version and to `aad`."""
+    return pack([_LABEL, version, aad])
+
+
+def tampered(version: str) -> Tampered:
+    """Return the error for a blob that a live version refuses to open."""
+    return Tampered(f"a blob does not open under root version {version}: its bytes or its place changed")
+
+
 def wrap_bytes(root: bytes, version: str, key: bytes, aad: bytes, entropy: Entropy) -> bytes:
     """Return `nonce ‖ AES-256-GCM`, bound to the version and `aad`."""
     nonce = entropy(_NONCE_BYTES)
-    return nonce + AESGCM(root).encrypt(nonce, key, pack([_LABEL, version, aad]))
+    return nonce + AESGCM(root).encrypt(nonce, key, binding(version, aad))
 
 
 def unwrap_bytes(root: bytes, version: str, blob: bytes, aad: bytes) -> bytes:
     """Return what `wrap_bytes` wrapped; Tampered."""
     try:
-        return AESGCM(root).decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], pack([_LABEL, version, aad]))
+        return AESGCM(root).decrypt(blob[:_NONCE_BYTES], blob[_NONCE_BYTES:], binding(version, aad))
     except (InvalidTag, ValueError) as error:
-        raise Tampered(f"a blob does not open under root version {version}: its bytes or its place changed") from error
+        raise tampered(version) from error
+
+
+def xor(left: bytes, right: bytes) -> bytes:
+    """Return the bitwise difference of two byte strings of one length."""
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(len(left), "big")

@@ -7,7 +7,7 @@ without the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -32,6 +32,7 @@ from vault.model import (
     Token,
     TokenId,
 )
+from vault.tlog.attested import Subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,16 @@ class Shred:
     plan: bytes
     receipt: ShredReceipt | None = None
     finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateBatch:
+    """Certificates issued together: the signed statement and the leaf hashes (32 bytes each) it covers."""
+
+    id: str
+    issued_at: datetime
+    statement: str
+    leaves: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,8 +225,18 @@ class ShredRows(Protocol):
     async def shred(self, shred: str) -> Shred:
         """Return one; NotFound."""
 
-    async def certify(self, certificates: Sequence[StoredCertificate], *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Store certificates and move their recordings along, in one transaction.
+    async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
+        """Return what certificates say of each of `due_recordings`, objects in index order."""
+
+    async def certify(
+        self,
+        batch: CertificateBatch,
+        certificates: Sequence[StoredCertificate],
+        *,
+        forms: Mapping[bytes, str],
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Store a batch, its certificates and forms, and move the recordings along, in one transaction.
 
         A provisional one moves its recording to shredded and becomes its certificate; a final one becomes its
         certificate and marks its objects absent. Repeating the same recording and status is harmless: the first stays.
@@ -223,6 +244,15 @@ class ShredRows(Protocol):
 
     async def certificate(self, certificate: CertificateId) -> StoredCertificate:
         """Return one; NotFound."""
+
+    async def certificates_of(self, recordings: Sequence[RecordingId]) -> Sequence[StoredCertificate]:
+        """Return every certificate of up to 1,000 recordings."""
+
+    async def certificate_batches(self, batches: Collection[str]) -> Mapping[str, CertificateBatch]:
+        """Return the batches of these ids, by id; NotFound if one is missing."""
+
+    async def certificate_forms(self, forms: Collection[bytes]) -> Mapping[bytes, str]:
+        """Return the forms of these digests, by digest; NotFound if one is missing."""
 
     async def certificates(
         self,

@@ -38,9 +38,10 @@ async def _certificate(request: web.Request) -> StoredCertificate:
 async def certificate(request: web.Request) -> web.Response:
     """GET /v1/certificates/{id} and {id}.jws."""
     found = await _certificate(request)
+    jws = await request.app[VAULT].certificates.jws(found)
     if request.match_info["certificate"].endswith(".jws"):
-        return web.Response(text=found.jws, content_type="application/jose")
-    return web.json_response(views.certificate(found))
+        return web.Response(text=jws, content_type="application/jose")
+    return web.json_response(views.certificate(found, jws))
 
 
 async def certificates(request: web.Request) -> web.Response:
@@ -59,12 +60,14 @@ async def certificates(request: web.Request) -> web.Response:
         limit=wanted.limit,
     )
     more = page[-1].id if len(page) == wanted.limit else None
-    return web.json_response({"certificates": [views.certificate(item) for item in page], "before": more})
+    texts = await vault.certificates.texts(page)
+    shown = [views.certificate(item, jws) for item, jws in zip(page, texts, strict=True)]
+    return web.json_response({"certificates": shown, "before": more})
 
 
 async def issuer_key(request: web.Request) -> web.Response:
     """GET /v1/issuer-key: the public key that verifies certificates; no token needed."""
-    return web.Response(text=request.app[VAULT].certifier.issuer_public_pem, content_type="application/x-pem-file")
+    return web.Response(text=request.app[VAULT].certificates.issuer_public_pem, content_type="application/x-pem-file")
 
 
 async def tenants(request: web.Request) -> web.Response:

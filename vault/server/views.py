@@ -79,9 +79,9 @@ def hold(value: Hold) -> dict[str, Any]:
     }
 
 
-def certificate(value: StoredCertificate) -> dict[str, Any]:
+def certificate(value: StoredCertificate, jws: str) -> dict[str, Any]:
     """Render a certificate: its summary, the JWS, and the document the JWS signs."""
-    payload = value.jws.split(".")[1]
+    payload = jws.split(".")[1]
     document = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
     return {
         "id": value.id,
@@ -90,7 +90,7 @@ def certificate(value: StoredCertificate) -> dict[str, Any]:
         "status": value.status.value,
         "supersedes": value.supersedes,
         "issued_at": moment(value.issued_at),
-        "jws": value.jws,
+        "jws": jws,
         "document": document,
     }
 

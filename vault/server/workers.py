@@ -82,15 +82,14 @@ class _Merged(Collector):
         self._answers = list(answers)
 
     def collect(self) -> Iterator[Metric]:
-        merged: dict[str, Metric] = {}
         up = GaugeMetricFamily("callvault_worker_up", "Whether the worker answered", labels=["worker"])
+        merged: dict[str, Metric] = {up.name: up}
         for number, text in enumerate(self._answers):
             up.add_metric([str(number)], 0 if text is None else 1)
             for family in text_string_to_metric_families(text or ""):
                 into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
                     into.add_sample(sample.name, {**sample.labels, "worker": str(number)}, sample.value)
-        yield up
         yield from merged.values()
 
 

@@ -4,70 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
-from vault import __version__
-from vault.crypto.signing import SigningKey
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
 from vault.model import (
+    AuditEvent,
     CertificateId,
     CertificateStatus,
+    Coordinate,
+    Part,
     Recording,
     RecordingId,
+    SegmentRef,
     ShredReceipt,
-    StoredCertificate,
     Tenant,
     TenantId,
-    new_id,
+    new_ids,
 )
 from vault.ports.catalog import Catalog, Shred
 from vault.ports.objects import Deletion, ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.services import attest
+from vault.services.attest import Identity
 from vault.services.audit import event
+from vault.services.certificates import Certificates, IssuedBatch
 from vault.telemetry import Metrics
-from vault.tlog.certificate import (
-    ALGORITHM,
-    Authorisation,
-    Check,
-    CheckName,
-    DataCopy,
-    DeletionCertificate,
-    Encryption,
-    Issuer,
-    KeyCopy,
-    KeyPlace,
-    MediaFacts,
-    Parties,
-    Residual,
-    Result,
-    RetentionFacts,
-    Sanitisation,
-    Trigger,
-    Verification,
-    media_facts,
-    statements,
-    verify_certificate,
-)
+from vault.tlog.certificate import DeletionCertificate, Subject
+from vault.tlog.form import Entry, Form
+from vault.tlog.shape import canonical_json
 
 _PAGE = 200
-_DELETE_CONCURRENCY = 8
-_ACTOR = "callvault sweeper"
-_POLICY_VERSION = "callvault/retention/v1"
+_DELETE_CONCURRENCY = 24
+"""Recordings at a time; an S3 client has 32 connections, and calls under way need some of them."""
+_NONCE_BYTES = 16
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who certifies: the processor, how to reach it, and where the data was."""
+class Deletions:
+    """How many recordings got their final certificate, and how many wait.
 
-    processor: str
-    contact: str
-    region: str
+    `again_in` says when the next of those that wait only for leases to run out can have it, None if there is none.
+    """
+
+    done: int = 0
+    waiting: int = 0
+    again_in: timedelta | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Wording:
+    """What the provisional certificates of one shred, tenant and part share; checked once, for all of them."""
+
+    first: DeletionCertificate
+    form: Form
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Deletions under way; `forms` are those of final certificates, by the epoch and tenant they speak of."""
+
+    done: int = 0
+    waiting: int = 0
+    waits: list[timedelta] = field(default_factory=list)
+    finals: list[DeletionCertificate] = field(default_factory=list)
+    forms: dict[tuple[int, TenantId], Form] = field(default_factory=dict)
 
 
 class Certifier:
@@ -78,7 +87,7 @@ class Certifier:
         *,
         catalog: Catalog,
         store: ObjectStore,
-        issuer_key: SigningKey,
+        certificates: Certificates,
         identity: Identity,
         clock: Clock,
         entropy: Entropy,
@@ -86,165 +95,135 @@ class Certifier:
     ) -> None:
         self._catalog = catalog
         self._store = store
-        self._issuer = Issuer(issuer_key)
-        self._verify_key = issuer_key.public
+        self._certificates = certificates
         self._identity = identity
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
-
-    @property
-    def issuer_public_pem(self) -> str:
-        """The public key that verifies certificates."""
-        return self._verify_key.to_pem().decode()
+        self._wordings: dict[tuple[TenantId, Part], _Wording] = {}
+        self._worded = ""
+        self._seen: dict[int, float] = {}
 
     # -- keys gone ----------------------------------------------------------------------------------------------
 
-    async def provisional(self, rows: Sequence[Recording], shred: Shred, receipt: ShredReceipt) -> int:
-        """Certify that the keys of `rows` are gone; repeating adds nothing. Returns how many were certified."""
-        tenants = await self._tenants()
-        objects = await self._catalog.segments_of([row.id for row in rows])
-        issued: list[StoredCertificate] = []
-        for row in rows:
-            media = media_facts(row, objects[row.id], region=self._identity.region)
-            issued.append(
-                self._issue(
-                    row,
-                    tenants[row.tenant],
-                    media=media,
-                    sanitisation=_sanitisation(shred, receipt),
-                    holds_checked_at=shred.intended_at,
-                    trigger=Trigger(shred.trigger),
-                    hold_revision=receipt.epoch_live,
-                )
-            )
-        await self._catalog.certify(
-            issued,
-            audit=[
-                event("shred.done", None, tenant=item.tenant, target=item.recording, detail={"certificate": item.id})
-                for item in issued
-            ],
-        )
-        self._metrics.certificates.labels("provisional").inc(len(issued))
-        return len(issued)
+    async def prepare(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt) -> IssuedBatch | None:
+        """Sign in one batch that the keys of `subjects` are gone; None for no subjects. Nothing is stored yet.
 
-    async def _tenants(self) -> Mapping[TenantId, Tenant]:
-        return {tenant.id: tenant for tenant in await self._catalog.tenants()}
-
-    def _issue(
-        self,
-        row: Recording,
-        tenant: Tenant,
-        *,
-        media: MediaFacts,
-        sanitisation: Sanitisation,
-        holds_checked_at: datetime,
-        trigger: Trigger,
-        hold_revision: int,
-    ) -> StoredCertificate:
+        Invalid, and nothing is certified, if one certificate would contradict itself.
+        """
+        if not subjects:
+            return None
+        self._lease_began(receipt.epoch_destroyed)
         now = self._clock.now()
-        claims, non_claims = statements(sanitisation.assurance)
-        checks = (
-            Check(check=CheckName.OLD_EPOCH_UNWRAP_FAILS, result=Result.DONE),
-            Check(check=CheckName.LEAF_UNDERIVABLE, result=Result.DONE),
-        )
-        certificate = DeletionCertificate(
-            certificate_id=self._identifier(now),
-            nonce=self._entropy(16).hex(),
-            status=CertificateStatus.PROVISIONAL,
-            supersedes=None,
-            parties=Parties(
-                tenant=row.tenant,
-                controller=tenant.controller,
-                processor=self._identity.processor,
-                contact=self._identity.contact,
-            ),
-            media=media,
-            encryption=Encryption(
-                algorithm=ALGORITHM,
-                coordinate=row.audio,
-                key_commitment=None,
-                encrypted_before_first_write=True,
-            ),
-            retention=RetentionFacts(
-                policy=row.retention_class,
-                policy_version=_POLICY_VERSION,
-                basis="retention period agreed with the controller",
-                captured_at=row.started_at,
-                retain_until=row.retain_until,
-                trigger=trigger,
-                case_reference=None,
-            ),
-            authorisation=Authorisation(
-                holds_checked_at=holds_checked_at, hold_revision=hold_revision, active_holds=0, approvers=()
-            ),
-            sanitisation=sanitisation,
-            verification=Verification(checks=checks, at=max(now, sanitisation.unrecoverable_at)),
-            residuals=(
-                Residual(
-                    where="objects",
-                    state="encrypted, without a key",
-                    until=None,
-                    mechanism="deleted after this certificate; the final certificate says when",
-                ),
-            ),
-            claims=claims,
-            non_claims=non_claims,
-        )
-        return self._stored(certificate, now)
+        at = max(now, attest.gone_at(shred, receipt))
+        await self._word(subjects, shred, receipt, now)
 
-    def _identifier(self, now: datetime) -> CertificateId:
-        return CertificateId(new_id("cert", at=now, entropy=self._entropy))
+        def sign() -> IssuedBatch:
+            entries = [(entry, self._checked(entry)) for entry in self._entries(subjects, now=now, at=at)]
+            return self._certificates.sign(entries, status=CertificateStatus.PROVISIONAL, at=now)
 
-    def _stored(self, certificate: DeletionCertificate, now: datetime) -> StoredCertificate:
-        return StoredCertificate(
-            id=certificate.certificate_id,
-            recording=certificate.media.recording_id,
-            tenant=certificate.parties.tenant,
-            status=certificate.status,
-            supersedes=certificate.supersedes,
-            issued_at=now,
-            jws=self._issuer.issue(certificate),
+        # In a thread: a batch computes for tens of milliseconds, which no call under way may wait for.
+        return await asyncio.to_thread(sign)
+
+    async def store(self, issued: IssuedBatch, shred: Shred) -> int:
+        """Make a prepared batch durable; repeating its recordings adds nothing. Returns how many it certifies."""
+        await self._catalog.certify(
+            issued.batch,
+            issued.certificates,
+            forms=issued.forms,
+            audit=_by_tenant("shred.done", issued, {"shred": shred.id}),
         )
+        self._metrics.certificates.labels("provisional").inc(len(issued.certificates))
+        return len(issued.certificates)
+
+    def _entries(self, subjects: Sequence[Subject], *, now: datetime, at: datetime) -> list[Entry]:
+        identifiers = new_ids("cert", len(subjects), at=now, entropy=self._entropy)
+        nonces = self._entropy(_NONCE_BYTES * len(subjects)).hex()
+        width = 2 * _NONCE_BYTES
+        return [
+            Entry(
+                CertificateId(identifier),
+                subject.coordinate,
+                subject.objects,
+                subject.recording_id,
+                nonces[place * width : (place + 1) * width],
+                subject.captured_at,
+                subject.policy,
+                subject.retain_until,
+                None,
+                (),
+                None,
+                at,
+            )
+            for place, (identifier, subject) in enumerate(zip(identifiers, subjects, strict=True))
+        ]
+
+    async def _word(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt, now: datetime) -> None:
+        """Have the wording for every tenant and part among `subjects`."""
+        if self._worded != shred.id:
+            self._worded, self._wordings = shred.id, {}
+        firsts = {_voice(subject.coordinate): subject for subject in subjects}
+        if firsts.keys() <= self._wordings.keys():
+            return
+        tenants: Mapping[TenantId, Tenant] = {tenant.id: tenant for tenant in await self._catalog.tenants()}
+        at = max(now, attest.gone_at(shred, receipt))
+        for voice in firsts.keys() - self._wordings.keys():
+            entry = self._entries([firsts[voice]], now=now, at=at)[0]
+            first = attest.provisional(entry, shred, receipt, tenant=tenants[voice[0]], identity=self._identity)
+            self._wordings[voice] = _Wording(first=first, form=Form.of(first))
+
+    def _checked(self, entry: Entry) -> Form:
+        """Return the form of this entry; Invalid if they contradict each other."""
+        wording = self._wordings[_voice(entry.coordinate)]
+        if _suspicious(entry, wording.first):
+            entry.inside(wording.first)
+        return wording.form
 
     # -- objects gone -------------------------------------------------------------------------------------------
 
-    async def delete_objects(self) -> tuple[int, int]:
-        """Delete the objects of shredded recordings and certify their absence.
+    async def delete_objects(self) -> Deletions:
+        """Delete the objects of shredded recordings, and certify the absence of those whose leases have run out.
 
-        Returns how many recordings are done and how many wait: for the store to answer, or for a lock to run out.
+        Deletion waits for nothing but the store: what was deleted early is looked for again once the leases are over.
         """
-        done = waiting = 0
+        progress = _Progress()
         after: RecordingId | None = None
         while page := await self._catalog.undeleted_recordings(after=after, limit=_PAGE):
-            slots = asyncio.Semaphore(_DELETE_CONCURRENCY)
-            outcomes = await asyncio.gather(*(self._finalise(row, slots) for row in page), return_exceptions=True)
-            finished = [outcome for outcome in outcomes if isinstance(outcome, StoredCertificate)]
-            await self._catalog.certify(finished)
-            self._metrics.certificates.labels("final").inc(len(finished))
-            done += len(finished)
-            waiting += len(page) - len(finished)
-            failure = next((outcome for outcome in outcomes if isinstance(outcome, BaseException)), None)
+            failures = await self._delete_page(page, progress)
+            progress.done += len(progress.finals)
+            progress.waiting += len(page) - len(progress.finals)
+            await self._finish(progress)
+            failure = next(iter(failures), None)
             if isinstance(failure, Unavailable):
                 logger.warning("object deletion postponed", extra={"fields": {"reason": failure.message}})
                 break
             if failure is not None:
                 raise failure
             after = page[-1].id
-        return done, waiting
+        return Deletions(done=progress.done, waiting=progress.waiting, again_in=min(progress.waits, default=None))
 
-    async def _finalise(self, row: Recording, slots: asyncio.Semaphore) -> StoredCertificate | None:
-        """Delete everything of one recording; None while something is still there."""
-        async with slots:
-            known = [ref.name for ref in await self._catalog.segments(row.id)]
-            prefix = recording_prefix(row.tenant, row.audio.cohort.period, row.id)
-            found = [info.name async for info in self._store.list(prefix)]
-            deletions = [await self._delete(name) for name in sorted({*known, *found})]
-            if any(not deletion.absent for deletion in deletions):
-                return None
-            assert row.certificate_id is not None
-            provisional = await self._catalog.certificate(row.certificate_id)
-            return self._final(provisional, deletions)
+    async def _delete_page(self, page: Sequence[Recording], progress: _Progress) -> list[BaseException]:
+        known = await self._catalog.segments_of([row.id for row in page])
+        stored = {item.id: item for item in await self._catalog.certificates_of([row.id for row in page])}
+        current = [stored[row.certificate_id] for row in page if row.certificate_id is not None]
+        provisionals = {each.media.recording_id: each for each in await self._certificates.documents(current)}
+        slots = asyncio.Semaphore(_DELETE_CONCURRENCY)
+
+        async def one(row: Recording) -> None:
+            async with slots:
+                deletions = await self._delete_all(row, known[row.id])
+            if deletions is not None:
+                self._conclude(provisionals[row.id], deletions, progress)
+
+        outcomes = await asyncio.gather(*(one(row) for row in page), return_exceptions=True)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _delete_all(self, row: Recording, known: Sequence[SegmentRef]) -> list[Deletion] | None:
+        """Delete every object of one recording; None while something is still there."""
+        prefix = recording_prefix(row.tenant, row.audio.cohort.period, row.id)
+        names = {ref.name for ref in known} | {info.name async for info in self._store.list(prefix)}
+        deletions = [await self._delete(name) for name in sorted(names)]
+        return deletions if all(deletion.absent for deletion in deletions) else None
 
     async def _delete(self, name: str) -> Deletion:
         """Delete one object; the label of a hold that has ended must not outlive the key."""
@@ -255,69 +234,88 @@ class Certifier:
             await self._store.set_held(name, held=False)
         return await self._store.delete(name)
 
-    def _final(self, provisional: StoredCertificate, deletions: Sequence[Deletion]) -> StoredCertificate:
-        before = verify_certificate(provisional.jws, self._verify_key).certificate
-        now = max(self._clock.now(), before.verification.at, before.sanitisation.caches_clear_at)
-        versions = {deletion.name: deletion.versions_deleted for deletion in deletions}
-        objects = tuple(replace(item, versions=versions.get(item.name)) for item in before.media.objects)
-        copies = tuple(
-            DataCopy(object=item.name, action="deleted in every version, absence verified", result=Result.DONE, at=now)
-            for item in deletions
+    def _conclude(self, before: DeletionCertificate, deletions: Sequence[Deletion], progress: _Progress) -> None:
+        """Make the final certificate, unless a key copy is not known to be gone or a lease may still run."""
+        if not attest.can_be_final(before):
+            fields = {"recording": before.media.recording_id}
+            logger.warning("a key copy is not known to be gone; no final certificate", extra={"fields": fields})
+            return
+        began = self._lease_began(before.sanitisation.epoch_destroyed)
+        left = attest.lease_of(before.sanitisation) - timedelta(seconds=self._clock.monotonic() - began)
+        if left > timedelta(0):
+            progress.waits.append(left)
+            return
+        now = self._clock.now()
+        (identifier,) = new_ids("cert", 1, at=now, entropy=self._entropy)
+        nonce = self._entropy(_NONCE_BYTES).hex()
+        progress.finals.append(attest.final(before, deletions, certificate_id=identifier, nonce=nonce, at=now))
+
+    def _lease_began(self, epoch: int) -> float:
+        """Return the latest instant, on the clock that never steps, at which this epoch was destroyed.
+
+        That is when this process first heard of it: leases count from there, whatever the wall clock does meanwhile.
+        """
+        return self._seen.setdefault(epoch, self._clock.monotonic())
+
+    async def _finish(self, progress: _Progress) -> None:
+        """Issue the final certificates of one page, in one batch."""
+        finals, progress.finals = progress.finals, []
+        if not finals:
+            return
+        now = self._clock.now()
+
+        def sign() -> IssuedBatch:
+            entries = [_final_entry(certificate, progress.forms) for certificate in finals]
+            return self._certificates.sign(entries, status=CertificateStatus.FINAL, at=now)
+
+        issued = await asyncio.to_thread(sign)
+        await self._catalog.certify(
+            issued.batch,
+            issued.certificates,
+            forms=issued.forms,
+            audit=_by_tenant("certificate.issued", issued, {}),
         )
-        checks = (
-            *before.verification.checks,
-            Check(check=CheckName.OBJECTS_ABSENT, result=Result.DONE),
-            Check(check=CheckName.NO_MULTIPART_LEFT, result=Result.DONE),
+        self._metrics.certificates.labels("final").inc(len(finals))
+
+
+def _voice(coordinate: Coordinate) -> tuple[TenantId, Part]:
+    """Return what decides a certificate's wording within one shred."""
+    return coordinate.cohort.tenant, coordinate.cohort.part
+
+
+def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> list[AuditEvent]:
+    """Describe one batch to each tenant it concerns: it is one act, and its root vouches for every certificate."""
+    counts = Counter(certificate.tenant for certificate in issued.certificates)
+    return [
+        event(
+            name,
+            None,
+            tenant=tenant,
+            target=issued.batch.id,
+            detail={**detail, "certificates": count, "root": issued.root},
         )
-        certificate = replace(
-            before,
-            certificate_id=self._identifier(now),
-            nonce=self._entropy(16).hex(),
-            status=CertificateStatus.FINAL,
-            supersedes=before.certificate_id,
-            media=replace(before.media, objects=objects),
-            sanitisation=replace(before.sanitisation, data_copies=copies, completed=now),
-            verification=Verification(checks=checks, at=now),
-            residuals=(
-                Residual(
-                    where="backups of the object store",
-                    state="encrypted, without a key",
-                    until=None,
-                    mechanism="unreadable since unrecoverable_at; they leave with the operator's backup schedule",
-                ),
-            ),
-        )
-        return self._stored(certificate, now)
+        for tenant, count in sorted(counts.items())
+    ]
 
 
-def _sanitisation(shred: Shred, receipt: ShredReceipt) -> Sanitisation:
-    # The vault's time does not run backwards, the wall clock's may: a certificate never dates the erasure before the
-    # intent that led to it.
-    gone = max(receipt.unrecoverable_at, shred.intended_at)
+def _final_entry(certificate: DeletionCertificate, forms: dict[tuple[int, TenantId], Form]) -> tuple[Entry, Form]:
+    """Split a final certificate; a form made for another one is taken only if it gives this one's document."""
+    entry = Entry.of(certificate)
+    key = (certificate.sanitisation.epoch_destroyed, certificate.parties.tenant)
+    form = forms.get(key)
+    if form is None or form.document(entry.text()) != canonical_json(certificate):
+        form = forms[key] = Form.of(certificate)
+    return entry, form
 
-    def copy(where: KeyPlace, action: str, result: Result = Result.DONE) -> KeyCopy:
-        return KeyCopy(where=where, action=action, result=result, at=gone)
 
-    return Sanitisation(
-        epoch_destroyed=receipt.epoch_destroyed,
-        provider=receipt.provider,
-        assurance=receipt.assurance,
-        key_copies=(
-            copy(
-                KeyPlace.PROVIDER_VERSION,
-                f"root version of epoch {receipt.epoch_destroyed} destroyed and read back as gone",
-            ),
-            copy(KeyPlace.KEYRING_REPLICA, f"rewritten without the leaf on {receipt.replicas} replicas and verified"),
-            copy(KeyPlace.CACHE_LEASES, "a single process; its own view changed before the destruction"),
-            copy(KeyPlace.JOURNAL, "holds coordinates, never keys", Result.NOT_APPLICABLE),
-            copy(KeyPlace.BACKUPS, "hold coordinates, never keys", Result.NOT_APPLICABLE),
-        ),
-        data_copies=(),
-        tool="callvault",
-        tool_version=__version__,
-        actor=_ACTOR,
-        started=shred.intended_at,
-        unrecoverable_at=gone,
-        caches_clear_at=max(receipt.caches_clear_at, gone),
-        completed=None,
+def _suspicious(entry: Entry, first: DeletionCertificate) -> bool:
+    """Tell whether an entry has to be looked at whole: cheap, and never false for one that contradicts `first`."""
+    sanitisation = first.sanitisation
+    return (
+        entry.captured_at > entry.retain_until
+        or entry.captured_at > sanitisation.started
+        or entry.retain_until > sanitisation.unrecoverable_at
+        or entry.coordinate.cohort.tenant != first.parties.tenant
+        or entry.coordinate.cohort.part not in first.media.parts
+        or not all(_SHA256.fullmatch(item.ciphertext_sha256) for item in entry.objects)
     )

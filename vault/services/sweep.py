@@ -1,7 +1,8 @@
 """The sweeper: takes the keys of what is due and not held, certifies it, then deletes the objects and certifies that.
 
 Order: intent row (raises the floor under which no recording can be born) → keyring shred (point of no return inside) →
-receipt row → provisional certificates, one a recording → objects deleted and verified absent → final certificates.
+receipt row → provisional certificates, a batch a page → objects deleted and verified absent → final certificates,
+once the leases of caches have run out too.
 A crash anywhere resumes at the next start or sweep: what is underivable and not yet certified is certified; a recording
 never goes back. The keyring, not the catalog, says what was shredded.
 """
@@ -13,6 +14,7 @@ import dataclasses
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -26,12 +28,15 @@ from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits, check_sweep, effective_now
 from vault.retention.policy import due_through
 from vault.services.audit import event
-from vault.services.certify import Certifier
+from vault.services.certificates import IssuedBatch
+from vault.services.certify import Certifier, Deletions
 from vault.services.holds import Holds
 from vault.telemetry import Metrics
 
 _PAGE = 500
 _LOCK = "sweeper"
+_CERTIFICATE_PAGE = 2048
+"""Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +104,8 @@ class Sweeper:
         self._metrics = metrics
         self._limits = limits
         self._lock = asyncio.Lock()
+        self._more = asyncio.Event()
+        self._again_in: timedelta | None = None
         self.last: SweepReport | None = None
 
     async def run(self) -> None:
@@ -119,6 +126,40 @@ class Sweeper:
                 # Whatever contradicts itself is not swept again by the clock; recorders and players go on.
                 logger.critical("the sweeper stopped", extra={"fields": {"error": error.code, "reason": error.message}})
                 return
+
+    async def finish(self) -> None:
+        """Delete and finally certify what earlier sweeps left, then whatever waits for leases when they run out.
+
+        Runs until cancelled, also where sweeps are started by hand alone: it shreds nothing. An outage leaves the rest
+        to the next sweep; returns after any other failure, as `run` does.
+        """
+        self._again_in = timedelta(0)
+        while True:
+            self._more.clear()
+            pause = None if self._again_in is None else self._again_in.total_seconds()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._more.wait()
+                continue  # a sweep has come between, and knows better for what there is to wait
+            try:
+                async with self._lock, self._locks.try_hold(_LOCK) as held:
+                    if held is None:
+                        self._again_in = None  # the node that sweeps does this too
+                        continue
+                    await self._delete()
+            except Unavailable as error:
+                logger.warning("object deletion postponed", extra={"fields": {"reason": error.message}})
+            except VaultError as error:
+                fields = {"error": error.code, "reason": error.message}
+                logger.critical("object deletion stopped", extra={"fields": fields})
+                return
+
+    async def _delete(self) -> Deletions:
+        self._again_in = None
+        deletions = await self._certifier.delete_objects()
+        self._again_in = deletions.again_in
+        self._more.set()
+        return deletions
 
     async def resume(self) -> None:
         """Complete shreds that a crash interrupted, unless another node is at it; before anything is served."""
@@ -186,7 +227,8 @@ class Sweeper:
             async with self._keyring.writer() as writer:
                 await writer.unpin(unpin)
                 await writer.set_last_sweep(now)
-        deleted, waiting = await self._certifier.delete_objects()
+        deletions = await self._delete()
+        deleted, waiting = deletions.done, deletions.waiting
         kept = await self._catalog.count_due(through=through)
         if receipt or deleted:
             await self._catalog.append_audit(
@@ -294,18 +336,28 @@ class Sweeper:
 
     async def _certify(self, shred: Shred, receipt: ShredReceipt) -> int:
         count = 0
-        assert shred.due_through is not None
-        batch: list[Recording] = []
-        async for row in self._due(shred.due_through):
-            if not self._keyring.derivable(row.audio):
-                batch.append(row)
-            if len(batch) == _PAGE:
-                count += await self._certifier.provisional(batch, shred, receipt)
-                batch = []
-        if batch:
-            count += await self._certifier.provisional(batch, shred, receipt)
+        issued, after = await self._next_batch(shred, receipt, after=None)
+        while after is not None:
+            # The next batch is read and signed while this one is written; it lies behind, so the two do not meet.
+            (issued, after), stored = await asyncio.gather(
+                self._next_batch(shred, receipt, after=after), self._store(issued, shred)
+            )
+            count += stored
         self._metrics.shredded.labels(shred.trigger).inc(count)
         return count
+
+    async def _next_batch(
+        self, shred: Shred, receipt: ShredReceipt, *, after: RecordingId | None
+    ) -> tuple[IssuedBatch | None, RecordingId | None]:
+        """Sign for the next page of what is due and has no key; return the batch and the page's last recording."""
+        assert shred.due_through is not None
+        page = await self._catalog.due_subjects(through=shred.due_through, after=after, limit=_CERTIFICATE_PAGE)
+        gone = [subject for subject in page if not self._keyring.derivable(subject.coordinate)]
+        issued = await self._certifier.prepare(gone, shred, receipt)
+        return issued, page[-1].recording_id if page else None
+
+    async def _store(self, issued: IssuedBatch | None, shred: Shred) -> int:
+        return 0 if issued is None else await self._certifier.store(issued, shred)
 
     async def _due(self, through: int) -> AsyncIterator[Recording]:
         after: RecordingId | None = None

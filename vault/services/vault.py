@@ -10,6 +10,7 @@ from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
 from vault.services.access import Access
+from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
@@ -29,6 +30,7 @@ class Vault:
 
     access: Access
     catalog: Catalog
+    certificates: Certificates
     certifier: Certifier
     clock: Clock
     holds: Holds

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from vault.model import Assurance, Coordinate, Part, RecordingId, TenantId
 
@@ -72,6 +72,17 @@ class ObjectFacts:
     versions: int | None
     ciphertext_bytes: int
     ciphertext_sha256: str
+
+
+class Subject(NamedTuple):
+    """What a certificate says of one recording and no other. A tuple: a sweep makes a million."""
+
+    recording_id: RecordingId
+    coordinate: Coordinate
+    policy: str
+    captured_at: datetime
+    retain_until: datetime
+    objects: tuple[ObjectFacts, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

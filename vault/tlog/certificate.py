@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,6 @@ from vault.model import (
     Assurance,
     CertificateId,
     CertificateStatus,
-    Part,
     Recording,
     SegmentRef,
     id_bytes,
@@ -42,9 +41,12 @@ from vault.tlog.attested import (
     Result,
     RetentionFacts,
     Sanitisation,
+    Subject,
     Trigger,
     Verification,
 )
+from vault.tlog.batch import TYPE as BATCH_TYPE
+from vault.tlog.batch import BatchStatement, Membership, membership_of, statement_payload, verify_membership
 from vault.tlog.shape import canonical_json, from_json, stamp
 from vault.tlog.statements import CLAIMS, PUBLISHED, Statements, non_claims
 
@@ -68,11 +70,13 @@ __all__ = [
     "Result",
     "RetentionFacts",
     "Sanitisation",
+    "Subject",
     "Trigger",
     "Verification",
     "VerifiedCertificate",
-    "media_facts",
+    "read_document",
     "statements",
+    "subject",
     "verify_certificate",
 ]
 
@@ -115,13 +119,20 @@ class DeletionCertificate:
             raise Invalid(f"the certificate contradicts itself: {contradiction}")
 
 
-def media_facts(recording: Recording, segments: Sequence[SegmentRef], *, region: str) -> MediaFacts:
-    """Return the certificate's view of a recording's audio and objects, before their versions were enumerated."""
+def subject(recording: Recording, segments: Sequence[SegmentRef]) -> Subject:
+    """Return what a certificate says of a recording's audio alone, before the versions of objects were enumerated."""
     objects = tuple(
         ObjectFacts(name=ref.name, versions=None, ciphertext_bytes=ref.object_bytes, ciphertext_sha256=ref.sha256)
         for ref in segments
     )
-    return MediaFacts(recording_id=recording.id, parts=(Part.AUDIO,), objects=objects, region=region)
+    return Subject(
+        recording_id=recording.id,
+        coordinate=recording.audio,
+        policy=recording.retention_class,
+        captured_at=recording.started_at,
+        retain_until=recording.retain_until,
+        objects=objects,
+    )
 
 
 def statements(assurance: Assurance) -> tuple[Statements, Statements]:
@@ -130,18 +141,28 @@ def statements(assurance: Assurance) -> tuple[Statements, Statements]:
 
 
 class Issuer:
-    """Signs certificates with one key; the same certificate and key always give the same text."""
+    """Signs certificates and batches with one key; the same content and key always give the same text."""
 
     def __init__(self, key: SigningKey) -> None:
-        self._key = key
-        header = {"alg": JWS_ALGORITHM, "kid": key.key_id, "typ": TYPE}
-        # One header serves a whole batch: deriving the key id costs as much as a signature.
-        self._protected = encode_base64url(rfc8785.dumps(header))
+        self._key_id = key.key_id
+        self._sign = key.signer()
 
     def issue(self, certificate: DeletionCertificate) -> str:
         """Return the certificate as a compact JWS; Invalid for text or numbers JSON cannot carry."""
-        signed = f"{self._protected}.{encode_base64url(canonical_json(certificate))}"
-        return f"{signed}.{encode_base64url(self._key.sign(signed.encode()))}"
+        return self._compact(TYPE, canonical_json(certificate))
+
+    def issue_member(self, document: bytes, membership: Membership) -> str:
+        """Return a document of a batch as a compact JWS that carries its proof of membership."""
+        return self._compact(TYPE, document, membership.headers())
+
+    def issue_batch(self, statement: BatchStatement) -> str:
+        """Return the statement over a whole batch as a compact JWS."""
+        return self._compact(BATCH_TYPE, statement_payload(statement))
+
+    def _compact(self, typ: str, payload: bytes, extra: Mapping[str, str] | None = None) -> str:
+        header = {"alg": JWS_ALGORITHM, "kid": self._key_id, "typ": typ, **(extra or {})}
+        signed = f"{encode_base64url(rfc8785.dumps(header))}.{encode_base64url(payload)}"
+        return f"{signed}.{encode_base64url(self._sign(signed.encode()))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,18 +172,37 @@ class VerifiedCertificate:
     certificate: DeletionCertificate
     payload: bytes
     lines: tuple[str, ...]
+    batch: BatchStatement | None = None
 
 
 def verify_certificate(jws: str, key: VerifyKey) -> VerifiedCertificate:
     """Check a certificate offline, with nothing but the issuer's public key.
 
-    Tampered if the signature is not that key's. FormatError unless the payload is the canonical form of a document
-    with exactly this schema's members. IntegrityError if the document contradicts itself: such a statement is not
-    evidence, whoever signed it. What it cannot show is that the issuer told the truth.
+    A certificate issued in a batch carries the batch's signed statement, of which it must be a leaf. Tampered if a
+    signature is not that key's or the proof of membership fails. FormatError unless the payload is the canonical form
+    of a document with exactly this schema's members. IntegrityError if the document contradicts itself: such a
+    statement is not evidence, whoever signed it. What it cannot show is that the issuer told the truth.
     """
-    if protected_header(jws).get("typ") != TYPE:
+    header = protected_header(jws)
+    if header.get("typ") != TYPE:
         raise FormatError("a signed document, but not a deletion certificate")
     payload = verify_compact(jws, key)
+    certificate = read_document(payload)
+    membership = membership_of(header)
+    try:
+        batch = None if membership is None else verify_membership(payload, membership, key)
+    except Invalid as error:
+        raise IntegrityError(error.message) from error
+    lines = [*_lines(certificate, key), *(() if batch is None else _batch_lines(batch))]
+    return VerifiedCertificate(certificate=certificate, payload=payload, lines=tuple(lines), batch=batch)
+
+
+def read_document(payload: bytes) -> DeletionCertificate:
+    """Return what a certificate's document says, whoever vouches for it.
+
+    FormatError unless it is the canonical form of a document with exactly this schema's members. IntegrityError if it
+    contradicts itself.
+    """
     try:
         document = json.loads(payload)
         unique = rfc8785.dumps(document) == payload
@@ -173,10 +213,9 @@ def verify_certificate(jws: str, key: VerifyKey) -> VerifiedCertificate:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise FormatError(f"the document's schema is not {SCHEMA}")
     try:
-        certificate = from_json(DeletionCertificate, document)
+        return from_json(DeletionCertificate, document)
     except Invalid as error:
         raise IntegrityError(error.message) from error
-    return VerifiedCertificate(certificate=certificate, payload=payload, lines=tuple(_lines(certificate, key)))
 
 
 def _contradictions(certificate: DeletionCertificate) -> Iterator[str]:
@@ -300,6 +339,13 @@ def _lines(certificate: DeletionCertificate, key: VerifyKey) -> Iterator[str]:
         yield "status: final: the key is gone and every object was verified absent"
     else:
         yield "status: provisional: the key is gone; absence of the objects is not yet certified"
+
+
+def _batch_lines(batch: BatchStatement) -> Iterator[str]:
+    yield (
+        f"batch: {batch.batch_id}, signed at {stamp(batch.issued_at)} over {batch.size} certificates; "
+        "this is one of them"
+    )
 
 
 def _tally(results: Iterable[Result]) -> str:

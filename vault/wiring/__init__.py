@@ -2,7 +2,7 @@
 
 from vault.wiring.adapters import SystemClock
 from vault.wiring.checks import check_vault, repair_replica, verify_keyring
-from vault.wiring.create import InitResult, init_vault
+from vault.wiring.create import InitResult, init_vault, prepare_root_keys
 from vault.wiring.opening import open_vault
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "check_vault",
     "init_vault",
     "open_vault",
+    "prepare_root_keys",
     "repair_replica",
     "verify_keyring",
 ]

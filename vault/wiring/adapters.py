@@ -10,7 +10,8 @@ from typing import Any
 
 from vault.config import S3_SCHEME, Config, S3Access
 from vault.keystore.directory import DirectoryReplica
-from vault.keystore.file import FileRootKeys
+from vault.keystore.moving import MovingRootKeys
+from vault.keystore.provider import RootKeys
 from vault.ports.cluster import ClusterLocks
 from vault.ports.keys import KeyringStore
 from vault.ports.objects import ObjectStore
@@ -23,6 +24,7 @@ from vault.storage.memory import MemoryObjectStore
 from vault.storage.postgres import PostgresSettings
 from vault.storage.s3 import S3ObjectStore
 from vault.storage.s3settings import S3Settings
+from vault.wiring.rootkeys import provider_of
 
 KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""
@@ -40,9 +42,12 @@ class SystemClock:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def root_keys(config: Config, clock: Clock, entropy: Entropy) -> FileRootKeys:
-    """Return the configured root-key provider."""
-    return FileRootKeys(config.root_keys_path, clock=clock, entropy=entropy)
+def root_keys(config: Config, clock: Clock, entropy: Entropy) -> RootKeys:
+    """Return the configured root-key provider, and the previous one behind it while the vault moves; ConfigError."""
+    current = provider_of(config.keyring.root, config, clock, entropy)
+    if config.keyring.previous_root is None:
+        return current
+    return MovingRootKeys(current, previous=provider_of(config.keyring.previous_root, config, clock, entropy))
 
 
 def catalog_place(config: Config) -> Path | PostgresSettings:

@@ -17,7 +17,9 @@ from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits
 from vault.services.access import Access
-from vault.services.certify import Certifier, Identity
+from vault.services.attest import Identity
+from vault.services.certificates import Certificates
+from vault.services.certify import Certifier
 from vault.services.coordinates import Coordinates
 from vault.services.holds import Holds, pinned
 from vault.services.ingest import Ingest, IngestLimits
@@ -90,10 +92,11 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         release_grace=config.retention.release_grace,
     )
+    certificates = Certificates(catalog=catalog, issuer_key=_issuer_key(config), entropy=entropy)
     certifier = Certifier(
         catalog=catalog,
         store=store,
-        issuer_key=_issuer_key(config),
+        certificates=certificates,
         identity=Identity(
             processor=config.identity.processor, contact=config.identity.contact, region=config.identity.region
         ),
@@ -104,6 +107,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     return Vault(
         access=Access(catalog=catalog, clock=clock, entropy=entropy),
         catalog=catalog,
+        certificates=certificates,
         certifier=certifier,
         clock=clock,
         holds=holds,

@@ -11,8 +11,8 @@ from pathlib import Path
 from vault.config import Config
 from vault.crypto.signing import SigningKey
 from vault.errors import ConfigError
-from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring
+from vault.keystore.provider import RootKeys
 from vault.model import Role
 from vault.ports.time import Clock, Entropy
 from vault.services.access import Access
@@ -20,6 +20,7 @@ from vault.storage.bucket import provision
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
+from vault.wiring.rootkeys import root_directories
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +35,9 @@ def _existing(config: Config) -> list[Path]:
     places = [
         *([config.catalog_path] if config.catalog_path else []),
         config.journal_path,
-        config.root_keys_path,
         config.issuer_path,
         *config.replica_paths,
+        *root_directories(config),
     ]
     if config.objects.kind == "filesystem":
         places.append(config.objects_path)
@@ -51,6 +52,8 @@ async def init_vault(config: Config, *, clock: Clock | None = None, entropy: Ent
             f"{found[0]} exists already; nothing was created or changed",
             hint="init creates a vault once; to start over, move all of its directories away first",
         )
+    if config.keyring.previous_root is not None:
+        raise ConfigError("keyring.previous_root: a new vault has no previous provider; nothing was created")
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:
         return await _create(config, catalog, clock, entropy)
@@ -66,12 +69,12 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
         )
     created: list[str] = []
     config.resolve(None, "").mkdir(parents=True, exist_ok=True, mode=0o700)
+    # The provider goes first: a key service that refuses then leaves nothing here that would refuse the next attempt.
+    provider = root_keys(config, clock, entropy)
+    created.append(await provider.create())
     await _create_objects(config, created)
     config.journal_path.mkdir(parents=True, mode=0o700)
     created.append(f"journal {config.journal_path}")
-    provider = root_keys(config, clock, entropy)
-    await provider.create()
-    created.append(f"root keys in {config.root_keys_path}: exactly one is live; never back them up")
     keyring_id = entropy(16)
     await Keyring.create(
         keyring_replicas(config),
@@ -96,7 +99,21 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
     return InitResult(operator_token=token, created=created)
 
 
-async def _mark_created(config: Config, provider: FileRootKeys, clock: Clock, entropy: Entropy) -> None:
+async def prepare_root_keys(config: Config, *, clock: Clock | None = None, entropy: Entropy = os.urandom) -> str:
+    """Make the store of [keyring.root] for a vault that moves there from [keyring.previous_root]; say what was made.
+
+    ConfigError if no previous provider is named, or the store exists. A crash leaves at most a store without a version
+    that anything was wrapped with.
+    """
+    if config.keyring.previous_root is None:
+        raise ConfigError(
+            "keyring.previous_root: the provider that holds the root keys now has to be named; nothing was made",
+            hint="name the present provider as previous_root and the new one as root: see docs/providers.md",
+        )
+    return await root_keys(config, clock or SystemClock(), entropy).create()
+
+
+async def _mark_created(config: Config, provider: RootKeys, clock: Clock, entropy: Entropy) -> None:
     """Start the clock guard at creation, so that even the first sweep has a distance to measure."""
     keyring = await Keyring.open(keyring_replicas(config), provider, clock=clock, entropy=entropy)
     try:

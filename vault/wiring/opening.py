@@ -73,7 +73,13 @@ async def open_vault(
 
 
 def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
-    work = [vault.storer.run(), vault.ingest.run(), vault.presence.run(), _keep_ahead(vault)]
+    work = [
+        vault.storer.run(),
+        vault.ingest.run(),
+        vault.presence.run(),
+        _keep_ahead(vault),
+        vault.sweeper.finish(),
+    ]
     if config.sweep.enabled:
         work.append(vault.sweeper.run())
     return work

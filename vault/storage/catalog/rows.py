@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,7 @@ from vault.errors import Invalid
 from vault.model import (
     AuditEntry,
     AuditEvent,
+    BatchPlace,
     CertificateId,
     CertificateStatus,
     Codec,
@@ -30,6 +32,8 @@ from vault.model import (
     TenantId,
     id_bytes,
 )
+from vault.ports.catalog import CertificateBatch
+from vault.tlog.attested import ObjectFacts, Subject
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -190,17 +194,25 @@ def to_segment(row: sa.Row[Any]) -> SegmentRef:
     )
 
 
-def from_certificate(certificate: StoredCertificate) -> Values:
-    """Return the columns of a certificate."""
-    return {
-        "id": certificate.id,
-        "recording": key(certificate.recording),
-        "tenant": certificate.tenant,
-        "status": certificate.status.value,
-        "supersedes": certificate.supersedes,
-        "issued_at": micros(certificate.issued_at),
-        "jws": certificate.jws,
-    }
+CERTIFICATE_COLUMNS = (
+    *("id", "recording", "tenant", "status", "supersedes", "issued_at"),
+    *("jws", "batch", "place", "form", "entry"),
+)
+
+
+def certificate_tuple(certificate: StoredCertificate) -> tuple[Any, ...]:
+    """Return the values of `CERTIFICATE_COLUMNS`."""
+    place = certificate.place
+    return (
+        certificate.id,
+        key(certificate.recording),
+        certificate.tenant,
+        certificate.status.value,
+        certificate.supersedes,
+        micros(certificate.issued_at),
+        certificate.jws,
+        *((None,) * 4 if place is None else (place.batch, place.index, place.form, place.entry)),
+    )
 
 
 def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
@@ -213,7 +225,47 @@ def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
         supersedes=row.supersedes,
         issued_at=moment(row.issued_at),
         jws=row.jws,
+        place=None
+        if row.batch is None
+        else BatchPlace(batch=row.batch, index=row.place, form=row.form, entry=row.entry),
     )
+
+
+def from_batch(batch: CertificateBatch) -> Values:
+    """Return the columns of a batch."""
+    return {
+        "id": batch.id,
+        "issued_at": micros(batch.issued_at),
+        "statement": batch.statement,
+        "leaves": batch.leaves,
+    }
+
+
+def to_batch(row: sa.Row[Any]) -> CertificateBatch:
+    """Return the batch of a row."""
+    return CertificateBatch(
+        id=row.id, issued_at=moment(row.issued_at), statement=row.statement, leaves=bytes(row.leaves)
+    )
+
+
+def to_subjects(found: Iterable[Any], objects: Iterable[Any]) -> list[Subject]:
+    """Return what certificates say of each row, from columns in the order of the statements that fetch them."""
+    # By position, and nothing built twice: a sweep passes a million of these.
+    stored: dict[bytes, list[ObjectFacts]] = {}
+    for recording, name, size, sha256 in objects:
+        facts = ObjectFacts(name=name, versions=None, ciphertext_bytes=size, ciphertext_sha256=sha256)
+        stored.setdefault(recording, []).append(facts)
+    return [
+        Subject(
+            RecordingId(_PREFIX + identity.hex()),
+            Coordinate(cohort=_cohort(tenant, Part.AUDIO, period, generation), leaf=leaf),
+            policy,
+            moment(started_at),
+            moment(retain_until),
+            tuple(stored.get(identity, ())),
+        )
+        for identity, tenant, period, generation, leaf, policy, started_at, retain_until in found
+    ]
 
 
 def from_audit(entry: AuditEntry) -> Values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,19 +23,24 @@ from vault.model import (
     StoredCertificate,
     TenantId,
 )
-from vault.ports.catalog import Shred, SweepOverride
+from vault.ports.catalog import CertificateBatch, Shred, SweepOverride
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
+    IS_FINISHED,
     IS_OPEN,
+    certificate_batches,
+    certificate_forms,
     certificates,
     recordings,
+    segments,
     shred_kept,
     shreds,
     sweep_floor,
     sweep_overrides,
 )
 from vault.storage.catalog.writer import Transaction
+from vault.tlog.attested import Subject
 
 _s, _c, _r = shreds.c, certificates.c, recordings.c
 _BY_ID = sa.select(shreds).where(_s.id == sa.bindparam("key"))
@@ -66,20 +71,44 @@ _KEPT = (
     .order_by(_r.id)
 )
 
-_CERTIFIED = sa.select(_c.recording, _c.status).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
-_KNOWN = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
-_INSERT_CERTIFICATE = sa.insert(certificates)
-_MOVE = (
+_FORMS = sa.select(certificate_forms).where(certificate_forms.c.digest.in_(sa.bindparam("keys", expanding=True)))
+_INSERT_FORM = sa.insert(certificate_forms)
+_BATCHES = sa.select(certificate_batches).where(certificate_batches.c.id.in_(sa.bindparam("keys", expanding=True)))
+_INSERT_BATCH = sa.insert(certificate_batches)
+_CERTIFICATES = certificates
+_ANY_IN_BATCH = sa.select(_c.id).where(_c.batch == sa.bindparam("batch")).limit(1)
+_DROP_BATCH = sa.delete(certificate_batches).where(certificate_batches.c.id == sa.bindparam("batch"))
+_IN_BATCH = sa.select(_c.recording).where(_c.batch == sa.bindparam("batch"), _c.status == sa.bindparam("status"))
+# By recording and status, which are unique together: by batch, each row would read the whole of it.
+_OF_ROW = sa.select(_c.id).where(_c.recording == _r.id, _c.status == sa.bindparam("status")).scalar_subquery()
+# A provisional certificate that arrives after the final one is kept, but takes nothing back.
+_SHREDDED = (
     sa.update(recordings)
-    .where(_r.id == sa.bindparam("key"))
-    .values(
-        state=RecordingState.SHREDDED.value,
-        certificate_id=sa.bindparam("new_certificate"),
-        undeleted_since=sa.bindparam("new_undeleted_since"),
-    )
+    .where(_r.id.in_(_IN_BATCH), _r.state != RecordingState.SHREDDED.value)
+    .values(state=RecordingState.SHREDDED.value, certificate_id=_OF_ROW, undeleted_since=sa.bindparam("at"))
 )
+_ABSENT = (
+    sa.update(recordings)
+    .where(_r.id.in_(_IN_BATCH))
+    .values(state=RecordingState.SHREDDED.value, certificate_id=_OF_ROW, undeleted_since=None)
+)
+_DUE = sa.and_(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
+_SUBJECTS = (
+    sa.select(
+        *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf),
+        *(_r.retention_class, _r.started_at, _r.retain_until),
+    )
+    .where(_DUE)
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
+)
+_OBJECTS = (
+    sa.select(segments.c.recording, segments.c.name, segments.c.object_bytes, segments.c.sha256)
+    .where(segments.c.recording.in_(sa.select(_r.id).where(_DUE, _r.id <= sa.bindparam("last"))))
+    .order_by(segments.c.recording, segments.c.number)
+)
+_CERTIFICATES_OF = sa.select(certificates).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
 _CERTIFICATE = sa.select(certificates).where(_c.id == sa.bindparam("key"))
-_IDS_PER_QUERY = 500
 
 _OVERRIDES = sa.select(sweep_overrides).order_by(sweep_overrides.c.requested_at.desc(), sweep_overrides.c.id.desc())
 _DROP_OVERRIDE = sa.delete(sweep_overrides).where(sweep_overrides.c.id == sa.bindparam("key"))
@@ -148,23 +177,67 @@ class ShredStore:
             raise _unknown(shred)
         return _to_shred(found[0])
 
-    async def certify(self, certificates: Sequence[StoredCertificate], *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Store certificates and move their recordings along; a certificate whose status exists already is dropped.
+    async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
+        """Return what certificates say of finished rows of audio periods up to `through`, in id order."""
+        page = {"through": through, "after": b"" if after is None else rows.key(after)}
+        found = await self._database.fetch(_SUBJECTS, {**page, "page": max(limit, 0)})
+        objects = await self._database.fetch(_OBJECTS, {**page, "last": found[-1].id}) if found else ()
+        return rows.to_subjects(found, objects)
 
-        NotFound if one names an unknown recording. If every one of them was there already, no audit event is written.
+    async def certify(
+        self,
+        batch: CertificateBatch,
+        certificates: Sequence[StoredCertificate],
+        *,
+        forms: Mapping[bytes, str],
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Store a batch and move its recordings along; a certificate whose status exists already is dropped.
+
+        NotFound if one names an unknown recording. If every one of them was there already, nothing at all is written.
         """
-        if not certificates:
-            return
-        values = [rows.from_certificate(certificate) for certificate in certificates]
+        values = [rows.certificate_tuple(certificate) for certificate in certificates]
+        place = {"batch": batch.id}
 
         async def act(transaction: Transaction) -> None:
-            fresh, moves = await _fresh(transaction, values)
-            await transaction.write(_INSERT_CERTIFICATE, fresh)
-            await transaction.write(_MOVE, moves)
-            if fresh:
-                transaction.audit(audit)
+            await _write_forms(transaction, forms)
+            await transaction.write(_INSERT_BATCH, rows.from_batch(batch))
+            try:
+                await transaction.insert_unless_there(
+                    _CERTIFICATES, rows.CERTIFICATE_COLUMNS, values, unique=("recording", "status")
+                )
+            except sa.exc.IntegrityError as error:
+                raise NotFound("a certificate names a recording that does not exist; nothing was certified") from error
+            if not await transaction.fetch(_ANY_IN_BATCH, place):
+                await transaction.write(_DROP_BATCH, place)
+                return
+            provisional, final = CertificateStatus.PROVISIONAL.value, CertificateStatus.FINAL.value
+            at = rows.micros(batch.issued_at)
+            await transaction.write(_SHREDDED, {**place, "status": provisional, "at": at})
+            await transaction.write(_ABSENT, {**place, "status": final})
+            transaction.audit(audit)
 
-        await self._database.writer.run(act)
+        if certificates:
+            await self._database.writer.run(act)
+
+    async def certificates_of(self, recordings: Sequence[RecordingId]) -> Sequence[StoredCertificate]:
+        """Return every certificate of these recordings."""
+        found = await self._database.fetch(_CERTIFICATES_OF, {"keys": [*map(rows.key, recordings)]})
+        return [rows.to_certificate(row) for row in found]
+
+    async def certificate_batches(self, batches: Collection[str]) -> Mapping[str, CertificateBatch]:
+        """Return batches by id; NotFound if one is missing."""
+        found = {row.id: rows.to_batch(row) for row in await self._database.fetch(_BATCHES, {"keys": [*batches]})}
+        if missing := {*batches} - found.keys():
+            raise NotFound(f"there is no certificate batch {min(missing)[:80]}")
+        return found
+
+    async def certificate_forms(self, forms: Collection[bytes]) -> Mapping[bytes, str]:
+        """Return forms by digest; NotFound if one is missing."""
+        found = {row.digest: row.text for row in await self._database.fetch(_FORMS, {"keys": [*forms]})}
+        if missing := {*forms} - found.keys():
+            raise NotFound(f"there is no certificate form {min(missing).hex()}")
+        return found
 
     async def certificate(self, certificate: CertificateId) -> StoredCertificate:
         """Return one; NotFound."""
@@ -212,33 +285,11 @@ async def _check_exists(transaction: Transaction, shred: str) -> None:
         raise _unknown(shred)
 
 
-async def _fresh(
-    transaction: Transaction, values: Sequence[rows.Values]
-) -> tuple[list[rows.Values], list[rows.Values]]:
-    """Return the certificates not stored yet, and what they make of their recordings; NotFound before any write."""
-    keys = sorted({value["recording"] for value in values})
-    known: set[bytes] = set()
-    certified: set[tuple[bytes, str]] = set()
-    for start in range(0, len(keys), _IDS_PER_QUERY):
-        some = {"keys": keys[start : start + _IDS_PER_QUERY]}
-        known |= {row.id for row in await transaction.fetch(_KNOWN, some)}
-        certified |= {(row.recording, row.status) for row in await transaction.fetch(_CERTIFIED, some)}
-    fresh: list[rows.Values] = []
-    moves: list[rows.Values] = []
-    for value in values:
-        key, status = value["recording"], value["status"]
-        if key not in known:
-            raise NotFound(f"there is no recording {rows.recording_id(key)} to certify")
-        if (key, status) in certified:
-            continue
-        fresh.append(value)
-        final = status == CertificateStatus.FINAL.value
-        # A provisional certificate that arrives after the final one is kept, but takes nothing back.
-        if final or (key, CertificateStatus.FINAL.value) not in certified:
-            undeleted_since = None if final else value["issued_at"]
-            moves.append({"key": key, "new_certificate": value["id"], "new_undeleted_since": undeleted_since})
-        certified.add((key, status))
-    return fresh, moves
+async def _write_forms(transaction: Transaction, forms: Mapping[bytes, str]) -> None:
+    """Store what is not there yet: a form is named by its content and never changes."""
+    known = {row.digest for row in await transaction.fetch(_FORMS, {"keys": [*forms]})}
+    fresh = [{"digest": digest, "text": text} for digest, text in forms.items() if digest not in known]
+    await transaction.write(_INSERT_FORM, fresh)
 
 
 def _from_shred(shred: Shred) -> rows.Values:

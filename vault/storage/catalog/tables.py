@@ -172,6 +172,23 @@ sweep_floor = sa.Table(
     sa.Column("period", sa.BigInteger),
 )
 
+certificate_batches = sa.Table(
+    "certificate_batches",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("issued_at", sa.BigInteger, nullable=False),
+    sa.Column("statement", sa.Text, nullable=False),
+    sa.Column("leaves", sa.LargeBinary, nullable=False),
+)
+
+certificate_forms = sa.Table(
+    "certificate_forms",
+    metadata,
+    sa.Column("digest", sa.LargeBinary(32), primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+)
+
+# Either `jws`, or all of the columns after it.
 certificates = sa.Table(
     "certificates",
     metadata,
@@ -181,9 +198,14 @@ certificates = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("supersedes", sa.Text),
     sa.Column("issued_at", sa.BigInteger, nullable=False),
-    sa.Column("jws", sa.Text, nullable=False),
+    sa.Column("jws", sa.Text),
+    sa.Column("batch", sa.Text, sa.ForeignKey(certificate_batches.c.id)),
+    sa.Column("place", sa.Integer),
+    sa.Column("form", sa.LargeBinary(32), sa.ForeignKey(certificate_forms.c.digest)),
+    sa.Column("entry", sa.Text),
     sa.UniqueConstraint("recording", "status"),
 )
+sa.Index("ix_certificates_batch", certificates.c.batch)
 sa.Index("ix_certificates_tenant", certificates.c.tenant, certificates.c.id)
 
 sweep_overrides = sa.Table(

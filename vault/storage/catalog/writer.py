@@ -11,9 +11,11 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from vault.errors import IntegrityError, OutcomeUnknown, Refused, Unavailable
@@ -26,6 +28,7 @@ from vault.telemetry import Metrics
 from vault.tlog.auditchain import AuditHead, extend_chain
 
 _BATCH_ACTS = 256
+_ROWS_A_STATEMENT = 256
 
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
 _MOVE_HEAD = (
@@ -62,6 +65,25 @@ class Transaction:
         count: int = (await self._connection.execute(statement, parameters)).rowcount
         self.writes += abs(count)  # -1: the driver does not know, so assume it did
         return count
+
+    async def insert_unless_there(
+        self, table: sa.Table, columns: Sequence[str], values: Sequence[tuple[Any, ...]], *, unique: Sequence[str]
+    ) -> None:
+        """Insert rows given as tuples of `columns`, except those that share `unique` with a row that is there."""
+        if self.dialect != "sqlite":
+            statement = postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)
+            await self.write(statement, [dict(zip(columns, row, strict=True)) for row in values])
+            return
+        # Many rows a statement: each statement waits for the interpreter once, where one a row would wait for every row
+        # while another thread computes.
+        row_text = f"({','.join('?' * len(columns))})"
+        head = f"INSERT INTO {table.name} ({','.join(columns)}) VALUES "  # noqa: S608 - names of the schema, no values
+        tail = f" ON CONFLICT ({','.join(unique)}) DO NOTHING"
+        for start in range(0, len(values), _ROWS_A_STATEMENT):
+            some = values[start : start + _ROWS_A_STATEMENT]
+            text = head + ",".join([row_text] * len(some)) + tail
+            await self._connection.exec_driver_sql(text, tuple(chain.from_iterable(some)))
+        self.writes += len(values)
 
     def audit(self, events: Sequence[AuditEvent]) -> None:
         """Have `events` written with this transaction."""

@@ -1,0 +1,127 @@
+"""kill -9 at each named step of every act that shreds or keeps, in processes of their own.
+
+After each kill: what survives plays byte for byte, what was held is held, what a shred took never comes back, the act
+repeated has its whole effect, and no older copy of the keyring opens under the root versions that live then.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults import acts
+from tests.faults.crashing import ManualClock, config_at
+from tests.faults.killing import SMALL_MATERIAL, every_kill
+from tests.faults.test_service_crash import (
+    Stage,
+    assert_playable,
+    assert_shredded,
+    audit_verifies,
+    derivable,
+    stage,
+    sweep,
+)
+from tests.keyring_support import TestClock
+from vault.config import Config
+from vault.errors import IntegrityError
+from vault.keystore import file
+from vault.keystore.directory import DirectoryReplica
+from vault.keystore.keyring import Keyring
+from vault.wiring import open_vault
+from vault.wiring.adapters import SystemClock, root_keys
+
+__all__ = ["stage"]
+
+MODES = pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
+DUE = {"due-1", "due-2", "other"}
+
+
+async def old_keyring_opens(config: Config, old: Path) -> bool:
+    """Tell whether a copy of one replica from before opens under the root versions that live now."""
+    try:
+        await Keyring.observe([DirectoryReplica(old)], root_keys(config, SystemClock(), bytes), clock=TestClock())
+    except IntegrityError:
+        return False
+    return True
+
+
+async def laws(
+    config: Config, stage: Stage, clock: ManualClock, *, gone: set[str], maybe: set[str] = frozenset()
+) -> None:
+    """Open the vault as the next process and check every promise."""
+    async with open_vault(config, clock=clock, background=False) as vault:
+        for name, identifier in stage.recordings.items():
+            if name == "live":
+                continue
+            if await derivable(vault, identifier):
+                assert name not in gone
+                await assert_playable(vault, stage, name)
+            else:
+                assert name in gone | maybe, f"{name} was lost"
+        await audit_verifies(vault)
+
+
+@MODES
+async def test_a_sweep_killed_at_any_step(stage, landed):
+    steps: Counter[str] = Counter()
+    for config, step in every_kill(stage.copy, acts.sweep, days=12, landed=landed):
+        steps[step or "done"] += 1
+        clock = ManualClock()
+        clock.advance(days=12)
+        await laws(config, stage, clock, gone=set() if step else DUE, maybe=DUE)
+        async with open_vault(config, clock=clock, background=False) as vault:
+            await sweep(vault, clock)
+            await assert_playable(vault, stage, "held", "later")
+            await assert_shredded(vault, stage, *DUE)
+        assert not await old_keyring_opens(config, config_at(stage.path).replica_paths[0])
+        stage.discard(config)
+    assert {"provider.replace", "provider.overwrite", "provider.unlink", "keyring.swap_head", "catalog.certify"} <= set(
+        steps
+    )
+
+
+@MODES
+async def test_a_hold_killed_at_any_step_holds_or_was_never_answered(stage, landed):
+    for config, _ in every_kill(stage.copy, acts.hold, days=0, landed=landed):
+        clock = ManualClock()
+        clock.advance(days=12)
+        async with open_vault(config, clock=clock, background=False) as vault:
+            placed = [each for each in await vault.catalog.holds() if each.id != stage.hold.id]
+            await sweep(vault, clock)
+            await assert_playable(vault, stage, "held", "later", *(["due-1"] if placed else []))
+            await assert_shredded(vault, stage, "due-2", "other", *([] if placed else ["due-1"]))
+        stage.discard(config)
+
+
+@MODES
+async def test_a_release_killed_at_any_step_frees_nothing_before_its_grace(stage, landed):
+    for config, step in every_kill(stage.copy, acts.release, days=12, landed=landed):
+        clock = ManualClock()
+        clock.advance(days=12)
+        async with open_vault(config, clock=clock, background=False) as vault:
+            await sweep(vault, clock)
+            await assert_playable(vault, stage, "held", "later")
+            released = (await vault.catalog.hold(stage.hold.id)).state.value == "released"
+            assert released or step is not None
+            clock.advance(days=2)
+            await sweep(vault, clock)
+            await (assert_shredded if released else assert_playable)(vault, stage, "held")
+        stage.discard(config)
+
+
+@MODES
+async def test_a_rotation_killed_at_any_step_loses_nothing(stage, landed):
+    for config, step in every_kill(stage.copy, acts.rotate, days=0, landed=landed):
+        clock = ManualClock()
+        await laws(config, stage, clock, gone=set())
+        if step is None:
+            assert not await old_keyring_opens(config, config_at(stage.path).replica_paths[1])
+        shutil.rmtree(config.base)
+
+
+@pytest.fixture(autouse=True)
+def small_root_versions(monkeypatch):
+    monkeypatch.setattr(file, "MATERIAL_BYTES", SMALL_MATERIAL)

@@ -1,0 +1,214 @@
+"""What the vault's certificates say: pure, from a shred and its receipt, or from a provisional certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from vault import __version__
+from vault.model import CertificateId, CertificateStatus, ShredReceipt, Tenant
+from vault.ports.catalog import Shred
+from vault.ports.objects import Deletion
+from vault.tlog.certificate import (
+    ALGORITHM,
+    Authorisation,
+    Check,
+    CheckName,
+    DataCopy,
+    DeletionCertificate,
+    Encryption,
+    KeyCopy,
+    KeyPlace,
+    MediaFacts,
+    Parties,
+    Residual,
+    Result,
+    RetentionFacts,
+    Sanitisation,
+    Trigger,
+    Verification,
+    statements,
+)
+from vault.tlog.form import Entry
+
+_ACTOR = "callvault sweeper"
+_POLICY_VERSION = "callvault/retention/v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who certifies: the processor, how to reach it, and where the data was."""
+
+    processor: str
+    contact: str
+    region: str
+
+
+def provisional(
+    entry: Entry, shred: Shred, receipt: ShredReceipt, *, tenant: Tenant, identity: Identity
+) -> DeletionCertificate:
+    """Return the certificate that the keys are gone; Invalid if it would contradict itself."""
+    sanitisation = _sanitisation(shred, receipt)
+    claims, non_claims = statements(sanitisation.assurance)
+    return DeletionCertificate(
+        certificate_id=entry.certificate_id,
+        nonce=entry.nonce,
+        status=CertificateStatus.PROVISIONAL,
+        supersedes=entry.supersedes,
+        parties=Parties(
+            tenant=tenant.id, controller=tenant.controller, processor=identity.processor, contact=identity.contact
+        ),
+        media=MediaFacts(
+            recording_id=entry.recording_id,
+            parts=(entry.coordinate.cohort.part,),
+            objects=entry.objects,
+            region=identity.region,
+        ),
+        encryption=Encryption(
+            algorithm=ALGORITHM,
+            coordinate=entry.coordinate,
+            key_commitment=None,
+            encrypted_before_first_write=True,
+        ),
+        retention=RetentionFacts(
+            policy=entry.policy,
+            policy_version=_POLICY_VERSION,
+            basis="retention period agreed with the controller",
+            captured_at=entry.captured_at,
+            retain_until=entry.retain_until,
+            trigger=Trigger(shred.trigger),
+            case_reference=None,
+        ),
+        authorisation=Authorisation(
+            holds_checked_at=shred.intended_at, hold_revision=receipt.epoch_live, active_holds=0, approvers=()
+        ),
+        sanitisation=sanitisation,
+        verification=Verification(
+            checks=(
+                Check(check=CheckName.OLD_EPOCH_UNWRAP_FAILS, result=Result.DONE),
+                Check(check=CheckName.LEAF_UNDERIVABLE, result=Result.DONE),
+            ),
+            at=entry.verified_at,
+        ),
+        residuals=(
+            Residual(
+                where="objects",
+                state="encrypted, without a key",
+                until=None,
+                mechanism="deleted after this certificate; the final certificate says when",
+            ),
+        ),
+        claims=claims,
+        non_claims=non_claims,
+    )
+
+
+def gone_at(shred: Shred, receipt: ShredReceipt) -> datetime:
+    """Return when the keys were gone, in the vault's time.
+
+    It does not run backwards, the wall clock may: a certificate never dates the erasure before the intent that led to
+    it.
+    """
+    return max(receipt.unrecoverable_at, shred.intended_at)
+
+
+def lease_of(sanitisation: Sanitisation) -> timedelta:
+    """Return how long after the destruction a cache may still have held what derived the key."""
+    return sanitisation.caches_clear_at - sanitisation.unrecoverable_at
+
+
+def can_be_final(provisional: DeletionCertificate) -> bool:
+    """Tell whether nothing but leases that run out stands between this and a final certificate."""
+    return all(
+        copy.result in {Result.DONE, Result.NOT_APPLICABLE} or copy.where is KeyPlace.CACHE_LEASES
+        for copy in provisional.sanitisation.key_copies
+    )
+
+
+def final(
+    before: DeletionCertificate, deletions: Sequence[Deletion], *, certificate_id: str, nonce: str, at: datetime
+) -> DeletionCertificate:
+    """Return the certificate that supersedes `before`, whose leases have run out and whose objects are all absent."""
+    now = max(at, before.verification.at, before.sanitisation.caches_clear_at)
+    versions = {deletion.name: deletion.versions_deleted for deletion in deletions}
+    objects = tuple(replace(item, versions=versions.get(item.name)) for item in before.media.objects)
+    copies = tuple(
+        DataCopy(object=item.name, action="deleted in every version, absence verified", result=Result.DONE, at=now)
+        for item in deletions
+    )
+    sanitisation = before.sanitisation
+    return replace(
+        before,
+        certificate_id=CertificateId(certificate_id),
+        nonce=nonce,
+        status=CertificateStatus.FINAL,
+        supersedes=before.certificate_id,
+        media=replace(before.media, objects=objects),
+        sanitisation=replace(
+            sanitisation,
+            key_copies=tuple(_run_out(copy, sanitisation) for copy in sanitisation.key_copies),
+            data_copies=copies,
+            completed=now,
+        ),
+        verification=Verification(
+            checks=(
+                *before.verification.checks,
+                Check(check=CheckName.OBJECTS_ABSENT, result=Result.DONE),
+                Check(check=CheckName.NO_MULTIPART_LEFT, result=Result.DONE),
+            ),
+            at=now,
+        ),
+        residuals=(
+            Residual(
+                where="backups of the object store",
+                state="encrypted, without a key",
+                until=None,
+                mechanism="unreadable since unrecoverable_at; they leave with the operator's backup schedule",
+            ),
+        ),
+    )
+
+
+def _run_out(copy: KeyCopy, sanitisation: Sanitisation) -> KeyCopy:
+    if copy.where is not KeyPlace.CACHE_LEASES:
+        return copy
+    return replace(copy, result=Result.DONE, at=sanitisation.caches_clear_at)
+
+
+def _sanitisation(shred: Shred, receipt: ShredReceipt) -> Sanitisation:
+    gone = gone_at(shred, receipt)
+    lease = max(receipt.caches_clear_at - receipt.unrecoverable_at, timedelta(0))
+
+    def copy(where: KeyPlace, action: str, result: Result = Result.DONE) -> KeyCopy:
+        return KeyCopy(where=where, action=action, result=result, at=gone)
+
+    return Sanitisation(
+        epoch_destroyed=receipt.epoch_destroyed,
+        provider=receipt.provider,
+        assurance=receipt.assurance,
+        key_copies=(
+            copy(
+                KeyPlace.PROVIDER_VERSION,
+                f"root version of epoch {receipt.epoch_destroyed} destroyed and read back as gone",
+            ),
+            copy(KeyPlace.KEYRING_REPLICA, f"rewritten without the leaf on {receipt.replicas} replicas and verified"),
+            copy(
+                KeyPlace.CACHE_LEASES,
+                f"a process uses what it read of the keyring under a lease of at most {lease.total_seconds():g} s on "
+                "CLOCK_BOOTTIME and discards it; the last one ran out by caches_clear_at",
+                # Nobody has asked every process: before its end a lease is no proof of anything.
+                Result.UNKNOWN if lease else Result.DONE,
+            ),
+            copy(KeyPlace.JOURNAL, "holds coordinates, never keys", Result.NOT_APPLICABLE),
+            copy(KeyPlace.BACKUPS, "hold coordinates, never keys", Result.NOT_APPLICABLE),
+        ),
+        data_copies=(),
+        tool="callvault",
+        tool_version=__version__,
+        actor=_ACTOR,
+        started=shred.intended_at,
+        unrecoverable_at=gone,
+        caches_clear_at=gone + lease,
+        completed=None,
+    )
