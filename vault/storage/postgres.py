@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from vault.errors import ConfigError, Unavailable
+from vault.errors import ConfigError, Unavailable, VaultError
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _CLIENT_PATIENCE: Final = 1.5
 _SAFE_COMMITS: Final = ("on", "remote_apply")
+_UNKNOWN_SETTING: Final = "42704"
 _STATE: Final = (
     "SELECT current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync, "
     "current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby"
@@ -99,8 +100,10 @@ async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read
     return connection
 
 
-def _unreachable(error: Exception) -> Unavailable:
+def _unreachable(error: Exception) -> VaultError:
     code = getattr(error, "sqlstate", None) or ""
+    if code == _UNKNOWN_SETTING:
+        return ConfigError("catalog.url: this PostgreSQL is too old", hint="the vault needs 14 or newer")
     if code.startswith(("28", "3D")):
         return Unavailable(
             "the catalog's database does not let this user in; nothing was changed",

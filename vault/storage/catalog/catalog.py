@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-import sqlalchemy as sa
 
 from vault.errors import ConfigError, VaultError
 from vault.ports.catalog import Catalog
@@ -22,8 +18,6 @@ from vault.storage.catalog.shreds import ShredStore
 from vault.storage.postgres import PostgresSettings
 from vault.telemetry import Metrics
 
-R = TypeVar("R")
-
 
 class SqlCatalog(RecordingStore, NodeStore, HoldStore, ShredStore, AdminStore, Catalog):
     """The catalog on SQLAlchemy Core; the port's docstrings are its contract."""
@@ -34,30 +28,35 @@ class SqlCatalog(RecordingStore, NodeStore, HoldStore, ShredStore, AdminStore, C
     async def migrate(self) -> None:
         """Create the file if there is none, and bring its schema to this code's in one transaction."""
         await self._database.create()
-        await self._within(schema.upgrade)
+        try:
+            async with self._database.engine.begin() as connection:
+                await connection.run_sync(schema.upgrade)
+        except VaultError:
+            raise
+        except Exception as error:
+            raise translate(error) from error
 
     async def check_schema(self) -> None:
         """ConfigError if the schema is absent, older or newer than this code's."""
         if not await self._database.exists():
             raise ConfigError("catalog: there is no database file", hint="run callvault init")
-        schema.check(await self._within(schema.current_revision))
+        schema.check(await self._revision())
 
     async def upgrade(self) -> bool:
         """Bring an existing schema to this code's; return whether it was older. ConfigError if there is none."""
         if await self.is_empty():
             raise ConfigError("catalog: there is nothing to upgrade", hint="run callvault init")
-        before = await self._within(schema.current_revision)
+        before = await self._revision()
         await self.migrate()
-        return await self._within(schema.current_revision) != before
+        return await self._revision() != before
 
     async def is_empty(self) -> bool:
         """Tell whether the database has no schema yet, so that `init` may make it a vault's."""
-        return not await self._database.exists() or await self._within(schema.current_revision) is None
+        return not await self._database.exists() or await self._revision() is None
 
-    async def _within(self, work: Callable[[sa.Connection], R]) -> R:
+    async def _revision(self) -> str | None:
         try:
-            async with self._database.engine.begin() as connection:
-                return await connection.run_sync(work)
+            return await self._database.inspect(schema.current_revision)
         except VaultError:
             raise
         except Exception as error:

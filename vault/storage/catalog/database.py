@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,6 +18,8 @@ from vault.storage.catalog.faults import is_broken, translate
 from vault.storage.catalog.writer import Parameters, Transaction, Writer
 from vault.storage.postgres import PostgresSettings
 from vault.telemetry import Metrics
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,12 @@ class Database:
             raise
         except Exception as error:
             raise translate(error) from error
+
+    async def inspect(self, work: Callable[[sa.Connection], R]) -> R:
+        """Run what only looks, without waiting for those who write where the database permits it."""
+        engine = self.engine if self._readers is None else self._readers
+        async with engine.connect() as connection:
+            return await connection.run_sync(work)
 
     async def create(self) -> None:
         """Make the file, readable by its owner only, if there is none; a database on a server is there already."""
