@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from cli import audit, backup, certificates, holds, keys, prove, recordings, serve, sweep, tenants, tokens, vaults
+from cli import (
+    audit,
+    backup,
+    catalog,
+    certificates,
+    holds,
+    journal,
+    keys,
+    prove,
+    recordings,
+    serve,
+    sweep,
+    tenants,
+    tokens,
+    vaults,
+)
 from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
@@ -56,6 +71,8 @@ for name, group in (
     ("sweep", sweep.group),
     ("certificates", certificates.group),
     ("audit", audit.group),
+    ("catalog", catalog.group),
+    ("journal", journal.group),
     ("keys", keys.group),
     ("backup", backup.group),
     ("prove", prove.group),

@@ -22,6 +22,7 @@ from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable
 from vault.format.codec import pack
 from vault.model import Pin, Principal, Recording, RecordingId, ShredPlan, ShredReceipt, new_id
 from vault.ports.catalog import Catalog, Shred, SweepOverride
+from vault.ports.cluster import ClusterLocks
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits, check_sweep, effective_now
@@ -33,6 +34,7 @@ from vault.services.holds import Holds
 from vault.telemetry import Metrics
 
 _PAGE = 500
+_LOCK = "sweeper"
 _CERTIFICATE_PAGE = 2048
 """Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
 
@@ -72,14 +74,19 @@ class SweepReport:
     lines: Sequence[SweepLine] = field(default_factory=tuple)
 
 
+class _SweptElsewhere(Unavailable):
+    """Nothing is wrong: of several nodes one sweeps."""
+
+
 class Sweeper:
-    """Exactly one sweep at a time."""
+    """Exactly one sweep at a time, of all nodes."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
         keyring: Keyring,
+        locks: ClusterLocks,
         holds: Holds,
         certifier: Certifier,
         clock: Clock,
@@ -89,6 +96,7 @@ class Sweeper:
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
+        self._locks = locks
         self._holds = holds
         self._certifier = certifier
         self._clock = clock
@@ -110,6 +118,8 @@ class Sweeper:
             await asyncio.sleep(self._limits.interval.total_seconds() + jitter)
             try:
                 await self.sweep(trigger="expiry", actor=None)
+            except _SweptElsewhere:
+                logger.info("another node is sweeping")
             except (Unavailable, GuardTripped) as error:
                 logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
             except VaultError as error:
@@ -132,7 +142,10 @@ class Sweeper:
                     await self._more.wait()
                 continue  # a sweep has come between, and knows better for what there is to wait
             try:
-                async with self._lock:
+                async with self._lock, self._locks.try_hold(_LOCK) as held:
+                    if held is None:
+                        self._again_in = None  # the node that sweeps does this too
+                        continue
                     await self._delete()
             except Unavailable as error:
                 logger.warning("object deletion postponed", extra={"fields": {"reason": error.message}})
@@ -149,9 +162,9 @@ class Sweeper:
         return deletions
 
     async def resume(self) -> None:
-        """Complete shreds that a crash interrupted; before anything is served."""
-        async with self._lock:
-            for shred in await self._catalog.unfinished_shreds():
+        """Complete shreds that a crash interrupted, unless another node is at it; before anything is served."""
+        async with self._lock, self._locks.try_hold(_LOCK) as held:
+            for shred in await self._catalog.unfinished_shreds() if held else ():
                 await self._complete(shred)
 
     async def preview(self) -> SweepReport:
@@ -176,8 +189,13 @@ class Sweeper:
         )
 
     async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
-        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere."""
-        async with self._lock:
+        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere.
+
+        Unavailable too while another node sweeps.
+        """
+        async with self._lock, self._locks.try_hold(_LOCK) as held:
+            if held is None:
+                raise _SweptElsewhere("another node is sweeping now; nothing was done", retry_after_seconds=30)
             began = self._clock.monotonic()
             for shred in await self._catalog.unfinished_shreds():
                 await self._complete(shred)

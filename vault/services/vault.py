@@ -15,6 +15,7 @@ from vault.services.certify import Certifier
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
 from vault.services.keys import Keys
+from vault.services.nodes import Presence
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
 from vault.services.storing import Storer
@@ -39,6 +40,7 @@ class Vault:
     keys: Keys
     metrics: Metrics
     playback: Playback
+    presence: Presence
     recordings: Recordings
     storer: Storer
     store: ObjectStore

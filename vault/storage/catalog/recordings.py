@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, Invalid, NotFound, Refused, TooLarge, TooLate
-from vault.model import AuditEvent, Cohort, Recording, RecordingId, RecordingState, SegmentRef, TenantId
+from vault.model import AuditEvent, Cohort, NodeId, Recording, RecordingId, RecordingState, SegmentRef, TenantId
 from vault.ports.catalog import RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
@@ -103,9 +103,10 @@ class RecordingStore:
         """Return one page, newest first."""
         return [rows.to_recording(row) for row in await self._database.fetch(_page(query))]
 
-    async def open_recordings(self) -> Sequence[Recording]:
-        """Return every row in state open, in id order."""
-        return [rows.to_recording(row) for row in await self._database.fetch(sql.OPEN)]
+    async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
+        """Return every row in state open, or one node's, in id order."""
+        statement = sql.OPEN if node is None else sql.OPEN.where(_r.node == node)
+        return [rows.to_recording(row) for row in await self._database.fetch(statement)]
 
     async def due_recordings(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return finished rows of audio periods up to `through`, in id order."""

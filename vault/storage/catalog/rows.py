@@ -117,6 +117,7 @@ def from_recording(recording: Recording) -> Values:
         "sealed_facts": recording.sealed_facts,
         "certificate_id": recording.certificate_id,
         "undeleted_since": None,
+        "node": recording.node,
     }
 
 
@@ -140,6 +141,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         stored_bytes=row.stored_bytes,
         sealed_facts=row.sealed_facts,
         certificate_id=row.certificate_id,
+        node=row.node,
     )
 
 
