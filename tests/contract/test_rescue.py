@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from tests.catalog_support import (
     ACME,
@@ -12,6 +13,7 @@ from tests.catalog_support import (
     SteppingClock,
     call_everything,
     certificate,
+    certify,
     event,
     recording,
     sealed,
@@ -21,7 +23,7 @@ from tests.catalog_support import (
 from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
 from vault.model import MANIFEST_INDEX, RecordingId, RecordingState
-from vault.storage.catalog import open_catalog
+from vault.storage.catalog import open_catalog, schema
 from vault.tlog.auditchain import verify_chain
 
 MISSING = RecordingId("rec_" + "0" * 32)
@@ -81,7 +83,7 @@ async def test_the_objects_of_a_snapshot_are_those_of_what_is_not_shredded_in_or
         await catalog.create_recording(row)
         await catalog.add_segments([segment(row, 0), segment(row, 1)], stored_bytes=2000)
     gone = await sealed(catalog)
-    await catalog.certify([certificate(gone)])
+    await certify(catalog, [certificate(gone)])
     async with catalog.snapshot() as snapshot:
         found = [each async for each in snapshot.objects()]
     tenants = sorted([(ACME, early.id), (OTHER, late.id)])
@@ -104,6 +106,30 @@ async def test_a_load_that_fails_leaves_a_blank_catalog_that_can_be_loaded(catal
     assert (await blank.setting("mark"), await blank.setting("vault_id")) == ("here", "two")
     with pytest.raises(Conflict):
         await blank.load(revision, stream(sections), settings={})
+
+
+def columns_at(revision):
+    """Return the columns of each table of an older schema."""
+    with sa.create_engine("sqlite://").begin() as connection:
+        schema.upgrade_to(connection, revision)
+        found = sa.inspect(connection)
+        return {table: {each["name"] for each in found.get_columns(table)} for table in found.get_table_names()}
+
+
+async def test_a_dump_of_an_older_schema_is_loaded_as_it_is_and_upgraded(catalog, blank):
+    row = await sealed(catalog)
+    known = columns_at("0001")
+    older = []
+    for section in (await dumped(catalog))[1]:
+        kept = [place for place, name in enumerate(section.columns) if name in known.get(section.table, ())]
+        if kept:
+            columns = tuple(section.columns[place] for place in kept)
+            rows = [[each[place] for place in kept] for each in section.rows]
+            older.append(TableRows(table=section.table, columns=columns, rows=rows))
+    await blank.load("0001", stream(older), settings={})
+    await blank.check_schema()
+    assert (await blank.recording(row.id)).audio == row.audio
+    assert len(await blank.segments(row.id)) == len(await catalog.segments(row.id)) > 0
 
 
 async def test_a_dump_that_is_none_of_this_schema_is_refused(blank):
@@ -137,7 +163,7 @@ async def test_a_row_is_rebuilt_once_also_below_the_sweep_floor(catalog):
 async def test_rows_without_a_key_are_shredded_without_a_certificate(catalog):
     lost, kept = await sealed(catalog), await sealed(catalog)
     certified = await sealed(catalog)
-    await catalog.certify([certificate(certified)])
+    await certify(catalog, [certificate(certified)])
     for _ in range(2):
         await catalog.shred_uncertified([lost.id, certified.id], reason="gone", audit=[event("found")])
     row = await catalog.recording(lost.id)

@@ -379,6 +379,24 @@ async def test_prune_and_a_backup_under_way_keep_out_of_each_others_way(site):
         assert list(await backups.place.snapshots()) == [await backups.place.newest()]
 
 
+async def test_a_backup_that_fails_leaves_nothing_that_prune_would_wait_for(site):
+    async with site.open() as vault:
+        row = await site.record(vault, "call", days=100)
+        await site.back_up()
+        again = await site.record(vault, "another", days=100)
+    for path in site.config.objects_path.rglob(f"{again.id}/0*#object"):
+        path.unlink()
+    with pytest.raises(IntegrityError, match="missing from the store"):
+        await site.back_up()
+    async with open_backups(site.config, site.destination, clock=site.clock) as backups:
+        assert len(await backups.place.snapshots()) == len(await backups.listed()) == 1
+        await backups.prune(keep=timedelta(0), progress=Silent())
+    site.lose_catalog()
+    assert (await site.restore()).reconciled.surviving == 2
+    async with site.open() as vault:
+        await site.survives(vault, row.id)
+
+
 async def test_a_backup_of_another_vaults_catalog_is_refused(site):
     with memory_directory() as base:
         other = Site(base)
