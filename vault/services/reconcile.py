@@ -28,6 +28,7 @@ from vault.model import (
     HoldId,
     HoldKind,
     HoldState,
+    NodeId,
     Pin,
     Recording,
     RecordingId,
@@ -116,6 +117,7 @@ class Reconciler:
         clock: Clock,
         entropy: Entropy,
         progress: Progress,
+        node: NodeId | None,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
@@ -130,6 +132,7 @@ class Reconciler:
             clock=clock,
             entropy=entropy,
             progress=progress,
+            node=node,
         )
 
     async def run(self, why: str) -> Reconciled:

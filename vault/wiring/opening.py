@@ -165,6 +165,7 @@ async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progre
         clock=vault.clock,
         entropy=entropy,
         progress=progress,
+        node=vault.journal.node,
     )
     outcome = await reconciler.run(why)
     logger.warning("the catalog was reconciled", extra={"fields": {"why": why, **outcome.counts()}})
