@@ -298,13 +298,13 @@ async def test_a_hold_against_a_sweep_is_answered_held_and_kept_or_too_late_and_
             recordings=(recording,),
         )
 
-        async def place(request=request, delay=step * 0.002):
+        async def place(request=request, delay=step * 0.005):
             await asyncio.sleep(delay)
             return await vault.holds.place(request, actor=ANN)
 
         answers = await asyncio.gather(
             place(),
-            place(delay=0.006 + step * 0.002),
+            place(delay=0.006 + step * 0.005),
             vault.sweeper.sweep(trigger="expiry", actor=None),
             return_exceptions=True,
         )
