@@ -246,7 +246,7 @@ async def test_a_call_under_way_at_the_loss_is_rebuilt_from_its_segments_and_end
     async with site.open() as vault:
         live = vault.ingest.live(session.recording.id)
         assert live.stored == stored
-        await vault.ingest.truncate_all("test", uploading=False)
+        await vault.ingest.truncate_all("test", uploading=True)
         await vault.ingest.finish(live, ended="truncated:recorder_gone")
         async with asyncio.timeout(10):
             await live.done.wait()

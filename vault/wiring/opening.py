@@ -123,14 +123,16 @@ async def _assemble(
     stack.push_async_callback(catalog.close)
     await catalog.check_schema()
     locks = cluster_locks(config, clock)
-    keyring = await Keyring.observe(
-        keyring_replicas(config),
-        root_keys(config, clock, entropy),
-        clock=clock,
-        entropy=entropy,
-        metrics=metrics,
-        guard=partial(locks.hold, "keyring"),
-    )
+    # A first look has nothing to fall back on: not while another node's sweep replaces what it reads.
+    async with locks.hold("keyring"):
+        keyring = await Keyring.observe(
+            keyring_replicas(config),
+            root_keys(config, clock, entropy),
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            guard=partial(locks.hold, "keyring"),
+        )
     stack.push_async_callback(keyring.close)
     await _same_vault(catalog, keyring, config)
     company = Company(place if isinstance(place, Path) else None)
