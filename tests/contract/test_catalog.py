@@ -43,6 +43,7 @@ from vault.errors import (
     Unavailable,
 )
 from vault.model import (
+    INDEX_LEAF,
     MANIFEST_INDEX,
     CertificateStatus,
     Codec,
@@ -145,11 +146,13 @@ async def test_each_cohort_counts_its_own_leaves(catalog):
     assert [await catalog.reserve_leaves(one, 5) for one in cohorts] == [5] * 5
 
 
-async def test_a_cohort_has_two_to_the_32_leaves_and_no_more(catalog):
-    assert await catalog.reserve_leaves(cohort(), (1 << 32) - 1) == 0
+async def test_the_last_of_a_cohorts_two_to_the_32_leaves_is_never_given_out(catalog):
+    assert await catalog.reserve_leaves(cohort(), (1 << 32) - 2) == 0
     with pytest.raises(TooLarge):
         await catalog.reserve_leaves(cohort(), 2)
-    assert await catalog.reserve_leaves(cohort(), 1) == (1 << 32) - 1
+    assert await catalog.reserve_leaves(cohort(), 1) == INDEX_LEAF - 1
+    with pytest.raises(TooLarge):
+        await catalog.reserve_leaves(cohort(), 1)
     with pytest.raises(Invalid):
         await catalog.reserve_leaves(cohort(), 0)
 
@@ -161,24 +164,24 @@ async def test_a_created_recording_comes_back_as_it_was(catalog):
     one = recording(state_reason="r", certificate_id=None, ended_at=NOW)
     await catalog.create_recording(one)
     assert await catalog.recording(one.id) == one
-    assert await catalog.recording_by_call_key(ACME, one.call_key) == one
+    assert await catalog.recording_by_call(ACME, [one.call_token]) == one
 
 
 async def test_a_call_key_belongs_to_one_recording_of_a_tenant(catalog):
-    one = recording(call_key="same")
+    one = recording(call_token="same")
     await catalog.create_recording(one)
     with pytest.raises(Conflict):
-        await catalog.create_recording(recording(call_key="same"))
+        await catalog.create_recording(recording(call_token="same"))
     with pytest.raises(Conflict):
         await catalog.create_recording(one)
     with pytest.raises(Conflict):
-        await catalog.create_recording(replace(one, call_key="another"))
-    await catalog.create_recording(recording(call_key="same", tenant=OTHER))
-    assert (await catalog.recording_by_call_key(ACME, "same")).id == one.id
+        await catalog.create_recording(replace(one, call_token="another"))
+    await catalog.create_recording(recording(call_token="same", tenant=OTHER))
+    assert (await catalog.recording_by_call(ACME, ["same"])).id == one.id
 
 
 async def test_of_a_hundred_concurrent_creates_of_one_call_key_exactly_one_wins(catalog):
-    rivals = [recording(call_key="same") for _ in range(100)]
+    rivals = [recording(call_token="same") for _ in range(100)]
     results = await outcomes(catalog.create_recording(one, audit=[event(target=one.id)]) for one in rivals)
     winners = [one for one, result in zip(rivals, results, strict=True) if result is None]
     assert len(winners) == 1
@@ -196,9 +199,9 @@ async def test_the_same_recording_created_a_hundred_times_at_once_is_created_onc
 
 
 async def test_losers_do_not_disturb_the_winners_of_their_batch(catalog):
-    await catalog.create_recording(recording(call_key="taken"))
+    await catalog.create_recording(recording(call_token="taken"))
     fresh = [recording() for _ in range(20)]
-    mixed = [one for pair in zip(fresh, [recording(call_key="taken") for _ in fresh], strict=True) for one in pair]
+    mixed = [one for pair in zip(fresh, [recording(call_token="taken") for _ in fresh], strict=True) for one in pair]
     results = await outcomes(catalog.create_recording(one) for one in mixed)
     assert [result is None for result in results] == [True, False] * 20
     assert {row.id for row in await catalog.open_recordings()} >= {one.id for one in fresh}
@@ -210,7 +213,7 @@ async def test_no_recording_is_born_at_or_below_the_sweep_floor(catalog):
         late = recording(period=period)
         with pytest.raises(TooLate):
             await catalog.create_recording(late, audit=[event()])
-        assert await catalog.recording_by_call_key(ACME, late.call_key) is None
+        assert await catalog.recording_by_call(ACME, [late.call_token]) is None
     await catalog.create_recording(recording(period=PERIOD + 1))
     assert await events(catalog) == []
 
@@ -251,7 +254,7 @@ async def test_unknown_and_malformed_ids_are_told_apart(catalog):
     for malformed in ("rec_1", "hold_" + "0" * 32, ""):
         with pytest.raises(Invalid):
             await catalog.recording(RecordingId(malformed))
-    assert await catalog.recording_by_call_key(ACME, "none") is None
+    assert await catalog.recording_by_call(ACME, ["none"]) is None
     assert await catalog.segments(MISSING) == []
 
 

@@ -41,7 +41,7 @@ def coordinate(part: Part) -> Coordinate:
 RECORDING = Recording(
     id=RecordingId("rec_" + "1" * 32),
     tenant=TENANT,
-    call_key="call-1",
+    call_token="call-1",
     state=RecordingState.SEALED,
     state_reason=None,
     audio=coordinate(Part.AUDIO),

@@ -7,13 +7,9 @@ from typing import Final
 from vault.protocol.permissions import Act
 from vault.server import bodies
 from vault.server.describing import Answer, Operation
+from vault.server.describing import json_answer as _json
+from vault.server.personal import PERSONAL
 from vault.server.shapes import TEXT, reference
-
-
-def _json(text: str, schema: str, **headers: str) -> Answer:
-    named = {name.replace("_", "-"): words for name, words in headers.items()}
-    return Answer(text=text, content={"application/json": reference(schema)}, headers=named)
-
 
 _OFFSET: Final = {
     "Upload-Offset": "Bytes that are durable.",
@@ -68,9 +64,10 @@ RECORDINGS: Final = (
         summary="List recordings, newest first, without personal facts",
         act=Act.RECORDING_LIST,
         query=bodies.ListRecordings,
-        queries=("tenant", "state", "from", "to", "held", "before", "limit"),
+        queries=("tenant", "state", "from", "to", "held", "caller", "called", "tag", "before", "limit"),
+        headers=("Purpose",),
         answers={200: _json("One page; `before` continues it, null at the end.", "RecordingPage")},
-        problems=(422,),
+        problems=(404, 422),
     ),
     Operation(
         method="get",
@@ -173,7 +170,7 @@ HOLDS: Final = (
         tag="holds",
         summary="Approve or reject a release: the second of two people",
         act=Act.HOLD_RELEASE_APPROVE,
-        body=bodies.ApproveRelease,
+        body=bodies.Approve,
         answers={200: _json("The hold, released or active again.", "Hold")},
         problems=(404, 409, 422),
     ),
@@ -253,7 +250,7 @@ ADMINISTRATION: Final = (
         path="/v1/tenants/{tenant}",
         name="changeTenant",
         tag="administration",
-        summary="Set the retention of a tenant's future recordings",
+        summary="Set the retention of a tenant's future recordings, and of its metadata",
         act=Act.TENANT_ADMIN,
         body=bodies.ChangeTenant,
         answers={200: _json("The tenant.", "Tenant")},
@@ -385,4 +382,4 @@ SERVER: Final = (
     ),
 )
 
-OPERATIONS: Final = (*INGEST, *RECORDINGS, *HOLDS, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *SERVER)
+OPERATIONS: Final = (*INGEST, *RECORDINGS, *HOLDS, *PERSONAL, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *SERVER)

@@ -16,6 +16,7 @@ from vault.format.names import recording_prefix
 from vault.model import (
     CertificateId,
     CertificateStatus,
+    Part,
     Recording,
     RecordingId,
     ShredReceipt,
@@ -57,6 +58,18 @@ _PAGE = 200
 _DELETE_CONCURRENCY = 8
 _ACTOR = "callvault sweeper"
 _POLICY_VERSION = "callvault/retention/v1"
+_OBJECTS = Residual(
+    where="objects",
+    state="encrypted, without a key",
+    until=None,
+    mechanism="deleted after this certificate; the final certificate says when",
+)
+_COPIES = Residual(
+    where="backups of the catalog and manifests of the audio, while that is kept",
+    state="encrypted, without a key",
+    until=None,
+    mechanism="unreadable since unrecoverable_at; they leave with the backup schedule and with the audio",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +81,22 @@ class Identity:
     processor: str
     contact: str
     region: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """What a shred took of one recording, and on whose authority; `approvers` are the ids of two people's tokens.
+
+    Only a deletion before `retain_until` needs them. `basis` is for people to read.
+    """
+
+    recording: Recording
+    parts: tuple[Part, ...]
+    trigger: Trigger
+    retain_until: datetime
+    basis: str
+    case_reference: str | None = None
+    approvers: tuple[str, ...] = ()
 
 
 class Certifier:
@@ -100,21 +129,25 @@ class Certifier:
 
     # -- keys gone ----------------------------------------------------------------------------------------------
 
-    async def provisional(self, rows: Sequence[Recording], shred: Shred, receipt: ShredReceipt) -> int:
-        """Certify that the keys of `rows` are gone; repeating adds nothing. Returns how many were certified."""
+    async def provisional(self, gone: Sequence[Gone], shred: Shred, receipt: ShredReceipt) -> int:
+        """Certify that the keys of `gone` do not exist; repeating adds nothing. Returns how many were certified.
+
+        Metadata has no objects: where it alone went, the one certificate is final.
+        """
         tenants = await self._tenants()
-        objects = await self._catalog.segments_of([row.id for row in rows])
+        objects = await self._catalog.segments_of([each.recording.id for each in gone])
         issued: list[StoredCertificate] = []
-        for row in rows:
-            media = media_facts(row, objects[row.id], region=self._identity.region)
+        for each in gone:
+            row = each.recording
+            stored = objects[row.id] if Part.AUDIO in each.parts else ()
+            media = replace(media_facts(row, stored, region=self._identity.region), parts=each.parts)
             issued.append(
                 self._issue(
-                    row,
+                    each,
                     tenants[row.tenant],
                     media=media,
                     sanitisation=_sanitisation(shred, receipt),
                     holds_checked_at=shred.intended_at,
-                    trigger=Trigger(shred.trigger),
                     hold_revision=receipt.epoch_live,
                 )
             )
@@ -125,7 +158,8 @@ class Certifier:
                 for item in issued
             ],
         )
-        self._metrics.certificates.labels("provisional").inc(len(issued))
+        for status in CertificateStatus:
+            self._metrics.certificates.labels(status.value).inc(sum(item.status is status for item in issued))
         return len(issued)
 
     async def _tenants(self) -> Mapping[TenantId, Tenant]:
@@ -133,25 +167,30 @@ class Certifier:
 
     def _issue(
         self,
-        row: Recording,
+        gone: Gone,
         tenant: Tenant,
         *,
         media: MediaFacts,
         sanitisation: Sanitisation,
         holds_checked_at: datetime,
-        trigger: Trigger,
         hold_revision: int,
     ) -> StoredCertificate:
+        row = gone.recording
+        audio = Part.AUDIO in gone.parts
         now = self._clock.now()
         claims, non_claims = statements(sanitisation.assurance)
-        checks = (
+        checks: tuple[Check, ...] = (
             Check(check=CheckName.OLD_EPOCH_UNWRAP_FAILS, result=Result.DONE),
             Check(check=CheckName.LEAF_UNDERIVABLE, result=Result.DONE),
         )
+        verified = max(now, sanitisation.unrecoverable_at, sanitisation.caches_clear_at)
+        if not audio:
+            checks = (*checks, Check(check=CheckName.OBJECTS_ABSENT, result=Result.DONE))
+            sanitisation = replace(sanitisation, completed=verified)
         certificate = DeletionCertificate(
             certificate_id=self._identifier(now),
             nonce=self._entropy(16).hex(),
-            status=CertificateStatus.PROVISIONAL,
+            status=CertificateStatus.PROVISIONAL if audio else CertificateStatus.FINAL,
             supersedes=None,
             parties=Parties(
                 tenant=row.tenant,
@@ -162,32 +201,27 @@ class Certifier:
             media=media,
             encryption=Encryption(
                 algorithm=ALGORITHM,
-                coordinate=row.audio,
+                coordinate=row.audio if audio else row.metadata,
                 key_commitment=None,
                 encrypted_before_first_write=True,
             ),
             retention=RetentionFacts(
-                policy=row.retention_class,
+                policy=row.retention_class if audio else Part.METADATA.value,
                 policy_version=_POLICY_VERSION,
-                basis="retention period agreed with the controller",
+                basis=gone.basis,
                 captured_at=row.started_at,
-                retain_until=row.retain_until,
-                trigger=trigger,
-                case_reference=None,
+                retain_until=gone.retain_until,
+                trigger=gone.trigger,
+                case_reference=gone.case_reference,
             ),
             authorisation=Authorisation(
-                holds_checked_at=holds_checked_at, hold_revision=hold_revision, active_holds=0, approvers=()
+                holds_checked_at=holds_checked_at, hold_revision=hold_revision, active_holds=0, approvers=gone.approvers
             ),
             sanitisation=sanitisation,
-            verification=Verification(checks=checks, at=max(now, sanitisation.unrecoverable_at)),
-            residuals=(
-                Residual(
-                    where="objects",
-                    state="encrypted, without a key",
-                    until=None,
-                    mechanism="deleted after this certificate; the final certificate says when",
-                ),
+            verification=Verification(
+                checks=checks, at=verified if not audio else max(now, sanitisation.unrecoverable_at)
             ),
+            residuals=(_OBJECTS if audio else _COPIES,),
             claims=claims,
             non_claims=non_claims,
         )
@@ -205,6 +239,7 @@ class Certifier:
             supersedes=certificate.supersedes,
             issued_at=now,
             jws=self._issuer.issue(certificate),
+            parts=certificate.media.parts,
         )
 
     # -- objects gone -------------------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
 from vault.services.access import Access
 from vault.services.certify import Certifier
+from vault.services.erasure import Erasures
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
+from vault.services.search import Search
 from vault.services.storing import Storer
 from vault.services.sweep import Sweeper
 from vault.services.tenants import Tenants
@@ -29,6 +31,7 @@ class Vault:
     catalog: Catalog
     certifier: Certifier
     clock: Clock
+    erasures: Erasures
     holds: Holds
     ingest: Ingest
     journal: Journal
@@ -36,6 +39,7 @@ class Vault:
     metrics: Metrics
     playback: Playback
     recordings: Recordings
+    search: Search
     storer: Storer
     store: ObjectStore
     sweeper: Sweeper

@@ -94,7 +94,7 @@ def from_recording(recording: Recording) -> Values:
     return {
         "id": key(recording.id),
         "tenant": recording.tenant,
-        "call_key": recording.call_key,
+        "call_token": recording.call_token,
         "state": recording.state.value,
         "state_reason": recording.state_reason,
         "audio_period": audio.period,
@@ -113,6 +113,9 @@ def from_recording(recording: Recording) -> Values:
         "sealed_facts": recording.sealed_facts,
         "certificate_id": recording.certificate_id,
         "undeleted_since": None,
+        "caller_token": recording.caller_token,
+        "called_token": recording.called_token,
+        "metadata_certificate_id": recording.metadata_certificate_id,
     }
 
 
@@ -122,7 +125,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
     return Recording(
         id=recording_id(row.id),
         tenant=tenant,
-        call_key=row.call_key,
+        call_token=row.call_token,
         state=RecordingState(row.state),
         state_reason=row.state_reason,
         audio=_coordinate(tenant, Part.AUDIO, row.audio_period, row.audio_generation, row.audio_leaf),
@@ -135,7 +138,10 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         retention_class=row.retention_class,
         stored_bytes=row.stored_bytes,
         sealed_facts=row.sealed_facts,
+        caller_token=row.caller_token,
+        called_token=row.called_token,
         certificate_id=row.certificate_id,
+        metadata_certificate_id=row.metadata_certificate_id,
     )
 
 
@@ -198,6 +204,7 @@ def from_certificate(certificate: StoredCertificate) -> Values:
         "supersedes": certificate.supersedes,
         "issued_at": micros(certificate.issued_at),
         "jws": certificate.jws,
+        "parts": " ".join(sorted(certificate.parts)),
     }
 
 
@@ -211,6 +218,7 @@ def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
         supersedes=row.supersedes,
         issued_at=moment(row.issued_at),
         jws=row.jws,
+        parts=tuple(Part(part) for part in row.parts.split()),
     )
 
 

@@ -11,11 +11,13 @@ import rfc8785
 import sqlalchemy as sa
 
 from vault.errors import NotFound
+from vault.format import codec
 from vault.model import (
     Assurance,
     AuditEvent,
     CertificateId,
     CertificateStatus,
+    Part,
     Recording,
     RecordingId,
     RecordingState,
@@ -24,8 +26,10 @@ from vault.model import (
     TenantId,
 )
 from vault.ports.catalog import Shred, SweepOverride
+from vault.ports.erasures import Erasure
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
+from vault.storage.catalog.erasures import begin_erasing
 from vault.storage.catalog.tables import (
     IS_OPEN,
     certificates,
@@ -57,7 +61,7 @@ _RAISE_FLOOR = (
     .where(sa.or_(sweep_floor.c.period.is_(None), sweep_floor.c.period < sa.bindparam("new_period")))
     .values(period=sa.bindparam("new_period"))
 )
-_OPEN_BELOW = sa.select(_r.id).where(IS_OPEN, _r.audio_period <= sa.bindparam("floor")).order_by(_r.id)
+_OPEN = sa.select(_r.id, _r.tenant, _r.audio_period, _r.metadata_period).where(IS_OPEN).order_by(_r.id)
 _KEEP = sa.insert(shred_kept)
 _KEPT = (
     sa.select(recordings)
@@ -66,7 +70,7 @@ _KEPT = (
     .order_by(_r.id)
 )
 
-_CERTIFIED = sa.select(_c.recording, _c.status).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
+_CERTIFIED = sa.select(_c.recording, _c.status, _c.parts).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
 _KNOWN = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 _INSERT_CERTIFICATE = sa.insert(certificates)
 _MOVE = (
@@ -76,6 +80,18 @@ _MOVE = (
         state=RecordingState.SHREDDED.value,
         certificate_id=sa.bindparam("new_certificate"),
         undeleted_since=sa.bindparam("new_undeleted_since"),
+    )
+)
+# The key is gone: what it sealed, and what found it, is of no more use to anybody who should have it.
+_MOVE_METADATA = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"))
+    .values(
+        metadata_certificate_id=sa.bindparam("new_certificate"),
+        call_token=sa.bindparam("new_token"),
+        caller_token=None,
+        called_token=None,
+        sealed_facts=b"",
     )
 )
 _CERTIFICATE = sa.select(certificates).where(_c.id == sa.bindparam("key"))
@@ -91,7 +107,9 @@ class ShredStore:
 
     _database: Database
 
-    async def intend_shred(self, shred: Shred, *, audit: Sequence[AuditEvent] = ()) -> Sequence[Recording]:
+    async def intend_shred(
+        self, shred: Shred, *, erasures: Sequence[Erasure] = (), audit: Sequence[AuditEvent] = ()
+    ) -> Sequence[Recording]:
         """Make the intent and the floor durable; return the open recordings the shred must keep, as they are now."""
         values = _from_shred(shred)
 
@@ -100,10 +118,12 @@ class ShredStore:
                 await transaction.write(_INSERT, values)
                 if shred.due_through is not None:
                     await transaction.write(_RAISE_FLOOR, {"new_period": shred.due_through})
-                floor = (await transaction.fetch(_FLOOR))[0].period
-                if floor is not None:
-                    below = await transaction.fetch(_OPEN_BELOW, {"floor": floor})
+                if shred.due_through is not None or shred.metadata_through or shred.drop_tenants:
+                    floor = (await transaction.fetch(_FLOOR))[0].period
+                    below = [row for row in await transaction.fetch(_OPEN) if _falls_under(row, shred, floor)]
                     await transaction.write(_KEEP, [{"shred": shred.id, "recording": row.id} for row in below])
+                for erasure in erasures:
+                    await begin_erasing(transaction, erasure, shred.id)
                 transaction.audit(audit)
             return await transaction.fetch(_KEPT, {"key": shred.id})
 
@@ -149,7 +169,7 @@ class ShredStore:
         return _to_shred(found[0])
 
     async def certify(self, certificates: Sequence[StoredCertificate], *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Store certificates and move their recordings along; a certificate whose status exists already is dropped.
+        """Store certificates and move their recordings along; one whose status and parts exist already is dropped.
 
         NotFound if one names an unknown recording. If every one of them was there already, no audit event is written.
         """
@@ -158,9 +178,10 @@ class ShredStore:
         values = [rows.from_certificate(certificate) for certificate in certificates]
 
         async def act(transaction: Transaction) -> None:
-            fresh, moves = await _fresh(transaction, values)
+            fresh, moves, metadata_moves = await _fresh(transaction, values)
             await transaction.write(_INSERT_CERTIFICATE, fresh)
             await transaction.write(_MOVE, moves)
+            await transaction.write(_MOVE_METADATA, metadata_moves)
             if fresh:
                 transaction.audit(audit)
 
@@ -214,31 +235,43 @@ async def _check_exists(transaction: Transaction, shred: str) -> None:
 
 async def _fresh(
     transaction: Transaction, values: Sequence[rows.Values]
-) -> tuple[list[rows.Values], list[rows.Values]]:
+) -> tuple[list[rows.Values], list[rows.Values], list[rows.Values]]:
     """Return the certificates not stored yet, and what they make of their recordings; NotFound before any write."""
     keys = sorted({value["recording"] for value in values})
     known: set[bytes] = set()
-    certified: set[tuple[bytes, str]] = set()
+    certified: set[tuple[bytes, str, str]] = set()
     for start in range(0, len(keys), _IDS_PER_QUERY):
         some = {"keys": keys[start : start + _IDS_PER_QUERY]}
         known |= {row.id for row in await transaction.fetch(_KNOWN, some)}
-        certified |= {(row.recording, row.status) for row in await transaction.fetch(_CERTIFIED, some)}
+        certified |= {(row.recording, row.status, row.parts) for row in await transaction.fetch(_CERTIFIED, some)}
     fresh: list[rows.Values] = []
     moves: list[rows.Values] = []
+    metadata_moves: list[rows.Values] = []
     for value in values:
-        key, status = value["recording"], value["status"]
+        key, status, parts = value["recording"], value["status"], value["parts"]
         if key not in known:
             raise NotFound(f"there is no recording {rows.recording_id(key)} to certify")
-        if (key, status) in certified:
+        if (key, status, parts) in certified:
             continue
         fresh.append(value)
         final = status == CertificateStatus.FINAL.value
         # A provisional certificate that arrives after the final one is kept, but takes nothing back.
-        if final or (key, CertificateStatus.FINAL.value) not in certified:
-            undeleted_since = None if final else value["issued_at"]
-            moves.append({"key": key, "new_certificate": value["id"], "new_undeleted_since": undeleted_since})
-        certified.add((key, status))
-    return fresh, moves
+        if final or (key, CertificateStatus.FINAL.value, parts) not in certified:
+            move = {"key": key, "new_certificate": value["id"]}
+            if Part.AUDIO in parts.split():
+                moves.append({**move, "new_undeleted_since": None if final else value["issued_at"]})
+            if Part.METADATA in parts.split():
+                metadata_moves.append({**move, "new_token": rows.recording_id(key)})
+        certified.add((key, status, parts))
+    return fresh, moves, metadata_moves
+
+
+def _falls_under(row: sa.Row[Any], shred: Shred, floor: int | None) -> bool:
+    return (
+        (floor is not None and row.audio_period <= floor)
+        or row.tenant in shred.drop_tenants
+        or row.metadata_period <= shred.metadata_through.get(row.tenant, -1)
+    )
 
 
 def _from_shred(shred: Shred) -> rows.Values:
@@ -247,19 +280,21 @@ def _from_shred(shred: Shred) -> rows.Values:
         "intended_at": rows.micros(shred.intended_at),
         "trigger": shred.trigger,
         "due_through": shred.due_through,
-        "plan": shred.plan,
+        "plan": codec.pack({"drop": sorted(shred.drop_tenants), "metadata": dict(shred.metadata_through)}),
         "receipt": None if shred.receipt is None else _receipt_text(shred.receipt),
         "finished_at": rows.maybe_micros(shred.finished_at),
     }
 
 
 def _to_shred(row: sa.Row[Any]) -> Shred:
+    plan = codec.unpack(row.plan)
     return Shred(
         id=row.id,
         intended_at=rows.moment(row.intended_at),
         trigger=row.trigger,
         due_through=row.due_through,
-        plan=row.plan,
+        metadata_through=plan.get("metadata", {}),
+        drop_tenants=frozenset(plan.get("drop", ())),
         receipt=None if row.receipt is None else _receipt(row.receipt),
         finished_at=rows.maybe_moment(row.finished_at),
     )

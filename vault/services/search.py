@@ -1,0 +1,133 @@
+"""Finds recordings by what only their sealed metadata says: the recorder's call key, a number, a tag.
+
+The catalog holds blind tokens. A number is looked for as one token for each metadata cohort that still has its index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from vault.crypto.blind import Field, token
+from vault.crypto.sealed import open_facts
+from vault.errors import Invalid, Shredded
+from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, TenantId
+from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.keys import Keyring
+from vault.protocol.numbers import normalised
+
+CALL_KEY = "call_key"
+"""The member of a call's `extra` facts that holds the recorder's own name for it."""
+
+_PAGE = 500
+_MAX_OPENED = 20_000
+
+
+def facts_of(keyring: Keyring, row: Recording) -> CallFacts | None:
+    """Open the sealed facts of a recording; None once their key is gone."""
+    try:
+        key = keyring.derive(row.metadata)
+    except Shredded:
+        return None
+    return open_facts(key, row.id, row.sealed_facts) if row.sealed_facts else None
+
+
+class BlindIndex:
+    """Computes tokens; holds no key between calls, so nothing outlives a shred."""
+
+    def __init__(self, *, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def token_in(self, cohort: Cohort, field: Field, value: str) -> str:
+        """Return the token of one cohort; Shredded once its index is gone."""
+        return token(self._key(cohort), field, value)
+
+    def tokens(self, tenant: TenantId, field: Field, value: str) -> tuple[str, ...]:
+        """Return the tokens of every metadata cohort whose index exists."""
+        return tuple(token(key, field, value) for _, key in self._live(tenant))
+
+    def elsewhere(self, cohort: Cohort, field: Field, value: str) -> tuple[str, ...]:
+        """Return the tokens of the tenant's other cohorts."""
+        return tuple(token(key, field, value) for other, key in self._live(cohort.tenant) if other != cohort)
+
+    def _live(self, tenant: TenantId) -> Iterator[tuple[Cohort, DataKey]]:
+        for cohort in self._keyring.cohorts(tenant, Part.METADATA):
+            try:
+                yield cohort, self._key(cohort)
+            except Shredded:
+                continue  # it lives on for what holds protect; its index is gone
+
+    def _key(self, cohort: Cohort) -> DataKey:
+        return self._keyring.derive(Coordinate(cohort=cohort, leaf=INDEX_LEAF))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a call must match: numbers in any usual spelling, and one of its tags."""
+
+    caller: str | None = None
+    called: str | None = None
+    tag: str | None = None
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of what is searched by, for the audit trail: never the values."""
+        return [name for name in ("caller", "called", "tag") if getattr(self, name) is not None]
+
+
+class Search:
+    """Looks recordings up by sealed facts. Who may, and that it is logged, is the caller's to see to."""
+
+    def __init__(self, *, catalog: Catalog, keyring: Keyring, index: BlindIndex) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._index = index
+
+    async def call(self, tenant: TenantId, call_key: str) -> Recording | None:
+        """Return the recording a recorder means by its call key, as long as its metadata exists."""
+        return await self._catalog.recording_by_call(tenant, self._index.tokens(tenant, Field.CALL_KEY, call_key))
+
+    async def page(self, query: RecordingQuery, wanted: Wanted) -> Sequence[Recording]:
+        """Return one page, newest first; Invalid unless the query names a tenant.
+
+        A held recording whose cohort's metadata was swept has lost its tokens: only its hold finds it.
+        """
+        if query.tenant is None:
+            raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
+        query = replace(
+            query,
+            caller_tokens=self._tokens(query.tenant, Field.CALLER, wanted.caller),
+            called_tokens=self._tokens(query.tenant, Field.CALLED, wanted.called),
+        )
+        if wanted.tag is None:
+            return await self._catalog.recordings(query)
+        return await self._tagged(query, wanted.tag)
+
+    def _tokens(self, tenant: TenantId, field: Field, number: str | None) -> tuple[str, ...] | None:
+        if number is None:
+            return None
+        value = normalised(number.strip())
+        if value is None:
+            raise Invalid(f"{field}: an empty number matches nothing")
+        return self._index.tokens(tenant, field, value)
+
+    async def _tagged(self, query: RecordingQuery, tag: str) -> Sequence[Recording]:
+        """Open the facts of row after row: tags have no index."""
+        found: list[Recording] = []
+        opened = 0
+        page = replace(query, limit=_PAGE)
+        while rows := await self._catalog.recordings(page):
+            for row in rows:
+                facts = facts_of(self._keyring, row)
+                if facts is not None and tag in facts.tags:
+                    found.append(row)
+                if len(found) == query.limit:
+                    return found
+            opened += len(rows)
+            if opened >= _MAX_OPENED:
+                raise Invalid(
+                    f"the tag is not among the newest {opened} calls that match otherwise, or fewer times than asked",
+                    hint="narrow the search by time, by a number, or ask for fewer",
+                )
+            page = replace(page, before=rows[-1].id)
+        return found
