@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("seal", "journal", "ingest", "live", "shred")
+NAMES = ("seal", "journal", "ingest", "live", "shred", "erasure")
 
 if __name__ == "__main__":
     for name in NAMES:

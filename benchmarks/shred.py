@@ -65,7 +65,7 @@ def multiply(path, copies):
                     if isinstance(base, bytes)
                     else base[:-8] + f"{number:08x}"
                 )
-                changed = {"id": key, "call_key": f"copy-{number}", "audio_leaf": number, "metadata_leaf": number}
+                changed = {"id": key, "call_token": f"copy-{number}", "audio_leaf": number, "metadata_leaf": number}
                 yield tuple({**first, **changed}[name] for name in columns)
 
         marks = ",".join("?" * len(columns))

@@ -18,6 +18,7 @@ from tests.catalog_support import (
     SteppingClock,
     certificate,
     cohort,
+    erasure,
     event,
     finish,
     hold,
@@ -57,6 +58,7 @@ from vault.model import (
     TenantId,
 )
 from vault.ports.catalog import RecordingQuery
+from vault.ports.erasures import ErasureOutcome, ErasureState
 from vault.storage.catalog import open_catalog
 from vault.storage.catalog.tables import settings
 from vault.telemetry import Metrics
@@ -727,6 +729,142 @@ async def test_an_override_is_replaced_by_id(catalog):
     await catalog.save_override(approved, audit=[event("b")])
     assert await catalog.overrides() == [newer, approved]
     assert await events(catalog) == ["a", "b"]
+
+
+async def test_metadata_has_a_certificate_and_a_clock_of_its_own(catalog):
+    one = await sealed(catalog, caller_token="caller", called_token="called")
+    other = await sealed(catalog, tenant=OTHER)
+    month = one.metadata.cohort.period
+
+    async def due(**of):
+        found = await catalog.due_recordings(through=month, after=None, limit=9, part=Part.METADATA, **of)
+        assert await catalog.count_due(through=month, part=Part.METADATA, **of) == len(found)
+        return [row.id for row in found]
+
+    assert await due(tenant=ACME) == [one.id]
+    assert await due(tenant=OTHER) == [other.id]
+    await catalog.certify([certificate(one)])
+    assert await due(tenant=ACME) == [one.id], "the audio's certificate is not the metadata's"
+    last = certificate(one, CertificateStatus.FINAL, parts=(Part.METADATA,))
+    await catalog.certify([last])
+    assert await due(tenant=ACME) == []
+    row = await catalog.recording(one.id)
+    assert (row.metadata_certificate_id, row.sealed_facts) == (last.id, b"")
+    assert (row.call_token, row.caller_token, row.called_token) == (one.id, None, None)
+    assert row.certificate_id != last.id
+    assert [each.id for each in await catalog.undeleted_recordings(after=None, limit=9)] == [one.id]
+    assert {each.parts for each in await catalog.certificates(recording=one.id)} == {(Part.AUDIO,), (Part.METADATA,)}
+
+
+async def test_a_certificate_for_both_parts_moves_both_along(catalog):
+    one = await sealed(catalog)
+    both = certificate(one, parts=(Part.AUDIO, Part.METADATA))
+    await catalog.certify([both])
+    row = await catalog.recording(one.id)
+    assert (row.state, row.certificate_id, row.metadata_certificate_id) == (RecordingState.SHREDDED, both.id, both.id)
+    assert (await catalog.certificate(both.id)).parts == both.parts
+
+
+async def test_tokens_find_calls_of_their_tenant_alone(catalog):
+    mine = [await sealed(catalog, caller_token="t1"), await sealed(catalog, caller_token="t2")]
+    await sealed(catalog, called_token="t1")
+    theirs = await sealed(catalog, tenant=OTHER, caller_token="t3")
+
+    async def found(**filters):
+        return [row.id for row in await catalog.recordings(RecordingQuery(tenant=ACME, **filters))]
+
+    assert await found(caller_tokens=("t1", "t2", "t3")) == [mine[1].id, mine[0].id]
+    assert await found(caller_tokens=("t1", "t2"), before=mine[1].id) == [mine[0].id]
+    assert await found(caller_tokens=()) == []
+    assert await found(called_tokens=("t2",)) == []
+    assert theirs.id in {row.id for row in await catalog.recordings(RecordingQuery(caller_tokens=("t3",)))}
+
+
+async def test_a_call_known_in_another_month_is_not_created_again(catalog):
+    await catalog.create_recording(recording(call_token="march"))
+    with pytest.raises(Conflict):
+        await catalog.create_recording(recording(call_token="april"), elsewhere=["march", "may"])
+    await catalog.create_recording(recording(call_token="june", tenant=OTHER), elsewhere=["march"])
+    assert (await catalog.recording_by_call(ACME, ["april", "march"])).call_token == "march"
+    assert await catalog.recording_by_call(ACME, ["april"]) is None
+    assert await catalog.recording_by_call(ACME, []) is None
+
+
+async def test_an_intent_keeps_the_open_calls_of_every_clock_it_takes(catalog):
+    mine, theirs = recording(period=PERIOD + 9), recording(period=PERIOD + 9, tenant=OTHER)
+    for one in (mine, theirs):
+        await catalog.create_recording(one)
+    month = mine.metadata.cohort.period
+    kept = await catalog.intend_shred(shred(due_through=None, metadata_through={ACME: month}))
+    assert [row.id for row in kept] == [mine.id]
+    assert await catalog.intend_shred(shred(due_through=None, metadata_through={ACME: month - 1})) == []
+    leaving = shred(due_through=None, drop_tenants=frozenset({OTHER}), metadata_through={ACME: 3})
+    assert [row.id for row in await catalog.intend_shred(leaving)] == [theirs.id]
+    assert (await catalog.unfinished_shreds())[-1] == leaving
+
+
+# Erasures
+
+
+async def test_an_erasure_comes_back_as_it_was_and_changes_state_once(catalog):
+    rows = [await sealed(catalog) for _ in range(3)]
+    asked = erasure(*reversed(rows))
+    await catalog.save_erasure(asked, expected=None, audit=[event("case.received")])
+    assert await catalog.erasure(asked.id) == asked
+    assert [*(await catalog.erasure(asked.id)).recordings] == [*asked.recordings]
+    approved = replace(asked, state=ErasureState.APPROVED, decided_by="tok_bob", decided_at=NOW)
+    results = await outcomes(
+        catalog.save_erasure(approved, expected=ErasureState.REQUESTED, audit=[event("case.approved")])
+        for _ in range(20)
+    )
+    assert results.count(None) == 1
+    assert {type(each) for each in results if each is not None} == {Conflict}
+    assert await catalog.erasure(asked.id) == approved
+    assert await events(catalog) == ["case.received", "case.approved"]
+    with pytest.raises(NotFound):
+        await catalog.erasure("era_" + "0" * 32)
+
+
+async def test_erasures_are_paged_newest_first_and_filtered(catalog):
+    one = await sealed(catalog)
+    made = [erasure(one), erasure(one, state=ErasureState.DONE), erasure(one)]
+    for each in made:
+        await catalog.save_erasure(each, expected=None)
+    assert [each.id for each in await catalog.erasures()] == [each.id for each in reversed(made)]
+    assert [each.id for each in await catalog.erasures(states=[ErasureState.DONE])] == [made[1].id]
+    assert [each.id for each in await catalog.erasures(before=made[2].id, limit=1)] == [made[1].id]
+    assert await catalog.erasures(tenant=OTHER) == []
+
+
+async def test_an_intent_and_the_erasures_it_serves_are_saved_together(catalog):
+    taken, kept, gone = [await sealed(catalog) for _ in range(3)]
+    await catalog.certify([certificate(gone)])
+    asked = erasure(taken, kept, gone, state=ErasureState.APPROVED)
+    await catalog.save_erasure(asked, expected=None)
+    erasing = replace(
+        asked,
+        recordings={
+            taken.id: ErasureOutcome.ERASING,
+            kept.id: ErasureOutcome.KEPT,
+            gone.id: ErasureOutcome.ERASING,
+        },
+    )
+    intent = shred(due_through=None, trigger="erasure")
+    for _ in range(2):
+        await catalog.intend_shred(intent, erasures=[erasing], audit=[event("shred.intended")])
+    assert await events(catalog) == ["shred.intended"]
+    ((found, rows),) = await catalog.erasures_of(intent.id)
+    assert found == erasing
+    assert [(row.id, row.state) for row in rows] == [
+        (taken.id, RecordingState.SHREDDING),
+        (gone.id, RecordingState.SHREDDED),
+    ]
+    assert (await catalog.recording(kept.id)).state is RecordingState.SEALED
+    done = replace(erasing, recordings={**erasing.recordings, taken.id: ErasureOutcome.ERASED})
+    await catalog.save_erasure(done, expected=ErasureState.APPROVED)
+    ((found, rows),) = await catalog.erasures_of(intent.id)
+    assert (found, len(rows)) == (done, 2)
+    assert await catalog.erasures_of("shr_none") == []
 
 
 # Tenants, tokens, settings

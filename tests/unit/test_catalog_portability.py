@@ -4,6 +4,7 @@ import re
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.dialects import postgresql
@@ -85,6 +86,27 @@ async def test_migrations_lead_exactly_to_the_tables_the_code_uses(catalog):
     for name, sql in created.items():
         if name.startswith("ix_"):  # autogenerate does not compare a partial index's condition
             assert migrated[name] == sql
+
+
+def test_call_keys_that_stood_in_clear_are_forgotten_by_the_migration():
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        command.upgrade(schema._config(connection), "0001")
+        columns = {row[1]: row for row in connection.exec_driver_sql("PRAGMA table_info(recordings)")}
+        values = {name: b"\1" * 16 if row[2] == "BLOB" else "1" for name, row in columns.items()}
+        values["call_key"] = "+442079460123"
+        connection.exec_driver_sql(
+            f"INSERT INTO recordings ({','.join(values)}) VALUES ({','.join('?' * len(values))})",
+            tuple(values.values()),
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO certificates VALUES ('cert_1', ?, 'acme', 'final', NULL, 1, 'jws')", (b"\1" * 16,)
+        )
+        schema.upgrade(connection)
+        row = connection.exec_driver_sql("SELECT call_token, caller_token FROM recordings").one()
+        assert tuple(row) == ("rec_" + "01" * 16, None)
+        assert connection.exec_driver_sql("SELECT id, parts FROM certificates").one() == ("cert_1", "audio")
+    engine.dispose()
 
 
 async def test_migrating_again_changes_nothing(catalog):

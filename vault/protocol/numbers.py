@@ -11,9 +11,9 @@ DEFAULT_REGION: Final = "GB"
 
 
 def normalised(value: str, region: str = DEFAULT_REGION) -> str | None:
-    """Return E.164 where `value` is a full number; extensions, SIP users and withheld numbers stay as they are.
+    """Return E.164 where `value` is a full number, without what was dialled after it; else `value` as it is.
 
-    None for an empty value.
+    Internal numbers, SIP users and withheld numbers are not full ones. None for an empty value.
     """
     if not value:
         return None
@@ -21,6 +21,7 @@ def normalised(value: str, region: str = DEFAULT_REGION) -> str | None:
         parsed = phonenumbers.parse(value, None if value.startswith("+") else region)
     except phonenumbers.NumberParseException:
         return value
-    if not phonenumbers.is_possible_number(parsed):
+    # "Possible locally" is what a three- or four-digit extension of an exchange would be taken for.
+    if phonenumbers.is_possible_number_with_reason(parsed) != phonenumbers.ValidationResult.IS_POSSIBLE:
         return value
     return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
