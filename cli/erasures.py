@@ -121,7 +121,7 @@ async def listing(
             item["state"],
             item["basis"],
             item["case_reference"],
-            len(item["recordings"]),
+            sum(item["outcomes"].values()),
             item["requested_at"],
         )
         for item in found["erasures"]

@@ -98,6 +98,10 @@ ERASURE: dict[str, Any] = {
         }
     ],
 }
+ERASURES = {
+    "erasures": [{**{key: value for key, value in ERASURE.items() if key != "recordings"}, "outcomes": {"pending": 3}}],
+    "before": None,
+}
 CERTIFICATE = {
     "id": CERT,
     "recording_id": REC,
@@ -168,7 +172,7 @@ def install(stub: StubServer) -> None:
         ("POST", "/v1/tenants/a-college/offboard/approve", TENANT),
         ("POST", "/v1/recordings/search", {"recordings": [RECORDING], "before": None}),
         ("POST", "/v1/erasures", ERASURE),
-        ("GET", "/v1/erasures", {"erasures": [ERASURE], "before": None}),
+        ("GET", "/v1/erasures", ERASURES),
         ("GET", f"/v1/erasures/{ERA}", ERASURE),
         ("POST", f"/v1/erasures/{ERA}/approve", ERASURE),
         ("POST", f"/v1/erasures/{ERA}/reject", ERASURE),

@@ -73,6 +73,8 @@ async def test_an_erasure_takes_two_people_and_both_parts_and_says_so_on_its_cer
         assert (each.retention.trigger, each.retention.case_reference) == ("art17", "DSR-2026-17")
         assert len(set(each.authorisation.approvers)) == 2
         assert "Art. 17" in each.retention.basis
+        assert each.claims.version == "callvault/claims/audio-and-metadata/v1"
+        assert [left.where for left in each.residuals if "tokens" in left.where], "what is left is not said"
     names = [entry["event"] for entry in await app.audit() if entry["event"].startswith(("case.", "shred."))]
     assert names == ["case.received", "case.approved", "shred.intended", "shred.done", "case.fulfilled"]
     assert (await approve(app, asked.json["id"])).status == 409
@@ -278,6 +280,8 @@ async def test_metadata_goes_after_its_month_and_retention_and_is_certified_by_i
     assert certificate.retention.trigger == "expiry"
     assert certificate.retention.retain_until <= certificate.sanitisation.unrecoverable_at
     assert certificate.retention.policy == "metadata"
+    assert certificate.claims.version == "callvault/claims/metadata/v1"
+    assert not [left for left in certificate.residuals if "tokens" in left.where], "the index went with the month"
     await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
     await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
     app.clock.advance(days=2)

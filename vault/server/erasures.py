@@ -56,7 +56,7 @@ async def listing(request: web.Request) -> web.Response:
         before=ErasureId(before) if before else None,
         limit=wanted.limit,
     )
-    shown = [views.erasure(await vault.erasures.show(item.id, tenant=actor.tenant)) for item in page]
+    shown = [views.erasure_summary(item) for item in page]
     return web.json_response({"erasures": shown, "before": page[-1].id if len(page) == wanted.limit else None})
 
 

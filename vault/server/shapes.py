@@ -96,6 +96,19 @@ _RULE: Final = record(
     }
 )
 
+_ERASURE: Final[Mapping[str, Schema]] = {
+    "id": identifier("era"),
+    "tenant": TENANT_ID,
+    "basis": choice(ErasureBasis),
+    "case_reference": TEXT,
+    "queue": FLAG,
+    "state": choice(ErasureState),
+    "requested_by": identifier("tok"),
+    "requested_at": MOMENT,
+    "decided_by": nullable(identifier("tok")),
+    "decided_at": nullable(MOMENT),
+}
+
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "Problem": PROBLEM,
     "Receipt": record(
@@ -205,16 +218,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     ),
     "Erasure": record(
         {
-            "id": identifier("era"),
-            "tenant": TENANT_ID,
-            "basis": choice(ErasureBasis),
-            "case_reference": TEXT,
-            "queue": FLAG,
-            "state": choice(ErasureState),
-            "requested_by": identifier("tok"),
-            "requested_at": MOMENT,
-            "decided_by": nullable(identifier("tok")),
-            "decided_at": nullable(MOMENT),
+            **_ERASURE,
             "recordings": array(
                 record(
                     {
@@ -228,7 +232,14 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             ),
         }
     ),
-    "ErasurePage": record({"erasures": array(reference("Erasure")), "before": nullable(identifier("era"))}),
+    "ErasurePage": record(
+        {
+            "erasures": array(
+                record({**_ERASURE, "outcomes": record({}, {each.value: COUNT for each in ErasureOutcome})})
+            ),
+            "before": nullable(identifier("era")),
+        }
+    ),
     "TenantList": record({"tenants": array(reference("Tenant"))}),
     "Token": record(
         {

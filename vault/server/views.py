@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 from vault.model import Hold, StoredCertificate, Tenant, Token
 from vault.ports.catalog import SweepOverride
+from vault.ports.erasures import Erasure
 from vault.services.erasure import ErasureView
 from vault.services.recordings import RecordingView
 from vault.services.search import CALL_KEY
@@ -127,9 +129,31 @@ def tenant(value: Tenant) -> dict[str, Any]:
     }
 
 
+def erasure_summary(case: Erasure) -> dict[str, Any]:
+    """Render an erasure with the number of its recordings for each outcome."""
+    outcomes = Counter(outcome.value for outcome in case.recordings.values())
+    return {**_erasure(case), "outcomes": dict(outcomes)}
+
+
 def erasure(value: ErasureView) -> dict[str, Any]:
     """Render an erasure; each recording that stays for now says what keeps it."""
-    case = value.erasure
+    recordings = [
+        {
+            "id": recording,
+            "outcome": outcome.value,
+            "held": recording in value.held,
+            "live": recording in value.live,
+            "holds": [
+                {"id": hold.id, "matter": hold.matter, "grace_until": moment(hold.grace_until)}
+                for hold in value.held.get(recording, ())
+            ],
+        }
+        for recording, outcome in value.erasure.recordings.items()
+    ]
+    return {**_erasure(value.erasure), "recordings": recordings}
+
+
+def _erasure(case: Erasure) -> dict[str, Any]:
     return {
         "id": case.id,
         "tenant": case.tenant,
@@ -141,19 +165,6 @@ def erasure(value: ErasureView) -> dict[str, Any]:
         "requested_at": moment(case.requested_at),
         "decided_by": case.decided_by,
         "decided_at": moment(case.decided_at),
-        "recordings": [
-            {
-                "id": recording,
-                "outcome": outcome.value,
-                "held": recording in value.held,
-                "live": recording in value.live,
-                "holds": [
-                    {"id": hold.id, "matter": hold.matter, "grace_until": moment(hold.grace_until)}
-                    for hold in value.held.get(recording, ())
-                ],
-            }
-            for recording, outcome in case.recordings.items()
-        ],
     }
 
 

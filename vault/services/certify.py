@@ -32,6 +32,7 @@ from vault.services.audit import event
 from vault.telemetry import Metrics
 from vault.tlog.certificate import (
     ALGORITHM,
+    METADATA_ALGORITHM,
     Authorisation,
     Check,
     CheckName,
@@ -63,6 +64,12 @@ _OBJECTS = Residual(
     state="encrypted, without a key",
     until=None,
     mechanism="deleted after this certificate; the final certificate says when",
+)
+_TOKENS = Residual(
+    where="search tokens in older copies of the catalog",
+    state="testable for a number that is already suspected, by a holder of the live keyring",
+    until=None,
+    mechanism="unusable once the metadata of the call's month is shredded, which takes the index key along",
 )
 _COPIES = Residual(
     where="backups of the catalog and manifests of the audio, while that is kept",
@@ -178,7 +185,7 @@ class Certifier:
         row = gone.recording
         audio = Part.AUDIO in gone.parts
         now = self._clock.now()
-        claims, non_claims = statements(sanitisation.assurance)
+        claims, non_claims = statements(sanitisation.assurance, gone.parts)
         checks: tuple[Check, ...] = (
             Check(check=CheckName.OLD_EPOCH_UNWRAP_FAILS, result=Result.DONE),
             Check(check=CheckName.LEAF_UNDERIVABLE, result=Result.DONE),
@@ -200,7 +207,7 @@ class Certifier:
             ),
             media=media,
             encryption=Encryption(
-                algorithm=ALGORITHM,
+                algorithm=ALGORITHM if audio else METADATA_ALGORITHM,
                 coordinate=row.audio if audio else row.metadata,
                 key_commitment=None,
                 encrypted_before_first_write=True,
@@ -221,7 +228,7 @@ class Certifier:
             verification=Verification(
                 checks=checks, at=verified if not audio else max(now, sanitisation.unrecoverable_at)
             ),
-            residuals=(_OBJECTS if audio else _COPIES,),
+            residuals=(_OBJECTS if audio else _COPIES, *_tokens_left(gone)),
             claims=claims,
             non_claims=non_claims,
         )
@@ -320,9 +327,16 @@ class Certifier:
                     until=None,
                     mechanism="unreadable since unrecoverable_at; they leave with the operator's backup schedule",
                 ),
+                *(left for left in before.residuals if left.where == _TOKENS.where),
             ),
         )
         return self._stored(certificate, now)
+
+
+def _tokens_left(gone: Gone) -> tuple[Residual, ...]:
+    """An erasure leaves its month's index alive; expiry and the end of a contract take it along."""
+    alone = gone.trigger in {Trigger.ART17, Trigger.CONTROLLER_INSTRUCTION}
+    return (_TOKENS,) if alone and Part.METADATA in gone.parts else ()
 
 
 def _sanitisation(shred: Shred, receipt: ShredReceipt) -> Sanitisation:

@@ -20,6 +20,7 @@ from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
+from vault.retention.decide import IN_FORCE
 from vault.services.audit import event
 from vault.services.certify import Certifier
 from vault.services.holds import Holds
@@ -28,6 +29,7 @@ from vault.services.shredding import Shredder
 
 _TRIGGER = "erasure"
 _MAX_RECORDINGS = 10_000
+_MAX_HOLDS = 1_000_000
 _PAGE = 1000
 _WAITING = frozenset({ErasureOutcome.PENDING, ErasureOutcome.KEPT})
 _UNSETTLED = frozenset({ErasureOutcome.PENDING, ErasureOutcome.ERASING})
@@ -53,6 +55,20 @@ class ErasureView:
     erasure: Erasure
     held: Mapping[RecordingId, Sequence[Hold]]
     live: frozenset[RecordingId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Keeping:
+    """What must stay: leaves that pins keep, which a stale catalog cannot overrule, and recordings held in it."""
+
+    pinned: Mapping[Cohort, Sequence[tuple[int, int]]]
+    held: frozenset[RecordingId]
+
+    def keeps(self, row: Recording, keys: Sequence[Coordinate]) -> bool:
+        """Tell whether a hold or its grace keeps the recording, of which `keys` are left."""
+        return row.id in self.held or any(
+            first <= place.leaf <= last for place in keys for first, last in self.pinned.get(place.cohort, ())
+        )
 
 
 class Erasures:
@@ -261,30 +277,28 @@ class Erasures:
         return count
 
     async def _decide(self, erasure: Erasure, now: datetime) -> Erasure:
-        pinned = await self._pinned(erasure.tenant, now)
+        keeping = await self._keeping(erasure.tenant, now)
         stays = ErasureOutcome.PENDING if erasure.queue else ErasureOutcome.KEPT
         outcomes = dict(erasure.recordings)
         for identifier in [each for each, outcome in outcomes.items() if outcome is ErasureOutcome.PENDING]:
             row = await self._catalog.recording(identifier)
             keys = self._keys(row)
-            if row.state is RecordingState.OPEN or any(_covers(pinned, place) for place in keys):
+            if row.state is RecordingState.OPEN or keeping.keeps(row, keys):
                 outcomes[identifier] = stays
-            elif not keys:
-                outcomes[identifier] = ErasureOutcome.GONE
             else:
-                kept = await self._holds.keeping(row, now=now)
-                outcomes[identifier] = stays if kept else ErasureOutcome.ERASING
+                outcomes[identifier] = ErasureOutcome.ERASING if keys else ErasureOutcome.GONE
         state = erasure.state if _UNSETTLED & {*outcomes.values()} else ErasureState.DONE
         return dataclasses.replace(erasure, recordings=outcomes, state=state)
 
-    async def _pinned(self, tenant: TenantId, now: datetime) -> Mapping[Cohort, Sequence[tuple[int, int]]]:
-        """Return the leaves that pins keep: the keyring's word, which a stale catalog cannot overrule."""
+    async def _keeping(self, tenant: TenantId, now: datetime) -> _Keeping:
+        """Return what holds keep, by the keyring and by the catalog; grace is in the pins."""
         expired = set(await self._holds.expired_pins(now=now))
-        found: defaultdict[Cohort, list[tuple[int, int]]] = defaultdict(list)
+        pinned: defaultdict[Cohort, list[tuple[int, int]]] = defaultdict(list)
         for pin in self._keyring.pins(tenant):
             if pin not in expired:
-                found[pin.cohort].append((pin.first, pin.last))
-        return found
+                pinned[pin.cohort].append((pin.first, pin.last))
+        holds = await self._catalog.holds(tenant=tenant, states=[*IN_FORCE], limit=_MAX_HOLDS)
+        return _Keeping(pinned=pinned, held=frozenset(row for hold in holds for row in hold.recordings))
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -297,18 +311,13 @@ class Erasures:
 
     async def _view(self, erasure: Erasure) -> ErasureView:
         now = self._clock.now()
-        pinned = await self._pinned(erasure.tenant, now)
+        keeping = await self._keeping(erasure.tenant, now)
         held: dict[RecordingId, Sequence[Hold]] = {}
         live: set[RecordingId] = set()
         for identifier in [each for each, outcome in erasure.recordings.items() if outcome in _WAITING]:
             row = await self._catalog.recording(identifier)
-            keeping = await self._holds.keeping(row, now=now)
-            if keeping or any(_covers(pinned, place) for place in self._keys(row)):
-                held[identifier] = keeping
+            if keeping.keeps(row, self._keys(row)):
+                held[identifier] = await self._holds.keeping(row, now=now)
             elif row.state is RecordingState.OPEN:
                 live.add(identifier)
         return ErasureView(erasure=erasure, held=held, live=frozenset(live))
-
-
-def _covers(pinned: Mapping[Cohort, Sequence[tuple[int, int]]], place: Coordinate) -> bool:
-    return any(first <= place.leaf <= last for first, last in pinned.get(place.cohort, ()))

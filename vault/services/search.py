@@ -33,10 +33,12 @@ def facts_of(keyring: Keyring, row: Recording) -> CallFacts | None:
 
 
 class BlindIndex:
-    """Computes tokens; holds no key between calls, so nothing outlives a shred."""
+    """Computes tokens. Index keys are remembered within an epoch, and given out only while the keyring has them."""
 
     def __init__(self, *, keyring: Keyring) -> None:
         self._keyring = keyring
+        self._epoch = keyring.epoch
+        self._keys: dict[Cohort, DataKey] = {}
 
     def token_in(self, cohort: Cohort, field: Field, value: str) -> str:
         """Return the token of one cohort; Shredded once its index is gone."""
@@ -58,7 +60,13 @@ class BlindIndex:
                 continue  # it lives on for what holds protect; its index is gone
 
     def _key(self, cohort: Cohort) -> DataKey:
-        return self._keyring.derive(Coordinate(cohort=cohort, leaf=INDEX_LEAF))
+        place = Coordinate(cohort=cohort, leaf=INDEX_LEAF)
+        if self._epoch != self._keyring.epoch:
+            self._keys, self._epoch = {}, self._keyring.epoch
+        known = self._keys.get(cohort)
+        if known is None or not self._keyring.derivable(place):
+            known = self._keys[cohort] = self._keyring.derive(place)
+        return known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

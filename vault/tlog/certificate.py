@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,10 +46,11 @@ from vault.tlog.attested import (
     Verification,
 )
 from vault.tlog.shape import canonical_json, from_json, stamp
-from vault.tlog.statements import CLAIMS, PUBLISHED, Statements, non_claims
+from vault.tlog.statements import PUBLISHED, Statements, claims, non_claims
 
 __all__ = [
     "ALGORITHM",
+    "METADATA_ALGORITHM",
     "SCHEMA",
     "TYPE",
     "Authorisation",
@@ -78,6 +79,7 @@ __all__ = [
 
 SCHEMA: Final = "callvault/deletion-certificate/v1"
 TYPE: Final = "callvault-deletion-certificate+jws"
+METADATA_ALGORITHM: Final = "AES-256-GCM; keys from an HMAC-SHA-256 tree"
 ALGORITHM: Final = "AES-256-GCM in c2sp.org/chunked-encryption (Cobblestone-256); keys from an HMAC-SHA-256 tree"
 
 _NONCE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -124,9 +126,9 @@ def media_facts(recording: Recording, segments: Sequence[SegmentRef], *, region:
     return MediaFacts(recording_id=recording.id, parts=(Part.AUDIO,), objects=objects, region=region)
 
 
-def statements(assurance: Assurance) -> tuple[Statements, Statements]:
-    """Return the current claims and non-claims for a provider of this assurance."""
-    return CLAIMS, non_claims(assurance)
+def statements(assurance: Assurance, parts: Collection[Part] = (Part.AUDIO,)) -> tuple[Statements, Statements]:
+    """Return the current claims about `parts` and the non-claims for a provider of this assurance."""
+    return claims(parts), non_claims(assurance)
 
 
 class Issuer:
