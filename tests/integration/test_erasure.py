@@ -292,6 +292,48 @@ async def test_metadata_goes_after_its_month_and_retention_and_is_certified_by_i
     assert (await app.sweep())["shredded"] == 0
 
 
+async def test_a_recording_outlives_its_metadata_and_can_be_held_played_and_shredded_without_it(app):
+    await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body={"retention": "200d"})
+    long = await app.upload("long", AUDIO, headers=CALLER)
+    body = {"retention": "200d", "metadata_retention": "1d"}
+    await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body=body)
+    app.clock.advance(days=40)
+    assert (await app.sweep())["shredded"] == 1
+    assert "call" not in (await app.ask("GET", f"/v1/recordings/{long}")).json
+    assert (await app.play(long)).body == AUDIO
+    held = await app.hold(long)
+    assert held.json["recordings"] == [{"id": long, "outcome": "held"}]
+    app.clock.advance(days=200)
+    await app.sweep()
+    assert (await app.play(long)).body == AUDIO
+    await app.ask("POST", f"/v1/holds/{held.json['id']}/release", body={"reason": "settled"})
+    await app.ask("POST", f"/v1/holds/{held.json['id']}/approve", Role.DPO, body={})
+    app.clock.advance(days=2)
+    await app.sweep()
+    assert (await app.play(long)).status == 410
+    assert [each.media.parts for each in await certificates(app, long)] == [
+        (Part.AUDIO,),
+        (Part.AUDIO,),
+        (Part.METADATA,),
+    ]
+
+
+async def test_a_queued_erasure_whose_recording_went_on_its_own_day_is_done(app):
+    held = await app.upload("held", AUDIO, headers=CALLER)
+    hold = (await app.hold(held)).json["id"]
+    waiting = await erase(app, held, queue=True)
+    assert (await set_metadata_retention(app, "1d")).status == 200
+    await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    await app.ask("POST", f"/v1/erasures/{waiting.json['id']}/approve", Role.DPO)
+    app.clock.advance(days=60)
+    await app.sweep()
+    shown = await app.ask("GET", f"/v1/erasures/{waiting.json['id']}")
+    assert (shown.json["state"], outcomes(shown)) == ("done", {held: "erased"})
+    assert [entry["detail"] for entry in await app.audit("case.fulfilled")] == [{"erased": 1}]
+    assert {each.retention.trigger for each in await certificates(app, held)} == {"art17"}
+
+
 async def test_without_a_metadata_retention_numbers_stay_as_long_as_the_contract(app):
     recording = await app.upload("a", AUDIO, headers=CALLER)
     app.clock.advance(days=380)

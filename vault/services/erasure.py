@@ -25,7 +25,7 @@ from vault.services.audit import event
 from vault.services.certify import Certifier
 from vault.services.holds import Holds
 from vault.services.search import Search, Wanted
-from vault.services.shredding import Shredder
+from vault.services.shredding import Shredder, closing
 
 _TRIGGER = "erasure"
 _MAX_RECORDINGS = 10_000
@@ -266,7 +266,7 @@ class Erasures:
             changed = [after for before, after in zip(waiting, decided, strict=True) if before != after]
             if not any(ErasureOutcome.ERASING in each.recordings.values() for each in changed):
                 for each in changed:
-                    await self._catalog.save_erasure(each, expected=ErasureState.APPROVED)
+                    await self._catalog.save_erasure(each, expected=ErasureState.APPROVED, audit=closing([each]))
                 return 0
             shred = Shred(
                 id=new_id("shr", at=now, entropy=self._entropy), intended_at=now, trigger=_TRIGGER, due_through=None

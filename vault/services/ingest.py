@@ -42,7 +42,7 @@ from vault.ports.time import Clock, Entropy
 from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
-from vault.services.search import CALL_KEY, BlindIndex, facts_of
+from vault.services.search import CALL_KEY, BlindIndex, call_key_of
 from vault.services.sessions import IngestSession
 from vault.services.storing import Storer
 from vault.telemetry import Metrics
@@ -379,12 +379,11 @@ class Ingest:
                 logger.error("an open recording has no key", extra={"fields": {"recording": row.id}})  # noqa: TRY400
                 continue
             segments = [ref for ref in await self._catalog.segments(row.id) if ref.index >= 0]
-            facts = facts_of(self._keyring, row)
             stored = max((ref.offset + ref.length for ref in segments), default=0)
             session = IngestSession(
                 recording=row,
                 key=key,
-                call_key=facts.extra.get(CALL_KEY) if facts is not None else None,
+                call_key=call_key_of(self._keyring, row),
                 segments=segments,
                 stored=stored,
                 recorded_segments=len(segments),

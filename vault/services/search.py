@@ -5,12 +5,13 @@ The catalog holds blind tokens. A number is looked for as one token for each met
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from vault.crypto.blind import Field, token
 from vault.crypto.sealed import open_facts
-from vault.errors import Invalid, Shredded
+from vault.errors import IntegrityError, Invalid, Shredded
 from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, TenantId
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
@@ -22,6 +23,8 @@ CALL_KEY = "call_key"
 _PAGE = 500
 _MAX_OPENED = 20_000
 
+logger = logging.getLogger(__name__)
+
 
 def facts_of(keyring: Keyring, row: Recording) -> CallFacts | None:
     """Open the sealed facts of a recording; None once their key is gone."""
@@ -30,6 +33,16 @@ def facts_of(keyring: Keyring, row: Recording) -> CallFacts | None:
     except Shredded:
         return None
     return open_facts(key, row.id, row.sealed_facts) if row.sealed_facts else None
+
+
+def call_key_of(keyring: Keyring, row: Recording) -> str | None:
+    """Return the recorder's name for the call; None if it cannot be read, which must not keep a vault from starting."""
+    try:
+        facts = facts_of(keyring, row)
+    except IntegrityError as error:
+        logger.error("call facts do not open", extra={"fields": {"recording": row.id, "error": error.code}})  # noqa: TRY400  # the fact, not the trace
+        return None
+    return None if facts is None else facts.extra.get(CALL_KEY)
 
 
 class BlindIndex:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vault.model import (
+    AuditEvent,
     Coordinate,
     Part,
     Pin,
@@ -100,7 +102,9 @@ class Shredder:
         if erasures:
             detail = {"erasures": len(erasures)}
         still_open = await self._catalog.intend_shred(
-            shred, erasures=erasures, audit=[event("shred.intended", None, target=shred.id, detail=detail)]
+            shred,
+            erasures=erasures,
+            audit=[event("shred.intended", None, target=shred.id, detail=detail), *closing(erasures)],
         )
         leaves = frozenset(
             place
@@ -215,22 +219,24 @@ class Shredder:
             if not any(erasure.recordings[each] is ErasureOutcome.ERASING for each in taken):
                 continue
             after = dataclasses.replace(erasure, recordings={**erasure.recordings, **taken})
-            waiting = ErasureOutcome.PENDING in after.recordings.values()
-            if not waiting:
+            if ErasureOutcome.PENDING not in after.recordings.values():
                 after = dataclasses.replace(after, state=ErasureState.DONE)
-            await self._catalog.save_erasure(
-                after,
-                expected=erasure.state,
-                audit=[
-                    event(
-                        "shred.done" if waiting else "case.fulfilled",
-                        None,
-                        tenant=erasure.tenant,
-                        target=erasure.id,
-                        detail={"erased": len(taken)},
-                    )
-                ],
-            )
+            await self._catalog.save_erasure(after, expected=erasure.state, audit=closing([after]))
+
+
+def closing(erasures: Sequence[Erasure]) -> list[AuditEvent]:
+    """Describe the end of those erasures that are done: how many recordings went, and how many had to stay."""
+    return [
+        event(
+            "case.fulfilled",
+            None,
+            tenant=erasure.tenant,
+            target=erasure.id,
+            detail=dict(Counter(outcome.value for outcome in erasure.recordings.values())),
+        )
+        for erasure in erasures
+        if erasure.state is ErasureState.DONE
+    ]
 
 
 def _on(pins: Sequence[Pin], leaves: frozenset[Coordinate]) -> tuple[Pin, ...]:
