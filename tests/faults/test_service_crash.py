@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ from vault.model import CertificateStatus, Hold, HoldState, RecordingId, Recordi
 from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.services.erasure import ErasureRequest
+from vault.services.search import facts_of
 from vault.services.vault import Vault
 from vault.tlog.auditchain import verify_chain
 from vault.tlog.certificate import verify_certificate
@@ -396,6 +398,34 @@ async def writes_until(stage: Stage, wanted: str) -> int:
     await process.abandon()
     stage.discard(config)
     return process.faults.trace.index(wanted) + 1
+
+
+@MODES
+async def test_a_crash_at_any_write_of_a_sweep_takes_metadata_by_its_own_clock_and_keeps_the_rest(stage, mode):
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        vault = process.vault
+        await vault.tenants.change(ACME, retention=None, metadata_retention=timedelta(days=1), actor=ANN)
+        await vault.sweeper.sweep(trigger="expiry", actor=None)
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        await vault.tenants.change(ACME, retention=None, metadata_retention=timedelta(days=1), actor=ANN)
+        await sweep(vault)
+        await assert_shredded(vault, stage, "due-1", "due-2", "later", "other")
+        await assert_playable(vault, stage, "held")
+        readable = {
+            name
+            for name, identifier in stage.recordings.items()
+            if facts_of(vault.keyring, await vault.catalog.recording(identifier)) is not None
+        }
+        # Beta keeps its metadata; a hold and a call under way keep theirs.
+        assert readable == {"other", "held", "live"}
+        await end_the_call(vault, stage)
+        await sweep(vault)
+        await assert_shredded(vault, stage, "live")
+        assert not vault.keyring.derivable((await vault.catalog.recording(stage.recordings["live"])).metadata)
+
+    writes = await enumerate_crashes(stage, mode, days=45, flow=flow, laws=laws)
+    assert {"catalog.save_tenant", "catalog.intend_shred", "catalog.certify", "catalog.finish_shred"} <= set(writes)
 
 
 # -- erasing ------------------------------------------------------------------------------------------------------

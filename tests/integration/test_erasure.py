@@ -334,6 +334,19 @@ async def test_a_queued_erasure_whose_recording_went_on_its_own_day_is_done(app)
     assert {each.retention.trigger for each in await certificates(app, held)} == {"art17"}
 
 
+async def test_a_metadata_retention_that_would_take_too_much_at_once_waits_for_two_people():
+    guards = {**SETTINGS["sweep"], "max_share": 0.5, "max_share_minimum": 0}
+    with memory_directory() as base:
+        async with running(base, sweep=guards, retention={**SETTINGS["retention"], "default": "300d"}) as app:
+            recording = await app.upload("a", AUDIO, headers=CALLER)
+            app.clock.advance(days=100)
+            await app.sweep()
+            await set_metadata_retention(app, "1d")
+            tripped = await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})
+            assert (tripped.status, tripped.problem) == (409, "guard_tripped")
+            assert (await app.ask("GET", f"/v1/recordings/{recording}")).json["call"]["caller"] == "+442079460123"
+
+
 async def test_without_a_metadata_retention_numbers_stay_as_long_as_the_contract(app):
     recording = await app.upload("a", AUDIO, headers=CALLER)
     app.clock.advance(days=380)

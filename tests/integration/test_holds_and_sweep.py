@@ -295,13 +295,13 @@ async def test_a_hold_against_a_sweep_is_answered_held_and_kept_or_too_late_and_
             recordings=(recording,),
         )
 
-        async def place(request=request, delay=step * 0.001):
+        async def place(request=request, delay=0.0004 * 1.25**step):
             await asyncio.sleep(delay)
             return await vault.holds.place(request, actor=ANN)
 
         answers = await asyncio.gather(
             place(),
-            place(delay=step * 0.001 + 0.004),
+            place(delay=0.0004 * 1.25**step + 0.004),
             vault.sweeper.sweep(trigger="expiry", actor=None),
             return_exceptions=True,
         )

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, PURPOSE, App, running, sound
+from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, running, sound
 from vault.crypto.derive import Purpose, subkey
 from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring
@@ -224,7 +224,8 @@ async def malformed(app: App, text: str) -> None:
 
 async def live(base: Path, life: Life) -> None:
     needles = life.needles
-    async with running(base) as app:
+    # The call under way waits for everything that is misplaced meanwhile.
+    async with running(base, server={**SETTINGS["server"], "idle_timeout": "120s"}) as app:
         for token in app.tokens.values():
             needles.secrets.append(token.removeprefix("cv_").partition("_")[2])
         headers = {

@@ -200,18 +200,21 @@ class Sweeper:
             trigger=trigger,
             due_through=due_through(now, self._keyring.cohort_width_seconds),
         )
+        only = dataclasses.replace(_plan(shred, unpin), due_through=None)
         metadata: dict[TenantId, int] = {}
         dropped: set[TenantId] = set()
         for tenant in await self._catalog.tenants():
+            cohorts = self._keyring.cohorts(tenant.id, Part.METADATA)
             if tenant.metadata_retention_seconds is not None:
-                kept = timedelta(seconds=tenant.metadata_retention_seconds)
-                some = {tenant.id: metadata_due_through(now, kept)}
-                plan = dataclasses.replace(_plan(shred, unpin), due_through=None, metadata_through=some)
-                metadata |= some if self._keyring.has_due(plan) else {}
+                through = metadata_due_through(now, timedelta(seconds=tenant.metadata_retention_seconds))
+                plan = dataclasses.replace(only, metadata_through={tenant.id: through})
+                # The look at one tenant's months spares, nearly always, the one at every tenant's keys.
+                if any(cohort.period <= through for cohort in cohorts) and self._keyring.has_due(plan):
+                    metadata[tenant.id] = through
             if tenant.ends_at is not None and tenant.ends_at + self._limits.export_window <= now:
-                only = frozenset({tenant.id})
-                plan = dataclasses.replace(_plan(shred, unpin), due_through=None, drop_tenants=only)
-                dropped |= only if self._keyring.has_due(plan) else frozenset()
+                plan = dataclasses.replace(only, drop_tenants=frozenset({tenant.id}))
+                if (cohorts or self._keyring.cohorts(tenant.id, Part.AUDIO)) and self._keyring.has_due(plan):
+                    dropped.add(tenant.id)
         return dataclasses.replace(shred, metadata_through=metadata, drop_tenants=frozenset(dropped))
 
     async def _falling_due(self, shred: Shred) -> AsyncIterator[tuple[Recording, Coordinate, str]]:
