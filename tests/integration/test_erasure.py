@@ -268,6 +268,7 @@ async def test_metadata_goes_after_its_month_and_retention_and_is_certified_by_i
     assert (await app.play(due)).status == 410
     assert (await app.ask("GET", f"/v1/recordings/{due}")).json["call"]["caller"] == "+442079460123"
     app.clock.advance(days=100)
+    later = await app.upload("later", AUDIO, headers=CALLER)
     preview = (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={"dry_run": True})).json
     assert {each["id"]: each["action"] for each in preview["recordings"]} == {due: "shred", kept: "keep"}
     assert (await app.sweep())["shredded"] == 1
@@ -275,6 +276,18 @@ async def test_metadata_goes_after_its_month_and_retention_and_is_certified_by_i
     for alive, tenant in ((kept, "northfield"), (theirs, "southgate")):
         shown = await app.ask("GET", f"/v1/recordings/{alive}", tenant=tenant)
         assert shown.json["call"]["caller"] == "+442079460123"
+    for what, expected in (({"caller": "020 7946 0123"}, [later, kept]), ({"called": "01632 960987"}, [later, kept])):
+        for limit in (1, 5):
+            asked: list[str] = []
+            before = None
+            while True:
+                body = {**what, "limit": limit, **({"before": before} if before else {})}
+                page = (await app.ask("POST", "/v1/recordings/search", body=body, headers=PURPOSE)).json
+                asked += [each["id"] for each in page["recordings"]]
+                before = page["before"]
+                if before is None:
+                    break
+            assert asked == expected, "a held call is lost to the search with its month's index"
     certificate, *_ = await certificates(app, due)
     assert certificate.media.parts == (Part.METADATA,)
     assert certificate.retention.trigger == "expiry"

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vault.crypto.blind import Field, token
 from vault.crypto.sealed import open_facts
-from vault.errors import IntegrityError, Invalid, Shredded
-from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, TenantId
+from vault.errors import IntegrityError, Invalid, NotFound, Shredded
+from vault.model import (
+    INDEX_LEAF,
+    CallFacts,
+    Cohort,
+    Coordinate,
+    DataKey,
+    HoldId,
+    Part,
+    Recording,
+    RecordingId,
+    TenantId,
+)
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
 from vault.protocol.numbers import normalised
@@ -109,28 +121,57 @@ class Search:
         return await self._catalog.recording_by_call(tenant, self._index.tokens(tenant, Field.CALL_KEY, call_key))
 
     async def page(self, query: RecordingQuery, wanted: Wanted) -> Sequence[Recording]:
-        """Return one page, newest first; Invalid unless the query names a tenant.
-
-        A held recording whose cohort's metadata was swept has lost its tokens: only its hold finds it.
-        """
-        if query.tenant is None:
+        """Return one page, newest first; Invalid unless the query names a tenant."""
+        tenant = query.tenant
+        if tenant is None:
             raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
+        wanted = replace(wanted, caller=_number("caller", wanted.caller), called=_number("called", wanted.called))
         query = replace(
             query,
-            caller_tokens=self._tokens(query.tenant, Field.CALLER, wanted.caller),
-            called_tokens=self._tokens(query.tenant, Field.CALLED, wanted.called),
+            caller_tokens=self._tokens(tenant, Field.CALLER, wanted.caller),
+            called_tokens=self._tokens(tenant, Field.CALLED, wanted.called),
         )
-        if wanted.tag is None:
-            return await self._catalog.recordings(query)
-        return await self._tagged(query, wanted.tag)
+        found = await (self._catalog.recordings(query) if wanted.tag is None else self._tagged(query, wanted.tag))
+        if wanted.caller is None and wanted.called is None:
+            return found
+        # Swept months lie before all others, so what holds kept of them continues the list.
+        return [*found, *await self._unindexed(tenant, query, wanted)][: query.limit]
 
     def _tokens(self, tenant: TenantId, field: Field, number: str | None) -> tuple[str, ...] | None:
-        if number is None:
-            return None
-        value = normalised(number.strip())
-        if value is None:
-            raise Invalid(f"{field}: an empty number matches nothing")
-        return self._index.tokens(tenant, field, value)
+        return None if number is None else self._index.tokens(tenant, field, number)
+
+    async def _unindexed(self, tenant: TenantId, query: RecordingQuery, wanted: Wanted) -> Sequence[Recording]:
+        """Open the facts of what holds kept when the index of its month was swept, newest first: those are few."""
+        swept = {
+            cohort
+            for cohort in self._keyring.cohorts(tenant, Part.METADATA)
+            if not self._keyring.derivable(Coordinate(cohort=cohort, leaf=INDEX_LEAF))
+        }
+        tags = {pin.tag for pin in self._keyring.pins(tenant) if pin.cohort in swept}
+        rows: dict[RecordingId, Recording] = {}
+        for tag in tags:
+            with suppress(NotFound):  # a stale catalog does not know every hold
+                hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
+                rows |= {each: await self._catalog.recording(each) for each in hold.recordings if each not in rows}
+        return [
+            rows[each]
+            for each in sorted(rows, reverse=True)
+            if rows[each].metadata.cohort in swept and self._matches(rows[each], query, wanted)
+        ]
+
+    def _matches(self, row: Recording, query: RecordingQuery, wanted: Wanted) -> bool:
+        facts = facts_of(self._keyring, row)
+        return (
+            facts is not None
+            and wanted.caller in (None, facts.caller)
+            and wanted.called in (None, facts.called)
+            and (wanted.tag is None or wanted.tag in facts.tags)
+            and query.state in (None, row.state)
+            and query.held is not False
+            and (query.before is None or row.id < query.before)
+            and (query.started_from is None or row.started_at >= query.started_from)
+            and (query.started_to is None or row.started_at < query.started_to)
+        )
 
     async def _tagged(self, query: RecordingQuery, tag: str) -> Sequence[Recording]:
         """Open the facts of row after row: tags have no index."""
@@ -152,3 +193,13 @@ class Search:
                 )
             page = replace(page, before=rows[-1].id)
         return found
+
+
+def _number(name: str, text: str | None) -> str | None:
+    """Return a number as it is compared; Invalid for one that is only spaces."""
+    if text is None:
+        return None
+    value = normalised(text.strip())
+    if value is None:
+        raise Invalid(f"{name}: an empty number matches nothing")
+    return value
