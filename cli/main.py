@@ -9,7 +9,21 @@ from typing import Annotated
 
 import typer
 
-from cli import audit, backup, certificates, holds, keys, prove, recordings, serve, sweep, tenants, tokens, vaults
+from cli import (
+    audit,
+    backup,
+    certificates,
+    erasures,
+    holds,
+    keys,
+    prove,
+    recordings,
+    serve,
+    sweep,
+    tenants,
+    tokens,
+    vaults,
+)
 from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
@@ -53,6 +67,7 @@ for name, group in (
     ("tokens", tokens.group),
     ("recordings", recordings.group),
     ("holds", holds.group),
+    ("erasures", erasures.group),
     ("sweep", sweep.group),
     ("certificates", certificates.group),
     ("audit", audit.group),

@@ -25,6 +25,8 @@ class IngestSession:
 
     recording: Recording
     key: DataKey = field(repr=False)
+    call_key: str | None = field(default=None, repr=False)
+    """The recorder's name for the call, which may be a number; None if it can no longer be read."""
     entry: JournalEntry | None = None
     segments: list[SegmentRef] = field(default_factory=list)
     stored: int = 0

@@ -67,7 +67,7 @@ async def open_vault(
 
 
 def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
-    work = [vault.storer.run(), vault.ingest.run(), _keep_ahead(vault), vault.sweeper.finish()]
+    work = [vault.storer.run(), vault.ingest.run(), _keep_ahead(vault), vault.shredder.finish()]
     if config.sweep.enabled:
         work.append(vault.sweeper.run())
     return work

@@ -98,7 +98,7 @@ def from_recording(recording: Recording) -> Values:
     return {
         "id": key(recording.id),
         "tenant": recording.tenant,
-        "call_key": recording.call_key,
+        "call_token": recording.call_token,
         "state": recording.state.value,
         "state_reason": recording.state_reason,
         "audio_period": audio.period,
@@ -117,6 +117,10 @@ def from_recording(recording: Recording) -> Values:
         "sealed_facts": recording.sealed_facts,
         "certificate_id": recording.certificate_id,
         "undeleted_since": None,
+        "unconfirmed_since": None,
+        "caller_token": recording.caller_token,
+        "called_token": recording.called_token,
+        "metadata_certificate_id": recording.metadata_certificate_id,
     }
 
 
@@ -126,7 +130,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
     return Recording(
         id=recording_id(row.id),
         tenant=tenant,
-        call_key=row.call_key,
+        call_token=row.call_token,
         state=RecordingState(row.state),
         state_reason=row.state_reason,
         audio=_coordinate(tenant, Part.AUDIO, row.audio_period, row.audio_generation, row.audio_leaf),
@@ -139,7 +143,10 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         retention_class=row.retention_class,
         stored_bytes=row.stored_bytes,
         sealed_facts=row.sealed_facts,
+        caller_token=row.caller_token,
+        called_token=row.called_token,
         certificate_id=row.certificate_id,
+        metadata_certificate_id=row.metadata_certificate_id,
     )
 
 
@@ -193,9 +200,14 @@ def to_segment(row: sa.Row[Any]) -> SegmentRef:
 
 
 CERTIFICATE_COLUMNS = (
-    *("id", "recording", "tenant", "status", "supersedes", "issued_at"),
+    *("id", "recording", "tenant", "status", "supersedes", "issued_at", "parts"),
     *("jws", "batch", "place", "form", "entry"),
 )
+
+
+def parts_text(parts: Iterable[Part]) -> str:
+    """Return the one way these parts are written in a row."""
+    return " ".join(sorted(parts))
 
 
 def certificate_tuple(certificate: StoredCertificate) -> tuple[Any, ...]:
@@ -208,6 +220,7 @@ def certificate_tuple(certificate: StoredCertificate) -> tuple[Any, ...]:
         certificate.status.value,
         certificate.supersedes,
         micros(certificate.issued_at),
+        parts_text(certificate.parts),
         certificate.jws,
         *((None,) * 4 if place is None else (place.batch, place.index, place.form, place.entry)),
     )
@@ -226,6 +239,7 @@ def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
         place=None
         if row.batch is None
         else BatchPlace(batch=row.batch, index=row.place, form=row.form, entry=row.entry),
+        parts=tuple(Part(part) for part in row.parts.split()),
     )
 
 
