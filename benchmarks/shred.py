@@ -23,7 +23,7 @@ from benchmarks.common import report, run
 from vault.config import parse_config
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role, TenantId, TokenId
 from vault.ports.catalog import RecordingQuery
-from vault.services.ingest import CallStart
+from vault.services.sessions import CallStart
 from vault.tlog.certificate import verify_certificate
 from vault.wiring import SystemClock, init_vault, open_vault
 
@@ -91,7 +91,7 @@ def multiply(path, total):
             first = firsts[number % len(firsts)]
             leaf = 1 + number // len(firsts)
             key = (base + number).to_bytes(16)
-            own = {"id": key, "call_key": f"copy-{number}", "audio_leaf": leaf, "metadata_leaf": leaf}
+            own = {"id": key, "call_token": f"copy-{number}", "audio_leaf": leaf, "metadata_leaf": leaf}
             times = {name: first[name] + number % 10**6 - 10**6 for name in ("started_at", "retain_until")}
             return {**first, **own, **times}
 

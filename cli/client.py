@@ -182,10 +182,11 @@ class Client:
         path: str,
         *,
         params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Return the JSON object a call answers with; an empty answer is an empty object."""
-        async with self.request(method, path, params=params, body=body) as response:
+        async with self.request(method, path, params=params, headers=headers, body=body) as response:
             raw = await response.read()
         if not raw:
             return {}

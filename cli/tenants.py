@@ -10,6 +10,8 @@ import typer
 
 from cli.client import segment
 from cli.command import Remote, new_group, remote
+from cli.instants import instant_or_none
+from vault.errors import Invalid
 from vault.retention.durations import format_duration
 
 group = new_group("The organisations called: the data controllers.")
@@ -19,6 +21,7 @@ _ADD = (
     'callvault tenants add northfield-college --name "Northfield College" '
     '--controller "Northfield College Corporation" --contact dpo@northfield.example --retention 90d'
 )
+_METADATA = "How long numbers and tags are kept after the month of the call, such as 730d; "
 _RETENTION = "How long future recordings are kept, such as 90d; "
 
 
@@ -34,8 +37,23 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("controller", tenant["controller"]),
         ("contact", tenant["contact"]),
         ("retention", _retention(tenant)),
+        ("metadata kept for", _metadata_retention(tenant)),
         ("created", tenant["created_at"]),
+        ("contract ends", _contract_end(tenant)),
     ]
+
+
+def _metadata_retention(tenant: Mapping[str, Any]) -> str:
+    seconds = tenant["metadata_retention_seconds"]
+    return "the contract" if seconds is None else f"{format_duration(timedelta(seconds=seconds))} after its month"
+
+
+def _contract_end(tenant: Mapping[str, Any]) -> str:
+    if tenant["contract_end"] is None:
+        return "not ended"
+    if tenant["offboard_approved_by"] is not None:
+        return str(tenant["contract_end"])
+    return f"{tenant['contract_end']} (waits for a second person)"
 
 
 @remote(
@@ -51,9 +69,13 @@ async def add(
     controller: Annotated[str, typer.Option(help="The legal entity that decides about the recordings.")],
     contact: Annotated[str, typer.Option(help="Where its data protection officer is reached.")],
     retention: Annotated[str | None, typer.Option(help=_RETENTION + "the vault's default if left out.")] = None,
+    metadata_retention: Annotated[
+        str | None, typer.Option(help=_METADATA + "as long as the contract if left out.")
+    ] = None,
 ) -> None:
     """Add a tenant."""
     body = {"id": tenant, "name": name, "controller": controller, "contact": contact, "retention": retention}
+    body["metadata_retention"] = metadata_retention
     added = await call.client.post("/v1/tenants", body)
     call.out.show(added, _fields(added))
     call.out.hint(f"callvault tokens issue --tenant {added['id']} --role recorder --name pbx-1")
@@ -83,6 +105,7 @@ async def show(call: Remote, tenant: TenantName) -> None:
     examples=[
         "callvault tenants set northfield-college --retention 180d",
         "callvault tenants set northfield-college --retention default",
+        "callvault tenants set northfield-college --retention 90d --metadata-retention 730d",
     ],
 )
 async def change(
@@ -91,8 +114,46 @@ async def change(
     retention: Annotated[
         str, typer.Option(help=_RETENTION + '"default" follows the vault. Existing ones keep theirs.')
     ],
+    metadata_retention: Annotated[
+        str | None, typer.Option(help=_METADATA + '"contract" follows the contract. Past months included.')
+    ] = None,
 ) -> None:
-    """Change how long future recordings are kept; what exists keeps its date."""
-    wanted = None if retention == "default" else retention
-    changed = await call.client.call("PUT", f"/v1/tenants/{segment(tenant)}", body={"retention": wanted})
+    """Change how long future recordings are kept; what exists keeps its date. Metadata follows at the next sweep."""
+    body: dict[str, str | None] = {"retention": None if retention == "default" else retention}
+    if metadata_retention is not None:
+        body["metadata_retention"] = None if metadata_retention == "contract" else metadata_retention
+    changed = await call.client.call("PUT", f"/v1/tenants/{segment(tenant)}", body=body)
     call.out.show(changed, _fields(changed))
+
+
+@remote(
+    group,
+    "offboard",
+    examples=[
+        "callvault tenants offboard northfield-college --ends 2027-01-31",
+        "callvault tenants offboard northfield-college --approve",
+        "callvault tenants offboard northfield-college --reject",
+    ],
+)
+async def offboard(
+    call: Remote,
+    *,
+    tenant: TenantName,
+    ends: Annotated[str | None, typer.Option(help="When the contract ends; now if left out.")] = None,
+    approve: Annotated[bool, typer.Option("--approve", help="Agree, as the second person.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse, as the second person: nothing changes.")] = False,
+) -> None:
+    """End a tenant's contract; it takes two people.
+
+    From its end no call is taken in. After the export window a sweep shreds everything that no hold keeps.
+    """
+    if (approve and reject) or (ends and (approve or reject)):
+        raise Invalid("say one thing: when it ends, --approve or --reject")
+    path = f"/v1/tenants/{segment(tenant)}/offboard"
+    if approve or reject:
+        decided = await call.client.post(f"{path}/approve", {"approve": approve})
+        call.out.show(decided, _fields(decided))
+        return
+    asked = await call.client.post(path, {"contract_end": instant_or_none(ends)})
+    call.out.show(asked, _fields(asked))
+    call.out.hint(f"a second person, with their own token: callvault tenants offboard {tenant} --approve")

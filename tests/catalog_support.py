@@ -42,6 +42,7 @@ from vault.model import (
     uuid7,
 )
 from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 
 NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 ACME = TenantId("acme")
@@ -87,7 +88,7 @@ def recording(*, tenant: TenantId = ACME, period: int = PERIOD, **changes: Any) 
     fresh = Recording(
         id=RecordingId(new_id("rec")),
         tenant=tenant,
-        call_key=f"call-{number}",
+        call_token=f"call-{number}",
         state=RecordingState.OPEN,
         state_reason=None,
         audio=Coordinate(cohort=cohort(tenant=tenant, period=period), leaf=number),
@@ -140,8 +141,23 @@ def hold(*recordings: Recording, **changes: Any) -> Hold:
     return replace(fresh, **changes)
 
 
+def erasure(*recordings: Recording, **changes: Any) -> Erasure:
+    fresh = Erasure(
+        id=ErasureId(new_id("era")),
+        tenant=ACME,
+        basis=ErasureBasis.ART17,
+        case_reference="DSR-1",
+        queue=False,
+        state=ErasureState.REQUESTED,
+        requested_by="tok_ann",
+        requested_at=NOW,
+        recordings={one.id: ErasureOutcome.PENDING for one in recordings},
+    )
+    return replace(fresh, **changes)
+
+
 def shred(**changes: Any) -> Shred:
-    fresh = Shred(id=new_id("shr"), intended_at=NOW, trigger="sweep", due_through=PERIOD, plan=b"\x81plan")
+    fresh = Shred(id=new_id("shr"), intended_at=NOW, trigger="sweep", due_through=PERIOD)
     return replace(fresh, **changes)
 
 
@@ -234,7 +250,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.create_recording(one, audit=audit)
     await catalog.update_media(one)
     await catalog.recording(one.id)
-    await catalog.recording_by_call_key(ACME, one.call_key)
+    await catalog.recording_by_call(ACME, [one.call_token])
     await catalog.open_recordings()
     await catalog.open_recordings(node=NODE)
     await catalog.register_node(node())
@@ -245,6 +261,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.segments(one.id)
     await catalog.segments_of([one.id])
     await catalog.count_due(through=PERIOD)
+    await catalog.count_due(through=PERIOD, part=Part.METADATA, tenant=ACME)
     await finish(catalog, one, audit=audit)
     placed = hold(one, state=HoldState.PLACING)
     await catalog.save_hold(placed, expected=None, audit=audit)
@@ -263,15 +280,28 @@ async def call_everything(catalog: Catalog) -> None:
         )
         assert [row.id for row in await catalog.recordings(query)] == ([] if held is False else [one.id])
     await catalog.due_recordings(through=PERIOD, after=None, limit=10)
+    await catalog.due_recordings(through=PERIOD, after=None, limit=10, tenant=ACME)
+    await catalog.due_recordings(through=PERIOD, after=None, limit=10, part=Part.METADATA, tenant=ACME)
+    await catalog.recordings(RecordingQuery(tenant=ACME, caller_tokens=("a", "b"), limit=10))
     await catalog.count_recordings()
     await catalog.oldest_due(now=NOW)
     intent = shred()
-    await catalog.create_recording(recording())
-    await catalog.intend_shred(intent, audit=audit)
+    await catalog.create_recording(recording(), elsewhere=["other-month"])
+    asked = erasure(one)
+    await catalog.save_erasure(asked, expected=None, audit=audit)
+    await catalog.save_erasure(replace(asked, state=ErasureState.APPROVED), expected=ErasureState.REQUESTED)
+    await catalog.erasure(asked.id)
+    await catalog.erasures(tenant=ACME, states=[ErasureState.APPROVED], before=ErasureId(new_id("era")))
+    erasing = replace(asked, state=ErasureState.APPROVED, recordings={one.id: ErasureOutcome.ERASING})
+    await catalog.intend_shred(intent, erasures=[erasing], audit=audit)
+    await catalog.erasures_of(intent.id)
     await catalog.sweep_floor()
     await catalog.record_receipt(intent.id, receipt(intent), audit=audit)
     await catalog.due_subjects(through=PERIOD, after=None, limit=10)
     await certify(catalog, [certificate(one)], audit=audit)
+    await certify(catalog, [certificate(one, parts=(Part.METADATA,))])
+    await catalog.unconfirmed_metadata(after=None, limit=10)
+    await certify(catalog, [certificate(one, CertificateStatus.FINAL, parts=(Part.METADATA,))])
     await catalog.undeleted_recordings(after=None, limit=10)
     last = certificate(one, CertificateStatus.FINAL)
     [last] = await certify(catalog, [last])

@@ -55,14 +55,14 @@ GONE = SWEEP + timedelta(seconds=2)
 TENANT = TenantId("oakfield")
 
 
-def recording(*, call_key: str = "call-1") -> Recording:
+def recording(*, call_token: str = "call-1") -> Recording:
     def coordinate(part: Part) -> Coordinate:
         return Coordinate(cohort=Cohort(tenant=TENANT, part=part, period=20604, generation=0), leaf=17)
 
     return Recording(
         id=RecordingId("rec_" + "a1" * 16),
         tenant=TENANT,
-        call_key=call_key,
+        call_token=call_token,
         state=RecordingState.SHREDDING,
         state_reason=None,
         audio=coordinate(Part.AUDIO),

@@ -156,6 +156,8 @@ class RetentionSettings(Section):
     cap: Duration = timedelta(days=365 * 7)
     cohort_width: Duration = timedelta(days=1)
     release_grace: Duration = timedelta(days=14)
+    export_window: Duration = timedelta(days=30)
+    erasure_window: Duration = timedelta(seconds=1)
 
     @model_validator(mode="after")
     def _bounds(self) -> RetentionSettings:

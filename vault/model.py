@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NewType
+from typing import Any, Final, NewType
 from uuid import UUID
 
 from vault.errors import Invalid
@@ -106,6 +106,13 @@ class Coordinate:
     leaf: int
 
 
+LEAVES: Final = 1 << 32
+"""How many leaves a cohort has."""
+
+INDEX_LEAF: Final = LEAVES - 1
+"""The last leaf of a metadata cohort keys its blind index; no recording ever gets the last leaf of any cohort."""
+
+
 @dataclass(frozen=True, slots=True)
 class DataKey:
     """32 bytes derived from the keyring; never stored, never printed."""
@@ -156,7 +163,10 @@ class Media:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """What the recorder says about the call. Personal: stored only sealed under the metadata part."""
+    """What the recorder says about the call. Personal: stored only sealed under the metadata part.
+
+    `extra["call_key"]` is the recorder's own name for the call.
+    """
 
     caller: str | None = None
     called: str | None = None
@@ -167,11 +177,16 @@ class CallFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One catalog row. `stored_bytes` counts plaintext bytes in verified segments."""
+    """One catalog row. `stored_bytes` counts plaintext bytes in verified segments.
+
+    The tokens are what the blind index of the metadata cohort makes of the recorder's call key and of the two numbers,
+    in hex. Once the metadata is shredded, `sealed_facts` is empty, the numbers' tokens are None and `call_token` is
+    the recording's id.
+    """
 
     id: RecordingId
     tenant: TenantId
-    call_key: str
+    call_token: str
     state: RecordingState
     state_reason: str | None
     audio: Coordinate
@@ -184,7 +199,10 @@ class Recording:
     retention_class: str
     stored_bytes: int
     sealed_facts: bytes
+    caller_token: str | None = None
+    called_token: str | None = None
     certificate_id: CertificateId | None = None
+    metadata_certificate_id: CertificateId | None = None
     node: NodeId | None = None
     """Whose journal has what is not stored yet; None for a row older than nodes."""
 
@@ -284,7 +302,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """The organisation called: the controller. `retention_seconds` None means the vault's default."""
+    """The organisation called: the controller. `retention_seconds` None means the vault's default.
+
+    `metadata_retention_seconds` counts from the end of the month of a call; None keeps the metadata until the contract
+    ends. `contract_end` takes effect once a second person has approved it.
+    """
 
     id: TenantId
     name: str
@@ -292,6 +314,15 @@ class Tenant:
     contact: str
     created_at: datetime
     retention_seconds: float | None = None
+    metadata_retention_seconds: float | None = None
+    contract_end: datetime | None = None
+    offboard_requested_by: str | None = None
+    offboard_approved_by: str | None = None
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When the contract ends, if two people have said so."""
+        return self.contract_end if self.offboard_approved_by is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,7 +372,8 @@ class BatchPlace:
 class StoredCertificate:
     """A certificate as kept: either its compact JWS, or the place in a batch from which that is made.
 
-    Both give the same bytes whenever they are asked for. The rest is for finding it.
+    Both give the same bytes whenever they are asked for. The rest is for finding it: `parts` are those whose keys it
+    attests; a recording whose parts go on different days has one for each.
     """
 
     id: CertificateId
@@ -352,6 +384,7 @@ class StoredCertificate:
     issued_at: datetime
     jws: str | None = None
     place: BatchPlace | None = None
+    parts: tuple[Part, ...] = (Part.AUDIO,)
 
 
 class Assurance(enum.StrEnum):
@@ -380,14 +413,15 @@ class Pin:
 class ShredPlan:
     """What one shred takes away.
 
-    Every audio and transcript cohort with `period <= due_through` (per tenant and part) keeps only leaves covered by
-    its remaining pins and by `keep`; `leaves` are punctured individually; `unpin` pins are dropped first;
-    `drop_tenants` lose everything.
+    Every audio and transcript cohort with `period <= due_through`, every metadata cohort of a tenant with `period <=
+    metadata_through[tenant]` and every cohort of `drop_tenants` keeps only leaves covered by its remaining pins and by
+    `keep`; `leaves` are punctured individually; `unpin` pins are dropped first.
     """
 
     intent_id: str
     at: datetime
     due_through: int | None = None
+    metadata_through: Mapping[TenantId, int] = field(default_factory=dict)
     leaves: frozenset[Coordinate] = frozenset()
     keep: frozenset[Coordinate] = frozenset()
     unpin: tuple[Pin, ...] = ()

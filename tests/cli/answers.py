@@ -8,6 +8,7 @@ REC = "rec_" + "1" * 32
 HOLD = "hold_" + "2" * 32
 CERT = "cert_" + "3" * 32
 TOK = "tok_" + "4" * 32
+ERA = "era_" + "6" * 32
 OVR = "ovr_" + "5" * 32
 AT = "2026-11-24T03:04:52.870Z"
 
@@ -18,6 +19,10 @@ TENANT = {
     "contact": "dpo@a-college.example",
     "created_at": AT,
     "retention_seconds": 86400.0,
+    "metadata_retention_seconds": 63072000.0,
+    "contract_end": None,
+    "offboard_requested_by": None,
+    "offboard_approved_by": None,
 }
 TOKEN_ROW = {
     "id": TOK,
@@ -30,7 +35,6 @@ TOKEN_ROW = {
 RECORDING: dict[str, Any] = {
     "id": REC,
     "tenant": "a-college",
-    "call_key": "call-1",
     "state": "sealed",
     "state_reason": None,
     "live": False,
@@ -42,6 +46,7 @@ RECORDING: dict[str, Any] = {
     "retain_until": AT,
     "retention_class": "recording",
     "certificate_id": None,
+    "metadata_certificate_id": None,
 }
 WHY = {
     "recording_id": REC,
@@ -72,9 +77,35 @@ HOLD_ROW: dict[str, Any] = {
     "released_at": None,
     "grace_until": None,
 }
+ERASURE: dict[str, Any] = {
+    "id": ERA,
+    "tenant": "a-college",
+    "basis": "art17",
+    "case_reference": "DSR-1",
+    "queue": False,
+    "state": "requested",
+    "requested_by": TOK,
+    "requested_at": AT,
+    "decided_by": None,
+    "decided_at": None,
+    "recordings": [
+        {
+            "id": REC,
+            "outcome": "pending",
+            "held": True,
+            "live": False,
+            "holds": [{"id": HOLD, "matter": "SMITH-2026", "grace_until": None}],
+        }
+    ],
+}
+ERASURES = {
+    "erasures": [{**{key: value for key, value in ERASURE.items() if key != "recordings"}, "outcomes": {"pending": 3}}],
+    "before": None,
+}
 CERTIFICATE = {
     "id": CERT,
     "recording_id": REC,
+    "parts": ["audio"],
     "tenant": "a-college",
     "status": "final",
     "supersedes": None,
@@ -137,7 +168,14 @@ def install(stub: StubServer) -> None:
         ("PUT", "/v1/tenants/a-college", TENANT),
         ("GET", "/v1/tokens", {"tokens": [TOKEN_ROW]}),
         ("POST", "/v1/tokens", {**TOKEN_ROW, "token": "cv_issued"}),
-        ("GET", "/v1/recordings", {"recordings": [RECORDING], "before": None}),
+        ("POST", "/v1/tenants/a-college/offboard", TENANT),
+        ("POST", "/v1/tenants/a-college/offboard/approve", TENANT),
+        ("POST", "/v1/recordings/search", {"recordings": [RECORDING], "before": None}),
+        ("POST", "/v1/erasures", ERASURE),
+        ("GET", "/v1/erasures", ERASURES),
+        ("GET", f"/v1/erasures/{ERA}", ERASURE),
+        ("POST", f"/v1/erasures/{ERA}/approve", ERASURE),
+        ("POST", f"/v1/erasures/{ERA}/reject", ERASURE),
         ("GET", f"/v1/recordings/{REC}", RECORDING),
         ("GET", f"/v1/recordings/{REC}/why", WHY),
         ("GET", "/v1/holds", {"holds": [HOLD_ROW]}),

@@ -8,6 +8,9 @@ from tests.cli.answers import (
     CERTIFICATE,
     DRY_RUN,
     ENTRY,
+    ERA,
+    ERASURE,
+    ERASURES,
     HOLD,
     HOLD_ROW,
     OVERRIDE,
@@ -30,6 +33,9 @@ COMMANDS = [
     ("tenants show a-college", TENANT, "1d"),
     ("tenants add a-college --name A --controller T --contact C --retention 1d", TENANT, "1d"),
     ("tenants set a-college --retention 1d", TENANT, "1d"),
+    ("tenants set a-college --retention 1d --metadata-retention contract", TENANT, "730d after its month"),
+    ("tenants offboard a-college --ends 2027-01-31", TENANT, "not ended"),
+    ("tenants offboard a-college --approve", TENANT, "not ended"),
     ("tokens list", {"tokens": [TOKEN_ROW]}, TOK),
     ("tokens issue --role recorder --name pbx-1 --tenant a-college", {**TOKEN_ROW, "token": "cv_issued"}, "cv_issued"),
     ("recordings list", {"recordings": [RECORDING], "before": None}, REC),
@@ -41,6 +47,11 @@ COMMANDS = [
     (f"holds review {HOLD} --next +180d --note open", HOLD_ROW, "active"),
     (f"holds release {HOLD} --reason settled", HOLD_ROW, "active"),
     (f"holds approve {HOLD}", HOLD_ROW, "active"),
+    (f"erasures request {REC} --basis art17 --case DSR-1", ERASURE, "SMITH-2026"),
+    ("erasures list", ERASURES, "DSR-1"),
+    (f"erasures show {ERA}", ERASURE, HOLD),
+    (f"erasures approve {ERA}", ERASURE, "art17"),
+    (f"erasures reject {ERA}", ERASURE, "requested"),
     ("certificates list", {"certificates": [CERTIFICATE], "before": None}, CERT),
     (f"certificates get {CERT}", CERTIFICATE, "a.b.c"),
     ("sweep run", SWEEP, "best_effort"),
@@ -121,21 +132,38 @@ def test_filters_reach_the_server_as_it_spells_them(stub: StubServer) -> None:
     install(stub)
     line = "recordings list --state sealed --from 2026-09-01 --to 2026-10-01T00:00:00+01:00 --held --tenant a-college"
     assert main(line.split()) == 0
-    assert stub.asked[0].query == {
+    assert stub.asked[0].body == {
         "tenant": "a-college",
         "state": "sealed",
         "from": "2026-09-01T00:00:00Z",
         "to": "2026-09-30T23:00:00Z",
-        "held": "true",
-        "limit": "100",
+        "held": True,
+        "limit": 100,
     }
+
+
+def test_a_number_searched_for_is_in_no_address(stub: StubServer) -> None:
+    install(stub)
+    assert main(["recordings", "list", "--caller", "+441632960001", "--purpose", "access-request"]) == 0
+    assert main(["erasures", "request", "--caller", "+441632960001", "--basis", "art17", "--case", "DSR-1"]) == 0
+    search, erasure = stub.asked
+    assert (search.method, search.path, search.query) == ("POST", "/v1/recordings/search", {})
+    assert (search.body["caller"], search.headers["Purpose"]) == ("+441632960001", "access-request")
+    assert (erasure.path, erasure.query, erasure.body["caller"]) == ("/v1/erasures", {}, "+441632960001")
+
+
+@pytest.mark.parametrize("words", ["--approve --reject", "--ends 2027-01-31 --approve"])
+def test_off_boarding_says_one_thing_at_a_time(stub: StubServer, words: str) -> None:
+    install(stub)
+    assert main(f"tenants offboard a-college {words}".split()) == 2
+    assert stub.asked == []
 
 
 def test_pages_are_joined_until_the_limit(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
     first, last = "rec_" + "a" * 32, "rec_" + "b" * 32
     stub.on(
-        "GET",
-        "/v1/recordings",
+        "POST",
+        "/v1/recordings/search",
         answer({"recordings": [{**RECORDING, "id": first}] * 1000, "before": first}),
         answer({"recordings": [{**RECORDING, "id": last}], "before": last}),
     )
@@ -143,7 +171,7 @@ def test_pages_are_joined_until_the_limit(stub: StubServer, capsys: pytest.Captu
     shown = json.loads(capsys.readouterr().out)
     assert len(shown["recordings"]) == 1001
     assert shown["before"] == last
-    assert [(asked.query["limit"], asked.query.get("before")) for asked in stub.asked] == [("1000", None), ("1", first)]
+    assert [(asked.body["limit"], asked.body.get("before")) for asked in stub.asked] == [(1000, None), (1, first)]
 
 
 def test_the_audit_export_is_json_lines_page_after_page(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from tests.catalog_support import (
     certificate,
     certify,
     cohort,
+    erasure,
     event,
     finish,
     hold,
@@ -47,6 +48,7 @@ from vault.errors import (
     Unavailable,
 )
 from vault.model import (
+    INDEX_LEAF,
     MANIFEST_INDEX,
     CertificateStatus,
     Codec,
@@ -61,6 +63,7 @@ from vault.model import (
     TenantId,
 )
 from vault.ports.catalog import RecordingQuery
+from vault.ports.erasures import ErasureOutcome, ErasureState
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import recordings, settings
@@ -157,11 +160,13 @@ async def test_each_cohort_counts_its_own_leaves(catalog):
     assert [await catalog.reserve_leaves(one, 5) for one in cohorts] == [5] * 5
 
 
-async def test_a_cohort_has_two_to_the_32_leaves_and_no_more(catalog):
-    assert await catalog.reserve_leaves(cohort(), (1 << 32) - 1) == 0
+async def test_the_last_of_a_cohorts_two_to_the_32_leaves_is_never_given_out(catalog):
+    assert await catalog.reserve_leaves(cohort(), (1 << 32) - 2) == 0
     with pytest.raises(TooLarge):
         await catalog.reserve_leaves(cohort(), 2)
-    assert await catalog.reserve_leaves(cohort(), 1) == (1 << 32) - 1
+    assert await catalog.reserve_leaves(cohort(), 1) == INDEX_LEAF - 1
+    with pytest.raises(TooLarge):
+        await catalog.reserve_leaves(cohort(), 1)
     with pytest.raises(Invalid):
         await catalog.reserve_leaves(cohort(), 0)
 
@@ -173,24 +178,24 @@ async def test_a_created_recording_comes_back_as_it_was(catalog):
     one = recording(state_reason="r", certificate_id=None, ended_at=NOW)
     await catalog.create_recording(one)
     assert await catalog.recording(one.id) == one
-    assert await catalog.recording_by_call_key(ACME, one.call_key) == one
+    assert await catalog.recording_by_call(ACME, [one.call_token]) == one
 
 
 async def test_a_call_key_belongs_to_one_recording_of_a_tenant(catalog):
-    one = recording(call_key="same")
+    one = recording(call_token="same")
     await catalog.create_recording(one)
     with pytest.raises(Conflict):
-        await catalog.create_recording(recording(call_key="same"))
+        await catalog.create_recording(recording(call_token="same"))
     with pytest.raises(Conflict):
         await catalog.create_recording(one)
     with pytest.raises(Conflict):
-        await catalog.create_recording(replace(one, call_key="another"))
-    await catalog.create_recording(recording(call_key="same", tenant=OTHER))
-    assert (await catalog.recording_by_call_key(ACME, "same")).id == one.id
+        await catalog.create_recording(replace(one, call_token="another"))
+    await catalog.create_recording(recording(call_token="same", tenant=OTHER))
+    assert (await catalog.recording_by_call(ACME, ["same"])).id == one.id
 
 
 async def test_of_a_hundred_concurrent_creates_of_one_call_key_exactly_one_wins(catalog):
-    rivals = [recording(call_key="same") for _ in range(100)]
+    rivals = [recording(call_token="same") for _ in range(100)]
     results = await outcomes(catalog.create_recording(one, audit=[event(target=one.id)]) for one in rivals)
     winners = [one for one, result in zip(rivals, results, strict=True) if result is None]
     assert len(winners) == 1
@@ -208,9 +213,9 @@ async def test_the_same_recording_created_a_hundred_times_at_once_is_created_onc
 
 
 async def test_losers_do_not_disturb_the_winners_of_their_batch(catalog):
-    await catalog.create_recording(recording(call_key="taken"))
+    await catalog.create_recording(recording(call_token="taken"))
     fresh = [recording() for _ in range(20)]
-    mixed = [one for pair in zip(fresh, [recording(call_key="taken") for _ in fresh], strict=True) for one in pair]
+    mixed = [one for pair in zip(fresh, [recording(call_token="taken") for _ in fresh], strict=True) for one in pair]
     results = await outcomes(catalog.create_recording(one) for one in mixed)
     assert [result is None for result in results] == [True, False] * 20
     assert {row.id for row in await catalog.open_recordings()} >= {one.id for one in fresh}
@@ -222,7 +227,7 @@ async def test_no_recording_is_born_at_or_below_the_sweep_floor(catalog):
         late = recording(period=period)
         with pytest.raises(TooLate):
             await catalog.create_recording(late, audit=[event()])
-        assert await catalog.recording_by_call_key(ACME, late.call_key) is None
+        assert await catalog.recording_by_call(ACME, [late.call_token]) is None
     await catalog.create_recording(recording(period=PERIOD + 1))
     assert await events(catalog) == []
 
@@ -263,7 +268,7 @@ async def test_unknown_and_malformed_ids_are_told_apart(catalog):
     for malformed in ("rec_1", "hold_" + "0" * 32, ""):
         with pytest.raises(Invalid):
             await catalog.recording(RecordingId(malformed))
-    assert await catalog.recording_by_call_key(ACME, "none") is None
+    assert await catalog.recording_by_call(ACME, ["none"]) is None
     assert await catalog.segments(MISSING) == []
 
 
@@ -733,6 +738,154 @@ async def test_an_override_is_replaced_by_id(catalog):
     assert await events(catalog) == ["a", "b"]
 
 
+async def test_metadata_has_a_certificate_and_a_clock_of_its_own(catalog):
+    one = await sealed(catalog, caller_token="caller", called_token="called")
+    other = await sealed(catalog, tenant=OTHER)
+    month = one.metadata.cohort.period
+
+    async def due(**of):
+        found = await catalog.due_recordings(through=month, after=None, limit=9, part=Part.METADATA, **of)
+        assert await catalog.count_due(through=month, part=Part.METADATA, **of) == len(found)
+        return [row.id for row in found]
+
+    assert await due(tenant=ACME) == [one.id]
+    assert await due(tenant=OTHER) == [other.id]
+    await certify(catalog, [certificate(one)])
+    assert await due(tenant=ACME) == [one.id], "the audio's certificate is not the metadata's"
+    first = certificate(one, parts=(Part.METADATA,))
+    await certify(catalog, [first])
+    assert await due(tenant=ACME) == []
+    waiting = await catalog.unconfirmed_metadata(after=None, limit=9)
+    assert [(row.id, row.metadata_certificate_id) for row in waiting] == [(one.id, first.id)]
+    assert await catalog.unconfirmed_metadata(after=one.id, limit=9) == []
+    last = certificate(one, CertificateStatus.FINAL, parts=(Part.METADATA,))
+    await certify(catalog, [last])
+    assert await catalog.unconfirmed_metadata(after=None, limit=9) == []
+    await certify(catalog, [certificate(one, parts=(Part.METADATA,))])
+    row = await catalog.recording(one.id)
+    assert (row.metadata_certificate_id, row.sealed_facts) == (last.id, b"")
+    assert (row.call_token, row.caller_token, row.called_token) == (one.id, None, None)
+    assert row.certificate_id != last.id
+    assert [each.id for each in await catalog.undeleted_recordings(after=None, limit=9)] == [one.id]
+    assert {each.parts for each in await catalog.certificates(recording=one.id)} == {(Part.AUDIO,), (Part.METADATA,)}
+
+
+async def test_a_certificate_for_both_parts_moves_both_along(catalog):
+    one = await sealed(catalog)
+    both = certificate(one, parts=(Part.AUDIO, Part.METADATA))
+    await certify(catalog, [both])
+    row = await catalog.recording(one.id)
+    assert (row.state, row.certificate_id, row.metadata_certificate_id) == (RecordingState.SHREDDED, both.id, both.id)
+    assert (await catalog.certificate(both.id)).parts == both.parts
+    assert await catalog.unconfirmed_metadata(after=None, limit=9) == [], "the objects' absence confirms it"
+    last = certificate(one, CertificateStatus.FINAL, parts=both.parts)
+    await certify(catalog, [last])
+    row = await catalog.recording(one.id)
+    assert (row.certificate_id, row.metadata_certificate_id) == (last.id, last.id)
+
+
+async def test_tokens_find_calls_of_their_tenant_alone(catalog):
+    mine = [await sealed(catalog, caller_token="t1"), await sealed(catalog, caller_token="t2")]
+    await sealed(catalog, called_token="t1")
+    theirs = await sealed(catalog, tenant=OTHER, caller_token="t3")
+
+    async def found(**filters):
+        return [row.id for row in await catalog.recordings(RecordingQuery(tenant=ACME, **filters))]
+
+    assert await found(caller_tokens=("t1", "t2", "t3")) == [mine[1].id, mine[0].id]
+    assert await found(caller_tokens=("t1", "t2"), before=mine[1].id) == [mine[0].id]
+    assert await found(caller_tokens=()) == []
+    assert await found(called_tokens=("t2",)) == []
+    assert theirs.id in {row.id for row in await catalog.recordings(RecordingQuery(caller_tokens=("t3",)))}
+
+
+async def test_a_call_known_in_another_month_is_not_created_again(catalog):
+    await catalog.create_recording(recording(call_token="march"))
+    with pytest.raises(Conflict):
+        await catalog.create_recording(recording(call_token="april"), elsewhere=["march", "may"])
+    await catalog.create_recording(recording(call_token="june", tenant=OTHER), elsewhere=["march"])
+    assert (await catalog.recording_by_call(ACME, ["april", "march"])).call_token == "march"
+    assert await catalog.recording_by_call(ACME, ["april"]) is None
+    assert await catalog.recording_by_call(ACME, []) is None
+
+
+async def test_an_intent_keeps_the_open_calls_of_every_clock_it_takes(catalog):
+    mine, theirs = recording(period=PERIOD + 9), recording(period=PERIOD + 9, tenant=OTHER)
+    for one in (mine, theirs):
+        await catalog.create_recording(one)
+    month = mine.metadata.cohort.period
+    kept = await catalog.intend_shred(shred(due_through=None, metadata_through={ACME: month}))
+    assert [row.id for row in kept] == [mine.id]
+    assert await catalog.intend_shred(shred(due_through=None, metadata_through={ACME: month - 1})) == []
+    leaving = shred(due_through=None, drop_tenants=frozenset({OTHER}), metadata_through={ACME: 3})
+    assert [row.id for row in await catalog.intend_shred(leaving)] == [theirs.id]
+    assert (await catalog.unfinished_shreds())[-1] == leaving
+
+
+# Erasures
+
+
+async def test_an_erasure_comes_back_as_it_was_and_changes_state_once(catalog):
+    rows = [await sealed(catalog) for _ in range(3)]
+    asked = erasure(*reversed(rows))
+    await catalog.save_erasure(asked, expected=None, audit=[event("case.received")])
+    assert await catalog.erasure(asked.id) == asked
+    assert [*(await catalog.erasure(asked.id)).recordings] == [*asked.recordings]
+    approved = replace(asked, state=ErasureState.APPROVED, decided_by="tok_bob", decided_at=NOW)
+    results = await outcomes(
+        catalog.save_erasure(approved, expected=ErasureState.REQUESTED, audit=[event("case.approved")])
+        for _ in range(20)
+    )
+    assert results.count(None) == 1
+    assert {type(each) for each in results if each is not None} == {Conflict}
+    assert await catalog.erasure(asked.id) == approved
+    assert await events(catalog) == ["case.received", "case.approved"]
+    with pytest.raises(NotFound):
+        await catalog.erasure("era_" + "0" * 32)
+
+
+async def test_erasures_are_paged_newest_first_and_filtered(catalog):
+    one = await sealed(catalog)
+    made = [erasure(one), erasure(one, state=ErasureState.DONE), erasure(one)]
+    for each in made:
+        await catalog.save_erasure(each, expected=None)
+    assert [each.id for each in await catalog.erasures()] == [each.id for each in reversed(made)]
+    assert [each.id for each in await catalog.erasures(states=[ErasureState.DONE])] == [made[1].id]
+    assert [each.id for each in await catalog.erasures(before=made[2].id, limit=1)] == [made[1].id]
+    assert await catalog.erasures(tenant=OTHER) == []
+
+
+async def test_an_intent_and_the_erasures_it_serves_are_saved_together(catalog):
+    taken, kept, gone = [await sealed(catalog) for _ in range(3)]
+    await certify(catalog, [certificate(gone)])
+    asked = erasure(taken, kept, gone, state=ErasureState.APPROVED)
+    await catalog.save_erasure(asked, expected=None)
+    erasing = replace(
+        asked,
+        recordings={
+            taken.id: ErasureOutcome.ERASING,
+            kept.id: ErasureOutcome.KEPT,
+            gone.id: ErasureOutcome.ERASING,
+        },
+    )
+    intent = shred(due_through=None, trigger="erasure")
+    for _ in range(2):
+        await catalog.intend_shred(intent, erasures=[erasing], audit=[event("shred.intended")])
+    assert await events(catalog) == ["shred.intended"]
+    ((found, rows),) = await catalog.erasures_of(intent.id)
+    assert found == erasing
+    assert [(row.id, row.state) for row in rows] == [
+        (taken.id, RecordingState.SHREDDING),
+        (gone.id, RecordingState.SHREDDED),
+    ]
+    assert (await catalog.recording(kept.id)).state is RecordingState.SEALED
+    done = replace(erasing, recordings={**erasing.recordings, taken.id: ErasureOutcome.ERASED})
+    await catalog.save_erasure(done, expected=ErasureState.APPROVED)
+    ((found, rows),) = await catalog.erasures_of(intent.id)
+    assert (found, len(rows)) == (done, 2)
+    assert await catalog.erasures_of("shr_none") == []
+
+
 # Tenants, tokens, settings
 
 
@@ -1054,6 +1207,7 @@ async def test_certificates_issued_before_there_were_batches_survive_the_migrati
         one = recording()
         then = {each["name"] for each in sa.inspect(connection).get_columns("recordings")}
         values = {name: value for name, value in rows_of.from_recording(one).items() if name in then}
+        values["call_key"] = "call-1"
         connection.execute(sa.insert(sa.table("recordings", *map(sa.column, values))).values(values))
         connection.execute(
             sa.text(
@@ -1069,7 +1223,7 @@ async def test_certificates_issued_before_there_were_batches_survive_the_migrati
     await opened.migrate()
     await opened.check_schema()
     [kept] = await opened.certificates(recording=one.id)
-    assert (kept.id, kept.jws, kept.place) == ("cert_old", "a.b.c", None)
+    assert (kept.id, kept.jws, kept.place, kept.parts) == ("cert_old", "a.b.c", None, (Part.AUDIO,))
     await certify(opened, [certificate(one)])
     assert await opened.certificates(recording=one.id) == [kept]
     await opened.close()

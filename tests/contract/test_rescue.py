@@ -22,7 +22,7 @@ from tests.catalog_support import (
 )
 from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
-from vault.model import MANIFEST_INDEX, RecordingId, RecordingState
+from vault.model import MANIFEST_INDEX, Part, RecordingId, RecordingState
 from vault.storage.catalog import open_catalog, schema
 from vault.tlog.auditchain import verify_chain
 
@@ -156,7 +156,7 @@ async def test_a_row_is_rebuilt_once_also_below_the_sweep_floor(catalog):
     events = [entry.event.event for entry in await catalog.audit_entries()]
     assert events.count("recording.rebuilt") == 1
     with pytest.raises(Conflict):
-        await catalog.rebuild_recording(replace(recording(), call_key=row.call_key), [])
+        await catalog.rebuild_recording(replace(recording(), call_token=row.call_token), [])
     assert await catalog.recording_states([row.id, MISSING]) == {row.id: RecordingState.SEALED}
 
 
@@ -173,6 +173,20 @@ async def test_rows_without_a_key_are_shredded_without_a_certificate(catalog):
     assert [each.id for each in await catalog.uncertified(after=None, limit=10)] == [lost.id]
     assert await catalog.uncertified(after=lost.id, limit=10) == []
     assert [each.id for each in await catalog.undeleted_recordings(after=None, limit=10)] == [certified.id]
+    assert [entry.event.event for entry in await catalog.audit_entries()].count("found") == 1
+
+
+async def test_facts_without_a_key_are_forgotten_once_and_never_certified(catalog):
+    lost, kept = await sealed(catalog, caller_token="a"), await sealed(catalog, called_token="b")
+    for _ in range(2):
+        await catalog.forget_metadata([lost.id], audit=[event("found")])
+    row = await catalog.recording(lost.id)
+    assert (row.sealed_facts, row.call_token, row.caller_token) == (b"", lost.id, None)
+    assert await catalog.recording(kept.id) == kept
+    due = await catalog.due_recordings(
+        through=lost.metadata.cohort.period, after=None, limit=9, part=Part.METADATA, tenant=ACME
+    )
+    assert [each.id for each in due] == [kept.id]
     assert [entry.event.event for entry in await catalog.audit_entries()].count("found") == 1
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from tests.faults.crashing import ACME, Process, hold_request, leases_run_out, person
-from vault.ports.catalog import RecordingQuery
 
 ANN, BOB = person("ann"), person("bob")
 
 
 async def named(process: Process, *keys: str) -> list:
-    rows = await process.vault.catalog.recordings(RecordingQuery(limit=100))
-    return [next(row.id for row in rows if row.call_key == key) for key in keys]
+    found = [await process.vault.search.call(ACME, key) for key in keys]
+    return [row.id for row in found if row is not None]
 
 
 async def sweep(process: Process) -> None:

@@ -36,8 +36,7 @@ from vault.model import (
     TokenId,
 )
 from vault.services.holds import HoldRequest
-from vault.services.ingest import CallStart
-from vault.services.sessions import IngestSession
+from vault.services.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.cluster import FileClusterLocks
@@ -54,9 +53,9 @@ MEDIA = Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1)
 
 _CATALOG_READS = frozenset(
     {
-        *("recording", "recording_by_call_key", "recordings", "open_recordings", "due_recordings"),
+        *("recording", "recording_by_call", "recordings", "open_recordings", "due_recordings"),
         *("undeleted_recordings", "count_recordings", "oldest_due", "segments", "hold", "holds", "holds_on"),
-        *("count_due", "segments_of", "recording_states", "uncertified"),
+        *("count_due", "segments_of", "recording_states", "uncertified", "erasure", "erasures", "erasures_of"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides"),
         *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),
         *("tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),
@@ -195,7 +194,7 @@ def config_at(base: Path) -> Config:
         {
             "journal": {"file_bytes": "1MiB", "max_bytes": "8MiB", "disk_reserve": "1MiB", "commit_interval": "0ms"},
             "segments": {"max_bytes": "16KiB", "concurrency": 2},
-            "retention": {"default": "10d", "cohort_width": "1d", "release_grace": "1d"},
+            "retention": {"default": "10d", "cohort_width": "1d", "release_grace": "1d", "erasure_window": "0s"},
             "sweep": {"enabled": False, "max_jump": "400d"},
             "keyring": {"precreate_days": 0},
         },

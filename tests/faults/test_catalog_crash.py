@@ -27,11 +27,11 @@ async def write_until_killed(place: Path | PostgresSettings) -> None:
     async def work(n: int) -> None:
         for turn in range(10_000):
             identity = prefixed("rec", uuid7(unix_ms=time.time_ns() // 1_000_000, entropy=os.urandom(10)))
-            one = recording(id=RecordingId(identity), call_key=f"{os.getpid()}-{n}-{turn}")
-            await catalog.create_recording(one, audit=[event(target=one.call_key)])
-            os.write(1, f"created {one.call_key}\n".encode())
-            await finish(catalog, one, audit=[event("recording.sealed", target=one.call_key)])
-            os.write(1, f"sealed {one.call_key}\n".encode())
+            one = recording(id=RecordingId(identity), call_token=f"{os.getpid()}-{n}-{turn}")
+            await catalog.create_recording(one, audit=[event(target=one.call_token)])
+            os.write(1, f"created {one.call_token}\n".encode())
+            await finish(catalog, one, audit=[event("recording.sealed", target=one.call_token)])
+            os.write(1, f"sealed {one.call_token}\n".encode())
             await catalog.reserve_leaves(one.audio.cohort, 64)
 
     async with asyncio.TaskGroup() as group:
@@ -48,14 +48,14 @@ async def check(place: Path | PostgresSettings, acknowledged: list[str]) -> int:
     assert head == await catalog.audit_head()
     audited = {(entry.event.event, entry.event.target) for entry in entries}
     for line in acknowledged:
-        act, call_key = line.split()
-        row = await catalog.recording_by_call_key(ACME, call_key)
+        act, call_token = line.split()
+        row = await catalog.recording_by_call(ACME, [call_token])
         assert row is not None
-        assert ("recording.started", call_key) in audited
+        assert ("recording.started", call_token) in audited
         if act == "sealed":
             assert row.state is RecordingState.SEALED
             assert await catalog.segments(row.id) == [segment(row, MANIFEST_INDEX), segment(row)]
-            assert ("recording.sealed", call_key) in audited
+            assert ("recording.sealed", call_token) in audited
     # And the other way round: an audited act happened, acknowledged or not.
     started = {target for name, target in audited if name == "recording.started"}
     counts = await catalog.count_recordings()

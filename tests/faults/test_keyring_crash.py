@@ -25,7 +25,7 @@ from tests.keyring_support import (
     opens,
 )
 from vault.crypto import ggm
-from vault.errors import ConfigError, IntegrityError, Shredded, TooLate, Unavailable, UnderHold
+from vault.errors import ConfigError, IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
 from vault.keystore import state as states
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
@@ -34,7 +34,7 @@ from vault.keystore.keyring import Keyring
 from vault.keystore.memory import MemoryRootKeys
 from vault.keystore.recovery import repair_replica
 from vault.keystore.replicas import Replicas
-from vault.model import Cohort, Part, Pin, ShredPlan, TenantId
+from vault.model import INDEX_LEAF, Cohort, Part, Pin, ShredPlan, TenantId
 from vault.telemetry import Metrics
 
 DUE, LATER, OTHER = audio(10), audio(20), audio(10, tenant="beta")
@@ -342,14 +342,14 @@ async def test_a_leaf_under_a_pin_is_refused_and_nothing_is_deleted():
 
 async def test_something_is_due_exactly_if_a_sweep_would_take_a_key():
     world, keyring = await prepared()
-    assert not keyring.has_due(9, [])
-    assert keyring.has_due(10, [])
     plan = ShredPlan(intent_id="sweep", at=world.clock.now(), due_through=10)
+    assert not keyring.has_due(replace(plan, due_through=9))
+    assert keyring.has_due(plan)
     async with keyring.writer() as writer:
         await writer.shred(plan)
-    assert not keyring.has_due(19, [])
-    assert keyring.has_due(19, [HELD])
-    assert keyring.has_due(20, [])
+    assert not keyring.has_due(replace(plan, due_through=19))
+    assert keyring.has_due(replace(plan, due_through=19, unpin=(HELD,)))
+    assert keyring.has_due(replace(plan, due_through=20))
 
 
 async def test_a_swept_cohort_is_never_planted_again():
@@ -372,6 +372,44 @@ async def test_a_tenant_that_comes_back_gets_other_coordinates():
         await writer.add_cohorts([replace(MONTH, generation=1)])
     assert not keyring.derivable(at(MONTH, 0))
     assert keyring.derivable(at(OTHER, 0))
+
+
+async def test_a_tenant_that_leaves_keeps_what_is_pinned_until_the_last_pin_goes():
+    world, keyring = await prepared()
+    plan = ShredPlan(intent_id="leave", at=world.clock.now(), drop_tenants=frozenset({TenantId("acme")}))
+    kept = at(HELD.cohort, HELD.first)
+    async with keyring.writer() as writer:
+        await writer.shred(plan)
+        assert keyring.derivable(kept)
+        assert keyring.pins() == [HELD]
+        assert not keyring.has_due(plan)
+        assert keyring.has_due(replace(plan, unpin=(HELD,)))
+        await writer.shred(replace(plan, unpin=(HELD,)))
+    assert not keyring.derivable(kept)
+    assert not keyring.cohorts(TenantId("acme"), Part.AUDIO)
+    assert keyring.derivable(at(OTHER, 0))
+
+
+async def test_metadata_goes_by_its_tenants_own_clock_and_takes_its_index_along():
+    world, keyring = await prepared()
+    later = replace(MONTH, period=MONTH.period + 1)
+    other = replace(MONTH, tenant=TenantId("beta"))
+    pin = Pin(cohort=MONTH, first=7, last=7, tag=TAG)
+    plan = ShredPlan(intent_id="m", at=world.clock.now(), metadata_through={TenantId("acme"): MONTH.period})
+    async with keyring.writer() as writer:
+        await writer.add_cohorts([later, other])
+        await writer.pin([pin])
+        with pytest.raises(Invalid):
+            await writer.shred(replace(plan, metadata_through={}, leaves=frozenset({at(MONTH, INDEX_LEAF)})))
+        assert keyring.has_due(plan)
+        await writer.shred(plan)
+    assert keyring.derivable(at(MONTH, 7))
+    for gone in (at(MONTH, 6), at(MONTH, INDEX_LEAF)):
+        assert not keyring.derivable(gone)
+    for alive in (at(later, INDEX_LEAF), at(other, 6), at(DUE, 1)):
+        assert keyring.derivable(alive)
+    assert keyring.cohorts(TenantId("acme"), Part.METADATA) == [MONTH, later]
+    assert not keyring.has_due(plan)
 
 
 async def test_a_pin_of_which_one_leaf_is_gone_pins_nothing():

@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,9 @@ from vault.format.names import recording_prefix
 from vault.keystore import file
 from vault.model import CertificateStatus, Hold, HoldState, RecordingId, RecordingState, id_bytes
 from vault.ports.catalog import RecordingQuery
+from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
+from vault.services.erasure import ErasureRequest
+from vault.services.search import facts_of
 from vault.services.vault import Vault
 from vault.tlog.auditchain import verify_chain
 from vault.tlog.certificate import verify_certificate
@@ -235,7 +239,7 @@ async def test_a_crash_at_any_write_of_a_call_keeps_what_was_acknowledged(stage,
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
         acked = answers.get("acked", 0)
-        row = await vault.catalog.recording_by_call_key(ACME, "new")
+        row = await vault.search.call(ACME, "new")
         if row is None:
             assert not acked
         else:
@@ -401,3 +405,125 @@ async def writes_until(stage: Stage, wanted: str) -> int:
     await process.abandon()
     stage.discard(config)
     return process.faults.trace.index(wanted) + 1
+
+
+@MODES
+async def test_a_crash_at_any_write_of_a_sweep_takes_metadata_by_its_own_clock_and_keeps_the_rest(stage, mode):
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        vault = process.vault
+        await vault.tenants.change(ACME, retention=None, metadata_retention=timedelta(days=1), actor=ANN)
+        await vault.sweeper.sweep(trigger="expiry", actor=None)
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        await vault.tenants.change(ACME, retention=None, metadata_retention=timedelta(days=1), actor=ANN)
+        await sweep(vault)
+        await assert_shredded(vault, stage, "due-1", "due-2", "later", "other")
+        await assert_playable(vault, stage, "held")
+        readable = {
+            name
+            for name, identifier in stage.recordings.items()
+            if facts_of(vault.keyring, await vault.catalog.recording(identifier)) is not None
+        }
+        # Beta keeps its metadata; a hold and a call under way keep theirs.
+        assert readable == {"other", "held", "live"}
+        await end_the_call(vault, stage)
+        await sweep(vault)
+        await assert_shredded(vault, stage, "live")
+        assert not vault.keyring.derivable((await vault.catalog.recording(stage.recordings["live"])).metadata)
+
+    writes = await enumerate_crashes(stage, mode, days=45, flow=flow, laws=laws)
+    assert {"catalog.save_tenant", "catalog.intend_shred", "catalog.certify", "catalog.finish_shred"} <= set(writes)
+
+
+# -- erasing ------------------------------------------------------------------------------------------------------
+
+
+def erasure_of(stage: Stage, *names: str, queue: bool = False) -> ErasureRequest:
+    return ErasureRequest(
+        tenant=ACME,
+        basis=ErasureBasis.ART17,
+        case_reference="DSR-17",
+        recordings=tuple(stage.recordings[name] for name in names),
+        queue=queue,
+    )
+
+
+@MODES
+async def test_a_crash_at_any_write_of_an_erasure_erases_what_was_approved_and_nothing_else(stage, mode):
+    names = ("later", "due-2")
+    order = [ErasureState.REQUESTED, ErasureState.APPROVED, ErasureState.DONE]
+
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        erasures = process.vault.erasures
+        asked = await erasures.request(erasure_of(stage, *names), actor=ANN)
+        answers["state"] = asked.erasure.state
+        answers["state"] = (await erasures.approve(asked.erasure.id, actor=BOB)).erasure.state
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        await assert_playable(vault, stage, "due-1", "held", "other")
+        found = await vault.catalog.erasures()
+        if not found:
+            assert "state" not in answers
+            await assert_playable(vault, stage, *names)
+            asked = await vault.erasures.request(erasure_of(stage, *names), actor=ANN)
+            found = [asked.erasure]
+        (erasure,) = found
+        # A start carries out what two people have agreed on: nothing is left half approved.
+        assert erasure.state in (ErasureState.REQUESTED, ErasureState.DONE)
+        assert order.index(erasure.state) >= order.index(answers.get("state", ErasureState.REQUESTED))
+        if erasure.state is ErasureState.REQUESTED:
+            await assert_playable(vault, stage, *names)
+            erasure = (await vault.erasures.approve(erasure.id, actor=BOB)).erasure
+        assert erasure.state is ErasureState.DONE
+        assert set(erasure.recordings.values()) == {ErasureOutcome.ERASED}
+        # Deleting objects is repeated by sweeps; the day has not come for anything else.
+        await sweep(vault)
+        await assert_shredded(vault, stage, *names)
+        await assert_playable(vault, stage, "due-1", "held", "other")
+        for name in names:
+            row = await vault.catalog.recording(stage.recordings[name])
+            assert not vault.keyring.derivable(row.metadata)
+            assert (row.sealed_facts, row.caller_token) == (b"", None)
+            (final, _) = sorted(await vault.catalog.certificates(recording=row.id), key=lambda each: each.status)
+            key = VerifyKey.from_pem(vault.certifier.issuer_public_pem.encode())
+            certificate = verify_certificate(final.jws, key).certificate
+            assert certificate.media.parts == ("audio", "metadata")
+            assert (certificate.retention.trigger, certificate.retention.case_reference) == ("art17", "DSR-17")
+            assert certificate.authorisation.approvers == (ANN.token_id, BOB.token_id)
+        await end_the_call(vault, stage)
+
+    writes = await enumerate_crashes(stage, mode, days=0, flow=flow, laws=laws)
+    assert writes.count("catalog.save_erasure") == 3
+    assert {"catalog.intend_shred", "catalog.record_receipt", "catalog.certify", "catalog.finish_shred"} <= set(writes)
+    assert {"provider.overwrite", "provider.unlink", "keyring.replace", "objects.delete"} <= set(writes)
+
+
+@MODES
+async def test_a_crash_at_any_write_of_a_sweep_that_fires_a_queued_erasure_keeps_its_promise(stage, mode):
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        vault = process.vault
+        asked = await vault.erasures.request(erasure_of(stage, "held", queue=True), actor=ANN)
+        waiting = await vault.erasures.approve(asked.erasure.id, actor=BOB)
+        assert waiting.erasure.state is ErasureState.APPROVED
+        answers["approved"] = True
+        await vault.holds.request_release(stage.hold.id, reason="settled", actor=ANN)
+        await vault.holds.decide_release(stage.hold.id, approve=True, actor=BOB)
+        process.clock.advance(days=2)
+        answers["released"] = True
+        await vault.sweeper.sweep(trigger="expiry", actor=None)
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        if "approved" not in answers:
+            return
+        if "released" not in answers:
+            await assert_playable(vault, stage, "held")
+            return
+        await sweep(vault)
+        await assert_shredded(vault, stage, "held")
+        await assert_playable(vault, stage, "later", "due-1", "other")
+        (erasure,) = await vault.catalog.erasures()
+        assert erasure.state is ErasureState.DONE
+        assert not vault.keyring.pins()
+
+    writes = await enumerate_crashes(stage, mode, days=0, flow=flow, laws=laws)
+    assert {"catalog.intend_shred", "objects.delete", "provider.unlink"} <= set(writes)

@@ -165,7 +165,7 @@ SETTINGS: Mapping[str, Any] = {
     "server": {"port": 0, "idle_timeout": "5s", "resume_grace": "60s", "finish_wait": "5s", "drain_grace": "1s"},
     "journal": {"file_bytes": "1MiB", "max_bytes": "64MiB", "disk_reserve": "1MiB"},
     "segments": {"max_bytes": "64KiB"},
-    "retention": {"default": "10d", "cohort_width": "1d", "release_grace": "1d"},
+    "retention": {"default": "10d", "cohort_width": "1d", "release_grace": "1d", "erasure_window": "0s"},
     "sweep": {"enabled": False, "max_jump": "400d"},
     "keyring": {"precreate_days": 0},
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -16,9 +17,12 @@ from tests.catalog_support import SteppingClock
 from tests.faults.recorder import Line, Recorder, path
 from tests.faults.server import PURPOSE, Site, make_site, session, zygote
 from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
+from vault.keystore.keyring import Keyring
+from vault.ports.catalog import RecordingQuery
+from vault.services.search import call_key_of
 from vault.storage.catalog import open_catalog
 from vault.tlog.auditchain import verify_chain
-from vault.wiring.adapters import catalog_place
+from vault.wiring.adapters import SystemClock, catalog_place, keyring_replicas, root_keys
 
 NAMES = ("one", "two", "three")
 
@@ -103,10 +107,15 @@ async def catalog_of(site: Site):
 
 async def row_of(site: Site, key: str):
     catalog = await catalog_of(site)
+    clock = SystemClock()
+    provider = root_keys(site.config, clock, os.urandom)
+    keyring = await Keyring.observe(keyring_replicas(site.config), provider, clock=clock)
     try:
-        row = await catalog.recording_by_call_key("northfield", key)
+        rows = await catalog.recordings(RecordingQuery(limit=1000))
+        row = next((row for row in rows if call_key_of(keyring, row) == key), None)
         return row, await catalog.segments(row.id) if row else []
     finally:
+        await keyring.close()
         await catalog.close()
 
 

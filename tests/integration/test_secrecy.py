@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, App, running, sound
+from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, running, sound
 from vault.crypto.derive import Purpose, subkey
 from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring
@@ -180,8 +180,13 @@ async def misplace(app: App, text: str) -> None:
         await app.ask("HEAD", f"/v1/ingest/{quoted}/call", who)
         for place in ("recordings", "certificates", "holds", "audit"):
             await app.ask("GET", f"/v1/{place}", who, headers={"Cookie": f"token={quoted}", "X-Token": text})
-            for name in ("tenant", "before", "recording", "state", "limit", "after"):
+            for name in ("tenant", "before", "recording", "state", "limit", "after", "caller", "called", "tag"):
                 await app.ask("GET", f"/v1/{place}?{name}={quoted}", who)
+        await app.ask("POST", "/v1/recordings/search", who, body={"caller": text, "limit": text})
+        await app.ask("POST", f"/v1/erasures/{quoted}/approve", who)
+        wrong = {"basis": text, "case_reference": "x", "recordings": [text], "caller": text}
+        await app.ask("POST", "/v1/erasures", who, body=wrong)
+        await app.ask("POST", "/v1/erasures", who, body={**wrong, "basis": "art17", "recordings": []})
     body = app.hold_body("rec_" + "0" * 32)
     for name in body:
         await app.ask("POST", "/v1/holds", body={**body, name: [text] if name == "recordings" else text})
@@ -219,7 +224,8 @@ async def malformed(app: App, text: str) -> None:
 
 async def live(base: Path, life: Life) -> None:
     needles = life.needles
-    async with running(base) as app:
+    # The call under way waits for everything that is misplaced meanwhile.
+    async with running(base, server={**SETTINGS["server"], "idle_timeout": "120s"}) as app:
         for token in app.tokens.values():
             needles.secrets.append(token.removeprefix("cv_").partition("_")[2])
         headers = {
@@ -227,7 +233,7 @@ async def live(base: Path, life: Life) -> None:
             "Call-To": NUMBERS["called"][0],
             "Call-Tags": NUMBERS["abroad"][0],
         }
-        held = await app.upload("held", needles.add_audio(sound(100_000, 21)), headers=headers)
+        held = await app.upload(f"pbx~{NUMBERS['caller'][1]}", needles.add_audio(sound(100_000, 21)), headers=headers)
         headers = {"Call-From": NUMBERS["abroad"][0], "Call-To": NUMBERS["extension"][0]}
         due = await app.upload("due", needles.add_audio(sound(70_000, 22)), tenant="southgate", headers=headers)
         gate = asyncio.Event()
@@ -250,6 +256,16 @@ async def live(base: Path, life: Life) -> None:
             shown = await app.ask("GET", f"/v1/recordings/{recording}", tenant=tenant)
             assert number_in(repr(shown.json["call"]).encode()), "the recorder's numbers never got in"
         await app.hold(held)
+        for where in ("?caller={}", "?called={}", "?tag={}"):
+            for typed, _ in NUMBERS.values():
+                found_by = await app.ask("GET", "/v1/recordings" + where.format(quote(typed)), headers=PURPOSE)
+                assert found_by.status == 200
+        found_by = await app.ask("GET", f"/v1/recordings?caller={quote(NUMBERS['caller'][0])}", headers=PURPOSE)
+        assert [each["id"] for each in found_by.json["recordings"]] == [held]
+        erasure = {"basis": "art17", "case_reference": "DSR-1", "caller": NUMBERS["caller"][0]}
+        assert (await app.ask("POST", "/v1/erasures", body=erasure)).problem == "under_hold"
+        waiting = await app.ask("POST", "/v1/erasures", body={**erasure, "queue": True})
+        await app.ask("POST", f"/v1/erasures/{waiting.json['id']}/approve", Role.DPO)
         await app.ask("GET", f"/v1/recordings/{due}", Role.OPERATOR)
         assert number_in((await app.ask("GET", f"/v1/recordings/{due}", Role.OPERATOR)).body) is None
         note_keyring(app, needles)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.app import BOUND_ROLES, TENANTS, App, app, sound
+from tests.integration.app import BOUND_ROLES, PURPOSE, TENANTS, App, app, sound
 from vault.model import Role
 from vault.protocol.permissions import Act, permits
 from vault.server.app import build_app
@@ -22,6 +22,7 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("GET", "/v1/recordings"): Act.RECORDING_LIST,
+    ("POST", "/v1/recordings/search"): Act.RECORDING_LIST,
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,
     ("GET", "/v1/recordings/{recording}/audio"): Act.PLAY,
     ("GET", "/v1/recordings/{recording}/why"): Act.RECORDING_WHY,
@@ -48,6 +49,13 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/sweeps/overrides"): Act.SWEEP_OVERRIDE,
     ("POST", "/v1/sweeps/overrides/{override}/approve"): Act.SWEEP_OVERRIDE,
     ("GET", "/v1/audit"): Act.AUDIT_READ,
+    ("POST", "/v1/erasures"): Act.ERASURE_REQUEST,
+    ("GET", "/v1/erasures"): Act.ERASURE_READ,
+    ("GET", "/v1/erasures/{erasure}"): Act.ERASURE_READ,
+    ("POST", "/v1/erasures/{erasure}/approve"): Act.ERASURE_DECIDE,
+    ("POST", "/v1/erasures/{erasure}/reject"): Act.ERASURE_DECIDE,
+    ("POST", "/v1/tenants/{tenant}/offboard"): Act.TENANT_OFFBOARD,
+    ("POST", "/v1/tenants/{tenant}/offboard/approve"): Act.TENANT_OFFBOARD,
     ("GET", "/v1/issuer-key"): None,
     ("GET", "/v1/openapi.json"): None,
     ("GET", "/healthz"): None,
@@ -59,6 +67,7 @@ ABOUT_ONE = [route for route in PRIVATE if "{" in route[1] and "{override}" not 
 LISTS = [
     ("/v1/recordings", "recordings"),
     ("/v1/holds", "holds"),
+    ("/v1/erasures", "erasures"),
     ("/v1/certificates", "certificates"),
     ("/v1/tenants", "tenants"),
     ("/v1/audit?limit=1000", "entries"),
@@ -73,6 +82,7 @@ class Things:
     recording: str
     hold: str
     certificate: str = ""
+    erasure: str = ""
     token: str
     places: dict[str, str] = field(default_factory=dict)
 
@@ -84,6 +94,7 @@ class Things:
             hold=self.hold,
             certificate=self.certificate,
             token=self.token,
+            erasure=self.erasure,
             override="ovr_" + "0" * 32,
         )
 
@@ -93,12 +104,17 @@ class Things:
             ("POST", "/v1/holds"): app.hold_body(self.recording, tenant=self.tenant),
             ("POST", "/v1/holds/{hold}/review"): {"next_review": later, "note": "looked"},
             ("POST", "/v1/holds/{hold}/release"): {"reason": "settled"},
+            ("POST", "/v1/erasures"): self.erasure_body(self.recording),
+            ("POST", "/v1/recordings/search"): {"limit": 5},
             ("POST", "/v1/tenants"): {"id": "third", "name": "t", "controller": "t", "contact": "t"},
             ("PUT", "/v1/tenants/{tenant}"): {"retention": "5d"},
             ("POST", "/v1/tokens"): {"name": "mine", "role": "compliance", "tenant": self.tenant},
             ("POST", "/v1/sweeps/overrides"): {"through": later, "reason": "clock checked"},
         }
         return bodies.get(route, {} if route[0] == "POST" else None)
+
+    def erasure_body(self, recording: str) -> Any:
+        return {"basis": "art17", "case_reference": "DSR-1", "recordings": [recording], "tenant": self.tenant}
 
     async def ask(self, app: App, route: tuple[str, str], who: Role | None, tenant: str) -> Any:
         method, template = route
@@ -119,13 +135,16 @@ async def things(app: App, tenant: str) -> Things:
     recording = await app.upload("call-1", sound(500, 2), tenant=tenant, headers={"Call-From": "+442079460123"})
     held = await app.hold(await app.upload("held", sound(500, 3), tenant=tenant), tenant=tenant)
     tokens = (await app.ask("GET", f"/v1/tokens?tenant={tenant}", Role.OPERATOR)).json["tokens"]
-    return Things(
+    made = Things(
         tenant=tenant,
         recording=recording,
         hold=held.json["id"],
         certificate=page.json["certificates"][0]["id"],
         token=tokens[0]["id"],
     )
+    unwanted = made.erasure_body(await app.upload("unwanted", sound(500, 4), tenant=tenant))
+    made.erasure = (await app.ask("POST", "/v1/erasures", tenant=tenant, body=unwanted)).json["id"]
+    return made
 
 
 async def denials(app: App) -> int:
@@ -174,11 +193,27 @@ async def test_a_hold_reaches_no_recording_of_another_tenant_whichever_tenant_it
     assert {hold["id"] for hold in holds} == {ours.hold, theirs.hold}
 
 
+@pytest.mark.parametrize("what", [{"caller": "020 7946 0123"}, {"called": "020 7946 0123"}, {"tag": "x"}])
+async def test_a_search_by_number_stays_in_its_tenant_and_needs_a_role_and_a_purpose(app, what):
+    await things(app, THEIRS)
+    for role in (Role.OPERATOR, Role.AUDITOR, Role.RECORDER):
+        assert (await app.ask("POST", "/v1/recordings/search", role, body=what, headers=PURPOSE)).status == 403
+    found = await app.ask("POST", "/v1/recordings/search", Role.AGENT, body=what, headers=PURPOSE)
+    assert (found.status, found.json["recordings"]) == (200, [])
+    before = await denials(app)
+    other = await app.ask("POST", "/v1/recordings/search", Role.AGENT, body={**what, "tenant": THEIRS}, headers=PURPOSE)
+    assert other.status == 404
+    assert await denials(app) == before + 1
+    for headers in ({}, {"Purpose": "curiosity"}):
+        refused = await app.ask("POST", "/v1/recordings/search", Role.AGENT, body=what, headers=headers)
+        assert (refused.status, refused.problem) == (422, "invalid")
+
+
 @pytest.mark.parametrize("role", BOUND_ROLES)
 async def test_lists_hold_the_tokens_own_tenant_and_no_other(app, role):
     await things(app, OURS)
     theirs = await things(app, THEIRS)
-    foreign = {theirs.tenant, theirs.recording, theirs.hold, theirs.certificate, theirs.token}
+    foreign = {theirs.tenant, theirs.recording, theirs.hold, theirs.certificate, theirs.erasure, theirs.token}
     for path, name in LISTS:
         answer = await app.ask("GET", path, role, tenant=OURS)
         if not permits(role, ROUTES["GET", path.partition("?")[0]]):
@@ -189,7 +224,7 @@ async def test_lists_hold_the_tokens_own_tenant_and_no_other(app, role):
         assert not [each for each in foreign if each in json.dumps(answer.json[name])]
 
 
-@pytest.mark.parametrize("path", ["/v1/recordings", "/v1/holds", "/v1/certificates"])
+@pytest.mark.parametrize("path", ["/v1/recordings", "/v1/holds", "/v1/erasures", "/v1/certificates"])
 async def test_asking_a_list_for_another_tenant_is_refused_and_logged(app, path):
     await things(app, THEIRS)
     before = await denials(app)

@@ -126,7 +126,7 @@ NUMBERS = st.from_regex(r"\+44[1-9][0-9]{9}", fullmatch=True)
 def test_what_is_known_about_the_caller_never_reaches_a_certificate(caller: str, called: str, tag: str) -> None:
     facts = CallFacts(caller=caller, called=called, tags=(tag,))
     # The worst recorder there is: numbers in its call key, and facts that were never sealed.
-    row = replace(recording(call_key=f"{caller}-{called}"), sealed_facts=repr(facts).encode(), state_reason=tag)
+    row = replace(recording(call_token=f"{caller}-{called}"), sealed_facts=repr(facts).encode(), state_reason=tag)
     for certificate in (provisional(row, segments(row)), final(provisional(row, segments(row)))):
         jws = Issuer(ISSUER).issue(certificate)
         head, payload, _ = (

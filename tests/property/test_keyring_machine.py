@@ -23,13 +23,13 @@ from hypothesis.stateful import (
 )
 
 from tests.keyring_support import REPLICAS, Adversary, Crash, World, at, opens
-from vault.errors import IntegrityError, Shredded, TooLate, Unavailable, UnderHold
+from vault.errors import IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
 from vault.keystore.engine import Engine
 from vault.keystore.keyring import Keyring, Writer
 from vault.keystore.replicas import Round
 from vault.keystore.state import State
 from vault.keystore.storing import Stored
-from vault.model import Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
+from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
 from vault.ports.keys import DestroyReceipt
 
 LONG = "CALLVAULT_INTEGRATION" in os.environ
@@ -59,6 +59,7 @@ class KeyringMachine(RuleBasedStateMachine):
         self.counters: dict[Cohort, int] = {}
         self.truth: dict[int, tuple[Coordinate, bytes]] = {}
         self.dead: set[int] = set()
+        self.indexes: set[int] = set()
         self.pins: set[Pin] = set()
         self.backups: list[tuple[dict[int, Coordinate], dict[Cohort, int]]] = []
         self.today = 0
@@ -134,7 +135,7 @@ class KeyringMachine(RuleBasedStateMachine):
         crash=crashes,
     )
     def create(self, tenant: TenantId, part: Part, days: int, calls: int, crash: tuple[int, str] | None) -> None:
-        period = 0 if part is Part.METADATA else self.today + days
+        period = self.today if part is Part.METADATA else self.today + days
         cohort = Cohort(tenant=tenant, part=part, period=period, generation=self.keyring.generation)
         if not self.keyring.has_cohort(cohort):
             self.act("add_cohorts", [cohort], crash)
@@ -143,16 +144,23 @@ class KeyringMachine(RuleBasedStateMachine):
         for _ in range(calls):
             leaf = self.counters.get(cohort, 0)
             self.counters[cohort] = leaf + 1
-            coordinate = at(cohort, leaf)
-            assert coordinate not in {each for each, _ in self.truth.values()}, "a leaf was handed out twice"
-            number = len(self.truth)
-            self.rows[number] = coordinate
-            self.truth[number] = coordinate, self.keyring.derive(coordinate).material
+            self.note(at(cohort, leaf))
+        index = at(cohort, INDEX_LEAF)
+        if part is Part.METADATA and index not in {each for each, _ in self.truth.values()}:
+            self.indexes.add(self.note(index))
+
+    def note(self, coordinate: Coordinate) -> int:
+        """Remember a key for good."""
+        assert coordinate not in {each for each, _ in self.truth.values()}, "a leaf was handed out twice"
+        number = len(self.truth)
+        self.rows[number] = coordinate
+        self.truth[number] = coordinate, self.keyring.derive(coordinate).material
+        return number
 
     @precondition(lambda self: self.truth)
     @rule(data=st.data(), width=st.integers(0, 2), crash=crashes)
     def hold(self, data: st.DataObject, width: int, crash: tuple[int, str] | None) -> None:
-        coordinate = self.truth[data.draw(st.sampled_from(sorted(self.truth)))][0]
+        coordinate = self.truth[data.draw(st.sampled_from(sorted(self.truth.keys() - self.indexes)))][0]
         pin = Pin(
             cohort=coordinate.cohort,
             first=coordinate.leaf,
@@ -181,8 +189,8 @@ class KeyringMachine(RuleBasedStateMachine):
         chosen = data.draw(st.lists(st.sampled_from(sorted(self.truth)), max_size=3)) if self.truth else []
         held = [number for number in chosen if self.is_pinned(number) and number not in self.dead]
         plan = self.plan(leaves=frozenset(self.truth[number][0] for number in chosen))
-        if held:
-            with pytest.raises(UnderHold):
+        if held or self.indexes & set(chosen):
+            with pytest.raises((UnderHold, Invalid)):
                 self.act("shred", plan, None)
             return
         self.until_done("shred", plan, crash)
@@ -193,12 +201,17 @@ class KeyringMachine(RuleBasedStateMachine):
     def sweep(self, data: st.DataObject, crash: tuple[int, str] | None) -> None:
         self.today += 1
         self.world.clock.advance(timedelta(days=1))
+        # Each tenant keeps its metadata for as long as it likes; the month under way is never due.
+        metadata = data.draw(st.dictionaries(st.sampled_from(TENANTS), st.integers(0, self.today - 1)))
+
+        def is_due(cohort: Cohort) -> bool:
+            through = metadata.get(cohort.tenant, -1) if cohort.part is Part.METADATA else self.today
+            return cohort.period <= through
+
         due = {
             number
             for number, (coordinate, _) in self.truth.items()
-            if coordinate.cohort.part is not Part.METADATA
-            and coordinate.cohort.period <= self.today
-            and number not in self.dead
+            if is_due(coordinate.cohort) and number not in self.dead
         }
         kept = set(data.draw(st.lists(st.sampled_from(sorted(due)), max_size=1))) if due else set()
         released = set(
@@ -206,6 +219,7 @@ class KeyringMachine(RuleBasedStateMachine):
         )
         plan = self.plan(
             due_through=self.today,
+            metadata_through=metadata,
             keep=frozenset(self.truth[number][0] for number in kept),
             unpin=tuple(released),
         )
@@ -218,9 +232,13 @@ class KeyringMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.truth) > 6)
     @rule(tenant=st.sampled_from(TENANTS), crash=crashes)
     def offboard(self, tenant: TenantId, crash: tuple[int, str] | None) -> None:
+        """A tenant that leaves keeps what is pinned, and nothing else."""
         self.until_done("shred", self.plan(drop_tenants=frozenset({tenant})), crash)
-        self.dead |= {number for number, (coordinate, _) in self.truth.items() if coordinate.cohort.tenant == tenant}
-        self.pins = {pin for pin in self.pins if pin.cohort.tenant != tenant}
+        self.dead |= {
+            number
+            for number, (coordinate, _) in self.truth.items()
+            if coordinate.cohort.tenant == tenant and not self.is_pinned(number)
+        }
         self.unproven = True
 
     @precondition(lambda self: len(self.truth) > 2)
@@ -316,9 +334,10 @@ class DestroysFirst(Engine):
 
 
 class NeverDestroys(Engine):
-    """Mutant: says that the old root version is gone, and keeps it."""
+    """Mutant: says that the old root version is gone, and destroys another one."""
 
     async def _destroy(self, before: Stored) -> DestroyReceipt:
+        await self._provider.destroy(await self._provider.new_version(b"another"))
         return DestroyReceipt(version=before.secret.root, effective_at=self._clock.now())
 
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from vault.retention.durations import format_duration, parse_duration
 from vault.retention.guards import Limits, check_sweep, effective_now
-from vault.retention.policy import due_through, expiry_period, period_instant
+from vault.retention.policy import (
+    due_through,
+    expiry_period,
+    metadata_due_through,
+    metadata_period,
+    metadata_until,
+    period_instant,
+)
 
 INSTANTS = st.integers(0, 200 * 365 * 86_400 * 1_000_000).map(
     lambda microseconds: datetime(1990, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
@@ -43,6 +50,17 @@ def test_what_is_kept_longer_is_never_swept_earlier(first: datetime, second: dat
     earlier, later = sorted((first, second))
     assert expiry_period(earlier, width) <= expiry_period(later, width)
     assert due_through(earlier, width) <= due_through(later, width)
+
+
+@given(called=INSTANTS, now=INSTANTS, kept=st.timedeltas(timedelta(days=1), timedelta(days=3650)))
+def test_metadata_is_due_exactly_when_its_retention_has_passed_since_the_end_of_its_month(
+    called: datetime, now: datetime, kept: timedelta
+) -> None:
+    month = metadata_period(called)
+    assert (month <= metadata_due_through(now, kept)) == (now >= metadata_until(month, kept))
+    assert metadata_until(month, kept) >= called + kept
+    # The month under way is never due, so no call is born into one.
+    assert metadata_due_through(now, kept) < metadata_period(now)
 
 
 @given(milliseconds=st.integers(0, 10**14))

@@ -27,14 +27,14 @@ from tests.catalog_support import (
 from tests.certificates import ISSUER, key_copies, provisional
 from vault.errors import IntegrityError, Invalid, NotFound, Tampered, Unavailable
 from vault.format.names import manifest_name, segment_name
-from vault.model import CertificateStatus, Recording, RecordingState, SegmentRef, ShredReceipt, StoredCertificate
+from vault.model import CertificateStatus, Part, Recording, RecordingState, SegmentRef, ShredReceipt, StoredCertificate
 from vault.ports.catalog import Shred
 from vault.ports.objects import Deletion, ObjectMeta
 from vault.services import attest
 from vault.services.attest import Identity
-from vault.services.certificates import Certificates
+from vault.services.certificates import Certificates, Draft
 from vault.services.certify import Certifier, Deletions
-from vault.services.sweep import Sweeper, SweepLimits
+from vault.services.shredding import Shredder
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.memory import MemoryObjectStore
 from vault.telemetry import Metrics
@@ -286,7 +286,7 @@ async def test_a_failed_or_unknown_key_copy_is_never_made_final_by_waiting(scene
     broken = replace(first, sanitisation=replace(first.sanitisation, key_copies=copies))
     assert not attest.can_be_final(broken)
     batch = scene.certificates().sign(
-        [(Entry.of(broken), Form.of(broken))], status=CertificateStatus.PROVISIONAL, at=NOW
+        [Draft(Entry.of(broken), Form.of(broken), (Part.AUDIO,))], status=CertificateStatus.PROVISIONAL, at=NOW
     )
     await scene.catalog.certify(batch.batch, batch.certificates, forms=batch.forms)
     await certifier.delete_objects()
@@ -392,20 +392,19 @@ class Alone:
         return nullcontext(self)
 
 
-def sweeper(certifier) -> Sweeper:
-    unused: dict = dict.fromkeys(("catalog", "keyring", "holds", "clock", "entropy", "metrics"))
-    limits = SweepLimits(interval=timedelta(hours=1), jitter=timedelta(0), guard=None)
-    return Sweeper(certifier=certifier, limits=limits, locks=Alone(), **unused)
+def shredder(certifier) -> Shredder:
+    unused: dict = dict.fromkeys(("catalog", "keyring", "holds", "clock", "metrics"))
+    return Shredder(certifier=certifier, locks=Alone(), **unused)
 
 
-async def test_the_sweeper_comes_back_by_itself_when_the_leases_have_run_out(scene):
+async def test_the_shredder_comes_back_by_itself_when_the_leases_have_run_out(scene):
     scene.receipt = replace(scene.receipt, caches_clear_at=NOW + timedelta(milliseconds=20))
     certifier = scene.certifier()
     await scene.certify(certifier)
     real = asyncio.get_running_loop()
     scene.clock.monotonic = real.time  # type: ignore[method-assign] - the leases of this test run out
     certifier._seen = {scene.receipt.epoch_destroyed: real.time()}
-    finishing = asyncio.create_task(sweeper(certifier).finish())
+    finishing = asyncio.create_task(shredder(certifier).finish())
     async with asyncio.timeout(10):
         while await scene.catalog.undeleted_recordings(after=None, limit=1):
             await asyncio.sleep(0)
@@ -417,11 +416,11 @@ async def test_the_sweeper_comes_back_by_itself_when_the_leases_have_run_out(sce
 
 async def test_an_outage_while_finishing_is_left_to_the_next_sweep():
     certifier = Recorder(Unavailable("the store is away"), Deletions(waiting=1), Deletions(done=1))
-    one = sweeper(certifier)
+    one = shredder(certifier)
     finishing = asyncio.create_task(one.finish())
     async with asyncio.timeout(10):
         await certifier.asked.acquire()
-        await one._delete()
+        await one.delete()
         await certifier.asked.acquire()
     assert not finishing.done()
     finishing.cancel()
@@ -431,4 +430,4 @@ async def test_an_outage_while_finishing_is_left_to_the_next_sweep():
 
 async def test_finishing_stops_for_a_person_where_something_contradicts_itself():
     certifier = Recorder(IntegrityError("a leaf is not the one that was signed"))
-    await sweeper(certifier).finish()
+    await shredder(certifier).finish()

@@ -23,6 +23,7 @@ from vault.model import (
     TokenId,
 )
 from vault.ports.catalog import SweepOverride
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.protocol.permissions import Act, permits
 from vault.server.openapi import build, document
 
@@ -140,6 +141,7 @@ def matches(described, name, shown):
 
 def test_what_the_views_render_is_what_the_document_promises(described):
     from vault.server import views  # noqa: PLC0415
+    from vault.services.erasure import ErasureView  # noqa: PLC0415
     from vault.services.recordings import RecordingView  # noqa: PLC0415
 
     row = samples.recording()
@@ -150,6 +152,24 @@ def test_what_the_views_render_is_what_the_document_promises(described):
     call = described["components"]["schemas"]["Recording"]["properties"]["call"]
     assert full["call"].keys() == call["properties"].keys()
     matches(described, "Hold", views.hold(HOLD))
+    erasure = Erasure(
+        id=ErasureId("era_" + "0" * 32),
+        tenant=row.tenant,
+        basis=ErasureBasis.ART17,
+        case_reference="DSR-1",
+        queue=True,
+        state=ErasureState.APPROVED,
+        requested_by=TOKEN_ID,
+        requested_at=NOW,
+        recordings={row.id: ErasureOutcome.PENDING},
+    )
+    shown = views.erasure(ErasureView(erasure=erasure, held={row.id: [HOLD]}))
+    matches(described, "Erasure", shown)
+    promised = described["components"]["schemas"]["Erasure"]["properties"]["recordings"]["items"]["properties"]
+    assert shown["recordings"][0].keys() == promised.keys()
+    assert shown["recordings"][0]["holds"][0].keys() == promised["holds"]["items"]["properties"].keys()
+    listed = described["components"]["schemas"]["ErasurePage"]["properties"]["erasures"]["items"]["properties"]
+    assert views.erasure_summary(erasure).keys() == listed.keys()
     tenant = Tenant(
         id=samples.TENANT, name="Oakfield", controller="Oakfield", contact="dpo@example.org", created_at=NOW
     )

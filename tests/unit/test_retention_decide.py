@@ -26,7 +26,7 @@ from vault.model import (
     RecordingState,
     TenantId,
 )
-from vault.retention.decide import Due, Held, NotDue, decide, explain, in_force, in_grace
+from vault.retention.decide import Due, Held, NotDue, decide, decide_erasure, explain, in_force, in_grace
 
 DUE_AT = datetime(2026, 5, 30, 9, 30, tzinfo=UTC)
 BEFORE = DUE_AT - timedelta(microseconds=1)
@@ -41,7 +41,7 @@ def coordinate(part: Part) -> Coordinate:
 RECORDING = Recording(
     id=RecordingId("rec_" + "1" * 32),
     tenant=TENANT,
-    call_key="call-1",
+    call_token="call-1",
     state=RecordingState.SEALED,
     state_reason=None,
     audio=coordinate(Part.AUDIO),
@@ -102,6 +102,19 @@ def test_a_hold_of_any_kind_outranks_an_elapsed_retain_until(kind: HoldKind, sta
 def test_hold_placed_after_expiry_still_blocks_shredding() -> None:
     late = replace(hold(), created_at=AFTER)
     assert decide(RECORDING, [late], now=AFTER) == Held(holds=(late.id,))
+
+
+def test_an_erasure_needs_no_date_but_every_hold_and_grace_to_be_over() -> None:
+    grace = hold(2, state=HoldState.RELEASED, grace_until=AFTER)
+    assert decide_erasure(RECORDING, [], now=BEFORE) == Due(since=BEFORE)
+    assert decide_erasure(RECORDING, [hold(), grace], now=BEFORE) == Held(holds=(hold().id, grace.id))
+    assert decide_erasure(RECORDING, [grace], now=BEFORE) == Held(holds=(grace.id,), grace_until=AFTER)
+    assert decide_erasure(RECORDING, [grace], now=AFTER) == Due(since=AFTER)
+    for state in (RecordingState.TRUNCATED, RecordingState.SHREDDED):
+        assert decide_erasure(in_state(state), [], now=BEFORE) == Due(since=BEFORE)
+    live = decide_erasure(in_state(RecordingState.OPEN), [], now=BEFORE)
+    assert live == NotDue(retain_until=DUE_AT, recording=True)
+    assert isinstance(decide_erasure(in_state(RecordingState.OPEN), [hold()], now=BEFORE), Held)
 
 
 def test_an_overdue_review_does_not_release_a_hold() -> None:

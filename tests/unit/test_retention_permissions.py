@@ -14,11 +14,13 @@ TABLE = {
     Role.SAFEGUARDING_LEAD: f"{SEE} facts_read play play_held flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve certificate_read",
     Role.COMPLIANCE: f"{SEE} facts_read play play_held flag hold_list hold_place hold_review "
-    "hold_release_request hold_release_approve certificate_read tenant_read",
-    Role.DPO: f"{SEE} facts_read play play_held hold_list hold_release_approve certificate_read audit_read tenant_read",
+    "hold_release_request hold_release_approve erasure_read erasure_request erasure_decide certificate_read "
+    "tenant_read",
+    Role.DPO: f"{SEE} facts_read play play_held hold_list hold_release_approve erasure_read erasure_request "
+    "erasure_decide certificate_read audit_read tenant_read tenant_offboard",
     Role.OPERATOR: f"{SEE} hold_list certificate_read audit_read sweep_read sweep_run sweep_override tenant_read "
-    "tenant_admin token_admin keys_read keys_rotate metrics_read",
-    Role.AUDITOR: f"{SEE} hold_list certificate_read audit_read sweep_read tenant_read",
+    "tenant_admin tenant_offboard token_admin keys_read keys_rotate metrics_read",
+    Role.AUDITOR: f"{SEE} hold_list erasure_read certificate_read audit_read sweep_read tenant_read",
 }
 
 

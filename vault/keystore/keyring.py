@@ -23,7 +23,7 @@ from vault.keystore.engine import Engine
 from vault.keystore.metered import MeteredRootKeys
 from vault.keystore.replicas import Rank, Replicas
 from vault.keystore.state import State
-from vault.model import Cohort, Coordinate, DataKey, Finding, Pin, ShredPlan, ShredReceipt, TenantId
+from vault.model import Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt, TenantId
 from vault.ports.keys import KeyringStatus, KeyringStore, RootKeyProvider
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
@@ -200,9 +200,14 @@ class Keyring:
         """Tell whether the cohort's tree exists (perhaps punctured)."""
         return self._engine.state.cover(cohort) is not None
 
-    def has_due(self, through: int, unpin: Sequence[Pin]) -> bool:
-        """Tell whether a shred through that period, dropping these pins, would make any leaf underivable."""
-        return states.has_due(self._engine.state, through, unpin)
+    def cohorts(self, tenant: TenantId, part: Part) -> Sequence[Cohort]:
+        """Return the cohorts of a tenant's part that still have a key, oldest first."""
+        page = self._engine.state.pages.get(tenant)
+        return sorted(cohort for cohort in page.cohorts if cohort.part is part) if page else []
+
+    def has_due(self, plan: ShredPlan) -> bool:
+        """Tell whether that shred would make any leaf underivable."""
+        return states.has_due(self._engine.state, plan)
 
     def pins(self, tenant: TenantId | None = None) -> Sequence[Pin]:
         """Return the pins, of one tenant or all."""

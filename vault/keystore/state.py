@@ -17,10 +17,9 @@ from vault.crypto.ggm import Cover
 from vault.crypto.spans import Spans
 from vault.errors import IntegrityError, Invalid, TooLate, Unavailable, UnderHold
 from vault.format.keyring import TAG_BYTES
-from vault.model import Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
+from vault.model import INDEX_LEAF, LEAVES, Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
 
-_LEAVES: Final = 1 << ggm.DEPTH
-_EVERY_LEAF: Final[Spans] = ((0, _LEAVES - 1),)
+_EVERY_LEAF: Final[Spans] = ((0, LEAVES - 1),)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 
@@ -115,7 +114,7 @@ def unpinned(state: State, pins: Iterable[Pin]) -> State:
 
 def check_pin(pin: Pin) -> None:
     """Raise Invalid unless the pin's range and tag are possible."""
-    if not 0 <= pin.first <= pin.last < _LEAVES or len(pin.tag) != TAG_BYTES:
+    if not 0 <= pin.first <= pin.last < LEAVES or len(pin.tag) != TAG_BYTES:
         raise Invalid("a pin is a range of leaves and a tag of 16 bytes")
 
 
@@ -126,16 +125,22 @@ class Taking:
     tenants: frozenset[TenantId]
     leaves: Mapping[Cohort, Spans]
     due_through: int | None
+    metadata_through: Mapping[TenantId, int]
     kept: Mapping[Cohort, Spans]
 
     def of(self, cohort: Cohort) -> Spans:
         """Return the leaves that are taken from `cohort`."""
-        if cohort.tenant in self.tenants:
-            return _EVERY_LEAF
         taken = self.leaves.get(cohort, ())
-        if cohort.part is not Part.METADATA and cohort.period <= _or_before(self.due_through):
+        if self.whole(cohort):
             taken = spans.union((*taken, *spans.subtract(_EVERY_LEAF, self.kept.get(cohort, ()))))
         return taken
+
+    def whole(self, cohort: Cohort) -> bool:
+        """Tell whether the cohort's time has come: it loses every leaf that nothing keeps."""
+        if cohort.tenant in self.tenants:
+            return True
+        through = self.metadata_through.get(cohort.tenant) if cohort.part is Part.METADATA else self.due_through
+        return cohort.period <= _or_before(through)
 
 
 def taking(state: State, plan: ShredPlan) -> Taking:
@@ -144,8 +149,10 @@ def taking(state: State, plan: ShredPlan) -> Taking:
     Invalid if the plan contradicts itself. UnderHold if a leaf it names is still pinned: pins decide, not the catalog
     that made the plan, which may be stale.
     """
-    if plan.due_through is not None and plan.due_through < 0:
+    if min((*plan.metadata_through.values(), plan.due_through or 0)) < 0:
         raise Invalid("a sweep's period is not before 1970; nothing was deleted")
+    if any(each.cohort.part is Part.METADATA and each.leaf == INDEX_LEAF for each in plan.leaves):
+        raise Invalid("a blind index goes with its cohort, never before; nothing was deleted")
     if plan.leaves & plan.keep:
         raise Invalid("a shred names the same coordinate to take and to keep; nothing was deleted")
     leaves = _points(plan.leaves)
@@ -156,7 +163,7 @@ def taking(state: State, plan: ShredPlan) -> Taking:
             kept[pin.cohort].append((pin.first, pin.last))
     for cohort, runs in leaves.items():
         cover = state.cover(cohort)
-        if cover is None or cohort.tenant in plan.drop_tenants:
+        if cover is None:
             continue
         held = spans.intersect(runs, spans.union(kept.get(cohort, ())))
         if spans.intersect(held, ggm.spans(cover)):
@@ -167,6 +174,7 @@ def taking(state: State, plan: ShredPlan) -> Taking:
         tenants=plan.drop_tenants,
         leaves=leaves,
         due_through=plan.due_through,
+        metadata_through=plan.metadata_through,
         kept={cohort: spans.union(runs) for cohort, runs in kept.items()},
     )
 
@@ -174,16 +182,13 @@ def taking(state: State, plan: ShredPlan) -> Taking:
 def shredded(state: State, plan: ShredPlan) -> State:
     """Return the state of the next epoch, without what `plan` takes. Errors as `taking`.
 
-    Dropping a tenant moves the generation: should the tenant come back, its new trees have new coordinates.
+    Dropping a tenant moves the generation: should the tenant come back, its new trees have new coordinates. Its page
+    goes with its last pin.
     """
     taken = taking(state, plan)
     state = unpinned(state, plan.unpin)
-    pages: dict[TenantId, Page] = {}
-    for tenant, page in state.pages.items():
-        if tenant not in plan.drop_tenants:
-            carved = _carved(page, taken)
-            if carved.cohorts:
-                pages[tenant] = carved
+    carved = {tenant: _carved(page, taken) for tenant, page in state.pages.items()}
+    pages = {tenant: page for tenant, page in carved.items() if page.cohorts}
     gone = not plan.drop_tenants.isdisjoint(state.pages)
     swept = plan.due_through is not None
     return replace(
@@ -197,21 +202,15 @@ def shredded(state: State, plan: ShredPlan) -> State:
     )
 
 
-def has_due(state: State, through: int, unpin: Iterable[Pin]) -> bool:
-    """Tell whether any leaf of a period up to `through` has a key and, once `unpin` is dropped, no pin."""
-    dropped = frozenset(unpin)
-    for page in state.pages.values():
-        due = {
-            cohort: cover
-            for cohort, cover in page.cohorts.items()
-            if cohort.part is not Part.METADATA and cohort.period <= through
-        }
-        pins = [pin for pin in page.pins - dropped if pin.cohort in due]
-        for cohort, cover in due.items():
-            kept = spans.union((pin.first, pin.last) for pin in pins if pin.cohort == cohort)
-            if spans.subtract(ggm.spans(cover), kept):
-                return True
-    return False
+def has_due(state: State, plan: ShredPlan) -> bool:
+    """Tell whether `plan` would make any leaf underivable. Errors as `taking`."""
+    taken = taking(state, plan)
+    return any(
+        spans.intersect(ggm.spans(cover), taken.of(cohort))
+        for page in state.pages.values()
+        for cohort, cover in page.cohorts.items()
+        if taken.whole(cohort) or cohort in taken.leaves
+    )
 
 
 def _carved(page: Page, taken: Taking) -> Page:

@@ -8,7 +8,7 @@ without the other.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from vault.model import (
     HoldId,
     HoldState,
     NodeId,
+    Part,
     Recording,
     RecordingId,
     RecordingState,
@@ -32,31 +33,42 @@ from vault.model import (
     Token,
     TokenId,
 )
+from vault.ports.erasures import Erasure, ErasureRows
 from vault.tlog.attested import Subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingQuery:
-    """Filters for a page of recordings, newest id first; `before` is the last id of the previous page."""
+    """Filters for a page of recordings, newest id first; `before` is the last id of the previous page.
+
+    `caller_tokens` and `called_tokens` match rows that carry any of them; an empty tuple matches none.
+    """
 
     tenant: TenantId | None = None
     state: RecordingState | None = None
     started_from: datetime | None = None
     started_to: datetime | None = None
     held: bool | None = None
+    caller_tokens: tuple[str, ...] | None = None
+    called_tokens: tuple[str, ...] | None = None
     before: RecordingId | None = None
     limit: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shred:
-    """A shred as the catalog knows it: intended, then with a receipt, then finished (everything certified)."""
+    """A shred as the catalog knows it: intended, then with a receipt, then finished (everything certified).
+
+    What it takes: audio periods up to `due_through`, metadata periods of each tenant up to `metadata_through`,
+    everything of `drop_tenants`, and the recordings of the erasures that were intended with it.
+    """
 
     id: str
     intended_at: datetime
     trigger: str
-    due_through: int | None
-    plan: bytes
+    due_through: int | None = None
+    metadata_through: Mapping[TenantId, int] = field(default_factory=dict)
+    drop_tenants: frozenset[TenantId] = frozenset()
     receipt: ShredReceipt | None = None
     finished_at: datetime | None = None
 
@@ -103,18 +115,20 @@ class RecordingRows(Protocol):
     async def reserve_leaves(self, cohort: Cohort, count: int) -> int:
         """Take `count` consecutive leaves that were never and will never be given out again; return the first."""
 
-    async def create_recording(self, recording: Recording, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert a new row.
+    async def create_recording(
+        self, recording: Recording, *, elsewhere: Sequence[str] = (), audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Insert a new row; `elsewhere` are the tokens of the same call key in the tenant's other metadata cohorts.
 
-        Conflict if the tenant already has this call key; TooLate if `recording.audio` lies in a period at or below
-        the sweep floor, so that no recording can be born into a cohort a sweep is about to take.
+        Conflict if the tenant already has its call token or one of `elsewhere`; TooLate if `recording.audio` lies in a
+        period at or below the sweep floor, so that no recording can be born into a cohort a sweep is about to take.
         """
 
     async def recording(self, recording: RecordingId) -> Recording:
         """Return the row; NotFound."""
 
-    async def recording_by_call_key(self, tenant: TenantId, call_key: str) -> Recording | None:
-        """Return the row a recorder means by its call key."""
+    async def recording_by_call(self, tenant: TenantId, tokens: Sequence[str]) -> Recording | None:
+        """Return the row that has one of these call tokens, the newest if there are several."""
 
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
         """Return one page, newest first."""
@@ -122,14 +136,29 @@ class RecordingRows(Protocol):
     async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
         """Return every row in state open, or those whose journal is `node`'s."""
 
-    async def due_recordings(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Recording]:
-        """Return finished rows (sealed, truncated, shredding) whose audio period is <= `through`, in id order."""
+    async def due_recordings(
+        self,
+        *,
+        through: int,
+        after: RecordingId | None,
+        limit: int,
+        part: Part = Part.AUDIO,
+        tenant: TenantId | None = None,
+    ) -> Sequence[Recording]:
+        """Return finished rows whose part's period is <= `through` and whose part is not certified gone, in id order.
 
-    async def count_due(self, *, through: int) -> int:
+        Of one tenant or all; metadata only of one, because no clock of it is shared, and only where it was not
+        forgotten.
+        """
+
+    async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
         """Count the rows that `due_recordings` pages through."""
 
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""
+
+    async def unconfirmed_metadata(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
+        """Return rows whose metadata went without the audio and has no final certificate yet, in id order."""
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
         """Count rows per state."""
@@ -203,11 +232,14 @@ class HoldRows(Protocol):
 class ShredRows(Protocol):
     """Intents, receipts, certificates."""
 
-    async def intend_shred(self, shred: Shred, *, audit: Sequence[AuditEvent] = ()) -> Sequence[Recording]:
+    async def intend_shred(
+        self, shred: Shred, *, erasures: Sequence[Erasure] = (), audit: Sequence[AuditEvent] = ()
+    ) -> Sequence[Recording]:
         """Make the intent durable and the sweep floor at least `due_through`, in one transaction.
 
-        Returns the open recordings at or below the floor, which this shred must keep. Repeating an id returns the
-        same.
+        `erasures` are saved with it: this shred takes their recordings whose outcome is `erasing`, and those not yet
+        shredded go to state shredding. Returns the open recordings that fall under the intent, which this shred must
+        keep. Repeating an id changes nothing and returns the same.
         """
 
     async def sweep_floor(self) -> int | None:
@@ -238,8 +270,9 @@ class ShredRows(Protocol):
     ) -> None:
         """Store a batch, its certificates and forms, and move the recordings along, in one transaction.
 
-        A provisional one moves its recording to shredded and becomes its certificate; a final one becomes its
-        certificate and marks its objects absent. Repeating the same recording and status is harmless: the first stays.
+        A provisional one for the audio moves its recording to shredded and becomes its certificate; a final one
+        becomes its certificate and marks its objects absent. One for the metadata takes the sealed facts and the
+        tokens out of the row. Repeating the same recording, status and parts is harmless: the first stays.
         """
 
     async def certificate(self, certificate: CertificateId) -> StoredCertificate:
@@ -311,7 +344,7 @@ class AdminRows(Protocol):
         """Insert or replace a small setting."""
 
 
-class Catalog(RecordingRows, NodeRows, HoldRows, ShredRows, AdminRows, Protocol):
+class Catalog(RecordingRows, NodeRows, HoldRows, ShredRows, ErasureRows, AdminRows, Protocol):
     """All rows, one database."""
 
     async def migrate(self) -> None:

@@ -15,6 +15,7 @@ from vault.model import (
     Coordinate,
     DataKey,
     Finding,
+    Part,
     Pin,
     ShredPlan,
     ShredReceipt,
@@ -191,8 +192,11 @@ class Keyring(Protocol):
     def has_cohort(self, cohort: Cohort) -> bool:
         """Tell whether the cohort's tree exists (perhaps punctured)."""
 
-    def has_due(self, through: int, unpin: Sequence[Pin]) -> bool:
-        """Tell whether a shred through that period, dropping these pins, would make any leaf underivable."""
+    def cohorts(self, tenant: TenantId, part: Part) -> Sequence[Cohort]:
+        """Return the cohorts of a tenant's part that still have a key, oldest first."""
+
+    def has_due(self, plan: ShredPlan) -> bool:
+        """Tell whether that shred would make any leaf underivable."""
 
     def pins(self, tenant: TenantId | None = None) -> Sequence[Pin]:
         """Return the pins, of one tenant or all."""

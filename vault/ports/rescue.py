@@ -49,13 +49,16 @@ class RestorableCatalog(Catalog, Protocol):
     ) -> None:
         """Insert a row and its objects as they are, also below the sweep floor; a row that exists stays as it is.
 
-        Conflict if another recording has the call key.
+        Conflict if another recording has the call token.
         """
 
     async def shred_uncertified(
         self, recordings: Sequence[RecordingId], *, reason: str, audit: Sequence[AuditEvent] = ()
     ) -> None:
         """Move rows to shredded without a certificate; rows that are shredded stay as they are."""
+
+    async def forget_metadata(self, recordings: Sequence[RecordingId], *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Take sealed facts and tokens out of rows, without a certificate; rows that have none stay as they are."""
 
     async def uncertified(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows without a certificate, in id order."""

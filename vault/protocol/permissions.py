@@ -27,6 +27,9 @@ class Act(enum.StrEnum):
     HOLD_REVIEW = "hold_review"
     HOLD_RELEASE_REQUEST = "hold_release_request"
     HOLD_RELEASE_APPROVE = "hold_release_approve"
+    ERASURE_READ = "erasure_read"
+    ERASURE_REQUEST = "erasure_request"
+    ERASURE_DECIDE = "erasure_decide"
     CERTIFICATE_READ = "certificate_read"
     AUDIT_READ = "audit_read"
     SWEEP_READ = "sweep_read"
@@ -35,6 +38,8 @@ class Act(enum.StrEnum):
     """Request or approve passing a tripped guard; it takes two people who both hold this."""
     TENANT_READ = "tenant_read"
     TENANT_ADMIN = "tenant_admin"
+    TENANT_OFFBOARD = "tenant_offboard"
+    """End a contract: request or approve; it takes two people who both hold this."""
     TOKEN_ADMIN = "token_admin"  # noqa: S105 - the name of an act
     KEYS_READ = "keys_read"
     KEYS_ROTATE = "keys_rotate"
@@ -45,6 +50,7 @@ NEEDS_PURPOSE: Final = frozenset({Act.PLAY, Act.PLAY_HELD})
 """Acts that hear a person: each carries a purpose from the configured list into the audit trail."""
 
 _SEE: Final = frozenset({Act.RECORDING_LIST, Act.RECORDING_SHOW, Act.RECORDING_WHY})
+_ERASE: Final = frozenset({Act.ERASURE_READ, Act.ERASURE_REQUEST, Act.ERASURE_DECIDE})
 _HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST})
 
 PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
@@ -56,6 +62,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
     | {Act.FACTS_READ, Act.PLAY, Act.PLAY_HELD, Act.FLAG, Act.HOLD_RELEASE_APPROVE, Act.CERTIFICATE_READ},
     Role.COMPLIANCE: _SEE
     | _HOLDS
+    | _ERASE
     | {
         Act.FACTS_READ,
         Act.PLAY,
@@ -66,7 +73,9 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.TENANT_READ,
     },
     Role.DPO: _SEE
+    | _ERASE
     | {
+        Act.TENANT_OFFBOARD,
         Act.FACTS_READ,
         Act.PLAY,
         Act.PLAY_HELD,
@@ -87,12 +96,14 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.SWEEP_OVERRIDE,
         Act.TENANT_READ,
         Act.TENANT_ADMIN,
+        Act.TENANT_OFFBOARD,
         Act.TOKEN_ADMIN,
         Act.KEYS_READ,
         Act.KEYS_ROTATE,
         Act.METRICS_READ,
     },
-    Role.AUDITOR: _SEE | {Act.HOLD_LIST, Act.CERTIFICATE_READ, Act.AUDIT_READ, Act.SWEEP_READ, Act.TENANT_READ},
+    Role.AUDITOR: _SEE
+    | {Act.HOLD_LIST, Act.ERASURE_READ, Act.CERTIFICATE_READ, Act.AUDIT_READ, Act.SWEEP_READ, Act.TENANT_READ},
 }
 
 

@@ -82,6 +82,22 @@ def decide(recording: Recording, holds: Sequence[Hold], *, now: datetime) -> Dec
     return Due(since=recording.retain_until)
 
 
+def decide_erasure(recording: Recording, holds: Sequence[Hold], *, now: datetime) -> Decision:
+    """Say whether `recording` may be erased at `now`, whatever its retain-until; Due is since `now`.
+
+    A hold keeps it, and so does a released one within its grace: a release that is undone must still find something.
+    A call that is being recorded is NotDue. A shredded recording is Due for what else is left of it.
+    """
+    keeping = [hold for hold in _ranked(holds) if in_force(hold)]
+    released = [hold for hold in _ranked(holds) if in_grace(hold, now=now)]
+    if keeping or released:
+        grace = None if keeping else max(hold.grace_until for hold in released if hold.grace_until is not None)
+        return Held(holds=tuple(hold.id for hold in (*keeping, *released)), grace_until=grace)
+    if recording.state is RecordingState.OPEN:
+        return NotDue(retain_until=recording.retain_until, recording=True)
+    return Due(since=now)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleLine:
     """One rule of the explanation: whether it `applies`, its `effect` (keeps, deletes, none) and the words for it.

@@ -16,6 +16,10 @@ from vault.retention.durations import format_duration
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_CLASS: Final = "recording"
+LAST_PERIOD: Final = (1 << 48) - 1
+"""No period lies above it (docs/format.md, "Coordinate")."""
+METADATA_FLOOR: Final = timedelta(days=1)
+METADATA_CAP: Final = timedelta(days=36_525)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -106,6 +110,29 @@ def metadata_period(created: datetime) -> int:
     """Return the UTC creation month as `year * 12 + month - 1`: the bucket of metadata cohorts."""
     utc = created.astimezone(UTC)
     return utc.year * 12 + utc.month - 1
+
+
+def metadata_until(period: int, retention: timedelta) -> datetime:
+    """Return when the metadata of a creation month falls due: `retention` after the month's end."""
+    year, month = divmod(period + 1, 12)
+    try:
+        return datetime(year, month + 1, 1, tzinfo=UTC) + retention
+    except (OverflowError, ValueError):
+        raise Invalid("the retention ends beyond the calendar") from None
+
+
+def metadata_due_through(now: datetime, retention: timedelta) -> int:
+    """Return the latest creation month whose metadata is due: every earlier one is too."""
+    return metadata_period(now - retention) - 1
+
+
+def check_metadata_retention(duration: timedelta | None) -> None:
+    """Raise Invalid for a retention under which a call could be born into a month that is due."""
+    if duration is not None and not METADATA_FLOOR <= duration <= METADATA_CAP:
+        raise Invalid(
+            "the metadata retention is not between a day and a century",
+            hint="it counts from the end of the month of the call: 730d keeps two years",
+        )
 
 
 def _microseconds(instant: datetime) -> int:

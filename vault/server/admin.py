@@ -7,7 +7,16 @@ from aiohttp import web
 from vault.model import CertificateId, RecordingId, StoredCertificate, TokenId
 from vault.protocol.permissions import Act
 from vault.server import views
-from vault.server.bodies import AddTenant, ChangeTenant, IssueToken, Page, RequestOverride, RunSweep
+from vault.server.bodies import (
+    AddTenant,
+    Approve,
+    ChangeTenant,
+    EndContract,
+    IssueToken,
+    Page,
+    RequestOverride,
+    RunSweep,
+)
 from vault.server.context import (
     VAULT,
     body,
@@ -21,6 +30,7 @@ from vault.server.context import (
 )
 from vault.server.recordings import scope
 from vault.services.status import overdue_seconds
+from vault.services.tenants import UNCHANGED
 from vault.tlog.auditchain import instant
 
 
@@ -100,21 +110,49 @@ async def add_tenant(request: web.Request) -> web.Response:
         controller=wanted.controller,
         contact=wanted.contact,
         retention=wanted.retention,
+        metadata_retention=wanted.metadata_retention,
         actor=actor,
     )
     return web.json_response(views.tenant(added), status=201, headers={"Location": f"/v1/tenants/{added.id}"})
 
 
 async def change_tenant(request: web.Request) -> web.Response:
-    """PUT /v1/tenants/{tenant}: the default retention of future recordings."""
+    """PUT /v1/tenants/{tenant}: the default retention of future recordings, and that of metadata."""
     vault = request.app[VAULT]
     actor = await principal(request)
     identifier = path_tenant(request)
     await vault.access.authorise(actor, Act.TENANT_ADMIN, tenant=identifier, target=identifier)
     wanted = await body(request, ChangeTenant)
-    return web.json_response(
-        views.tenant(await vault.tenants.change(identifier, retention=wanted.retention, actor=actor))
+    given = "metadata_retention" in wanted.model_fields_set
+    changed = await vault.tenants.change(
+        identifier,
+        retention=wanted.retention,
+        metadata_retention=wanted.metadata_retention if given else UNCHANGED,
+        actor=actor,
     )
+    return web.json_response(views.tenant(changed))
+
+
+async def request_offboarding(request: web.Request) -> web.Response:
+    """POST /v1/tenants/{tenant}/offboard: the first person says when the contract ends."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = path_tenant(request)
+    await vault.access.authorise(actor, Act.TENANT_OFFBOARD, tenant=identifier, target=identifier)
+    wanted = await body(request, EndContract)
+    asked = await vault.tenants.request_offboarding(identifier, contract_end=wanted.contract_end, actor=actor)
+    return web.json_response(views.tenant(asked), status=202)
+
+
+async def decide_offboarding(request: web.Request) -> web.Response:
+    """POST /v1/tenants/{tenant}/offboard/approve: the second person decides."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = path_tenant(request)
+    await vault.access.authorise(actor, Act.TENANT_OFFBOARD, tenant=identifier, target=identifier)
+    wanted = await body(request, Approve)
+    decided = await vault.tenants.decide_offboarding(identifier, approve=wanted.approve, actor=actor)
+    return web.json_response(views.tenant(decided))
 
 
 async def tokens(request: web.Request) -> web.Response:

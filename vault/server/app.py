@@ -13,7 +13,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, health, holds, ingest, keys, openapi, recordings
+from vault.server import admin, erasures, health, holds, ingest, keys, openapi, recordings
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.problems import Unexpected, problem
 from vault.server.workers import Worker
@@ -82,6 +82,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     app.add_routes(
         [
             web.get("/v1/recordings", recordings.listing),
+            web.post("/v1/recordings/search", recordings.search),
             web.get("/v1/recordings/{recording}", recordings.show),
             web.get("/v1/recordings/{recording}/audio", recordings.audio),
             web.get("/v1/recordings/{recording}/why", recordings.why),
@@ -91,6 +92,11 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.post("/v1/holds/{hold}/review", holds.review),
             web.post("/v1/holds/{hold}/release", holds.release),
             web.post("/v1/holds/{hold}/approve", holds.approve),
+            web.post("/v1/erasures", erasures.request),
+            web.get("/v1/erasures", erasures.listing),
+            web.get("/v1/erasures/{erasure}", erasures.show),
+            web.post("/v1/erasures/{erasure}/approve", erasures.approve),
+            web.post("/v1/erasures/{erasure}/reject", erasures.reject),
             web.get("/v1/certificates", admin.certificates),
             web.get("/v1/certificates/{certificate}", admin.certificate),
             web.get("/v1/issuer-key", admin.issuer_key),
@@ -98,6 +104,8 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.post("/v1/tenants", admin.add_tenant),
             web.get("/v1/tenants/{tenant}", admin.tenant),
             web.put("/v1/tenants/{tenant}", admin.change_tenant),
+            web.post("/v1/tenants/{tenant}/offboard", admin.request_offboarding),
+            web.post("/v1/tenants/{tenant}/offboard/approve", admin.decide_offboarding),
             web.get("/v1/tokens", admin.tokens),
             web.post("/v1/tokens", admin.issue_token),
             web.delete("/v1/tokens/{token}", admin.revoke_token),

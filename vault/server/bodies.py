@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from vault.errors import Invalid
 from vault.model import HoldKind, RecordingState, Role
+from vault.ports.erasures import ErasureBasis
 from vault.retention.durations import parse_duration
 
 
@@ -23,6 +24,7 @@ def _duration(value: Any) -> Any:
 
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
+Number = Annotated[str, Field(min_length=1, max_length=200)]
 Span = Annotated[timedelta, BeforeValidator(_duration)]
 
 
@@ -56,12 +58,6 @@ class ReleaseHold(_Body):
     reason: Words
 
 
-class ApproveRelease(_Body):
-    """POST /v1/holds/{id}/approve."""
-
-    approve: bool = True
-
-
 class AddTenant(_Body):
     """POST /v1/tenants."""
 
@@ -70,12 +66,39 @@ class AddTenant(_Body):
     controller: Words
     contact: Words
     retention: Span | None = None
+    metadata_retention: Span | None = None
 
 
 class ChangeTenant(_Body):
     """PUT /v1/tenants/{tenant}."""
 
     retention: Span | None
+    metadata_retention: Span | None = None
+    """Left out, it stays as it is; null keeps metadata until the contract ends."""
+
+
+class EndContract(_Body):
+    """POST /v1/tenants/{tenant}/offboard."""
+
+    contract_end: AwareDatetime | None = None
+
+
+class Approve(_Body):
+    """The second person's word."""
+
+    approve: bool = True
+
+
+class RequestErasure(_Body):
+    """POST /v1/erasures: `recordings`, or numbers that are searched for now."""
+
+    tenant: str | None = None
+    basis: ErasureBasis
+    case_reference: Words
+    recordings: Annotated[list[str], Field(max_length=10_000)] = []
+    caller: Number | None = None
+    called: Number | None = None
+    queue: bool = False
 
 
 class IssueToken(_Body):
@@ -99,16 +122,23 @@ class RequestOverride(_Body):
     reason: Words
 
 
-class ListRecordings(_Body):
-    """GET /v1/recordings."""
+class SearchRecordings(_Body):
+    """POST /v1/recordings/search, and GET /v1/recordings with the same names."""
 
     tenant: str | None = None
+    caller: Number | None = None
+    called: Number | None = None
+    tag: Number | None = None
     state: RecordingState | None = None
     started_from: AwareDatetime | None = Field(default=None, alias="from")
     started_to: AwareDatetime | None = Field(default=None, alias="to")
     held: bool | None = None
     before: str | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class ListRecordings(SearchRecordings):
+    """GET /v1/recordings."""
 
 
 class Page(_Body):

@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from vault.protocol.permissions import Act
-from vault.server.shapes import COUNT, MOMENT, TEXT, Schema
+from vault.server.shapes import COUNT, MOMENT, TEXT, Schema, reference
 
 AUDIO_TYPES: Final = (
     "audio/basic",
@@ -51,6 +51,12 @@ class Operation:
     problems: tuple[int, ...] = ()
 
 
+def json_answer(text: str, schema: str, **headers: str) -> Answer:
+    """Describe an answer of one JSON document; `headers` are named with underscores."""
+    named = {name.replace("_", "-"): words for name, words in headers.items()}
+    return Answer(text=text, content={"application/json": reference(schema)}, headers=named)
+
+
 HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Upload-Offset": ("Continue at this byte; it must be the durable end.", COUNT),
     "Call-From": ("The caller's number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
@@ -58,7 +64,10 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Call-Direction": ("Which way the call went.", {"type": "string", "enum": ["inbound", "outbound"]}),
     "Call-Started": ("When the call began; the clock of its retention. Default: now.", MOMENT),
     "Call-Tags": ("Up to 20 tags, separated by commas. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
-    "Purpose": ("What the access is for: one of `access.purposes` in config.toml.", TEXT),
+    "Purpose": (
+        "What the access is for: one of `access.purposes`. A list needs it with a caller, a called number or a tag.",
+        TEXT,
+    ),
     "Range": ("One byte range of the representation (RFC 9110 section 14).", TEXT),
 }
 
@@ -67,6 +76,7 @@ PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "call_key": "The recorder's name for the call: 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -",
     "recording": "The recording's id.",
     "hold": "The hold's id.",
+    "erasure": "The erasure's id.",
     "certificate": "The certificate's id; with `.jws` appended the answer is the compact JWS alone.",
     "token": "The token's id (not its secret).",
     "override": "The override's id.",

@@ -8,7 +8,7 @@ from vault.errors import Invalid
 from vault.model import Hold, HoldId, Principal, RecordingId
 from vault.protocol.permissions import Act
 from vault.server import views
-from vault.server.bodies import ApproveRelease, Page, PlaceHold, ReleaseHold, ReviewHold
+from vault.server.bodies import Approve, Page, PlaceHold, ReleaseHold, ReviewHold
 from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query
 from vault.server.recordings import scope
 from vault.services.holds import HoldRequest
@@ -91,6 +91,6 @@ async def release(request: web.Request) -> web.Response:
 async def approve(request: web.Request) -> web.Response:
     """POST /v1/holds/{id}/approve: the second person decides."""
     found, actor = await _hold(request, Act.HOLD_RELEASE_APPROVE)
-    wanted = await body(request, ApproveRelease)
+    wanted = await body(request, Approve)
     decided = await request.app[VAULT].holds.decide_release(found.id, approve=wanted.approve, actor=actor)
     return web.json_response(views.hold(decided))

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import phonenumbers
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, NotFound, OffsetMismatch, TooLarge, UploadStalled, VaultError
 from vault.media.descriptor import parse_content_type
 from vault.model import CallFacts, Recording, RecordingState, TenantId, parse_call_key
+from vault.protocol.numbers import normalised
 from vault.protocol.permissions import Act
 from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.problems import problem
-from vault.services.ingest import CallStart
-from vault.services.sessions import IngestSession
+from vault.services.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
@@ -60,7 +59,7 @@ async def head(request: web.Request) -> web.Response:
     session = vault.ingest.live_call(tenant, call_key)
     if session is not None:
         return web.Response(headers=_progress(session.recording, session.durable, "open"))
-    row = await vault.catalog.recording_by_call_key(tenant, call_key)
+    row = await vault.search.call(tenant, call_key)
     if row is None:
         raise NotFound("nothing was recorded under this call key")
     if row.state is RecordingState.OPEN:
@@ -102,7 +101,7 @@ async def _upload(request: web.Request, tenant: TenantId, call_key: str, pieces:
         raise Invalid("the upload has no audio", hint="send the recording as the request body")
     if session is not None:
         return await _replay(await _ended(vault, session), pieces, first, offset)
-    if not first and (row := await vault.catalog.recording_by_call_key(tenant, call_key)) is not None:
+    if not first and (row := await vault.search.call(tenant, call_key)) is not None:
         return await _replay(await _finished(vault, row), pieces, first, offset)
     session, row = await _begin(request, tenant, call_key, first, offset)
     if row is not None:
@@ -118,7 +117,7 @@ async def _begin(
     """Start a recording; or return the finished one that already has this call key."""
     vault = request.app[VAULT]
     if offset:
-        existing = await vault.catalog.recording_by_call_key(tenant, call_key)
+        existing = await vault.search.call(tenant, call_key)
         if existing is None:
             raise OffsetMismatch("nothing is durable under this call key", hint="start at byte 0", offset=0)
         if existing.state is RecordingState.OPEN:
@@ -134,7 +133,7 @@ async def _begin(
     try:
         session = await vault.ingest.start(call, actor=await principal(request))
     except Conflict:
-        existing = await vault.catalog.recording_by_call_key(tenant, call_key)
+        existing = await vault.search.call(tenant, call_key)
         if existing is None:
             raise
         if existing.state is RecordingState.OPEN:
@@ -362,8 +361,8 @@ def _facts(request: web.Request) -> CallFacts:
     if direction not in (None, "inbound", "outbound"):
         raise Invalid("Call-Direction is inbound or outbound")
     return CallFacts(
-        caller=_number(_fact(request, "Call-From", "")),
-        called=_number(_fact(request, "Call-To", "")),
+        caller=normalised(_fact(request, "Call-From", "")),
+        called=normalised(_fact(request, "Call-To", "")),
         direction=direction,
         tags=tags,
     )
@@ -374,16 +373,3 @@ def _fact(request: web.Request, name: str, default: str) -> str:
     if len(value) > _MAX_FACT or not value.isprintable():
         raise Invalid(_UNSPOKEN)
     return value
-
-
-def _number(value: str) -> str | None:
-    """Return E.164 where the value is a full number; extensions, SIP users and withheld numbers stay as they are."""
-    if not value:
-        return None
-    try:
-        parsed = phonenumbers.parse(value, None if value.startswith("+") else "GB")
-    except phonenumbers.NumberParseException:
-        return value
-    if not phonenumbers.is_possible_number(parsed):
-        return value
-    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_jso
 from pydantic_core import core_schema
 
 from vault import __version__
-from vault.protocol.permissions import PERMISSIONS
+from vault.protocol.permissions import PERMISSIONS, Act
 from vault.server.describing import AUDIO_TYPES, HEADERS, PATH_PARAMETERS, Answer, Operation
 from vault.server.operations import OPERATIONS
 from vault.server.shapes import SCHEMAS, reference
@@ -29,6 +29,7 @@ _TAGS: Final = (
     ("ingest", "Recorders write. They can do nothing else."),
     ("recordings", "Look up, explain and play."),
     ("holds", "Reasons to keep. Releasing one takes two people."),
+    ("erasures", "Erasure before the date: two people, and no hold in the way."),
     ("certificates", "Proof of deletion that anyone can check offline."),
     ("administration", "Tenants, tokens and the audit trail."),
     ("sweeps", "Deletion on time, and the guards around it."),
@@ -157,12 +158,11 @@ def _present(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
-    required = {"Purpose"}
     return [
         {
             "name": name,
             "in": "header",
-            "required": name in required,
+            "required": name == "Purpose" and operation.act is Act.PLAY,
             "description": HEADERS[name][0],
             "schema": HEADERS[name][1],
         }

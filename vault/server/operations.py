@@ -7,14 +7,10 @@ from typing import Final
 from vault.protocol.permissions import Act
 from vault.server import bodies
 from vault.server.describing import Answer, Operation
+from vault.server.describing import json_answer as _json
 from vault.server.keys import OPERATIONS as KEYS
+from vault.server.personal import PERSONAL
 from vault.server.shapes import TEXT, reference
-
-
-def _json(text: str, schema: str, **headers: str) -> Answer:
-    named = {name.replace("_", "-"): words for name, words in headers.items()}
-    return Answer(text=text, content={"application/json": reference(schema)}, headers=named)
-
 
 _OFFSET: Final = {
     "Upload-Offset": "Bytes that are durable.",
@@ -69,9 +65,10 @@ RECORDINGS: Final = (
         summary="List recordings, newest first, without personal facts",
         act=Act.RECORDING_LIST,
         query=bodies.ListRecordings,
-        queries=("tenant", "state", "from", "to", "held", "before", "limit"),
+        queries=("tenant", "state", "from", "to", "held", "caller", "called", "tag", "before", "limit"),
+        headers=("Purpose",),
         answers={200: _json("One page; `before` continues it, null at the end.", "RecordingPage")},
-        problems=(422,),
+        problems=(404, 422),
     ),
     Operation(
         method="get",
@@ -174,7 +171,7 @@ HOLDS: Final = (
         tag="holds",
         summary="Approve or reject a release: the second of two people",
         act=Act.HOLD_RELEASE_APPROVE,
-        body=bodies.ApproveRelease,
+        body=bodies.Approve,
         answers={200: _json("The hold, released or active again.", "Hold")},
         problems=(404, 409, 422),
     ),
@@ -254,7 +251,7 @@ ADMINISTRATION: Final = (
         path="/v1/tenants/{tenant}",
         name="changeTenant",
         tag="administration",
-        summary="Set the retention of a tenant's future recordings",
+        summary="Set the retention of a tenant's future recordings, and of its metadata",
         act=Act.TENANT_ADMIN,
         body=bodies.ChangeTenant,
         answers={200: _json("The tenant.", "Tenant")},
@@ -386,4 +383,6 @@ SERVER: Final = (
     ),
 )
 
-OPERATIONS: Final = (*INGEST, *RECORDINGS, *HOLDS, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *KEYS, *SERVER)
+OPERATIONS: Final = (
+    *(*INGEST, *RECORDINGS, *HOLDS, *PERSONAL, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *KEYS, *SERVER),
+)

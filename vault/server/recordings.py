@@ -14,9 +14,10 @@ from vault.model import Recording, RecordingId, TenantId
 from vault.ports.catalog import RecordingQuery
 from vault.protocol.permissions import Act, permits
 from vault.server import views
-from vault.server.bodies import ListRecordings, PlayAudio
+from vault.server.bodies import ListRecordings, PlayAudio, SearchRecordings
 from vault.server.context import (
     VAULT,
+    body,
     checked_tenant,
     path_recording,
     possible_id,
@@ -25,6 +26,7 @@ from vault.server.context import (
     query_id,
 )
 from vault.services.playback import Playable
+from vault.services.search import Wanted
 from vault.services.vault import Vault
 
 logger = logging.getLogger(__name__)
@@ -48,24 +50,38 @@ def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:
 
 async def listing(request: web.Request) -> web.Response:
     """GET /v1/recordings."""
+    await request.app[VAULT].access.authorise(await principal(request), Act.RECORDING_LIST)
+    return await _page(request, query(request, ListRecordings))
+
+
+async def search(request: web.Request) -> web.Response:
+    """POST /v1/recordings/search: the same, without a number in an address that proxies and browsers remember."""
+    await request.app[VAULT].access.authorise(await principal(request), Act.RECORDING_LIST)
+    return await _page(request, await body(request, SearchRecordings))
+
+
+async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
-    wanted = query(request, ListRecordings)
     asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.RECORDING_LIST, tenant=asked)
     before = query_id(wanted.before, "rec", "before")
-    page = await vault.recordings.list(
-        RecordingQuery(
-            tenant=scope(wanted.tenant, actor.tenant),
-            state=wanted.state,
-            started_from=wanted.started_from,
-            started_to=wanted.started_to,
-            held=wanted.held,
-            before=RecordingId(before) if before else None,
-            limit=wanted.limit,
-        ),
-        actor=actor,
+    chosen = RecordingQuery(
+        tenant=scope(wanted.tenant, actor.tenant),
+        state=wanted.state,
+        started_from=wanted.started_from,
+        started_to=wanted.started_to,
+        held=wanted.held,
+        before=RecordingId(before) if before else None,
+        limit=wanted.limit,
     )
+    sought = Wanted(caller=wanted.caller, called=wanted.called, tag=wanted.tag)
+    if sought.fields:
+        await vault.access.authorise(actor, Act.FACTS_READ, tenant=asked)
+        purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
+        page = await vault.recordings.search(chosen, sought, purpose=purpose, actor=actor)
+    else:
+        page = await vault.recordings.list(chosen, actor=actor)
     more = page[-1].recording.id if len(page) == wanted.limit else None
     return web.json_response({"recordings": [views.recording(view) for view in page], "before": more})
 

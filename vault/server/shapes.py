@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Any, Final
 
-from vault.model import (
-    Assurance,
-    CertificateStatus,
-    Codec,
-    Container,
-    HoldKind,
-    HoldState,
-    RecordingState,
-    Role,
-)
+from vault.model import Assurance, CertificateStatus, Codec, Container, HoldKind, HoldState, Part, RecordingState, Role
+from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 
 Schema = Mapping[str, Any]
 
@@ -55,9 +48,7 @@ def identifier(prefix: str) -> Schema:
     return {"type": "string", "pattern": f"^{prefix}_[0-9a-f]{{32}}$"}
 
 
-def choice(
-    kind: type[Assurance | CertificateStatus | Codec | Container | HoldKind | HoldState | RecordingState | Role],
-) -> Schema:
+def choice(kind: type[enum.StrEnum]) -> Schema:
     """Describe the values of an enumeration."""
     return {"type": "string", "enum": [member.value for member in kind]}
 
@@ -105,6 +96,19 @@ _RULE: Final = record(
     }
 )
 
+_ERASURE: Final[Mapping[str, Schema]] = {
+    "id": identifier("era"),
+    "tenant": TENANT_ID,
+    "basis": choice(ErasureBasis),
+    "case_reference": TEXT,
+    "queue": FLAG,
+    "state": choice(ErasureState),
+    "requested_by": identifier("tok"),
+    "requested_at": MOMENT,
+    "decided_by": nullable(identifier("tok")),
+    "decided_at": nullable(MOMENT),
+}
+
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "Problem": PROBLEM,
     "Receipt": record(
@@ -119,7 +123,6 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         {
             "id": RECORDING_ID,
             "tenant": TENANT_ID,
-            "call_key": TEXT,
             "state": choice(RecordingState),
             "state_reason": nullable(TEXT),
             "live": FLAG,
@@ -131,11 +134,13 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "retain_until": MOMENT,
             "retention_class": TEXT,
             "certificate_id": nullable(identifier("cert")),
+            "metadata_certificate_id": nullable(identifier("cert")),
         },
         {
             "call": {
                 **record(
                     {
+                        "call_key": nullable(TEXT),
                         "caller": nullable(TEXT),
                         "called": nullable(TEXT),
                         "direction": nullable(TEXT),
@@ -185,6 +190,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         {
             "id": identifier("cert"),
             "recording_id": RECORDING_ID,
+            "parts": array({"type": "string", "enum": [part.value for part in Part]}),
             "tenant": TENANT_ID,
             "status": choice(CertificateStatus),
             "supersedes": nullable(identifier("cert")),
@@ -204,6 +210,34 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "contact": TEXT,
             "created_at": MOMENT,
             "retention_seconds": nullable({"type": "number", "minimum": 0}),
+            "metadata_retention_seconds": nullable({"type": "number", "minimum": 0}),
+            "contract_end": nullable(MOMENT),
+            "offboard_requested_by": nullable(identifier("tok")),
+            "offboard_approved_by": nullable(identifier("tok")),
+        }
+    ),
+    "Erasure": record(
+        {
+            **_ERASURE,
+            "recordings": array(
+                record(
+                    {
+                        "id": RECORDING_ID,
+                        "outcome": choice(ErasureOutcome),
+                        "held": {**FLAG, "description": "A hold keeps it now."},
+                        "live": {**FLAG, "description": "Its call is still being recorded."},
+                        "holds": array(record({"id": HOLD_ID, "matter": TEXT, "grace_until": nullable(MOMENT)})),
+                    }
+                )
+            ),
+        }
+    ),
+    "ErasurePage": record(
+        {
+            "erasures": array(
+                record({**_ERASURE, "outcomes": record({}, {each.value: COUNT for each in ErasureOutcome})})
+            ),
+            "before": nullable(identifier("era")),
         }
     ),
     "TenantList": record({"tenants": array(reference("Tenant"))}),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 from vault.model import Hold, StoredCertificate, Tenant, Token
 from vault.ports.catalog import SweepOverride
+from vault.ports.erasures import Erasure
+from vault.services.erasure import ErasureView
 from vault.services.recordings import RecordingView
+from vault.services.search import CALL_KEY
 from vault.services.sweep import SweepReport
 
 
@@ -20,12 +24,11 @@ def moment(value: datetime | None) -> str | None:
 
 
 def recording(view: RecordingView) -> dict[str, Any]:
-    """Render a recording; `caller`, `called` and `tags` only where the viewer opened the facts."""
+    """Render a recording; `call`, with what the recorder said, only where the viewer opened the facts."""
     row = view.recording
     shown: dict[str, Any] = {
         "id": row.id,
         "tenant": row.tenant,
-        "call_key": row.call_key,
         "state": row.state.value,
         "state_reason": row.state_reason,
         "live": view.live,
@@ -43,9 +46,11 @@ def recording(view: RecordingView) -> dict[str, Any]:
         "retain_until": moment(row.retain_until),
         "retention_class": row.retention_class,
         "certificate_id": row.certificate_id,
+        "metadata_certificate_id": row.metadata_certificate_id,
     }
     if view.facts is not None:
         shown["call"] = {
+            "call_key": view.facts.extra.get(CALL_KEY),
             "caller": view.facts.caller,
             "called": view.facts.called,
             "direction": view.facts.direction,
@@ -86,6 +91,7 @@ def certificate(value: StoredCertificate, jws: str) -> dict[str, Any]:
     return {
         "id": value.id,
         "recording_id": value.recording,
+        "parts": list(value.parts),
         "tenant": value.tenant,
         "status": value.status.value,
         "supersedes": value.supersedes,
@@ -116,6 +122,49 @@ def tenant(value: Tenant) -> dict[str, Any]:
         "contact": value.contact,
         "created_at": moment(value.created_at),
         "retention_seconds": value.retention_seconds,
+        "metadata_retention_seconds": value.metadata_retention_seconds,
+        "contract_end": moment(value.contract_end),
+        "offboard_requested_by": value.offboard_requested_by,
+        "offboard_approved_by": value.offboard_approved_by,
+    }
+
+
+def erasure_summary(case: Erasure) -> dict[str, Any]:
+    """Render an erasure with the number of its recordings for each outcome."""
+    outcomes = Counter(outcome.value for outcome in case.recordings.values())
+    return {**_erasure(case), "outcomes": dict(outcomes)}
+
+
+def erasure(value: ErasureView) -> dict[str, Any]:
+    """Render an erasure; each recording that stays for now says what keeps it."""
+    recordings = [
+        {
+            "id": recording,
+            "outcome": outcome.value,
+            "held": recording in value.held,
+            "live": recording in value.live,
+            "holds": [
+                {"id": hold.id, "matter": hold.matter, "grace_until": moment(hold.grace_until)}
+                for hold in value.held.get(recording, ())
+            ],
+        }
+        for recording, outcome in value.erasure.recordings.items()
+    ]
+    return {**_erasure(value.erasure), "recordings": recordings}
+
+
+def _erasure(case: Erasure) -> dict[str, Any]:
+    return {
+        "id": case.id,
+        "tenant": case.tenant,
+        "basis": case.basis.value,
+        "case_reference": case.case_reference,
+        "queue": case.queue,
+        "state": case.state.value,
+        "requested_by": case.requested_by,
+        "requested_at": moment(case.requested_at),
+        "decided_by": case.decided_by,
+        "decided_at": moment(case.decided_at),
     }
 
 

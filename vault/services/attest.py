@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from vault import __version__
-from vault.model import CertificateId, CertificateStatus, ShredReceipt, Tenant
+from vault.model import CertificateId, CertificateStatus, Part, ShredReceipt, Tenant
 from vault.ports.catalog import Shred
 from vault.ports.objects import Deletion
 from vault.tlog.certificate import (
     ALGORITHM,
+    METADATA_ALGORITHM,
     Authorisation,
+    Authority,
     Check,
     CheckName,
     DataCopy,
@@ -34,6 +36,30 @@ from vault.tlog.form import Entry
 
 _ACTOR = "callvault sweeper"
 _POLICY_VERSION = "callvault/retention/v1"
+_OBJECTS = Residual(
+    where="objects",
+    state="encrypted, without a key",
+    until=None,
+    mechanism="deleted after this certificate; the final certificate says when",
+)
+_BACKUPS = Residual(
+    where="backups of the object store",
+    state="encrypted, without a key",
+    until=None,
+    mechanism="unreadable since unrecoverable_at; they leave with the operator's backup schedule",
+)
+_TOKENS = Residual(
+    where="search tokens in older copies of the catalog",
+    state="testable for a number that is already suspected, by a holder of the live keyring",
+    until=None,
+    mechanism="unusable once the metadata of the call's month is shredded, which takes the index key along",
+)
+_COPIES = Residual(
+    where="backups of the catalog and manifests of the audio, while that is kept",
+    state="encrypted, without a key",
+    until=None,
+    mechanism="unreadable since unrecoverable_at; they leave with the backup schedule and with the audio",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +72,18 @@ class Identity:
 
 
 def provisional(
-    entry: Entry, shred: Shred, receipt: ShredReceipt, *, tenant: Tenant, identity: Identity
+    entry: Entry,
+    shred: Shred,
+    receipt: ShredReceipt,
+    *,
+    parts: tuple[Part, ...],
+    authority: Authority,
+    tenant: Tenant,
+    identity: Identity,
 ) -> DeletionCertificate:
-    """Return the certificate that the keys are gone; Invalid if it would contradict itself."""
+    """Return the certificate that the keys of `parts` are gone; Invalid if it would contradict itself."""
     sanitisation = _sanitisation(shred, receipt)
-    claims, non_claims = statements(sanitisation.assurance)
+    claims, non_claims = statements(sanitisation.assurance, parts)
     return DeletionCertificate(
         certificate_id=entry.certificate_id,
         nonce=entry.nonce,
@@ -61,12 +94,12 @@ def provisional(
         ),
         media=MediaFacts(
             recording_id=entry.recording_id,
-            parts=(entry.coordinate.cohort.part,),
+            parts=parts,
             objects=entry.objects,
             region=identity.region,
         ),
         encryption=Encryption(
-            algorithm=ALGORITHM,
+            algorithm=ALGORITHM if Part.AUDIO in parts else METADATA_ALGORITHM,
             coordinate=entry.coordinate,
             key_commitment=None,
             encrypted_before_first_write=True,
@@ -74,14 +107,17 @@ def provisional(
         retention=RetentionFacts(
             policy=entry.policy,
             policy_version=_POLICY_VERSION,
-            basis="retention period agreed with the controller",
+            basis=authority.basis,
             captured_at=entry.captured_at,
             retain_until=entry.retain_until,
-            trigger=Trigger(shred.trigger),
-            case_reference=None,
+            trigger=authority.trigger,
+            case_reference=authority.case_reference,
         ),
         authorisation=Authorisation(
-            holds_checked_at=shred.intended_at, hold_revision=receipt.epoch_live, active_holds=0, approvers=()
+            holds_checked_at=shred.intended_at,
+            hold_revision=receipt.epoch_live,
+            active_holds=0,
+            approvers=authority.approvers,
         ),
         sanitisation=sanitisation,
         verification=Verification(
@@ -91,17 +127,20 @@ def provisional(
             ),
             at=entry.verified_at,
         ),
-        residuals=(
-            Residual(
-                where="objects",
-                state="encrypted, without a key",
-                until=None,
-                mechanism="deleted after this certificate; the final certificate says when",
-            ),
-        ),
+        residuals=tuple(_residuals(parts, authority)),
         claims=claims,
         non_claims=non_claims,
     )
+
+
+def _residuals(parts: Collection[Part], authority: Authority) -> Iterator[Residual]:
+    if Part.AUDIO in parts:
+        yield _OBJECTS
+    if Part.METADATA in parts:
+        yield _COPIES
+        # An erasure leaves its month's index alive; expiry and the end of a contract take it along.
+        if authority.trigger in {Trigger.ART17, Trigger.CONTROLLER_INSTRUCTION}:
+            yield _TOKENS
 
 
 def gone_at(shred: Shred, receipt: ShredReceipt) -> datetime:
@@ -129,7 +168,10 @@ def can_be_final(provisional: DeletionCertificate) -> bool:
 def final(
     before: DeletionCertificate, deletions: Sequence[Deletion], *, certificate_id: str, nonce: str, at: datetime
 ) -> DeletionCertificate:
-    """Return the certificate that supersedes `before`, whose leases have run out and whose objects are all absent."""
+    """Return the certificate that supersedes `before`, whose leases have run out and whose objects are all absent.
+
+    Metadata lies in no object: where it alone went, `deletions` is empty.
+    """
     now = max(at, before.verification.at, before.sanitisation.caches_clear_at)
     versions = {deletion.name: deletion.versions_deleted for deletion in deletions}
     objects = tuple(replace(item, versions=versions.get(item.name)) for item in before.media.objects)
@@ -138,6 +180,9 @@ def final(
         for item in deletions
     )
     sanitisation = before.sanitisation
+    absent = [CheckName.OBJECTS_ABSENT]
+    if Part.AUDIO in before.media.parts:
+        absent.append(CheckName.NO_MULTIPART_LEFT)
     return replace(
         before,
         certificate_id=CertificateId(certificate_id),
@@ -154,19 +199,11 @@ def final(
         verification=Verification(
             checks=(
                 *before.verification.checks,
-                Check(check=CheckName.OBJECTS_ABSENT, result=Result.DONE),
-                Check(check=CheckName.NO_MULTIPART_LEFT, result=Result.DONE),
+                *(Check(check=check, result=Result.DONE) for check in absent),
             ),
             at=now,
         ),
-        residuals=(
-            Residual(
-                where="backups of the object store",
-                state="encrypted, without a key",
-                until=None,
-                mechanism="unreadable since unrecoverable_at; they leave with the operator's backup schedule",
-            ),
-        ),
+        residuals=tuple(_BACKUPS if left.where == _OBJECTS.where else left for left in before.residuals),
     )
 
 

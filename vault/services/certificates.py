@@ -10,16 +10,25 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from vault.crypto.signing import SigningKey, VerifyKey
 from vault.errors import IntegrityError
-from vault.model import BatchPlace, CertificateStatus, StoredCertificate, new_id
+from vault.model import BatchPlace, CertificateStatus, Part, StoredCertificate, new_id
 from vault.ports.catalog import Catalog, CertificateBatch
 from vault.ports.time import Entropy
 from vault.tlog.batch import BatchStatement, Membership, verify_statement
 from vault.tlog.certificate import DeletionCertificate, Issuer, read_document, verify_certificate
 from vault.tlog.form import Entry, Form
 from vault.tlog.merkle import HASH_BYTES, Tree, leaf_hash, root_of
+
+
+class Draft(NamedTuple):
+    """A certificate to be signed: its document in two pieces, and the parts whose keys it attests."""
+
+    entry: Entry
+    form: Form
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +57,12 @@ class Certificates:
 
     # -- issuing ------------------------------------------------------------------------------------------------
 
-    def sign(self, entries: Sequence[tuple[Entry, Form]], *, status: CertificateStatus, at: datetime) -> IssuedBatch:
+    def sign(self, drafts: Sequence[Draft], *, status: CertificateStatus, at: datetime) -> IssuedBatch:
         """Sign one statement over all documents, each of which its caller knows to be free of contradictions."""
         identifier = new_id("bat", at=at, entropy=self._entropy)
         leaves: list[bytes] = []
         stored: list[StoredCertificate] = []
-        for index, (entry, form) in enumerate(entries):
+        for index, (entry, form, parts) in enumerate(drafts):
             text = entry.text()
             leaves.append(leaf_hash(form.document(text)))
             stored.append(
@@ -65,6 +74,7 @@ class Certificates:
                     supersedes=entry.supersedes,
                     issued_at=at,
                     place=BatchPlace(batch=identifier, index=index, form=form.digest, entry=text),
+                    parts=parts,
                 )
             )
         root = root_of(leaves).hex()
@@ -77,7 +87,7 @@ class Certificates:
                 leaves=b"".join(leaves),
             ),
             root=root,
-            forms={form.digest: form.text for form in {id(form): form for _, form in entries}.values()},
+            forms={form.digest: form.text for form in {id(draft.form): draft.form for draft in drafts}.values()},
             certificates=stored,
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
@@ -17,7 +18,6 @@ from vault.model import (
     AuditEvent,
     CertificateId,
     CertificateStatus,
-    Coordinate,
     Part,
     Recording,
     RecordingId,
@@ -33,9 +33,9 @@ from vault.ports.time import Clock, Entropy
 from vault.services import attest
 from vault.services.attest import Identity
 from vault.services.audit import event
-from vault.services.certificates import Certificates, IssuedBatch
+from vault.services.certificates import Certificates, Draft, IssuedBatch
 from vault.telemetry import Metrics
-from vault.tlog.certificate import DeletionCertificate, Subject
+from vault.tlog.certificate import Authority, DeletionCertificate, Subject
 from vault.tlog.form import Entry, Form
 from vault.tlog.shape import canonical_json
 
@@ -44,6 +44,9 @@ _DELETE_CONCURRENCY = 24
 """Recordings at a time; an S3 client has 32 connections, and calls under way need some of them."""
 _NONCE_BYTES = 16
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+_Voice: TypeAlias = tuple[TenantId, tuple[Part, ...], Authority]
+"""What decides a certificate's wording within one shred."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ class Deletions:
 
 @dataclass(slots=True, kw_only=True)
 class _Wording:
-    """What the provisional certificates of one shred, tenant and part share; checked once, for all of them."""
+    """What the provisional certificates of one voice share; checked once, for all of them."""
 
     first: DeletionCertificate
     form: Form
@@ -70,13 +73,13 @@ class _Wording:
 
 @dataclass(slots=True)
 class _Progress:
-    """Deletions under way; `forms` are those of final certificates, by the epoch and tenant they speak of."""
+    """Deletions under way; `forms` are those of final certificates, by what they share."""
 
     done: int = 0
     waiting: int = 0
     waits: list[timedelta] = field(default_factory=list)
     finals: list[DeletionCertificate] = field(default_factory=list)
-    forms: dict[tuple[int, TenantId], Form] = field(default_factory=dict)
+    forms: dict[tuple[object, ...], Form] = field(default_factory=dict)
 
 
 class Certifier:
@@ -100,7 +103,7 @@ class Certifier:
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
-        self._wordings: dict[tuple[TenantId, Part], _Wording] = {}
+        self._wordings: dict[_Voice, _Wording] = {}
         self._worded = ""
         self._seen: dict[int, float] = {}
 
@@ -119,8 +122,9 @@ class Certifier:
         await self._word(subjects, shred, receipt, now)
 
         def sign() -> IssuedBatch:
-            entries = [(entry, self._checked(entry)) for entry in self._entries(subjects, now=now, at=at)]
-            return self._certificates.sign(entries, status=CertificateStatus.PROVISIONAL, at=now)
+            entries = self._entries(subjects, now=now, at=at)
+            drafts = [self._checked(*each) for each in zip(entries, subjects, strict=True)]
+            return self._certificates.sign(drafts, status=CertificateStatus.PROVISIONAL, at=now)
 
         # In a thread: a batch computes for tens of milliseconds, which no call under way may wait for.
         return await asyncio.to_thread(sign)
@@ -159,25 +163,34 @@ class Certifier:
         ]
 
     async def _word(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt, now: datetime) -> None:
-        """Have the wording for every tenant and part among `subjects`."""
+        """Have the wording for every voice among `subjects`."""
         if self._worded != shred.id:
             self._worded, self._wordings = shred.id, {}
-        firsts = {_voice(subject.coordinate): subject for subject in subjects}
+        firsts = {_voice(subject): subject for subject in subjects}
         if firsts.keys() <= self._wordings.keys():
             return
         tenants: Mapping[TenantId, Tenant] = {tenant.id: tenant for tenant in await self._catalog.tenants()}
         at = max(now, attest.gone_at(shred, receipt))
         for voice in firsts.keys() - self._wordings.keys():
             entry = self._entries([firsts[voice]], now=now, at=at)[0]
-            first = attest.provisional(entry, shred, receipt, tenant=tenants[voice[0]], identity=self._identity)
+            tenant, parts, authority = voice
+            first = attest.provisional(
+                entry,
+                shred,
+                receipt,
+                parts=parts,
+                authority=authority,
+                tenant=tenants[tenant],
+                identity=self._identity,
+            )
             self._wordings[voice] = _Wording(first=first, form=Form.of(first))
 
-    def _checked(self, entry: Entry) -> Form:
-        """Return the form of this entry; Invalid if they contradict each other."""
-        wording = self._wordings[_voice(entry.coordinate)]
+    def _checked(self, entry: Entry, subject: Subject) -> Draft:
+        """Put the entry into the wording of its voice; Invalid if they contradict each other."""
+        wording = self._wordings[_voice(subject)]
         if _suspicious(entry, wording.first):
             entry.inside(wording.first)
-        return wording.form
+        return Draft(entry, wording.form, subject.parts)
 
     # -- objects gone -------------------------------------------------------------------------------------------
 
@@ -185,14 +198,14 @@ class Certifier:
         """Delete the objects of shredded recordings, and certify the absence of those whose leases have run out.
 
         Deletion waits for nothing but the store: what was deleted early is looked for again once the leases are over.
+        Metadata that went alone has no objects: it is certified before anything asks the store.
         """
         progress = _Progress()
+        await self._confirm_metadata(progress)
         after: RecordingId | None = None
         while page := await self._catalog.undeleted_recordings(after=after, limit=_PAGE):
             failures = await self._delete_page(page, progress)
-            progress.done += len(progress.finals)
-            progress.waiting += len(page) - len(progress.finals)
-            await self._finish(progress)
+            await self._count_and_finish(len(page), progress)
             failure = next(iter(failures), None)
             if isinstance(failure, Unavailable):
                 logger.warning("object deletion postponed", extra={"fields": {"reason": failure.message}})
@@ -201,6 +214,21 @@ class Certifier:
                 raise failure
             after = page[-1].id
         return Deletions(done=progress.done, waiting=progress.waiting, again_in=min(progress.waits, default=None))
+
+    async def _confirm_metadata(self, progress: _Progress) -> None:
+        after: RecordingId | None = None
+        while page := await self._catalog.unconfirmed_metadata(after=after, limit=_PAGE):
+            stored = {item.id: item for item in await self._catalog.certificates_of([row.id for row in page])}
+            current = [stored[row.metadata_certificate_id] for row in page if row.metadata_certificate_id is not None]
+            for before in await self._certificates.documents(current):
+                self._conclude(before, (), progress)
+            await self._count_and_finish(len(page), progress)
+            after = page[-1].id
+
+    async def _count_and_finish(self, looked_at: int, progress: _Progress) -> None:
+        progress.done += len(progress.finals)
+        progress.waiting += looked_at - len(progress.finals)
+        await self._finish(progress)
 
     async def _delete_page(self, page: Sequence[Recording], progress: _Progress) -> list[BaseException]:
         known = await self._catalog.segments_of([row.id for row in page])
@@ -265,8 +293,8 @@ class Certifier:
         now = self._clock.now()
 
         def sign() -> IssuedBatch:
-            entries = [_final_entry(certificate, progress.forms) for certificate in finals]
-            return self._certificates.sign(entries, status=CertificateStatus.FINAL, at=now)
+            drafts = [_final_draft(certificate, progress.forms) for certificate in finals]
+            return self._certificates.sign(drafts, status=CertificateStatus.FINAL, at=now)
 
         issued = await asyncio.to_thread(sign)
         await self._catalog.certify(
@@ -278,9 +306,8 @@ class Certifier:
         self._metrics.certificates.labels("final").inc(len(finals))
 
 
-def _voice(coordinate: Coordinate) -> tuple[TenantId, Part]:
-    """Return what decides a certificate's wording within one shred."""
-    return coordinate.cohort.tenant, coordinate.cohort.part
+def _voice(subject: Subject) -> _Voice:
+    return subject.coordinate.cohort.tenant, subject.parts, subject.authority
 
 
 def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> list[AuditEvent]:
@@ -298,14 +325,20 @@ def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> lis
     ]
 
 
-def _final_entry(certificate: DeletionCertificate, forms: dict[tuple[int, TenantId], Form]) -> tuple[Entry, Form]:
+def _final_draft(certificate: DeletionCertificate, forms: dict[tuple[object, ...], Form]) -> Draft:
     """Split a final certificate; a form made for another one is taken only if it gives this one's document."""
     entry = Entry.of(certificate)
-    key = (certificate.sanitisation.epoch_destroyed, certificate.parties.tenant)
+    key = (
+        certificate.sanitisation.epoch_destroyed,
+        certificate.parties.tenant,
+        certificate.media.parts,
+        certificate.retention.trigger,
+        certificate.retention.case_reference,
+    )
     form = forms.get(key)
     if form is None or form.document(entry.text()) != canonical_json(certificate):
         form = forms[key] = Form.of(certificate)
-    return entry, form
+    return Draft(entry, form, certificate.media.parts)
 
 
 def _suspicious(entry: Entry, first: DeletionCertificate) -> bool:

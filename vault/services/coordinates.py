@@ -12,6 +12,7 @@ from vault.errors import Unavailable
 from vault.model import Cohort, Coordinate, Part, TenantId
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
+from vault.retention.guards import effective_now
 from vault.retention.policy import expiry_period, metadata_period
 
 _LEAF_BLOCK = 64
@@ -69,10 +70,13 @@ class Coordinates:
     ) -> None:
         """Create the cohorts that calls of the coming periods will need, so that a call writes no keyring.
 
+        A clock that stepped back creates none in a month that a sweep may have taken.
+
         `tenants` are pairs of tenant and default retention. Old blocks are forgotten on the way.
         """
         width = self._keyring.cohort_width_seconds
         generation = self._keyring.generation
+        now = effective_now(now, self._keyring.last_sweep_at)
         cohorts: list[Cohort] = []
         for tenant, retention in tenants:
             first = expiry_period(now + retention, width)

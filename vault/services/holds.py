@@ -33,6 +33,7 @@ from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act
+from vault.retention.decide import Held, decide_erasure
 from vault.services.audit import event
 
 _MAX_RECORDINGS = 10_000
@@ -54,13 +55,14 @@ class HoldRequest:
     recordings: tuple[RecordingId, ...]
 
 
-def pins_of(hold: Hold, recordings: Sequence[Recording]) -> list[Pin]:
-    """Return the pins that carry this hold: both parts of every recording, tagged with the hold's id."""
+def pins_of(keyring: Keyring, hold: Hold, recordings: Sequence[Recording]) -> list[Pin]:
+    """Return the pins that carry this hold: every part of each recording that has a key, tagged with its id."""
     tag = id_bytes(hold.id)
     return [
         Pin(cohort=place.cohort, first=place.leaf, last=place.leaf, tag=tag)
         for recording in recordings
         for place in (recording.audio, recording.metadata)
+        if keyring.derivable(place)
     ]
 
 
@@ -136,7 +138,7 @@ class Holds:
         async with self._keyring.writer() as writer:
             rows = [await self._catalog.recording(identifier) for identifier in hold.recordings]
             kept = [row for row in rows if self._holdable(row)]
-            await writer.pin(pins_of(hold, kept))
+            await writer.pin(pins_of(self._keyring, hold, kept))
         held = {row.id for row in kept}
         late = tuple(identifier for identifier in hold.recordings if identifier not in held)
         decided = dataclasses.replace(
@@ -271,6 +273,12 @@ class Holds:
                 await self._decide(hold, None)
             except TooLate:
                 logger.info("an interrupted hold came too late", extra={"fields": {"hold": hold.id}})
+
+    async def keeping(self, recording: Recording, *, now: datetime) -> Sequence[Hold]:
+        """Return the holds for which the recording must not be erased now, released ones in their grace included."""
+        found = await self._catalog.holds_on(recording.id)
+        decision = decide_erasure(recording, found, now=now)
+        return [hold for hold in found if isinstance(decision, Held) and hold.id in decision.holds]
 
     async def expired_pins(self, *, now: datetime) -> list[Pin]:
         """Return the pins whose hold is released and past its grace: the ones a sweep may drop.

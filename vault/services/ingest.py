@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
+from vault.crypto.blind import Field
 from vault.crypto.sealed import seal_facts
 from vault.errors import Conflict, Invalid, JournalFull, NotFound, OutcomeUnknown, TooLarge, TooLate, Unavailable
 from vault.model import (
-    CallFacts,
-    Media,
+    Cohort,
     NodeId,
     Principal,
     Recording,
@@ -32,7 +32,8 @@ from vault.ports.time import Clock, Entropy
 from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
-from vault.services.sessions import IngestSession
+from vault.services.search import CALL_KEY, BlindIndex
+from vault.services.sessions import CallStart, IngestSession
 from vault.services.storing import Storer
 from vault.services.takeup import TakeUp
 from vault.telemetry import Metrics
@@ -54,18 +55,6 @@ class IngestLimits:
     resume_grace: timedelta
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallStart:
-    """What a recorder says when it begins."""
-
-    tenant: TenantId
-    call_key: str
-    media: Media
-    facts: CallFacts
-    started_at: datetime | None
-    retention: timedelta
-
-
 class Ingest:
     """Owns the open recordings of this process."""
 
@@ -76,6 +65,7 @@ class Ingest:
         keyring: Keyring,
         journal: Journal,
         coordinates: Coordinates,
+        index: BlindIndex,
         clock: Clock,
         entropy: Entropy,
         metrics: Metrics,
@@ -85,6 +75,7 @@ class Ingest:
         self._keyring = keyring
         self._journal = journal
         self._coordinates = coordinates
+        self._index = index
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
@@ -168,7 +159,7 @@ class Ingest:
         try:
             recording = await self._create(call, actor)
             key = self._keyring.derive(recording.audio)
-            session = IngestSession(recording=recording, key=key, uploads=1)
+            session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
             self._adopt(session)
             return session
         finally:
@@ -189,11 +180,12 @@ class Ingest:
             )
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
-        sealed = seal_facts(self._keyring.derive(metadata), identifier, call.facts, nonce=self._entropy(12))
+        facts = replace(call.facts, extra={**call.facts.extra, CALL_KEY: call.call_key})
+        sealed = seal_facts(self._keyring.derive(metadata), identifier, facts, nonce=self._entropy(12))
         recording = Recording(
             id=identifier,
             tenant=call.tenant,
-            call_key=call.call_key,
+            call_token=self._index.token_in(metadata.cohort, Field.CALL_KEY, call.call_key),
             state=RecordingState.OPEN,
             state_reason=None,
             audio=await self._coordinates.audio(call.tenant, retain_until),
@@ -207,10 +199,13 @@ class Ingest:
             stored_bytes=0,
             sealed_facts=sealed,
             node=self.node,
+            caller_token=self._token(metadata.cohort, Field.CALLER, facts.caller),
+            called_token=self._token(metadata.cohort, Field.CALLED, facts.called),
         )
+        elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)
         try:
-            await self._catalog.create_recording(recording, audit=[started_event])
+            await self._catalog.create_recording(recording, elsewhere=elsewhere, audit=[started_event])
         except OutcomeUnknown:
             self._doubtful.add(identifier)
             raise
@@ -218,9 +213,13 @@ class Ingest:
             raise Invalid("the recording's retention has already run out", hint="check the recorder's clock") from error
         return recording
 
+    def _token(self, cohort: Cohort, field: Field, value: str | None) -> str | None:
+        return None if value is None else self._index.token_in(cohort, field, value)
+
     def _adopt(self, session: IngestSession) -> None:
         recording = session.recording
-        self._by_call[(recording.tenant, recording.call_key)] = session
+        if session.call_key is not None:
+            self._by_call[(recording.tenant, session.call_key)] = session
         self._by_id[recording.id] = session
         self._metrics.ingest_open.set(len(self._by_id))
         self.storer.watch(session)
@@ -332,7 +331,8 @@ class Ingest:
     def finished(self, session: IngestSession) -> None:
         """The recording is sealed or truncated and stored; forget it."""
         recording = session.recording
-        self._by_call.pop((recording.tenant, recording.call_key), None)
+        if session.call_key is not None:
+            self._by_call.pop((recording.tenant, session.call_key), None)
         self._by_id.pop(recording.id, None)
         session.done.set()
         self._metrics.ingest_open.set(len(self._by_id))

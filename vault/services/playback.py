@@ -45,7 +45,9 @@ class Playback:
         """Return a permitted purpose; Invalid names the permitted ones."""
         if purpose is None or purpose not in self._purposes:
             raise Invalid(
-                "every play and export carries a purpose" if purpose is None else "that purpose is not permitted here",
+                "every play, export and search carries a purpose"
+                if purpose is None
+                else "that purpose is not permitted here",
                 hint="send the header Purpose with one of: " + ", ".join(sorted(self._purposes)),
             )
         return purpose

@@ -34,6 +34,7 @@ from vault.ports.progress import Progress
 from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock, Entropy
 from vault.services.coordinates import Coordinates
+from vault.services.search import BlindIndex
 from vault.services.stubs import own_tenant, rebuilt, stub_row
 
 _PAGE = 500
@@ -106,6 +107,7 @@ class Rebuilder:
         self._node = node
         self._store = store
         self._coordinates = coordinates
+        self._index = BlindIndex(keyring=keyring)
         self._clock = clock
         self._entropy = entropy
         self._progress = progress
@@ -257,22 +259,24 @@ class Rebuilder:
         if copy is None:
             row = await self._stub(manifest.recording, manifest.coordinate, _at(manifest.started_ms))
         else:
-            row = Recording(
-                id=manifest.recording,
-                tenant=manifest.tenant,
-                call_key=copy.call_key,
-                state=RecordingState.OPEN,
-                state_reason=None,
-                audio=manifest.coordinate,
-                metadata=copy.metadata,
-                media=manifest.media,
-                created_at=_at(copy.created_ms),
-                started_at=_at(manifest.started_ms),
-                ended_at=None,
-                retain_until=_at(copy.retain_until_ms),
-                retention_class=copy.retention_class,
-                stored_bytes=0,
-                sealed_facts=copy.sealed_facts,
+            row = self._index.restored(
+                Recording(
+                    id=manifest.recording,
+                    tenant=manifest.tenant,
+                    call_token=copy.call_key,
+                    state=RecordingState.OPEN,
+                    state_reason=None,
+                    audio=manifest.coordinate,
+                    metadata=copy.metadata,
+                    media=manifest.media,
+                    created_at=_at(copy.created_ms),
+                    started_at=_at(manifest.started_ms),
+                    ended_at=None,
+                    retain_until=_at(copy.retain_until_ms),
+                    retention_class=copy.retention_class,
+                    stored_bytes=0,
+                    sealed_facts=copy.sealed_facts,
+                )
             )
         return dataclasses.replace(
             row,

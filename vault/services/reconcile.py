@@ -1,12 +1,13 @@
 """Brings a catalog that is older than the keyring up to what keyring and objects say; nothing is served before.
 
 Whoever opens such a catalog has moved to a new generation before, so that no leaf is given out twice. Order: rows from
-objects → rows without a key shredded → holds in force pinned again → holds rebuilt from pins that nobody knows →
-objects without a key deleted → the outcome logged. Every step is found done when it is repeated, so a crash anywhere is
-answered by running it again.
+objects → rows without a key shredded, facts without one forgotten → holds in force pinned again → holds rebuilt from
+pins that nobody knows → objects without a key deleted → the outcome logged. Every step is found done when it is
+repeated, so a crash anywhere is answered by running it again.
 
-Rows that are found without a key get no certificate: nobody here saw the deletion, when it was or who was asked.
-Whoever kept the certificate that was issued then has the proof.
+Rows and facts that are found without a key get no certificate: nobody here saw the deletion, when it was or who was
+asked. Whoever kept the certificate that was issued then has the proof. What an unfinished shred of this catalog
+intended is left to that shred, which certifies it; erasures that wait go on once the vault is open.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
 from vault.model import (
     Cohort,
-    Coordinate,
     Hold,
     HoldId,
     HoldKind,
     HoldState,
     NodeId,
+    Part,
     Pin,
     Recording,
     RecordingId,
@@ -36,7 +37,7 @@ from vault.model import (
     TenantId,
     born,
 )
-from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.objects import ObjectStore
 from vault.ports.progress import Progress
@@ -64,13 +65,14 @@ logger = logging.getLogger(__name__)
 class Reconciled:
     """What was found and done.
 
-    `surviving` rows have a key, `shredded` were found without one, `unreadable` have one and do not open. `locked`
-    objects have no key and cannot be deleted yet.
+    `surviving` rows have a key, `shredded` were found without one, `unreadable` have one and do not open. `forgotten`
+    rows had facts whose key is gone. `locked` objects have no key and cannot be deleted yet.
     """
 
     generation: int
     surviving: int
     shredded: Sequence[RecordingId]
+    forgotten: int
     rebuilt: int
     unfinished: int
     completed: int
@@ -93,7 +95,26 @@ class Reconciled:
 class _Scan:
     surviving: int = 0
     shredded: list[RecordingId] = dataclasses.field(default_factory=list)
+    forgotten: int = 0
     held: dict[bytes, list[RecordingId]] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Intent:
+    """An unfinished shred, and the recordings of the erasures intended with it."""
+
+    shred: Shred
+    recordings: frozenset[RecordingId]
+
+    def takes(self, row: Recording, part: Part) -> bool:
+        """Tell whether this shred certifies that part of the row; it keeps what is open."""
+        if row.state is RecordingState.OPEN:
+            return False
+        if row.id in self.recordings or row.tenant in self.shred.drop_tenants:
+            return True
+        if part is Part.AUDIO:
+            return self.shred.due_through is not None and row.audio.cohort.period <= self.shred.due_through
+        return row.metadata.cohort.period <= self.shred.metadata_through.get(row.tenant, -1)
 
 
 async def unknown_pins(catalog: Catalog, keyring: Keyring) -> dict[bytes, list[Pin]]:
@@ -147,6 +168,7 @@ class Reconciler:
             generation=self._keyring.generation,
             surviving=scan.surviving,
             shredded=tuple(scan.shredded),
+            forgotten=scan.forgotten,
             rebuilt=found.from_manifests,
             unfinished=found.from_segments,
             completed=found.completed,
@@ -167,8 +189,7 @@ class Reconciler:
     async def _scan(self, unknown: dict[bytes, list[Pin]]) -> _Scan:
         """Look at every row once: those without a key become shredded, those under an unknown pin are noted."""
         self._progress.begin("catalog against keyring", sum((await self._catalog.count_recordings()).values()))
-        # What an unfinished shred of this catalog takes has its intent here, so that shred certifies it.
-        intended = max((shred.due_through or -1 for shred in await self._catalog.unfinished_shreds()), default=-1)
+        intended = [await self._intent(shred) for shred in await self._catalog.unfinished_shreds()]
         by_cohort: dict[Cohort, list[Pin]] = defaultdict(list)
         for pin in (pin for pins in unknown.values() for pin in pins):
             by_cohort[pin.cohort].append(pin)
@@ -176,6 +197,7 @@ class Reconciler:
         before: RecordingId | None = None
         while page := await self._catalog.recordings(RecordingQuery(before=before, limit=_PAGE)):
             gone: list[Recording] = []
+            await self._forget(page, intended, scan)
             for row in page:
                 if row.state is RecordingState.SHREDDED:
                     continue
@@ -184,7 +206,7 @@ class Reconciler:
                     for pin in by_cohort.get(row.audio.cohort, ()):
                         if pin.first <= row.audio.leaf <= pin.last:
                             scan.held[pin.tag].append(row.id)
-                elif row.state is RecordingState.OPEN or row.audio.cohort.period > intended:
+                elif not any(intent.takes(row, Part.AUDIO) for intent in intended):
                     gone.append(row)
             await self._catalog.shred_uncertified(
                 [row.id for row in gone],
@@ -195,6 +217,25 @@ class Reconciler:
             self._progress.advance(len(page))
             before = page[-1].id
         return scan
+
+    async def _intent(self, shred: Shred) -> _Intent:
+        rows = [row.id for _, found in await self._catalog.erasures_of(shred.id) for row in found]
+        return _Intent(shred=shred, recordings=frozenset(rows))
+
+    async def _forget(self, page: Sequence[Recording], intended: Sequence[_Intent], scan: _Scan) -> None:
+        """Take the facts and tokens whose key is gone out of the rows: they are of no more use to anybody."""
+        gone = [
+            row
+            for row in page
+            if row.sealed_facts
+            and not self._keyring.derivable(row.metadata)
+            and not any(intent.takes(row, Part.METADATA) for intent in intended)
+        ]
+        await self._catalog.forget_metadata(
+            [row.id for row in gone],
+            audit=[event("restore.found_forgotten", None, tenant=row.tenant, target=row.id) for row in gone],
+        )
+        scan.forgotten += len(gone)
 
     # -- holds --------------------------------------------------------------------------------------------------
 
@@ -219,7 +260,7 @@ class Reconciler:
         if not rows:  # rebuilt from a pin whose recording nobody found: the pin itself is what it keeps
             return None
         kept = [row for row in rows if self._keyring.derivable(row.audio)]
-        pins = [pin for pin in pins_of(hold, kept) if self._keyring.derivable(_place(pin))]
+        pins = pins_of(self._keyring, hold, kept)
         missing = set(pins) - set(self._keyring.pins(hold.tenant))
         if missing:
             await writer.pin(pins)
@@ -318,7 +359,3 @@ async def _knows(catalog: Catalog, tag: bytes) -> bool:
     except NotFound:
         return False
     return True
-
-
-def _place(pin: Pin) -> Coordinate:
-    return Coordinate(cohort=pin.cohort, leaf=pin.first)

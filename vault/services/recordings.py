@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vault.crypto.sealed import open_facts
-from vault.errors import Shredded
 from vault.model import CallFacts, Hold, Principal, Recording, RecordingId, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
@@ -16,6 +14,7 @@ from vault.ports.time import Clock
 from vault.retention.decide import explain
 from vault.services.audit import event
 from vault.services.ingest import Ingest
+from vault.services.search import Search, Wanted, facts_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +31,9 @@ class RecordingView:
 class Recordings:
     """Look-ups over the catalog, logged."""
 
-    def __init__(self, *, catalog: Catalog, keyring: Keyring, ingest: Ingest, clock: Clock) -> None:
+    def __init__(self, *, catalog: Catalog, keyring: Keyring, ingest: Ingest, search: Search, clock: Clock) -> None:
         self._catalog = catalog
+        self._search = search
         self._keyring = keyring
         self._ingest = ingest
         self._clock = clock
@@ -42,6 +42,16 @@ class Recordings:
         """Return one page, without personal facts."""
         await self._catalog.append_audit([event("access.search", actor, tenant=query.tenant)])
         return [await self._view(row, facts=False, holds=()) for row in await self._catalog.recordings(query)]
+
+    async def search(
+        self, query: RecordingQuery, wanted: Wanted, *, purpose: str, actor: Principal
+    ) -> Sequence[RecordingView]:
+        """Return one page of the calls that match sealed facts; the entry names the fields, never what they held."""
+        entry = event(
+            "access.search", actor, tenant=query.tenant, purpose=purpose, detail={"by": ", ".join(wanted.fields)}
+        )
+        await self._catalog.append_audit([entry])
+        return [await self._view(row, facts=False, holds=()) for row in await self._search.page(query, wanted)]
 
     async def find(self, identifier: RecordingId) -> Recording:
         """Return the row for an authorisation check; not an access."""
@@ -64,16 +74,9 @@ class Recordings:
             recording=row,
             length=session.durable if session is not None else row.stored_bytes,
             live=session is not None and session.ended is None,
-            facts=self._facts(row) if facts else None,
+            facts=facts_of(self._keyring, row) if facts else None,
             holds=holds,
         )
-
-    def _facts(self, row: Recording) -> CallFacts | None:
-        try:
-            key = self._keyring.derive(row.metadata)
-        except Shredded:
-            return None
-        return open_facts(key, row.id, row.sealed_facts)
 
     async def why(self, recording: Recording, *, actor: Principal) -> Mapping[str, Any]:
         """Explain, rule by rule, why the recording is kept or gone."""

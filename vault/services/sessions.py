@@ -7,12 +7,25 @@ import hashlib
 import logging
 import random
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from vault.errors import OffsetMismatch, Unavailable
-from vault.model import DataKey, Recording, SegmentRef
+from vault.model import CallFacts, DataKey, Media, Recording, SegmentRef, TenantId
 from vault.ports.journal import JournalEntry, ReplayedRecording
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStart:
+    """What a recorder says when it begins."""
+
+    tenant: TenantId
+    call_key: str = field(repr=False)
+    media: Media
+    facts: CallFacts
+    started_at: datetime | None
+    retention: timedelta
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -25,6 +38,8 @@ class IngestSession:
 
     recording: Recording
     key: DataKey = field(repr=False)
+    call_key: str | None = field(default=None, repr=False)
+    """The recorder's name for the call, which may be a number; None if it can no longer be read."""
     entry: JournalEntry | None = None
     segments: list[SegmentRef] = field(default_factory=list)
     stored: int = 0

@@ -258,7 +258,7 @@ class Storer:
                 for ref in session.segments
             ),
             catalog=CatalogCopy(
-                call_key=recording.call_key,
+                call_key=recording.call_token,
                 metadata=recording.metadata,
                 created_ms=unix_ms(recording.created_at),
                 retain_until_ms=unix_ms(recording.retain_until),

@@ -67,7 +67,7 @@ async def stub_row(
     return Recording(
         id=recording,
         tenant=tenant,
-        call_key=f"rebuilt-{recording}",
+        call_token=recording,
         state=RecordingState.OPEN,
         state_reason=None,
         audio=audio,

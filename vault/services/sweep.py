@@ -1,10 +1,8 @@
 """The sweeper: takes the keys of what is due and not held, certifies it, then deletes the objects and certifies that.
 
-Order: intent row (raises the floor under which no recording can be born) → keyring shred (point of no return inside) →
-receipt row → provisional certificates, a batch a page → objects deleted and verified absent → final certificates,
-once the leases of caches have run out too.
-A crash anywhere resumes at the next start or sweep: what is underivable and not yet certified is certified; a recording
-never goes back. The keyring, not the catalog, says what was shredded.
+One intent takes the audio whose date has come, the metadata whose own clock has run out, and the tenants whose contract
+and export window are over; the intent's row raises the floor under which no recording can be born. What follows it is
+`vault.services.shredding`. Objects are deleted after the certificates, and their absence is certified in turn.
 """
 
 from __future__ import annotations
@@ -14,39 +12,43 @@ import dataclasses
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable, VaultError
-from vault.format.codec import pack
-from vault.model import Pin, Principal, Recording, RecordingId, ShredPlan, ShredReceipt, new_id
+from vault.model import (
+    Coordinate,
+    Part,
+    Pin,
+    Principal,
+    Recording,
+    RecordingId,
+    ShredPlan,
+    ShredReceipt,
+    TenantId,
+    new_id,
+)
 from vault.ports.catalog import Catalog, Shred, SweepOverride
-from vault.ports.cluster import ClusterLocks
-from vault.ports.keys import Keyring, KeyringWriter
+from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits, check_sweep, effective_now
-from vault.retention.policy import due_through
+from vault.retention.policy import LAST_PERIOD, due_through, metadata_due_through
 from vault.services.audit import event
-from vault.services.certificates import IssuedBatch
-from vault.services.certify import Certifier, Deletions
+from vault.services.erasure import Erasures
 from vault.services.holds import Holds
+from vault.services.shredding import Shredder
 from vault.telemetry import Metrics
-
-_PAGE = 500
-_LOCK = "sweeper"
-_CERTIFICATE_PAGE = 2048
-"""Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepLimits:
-    """How often the sweeper runs and what makes it stop and ask."""
+    """How often the sweeper runs, how long a tenant that leaves may export, and what makes a sweep stop and ask."""
 
     interval: timedelta
     jitter: timedelta
+    export_window: timedelta
     guard: Limits
 
 
@@ -86,26 +88,23 @@ class Sweeper:
         *,
         catalog: Catalog,
         keyring: Keyring,
-        locks: ClusterLocks,
         holds: Holds,
-        certifier: Certifier,
+        shredder: Shredder,
+        erasures: Erasures,
         clock: Clock,
         entropy: Entropy,
         metrics: Metrics,
         limits: SweepLimits,
     ) -> None:
+        self._shredder = shredder
+        self._erasures = erasures
         self._catalog = catalog
         self._keyring = keyring
-        self._locks = locks
         self._holds = holds
-        self._certifier = certifier
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
         self._limits = limits
-        self._lock = asyncio.Lock()
-        self._more = asyncio.Event()
-        self._again_in: timedelta | None = None
         self.last: SweepReport | None = None
 
     async def run(self) -> None:
@@ -127,61 +126,26 @@ class Sweeper:
                 logger.critical("the sweeper stopped", extra={"fields": {"error": error.code, "reason": error.message}})
                 return
 
-    async def finish(self) -> None:
-        """Delete and finally certify what earlier sweeps left, then whatever waits for leases when they run out.
-
-        Runs until cancelled, also where sweeps are started by hand alone: it shreds nothing. An outage leaves the rest
-        to the next sweep; returns after any other failure, as `run` does.
-        """
-        self._again_in = timedelta(0)
-        while True:
-            self._more.clear()
-            pause = None if self._again_in is None else self._again_in.total_seconds()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._more.wait()
-                continue  # a sweep has come between, and knows better for what there is to wait
-            try:
-                async with self._lock, self._locks.try_hold(_LOCK) as held:
-                    if held is None:
-                        self._again_in = None  # the node that sweeps does this too
-                        continue
-                    await self._delete()
-            except Unavailable as error:
-                logger.warning("object deletion postponed", extra={"fields": {"reason": error.message}})
-            except VaultError as error:
-                fields = {"error": error.code, "reason": error.message}
-                logger.critical("object deletion stopped", extra={"fields": fields})
-                return
-
-    async def _delete(self) -> Deletions:
-        self._again_in = None
-        deletions = await self._certifier.delete_objects()
-        self._again_in = deletions.again_in
-        self._more.set()
-        return deletions
-
     async def resume(self) -> None:
-        """Complete shreds that a crash interrupted, unless another node is at it; before anything is served."""
-        async with self._lock, self._locks.try_hold(_LOCK) as held:
-            for shred in await self._catalog.unfinished_shreds() if held else ():
-                await self._complete(shred)
+        """Complete the shreds and erasures that a crash interrupted, unless another node is at it; before serving."""
+        async with self._shredder.alone() as alone:
+            if alone:
+                await self._erasures.carry_out()
 
     async def preview(self) -> SweepReport:
         """Say what a sweep would do now and why, changing nothing."""
         now = self._clock.now()
-        through = due_through(now, self._keyring.cohort_width_seconds)
-        freed = {(p.cohort, p.first, p.tag) for p in await self._holds.expired_pins(now=now)}
+        unpin = await self._holds.expired_pins(now=now)
+        shred_now = await self._intent(now, "expiry", unpin)
+        assert shred_now.due_through is not None
+        through = shred_now.due_through
+        freed = {(p.cohort, p.first, p.tag) for p in unpin}
         still = {(p.cohort, p.first) for p in self._keyring.pins() if (p.cohort, p.first, p.tag) not in freed}
         lines = [
             SweepLine(recording=row.id, action="keep", reason="a hold protects it")
-            if (row.audio.cohort, row.audio.leaf) in still
-            else SweepLine(
-                recording=row.id,
-                action="shred",
-                reason=f"retention ended {row.retain_until.isoformat(timespec='seconds')}",
-            )
-            async for row in self._due(through)
+            if (place.cohort, place.leaf) in still
+            else SweepLine(recording=row.id, action="shred", reason=reason)
+            async for row, place, reason in self._falling_due(shred_now)
         ]
         shred = sum(line.action == "shred" for line in lines)
         return SweepReport(
@@ -193,12 +157,11 @@ class Sweeper:
 
         Unavailable too while another node sweeps.
         """
-        async with self._lock, self._locks.try_hold(_LOCK) as held:
-            if held is None:
+        async with self._shredder.alone() as alone:
+            if not alone:
                 raise _SweptElsewhere("another node is sweeping now; nothing was done", retry_after_seconds=30)
             began = self._clock.monotonic()
-            for shred in await self._catalog.unfinished_shreds():
-                await self._complete(shred)
+            await self._erasures.carry_out()
             report = await self._sweep(trigger, actor)
             self._metrics.sweep_duration.observe(self._clock.monotonic() - began)
             self.last = report
@@ -207,27 +170,21 @@ class Sweeper:
     async def _sweep(self, trigger: str, actor: Principal | None) -> SweepReport:
         # A clock that stepped back moves neither the floor nor the guard's memory backwards.
         now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
-        through = due_through(now, self._keyring.cohort_width_seconds)
-        await self._guard(now, through, actor)
         unpin = await self._holds.expired_pins(now=now)
+        shred = await self._intent(now, trigger, unpin)
+        through = shred.due_through
+        assert through is not None
+        await self._guard(now, shred, actor)
         shredded = 0
         receipt: ShredReceipt | None = None
-        if self._keyring.has_due(through, unpin):
+        if self._keyring.has_due(_plan(shred, unpin)):
             await self._catalog.append_audit([event("sweep.started", actor, detail={"trigger": trigger})])
-            identifier = new_id("shr", at=now, entropy=self._entropy)
-            shred = Shred(
-                id=identifier,
-                intended_at=now,
-                trigger=trigger,
-                due_through=through,
-                plan=pack({"due_through": through}),
-            )
-            receipt, shredded = await self._complete(shred)
+            receipt, shredded = await self._shredder.complete(shred)
         else:
             async with self._keyring.writer() as writer:
                 await writer.unpin(unpin)
                 await writer.set_last_sweep(now)
-        deletions = await self._delete()
+        deletions = await self._shredder.delete()
         deleted, waiting = deletions.done, deletions.waiting
         kept = await self._catalog.count_due(through=through)
         if receipt or deleted:
@@ -245,23 +202,71 @@ class Sweeper:
             receipt=receipt,
         )
 
-    async def _guard(self, now: datetime, through: int, actor: Principal | None) -> None:
+    async def _intent(self, now: datetime, trigger: str, unpin: Sequence[Pin]) -> Shred:
+        """Say what a sweep at `now` takes: of metadata and tenants, only where something has a key and no pin."""
+        shred = Shred(
+            id=new_id("shr", at=now, entropy=self._entropy),
+            intended_at=now,
+            trigger=trigger,
+            due_through=due_through(now, self._keyring.cohort_width_seconds),
+        )
+        only = dataclasses.replace(_plan(shred, unpin), due_through=None)
+        metadata: dict[TenantId, int] = {}
+        dropped: set[TenantId] = set()
+        for tenant in await self._catalog.tenants():
+            cohorts = self._keyring.cohorts(tenant.id, Part.METADATA)
+            if tenant.metadata_retention_seconds is not None:
+                through = metadata_due_through(now, timedelta(seconds=tenant.metadata_retention_seconds))
+                plan = dataclasses.replace(only, metadata_through={tenant.id: through})
+                # The look at one tenant's months spares, nearly always, the one at every tenant's keys.
+                if any(cohort.period <= through for cohort in cohorts) and self._keyring.has_due(plan):
+                    metadata[tenant.id] = through
+            if tenant.ends_at is not None and tenant.ends_at + self._limits.export_window <= now:
+                plan = dataclasses.replace(only, drop_tenants=frozenset({tenant.id}))
+                if (cohorts or self._keyring.cohorts(tenant.id, Part.AUDIO)) and self._keyring.has_due(plan):
+                    dropped.add(tenant.id)
+        return dataclasses.replace(shred, metadata_through=metadata, drop_tenants=frozenset(dropped))
+
+    async def _falling_due(self, shred: Shred) -> AsyncIterator[tuple[Recording, Coordinate, str]]:
+        """Yield what a sweep would look at, and why: the audio first, then metadata, then tenants that leave."""
+        assert shred.due_through is not None
+        async for row in self._shredder.due(shred.due_through):
+            yield row, row.audio, f"retention ended {row.retain_until.isoformat(timespec='seconds')}"
+        for tenant, through in shred.metadata_through.items():
+            async for row in self._shredder.due(through, part=Part.METADATA, tenant=tenant):
+                yield row, row.metadata, "the retention of its metadata ended"
+        for tenant in shred.drop_tenants:
+            async for row in self._shredder.due(LAST_PERIOD, part=Part.METADATA, tenant=tenant):
+                yield row, row.metadata, "its tenant's contract and export window are over"
+
+    async def _guard(self, now: datetime, shred: Shred, actor: Principal | None) -> None:
+        """Stop a clock that jumped, or a sweep that would take too much; two people dropped a tenant, no clock did."""
         counts = await self._catalog.count_recordings()
         live = sum(count for state, count in counts.items() if state.value in {"open", "sealed", "truncated"})
-        tripped = check_sweep(
-            now=now,
-            last_sweep_at=self._keyring.last_sweep_at,
-            due_count=await self._catalog.count_due(through=through),
-            live_count=live,
-            limits=self._limits.guard,
-        )
-        if tripped is None or await self._overridden(now, actor):
+        assert shred.due_through is not None
+        metadata = [
+            (
+                await self._catalog.count_due(through=through, part=Part.METADATA, tenant=tenant),
+                await self._catalog.count_due(through=LAST_PERIOD, part=Part.METADATA, tenant=tenant),
+            )
+            for tenant, through in shred.metadata_through.items()
+        ]
+        tripped = [
+            check_sweep(
+                now=now,
+                last_sweep_at=self._keyring.last_sweep_at,
+                due_count=due,
+                live_count=of,
+                limits=self._limits.guard,
+            )
+            for due, of in [(await self._catalog.count_due(through=shred.due_through), live), *metadata]
+        ]
+        reason = next((each.reason for each in tripped if each is not None), None)
+        if reason is None or await self._overridden(now, actor):
             return
-        await self._catalog.append_audit(
-            [event("sweep.tripped", actor, outcome="refused", detail={"reason": tripped.reason})]
-        )
+        await self._catalog.append_audit([event("sweep.tripped", actor, outcome="refused", detail={"reason": reason})])
         raise GuardTripped(
-            f"the sweep stopped itself: {tripped.reason}; nothing was shredded",
+            f"the sweep stopped itself: {reason}; nothing was shredded",
             hint="check the clock; if it is right, two people override: callvault sweep override",
         )
 
@@ -303,69 +308,13 @@ class Sweeper:
         await self._catalog.save_override(approved, audit=[event("sweep.override_approved", actor, target=identifier)])
         return approved
 
-    async def _complete(self, shred: Shred) -> tuple[ShredReceipt, int]:
-        """Carry one shred from wherever it is to fully certified."""
-        receipt = shred.receipt
-        if receipt is None:
-            async with self._keyring.writer() as writer:
-                receipt = await self._take_keys(shred, writer)
-            await self._catalog.record_receipt(
-                shred.id,
-                receipt,
-                audit=[event("keyring.destroyed", None, target=shred.id, detail={"epoch": receipt.epoch_destroyed})],
-            )
-        count = await self._certify(shred, receipt)
-        await self._catalog.finish_shred(shred.id, at=self._clock.now())
-        return receipt, count
 
-    async def _take_keys(self, shred: Shred, writer: KeyringWriter) -> ShredReceipt:
-        # Inside the writer: no hold can be decided between the intent and the point of no return.
-        assert shred.due_through is not None
-        still_open = await self._catalog.intend_shred(
-            shred, audit=[event("shred.intended", None, target=shred.id, detail={"due_through": shred.due_through})]
-        )
-        unpin: list[Pin] = await self._holds.expired_pins(now=shred.intended_at)
-        plan = ShredPlan(
-            intent_id=shred.id,
-            at=shred.intended_at,
-            due_through=shred.due_through,
-            keep=frozenset(row.audio for row in still_open),
-            unpin=tuple(unpin),
-        )
-        return await writer.shred(plan)
-
-    async def _certify(self, shred: Shred, receipt: ShredReceipt) -> int:
-        count = 0
-        issued, after = await self._next_batch(shred, receipt, after=None)
-        while after is not None:
-            # The next batch is read and signed while this one is written; it lies behind, so the two do not meet.
-            reading = asyncio.ensure_future(self._next_batch(shred, receipt, after=after))
-            try:
-                count += await self._store(issued, shred)
-            finally:
-                # Whatever became of the writing, nothing goes on reading behind the caller's back.
-                await asyncio.wait([reading])
-            issued, after = reading.result()
-        self._metrics.shredded.labels(shred.trigger).inc(count)
-        return count
-
-    async def _next_batch(
-        self, shred: Shred, receipt: ShredReceipt, *, after: RecordingId | None
-    ) -> tuple[IssuedBatch | None, RecordingId | None]:
-        """Sign for the next page of what is due and has no key; return the batch and the page's last recording."""
-        assert shred.due_through is not None
-        page = await self._catalog.due_subjects(through=shred.due_through, after=after, limit=_CERTIFICATE_PAGE)
-        gone = [subject for subject in page if not self._keyring.derivable(subject.coordinate)]
-        issued = await self._certifier.prepare(gone, shred, receipt)
-        return issued, page[-1].recording_id if page else None
-
-    async def _store(self, issued: IssuedBatch | None, shred: Shred) -> int:
-        return 0 if issued is None else await self._certifier.store(issued, shred)
-
-    async def _due(self, through: int) -> AsyncIterator[Recording]:
-        after: RecordingId | None = None
-        while page := await self._catalog.due_recordings(through=through, after=after, limit=_PAGE):
-            for row in page:
-                yield row
-            after = page[-1].id
-            await asyncio.sleep(0)
+def _plan(shred: Shred, unpin: Sequence[Pin]) -> ShredPlan:
+    return ShredPlan(
+        intent_id=shred.id,
+        at=shred.intended_at,
+        due_through=shred.due_through,
+        metadata_through=shred.metadata_through,
+        drop_tenants=shred.drop_tenants,
+        unpin=tuple(unpin),
+    )

@@ -12,6 +12,7 @@ from vault.ports.journal import Journal, ReplayedRecording
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.services.coordinates import Coordinates
+from vault.services.search import call_key_of
 from vault.services.sessions import IngestSession
 from vault.services.stubs import row_from_journal
 
@@ -99,6 +100,7 @@ class TakeUp:
         session = IngestSession(
             recording=row,
             key=key,
+            call_key=call_key_of(self._keyring, row),
             segments=segments,
             stored=max((ref.offset + ref.length for ref in segments), default=0),
             recorded_segments=len(segments),

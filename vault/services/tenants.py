@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from vault.errors import Invalid, Unavailable
+from vault.errors import Conflict, Forbidden, Invalid, Unavailable
 from vault.model import Principal, Tenant, TenantId, parse_tenant
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock
+from vault.retention.policy import check_metadata_retention
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 
@@ -27,15 +28,22 @@ class RetentionBounds:
     periods_ahead: int
 
 
+class Unchanged:
+    """Stands for a setting that stays as it is, where None is a value."""
+
+
+UNCHANGED = Unchanged()
+
+
 class Tenants:
-    """Adds, changes and lists tenants."""
+    """Adds, changes, lists and off-boards tenants."""
 
     def __init__(self, *, catalog: Catalog, coordinates: Coordinates, clock: Clock, bounds: RetentionBounds) -> None:
         self._catalog = catalog
         self._coordinates = coordinates
         self._clock = clock
         self._bounds = bounds
-        self._retentions: dict[TenantId, timedelta] = {}
+        self._known: dict[TenantId, Tenant] = {}
 
     async def add(
         self,
@@ -45,17 +53,20 @@ class Tenants:
         controller: str,
         contact: str,
         retention: timedelta | None,
+        metadata_retention: timedelta | None = None,
         actor: Principal | None,
     ) -> Tenant:
         """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
         self._check(retention)
+        check_metadata_retention(metadata_retention)
         tenant = Tenant(
             id=parse_tenant(identifier),
             name=name,
             controller=controller,
             contact=contact,
             created_at=self._clock.now(),
-            retention_seconds=retention.total_seconds() if retention is not None else None,
+            retention_seconds=_seconds(retention),
+            metadata_retention_seconds=_seconds(metadata_retention),
         )
         await self._catalog.add_tenant(
             tenant,
@@ -71,14 +82,30 @@ class Tenants:
                 hint=f"choose between {self._bounds.floor} and {self._bounds.cap}",
             )
 
-    async def change(self, identifier: TenantId, *, retention: timedelta | None, actor: Principal) -> Tenant:
-        """Set the default retention of future recordings; what exists keeps its date."""
+    async def change(
+        self,
+        identifier: TenantId,
+        *,
+        retention: timedelta | None,
+        metadata_retention: timedelta | Unchanged | None = UNCHANGED,
+        actor: Principal,
+    ) -> Tenant:
+        """Set the default retention of future recordings, where what exists keeps its date, and that of metadata.
+
+        The latter holds for every month, past ones included: metadata has no date but its cohort's.
+        """
         self._check(retention)
         before = await self._catalog.tenant(identifier)
-        after = dataclasses.replace(
-            before, retention_seconds=retention.total_seconds() if retention is not None else None
-        )
-        detail = {"before": before.retention_seconds, "after": after.retention_seconds}
+        after = dataclasses.replace(before, retention_seconds=_seconds(retention))
+        if not isinstance(metadata_retention, Unchanged):
+            check_metadata_retention(metadata_retention)
+            after = dataclasses.replace(after, metadata_retention_seconds=_seconds(metadata_retention))
+        detail = {
+            "before": before.retention_seconds,
+            "after": after.retention_seconds,
+            "metadata_before": before.metadata_retention_seconds,
+            "metadata_after": after.metadata_retention_seconds,
+        }
         await self._catalog.save_tenant(
             after,
             audit=[
@@ -91,9 +118,57 @@ class Tenants:
                 )
             ],
         )
-        self._retentions.pop(identifier, None)
+        self._known.pop(identifier, None)
         await self._precreate_if_possible()
         return after
+
+    # -- off-boarding -------------------------------------------------------------------------------------------
+
+    async def request_offboarding(
+        self, identifier: TenantId, *, contract_end: datetime | None, actor: Principal
+    ) -> Tenant:
+        """First of two people: say when the contract ends, now if left out; asking again replaces a request.
+
+        Conflict once it is approved. Nothing changes before that.
+        """
+        before = await self._catalog.tenant(identifier)
+        if before.ends_at is not None:
+            raise Conflict(f"the end of the contract with {identifier} is approved already")
+        after = dataclasses.replace(
+            before, contract_end=contract_end or self._clock.now(), offboard_requested_by=actor.token_id
+        )
+        return await self._save(after, "offboarding requested", actor)
+
+    async def decide_offboarding(self, identifier: TenantId, *, approve: bool, actor: Principal) -> Tenant:
+        """Second of two people. From the contract's end no call is taken in; after the export window a sweep drops it.
+
+        Forbidden for the first person, Conflict if nobody asked.
+        """
+        before = await self._catalog.tenant(identifier)
+        if before.contract_end is None or before.ends_at is not None:
+            raise Conflict(
+                f"nobody has asked to end the contract with {identifier}, or it is decided",
+                hint=f"callvault tenants offboard {identifier}",
+            )
+        if before.offboard_requested_by == actor.token_id:
+            raise Forbidden(
+                "the person who asked to end a contract cannot approve it",
+                hint="a second person approves with their own token",
+            )
+        if approve:
+            after = dataclasses.replace(before, offboard_approved_by=actor.token_id)
+        else:
+            after = dataclasses.replace(before, contract_end=None, offboard_requested_by=None)
+        return await self._save(after, f"offboarding {'approved' if approve else 'rejected'}", actor)
+
+    async def _save(self, tenant: Tenant, action: str, actor: Principal) -> Tenant:
+        end = tenant.contract_end.isoformat() if tenant.contract_end else None
+        detail = {"action": action, "contract_end": end}
+        await self._catalog.save_tenant(
+            tenant, audit=[event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)]
+        )
+        self._known.pop(tenant.id, None)
+        return tenant
 
     async def _precreate_if_possible(self) -> None:
         """The tenant exists either way: an ingest creates the cohort it misses, and the next round the others."""
@@ -103,11 +178,22 @@ class Tenants:
             logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
 
     async def retention(self, identifier: TenantId) -> timedelta:
-        """Return how long this tenant's recordings are kept by default; NotFound for an unknown tenant."""
-        known = self._retentions.get(identifier)
+        """Return how long a recording that begins now is kept by default.
+
+        NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is taken in for it.
+        """
+        known = self._known.get(identifier)
         if known is None:
-            known = self._retentions[identifier] = self._of(await self._catalog.tenant(identifier))
-        return known
+            known = self._known[identifier] = await self._catalog.tenant(identifier)
+        if self._left(known):
+            raise Conflict(
+                "the contract with this tenant has ended, so no new recording is taken in",
+                hint="stop its recorders; what was recorded can be exported until the export window ends",
+            )
+        return self._of(known)
+
+    def _left(self, tenant: Tenant) -> bool:
+        return tenant.ends_at is not None and tenant.ends_at <= self._clock.now()
 
     def _of(self, tenant: Tenant) -> timedelta:
         if tenant.retention_seconds is None:
@@ -120,5 +206,9 @@ class Tenants:
 
     async def precreate(self) -> None:
         """Create the cohorts of the coming periods for every tenant."""
-        tenants = [(tenant.id, self._of(tenant)) for tenant in await self._catalog.tenants()]
+        tenants = [(tenant.id, self._of(tenant)) for tenant in await self._catalog.tenants() if not self._left(tenant)]
         await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._bounds.periods_ahead)
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()

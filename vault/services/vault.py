@@ -12,12 +12,15 @@ from vault.ports.time import Clock
 from vault.services.access import Access
 from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
+from vault.services.erasure import Erasures
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
 from vault.services.keys import Keys
 from vault.services.nodes import Presence
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
+from vault.services.search import Search
+from vault.services.shredding import Shredder
 from vault.services.storing import Storer
 from vault.services.sweep import Sweeper
 from vault.services.tenants import Tenants
@@ -33,6 +36,7 @@ class Vault:
     certificates: Certificates
     certifier: Certifier
     clock: Clock
+    erasures: Erasures
     holds: Holds
     ingest: Ingest
     journal: Journal
@@ -42,6 +46,8 @@ class Vault:
     playback: Playback
     presence: Presence
     recordings: Recordings
+    search: Search
+    shredder: Shredder
     storer: Storer
     store: ObjectStore
     sweeper: Sweeper

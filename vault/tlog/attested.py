@@ -74,8 +74,23 @@ class ObjectFacts:
     ciphertext_sha256: str
 
 
+class Authority(NamedTuple):
+    """Why something was deleted: `basis` for people to read, `approvers` the credentials of two of them, or none."""
+
+    trigger: Trigger
+    basis: str
+    case_reference: str | None = None
+    approvers: tuple[str, ...] = ()
+
+
+EXPIRED: Final = Authority(Trigger.EXPIRY, "retention period agreed with the controller")
+
+
 class Subject(NamedTuple):
-    """What a certificate says of one recording and no other. A tuple: a sweep makes a million."""
+    """What a certificate says of one recording: the first six of it alone, parts and authority of many.
+
+    A tuple: a sweep makes a million.
+    """
 
     recording_id: RecordingId
     coordinate: Coordinate
@@ -83,6 +98,8 @@ class Subject(NamedTuple):
     captured_at: datetime
     retain_until: datetime
     objects: tuple[ObjectFacts, ...]
+    parts: tuple[Part, ...] = (Part.AUDIO,)
+    authority: Authority = EXPIRED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

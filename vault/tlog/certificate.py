@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import rfc8785
@@ -21,13 +22,16 @@ from vault.model import (
     Assurance,
     CertificateId,
     CertificateStatus,
+    Part,
     Recording,
     SegmentRef,
     id_bytes,
 )
 from vault.tlog.attested import (
+    EXPIRED,
     OPEN_RESULTS,
     Authorisation,
+    Authority,
     Check,
     CheckName,
     DataCopy,
@@ -48,13 +52,16 @@ from vault.tlog.attested import (
 from vault.tlog.batch import TYPE as BATCH_TYPE
 from vault.tlog.batch import BatchStatement, Membership, membership_of, statement_payload, verify_membership
 from vault.tlog.shape import canonical_json, from_json, stamp
-from vault.tlog.statements import CLAIMS, PUBLISHED, Statements, non_claims
+from vault.tlog.statements import PUBLISHED, Statements, claims, non_claims
 
 __all__ = [
     "ALGORITHM",
+    "EXPIRED",
+    "METADATA_ALGORITHM",
     "SCHEMA",
     "TYPE",
     "Authorisation",
+    "Authority",
     "Check",
     "CheckName",
     "DataCopy",
@@ -82,6 +89,7 @@ __all__ = [
 
 SCHEMA: Final = "callvault/deletion-certificate/v1"
 TYPE: Final = "callvault-deletion-certificate+jws"
+METADATA_ALGORITHM: Final = "AES-256-GCM; keys from an HMAC-SHA-256 tree"
 ALGORITHM: Final = "AES-256-GCM in c2sp.org/chunked-encryption (Cobblestone-256); keys from an HMAC-SHA-256 tree"
 
 _NONCE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -119,25 +127,38 @@ class DeletionCertificate:
             raise Invalid(f"the certificate contradicts itself: {contradiction}")
 
 
-def subject(recording: Recording, segments: Sequence[SegmentRef]) -> Subject:
-    """Return what a certificate says of a recording's audio alone, before the versions of objects were enumerated."""
+def subject(
+    recording: Recording,
+    segments: Sequence[SegmentRef],
+    *,
+    parts: tuple[Part, ...] = (Part.AUDIO,),
+    retain_until: datetime | None = None,
+    authority: Authority = EXPIRED,
+) -> Subject:
+    """Return what a certificate says of these parts of a recording, before the versions of objects were enumerated.
+
+    `segments` are those of the audio; without it there are none. `retain_until` defaults to that of the audio.
+    """
+    audio = Part.AUDIO in parts
     objects = tuple(
         ObjectFacts(name=ref.name, versions=None, ciphertext_bytes=ref.object_bytes, ciphertext_sha256=ref.sha256)
         for ref in segments
     )
     return Subject(
         recording_id=recording.id,
-        coordinate=recording.audio,
-        policy=recording.retention_class,
+        coordinate=recording.audio if audio else recording.metadata,
+        policy=recording.retention_class if audio else Part.METADATA.value,
         captured_at=recording.started_at,
-        retain_until=recording.retain_until,
-        objects=objects,
+        retain_until=recording.retain_until if retain_until is None else retain_until,
+        objects=objects if audio else (),
+        parts=parts,
+        authority=authority,
     )
 
 
-def statements(assurance: Assurance) -> tuple[Statements, Statements]:
-    """Return the current claims and non-claims for a provider of this assurance."""
-    return CLAIMS, non_claims(assurance)
+def statements(assurance: Assurance, parts: Collection[Part] = (Part.AUDIO,)) -> tuple[Statements, Statements]:
+    """Return the current claims about `parts` and the non-claims for a provider of this assurance."""
+    return claims(parts), non_claims(assurance)
 
 
 class Issuer:

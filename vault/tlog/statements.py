@@ -5,11 +5,11 @@ A text is never edited once certificates carry it: a new wording is a new versio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from vault.model import Assurance
+from vault.model import Assurance, Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,29 @@ CLAIMS: Final = Statements(
         "No hold on this recording was in force when its deletion was decided.",
     ),
 )
+
+_SEALED_FACTS: Final = (
+    "What the recorder said about this call - numbers, direction, tags - was written to disk only encrypted with "
+    "AES-256-GCM under a key of its own."
+)
+METADATA_CLAIMS: Final = Statements(version="callvault/claims/metadata/v1", texts=(_SEALED_FACTS, *CLAIMS.texts[1:]))
+BOTH_CLAIMS: Final = Statements(
+    version="callvault/claims/audio-and-metadata/v1",
+    texts=(
+        CLAIMS.texts[0],
+        _SEALED_FACTS,
+        "There were two keys, one for the audio and one for the metadata; what is said of the key is true of both.",
+        *CLAIMS.texts[1:],
+    ),
+)
+
+
+def claims(parts: Collection[Part]) -> Statements:
+    """Return what a certificate for these parts claims."""
+    if Part.METADATA not in parts:
+        return CLAIMS
+    return BOTH_CLAIMS if Part.AUDIO in parts else METADATA_CLAIMS
+
 
 _NON_CLAIMS: Final = (
     (
@@ -86,6 +109,7 @@ def non_claims(assurance: Assurance) -> Statements:
 
 
 PUBLISHED: Final[Mapping[str, tuple[str, ...]]] = {
-    statements.version: statements.texts for statements in (CLAIMS, *(non_claims(each) for each in Assurance))
+    statements.version: statements.texts
+    for statements in (CLAIMS, METADATA_CLAIMS, BOTH_CLAIMS, *(non_claims(each) for each in Assurance))
 }
 """Every version ever issued and its sentences."""

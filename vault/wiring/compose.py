@@ -21,6 +21,7 @@ from vault.services.attest import Identity
 from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.coordinates import Coordinates
+from vault.services.erasure import Erasures
 from vault.services.holds import Holds, pinned
 from vault.services.ingest import Ingest, IngestLimits
 from vault.services.keys import Keys
@@ -28,6 +29,8 @@ from vault.services.nodes import Presence
 from vault.services.playback import Playback
 from vault.services.reading import Reader
 from vault.services.recordings import Recordings
+from vault.services.search import BlindIndex, Search
+from vault.services.shredding import Shredder
 from vault.services.storing import SegmentLimits, Storer
 from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import RetentionBounds, Tenants
@@ -54,12 +57,15 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     """Wire every service; starts nothing."""
     catalog, keyring, store = adapters.catalog, adapters.keyring, adapters.store
     coordinates = Coordinates(catalog=catalog, keyring=keyring)
+    index = BlindIndex(keyring=keyring)
+    search = Search(catalog=catalog, keyring=keyring, index=index)
     reader = Reader(store=store)
     ingest = Ingest(
         catalog=catalog,
         keyring=keyring,
         journal=adapters.journal,
         coordinates=coordinates,
+        index=index,
         clock=clock,
         entropy=entropy,
         metrics=metrics,
@@ -104,12 +110,32 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         metrics=metrics,
     )
+    shredder = Shredder(
+        catalog=catalog,
+        keyring=keyring,
+        holds=holds,
+        certifier=certifier,
+        clock=clock,
+        metrics=metrics,
+        locks=adapters.locks,
+    )
+    erasures = Erasures(
+        catalog=catalog,
+        keyring=keyring,
+        holds=holds,
+        search=search,
+        shredder=shredder,
+        clock=clock,
+        entropy=entropy,
+        window=config.retention.erasure_window,
+    )
     return Vault(
         access=Access(catalog=catalog, clock=clock, entropy=entropy),
         catalog=catalog,
         certificates=certificates,
         certifier=certifier,
         clock=clock,
+        erasures=erasures,
         holds=holds,
         ingest=ingest,
         journal=adapters.journal,
@@ -122,21 +148,24 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         presence=Presence(
             catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
         ),
-        recordings=Recordings(catalog=catalog, keyring=keyring, ingest=ingest, clock=clock),
+        recordings=Recordings(catalog=catalog, keyring=keyring, ingest=ingest, search=search, clock=clock),
+        search=search,
+        shredder=shredder,
         storer=ingest.storer,
         store=store,
         sweeper=Sweeper(
             catalog=catalog,
             keyring=keyring,
-            locks=adapters.locks,
             holds=holds,
-            certifier=certifier,
+            shredder=shredder,
+            erasures=erasures,
             clock=clock,
             entropy=entropy,
             metrics=metrics,
             limits=SweepLimits(
                 interval=config.sweep.interval,
                 jitter=config.sweep.jitter,
+                export_window=config.retention.export_window,
                 guard=Limits(
                     max_jump=config.sweep.max_jump,
                     max_share=config.sweep.max_share,

@@ -88,7 +88,7 @@ def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None
         vault.ingest.run(),
         vault.presence.run(),
         _keep_ahead(vault),
-        vault.sweeper.finish(),
+        vault.shredder.finish(),
     ]
     if config.sweep.enabled:
         work.append(vault.sweeper.run())

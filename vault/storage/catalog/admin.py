@@ -160,6 +160,10 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "contact": tenant.contact,
         "created_at": rows.micros(tenant.created_at),
         "retention_seconds": tenant.retention_seconds,
+        "metadata_retention_seconds": tenant.metadata_retention_seconds,
+        "contract_end": rows.maybe_micros(tenant.contract_end),
+        "offboard_requested_by": tenant.offboard_requested_by,
+        "offboard_approved_by": tenant.offboard_approved_by,
     }
 
 
@@ -171,6 +175,10 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         contact=row.contact,
         created_at=rows.moment(row.created_at),
         retention_seconds=row.retention_seconds,
+        metadata_retention_seconds=row.metadata_retention_seconds,
+        contract_end=rows.maybe_moment(row.contract_end),
+        offboard_requested_by=row.offboard_requested_by,
+        offboard_approved_by=row.offboard_approved_by,
     )
 
 

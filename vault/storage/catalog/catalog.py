@@ -10,6 +10,7 @@ from vault.ports.time import Clock
 from vault.storage.catalog import schema
 from vault.storage.catalog.admin import AdminStore
 from vault.storage.catalog.database import Database, engines
+from vault.storage.catalog.erasures import ErasureStore
 from vault.storage.catalog.faults import translate
 from vault.storage.catalog.holds import HoldStore
 from vault.storage.catalog.nodes import NodeStore
@@ -20,7 +21,9 @@ from vault.storage.postgres import PostgresSettings
 from vault.telemetry import Metrics
 
 
-class SqlCatalog(RecordingStore, NodeStore, HoldStore, ShredStore, AdminStore, RescueStore, RestorableCatalog):
+class SqlCatalog(
+    RecordingStore, NodeStore, HoldStore, ShredStore, ErasureStore, AdminStore, RescueStore, RestorableCatalog
+):
     """The catalog on SQLAlchemy Core; the port's docstrings are its contract."""
 
     def __init__(self, database: Database) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from vault.model import HoldState
+from vault.model import HoldState, Part, RecordingState
 from vault.storage.catalog.tables import (
+    HAS_METADATA,
     IS_FINISHED,
     IS_OPEN,
+    IS_UNCONFIRMED,
     IS_UNDELETED,
     hold_recordings,
     holds,
@@ -22,26 +24,44 @@ from vault.storage.catalog.tables import (
 
 _r = recordings.c
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
-BY_CALL_KEY = sa.select(recordings).where(_r.tenant == sa.bindparam("tenant_id"), _r.call_key == sa.bindparam("call"))
+BY_CALL = sa.select(recordings).where(
+    _r.tenant == sa.bindparam("tenant_id"), _r.call_token.in_(sa.bindparam("tokens", expanding=True))
+)
 OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.id)
-DUE = (
-    sa.select(recordings)
-    .where(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
-    .order_by(_r.id)
-    .limit(sa.bindparam("page"))
-)
-COUNT_DUE = (
-    sa.select(sa.func.count()).select_from(recordings).where(IS_FINISHED, _r.audio_period <= sa.bindparam("through"))
-)
+_IN_TENANT = _r.tenant == sa.bindparam("tenant_id")
+_DUE: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[bool]]] = {
+    (Part.AUDIO, False): (IS_FINISHED, _r.audio_period <= sa.bindparam("through")),
+    (Part.AUDIO, True): (IS_FINISHED, _IN_TENANT, _r.audio_period <= sa.bindparam("through")),
+    (Part.METADATA, True): (
+        HAS_METADATA,
+        _IN_TENANT,
+        _r.state != RecordingState.OPEN.value,
+        _r.metadata_period <= sa.bindparam("through"),
+        # Facts that are gone without a certificate went unseen, and nobody certifies what nobody saw.
+        sa.func.length(_r.sealed_facts) > 0,
+    ),
+}
+"""What is due, by part and whether of one tenant; metadata has no clock that all tenants share."""
+DUE = {
+    of: sa.select(recordings).where(*where, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
+    for of, where in _DUE.items()
+}
+COUNT_DUE = {of: sa.select(sa.func.count()).select_from(recordings).where(*where) for of, where in _DUE.items()}
 UNDELETED = (
     sa.select(recordings).where(IS_UNDELETED, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
 )
+UNCONFIRMED = (
+    sa.select(recordings)
+    .where(IS_UNCONFIRMED, _r.id > sa.bindparam("after"))
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
+)
 COUNT = sa.select(_r.state, sa.func.count().label("n")).group_by(_r.state)
 FOUND = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
-# The same SQL in two dialects: the database itself decides which call keys are taken, by their unique index.
+# The same SQL in two dialects: the database itself decides which call tokens are taken, by their unique index.
 INSERT_UNLESS_TAKEN: Mapping[str, sa.Executable] = {
-    "sqlite": sqlite.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_key"]),
-    "postgresql": postgresql.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_key"]),
+    "sqlite": sqlite.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_token"]),
+    "postgresql": postgresql.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_token"]),
 }
 FINISH = (
     sa.update(recordings)
@@ -59,6 +79,7 @@ SET_MEDIA = (
     .where(_r.id == sa.bindparam("key"), IS_OPEN)
     .values(**{name: sa.bindparam(f"new_{name}") for name in ("container", "codec", "rate", "channels", "channel_map")})
 )
+TAKEN = sa.select(_r.tenant, _r.call_token).where(_r.call_token.in_(sa.bindparam("tokens", expanding=True)))
 STATES = sa.select(_r.id, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 
 # Two questions, one round trip: the sweep floor, and which of these rows were there before.

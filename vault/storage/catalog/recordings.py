@@ -10,7 +10,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, Invalid, NotFound, Refused, TooLarge, TooLate
-from vault.model import AuditEvent, Cohort, NodeId, Recording, RecordingId, RecordingState, SegmentRef, TenantId
+from vault.model import (
+    INDEX_LEAF,
+    AuditEvent,
+    Cohort,
+    NodeId,
+    Part,
+    Recording,
+    RecordingId,
+    RecordingState,
+    SegmentRef,
+    TenantId,
+)
 from vault.ports.catalog import RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
@@ -20,15 +31,17 @@ from vault.storage.catalog.tables import (
 )
 from vault.storage.catalog.writer import Transaction
 
-_LEAVES = 1 << 32
+_TOKENS_PER_QUERY = 500
 _FINAL = (RecordingState.SEALED, RecordingState.TRUNCATED)
 _r = recordings.c
+_tokens = recordings.alias("tokens").c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Creation:
     recording: Recording
     values: Mapping[str, Any]
+    elsewhere: Sequence[str]
     audit: Sequence[AuditEvent]
 
 
@@ -63,7 +76,7 @@ class RecordingStore:
         async def act(transaction: Transaction) -> int:
             found = await transaction.fetch(sql.NEXT_LEAF, place)
             first: int = found[0].next_leaf if found else 0
-            if first + count > _LEAVES:
+            if first + count > INDEX_LEAF:
                 raise TooLarge(f"tenant {cohort.tenant} has no leaves left in cohort {cohort.part} {cohort.period}")
             if found:
                 await transaction.write(sql.MOVE_COUNTER, {**place, "new_next": first + count})
@@ -82,9 +95,13 @@ class RecordingStore:
 
         return await self._database.writer.run(act)
 
-    async def create_recording(self, recording: Recording, *, audit: Sequence[AuditEvent] = ()) -> None:
+    async def create_recording(
+        self, recording: Recording, *, elsewhere: Sequence[str] = (), audit: Sequence[AuditEvent] = ()
+    ) -> None:
         """Insert a new row; Conflict or TooLate as promised by the port."""
-        creation = _Creation(recording=recording, values=rows.from_recording(recording), audit=audit)
+        creation = _Creation(
+            recording=recording, values=rows.from_recording(recording), elsewhere=elsewhere, audit=audit
+        )
         await self._database.writer.submit(_create, creation)
 
     async def recording(self, recording: RecordingId) -> Recording:
@@ -94,9 +111,13 @@ class RecordingStore:
             raise _unknown(recording)
         return rows.to_recording(found[0])
 
-    async def recording_by_call_key(self, tenant: TenantId, call_key: str) -> Recording | None:
-        """Return the row a recorder means by its call key."""
-        found = await self._database.fetch(sql.BY_CALL_KEY, {"tenant_id": tenant, "call": call_key})
+    async def recording_by_call(self, tenant: TenantId, tokens: Sequence[str]) -> Recording | None:
+        """Return the row that has one of these call tokens, the newest if there are several."""
+        found = sorted(
+            await self._database.fetch(sql.BY_CALL, {"tenant_id": tenant, "tokens": list(tokens)}),
+            key=lambda row: row.id,
+            reverse=True,
+        )
         return rows.to_recording(found[0]) if found else None
 
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
@@ -108,18 +129,33 @@ class RecordingStore:
         statement = sql.OPEN if node is None else sql.OPEN.where(_r.node == node)
         return [rows.to_recording(row) for row in await self._database.fetch(statement)]
 
-    async def due_recordings(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Recording]:
-        """Return finished rows of audio periods up to `through`, in id order."""
-        found = await self._database.fetch(sql.DUE, {"through": through, "after": _after(after), "page": max(limit, 0)})
+    async def due_recordings(
+        self,
+        *,
+        through: int,
+        after: RecordingId | None,
+        limit: int,
+        part: Part = Part.AUDIO,
+        tenant: TenantId | None = None,
+    ) -> Sequence[Recording]:
+        """Return finished rows whose part is of a period up to `through` and not certified gone, in id order."""
+        place = {**_due(through, tenant), "after": _after(after), "page": max(limit, 0)}
+        found = await self._database.fetch(sql.DUE[part, tenant is not None], place)
         return [rows.to_recording(row) for row in found]
 
-    async def count_due(self, *, through: int) -> int:
-        """Count finished rows of audio periods up to `through`."""
-        return int((await self._database.fetch(sql.COUNT_DUE, {"through": through}))[0][0])
+    async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
+        """Count the rows that `due_recordings` pages through."""
+        found = await self._database.fetch(sql.COUNT_DUE[part, tenant is not None], _due(through, tenant))
+        return int(found[0][0])
 
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""
         found = await self._database.fetch(sql.UNDELETED, {"after": _after(after), "page": max(limit, 0)})
+        return [rows.to_recording(row) for row in found]
+
+    async def unconfirmed_metadata(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
+        """Return rows whose metadata went alone and has no final certificate yet, in id order."""
+        found = await self._database.fetch(sql.UNCONFIRMED, {"after": _after(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
@@ -234,6 +270,7 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
             used.add(identity)
             admitted.append(creation)
             answers.append(None)
+    admitted = await _not_elsewhere(transaction, admitted)
     born = {creation.values["id"] for creation in admitted}
     insert = sql.INSERT_UNLESS_TAKEN[transaction.dialect]
     if await transaction.write(insert, [creation.values for creation in admitted]) != len(admitted):
@@ -247,6 +284,20 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
             tenant = creation.recording.tenant
             answers[place] = Conflict(f"tenant {tenant} already has a recording with this call key")
     return answers
+
+
+async def _not_elsewhere(transaction: Transaction, creations: Sequence[_Creation]) -> list[_Creation]:
+    """Return the creations whose call no other cohort knows; their own cohort's the unique index tells."""
+    tokens = sorted({token for creation in creations for token in creation.elsewhere})
+    taken: set[tuple[str, str]] = set()
+    for start in range(0, len(tokens), _TOKENS_PER_QUERY):
+        some = {"tokens": tokens[start : start + _TOKENS_PER_QUERY]}
+        taken |= {(row.tenant, row.call_token) for row in await transaction.fetch(sql.TAKEN, some)}
+    return [
+        creation
+        for creation in creations
+        if taken.isdisjoint((creation.recording.tenant, token) for token in creation.elsewhere)
+    ]
 
 
 async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequence[Refused | None]:
@@ -293,9 +344,22 @@ def _page(query: RecordingQuery) -> sa.Select[Any]:
         statement = statement.where(_r.started_at < rows.micros(query.started_to))
     if query.held is not None:
         statement = statement.where(_r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD))
-    if query.before is not None:
+    for column, tokens in ((_tokens.caller_token, query.caller_tokens), (_tokens.called_token, query.called_tokens)):
+        if tokens is not None:
+            statement = statement.where(_r.id.in_(_carrying(column, tokens, query.before)))
+    if query.before is not None and query.caller_tokens is None and query.called_tokens is None:
         statement = statement.where(_r.id < rows.key(query.before))
     return statement
+
+
+def _carrying(column: Any, tokens: Sequence[str], before: RecordingId | None) -> sa.Select[Any]:
+    """Select the ids of the rows with one of `tokens`: beside a tenant, SQLite would rather walk all of its rows."""
+    chosen = sa.select(_tokens.id).where(column.in_(tokens))
+    return chosen if before is None else chosen.where(_tokens.id < rows.key(before))
+
+
+def _due(through: int, tenant: TenantId | None) -> dict[str, Any]:
+    return {"through": through} if tenant is None else {"through": through, "tenant_id": tenant}
 
 
 def _after(recording: RecordingId | None) -> bytes:

@@ -41,6 +41,11 @@ _UNCERTIFIED = (
     .order_by(_r.id)
     .limit(sa.bindparam("page"))
 )
+_FORGET = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"), sa.func.length(_r.sealed_facts) > 0)
+    .values(call_token=sa.bindparam("new_token"), caller_token=None, called_token=None, sealed_facts=b"")
+)
 _INSERT_RECORDING = sa.insert(recordings)
 
 
@@ -128,7 +133,7 @@ class RescueStore:
     async def rebuild_recording(
         self, recording: Recording, objects: Sequence[SegmentRef], *, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Insert the row unless it exists; Conflict if the call key is another recording's."""
+        """Insert the row unless it exists; Conflict if the call token is another recording's."""
         values = rows.from_recording(recording)
         refs = [rows.from_segment(ref) for ref in objects]
 
@@ -149,6 +154,16 @@ class RescueStore:
 
         async def act(transaction: Transaction) -> None:
             if await transaction.write(_SHRED, moves):
+                transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def forget_metadata(self, recordings: Sequence[RecordingId], *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Take facts and tokens out of rows; the events are written if any had some."""
+        moves = [{"key": rows.key(recording), "new_token": recording} for recording in recordings]
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.write(_FORGET, moves):
                 transaction.audit(audit)
 
         await self._database.writer.run(act)

@@ -98,7 +98,7 @@ def from_recording(recording: Recording) -> Values:
     return {
         "id": key(recording.id),
         "tenant": recording.tenant,
-        "call_key": recording.call_key,
+        "call_token": recording.call_token,
         "state": recording.state.value,
         "state_reason": recording.state_reason,
         "audio_period": audio.period,
@@ -118,6 +118,10 @@ def from_recording(recording: Recording) -> Values:
         "certificate_id": recording.certificate_id,
         "undeleted_since": None,
         "node": recording.node,
+        "unconfirmed_since": None,
+        "caller_token": recording.caller_token,
+        "called_token": recording.called_token,
+        "metadata_certificate_id": recording.metadata_certificate_id,
     }
 
 
@@ -127,7 +131,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
     return Recording(
         id=recording_id(row.id),
         tenant=tenant,
-        call_key=row.call_key,
+        call_token=row.call_token,
         state=RecordingState(row.state),
         state_reason=row.state_reason,
         audio=_coordinate(tenant, Part.AUDIO, row.audio_period, row.audio_generation, row.audio_leaf),
@@ -140,8 +144,11 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         retention_class=row.retention_class,
         stored_bytes=row.stored_bytes,
         sealed_facts=row.sealed_facts,
+        caller_token=row.caller_token,
+        called_token=row.called_token,
         certificate_id=row.certificate_id,
         node=row.node,
+        metadata_certificate_id=row.metadata_certificate_id,
     )
 
 
@@ -195,9 +202,14 @@ def to_segment(row: sa.Row[Any]) -> SegmentRef:
 
 
 CERTIFICATE_COLUMNS = (
-    *("id", "recording", "tenant", "status", "supersedes", "issued_at"),
+    *("id", "recording", "tenant", "status", "supersedes", "issued_at", "parts"),
     *("jws", "batch", "place", "form", "entry"),
 )
+
+
+def parts_text(parts: Iterable[Part]) -> str:
+    """Return the one way these parts are written in a row."""
+    return " ".join(sorted(parts))
 
 
 def certificate_tuple(certificate: StoredCertificate) -> tuple[Any, ...]:
@@ -210,6 +222,7 @@ def certificate_tuple(certificate: StoredCertificate) -> tuple[Any, ...]:
         certificate.status.value,
         certificate.supersedes,
         micros(certificate.issued_at),
+        parts_text(certificate.parts),
         certificate.jws,
         *((None,) * 4 if place is None else (place.batch, place.index, place.form, place.entry)),
     )
@@ -228,6 +241,7 @@ def to_certificate(row: sa.Row[Any]) -> StoredCertificate:
         place=None
         if row.batch is None
         else BatchPlace(batch=row.batch, index=row.place, form=row.form, entry=row.entry),
+        parts=tuple(Part(part) for part in row.parts.split()),
     )
 
 

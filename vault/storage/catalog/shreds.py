@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import combinations
 from typing import Any
 
 import rfc8785
 import sqlalchemy as sa
 
 from vault.errors import NotFound
+from vault.format import codec
 from vault.model import (
     Assurance,
     AuditEvent,
     CertificateId,
     CertificateStatus,
+    Part,
     Recording,
     RecordingId,
     RecordingState,
@@ -24,8 +27,10 @@ from vault.model import (
     TenantId,
 )
 from vault.ports.catalog import CertificateBatch, Shred, SweepOverride
+from vault.ports.erasures import Erasure
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
+from vault.storage.catalog.erasures import begin_erasing
 from vault.storage.catalog.tables import (
     IS_FINISHED,
     IS_OPEN,
@@ -62,7 +67,7 @@ _RAISE_FLOOR = (
     .where(sa.or_(sweep_floor.c.period.is_(None), sweep_floor.c.period < sa.bindparam("new_period")))
     .values(period=sa.bindparam("new_period"))
 )
-_OPEN_BELOW = sa.select(_r.id).where(IS_OPEN, _r.audio_period <= sa.bindparam("floor")).order_by(_r.id)
+_OPEN = sa.select(_r.id, _r.tenant, _r.audio_period, _r.metadata_period).where(IS_OPEN).order_by(_r.id)
 _KEEP = sa.insert(shred_kept)
 _KEPT = (
     sa.select(recordings)
@@ -78,9 +83,18 @@ _INSERT_BATCH = sa.insert(certificate_batches)
 _CERTIFICATES = certificates
 _ANY_IN_BATCH = sa.select(_c.id).where(_c.batch == sa.bindparam("batch")).limit(1)
 _DROP_BATCH = sa.delete(certificate_batches).where(certificate_batches.c.id == sa.bindparam("batch"))
-_IN_BATCH = sa.select(_c.recording).where(_c.batch == sa.bindparam("batch"), _c.status == sa.bindparam("status"))
-# By recording and status, which are unique together: by batch, each row would read the whole of it.
-_OF_ROW = sa.select(_c.id).where(_c.recording == _r.id, _c.status == sa.bindparam("status")).scalar_subquery()
+_ANY_PARTS = [parts for count in range(1, len(Part) + 1) for parts in combinations(Part, count)]
+_WITH_AUDIO = _c.parts.in_([rows.parts_text(parts) for parts in _ANY_PARTS if Part.AUDIO in parts])
+_WITH_METADATA = _c.parts.in_([rows.parts_text(parts) for parts in _ANY_PARTS if Part.METADATA in parts])
+_IN_BATCH = sa.select(_c.recording).where(
+    _c.batch == sa.bindparam("batch"), _c.status == sa.bindparam("status"), _WITH_AUDIO
+)
+# By recording, status and parts, which are unique together: by batch, each row would read the whole of it.
+_OF_ROW = (
+    sa.select(sa.func.max(_c.id))
+    .where(_c.recording == _r.id, _c.status == sa.bindparam("status"), _WITH_AUDIO)
+    .scalar_subquery()
+)
 # A provisional certificate that arrives after the final one is kept, but takes nothing back.
 _SHREDDED = (
     sa.update(recordings)
@@ -92,6 +106,25 @@ _ABSENT = (
     .where(_r.id.in_(_IN_BATCH))
     .values(state=RecordingState.SHREDDED.value, certificate_id=_OF_ROW, undeleted_since=None)
 )
+_OF_METADATA = sa.select(_c.id, _c.recording, _c.status, _c.parts).where(
+    _c.batch == sa.bindparam("batch"), _WITH_METADATA
+)
+# The key is gone: what it sealed, and what found it, is of no more use to anybody who should have it.
+_FORGET: Mapping[str, Any] = {
+    "metadata_certificate_id": sa.bindparam("new_certificate"),
+    "call_token": sa.bindparam("new_token"),
+    "caller_token": None,
+    "called_token": None,
+    "sealed_facts": b"",
+    "unconfirmed_since": sa.bindparam("new_unconfirmed_since"),
+}
+_FORGOTTEN = {
+    # As for the audio: what arrives after the final one takes nothing back.
+    CertificateStatus.PROVISIONAL: sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"), _r.metadata_certificate_id.is_(None))
+    .values(_FORGET),
+    CertificateStatus.FINAL: sa.update(recordings).where(_r.id == sa.bindparam("key")).values(_FORGET),
+}
 _DUE = sa.and_(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
 _SUBJECTS = (
     sa.select(
@@ -120,7 +153,9 @@ class ShredStore:
 
     _database: Database
 
-    async def intend_shred(self, shred: Shred, *, audit: Sequence[AuditEvent] = ()) -> Sequence[Recording]:
+    async def intend_shred(
+        self, shred: Shred, *, erasures: Sequence[Erasure] = (), audit: Sequence[AuditEvent] = ()
+    ) -> Sequence[Recording]:
         """Make the intent and the floor durable; return the open recordings the shred must keep, as they are now."""
         values = _from_shred(shred)
 
@@ -129,10 +164,12 @@ class ShredStore:
                 await transaction.write(_INSERT, values)
                 if shred.due_through is not None:
                     await transaction.write(_RAISE_FLOOR, {"new_period": shred.due_through})
-                floor = (await transaction.fetch(_FLOOR))[0].period
-                if floor is not None:
-                    below = await transaction.fetch(_OPEN_BELOW, {"floor": floor})
+                if shred.due_through is not None or shred.metadata_through or shred.drop_tenants:
+                    floor = (await transaction.fetch(_FLOOR))[0].period
+                    below = [row for row in await transaction.fetch(_OPEN) if _falls_under(row, shred, floor)]
                     await transaction.write(_KEEP, [{"shred": shred.id, "recording": row.id} for row in below])
+                for erasure in erasures:
+                    await begin_erasing(transaction, erasure, shred.id)
                 transaction.audit(audit)
             return await transaction.fetch(_KEPT, {"key": shred.id})
 
@@ -192,19 +229,20 @@ class ShredStore:
         forms: Mapping[bytes, str],
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Store a batch and move its recordings along; a certificate whose status exists already is dropped.
+        """Store a batch and move its recordings along; a certificate whose status and parts exist already is dropped.
 
         NotFound if one names an unknown recording. If every one of them was there already, nothing at all is written.
         """
         values = [rows.certificate_tuple(certificate) for certificate in certificates]
         place = {"batch": batch.id}
+        metadata = any(Part.METADATA in certificate.parts for certificate in certificates)
 
         async def act(transaction: Transaction) -> None:
             await _write_forms(transaction, forms)
             await transaction.write(_INSERT_BATCH, rows.from_batch(batch))
             try:
                 await transaction.insert_unless_there(
-                    _CERTIFICATES, rows.CERTIFICATE_COLUMNS, values, unique=("recording", "status")
+                    _CERTIFICATES, rows.CERTIFICATE_COLUMNS, values, unique=("recording", "status", "parts")
                 )
             except sa.exc.IntegrityError as error:
                 raise NotFound("a certificate names a recording that does not exist; nothing was certified") from error
@@ -215,6 +253,8 @@ class ShredStore:
             at = rows.micros(batch.issued_at)
             await transaction.write(_SHREDDED, {**place, "status": provisional, "at": at})
             await transaction.write(_ABSENT, {**place, "status": final})
+            if metadata:
+                await _forget_metadata(transaction, batch.id, at)
             transaction.audit(audit)
 
         if certificates:
@@ -285,6 +325,33 @@ async def _check_exists(transaction: Transaction, shred: str) -> None:
         raise _unknown(shred)
 
 
+async def _forget_metadata(transaction: Transaction, batch: str, at: int) -> None:
+    """Take the facts and tokens out of the rows whose metadata this batch certifies."""
+    found = await transaction.fetch(_OF_METADATA, {"batch": batch})
+    for status, statement in _FORGOTTEN.items():
+        provisional = status is CertificateStatus.PROVISIONAL
+        moves = [
+            {
+                "key": row.recording,
+                "new_certificate": row.id,
+                "new_token": rows.recording_id(row.recording),
+                # With the audio it is confirmed when the objects are absent, by the same certificate.
+                "new_unconfirmed_since": at if provisional and Part.AUDIO not in row.parts.split() else None,
+            }
+            for row in found
+            if row.status == status.value
+        ]
+        await transaction.write(statement, moves)
+
+
+def _falls_under(row: sa.Row[Any], shred: Shred, floor: int | None) -> bool:
+    return (
+        (floor is not None and row.audio_period <= floor)
+        or row.tenant in shred.drop_tenants
+        or row.metadata_period <= shred.metadata_through.get(row.tenant, -1)
+    )
+
+
 async def _write_forms(transaction: Transaction, forms: Mapping[bytes, str]) -> None:
     """Store what is not there yet: a form is named by its content and never changes."""
     known = {row.digest for row in await transaction.fetch(_FORMS, {"keys": [*forms]})}
@@ -298,19 +365,21 @@ def _from_shred(shred: Shred) -> rows.Values:
         "intended_at": rows.micros(shred.intended_at),
         "trigger": shred.trigger,
         "due_through": shred.due_through,
-        "plan": shred.plan,
+        "plan": codec.pack({"drop": sorted(shred.drop_tenants), "metadata": dict(shred.metadata_through)}),
         "receipt": None if shred.receipt is None else _receipt_text(shred.receipt),
         "finished_at": rows.maybe_micros(shred.finished_at),
     }
 
 
 def _to_shred(row: sa.Row[Any]) -> Shred:
+    plan = codec.unpack(row.plan)
     return Shred(
         id=row.id,
         intended_at=rows.moment(row.intended_at),
         trigger=row.trigger,
         due_through=row.due_through,
-        plan=row.plan,
+        metadata_through=plan.get("metadata", {}),
+        drop_tenants=frozenset(plan.get("drop", ())),
         receipt=None if row.receipt is None else _receipt(row.receipt),
         finished_at=rows.maybe_moment(row.finished_at),
     )

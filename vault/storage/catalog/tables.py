@@ -24,7 +24,7 @@ recordings = sa.Table(
     metadata,
     sa.Column("id", _Id, primary_key=True),
     sa.Column("tenant", sa.Text, nullable=False),
-    sa.Column("call_key", sa.Text, nullable=False),
+    sa.Column("call_token", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("state_reason", sa.Text),
     sa.Column("audio_period", sa.BigInteger, nullable=False),
@@ -48,7 +48,12 @@ recordings = sa.Table(
     sa.Column("certificate_id", sa.Text),
     sa.Column("undeleted_since", sa.BigInteger),
     sa.Column("node", sa.Text),
-    sa.UniqueConstraint("tenant", "call_key"),
+    sa.Column("caller_token", sa.Text),
+    sa.Column("called_token", sa.Text),
+    sa.Column("metadata_certificate_id", sa.Text),
+    sa.Column("unconfirmed_since", sa.BigInteger),
+    # Named for the column's first life, which a renamed column keeps on SQLite.
+    sa.UniqueConstraint("tenant", "call_token", name="uq_recordings_tenant_call_key"),
 )
 
 # Spelled out, not bound: a planner matches a partial index only against literals. And as inequalities, because SQLite
@@ -58,6 +63,8 @@ IS_FINISHED = sa.and_(
     recordings.c.state != sa.literal_column("'open'"), recordings.c.state != sa.literal_column("'shredded'")
 )
 IS_UNDELETED = recordings.c.undeleted_since.is_not(None)
+IS_UNCONFIRMED = recordings.c.unconfirmed_since.is_not(None)
+HAS_METADATA = recordings.c.metadata_certificate_id.is_(None)
 
 # `started_at` only rides along, so a page of one tenant filtered by time reads the index and not the rows it skips.
 sa.Index("ix_recordings_tenant", recordings.c.tenant, recordings.c.id, recordings.c.started_at)
@@ -77,6 +84,18 @@ sa.Index(
     postgresql_where=IS_FINISHED,
 )
 sa.Index("ix_recordings_undeleted", recordings.c.id, sqlite_where=IS_UNDELETED, postgresql_where=IS_UNDELETED)
+sa.Index("ix_recordings_unconfirmed", recordings.c.id, sqlite_where=IS_UNCONFIRMED, postgresql_where=IS_UNCONFIRMED)
+sa.Index(
+    "ix_recordings_metadata",
+    recordings.c.tenant,
+    recordings.c.id,
+    recordings.c.metadata_period,
+    sqlite_where=HAS_METADATA,
+    postgresql_where=HAS_METADATA,
+)
+for _token in (recordings.c.caller_token, recordings.c.called_token):
+    _present = _token.is_not(None)
+    sa.Index(f"ix_recordings_{_token.name}", _token, recordings.c.id, sqlite_where=_present, postgresql_where=_present)
 
 segments = sa.Table(
     "segments",
@@ -164,6 +183,34 @@ shred_kept = sa.Table(
     sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
 )
 
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("basis", sa.Text, nullable=False),
+    sa.Column("case_reference", sa.Text, nullable=False),
+    sa.Column("queue", sa.Boolean, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("requested_at", sa.BigInteger, nullable=False),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("decided_at", sa.BigInteger),
+)
+sa.Index("ix_erasures_state", erasures.c.state, erasures.c.id)
+
+# `shred` is the one that takes, or took, the recording for this erasure.
+erasure_recordings = sa.Table(
+    "erasure_recordings",
+    metadata,
+    sa.Column("erasure", sa.Text, sa.ForeignKey(erasures.c.id), primary_key=True),
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("shred", sa.Text, sa.ForeignKey(shreds.c.id)),
+)
+sa.Index("ix_erasure_recordings_shred", erasure_recordings.c.shred, erasure_recordings.c.recording)
+
 # One row, there from the first migration on; `period` stays null until the first sweep.
 sweep_floor = sa.Table(
     "sweep_floor",
@@ -203,7 +250,8 @@ certificates = sa.Table(
     sa.Column("place", sa.Integer),
     sa.Column("form", sa.LargeBinary(32), sa.ForeignKey(certificate_forms.c.digest)),
     sa.Column("entry", sa.Text),
-    sa.UniqueConstraint("recording", "status"),
+    sa.Column("parts", sa.Text, nullable=False, server_default="audio"),
+    sa.UniqueConstraint("recording", "status", "parts"),
 )
 sa.Index("ix_certificates_batch", certificates.c.batch)
 sa.Index("ix_certificates_tenant", certificates.c.tenant, certificates.c.id)
@@ -229,6 +277,10 @@ tenants = sa.Table(
     sa.Column("contact", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("retention_seconds", sa.Double),
+    sa.Column("metadata_retention_seconds", sa.Double),
+    sa.Column("contract_end", sa.BigInteger),
+    sa.Column("offboard_requested_by", sa.Text),
+    sa.Column("offboard_approved_by", sa.Text),
 )
 
 tokens = sa.Table(

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -21,9 +21,10 @@ _BEFORE = sa.Table(
     sa.Column("supersedes", sa.Text(), nullable=True),
     sa.Column("issued_at", sa.BigInteger(), nullable=False),
     sa.Column("jws", sa.Text(), nullable=False),
+    sa.Column("parts", sa.Text(), nullable=False, server_default="audio"),
     sa.ForeignKeyConstraint(["recording"], ["recordings.id"], name="fk_certificates_recording"),
     sa.PrimaryKeyConstraint("id", name="pk_certificates"),
-    sa.UniqueConstraint("recording", "status", name="uq_certificates_recording_status"),
+    sa.UniqueConstraint("recording", "status", "parts", name="uq_certificates_recording_status_parts"),
     sa.Index("ix_certificates_tenant", "tenant", "id"),
 )
 

@@ -1,0 +1,88 @@
+"""One erasure among N live recordings: milliseconds until its keys are gone, and until that is certified.
+
+`python -m benchmarks.erasure [--recordings 10000 1000000]`. The rows are written straight into the catalog; the
+keyring, the erasure and its certificates are the real ones. The wait for other approvals is left out.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import statistics
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from benchmarks.common import report, run
+from benchmarks.shred import OPERATOR, TENANT, multiply, one_recording
+from vault.config import parse_config
+from vault.model import TokenId
+from vault.ports.erasures import ErasureBasis
+from vault.services.erasure import ErasureRequest
+from vault.wiring import init_vault, open_vault
+
+ROUNDS = 7
+ANN = dataclasses.replace(OPERATOR, tenant=TENANT, token_id=TokenId("tok_" + "1" * 32))
+BOB = dataclasses.replace(OPERATOR, tenant=TENANT, token_id=TokenId("tok_" + "2" * 32))
+
+
+async def erase(vault, recording):
+    """Erase one recording; returns the seconds until it had no key, and until it was certified."""
+    request = ErasureRequest(
+        tenant=TENANT, basis=ErasureBasis.ART17, case_reference="bench", recordings=(recording.id,)
+    )
+    asked = await vault.erasures.request(request, actor=ANN)
+    account, gone = vault.erasures._shredder.account, 0.0
+    began = time.perf_counter()
+
+    async def noting(shred, receipt):
+        nonlocal gone
+        gone = time.perf_counter() - began
+        return await account(shred, receipt)
+
+    vault.erasures._shredder.account = noting
+    done = await vault.erasures.approve(asked.erasure.id, actor=BOB)
+    certified = time.perf_counter() - began
+    vault.erasures._shredder.account = account
+    assert done.erasure.state == "done"
+    assert not vault.keyring.derivable(recording.audio)
+    return gone, certified
+
+
+async def measure(recordings):
+    with tempfile.TemporaryDirectory(prefix="callvault-bench-") as directory:
+        document = {
+            "journal": {"disk_reserve": "64MiB"},
+            "retention": {"erasure_window": "0s"},
+            "sweep": {"enabled": False},
+        }
+        config = parse_config(document, base=Path(directory))
+        await init_vault(config)
+        async with open_vault(config) as vault:
+            await vault.tenants.add(
+                identifier=TENANT,
+                name="Bench",
+                controller="Bench",
+                contact="bench@example.org",
+                retention=timedelta(days=30),
+                actor=OPERATOR,
+            )
+            first = await one_recording(vault, 0)
+        await asyncio.to_thread(multiply, config.catalog_path, recordings - 1)
+        async with open_vault(config) as vault:
+            wanted = [await one_recording(vault, f"wanted-{number}") for number in range(ROUNDS)]
+            times = [await erase(vault, each) for each in wanted]
+            assert vault.keyring.derivable(first.audio)
+        gone, certified = (round(1000 * statistics.median(each), 1) for each in zip(*times, strict=True))
+        report("erasure", recordings=recordings, rounds=ROUNDS, milliseconds_until_gone=gone, and_certified=certified)
+
+
+async def main(arguments):
+    for recordings in arguments.recordings:
+        await measure(recordings)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recordings", type=int, nargs="+", default=[10_000, 1_000_000])
+    run(main(parser.parse_args()))

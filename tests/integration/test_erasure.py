@@ -1,0 +1,438 @@
+"""Erasure before the date over HTTP: two people, holds, queues, one epoch for many, and what certificates say."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.faults.crashing import memory_directory
+from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, running, sound
+from vault.crypto.signing import VerifyKey
+from vault.errors import Unavailable
+from vault.model import Part, RecordingId, Role
+from vault.tlog.certificate import DeletionCertificate, verify_certificate
+
+__all__ = ["app"]
+
+AUDIO = sound(2000)
+CALLER = {"Call-From": "+442079460123", "Call-To": "+441632960987", "Call-Tags": "admissions"}
+OTHER = {"Call-From": "+442079460555"}
+
+
+def asking(*recordings: str, **changes: Any) -> dict[str, Any]:
+    return {"basis": "art17", "case_reference": "DSR-2026-17", "recordings": list(recordings), **changes}
+
+
+async def request(app: App, *recordings: str, **changes: Any) -> Any:
+    return await app.ask("POST", "/v1/erasures", body=asking(*recordings, **changes))
+
+
+async def approve(app: App, erasure: str) -> Any:
+    return await app.ask("POST", f"/v1/erasures/{erasure}/approve", Role.DPO)
+
+
+async def erase(app: App, *recordings: str, **changes: Any) -> Any:
+    asked = await request(app, *recordings, **changes)
+    assert asked.status == 202, asked.body
+    return await approve(app, asked.json["id"])
+
+
+async def certificates(app: App, recording: str) -> list[DeletionCertificate]:
+    key = VerifyKey.from_pem((await app.ask("GET", "/v1/issuer-key", None)).body)
+    page = await app.ask("GET", f"/v1/certificates?recording={recording}")
+    return [verify_certificate(each["jws"], key).certificate for each in page.json["certificates"]]
+
+
+def outcomes(answer: Any) -> dict[str, str]:
+    return {each["id"]: each["outcome"] for each in answer.json["recordings"]}
+
+
+async def test_an_erasure_takes_two_people_and_both_parts_and_says_so_on_its_certificate(app):
+    wanted, other = await app.upload("a", AUDIO, headers=CALLER), await app.upload("b", AUDIO, headers=CALLER)
+    asked = await request(app, wanted)
+    assert (asked.status, asked.json["state"], outcomes(asked)) == (202, "requested", {wanted: "pending"})
+    assert (await app.ask("GET", asked.headers["Location"])).json == asked.json
+    own = await app.ask("POST", f"/v1/erasures/{asked.json['id']}/approve")
+    assert (own.status, own.problem) == (403, "forbidden")
+    assert (await app.play(wanted)).status == 200
+    done = await approve(app, asked.json["id"])
+    assert (done.status, done.json["state"], outcomes(done)) == (200, "done", {wanted: "erased"})
+    gone = await app.play(wanted)
+    assert (gone.status, gone.problem) == (410, "shredded")
+    shown = (await app.ask("GET", f"/v1/recordings/{wanted}")).json
+    assert "call" not in shown
+    assert shown["certificate_id"] == shown["metadata_certificate_id"]
+    assert (await app.play(other)).body == AUDIO
+    assert (await app.ask("GET", f"/v1/recordings/{other}")).json["call"]["caller"] == "+442079460123"
+    assert [each.status for each in await certificates(app, wanted)] == ["provisional"]
+    await app.certified()
+    final, provisional = await certificates(app, wanted)
+    assert (final.status, provisional.status) == ("final", "provisional")
+    for each in (final, provisional):
+        assert each.media.parts == (Part.AUDIO, Part.METADATA)
+        assert (each.retention.trigger, each.retention.case_reference) == ("art17", "DSR-2026-17")
+        assert len(set(each.authorisation.approvers)) == 2
+        assert "Art. 17" in each.retention.basis
+        assert each.claims.version == "callvault/claims/audio-and-metadata/v1"
+        assert [left.where for left in each.residuals if "tokens" in left.where], "what is left is not said"
+    names = [entry["event"] for entry in await app.audit() if entry["event"].startswith(("case.", "shred."))]
+    assert names == ["case.received", "case.approved", "shred.intended", "shred.done", "case.fulfilled"]
+    assert (await approve(app, asked.json["id"])).status == 409
+
+
+async def test_a_rejected_erasure_erases_nothing_and_is_over(app):
+    wanted = await app.upload("a", AUDIO)
+    asked = (await request(app, wanted)).json["id"]
+    rejected = await app.ask("POST", f"/v1/erasures/{asked}/reject", Role.DPO)
+    assert (rejected.status, rejected.json["state"]) == (200, "rejected")
+    assert (await approve(app, asked)).status == 409
+    await app.sweep()
+    assert (await app.play(wanted)).body == AUDIO
+
+
+async def test_what_a_hold_protects_is_refused_with_the_hold_and_its_matter(app):
+    held = await app.upload("held", AUDIO)
+    hold = (await app.hold(held)).json["id"]
+    refused = await request(app, held)
+    assert (refused.status, refused.problem) == (409, "under_hold")
+    assert hold in refused.json["detail"]
+    assert "SMITH-2026" in refused.json["detail"]
+    assert (await app.ask("GET", "/v1/erasures")).json["erasures"] == []
+    free = await app.upload("free", AUDIO)
+    asked = (await request(app, free)).json["id"]
+    later = (await app.hold(free)).json["id"]
+    too_late = await approve(app, asked)
+    assert (too_late.status, too_late.problem) == (409, "under_hold")
+    assert later in too_late.json["detail"]
+    assert (await app.ask("GET", f"/v1/erasures/{asked}")).json["state"] == "requested"
+    assert (await app.play(free)).body == AUDIO
+
+
+async def test_a_queued_erasure_fires_by_itself_once_every_hold_has_ended_and_its_grace_has_passed(app):
+    held = await app.upload("held", AUDIO)
+    holds = [(await app.hold(held, matter=matter)).json["id"] for matter in ("A", "B")]
+    waiting = await erase(app, held, queue=True)
+    assert (waiting.json["state"], outcomes(waiting)) == ("approved", {held: "pending"})
+    assert {hold["id"] for hold in waiting.json["recordings"][0]["holds"]} == set(holds)
+    for hold in holds:
+        await app.sweep()
+        assert (await app.play(held)).body == AUDIO
+        await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+        await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    await app.sweep()
+    assert (await app.play(held)).body == AUDIO, "the grace has not passed"
+    app.clock.advance(days=1, minutes=1)
+    await app.sweep()
+    assert (await app.play(held)).status == 410
+    assert not app.vault.keyring.pins()
+    shown = await app.ask("GET", f"/v1/erasures/{waiting.json['id']}")
+    assert (shown.json["state"], outcomes(shown)) == ("done", {held: "erased"})
+
+
+async def test_everything_of_a_caller_goes_but_what_is_held_which_is_listed(app):
+    mine = [await app.upload(f"mine-{n}", AUDIO, headers=CALLER) for n in range(3)]
+    other = await app.upload("other", AUDIO, headers=OTHER)
+    await app.hold(mine[1])
+    done = await erase(app, caller="020 7946 0123", recordings=[])
+    assert done.json["state"] == "done"
+    assert outcomes(done) == {mine[0]: "erased", mine[1]: "kept", mine[2]: "erased"}
+    assert [each["holds"][0]["matter"] for each in done.json["recordings"] if each["held"]] == ["SMITH-2026"]
+    for recording in (mine[1], other):
+        assert (await app.play(recording)).body == AUDIO
+    found = await app.ask("POST", "/v1/recordings/search", body={"caller": "+442079460123"}, headers=PURPOSE)
+    assert [each["id"] for each in found.json["recordings"]] == [mine[1]], "an erased call is still found by its number"
+    for entry in await app.audit():
+        assert "79460123" not in str(entry)
+    again = await request(app, caller="020 7946 0123", recordings=[])
+    assert (again.status, again.problem) == (409, "under_hold")
+    nobody = await request(app, caller="+442079460999", recordings=[])
+    assert (nobody.status, nobody.problem) == (404, "not_found")
+    assert b"79460999" not in nobody.body
+
+
+async def test_a_call_under_way_is_refused_or_waits_for_its_end(app):
+    gate = asyncio.Event()
+
+    async def talk():
+        yield AUDIO[:1000]
+        await gate.wait()
+        yield AUDIO[1000:]
+
+    call = asyncio.create_task(app.upload("live", talk(), headers=CALLER))
+    while not (found := (await app.ask("GET", "/v1/recordings?state=open")).json["recordings"]):
+        await asyncio.sleep(0.005)
+    live = found[0]["id"]
+    refused = await request(app, live)
+    assert (refused.status, refused.problem) == (409, "conflict")
+    assert "still being recorded" in refused.json["detail"]
+    waiting = await erase(app, live, queue=True)
+    assert waiting.json["recordings"][0]["live"]
+    gate.set()
+    assert await call == live
+    assert (await app.play(live)).body == AUDIO
+    await app.sweep()
+    assert (await app.play(live)).status == 410
+
+
+async def test_approvals_close_together_share_one_epoch():
+    retention = {**SETTINGS["retention"], "erasure_window": "300ms"}
+    with memory_directory() as base:
+        async with running(base, retention=retention) as app:
+            recordings = [await app.upload(f"call-{n}", AUDIO) for n in range(8)]
+            asked = [(await request(app, each)).json["id"] for each in recordings]
+            before = app.vault.keyring.epoch
+            done = await asyncio.gather(*(approve(app, each) for each in asked))
+            assert {each.json["state"] for each in done} == {"done"}
+            assert app.vault.keyring.epoch == before + 1
+            await app.certified()
+            for recording in recordings:
+                assert (await app.play(recording)).status == 410
+                assert len(await certificates(app, recording)) == 2
+
+
+async def test_an_outage_in_an_erasure_leaves_its_recordings_unread_and_the_next_sweep_finishes_it(app, monkeypatch):
+    wanted = await app.upload("a", AUDIO, headers=CALLER)
+    asked = (await request(app, wanted)).json["id"]
+    provider = app.vault.keyring._engine._provider
+    new_version = provider.new_version
+
+    async def down(_tag):
+        raise Unavailable("the provider is down")
+
+    monkeypatch.setattr(provider, "new_version", down)
+    assert (await approve(app, asked)).status == 503
+    assert (await app.play(wanted)).status == 410, "the intent is durable: it is not read any more"
+    assert (await app.hold(wanted)).problem == "too_late"
+    shown = await app.ask("GET", f"/v1/erasures/{asked}")
+    assert (shown.json["state"], outcomes(shown)) == ("approved", {wanted: "erasing"})
+    monkeypatch.setattr(provider, "new_version", new_version)
+    await app.sweep()
+    assert (await app.ask("GET", f"/v1/erasures/{asked}")).json["state"] == "done"
+    await app.certified()
+    assert len(await certificates(app, wanted)) == 2
+
+
+async def test_after_the_audio_went_on_its_day_the_metadata_can_still_be_erased(app):
+    wanted = await app.upload("a", AUDIO, headers=CALLER)
+    app.clock.advance(days=12)
+    await app.sweep()
+    assert (await app.ask("GET", f"/v1/recordings/{wanted}")).json["call"]["caller"] == "+442079460123"
+    done = await erase(app, wanted, basis="controller_instruction")
+    assert done.json["state"] == "done"
+    assert "call" not in (await app.ask("GET", f"/v1/recordings/{wanted}")).json
+    await app.certified()
+    issued = await certificates(app, wanted)
+    last, first = [each for each in issued if Part.METADATA in each.media.parts]
+    for each, status in ((first, "provisional"), (last, "final")):
+        assert (each.media.parts, each.status, each.media.objects) == ((Part.METADATA,), status, ())
+    assert last.supersedes == first.certificate_id
+    assert last.retention.trigger == "controller_instruction"
+    assert [each.media.parts for each in issued].count((Part.AUDIO,)) == 2
+    nothing = await request(app, wanted)
+    assert (nothing.status, nothing.problem) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"basis": "whim"},
+        {"case_reference": " "},
+        {"recordings": []},
+        {"caller": "020 7946 0123"},
+        {"recordings": [], "caller": ""},
+    ],
+)
+async def test_an_erasure_that_says_too_little_is_refused_and_leaves_nothing(app, wrong):
+    recording = await app.upload("a", AUDIO, headers=CALLER)
+    answer = await app.ask("POST", "/v1/erasures", body=asking(recording) | wrong)
+    assert (answer.status, answer.problem) == (422, "invalid")
+    assert (await app.ask("GET", "/v1/erasures")).json["erasures"] == []
+
+
+async def test_recordings_of_another_tenant_cannot_be_named(app):
+    theirs = await app.upload("theirs", AUDIO, tenant="southgate")
+    answer = await request(app, theirs)
+    assert (answer.status, answer.problem) == (404, "not_found")
+    assert (await app.play(theirs, tenant="southgate")).body == AUDIO
+
+
+# -- the metadata's own clock -------------------------------------------------------------------------------------
+
+
+async def set_metadata_retention(app: App, duration: str | None) -> Any:
+    body = {"retention": None, "metadata_retention": duration}
+    return await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body=body)
+
+
+async def test_metadata_goes_after_its_month_and_retention_and_is_certified_by_itself(app):
+    assert (await set_metadata_retention(app, "60d")).json["metadata_retention_seconds"] == 60 * 86400
+    due, kept = await app.upload("due", AUDIO, headers=CALLER), await app.upload("held", AUDIO, headers=CALLER)
+    theirs = await app.upload("theirs", AUDIO, tenant="southgate", headers=CALLER)
+    hold = (await app.hold(kept)).json["id"]
+    app.clock.advance(days=12)
+    await app.sweep()
+    assert (await app.play(due)).status == 410
+    assert (await app.ask("GET", f"/v1/recordings/{due}")).json["call"]["caller"] == "+442079460123"
+    app.clock.advance(days=100)
+    later = await app.upload("later", AUDIO, headers=CALLER)
+    preview = (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={"dry_run": True})).json
+    assert {each["id"]: each["action"] for each in preview["recordings"]} == {due: "shred", kept: "keep"}
+    assert (await app.sweep())["shredded"] == 1
+    assert "call" not in (await app.ask("GET", f"/v1/recordings/{due}")).json
+    for alive, tenant in ((kept, "northfield"), (theirs, "southgate")):
+        shown = await app.ask("GET", f"/v1/recordings/{alive}", tenant=tenant)
+        assert shown.json["call"]["caller"] == "+442079460123"
+    for what, expected in (({"caller": "020 7946 0123"}, [later, kept]), ({"called": "01632 960987"}, [later, kept])):
+        for limit in (1, 5):
+            asked: list[str] = []
+            before = None
+            while True:
+                body = {**what, "limit": limit, **({"before": before} if before else {})}
+                page = (await app.ask("POST", "/v1/recordings/search", body=body, headers=PURPOSE)).json
+                asked += [each["id"] for each in page["recordings"]]
+                before = page["before"]
+                if before is None:
+                    break
+            assert asked == expected, "a held call is lost to the search with its month's index"
+    certificate, *_ = await certificates(app, due)
+    assert certificate.media.parts == (Part.METADATA,)
+    assert certificate.retention.trigger == "expiry"
+    assert certificate.retention.retain_until <= certificate.sanitisation.unrecoverable_at
+    assert certificate.retention.policy == "metadata"
+    assert certificate.claims.version == "callvault/claims/metadata/v1"
+    assert not [left for left in certificate.residuals if "tokens" in left.where], "the index went with the month"
+    await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    app.clock.advance(days=2)
+    assert (await app.sweep())["shredded"] == 1
+    last = (await certificates(app, kept))[0]
+    assert last.media.parts == (Part.AUDIO, Part.METADATA)
+    assert not app.vault.keyring.cohorts("northfield", Part.METADATA)[:-1], "a month without a key is still there"
+    assert (await app.sweep())["shredded"] == 0
+
+
+async def test_a_recording_outlives_its_metadata_and_can_be_held_played_and_shredded_without_it(app):
+    await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body={"retention": "200d"})
+    long = await app.upload("long", AUDIO, headers=CALLER)
+    body = {"retention": "200d", "metadata_retention": "1d"}
+    await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body=body)
+    app.clock.advance(days=40)
+    assert (await app.sweep())["shredded"] == 1
+    assert "call" not in (await app.ask("GET", f"/v1/recordings/{long}")).json
+    assert (await app.play(long)).body == AUDIO
+    held = await app.hold(long)
+    assert held.json["recordings"] == [{"id": long, "outcome": "held"}]
+    app.clock.advance(days=200)
+    await app.sweep()
+    assert (await app.play(long)).body == AUDIO
+    await app.ask("POST", f"/v1/holds/{held.json['id']}/release", body={"reason": "settled"})
+    await app.ask("POST", f"/v1/holds/{held.json['id']}/approve", Role.DPO, body={})
+    app.clock.advance(days=2)
+    await app.sweep()
+    assert (await app.play(long)).status == 410
+    await app.certified()
+    issued = [(*each.media.parts, each.status) for each in await certificates(app, long)]
+    assert sorted(issued) == [(part, status) for part in ("audio", "metadata") for status in ("final", "provisional")]
+
+
+async def test_a_queued_erasure_whose_recording_went_on_its_own_day_is_done(app):
+    held = await app.upload("held", AUDIO, headers=CALLER)
+    hold = (await app.hold(held)).json["id"]
+    waiting = await erase(app, held, queue=True)
+    assert (await set_metadata_retention(app, "1d")).status == 200
+    await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    await app.ask("POST", f"/v1/erasures/{waiting.json['id']}/approve", Role.DPO)
+    app.clock.advance(days=60)
+    await app.sweep()
+    shown = await app.ask("GET", f"/v1/erasures/{waiting.json['id']}")
+    assert (shown.json["state"], outcomes(shown)) == ("done", {held: "erased"})
+    assert [entry["detail"] for entry in await app.audit("case.fulfilled")] == [{"erased": 1}]
+    assert {each.retention.trigger for each in await certificates(app, held)} == {"art17"}
+
+
+async def test_a_metadata_retention_that_would_take_too_much_at_once_waits_for_two_people():
+    guards = {**SETTINGS["sweep"], "max_share": 0.5, "max_share_minimum": 0}
+    with memory_directory() as base:
+        async with running(base, sweep=guards, retention={**SETTINGS["retention"], "default": "300d"}) as app:
+            recording = await app.upload("a", AUDIO, headers=CALLER)
+            app.clock.advance(days=100)
+            await app.sweep()
+            await set_metadata_retention(app, "1d")
+            tripped = await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})
+            assert (tripped.status, tripped.problem) == (409, "guard_tripped")
+            assert (await app.ask("GET", f"/v1/recordings/{recording}")).json["call"]["caller"] == "+442079460123"
+
+
+async def test_without_a_metadata_retention_numbers_stay_as_long_as_the_contract(app):
+    recording = await app.upload("a", AUDIO, headers=CALLER)
+    app.clock.advance(days=380)
+    await app.sweep()
+    assert (await app.ask("GET", f"/v1/recordings/{recording}")).json["call"]["caller"] == "+442079460123"
+    assert (await set_metadata_retention(app, "12h")).status == 422
+    unchanged = await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body={"retention": "20d"})
+    assert unchanged.json["metadata_retention_seconds"] is None
+
+
+# -- off-boarding -------------------------------------------------------------------------------------------------
+
+
+async def offboard(app: App) -> None:
+    path = "/v1/tenants/northfield/offboard"
+    asked = await app.ask("POST", path, Role.OPERATOR, body={})
+    assert (asked.status, asked.json["offboard_approved_by"]) == (202, None)
+    assert (await app.ask("POST", f"{path}/approve", Role.OPERATOR, body={})).status == 403
+    approved = await app.ask("POST", f"{path}/approve", Role.DPO, body={})
+    assert approved.status == 200
+
+
+async def test_a_tenant_that_leaves_takes_everything_along_but_what_is_held(app):
+    gone, held = await app.upload("gone", AUDIO, headers=CALLER), await app.upload("held", AUDIO, headers=CALLER)
+    theirs = await app.upload("theirs", AUDIO, tenant="southgate", headers=CALLER)
+    hold = (await app.hold(held)).json["id"]
+    await offboard(app)
+    refused = await app.ask(
+        "PUT", "/v1/ingest/northfield/new", Role.RECORDER, data=AUDIO, headers={"Content-Type": PCMU}
+    )
+    assert (refused.status, refused.problem) == (409, "conflict")
+    app.clock.advance(days=5)
+    await app.sweep()
+    assert (await app.play(gone)).body == AUDIO, "the export window is open"
+    app.clock.advance(days=26)
+    assert (await app.sweep())["shredded"] == 2
+    assert (await app.play(gone)).status == 410
+    assert "call" not in (await app.ask("GET", f"/v1/recordings/{gone}")).json
+    assert (await app.play(held)).body == AUDIO
+    assert (await app.ask("GET", f"/v1/recordings/{held}")).json["call"]["caller"] == "+442079460123"
+    certificate, *_ = await certificates(app, gone)
+    assert (certificate.retention.trigger, certificate.media.parts) == ("contract_end", (Part.AUDIO, Part.METADATA))
+    assert len(set(certificate.authorisation.approvers)) == 2
+    assert (await app.ask("GET", f"/v1/recordings/{theirs}", tenant="southgate")).json["call"]["caller"]
+    epoch = app.vault.keyring.epoch
+    assert (await app.sweep())["shredded"] == 0
+    assert app.vault.keyring.epoch == epoch, "a tenant that is gone is dropped again and again"
+    await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
+    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    app.clock.advance(days=2)
+    assert (await app.sweep())["shredded"] == 1
+    assert (await app.play(held)).status == 410
+    assert not app.vault.keyring.cohorts("northfield", Part.METADATA)
+    assert not app.vault.keyring.cohorts("northfield", Part.AUDIO)
+
+
+async def test_a_contract_that_one_person_ended_or_two_disagreed_on_goes_on(app):
+    path = "/v1/tenants/northfield/offboard"
+    assert (await app.ask("POST", f"{path}/approve", Role.DPO, body={})).status == 409
+    ends = (app.clock.now() + timedelta(days=3)).isoformat()
+    await app.ask("POST", path, Role.DPO, body={"contract_end": ends})
+    app.clock.advance(days=40)
+    await app.upload("still", AUDIO)
+    rejected = await app.ask("POST", f"{path}/approve", Role.OPERATOR, body={"approve": False})
+    assert rejected.json["contract_end"] is None
+    app.clock.advance(days=1)
+    await app.sweep()
+    recording = RecordingId(await app.upload("later", AUDIO))
+    assert (await app.play(recording)).body == AUDIO

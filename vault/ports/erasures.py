@@ -1,0 +1,87 @@
+"""Requests to erase recordings before their date, and the rows that keep them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NewType, Protocol
+
+from vault.model import AuditEvent, Recording, RecordingId, TenantId
+
+ErasureId = NewType("ErasureId", str)
+
+
+class ErasureBasis(enum.StrEnum):
+    """On what ground something is erased before its date."""
+
+    ART17 = "art17"
+    """The data subject's right, UK GDPR Art. 17."""
+    CONTROLLER_INSTRUCTION = "controller_instruction"
+
+
+class ErasureState(enum.StrEnum):
+    """`requested → approved → done`, or `requested → rejected`; approved ones wait while holds keep what they name."""
+
+    REQUESTED = "requested"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    DONE = "done"
+
+
+class ErasureOutcome(enum.StrEnum):
+    """What became of one recording of an erasure: `pending → erasing → erased`, or it stays, or was gone before."""
+
+    PENDING = "pending"
+    KEPT = "kept"
+    """A hold protects it, or the call was still under way, and the request did not ask to wait."""
+    ERASING = "erasing"
+    """Its shred is decided: it is not read any more."""
+    ERASED = "erased"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """A request to erase recordings before their date; `queue` waits for holds to end instead of keeping.
+
+    Names no person: a search by number is resolved into `recordings` when the request is made.
+    """
+
+    id: ErasureId
+    tenant: TenantId
+    basis: ErasureBasis
+    case_reference: str
+    queue: bool
+    state: ErasureState
+    requested_by: str
+    requested_at: datetime
+    recordings: Mapping[RecordingId, ErasureOutcome]
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+
+
+class ErasureRows(Protocol):
+    """Requests to erase recordings before their date."""
+
+    async def save_erasure(
+        self, erasure: Erasure, *, expected: ErasureState | None, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Insert (`expected` None) or replace the erasure if its stored state is `expected`, else Conflict."""
+
+    async def erasure(self, erasure: ErasureId) -> Erasure:
+        """Return one; NotFound."""
+
+    async def erasures(
+        self,
+        *,
+        tenant: TenantId | None = None,
+        states: Sequence[ErasureState] = (),
+        before: ErasureId | None = None,
+        limit: int = 100,
+    ) -> Sequence[Erasure]:
+        """Return a page, newest first; `states` empty means all."""
+
+    async def erasures_of(self, shred: str) -> Sequence[tuple[Erasure, Sequence[Recording]]]:
+        """Return the erasures that were intended with a shred, each with the recordings it took for them."""

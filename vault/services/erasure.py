@@ -1,0 +1,320 @@
+"""Erases recordings before their date: on a person's right or the controller's instruction, by two people.
+
+Order: request (row) → approval (row) → intent, in which the recordings stop being read → the rest as for every shred,
+see `vault.services.shredding`. An approval that a crash leaves without its intent is taken up at the next start or
+sweep, as is one that waits for holds to end. Both parts of a recording go: its audio and its metadata.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from vault.errors import Conflict, Forbidden, Invalid, NotFound, UnderHold
+from vault.model import Cohort, Coordinate, Hold, Principal, Recording, RecordingId, RecordingState, TenantId, new_id
+from vault.ports.catalog import Catalog, RecordingQuery, Shred
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock, Entropy
+from vault.retention.decide import IN_FORCE
+from vault.services.audit import event
+from vault.services.holds import Holds
+from vault.services.search import Search, Wanted
+from vault.services.shredding import Shredder, closing
+
+_TRIGGER = "erasure"
+_MAX_RECORDINGS = 10_000
+_MAX_HOLDS = 1_000_000
+_PAGE = 1000
+_WAITING = frozenset({ErasureOutcome.PENDING, ErasureOutcome.KEPT})
+_UNSETTLED = frozenset({ErasureOutcome.PENDING, ErasureOutcome.ERASING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureRequest:
+    """What is to be erased: `recordings`, or everything that matches a number now. `queue` waits for holds to end."""
+
+    tenant: TenantId
+    basis: ErasureBasis
+    case_reference: str
+    recordings: tuple[RecordingId, ...] = ()
+    caller: str | None = field(default=None, repr=False)
+    called: str | None = field(default=None, repr=False)
+    queue: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureView:
+    """An erasure and what keeps its recordings now: holds, or a call that is still being recorded."""
+
+    erasure: Erasure
+    held: Mapping[RecordingId, Sequence[Hold]]
+    live: frozenset[RecordingId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Keeping:
+    """What must stay: leaves that pins keep, which a stale catalog cannot overrule, and recordings held in it."""
+
+    pinned: Mapping[Cohort, Sequence[tuple[int, int]]]
+    held: frozenset[RecordingId]
+
+    def keeps(self, row: Recording, keys: Sequence[Coordinate]) -> bool:
+        """Tell whether a hold or its grace keeps the recording, of which `keys` are left."""
+        return row.id in self.held or any(
+            first <= place.leaf <= last for place in keys for first, last in self.pinned.get(place.cohort, ())
+        )
+
+
+class Erasures:
+    """The life of erasures. Approvals within `window` of each other share one shred."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        holds: Holds,
+        search: Search,
+        shredder: Shredder,
+        clock: Clock,
+        entropy: Entropy,
+        window: timedelta,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._holds = holds
+        self._search = search
+        self._shredder = shredder
+        self._clock = clock
+        self._entropy = entropy
+        self._window = window
+        self._rounds = 0
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    async def request(self, request: ErasureRequest, *, actor: Principal) -> ErasureView:
+        """First of the two people: say what goes, on what ground, and see what is held.
+
+        UnderHold, naming the holds, and Conflict for a call still being recorded, if a recording that was named
+        cannot go and the request does not wait; a search lists it instead, unless it is all there is.
+        """
+        if not request.case_reference.strip():
+            raise Invalid("an erasure needs a case reference", hint="it is printed on the certificate")
+        named = bool(request.recordings)
+        if named == (request.caller is not None or request.called is not None):
+            raise Invalid("an erasure names recordings, or a number to search for")
+        rows = await self._named(request, actor) if named else await self._matching(request, actor)
+        now = self._clock.now()
+        erasure = Erasure(
+            id=ErasureId(new_id("era", at=now, entropy=self._entropy)),
+            tenant=request.tenant,
+            basis=request.basis,
+            case_reference=request.case_reference,
+            queue=request.queue,
+            state=ErasureState.REQUESTED,
+            requested_by=actor.token_id,
+            requested_at=now,
+            recordings={row.id: ErasureOutcome.PENDING for row in rows},
+        )
+        view = await self._view(erasure)
+        stays = {*view.held, *view.live}
+        if not request.queue and (stays if named else len(stays) == len(rows)):
+            await self._refuse(view, actor)
+        detail = {"basis": erasure.basis.value, "case": erasure.case_reference, "recordings": len(rows)}
+        await self._catalog.save_erasure(
+            erasure,
+            expected=None,
+            audit=[event("case.received", actor, tenant=erasure.tenant, target=erasure.id, detail=detail)],
+        )
+        return view
+
+    async def _named(self, request: ErasureRequest, actor: Principal) -> Sequence[Recording]:
+        if len(set(request.recordings)) != len(request.recordings) or len(request.recordings) > _MAX_RECORDINGS:
+            raise Invalid(f"an erasure names up to {_MAX_RECORDINGS} different recordings")
+        rows = [await self._catalog.recording(identifier) for identifier in request.recordings]
+        for row in rows:
+            if row.tenant != request.tenant:
+                await self._catalog.append_audit(
+                    [event("access.denied", actor, outcome="refused", target=row.id, detail={"why": "tenant"})]
+                )
+                raise NotFound(f"there is no recording {row.id}")
+            if not self._keys(row):
+                raise Conflict(f"nothing of {row.id} is left to erase", hint="its certificates say since when")
+        return rows
+
+    async def _matching(self, request: ErasureRequest, actor: Principal) -> Sequence[Recording]:
+        """Search by number; the number goes no further than this."""
+        wanted = Wanted(caller=request.caller, called=request.called)
+        await self._catalog.append_audit(
+            [event("case.searched", actor, tenant=request.tenant, detail={"by": ", ".join(wanted.fields)})]
+        )
+        found: list[Recording] = []
+        query = RecordingQuery(tenant=request.tenant, limit=_PAGE)
+        while page := await self._search.page(query, wanted):
+            found += page
+            query = dataclasses.replace(query, before=page[-1].id)
+        if len(found) > _MAX_RECORDINGS:
+            raise Invalid(f"{len(found)} recordings match and an erasure takes up to {_MAX_RECORDINGS}")
+        if not found:
+            raise NotFound(
+                "no recording matches that number", hint="numbers without +44 and the like are read as UK ones"
+            )
+        return found
+
+    def _keys(self, row: Recording) -> list[Coordinate]:
+        return [place for place in (row.audio, row.metadata) if self._keyring.derivable(place)]
+
+    async def _refuse(self, view: ErasureView, actor: Principal) -> None:
+        erasure = view.erasure
+        await self._catalog.append_audit(
+            [event("case.refused", actor, outcome="refused", tenant=erasure.tenant, detail={"held": len(view.held)})]
+        )
+        hint = "release the hold first, or ask to wait for it: --queue"
+        holds = {hold.id: hold for each in view.held.values() for hold in each}
+        if holds or view.held:
+            names = ", ".join(f"{hold.id} (matter {hold.matter})" for hold in holds.values())
+            first = next(iter(view.held))
+            more = f" and {len(view.held) - 1} more" if len(view.held) > 1 else ""
+            raise UnderHold(
+                f"{first}{more} must be kept: {names or 'the keyring pins it for a hold'}; nothing was erased",
+                hint=hint,
+            )
+        raise Conflict(
+            f"{next(iter(view.live))} is still being recorded; nothing was erased",
+            hint="ask again when the call has ended, or ask to wait for it: --queue",
+        )
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
+    async def approve(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
+        """Second of the two people: erase. Returns once the keys are gone and certified.
+
+        Forbidden for the first person; UnderHold if by now nothing of it can go and it does not wait.
+        """
+        found = await self._decidable(identifier, actor)
+        view = await self._view(found)
+        if not found.queue and {*view.held, *view.live} >= found.recordings.keys():
+            await self._refuse(view, actor)
+        approved = self._decided(found, ErasureState.APPROVED, actor)
+        await self._catalog.save_erasure(
+            approved,
+            expected=ErasureState.REQUESTED,
+            audit=[event("case.approved", actor, tenant=found.tenant, target=found.id)],
+        )
+        await self._together()
+        return await self.show(identifier, tenant=actor.tenant)
+
+    async def reject(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
+        """Second of the two people: nothing is erased."""
+        found = await self._decidable(identifier, actor)
+        rejected = self._decided(found, ErasureState.REJECTED, actor)
+        await self._catalog.save_erasure(
+            rejected,
+            expected=ErasureState.REQUESTED,
+            audit=[event("case.refused", actor, tenant=found.tenant, target=found.id)],
+        )
+        return await self._view(rejected)
+
+    async def _decidable(self, identifier: ErasureId, actor: Principal) -> Erasure:
+        found = (await self.show(identifier, tenant=actor.tenant)).erasure
+        if found.state is not ErasureState.REQUESTED:
+            raise Conflict(f"{identifier} is {found.state.value} already")
+        if found.requested_by == actor.token_id:
+            raise Forbidden(
+                "the person who asked for an erasure cannot decide about it",
+                hint="a second person decides with their own token",
+            )
+        return found
+
+    def _decided(self, erasure: Erasure, state: ErasureState, actor: Principal) -> Erasure:
+        return dataclasses.replace(erasure, state=state, decided_by=actor.token_id, decided_at=self._clock.now())
+
+    async def _together(self) -> None:
+        """Carry out what is approved, in one shred with whatever else is approved within the window."""
+        seen = self._rounds
+        async with self._shredder.turn():
+            if self._rounds > seen:
+                return  # a round that began after this approval was durable has carried it out
+            await asyncio.sleep(self._window.total_seconds())
+            self._rounds += 1
+            await self.carry_out()
+
+    # -- carrying out -------------------------------------------------------------------------------------------
+
+    async def carry_out(self) -> int:
+        """Erase everything approved that nothing keeps; the caller holds the shredder's lock. Returns how many."""
+        await self._shredder.resume()
+        waiting = [
+            each
+            for each in await self._catalog.erasures(states=[ErasureState.APPROVED], limit=_MAX_RECORDINGS)
+            if ErasureOutcome.PENDING in each.recordings.values()
+        ]
+        if not waiting:
+            return 0
+        now = self._clock.now()
+        # Inside the writer: whether a recording is held cannot change between this look and the intent.
+        async with self._keyring.writer() as writer:
+            decided = [await self._decide(each, now) for each in waiting]
+            changed = [after for before, after in zip(waiting, decided, strict=True) if before != after]
+            if not any(ErasureOutcome.ERASING in each.recordings.values() for each in changed):
+                for each in changed:
+                    await self._catalog.save_erasure(each, expected=ErasureState.APPROVED, audit=closing([each]))
+                return 0
+            shred = Shred(
+                id=new_id("shr", at=now, entropy=self._entropy), intended_at=now, trigger=_TRIGGER, due_through=None
+            )
+            receipt = await self._shredder.take(shred, writer, erasures=changed)
+        count = await self._shredder.account(shred, receipt)
+        await self._shredder.delete()
+        return count
+
+    async def _decide(self, erasure: Erasure, now: datetime) -> Erasure:
+        keeping = await self._keeping(erasure.tenant, now)
+        stays = ErasureOutcome.PENDING if erasure.queue else ErasureOutcome.KEPT
+        outcomes = dict(erasure.recordings)
+        for identifier in [each for each, outcome in outcomes.items() if outcome is ErasureOutcome.PENDING]:
+            row = await self._catalog.recording(identifier)
+            keys = self._keys(row)
+            if row.state is RecordingState.OPEN or keeping.keeps(row, keys):
+                outcomes[identifier] = stays
+            else:
+                outcomes[identifier] = ErasureOutcome.ERASING if keys else ErasureOutcome.GONE
+        state = erasure.state if _UNSETTLED & {*outcomes.values()} else ErasureState.DONE
+        return dataclasses.replace(erasure, recordings=outcomes, state=state)
+
+    async def _keeping(self, tenant: TenantId, now: datetime) -> _Keeping:
+        """Return what holds keep, by the keyring and by the catalog; grace is in the pins."""
+        expired = set(await self._holds.expired_pins(now=now))
+        pinned: defaultdict[Cohort, list[tuple[int, int]]] = defaultdict(list)
+        for pin in self._keyring.pins(tenant):
+            if pin not in expired:
+                pinned[pin.cohort].append((pin.first, pin.last))
+        holds = await self._catalog.holds(tenant=tenant, states=[*IN_FORCE], limit=_MAX_HOLDS)
+        return _Keeping(pinned=pinned, held=frozenset(row for hold in holds for row in hold.recordings))
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    async def show(self, identifier: ErasureId, *, tenant: TenantId | None) -> ErasureView:
+        """Return the erasure and what keeps it now; NotFound if it belongs to another tenant."""
+        found = await self._catalog.erasure(identifier)
+        if tenant is not None and found.tenant != tenant:
+            raise NotFound("there is no such erasure")
+        return await self._view(found)
+
+    async def _view(self, erasure: Erasure) -> ErasureView:
+        now = self._clock.now()
+        keeping = await self._keeping(erasure.tenant, now)
+        held: dict[RecordingId, Sequence[Hold]] = {}
+        live: set[RecordingId] = set()
+        for identifier in [each for each, outcome in erasure.recordings.items() if outcome in _WAITING]:
+            row = await self._catalog.recording(identifier)
+            if keeping.keeps(row, self._keys(row)):
+                held[identifier] = await self._holds.keeping(row, now=now)
+            elif row.state is RecordingState.OPEN:
+                live.add(identifier)
+        return ErasureView(erasure=erasure, held=held, live=frozenset(live))

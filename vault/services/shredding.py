@@ -1,0 +1,378 @@
+"""Carries a shred from its intent to its certificates: what sweeps and erasures share.
+
+Order: intent row → keyring shred (point of no return inside) → receipt row → provisional certificates, a batch a page →
+erasures marked done → shred finished → objects deleted and verified absent → final certificates, once the leases of
+caches have run out too. A crash anywhere resumes at the next start or sweep: what is underivable and not yet certified
+is certified; a recording never goes back. The keyring, not the catalog, says what was shredded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vault.errors import Unavailable, VaultError
+from vault.model import (
+    AuditEvent,
+    Coordinate,
+    Part,
+    Pin,
+    Recording,
+    RecordingId,
+    RecordingState,
+    ShredPlan,
+    ShredReceipt,
+    Tenant,
+    TenantId,
+)
+from vault.ports.catalog import Catalog, Shred
+from vault.ports.cluster import ClusterLocks
+from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
+from vault.ports.keys import Keyring, KeyringWriter
+from vault.ports.time import Clock
+from vault.retention.policy import LAST_PERIOD, metadata_until
+from vault.services.audit import event
+from vault.services.certificates import IssuedBatch
+from vault.services.certify import Certifier, Deletions
+from vault.services.holds import Holds
+from vault.telemetry import Metrics
+from vault.tlog.certificate import EXPIRED, Authority, Trigger, subject
+
+_PAGE = 500
+_LOCK = "sweeper"
+_CERTIFICATE_PAGE = 2048
+"""Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
+
+_BASIS: Mapping[Trigger, str] = {
+    Trigger.ART17: "erasure requested under UK GDPR Art. 17",
+    Trigger.CONTROLLER_INSTRUCTION: "instruction of the controller",
+    Trigger.CONTRACT_END: "the contract with the controller ended",
+}
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reason:
+    """On whose authority something went; if by the clock of metadata, whose it was and up to when it had run."""
+
+    authority: Authority
+    tenant: Tenant | None = None
+    through: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gone:
+    """What a shred took of one recording, and why."""
+
+    recording: Recording
+    parts: tuple[Part, ...]
+    reason: _Reason
+
+
+class Shredder:
+    """One shred at a time in the whole vault; whoever wants to intend one waits for its `turn`."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        holds: Holds,
+        certifier: Certifier,
+        clock: Clock,
+        metrics: Metrics,
+        locks: ClusterLocks,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._holds = holds
+        self._certifier = certifier
+        self._locks = locks
+        self._clock = clock
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._more = asyncio.Event()
+        self._again_in: timedelta | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait to be the only one in the whole vault who shreds and certifies; Unavailable if that takes long."""
+        async with self._lock, self._locks.hold(_LOCK):
+            yield
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """As `turn`, but yields False, and nothing is held, if another node has it."""
+        async with self._lock, self._locks.try_hold(_LOCK) as held:
+            yield held is not None
+
+    async def resume(self) -> None:
+        """Complete every shred that was interrupted; the caller has its `turn`, or nothing is served yet."""
+        for shred in await self._catalog.unfinished_shreds():
+            await self.complete(shred)
+
+    # -- objects ------------------------------------------------------------------------------------------------
+
+    async def delete(self) -> Deletions:
+        """Delete and finally certify what can be by now; the caller has its `turn`. Unavailable leaves the rest."""
+        self._again_in = None
+        deletions = await self._certifier.delete_objects()
+        self._again_in = deletions.again_in
+        self._more.set()
+        return deletions
+
+    async def finish(self) -> None:
+        """Delete and finally certify what earlier shreds left, then whatever waits for leases when they run out.
+
+        Runs until cancelled, also where sweeps are started by hand alone: it shreds nothing. An outage leaves the rest
+        to the next sweep; returns after any other failure, as a sweeper does.
+        """
+        self._again_in = timedelta(0)
+        while True:
+            self._more.clear()
+            pause = None if self._again_in is None else self._again_in.total_seconds()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._more.wait()
+                continue  # a shred has come between, and knows better for what there is to wait
+            try:
+                async with self.alone() as alone:
+                    if alone:
+                        await self.delete()
+                    else:
+                        self._again_in = None  # the node that shreds does this too
+            except Unavailable as error:
+                logger.warning("object deletion postponed", extra={"fields": {"reason": error.message}})
+            except VaultError as error:
+                fields = {"error": error.code, "reason": error.message}
+                logger.critical("object deletion stopped", extra={"fields": fields})
+                return
+
+    # -- keys ---------------------------------------------------------------------------------------------------
+
+    async def complete(self, shred: Shred) -> tuple[ShredReceipt, int]:
+        """Carry one shred from wherever it is to fully certified; returns how many recordings were certified."""
+        receipt = shred.receipt
+        if receipt is None:
+            async with self._keyring.writer() as writer:
+                receipt = await self.take(shred, writer)
+        return receipt, await self.account(shred, receipt)
+
+    async def take(self, shred: Shred, writer: KeyringWriter, *, erasures: Sequence[Erasure] = ()) -> ShredReceipt:
+        """Make the intent durable, then take the keys.
+
+        Inside the writer: no hold can be decided between the intent and the point of no return.
+        """
+        detail: dict[str, object] = {"due_through": shred.due_through}
+        if erasures:
+            detail = {"erasures": len(erasures)}
+        still_open = await self._catalog.intend_shred(
+            shred,
+            erasures=erasures,
+            audit=[event("shred.intended", None, target=shred.id, detail=detail), *closing(erasures)],
+        )
+        leaves = frozenset(
+            place
+            for _, rows in await self._catalog.erasures_of(shred.id)
+            for row in rows
+            for place in (row.audio, row.metadata)
+        )
+        unpin = await self._holds.expired_pins(now=shred.intended_at)
+        plan = ShredPlan(
+            intent_id=shred.id,
+            at=shred.intended_at,
+            due_through=shred.due_through,
+            metadata_through=shred.metadata_through,
+            drop_tenants=shred.drop_tenants,
+            leaves=leaves,
+            keep=frozenset(place for row in still_open for place in (row.audio, row.metadata)),
+            unpin=tuple(unpin) if shred.due_through is not None else _on(unpin, leaves),
+        )
+        return await writer.shred(plan)
+
+    async def account(self, shred: Shred, receipt: ShredReceipt) -> int:
+        """Write down that the keys are gone, certify it, and close what asked for it."""
+        detail = {"epoch": receipt.epoch_destroyed}
+        await self._catalog.record_receipt(
+            shred.id, receipt, audit=[event("keyring.destroyed", None, target=shred.id, detail=detail)]
+        )
+        count = await self._certify(shred, receipt)
+        await self._close_erasures(shred)
+        await self._catalog.finish_shred(shred.id, at=self._clock.now())
+        return count
+
+    # -- certificates -------------------------------------------------------------------------------------------
+
+    async def _certify(self, shred: Shred, receipt: ShredReceipt) -> int:
+        """Certify what this shred took and nobody has certified.
+
+        Audio alone whose date has come is nearly everything: it is left for the end and goes without its rows.
+        """
+        count = await self._certify_each(shred, receipt)
+        if shred.due_through is not None:
+            count += await self._certify_audio(shred.due_through, shred, receipt)
+        self._metrics.shredded.labels(shred.trigger).inc(count)
+        return count
+
+    async def _certify_audio(self, through: int, shred: Shred, receipt: ShredReceipt) -> int:
+        count = 0
+        issued, after = await self._next_batch(through, shred, receipt, after=None)
+        while after is not None:
+            # The next batch is read and signed while this one is written; it lies behind, so the two do not meet.
+            reading = asyncio.ensure_future(self._next_batch(through, shred, receipt, after=after))
+            try:
+                count += await self._store(issued, shred)
+            finally:
+                # Whatever became of the writing, nothing goes on reading behind the caller's back.
+                await asyncio.wait([reading])
+            issued, after = reading.result()
+        return count
+
+    async def _next_batch(
+        self, through: int, shred: Shred, receipt: ShredReceipt, *, after: RecordingId | None
+    ) -> tuple[IssuedBatch | None, RecordingId | None]:
+        """Sign for the next page of what is due and has no key; return the batch and the page's last recording."""
+        page = await self._catalog.due_subjects(through=through, after=after, limit=_CERTIFICATE_PAGE)
+        gone = [subject for subject in page if not self._keyring.derivable(subject.coordinate)]
+        issued = await self._certifier.prepare(gone, shred, receipt)
+        return issued, page[-1].recording_id if page else None
+
+    async def _store(self, issued: IssuedBatch | None, shred: Shred) -> int:
+        return 0 if issued is None else await self._certifier.store(issued, shred)
+
+    async def _certify_each(self, shred: Shred, receipt: ShredReceipt) -> int:
+        """Certify row by row what more than the date of its audio took."""
+        count = 0
+        batch: dict[RecordingId, _Gone] = {}
+        async for row, reason in self._touched(shred):
+            if parts := self._lost(row):
+                # The first reason counts: a case that is decided outranks a date that has come.
+                batch.setdefault(row.id, _Gone(recording=row, parts=parts, reason=reason))
+            if len(batch) == _PAGE:
+                count += await self._certify_page([*batch.values()], shred, receipt)
+                batch = {}
+        return count + await self._certify_page([*batch.values()], shred, receipt)
+
+    async def _certify_page(self, gone: Sequence[_Gone], shred: Shred, receipt: ShredReceipt) -> int:
+        objects = await self._catalog.segments_of([each.recording.id for each in gone if Part.AUDIO in each.parts])
+        subjects = [
+            subject(
+                each.recording,
+                objects.get(each.recording.id, ()),
+                parts=each.parts,
+                retain_until=_retain_until(each),
+                authority=each.reason.authority,
+            )
+            for each in gone
+        ]
+        return await self._store(await self._certifier.prepare(subjects, shred, receipt), shred)
+
+    async def _touched(self, shred: Shred) -> AsyncIterator[tuple[Recording, _Reason]]:
+        """Yield what erasures, the ends of contracts and the clocks of metadata may have taken."""
+        tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
+        for erasure, rows in await self._catalog.erasures_of(shred.id):
+            for row in rows:
+                yield row, _of_erasure(erasure)
+        for identifier in sorted(shred.drop_tenants):
+            for part in (Part.AUDIO, Part.METADATA):
+                async for row in self.due(LAST_PERIOD, part=part, tenant=identifier):
+                    yield row, _of_contract(tenants[identifier])
+        for identifier, through in sorted(shred.metadata_through.items()):
+            reason = _Reason(authority=EXPIRED, tenant=tenants[identifier], through=shred.intended_at)
+            async for row in self.due(through, part=Part.METADATA, tenant=identifier):
+                yield row, reason
+
+    def _lost(self, row: Recording) -> tuple[Part, ...]:
+        """Return the parts of `row` that have no key and no certificate."""
+        certified = {
+            Part.AUDIO: row.state is RecordingState.SHREDDED,
+            # Facts that are gone without a certificate went unseen, and nobody certifies what nobody saw.
+            Part.METADATA: row.metadata_certificate_id is not None or not row.sealed_facts,
+        }
+        return tuple(
+            part
+            for part, place in ((Part.AUDIO, row.audio), (Part.METADATA, row.metadata))
+            if not certified[part] and not self._keyring.derivable(place)
+        )
+
+    async def due(
+        self, through: int, *, part: Part = Part.AUDIO, tenant: TenantId | None = None
+    ) -> AsyncIterator[Recording]:
+        """Yield the finished recordings of the periods up to `through` whose part is not certified gone."""
+        after: RecordingId | None = None
+        while page := await self._catalog.due_recordings(
+            through=through, after=after, limit=_PAGE, part=part, tenant=tenant
+        ):
+            for row in page:
+                yield row
+            after = page[-1].id
+            await asyncio.sleep(0)
+
+    async def _close_erasures(self, shred: Shred) -> None:
+        """Mark what is certified as erased; an erasure with nothing left to wait for is done."""
+        for erasure, rows in await self._catalog.erasures_of(shred.id):
+            taken = {row.id: ErasureOutcome.ERASED for row in rows}
+            if not any(erasure.recordings[each] is ErasureOutcome.ERASING for each in taken):
+                continue
+            after = dataclasses.replace(erasure, recordings={**erasure.recordings, **taken})
+            if ErasureOutcome.PENDING not in after.recordings.values():
+                after = dataclasses.replace(after, state=ErasureState.DONE)
+            await self._catalog.save_erasure(after, expected=erasure.state, audit=closing([after]))
+
+
+def closing(erasures: Sequence[Erasure]) -> list[AuditEvent]:
+    """Describe the end of those erasures that are done: how many recordings went, and how many had to stay."""
+    return [
+        event(
+            "case.fulfilled",
+            None,
+            tenant=erasure.tenant,
+            target=erasure.id,
+            detail=dict(Counter(outcome.value for outcome in erasure.recordings.values())),
+        )
+        for erasure in erasures
+        if erasure.state is ErasureState.DONE
+    ]
+
+
+def _on(pins: Sequence[Pin], leaves: frozenset[Coordinate]) -> tuple[Pin, ...]:
+    """Return the pins that lie on single leaves of `leaves`."""
+    places = {(place.cohort, place.leaf) for place in leaves}
+    return tuple(pin for pin in pins if pin.first == pin.last and (pin.cohort, pin.first) in places)
+
+
+def _retain_until(gone: _Gone) -> datetime:
+    """Return from when every one of the parts was due by its clock, as it stood when the shred was intended."""
+    row, tenant, through = gone.recording, gone.reason.tenant, gone.reason.through
+    if through is None or Part.METADATA not in gone.parts:
+        return row.retain_until
+    if tenant is None or tenant.metadata_retention_seconds is None:
+        metadata = through
+    else:
+        # A retention that was lengthened after the intent came too late for what was already decided.
+        kept = timedelta(seconds=tenant.metadata_retention_seconds)
+        metadata = min(metadata_until(row.metadata.cohort.period, kept), through)
+    return max(metadata, row.retain_until) if Part.AUDIO in gone.parts else metadata
+
+
+def _of_erasure(erasure: Erasure) -> _Reason:
+    trigger = Trigger(erasure.basis.value)
+    people = _people(erasure.requested_by, erasure.decided_by)
+    return _Reason(authority=Authority(trigger, _BASIS[trigger], erasure.case_reference, people))
+
+
+def _of_contract(tenant: Tenant) -> _Reason:
+    people = _people(tenant.offboard_requested_by, tenant.offboard_approved_by)
+    return _Reason(authority=Authority(Trigger.CONTRACT_END, _BASIS[Trigger.CONTRACT_END], None, people))
+
+
+def _people(*tokens: str | None) -> tuple[str, ...]:
+    return tuple(token for token in tokens if token is not None)
