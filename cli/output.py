@@ -131,11 +131,12 @@ class Output:
             self.fields(pairs)
 
     @contextmanager
-    def progress(self, title: str, total_bytes: int | None) -> Iterator[Progress]:
-        """Yield a progress bar on standard error with one task; invisible where nobody watches."""
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    def progress(self, title: str, total: int | None, *, unit: str | None = None) -> Iterator[Progress]:
+        """Yield a progress bar on standard error with one task, in bytes or `unit`; invisible where nobody watches."""
+        amount = DownloadColumn() if unit is None else TextColumn("{task.completed:.0f}/{task.total} " + unit)
+        columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
         with Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True) as bar:
-            bar.add_task(title, total=total_bytes)
+            bar.add_task(title, total=total)
             yield bar
 
     @contextmanager

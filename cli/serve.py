@@ -1,4 +1,4 @@
-"""`callvault serve`: one process that listens, sweeps and shreds."""
+"""`callvault serve`: a process that listens, sweeps and shreds, or several that do behind one port."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
@@ -16,15 +18,21 @@ from yarl import URL
 from cli.command import DEFAULT_CONFIG, ConfigPath, local
 from cli.files import whole_file
 from cli.output import Output
+from cli.workers import Supervisor, end_with_parent, listener, worker_command
 from vault.config import Config, load_config
+from vault.errors import ConfigError
 from vault.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from vault.server.workers import Worker
 
 logger = logging.getLogger(__name__)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    local(app, "serve", examples=["callvault serve", "callvault serve --config /etc/callvault/config.toml"])(run)
+    examples = ["callvault serve", "callvault serve --config /etc/callvault/config.toml", "callvault serve --workers 4"]
+    local(app, "serve", examples=examples)(run)
 
 
 def run(
@@ -33,21 +41,99 @@ def run(
     port_file: Annotated[
         Path | None, typer.Option(help="Write the port here once listening; for server.port = 0.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes behind the one port, each with a journal of its own.")
+    ] = 1,
+    as_worker: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the vault until SIGTERM or SIGINT, then let open calls end; a second signal ends it at once.
 
     What was acknowledged is durable either way. Logs are JSON lines on standard error; with --json the address is
-    printed as JSON on standard output too.
+    printed as JSON on standard output too. With --workers, a worker that dies is started again and takes up its own
+    journal; an interrupted upload can be continued at its own worker only, and meets another one with 503.
     """
-    from vault.wiring.memory import guard_memory  # noqa: PLC0415 - loads storage drivers; most commands need none
-
     settings = load_config(config)
     configure_logging(level=settings.log.level)
-    guard_memory()
+    if as_worker is not None:
+        _work(settings, out, as_worker, workers)
+        return
+    _refuse_left_over(settings.journal_path, workers)
+    if workers > 1:
+        asyncio.run(_supervise(settings, out, config, workers, port_file))
+        return
+    _guard()
     uvloop.run(_serve(settings, out, port_file))
 
 
-async def _serve(settings: Config, out: Output, port_file: Path | None) -> None:
+def _guard() -> None:
+    from vault.wiring.memory import guard_memory  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    guard_memory()
+
+
+def _refuse_left_over(journal: Path, workers: int) -> None:
+    from vault.server.workers import left_over  # noqa: PLC0415 - loads the server; most commands need none
+
+    if (orphan := left_over(journal, workers)) is not None:
+        raise ConfigError(
+            f"{orphan} holds recordings of a worker that would not run; nothing was started",
+            hint=f"callvault journal recover {orphan}, or start as many workers as before",
+        )
+
+
+def _work(settings: Config, out: Output, place: str, count: int) -> None:
+    """Be one of the workers that the supervisor starts: `place` is number, inherited socket and siblings' directory."""
+    from vault.server.workers import Worker, worker_journal  # noqa: PLC0415 - loads the server; most commands need none
+
+    end_with_parent()
+    _guard()
+    number, listening, directory = place.split(":", 2)
+    own = settings.journal.model_copy(update={"path": worker_journal(settings.journal_path, int(number))})
+    worker = Worker(number=int(number), count=count, directory=Path(directory))
+    shared = socket.socket(fileno=int(listening))
+    uvloop.run(_serve(settings.model_copy(update={"journal": own}), out, None, worker=worker, shared=shared))
+
+
+async def _supervise(settings: Config, out: Output, config: Path, count: int, port_file: Path | None) -> None:
+    from vault.server.workers import worker_journal  # noqa: PLC0415 - loads the server; most commands need none
+
+    if settings.objects.kind == "memory":
+        raise ConfigError("objects.kind: objects in memory belong to one process", hint="serve without --workers")
+    if not settings.journal_path.is_dir():
+        raise ConfigError(f"there is no journal at {settings.journal_path}", hint="create a vault: callvault init")
+    for number in range(count):
+        worker_journal(settings.journal_path, number).mkdir(mode=0o700, exist_ok=True)
+    with listener(settings) as listening:
+        host, port = listening.getsockname()[:2]
+        scheme = "https" if settings.tls_paths else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        await Supervisor(
+            count=count,
+            command=worker_command(config, count),
+            listening=listening,
+            ready=lambda: _started(out, port_file, url),
+        ).run()
+    logger.info("stopped")
+
+
+def _started(out: Output, port_file: Path | None, url: str, *, quiet: bool = False) -> None:
+    if port_file is not None:
+        with whole_file(port_file, force=True) as file:
+            file.write(f"{URL(url).port}\n".encode())
+    if not quiet:
+        out.note(f"callvault listens on {url}")
+    if out.as_json:
+        out.line({"url": url, "pid": os.getpid()})
+
+
+async def _serve(
+    settings: Config,
+    out: Output,
+    port_file: Path | None,
+    *,
+    worker: Worker | None = None,
+    shared: socket.socket | None = None,
+) -> None:
     from vault.server.app import serve  # noqa: PLC0415 - loads storage drivers; most commands need none
     from vault.server.process import tune  # noqa: PLC0415 - likewise
     from vault.wiring import open_vault  # noqa: PLC0415 - likewise
@@ -59,15 +145,10 @@ async def _serve(settings: Config, out: Output, port_file: Path | None) -> None:
         loop.add_signal_handler(number, _on_signal, stop, number)
 
     def started(url: str) -> None:
-        if port_file is not None:
-            with whole_file(port_file, force=True) as file:
-                file.write(f"{URL(url).port}\n".encode())
-        out.note(f"callvault listens on {url}")
-        if out.as_json:
-            out.line({"url": url, "pid": os.getpid()})
+        _started(out, port_file, url, quiet=worker is not None)  # the supervisor speaks for its workers
 
-    async with open_vault(settings) as vault:
-        await serve(vault, settings, stop=stop, started=started)
+    async with open_vault(settings) as vault, worker.answering(vault) if worker is not None else nullcontext():
+        await serve(vault, settings, stop=stop, started=started, worker=worker, listener=shared)
     logger.info("stopped")
 
 

@@ -25,6 +25,7 @@ from vault.model import (
     HoldKind,
     HoldState,
     Media,
+    NodeId,
     Part,
     Recording,
     RecordingId,
@@ -40,7 +41,7 @@ from vault.model import (
     prefixed,
     uuid7,
 )
-from vault.ports.catalog import Catalog, CertificateBatch, RecordingQuery, Shred, SweepOverride
+from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 
 NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
@@ -63,6 +64,13 @@ class SteppingClock:
 
     def monotonic(self) -> float:
         return float(self._looks)
+
+
+NODE = NodeId("node_" + "1" * 32)
+
+
+def node(**changes: Any) -> Node:
+    return replace(Node(id=NODE, name="one:/journal", started_at=NOW, seen_at=NOW), **changes)
 
 
 def new_id(prefix: str) -> str:
@@ -244,6 +252,11 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.recording(one.id)
     await catalog.recording_by_call(ACME, [one.call_token])
     await catalog.open_recordings()
+    await catalog.open_recordings(node=NODE)
+    await catalog.register_node(node())
+    await catalog.beat_node(NODE, at=NOW, unstored_bytes=5)
+    await catalog.nodes()
+    await catalog.forget_node(NODE)
     await catalog.add_segments([segment(one)], stored_bytes=1000)
     await catalog.segments(one.id)
     await catalog.segments_of([one.id])

@@ -57,9 +57,16 @@ class ServerSettings(Section):
 
 
 class CatalogSettings(Section):
-    """Where the rows live."""
+    """Where the rows live: a SQLite file, or a PostgreSQL database, whose address is also in CALLVAULT_CATALOG_URL."""
 
     path: Path | None = None
+    url: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> CatalogSettings:
+        if self.path is not None and self.url is not None:
+            raise ValueError("path and url (or CALLVAULT_CATALOG_URL) exclude each other")
+        return self
 
 
 class S3Access(Section):
@@ -231,9 +238,14 @@ class Config(Section):
         return (self.base / (path if path is not None else self.data / default)).absolute()
 
     @property
-    def catalog_path(self) -> Path:
-        """The SQLite file."""
-        return self.resolve(self.catalog.path, "catalog.db")
+    def catalog_path(self) -> Path | None:
+        """The SQLite file, or None if the catalog is a PostgreSQL database."""
+        return None if self.catalog.url else self.resolve(self.catalog.path, "catalog.db")
+
+    @property
+    def locks_path(self) -> Path:
+        """Where the processes of a vault on one machine lock each other out."""
+        return self.resolve(None, "locks")
 
     @property
     def objects_path(self) -> Path:
@@ -319,6 +331,8 @@ def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
             for key in ("access_key", "secret_key"):
                 if (variable := f"{prefix}_{key.upper()}") in environment:
                     s3[key] = environment[variable]
+    if "CALLVAULT_CATALOG_URL" in environment and isinstance(document.setdefault("catalog", {}), dict):
+        document["catalog"]["url"] = environment["CALLVAULT_CATALOG_URL"]
     if isinstance(document.get("keyring"), dict):
         overlay(document["keyring"], environment)
     return parse_config(document, base=path.absolute().parent)

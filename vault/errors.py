@@ -164,6 +164,12 @@ class DiskFull(Unavailable):
     code = "disk_full"
 
 
+class OutcomeUnknown(Unavailable):
+    """The answer to a commit was lost and nobody can say yet whether it took effect: look before repeating the act."""
+
+    code = "outcome_unknown"
+
+
 class Destroyed(VaultError):
     """The provider states that this root version no longer exists. Never raised for an outage."""
 

@@ -17,6 +17,7 @@ RecordingId = NewType("RecordingId", str)
 HoldId = NewType("HoldId", str)
 CertificateId = NewType("CertificateId", str)
 TokenId = NewType("TokenId", str)
+NodeId = NewType("NodeId", str)
 
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _CALL_KEY = re.compile(r"[A-Za-z0-9._~@:+=,-]{1,200}")
@@ -202,6 +203,8 @@ class Recording:
     called_token: str | None = None
     certificate_id: CertificateId | None = None
     metadata_certificate_id: CertificateId | None = None
+    node: NodeId | None = None
+    """Whose journal has what is not stored yet; None for a row older than nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

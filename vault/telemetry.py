@@ -92,6 +92,7 @@ class Metrics:
         self.root_provider = histogram("root_provider_seconds", "One root-key provider call", "op", "outcome")
         self.log_tree_size = gauge("log_tree_size", "Entries in the transparency log")
         self.audit_events = counter("audit_events_total", "Audit entries written", "event", "outcome")
+        self.worker_up = gauge("worker_up", "Whether the worker answered; only with several workers", "worker")
         self.build_info = gauge("build_info", "Always 1", "version")
         self.build_info.labels(__version__).set(1)
 

@@ -1,4 +1,4 @@
-"""The contract of `vault.ports.catalog`, on the adapter in memory and on a file."""
+"""The contract of `vault.ports.catalog`, in memory, on a file and on a PostgreSQL server."""
 
 import asyncio
 import shutil
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.catalog_support import (
     ACME,
+    NODE,
     NOW,
     OTHER,
     PERIOD,
@@ -25,6 +26,7 @@ from tests.catalog_support import (
     finish,
     hold,
     new_id,
+    node,
     override,
     receipt,
     recording,
@@ -54,6 +56,7 @@ from vault.model import (
     Coordinate,
     HoldState,
     Media,
+    NodeId,
     Part,
     RecordingId,
     RecordingState,
@@ -63,7 +66,7 @@ from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureOutcome, ErasureState
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.catalog import rows as rows_of
-from vault.storage.catalog.tables import settings
+from vault.storage.catalog.tables import recordings, settings
 from vault.telemetry import Metrics
 from vault.tlog.auditchain import GENESIS, verify_chain
 
@@ -101,11 +104,17 @@ def migrated(path, template):
     return path
 
 
-@pytest.fixture(params=["memory", "file"])
-async def catalog(request, metrics, migrated):
-    in_memory = request.param == "memory"
-    opened = open_catalog(None if in_memory else migrated, clock=SteppingClock(), metrics=metrics)
-    if in_memory:
+@pytest.fixture(params=["memory", "file", pytest.param("postgres", marks=pytest.mark.xdist_group("postgres"))])
+def place(request):
+    if request.param == "memory":
+        return None
+    return request.getfixturevalue("migrated" if request.param == "file" else "postgres_settings")
+
+
+@pytest.fixture
+async def catalog(place, metrics):
+    opened = open_catalog(place, clock=SteppingClock(), metrics=metrics)
+    if place is None:
         await opened.migrate()
     yield opened
     await opened.close()
@@ -915,6 +924,51 @@ async def test_a_revoked_token_is_still_known_and_revoked_once(catalog):
     assert await events(catalog) == ["admin.token", "admin.token", "revoked"]
 
 
+# Nodes
+
+
+async def test_a_node_comes_back_with_its_open_recordings_counted(catalog):
+    second = NodeId("node_" + "2" * 32)
+    await catalog.register_node(node())
+    await catalog.register_node(node(id=second, name="two:/journal"))
+    mine, theirs, done = recording(node=NODE), recording(node=second), recording(node=NODE)
+    for one in (mine, theirs, done):
+        await catalog.create_recording(one)
+    await finish(catalog, done)
+    assert await catalog.nodes() == [node(open_recordings=1), node(id=second, name="two:/journal", open_recordings=1)]
+    assert [row.id for row in await catalog.open_recordings(node=NODE)] == [mine.id]
+    assert {row.id for row in await catalog.open_recordings()} == {mine.id, theirs.id}
+    assert (await catalog.recording(theirs.id)).node == second
+
+
+async def test_a_node_is_seen_replaced_and_forgotten(catalog):
+    with pytest.raises(NotFound):
+        await catalog.beat_node(NODE, at=NOW, unstored_bytes=1)
+    await catalog.register_node(node())
+    later = NOW + timedelta(seconds=10)
+    await catalog.beat_node(NODE, at=later, unstored_bytes=77)
+    assert await catalog.nodes() == [node(seen_at=later, unstored_bytes=77)]
+    await catalog.register_node(node(started_at=later))
+    assert await catalog.nodes() == [node(started_at=later)]
+    for _ in range(2):
+        await catalog.forget_node(NODE)
+    assert await catalog.nodes() == []
+
+
+async def test_only_the_first_node_ever_takes_the_open_rows_of_nobody(catalog):
+    early, done = recording(), recording()
+    for one in (early, done):
+        await catalog.create_recording(one)
+    await finish(catalog, done)
+    await catalog.register_node(node())
+    late = recording()
+    await catalog.create_recording(late)
+    await catalog.register_node(node(id=NodeId("node_" + "2" * 32)))
+    assert [row.id for row in await catalog.open_recordings(node=NODE)] == [early.id]
+    assert (await catalog.recording(late.id)).node is None
+    assert (await catalog.recording(done.id)).node is None
+
+
 async def test_a_setting_is_replaced(catalog):
     assert await catalog.setting("vault_id") is None
     for value in ("one", "two"):
@@ -1126,10 +1180,21 @@ async def test_a_newer_schema_is_refused_untouched(on_file, path):
         assert "upgrade callvault" in caught.value.hint
 
 
-async def test_an_older_schema_is_refused_until_migrated(on_file, monkeypatch):
-    monkeypatch.setattr("alembic.script.ScriptDirectory.get_current_head", lambda _self: "0002")
+async def test_an_older_schema_is_refused_until_migrated_and_its_open_rows_go_to_the_first_node(tmp_path):
+    older = open_catalog(tmp_path / "catalog.db", clock=SteppingClock())
+    await older._database.create()
+    async with older._database.engine.begin() as connection:
+        await connection.run_sync(lambda given: command.upgrade(schema._config(given), "0001"))
+        values = {name: value for name, value in rows_of.from_recording(recording()).items() if name != "node"}
+        await connection.execute(sa.insert(recordings), values)
     with pytest.raises(ConfigError, match="older") as caught:
-        await on_file.check_schema()
+        await older.check_schema()
+    await older.migrate()
+    await older.check_schema()
+    await older.register_node(node())
+    await older.register_node(node(id=NodeId("node_" + "2" * 32)))
+    assert [row.id for row in await older.open_recordings(node=NODE)] == [rows_of.recording_id(values["id"])]
+    await older.close()
     assert "upgrade" in caught.value.hint
 
 

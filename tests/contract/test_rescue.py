@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from tests.catalog_support import (
     ACME,
@@ -22,7 +23,7 @@ from tests.catalog_support import (
 from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
 from vault.model import MANIFEST_INDEX, Part, RecordingId, RecordingState
-from vault.storage.catalog import open_catalog
+from vault.storage.catalog import open_catalog, schema
 from vault.tlog.auditchain import verify_chain
 
 MISSING = RecordingId("rec_" + "0" * 32)
@@ -105,6 +106,30 @@ async def test_a_load_that_fails_leaves_a_blank_catalog_that_can_be_loaded(catal
     assert (await blank.setting("mark"), await blank.setting("vault_id")) == ("here", "two")
     with pytest.raises(Conflict):
         await blank.load(revision, stream(sections), settings={})
+
+
+def columns_at(revision):
+    """Return the columns of each table of an older schema."""
+    with sa.create_engine("sqlite://").begin() as connection:
+        schema.upgrade_to(connection, revision)
+        found = sa.inspect(connection)
+        return {table: {each["name"] for each in found.get_columns(table)} for table in found.get_table_names()}
+
+
+async def test_a_dump_of_an_older_schema_is_loaded_as_it_is_and_upgraded(catalog, blank):
+    row = await sealed(catalog)
+    known = columns_at("0001")
+    older = []
+    for section in (await dumped(catalog))[1]:
+        kept = [place for place, name in enumerate(section.columns) if name in known.get(section.table, ())]
+        if kept:
+            columns = tuple(section.columns[place] for place in kept)
+            rows = [[each[place] for place in kept] for each in section.rows]
+            older.append(TableRows(table=section.table, columns=columns, rows=rows))
+    await blank.load("0001", stream(older), settings={})
+    await blank.check_schema()
+    assert (await blank.recording(row.id)).audio == row.audio
+    assert len(await blank.segments(row.id)) == len(await catalog.segments(row.id)) > 0
 
 
 async def test_a_dump_that_is_none_of_this_schema_is_refused(blank):

@@ -40,6 +40,7 @@ from vault.services.ingest import CallStart
 from vault.services.sessions import IngestSession
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
+from vault.storage.cluster import FileClusterLocks
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.storage.journal import FileJournal
 from vault.storage.journal_file import Disk
@@ -230,6 +231,7 @@ async def start(config: Config, clock: ManualClock, faults: Faults | None = None
         keyring,
         FaultyPort("objects", store, faults, reads=_STORE_READS),
         journal,
+        FileClusterLocks(config.locks_path, clock=clock),
     )
     process = Process(
         vault=compose(config, clock, os.urandom, metrics, adapters),

@@ -13,14 +13,15 @@ import pytest
 from tests.catalog_support import ACME, SteppingClock, event, finish, recording, segment
 from vault.model import MANIFEST_INDEX, RecordingId, RecordingState, prefixed, uuid7
 from vault.storage.catalog import open_catalog, schema
+from vault.storage.postgres import PostgresSettings
 from vault.tlog.auditchain import verify_chain
 
 WRITERS = 16
 
 
-async def write_until_killed(path: Path) -> None:
+async def write_until_killed(place: Path | PostgresSettings) -> None:
     """Create and finish recordings, naming each on standard output only once the catalog has acknowledged it."""
-    catalog = open_catalog(path, clock=SteppingClock())
+    catalog = open_catalog(place, clock=SteppingClock())
     await catalog.check_schema()
 
     async def work(n: int) -> None:
@@ -38,9 +39,9 @@ async def write_until_killed(path: Path) -> None:
             group.create_task(work(n))
 
 
-async def check(path: Path, acknowledged: list[str]) -> int:
+async def check(place: Path | PostgresSettings, acknowledged: list[str]) -> int:
     """Reopen, and compare with what was acknowledged; return how many audit entries there are."""
-    catalog = open_catalog(path, clock=SteppingClock())
+    catalog = open_catalog(place, clock=SteppingClock())
     await catalog.check_schema()
     entries = await catalog.audit_entries(limit=1_000_000)
     head = verify_chain(entries)
@@ -116,4 +117,6 @@ async def test_a_migration_killed_half_way_leaves_no_half_schema(tmp_path):
 
 
 if __name__ == "__main__":
-    asyncio.run(write_until_killed(Path(sys.argv[1])))
+    asyncio.run(
+        write_until_killed(Path(sys.argv[1]) if sys.argv[1:] else PostgresSettings(url=os.environ["CATALOG_URL"]))
+    )

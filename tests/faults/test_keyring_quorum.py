@@ -283,6 +283,27 @@ async def test_a_look_that_began_before_a_shred_brings_nothing_back():
     effect("shred", keyring)
 
 
+async def test_a_first_look_that_a_shred_overtakes_looks_again():
+    world, keyring = await prepared()
+    store = world.stores()[0]
+    read = type(store).read
+    overtaken = False
+
+    async def overtaking(self, names):
+        nonlocal overtaken
+        if not overtaken and any(name.startswith("pages/") for name in names):
+            # Between the head and its pages: the shred removes them, and the version that opened their index.
+            overtaken = True
+            await act_on(world, keyring, "shred")
+        return await read(self, names)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(store), "read", overtaking)
+        looker = await Keyring.observe(world.stores(), world.provider, clock=world.clock)
+    assert overtaken
+    effect("shred", looker)
+
+
 async def test_a_node_goes_on_looking_by_itself(monkeypatch):
     world, _, reader = await two_nodes()
     naps: list[float] = []

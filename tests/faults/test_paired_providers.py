@@ -6,6 +6,7 @@ from tests.keyring_support import TestClock
 from vault.errors import Destroyed, Tampered, Unavailable
 from vault.format.codec import pack, unpack
 from vault.keystore.composite import CompositeRootKeys
+from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring
 from vault.keystore.memory import MemoryRootKeys
@@ -161,7 +162,7 @@ async def test_a_list_needs_both_halves(composite, halves, live, silent):
 
 @pytest.fixture
 def replicas(tmp_path):
-    return [tmp_path / "a", tmp_path / "b"]
+    return [DirectoryReplica(tmp_path / "a"), DirectoryReplica(tmp_path / "b")]
 
 
 async def create(replicas, provider):

@@ -71,6 +71,7 @@ async def dies(stage, config, step, *, landed):
             clock=stage.clock,
             entropy=os.urandom,
             progress=Silent(),
+            node=vault.journal.node,
         ).run("a test")
     await process.abandon()
     return faults.dead, faults.trace

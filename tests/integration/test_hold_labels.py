@@ -46,7 +46,7 @@ async def test_a_released_holds_label_does_not_keep_the_objects_of_a_shredded_re
 
     async def locked(name):
         """Refuse as a bucket with Object Lock does while a legal hold is on the object."""
-        if (await store.stat(name)).meta.held:
+        if name in {info.name async for info in store.list(name)} and (await store.stat(name)).meta.held:
             return Deletion(name=name, versions_deleted=0, absent=False, detail="legal hold")
         return await delete(name)
 

@@ -254,6 +254,21 @@ def test_settings_cannot_be_changed_after_loading():
         config.server.port = 1
 
 
+def test_the_catalogs_address_comes_from_the_environment_first_and_shows_no_password(tmp_path):
+    path = write(tmp_path, '[catalog]\nurl = "postgresql://db.example/one"\n')
+    config = load_config(path, environment={"CALLVAULT_CATALOG_URL": "postgresql://vault:hunter2@db.example/two"})
+    assert config.catalog.url.get_secret_value().endswith("/two")
+    assert config.catalog_path is None
+    assert "hunter2" not in repr(config)
+
+
+def test_a_catalog_is_a_file_or_a_database_and_not_both(tmp_path):
+    path = write(tmp_path, '[catalog]\npath = "catalog.db"\n')
+    with pytest.raises(ConfigError, match="exclude each other") as refused:
+        load_config(path, environment={"CALLVAULT_CATALOG_URL": "postgresql://vault:hunter2@db.example/two"})
+    assert "hunter2" not in str(refused.value)
+
+
 TRANSIT = {"kind": "transit", "transit": {"address": "https://vault.example.org"}}
 PKCS11 = {"kind": "pkcs11", "pkcs11": {"library": "/lib/p11.so", "token": "t"}}
 

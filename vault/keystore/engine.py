@@ -73,9 +73,7 @@ class Engine:
         metrics: Metrics | None,
     ) -> Engine:
         """Read the newest state from a read quorum; writes nothing."""
-        looked_at = clock.monotonic()
-        survey = await replicas.survey()
-        stored = await newest(provider, survey, replicas.stores)
+        looked_at, survey, stored = await _settled_look(replicas, provider, clock, known=None)
         engine = cls(
             replicas=replicas,
             provider=provider,
@@ -130,9 +128,13 @@ class Engine:
         May run beside an act of this process. What it finds is adopted only if it is newer than what is in memory: a
         look that began before an act ended must not bring back what the act took away.
         """
-        looked_at = self._clock.monotonic()
-        survey = await self._survey()
-        found = await newest(self._provider, survey, self._replicas.stores, known=self._stored)
+        try:
+            looked_at, survey, found = await _settled_look(
+                self._replicas, self._provider, self._clock, known=self._stored
+            )
+        except ConfigError as error:
+            raise self._went_away(error) from error
+        self._require_same(survey)
         if rank_of(found.head) > rank_of(self._stored.head):
             self._settle(found, survey.holding(found.head))
         if found.head == self._stored.head:
@@ -166,12 +168,18 @@ class Engine:
         try:
             survey = await self._replicas.survey()
         except ConfigError as error:
-            # At a start this is the operator's to settle; under a running process it is a disk that went away.
-            self._measure(0)
-            raise Unavailable(error.message, hint=error.hint) from error
+            raise self._went_away(error) from error
+        self._require_same(survey)
+        return survey
+
+    def _went_away(self, error: ConfigError) -> Unavailable:
+        """Say of what at a start is the operator's to settle that under a running process a disk went away."""
+        self._measure(0)
+        return Unavailable(error.message, hint=error.hint)
+
+    def _require_same(self, survey: Survey) -> None:
         if survey.keyring != self._stored.state.keyring:
             raise Unavailable("the keyring's replicas were exchanged under a running process")
-        return survey
 
     async def check(self) -> Sequence[Finding]:
         """Return findings on replicas, root versions and agreement; reads only."""
@@ -322,3 +330,27 @@ class Engine:
         except Destroyed:
             return receipt
         raise Unavailable("the root-key provider still opens a version it was told to destroy; it will be told again")
+
+
+async def _settled_look(
+    replicas: Replicas, provider: RootKeyProvider, clock: Clock, *, known: Stored | None
+) -> tuple[float, Survey, Stored]:
+    """Look until what was seen holds still: a writer may exchange heads, remove blobs and destroy versions meanwhile.
+
+    Returns when the look began, so that a lease counts from there. IntegrityError if nothing opens and nothing moves.
+    """
+    while True:
+        looked_at = clock.monotonic()
+        survey = await replicas.survey()
+        failure: IntegrityError | None = None
+        try:
+            found = await newest(provider, survey, replicas.stores, known=known)
+            if found.head == survey.newest()[0]:
+                return looked_at, survey, found
+        except IntegrityError as error:
+            failure = error
+        # The newest head does not open: it is damaged, or it was replaced while it was being read.
+        if (await replicas.survey()).heads == survey.heads:
+            if failure is not None:
+                raise failure
+            return looked_at, survey, found

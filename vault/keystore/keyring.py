@@ -33,7 +33,7 @@ LONGEST_LEASE: Final = timedelta(seconds=15)
 _LOOKS_PER_LEASE: Final = 3
 _WHOLE: Final[Span] = (0, (1 << ggm.DEPTH) - 1)
 
-Guard = Callable[[], AbstractAsyncContextManager[None]]
+Guard = Callable[[], AbstractAsyncContextManager[object]]
 """Keeps the writers of other machines out; replicas that are directories have locks of their own."""
 
 Written = Callable[[Rank], Awaitable[None]]

@@ -20,6 +20,7 @@ from vault.model import (
     Hold,
     HoldId,
     HoldState,
+    NodeId,
     Part,
     Recording,
     RecordingId,
@@ -95,6 +96,19 @@ class SweepOverride:
     used_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A journal and whoever serves it, as the catalog knows it; `name` says where, for people."""
+
+    id: NodeId
+    name: str
+    started_at: datetime
+    seen_at: datetime
+    unstored_bytes: int = 0
+    open_recordings: int = 0
+    """Counted by the catalog; not stored."""
+
+
 class RecordingRows(Protocol):
     """Recordings, their segments and leaf counters."""
 
@@ -119,8 +133,8 @@ class RecordingRows(Protocol):
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
         """Return one page, newest first."""
 
-    async def open_recordings(self) -> Sequence[Recording]:
-        """Return every row in state open."""
+    async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
+        """Return every row in state open, or those whose journal is `node`'s."""
 
     async def due_recordings(
         self,
@@ -179,6 +193,22 @@ class RecordingRows(Protocol):
 
     async def update_media(self, recording: Recording) -> None:
         """Replace the media descriptor of an open row."""
+
+
+class NodeRows(Protocol):
+    """Journals, and who serves them."""
+
+    async def register_node(self, node: Node) -> None:
+        """Insert or replace by id. The first node ever registered takes the open recordings that have none."""
+
+    async def beat_node(self, node: NodeId, *, at: datetime, unstored_bytes: int) -> None:
+        """Note that the node lives; NotFound."""
+
+    async def forget_node(self, node: NodeId) -> None:
+        """Remove a node. Repeating is harmless."""
+
+    async def nodes(self) -> Sequence[Node]:
+        """Return all, by id, each with its open recordings counted."""
 
 
 class HoldRows(Protocol):
@@ -314,7 +344,7 @@ class AdminRows(Protocol):
         """Insert or replace a small setting."""
 
 
-class Catalog(RecordingRows, HoldRows, ShredRows, ErasureRows, AdminRows, Protocol):
+class Catalog(RecordingRows, NodeRows, HoldRows, ShredRows, ErasureRows, AdminRows, Protocol):
     """All rows, one database."""
 
     async def migrate(self) -> None:

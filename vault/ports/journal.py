@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from vault.model import Coordinate, DataKey
+from vault.model import Coordinate, DataKey, NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,9 @@ class JournalUsage:
 
 class Journal(Protocol):
     """Local append-only encrypted write-ahead log of audio not yet in the object store."""
+
+    node: NodeId
+    """The journal's own name, the same at every opening; rows of recordings with bytes in it carry it."""
 
     async def replay(
         self, keys: Callable[[Coordinate], DataKey], *, skip: Callable[[str], bool]

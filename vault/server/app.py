@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -13,8 +14,9 @@ from aiohttp import web
 from vault import errors
 from vault.config import Config, ServerSettings
 from vault.server import admin, erasures, health, holds, ingest, keys, openapi, recordings
-from vault.server.context import CONFIG, VAULT
+from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.problems import Unexpected, problem
+from vault.server.workers import Worker
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
@@ -137,13 +139,27 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     return context
 
 
-async def serve(vault: Vault, config: Config, *, stop: asyncio.Event, started: Callable[[str], None]) -> None:
-    """Listen until `stop` is set, then drain: refuse new calls, let open ones end, close the rest as truncated."""
+async def serve(
+    vault: Vault,
+    config: Config,
+    *,
+    stop: asyncio.Event,
+    started: Callable[[str], None],
+    worker: Worker | None = None,
+    listener: socket.socket | None = None,
+) -> None:
+    """Listen until `stop` is set, then drain: refuse new calls, let open ones end, close the rest as truncated.
+
+    With `listener`, accept on that socket, which siblings of `worker` share.
+    """
     settings = config.server
     context = tls_context(config)
     # The keep-alive timer also ends connections that never complete their request headers.
+    app = build_app(vault, config)
+    if worker is not None:
+        app[WORKER] = worker
     runner = web.AppRunner(
-        build_app(vault, config),
+        app,
         access_log=None,
         handle_signals=False,
         shutdown_timeout=1.0,
@@ -151,7 +167,11 @@ async def serve(vault: Vault, config: Config, *, stop: asyncio.Event, started: C
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=1024)
+        site: web.BaseSite = (
+            web.SockSite(runner, listener, ssl_context=context)
+            if listener is not None
+            else web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=1024)
+        )
         try:
             await site.start()
         except OSError as error:
@@ -172,7 +192,7 @@ async def _drain(vault: Vault, settings: ServerSettings) -> None:
     ingest.draining = True
     await _until(lambda: not ingest.uploading, settings.drain_grace.total_seconds())
     if ingest.uploading:
-        await ingest.truncate_all("server_shutdown")
+        await ingest.truncate_all("server_shutdown", uploading=True)
     # Give the object store a moment; what it does not take stays in the journal for the next start.
     await _until(lambda: not ingest.ending or vault.storer.store_down, _STORE_DRAIN_SECONDS)
 

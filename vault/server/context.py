@@ -13,10 +13,12 @@ from pydantic import BaseModel, ValidationError
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated
 from vault.model import Principal, RecordingId, TenantId, id_bytes, parse_tenant
+from vault.server.workers import Worker
 from vault.services.vault import Vault
 
 VAULT = web.AppKey("vault", Vault)
 CONFIG = web.AppKey("config", Config)
+WORKER = web.AppKey("worker", Worker)
 _PRINCIPAL = web.RequestKey("principal", Principal)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from vault.errors import VaultError
-from vault.server.context import VAULT
+from vault.server.context import VAULT, WORKER
 from vault.services.status import refresh_gauges
 
 
@@ -34,9 +34,14 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """GET /metrics in the Prometheus text format."""
+    """GET /metrics in the Prometheus text format; with several workers, those of each under its label."""
     vault = request.app[VAULT]
-    await refresh_gauges(vault)
-    response = web.Response(body=generate_latest(vault.metrics.registry))
+    worker = request.app.get(WORKER)
+    if worker is None:
+        await refresh_gauges(vault)
+        body = generate_latest(vault.metrics.registry)
+    else:
+        body = await worker.metrics()
+    response = web.Response(body=body)
     response.headers["Content-Type"] = CONTENT_TYPE_LATEST
     return response

@@ -63,6 +63,8 @@ async def head(request: web.Request) -> web.Response:
     row = await vault.search.call(tenant, call_key)
     if row is None:
         raise NotFound("nothing was recorded under this call key")
+    if row.state is RecordingState.OPEN:
+        vault.ingest.require_here(row)
     return web.Response(headers=_progress(row, row.stored_bytes, row.state.value))
 
 
@@ -119,6 +121,8 @@ async def _begin(
         existing = await vault.search.call(tenant, call_key)
         if existing is None:
             raise OffsetMismatch("nothing is durable under this call key", hint="start at byte 0", offset=0)
+        if existing.state is RecordingState.OPEN:
+            vault.ingest.require_here(existing)
     call = CallStart(
         tenant=tenant,
         call_key=call_key,
@@ -131,7 +135,10 @@ async def _begin(
         session = await vault.ingest.start(call, actor=await principal(request))
     except Conflict:
         existing = await vault.search.call(tenant, call_key)
-        if existing is None or existing.state is RecordingState.OPEN:
+        if existing is None:
+            raise
+        if existing.state is RecordingState.OPEN:
+            vault.ingest.require_here(existing)
             raise
         return None, existing
     return session, None
@@ -230,6 +237,7 @@ async def _ended(vault: Vault, session: IngestSession) -> _Finished:
 
 async def _finished(vault: Vault, row: Recording) -> _Finished:
     if row.state is RecordingState.OPEN:
+        vault.ingest.require_here(row)
         raise Conflict("another upload for this call key is under way")
     if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED):
         raise Conflict("this call key belongs to a recording that was shredded", hint="call keys are not used twice")

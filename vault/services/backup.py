@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import IO
 
 from vault import __version__
-from vault.errors import IntegrityError, NotFound, Unavailable
+from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
 from vault.format import backup as layout
 from vault.format.backup import BackedObject, BackedRecording, BackupManifest, Cell, Part, TableRows
 from vault.model import RecordingState, TenantId, new_id
@@ -86,7 +87,20 @@ class BackupMaker:
         backup = new_id("bak", at=created, entropy=self._entropy)
         started = layout.snapshot_prefix(backup) + layout.STARTED
         await self._place.put_marker(started, at=created)
-        await self._nobody_prunes(created)
+        try:
+            await self._nobody_prunes(created)
+            report = await self._make(backup, created, keyring, keyring_epoch, issuer, objects=objects)
+        except VaultError:
+            # Without this, pruning would wait a day for a backup that is not coming.
+            with suppress(VaultError):
+                await self._place.forget(backup)
+            raise
+        await self._place.store.delete(started)
+        return report
+
+    async def _make(
+        self, backup: str, created: datetime, keyring: bytes, epoch: int, issuer: bytes | None, *, objects: bool
+    ) -> BackupReport:
         tally = _Tally()
         with tempfile.TemporaryFile() as spool:
             async with self._catalog.snapshot() as snapshot:
@@ -102,7 +116,7 @@ class BackupMaker:
         manifest = BackupManifest(
             backup=backup,
             keyring=keyring.hex(),
-            keyring_epoch=keyring_epoch,
+            keyring_epoch=epoch,
             created=created.astimezone(UTC).isoformat(),
             finished=self._clock.now().astimezone(UTC).isoformat(),
             software=f"callvault {__version__}",
@@ -114,7 +128,6 @@ class BackupMaker:
         )
         # Last: with it the backup exists, so everything it names has to be durable.
         await self._place.put_manifest(manifest, at=created)
-        await self._place.store.delete(started)
         return BackupReport(
             manifest=manifest, copied_objects=tally.copied, copied_bytes=tally.copied_bytes, gone=tally.gone
         )

@@ -144,11 +144,7 @@ class BackupCare:
         listed = await self._listed(kept)
         self._progress.begin("snapshots", None)
         for backup in (*old, *unfinished):
-            # The manifest goes first: a backup is whole, or it does not exist.
-            if layout.MANIFEST in snapshots[backup]:
-                await self._place.store.delete(layout.manifest_name(backup))
-            for rest in snapshots[backup]:
-                await self._place.store.delete(layout.snapshot_prefix(backup) + rest)
+            await self._place.forget(backup)
         removed = locked = 0
         self._progress.begin("objects", None)
         unlisted = [info.name async for info in self._place.store.list(layout.POOL) if _short(info.name) not in listed]

@@ -55,6 +55,12 @@ class BackupPlace:
         """Store a note for whoever else works at this destination."""
         await self._put(name, b"callvault", at)
 
+    async def forget(self, backup: str) -> None:
+        """Remove everything of a backup; the manifest goes first, so that it is whole or does not exist."""
+        await self.store.delete(layout.manifest_name(backup))
+        for name in [info.name async for info in self.store.list(layout.snapshot_prefix(backup))]:
+            await self.store.delete(name)
+
     async def _put(self, name: str, data: bytes, at: datetime) -> Part:
         sha256 = hashlib.sha256(data).hexdigest()
         meta = ObjectMeta(retain_until=at, retention_class=_CLASS, sha256=sha256)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
+from vault.errors import Unavailable
 from vault.model import Cohort, Coordinate, Part, TenantId
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -39,6 +41,15 @@ class Coordinates:
 
     async def _allocate(self, tenant: TenantId, part: Part, period: int) -> Coordinate:
         cohort = Cohort(tenant=tenant, part=part, period=period, generation=self._keyring.generation)
+        try:
+            return await self._take(cohort)
+        except Unavailable:
+            # Another node moved the generation on, and this one has only now seen it.
+            if self._keyring.generation == cohort.generation:
+                raise
+            return await self._take(replace(cohort, generation=self._keyring.generation))
+
+    async def _take(self, cohort: Cohort) -> Coordinate:
         async with self._locks[cohort]:
             block = self._blocks.get(cohort)
             if not block:

@@ -153,7 +153,13 @@ class Holds:
             [event("hold.created", actor, tenant=hold.tenant, target=hold.id, detail=_summary(decided))] if kept else []
         )
         events += [event("hold.too_late", actor, outcome="refused", tenant=hold.tenant, target=i) for i in late]
-        await self._catalog.save_hold(decided, expected=HoldState.PLACING, audit=events)
+        try:
+            await self._catalog.save_hold(decided, expected=HoldState.PLACING, audit=events)
+        except Conflict:
+            # Another node that started meanwhile completed it, from the same pins: what it says is what holds.
+            decided = await self._catalog.hold(hold.id)
+            if decided.state is HoldState.PLACING:
+                raise
         if not kept:
             raise TooLate(
                 f"nothing was left to hold: {', '.join(late[:3])} {'is' if len(late) == 1 else 'are'} already shredded",

@@ -14,20 +14,12 @@ from datetime import datetime, timedelta
 
 from vault.crypto.blind import Field
 from vault.crypto.sealed import seal_facts
-from vault.errors import (
-    Conflict,
-    Invalid,
-    JournalFull,
-    NotFound,
-    Shredded,
-    TooLarge,
-    TooLate,
-    Unavailable,
-)
+from vault.errors import Conflict, Invalid, JournalFull, NotFound, OutcomeUnknown, TooLarge, TooLate, Unavailable
 from vault.model import (
     CallFacts,
     Cohort,
     Media,
+    NodeId,
     Principal,
     Recording,
     RecordingId,
@@ -42,10 +34,10 @@ from vault.ports.time import Clock, Entropy
 from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
-from vault.services.search import CALL_KEY, BlindIndex, call_key_of
+from vault.services.search import CALL_KEY, BlindIndex
 from vault.services.sessions import IngestSession
 from vault.services.storing import Storer
-from vault.services.stubs import row_from_journal
+from vault.services.takeup import TakeUp
 from vault.telemetry import Metrics
 
 _TICK_SECONDS = 0.5
@@ -104,7 +96,12 @@ class Ingest:
         self._limits = limits
         self._by_call: dict[tuple[TenantId, str], IngestSession] = {}
         self._by_id: dict[RecordingId, IngestSession] = {}
+        self._takeup = TakeUp(
+            catalog=catalog, keyring=keyring, journal=journal, coordinates=coordinates, clock=clock, entropy=entropy
+        )
         self._starting: set[tuple[TenantId, str]] = set()
+        self._doubtful: set[RecordingId] = set()
+        """Whose row may or may not exist: its commit's answer was lost."""
         self.storer: Storer
         self.draining = False
 
@@ -117,6 +114,33 @@ class Ingest:
     def live_call(self, tenant: TenantId, call_key: str) -> IngestSession | None:
         """Return the session behind a recorder's call key."""
         return self._by_call.get((tenant, call_key))
+
+    @property
+    def node(self) -> NodeId:
+        """Whose journal this is: the node that this process serves."""
+        return self._journal.node
+
+    @property
+    def unstored_bytes(self) -> int:
+        """Durable bytes that only the journal has."""
+        return sum(session.durable - session.stored for session in self._by_id.values())
+
+    @property
+    def unfinished(self) -> int:
+        """How many recordings are not yet stored, ended or not."""
+        return len(self._by_id)
+
+    def require_here(self, row: Recording) -> None:
+        """Raise Unavailable if the open recording is another node's, or this one is only now taking it up."""
+        if row.node != self.node:
+            raise Unavailable(
+                f"this call is being recorded on another node, {row.node}; nothing was taken in",
+                hint="come back: a balancer that hashes the path leads a call to its node",
+                retry_after_seconds=2,
+            )
+        session = self._by_id.get(row.id)
+        if row.id in self._doubtful or (session is not None and not session.uploads and session.ending is None):
+            raise Unavailable("this call is just being taken up again; nothing was taken in", retry_after_seconds=2)
 
     @property
     def uploading(self) -> int:
@@ -190,11 +214,15 @@ class Ingest:
             sealed_facts=sealed,
             caller_token=self._token(metadata.cohort, Field.CALLER, facts.caller),
             called_token=self._token(metadata.cohort, Field.CALLED, facts.called),
+            node=self.node,
         )
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)
         try:
             await self._catalog.create_recording(recording, elsewhere=elsewhere, audit=[started_event])
+        except OutcomeUnknown:
+            self._doubtful.add(identifier)
+            raise
         except TooLate as error:
             raise Invalid("the recording's retention has already run out", hint="check the recorder's clock") from error
         return recording
@@ -329,11 +357,26 @@ class Ingest:
         """Close recordings whose recorder did not come back within the grace period; until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
+            await self._look_up()
             now = self._clock.monotonic()
             grace = self._limits.resume_grace.total_seconds()
             for session in tuple(self._by_id.values()):
                 if session.detached_at is not None and session.ended is None and now - session.detached_at >= grace:
                     await self._truncate(session, "recorder_gone")
+
+    async def _look_up(self) -> None:
+        """Take up a recording whose creation got no answer, once its row is found: its recorder may come back to it.
+
+        A row that is not there yet may still come, so it is looked for as long as this process runs.
+        """
+        for identifier in tuple(self._doubtful):
+            try:
+                row = await self._catalog.recording(identifier)
+            except (NotFound, Unavailable):
+                continue
+            if row.state is RecordingState.OPEN and (session := await self._takeup.session(row, None)) is not None:
+                self._continue(session)
+            self._doubtful.discard(identifier)
 
     async def _truncate(self, session: IngestSession, reason: str) -> None:
         try:
@@ -347,57 +390,21 @@ class Ingest:
                 extra={"fields": {"recording": session.recording.id, "error": type(error).__name__}},
             )
 
-    async def truncate_all(self, reason: str) -> None:
-        """Close every recording whose recorder is still sending, at the end of a drain's grace."""
+    async def truncate_all(self, reason: str, *, uploading: bool) -> None:
+        """Close every recording whose recorder is still sending, or every one that waits for its recorder."""
         for session in tuple(self._by_id.values()):
-            if session.uploads and session.ended is None:
+            if bool(session.uploads) is uploading and session.ended is None:
                 await self._truncate(session, reason)
 
     async def recover(self) -> Sequence[RecordingId]:
-        """Take up what an earlier incarnation left: replay the journal and match it with the open rows.
+        """Take up what an earlier incarnation of this node left in its journal and the catalog."""
+        return [self._continue(session) async for session in self._takeup.own()]
 
-        A recording that the catalog does not know gets a row again: the catalog is older than the journal.
-        """
-        found_now = await self._journal.replay(self._keyring.derive, skip=lambda _: False)
-        replayed = {found.opening.recording: found for found in found_now}
-        rows = {row.id: row for row in await self._catalog.open_recordings()}
-        for identifier, found in replayed.items():
-            if identifier in rows:
-                continue
-            try:
-                await self._catalog.recording(RecordingId(identifier))
-            except NotFound:
-                row = await row_from_journal(
-                    found,
-                    catalog=self._catalog,
-                    coordinates=self._coordinates,
-                    keyring=self._keyring,
-                    clock=self._clock,
-                    entropy=self._entropy,
-                )
-                if row is not None:
-                    rows[row.id] = row
-            else:
-                found.entry.close()  # finished before the crash: everything is stored
-        for row in rows.values():
-            try:
-                key = self._keyring.derive(row.audio)
-            except Shredded:
-                logger.error("an open recording has no key", extra={"fields": {"recording": row.id}})  # noqa: TRY400
-                continue
-            segments = [ref for ref in await self._catalog.segments(row.id) if ref.index >= 0]
-            stored = max((ref.offset + ref.length for ref in segments), default=0)
-            session = IngestSession(
-                recording=row,
-                key=key,
-                call_key=call_key_of(self._keyring, row),
-                segments=segments,
-                stored=stored,
-                recorded_segments=len(segments),
-                digest=None,
-                detached_at=self._clock.monotonic(),
-            )
-            session.rejoin(replayed.get(row.id))
-            self._adopt(session)
-            self.storer.poke(session)
-        return list(rows)
+    async def abandon(self, node: NodeId) -> Sequence[RecordingId]:
+        """Take up the open rows of a node whose journal is lost, to be finished with what is stored of them."""
+        return [self._continue(session) async for session in self._takeup.abandoned(node)]
+
+    def _continue(self, session: IngestSession) -> RecordingId:
+        self._adopt(session)
+        self.storer.poke(session)
+        return session.recording.id

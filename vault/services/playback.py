@@ -94,7 +94,10 @@ class Playback:
             # It finished between the two look-ups, or belongs to another process.
             recording = await self._catalog.recording(recording.id)
             if recording.state is RecordingState.OPEN:
-                raise Conflict(f"{recording.id} is open but not held by this server; its audio is not readable yet")
+                raise Conflict(
+                    f"{recording.id} is still being recorded on {recording.node or 'another node'}",
+                    hint="ask that node, or wait for the end of the call",
+                )
         objects = await self._catalog.segments(recording.id)
         manifest = await self._reader.manifest(recording, key, objects)
         named = {(s.name, s.index, s.offset, s.length, s.sha256) for s in manifest.segments}

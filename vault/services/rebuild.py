@@ -21,6 +21,7 @@ from vault.format.segment import SegmentHeader, parse_segment
 from vault.model import (
     MANIFEST_INDEX,
     Coordinate,
+    NodeId,
     Recording,
     RecordingId,
     RecordingState,
@@ -99,9 +100,11 @@ class Rebuilder:
         clock: Clock,
         entropy: Entropy,
         progress: Progress,
+        node: NodeId | None,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
+        self._node = node
         self._store = store
         self._coordinates = coordinates
         self._index = BlindIndex(keyring=keyring)
@@ -285,9 +288,9 @@ class Rebuilder:
         )
 
     async def _open_row(self, header: SegmentHeader, stored: int) -> Recording:
-        """Return the row of a call that was under way: what its segments' headers know."""
+        """Return the row of a call that was under way: what its segments' headers know; this node ends it."""
         row = await self._stub(header.recording, header.coordinate, _at(header.created_ms))
-        return dataclasses.replace(row, stored_bytes=stored)
+        return dataclasses.replace(row, stored_bytes=stored, node=self._node)
 
     async def _stub(self, recording: RecordingId, audio: Coordinate, created: datetime) -> Recording:
         return await stub_row(

@@ -28,6 +28,7 @@ from vault.model import (
     HoldId,
     HoldKind,
     HoldState,
+    NodeId,
     Part,
     Pin,
     Recording,
@@ -137,6 +138,7 @@ class Reconciler:
         clock: Clock,
         entropy: Entropy,
         progress: Progress,
+        node: NodeId | None,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
@@ -151,6 +153,7 @@ class Reconciler:
             clock=clock,
             entropy=entropy,
             progress=progress,
+            node=node,
         )
 
     async def run(self, why: str) -> Reconciled:

@@ -13,7 +13,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -32,6 +32,7 @@ from vault.model import (
     TenantId,
 )
 from vault.ports.catalog import Catalog, Shred
+from vault.ports.cluster import ClusterLocks
 from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.time import Clock
@@ -43,6 +44,7 @@ from vault.services.holds import Holds
 from vault.telemetry import Metrics
 from vault.tlog.certificate import EXPIRED, Authority, Trigger, subject
 
+_LOCK = "sweeper"
 _PAGE = 500
 _CERTIFICATE_PAGE = 2048
 """Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
@@ -76,13 +78,14 @@ class _Gone:
 
 
 class Shredder:
-    """One shred at a time; whoever wants to intend one holds `lock`."""
+    """One shred at a time; whoever wants to intend one is `alone`."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
         keyring: Keyring,
+        locks: ClusterLocks,
         holds: Holds,
         certifier: Certifier,
         clock: Clock,
@@ -94,19 +97,26 @@ class Shredder:
         self._certifier = certifier
         self._clock = clock
         self._metrics = metrics
-        self.lock = asyncio.Lock()
+        self._locks = locks
+        self._lock = asyncio.Lock()
         self._more = asyncio.Event()
         self._again_in: timedelta | None = None
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Wait for whatever else shreds or deletes in this process; give False, and no right, if another node does."""
+        async with self._lock, self._locks.try_hold(_LOCK) as held:
+            yield held is not None
+
     async def resume(self) -> None:
-        """Complete every shred that was interrupted; the caller holds `lock`, or nothing is served yet."""
+        """Complete every shred that was interrupted; the caller is `alone`."""
         for shred in await self._catalog.unfinished_shreds():
             await self.complete(shred)
 
     # -- objects ------------------------------------------------------------------------------------------------
 
     async def delete(self) -> Deletions:
-        """Delete and finally certify what can be by now; the caller holds `lock`. Unavailable leaves the rest."""
+        """Delete and finally certify what can be by now; the caller is `alone`. Unavailable leaves the rest."""
         self._again_in = None
         deletions = await self._certifier.delete_objects()
         self._again_in = deletions.again_in
@@ -128,7 +138,10 @@ class Shredder:
                     await self._more.wait()
                 continue  # a shred has come between, and knows better for what there is to wait
             try:
-                async with self.lock:
+                async with self.alone() as alone:
+                    if not alone:
+                        self._again_in = None  # the node that sweeps does this too
+                        continue
                     await self.delete()
             except Unavailable as error:
                 logger.warning("object deletion postponed", extra={"fields": {"reason": error.message}})

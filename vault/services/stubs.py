@@ -14,6 +14,7 @@ from vault.model import (
     Container,
     Coordinate,
     Media,
+    NodeId,
     Recording,
     RecordingId,
     RecordingState,
@@ -58,6 +59,7 @@ async def stub_row(
     keyring: Keyring,
     clock: Clock,
     entropy: Entropy,
+    node: NodeId | None = None,
 ) -> Recording:
     """Return an open row for a call whose facts are lost: new ones that say nothing, under a fresh coordinate."""
     tenant = audio.cohort.tenant
@@ -78,6 +80,7 @@ async def stub_row(
         retention_class=_CLASS,
         stored_bytes=0,
         sealed_facts=seal_facts(keyring.derive(metadata), recording, CallFacts(), nonce=entropy(_NONCE_BYTES)),
+        node=node,
     )
 
 
@@ -92,6 +95,7 @@ async def row_from_journal(
     catalog: Catalog,
     coordinates: Coordinates,
     keyring: Keyring,
+    node: NodeId,
     clock: Clock,
     entropy: Entropy,
 ) -> Recording | None:
@@ -104,6 +108,7 @@ async def row_from_journal(
         keyring=keyring,
         clock=clock,
         entropy=entropy,
+        node=node,
     )
     await own_tenant(catalog, row.tenant, at=clock.now())
     told = rebuilt(row, source="journal", size=found.durable - found.first_offset)

@@ -76,8 +76,12 @@ class SweepReport:
     lines: Sequence[SweepLine] = field(default_factory=tuple)
 
 
+class _SweptElsewhere(Unavailable):
+    """Nothing is wrong: of several nodes one sweeps."""
+
+
 class Sweeper:
-    """Exactly one sweep at a time."""
+    """Exactly one sweep at a time, of all nodes."""
 
     def __init__(
         self,
@@ -113,6 +117,8 @@ class Sweeper:
             await asyncio.sleep(self._limits.interval.total_seconds() + jitter)
             try:
                 await self.sweep(trigger="expiry", actor=None)
+            except _SweptElsewhere:
+                logger.info("another node is sweeping")
             except (Unavailable, GuardTripped) as error:
                 logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
             except VaultError as error:
@@ -121,9 +127,10 @@ class Sweeper:
                 return
 
     async def resume(self) -> None:
-        """Complete the shreds and erasures that a crash interrupted; before anything is served."""
-        async with self._shredder.lock:
-            await self._erasures.carry_out()
+        """Complete the shreds and erasures that a crash interrupted, unless another node is at it; before serving."""
+        async with self._shredder.alone() as alone:
+            if alone:
+                await self._erasures.carry_out()
 
     async def preview(self) -> SweepReport:
         """Say what a sweep would do now and why, changing nothing."""
@@ -146,8 +153,13 @@ class Sweeper:
         )
 
     async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
-        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere."""
-        async with self._shredder.lock:
+        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere.
+
+        Unavailable too while another node sweeps.
+        """
+        async with self._shredder.alone() as alone:
+            if not alone:
+                raise _SweptElsewhere("another node is sweeping now; nothing was done", retry_after_seconds=30)
             began = self._clock.monotonic()
             await self._erasures.carry_out()
             report = await self._sweep(trigger, actor)

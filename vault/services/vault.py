@@ -16,6 +16,7 @@ from vault.services.erasure import Erasures
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
 from vault.services.keys import Keys
+from vault.services.nodes import Presence
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
 from vault.services.search import Search
@@ -43,6 +44,7 @@ class Vault:
     keys: Keys
     metrics: Metrics
     playback: Playback
+    presence: Presence
     recordings: Recordings
     search: Search
     shredder: Shredder

@@ -17,6 +17,7 @@ from vault.ports.time import Clock, Entropy
 from vault.storage.journal_commit import Committer
 from vault.storage.journal_entry import FileEntry
 from vault.storage.journal_file import Disk, JournalFile
+from vault.storage.journal_node import node_of
 from vault.storage.journal_replay import Replay, Track
 from vault.telemetry import Metrics
 
@@ -62,6 +63,7 @@ class FileJournal:
         self._replayed = False
         self._lock_fd = _lock(directory)
         try:
+            self.node = node_of(directory, at=clock.now(), entropy=entropy)
             old, last_number = self._list()
         except BaseException:
             os.close(self._lock_fd)
@@ -84,10 +86,9 @@ class FileJournal:
         """Return the files of earlier incarnations in creation order, and the highest number ever seen."""
         files = []
         last_number = 0
-        for path in sorted(self._directory.iterdir()):
+        for path in journal_files(self._directory):
             parsed = parse_file_name(path.name)
-            if parsed is None:
-                continue
+            assert parsed is not None
             number, set_aside = parsed
             last_number = max(last_number, number)
             if not set_aside:
@@ -169,6 +170,11 @@ class FileJournal:
             await self._committer.close(keep=self._old)
         finally:
             os.close(lock_fd)
+
+
+def journal_files(directory: Path) -> Sequence[Path]:
+    """Return the journal files in a directory, those set aside as damaged too, in creation order."""
+    return sorted(path for path in directory.iterdir() if parse_file_name(path.name) is not None)
 
 
 def _lock(directory: Path) -> int:

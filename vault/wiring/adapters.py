@@ -15,12 +15,16 @@ from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
 from vault.keystore.moving import MovingRootKeys
 from vault.keystore.provider import RootKeys
+from vault.ports.cluster import ClusterLocks
 from vault.ports.keys import KeyringStore
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.storage.bucketreplica import BucketReplica
+from vault.storage.cluster import FileClusterLocks
+from vault.storage.cluster_postgres import PostgresClusterLocks
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.storage.memory import MemoryObjectStore
+from vault.storage.postgres import PostgresSettings
 from vault.storage.prefixed import PrefixedObjectStore
 from vault.storage.s3 import S3ObjectStore
 from vault.storage.s3settings import S3Settings
@@ -52,6 +56,22 @@ def root_keys(config: Config, clock: Clock, entropy: Entropy) -> RootKeys:
     if config.keyring.previous_root is None:
         return current
     return MovingRootKeys(current, previous=provider_of(config.keyring.previous_root, config, clock, entropy))
+
+
+def catalog_place(config: Config) -> Path | PostgresSettings:
+    """Return the SQLite file or the PostgreSQL database of the section [catalog]."""
+    if config.catalog_path is not None:
+        return config.catalog_path
+    assert config.catalog.url is not None
+    return PostgresSettings(url=config.catalog.url.get_secret_value())
+
+
+def cluster_locks(config: Config, clock: Clock) -> ClusterLocks:
+    """Return the locks that all processes of the vault share: where its catalog is, there they are."""
+    place = catalog_place(config)
+    if isinstance(place, PostgresSettings):
+        return PostgresClusterLocks(place, clock=clock)
+    return FileClusterLocks(config.locks_path, clock=clock)
 
 
 def keyring_replicas(config: Config) -> Sequence[KeyringStore]:

@@ -18,7 +18,7 @@ from vault.services.backup import BackupMaker, BackupReport
 from vault.services.backup_care import BackupCare, Pruned, Verification
 from vault.services.backup_place import BackupPlace, Listed
 from vault.storage.catalog.catalog import open_catalog
-from vault.wiring.adapters import KEYRING_ID, SystemClock, observe_keyring, open_destination, open_store
+from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, observe_keyring, open_destination, open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Backups:
 
     async def make(self, *, objects: bool, progress: Progress) -> BackupReport:
         """Make a backup; `objects` false leaves them to whatever else replicates their store."""
-        catalog = open_catalog(self.config.catalog_path, clock=self.clock)
+        catalog = open_catalog(catalog_place(self.config), clock=self.clock)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(catalog.close)
             await catalog.check_schema()

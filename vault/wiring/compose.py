@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -11,6 +12,7 @@ from vault.crypto.signing import SigningKey
 from vault.errors import ConfigError
 from vault.keystore.keyring import Keyring
 from vault.ports.catalog import Catalog
+from vault.ports.cluster import ClusterLocks
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits
@@ -23,6 +25,7 @@ from vault.services.erasure import Erasures
 from vault.services.holds import Holds, pinned
 from vault.services.ingest import Ingest, IngestLimits
 from vault.services.keys import Keys
+from vault.services.nodes import Presence
 from vault.services.playback import Playback
 from vault.services.reading import Reader
 from vault.services.recordings import Recordings
@@ -47,6 +50,7 @@ class Adapters:
     keyring: Keyring
     store: ObjectStore
     journal: FileJournal
+    locks: ClusterLocks
 
 
 def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, adapters: Adapters) -> Vault:
@@ -107,7 +111,13 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         metrics=metrics,
     )
     shredder = Shredder(
-        catalog=catalog, keyring=keyring, holds=holds, certifier=certifier, clock=clock, metrics=metrics
+        catalog=catalog,
+        keyring=keyring,
+        locks=adapters.locks,
+        holds=holds,
+        certifier=certifier,
+        clock=clock,
+        metrics=metrics,
     )
     erasures = Erasures(
         catalog=catalog,
@@ -134,6 +144,9 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         metrics=metrics,
         playback=Playback(
             catalog=catalog, keyring=keyring, ingest=ingest, reader=reader, purposes=config.access.purposes
+        ),
+        presence=Presence(
+            catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
         ),
         recordings=Recordings(catalog=catalog, keyring=keyring, ingest=ingest, search=search, clock=clock),
         search=search,

@@ -17,9 +17,9 @@ from vault.model import Role
 from vault.ports.time import Clock, Entropy
 from vault.services.access import Access
 from vault.storage.bucket import provision
-from vault.storage.catalog.catalog import open_catalog
+from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
-from vault.wiring.adapters import KEYRING_ID, SystemClock, keyring_replicas, root_keys, s3_settings
+from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
 from vault.wiring.rootkeys import root_directories
 
 
@@ -33,7 +33,7 @@ class InitResult:
 
 def _existing(config: Config) -> list[Path]:
     places = [
-        config.catalog_path,
+        *([config.catalog_path] if config.catalog_path else []),
         config.journal_path,
         config.issuer_path,
         *config.replica_paths,
@@ -54,6 +54,19 @@ async def init_vault(config: Config, *, clock: Clock | None = None, entropy: Ent
         )
     if config.keyring.previous_root is not None:
         raise ConfigError("keyring.previous_root: a new vault has no previous provider; nothing was created")
+    catalog = open_catalog(catalog_place(config), clock=clock)
+    try:
+        return await _create(config, catalog, clock, entropy)
+    finally:
+        await catalog.close()
+
+
+async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: Entropy) -> InitResult:
+    if not await catalog.is_empty():
+        raise ConfigError(
+            "catalog.url: the database holds a catalog already; nothing was created or changed",
+            hint="a further node of that vault needs a journal directory and no init",
+        )
     created: list[str] = []
     config.resolve(None, "").mkdir(parents=True, exist_ok=True, mode=0o700)
     # The provider goes first: a key service that refuses then leaves nothing here that would refuse the next attempt.
@@ -78,15 +91,11 @@ async def init_vault(config: Config, *, clock: Clock | None = None, entropy: Ent
     config.issuer_path.with_suffix(".pub").write_bytes(issuer.public.to_pem())
     created.append(f"issuer key {config.issuer_path}, public half beside it as .pub")
     # The catalog comes last: its presence says that init ran to the end.
-    catalog = open_catalog(config.catalog_path, clock=clock)
-    try:
-        await catalog.migrate()
-        await catalog.save_setting(KEYRING_ID, keyring_id.hex())
-        access = Access(catalog=catalog, clock=clock, entropy=entropy)
-        _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
-    finally:
-        await catalog.close()
-    created.append(f"catalog {config.catalog_path}")
+    await catalog.migrate()
+    await catalog.save_setting(KEYRING_ID, keyring_id.hex())
+    access = Access(catalog=catalog, clock=clock, entropy=entropy)
+    _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
+    created.append(f"catalog {config.catalog_path or 'in PostgreSQL'}")
     return InitResult(operator_token=token, created=created)
 
 

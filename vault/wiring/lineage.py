@@ -89,14 +89,22 @@ def _rank(text: str) -> Rank:
 
 
 class Company:
-    """Which processes of this machine use one catalog file; the kernel forgets those that end."""
+    """Which processes of this machine use one catalog file; the kernel forgets those that end.
 
-    def __init__(self, catalog: Path) -> None:
-        self._handle = os.open(f"{catalog}.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.alone = self.last()
+    With None, for a catalog on a server, the others cannot be counted: every start counts as one after a kill.
+    """
+
+    def __init__(self, catalog: Path | None) -> None:
+        self._handle = -1
+        self.alone = True
+        if catalog is not None:
+            self._handle = os.open(f"{catalog}.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.alone = self.last()
 
     def last(self) -> bool:
         """Tell whether no other process uses the catalog now, and count as one that does."""
+        if self._handle < 0:
+            return False
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             alone = True
@@ -108,4 +116,5 @@ class Company:
 
     def leave(self) -> None:
         """Count no more."""
-        os.close(self._handle)
+        if self._handle >= 0:
+            os.close(self._handle)

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from vault.config import Config
-from vault.errors import ConfigError, Unavailable
+from vault.errors import ConfigError, Unavailable, VaultError
 from vault.keystore.keyring import Keyring
 from vault.ports.catalog import Catalog
 from vault.ports.progress import Progress, Silent
@@ -22,7 +24,16 @@ from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.journal import FileJournal
 from vault.telemetry import Metrics
-from vault.wiring.adapters import KEYRING_ID, RECONCILE, SystemClock, keyring_replicas, open_store, root_keys
+from vault.wiring.adapters import (
+    KEYRING_ID,
+    RECONCILE,
+    SystemClock,
+    catalog_place,
+    cluster_locks,
+    keyring_replicas,
+    open_store,
+    root_keys,
+)
 from vault.wiring.compose import Adapters, compose
 from vault.wiring.lineage import Company, same_lineage
 
@@ -57,6 +68,8 @@ async def open_vault(
                 outcome = await _reconcile(catalog, vault, entropy, progress or Silent())
                 if outcome is not None and reconciled is not None:
                     reconciled(outcome)
+                if background:
+                    await vault.presence.register()
                 await _recover(vault)
                 if background:
                     tasks += [group.create_task(work) for work in _background(vault, config)]
@@ -64,10 +77,19 @@ async def open_vault(
             finally:
                 for task in tasks:
                     task.cancel()
+                if background:
+                    with suppress(VaultError):
+                        await vault.presence.beat()
 
 
 def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
-    work = [vault.storer.run(), vault.ingest.run(), _keep_ahead(vault), vault.shredder.finish()]
+    work = [
+        vault.storer.run(),
+        vault.ingest.run(),
+        vault.presence.run(),
+        _keep_ahead(vault),
+        vault.shredder.finish(),
+    ]
     if config.sweep.enabled:
         work.append(vault.sweeper.run())
     return work
@@ -94,17 +116,26 @@ async def _assemble(
     config: Config, clock: Clock, entropy: Entropy, registry: CollectorRegistry, stack: AsyncExitStack
 ) -> tuple[SqlCatalog, Vault]:
     metrics = Metrics(registry)
-    if not config.catalog_path.exists():
+    place = catalog_place(config)
+    if isinstance(place, Path) and not place.exists():
         raise ConfigError(f"there is no vault at {config.resolve(None, '')}", hint="create one: callvault init")
-    catalog = open_catalog(config.catalog_path, clock=clock, metrics=metrics)
+    catalog = open_catalog(place, clock=clock, metrics=metrics)
     stack.push_async_callback(catalog.close)
     await catalog.check_schema()
-    keyring = await Keyring.observe(
-        keyring_replicas(config), root_keys(config, clock, entropy), clock=clock, entropy=entropy, metrics=metrics
-    )
+    locks = cluster_locks(config, clock)
+    # A first look has nothing to fall back on: not while another node's sweep replaces what it reads.
+    async with locks.hold("keyring"):
+        keyring = await Keyring.observe(
+            keyring_replicas(config),
+            root_keys(config, clock, entropy),
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            guard=partial(locks.hold, "keyring"),
+        )
     stack.push_async_callback(keyring.close)
     await _same_vault(catalog, keyring, config)
-    company = Company(config.catalog_path)
+    company = Company(place if isinstance(place, Path) else None)
     stack.callback(company.leave)
     await same_lineage(catalog, keyring, company, stack)
     store = await open_store(config)
@@ -121,7 +152,7 @@ async def _assemble(
         commit_interval_seconds=config.journal.commit_interval.total_seconds(),
     )
     stack.push_async_callback(journal.close)
-    return catalog, compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal))
+    return catalog, compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal, locks))
 
 
 async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progress: Progress) -> Reconciled | None:
@@ -136,6 +167,7 @@ async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progre
         clock=vault.clock,
         entropy=entropy,
         progress=progress,
+        node=vault.journal.node,
     )
     outcome = await reconciler.run(why)
     logger.warning("the catalog was reconciled", extra={"fields": {"why": why, **outcome.counts()}})

@@ -30,7 +30,7 @@ from vault.services.reading import Reader
 from vault.services.windows import Strike, WindowAttack
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.prefixed import PrefixedObjectStore
-from vault.wiring.adapters import SystemClock, observe_keyring, open_store, root_keys
+from vault.wiring.adapters import SystemClock, catalog_place, observe_keyring, open_store, root_keys
 from vault.wiring.backing import Backups, open_backups
 
 _PAGE = 500
@@ -138,7 +138,7 @@ class _Said:
 
 async def _states(config: Config, clock: Clock, recordings: Sequence[RecordingId]) -> dict[RecordingId, _Said]:
     """Return what the catalog says; nothing where there is none."""
-    catalog = open_catalog(config.catalog_path, clock=clock)
+    catalog = open_catalog(catalog_place(config), clock=clock)
     said: dict[RecordingId, _Said] = {}
     try:
         if await catalog.is_blank():

@@ -23,7 +23,7 @@ from vault.services.reconcile import Reconciled
 from vault.storage.bucket import provision
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
-from vault.wiring.adapters import RECONCILE, RESTORED_FROM, SystemClock, open_store, s3_settings
+from vault.wiring.adapters import RECONCILE, RESTORED_FROM, SystemClock, catalog_place, open_store, s3_settings
 from vault.wiring.backing import Backups, open_backups
 from vault.wiring.create import write_private
 from vault.wiring.opening import open_vault
@@ -56,7 +56,7 @@ async def restore_vault(
     async with open_backups(config, destination, clock=clock, entropy=entropy) as backups:
         chosen = backup or await backups.place.newest()
         manifest = await backups.place.manifest(chosen)
-        catalog = open_catalog(config.catalog_path, clock=clock)
+        catalog = open_catalog(catalog_place(config), clock=clock)
         try:
             blank = await _begin(catalog, chosen, config)
             await _prepare(config)
@@ -84,7 +84,7 @@ async def reconcile_vault(
     ConfigError if a server has it open: then the server's next start does it.
     """
     clock = clock or SystemClock()
-    catalog = open_catalog(config.catalog_path, clock=clock)
+    catalog = open_catalog(catalog_place(config), clock=clock)
     try:
         await catalog.check_schema()
         await catalog.save_setting(RECONCILE, "asked for")
@@ -111,6 +111,11 @@ async def _begin(catalog: SqlCatalog, backup: str, config: Config) -> bool:
             return False
         raise Refused(f"{backup} is restored already; nothing was changed", hint="start the server: callvault serve")
     place = config.catalog_path
+    if place is None:
+        raise Refused(
+            "the database of catalog.url holds a catalog; nothing was restored over it",
+            hint="stop every node and name an empty database, or drop and create this one",
+        )
     raise Refused(
         f"there is a catalog at {place}; nothing was restored over it",
         hint=f"stop the server and move it away with its -wal and -shm: mkdir aside && mv {place}* aside/",
@@ -119,7 +124,8 @@ async def _begin(catalog: SqlCatalog, backup: str, config: Config) -> bool:
 
 async def _prepare(config: Config) -> None:
     """Make the directories that went with the machine; the keyring is not among them: it is never made anew."""
-    for directory in (config.resolve(None, ""), config.journal_path, config.catalog_path.parent):
+    catalog = [config.catalog_path.parent] if config.catalog_path else []
+    for directory in (config.resolve(None, ""), config.journal_path, *catalog):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     match config.objects.kind:
         case "filesystem":

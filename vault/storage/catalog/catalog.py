@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from vault.errors import ConfigError
+from vault.errors import ConfigError, VaultError
 from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock
 from vault.storage.catalog import schema
 from vault.storage.catalog.admin import AdminStore
-from vault.storage.catalog.database import Database
+from vault.storage.catalog.database import Database, engines
 from vault.storage.catalog.erasures import ErasureStore
 from vault.storage.catalog.faults import translate
 from vault.storage.catalog.holds import HoldStore
+from vault.storage.catalog.nodes import NodeStore
 from vault.storage.catalog.recordings import RecordingStore
 from vault.storage.catalog.rescue import RescueStore
 from vault.storage.catalog.shreds import ShredStore
+from vault.storage.postgres import PostgresSettings
 from vault.telemetry import Metrics
 
 
-class SqlCatalog(RecordingStore, HoldStore, ShredStore, ErasureStore, AdminStore, RescueStore, RestorableCatalog):
+class SqlCatalog(
+    RecordingStore, NodeStore, HoldStore, ShredStore, ErasureStore, AdminStore, RescueStore, RestorableCatalog
+):
     """The catalog on SQLAlchemy Core; the port's docstrings are its contract."""
 
     def __init__(self, database: Database) -> None:
@@ -33,29 +35,46 @@ class SqlCatalog(RecordingStore, HoldStore, ShredStore, ErasureStore, AdminStore
         try:
             async with self._database.engine.begin() as connection:
                 await connection.run_sync(schema.upgrade)
-        except SQLAlchemyError as error:
+        except VaultError:
+            raise
+        except Exception as error:
             raise translate(error) from error
 
     async def check_schema(self) -> None:
         """ConfigError if the schema is absent, older or newer than this code's."""
         if not await self._database.exists():
             raise ConfigError("catalog: there is no database file", hint="run callvault init")
+        schema.check(await self._revision())
+
+    async def upgrade(self) -> bool:
+        """Bring an existing schema to this code's; return whether it was older. ConfigError if there is none."""
+        if await self.is_empty():
+            raise ConfigError("catalog: there is nothing to upgrade", hint="run callvault init")
+        before = await self._revision()
+        await self.migrate()
+        return await self._revision() != before
+
+    async def is_empty(self) -> bool:
+        """Tell whether the database has no schema yet, so that `init` may make it a vault's."""
+        return not await self._database.exists() or await self._revision() is None
+
+    async def _revision(self) -> str | None:
         try:
-            async with self._database.engine.begin() as connection:
-                revision = await connection.run_sync(schema.current_revision)
-        except SQLAlchemyError as error:
+            return await self._database.inspect(schema.current_revision)
+        except VaultError:
+            raise
+        except Exception as error:
             raise translate(error) from error
-        schema.check(revision)
 
     async def close(self) -> None:
         """Carry out what was submitted and release the connections; idempotent."""
         await self._database.close()
 
 
-def open_catalog(path: Path | None, *, clock: Clock, metrics: Metrics | None = None) -> SqlCatalog:
-    """Return the catalog kept in the SQLite file `path`, or with None one in memory (`migrate` it before use).
+def open_catalog(place: Path | PostgresSettings | None, *, clock: Clock, metrics: Metrics | None = None) -> SqlCatalog:
+    """Return the catalog in a SQLite file or a PostgreSQL database, or with None in memory (`migrate` it before use).
 
-    Opens nothing yet and never creates the file: only `migrate` does. The memory catalog is this same adapter, so
-    what passes on it passes on a file.
+    Opens nothing yet and never creates a file: only `migrate` does. The memory catalog is this same adapter, so what
+    passes on it passes on a file. ConfigError if the database's driver is not installed.
     """
-    return SqlCatalog(Database(path, clock=clock, metrics=metrics))
+    return SqlCatalog(Database(engines(place), clock=clock, metrics=metrics))

@@ -1,49 +1,58 @@
-"""Connections to the catalog's SQLite file: one that writes, a few that read, and how each is set up.
-
-WAL with synchronous=FULL makes every commit durable and lets readers run beside the writer; secure_delete overwrites
-freed pages, which is hygiene and nothing more: no key is ever in this file.
-"""
+"""One database: the connection that writes, those that read, and what to do when one of them breaks."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from vault.errors import Unavailable
+from vault.errors import Unavailable, VaultError
 from vault.ports.time import Clock
-from vault.storage.catalog.faults import translate
+from vault.storage.catalog import postgresql, sqlite
+from vault.storage.catalog.faults import is_broken, translate
 from vault.storage.catalog.writer import Parameters, Transaction, Writer
+from vault.storage.postgres import PostgresSettings
 from vault.telemetry import Metrics
 
-_READERS = 4
-_POOL_SECONDS = 30
-_PRAGMAS = (
-    "PRAGMA busy_timeout = 10000",
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-    "PRAGMA foreign_keys = ON",
-    "PRAGMA secure_delete = ON",
-    "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -16384",
-)
+R = TypeVar("R")
+
+_SNAPSHOT = {
+    "sqlite": "BEGIN",
+    "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """How one database is reached; `reading` None: through the writing connection, `file` None: it is not a file."""
+
+    writing: AsyncEngine
+    reading: AsyncEngine | None
+    file: Path | None = None
+
+
+def engines(place: Path | PostgresSettings | None) -> Engines:
+    """Return the engines of a SQLite file, a PostgreSQL database, or a database in memory; connects to nothing yet."""
+    if place is None:
+        return Engines(writing=sqlite.writing_engine(None), reading=None)
+    if isinstance(place, Path):
+        return Engines(writing=sqlite.writing_engine(place), reading=sqlite.reading_engine(place), file=place)
+    return Engines(writing=postgresql.writing_engine(place), reading=postgresql.reading_engine(place))
 
 
 class Database:
-    """A SQLite file, or with `path` None a database in memory that lives as long as this object."""
+    """The catalog's database; one in memory lives as long as this object."""
 
-    def __init__(self, path: Path | None, *, clock: Clock, metrics: Metrics | None = None) -> None:
-        self.path = path
-        self.engine = _writing_engine(path)
-        self._readers = None if path is None else _reading_engine(path)
+    def __init__(self, engines: Engines, *, clock: Clock, metrics: Metrics | None = None) -> None:
+        self.engine = engines.writing
+        self._file = engines.file
+        self._readers = engines.reading
         self.writer = Writer(self.engine, clock=clock, metrics=metrics)
         self._closed = False
 
@@ -55,10 +64,25 @@ class Database:
             # In memory there is one connection, and its transaction is the writer's: reads queue with the writes.
             return await self.writer.submit(_fetch_each, (statement, parameters))
         try:
-            async with self._readers.connect() as connection:
-                return (await connection.execute(statement, parameters)).all()
-        except sa.exc.SQLAlchemyError as error:
+            return await _read(self._readers, statement, parameters)
+        except VaultError:
+            raise
+        except Exception as error:
+            if not is_broken(error):
+                raise translate(error) from error
+        # The server may have been restarted while the connection lay in the pool; reading again harms nothing.
+        try:
+            return await _read(self._readers, statement, parameters)
+        except VaultError:
+            raise
+        except Exception as error:
             raise translate(error) from error
+
+    async def inspect(self, work: Callable[[sa.Connection], R]) -> R:
+        """Run what only looks, without waiting for those who write where the database permits it."""
+        engine = self.engine if self._readers is None else self._readers
+        async with engine.connect() as connection:
+            return await connection.run_sync(work)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
@@ -69,20 +93,20 @@ class Database:
         if self._readers is None:
             raise Unavailable("a catalog in memory has no snapshots")
         async with self._readers.connect() as connection:
-            await connection.exec_driver_sql("BEGIN")
+            await connection.exec_driver_sql(_SNAPSHOT[connection.dialect.name])
             try:
                 yield connection
             finally:
                 await connection.exec_driver_sql("ROLLBACK")
 
     async def create(self) -> None:
-        """Make the file, readable by its owner only, if there is none; SQLite gives its -wal and -shm the same mode."""
-        if self.path is not None:
-            await asyncio.to_thread(_create, self.path)
+        """Make the file, readable by its owner only, if there is none; a database on a server is there already."""
+        if self._file is not None:
+            await asyncio.to_thread(sqlite.create_file, self._file)
 
     async def exists(self) -> bool:
         """Tell whether there is a file; opening never makes one."""
-        return self.path is None or await asyncio.to_thread(self.path.exists)
+        return self._file is None or await asyncio.to_thread(self._file.exists)
 
     async def close(self) -> None:
         """Finish what was submitted and release the connections."""
@@ -94,74 +118,16 @@ class Database:
         await self.engine.dispose()
 
 
+async def _read(readers: AsyncEngine, statement: sa.Executable, parameters: Parameters | None) -> Sequence[sa.Row[Any]]:
+    async with readers.connect() as connection:
+        try:
+            return (await connection.execute(statement, parameters)).all()
+        except (OSError, TimeoutError):
+            await connection.invalidate()  # whatever it still answers belongs to this statement
+            raise
+
+
 async def _fetch_each(
     transaction: Transaction, queries: Sequence[tuple[sa.Executable, Parameters | None]]
 ) -> Sequence[Sequence[sa.Row[Any]]]:
     return [await transaction.fetch(statement, parameters) for statement, parameters in queries]
-
-
-def _create(path: Path) -> None:
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise Unavailable(f"the catalog file cannot be created: {error.strerror}") from error
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _url(path: Path) -> sa.URL:
-    # mode=rw: a missing file is an outage or a mistake, never the start of an empty catalog.
-    return sa.URL.create(
-        "sqlite+aiosqlite", database=f"file:{quote(str(path.absolute()))}", query={"mode": "rw", "uri": "true"}
-    )
-
-
-def _writing_engine(path: Path | None) -> AsyncEngine:
-    if path is None:
-        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, hide_parameters=True)
-    else:
-        engine = create_async_engine(_url(path), pool_size=1, max_overflow=0, hide_parameters=True)
-    sync = engine.sync_engine
-
-    @sa.event.listens_for(sync, "connect")
-    def own_transactions(connection: Any, _record: Any) -> None:
-        # The driver's own BEGIN would come late and deferred; see SQLAlchemy, "SQLite transactions".
-        connection.isolation_level = None
-        _run(connection, _PRAGMAS)
-
-    @sa.event.listens_for(sync, "begin")
-    def begin(connection: sa.Connection) -> None:
-        # IMMEDIATE takes the write lock before the first read, so what an act read is still true when it writes.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    return engine
-
-
-def _reading_engine(path: Path) -> AsyncEngine:
-    engine = create_async_engine(
-        _url(path),
-        pool_size=_READERS,
-        max_overflow=0,
-        pool_timeout=_POOL_SECONDS,
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-        hide_parameters=True,
-    )
-
-    @sa.event.listens_for(engine.sync_engine, "connect")
-    def read_only(connection: Any, _record: Any) -> None:
-        _run(connection, (*_PRAGMAS, "PRAGMA query_only = ON"))
-
-    return engine
-
-
-def _run(connection: Any, statements: Sequence[str]) -> None:
-    cursor = connection.cursor()
-    for statement in statements:
-        cursor.execute(statement)
-    cursor.close()

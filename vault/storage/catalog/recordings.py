@@ -14,6 +14,7 @@ from vault.model import (
     INDEX_LEAF,
     AuditEvent,
     Cohort,
+    NodeId,
     Part,
     Recording,
     RecordingId,
@@ -123,9 +124,10 @@ class RecordingStore:
         """Return one page, newest first."""
         return [rows.to_recording(row) for row in await self._database.fetch(_page(query))]
 
-    async def open_recordings(self) -> Sequence[Recording]:
-        """Return every row in state open, in id order."""
-        return [rows.to_recording(row) for row in await self._database.fetch(sql.OPEN)]
+    async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
+        """Return every row in state open, or one node's, in id order."""
+        statement = sql.OPEN if node is None else sql.OPEN.where(_r.node == node)
+        return [rows.to_recording(row) for row in await self._database.fetch(statement)]
 
     async def due_recordings(
         self,

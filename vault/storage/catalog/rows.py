@@ -121,6 +121,7 @@ def from_recording(recording: Recording) -> Values:
         "caller_token": recording.caller_token,
         "called_token": recording.called_token,
         "metadata_certificate_id": recording.metadata_certificate_id,
+        "node": recording.node,
     }
 
 
@@ -147,6 +148,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         called_token=row.called_token,
         certificate_id=row.certificate_id,
         metadata_certificate_id=row.metadata_certificate_id,
+        node=row.node,
     )
 
 

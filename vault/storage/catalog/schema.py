@@ -55,7 +55,7 @@ def check(revision: str | None) -> None:
     if revision != script.get_current_head():
         raise ConfigError(
             f"catalog: the schema is at {revision}, older than this version of callvault needs",
-            hint="back the catalog up, then upgrade its schema",
+            hint="back the catalog up, then run callvault catalog upgrade",
         )
 
 

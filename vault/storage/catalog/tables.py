@@ -47,6 +47,7 @@ recordings = sa.Table(
     sa.Column("sealed_facts", sa.LargeBinary, nullable=False),
     sa.Column("certificate_id", sa.Text),
     sa.Column("undeleted_since", sa.BigInteger),
+    sa.Column("node", sa.Text),
     sa.Column("caller_token", sa.Text),
     sa.Column("called_token", sa.Text),
     sa.Column("metadata_certificate_id", sa.Text),
@@ -107,6 +108,16 @@ segments = sa.Table(
     sa.Column("length", sa.BigInteger, nullable=False),
     sa.Column("object_bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
+    sa.Column("unstored_bytes", sa.BigInteger, nullable=False),
 )
 
 leaf_counters = sa.Table(

@@ -18,11 +18,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from vault.errors import IntegrityError, Refused, Unavailable
+from vault.errors import IntegrityError, OutcomeUnknown, Refused, Unavailable
 from vault.model import AuditEntry, AuditEvent
 from vault.ports.time import Clock
 from vault.storage.catalog import rows
-from vault.storage.catalog.faults import is_outage, translate
+from vault.storage.catalog.faults import is_broken, is_doubtful, is_outage, translate
 from vault.storage.catalog.tables import audit, audit_head
 from vault.telemetry import Metrics
 from vault.tlog.auditchain import AuditHead, extend_chain
@@ -37,6 +37,8 @@ _MOVE_HEAD = (
     .values(seq=sa.bindparam("new_seq"), sha256=sa.bindparam("new_sha256"))
 )
 _INSERT_AUDIT = sa.insert(audit)
+_ENTRY = sa.select(audit.c.sha256).where(audit.c.seq == sa.bindparam("place"))
+_SETTLE_PAUSES = (0.0, 0.5, 1.0, 2.0)
 
 Parameters = Mapping[str, Any]
 A = TypeVar("A")
@@ -97,6 +99,16 @@ class _Pending:
     act: BulkAct[Any, Any]
     argument: Any
     answer: asyncio.Future[Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Done:
+    """A batch carried out; `lost` if the answer to its commit did not arrive."""
+
+    answers: Sequence[Any]
+    head: AuditHead | None
+    events: Sequence[AuditEvent]
+    lost: Exception | None = None
 
 
 class Writer:
@@ -165,22 +177,72 @@ class Writer:
             _answer(pending, answer)
 
     async def _transact(self, batch: Sequence[_Pending]) -> Sequence[Any]:
+        try:
+            done = await self._attempt(batch)
+        except Exception as error:
+            if not is_broken(error):
+                raise
+            # No commit was sent: the connection broke before, as after a restart of the server.
+            done = await self._attempt(batch)
+        if done.lost is not None:
+            await self._settle(done)
+        self._head = done.head
+        if self._metrics is not None:
+            for event in done.events:
+                self._metrics.audit_events.labels(event.event, event.outcome).inc()
+        return done.answers
+
+    async def _attempt(self, batch: Sequence[_Pending]) -> _Done:
         kinds: dict[BulkAct[Any, Any], list[int]] = {}
         for place, pending in enumerate(batch):
             kinds.setdefault(pending.act, []).append(place)
         answers: list[Any] = [None] * len(batch)
-        async with self._engine.begin() as connection:
-            transaction = Transaction(connection)
-            for act, places in kinds.items():
-                results = await act(transaction, [batch[place].argument for place in places])
-                for place, result in zip(places, results, strict=True):
-                    answers[place] = result
-            head = await self._write_audit(transaction)
-        self._head = head
-        if self._metrics is not None:
-            for event in transaction.events:
-                self._metrics.audit_events.labels(event.event, event.outcome).inc()
-        return answers
+        async with self._engine.connect() as connection:
+            try:
+                await connection.begin()
+                transaction = Transaction(connection)
+                for act, places in kinds.items():
+                    results = await act(transaction, [batch[place].argument for place in places])
+                    for place, result in zip(places, results, strict=True):
+                        answers[place] = result
+                head = await self._write_audit(transaction)
+            except (OSError, TimeoutError):
+                await connection.invalidate()  # whatever it still answers belongs to this transaction
+                raise
+            done = _Done(answers=answers, head=head, events=transaction.events)
+            try:
+                await connection.commit()
+            except Exception as error:
+                if not is_doubtful(error, transaction.dialect):
+                    raise
+                done.lost = error
+                await connection.invalidate()
+        return done
+
+    async def _settle(self, done: _Done) -> None:
+        """Find out whether a commit whose answer was lost took effect: return if so.
+
+        The audit entries it wrote are the evidence. Looking takes the writer's lock first, so the lost transaction has
+        ended, whichever way. Unavailable if it did nothing; OutcomeUnknown if it left no evidence or nobody answers.
+        """
+        self._head = None
+        for pause in _SETTLE_PAUSES if done.events and done.head else ():
+            assert done.head is not None
+            await asyncio.sleep(pause)
+            try:
+                async with self._engine.begin() as connection:
+                    found = (await connection.execute(_ENTRY, {"place": done.head.seq})).all()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                continue
+            if found and found[0].sha256.hex() == done.head.sha256:
+                return
+            raise Unavailable("the catalog's database broke off a commit; nothing was changed") from done.lost
+        raise OutcomeUnknown(
+            "the catalog's database broke off a commit, and whether it took effect is not known yet",
+            hint="look before doing it again",
+        ) from done.lost
 
     async def _write_audit(self, transaction: Transaction) -> AuditHead | None:
         """Append the transaction's events; the head moves first, so two writers can never number alike."""

@@ -1,0 +1,21 @@
+"""`callvault catalog`: the rows' own upkeep."""
+
+from __future__ import annotations
+
+from cli.command import DEFAULT_CONFIG, ConfigPath, local, new_group
+from cli.output import Output
+from vault.config import load_config
+
+group = new_group("The catalog: what is known of every recording.")
+
+
+@local(group, "upgrade", examples=["callvault catalog upgrade --config /etc/callvault/config.toml"])
+async def upgrade(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Bring the catalog's schema to this version's, in one transaction.
+
+    Stop every node and back the catalog up first: an older version refuses the new schema.
+    """
+    from vault.wiring.journals import upgrade_catalog  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    changed = await upgrade_catalog(load_config(config))
+    out.show({"upgraded": changed}, [("catalog", "upgraded" if changed else "is up to date")])

@@ -1,0 +1,144 @@
+"""`callvault serve --workers N`: the parent that starts workers, starts dead ones again, and ends them together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cli.exits import Exit
+from vault.config import Config
+from vault.errors import ConfigError, Unavailable
+
+_BACKLOG: Final = 1024
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_STEADY_SECONDS: Final = 30.0
+_PR_SET_PDEATHSIG: Final = 1
+
+logger = logging.getLogger(__name__)
+
+
+def listener(settings: Config) -> socket.socket:
+    """Return the one socket on which all workers accept; ConfigError if it cannot be had."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"server.port: cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this worker in order should its parent die: nobody else would."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+@dataclass(kw_only=True)
+class Supervisor:
+    """Keeps `count` workers running until it is told to stop; `command` becomes a worker with its number added."""
+
+    count: int
+    command: Sequence[str]
+    listening: socket.socket
+    ready: Callable[[], None]
+    """Called once, when every worker takes recordings."""
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _running: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
+    _ready: set[int] = field(default_factory=set)
+    _first: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Return when all workers have ended; ConfigError or Unavailable if one cannot start for good."""
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(each, self._stop, each)
+        siblings = Path(tempfile.mkdtemp(prefix="callvault-"))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self.count):
+                    group.create_task(self._keep(number, siblings))
+        finally:
+            for process in self._running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            shutil.rmtree(siblings, ignore_errors=True)
+
+    def _stop(self, number: signal.Signals) -> None:
+        """Pass the signal on, a second one too: workers end at once on that."""
+        self._stopping.set()
+        self._first.set()
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    async def _keep(self, number: int, siblings: Path) -> None:
+        if number:
+            # The first one has the vault's own journal: what is older than nodes is for it to take up.
+            await self._first.wait()
+        pause = _FIRST_PAUSE_SECONDS
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            began = loop.time()
+            code = await self._once(number, siblings)
+            if self._stopping.is_set():
+                return
+            if number not in self._ready:
+                self._stop(signal.SIGTERM)
+                raise _failure(number, code)
+            if loop.time() - began > _STEADY_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            logger.error(
+                "a worker ended and is started again",
+                extra={"fields": {"worker": number, "exit_code": code, "in_seconds": pause}},
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _once(self, number: int, siblings: Path) -> int:
+        """Run one worker to its end and return its exit code; its first line says that it serves."""
+        process = await asyncio.create_subprocess_exec(
+            *self.command,
+            f"--as-worker={number}:{self.listening.fileno()}:{siblings}",
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=[self.listening.fileno()],
+            # Ctrl-C at a terminal goes to the parent alone, which passes it on.
+            start_new_session=True,
+        )
+        self._running[number] = process
+        try:
+            assert process.stdout is not None
+            line = await process.stdout.readline()
+            if line and json.loads(line).get("url"):
+                self._ready.add(number)
+                logger.info("a worker serves", extra={"fields": {"worker": number, "pid": process.pid}})
+                self._first.set()
+                if len(self._ready) == self.count:
+                    self.ready()
+            return await process.wait()
+        finally:
+            self._running.pop(number, None)
+
+
+def worker_command(config: Path, count: int) -> list[str]:
+    """Return the command line that starts a worker, all but its number."""
+    # -P: whatever lies in the working directory is not imported.
+    python = [sys.executable, "-P", "-m", "cli"]
+    return [*python, "serve", f"--config={config.absolute()}", f"--workers={count}", "--json"]
+
+
+def _failure(number: int, code: int) -> ConfigError | Unavailable:
+    message = f"worker {number} did not start (exit code {code}); its reason is above"
+    return ConfigError(message) if code == Exit.CONFIGURATION else Unavailable(message)

@@ -1,0 +1,107 @@
+"""Several worker processes behind one port: what each measures is told together, by worker.
+
+Every worker answers for itself on a socket that only its siblings use. Whichever of them is asked for /metrics asks the
+others and adds the label `worker`, so each series comes from one process and counts on in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from vault.format.journal import parse_file_name
+from vault.services.status import refresh_gauges
+from vault.services.vault import Vault
+
+_ANSWER_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One of `count` workers; their sockets lie in `directory`, which only they can enter."""
+
+    number: int
+    count: int
+    directory: Path
+
+    @asynccontextmanager
+    async def answering(self, vault: Vault) -> AsyncIterator[None]:
+        """Tell siblings what this worker measures, inside the context."""
+
+        async def own(_: web.Request) -> web.Response:
+            await refresh_gauges(vault)
+            return web.Response(body=generate_latest(vault.metrics.registry))
+
+        app = web.Application()
+        app.add_routes([web.get("/metrics", own)])
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(self._socket(self.number))).start()
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def metrics(self) -> bytes:
+        """Return every worker's metrics; one that does not answer is down, and its series are missing, not zero."""
+        answers = await asyncio.gather(*[self._ask(number) for number in range(self.count)])
+        registry = CollectorRegistry()
+        registry.register(_Merged(answers))
+        return generate_latest(registry)
+
+    async def _ask(self, number: int) -> str | None:
+        try:
+            async with (
+                ClientSession(
+                    connector=UnixConnector(str(self._socket(number))), timeout=ClientTimeout(total=_ANSWER_SECONDS)
+                ) as session,
+                session.get("http://worker/metrics") as answer,
+            ):
+                return await answer.text() if answer.ok else None
+        except (ClientError, OSError, TimeoutError):
+            return None
+
+    def _socket(self, number: int) -> Path:
+        return self.directory / f"{number}.sock"
+
+
+class _Merged(Collector):
+    def __init__(self, answers: Iterable[str | None]) -> None:
+        self._answers = list(answers)
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("callvault_worker_up", "Whether the worker answered", labels=["worker"])
+        merged: dict[str, Metric] = {up.name: up}
+        for number, text in enumerate(self._answers):
+            up.add_metric([str(number)], 0 if text is None else 1)
+            for family in text_string_to_metric_families(text or ""):
+                into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    into.add_sample(sample.name, {**sample.labels, "worker": str(number)}, sample.value)
+        yield from merged.values()
+
+
+def worker_journal(journal: Path, number: int) -> Path:
+    """Return the journal directory of a worker: the first has the vault's own, the others one below it."""
+    return journal if number == 0 else journal / f"worker-{number}"
+
+
+def left_over(journal: Path, count: int) -> Path | None:
+    """Return a journal of a worker that `count` workers leave without a process, if it still has files."""
+    for path in sorted(journal.glob("worker-*")):
+        match = re.fullmatch(r"worker-(\d+)", path.name)
+        if match and int(match[1]) >= count and any(parse_file_name(each.name) for each in path.iterdir()):
+            return path
+    return None

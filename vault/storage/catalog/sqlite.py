@@ -1,0 +1,101 @@
+"""Connections to a SQLite file: one that writes, a few that read, and how each is set up.
+
+WAL with synchronous=FULL makes every commit durable and lets readers run beside the writer; secure_delete overwrites
+freed pages, which is hygiene and nothing more: no key is ever in this file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from vault.errors import Unavailable
+
+_READERS = 4
+_POOL_SECONDS = 30
+_PRAGMAS = (
+    "PRAGMA busy_timeout = 10000",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA secure_delete = ON",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -16384",
+)
+
+
+def create_file(path: Path) -> None:
+    """Make the file, readable by its owner only, if there is none; SQLite gives its -wal and -shm the same mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise Unavailable(f"the catalog file cannot be created: {error.strerror}") from error
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _url(path: Path) -> sa.URL:
+    # mode=rw: a missing file is an outage or a mistake, never the start of an empty catalog.
+    return sa.URL.create(
+        "sqlite+aiosqlite", database=f"file:{quote(str(path.absolute()))}", query={"mode": "rw", "uri": "true"}
+    )
+
+
+def writing_engine(path: Path | None) -> AsyncEngine:
+    """Return the one connection that writes, to a file or with None to a database in memory."""
+    if path is None:
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, hide_parameters=True)
+    else:
+        engine = create_async_engine(_url(path), pool_size=1, max_overflow=0, hide_parameters=True)
+    sync = engine.sync_engine
+
+    @sa.event.listens_for(sync, "connect")
+    def own_transactions(connection: Any, _record: Any) -> None:
+        # The driver's own BEGIN would come late and deferred; see SQLAlchemy, "SQLite transactions".
+        connection.isolation_level = None
+        _run(connection, _PRAGMAS)
+
+    @sa.event.listens_for(sync, "begin")
+    def begin(connection: sa.Connection) -> None:
+        # IMMEDIATE takes the write lock before the first read, so what an act read is still true when it writes.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def reading_engine(path: Path) -> AsyncEngine:
+    """Return a few connections that cannot write; each statement is a snapshot by itself."""
+    engine = create_async_engine(
+        _url(path),
+        pool_size=_READERS,
+        max_overflow=0,
+        pool_timeout=_POOL_SECONDS,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        hide_parameters=True,
+    )
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def read_only(connection: Any, _record: Any) -> None:
+        _run(connection, (*_PRAGMAS, "PRAGMA query_only = ON"))
+
+    return engine
+
+
+def _run(connection: Any, statements: Sequence[str]) -> None:
+    cursor = connection.cursor()
+    for statement in statements:
+        cursor.execute(statement)
+    cursor.close()

@@ -1,0 +1,64 @@
+"""Who a journal belongs to: a name made once, kept beside its files, and written into every row it has bytes of."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from vault.errors import ConfigError
+from vault.model import NodeId, new_id
+from vault.ports.time import Entropy
+
+FILE_NAME: Final = "node.id"
+_PATTERN: Final = re.compile(r"node_[0-9a-f]{32}")
+
+
+def node_of(directory: Path, *, at: datetime, entropy: Entropy) -> NodeId:
+    """Return the name in `directory`, made and synchronised first if there is none; the caller holds its lock.
+
+    ConfigError if it cannot be read or written, or is not one. Nothing is recorded before the name is durable: rows
+    under a name that was lost would wait for it for ever.
+    """
+    path = directory / FILE_NAME
+    try:
+        if not path.exists():
+            _write(path, new_id("node", at=at, entropy=entropy))
+    except OSError as error:
+        raise ConfigError(f"journal.path: {FILE_NAME} in it cannot be written") from error
+    return _read(directory)
+
+
+def existing_node(directory: Path) -> NodeId:
+    """Return the name of the journal in `directory`; ConfigError if it has none."""
+    if not (directory / FILE_NAME).exists():
+        raise ConfigError(f"{directory} is not a node's journal: {FILE_NAME} is missing")
+    return _read(directory)
+
+
+def _read(directory: Path) -> NodeId:
+    try:
+        name = (directory / FILE_NAME).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"journal.path: {FILE_NAME} in it cannot be read") from error
+    if not _PATTERN.fullmatch(name):
+        raise ConfigError(
+            f"journal.path: {FILE_NAME} in it is damaged", hint="put back the id that `callvault journal status` shows"
+        )
+    return NodeId(name)
+
+
+def _write(path: Path, name: str) -> None:
+    unfinished = path.with_suffix(".new")
+    with unfinished.open("w", encoding="ascii") as file:
+        file.write(f"{name}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,155 @@
+"""Journals of nodes that are gone: who has what, finishing one from its directory, giving one up."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from vault.config import Config
+from vault.errors import Conflict, NotFound, Unavailable
+from vault.model import NodeId
+from vault.ports.catalog import Node
+from vault.ports.time import Clock
+from vault.services.vault import Vault
+from vault.storage.catalog.catalog import SqlCatalog, open_catalog
+from vault.storage.journal import journal_files
+from vault.storage.journal_node import existing_node
+from vault.wiring.adapters import SystemClock, catalog_place
+from vault.wiring.opening import open_vault
+
+ABSENT_AFTER = timedelta(seconds=60)
+"""Six beats: a node not seen for as long is not there, or cannot reach the catalog and takes nothing in."""
+_STEP_SECONDS = 0.1
+_PATIENCE_SECONDS = 60.0
+
+Progress = Callable[[int, int], None]
+"""Is told how many recordings are finished, of how many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of a node's open recordings."""
+
+    node: NodeId
+    recordings: int
+    files_left: int
+    """Journal files that stay: they hold what belongs to no open recording, or damage to look at."""
+
+
+async def journal_status(config: Config, *, clock: Clock | None = None) -> tuple[Sequence[Node], Sequence[NodeId]]:
+    """Return every node the catalog knows, and which of them have not been seen lately; reads only."""
+    clock = clock or SystemClock()
+    async with _catalog(config, clock) as catalog:
+        nodes = await catalog.nodes()
+        return nodes, [node.id for node in nodes if _absent(node, clock)]
+
+
+async def recover_journal(config: Config, directory: Path, *, progress: Progress) -> Settled:
+    """Finish every open recording of the journal in `directory`: what it holds is stored, then they are truncated.
+
+    An upload that ended in order is sealed. ConfigError if the directory is no journal or its node runs on this
+    machine, Conflict if its node was seen lately on another one, Unavailable if the object store takes nothing; what is
+    not stored stays in the directory, and the command may be repeated.
+    """
+    clock = SystemClock()
+    node = existing_node(directory)
+    async with _catalog(config, clock) as catalog:
+        _refuse_living(node, await catalog.nodes(), clock, here=True)
+    async with open_vault(_with_journal(config, directory), background=False) as vault:
+        count = vault.ingest.unfinished
+        await _finish(vault, progress, reason="node_recovered")
+        await vault.catalog.forget_node(node)
+    files = await asyncio.to_thread(journal_files, directory)
+    return Settled(node=node, recordings=count, files_left=len(files))
+
+
+async def abandon_node(config: Config, node: NodeId, *, progress: Progress) -> Settled:
+    """Close the open recordings of a node whose disk is lost, truncated at what the object store has of them.
+
+    NotFound for an unknown node, Conflict if it was seen lately.
+    """
+    clock = SystemClock()
+    async with _catalog(config, clock) as catalog:
+        nodes = await catalog.nodes()
+        if node not in [each.id for each in nodes]:
+            raise NotFound(f"there is no node {node[:80]}", hint="callvault journal status")
+        _refuse_living(node, nodes, clock, here=False)
+    # Nothing is taken in meanwhile: this journal stays empty.
+    with tempfile.TemporaryDirectory(prefix="callvault-") as empty:
+        async with open_vault(_with_journal(config, Path(empty)), background=False) as vault:
+            taken = await vault.ingest.abandon(node)
+            await _finish(vault, progress, reason="node_lost")
+            await vault.catalog.forget_node(node)
+    return Settled(node=node, recordings=len(taken), files_left=0)
+
+
+async def upgrade_catalog(config: Config) -> bool:
+    """Bring the catalog's schema to this version's; return whether there was anything to do.
+
+    ConfigError if there is no catalog, or a newer one.
+    """
+    async with _catalog(config, SystemClock(), check=False) as catalog:
+        return await catalog.upgrade()
+
+
+@asynccontextmanager
+async def _catalog(config: Config, clock: Clock, *, check: bool = True) -> AsyncIterator[SqlCatalog]:
+    catalog = open_catalog(catalog_place(config), clock=clock)
+    try:
+        if check:
+            await catalog.check_schema()
+        yield catalog
+    finally:
+        await catalog.close()
+
+
+def _with_journal(config: Config, directory: Path) -> Config:
+    journal = config.journal.model_copy(update={"path": directory.absolute()})
+    return config.model_copy(update={"journal": journal})
+
+
+def _absent(node: Node, clock: Clock) -> bool:
+    return clock.now() - node.seen_at >= ABSENT_AFTER
+
+
+def _refuse_living(node: NodeId, nodes: Sequence[Node], clock: Clock, *, here: bool) -> None:
+    """Raise Conflict if the node was seen lately; of one on this machine the lock on its directory says more."""
+    for each in nodes:
+        if each.id != node or _absent(each, clock):
+            continue
+        if not (here and each.name.startswith(f"{socket.gethostname()}:")):
+            raise Conflict(
+                f"{node} was seen at {each.seen_at.isoformat(timespec='seconds')}; nothing was changed",
+                hint=f"stop it, or wait until it has not been seen for {ABSENT_AFTER.total_seconds():.0f} seconds",
+            )
+
+
+async def _finish(vault: Vault, progress: Progress, *, reason: str) -> None:
+    """Store and finish everything the vault has taken up; Unavailable once nothing moves any more."""
+    ingest = vault.ingest
+    total = ingest.unfinished
+    await ingest.truncate_all(reason, uploading=False)
+    working = asyncio.create_task(vault.storer.run(), name="storer")
+    state, since = (ingest.unfinished, ingest.unstored_bytes), vault.clock.monotonic()
+    try:
+        while ingest.unfinished:
+            progress(total - ingest.unfinished, total)
+            await asyncio.sleep(_STEP_SECONDS)
+            now = (ingest.unfinished, ingest.unstored_bytes)
+            if now != state:
+                state, since = now, vault.clock.monotonic()
+            elif vault.clock.monotonic() - since > _PATIENCE_SECONDS:
+                raise Unavailable(
+                    f"the object store takes nothing; {ingest.unfinished} recordings are not finished yet",
+                    hint="what is not stored stays where it is: repeat the command",
+                )
+        progress(total, total)
+    finally:
+        working.cancel()
+        await asyncio.wait([working])
