@@ -16,9 +16,11 @@ from tests.catalog_support import SteppingClock
 from tests.faults.recorder import Line, Recorder, path
 from tests.faults.server import PURPOSE, Site, make_site, session, zygote
 from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
+from vault.keystore.keyring import Keyring
+from vault.services.search import BlindIndex, Search
 from vault.storage.catalog import open_catalog
 from vault.tlog.auditchain import verify_chain
-from vault.wiring.adapters import catalog_place
+from vault.wiring.adapters import SystemClock, catalog_place, keyring_replicas, root_keys
 
 NAMES = ("one", "two", "three")
 
@@ -103,10 +105,15 @@ async def catalog_of(site: Site):
 
 async def row_of(site: Site, key: str):
     catalog = await catalog_of(site)
+    clock = SystemClock()
+    keyring = await Keyring.observe(
+        keyring_replicas(site.config), root_keys(site.config, clock, random.randbytes), clock=clock
+    )
     try:
-        row = await catalog.recording_by_call_key("northfield", key)
+        row = await Search(catalog=catalog, keyring=keyring, index=BlindIndex(keyring=keyring)).call("northfield", key)
         return row, await catalog.segments(row.id) if row else []
     finally:
+        await keyring.close()
         await catalog.close()
 
 
