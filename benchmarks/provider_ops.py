@@ -32,7 +32,7 @@ from vault.model import (
     TokenId,
 )
 from vault.services.holds import HoldRequest
-from vault.services.sessions import CallStart
+from vault.services.ingest import CallStart
 from vault.wiring import SystemClock, init_vault, open_vault
 
 TENANT = TenantId("bench")

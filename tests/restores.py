@@ -26,7 +26,7 @@ from vault.model import (
 )
 from vault.ports.progress import Silent
 from vault.services.holds import HoldRequest
-from vault.services.sessions import CallStart
+from vault.services.ingest import CallStart
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
 from vault.wiring.backing import open_backups

@@ -66,7 +66,7 @@ from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureOutcome, ErasureState
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.catalog import rows as rows_of
-from vault.storage.catalog.tables import recordings, settings
+from vault.storage.catalog.tables import settings
 from vault.telemetry import Metrics
 from vault.tlog.auditchain import GENESIS, verify_chain
 
@@ -1180,13 +1180,20 @@ async def test_a_newer_schema_is_refused_untouched(on_file, path):
         assert "upgrade callvault" in caught.value.hint
 
 
+def first_row(connection):
+    """Return the columns of a recording as the first schema had them."""
+    then = {each["name"] for each in sa.inspect(connection).get_columns("recordings")}
+    values = {name: value for name, value in rows_of.from_recording(recording()).items() if name in then}
+    return {**values, "call_key": "call-1"}
+
+
 async def test_an_older_schema_is_refused_until_migrated_and_its_open_rows_go_to_the_first_node(tmp_path):
     older = open_catalog(tmp_path / "catalog.db", clock=SteppingClock())
     await older._database.create()
     async with older._database.engine.begin() as connection:
         await connection.run_sync(lambda given: command.upgrade(schema._config(given), "0001"))
-        values = {name: value for name, value in rows_of.from_recording(recording()).items() if name != "node"}
-        await connection.execute(sa.insert(recordings), values)
+        values = await connection.run_sync(first_row)
+        await connection.execute(sa.insert(sa.table("recordings", *map(sa.column, values))).values(values))
     with pytest.raises(ConfigError, match="older") as caught:
         await older.check_schema()
     await older.migrate()
@@ -1204,28 +1211,26 @@ async def test_certificates_issued_before_there_were_batches_survive_the_migrati
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         command.upgrade(schema._config(connection), "0001")
-        one = recording()
-        then = {each["name"] for each in sa.inspect(connection).get_columns("recordings")}
-        values = {name: value for name, value in rows_of.from_recording(one).items() if name in then}
-        values["call_key"] = "call-1"
+        values = first_row(connection)
         connection.execute(sa.insert(sa.table("recordings", *map(sa.column, values))).values(values))
         connection.execute(
             sa.text(
                 "INSERT INTO certificates (id, recording, tenant, status, issued_at, jws)"
                 " VALUES ('cert_old', :recording, 'acme', 'provisional', 1, 'a.b.c')"
             ),
-            {"recording": rows_of.key(one.id)},
+            {"recording": values["id"]},
         )
     engine.dispose()
+    identifier = rows_of.recording_id(values["id"])
     opened = open_catalog(path, clock=SteppingClock())
     with pytest.raises(ConfigError, match="older"):
         await opened.check_schema()
     await opened.migrate()
     await opened.check_schema()
-    [kept] = await opened.certificates(recording=one.id)
+    [kept] = await opened.certificates(recording=identifier)
     assert (kept.id, kept.jws, kept.place, kept.parts) == ("cert_old", "a.b.c", None, (Part.AUDIO,))
-    await certify(opened, [certificate(one)])
-    assert await opened.certificates(recording=one.id) == [kept]
+    await certify(opened, [certificate(recording(id=identifier))])
+    assert await opened.certificates(recording=identifier) == [kept]
     await opened.close()
 
 

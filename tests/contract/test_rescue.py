@@ -125,6 +125,8 @@ async def test_a_dump_of_an_older_schema_is_loaded_as_it_is_and_upgraded(catalog
         if kept:
             columns = tuple(section.columns[place] for place in kept)
             rows = [[each[place] for place in kept] for each in section.rows]
+            if section.table == "recordings":
+                columns, rows = (*columns, "call_key"), [[*each, f"call-{n}"] for n, each in enumerate(rows)]
             older.append(TableRows(table=section.table, columns=columns, rows=rows))
     await blank.load("0001", stream(older), settings={})
     await blank.check_schema()

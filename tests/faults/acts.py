@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.faults.crashing import ACME, Process, hold_request, leases_run_out, person
+from vault.ports.erasures import ErasureBasis
+from vault.services.erasure import ErasureRequest
 
 ANN, BOB = person("ann"), person("bob")
+CALLER = "+442079460123"
 
 
 async def named(process: Process, *keys: str) -> list:
@@ -32,3 +37,16 @@ async def release(process: Process) -> None:
 
 async def rotate(process: Process) -> None:
     await process.vault.keys.rotate(actor=ANN)
+
+
+async def erase(process: Process) -> None:
+    """Two erasures, each by two people: of one recording by name, then of what is left of a number."""
+    (later,) = await named(process, "later")
+    for wanted in ({"recordings": (later,)}, {"caller": CALLER}):
+        await approved(process, **wanted)
+
+
+async def approved(process: Process, **wanted: Any) -> None:
+    request = ErasureRequest(tenant=ACME, basis=ErasureBasis.ART17, case_reference="DSR-17", **wanted)
+    asked = await process.vault.erasures.request(request, actor=ANN)
+    await process.vault.erasures.approve(asked.erasure.id, actor=BOB)

@@ -36,7 +36,8 @@ from vault.model import (
     TokenId,
 )
 from vault.services.holds import HoldRequest
-from vault.services.sessions import CallStart, IngestSession
+from vault.services.ingest import CallStart
+from vault.services.sessions import IngestSession
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.cluster import FileClusterLocks

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults import acts
-from tests.faults.crashing import ManualClock, config_at
+from tests.faults.crashing import ManualClock, config_at, start
 from tests.faults.killing import SMALL_MATERIAL, every_kill
 from tests.faults.test_service_crash import (
     Stage,
+    assert_nothing_is_gone_without_a_certificate,
     assert_playable,
     assert_shredded,
     audit_verifies,
@@ -30,6 +31,7 @@ from vault.errors import IntegrityError
 from vault.keystore import file
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
+from vault.ports.erasures import ErasureState
 from vault.wiring import open_vault
 from vault.wiring.adapters import SystemClock, root_keys
 
@@ -120,6 +122,43 @@ async def test_a_rotation_killed_at_any_step_loses_nothing(stage, landed):
         if step is None:
             assert not await old_keyring_opens(config, config_at(stage.path).replica_paths[1])
         shutil.rmtree(config.base)
+
+
+@MODES
+async def test_an_erasure_killed_at_any_step_takes_what_two_people_agreed_on_and_nothing_else(stage, landed):
+    steps: Counter[str] = Counter()
+    by_number = {"due-1", "due-2"}
+    for config, step in every_kill(stage.copy, acts.erase, days=0, landed=landed):
+        steps[step or "done"] += 1
+        clock = ManualClock()
+        async with open_vault(config, clock=clock, background=False) as vault:
+            await assert_nothing_is_gone_without_a_certificate(vault, stage)
+            found = await vault.catalog.erasures()
+            # A start carries out what was approved: nothing is left half done, and nothing goes that was not.
+            assert {each.state for each in found} <= {ErasureState.REQUESTED, ErasureState.DONE}
+            done = {name for each in found if each.state is ErasureState.DONE for name in each.recordings}
+            for name in ("later", *by_number):
+                gone = not await derivable(vault, stage.recordings[name])
+                assert gone == (stage.recordings[name] in done), name
+            assert step is not None or len(found) == len(done & set(map(stage.recordings.get, by_number))) == 2
+            for each in found:
+                if each.state is ErasureState.REQUESTED:
+                    await vault.erasures.approve(each.id, actor=acts.BOB)
+        process = await start(config, clock)
+        if await derivable(process.vault, stage.recordings["later"]):
+            await acts.erase(process)
+        elif await derivable(process.vault, stage.recordings["due-1"]):
+            await acts.approved(process, caller=acts.CALLER)
+        await process.abandon()
+        async with open_vault(config, clock=clock, background=False) as vault:
+            await sweep(vault, clock)
+            await assert_shredded(vault, stage, "later", *by_number)
+            await assert_playable(vault, stage, "held", "other")
+            await audit_verifies(vault)
+        assert not await old_keyring_opens(config, config_at(stage.path).replica_paths[0])
+        stage.discard(config)
+    assert {"catalog.save_erasure", "catalog.intend_shred", "catalog.certify", "keyring.swap_head"} <= set(steps)
+    assert {"provider.replace", "provider.overwrite", "provider.unlink", "objects.delete"} <= set(steps)
 
 
 @pytest.fixture(autouse=True)

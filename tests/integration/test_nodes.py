@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -18,8 +17,7 @@ from tests.faults.recorder import Line, Recorder, path
 from tests.faults.server import PURPOSE, Site, make_site, session, zygote
 from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
 from vault.keystore.keyring import Keyring
-from vault.ports.catalog import RecordingQuery
-from vault.services.search import call_key_of
+from vault.services.search import BlindIndex, Search
 from vault.storage.catalog import open_catalog
 from vault.tlog.auditchain import verify_chain
 from vault.wiring.adapters import SystemClock, catalog_place, keyring_replicas, root_keys
@@ -108,11 +106,11 @@ async def catalog_of(site: Site):
 async def row_of(site: Site, key: str):
     catalog = await catalog_of(site)
     clock = SystemClock()
-    provider = root_keys(site.config, clock, os.urandom)
-    keyring = await Keyring.observe(keyring_replicas(site.config), provider, clock=clock)
+    keyring = await Keyring.observe(
+        keyring_replicas(site.config), root_keys(site.config, clock, random.randbytes), clock=clock
+    )
     try:
-        rows = await catalog.recordings(RecordingQuery(limit=1000))
-        row = next((row for row in rows if call_key_of(keyring, row) == key), None)
+        row = await Search(catalog=catalog, keyring=keyring, index=BlindIndex(keyring=keyring)).call("northfield", key)
         return row, await catalog.segments(row.id) if row else []
     finally:
         await keyring.close()

@@ -9,7 +9,7 @@ from tests.integration.app import SETTINGS, AppClock, sound
 from vault.config import parse_config
 from vault.errors import Shredded
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role, TenantId, TokenId
-from vault.services.sessions import CallStart
+from vault.services.ingest import CallStart
 from vault.wiring import init_vault, open_vault
 
 TENANT = TenantId("northfield")

@@ -19,7 +19,8 @@ from vault.protocol.numbers import normalised
 from vault.protocol.permissions import Act
 from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.problems import problem
-from vault.services.sessions import CallStart, IngestSession
+from vault.services.ingest import CallStart
+from vault.services.sessions import IngestSession
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 

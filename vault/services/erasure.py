@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from vault.errors import Conflict, Forbidden, Invalid, NotFound, UnderHold
+from vault.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable, UnderHold
 from vault.model import Cohort, Coordinate, Hold, Principal, Recording, RecordingId, RecordingState, TenantId, new_id
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
@@ -237,9 +237,14 @@ class Erasures:
     async def _together(self) -> None:
         """Carry out what is approved, in one shred with whatever else is approved within the window."""
         seen = self._rounds
-        async with self._shredder.turn():
+        async with self._shredder.alone() as alone:
             if self._rounds > seen:
                 return  # a round that began after this approval was durable has carried it out
+            if not alone:
+                raise Unavailable(
+                    "another node is shredding now; the erasure is approved and the next sweep carries it out",
+                    retry_after_seconds=30,
+                )
             await asyncio.sleep(self._window.total_seconds())
             self._rounds += 1
             await self.carry_out()
@@ -247,7 +252,7 @@ class Erasures:
     # -- carrying out -------------------------------------------------------------------------------------------
 
     async def carry_out(self) -> int:
-        """Erase everything approved that nothing keeps; the caller holds the shredder's lock. Returns how many."""
+        """Erase everything approved that nothing keeps; the caller is alone with the shredder. Returns how many."""
         await self._shredder.resume()
         waiting = [
             each

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from vault.crypto.blind import Field
 from vault.crypto.sealed import seal_facts
 from vault.errors import Conflict, Invalid, JournalFull, NotFound, OutcomeUnknown, TooLarge, TooLate, Unavailable
 from vault.model import (
+    CallFacts,
     Cohort,
+    Media,
     NodeId,
     Principal,
     Recording,
@@ -33,7 +35,7 @@ from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 from vault.services.search import CALL_KEY, BlindIndex
-from vault.services.sessions import CallStart, IngestSession
+from vault.services.sessions import IngestSession
 from vault.services.storing import Storer
 from vault.services.takeup import TakeUp
 from vault.telemetry import Metrics
@@ -53,6 +55,18 @@ class IngestLimits:
     max_recording_bytes: int
     max_open_recordings: int
     resume_grace: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStart:
+    """What a recorder says when it begins."""
+
+    tenant: TenantId
+    call_key: str = field(repr=False)
+    media: Media
+    facts: CallFacts
+    started_at: datetime | None
+    retention: timedelta
 
 
 class Ingest:
@@ -198,9 +212,9 @@ class Ingest:
             retention_class=_DEFAULT_CLASS,
             stored_bytes=0,
             sealed_facts=sealed,
-            node=self.node,
             caller_token=self._token(metadata.cohort, Field.CALLER, facts.caller),
             called_token=self._token(metadata.cohort, Field.CALLED, facts.called),
+            node=self.node,
         )
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)

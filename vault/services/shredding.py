@@ -44,8 +44,8 @@ from vault.services.holds import Holds
 from vault.telemetry import Metrics
 from vault.tlog.certificate import EXPIRED, Authority, Trigger, subject
 
-_PAGE = 500
 _LOCK = "sweeper"
+_PAGE = 500
 _CERTIFICATE_PAGE = 2048
 """Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
 
@@ -78,51 +78,45 @@ class _Gone:
 
 
 class Shredder:
-    """One shred at a time in the whole vault; whoever wants to intend one waits for its `turn`."""
+    """One shred at a time; whoever wants to intend one is `alone`."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
         keyring: Keyring,
+        locks: ClusterLocks,
         holds: Holds,
         certifier: Certifier,
         clock: Clock,
         metrics: Metrics,
-        locks: ClusterLocks,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._holds = holds
         self._certifier = certifier
-        self._locks = locks
         self._clock = clock
         self._metrics = metrics
+        self._locks = locks
         self._lock = asyncio.Lock()
         self._more = asyncio.Event()
         self._again_in: timedelta | None = None
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait to be the only one in the whole vault who shreds and certifies; Unavailable if that takes long."""
-        async with self._lock, self._locks.hold(_LOCK):
-            yield
-
-    @asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
-        """As `turn`, but yields False, and nothing is held, if another node has it."""
+        """Wait for whatever else shreds or deletes in this process; give False, and no right, if another node does."""
         async with self._lock, self._locks.try_hold(_LOCK) as held:
             yield held is not None
 
     async def resume(self) -> None:
-        """Complete every shred that was interrupted; the caller has its `turn`, or nothing is served yet."""
+        """Complete every shred that was interrupted; the caller is `alone`."""
         for shred in await self._catalog.unfinished_shreds():
             await self.complete(shred)
 
     # -- objects ------------------------------------------------------------------------------------------------
 
     async def delete(self) -> Deletions:
-        """Delete and finally certify what can be by now; the caller has its `turn`. Unavailable leaves the rest."""
+        """Delete and finally certify what can be by now; the caller is `alone`. Unavailable leaves the rest."""
         self._again_in = None
         deletions = await self._certifier.delete_objects()
         self._again_in = deletions.again_in
@@ -145,10 +139,10 @@ class Shredder:
                 continue  # a shred has come between, and knows better for what there is to wait
             try:
                 async with self.alone() as alone:
-                    if alone:
-                        await self.delete()
-                    else:
-                        self._again_in = None  # the node that shreds does this too
+                    if not alone:
+                        self._again_in = None  # the node that sweeps does this too
+                        continue
+                    await self.delete()
             except Unavailable as error:
                 logger.warning("object deletion postponed", extra={"fields": {"reason": error.message}})
             except VaultError as error:

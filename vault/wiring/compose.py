@@ -113,11 +113,11 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     shredder = Shredder(
         catalog=catalog,
         keyring=keyring,
+        locks=adapters.locks,
         holds=holds,
         certifier=certifier,
         clock=clock,
         metrics=metrics,
-        locks=adapters.locks,
     )
     erasures = Erasures(
         catalog=catalog,

@@ -117,11 +117,11 @@ def from_recording(recording: Recording) -> Values:
         "sealed_facts": recording.sealed_facts,
         "certificate_id": recording.certificate_id,
         "undeleted_since": None,
-        "node": recording.node,
         "unconfirmed_since": None,
         "caller_token": recording.caller_token,
         "called_token": recording.called_token,
         "metadata_certificate_id": recording.metadata_certificate_id,
+        "node": recording.node,
     }
 
 
@@ -147,8 +147,8 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         caller_token=row.caller_token,
         called_token=row.called_token,
         certificate_id=row.certificate_id,
-        node=row.node,
         metadata_certificate_id=row.metadata_certificate_id,
+        node=row.node,
     )
 
 
