@@ -265,11 +265,12 @@ async def storing(vault: Vault) -> AsyncIterator[None]:
     body = asyncio.current_task()
     assert body is not None
     work = asyncio.create_task(vault.storer.run())
-    died = False
+    died = leaving = False
 
     def ended(task: asyncio.Task[None]) -> None:
         nonlocal died
-        if not task.cancelled():
+        # Once the body is over, there is nothing left to cancel but whatever its caller does next.
+        if not task.cancelled() and not leaving:
             died = True
             body.cancel()
 
@@ -282,6 +283,7 @@ async def storing(vault: Vault) -> AsyncIterator[None]:
         body.uncancel()
         raise Crash from None
     finally:
+        leaving = True
         work.cancel()
         with suppress(BaseException):
             await work

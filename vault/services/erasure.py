@@ -157,9 +157,9 @@ class Erasures:
         query = RecordingQuery(tenant=request.tenant, limit=_PAGE)
         while page := await self._search.page(query, wanted):
             found += page
+            if len(found) > _MAX_RECORDINGS:
+                raise Invalid(f"more recordings match than the {_MAX_RECORDINGS} that one erasure takes")
             query = dataclasses.replace(query, before=page[-1].id)
-        if len(found) > _MAX_RECORDINGS:
-            raise Invalid(f"{len(found)} recordings match and an erasure takes up to {_MAX_RECORDINGS}")
         if not found:
             raise NotFound(
                 "no recording matches that number", hint="numbers without +44 and the like are read as UK ones"
@@ -176,7 +176,7 @@ class Erasures:
         )
         hint = "release the hold first, or ask to wait for it: --queue"
         holds = {hold.id: hold for each in view.held.values() for hold in each}
-        if holds or view.held:
+        if view.held:
             names = ", ".join(f"{hold.id} (matter {hold.matter})" for hold in holds.values())
             first = next(iter(view.held))
             more = f" and {len(view.held) - 1} more" if len(view.held) > 1 else ""
