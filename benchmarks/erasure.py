@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.common import report, run
 from benchmarks.shred import OPERATOR, TENANT, multiply, one_recording
 from vault.config import parse_config
-from vault.model import TokenId
+from vault.ids import TokenId
 from vault.ports.erasures import ErasureBasis
 from vault.services.erasure import ErasureRequest
 from vault.wiring import init_vault, open_vault

@@ -16,7 +16,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from benchmarks.common import report
-from vault.model import Cohort, Coordinate, DataKey, Part, TenantId
+from vault.ids import TenantId
+from vault.model import Cohort, Coordinate, DataKey, Part
 from vault.ports.journal import JournalOpening
 from vault.storage.journal import FileJournal
 from vault.storage.journal_file import Disk

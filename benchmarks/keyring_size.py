@@ -17,7 +17,8 @@ from pathlib import Path
 
 from benchmarks.common import report, run
 from vault.config import parse_config
-from vault.model import Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
+from vault.ids import TenantId
+from vault.model import Cohort, Coordinate, Part, Pin, ShredPlan
 from vault.retention.policy import metadata_period
 from vault.wiring import SystemClock, init_vault, open_vault
 

@@ -19,8 +19,9 @@ import aiohttp
 
 from benchmarks.common import ROOT, child, recorder_token, report, run
 from vault.config import load_config
+from vault.ids import TenantId
 from vault.keystore.keyring import Keyring
-from vault.model import Cohort, Coordinate, Part, TenantId
+from vault.model import Cohort, Coordinate, Part
 from vault.wiring.adapters import SystemClock, keyring_replicas, root_keys
 
 CONFIG = """

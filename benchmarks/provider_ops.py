@@ -19,20 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.common import report, run
 from vault.config import parse_config
-from vault.model import (
-    CallFacts,
-    Codec,
-    Container,
-    HoldKind,
-    Media,
-    Principal,
-    Role,
-    ShredPlan,
-    TenantId,
-    TokenId,
-)
+from vault.ids import TenantId, TokenId
+from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Role, ShredPlan
 from vault.services.holds import HoldRequest
-from vault.services.ingest import CallStart
+from vault.services.sessions import CallStart
 from vault.wiring import SystemClock, init_vault, open_vault
 
 TENANT = TenantId("bench")

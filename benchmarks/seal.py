@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from benchmarks.common import report
 from vault.crypto.sealed import open_segment, seal_segment
 from vault.format.segment import SegmentHeader
-from vault.model import Cohort, Coordinate, DataKey, Part, RecordingId, TenantId
+from vault.ids import RecordingId, TenantId
+from vault.model import Cohort, Coordinate, DataKey, Part
 
 SIZES = (1600, 16_384, 480_000, 8 << 20)
 

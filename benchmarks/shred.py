@@ -21,9 +21,10 @@ from pathlib import Path
 
 from benchmarks.common import report, run
 from vault.config import parse_config
-from vault.model import CallFacts, Codec, Container, Media, Principal, Role, TenantId, TokenId
+from vault.ids import TenantId, TokenId
+from vault.model import CallFacts, Codec, Container, Media, Principal, Role
 from vault.ports.catalog import RecordingQuery
-from vault.services.ingest import CallStart
+from vault.services.sessions import CallStart
 from vault.tlog.certificate import verify_certificate
 from vault.wiring import SystemClock, init_vault, open_vault
 

@@ -15,7 +15,8 @@ from cli.command import Remote, local, new_group, remote
 from cli.files import STDOUT, read_file, whole_file
 from cli.output import Output
 from vault.errors import FormatError, Invalid
-from vault.model import AuditEntry, AuditEvent, TenantId
+from vault.ids import TenantId
+from vault.model import AuditEntry, AuditEvent
 from vault.tlog.auditchain import AuditHead, verify_chain
 
 group = new_group("Who did what, and who was refused: export it, verify its chain.")

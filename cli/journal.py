@@ -13,7 +13,7 @@ from cli.command import DEFAULT_CONFIG, ConfigPath, local, new_group
 from cli.output import Output
 from vault.config import load_config
 from vault.errors import Refused
-from vault.model import NodeId
+from vault.ids import NodeId
 
 if TYPE_CHECKING:
     from vault.wiring.journals import Settled

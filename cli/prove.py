@@ -16,7 +16,7 @@ from vault.config import load_config
 from vault.errors import FormatError, IntegrityError, Invalid
 from vault.format.backup import check_backup
 from vault.format.names import check_recording
-from vault.model import RecordingId
+from vault.ids import RecordingId
 
 if TYPE_CHECKING:
     from vault.wiring.proving import Attacked, ErasureProof, RestoreProof

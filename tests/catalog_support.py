@@ -9,37 +9,30 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId, prefixed, uuid7
 from vault.model import (
     MANIFEST_INDEX,
     Assurance,
     AuditEvent,
     BatchPlace,
-    CertificateId,
     CertificateStatus,
     Codec,
     Cohort,
     Container,
     Coordinate,
     Hold,
-    HoldId,
     HoldKind,
     HoldState,
     Media,
-    NodeId,
     Part,
     Recording,
-    RecordingId,
     RecordingState,
     Role,
     SegmentRef,
     ShredReceipt,
     StoredCertificate,
     Tenant,
-    TenantId,
     Token,
-    TokenId,
-    prefixed,
-    uuid7,
 )
 from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState

@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from vault.crypto.signing import SigningKey
+from vault.ids import CertificateId, RecordingId, TenantId
 from vault.model import (
     Assurance,
-    CertificateId,
     CertificateStatus,
     Codec,
     Cohort,
@@ -18,10 +18,8 @@ from vault.model import (
     Media,
     Part,
     Recording,
-    RecordingId,
     RecordingState,
     SegmentRef,
-    TenantId,
 )
 from vault.tlog.certificate import (
     ALGORITHM,

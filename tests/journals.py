@@ -5,7 +5,8 @@ import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from vault.model import Cohort, Coordinate, DataKey, Part, TenantId
+from vault.ids import TenantId
+from vault.model import Cohort, Coordinate, DataKey, Part
 from vault.ports.journal import JournalOpening
 from vault.storage.journal import FileJournal
 from vault.storage.journal_file import Disk

@@ -13,12 +13,13 @@ from vault.crypto.ggm import Cover
 from vault.errors import Destroyed, IntegrityError, Unavailable
 from vault.format.codec import pack
 from vault.format.keyring import Head, PageRef, decode_head
+from vault.ids import TenantId
 from vault.keystore import sealing
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
 from vault.keystore.memory import MemoryRootKeys
-from vault.model import Assurance, Cohort, Coordinate, Finding, Part, TenantId
+from vault.model import Assurance, Cohort, Coordinate, Finding, Part
 from vault.ports.keys import DestroyReceipt, VersionInfo
 
 KEYRING_ID = bytes(range(16))

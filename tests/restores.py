@@ -11,22 +11,11 @@ from pathlib import Path
 from tests.integration.app import SETTINGS, AppClock, sound
 from vault.config import Config, parse_config
 from vault.errors import Shredded
-from vault.model import (
-    CallFacts,
-    Codec,
-    Container,
-    HoldKind,
-    Media,
-    Principal,
-    Recording,
-    RecordingId,
-    Role,
-    TenantId,
-    TokenId,
-)
+from vault.ids import RecordingId, TenantId, TokenId
+from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Recording, Role
 from vault.ports.progress import Silent
 from vault.services.holds import HoldRequest
-from vault.services.ingest import CallStart
+from vault.services.sessions import CallStart
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
 from vault.wiring.backing import open_backups

@@ -1,79 +1,14 @@
-"""Identifiers and the frozen values every layer speaks in; the vocabulary of docs/design.md."""
+"""The frozen values every layer speaks in; the vocabulary of docs/design.md."""
 
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NewType
-from uuid import UUID
+from datetime import datetime
+from typing import Any, Final
 
-from vault.errors import Invalid
-
-TenantId = NewType("TenantId", str)
-RecordingId = NewType("RecordingId", str)
-HoldId = NewType("HoldId", str)
-CertificateId = NewType("CertificateId", str)
-TokenId = NewType("TokenId", str)
-NodeId = NewType("NodeId", str)
-
-_TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_CALL_KEY = re.compile(r"[A-Za-z0-9._~@:+=,-]{1,200}")
-_PREFIXED = re.compile(r"([a-z]{2,5})_([0-9a-f]{32})")
-
-
-def parse_tenant(text: str) -> TenantId:
-    """Return `text` as a tenant id: 1-63 of a-z, 0-9 and inner hyphens; raises Invalid."""
-    if not _TENANT.fullmatch(text):
-        raise Invalid(f"{text[:80]!r} is not a tenant id", hint="use 1-63 of a-z, 0-9 and inner hyphens")
-    return TenantId(text)
-
-
-def parse_call_key(text: str) -> str:
-    """Return `text` as a recorder's name for one call: 1-200 unreserved characters; raises Invalid."""
-    if not _CALL_KEY.fullmatch(text):
-        raise Invalid("the call key is not usable", hint="use 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -")
-    return text
-
-
-def uuid7(*, unix_ms: int, entropy: bytes) -> UUID:
-    """Build a UUIDv7 (RFC 9562 section 5.7) from a time in milliseconds and 10 random bytes."""
-    rand = int.from_bytes(entropy[:10], "big")
-    value = (unix_ms & (1 << 48) - 1) << 80 | 0x7 << 76 | (rand >> 68 & 0xFFF) << 64
-    return UUID(int=value | 0b10 << 62 | rand & (1 << 62) - 1)
-
-
-def prefixed(prefix: str, uuid: UUID) -> str:
-    """Render an id as people see it: `rec_018f…`."""
-    return f"{prefix}_{uuid.hex}"
-
-
-def new_id(prefix: str, *, at: datetime, entropy: Callable[[int], bytes]) -> str:
-    """Return a fresh prefixed UUIDv7 of that instant."""
-    return prefixed(prefix, uuid7(unix_ms=int(at.timestamp() * 1000), entropy=entropy(10)))
-
-
-def new_ids(prefix: str, count: int, *, at: datetime, entropy: Callable[[int], bytes]) -> list[str]:
-    """Return `count` of what `new_id` returns one of, in ascending order."""
-    millisecond = f"{int(at.timestamp() * 1000):012x}"
-    random = entropy(10 * count).hex()
-    chunks = sorted(random[start : start + 20] for start in range(0, 20 * count, 20))
-    return [f"{prefix}_{millisecond}7{it[:3]}{'89ab'[int(it[3], 16) & 3]}{it[4:19]}" for it in chunks]
-
-
-def id_bytes(identifier: str) -> bytes:
-    """Return the 16 bytes behind a prefixed id; raises Invalid."""
-    match = _PREFIXED.fullmatch(identifier)
-    if match is None:
-        raise Invalid(f"{identifier[:80]!r} is not an id", hint="ids look like rec_ followed by 32 hex digits")
-    return bytes.fromhex(match[2])
-
-
-def born(identifier: str) -> datetime:
-    """Return when an id was made, to the millisecond: the first 48 bits of a UUIDv7; raises Invalid."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int.from_bytes(id_bytes(identifier)[:6], "big"))
+from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId
 
 
 class Part(enum.StrEnum):

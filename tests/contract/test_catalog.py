@@ -47,6 +47,7 @@ from vault.errors import (
     TooLate,
     Unavailable,
 )
+from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import (
     INDEX_LEAF,
     MANIFEST_INDEX,
@@ -56,11 +57,8 @@ from vault.model import (
     Coordinate,
     HoldState,
     Media,
-    NodeId,
     Part,
-    RecordingId,
     RecordingState,
-    TenantId,
 )
 from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureOutcome, ErasureState

@@ -22,7 +22,8 @@ from tests.catalog_support import (
 )
 from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
-from vault.model import MANIFEST_INDEX, Part, RecordingId, RecordingState
+from vault.ids import RecordingId
+from vault.model import MANIFEST_INDEX, Part, RecordingState
 from vault.storage.catalog import open_catalog, schema
 from vault.tlog.auditchain import verify_chain
 

@@ -19,25 +19,14 @@ from prometheus_client import CollectorRegistry
 
 from vault.config import Config, parse_config
 from vault.format.keyring import HEAD
+from vault.ids import RecordingId, TenantId, TokenId
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
-from vault.model import (
-    CallFacts,
-    Codec,
-    Container,
-    HoldKind,
-    Media,
-    Principal,
-    RecordingId,
-    Role,
-    TenantId,
-    TokenId,
-)
+from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Role
 from vault.services.holds import HoldRequest
-from vault.services.ingest import CallStart
-from vault.services.sessions import IngestSession
+from vault.services.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.cluster import FileClusterLocks

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.catalog_support import ACME, SteppingClock, event, finish, recording, segment
-from vault.model import MANIFEST_INDEX, RecordingId, RecordingState, prefixed, uuid7
+from vault.ids import RecordingId, prefixed, uuid7
+from vault.model import MANIFEST_INDEX, RecordingState
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.postgres import PostgresSettings
 from vault.tlog.auditchain import verify_chain

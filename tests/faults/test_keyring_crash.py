@@ -26,6 +26,7 @@ from tests.keyring_support import (
 )
 from vault.crypto import ggm
 from vault.errors import ConfigError, IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
+from vault.ids import TenantId
 from vault.keystore import state as states
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.file import FileRootKeys
@@ -34,7 +35,7 @@ from vault.keystore.keyring import Keyring
 from vault.keystore.memory import MemoryRootKeys
 from vault.keystore.recovery import repair_replica
 from vault.keystore.replicas import Replicas
-from vault.model import INDEX_LEAF, Cohort, Part, Pin, ShredPlan, TenantId
+from vault.model import INDEX_LEAF, Cohort, Part, Pin, ShredPlan
 from vault.telemetry import Metrics
 
 DUE, LATER, OTHER = audio(10), audio(20), audio(10, tenant="beta")

@@ -9,7 +9,8 @@ from tests.faults.crashing import Faults, crash_is_the_end, memory_directory, st
 from tests.integration.app import sound
 from tests.restores import Site
 from vault.config import parse_config
-from vault.model import HoldState, RecordingState, TenantId
+from vault.ids import TenantId
+from vault.model import HoldState, RecordingState
 from vault.ports.progress import Silent
 from vault.services.coordinates import Coordinates
 from vault.services.reconcile import Reconciler

@@ -35,8 +35,9 @@ from vault.config import Config
 from vault.crypto.signing import VerifyKey
 from vault.errors import Shredded
 from vault.format.names import recording_prefix
+from vault.ids import RecordingId, id_bytes
 from vault.keystore import file
-from vault.model import CertificateStatus, Hold, HoldState, RecordingId, RecordingState, id_bytes
+from vault.model import CertificateStatus, Hold, HoldState, RecordingState
 from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.services.erasure import ErasureRequest

@@ -12,7 +12,8 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, running, sound
 from vault.crypto.signing import VerifyKey
 from vault.errors import Unavailable
-from vault.model import Part, RecordingId, Role
+from vault.ids import RecordingId
+from vault.model import Part, Role
 from vault.tlog.certificate import DeletionCertificate, verify_certificate
 
 __all__ = ["app"]

@@ -16,7 +16,8 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, PURPOSE, App, app, running, sound
 from vault.crypto.signing import VerifyKey
 from vault.errors import IntegrityError, Shredded, TooLate, Unavailable
-from vault.model import CertificateStatus, HoldKind, HoldState, Principal, RecordingId, Role, TenantId, TokenId
+from vault.ids import RecordingId, TenantId, TokenId
+from vault.model import CertificateStatus, HoldKind, HoldState, Principal, Role
 from vault.services.holds import HoldRequest
 from vault.tlog.certificate import verify_certificate
 

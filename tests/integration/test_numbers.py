@@ -12,7 +12,8 @@ from tests.integration.app import PURPOSE, App, running, sound
 from tests.integration.test_secrecy import number_in
 from vault.crypto.blind import Field, token
 from vault.errors import Shredded
-from vault.model import INDEX_LEAF, Coordinate, Part, RecordingId, Role, TenantId
+from vault.ids import RecordingId, TenantId
+from vault.model import INDEX_LEAF, Coordinate, Part, Role
 from vault.services.search import facts_of
 
 TENANT = TenantId("northfield")

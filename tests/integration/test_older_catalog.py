@@ -8,8 +8,9 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import SETTINGS, AppClock, sound
 from vault.config import parse_config
 from vault.errors import Shredded
-from vault.model import CallFacts, Codec, Container, Media, Principal, Role, TenantId, TokenId
-from vault.services.ingest import CallStart
+from vault.ids import TenantId, TokenId
+from vault.model import CallFacts, Codec, Container, Media, Principal, Role
+from vault.services.sessions import CallStart
 from vault.wiring import init_vault, open_vault
 
 TENANT = TenantId("northfield")

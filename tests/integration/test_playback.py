@@ -14,9 +14,10 @@ import pytest
 from tests.integration.app import PURPOSE, TENANTS, App, app, sound
 from vault.config import AccessSettings
 from vault.errors import IntegrityError, Unavailable
+from vault.ids import RecordingId
 from vault.media import g711
 from vault.media.wav import wav_header
-from vault.model import MANIFEST_INDEX, Codec, RecordingId, Role, SegmentRef
+from vault.model import MANIFEST_INDEX, Codec, Role, SegmentRef
 
 __all__ = ["app"]
 

@@ -13,7 +13,8 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import sound
 from tests.restores import Site
 from vault.errors import ConfigError, IntegrityError, NotFound, Refused, Unavailable
-from vault.model import HoldState, RecordingState, TenantId
+from vault.ids import TenantId
+from vault.model import HoldState, RecordingState
 from vault.ports.catalog import RecordingQuery
 from vault.ports.progress import Silent
 from vault.wiring.backing import open_backups

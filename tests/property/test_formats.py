@@ -11,7 +11,8 @@ from vault.errors import FormatError
 from vault.format import codec, names
 from vault.format.manifest import Gap, decode_manifest, encode_manifest
 from vault.format.segment import SegmentHeader, decode_header, encode_header
-from vault.model import Cohort, Coordinate, Part, RecordingId, TenantId
+from vault.ids import RecordingId, TenantId
+from vault.model import Cohort, Coordinate, Part
 
 tenants = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True).map(TenantId)
 recordings = st.binary(min_size=16, max_size=16).map(lambda raw: RecordingId(f"rec_{raw.hex()}"))

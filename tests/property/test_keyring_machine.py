@@ -24,12 +24,13 @@ from hypothesis.stateful import (
 
 from tests.keyring_support import REPLICAS, Adversary, Crash, World, at, opens
 from vault.errors import IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
+from vault.ids import TenantId
 from vault.keystore.engine import Engine
 from vault.keystore.keyring import Keyring, Writer
 from vault.keystore.replicas import Round
 from vault.keystore.state import State
 from vault.keystore.storing import Stored
-from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
+from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, ShredPlan
 from vault.ports.keys import DestroyReceipt
 
 LONG = "CALLVAULT_INTEGRATION" in os.environ

@@ -23,7 +23,7 @@ from vault.format.backup import (
     encode_objects,
     encode_tables,
 )
-from vault.model import new_id
+from vault.ids import new_id
 
 ERRORS = {"tampered": Tampered, "wrong_position": Tampered, "truncated": Truncated, "format": FormatError}
 CELLS = st.one_of(

@@ -19,7 +19,8 @@ from jwcrypto.jws import JWS, InvalidJWSSignature
 from tests.certificates import DUE, GONE, ISSUER, STRANGER, SWEEP, final, key_copies, provisional
 from vault.crypto.signing import VerifyKey, sign_compact
 from vault.errors import FormatError, IntegrityError, Invalid, Tampered
-from vault.model import Assurance, CertificateId, CertificateStatus, Part, RecordingId, TenantId
+from vault.ids import CertificateId, RecordingId, TenantId
+from vault.model import Assurance, CertificateStatus, Part
 from vault.tlog.certificate import (
     SCHEMA,
     TYPE,

@@ -15,7 +15,7 @@ from jwcrypto.jws import JWS
 from tests.certificates import GONE, ISSUER, STRANGER, final, provisional
 from vault.crypto.signing import SigningKey, encode_base64url, protected_header, sign_compact
 from vault.errors import FormatError, IntegrityError, Invalid, Tampered
-from vault.model import CertificateId
+from vault.ids import CertificateId
 from vault.tlog.batch import TYPE as BATCH_TYPE
 from vault.tlog.batch import BatchStatement, Membership, statement_payload, verify_statement
 from vault.tlog.certificate import TYPE, Issuer, verify_certificate

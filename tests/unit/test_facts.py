@@ -9,7 +9,8 @@ from vault.crypto.derive import Purpose, subkey
 from vault.crypto.sealed import open_facts, seal_facts
 from vault.errors import FormatError, IntegrityError, Tampered
 from vault.format import codec
-from vault.model import CallFacts, DataKey, RecordingId
+from vault.ids import RecordingId
+from vault.model import CallFacts, DataKey
 
 SOUND = {"caller": None, "called": None, "direction": None, "tags": [], "extra": {}}
 

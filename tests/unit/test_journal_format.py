@@ -26,7 +26,8 @@ from vault.format.journal import (
     pack_prefix,
     parse_file_name,
 )
-from vault.model import DataKey, RecordingId
+from vault.ids import RecordingId
+from vault.model import DataKey
 
 HEADER = FileHeader(number=7, created_ms=1_764_000_000_123, salt=bytes(range(32)))
 KEY = DataKey(bytes(range(32)))

@@ -11,8 +11,9 @@ from tests.vectors import generate
 from vault.errors import FormatError, Tampered
 from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
+from vault.ids import TenantId
 from vault.keystore import antiforensic, sealing
-from vault.model import Cohort, Part, Pin, TenantId
+from vault.model import Cohort, Part, Pin
 
 ID = bytes(range(16))
 ACME = TenantId("acme")

@@ -20,7 +20,8 @@ from vault.format.manifest import (
     merkle_root,
     parse_manifest_object,
 )
-from vault.model import DataKey, RecordingId
+from vault.ids import RecordingId
+from vault.model import DataKey
 
 
 def root(segments):

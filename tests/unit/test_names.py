@@ -4,7 +4,7 @@ import pytest
 
 from vault.errors import FormatError
 from vault.format import names
-from vault.model import RecordingId, TenantId
+from vault.ids import RecordingId, TenantId
 
 TENANT = TenantId("northgate")
 RECORDING = RecordingId("rec_018f3a5c7d2e7b3a9c4d5e6f70819203")

@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests import certificates as samples
+from vault.ids import CertificateId, HoldId, TokenId
 from vault.model import (
     Assurance,
     CallFacts,
-    CertificateId,
     CertificateStatus,
     Hold,
-    HoldId,
     HoldKind,
     HoldState,
     Role,
@@ -20,7 +19,6 @@ from vault.model import (
     StoredCertificate,
     Tenant,
     Token,
-    TokenId,
 )
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState

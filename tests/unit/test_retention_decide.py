@@ -9,22 +9,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from vault.errors import Shredded
+from vault.ids import CertificateId, HoldId, RecordingId, TenantId
 from vault.model import (
-    CertificateId,
     Codec,
     Cohort,
     Container,
     Coordinate,
     Hold,
-    HoldId,
     HoldKind,
     HoldState,
     Media,
     Part,
     Recording,
-    RecordingId,
     RecordingState,
-    TenantId,
 )
 from vault.retention.decide import Due, Held, NotDue, decide, decide_erasure, explain, in_force, in_grace
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vault.model import Principal, Role, TenantId, TokenId
+from vault.ids import TenantId, TokenId
+from vault.model import Principal, Role
 from vault.protocol.permissions import NEEDS_PURPOSE, PERMISSIONS, Act, permits, permits_in
 
 SEE = "recording_list recording_show recording_why"

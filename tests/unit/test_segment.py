@@ -21,7 +21,8 @@ from vault.format.segment import (
     parse_segment,
     segment_frame,
 )
-from vault.model import Cohort, Coordinate, DataKey, Part, RecordingId, SegmentRef, TenantId
+from vault.ids import RecordingId, TenantId
+from vault.model import Cohort, Coordinate, DataKey, Part, SegmentRef
 
 AUDIO = b"Good morning, admissions office."
 OTHER_PLACES = {

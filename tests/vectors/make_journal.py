@@ -5,7 +5,8 @@ import hashlib
 from tests.vectors.encoding import plaintext_facts, seed, to_json
 from vault.crypto.journal import RecordKey
 from vault.format.journal import DATA, END, FileHeader, Opening, encode_header, encode_opening, encode_reason
-from vault.model import Cohort, Coordinate, DataKey, Part, RecordingId, parse_tenant
+from vault.ids import RecordingId, parse_tenant
+from vault.model import Cohort, Coordinate, DataKey, Part
 
 NAME = "journal"
 ABOUT = (

@@ -7,8 +7,9 @@ from vault.crypto import ggm, spans
 from vault.errors import FormatError, IntegrityError
 from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
+from vault.ids import TenantId
 from vault.keystore import antiforensic, sealing
-from vault.model import Cohort, Part, Pin, TenantId
+from vault.model import Cohort, Part, Pin
 
 NAME = "keyring"
 ABOUT = (

@@ -19,7 +19,8 @@ from vault.format.manifest import (
     merkle_root,
 )
 from vault.format.names import segment_name
-from vault.model import Codec, Container, Media, Part, RecordingId
+from vault.ids import RecordingId
+from vault.model import Codec, Container, Media, Part
 
 NAME = "manifest"
 ABOUT = (

@@ -8,7 +8,8 @@ from vault.crypto.sealed import seal_segment
 from vault.format import codec
 from vault.format.frame import frame
 from vault.format.segment import MAGIC, SegmentHeader, encode_header
-from vault.model import Cohort, Coordinate, DataKey, Part, RecordingId, parse_tenant
+from vault.ids import RecordingId, parse_tenant
+from vault.model import Cohort, Coordinate, DataKey, Part
 
 NAME = "segment"
 ABOUT = (

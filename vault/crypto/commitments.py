@@ -14,7 +14,8 @@ from typing import Final
 from vault.crypto import chunked
 from vault.crypto.derive import Purpose, subkey
 from vault.errors import Tampered
-from vault.model import Coordinate, DataKey, RecordingId
+from vault.ids import RecordingId
+from vault.model import Coordinate, DataKey
 
 WINDOW_BYTES: Final = chunked.KEY_BYTES
 FEWEST_DISTINCT: Final = 13

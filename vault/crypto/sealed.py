@@ -35,7 +35,8 @@ from vault.format.segment import (
     parse_segment,
     segment_frame,
 )
-from vault.model import CallFacts, Coordinate, DataKey, RecordingId
+from vault.ids import RecordingId
+from vault.model import CallFacts, Coordinate, DataKey
 
 HEAD_BYTES: Final = 1024
 """The first bytes of an object hold its header, salt and commitment within this many."""

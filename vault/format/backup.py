@@ -18,7 +18,8 @@ import rfc8785
 from vault.errors import FormatError, Invalid
 from vault.format import codec
 from vault.format.frame import frame, unframe
-from vault.model import Coordinate, RecordingId, born
+from vault.ids import RecordingId, born
+from vault.model import Coordinate
 
 MAGIC: Final = b"CVB1"
 SCHEMA: Final = "callvault/backup/v1"

@@ -11,7 +11,8 @@ from typing import Any
 import msgpack
 
 from vault.errors import FormatError, Invalid
-from vault.model import Cohort, Coordinate, Part, parse_tenant
+from vault.ids import parse_tenant
+from vault.model import Cohort, Coordinate, Part
 
 _MAX_INPUT_BYTES = 64 << 20
 

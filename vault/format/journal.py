@@ -14,7 +14,8 @@ from typing import Final
 
 from vault.errors import FormatError, Invalid, Truncated
 from vault.format import codec
-from vault.model import Coordinate, RecordingId, id_bytes
+from vault.ids import RecordingId, id_bytes
+from vault.model import Coordinate
 
 MAGIC: Final = b"CVJ1"
 VERSION: Final = 1

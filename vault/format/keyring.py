@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from vault.errors import FormatError, Invalid
 from vault.format.codec import fields, pack, unpack
-from vault.model import Cohort, Part, Pin, TenantId, parse_tenant
+from vault.ids import TenantId, parse_tenant
+from vault.model import Cohort, Part, Pin
 
 FORMAT: Final = 1
 """Of markers and pages."""

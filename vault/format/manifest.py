@@ -17,7 +17,8 @@ from vault.format import codec
 from vault.format.frame import frame, unframe
 from vault.format.names import check_index, check_recording, manifest_name, parse_segment_name, segment_name
 from vault.format.segment import MAX_SEGMENT_BYTES, check_coordinate, check_number
-from vault.model import Codec, Container, Coordinate, Media, RecordingId, RecordingState, TenantId
+from vault.ids import RecordingId, TenantId
+from vault.model import Codec, Container, Coordinate, Media, RecordingState
 
 MAGIC: Final = b"CVM1"
 VERSION: Final = 1

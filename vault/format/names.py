@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vault.errors import FormatError, Invalid
-from vault.model import RecordingId, TenantId, parse_tenant
+from vault.ids import RecordingId, TenantId, parse_tenant
 
 ROOT: Final = "v1/"
 MAX_INDEX: Final = 999_999

@@ -12,7 +12,8 @@ from vault.errors import FormatError
 from vault.format import codec
 from vault.format.frame import frame, unframe
 from vault.format.names import check_attempt, check_index, check_recording, segment_name
-from vault.model import Coordinate, Part, RecordingId, SegmentRef
+from vault.ids import RecordingId
+from vault.model import Coordinate, Part, SegmentRef
 
 MAGIC: Final = b"CVS1"
 VERSION: Final = 1

@@ -17,13 +17,14 @@ from typing import ClassVar, Final
 from vault.crypto import ggm
 from vault.crypto.spans import Span
 from vault.errors import ConfigError, IntegrityError, Shredded, TooLate, Unavailable
+from vault.ids import TenantId
 from vault.keystore import recovery
 from vault.keystore import state as states
 from vault.keystore.engine import Engine
 from vault.keystore.metered import MeteredRootKeys
 from vault.keystore.replicas import Rank, Replicas
 from vault.keystore.state import State
-from vault.model import Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt, TenantId
+from vault.model import Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt
 from vault.ports.keys import KeyringStatus, KeyringStore, RootKeyProvider
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics

@@ -28,7 +28,7 @@ from vault.format.keyring import (
     encode_page,
     head_body,
 )
-from vault.model import TenantId
+from vault.ids import TenantId
 
 SECRET_BYTES: Final = 32
 SALT_BYTES: Final = 32

@@ -17,7 +17,8 @@ from vault.crypto.ggm import Cover
 from vault.crypto.spans import Spans
 from vault.errors import IntegrityError, Invalid, TooLate, Unavailable, UnderHold
 from vault.format.keyring import TAG_BYTES
-from vault.model import INDEX_LEAF, LEAVES, Cohort, Coordinate, Part, Pin, ShredPlan, TenantId
+from vault.ids import TenantId
+from vault.model import INDEX_LEAF, LEAVES, Cohort, Coordinate, Part, Pin, ShredPlan
 
 _EVERY_LEAF: Final[Spans] = ((0, LEAVES - 1),)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

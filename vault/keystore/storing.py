@@ -10,11 +10,11 @@ from typing import Final
 from vault.crypto.ggm import Cover
 from vault.errors import Destroyed, IntegrityError, Tampered
 from vault.format.keyring import INDEX, PAGES, Head, Index, PageRecord, PageRef, decode_head, encode_head
+from vault.ids import TenantId
 from vault.keystore import sealing
 from vault.keystore.replicas import Survey, gather_blobs
 from vault.keystore.state import Page, State
 from vault.keystore.threads import in_thread
-from vault.model import TenantId
 from vault.ports.keys import KeyringStore, RootKeyProvider
 from vault.ports.time import Entropy
 

@@ -12,26 +12,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId
 from vault.model import (
     AuditEntry,
     AuditEvent,
-    CertificateId,
     Cohort,
     Hold,
-    HoldId,
     HoldState,
-    NodeId,
     Part,
     Recording,
-    RecordingId,
     RecordingState,
     SegmentRef,
     ShredReceipt,
     StoredCertificate,
     Tenant,
-    TenantId,
     Token,
-    TokenId,
 )
 from vault.ports.erasures import Erasure, ErasureRows
 from vault.tlog.attested import Subject

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NewType, Protocol
 
-from vault.model import AuditEvent, Recording, RecordingId, TenantId
+from vault.ids import RecordingId, TenantId
+from vault.model import AuditEvent, Recording
 
 ErasureId = NewType("ErasureId", str)
 

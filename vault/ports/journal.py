@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from vault.model import Coordinate, DataKey, NodeId
+from vault.ids import NodeId
+from vault.model import Coordinate, DataKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

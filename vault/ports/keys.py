@@ -9,18 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from vault.model import (
-    Assurance,
-    Cohort,
-    Coordinate,
-    DataKey,
-    Finding,
-    Part,
-    Pin,
-    ShredPlan,
-    ShredReceipt,
-    TenantId,
-)
+from vault.ids import TenantId
+from vault.model import Assurance, Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from vault.format.backup import BackedRecording, TableRows
-from vault.model import AuditEvent, Recording, RecordingId, RecordingState, SegmentRef
+from vault.ids import RecordingId
+from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 
 

@@ -6,7 +6,8 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
-from vault.model import Principal, Role, TenantId
+from vault.ids import TenantId
+from vault.model import Principal, Role
 
 
 class Act(enum.StrEnum):

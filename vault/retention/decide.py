@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from vault.errors import Shredded
-from vault.model import CertificateId, Hold, HoldId, HoldKind, HoldState, Recording, RecordingState
+from vault.ids import CertificateId, HoldId
+from vault.model import Hold, HoldKind, HoldState, Recording, RecordingState
 
 IN_FORCE: Final = frozenset({HoldState.PLACING, HoldState.ACTIVE, HoldState.RELEASE_REQUESTED})
 """States in which a hold keeps. `placing` is one: its pin may already be durable while its row is not yet active."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from vault.model import CertificateId, RecordingId, StoredCertificate, TokenId
+from vault.ids import CertificateId, RecordingId, TokenId
+from vault.model import StoredCertificate
 from vault.protocol.permissions import Act
 from vault.server import views
 from vault.server.bodies import (

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated
-from vault.model import Principal, RecordingId, TenantId, id_bytes, parse_tenant
+from vault.ids import RecordingId, TenantId, id_bytes, parse_tenant
+from vault.model import Principal
 from vault.server.workers import Worker
 from vault.services.vault import Vault
 

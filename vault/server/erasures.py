@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from vault.errors import Invalid
-from vault.model import Principal, RecordingId
+from vault.ids import RecordingId
+from vault.model import Principal
 from vault.ports.erasures import Erasure, ErasureId
 from vault.protocol.permissions import Act
 from vault.server import views

@@ -5,7 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from vault.errors import Invalid
-from vault.model import Hold, HoldId, Principal, RecordingId
+from vault.ids import HoldId, RecordingId
+from vault.model import Hold, Principal
 from vault.protocol.permissions import Act
 from vault.server import views
 from vault.server.bodies import Approve, Page, PlaceHold, ReleaseHold, ReviewHold

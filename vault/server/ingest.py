@@ -13,14 +13,14 @@ from typing import Any, Final
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, NotFound, OffsetMismatch, TooLarge, UploadStalled, VaultError
+from vault.ids import TenantId, parse_call_key
 from vault.media.descriptor import parse_content_type
-from vault.model import CallFacts, Recording, RecordingState, TenantId, parse_call_key
+from vault.model import CallFacts, Recording, RecordingState
 from vault.protocol.numbers import normalised
 from vault.protocol.permissions import Act
 from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.problems import problem
-from vault.services.ingest import CallStart
-from vault.services.sessions import IngestSession
+from vault.services.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from vault.errors import Refused, VaultError
+from vault.ids import RecordingId, TenantId
 from vault.media.ranges import parse_range
 from vault.media.wav import WAV_HEAD_BYTES, View, needs_head, playable, verbatim
-from vault.model import Recording, RecordingId, TenantId
+from vault.model import Recording
 from vault.ports.catalog import RecordingQuery
 from vault.protocol.permissions import Act, permits
 from vault.server import views

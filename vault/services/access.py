@@ -7,7 +7,8 @@ import hashlib
 import hmac
 
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from vault.model import Principal, Role, TenantId, Token, TokenId, new_id
+from vault.ids import TenantId, TokenId, new_id
+from vault.model import Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act, permits

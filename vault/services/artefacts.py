@@ -18,7 +18,8 @@ from vault.format import backup as layout
 from vault.format import manifest as manifests
 from vault.format import segment as segments
 from vault.format.frame import MAX_HEADER_BYTES
-from vault.model import DataKey, RecordingId
+from vault.ids import RecordingId
+from vault.model import DataKey
 
 BLOCK_BYTES: Final = 16 << 10
 LARGEST_BLOB: Final = 16 << 20

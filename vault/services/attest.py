@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from vault import __version__
-from vault.model import CertificateId, CertificateStatus, Part, ShredReceipt, Tenant
+from vault.ids import CertificateId
+from vault.model import CertificateStatus, Part, ShredReceipt, Tenant
 from vault.ports.catalog import Shred
 from vault.ports.objects import Deletion
 from vault.tlog.certificate import (

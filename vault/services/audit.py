@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vault.model import AuditEvent, Principal, TenantId
+from vault.ids import TenantId
+from vault.model import AuditEvent, Principal
 from vault.telemetry import request_id
 
 

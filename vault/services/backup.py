@@ -19,7 +19,8 @@ from vault import __version__
 from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
 from vault.format import backup as layout
 from vault.format.backup import BackedObject, BackedRecording, BackupManifest, Cell, Part, TableRows
-from vault.model import RecordingState, TenantId, new_id
+from vault.ids import TenantId, new_id
+from vault.model import RecordingState
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.progress import Progress
 from vault.ports.rescue import CatalogSnapshot, RestorableCatalog

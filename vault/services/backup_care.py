@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from vault.errors import IntegrityError, Unavailable
 from vault.format import backup as layout
 from vault.format.backup import BackedRecording, BackupManifest
-from vault.model import TenantId, new_id
+from vault.ids import TenantId, new_id
 from vault.ports.progress import Progress
 from vault.ports.time import Clock, Entropy
 from vault.services.backup import UNFINISHED_FOR

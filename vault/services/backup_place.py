@@ -13,7 +13,8 @@ from vault.errors import IntegrityError, NotFound
 from vault.format import backup as layout
 from vault.format.backup import BackedObject, BackedRecording, BackupManifest, Part, PartHeader
 from vault.format.names import tenant_prefix
-from vault.model import DataKey, TenantId
+from vault.ids import TenantId
+from vault.model import DataKey
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Entropy
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from vault.crypto.signing import SigningKey, VerifyKey
 from vault.errors import IntegrityError
-from vault.model import BatchPlace, CertificateStatus, Part, StoredCertificate, new_id
+from vault.ids import new_id
+from vault.model import BatchPlace, CertificateStatus, Part, StoredCertificate
 from vault.ports.catalog import Catalog, CertificateBatch
 from vault.ports.time import Entropy
 from vault.tlog.batch import BatchStatement, Membership, verify_statement

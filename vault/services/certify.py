@@ -14,19 +14,8 @@ from typing import TypeAlias
 
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
-from vault.model import (
-    AuditEvent,
-    CertificateId,
-    CertificateStatus,
-    Part,
-    Recording,
-    RecordingId,
-    SegmentRef,
-    ShredReceipt,
-    Tenant,
-    TenantId,
-    new_ids,
-)
+from vault.ids import CertificateId, RecordingId, TenantId, new_ids
+from vault.model import AuditEvent, CertificateStatus, Part, Recording, SegmentRef, ShredReceipt, Tenant
 from vault.ports.catalog import Catalog, Shred
 from vault.ports.objects import Deletion, ObjectStore
 from vault.ports.time import Clock, Entropy

@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from vault.errors import Unavailable
-from vault.model import Cohort, Coordinate, Part, TenantId
+from vault.ids import TenantId
+from vault.model import Cohort, Coordinate, Part
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.retention.guards import effective_now

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable, UnderHold
-from vault.model import Cohort, Coordinate, Hold, Principal, Recording, RecordingId, RecordingState, TenantId, new_id
+from vault.ids import RecordingId, TenantId, new_id
+from vault.model import Cohort, Coordinate, Hold, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring

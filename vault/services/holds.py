@@ -14,20 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Invalid, NotFound, TooLate, Unavailable
-from vault.model import (
-    Hold,
-    HoldId,
-    HoldKind,
-    HoldState,
-    Pin,
-    Principal,
-    Recording,
-    RecordingId,
-    RecordingState,
-    TenantId,
-    id_bytes,
-    new_id,
-)
+from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
+from vault.model import Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore

@@ -9,24 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from vault.crypto.blind import Field
 from vault.crypto.sealed import seal_facts
 from vault.errors import Conflict, Invalid, JournalFull, NotFound, OutcomeUnknown, TooLarge, TooLate, Unavailable
-from vault.model import (
-    CallFacts,
-    Cohort,
-    Media,
-    NodeId,
-    Principal,
-    Recording,
-    RecordingId,
-    RecordingState,
-    TenantId,
-    new_id,
-)
+from vault.ids import NodeId, RecordingId, TenantId, new_id
+from vault.model import Cohort, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, JournalEntry, JournalOpening
 from vault.ports.keys import Keyring
@@ -35,7 +25,7 @@ from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 from vault.services.search import CALL_KEY, BlindIndex
-from vault.services.sessions import IngestSession
+from vault.services.sessions import CallStart, IngestSession
 from vault.services.storing import Storer
 from vault.services.takeup import TakeUp
 from vault.telemetry import Metrics
@@ -55,18 +45,6 @@ class IngestLimits:
     max_recording_bytes: int
     max_open_recordings: int
     resume_grace: timedelta
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallStart:
-    """What a recorder says when it begins."""
-
-    tenant: TenantId
-    call_key: str = field(repr=False)
-    media: Media
-    facts: CallFacts
-    started_at: datetime | None
-    retention: timedelta
 
 
 class Ingest:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vault.model import Finding, Principal, ShredPlan, ShredReceipt, new_id
+from vault.ids import new_id
+from vault.model import Finding, Principal, ShredPlan, ShredReceipt
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring, KeyringStatus
 from vault.ports.time import Clock, Entropy

@@ -7,7 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from vault.errors import Conflict, IntegrityError, Invalid, Shredded
-from vault.model import DataKey, Principal, Recording, RecordingId, RecordingState, SegmentRef
+from vault.ids import RecordingId
+from vault.model import DataKey, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.journal import JournalEntry
 from vault.ports.keys import Keyring

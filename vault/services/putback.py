@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from vault.errors import IntegrityError
 from vault.format.backup import BackedObject, BackedRecording, BackupManifest
 from vault.format.names import tenant_prefix
-from vault.model import Coordinate, TenantId
+from vault.ids import TenantId
+from vault.model import Coordinate
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.progress import Progress

@@ -18,16 +18,8 @@ from vault.errors import Conflict, FormatError, IntegrityError, Shredded
 from vault.format.manifest import Manifest, parse_manifest_object
 from vault.format.names import ROOT, ManifestName, SegmentName, parse_name
 from vault.format.segment import SegmentHeader, parse_segment
-from vault.model import (
-    MANIFEST_INDEX,
-    Coordinate,
-    NodeId,
-    Recording,
-    RecordingId,
-    RecordingState,
-    SegmentRef,
-    TenantId,
-)
+from vault.ids import NodeId, RecordingId, TenantId
+from vault.model import MANIFEST_INDEX, Coordinate, Recording, RecordingState, SegmentRef
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectInfo, ObjectStore
 from vault.ports.progress import Progress

@@ -22,21 +22,8 @@ from datetime import timedelta
 
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
-from vault.model import (
-    Cohort,
-    Hold,
-    HoldId,
-    HoldKind,
-    HoldState,
-    NodeId,
-    Part,
-    Pin,
-    Recording,
-    RecordingId,
-    RecordingState,
-    TenantId,
-    born,
-)
+from vault.ids import HoldId, NodeId, RecordingId, TenantId, born
+from vault.model import Cohort, Hold, HoldKind, HoldState, Part, Pin, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.objects import ObjectStore

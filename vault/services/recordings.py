@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vault.model import CallFacts, Hold, Principal, Recording, RecordingId, RecordingState
+from vault.ids import RecordingId
+from vault.model import CallFacts, Hold, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock

@@ -13,18 +13,8 @@ from dataclasses import dataclass, replace
 from vault.crypto.blind import Field, token
 from vault.crypto.sealed import open_facts
 from vault.errors import IntegrityError, Invalid, NotFound, Shredded
-from vault.model import (
-    INDEX_LEAF,
-    CallFacts,
-    Cohort,
-    Coordinate,
-    DataKey,
-    HoldId,
-    Part,
-    Recording,
-    RecordingId,
-    TenantId,
-)
+from vault.ids import HoldId, RecordingId, TenantId
+from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
 from vault.protocol.numbers import normalised

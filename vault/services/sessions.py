@@ -7,12 +7,26 @@ import hashlib
 import logging
 import random
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from vault.errors import OffsetMismatch, Unavailable
-from vault.model import DataKey, Recording, SegmentRef
+from vault.ids import TenantId
+from vault.model import CallFacts, DataKey, Media, Recording, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStart:
+    """What a recorder says when it begins."""
+
+    tenant: TenantId
+    call_key: str = field(repr=False)
+    media: Media
+    facts: CallFacts
+    started_at: datetime | None
+    retention: timedelta
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -18,19 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vault.errors import Unavailable, VaultError
-from vault.model import (
-    AuditEvent,
-    Coordinate,
-    Part,
-    Pin,
-    Recording,
-    RecordingId,
-    RecordingState,
-    ShredPlan,
-    ShredReceipt,
-    Tenant,
-    TenantId,
-)
+from vault.ids import RecordingId, TenantId
+from vault.model import AuditEvent, Coordinate, Part, Pin, Recording, RecordingState, ShredPlan, ShredReceipt, Tenant
 from vault.ports.catalog import Catalog, Shred
 from vault.ports.cluster import ClusterLocks
 from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState

@@ -7,21 +7,8 @@ from datetime import datetime
 
 from vault.crypto.sealed import seal_facts
 from vault.errors import NotFound, TooLate
-from vault.model import (
-    AuditEvent,
-    CallFacts,
-    Codec,
-    Container,
-    Coordinate,
-    Media,
-    NodeId,
-    Recording,
-    RecordingId,
-    RecordingState,
-    Tenant,
-    TenantId,
-    born,
-)
+from vault.ids import NodeId, RecordingId, TenantId, born
+from vault.model import AuditEvent, CallFacts, Codec, Container, Coordinate, Media, Recording, RecordingState, Tenant
 from vault.ports.catalog import Catalog
 from vault.ports.journal import ReplayedRecording
 from vault.ports.keys import Keyring

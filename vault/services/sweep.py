@@ -16,18 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable, VaultError
-from vault.model import (
-    Coordinate,
-    Part,
-    Pin,
-    Principal,
-    Recording,
-    RecordingId,
-    ShredPlan,
-    ShredReceipt,
-    TenantId,
-    new_id,
-)
+from vault.ids import RecordingId, TenantId, new_id
+from vault.model import Coordinate, Part, Pin, Principal, Recording, ShredPlan, ShredReceipt
 from vault.ports.catalog import Catalog, Shred, SweepOverride
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy

@@ -6,7 +6,8 @@ import logging
 from collections.abc import AsyncIterator
 
 from vault.errors import NotFound, Shredded
-from vault.model import NodeId, Recording, RecordingId, RecordingState
+from vault.ids import NodeId, RecordingId
+from vault.model import Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, ReplayedRecording
 from vault.ports.keys import Keyring

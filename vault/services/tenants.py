@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Invalid, Unavailable
-from vault.model import Principal, Tenant, TenantId, parse_tenant
+from vault.ids import TenantId, parse_tenant
+from vault.model import Principal, Tenant
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock
 from vault.retention.policy import check_metadata_retention

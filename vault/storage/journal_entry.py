@@ -17,7 +17,8 @@ from vault.format.journal import (
     encode_opening,
     encode_reason,
 )
-from vault.model import DataKey, RecordingId
+from vault.ids import RecordingId
+from vault.model import DataKey
 from vault.ports.journal import JournalOpening
 from vault.storage.journal_commit import Batch, Committer
 from vault.storage.journal_file import JournalFile

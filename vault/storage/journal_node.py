@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vault.errors import ConfigError
-from vault.model import NodeId, new_id
+from vault.ids import NodeId, new_id
 from vault.ports.time import Entropy
 
 FILE_NAME: Final = "node.id"

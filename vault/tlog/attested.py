@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from vault.model import Assurance, Coordinate, Part, RecordingId, TenantId
+from vault.ids import RecordingId, TenantId
+from vault.model import Assurance, Coordinate, Part
 
 
 class Result(enum.StrEnum):

@@ -17,7 +17,7 @@ import rfc8785
 
 from vault.crypto.signing import VerifyKey, decode_base64url, encode_base64url, protected_header, verify_compact
 from vault.errors import FormatError, Invalid
-from vault.model import id_bytes
+from vault.ids import id_bytes
 from vault.tlog.merkle import HASH_BYTES, MAX_PATH, leaf_hash, verify_inclusion
 from vault.tlog.shape import canonical_json, from_json
 

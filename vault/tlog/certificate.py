@@ -18,15 +18,8 @@ import rfc8785
 from vault.crypto.signing import ALGORITHM as JWS_ALGORITHM
 from vault.crypto.signing import SigningKey, VerifyKey, encode_base64url, protected_header, verify_compact
 from vault.errors import FormatError, IntegrityError, Invalid
-from vault.model import (
-    Assurance,
-    CertificateId,
-    CertificateStatus,
-    Part,
-    Recording,
-    SegmentRef,
-    id_bytes,
-)
+from vault.ids import CertificateId, id_bytes
+from vault.model import Assurance, CertificateStatus, Part, Recording, SegmentRef
 from vault.tlog.attested import (
     EXPIRED,
     OPEN_RESULTS,

@@ -18,7 +18,8 @@ from typing import Any, Final, NamedTuple
 import rfc8785
 
 from vault.errors import FormatError
-from vault.model import CertificateId, Coordinate, RecordingId
+from vault.ids import CertificateId, RecordingId
+from vault.model import Coordinate
 from vault.tlog.attested import DataCopy, ObjectFacts
 from vault.tlog.certificate import DeletionCertificate
 from vault.tlog.shape import canonical_json, canonical_text, stamp

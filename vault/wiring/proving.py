@@ -15,11 +15,12 @@ from vault.crypto.commitments import Target
 from vault.crypto.derive import Purpose
 from vault.errors import IntegrityError, NotFound, Shredded
 from vault.format.backup import POOL, BackupManifest
+from vault.ids import RecordingId
 from vault.keystore import adversary
 from vault.keystore.adversary import OldKeyrings
 from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring
-from vault.model import MANIFEST_INDEX, Recording, RecordingId, RecordingState
+from vault.model import MANIFEST_INDEX, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.objects import ObjectStore
 from vault.ports.progress import Progress

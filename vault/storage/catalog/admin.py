@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound, Refused
-from vault.model import AuditEntry, AuditEvent, Role, Tenant, TenantId, Token, TokenId
+from vault.ids import TenantId, TokenId
+from vault.model import AuditEntry, AuditEvent, Role, Tenant, Token
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import audit as audit_table

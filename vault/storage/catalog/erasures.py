@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound
-from vault.model import AuditEvent, Recording, RecordingState, TenantId
+from vault.ids import TenantId
+from vault.model import AuditEvent, Recording, RecordingState
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database

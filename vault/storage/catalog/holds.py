@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound
-from vault.model import AuditEvent, Hold, HoldId, HoldKind, HoldState, RecordingId, TenantId
+from vault.ids import HoldId, RecordingId, TenantId
+from vault.model import AuditEvent, Hold, HoldKind, HoldState
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import hold_recordings, holds, recordings

@@ -8,7 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from vault.errors import NotFound
-from vault.model import NodeId
+from vault.ids import NodeId
 from vault.ports.catalog import Node
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database

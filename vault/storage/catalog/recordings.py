@@ -10,18 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, Invalid, NotFound, Refused, TooLarge, TooLate
-from vault.model import (
-    INDEX_LEAF,
-    AuditEvent,
-    Cohort,
-    NodeId,
-    Part,
-    Recording,
-    RecordingId,
-    RecordingState,
-    SegmentRef,
-    TenantId,
-)
+from vault.ids import NodeId, RecordingId, TenantId
+from vault.model import INDEX_LEAF, AuditEvent, Cohort, Part, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from vault.errors import Conflict, IntegrityError
 from vault.format.backup import BackedObject, BackedRecording, TableRows
-from vault.model import AuditEvent, Recording, RecordingId, RecordingState, SegmentRef
+from vault.ids import RecordingId
+from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows, schema
 from vault.storage.catalog.database import Database

@@ -12,11 +12,11 @@ import rfc8785
 import sqlalchemy as sa
 
 from vault.errors import Invalid
+from vault.ids import CertificateId, RecordingId, TenantId, id_bytes
 from vault.model import (
     AuditEntry,
     AuditEvent,
     BatchPlace,
-    CertificateId,
     CertificateStatus,
     Codec,
     Cohort,
@@ -25,12 +25,9 @@ from vault.model import (
     Media,
     Part,
     Recording,
-    RecordingId,
     RecordingState,
     SegmentRef,
     StoredCertificate,
-    TenantId,
-    id_bytes,
 )
 from vault.ports.catalog import CertificateBatch
 from vault.tlog.attested import ObjectFacts, Subject

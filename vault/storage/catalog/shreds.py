@@ -13,18 +13,16 @@ import sqlalchemy as sa
 
 from vault.errors import NotFound
 from vault.format import codec
+from vault.ids import CertificateId, RecordingId, TenantId
 from vault.model import (
     Assurance,
     AuditEvent,
-    CertificateId,
     CertificateStatus,
     Part,
     Recording,
-    RecordingId,
     RecordingState,
     ShredReceipt,
     StoredCertificate,
-    TenantId,
 )
 from vault.ports.catalog import CertificateBatch, Shred, SweepOverride
 from vault.ports.erasures import Erasure
