@@ -14,6 +14,7 @@ from vault.storage.catalog.erasures import ErasureStore
 from vault.storage.catalog.faults import translate
 from vault.storage.catalog.holds import HoldStore
 from vault.storage.catalog.nodes import NodeStore
+from vault.storage.catalog.overrides import OverrideStore
 from vault.storage.catalog.recordings import RecordingStore
 from vault.storage.catalog.rescue import RescueStore
 from vault.storage.catalog.shreds import ShredStore
@@ -22,7 +23,15 @@ from vault.telemetry import Metrics
 
 
 class SqlCatalog(
-    RecordingStore, NodeStore, HoldStore, ShredStore, ErasureStore, AdminStore, RescueStore, RestorableCatalog
+    RecordingStore,
+    NodeStore,
+    HoldStore,
+    ShredStore,
+    OverrideStore,
+    ErasureStore,
+    AdminStore,
+    RescueStore,
+    RestorableCatalog,
 ):
     """The catalog on SQLAlchemy Core; the port's docstrings are its contract."""
 

@@ -1,4 +1,4 @@
-"""Intents, receipts, certificates and the overrides of tripped guards."""
+"""Intents, receipts and certificates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vault.model import (
     ShredReceipt,
     StoredCertificate,
 )
-from vault.ports.catalog import CertificateBatch, Shred, SweepOverride
+from vault.ports.catalog import CertificateBatch, Shred
 from vault.ports.erasures import Erasure
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
@@ -40,7 +40,6 @@ from vault.storage.catalog.tables import (
     shred_kept,
     shreds,
     sweep_floor,
-    sweep_overrides,
 )
 from vault.storage.catalog.writer import Transaction
 from vault.tlog.attested import Subject
@@ -140,10 +139,6 @@ _OBJECTS = (
 )
 _CERTIFICATES_OF = sa.select(certificates).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
 _CERTIFICATE = sa.select(certificates).where(_c.id == sa.bindparam("key"))
-
-_OVERRIDES = sa.select(sweep_overrides).order_by(sweep_overrides.c.requested_at.desc(), sweep_overrides.c.id.desc())
-_DROP_OVERRIDE = sa.delete(sweep_overrides).where(sweep_overrides.c.id == sa.bindparam("key"))
-_INSERT_OVERRIDE = sa.insert(sweep_overrides)
 
 
 class ShredStore:
@@ -302,21 +297,6 @@ class ShredStore:
             statement = statement.where(_c.id < before)
         return [rows.to_certificate(row) for row in await self._database.fetch(statement)]
 
-    async def save_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert or replace by id."""
-        values = _from_override(override)
-
-        async def act(transaction: Transaction) -> None:
-            await transaction.write(_DROP_OVERRIDE, {"key": override.id})
-            await transaction.write(_INSERT_OVERRIDE, values)
-            transaction.audit(audit)
-
-        await self._database.writer.run(act)
-
-    async def overrides(self) -> Sequence[SweepOverride]:
-        """Return all, newest first."""
-        return [_to_override(row) for row in await self._database.fetch(_OVERRIDES)]
-
 
 async def _check_exists(transaction: Transaction, shred: str) -> None:
     if not await transaction.fetch(_BY_ID, {"key": shred}):
@@ -411,30 +391,6 @@ def _receipt(text: str) -> ShredReceipt:
         replicas=stored["replicas"],
         unrecoverable_at=rows.moment(stored["unrecoverable_at"]),
         caches_clear_at=rows.moment(stored["caches_clear_at"]),
-    )
-
-
-def _from_override(override: SweepOverride) -> rows.Values:
-    return {
-        "id": override.id,
-        "through": rows.micros(override.through),
-        "reason": override.reason,
-        "requested_by": override.requested_by,
-        "requested_at": rows.micros(override.requested_at),
-        "approved_by": override.approved_by,
-        "used_at": rows.maybe_micros(override.used_at),
-    }
-
-
-def _to_override(row: sa.Row[Any]) -> SweepOverride:
-    return SweepOverride(
-        id=row.id,
-        through=rows.moment(row.through),
-        reason=row.reason,
-        requested_by=row.requested_by,
-        requested_at=rows.moment(row.requested_at),
-        approved_by=row.approved_by,
-        used_at=rows.maybe_moment(row.used_at),
     )
 
 

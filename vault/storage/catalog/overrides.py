@@ -1,0 +1,64 @@
+"""Permissions of two people to pass a tripped guard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from vault.model import AuditEvent
+from vault.ports.catalog import SweepOverride
+from vault.storage.catalog import rows
+from vault.storage.catalog.database import Database
+from vault.storage.catalog.tables import sweep_overrides
+from vault.storage.catalog.writer import Transaction
+
+_OVERRIDES = sa.select(sweep_overrides).order_by(sweep_overrides.c.requested_at.desc(), sweep_overrides.c.id.desc())
+_DROP_OVERRIDE = sa.delete(sweep_overrides).where(sweep_overrides.c.id == sa.bindparam("key"))
+_INSERT_OVERRIDE = sa.insert(sweep_overrides)
+
+
+class OverrideStore:
+    """Implements the overrides of `vault.ports.catalog.ShredRows`."""
+
+    _database: Database
+
+    async def save_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert or replace by id."""
+        values = _from_override(override)
+
+        async def act(transaction: Transaction) -> None:
+            await transaction.write(_DROP_OVERRIDE, {"key": override.id})
+            await transaction.write(_INSERT_OVERRIDE, values)
+            transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def overrides(self) -> Sequence[SweepOverride]:
+        """Return all, newest first."""
+        return [_to_override(row) for row in await self._database.fetch(_OVERRIDES)]
+
+
+def _from_override(override: SweepOverride) -> rows.Values:
+    return {
+        "id": override.id,
+        "through": rows.micros(override.through),
+        "reason": override.reason,
+        "requested_by": override.requested_by,
+        "requested_at": rows.micros(override.requested_at),
+        "approved_by": override.approved_by,
+        "used_at": rows.maybe_micros(override.used_at),
+    }
+
+
+def _to_override(row: sa.Row[Any]) -> SweepOverride:
+    return SweepOverride(
+        id=row.id,
+        through=rows.moment(row.through),
+        reason=row.reason,
+        requested_by=row.requested_by,
+        requested_at=rows.moment(row.requested_at),
+        approved_by=row.approved_by,
+        used_at=rows.maybe_moment(row.used_at),
+    )
