@@ -10,6 +10,8 @@ from vault.config import parse_config
 from vault.errors import Shredded
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role
+from vault.ports.catalog import RecordingQuery
+from vault.services.search import Wanted
 from vault.services.sessions import CallStart
 from vault.wiring import init_vault, open_vault
 
@@ -66,6 +68,10 @@ async def test_an_older_catalog_reads_survivors_revives_nothing_and_reuses_no_le
         async with open_vault(config, clock=clock) as vault:
             assert vault.keyring.generation > generation
             assert await heard(vault, survivor) == sound(5000, 1)
+            for key, recording in (("survivor", survivor), ("newer", newer)):
+                assert (await vault.search.call(TENANT, key)).id == recording.id
+            found = await vault.search.page(RecordingQuery(tenant=TENANT), Wanted(caller="020 7946 0123"))
+            assert {row.id for row in found} >= {survivor.id, newer.id}, "a rebuilt row is not found by its number"
             try:
                 await heard(vault, doomed)
             except Shredded:
@@ -75,3 +81,33 @@ async def test_an_older_catalog_reads_survivors_revives_nothing_and_reuses_no_le
             again = await record(vault, "after", sound(5000, 4), days=97)
             used = {survivor.audio, doomed.audio, newer.audio, survivor.metadata, doomed.metadata, newer.metadata}
             assert not used & {again.audio, again.metadata}
+
+
+async def test_metadata_that_went_since_is_forgotten_by_an_older_catalog_and_certified_by_nobody():
+    with memory_directory() as base:
+        clock = AppClock()
+        config = parse_config(SETTINGS, base=base)
+        await init_vault(config, clock=clock)
+        async with open_vault(config, clock=clock) as vault:
+            await vault.tenants.add(
+                identifier=TENANT, name="N", controller="N", contact="dpo", retention=None, actor=None
+            )
+            kept = await record(vault, "kept", sound(5000, 1), days=100)
+        backup = config.catalog_path.with_name("backup.db")
+        await asyncio.to_thread(shutil.copyfile, config.catalog_path, backup)
+        short = timedelta(days=1)
+        async with open_vault(config, clock=clock) as vault:
+            await vault.tenants.change(TENANT, retention=None, metadata_retention=short, actor=RECORDER)
+            clock.advance(days=40)
+            assert (await vault.sweeper.sweep(trigger="expiry", actor=None)).shredded == 1
+            assert (await vault.catalog.recording(kept.id)).metadata_certificate_id is not None
+        for leftover in ("-wal", "-shm"):
+            config.catalog_path.with_name(config.catalog_path.name + leftover).unlink(missing_ok=True)
+        await asyncio.to_thread(shutil.copyfile, backup, config.catalog_path)
+        async with open_vault(config, clock=clock) as vault:
+            row = await vault.catalog.recording(kept.id)
+            assert (row.sealed_facts, row.call_token, row.caller_token) == (b"", kept.id, None)
+            await vault.tenants.change(TENANT, retention=None, metadata_retention=short, actor=RECORDER)
+            assert (await vault.sweeper.sweep(trigger="expiry", actor=None)).shredded == 0
+            assert await vault.catalog.certificates(recording=kept.id) == []
+            assert await heard(vault, kept) == sound(5000, 1)
