@@ -14,6 +14,7 @@ from vault.crypto.signing import VerifyKey
 from vault.errors import Unavailable
 from vault.ids import RecordingId
 from vault.model import Part, Role
+from vault.storage.cluster import FileClusterLocks
 from vault.tlog.certificate import DeletionCertificate, verify_certificate
 
 __all__ = ["app"]
@@ -437,3 +438,15 @@ async def test_a_contract_that_one_person_ended_or_two_disagreed_on_goes_on(app)
     await app.sweep()
     recording = RecordingId(await app.upload("later", AUDIO))
     assert (await app.play(recording)).body == AUDIO
+
+
+async def test_an_approval_waits_for_another_node_that_shreds(app):
+    recording = await app.upload("call", sound(5000))
+    locks = FileClusterLocks(app.config.locks_path, clock=app.clock)
+    async with locks.hold("sweeper"):
+        approving = asyncio.create_task(erase(app, recording))
+        await asyncio.sleep(0.3)
+        assert not approving.done()
+        assert (await app.play(recording)).status == 200
+    await approving
+    assert (await app.play(recording)).status == 410

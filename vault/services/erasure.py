@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -238,14 +239,16 @@ class Erasures:
     async def _together(self) -> None:
         """Carry out what is approved, in one shred with whatever else is approved within the window."""
         seen = self._rounds
-        async with self._shredder.alone() as alone:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._shredder.turn())
+            except Unavailable as error:
+                raise Unavailable(
+                    "another node shreds for long; the erasure is approved and the next sweep carries it out",
+                    retry_after_seconds=30,
+                ) from error
             if self._rounds > seen:
                 return  # a round that began after this approval was durable has carried it out
-            if not alone:
-                raise Unavailable(
-                    "another node is shredding now; the erasure is approved and the next sweep carries it out",
-                    retry_after_seconds=30,
-                )
             await asyncio.sleep(self._window.total_seconds())
             self._rounds += 1
             await self.carry_out()

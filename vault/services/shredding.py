@@ -97,6 +97,12 @@ class Shredder:
         async with self._lock, self._locks.try_hold(_LOCK) as held:
             yield held is not None
 
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """As `alone`, but wait for another node too; Unavailable if that takes long."""
+        async with self._lock, self._locks.hold(_LOCK):
+            yield
+
     async def resume(self) -> None:
         """Complete every shred that was interrupted; the caller is `alone`."""
         for shred in await self._catalog.unfinished_shreds():
