@@ -215,7 +215,7 @@ async def test_a_node_that_did_not_look_within_its_lease_derives_nothing_and_cal
         lambda: reader.derivable(at(LATER, 0)),
         reader.pins,
         lambda: reader.has_cohort(DUE),
-        lambda: reader.has_due(10, []),
+        lambda: reader.has_due(sweep(world)),
         lambda: reader.generation,
     ):
         with pytest.raises(Unavailable, match="lease"):

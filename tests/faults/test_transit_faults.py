@@ -14,6 +14,7 @@ from tests.integration.test_tls import write_certificate
 from tests.keyring_support import TestClock
 from tests.openbao import MOUNT
 from vault.errors import ConfigError, Destroyed, Unavailable
+from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
 from vault.keystore.secret import Secret
 from vault.keystore.transit import TransitRootKeys
@@ -150,7 +151,8 @@ async def test_a_death_at_any_step_of_destroy_is_repaired_by_destroying_again(fr
 async def test_a_death_at_any_step_of_a_shred_leaves_a_keyring_that_opens_on_one_version(
     fragile_openbao, monkeypatch, tmp_path
 ):
-    provider, replicas, clock = provider_at(fragile_openbao), [tmp_path / "a", tmp_path / "b"], TestClock()
+    provider, clock = provider_at(fragile_openbao), TestClock()
+    replicas = [DirectoryReplica(tmp_path / name) for name in "abc"]
     await provider.create()
     await Keyring.create(replicas, provider, keyring_id=b"k" * 16, cohort_width_seconds=86400.0)
     epochs = [1]
