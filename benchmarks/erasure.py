@@ -14,14 +14,15 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.common import report, run
-from benchmarks.shred import OPERATOR, TENANT, multiply, one_recording
+from benchmarks.shred import OPERATOR, multiply, one_recording
 from vault.config import parse_config
-from vault.ids import TokenId
+from vault.ids import TenantId, TokenId
 from vault.ports.erasures import ErasureBasis
 from vault.services.erasure import ErasureRequest
 from vault.wiring import init_vault, open_vault
 
 ROUNDS = 7
+TENANT = TenantId("bench")
 ANN = dataclasses.replace(OPERATOR, tenant=TENANT, token_id=TokenId("tok_" + "1" * 32))
 BOB = dataclasses.replace(OPERATOR, tenant=TENANT, token_id=TokenId("tok_" + "2" * 32))
 
@@ -67,10 +68,10 @@ async def measure(recordings):
                 retention=timedelta(days=30),
                 actor=OPERATOR,
             )
-            first = await one_recording(vault, 0)
+            first = await one_recording(vault, TENANT)
         await asyncio.to_thread(multiply, config.catalog_path, recordings - 1)
         async with open_vault(config) as vault:
-            wanted = [await one_recording(vault, f"wanted-{number}") for number in range(ROUNDS)]
+            wanted = [await one_recording(vault, TENANT, key=f"wanted-{number}") for number in range(ROUNDS)]
             times = [await erase(vault, each) for each in wanted]
             assert vault.keyring.derivable(first.audio)
         gone, certified = (round(1000 * statistics.median(each), 1) for each in zip(*times, strict=True))

@@ -44,10 +44,10 @@ class MovedClock(SystemClock):
         return datetime.now(UTC) + self.ahead
 
 
-async def one_recording(vault, tenant):
+async def one_recording(vault, tenant, *, key="call"):
     call = CallStart(
         tenant=tenant,
-        call_key="call",
+        call_key=key,
         media=Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1),
         facts=CallFacts(),
         started_at=None,
