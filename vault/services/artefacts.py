@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,8 @@ LARGEST_BLOB: Final = 16 << 20
 _HEAD_BYTES: Final = 8 + MAX_HEADER_BYTES + chunked.PREFIX_BYTES
 _STORE_HEADER_BYTES: Final = 512
 _ROOT_KEYS: Final = "ROOT-KEYS"
+
+_Parse = Callable[[bytes], tuple[segments.SegmentHeader | manifests.ManifestHeader, bytes, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,28 +137,19 @@ def _places(data: mmap.mmap, magic: bytes) -> Iterator[int]:
 
 
 def _segments(data: mmap.mmap) -> Iterator[Target]:
-    for at in _places(data, segments.MAGIC):
-        head = data[at : at + _HEAD_BYTES]
-        try:
-            header, context, start = segments.parse_segment(head)
-        except IntegrityError:
-            continue
-        prefix = head[start : start + chunked.PREFIX_BYTES]
-        if len(prefix) == chunked.PREFIX_BYTES:
-            yield Target(
-                recording=header.recording,
-                coordinate=header.coordinate,
-                purpose=Purpose.SEGMENT,
-                context=context,
-                prefix=prefix,
-            )
+    return _targets(data, segments.MAGIC, segments.parse_segment, Purpose.SEGMENT)
 
 
 def _manifests(data: mmap.mmap) -> Iterator[Target]:
-    for at in _places(data, manifests.MAGIC):
+    return _targets(data, manifests.MAGIC, manifests.parse_manifest_object, Purpose.MANIFEST)
+
+
+def _targets(data: mmap.mmap, magic: bytes, parse: _Parse, purpose: Purpose) -> Iterator[Target]:
+    """Yield every object of one kind whose header and commitment are there, at whatever offset."""
+    for at in _places(data, magic):
         head = data[at : at + _HEAD_BYTES]
         try:
-            header, context, start = manifests.parse_manifest_object(head)
+            header, context, start = parse(head)
         except IntegrityError:
             continue
         prefix = head[start : start + chunked.PREFIX_BYTES]
@@ -164,7 +157,7 @@ def _manifests(data: mmap.mmap) -> Iterator[Target]:
             yield Target(
                 recording=header.recording,
                 coordinate=header.coordinate,
-                purpose=Purpose.MANIFEST,
+                purpose=purpose,
                 context=context,
                 prefix=prefix,
             )
