@@ -13,7 +13,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, erasures, health, holds, ingest, keys, openapi, recordings
+from vault.server import admin, dialects, erasures, health, holds, keys, openapi, recordings
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.problems import Unexpected, problem
 from vault.server.workers import Worker
@@ -75,10 +75,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     app = web.Application(middlewares=[envelope], client_max_size=1 << 20)
     app[VAULT] = vault
     app[CONFIG] = config
-    router = app.router
-    for method in ("PUT", "POST"):
-        router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=ingest.expect)
-    router.add_route("HEAD", "/v1/ingest/{tenant}/{call_key}", ingest.head)
+    dialects.add_routes(app)
     app.add_routes(
         [
             web.get("/v1/recordings", recordings.listing),

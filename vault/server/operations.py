@@ -8,54 +8,15 @@ from vault.protocol.permissions import Act
 from vault.server import bodies
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
+from vault.server.dialects import OPERATIONS as INGEST
 from vault.server.keys import OPERATIONS as KEYS
 from vault.server.personal import PERSONAL
 from vault.server.shapes import TEXT, reference
 
-_OFFSET: Final = {
-    "Upload-Offset": "Bytes that are durable.",
-    "Recording-Id": "The recording's id.",
-    "Recording-State": "open, sealed or truncated.",
-}
 _PLAYED: Final = {
     "Recording-State": "live, sealed or truncated.",
     "Accept-Ranges": "bytes",
 }
-_UPLOAD_HEADERS: Final = ("Upload-Offset", "Call-From", "Call-To", "Call-Direction", "Call-Started", "Call-Tags")
-_UPLOADED: Final = {
-    201: _json("Every byte is durable. `open`: the object store still has to catch up.", "Receipt", Location="URL"),
-    200: _json("The same audio was recorded under this call key before.", "Receipt", Location="URL"),
-}
-_UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 507)
-
-INGEST: Final = (
-    *(
-        Operation(
-            method=method,
-            path="/v1/ingest/{tenant}/{call_key}",
-            name=name,
-            tag="ingest",
-            summary="Stream a recording in while the call runs",
-            act=Act.INGEST,
-            uploads=True,
-            headers=_UPLOAD_HEADERS,
-            answers=_UPLOADED,
-            problems=_UPLOAD_PROBLEMS,
-        )
-        for method, name in (("put", "putRecording"), ("post", "postRecording"))
-    ),
-    Operation(
-        method="head",
-        path="/v1/ingest/{tenant}/{call_key}",
-        name="recordingOffset",
-        tag="ingest",
-        summary="Ask how many bytes are durable",
-        act=Act.INGEST,
-        answers={200: Answer(text="The recording is known.", headers=_OFFSET)},
-        problems=(404, 422),
-    ),
-)
-
 RECORDINGS: Final = (
     Operation(
         method="get",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from vault import errors
 
@@ -38,6 +38,24 @@ STATUS: Final[Mapping[type[errors.VaultError], int]] = {
 def status_of(error: errors.VaultError) -> int:
     """Return the status of the most specific class listed."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+_CLOSE_CODES: Final[Mapping[type[errors.VaultError], int]] = {
+    errors.TooLarge: WSCloseCode.MESSAGE_TOO_BIG,
+    errors.Conflict: WSCloseCode.TRY_AGAIN_LATER,
+    errors.OffsetMismatch: WSCloseCode.POLICY_VIOLATION,
+    errors.UploadStalled: WSCloseCode.GOING_AWAY,
+    errors.Refused: WSCloseCode.POLICY_VIOLATION,
+    errors.Unavailable: WSCloseCode.TRY_AGAIN_LATER,
+    errors.VaultError: WSCloseCode.INTERNAL_ERROR,
+}
+_CLOSE_REASON_BYTES: Final = 123
+
+
+def close_code(error: errors.VaultError) -> tuple[int, bytes]:
+    """Return what a WebSocket is closed with: the code (RFC 6455 section 7.4), and the reason cut to its 123 bytes."""
+    code = next(_CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in _CLOSE_CODES)
+    return code, error.message.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore").encode()
 
 
 def problem(error: errors.VaultError, *, request_id: str | None, close: bool = False) -> web.Response:

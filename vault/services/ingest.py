@@ -151,7 +151,7 @@ class Ingest:
         try:
             recording = await self._create(call, actor)
             key = self._keyring.derive(recording.audio)
-            session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
+            session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1, grace=call.grace)
             self._adopt(session)
             return session
         finally:
@@ -337,8 +337,8 @@ class Ingest:
             await asyncio.sleep(_TICK_SECONDS)
             await self._look_up()
             now = self._clock.monotonic()
-            grace = self._limits.resume_grace.total_seconds()
             for session in tuple(self._by_id.values()):
+                grace = (session.grace or self._limits.resume_grace).total_seconds()
                 if session.detached_at is not None and session.ended is None and now - session.detached_at >= grace:
                     await self._truncate(session, "recorder_gone")
 

@@ -8,6 +8,7 @@ import logging
 import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
@@ -27,6 +28,19 @@ class CallStart:
     facts: CallFacts
     started_at: datetime | None
     retention: timedelta
+    grace: timedelta | None = None
+    """How long an interrupted recording waits for its recorder, where the dialect's clients take longer than most."""
+
+
+class LiveFeed(Protocol):
+    """The live connection behind a session."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether another connection may take its place."""
+
+    def give_way(self) -> None:
+        """Stop writing at once: another connection continues the recording."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -47,6 +61,10 @@ class IngestSession:
     digest: hashlib._Hash | None = field(default_factory=hashlib.sha256)
     uploads: int = 0
     detached_at: float | None = None
+    grace: timedelta | None = None
+    """In place of the vault's own, see `CallStart.grace`."""
+    feed: LiveFeed | None = None
+    """The connection of a live dialect that writes now."""
     oldest_unstored_at: float | None = None
     ending: str | None = None
     """The end that is being written; from here on nothing is taken in."""

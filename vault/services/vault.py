@@ -13,10 +13,12 @@ from vault.services.access import Access
 from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.erasure import Erasures
+from vault.services.feed import FeedParts
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
 from vault.services.keys import Keys
 from vault.services.nodes import Presence
+from vault.services.notes import Notes
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
 from vault.services.search import Search
@@ -37,12 +39,14 @@ class Vault:
     certifier: Certifier
     clock: Clock
     erasures: Erasures
+    feeds: FeedParts
     holds: Holds
     ingest: Ingest
     journal: Journal
     keyring: Keyring
     keys: Keys
     metrics: Metrics
+    notes: Notes
     playback: Playback
     presence: Presence
     recordings: Recordings

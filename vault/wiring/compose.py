@@ -22,10 +22,12 @@ from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.coordinates import Coordinates
 from vault.services.erasure import Erasures
+from vault.services.feed import FeedParts
 from vault.services.holds import Holds, pinned
 from vault.services.ingest import Ingest, IngestLimits
 from vault.services.keys import Keys
 from vault.services.nodes import Presence
+from vault.services.notes import Notes
 from vault.services.playback import Playback
 from vault.services.reading import Reader
 from vault.services.recordings import Recordings
@@ -129,6 +131,20 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         window=config.retention.erasure_window,
     )
+    tenants = Tenants(
+        catalog=catalog,
+        coordinates=coordinates,
+        clock=clock,
+        bounds=RetentionBounds(
+            default=config.retention.default,
+            floor=config.retention.floor,
+            cap=config.retention.cap,
+            periods_ahead=min(
+                int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
+            ),
+        ),
+    )
+    notes = Notes()
     return Vault(
         access=Access(catalog=catalog, clock=clock, entropy=entropy),
         catalog=catalog,
@@ -136,12 +152,14 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         certifier=certifier,
         clock=clock,
         erasures=erasures,
+        feeds=FeedParts(ingest=ingest, notes=notes, search=search, tenants=tenants, clock=clock),
         holds=holds,
         ingest=ingest,
         journal=adapters.journal,
         keyring=keyring,
         keys=Keys(catalog=catalog, keyring=keyring, clock=clock, entropy=entropy),
         metrics=metrics,
+        notes=notes,
         playback=Playback(
             catalog=catalog, keyring=keyring, ingest=ingest, reader=reader, purposes=config.access.purposes
         ),
@@ -173,19 +191,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
                 ),
             ),
         ),
-        tenants=Tenants(
-            catalog=catalog,
-            coordinates=coordinates,
-            clock=clock,
-            bounds=RetentionBounds(
-                default=config.retention.default,
-                floor=config.retention.floor,
-                cap=config.retention.cap,
-                periods_ahead=min(
-                    int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
-                ),
-            ),
-        ),
+        tenants=tenants,
     )
 
 

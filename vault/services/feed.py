@@ -1,0 +1,155 @@
+"""One live connection's way into a recording, whatever its dialect: a machine's events in, an IngestSession out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vault.errors import Conflict, Invalid
+from vault.ids import TenantId, parse_call_key
+from vault.model import Principal, RecordingState
+from vault.ports.time import Clock
+from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
+from vault.services.ingest import Ingest
+from vault.services.notes import Notes
+from vault.services.search import Search
+from vault.services.sessions import CallStart, IngestSession
+from vault.services.tenants import Tenants
+
+_MOST_STREAMS: int = 100
+"""How many recordings one call key may lead to, one after the other."""
+_SILENT_SECONDS: float = 5.0
+"""A live recorder that has sent nothing for so long gives way to one that comes with the same call key."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedParts:
+    """The collaborators of every feed."""
+
+    ingest: Ingest
+    notes: Notes
+    search: Search
+    tenants: Tenants
+    clock: Clock
+
+
+class Feed:
+    """Carries what one recorder says into its recording; `replaced` is called when another connection takes over.
+
+    Call `begin` with the first event, `apply` with every later one, and `lost` when the connection is gone.
+    """
+
+    def __init__(self, parts: FeedParts, *, tenant: TenantId, actor: Principal, replaced: Callable[[], None]) -> None:
+        self._parts = parts
+        self._tenant = tenant
+        self._actor = actor
+        self.replaced = replaced
+        self.session: IngestSession | None = None
+        self.heard_at = parts.clock.monotonic()
+        """When the recorder last sent anything; the adapter keeps it."""
+        self.ended = False
+
+    async def begin(self, started: Started, *, call_key: str | None = None) -> None:
+        """Start the recording, or continue the one whose connection broke; `call_key` outranks the dialect's own.
+
+        A call key whose recording has ended already leads to a further recording, `key~2` and so on: a live call is
+        never turned away for its name. Conflict while another connection is live under it.
+        """
+        key = call_key or started.call_key
+        if key is None:
+            raise Invalid("the recorder names no call", hint="add ?call_key=… to the address")
+        parse_call_key(key)
+        retention = await self._parts.tenants.retention(self._tenant)
+        for number in range(1, _MOST_STREAMS + 1):
+            name = key if number == 1 else f"{key}~{number}"
+            call = CallStart(
+                tenant=self._tenant,
+                call_key=parse_call_key(name),
+                media=started.media,
+                facts=started.facts,
+                started_at=started.started_at,
+                retention=retention,
+            )
+            self.session = await self._rejoin(call) or await self._start(call)
+            if self.session is not None:
+                self.session.feed = self
+                return
+        raise Conflict("too many recordings have this call key", hint="give each stream a call key of its own")
+
+    async def _rejoin(self, call: CallStart) -> IngestSession | None:
+        ingest = self._parts.ingest
+        session = ingest.live_call(call.tenant, call.call_key)
+        if session is None or session.ending is not None:
+            return None
+        if session.recording.media != call.media:
+            return None
+        if session.uploads and session.feed is not None and session.feed.silent:
+            session.feed.give_way()
+        await ingest.attach(session, offset=None)
+        try:
+            await self._parts.notes.rejoined(session)
+        except BaseException:
+            ingest.detach(session)
+            raise
+        return session
+
+    async def _start(self, call: CallStart) -> IngestSession | None:
+        try:
+            return await self._parts.ingest.start(call, actor=self._actor)
+        except Conflict:
+            if self._parts.ingest.live_call(call.tenant, call.call_key) is None:
+                row = await self._parts.search.call(call.tenant, call.call_key)
+                if row is None:
+                    raise
+                if row.state is RecordingState.OPEN:
+                    self._parts.ingest.require_here(row)
+            return None
+
+    @property
+    def silent(self) -> bool:
+        """Whether the recorder has sent nothing for so long that another may take its place."""
+        return self._parts.clock.monotonic() - self.heard_at > _SILENT_SECONDS
+
+    def give_way(self) -> None:
+        """Another connection continues this recording: nothing more is taken from this one."""
+        self.lost()
+        self.replaced()
+
+    async def apply(self, event: Event) -> None:
+        """Carry out one event; audio is sealed when this returns, all else is durable."""
+        session = self._open()
+        match event:
+            case Audio():
+                await self._parts.ingest.write(session, event.data)
+            case Ended(clean=True):
+                await self._parts.ingest.finish(session)
+                self.lost()
+            case Ended():
+                self.lost()
+            case Gap():
+                await self._parts.notes.gap(session, event.missing_ms)
+            case Paused():
+                await self._parts.notes.pause(session)
+            case Resumed():
+                await self._parts.notes.resume(session)
+            case Dtmf():
+                await self._parts.notes.dtmf(session, event)
+            case Facts():
+                await self._parts.notes.facts(session, event)
+            case _:
+                raise AssertionError(f"not for a recording: {type(event).__name__}")
+
+    def _open(self) -> IngestSession:
+        if self.session is None or self.ended:
+            raise Conflict("another connection has taken over this recording, or it has ended")
+        return self.session
+
+    def lost(self) -> None:
+        """The connection is gone: what was received stays, and without an end the grace period begins."""
+        if self.session is not None and not self.ended:
+            self.ended = True
+            self.session.feed = None
+            self._parts.ingest.detach(self.session)
