@@ -253,6 +253,8 @@ class Tenant:
     contract_end: datetime | None = None
     offboard_requested_by: str | None = None
     offboard_approved_by: str | None = None
+    keep_dtmf: bool = False
+    """Whether the keys that callers press are kept, sealed like their audio; dropped otherwise."""
 
     @property
     def ends_at(self) -> datetime | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, NotFound, OffsetMismatch, TooLarge, UploadStalled, VaultError
+from vault.format.notes import Note, dropped_bytes, kept_of
 from vault.ids import TenantId, parse_call_key
 from vault.media.descriptor import parse_content_type
 from vault.model import CallFacts, Recording, RecordingState
@@ -29,6 +30,7 @@ _PIECE_BYTES: Final = 1 << 18
 _MAX_TAGS: Final = 20
 _MAX_FACT: Final = 200
 _MAX_OFFSET_DIGITS: Final = 16
+_SEALED: Final = (RecordingState.SEALED, RecordingState.TRUNCATED)
 _UNSPOKEN = "a fact header is too long or not text"
 
 
@@ -59,12 +61,15 @@ async def head(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     session = vault.ingest.live_call(tenant, call_key)
     if session is not None:
-        return web.Response(headers=_progress(session.recording, session.durable, "open"))
+        return web.Response(headers=_progress(session.recording, await vault.notes.acknowledge(session), "open"))
     row = await vault.search.call(tenant, call_key)
     if row is None:
         raise NotFound("nothing was recorded under this call key")
     if row.state is RecordingState.OPEN:
         vault.ingest.require_here(row)
+    if row.state in _SEALED:
+        known = await _finished(vault, row)
+        return web.Response(headers=_progress(row, known.received, row.state.value))
     return web.Response(headers=_progress(row, row.stored_bytes, row.state.value))
 
 
@@ -162,7 +167,8 @@ async def _skip_prefix(session: IngestSession, pieces: _Pieces, durable: int) ->
     missing = durable
     async for piece in pieces:
         take = piece[:missing]
-        resent.update(take)
+        # What a pause dropped was never hashed.
+        resent.update(session.keeping.kept_of(take, durable - missing, session.durable))
         missing -= len(take)
         if missing == 0:
             pieces.push_back(piece[len(take) :])
@@ -218,8 +224,11 @@ class _Finished:
 
     row: Recording
     size: int
+    received: int
+    """`size` and what pauses dropped: the bytes that the recorder sent."""
     sha256: str | None
     state: str
+    notes: Sequence[Note]
 
 
 async def _ended(vault: Vault, session: IngestSession) -> _Finished:
@@ -230,8 +239,10 @@ async def _ended(vault: Vault, session: IngestSession) -> _Finished:
     return _Finished(
         row=session.recording,
         size=session.durable,
+        received=session.received,
         sha256=session.digest.hexdigest(),
         state=RecordingState.OPEN.value,
+        notes=session.keeping.settled(session.durable),
     )
 
 
@@ -239,10 +250,17 @@ async def _finished(vault: Vault, row: Recording) -> _Finished:
     if row.state is RecordingState.OPEN:
         vault.ingest.require_here(row)
         raise Conflict("another upload for this call key is under way")
-    if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED):
+    if row.state not in _SEALED:
         raise Conflict("this call key belongs to a recording that was shredded", hint="call keys are not used twice")
-    known = await vault.playback.sealed_sha256(row)
-    return _Finished(row=row, size=row.stored_bytes, sha256=known, state=row.state.value)
+    found = await vault.playback.finished(row)
+    return _Finished(
+        row=row,
+        size=row.stored_bytes,
+        received=row.stored_bytes + dropped_bytes(found.notes, row.stored_bytes),
+        sha256=found.sha256,
+        state=row.state.value,
+        notes=found.notes,
+    )
 
 
 async def _replay(known: _Finished, pieces: _Pieces, first: bytes, offset: int | None) -> web.Response:
@@ -250,11 +268,13 @@ async def _replay(known: _Finished, pieces: _Pieces, first: bytes, offset: int |
 
     At an offset only the end itself can be repeated: a recorder whose answer was lost sends what it thinks is missing.
     """
-    same = offset == known.size and not first
+    same = offset == known.received and not first
     if not offset:
-        digest = hashlib.sha256(first)
+        digest = hashlib.sha256(kept_of(first, 0, known.notes))
+        at = len(first)
         async for piece in pieces:
-            digest.update(piece)
+            digest.update(kept_of(piece, at, known.notes))
+            at += len(piece)
         same = digest.hexdigest() == known.sha256
     if not same:
         raise Conflict("this call key belongs to another, finished recording", hint="call keys are not used twice")

@@ -55,6 +55,7 @@ class Tenants:
         contact: str,
         retention: timedelta | None,
         metadata_retention: timedelta | None = None,
+        keep_dtmf: bool = False,
         actor: Principal | None,
     ) -> Tenant:
         """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
@@ -68,6 +69,7 @@ class Tenants:
             created_at=self._clock.now(),
             retention_seconds=_seconds(retention),
             metadata_retention_seconds=_seconds(metadata_retention),
+            keep_dtmf=keep_dtmf,
         )
         await self._catalog.add_tenant(
             tenant,
@@ -89,11 +91,13 @@ class Tenants:
         *,
         retention: timedelta | None,
         metadata_retention: timedelta | Unchanged | None = UNCHANGED,
+        keep_dtmf: bool | Unchanged = UNCHANGED,
         actor: Principal,
     ) -> Tenant:
         """Set the default retention of future recordings, where what exists keeps its date, and that of metadata.
 
-        The latter holds for every month, past ones included: metadata has no date but its cohort's.
+        The latter holds for every month, past ones included: metadata has no date but its cohort's. `keep_dtmf` holds
+        for keys pressed from now on.
         """
         self._check(retention)
         before = await self._catalog.tenant(identifier)
@@ -101,11 +105,15 @@ class Tenants:
         if not isinstance(metadata_retention, Unchanged):
             check_metadata_retention(metadata_retention)
             after = dataclasses.replace(after, metadata_retention_seconds=_seconds(metadata_retention))
+        if not isinstance(keep_dtmf, Unchanged):
+            after = dataclasses.replace(after, keep_dtmf=keep_dtmf)
         detail = {
             "before": before.retention_seconds,
             "after": after.retention_seconds,
             "metadata_before": before.metadata_retention_seconds,
             "metadata_after": after.metadata_retention_seconds,
+            "keep_dtmf_before": before.keep_dtmf,
+            "keep_dtmf_after": after.keep_dtmf,
         }
         await self._catalog.save_tenant(
             after,
@@ -183,15 +191,23 @@ class Tenants:
 
         NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is taken in for it.
         """
-        known = self._known.get(identifier)
-        if known is None:
-            known = self._known[identifier] = await self._catalog.tenant(identifier)
+        known = await self._lookup(identifier)
         if self._left(known):
             raise Conflict(
                 "the contract with this tenant has ended, so no new recording is taken in",
                 hint="stop its recorders; what was recorded can be exported until the export window ends",
             )
         return self._of(known)
+
+    async def keeps_dtmf(self, identifier: TenantId) -> bool:
+        """Tell whether the keys that this tenant's callers press are kept."""
+        return (await self._lookup(identifier)).keep_dtmf
+
+    async def _lookup(self, identifier: TenantId) -> Tenant:
+        known = self._known.get(identifier)
+        if known is None:
+            known = self._known[identifier] = await self._catalog.tenant(identifier)
+        return known
 
     def _left(self, tenant: Tenant) -> bool:
         return tenant.ends_at is not None and tenant.ends_at <= self._clock.now()

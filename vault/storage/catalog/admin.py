@@ -165,6 +165,7 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "contract_end": rows.maybe_micros(tenant.contract_end),
         "offboard_requested_by": tenant.offboard_requested_by,
         "offboard_approved_by": tenant.offboard_approved_by,
+        "keep_dtmf": tenant.keep_dtmf,
     }
 
 
@@ -180,6 +181,7 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,
         offboard_approved_by=row.offboard_approved_by,
+        keep_dtmf=bool(row.keep_dtmf),
     )
 
 
