@@ -23,6 +23,7 @@ TENANT = {
     "contract_end": None,
     "offboard_requested_by": None,
     "offboard_approved_by": None,
+    "keep_dtmf": True,
 }
 TOKEN_ROW = {
     "id": TOK,

@@ -48,7 +48,7 @@ _CATALOG_READS = frozenset(
         *("count_due", "segments_of", "recording_states", "uncertified", "erasure", "erasures", "erasures_of"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides"),
         *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),
-        *("tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),
+        *("notes", "tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),
     }
 )
 _STORE_READS = frozenset({"kind", "get", "stat", "list", "check", "close"})

@@ -22,6 +22,8 @@ class Act(enum.StrEnum):
     PLAY = "play"
     PLAY_HELD = "play_held"
     """Play what a hold protects; comes on top of PLAY."""
+    PAUSE = "pause"
+    """Pause and resume a live call by its recording; a recorder does so by its call key."""
     FLAG = "flag"
     HOLD_LIST = "hold_list"
     HOLD_PLACE = "hold_place"
@@ -57,10 +59,18 @@ _HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.H
 PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
     # Append only: a stolen recorder credential can neither read, list nor delete.
     Role.RECORDER: frozenset({Act.INGEST}),
-    Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.FLAG},
+    Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.PAUSE, Act.FLAG},
     Role.SAFEGUARDING_LEAD: _SEE
     | _HOLDS
-    | {Act.FACTS_READ, Act.PLAY, Act.PLAY_HELD, Act.FLAG, Act.HOLD_RELEASE_APPROVE, Act.CERTIFICATE_READ},
+    | {
+        Act.FACTS_READ,
+        Act.PLAY,
+        Act.PLAY_HELD,
+        Act.PAUSE,
+        Act.FLAG,
+        Act.HOLD_RELEASE_APPROVE,
+        Act.CERTIFICATE_READ,
+    },
     Role.COMPLIANCE: _SEE
     | _HOLDS
     | _ERASE
@@ -68,6 +78,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.FACTS_READ,
         Act.PLAY,
         Act.PLAY_HELD,
+        Act.PAUSE,
         Act.FLAG,
         Act.HOLD_RELEASE_APPROVE,
         Act.CERTIFICATE_READ,

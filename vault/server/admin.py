@@ -112,6 +112,7 @@ async def add_tenant(request: web.Request) -> web.Response:
         contact=wanted.contact,
         retention=wanted.retention,
         metadata_retention=wanted.metadata_retention,
+        keep_dtmf=wanted.keep_dtmf,
         actor=actor,
     )
     return web.json_response(views.tenant(added), status=201, headers={"Location": f"/v1/tenants/{added.id}"})
@@ -129,6 +130,7 @@ async def change_tenant(request: web.Request) -> web.Response:
         identifier,
         retention=wanted.retention,
         metadata_retention=wanted.metadata_retention if given else UNCHANGED,
+        keep_dtmf=UNCHANGED if wanted.keep_dtmf is None else wanted.keep_dtmf,
         actor=actor,
     )
     return web.json_response(views.tenant(changed))

@@ -67,6 +67,7 @@ class AddTenant(_Body):
     contact: Words
     retention: Span | None = None
     metadata_retention: Span | None = None
+    keep_dtmf: bool = False
 
 
 class ChangeTenant(_Body):
@@ -75,6 +76,8 @@ class ChangeTenant(_Body):
     retention: Span | None
     metadata_retention: Span | None = None
     """Left out, it stays as it is; null keeps metadata until the contract ends."""
+    keep_dtmf: bool | None = None
+    """Left out or null, it stays as it is."""
 
 
 class EndContract(_Body):
