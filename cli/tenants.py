@@ -22,6 +22,7 @@ _ADD = (
     '--controller "Northfield College Corporation" --contact dpo@northfield.example --retention 90d'
 )
 _METADATA = "How long numbers and tags are kept after the month of the call, such as 730d; "
+_KEEP_DTMF = "Keep the keys that callers press, sealed like the audio: they can be card numbers."
 _RETENTION = "How long future recordings are kept, such as 90d; "
 
 
@@ -38,6 +39,7 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("contact", tenant["contact"]),
         ("retention", _retention(tenant)),
         ("metadata kept for", _metadata_retention(tenant)),
+        ("pressed keys", "kept" if tenant["keep_dtmf"] else "dropped"),
         ("created", tenant["created_at"]),
         ("contract ends", _contract_end(tenant)),
     ]
@@ -72,10 +74,19 @@ async def add(
     metadata_retention: Annotated[
         str | None, typer.Option(help=_METADATA + "as long as the contract if left out.")
     ] = None,
+    keep_dtmf: Annotated[bool, typer.Option("--keep-dtmf", help=_KEEP_DTMF)] = False,
 ) -> None:
     """Add a tenant."""
-    body = {"id": tenant, "name": name, "controller": controller, "contact": contact, "retention": retention}
-    body["metadata_retention"] = metadata_retention
+    body: dict[str, Any] = {
+        "id": tenant,
+        "name": name,
+        "controller": controller,
+        "contact": contact,
+        "retention": retention,
+        "metadata_retention": metadata_retention,
+    }
+    if keep_dtmf:
+        body["keep_dtmf"] = True
     added = await call.client.post("/v1/tenants", body)
     call.out.show(added, _fields(added))
     call.out.hint(f"callvault tokens issue --tenant {added['id']} --role recorder --name pbx-1")
@@ -106,6 +117,7 @@ async def show(call: Remote, tenant: TenantName) -> None:
         "callvault tenants set northfield-college --retention 180d",
         "callvault tenants set northfield-college --retention default",
         "callvault tenants set northfield-college --retention 90d --metadata-retention 730d",
+        "callvault tenants set northfield-college --retention 90d --keep-dtmf",
     ],
 )
 async def change(
@@ -117,11 +129,16 @@ async def change(
     metadata_retention: Annotated[
         str | None, typer.Option(help=_METADATA + '"contract" follows the contract. Past months included.')
     ] = None,
+    keep_dtmf: Annotated[
+        bool | None, typer.Option("--keep-dtmf/--drop-dtmf", help=_KEEP_DTMF + " From the next one on.")
+    ] = None,
 ) -> None:
     """Change how long future recordings are kept; what exists keeps its date. Metadata follows at the next sweep."""
-    body: dict[str, str | None] = {"retention": None if retention == "default" else retention}
+    body: dict[str, str | bool | None] = {"retention": None if retention == "default" else retention}
     if metadata_retention is not None:
         body["metadata_retention"] = None if metadata_retention == "contract" else metadata_retention
+    if keep_dtmf is not None:
+        body["keep_dtmf"] = keep_dtmf
     changed = await call.client.call("PUT", f"/v1/tenants/{segment(tenant)}", body=body)
     call.out.show(changed, _fields(changed))
 

@@ -265,6 +265,8 @@ class Ingest:
 
         Unavailable if the vault is ending or has ended it for another reason.
         """
+        if session.keeping.unnoted:
+            await self._notes.acknowledge(session)
         session.require_open(unless=ended)
         if session.ended is not None:
             return

@@ -85,6 +85,14 @@ class Keeping:
             return replace(note, dropped=note.dropped + -note.dropped % self.frame)
         return note if note.offset <= end else replace(note, offset=end)
 
+    def closed(self, end: int, *, now_ms: int) -> tuple[Note, ...]:
+        """Return the notes of a recording that ended with `end` bytes: a pause that lasts ends with it."""
+        if self.last is not None and isinstance(pause := self.notes[self.last], Pause):
+            missing = pause.missing_ms + (max(now_ms - pause.at_ms, 0) if pause.lasting else 0)
+            whole = replace(pause, dropped=pause.dropped + self.unnoted, missing_ms=missing)
+            return replace(self, notes=[*self.notes[: self.last], whole, *self.notes[self.last + 1 :]]).settled(end)
+        return self.settled(end)
+
     def dropped(self, end: int) -> int:
         """Return how many bytes of the recorder's stream before `end` kept ones are noted as dropped."""
         return dropped_bytes(self.settled(end), end) if self.notes else 0

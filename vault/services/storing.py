@@ -237,7 +237,7 @@ class Storer:
         state, _, reason = session.ended.partition(":")
         ended_at = self._clock.now()
         async with session.noting:  # a note that is being written gets into the manifest, which replaces its row
-            notes = session.keeping.settled(session.stored)
+            notes = session.keeping.closed(session.stored, now_ms=unix_ms(ended_at))
             recording = session.recording
         manifest = Manifest(
             recording=recording.id,
