@@ -232,7 +232,7 @@ async def test_notes_are_for_those_who_may_hear_and_are_logged_as_hearing(app):
 async def fed(app: App, *, media: str = PCMU):
     """A live feed of its own, as a WebSocket has it."""
     actor = await app.vault.access.authenticate(app.token(Role.RECORDER))
-    feed = Feed(app.vault.feeds, tenant="northfield", actor=actor, replaced=lambda: None)
+    feed = Feed(app.vault.feeds, tenant="northfield", actor=actor, silent_seconds=lambda: 0.0, replaced=lambda: None)
     await feed.begin(Started(call_key="call-1", media=parse_content_type(media)))
     yield feed
     feed.lost()
@@ -252,11 +252,12 @@ async def test_keys_are_dropped_unless_the_tenant_keeps_them_and_never_kept_in_a
         changed = await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body=body)
         assert changed.json["keep_dtmf"] is keep
         async with fed(app) as feed:
-            await feed.apply(Audio(b"a" * 800))
+            await feed.apply(Audio(b"a" * 400))
+            assert feed.take(b"a" * 400)
             await feed.apply(Dtmf(digit="5", duration_ms=120))
             await feed.apply(Paused())
             await feed.apply(Dtmf(digit="9"))
-            await feed.apply(Audio(b"CARD"))
+            assert feed.take(b"CARD")
             await feed.apply(Resumed())
             recording = await finished(app, feed)
         shown = await notes_of(app, recording)

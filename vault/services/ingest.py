@@ -214,6 +214,11 @@ class Ingest:
 
     def take(self, session: IngestSession, piece: bytes) -> bool:
         """Take one piece as `write` does, if that needs no waiting; False, with nothing taken, if it does."""
+        if session.keeping.watching:
+            if session.resuming or not session.keeping.paused:
+                return False
+            session.keeping.keep(piece)
+            return True
         entry = session.entry
         if (
             entry is None
@@ -252,7 +257,8 @@ class Ingest:
         try:
             entry.append(piece)
         except JournalFull:
-            await self._room(session, piece)
+            if not await self._room(session, piece):
+                return
         if session.digest is not None:
             session.digest.update(piece)
         await entry.writable()
@@ -265,17 +271,23 @@ class Ingest:
         session.entry = self._journal.open(opening, session.key, offset=session.stored)
         return session.entry
 
-    async def _room(self, session: IngestSession, piece: bytes) -> None:
-        """Hold the recorder back while the journal drains; give up after a while with nothing half-kept."""
+    async def _room(self, session: IngestSession, piece: bytes) -> bool:
+        """Hold the recorder back while the journal drains; give up after a while with nothing half-kept.
+
+        False if the call was paused meanwhile, and the piece dropped.
+        """
         assert session.entry is not None
         for _ in range(int(_ROOM_WAIT_SECONDS / _ROOM_STEP_SECONDS)):
             await asyncio.sleep(_ROOM_STEP_SECONDS)
             session.require_open()
+            if session.keeping.paused:
+                session.keeping.keep(piece)
+                return False
             try:
                 session.entry.append(piece)
             except JournalFull:
                 continue
-            return
+            return True
         raise JournalFull(
             "the journal is full and did not drain; what was acknowledged is safe", retry_after_seconds=30
         )
