@@ -60,7 +60,7 @@ OPERATIONS: Final = (
         tag="ingest",
         summary="Hand in the SIPREC metadata of a live call (RFC 7865), alone or in a multipart",
         act=Act.INGEST,
-        uploads=True,
+        takes=(*sorted(siprec.XML_TYPES), "multipart/mixed"),
         answers={200: _json("Kept as it came; `parsed` says whether facts were found in it.", "SiprecReceipt")},
         problems=(404, 409, 413, 415, 422),
     ),

@@ -45,6 +45,8 @@ class Operation:
     act: Act | None = None
     body: type[BaseModel] | None = None
     uploads: bool = False
+    takes: tuple[str, ...] = ()
+    """The media types of a body that is neither JSON nor audio."""
     query: type[BaseModel] | None = None
     queries: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()

@@ -102,8 +102,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["x-callvault-roles"] = roles
     if operation.body is not None:
         described["requestBody"] = _body({"application/json": {"schema": reference(operation.body.__name__)}})
-    elif operation.uploads:
-        described["requestBody"] = _body({kind: {} for kind in AUDIO_TYPES})
+    elif operation.uploads or operation.takes:
+        described["requestBody"] = _body({kind: {} for kind in operation.takes or AUDIO_TYPES})
     return described
 
 

@@ -16,7 +16,7 @@ from vault.crypto.blind import Field
 from vault.crypto.notes import open_note, seal_note
 from vault.crypto.sealed import seal_facts
 from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable
-from vault.format.notes import Document, Missing, Note, Pause, Tone
+from vault.format.notes import MAX_DIGIT, Document, Missing, Note, Pause, Tone
 from vault.model import AuditEvent, CallFacts, Container, Principal
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -73,11 +73,11 @@ class Notes:
 
         Unavailable if that could not be made durable: it holds all the same as long as this process runs.
         """
-        keeping = session.keeping
         session.require_open()
-        if not keeping.paused:
-            keeping.paused, keeping.since_ms = True, self._now_ms()
+        self._stop_keeping(session)
         async with _noting(session):
+            # Once more: a resume may have been under way.
+            self._stop_keeping(session)
             if _lasting(session) is None:
                 if session.entry is not None:
                     # The offset of a pause never lies beyond what survives a crash.
@@ -86,6 +86,10 @@ class Notes:
             elif not session.unwritten:
                 return
             await self._write(session, {}, audit=[_told("recording.paused", session, actor)])
+
+    def _stop_keeping(self, session: IngestSession) -> None:
+        if not session.keeping.paused:
+            session.keeping.paused, session.keeping.since_ms = True, self._now_ms()
 
     def _begin_pause(self, session: IngestSession) -> None:
         keeping, offset = session.keeping, session.appended
@@ -168,11 +172,15 @@ class Notes:
 
     async def dtmf(self, session: IngestSession, event: Dtmf) -> None:
         """A key was pressed: kept only if the tenant asks for it, and never during a pause."""
-        if session.keeping.paused or not await self._tenants.keeps_dtmf(session.recording.tenant):
+        if session.keeping.paused or not event.digit:
             return
-        tone = Tone(
-            offset=session.appended, at_ms=self._now_ms(), digit=event.digit[:16], duration_ms=event.duration_ms
-        )
+        try:
+            if not await self._tenants.keeps_dtmf(session.recording.tenant):
+                return
+        except Unavailable:
+            return  # nobody can say that the tenant wants it
+        duration = None if event.duration_ms is None else max(event.duration_ms, 0)
+        tone = Tone(offset=session.appended, at_ms=self._now_ms(), digit=event.digit[:MAX_DIGIT], duration_ms=duration)
         await self._remember(session, tone)
 
     async def document(self, session: IngestSession, *, media_type: str, content: bytes) -> int:
