@@ -21,6 +21,7 @@ from tests.faults.crashing import (
     storing,
 )
 from tests.faults.test_service_crash import Stage, audit_verifies
+from vault.errors import Conflict, Unavailable
 from vault.format.notes import Document, Missing, Pause, dropped_bytes
 from vault.keystore import file
 from vault.model import CallFacts
@@ -140,14 +141,12 @@ async def test_an_outage_of_the_catalog_ends_no_call_and_loses_no_note_of_it(sta
     put = vault.catalog._inner.put_notes
 
     async def down(*_args, **_kwargs):
-        from vault.errors import Unavailable  # noqa: PLC0415
-
         raise Unavailable("the database does not answer")
 
     vault.catalog._inner.put_notes = down
     await vault.notes.gap(session, 40)
     await vault.ingest.write(session, FIRST)
-    with pytest.raises(Exception, match="does not answer"):
+    with pytest.raises(Unavailable, match="does not answer"):
         await vault.notes.pause(session)
     await vault.ingest.write(session, CARD)  # the pause holds although nobody could be told so
     assert await vault.notes.acknowledge(session) == PAUSED
@@ -165,3 +164,68 @@ async def test_an_outage_of_the_catalog_ends_no_call_and_loses_no_note_of_it(sta
     notes = (await vault.playback.finished(row)).notes
     assert [type(note) for note in notes] == [Missing, Pause]
     await process.abandon()
+
+
+class Gate:
+    """Holds the catalog's notes back until it is opened."""
+
+    def __init__(self, vault):
+        self._put, self.open = vault.catalog._inner.put_notes, asyncio.Event()
+        self.waiting = asyncio.Event()
+        vault.catalog._inner.put_notes = self._wait
+
+    async def _wait(self, *args, **kwargs):
+        self.waiting.set()
+        await self.open.wait()
+        await self._put(*args, **kwargs)
+
+
+async def test_what_arrives_while_a_resume_is_made_durable_waits_and_a_pause_asked_for_then_wins(stage):
+    process = await start(stage.copy(), ManualClock())
+    vault = process.vault
+    session = vault.ingest.live_call(ACME, "live")
+    await vault.ingest.attach(session, offset=None)
+    await vault.notes.pause(session)
+    assert vault.ingest.take(session, CARD)
+    gate = Gate(vault)
+    resuming = asyncio.create_task(vault.notes.resume(session))
+    await gate.waiting.wait()
+    assert not vault.ingest.take(session, FIRST)
+    writing = asyncio.create_task(vault.ingest.write(session, FIRST))
+    await asyncio.sleep(0)
+    pausing = asyncio.create_task(vault.notes.pause(session))
+    await asyncio.sleep(0)
+    assert session.appended == len(BEFORE)
+    gate.open.set()
+    await asyncio.gather(resuming, writing, pausing)
+    assert session.appended == len(BEFORE + FIRST)
+    await vault.ingest.write(session, CARD)
+    assert session.appended == len(BEFORE + FIRST)
+    assert await vault.notes.acknowledge(session) == len(BEFORE + CARD + FIRST + CARD)
+    await process.abandon()
+
+
+async def test_a_note_under_way_when_the_call_ends_is_in_the_manifest(stage):
+    process = await start(stage.copy(), ManualClock())
+    vault = process.vault
+    session = vault.ingest.live_call(ACME, "live")
+    await vault.ingest.attach(session, offset=None)
+    gate = Gate(vault)
+    noting = asyncio.create_task(vault.notes.document(session, media_type="text/xml", content=DOCUMENT))
+    await gate.waiting.wait()
+    async with storing(vault):
+        await vault.ingest.finish(session)
+        with pytest.raises(Conflict):
+            async with asyncio.timeout(5):
+                await asyncio.gather(late := asyncio.create_task(vault.notes.gap(session, 40)), opened(gate))
+        assert late.done()
+        assert await noting == 0
+        async with asyncio.timeout(10):
+            await session.done.wait()
+    row = await vault.catalog.recording(session.recording.id)
+    assert [type(note) for note in (await vault.playback.finished(row)).notes] == [Document]
+    await process.abandon()
+
+
+async def opened(gate):
+    gate.open.set()
