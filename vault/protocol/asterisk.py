@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 from vault.errors import UnsupportedMedia
 from vault.media.descriptor import TELEPHONE_RATE, raw_media
 from vault.model import Codec
-from vault.protocol.binary import BinaryDialect
+from vault.protocol.binary import TEXT_FIRST, BinaryDialect, Transitions
 from vault.protocol.events import Event, Handshake, Started
 from vault.protocol.metadata import MAX_TEXT, address_facts, call_facts, call_key, dtmf, parse_object
 
@@ -34,6 +34,7 @@ class Asterisk(BinaryDialect):
     """One channel. The call key is the channel's unique id; the connection's id names a configuration, not a call."""
 
     name: ClassVar[str] = "asterisk"
+    transitions: ClassVar[Transitions] = TEXT_FIRST
 
     def started(self, first: str | bytes) -> Started:
         """Read MEDIA_START; UnsupportedMedia unless the format is G.711 or signed linear."""

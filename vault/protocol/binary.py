@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from vault.errors import Invalid
@@ -16,7 +16,7 @@ _CLEAN_CLOSES: Final = frozenset({1000, 1005, 0})
 _SAMPLE_BYTES: Final[Mapping[Codec, int]] = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
 
 
-class State(enum.Enum):
+class State(enum.IntEnum):
     """`fresh → streaming → over`."""
 
     FRESH = enum.auto()
@@ -24,31 +24,12 @@ class State(enum.Enum):
     OVER = enum.auto()
 
 
-class Kind(enum.Enum):
+class Kind(enum.IntEnum):
     """What a message is before anybody reads it."""
 
     TEXT = enum.auto()
     SAMPLES = enum.auto()
     EMPTY = enum.auto()
-
-
-class Step(enum.Enum):
-    """What a transition does."""
-
-    BEGIN = enum.auto()
-    TELL = enum.auto()
-    KEEP = enum.auto()
-    FINISH = enum.auto()
-    NOTHING = enum.auto()
-
-
-TRANSITIONS: Final[Mapping[tuple[State, Kind], tuple[State, Step]]] = {
-    (State.FRESH, Kind.TEXT): (State.STREAMING, Step.BEGIN),
-    (State.STREAMING, Kind.TEXT): (State.STREAMING, Step.TELL),
-    (State.STREAMING, Kind.SAMPLES): (State.STREAMING, Step.KEEP),
-    (State.STREAMING, Kind.EMPTY): (State.STREAMING, Step.NOTHING),
-}
-"""What a state permits; everything else is Invalid."""
 
 
 class SampleFrames:
@@ -73,7 +54,8 @@ class BinaryDialect(ABC):
     """One connection. What is kept is whole sample frames, wherever the recorder cuts its messages."""
 
     name: ClassVar[str]
-    transitions: ClassVar[Mapping[tuple[State, Kind], tuple[State, Step]]] = TRANSITIONS
+    transitions: ClassVar[Transitions]
+    """What each state permits; everything else is Invalid."""
 
     def __init__(self, handshake: Handshake) -> None:
         self._handshake = handshake
@@ -94,24 +76,32 @@ class BinaryDialect(ABC):
         if (transition := self.transitions.get((self._state, kind))) is None:
             raise Invalid("audio came before the text that says which call it is, or something after the end")
         self._state, step = transition
-        match step, message:
-            case Step.BEGIN, _:
-                return self._begin(message)
-            case Step.KEEP, bytes():
-                whole = self._frames.take(message)
-                return (Audio(whole),) if whole else ()
-            case Step.TELL, str():
-                return self.told(message)
-            case Step.FINISH, _:
-                return (Ended(clean=True, reason="the recorder said so"),)
-        return ()
+        return step(self, message)
 
-    def _begin(self, first: str | bytes) -> Sequence[Event]:
+    def begin(self, first: str | bytes) -> Sequence[Event]:
+        """Start the recording; a first message of samples is its first audio."""
         started = self.started(first)
         self._frames = SampleFrames(started.media)
-        if isinstance(first, str) or not (whole := self._frames.take(first)):
-            return (started,)
-        return started, Audio(whole)
+        return (started,) if isinstance(first, str) else (started, *self.keep(first))
+
+    def tell(self, text: str | bytes) -> Sequence[Event]:
+        """Read a later text."""
+        assert isinstance(text, str)
+        return self.told(text)
+
+    def keep(self, samples: str | bytes) -> Sequence[Event]:
+        """Keep the sample frames that are whole by now."""
+        assert not isinstance(samples, str)
+        whole = self._frames.take(samples)
+        return (Audio(whole),) if whole else ()
+
+    def finish(self, _: str | bytes) -> Sequence[Event]:
+        """End the recording at the recorder's word."""
+        return (Ended(clean=True, reason="the recorder said so"),)
+
+    def nothing(self, _: str | bytes) -> Sequence[Event]:
+        """Pass a message over."""
+        return ()
 
     def idle(self) -> Sequence[Event]:
         """Return nothing: a recorder that pauses says so by sending nothing."""
@@ -129,3 +119,15 @@ class BinaryDialect(ABC):
     def kept(self) -> Sequence[Say]:
         """Return nothing: the close is the answer."""
         return ()
+
+
+Step = Callable[[BinaryDialect, str | bytes], Sequence[Event]]
+Transitions = Mapping[tuple[State, Kind], tuple[State, Step]]
+
+TEXT_FIRST: Final[Transitions] = {
+    (State.FRESH, Kind.TEXT): (State.STREAMING, BinaryDialect.begin),
+    (State.STREAMING, Kind.TEXT): (State.STREAMING, BinaryDialect.tell),
+    (State.STREAMING, Kind.SAMPLES): (State.STREAMING, BinaryDialect.keep),
+    (State.STREAMING, Kind.EMPTY): (State.STREAMING, BinaryDialect.nothing),
+}
+"""A text says which call it is, then come samples and more texts in any order; the close is the end."""

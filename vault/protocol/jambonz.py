@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 from vault.errors import Invalid
 from vault.media.descriptor import raw_media
 from vault.model import Codec, Media
-from vault.protocol.binary import TRANSITIONS, Step, BinaryDialect, Kind, State
+from vault.protocol.binary import TEXT_FIRST, BinaryDialect, Kind, State, Transitions
 from vault.protocol.events import Event, Handshake, Started
 from vault.protocol.metadata import address_facts, call_facts, call_key, dtmf, number, parse_object
 
@@ -39,9 +39,9 @@ class AudioFork(BinaryDialect):
     """A connection whose first text has `sampleRate`, or which offered the modules' subprotocol."""
 
     name: ClassVar[str] = "audio_fork"
-    transitions: ClassVar[Mapping[tuple[State, Kind], tuple[State, Step]]] = {
-        **TRANSITIONS,
-        (State.STREAMING, Kind.EMPTY): (State.OVER, Step.FINISH),
+    transitions: ClassVar[Transitions] = {
+        **TEXT_FIRST,
+        (State.STREAMING, Kind.EMPTY): (State.OVER, BinaryDialect.finish),
     }
 
     def started(self, first: str | bytes) -> Started:
@@ -70,9 +70,9 @@ class AudioStream(AudioFork):
     """A connection whose address has `rate`: its first text may say anything, and need not come at all."""
 
     name: ClassVar[str] = "audio_stream"
-    transitions: ClassVar[Mapping[tuple[State, Kind], tuple[State, Step]]] = {
+    transitions: ClassVar[Transitions] = {
         **AudioFork.transitions,
-        (State.FRESH, Kind.SAMPLES): (State.STREAMING, Step.BEGIN),
+        (State.FRESH, Kind.SAMPLES): (State.STREAMING, BinaryDialect.begin),
     }
 
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 from vault.errors import UnsupportedMedia
 from vault.media.descriptor import parse_content_type
 from vault.model import Codec
-from vault.protocol.binary import BinaryDialect
+from vault.protocol.binary import TEXT_FIRST, BinaryDialect, Transitions
 from vault.protocol.events import Event, Handshake, Started
 from vault.protocol.metadata import address_facts, call_facts, call_key, dtmf, parse_object
 
@@ -29,6 +29,7 @@ class Vonage(BinaryDialect):
     """One leg of a call."""
 
     name: ClassVar[str] = "vonage"
+    transitions: ClassVar[Transitions] = TEXT_FIRST
 
     def started(self, first: str | bytes) -> Started:
         """Read `websocket:connected`; UnsupportedMedia unless the content type is audio/l16."""
