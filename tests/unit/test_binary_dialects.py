@@ -148,9 +148,13 @@ def test_facts_are_bounded_in_number_length_and_depth():
     }
 
 
-@pytest.mark.parametrize("value", ["", "x" * 201, "\x07", 441632960001, None, ["+441632960001"]])
+@pytest.mark.parametrize("value", ["", "x" * 201, "\x07", True, None, ["+441632960001"], {"user": "1"}])
 def test_a_number_that_is_none_does_not_cost_the_call(value):
     assert started(text(sampleRate=8000, **{"from": value}, direction="sideways")).facts.caller is None
+
+
+def test_a_number_without_quotes_is_one():
+    assert started(text(sampleRate=8000, **{"from": 441632960001})).facts.caller == "+441632960001"
 
 
 def test_a_call_is_named_by_the_first_name_that_can_be_one():

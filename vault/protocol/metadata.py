@@ -102,12 +102,12 @@ def call_facts(document: Mapping[str, Any], *, known: frozenset[str] = frozenset
 
 
 def _first(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    return next((name for name in names if isinstance(document.get(name), str)), None)
+    return next((name for name in names if type(document.get(name)) in {str, int}), None)
 
 
 def _said(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
     name = _first(document, names)
-    value = None if name is None else document[name].strip()
+    value = "" if name is None else str(document[name]).strip()
     return value if value and _is_fact(value) else None
 
 
