@@ -1,9 +1,18 @@
-"""The `ws` client of node as a recorder: a process of its own, which a test may kill."""
+"""WebSocket clients as recorders, each a process of its own, which a test may kill: node's `ws`, and libwebsockets."""
 
 import asyncio
+import atexit
 import base64
+import functools
 import json
+import shutil
+import subprocess
+import tempfile
 from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
 
 from tests.clients import CLIENTS, node_modules
 
@@ -70,6 +79,65 @@ async def node_stream(address, *, token="", subprotocols=(), deflate=True):
     try:
         stream.opened = await stream.hears()
         yield stream
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@functools.cache
+def _fork_program():
+    """Build `fork.c` once; skips where libwebsockets or a C compiler is missing."""
+    wanted = ["pkg-config", "--cflags", "--libs", "libwebsockets"]
+    tools = all(map(shutil.which, ("gcc", "pkg-config")))
+    flags = subprocess.run(wanted, capture_output=True, text=True, check=False) if tools else None
+    if flags is None or flags.returncode:
+        pytest.skip("libwebsockets cannot be built with: Debian's gcc, pkg-config and libwebsockets-dev have it")
+    program = Path(tempfile.mkdtemp(prefix="callvault-")) / "fork"
+    atexit.register(shutil.rmtree, program.parent)
+    warnings = ["-Wall", "-Wextra", "-Werror", "-O1"]
+    subprocess.run(["gcc", *warnings, "-o", program, CLIENTS / "fork.c", *flags.stdout.split()], check=True)
+    return program
+
+
+class LwsFork:
+    """One call forked by libwebsockets."""
+
+    def __init__(self, process):
+        self._process = process
+
+    async def hears(self):
+        """Return the next word the client tells, "" once it is gone."""
+        async with asyncio.timeout(20):
+            return (await self._process.stdout.readline()).decode().strip()
+
+    async def kill(self):
+        """SIGKILL."""
+        self._process.kill()
+        await self._process.wait()
+
+
+@asynccontextmanager
+async def lws_fork(address, recorder, *, token, end):
+    """Fork the whole call of `recorder`; `end` is "close", "graceful" or "hang"."""
+    basic = base64.b64encode(f"recorder:{token}".encode()).decode()
+    place = urlsplit(address)
+    process = await asyncio.create_subprocess_exec(
+        _fork_program(),
+        str(place.port),
+        f"{place.path}?{place.query}",
+        recorder.subprotocols[0],
+        f"Basic {basic}",
+        recorder.first[0],
+        str(recorder.message_bytes),
+        end,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        process.stdin.write(recorder.audio)
+        process.stdin.close()
+        yield LwsFork(process)
     finally:
         if process.returncode is None:
             process.kill()

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.clients.streams import node_stream
+from tests.clients.streams import lws_fork, node_stream
 from tests.clients.vault import refusal, renamed, vault_at
 from tests.faults.server import bearer, log_of, make_site, zygote
-from tests.recorders import AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, samples, text
+from tests.recorders import AUDIO_FORK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, samples, text
 
 pytestmark = pytest.mark.xdist_group("binary_recorders")
 EVERY = pytest.mark.parametrize("recorder", RECORDERS.values(), ids=RECORDERS)
@@ -69,6 +69,28 @@ async def test_every_recorders_call_is_kept_from_node_too(vault, deflate):
     async with asyncio.TaskGroup() as group:
         for recorder in RECORDERS.values():
             group.create_task(call(renamed(recorder)))
+
+
+@pytest.mark.parametrize("recorder", [JAMBONZ, AUDIO_FORK], ids=["jambonz", "mod_audio_fork"])
+@pytest.mark.parametrize(
+    ("end", "closed", "state"),
+    [("close", "", "sealed"), ("graceful", "closed 1000", "sealed"), ("hang", None, "truncated")],
+)
+async def test_the_library_that_freeswitch_speaks_with_is_understood(vault, recorder, end, closed, state):
+    recorder = renamed(recorder)
+    async with lws_fork(vault.address(recorder.query), recorder, token=vault.token, end=end) as fork:
+        assert [await fork.hears(), await fork.hears()] == ["open", "sent"]
+        if closed is None:
+            await vault.durable(recorder.key, len(recorder.audio))
+            await fork.kill()
+        else:
+            assert await fork.hears() == closed
+    await vault.keeps(recorder.key, recorder.audio, state)
+
+
+async def test_libwebsockets_is_refused_before_the_upgrade_too(vault):
+    async with lws_fork(vault.address(), JAMBONZ, token="cv_wrong", end="close") as fork:
+        assert await fork.hears() == "refused"
 
 
 async def test_compressed_audio_is_kept_uncompressed(vault):

@@ -243,6 +243,12 @@ def test_what_no_recorder_says_is_refused_with_what_to_do(first):
     assert "?call_key=" in error.message
 
 
+def test_more_text_than_any_recorder_sends_is_not_read():
+    filler = "x" * (1 << 16)
+    assert "no dialect" in refused(text(sampleRate=8000, callSid="c", filler=filler)).message
+    assert "no dialect" in refused(f"{ASTERISK.first[0]} {filler}").message
+
+
 @pytest.mark.parametrize("rate", [True, -8000, 1.5, "8k", "", "9" * 10, [], {}])
 def test_a_rate_that_is_no_count_is_refused(rate):
     assert "sampleRate" in refused(text(sampleRate=rate)).message
@@ -292,5 +298,8 @@ def test_a_later_text_that_is_not_understood_costs_nothing(later):
 
 @pytest.mark.parametrize("duration", [None, "long", -1, True, 1.5, 10**12])
 def test_a_key_is_told_without_a_duration_that_makes_no_sense(duration):
-    machine, _ = hear(JAMBONZ.first)
-    assert machine.receive(text(event="dtmf", dtmf="d", duration=duration)) == (Dtmf(digit="D"),)
+    for machine, said in (
+        (hear(JAMBONZ.first)[0], text(event="dtmf", dtmf="d", duration=duration)),
+        (hear(VONAGE.first)[0], text(event="websocket:dtmf", digit="d", duration=duration)),
+    ):
+        assert machine.receive(said) == (Dtmf(digit="D"),)
