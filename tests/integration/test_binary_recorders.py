@@ -11,13 +11,16 @@ from tests.faults.server import bearer, log_of, make_site, zygote
 from tests.recorders import AUDIO_FORK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, samples, text
 
 pytestmark = pytest.mark.xdist_group("binary_recorders")
+LIMIT = 1_000_000
 EVERY = pytest.mark.parametrize("recorder", RECORDERS.values(), ids=RECORDERS)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     directory = tmp_path_factory.mktemp("recorders")
-    return asyncio.run(make_site(directory, server={"resume_grace": "2s"}, log={"level": "DEBUG"}))
+    return asyncio.run(
+        make_site(directory, server={"resume_grace": "2s", "max_recording_bytes": LIMIT}, log={"level": "DEBUG"})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +217,18 @@ async def test_what_cannot_be_recorded_is_closed_with_1008_and_says_why(vault, f
     assert reason in said
     assert await vault.metric("callvault_ingest_refused_total") == before + 1
     assert await vault.head("c") is None
+
+
+async def test_what_is_too_large_is_closed_with_1009_and_not_kept_in_part(vault):
+    audio = samples(40_000)
+    for messages, kept in (([audio, bytes(300_000)], audio), ([audio] * 13, audio * 12)):
+        recorder = renamed(JAMBONZ)
+        async with vault.stream(recorder) as socket:
+            await socket.send(recorder.first[0])
+            for message in messages:
+                await socket.send(message)
+            assert (await refusal(socket))[0] == 1009
+        await vault.keeps(recorder.key, kept, "truncated")
 
 
 @EVERY
