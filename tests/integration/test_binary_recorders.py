@@ -1,6 +1,7 @@
 """Recorders that send bare samples, spoken by two WebSocket clients that nobody here wrote, to a served vault."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -89,6 +90,15 @@ async def test_the_library_that_freeswitch_speaks_with_is_understood(vault, reco
         else:
             assert await fork.hears() == closed
     await vault.keeps(recorder.key, recorder.audio, state)
+
+
+async def test_what_jambonz_appends_to_the_address_to_record_every_call_lands_in_the_query(vault):
+    """jambonz-feature-server, lib/utils/background-task-manager.js: `/record/` and the vendor of the bucket."""
+    recorder = replace(JAMBONZ, key="every-call", first=(JAMBONZ.first[0].replace(JAMBONZ.key, "every-call"),))
+    address = f"{vault.address()}?jambonz=/record/s3_compatible"
+    async with lws_fork(address, recorder, token=vault.token, end="close") as fork:
+        assert [await fork.hears(), await fork.hears(), await fork.hears()] == ["open", "sent", ""]
+    await vault.keeps("every-call", recorder.audio)
 
 
 async def test_libwebsockets_is_refused_before_the_upgrade_too(vault):
