@@ -21,6 +21,13 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("PUT", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/pause"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/resume"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/siprec"): Act.INGEST,
+    ("POST", "/v1/recordings/{recording}/pause"): Act.PAUSE,
+    ("POST", "/v1/recordings/{recording}/resume"): Act.PAUSE,
+    ("GET", "/v1/recordings/{recording}/notes"): Act.PLAY,
+    ("GET", "/v1/recordings/{recording}/documents/{number}"): Act.PLAY,
     ("GET", "/v1/recordings"): Act.RECORDING_LIST,
     ("POST", "/v1/recordings/search"): Act.RECORDING_LIST,
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,
@@ -56,6 +63,7 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/erasures/{erasure}/reject"): Act.ERASURE_DECIDE,
     ("POST", "/v1/tenants/{tenant}/offboard"): Act.TENANT_OFFBOARD,
     ("POST", "/v1/tenants/{tenant}/offboard/approve"): Act.TENANT_OFFBOARD,
+    ("GET", "/v1/ingest/{tenant}/ws"): None,  # its token may come in the first message
     ("GET", "/v1/issuer-key"): None,
     ("GET", "/v1/openapi.json"): None,
     ("GET", "/healthz"): None,
@@ -96,6 +104,7 @@ class Things:
             token=self.token,
             erasure=self.erasure,
             override="ovr_" + "0" * 32,
+            number="0",
         )
 
     def body(self, app: App, route: tuple[str, str]) -> Any:
