@@ -39,9 +39,10 @@ def test_whole_frames_go_together(media, size):
     assert frame_bytes(media) == size
 
 
+@pytest.mark.parametrize("container", [Container.WAV, Container.RAW])
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 6, 8, 12, 16])
-def test_a_wav_file_stays_in_phase_whatever_its_block(block):
-    assert frame_bytes(Media(container=Container.WAV, codec=Codec.STREAM)) % block == 0
+def test_a_wav_file_and_samples_of_an_unknown_kind_stay_in_phase_whatever_their_block(container, block):
+    assert frame_bytes(Media(container=container, codec=Codec.STREAM)) % block == 0
 
 
 @pytest.mark.parametrize("taken", range(9))

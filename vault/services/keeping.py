@@ -14,15 +14,15 @@ from vault.format.notes import Note, Pause, dropped_bytes, kept_of
 from vault.model import Codec, Container, Media
 
 _SAMPLE_BYTES: Final[Mapping[Codec, int]] = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
-_ANY_WAV_BLOCK: Final = 48
-"""A multiple of every usual block of a WAV file: 8 to 32 bits, 1 to 4 channels, 6 of 16 or 8 bits."""
+_ANY_BLOCK: Final = 48
+"""A multiple of every usual block of samples: 8 to 32 bits, 1 to 4 channels, 6 of 16 or 8 bits."""
 
 
 def frame_bytes(media: Media) -> int:
     """Return how many bytes must go together for the rest to stay in phase; 1 where players find the next frame."""
-    if media.container is Container.RAW:
+    if media.container is Container.RAW and media.codec in _SAMPLE_BYTES:
         return _SAMPLE_BYTES[media.codec] * media.channels
-    return _ANY_WAV_BLOCK if media.container is Container.WAV else 1
+    return _ANY_BLOCK if media.container in {Container.RAW, Container.WAV} else 1
 
 
 @dataclass(slots=True, kw_only=True)

@@ -162,7 +162,7 @@ class Notes:
         During a pause there is nothing to note: resuming it counts the time.
         """
         media = session.recording.media
-        if session.keeping.paused or media.container is not Container.RAW:
+        if session.keeping.paused or media.container is not Container.RAW or not media.rate:
             return
         lived = self._now_ms() - unix_ms(session.recording.created_at)
         heard = session.appended * 1000 // (session.keeping.frame * media.rate)
