@@ -14,7 +14,7 @@ from vault.ids import TenantId, parse_call_key
 from vault.model import Recording, RecordingState
 from vault.protocol import siprec
 from vault.protocol.permissions import Act
-from vault.server.context import VAULT, path_tenant, principal
+from vault.server.context import VAULT, Handler, path_tenant, principal
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 from vault.server.problems import problem
@@ -103,20 +103,19 @@ def add_routes(app: web.Application) -> None:
 # -- pausing ----------------------------------------------------------------------------------------------------
 
 
-def _of_recording(*, paused: bool) -> Any:
+def _of_recording(*, paused: bool) -> Handler:
     async def turn(request: web.Request) -> web.Response:
         row = await permitted(request, Act.PAUSE)
         vault = request.app[VAULT]
         session = vault.ingest.live(row.id)
         if session is None or session.ending is not None:
-            _not_live(vault, row)
-        assert session is not None
+            raise _not_live(vault, row)
         return await _turn(request, session, paused=paused)
 
     return turn
 
 
-def _of_call(*, paused: bool) -> Any:
+def _of_call(*, paused: bool) -> Handler:
     async def turn(request: web.Request) -> web.Response:
         return await _turn(request, await _session(request), paused=paused)
 
@@ -130,11 +129,11 @@ async def _turn(request: web.Request, session: IngestSession, *, paused: bool) -
     return web.json_response({"recording_id": session.recording.id, "paused": paused, "bytes": session.durable})
 
 
-def _not_live(vault: Vault, row: Recording) -> None:
-    """Raise what is true of a recording that is not live in this process."""
+def _not_live(vault: Vault, row: Recording) -> Conflict:
+    """Return why a recording cannot be paused here; Unavailable if it is another node's."""
     if row.state is RecordingState.OPEN:
         vault.ingest.require_here(row)
-    raise Conflict("the call is not live: it has ended, or its end is being written")
+    return Conflict("the call is not live: it has ended, or its end is being written")
 
 
 async def _session(request: web.Request) -> IngestSession:
@@ -149,8 +148,7 @@ async def _session(request: web.Request) -> IngestSession:
         row = await vault.search.call(tenant, call_key)
         if row is None:
             raise NotFound("nothing was recorded under this call key yet")
-        _not_live(vault, row)
-    assert found is not None
+        raise _not_live(vault, row)
     return found
 
 
