@@ -163,6 +163,8 @@ async def test_an_outage_of_the_catalog_ends_no_call_and_loses_no_note_of_it(sta
     row = await vault.catalog.recording(session.recording.id)
     notes = (await vault.playback.finished(row)).notes
     assert [type(note) for note in notes] == [Missing, Pause]
+    told = [entry.event.event for entry in await vault.catalog.audit_entries(limit=1000)]
+    assert (told.count("recording.paused"), told.count("recording.resumed")) == (1, 1)
     await process.abandon()
 
 

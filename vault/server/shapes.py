@@ -152,55 +152,6 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "holds": array(record({"id": HOLD_ID, "kind": choice(HoldKind), "state": choice(HoldState)})),
         },
     ),
-    "Pause": record(
-        {
-            "recording_id": RECORDING_ID,
-            "paused": FLAG,
-            "bytes": {**COUNT, "description": "Durable bytes of the call so far."},
-        }
-    ),
-    "SiprecReceipt": record(
-        {
-            "recording_id": RECORDING_ID,
-            "document": {**COUNT, "description": "Its number among the call's documents, from 0."},
-            "parsed": FLAG,
-            "why": {**nullable(TEXT), "description": "Why it could not be read."},
-            "participants": COUNT,
-        }
-    ),
-    "Notes": record(
-        {
-            "recording_id": RECORDING_ID,
-            "live": FLAG,
-            "paused": FLAG,
-            "gaps": array(
-                record(
-                    {
-                        "offset": {**COUNT, "description": "Byte of the stored audio before which it happened."},
-                        "at": nullable(MOMENT),
-                        "reason": {"type": "string", "enum": ["paused", "lost"]},
-                        "missing_ms": COUNT,
-                        "dropped_bytes": COUNT,
-                    }
-                )
-            ),
-            "dtmf": array(
-                record({"offset": COUNT, "at": nullable(MOMENT), "digit": TEXT, "duration_ms": nullable(COUNT)})
-            ),
-            "documents": array(
-                record(
-                    {
-                        "number": COUNT,
-                        "offset": COUNT,
-                        "at": nullable(MOMENT),
-                        "media_type": TEXT,
-                        "bytes": COUNT,
-                        "sha256": SHA256,
-                    }
-                )
-            ),
-        }
-    ),
     "RecordingPage": record({"recordings": array(reference("Recording")), "before": nullable(RECORDING_ID)}),
     "Why": record(
         {

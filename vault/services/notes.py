@@ -82,16 +82,16 @@ class Notes:
                 if session.entry is not None:
                     # The offset of a pause never lies beyond what survives a crash.
                     await session.entry.barrier()
-                self._begin_pause(session)
+                self._begin_pause(session, actor)
             elif not session.unwritten:
                 return
-            await self._write(session, {}, audit=[_told("recording.paused", session, actor)])
+            await self._write(session, {})
 
     def _stop_keeping(self, session: IngestSession) -> None:
         if not session.keeping.paused:
             session.keeping.paused, session.keeping.since_ms = True, self._now_ms()
 
-    def _begin_pause(self, session: IngestSession) -> None:
+    def _begin_pause(self, session: IngestSession, actor: Principal | None) -> None:
         keeping, offset = session.keeping, session.appended
         last = keeping.last
         before = keeping.notes[last] if last is not None else None
@@ -100,6 +100,7 @@ class Notes:
             session.unwritten.add(last)
         else:
             _append(session, Pause(offset=offset, at_ms=keeping.since_ms))
+        session.untold.append(_told("recording.paused", session, actor))
         keeping.fresh = True
 
     async def resume(self, session: IngestSession, *, actor: Principal | None = None) -> None:
@@ -119,7 +120,7 @@ class Notes:
                 if _lasting(session) is None:
                     if session.entry is not None:
                         await session.entry.barrier()
-                    self._begin_pause(session)
+                    self._begin_pause(session, actor)
                 at, pause = _last_pause(session)
                 counted = keeping.unnoted
                 missing = pause.missing_ms + max(self._now_ms() - pause.at_ms, 0)
@@ -261,8 +262,9 @@ class Notes:
             at: seal_note(session.key, recording, at, note, nonce=self._entropy(_NONCE_BYTES))
             for at, note in notes.items()
         }
-        await self._catalog.put_notes(recording, rows, audit=audit)
+        await self._catalog.put_notes(recording, rows, audit=[*session.untold, *audit])
         session.unwritten.difference_update(notes)
+        session.untold.clear()
         for at, note in changed.items():
             keeping.notes[at] = note
 

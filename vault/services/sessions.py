@@ -12,7 +12,7 @@ from typing import Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
-from vault.model import CallFacts, DataKey, Media, Recording, SegmentRef
+from vault.model import AuditEvent, CallFacts, DataKey, Media, Recording, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.services.keeping import Keeping, frame_bytes
 
@@ -82,6 +82,8 @@ class IngestSession:
     keeping: Keeping = field(init=False)
     unwritten: set[int] = field(default_factory=set)
     """Numbers of the notes that no row has yet."""
+    untold: list[AuditEvent] = field(default_factory=list)
+    """What the audit trail has yet to hear of them."""
     noting: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One note after the other, and none while the manifest is made."""
     resuming: bool = False

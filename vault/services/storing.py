@@ -297,6 +297,7 @@ class Storer:
             stored_bytes=session.stored,
             objects=[*session.segments[session.recorded_segments :], ref],
             audit=[
+                *session.untold,
                 event(
                     f"recording.{final.value}",
                     None,
