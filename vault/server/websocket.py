@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
@@ -56,11 +57,12 @@ async def record(
     subprotocols: tuple[str, ...] = (),
     machine: Dialect | None = None,
     actor: Principal | None = None,
+    refusal: Callable[[VaultError], Sequence[Say]] = lambda _: (),
 ) -> web.StreamResponse:
     """Record the call of one connection; the close answers only once all that was received is durable.
 
     Without `machine` the dialect is recognised. Without `actor` a token is asked for before the upgrade, unless the
-    dialect can carry it only in its first message.
+    dialect can carry it only in its first message. `refusal` is what the dialect says before a close that refuses.
     """
     vault = request.app[VAULT]
     tenant = path_tenant(request)
@@ -81,6 +83,9 @@ async def record(
     except VaultError as error:
         vault.metrics.ingest_refused.labels(error.code).inc()
         code, reason = close_code(error)
+        with suppress(ConnectionError):
+            for farewell in refusal(error):
+                await line.say(farewell)
         await socket.close(code=code, message=reason)
     finally:
         line.lost()
@@ -224,7 +229,7 @@ class _Line:
     async def _carry(self, event: Event) -> None:
         match event:
             case Say():
-                await self._say(event)
+                await self.say(event)
             case Started():
                 await self._begin(event)
             case Ended() if self._feed is None:
@@ -236,7 +241,7 @@ class _Line:
                 self._ended = True
                 assert self._machine is not None
                 for farewell in self._machine.kept():
-                    await self._say(farewell)
+                    await self.say(farewell)
             case _:
                 await self._feed.apply(event)
                 if type(event) is Audio:
@@ -263,7 +268,8 @@ class _Line:
         if self._request.transport is not None:
             self._request.transport.close()
 
-    async def _say(self, event: Say) -> None:
+    async def say(self, event: Say) -> None:
+        """Tell the recorder, unless it is gone."""
         if self._deaf:
             return
         if isinstance(event.payload, str):
