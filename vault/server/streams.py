@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -44,13 +44,15 @@ class _Door:
 @asynccontextmanager
 async def listening(
     vault: Vault, config: Config, *, shared: bool = False, entropy: Entropy = os.urandom
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Mapping[str, int]]:
     """Take calls on the configured listeners inside the context; then close what is left, as a lost connection.
 
-    With `shared`, siblings listen on the same ports. ConfigError if one cannot listen.
+    Yields the port of each listener by its name. With `shared`, siblings listen on the same ports. ConfigError if one
+    cannot listen.
     """
     calls = _Calls(vault, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
     servers: list[asyncio.Server] = []
+    ports: dict[str, int] = {}
     try:
         for door in _doors(config):
             host, port = door.settings.address
@@ -63,16 +65,13 @@ async def listening(
                     f"streams.{door.name}.listen: cannot listen on {door.settings.listen}: {error}"
                 ) from error
             servers.append(server)
-            logger.info("listening", extra={"fields": {"dialect": door.name, "port": _port(server)}})
-        yield
+            ports[door.name] = int(server.sockets[0].getsockname()[1])
+            logger.info("listening", extra={"fields": {"dialect": door.name, "port": ports[door.name]}})
+        yield ports
     finally:
         for server in servers:
             server.close()
         await calls.close()
-
-
-def _port(server: asyncio.Server) -> int:
-    return int(server.sockets[0].getsockname()[1])
 
 
 def _doors(config: Config) -> Iterator[_Door]:

@@ -1,0 +1,42 @@
+"""AudioSocket and rtpengine on the wire, as their recorders write it, and a vault that listens for them."""
+
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from tests.integration.app import TENANTS
+from vault.model import Role
+from vault.server import streams
+from vault.streamsettings import StreamSettings
+
+CALL = "40325ec2-5efd-4bd3-805f-53576e581d13"
+"""The example of Asterisk's documentation of AudioSocket."""
+
+
+def frame(kind, payload=b""):
+    """Asterisk, res/res_audiosocket.c: type, length in network order, payload."""
+    return bytes([kind]) + len(payload).to_bytes(2, "big") + payload
+
+
+def audio(payload, kind=0x10):
+    return frame(kind, payload)
+
+
+UUID_FRAME = frame(0x01, UUID(CALL).bytes)
+
+
+def token_id(token):
+    """Return the id of a token from its text."""
+    return "tok_" + token.removeprefix("cv_").partition("_")[0]
+
+
+def listener(app, **changes):
+    token = token_id(app.token(Role.RECORDER))
+    return {"listen": "127.0.0.1:0", "tenant": TENANTS[0], "token": token, **changes}
+
+
+@asynccontextmanager
+async def listening(app, **sections):
+    """Listen beside a served vault and yield the ports."""
+    config = app.config.model_copy(update={"streams": StreamSettings.model_validate(sections)})
+    async with streams.listening(app.vault, config) as ports:
+        yield ports
