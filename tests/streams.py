@@ -1,5 +1,8 @@
 """AudioSocket and rtpengine on the wire, as their recorders write it, and a vault that listens for them."""
 
+import asyncio
+import socket
+import struct
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -40,3 +43,25 @@ async def listening(app, **sections):
     config = app.config.model_copy(update={"streams": StreamSettings.model_validate(sections)})
     async with streams.listening(app.vault, config) as ports:
         yield ports
+
+
+async def send(port, *pieces, **options):
+    """Send pieces over one connection, close it, and return once the vault has closed too: all is durable then."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, **options)
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+    if options.get("ssl") is None:
+        writer.write_eof()
+    else:
+        writer.close()  # TLS has no half-closed connection
+        await writer.wait_closed()
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def break_off(writer):
+    """End a connection as a crash of the machine does: with a reset, and without what was not yet sent."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

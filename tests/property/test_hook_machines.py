@@ -108,8 +108,7 @@ def test_rtpengine_gives_back_whole_samples_and_says_when_one_is_cut(pieces, cha
     whole = b"".join(pieces)
     cut = len(whole) % (2 * channels)
     assert b"".join(event.data for event in events if isinstance(event, Audio)) == whole[: len(whole) - cut]
-    (ended,) = machine.closed(ORDERLY)
-    assert ended.clean is (cut == 0)
+    assert [ended.clean for ended in machine.closed(ORDERLY)] == ([cut == 0] if len(whole) > cut else [])
 
 
 @given(st.integers(0, len(SIGNATURE_INPUT) - 1), st.characters(codec="ascii"))

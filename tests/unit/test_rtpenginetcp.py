@@ -12,7 +12,7 @@ def machine(rate=8000, channels=1):
 
 
 def introduced(text, **settings):
-    started, *_ = machine(**settings).receive(text + b"\0")
+    started, *_ = machine(**settings).receive(text + b"\0" + bytes(2 * settings.get("channels", 1)))
     return started
 
 
@@ -70,13 +70,16 @@ def test_a_close_between_samples_is_the_end():
 @pytest.mark.parametrize(("more", "code"), [(b"a", ORDERLY), (b"ab", None)])
 def test_a_close_within_a_sample_and_a_broken_connection_are_no_ends(more, code):
     stream = machine()
-    stream.receive(b"\0" + more)
+    stream.receive(b"\0ab" + more)
     assert stream.closed(code) == (Ended(clean=False, reason="connection_lost"),)
 
 
-def test_a_connection_that_never_said_its_text_records_nothing():
+def test_a_connection_without_its_text_or_without_samples_records_nothing():
     stream = machine()
     assert stream.receive(b"call_key:call-7") == ()
+    assert stream.closed(ORDERLY) == ()
+    stream = machine()
+    assert stream.receive(b"call_key:call-7\0a") == ()
     assert stream.closed(ORDERLY) == ()
 
 

@@ -68,12 +68,13 @@ class AudioSocket:
         self._pending += message
         events: list[Event] = []
         start = 0
-        while len(self._pending) - start >= _HEADER:
-            end = start + _HEADER + int.from_bytes(self._pending[start + 1 : start + _HEADER], "big")
-            if len(self._pending) < end:
-                break
+        while len(self._pending) > start:
             try:
-                events += self._frame(self._pending[start], bytes(self._pending[start + _HEADER : end]))
+                end = self._end(start)
+                if len(self._pending) < end:
+                    break
+                payload = bytes(self._pending[start + _HEADER : end])
+                events += self._step(self._pending[start])(self, self._pending[start], payload)
             except Invalid:
                 if not events:
                     raise
@@ -100,11 +101,17 @@ class AudioSocket:
 
     # -- frames, as in the table below --------------------------------------------------------------------------
 
-    def _frame(self, number: int, payload: bytes) -> Sequence[Event]:
+    def _end(self, start: int) -> int:
+        """Return where the frame ends that begins at `start`: not before its header is there."""
+        self._step(self._pending[start])  # what is no AudioSocket is not waited for
+        size = int.from_bytes(self._pending[start + 1 : start + _HEADER], "big")
+        return start + _HEADER + (size if len(self._pending) >= start + _HEADER else 0)
+
+    def _step(self, number: int) -> Callable[[Any, int, bytes], Sequence[Event]]:
         step = self._STEPS.get((self._state, _kind(number)))
         if step is None:
             raise Invalid("an AudioSocket frame came that this point of the call does not permit")
-        return step(self, number, payload)
+        return step
 
     def _named(self, _: int, payload: bytes) -> Sequence[Event]:
         if len(payload) != _UUID_BYTES:

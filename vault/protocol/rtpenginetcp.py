@@ -47,6 +47,8 @@ class RtpengineTcp:
         self._state = _State.INTRODUCING
         self._pending = b""
         """The text so far, or the start of a sample: a reconnect in between must not shift the bytes after it."""
+        self._opening: tuple[Started, ...] = ()
+        """Told with the first samples: a stream without any records nothing."""
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
         """Take the next bytes; Invalid for what this state does not permit."""
@@ -61,7 +63,7 @@ class RtpengineTcp:
 
     def closed(self, code: int | None) -> Sequence[Event]:
         """The other end is gone; an orderly close is the only end there is."""
-        if self._state is not _State.STREAMING:
+        if self._state is not _State.STREAMING or self._opening:
             return ()
         self._state = _State.ENDED
         clean = code == ORDERLY and not self._pending
@@ -82,13 +84,17 @@ class RtpengineTcp:
             return ()
         self._state = _State.STREAMING
         key, facts = _understood(intro.decode(errors="replace"))
-        return (Started(call_key=key, media=self._media, facts=facts), *self._audio(rest))
+        self._opening = (Started(call_key=key, media=self._media, facts=facts),)
+        return self._audio(rest)
 
     def _audio(self, data: bytes) -> Sequence[Event]:
         data = self._pending + data
         whole = len(data) - len(data) % (_SAMPLE_BYTES * self._media.channels)
         self._pending = data[whole:]
-        return (Audio(data[:whole]),) if whole else ()
+        if not whole:
+            return ()
+        opening, self._opening = self._opening, ()
+        return (*opening, Audio(data[:whole]))
 
     _STEPS: ClassVar[Mapping[_State, Callable[[Any, bytes], Sequence[Event]]]] = {
         _State.INTRODUCING: _introduced,
