@@ -1,30 +1,14 @@
-"""AudioSocket and rtpengine on the wire, as their recorders write it, and a vault that listens for them."""
+"""A vault that listens for streams, and connections to it."""
 
 import asyncio
 import socket
 import struct
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 from tests.integration.app import TENANTS
 from vault.model import Role
 from vault.server import streams
 from vault.streamsettings import StreamSettings
-
-CALL = "40325ec2-5efd-4bd3-805f-53576e581d13"
-"""The example of Asterisk's documentation of AudioSocket."""
-
-
-def frame(kind, payload=b""):
-    """Asterisk, res/res_audiosocket.c: type, length in network order, payload."""
-    return bytes([kind]) + len(payload).to_bytes(2, "big") + payload
-
-
-def audio(payload, kind=0x10):
-    return frame(kind, payload)
-
-
-UUID_FRAME = frame(0x01, UUID(CALL).bytes)
 
 
 def token_id(token):

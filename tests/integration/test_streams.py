@@ -13,8 +13,9 @@ from cryptography.x509.oid import NameOID
 
 from tests.faults.crashing import memory_directory
 from tests.faults.recorder import until
+from tests.hook_recorders import CALL, UUID_FRAME, audio, frame
 from tests.integration.app import SETTINGS, TENANTS, app, running, sound
-from tests.streams import CALL, UUID_FRAME, audio, break_off, frame, listener, listening, send, token_id
+from tests.streams import break_off, listener, listening, send, token_id
 from vault.errors import ConfigError
 from vault.model import Role
 

@@ -16,8 +16,8 @@ from tests.audiohook_client import (
     TONE,
     Client,
 )
+from tests.hook_recorders import UUID_FRAME, audio, frame
 from tests.property.transcripts import MUTATIONS, mutated
-from tests.streams import UUID_FRAME, audio, frame
 from vault.errors import Unauthenticated, VaultError
 from vault.protocol.audiohook import AudioHook
 from vault.protocol.audiosocket import ORDERLY, AudioSocket
