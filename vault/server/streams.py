@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -130,9 +131,9 @@ class _Calls:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take(self, door: _Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = _Line(self._vault, door, reader, writer)
+        line = _Line(self._vault, door, reader, writer, idle_seconds=self._idle_seconds)
         try:
-            await line.run(idle_seconds=self._idle_seconds, entropy=self._entropy)
+            await line.run(entropy=self._entropy)
         except VaultError as error:
             self._vault.metrics.ingest_refused.labels(error.code).inc()
             logger.warning(
@@ -149,7 +150,15 @@ class _Calls:
 class _Line:
     """One connection from its first byte to its end; back-pressure is the stream reader's, which stops reading."""
 
-    def __init__(self, vault: Vault, door: _Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        door: _Door,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        idle_seconds: float,
+    ) -> None:
         self._vault = vault
         self._door = door
         self._reader = reader
@@ -157,14 +166,29 @@ class _Line:
         self._machine = door.machine()
         self._bytes = vault.metrics.ingest_bytes.labels(self._machine.name)
         self._feed: Feed | None = None
-        self._heard_at = vault.clock.monotonic()
         self._ended = False
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since = math.inf
+        """When the recorder began to be waited for; never, while its audio is being taken."""
+        self._idle_seconds = idle_seconds
+        self._watch = self._loop.call_later(self._patience, self._look)
 
-    async def run(self, *, idle_seconds: float, entropy: Entropy) -> None:
+    @property
+    def _patience(self) -> float:
+        return self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds)
+
+    def _look(self) -> None:
+        """Notice that nothing came for too long. One timer a call: arming one for each frame costs more."""
+        quiet = max(self._loop.time() - self._waiting_since, 0.0)
+        if quiet < self._patience:
+            self._watch = self._loop.call_later(self._patience - quiet, self._look)
+        else:
+            self._reader.set_exception(TimeoutError())
+
+    async def run(self, *, entropy: Entropy) -> None:
         """Carry everything into the recording until its end is durable or the connection is gone."""
         while not self._ended:
-            data = await self._next(idle_seconds if self._feed is not None else min(_FIRST_SECONDS, idle_seconds))
-            self._heard_at = self._vault.clock.monotonic()
+            data = await self._next()
             if data:
                 events = self._machine.receive(data)
             else:
@@ -176,15 +200,17 @@ class _Line:
                 else:
                     await self._carry(event)
 
-    async def _next(self, seconds: float) -> bytes | None:
+    async def _next(self) -> bytes | None:
         """Return the next bytes, b"" once the other end has closed in order, None once the connection broke."""
+        self._waiting_since = self._loop.time()
         try:
-            async with asyncio.timeout(seconds):
-                return await self._reader.read(_READ_BYTES)
+            return await self._reader.read(_READ_BYTES)
         except TimeoutError as error:
             raise UploadStalled("no audio arrived for too long; what was received is durable") from error
         except OSError:
             return None
+        finally:
+            self._waiting_since = math.inf
 
     async def _begin(self, started: Started, entropy: Entropy) -> Feed:
         """Start or continue the recording; what the recorder did not name is named here."""
@@ -198,7 +224,8 @@ class _Line:
                 self._vault.feeds,
                 tenant=tenant,
                 actor=actor,
-                silent_seconds=lambda: self._vault.clock.monotonic() - self._heard_at,
+                # A silent leg of a call is no dead one, and what takes its place would be another's voice.
+                silent_seconds=lambda: 0.0,
                 replaced=self._writer.transport.abort,
             )
             # Two legs of one call come with one name, and neither dialect could be told to take another.
@@ -224,5 +251,6 @@ class _Line:
 
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""
+        self._watch.cancel()
         if self._feed is not None:
             self._feed.lost()
