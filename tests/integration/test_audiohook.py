@@ -137,6 +137,7 @@ async def test_what_is_not_signed_by_the_recorder_now_for_this_address_is_refuse
         headers(key),
         headers("cv_" + "0" * 32 + "_wrong"),
         headers("Bearer"),
+        headers("cv_\xff"),
         signature(app, key, b"wrong"),
         signature(app, key, secret, created=now - 60),
         signature(app, key, secret, created=now + 60),

@@ -224,9 +224,11 @@ def test_nothing_is_taken_after_the_end():
             server.receive(late)
 
 
-def test_a_session_is_named_after_a_uuid():
-    with pytest.raises(Invalid):
-        AudioHook(session="../../etc", organization=ORGANIZATION)
+@pytest.mark.parametrize("name", ["", "../../etc", SESSION + "\n", "\udcff"])
+def test_a_session_and_its_organization_are_named_by_uuids(name):
+    for names in ({"session": name, "organization": ORGANIZATION}, {"session": SESSION, "organization": name}):
+        with pytest.raises(Invalid):
+            AudioHook(**names)
 
 
 def test_credentials_and_unprintable_text_of_an_integration_stay_out_of_the_facts():

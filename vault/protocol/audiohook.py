@@ -63,8 +63,8 @@ class AudioHook:
     name: ClassVar[str] = "audiohook"
 
     def __init__(self, *, session: str, organization: str) -> None:
-        if not _UUID.fullmatch(session.lower()):
-            raise Invalid("Audiohook-Session-Id is not a UUID")
+        if not _UUID.fullmatch(session.lower()) or not _UUID.fullmatch(organization.lower()):
+            raise Invalid("Audiohook-Session-Id or Audiohook-Organization-Id is not a UUID")
         self._session = session
         self._organization = organization.lower()
         self._state = _State.PREPARING

@@ -34,6 +34,10 @@ OPERATIONS: Final = (
         tag="ingest",
         summary="Stream a live call as Genesys AudioHook does",
         act=Act.INGEST,
+        headers=(
+            *("X-API-KEY", "Audiohook-Session-Id", "Audiohook-Organization-Id", "Audiohook-Correlation-Id"),
+            *("Signature-Input", "Signature"),
+        ),
         answers={101: Answer(text="Open a session; `closed` comes once everything is durable.")},
         problems=(404, 422),
     ),
@@ -61,7 +65,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
 async def _recorder(request: web.Request, vault: Vault) -> Principal:
     """Return who opens the session: the token's id in X-API-KEY with a signature, or the whole token there."""
     key = request.headers.get("X-API-KEY")
-    if key is None:
+    if key is None or not key.isascii():
         raise Unauthenticated("this needs a token", hint="send the recorder token's id, or the token, as X-API-KEY")
     whole = await vault.access.authenticate(key) if possible_id(key, "tok") is None else None
     if whole is not None and not {"Signature", "Signature-Input"} & request.headers.keys():
