@@ -9,6 +9,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.audiohook_client import CALL_KEY, GOLDEN, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client, headers
+from tests.faults.recorder import until
 from tests.integration.app import TENANTS, app
 from tests.streams import token_id
 from tests.unit.test_httpsignatures import signed
@@ -179,7 +180,12 @@ async def test_a_session_of_another_organization_is_told_to_disconnect(app):
 async def test_a_session_that_breaks_is_continued_by_one_of_the_same_participant(app):
     async with opened(app) as (_, socket):
         await socket.send(TONE)
+        second = Client(str(uuid4()))
+        async with session(app, headers(app.token(Role.RECORDER), session=second.session)) as early:
+            await early.send(second.open())
+            assert second.heard(await early.recv())[0] == "disconnect"  # the first still lives
         socket.transport.abort()
+        await until(lambda: not app.vault.ingest.uploading)
     name = str(uuid4())
     async with opened(app, name=name) as (client, socket):
         await socket.send(TONE)

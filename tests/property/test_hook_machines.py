@@ -87,7 +87,7 @@ def test_no_order_of_what_a_client_may_say_keeps_audio_of_a_pause(steps):
     assert kept == expected
     assert marks == [Paused, Resumed] * (len(marks) // 2) + [Paused] * (len(marks) % 2)
     assert (len(marks) % 2 == 1) is paused
-    said = [json.loads(each.payload)["type"] for each in machine.refused("error", "")]
+    said = [json.loads(each.payload)["type"] for each in machine.refused("error", "", begun=True)]
     assert said == ["disconnect"]
 
 

@@ -162,9 +162,21 @@ def test_keys_pressed_are_told():
 
 def test_the_vault_asks_for_the_end_once():
     client, server, _ = opened()
-    (said,) = server.refused("completed", "shutting down")
+    (said,) = server.refused("completed", "shutting down", begun=True)
     assert client.heard(said.payload) == ("disconnect", {"reason": "completed", "info": "shutting down"})
-    assert server.refused("error", "again") == ()
+    assert server.refused("error", "again", begun=True) == ()
+
+
+def test_a_session_whose_recording_cannot_begin_hears_the_refusal_first():
+    client, server = Client(), machine()
+    server.receive(client.open())
+    (said,) = server.refused("error", "no room", begun=False)
+    assert client.heard(said.payload) == ("disconnect", {"reason": "error", "info": "no room"})
+    client, server = Client(), machine()
+    (said,) = server.receive(client.open(conversationId=PROBE))
+    client.heard(said.payload)
+    (said,) = server.refused("error", "nothing came", begun=False)
+    assert client.heard(said.payload)[0] == "disconnect"
 
 
 def damaged(change):

@@ -100,10 +100,15 @@ class AudioHook:
         """Everything is durable: only now the session is `closed`."""
         return (self._say("closed", {}),)
 
-    def refused(self, reason: str, info: str) -> Sequence[Say]:
-        """Ask the client to end the session: `reason` is completed, unauthorized or error."""
+    def refused(self, reason: str, info: str, *, begun: bool) -> Sequence[Say]:
+        """Ask the client to end the session: `reason` is completed, unauthorized or error.
+
+        Unless the recording has `begun`, an `opened` that was to follow it was not said.
+        """
         if self._state is _State.CLOSED:
             return ()
+        if self._state is _State.ACTIVE and not begun:
+            self._said -= 1
         self._state = _State.CLOSED
         return (self._say("disconnect", {"reason": reason, "info": info}),)
 

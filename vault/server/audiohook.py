@@ -53,11 +53,11 @@ async def connect(request: web.Request) -> web.StreamResponse:
         organization=request.headers.get("Audiohook-Organization-Id", ""),
     )
 
-    def refusal(error: VaultError) -> Sequence[Say]:
+    def refusal(error: VaultError, begun: bool) -> Sequence[Say]:  # noqa: FBT001  # websocket.record's shape
         if isinstance(error, Unavailable) and vault.ingest.draining:
-            return machine.refused("completed", "the vault is shutting down; what was received is durable")
+            return machine.refused("completed", "the vault is shutting down; what was received is durable", begun=begun)
         unauthorized = isinstance(error, Unauthenticated | Forbidden)
-        return machine.refused("unauthorized" if unauthorized else "error", error.message)
+        return machine.refused("unauthorized" if unauthorized else "error", error.message, begun=begun)
 
     return await websocket.record(request, machine=machine, actor=actor, refusal=refusal)
 

@@ -58,12 +58,13 @@ async def record(
     subprotocols: tuple[str, ...] = (),
     machine: Dialect | None = None,
     actor: Principal | None = None,
-    refusal: Callable[[VaultError], Sequence[Say]] = lambda _: (),
+    refusal: Callable[[VaultError, bool], Sequence[Say]] = lambda _, __: (),
 ) -> web.StreamResponse:
     """Record the call of one connection; the close answers only once all that was received is durable.
 
     Without `machine` the dialect is recognised. Without `actor` a token is asked for before the upgrade, unless the
-    dialect can carry it only in its first message. `refusal` is what the dialect says before a close that refuses.
+    dialect can carry it only in its first message. `refusal` is what the dialect says before a close that refuses,
+    told the error and whether there is a recording.
     """
     vault = request.app[VAULT]
     tenant = path_tenant(request)
@@ -90,7 +91,7 @@ async def record(
         vault.metrics.ingest_refused.labels(error.code).inc()
         code, reason = close_code(error)
         with suppress(ConnectionError):
-            for farewell in refusal(error):
+            for farewell in refusal(error, line.begun):
                 await line.say(farewell)
         await socket.close(code=code, message=reason)
     finally:
@@ -277,6 +278,11 @@ class _Line:
         )
         await feed.begin(started, call_key=self._handshake.query.get("call_key"))
         self._feed = feed
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a recording."""
+        return self._feed is not None
 
     def _replaced(self) -> None:
         """Another connection continues the recording: this one ends."""
