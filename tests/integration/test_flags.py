@@ -5,7 +5,10 @@ import json
 import re
 import socket
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+import pytest
+from cryptography.exceptions import InvalidSignature
 from jwcrypto import jws
 from jwcrypto.common import JWException
 
@@ -104,6 +107,24 @@ async def test_the_alert_says_what_and_where_but_not_who_called(app):
         assert not verified(headers, body.replace(b"self_harm", b"distress "), key)
         assert not verified({**headers, "webhook-id": "msg_" + "0" * 32}, body, key)
         assert not verified(headers, body, key, now=int(headers["webhook-timestamp"]) + 301)
+
+
+async def test_the_verification_that_the_page_shows_verifies_and_refuses(app):
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    named = {}
+    exec(page.split("<!-- verify:")[1].split("```python\n")[1].split("```")[0], named)
+    async with receiving() as lead:
+        await listen(app, lead.url)
+        await flag(app, await app.upload("call", sound(500)))
+        await lead.times(1)
+    (headers, body), key = lead.heard[0], (await app.ask("GET", "/v1/issuer-key", None)).body
+    assert named["verify"](headers, body, key) == lead.ids[0]
+    for altered in (body + b" ", body.replace(b"distress", b"neglect ")):
+        with pytest.raises(InvalidSignature):
+            named["verify"](headers, altered, key)
+    for wrong in ({"webhook-timestamp": "1780315200"}, {"webhook-signature": "v1,AAAA"}):
+        with pytest.raises(ValueError, match=r"old|signature"):
+            named["verify"]({**headers, **wrong}, body, key)
 
 
 async def test_an_alerts_signature_is_nobodys_certificate(app):
