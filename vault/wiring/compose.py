@@ -166,7 +166,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         certifier=certifier,
         clock=clock,
         erasures=erasures,
-        feeds=FeedParts(ingest=ingest, notes=notes, search=search, tenants=tenants, clock=clock),
+        feeds=FeedParts(ingest=ingest, notes=notes, search=search, tenants=tenants),
         flags=Flags(
             catalog=catalog,
             holds=holds,
