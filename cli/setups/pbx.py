@@ -110,13 +110,14 @@ def _extension(name: str, *actions: str) -> str:
 def _audio_stream(place: Place) -> tuple[File, ...]:
     facts = {"callId": "${uuid}", "from": "${caller_id_number}", "to": "${destination_number}", "sampleRate": 8000}
     said = json.dumps({**facts, "mixType": "stereo"}, separators=(",", ":"))
+    address = f"{place.websocket}?call_key=${{uuid}}&rate=8000&channels=2"
     headers = json.dumps({"Authorization": f"Bearer {place.bearer}"}, separators=(",", ":"))
     actions = (
         _action("set", f"STREAM_EXTRA_HEADERS={headers}"),
         _action("set", "STREAM_SUPPRESS_LOG=true"),
         _action(
             "set",
-            f"api_on_answer=uuid_audio_stream ${{uuid}} start {place.websocket}?call_key=${{uuid}} stereo 8k {said}",
+            f"api_on_answer=uuid_audio_stream ${{uuid}} start {address} stereo 8k {said}",
         ),
     )
     path = "/etc/freeswitch/dialplan/default/00_callvault.xml"

@@ -14,6 +14,7 @@ import pytest
 from yarl import URL
 
 from cli.setups import RECORDERS, Place
+from tests.clients import node_modules
 from tests.integration.app import TENANTS, app
 from vault.media.g711 import encode
 from vault.model import Codec, Role
@@ -24,7 +25,6 @@ __all__ = ["app"]
 
 TENANT = TENANTS[0]
 BIN = Path(sys.executable).parent
-CLIENTS = Path(__file__).parents[1] / "clients"
 
 
 def needs_route(app, name):
@@ -168,10 +168,8 @@ async def test_rclone(app, tmp_path, wav):
 async def test_tus(app, tmp_path, wav):
     needs_route(app, "tus")
     node = program("node")
-    if not (CLIENTS / "node_modules" / "tus-js-client").exists():
-        pytest.skip("tus-js-client is not installed: npm ci in tests/clients")
     (script,) = pasted(app, "tus", tmp_path)
-    (tmp_path / "node_modules").symlink_to(CLIENTS / "node_modules")
+    (tmp_path / "node_modules").symlink_to(node_modules())
     code, said = await run(node, script, "by-tus", wav, cwd=tmp_path)
     assert code == 0, said
     assert (await kept(app, "by-tus"))[1] == wav.read_bytes()
