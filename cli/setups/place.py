@@ -94,11 +94,10 @@ class Place:
 
     @property
     def secret_base64(self) -> str:
-        """The bytes of the secret in padded base64; or what stands for it."""
+        """The secret's text in base64, as Genesys wants a client secret; or what stands for it."""
         if not self.token:
             return f"{TOKEN_SECRET} in base64"
-        secret = self._parts[1]
-        return base64.b64encode(base64.urlsafe_b64decode(secret + "=" * (-len(secret) % 4))).decode()
+        return base64.b64encode(self._parts[1].encode()).decode()
 
     @property
     def _parts(self) -> tuple[str, str]:

@@ -119,9 +119,9 @@ def test_an_s3_key_pair_is_the_two_halves_of_a_token():
     assert said.split() == [f"tok_{ID}", SECRET]
 
 
-def test_genesys_gets_the_secret_in_padded_base64():
+def test_genesys_gets_the_secrets_text_in_base64():
     secret = re.search(r"Client Secret: (\S+)", only("genesys"))[1]
-    assert base64.b64decode(secret, validate=True) == base64.urlsafe_b64decode(SECRET + "=")
+    assert base64.b64decode(secret, validate=True) == SECRET.encode()
 
 
 def test_the_ncco_names_the_call_and_stays_within_what_vonage_allows():

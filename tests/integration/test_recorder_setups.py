@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import configparser
+import json
 import os
 import shutil
 import stat
 import sys
 import wave
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,32 @@ async def test_gstreamer(app, tmp_path, wav):
     row, audio = await kept(app, "by-gstreamer")
     assert row.media.container.value == "ogg"
     assert audio.startswith(b"OggS")
+
+
+async def test_rtpengine_posts_its_file_to_the_address_in_its_configuration(app, tmp_path, wav):
+    needs_route(app, "rtpengine")
+    (conf,) = pasted(app, "rtpengine", tmp_path)
+    parser = configparser.RawConfigParser()
+    parser.read(conf)
+    address = parser["rtpengine-recording"]["notify-uri"]
+    # The daemon is a client of libcurl too: recording-daemon/notify.c.
+    facts = {"Call-ID": "d1-4@pbx", "File-Name": "d1-4-mix", "File-Format": "wav", "Kind": "mixed"}
+    times = {"Call-Start-Time": "1780315200.000000", "Stream-Start-Time": "1780315200.500000"}
+    headers = [word for name, value in (facts | times).items() for word in ("-H", f"X-Recording-{name}: {value}")]
+    code, said = await run(program("curl"), "-sSf", *headers, "-F", f"ngfile=<{wav}", address)
+    assert code == 0, said
+    recording = json.loads(said)["recording_id"]
+    assert (await app.play(recording)).body == wav.read_bytes()
+
+
+async def test_freeswitch_puts_its_file_at_the_address_in_its_dialplan(app, tmp_path, wav):
+    (dialplan,) = pasted(app, "freeswitch-http-cache", tmp_path)
+    (action,) = [each for each in ET.parse(dialplan).iter("action") if each.get("application") == "record_session"]
+    # mod_http_cache is a client of libcurl too, and drops its own prefix.
+    address = action.get("data").removeprefix("http_cache://").replace("${uuid}", "f9b3-1")
+    code, said = await run(program("curl"), "-sSf", "-T", wav, address)
+    assert code == 0, said
+    assert (await kept(app, "f9b3-1.wav"))[1] == wav.read_bytes()
 
 
 async def test_aws(app, tmp_path, wav):
