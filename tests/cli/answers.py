@@ -24,6 +24,15 @@ TENANT = {
     "offboard_requested_by": None,
     "offboard_approved_by": None,
     "keep_dtmf": True,
+    "safeguarding_webhook": "https://alerts.a-college.example",
+}
+FLAGGED = {
+    "recording_id": REC,
+    "hold_id": HOLD,
+    "flagged_at": AT,
+    "review_at": AT,
+    "live": True,
+    "alert": "none_configured",
 }
 TOKEN_ROW = {
     "id": TOK,
@@ -193,6 +202,7 @@ def install(stub: StubServer) -> None:
         ("GET", f"/v1/recordings/{REC}/notes", NOTES),
         ("POST", f"/v1/recordings/{REC}/pause", PAUSE),
         ("POST", f"/v1/recordings/{REC}/resume", PAUSE),
+        ("POST", f"/v1/recordings/{REC}/flag", FLAGGED),
         ("GET", "/v1/holds", {"holds": [HOLD_ROW]}),
         ("POST", "/v1/holds", HOLD_ROW),
         ("GET", f"/v1/holds/{HOLD}", HOLD_ROW),

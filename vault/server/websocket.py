@@ -6,7 +6,8 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
@@ -57,11 +58,13 @@ async def record(
     subprotocols: tuple[str, ...] = (),
     machine: Dialect | None = None,
     actor: Principal | None = None,
+    refusal: Callable[[VaultError, bool], Sequence[Say]] = lambda _, __: (),
 ) -> web.StreamResponse:
     """Record the call of one connection; the close answers only once all that was received is durable.
 
     Without `machine` the dialect is recognised. Without `actor` a token is asked for before the upgrade, unless the
-    dialect can carry it only in its first message.
+    dialect can carry it only in its first message. `refusal` is what the dialect says before a close that refuses,
+    told the error and whether there is a recording.
     """
     vault = request.app[VAULT]
     tenant = path_tenant(request)
@@ -87,6 +90,9 @@ async def record(
     except VaultError as error:
         vault.metrics.ingest_refused.labels(error.code).inc()
         code, reason = close_code(error)
+        with suppress(ConnectionError):
+            for farewell in refusal(error, line.begun):
+                await line.say(farewell)
         await socket.close(code=code, message=reason)
     finally:
         line.lost()
@@ -239,7 +245,7 @@ class _Line:
     async def _carry(self, event: Event) -> None:
         match event:
             case Say():
-                await self._say(event)
+                await self.say(event)
             case Started():
                 await self._begin(event)
             case Ended() if self._feed is None:
@@ -251,7 +257,7 @@ class _Line:
                 self._ended = True
                 assert self._machine is not None
                 for farewell in self._machine.kept():
-                    await self._say(farewell)
+                    await self.say(farewell)
             case _:
                 await self._feed.apply(event)
                 if type(event) is Audio:
@@ -273,12 +279,18 @@ class _Line:
         await feed.begin(started, call_key=self._handshake.query.get("call_key"))
         self._feed = feed
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a recording."""
+        return self._feed is not None
+
     def _replaced(self) -> None:
         """Another connection continues the recording: this one ends."""
         if self._request.transport is not None:
             self._request.transport.close()
 
-    async def _say(self, event: Say) -> None:
+    async def say(self, event: Say) -> None:
+        """Tell the recorder, unless it is gone."""
         if self._deaf:
             return
         if isinstance(event.payload, str):

@@ -304,7 +304,7 @@ class Storer:
                     tenant=recording.tenant,
                     target=recording.id,
                     detail={"bytes": session.stored, "reason": reason or None},
-                )
+                ),
             ],
         )
         if session.entry is not None:
