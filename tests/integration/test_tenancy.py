@@ -67,6 +67,7 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/tenants/{tenant}/offboard"): Act.TENANT_OFFBOARD,
     ("POST", "/v1/tenants/{tenant}/offboard/approve"): Act.TENANT_OFFBOARD,
     ("GET", "/v1/ingest/{tenant}/ws"): None,  # its token may come in the first message
+    ("GET", "/v1/ingest/{tenant}/audiohook"): None,  # likewise, or its signature
     ("GET", "/v1/issuer-key"): None,
     ("GET", "/v1/openapi.json"): None,
     ("GET", "/healthz"): None,
