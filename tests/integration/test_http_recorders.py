@@ -1,81 +1,23 @@
 """Recorders that speak plain HTTP, as they are: curl, ffmpeg, GStreamer, and the one upload of FreeSWITCH's cache."""
 
-import asyncio
 import hashlib
-import io
 import json
 import signal
-import wave
 
-import aiohttp
 import pytest
 
-from tests.faults.recorder import Recorder, until
-from tests.faults.server import TENANT, bearer, in_process, make_site
+from tests.faults.recorder import until
+from tests.faults.server import TENANT, bearer
 from tests.integration.app import sound
+from tests.integration.recorders import made, samples, vault, wav
 from tests.programs import ffmpeg, program, run, running
+
+__all__ = ("made", "vault")
 
 TONE = ("-v", "error", "-re", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=8000")
 FAST = tuple(word for word in TONE if word != "-re")
 LIVE = "audiotestsrc is-live=true samplesperbuffer=1600 num-buffers={} ! audio/x-raw,rate=8000,channels=1 ! "
 OPUS = "opusenc ! oggmux max-page-delay=100000000 max-delay=100000000 ! "
-
-
-class Vault(Recorder):
-    """A served vault and what programs are given to reach it."""
-
-    def __init__(self, site, client, vault, url):
-        super().__init__(site, client)
-        self.vault = vault
-        self.base = f"{url}/v1/ingest/{TENANT}/"
-
-    def url(self, key, token=None):
-        """Return an address with the token in it, for programs that have no other place for one."""
-        return self.base.replace("//", f"//recorder:{token or self.site.tokens['recorder']}@") + key
-
-    def curl(self, *arguments, key, token=None, media="audio/basic"):
-        auth = f"Authorization: Bearer {token or self.site.tokens['recorder']}"
-        shown = ("-w", "\n%{http_code} %{size_upload}")
-        return (program("curl"), "-sS", "-H", auth, "-H", f"Content-Type: {media}", *shown, *arguments, self.base + key)
-
-    async def known(self, key):
-        async with self.client.head(f"{self.base}{key}", headers=self.site.auth("recorder")) as answer:
-            return answer.status == 200
-
-    async def known_as(self, key, state):
-        """Wait for a recording whose recorder hangs up without waiting for an answer, and for its state."""
-        for _ in range(200):
-            if await self.known(key):
-                break
-            await asyncio.sleep(0.05)
-        await self.ends_as(key, state)
-        return await self.head(key)
-
-    async def durable(self, key, size):
-        """Wait until so many bytes of a call are durable."""
-        await until(lambda: (live := self.vault.ingest.live_call(TENANT, key)) is not None and live.durable >= size)
-
-    async def played(self, key):
-        _, _, recording = await self.head(key)
-        headers = self.site.auth("agent", Purpose="quality")
-        async with self.client.get(f"/v1/recordings/{recording}/audio", headers=headers) as answer:
-            assert answer.status == 200
-            return await answer.read()
-
-
-@pytest.fixture
-async def vault(tmp_path):
-    site = await make_site(tmp_path, server={"resume_grace": "1s", "max_recording_bytes": "8MiB"})
-    async with in_process(site) as (opened, url), aiohttp.ClientSession(url) as client:
-        yield Vault(site, client, opened, url)
-
-
-def samples(data):
-    """Return the samples of a WAV as its header counts them; an incomplete file is an error."""
-    with wave.open(io.BytesIO(data)) as file:
-        frames = file.readframes(file.getnframes())
-        assert len(frames) == file.getnframes() * file.getsampwidth() * file.getnchannels()
-        return frames
 
 
 async def seconds_of(data, tmp_path):
@@ -153,24 +95,14 @@ async def test_a_killed_curl_leaves_a_truncated_recording_of_what_it_sent(vault)
 
 
 async def test_one_put_with_a_length_as_freeswitch_sends_it_answers_what_it_takes_for_success(vault, tmp_path):
-    (tmp_path / "call.wav").write_bytes(data := _wav(sound(32_000)))
+    (tmp_path / "call.wav").write_bytes(data := wav(sound(32_000)))
     ask = ("-T", tmp_path / "call.wav", "-H", "Expect:")
     first = await run(*vault.curl(*ask, key="call.wav", media="audio/x-wav"))
     again = await run(*vault.curl(*ask, key="call.wav", media="audio/x-wav"))
     assert [first[1].split()[-2], again[1].split()[-2]] == [b"201", b"200"]
     assert await vault.audio("call.wav") == data
-    (tmp_path / "call.wav").write_bytes(_wav(sound(32_000, seed=2)))
+    (tmp_path / "call.wav").write_bytes(wav(sound(32_000, seed=2)))
     assert (await run(*vault.curl(*ask, key="call.wav", media="audio/x-wav")))[1].split()[-2] == b"409"
-
-
-def _wav(frames):
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(8_000)
-        writer.writeframes(frames)
-    return file.getvalue()
 
 
 # -- ffmpeg -----------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class Multipart:
             events.append(Closed())
             return _State.EPILOGUE
         end = self._buffer.find(b"\r\n")
-        padding = self._buffer if end < 0 else self._buffer[:end]
+        padding = bytes(self._buffer if end < 0 else self._buffer[:end])
         if len(padding) > _MAX_PADDING or padding.strip(b" \t\r") not in {b"", b"-"} or (end >= 0 and b"-" in padding):
             raise Invalid("a boundary of the form is followed by something else", hint=_HINT)
         if end < 0:

@@ -6,18 +6,19 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Invalid, NotFound, TooLarge, VaultError
+from vault.errors import Conflict, Invalid, NotFound, TooLarge, VaultError
 from vault.ids import TenantId, parse_call_key
 from vault.media.descriptor import is_declared, parse_content_type
 from vault.model import Principal, Recording, RecordingState
 from vault.protocol.facts import call_facts, call_started
 from vault.protocol.permissions import Act
-from vault.protocol.placing import placing
+from vault.protocol.placing import Placing, placing
 from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.describing import Answer, Operation, json_answer
 from vault.server.pieces import BodyPieces
 from vault.server.problems import problem
-from vault.server.uploading import Upload, preflight, take
+from vault.server.uploading import Upload, names, preflight, take
+from vault.services.vault import Vault
 from vault.telemetry import request_id
 
 _DIALECT: Final = "http"
@@ -164,7 +165,7 @@ async def _upload(request: web.Request) -> Upload:
         parse_content_type(declared)
     said = request[_UPLOAD] = Upload(
         tenant=tenant,
-        call_key=call_key,
+        call_key=await _appended(request.app[VAULT], tenant, call_key, place) if place.appends else call_key,
         actor=actor,
         media=lambda first: parse_content_type(declared, first),
         facts=call_facts(request.headers),
@@ -174,3 +175,21 @@ async def _upload(request: web.Request) -> Upload:
         finish_wait=request.app[CONFIG].server.finish_wait.total_seconds(),
     )
     return said
+
+
+async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) -> str:
+    """Return the call key under which a client that appends goes on, or begins.
+
+    It cannot continue after it was started again, and does not look at what it is told: a beginning under a key that has
+    audio already is a recording of its own, and the pieces that follow belong to the newest one.
+    """
+    if place.offset is not None:
+        live = (name for name in names(key) if (session := vault.ingest.live_call(tenant, name)) and not session.ended)
+        return [key, *live][-1]
+    for name in names(key):
+        session = vault.ingest.live_call(tenant, name)
+        if session is None and await vault.search.call(tenant, name) is None:
+            return name
+        if session is not None and not session.appended:
+            return name
+    raise Conflict("too many recordings have this call key", hint="give each stream a call key of its own")

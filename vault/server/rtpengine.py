@@ -19,14 +19,13 @@ from vault.server.context import CONFIG, VAULT
 from vault.server.describing import Answer, Operation
 from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, authorised, go_on, refuse_early, require_size
 from vault.server.pieces import BodyPieces, Source
-from vault.server.uploading import Upload, preflight, take
+from vault.server.uploading import Upload, names, preflight, take
 from vault.services.audit import event
 from vault.services.vault import Vault
 
 _DIALECT: Final = "rtpengine"
 _GRACE: Final = timedelta(hours=1)
 """A daemon waits 5 s before it sends a file again, doubling up to 10 times: 2,560 s before the last."""
-_MOST_FILES: Final = 100
 _MAX_EVENT_BYTES: Final = 1 << 16
 _UPLOAD: Final = web.RequestKey("notification", Upload)
 _NOTED: Final = {204: Answer(text="The event is in the audit trail, without its call.")}
@@ -123,8 +122,7 @@ async def _call_key(vault: Vault, tenant: TenantId, key: str) -> str:
 
     A file that comes again after the grace of its first attempt would be lost if it were refused for its name.
     """
-    for number in range(1, _MOST_FILES + 1):
-        name = key if number == 1 else f"{key}~{number}"
+    for name in names(key):
         session = vault.ingest.live_call(tenant, name)
         if session is not None:
             ended = (session.ending or "").partition(":")[0]

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, OffsetMismatch
-from vault.ids import TenantId
+from vault.ids import TenantId, parse_call_key
 from vault.media.ends import TAIL_BYTES, says_end
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.protocol.placing import Placing
 from vault.server.pieces import Pieces
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
+
+_MOST_STREAMS: Final = 100
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,13 @@ class Upload:
     finish_wait: float
     """How many seconds an answer waits for the object store."""
     grace: timedelta | None = None
+
+
+def names(key: str) -> Iterator[str]:
+    """Yield the call keys that recordings of one name may have, one after the other: `key`, `key~2` and so on."""
+    yield key
+    for number in range(2, _MOST_STREAMS + 1):
+        yield parse_call_key(f"{key}~{number}")
 
 
 async def preflight(vault: Vault, upload: Upload) -> None:
