@@ -180,8 +180,8 @@ async def _upload(request: web.Request) -> Upload:
 async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) -> str:
     """Return the call key under which a client that appends goes on, or begins.
 
-    It cannot continue after it was started again, and does not look at what it is told: a beginning under a key that has
-    audio already is a recording of its own, and the pieces that follow belong to the newest one.
+    It cannot continue after it was started again, and does not look at what it is told: a beginning under a key that
+    has audio already is a recording of its own, and the pieces that follow belong to the newest one.
     """
     if place.offset is not None:
         live = (name for name in names(key) if (session := vault.ingest.live_call(tenant, name)) and not session.ended)

@@ -182,7 +182,8 @@ async def _receive(
     ends = upload.placing.ends
     try:
         while piece := await pieces.next():
-            await ingest.write(session, piece)
+            if not ingest.take(session, piece):
+                await ingest.write(session, piece)
             if not ends:
                 tail = (tail + piece)[-TAIL_BYTES:]
         if ends or says_end(session.recording.media.container, tail, session.appended + session.skipped):
