@@ -1,40 +1,71 @@
-"""Transcripts of what real recorders send, as a hostile or broken line would deliver them."""
+"""Golden transcripts, damaged: what a machine hears when the recorder, or what lies between, is broken or hostile."""
 
+import os
 import random
+
+MUTATIONS = 100_000 if os.environ.get("CALLVAULT_INTEGRATION") == "1" else 2_000
+"""How many damaged transcripts a machine must survive."""
+
+_NASTY = (
+    "",
+    b"",
+    "{}",
+    "[]",
+    "null",
+    '"',
+    "\x00",
+    "1e999",
+    "-1",
+    "9" * 5_000,
+    '{"a":' * 2_000,
+    "[" * 100_000,
+    '{"event":null}',
+    '{"event":{"event":[]}}',
+    '"\ud800"',
+    b"\x00" * 65_536,
+    b"\xff",
+    "\ufeff{}",
+)
 
 
 def mutated(transcript, seed):
-    """Return a copy of a list of messages with one to four of them flipped, dropped, doubled, swapped or cut."""
+    """Return the messages of `transcript` with one to four of them, or their order, damaged; the seed decides how."""
     chance = random.Random(seed)
     messages = list(transcript)
     for _ in range(chance.randint(1, 4)):
         if not messages:
             break
         at = chance.randrange(len(messages))
-        match chance.choice(("flip", "drop", "double", "swap", "cut", "stop")):
-            case "flip":
+        other = chance.randrange(len(messages))
+        match chance.randrange(8):
+            case 0:
                 messages[at] = _flipped(messages[at], chance)
-            case "drop":
+            case 1:
                 del messages[at]
-            case "double":
-                messages.insert(at, messages[at])
-            case "swap":
-                other = chance.randrange(len(messages))
+            case 2:
+                messages.insert(other, messages[at])
+            case 3:
                 messages[at], messages[other] = messages[other], messages[at]
-            case "cut":
+            case 4:
                 messages[at] = messages[at][: chance.randint(0, len(messages[at]))]
+            case 5:
+                messages[at] = _other_kind(messages[at])
+            case 6:
+                messages.insert(at, chance.choice(_NASTY))
             case _:
                 del messages[at:]
     return messages
 
 
 def _flipped(message, chance):
-    """Change one to eight characters or bytes."""
-    if not message:
-        return message
-    text = isinstance(message, str)
-    units = list(message)
-    for _ in range(chance.randint(1, 8)):
-        at = chance.randrange(len(units))
-        units[at] = chr(chance.choice((0, 34, 123, 125, 0x7F, 0xE9, 0x20AC))) if text else chance.randrange(256)
-    return "".join(units) if text else bytes(units)
+    data = bytearray(message.encode(errors="surrogatepass") if isinstance(message, str) else message)
+    for _ in range(chance.randint(1, 3)):
+        if data:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return data.decode(errors="replace") if isinstance(message, str) else bytes(data)
+
+
+def _other_kind(message):
+    if isinstance(message, str):
+        return message.encode(errors="surrogatepass")
+    return message.decode("latin-1")
