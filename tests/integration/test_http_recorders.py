@@ -237,3 +237,21 @@ async def test_a_range_that_the_body_does_not_have_is_refused(vault):
     async with vault.client.put(f"{vault.base}call", data=b"short", headers=headers) as answer:
         assert answer.status == 422
     assert not await vault.known("call")
+
+
+async def test_a_recorder_that_appends_from_the_start_again_begins_a_recording_of_its_own(vault):
+    one, two = sound(4_000), sound(4_000, seed=2)
+    for data in (one, two):
+        assert (await piece(vault, "call", data[:1_000], None, query="?append"))[0] == 202
+        assert (await piece(vault, "call", data[1_000:], 1_000, query="?append"))[0] == 202
+    assert (await vault.audio("call"), await vault.audio("call~2")) == (one, two)
+
+
+async def test_a_piece_that_comes_again_behind_a_gap_is_kept_once(vault):
+    data = sound(6_000)
+    await piece(vault, "call", data[:1_000], None, query="?append")
+    for _ in range(2):
+        assert (await piece(vault, "call", data[3_000:4_000], 3_000, query="?append"))[:2] == (202, "2000")
+    assert (await piece(vault, "call", data[500:1_500], 2_500, query="?append"))[0] == 409
+    await vault.ends_as("call", "truncated")
+    assert await vault.audio("call") == data[:1_000] + data[3_000:4_000]
