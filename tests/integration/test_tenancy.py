@@ -21,6 +21,8 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("PUT", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
     ("GET", "/v1/recordings"): Act.RECORDING_LIST,
     ("POST", "/v1/recordings/search"): Act.RECORDING_LIST,
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,
