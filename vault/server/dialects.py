@@ -6,15 +6,23 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.server import ingest, rtpengine, websocket
+from vault.protocol.httpsignatures import Nonces
+from vault.server import audiohook, ingest, rtpengine, websocket
 
-OPERATIONS: Final = (*websocket.OPERATIONS, *rtpengine.OPERATIONS, *ingest.OPERATIONS)
+OPERATIONS: Final = (
+    *websocket.OPERATIONS,
+    *audiohook.OPERATIONS,
+    *rtpengine.OPERATIONS,
+    *ingest.OPERATIONS,
+)
 
 
 def add_routes(app: web.Application) -> None:
     """Route every dialect; call keys come last, because the other dialects' names are none."""
+    app[audiohook.NONCES] = Nonces()
     router = app.router
     router.add_get("/v1/ingest/{tenant}/ws", websocket.connect)
+    router.add_get("/v1/ingest/{tenant}/audiohook", audiohook.connect)
     router.add_get("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=rtpengine.expect, allow_head=False)
     router.add_post("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=rtpengine.expect)
     for method in ("PUT", "POST"):
