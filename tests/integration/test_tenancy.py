@@ -23,6 +23,8 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("GET", "/v1/ingest/{tenant}/ws"): Act.INGEST,
     ("GET", "/v1/ingest/{tenant}/audiohook"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
     ("GET", "/v1/recordings"): Act.RECORDING_LIST,
     ("POST", "/v1/recordings/search"): Act.RECORDING_LIST,
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,

@@ -62,9 +62,9 @@ async def record(
 ) -> web.StreamResponse:
     """Record the call of one connection; the close answers only once all that was received is durable.
 
-    Without `machine` the dialect is recognised. Without `actor`, who is authorised already, a token is asked for before the upgrade, unless the
-    dialect can carry it only in its first message. `refusal` is what the dialect says before a close that refuses,
-    told the error and whether there is a recording.
+    Without `machine` the dialect is recognised. Without `actor`, who is authorised already, a token is asked for before
+    the upgrade, unless the dialect can carry it only in its first message. `refusal` is what the dialect says before
+    a close that refuses, told the error and whether there is a recording.
     """
     vault = request.app[VAULT]
     tenant = path_tenant(request)
