@@ -21,6 +21,10 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("PUT", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/ws"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/audiohook"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}/pause"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}/resume"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}/siprec"): Act.INGEST,
@@ -66,8 +70,6 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/erasures/{erasure}/reject"): Act.ERASURE_DECIDE,
     ("POST", "/v1/tenants/{tenant}/offboard"): Act.TENANT_OFFBOARD,
     ("POST", "/v1/tenants/{tenant}/offboard/approve"): Act.TENANT_OFFBOARD,
-    ("GET", "/v1/ingest/{tenant}/ws"): None,  # its token may come in the first message
-    ("GET", "/v1/ingest/{tenant}/audiohook"): None,  # likewise, or its signature
     ("GET", "/v1/issuer-key"): None,
     ("GET", "/v1/openapi.json"): None,
     ("GET", "/healthz"): None,

@@ -140,6 +140,17 @@ def dropped_bytes(notes: Sequence[Note], end: int) -> int:
     return sum(note.dropped for note in notes if isinstance(note, Pause) and note.offset <= end)
 
 
+def kept_before(at: int, notes: Sequence[Note]) -> int:
+    """Return how many bytes were kept of those before byte `at` of the stream as the recorder counts it."""
+    before = taken = 0
+    for pause in notes:
+        if isinstance(pause, Pause):
+            first = pause.offset + before
+            taken += max(min(first + pause.dropped, at) - first, 0)
+            before += pause.dropped
+    return at - taken
+
+
 def kept_of(piece: bytes, start: int, notes: Sequence[Note]) -> bytes:
     """Return what was kept of `piece`, which stands at byte `start` of the stream as the recorder counts it."""
     kept: list[bytes] = []

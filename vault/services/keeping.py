@@ -97,6 +97,10 @@ class Keeping:
         """Return how many bytes of the recorder's stream before `end` kept ones are noted as dropped."""
         return dropped_bytes(self.settled(end), end) if self.notes else 0
 
+    def taken(self, end: int) -> int:
+        """Return how many bytes pauses dropped in all, noted or not, of a stream of which `end` bytes are kept."""
+        return self.dropped(end) + self.unnoted
+
     def kept_of(self, piece: bytes, start: int, end: int) -> bytes:
         """Return what was kept of `piece`, which the recorder sends again from byte `start` of its stream."""
         return kept_of(piece, start, self.settled(end)) if self.notes else piece
