@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 from vault.errors import Invalid
+from vault.protocol import mediastreams
 from vault.protocol.events import Dialect, Handshake
 
 Recogniser = Callable[[Handshake, str | bytes], Dialect | None]
 """Return a fresh machine if the first message is this dialect's, else None; the message is not yet fed to it."""
 
-_RECOGNISERS: Final[tuple[Recogniser, ...]] = ()
+_RECOGNISERS: Final[tuple[Recogniser, ...]] = (mediastreams.recognised,)
 
 
 def recognise(handshake: Handshake, first: str | bytes) -> Dialect:
