@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vault.errors import Invalid
-from vault.media.tracks import FILL_MS, MAX_JUMPS, WINDOW_MS, Missing, Tracks, interleaved
+from vault.media.tracks import FILL_MS, MAX_JUMPS, WINDOW_MS, WINDOW_PIECES, Missing, Tracks, interleaved
 
 RATE = 8_000
 PIECE_MS = 20
@@ -155,12 +155,20 @@ def test_a_timestamp_an_hour_ahead_is_told_as_missing_and_not_filled():
     assert b"".join([*after[1:], *tracks.flush()]) == expected(2, 10, before + late)[len(b"".join(out)) :]
 
 
-def test_a_single_timestamp_that_is_wrong_costs_no_audio_that_follows():
+def test_a_single_timestamp_that_is_wrong_costs_no_audio_that_follows_and_no_silence_in_it():
     tracks = Tracks(1, rate=RATE, silence=SILENCE)
-    sent = [Sent(0, slot, slot + 1, 0, wobble_ms=7_200_000 if slot == 3 else 0) for slot in range(50)]
+    sent = [Sent(0, slot, slot + 1, 0, wobble_ms=7_200_000 if slot == 3 else 0) for slot in range(50) if slot != 20]
     out = heard(tracks, sent)
     assert b"".join(part for part in out if isinstance(part, bytes)) == expected(1, 50, sent)
     assert [part for part in out if isinstance(part, Missing)] == [Missing(7_200_000)]
+
+
+def test_pieces_that_all_claim_one_moment_do_not_pile_up():
+    tracks = Tracks(1, rate=RATE, silence=SILENCE)
+    for chunk in range(1, 1_000):
+        tracks.add(0, chunk, 100, b"x")
+        assert len(tracks._tracks[0].held) <= WINDOW_PIECES
+    assert tracks.filled_ms <= 100
 
 
 def test_a_track_that_is_always_later_than_the_window_loses_nothing():

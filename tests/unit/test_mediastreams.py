@@ -329,7 +329,7 @@ def test_unknown_events_are_ignored_but_not_for_ever_before_the_call_is_known():
 
 
 def test_an_empty_payload_says_nothing():
-    assert not opened().receive(media("inbound", 1, 0, b""))
+    assert not opened(tracks=["inbound"]).receive(media("inbound", 1, 0, b""))
 
 
 def test_time_that_was_left_out_is_told():

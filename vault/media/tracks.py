@@ -149,9 +149,6 @@ class Tracks:
             if piece.start > track.placed + len(piece.data) // self._width // 2:
                 break
             del track.held[0]
-            if 0 <= track.last - piece.chunk < _LATE_PIECES:
-                self.dropped += 1
-                continue
             track.ready += piece.data
             track.placed += len(piece.data) // self._width
             track.last = piece.chunk
