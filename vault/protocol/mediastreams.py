@@ -15,7 +15,7 @@ import binascii
 import enum
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from vault.errors import Invalid, UnsupportedMedia
@@ -23,19 +23,18 @@ from vault.media.descriptor import raw_media
 from vault.media.g711 import SILENCE
 from vault.media.tracks import Missing, Tracks
 from vault.model import CallFacts, Codec, Media
-from vault.protocol.events import Audio, Dtmf, Ended, Event, Gap, Handshake, Say, Started
-from vault.protocol.numbers import normalised
+from vault.protocol.events import Audio, Ended, Event, Gap, Handshake, Say, Started
+from vault.protocol.metadata import address_facts, call_facts, call_key, dtmf, number, parse_object
 
 _MAX_UNKNOWN: Final = 16
 """How many unknown events may come before the call is known."""
 _MAX_DIGITS: Final = 15
-_MAX_TEXT: Final = 1_000
 _MAX_TAGS: Final = 20
-_MAX_EXTRAS: Final = 32
+_MAX_TAG: Final = 200
 _TRACKS: Final = ("inbound", "outbound")
 """In the order of the channels: the caller, who is heard on the inbound track, comes first."""
-_RESERVED: Final = frozenset({"token", "call_key", "from", "to", "direction", "tags", "tracks", "byteorder"})
-"""Custom parameters that are for the vault."""
+_KNOWN: Final = frozenset({"token", "call_key", "tags", "tracks", "byteorder"})
+"""Custom parameters that are no facts."""
 _TELNYX_TOKEN: Final = "x-telnyx-streaming-auth-token"  # noqa: S105 - the name of a member
 _CODECS: Final[Mapping[str, Codec]] = {
     "audio/x-mulaw": Codec.PCMU,
@@ -138,7 +137,7 @@ class MediaStream:
     # -- transitions --------------------------------------------------------------------------------------------
 
     def _on_connected(self, told: Message) -> Sequence[Event]:
-        self._token = _text(_members(told, "connected").get(_TELNYX_TOKEN))
+        self._token = _text(_members(told, "connected"), _TELNYX_TOKEN)
         self._enter(_State.CONNECTED)
         return ()
 
@@ -156,10 +155,10 @@ class MediaStream:
         self._enter(_State.STREAMING)
         return (
             Started(
-                call_key=_text(custom.get("call_key")) or _text(start.get(spelling.call)),
+                call_key=call_key(custom, ("call_key",)) or call_key(start, (spelling.call,)),
                 media=media,
-                facts=_facts(start, custom, spelling),
-                token=_text(custom.get("token")) or self._token,
+                facts=_facts(start, {**address_facts(self._query), **custom}, spelling),
+                token=_text(custom, "token") or self._token,
             ),
         )
 
@@ -181,10 +180,7 @@ class MediaStream:
         return _events(self._tracks.add(number, _number(chunk), _number(timestamp_ms), data))
 
     def _on_dtmf(self, told: Message) -> Sequence[Event]:
-        digit = _members(told, "dtmf").get("digit")
-        if not isinstance(digit, str) or len(digit) != 1 or not digit.isprintable():
-            raise Invalid("a dtmf message has no digit")
-        return (Dtmf(digit=digit),)
+        return dtmf(_members(told, "dtmf").get("digit"))
 
     def _on_stop(self, told: Message) -> Sequence[Event]:  # noqa: ARG002 - its members repeat those of `start`
         return self._finished(clean=True, reason="stop")
@@ -215,14 +211,9 @@ _TRANSITIONS: Final[Mapping[_State, Mapping[str, Callable[[MediaStream, Message]
 }
 
 
-def recognised(handshake: Handshake, first: str | bytes) -> MediaStream | None:
+def recognise_media_stream(handshake: Handshake, first: str | bytes) -> MediaStream | None:
     """Return a fresh machine if the first message is `connected`, with which both begin; Twilio's names a protocol."""
-    if not isinstance(first, str) or '"connected"' not in first:
-        return None
-    try:
-        told = _told(first)
-    except Invalid:
-        return None
+    told = parse_object(first) or {}
     if told.get("event") != "connected":
         return None
     return Twilio(handshake) if "protocol" in told and "connected" not in told else Telnyx(handshake)
@@ -256,11 +247,9 @@ def _number(value: object) -> int:
     raise Invalid("a number of a message is not one, or out of bounds")
 
 
-def _text(value: object) -> str | None:
-    """Return a usable text, or None: what cannot be kept is left out, a call is never turned away for it."""
-    if not isinstance(value, str) or len(value) > _MAX_TEXT or not value.isprintable():
-        return None
-    return value.strip() or None
+def _text(members: Message, name: str) -> str | None:
+    value = members.get(name)
+    return value if isinstance(value, str) and value else None
 
 
 def _tracks(start: Message, parameters: Message) -> tuple[str, ...]:
@@ -278,7 +267,8 @@ def _tracks(start: Message, parameters: Message) -> tuple[str, ...]:
 def _media(form: Message, spelling: _Spelling, parameters: Message, *, channels: int) -> Media:
     encoding = form.get("encoding")
     codec = _CODECS.get(encoding) if isinstance(encoding, str) else None
-    if codec is None or _number(form.get("channels", 1)) != 1:
+    rate = number(form, spelling.sample_rate)
+    if codec is None or rate is None or number(form, "channels") not in {None, 1}:
         raise UnsupportedMedia(
             "the stream's encoding is not one the vault can keep and play",
             hint="let each track be mono PCMU, PCMA or L16: for Telnyx stream_codec, Twilio sends nothing else",
@@ -289,27 +279,21 @@ def _media(form: Message, spelling: _Spelling, parameters: Message, *, channels:
         codec = _L16.get(str(parameters.get("byteorder", "le")))
         if codec is None:
             raise Invalid("byteorder is le (the default) or be")
-    return raw_media(codec, rate=_number(form.get(spelling.sample_rate)), channels=channels)
+    return raw_media(codec, rate=rate, channels=channels)
 
 
 def _facts(start: Message, custom: Message, spelling: _Spelling) -> CallFacts:
-    direction = _text(custom.get("direction")) or ""
-    listed = start.get("tags")
-    tags = [*(listed if isinstance(listed, list) else ()), *str(custom.get("tags") or "").split(",")]
-    given = [*((name, start.get(name)) for name in spelling.kept)]
-    given += [(name, value) for name, value in custom.items() if name not in _RESERVED]
-    extra: dict[str, str] = {}
-    for name, value in given:
-        if len(extra) < _MAX_EXTRAS and _text(name) and (text := _text(value)):
-            extra.setdefault(name, text)
-    return CallFacts(
-        caller=normalised(_text(custom.get("from")) or _text(start.get("from")) or ""),
-        called=normalised(_text(custom.get("to")) or _text(start.get("to")) or ""),
-        # Twilio writes outbound-api and outbound-dial for some.
-        direction=next((word for word in _TRACKS if direction.startswith(word)), None),
-        tags=tuple(text for tag in tags if (text := _text(tag)))[:_MAX_TAGS],
-        extra=extra,
-    )
+    """Return what is known of the call: a parameter outranks what the recorder says, except of who it is itself."""
+    said = {name: start[name] for name in ("from", "to") if name in start}
+    own = {name: start[name] for name in spelling.kept if name in start}
+    document = {**said, **custom, **own}
+    # Twilio writes outbound-api and outbound-dial for some.
+    direction = str(document.get("direction", "")).partition("-")[0]
+    listed, added = start.get("tags"), _text(custom, "tags")
+    tags = [*(listed if isinstance(listed, list) else ()), *(added.split(",") if added else ())]
+    usable = (tag.strip() for tag in tags if isinstance(tag, str) and len(tag) <= _MAX_TAG and tag.isprintable())
+    facts = call_facts({**document, "direction": direction}, known=_KNOWN)
+    return replace(facts, tags=tuple(tag for tag in usable if tag)[:_MAX_TAGS])
 
 
 def _events(decided: Sequence[bytes | Missing]) -> Sequence[Event]:
