@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import json
 import random
 import sys
@@ -10,10 +9,10 @@ import wave
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
-from tests.faults.recorder import Recorder, durable_bytes, serving
-from tests.faults.server import PURPOSE, TENANT, log_of, make_site, session, zygote
+from tests.clients.vault import refusal, vault_at
+from tests.faults.recorder import durable_bytes, serving
+from tests.faults.server import PURPOSE, log_of, make_site, zygote
 from tests.faults.stores import Fault
 from tests.transcripts import transcript
 from vault.media import g711
@@ -43,17 +42,13 @@ class Voices:
         return bytes(code for pair in zip(self.caller, self.callee, strict=True) for code in pair)
 
 
-def address(port):
-    return f"ws://127.0.0.1:{port}/v1/ingest/{TENANT}/ws"
-
-
-async def streamdouble(port, voices, token, key, *options):
+async def streamdouble(vault, voices, key, *options, token=None):
     """Start a call of both tracks; its custom parameters say what a header cannot."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "streamdouble.cli", "call", address(port)),
+        *(sys.executable, "-m", "streamdouble.cli", "call", vault.address()),
         *("--fork", "--track", "both", "--strict-fork", "--json", "--quiet-period", "0.1"),
         *("--audio", str(voices.paths[0]), "--agent-audio", str(voices.paths[1])),
-        *("--param", f"token={token}", "--param", f"call_key={key}", "--param", "from=+441632960001"),
+        *("--param", f"token={token or vault.token}", "--param", f"call_key={key}", "--param", "from=+441632960001"),
         *options,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -67,9 +62,9 @@ async def outcome(process):
     return json.loads(out)
 
 
-async def wav(client, site, recording):
-    headers = site.auth("agent", **PURPOSE)
-    async with client.get(f"/v1/recordings/{recording}/audio", headers=headers) as answer:
+async def wav(vault, recording):
+    url, headers = f"{vault.url}/v1/recordings/{recording}/audio", vault.site.auth("agent", **PURPOSE)
+    async with vault.client.get(url, headers=headers) as answer:
         assert answer.status == 200
         return await answer.read()
 
@@ -103,40 +98,29 @@ def server(site, servers):
 
 
 @pytest.fixture
-async def recorder(site, server):
-    async with session(server) as client:
-        yield Recorder(site, client)
+async def vault(site, server):
+    async with vault_at(site, server.url) as each:
+        yield each
 
 
-async def test_a_call_of_both_tracks_plays_as_stereo_with_the_caller_on_the_left(site, server, recorder, voices):
-    calls = [await streamdouble(server.port, voices, site.tokens["recorder"], f"both-{number}") for number in range(3)]
-    for number, call in enumerate(calls):
+async def test_a_call_of_both_tracks_plays_as_stereo_with_the_caller_on_the_left(vault, voices):
+    calls = {f"both-{number}": await streamdouble(vault, voices, f"both-{number}") for number in range(3)}
+    for key, call in calls.items():
         assert (await outcome(call))["frames_sent"] == 2 * len(voices.caller) // PIECE
-        await recorder.ends_as(f"both-{number}", "sealed")
-        _, _, recording = await recorder.head(f"both-{number}")
-        played = await wav(recorder.client, site, recording)
+        recording = await vault.keeps(key, voices.stereo)
         samples = g711.decode(Codec.PCMU, voices.stereo)
-        assert played == wav_header(rate=8_000, channels=2, data_bytes=len(samples)) + samples
-    async with recorder.client.get("/metrics") as answer:
-        text = await answer.text()
-    counted = next(
-        line for line in text.splitlines() if line.startswith('callvault_ingest_bytes_total{dialect="twilio"}')
-    )
-    assert float(counted.split()[-1]) >= 3 * len(voices.stereo)
-    async with recorder.client.get(f"/v1/recordings/{recording}", headers=site.auth("agent")) as answer:
-        call = (await answer.json())["call"]
-    assert call["caller"] == "+441632960001"
-    assert site.tokens["recorder"] not in json.dumps(call)
+        assert await wav(vault, recording) == wav_header(rate=8_000, channels=2, data_bytes=len(samples)) + samples
+        shown = await vault.shown(key)
+        assert shown["call"]["caller"] == "+441632960001"
+        assert vault.token not in json.dumps(shown)
+    assert await vault.metric('callvault_ingest_bytes_total{dialect="twilio"}') >= 3 * len(voices.stereo)
 
 
-async def test_frames_that_the_network_lost_are_silence_and_everything_else_is_in_its_place(
-    site, server, recorder, voices
-):
+async def test_frames_that_the_network_lost_are_silence_and_everything_else_is_in_its_place(vault, voices):
     weather = ("--packet-loss", "0.2", "--jitter", "60", "--chaos-seed", "7")
-    call = await streamdouble(server.port, voices, site.tokens["recorder"], "lossy", *weather)
-    figures = await outcome(call)
-    await recorder.ends_as("lossy", "sealed")
-    audio = await recorder.audio("lossy")
+    figures = await outcome(await streamdouble(vault, voices, "lossy", *weather))
+    await vault.ends_as("lossy", "sealed")
+    audio = await vault.play("lossy")
     assert audio[1::2] == voices.callee
     caller = audio[0::2]
     pieces = [(caller[at : at + PIECE], voices.caller[at : at + PIECE]) for at in range(0, len(caller), PIECE)]
@@ -145,73 +129,57 @@ async def test_frames_that_the_network_lost_are_silence_and_everything_else_is_i
     assert all(heard in (said, b"\xff" * PIECE) for heard, said in pieces)
 
 
-async def test_a_call_without_a_usable_token_leaves_nothing_behind(site, server, recorder, voices):
-    call = await streamdouble(server.port, voices, "cv_wrong", "stranger")
-    figures = await outcome(call)
+async def test_a_call_without_a_usable_token_leaves_nothing_behind(vault, voices):
+    figures = await outcome(await streamdouble(vault, voices, "stranger", token="cv_wrong"))
     assert figures["closed_by"] == "agent"
     assert figures["frames_sent"] < 2 * len(voices.caller) // PIECE
-    async with recorder.client.head(f"/v1/ingest/{TENANT}/stranger", headers=site.auth("recorder")) as answer:
-        assert answer.status == 404
-    async with connect(address(server.port)) as socket:
-        for message in telnyx("cv_wrong", "v3:stranger"):
-            await socket.send(message)
-        with pytest.raises(ConnectionClosed) as closed:
-            await socket.recv()
-    assert closed.value.rcvd.code == 1008
-    assert "cv_wrong" not in closed.value.rcvd.reason
+    assert await vault.head("stranger") is None
+    code, reason = await refused(vault, telnyx("cv_wrong", "v3:stranger"))
+    assert code == 1008
+    assert "cv_wrong" not in reason
 
 
-async def test_a_recorder_killed_in_mid_call_leaves_what_it_had_said_and_truncated(site, server, recorder, long_voices):
-    call = await streamdouble(server.port, long_voices, site.tokens["recorder"], "killed")
-    await _durable(recorder, "killed", 4_000)
+async def test_a_recorder_killed_in_mid_call_leaves_what_it_had_said_and_truncated(vault, long_voices):
+    call = await streamdouble(vault, long_voices, "killed")
+    await vault.durable("killed", 4_000)
     call.kill()
     await call.communicate()
-    await recorder.ends_as("killed", "truncated")
-    audio = await recorder.audio("killed")
+    await vault.ends_as("killed", "truncated")
+    audio = await vault.play("killed")
     assert 4_000 <= len(audio) < len(long_voices.stereo)
     assert long_voices.stereo.startswith(audio)
-
-
-async def _durable(recorder, key, least):
-    """Wait until so many bytes of the call are durable."""
-    for _ in range(400):
-        async with recorder.client.head(f"/v1/ingest/{TENANT}/{key}", headers=recorder.site.auth("recorder")) as answer:
-            if answer.status == 200 and int(answer.headers["Upload-Offset"]) >= least:
-                return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the call did not become durable")
 
 
 async def test_a_call_outlives_a_killed_server_and_continues_under_its_name(tmp_path, servers, voices, long_voices):
     site = await make_site(tmp_path, server={"resume_grace": "20s"}, segments={"max_age": "300ms"})
     server = servers.start(site)
-    async with session(server) as client:
-        call = await streamdouble(server.port, long_voices, site.tokens["recorder"], "call")
-        await _durable(Recorder(site, client), "call", 4_000)
+    async with vault_at(site, server.url) as vault:
+        call = await streamdouble(vault, long_voices, "call")
+        await vault.durable("call", 4_000)
         assert server.kill() == -9
     assert (await outcome(call))["closed_early"]
     server = servers.start(site)
-    async with session(server) as client:
-        recorder = Recorder(site, client)
-        first = await recorder.audio("call")
+    async with vault_at(site, server.url) as vault:
+        first = await vault.play("call")
         assert 4_000 <= len(first) < len(long_voices.stereo)
         assert long_voices.stereo.startswith(first)
-        await outcome(await streamdouble(server.port, voices, site.tokens["recorder"], "call"))
-        await recorder.ends_as("call", "sealed")
-        assert await recorder.audio("call") == first + voices.stereo
+        await outcome(await streamdouble(vault, voices, "call"))
+        await vault.keeps("call", first + voices.stereo)
 
 
 async def test_an_object_store_that_is_dead_for_the_whole_call_is_not_noticed(tmp_path, monkeypatch, voices):
     site = await make_site(tmp_path, segments={"max_bytes": "8KiB", "max_age": "200ms"})
-    async with serving(site, monkeypatch) as (recorder, vault, store):
+    async with (
+        serving(site, monkeypatch) as (recorder, served, store),
+        vault_at(site, recorder.client._base_url) as vault,
+    ):
         store.fault = Fault.LOST
-        call = await streamdouble(recorder.client._base_url.port, voices, site.tokens["recorder"], "call")
-        await outcome(call)
+        figures = await outcome(await streamdouble(vault, voices, "call"))
+        assert figures["frames_sent"] == 2 * len(voices.caller) // PIECE
         assert store.refused > 0
-        assert durable_bytes(vault, "call") == len(voices.stereo)
+        assert durable_bytes(served, "call") == len(voices.stereo)
         store.fault = Fault.NONE
-        await recorder.ends_as("call", "sealed")
-        assert await recorder.audio("call") == voices.stereo
+        await vault.keeps("call", voices.stereo)
 
 
 # -- Telnyx, whose messages a plain WebSocket client sends -------------------------------------------------------
@@ -235,68 +203,56 @@ def spoken(voices, order):
     return messages
 
 
-async def test_a_call_of_telnyx_is_put_in_order_and_closed_once_it_is_durable(site, server, recorder, voices):
-    order = sorted(range(len(voices.caller) // PIECE), key=lambda number: number + random.Random(number).randrange(8))
-    async with connect(address(server.port)) as socket:
-        for message in (*telnyx(site.tokens["recorder"], "v3:order"), *spoken(voices, order), transcript("telnyx")[-1]):
+async def refused(vault, messages):
+    """Send them and return the code and reason with which the server closes."""
+    async with connect(vault.address()) as socket:
+        for message in messages:
             await socket.send(message)
-        with pytest.raises(ConnectionClosed) as closed:
-            await socket.recv()
-    assert closed.value.rcvd.code == 1000
-    assert (await recorder.head("v3:order"))[0] == len(voices.stereo)
-    assert await recorder.audio("v3:order") == voices.stereo
+        return await refusal(socket)
 
 
-async def test_a_recorder_that_comes_back_for_the_same_call_continues_its_recording(site, server, recorder, voices):
-    hello = telnyx(site.tokens["recorder"], "v3:again")
-    async with connect(address(server.port)) as socket:
+STOP = transcript("telnyx")[-1]
+
+
+async def test_a_call_of_telnyx_is_put_in_order_and_closed_once_it_is_durable(vault, voices):
+    order = sorted(range(len(voices.caller) // PIECE), key=lambda number: number + random.Random(number).randrange(8))
+    messages = (*telnyx(vault.token, "v3:order"), *spoken(voices, order), STOP)
+    assert await refused(vault, messages) == (1000, "")
+    assert (await vault.head("v3:order"))[0] == len(voices.stereo)
+    await vault.keeps("v3:order", voices.stereo)
+
+
+async def test_a_recorder_that_comes_back_for_the_same_call_continues_its_recording(vault, voices):
+    hello = telnyx(vault.token, "v3:again")
+    async with connect(vault.address()) as socket:
         for message in (*hello, *spoken(voices, range(20))):
             await socket.send(message)
-        await _durable(recorder, "v3:again", 20 * 2 * PIECE)
+        recording = await vault.durable("v3:again", 20 * 2 * PIECE)
         socket.transport.abort()
-    _, _, before = await recorder.head("v3:again")
-    async with connect(address(server.port)) as socket:
-        for message in (*hello, *spoken(voices, range(20)), transcript("telnyx")[-1]):
-            await socket.send(message)
-        with contextlib.suppress(ConnectionClosed):
-            await socket.recv()
-    offset, _, after = await recorder.head("v3:again")
-    assert (after, offset) == (before, 2 * 20 * 2 * PIECE)
-    assert await recorder.audio("v3:again") == 2 * voices.stereo[: 20 * 2 * PIECE]
+    assert await refused(vault, (*hello, *spoken(voices, range(20)), STOP)) == (1000, "")
+    assert await vault.keeps("v3:again", 2 * voices.stereo[: 20 * 2 * PIECE]) == recording
 
 
-async def test_a_recorder_that_falls_silent_loses_nothing_of_what_waited_for_order(site, server, recorder, voices):
-    async with connect(address(server.port)) as socket:
-        for message in (*telnyx(site.tokens["recorder"], "v3:silent"), *spoken(voices, [0, 1, 3])):
-            await socket.send(message)
-        with pytest.raises(ConnectionClosed):
-            await socket.recv()
-    await recorder.ends_as("v3:silent", "truncated")
+async def test_a_recorder_that_falls_silent_loses_nothing_of_what_waited_for_order(vault, voices):
+    messages = (*telnyx(vault.token, "v3:silent"), *spoken(voices, [0, 1, 3]))
+    await refused(vault, messages)
     heard = voices.stereo[: 4 * 2 * PIECE]
     lost = slice(2 * 2 * PIECE, 3 * 2 * PIECE)
-    assert await recorder.audio("v3:silent") == heard[: lost.start] + b"\xff" * 2 * PIECE + heard[lost.stop :]
+    kept = heard[: lost.start] + b"\xff" * 2 * PIECE + heard[lost.stop :]
+    await vault.keeps("v3:silent", kept, state="truncated")
 
 
-async def test_a_message_that_makes_no_sense_closes_the_call_and_says_why(site, server, recorder, voices):
-    async with connect(address(server.port)) as socket:
-        for message in (*telnyx(site.tokens["recorder"], "v3:nonsense"), *spoken(voices, range(20))):
-            await socket.send(message)
-        await socket.send('{"event":"media","media":{"track":"inbound","chunk":"30","timestamp":"0","payload":"?"}}')
-        with pytest.raises(ConnectionClosed) as closed:
-            await socket.recv()
-    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "the payload of a media message is not base64")
-    await recorder.ends_as("v3:nonsense", "truncated")
-    assert voices.stereo.startswith(await recorder.audio("v3:nonsense"))
+async def test_a_message_that_makes_no_sense_closes_the_call_and_says_why(vault, voices):
+    nonsense = '{"event":"media","media":{"track":"inbound","chunk":"30","timestamp":"0","payload":"?"}}'
+    messages = (*telnyx(vault.token, "v3:nonsense"), *spoken(voices, range(20)), nonsense)
+    assert await refused(vault, messages) == (1008, "the payload of a media message is not base64")
+    await vault.keeps("v3:nonsense", voices.stereo[: 20 * 2 * PIECE], state="truncated")
 
 
-async def test_a_second_recorder_of_a_live_call_is_asked_to_come_back_later(site, server, recorder, voices):
-    hello = telnyx(site.tokens["recorder"], "v3:twice")
-    async with connect(address(server.port)) as first, connect(address(server.port)) as second:
+async def test_a_second_recorder_of_a_live_call_is_asked_to_come_back_later(vault, voices):
+    hello = telnyx(vault.token, "v3:twice")
+    async with connect(vault.address()) as first:
         for message in (*hello, *spoken(voices, range(5))):
             await first.send(message)
-        await _durable(recorder, "v3:twice", 5 * 2 * PIECE)
-        for message in hello:
-            await second.send(message)
-        with pytest.raises(ConnectionClosed) as closed:
-            await second.recv()
-    assert closed.value.rcvd.code == 1013
+        await vault.durable("v3:twice", 5 * 2 * PIECE)
+        assert (await refused(vault, hello))[0] == 1013
