@@ -6,7 +6,7 @@ from tests.integration.app import TENANTS, app, sound
 from vault.errors import Conflict, Invalid
 from vault.media.descriptor import raw_media
 from vault.model import CallFacts, Codec, Principal, RecordingState, Role
-from vault.protocol.events import Audio, Ended, Started
+from vault.protocol.events import Audio, Ended, Paused, Resumed, Started
 from vault.services.feed import Feed
 
 __all__ = ["app"]
@@ -125,3 +125,34 @@ async def test_an_end_that_is_not_clean_leaves_the_recording_to_its_grace(app):
     assert session.detached_at is not None
     await app.vault.ingest.truncate_all("recorder_gone", uploading=False)
     assert await kept(app, session) == (RecordingState.TRUNCATED, 1600)
+
+
+async def test_a_recorders_own_pause_ends_with_its_connection(app):
+    first, second = Line(app), Line(app)
+    session = await first.begin()
+    await first.say(b"ab" * 800)
+    await first.feed.apply(Paused())
+    await first.say(b"xx" * 800)
+    assert session.appended == 1600
+    first.feed.lost()
+    assert await second.begin() is session
+    await second.say(b"cd" * 800)
+    await second.feed.apply(Ended(clean=True, reason="close"))
+    assert await kept(app, session) == (RecordingState.SEALED, 3200)
+    assert [entry["actor"] for entry in await app.audit("recording.paused")] == ["tok_" + "0" * 32 + " recorder"]
+
+
+async def test_a_pause_that_somebody_else_asked_for_outlives_the_connection(app):
+    first, second = Line(app), Line(app)
+    session = await first.begin()
+    await first.say(b"ab" * 800)
+    await app.vault.notes.pause(session)
+    await first.feed.apply(Paused())
+    first.feed.lost()
+    assert await second.begin() is session
+    await second.say(b"xx" * 800)
+    assert session.appended == 1600
+    await second.feed.apply(Resumed())
+    await second.say(b"cd" * 800)
+    await second.feed.apply(Ended(clean=True, reason="close"))
+    assert await kept(app, session) == (RecordingState.SEALED, 3200)

@@ -96,6 +96,9 @@ class Feed:
             session.feed.give_way()
         await ingest.attach(session, offset=None)
         try:
+            if session.own_pause:  # what the recorder paused on its broken connection, it cannot resume on this one
+                await self._parts.notes.resume(session, actor=self._actor)
+                session.own_pause = False
             await self._parts.notes.rejoined(session)
         except BaseException:
             ingest.detach(session)
@@ -145,9 +148,11 @@ class Feed:
             case Gap():
                 await self._parts.notes.gap(session, event.missing_ms)
             case Paused():
-                await self._parts.notes.pause(session)
+                session.own_pause |= not session.keeping.paused
+                await self._parts.notes.pause(session, actor=self._actor)
             case Resumed():
-                await self._parts.notes.resume(session)
+                await self._parts.notes.resume(session, actor=self._actor)
+                session.own_pause = False
             case Dtmf():
                 await self._parts.notes.dtmf(session, event)
             case Facts():

@@ -66,6 +66,10 @@ class IngestSession:
     """In place of the vault's own, see `CallStart.grace`."""
     skipped: int = 0
     """Bytes that the recorder counts and that never came: it went on after it had been refused."""
+    own_pause: bool = False
+    """The present pause was asked for by the recorder in its stream: it ends with that connection, if this process
+    still knows; after a restart it lasts, because keeping too little is the lesser harm.
+    """
     feed: LiveFeed | None = None
     """The connection of a live dialect that writes now."""
     oldest_unstored_at: float | None = None
