@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from vault.protocol.permissions import Act
-from vault.server import ingest, websocket
+from vault.server import ingest, s3, websocket
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 
@@ -51,7 +51,7 @@ HTTP: Final = (
     ),
 )
 
-OPERATIONS: Final = (*websocket.OPERATIONS, *HTTP)
+OPERATIONS: Final = (*websocket.OPERATIONS, *s3.OPERATIONS, *HTTP)
 
 
 def add_routes(app: web.Application) -> None:

@@ -1,14 +1,16 @@
-"""Who may do what: tokens, roles and tenants. A secret is stored only as its SHA-256."""
+"""Who may do what: tokens, roles and tenants. A secret is stored as its SHA-256; a recorder's sealed as well."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+from collections.abc import Callable
 
+from vault.crypto.tokens import open_secret, seal_secret
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from vault.ids import TenantId, TokenId, new_id
-from vault.model import Principal, Role, Token
+from vault.model import DataKey, Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act, permits
@@ -16,6 +18,7 @@ from vault.services.audit import event
 
 _CACHE_SECONDS = 5.0
 _SECRET_BYTES = 32
+_NONCE_BYTES = 12
 _CACHE_LIMIT = 10_000
 _TOKEN_PREFIX = "cv_"  # noqa: S105  # the public prefix by which scanners recognise a leaked token
 
@@ -25,12 +28,13 @@ def _digest(secret: str) -> str:
 
 
 class Access:
-    """Authenticates and authorises."""
+    """Authenticates and authorises; `sealing_key` returns the key under which recorders' secrets are sealed."""
 
-    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_key: Callable[[], DataKey]) -> None:
         self._catalog = catalog
         self._clock = clock
         self._entropy = entropy
+        self._sealing_key = sealing_key
         self._cache: dict[TokenId, tuple[float, Token]] = {}
 
     async def issue(
@@ -50,12 +54,23 @@ class Access:
         identifier = TokenId(new_id("tok", at=now, entropy=self._entropy))
         secret = base64.urlsafe_b64encode(self._entropy(_SECRET_BYTES)).rstrip(b"=").decode()
         text = f"{_TOKEN_PREFIX}{identifier.removeprefix('tok_')}_{secret}"
-        token = Token(id=identifier, name=name, role=role, tenant=tenant, secret_sha256=_digest(secret), created_at=now)
+        token = Token(
+            id=identifier,
+            name=name,
+            role=role,
+            tenant=tenant,
+            secret_sha256=_digest(secret),
+            created_at=now,
+            sealed_secret=self._sealed(identifier, secret) if role is Role.RECORDER else None,
+        )
         detail = {"action": "issued", "role": role.value}
         await self._catalog.add_token(
             token, audit=[event("admin.token", actor, tenant=tenant, target=identifier, detail=detail)]
         )
         return token, text
+
+    def _sealed(self, token: TokenId, secret: str) -> bytes:
+        return seal_secret(self._sealing_key(), token, secret, nonce=self._entropy(_NONCE_BYTES))
 
     async def revoke(self, token: TokenId, *, actor: Principal) -> None:
         """End a token at once."""
@@ -84,6 +99,28 @@ class Access:
         if not hmac.compare_digest(token.secret_sha256, _digest(secret)):
             raise refused
         return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant)
+
+    async def signing_secret(self, access_key: str) -> tuple[Principal, str]:
+        """Return who an S3 access key stands for and the secret that signs for it; Unauthenticated.
+
+        The access key is a recorder token's id, the secret key the secret part of its text. The answer tells a token
+        that cannot sign from an unknown one only for recorders' tokens issued before secrets were sealed.
+        """
+        token = await self._token(TokenId(access_key))
+        if token is None or token.revoked_at is not None or token.role is not Role.RECORDER:
+            raise Unauthenticated(
+                "the access key is unknown, revoked or not a recorder's",
+                hint="the access key is the recorder token's id, the secret key its secret part",
+                s3="InvalidAccessKeyId",
+            )
+        if token.sealed_secret is None:
+            raise Unauthenticated(
+                "this token was issued before tokens could sign requests",
+                hint="issue a new recorder token",
+                s3="InvalidAccessKeyId",
+            )
+        secret = open_secret(self._sealing_key(), token.id, token.sealed_secret)
+        return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant), secret
 
     async def _token(self, identifier: TokenId) -> Token | None:
         now = self._clock.monotonic()
