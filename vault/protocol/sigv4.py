@@ -25,7 +25,7 @@ MAX_SKEW: Final = timedelta(minutes=15)
 _MAX_EXPIRES: Final = 7 * 24 * 3600
 _SERVICE: Final = "s3"
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
-_SCOPE: Final = re.compile(r"([^/\s]{1,128})/(\d{8})/([A-Za-z0-9-]{1,64})/([a-z0-9-]{1,32})/aws4_request", re.ASCII)
+_SCOPE: Final = re.compile(r"([\w.@+=-]{1,128})/(\d{8})/([A-Za-z0-9-]{1,64})/([a-z0-9-]{1,32})/aws4_request", re.ASCII)
 _PIECE: Final = re.compile(r"\s*(Credential|SignedHeaders|Signature)=([^,\s]+)\s*", re.ASCII)
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PRESIGNED: Final = ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date", "X-Amz-Expires")
