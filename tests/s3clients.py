@@ -61,7 +61,7 @@ class Recorder:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def boto(self, *, endpoint=None, attempts=1, **settings):
+    def boto(self, *, endpoint=None, attempts=1, addressing="path", **settings):
         """Return a boto3 client; its methods block."""
         return _SESSION.client(
             "s3",
@@ -69,7 +69,7 @@ class Recorder:
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name=REGION,
-            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": attempts}, **settings),
+            config=Config(s3={"addressing_style": addressing}, retries={"max_attempts": attempts}, **settings),
         )
 
 

@@ -138,6 +138,62 @@ async def test_curl_uploads_to_a_presigned_address(app, recorder, files):
         assert await sealed(app, key) == WAV
 
 
+async def test_curl_signs_by_itself_as_rtpengine_does_and_calls_its_audio_data(app, recorder, files):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    ran = await run(
+        "curl", "-sSf", "--aws-sigv4", f"aws:amz:{REGION}:s3", "--user", f"{recorder.access_key}:{recorder.secret_key}",
+        "-H", "Content-Type: application/data", "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD",
+        "-T", files / "short.wav", f"{recorder.endpoint}/{BUCKET}/rtpengine.wav",
+    )  # fmt: skip
+    assert ran.code == 0, ran.output
+    assert await sealed(app, "rtpengine.wav") == WAV
+
+
+NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{}}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{
+    listen 127.0.0.1:{port};
+    server_name ~^(?<tenant>[a-z0-9-]+)\\.vault\\.test$;
+    location / {{
+      proxy_pass http://{vault}/s3/$tenant$request_uri;
+      proxy_set_header Host $http_host;
+      proxy_http_version 1.1;
+      proxy_request_buffering off;
+      client_max_body_size 0;
+    }}
+  }}
+}}
+"""
+
+
+async def test_a_bucket_in_the_hosts_name_comes_through_a_proxy(app, recorder, files, tmp_path, unused_tcp_port):
+    for program in ("curl", "nginx"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, port=unused_tcp_port, vault=recorder.host))
+    proxy = await asyncio.create_subprocess_exec("nginx", "-e", "/dev/null", "-c", tmp_path / "nginx.conf")
+    try:
+        address = recorder.boto(
+            endpoint=f"http://vault.test:{unused_tcp_port}", addressing="virtual", signature_version="s3v4"
+        ).generate_presigned_url("put_object", Params={"Bucket": BUCKET, "Key": "a b/call.wav"}, ExpiresIn=60)
+        assert address.startswith(f"http://{BUCKET}.vault.test")
+        ran = await run(
+            "curl", "-sSf", "--retry", "9", "--retry-connrefused", "--retry-delay", "1",
+            "--resolve", f"{BUCKET}.vault.test:{unused_tcp_port}:127.0.0.1", "-T", files / "short.wav", address,
+        )  # fmt: skip
+        assert ran.code == 0, ran.output
+    finally:
+        proxy.terminate()
+        await proxy.wait()
+    assert await sealed(app, "a=20b=2Fcall.wav") == WAV
+    assert 'callvault_ingest_bytes_total{dialect="s3"}' in (await app.ask("GET", "/metrics", None)).body.decode()
+
+
 async def test_facts_travel_as_metadata(app, recorder):
     meta = {
         "from": "+442079460123",

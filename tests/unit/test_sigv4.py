@@ -194,6 +194,17 @@ def test_a_folder_that_a_proxy_put_in_front_does_not_break_the_signature():
     verify(read_claim(moved), moved, SECRET, now=NOW)
 
 
+def test_a_bucket_that_a_proxy_took_from_the_hosts_name_does_not_break_it_and_another_one_does():
+    head = authorized(*S3[0])
+    for folder in ("/s3/examplebucket", "/examplebucket"):
+        moved = RequestHead(method="GET", path=folder + head.path, query="", headers=head.headers)
+        verify(read_claim(moved), moved, SECRET, now=NOW)
+    for folder in ("/s3/another", "/s3/examplebucket/examplebucket", "/s3/s3"):
+        moved = RequestHead(method="GET", path=folder + head.path, query="", headers=head.headers)
+        with pytest.raises(Forbidden):
+            verify(read_claim(moved), moved, SECRET, now=NOW)
+
+
 def test_the_chunk_signatures_of_the_worked_example():
     head = authorized(
         streaming("STREAMING-AWS4-HMAC-SHA256-PAYLOAD", ("Content-Length", "66824")),

@@ -147,7 +147,6 @@ def _started(text: str) -> datetime | None:
     return zoned
 
 
-_UNTOLD: Final = frozenset({"", "binary/octet-stream", "application/octet-stream"})
 _BY_ENDING: Final = {
     "wav": "audio/wav",
     "ogg": "audio/ogg",
@@ -158,8 +157,8 @@ _BY_ENDING: Final = {
 
 
 def told_type(content_type: str | None) -> str | None:
-    """Return the declared content type, None if it says nothing."""
-    return None if (content_type or "").strip().lower() in _UNTOLD else content_type
+    """Return the declared content type, None if it says nothing of audio: many clients send one for all they have."""
+    return content_type if (content_type or "").strip().lower().startswith("audio/") else None
 
 
 def type_by_name(key: str) -> str | None:

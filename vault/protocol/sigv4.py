@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -63,7 +63,12 @@ class Claim:
 
 
 def _text(encoded: str) -> str:
-    return unquote_to_bytes(encoded).decode("utf-8", "surrogateescape")
+    return _bytes(encoded).decode("utf-8", "surrogateescape")
+
+
+def _bytes(encoded: str) -> bytes:
+    """Undo percent-encoding; what was never encoded comes as the server decoded it."""
+    return unquote_to_bytes(encoded.encode("utf-8", "surrogateescape"))
 
 
 def _split(query: str) -> Sequence[tuple[str, str, str]]:
@@ -173,11 +178,11 @@ def _signature(text: str) -> str:
 
 def canonical_request(head: RequestHead, signed_headers: Sequence[str], payload: str, *, path: str) -> bytes:
     """Return the bytes whose hash is signed, for the given encoded path."""
-    uri = quote(unquote_to_bytes(path), safe="/-_.~")
+    uri = quote(_bytes(path), safe="/-_.~")
     query = "&".join(
         f"{name}={value}"
         for name, value in sorted(
-            (quote(unquote_to_bytes(name), safe="-_.~"), quote(unquote_to_bytes(value), safe="-_.~"))
+            (quote(_bytes(name), safe="-_.~"), quote(_bytes(value), safe="-_.~"))
             for name, _, value in _split(head.query)
         )
         if name != "X-Amz-Signature"
@@ -204,18 +209,14 @@ def sign(key: bytes, *texts: str) -> str:
 
 
 def verify(claim: Claim, head: RequestHead, secret: str, *, now: datetime) -> bytes:
-    """Return the signing key if the request is the claimed one and of now; Forbidden otherwise.
-
-    A proxy may have put a folder in front of the path that the recorder signed: `/s3` is left out for a second look.
-    """
+    """Return the signing key if the request is the claimed one and of now; Forbidden otherwise."""
     _in_time(claim, now)
     unsigned = {key.lower() for key, _ in head.headers if key.lower().startswith("x-amz-")} - set(claim.signed_headers)
     if unsigned - {"x-amz-content-sha256"}:
         raise Forbidden("the request has x-amz headers that are not signed", s3="AccessDenied")
     key = signing_key(secret, claim.scope)
     stamp = claim.signed_at.strftime(_INSTANT)
-    paths = [head.path, *([head.path.removeprefix("/s3")] if head.path.startswith("/s3/") else [])]
-    for path in paths:
+    for path in _as_signed(head):
         hashed = hashlib.sha256(canonical_request(head, claim.signed_headers, claim.payload, path=path)).hexdigest()
         if hmac.compare_digest(sign(key, ALGORITHM, stamp, claim.scope, hashed), claim.signature):
             return key
@@ -224,6 +225,16 @@ def verify(claim: Claim, head: RequestHead, secret: str, *, now: datetime) -> by
         hint="check the secret key (the token's secret part); a proxy must pass path, query and Host as they came",
         s3="SignatureDoesNotMatch",
     )
+
+
+def _as_signed(head: RequestHead) -> Iterator[str]:
+    """Yield the path as received, then as it was before a proxy put `/s3` or the bucket of the host's name in front."""
+    yield head.path
+    inner = head.path.removeprefix("/s3") if head.path.startswith("/s3/") else head.path
+    yield inner
+    bucket, _, key = inner[1:].partition("/")
+    if (head.header("host") or "").lower().startswith(f"{bucket}."):
+        yield "/" + key
 
 
 def _in_time(claim: Claim, now: datetime) -> None:
