@@ -61,7 +61,7 @@ class Recorder:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def boto(self, *, endpoint=None, attempts=1, addressing="path", **settings):
+    def boto(self, *, endpoint=None, attempts=1, addressing="path", verify=None, **settings):
         """Return a boto3 client; its methods block."""
         return _SESSION.client(
             "s3",
@@ -69,6 +69,7 @@ class Recorder:
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             region_name=REGION,
+            verify=verify,
             config=Config(s3={"addressing_style": addressing}, retries={"max_attempts": attempts}, **settings),
         )
 

@@ -6,9 +6,12 @@ import io
 import shutil
 
 import pytest
+from boto3.s3.transfer import TransferConfig
 from minio import Minio
 
-from tests.integration.app import app, sound
+from tests.faults.crashing import memory_directory
+from tests.integration.app import SETTINGS, app, running, sound
+from tests.integration.test_tls import FILES, write_certificate
 from tests.s3clients import BUCKET, HEAD, REGION, Recorder, aws, javascript, rclone, run, s3cmd
 from vault.model import Role
 
@@ -192,6 +195,33 @@ async def test_a_bucket_in_the_hosts_name_comes_through_a_proxy(app, recorder, f
         await proxy.wait()
     assert await sealed(app, "a=20b=2Fcall.wav") == WAV
     assert 'callvault_ingest_bytes_total{dialect="s3"}' in (await app.ask("GET", "/metrics", None)).body.decode()
+
+
+async def test_boto3_over_tls_sends_chunks_with_a_trailer_and_is_understood(tmp_path):
+    with memory_directory() as base:
+        write_certificate(base)
+        async with running(base, server={**SETTINGS["server"], **FILES, "host": "localhost"}) as app:
+            recorder = Recorder.of(app.url.replace("127.0.0.1", "localhost"), app.token(Role.RECORDER))
+            modes = []
+
+            def upload():
+                client = recorder.boto(verify=str(base / "cert.pem"))
+                client.meta.events.register("before-send.s3", lambda request, **_: modes.append(dict(request.headers)))
+                client.put_object(Bucket=BUCKET, Key="whole.wav", Body=io.BytesIO(WAV))
+                moved = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART)
+                client.upload_fileobj(io.BytesIO(LONG), BUCKET, "parts.wav", Config=moved)
+                client.close()
+
+            await asyncio.to_thread(upload)
+            assert modes[0]["X-Amz-Content-SHA256"] == b"STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+            for key, audio in (("whole.wav", WAV), ("parts.wav", LONG)):
+                session = app.vault.ingest.live_call(BUCKET, key)
+                if session is not None:
+                    await session.done.wait()
+                row = await app.vault.search.call(BUCKET, key)
+                readable = await app.vault.playback.prepare(row, app.vault.keyring.derive(row.audio))
+                read = app.vault.playback.read(readable, 0, readable.length)
+                assert (row.state, b"".join([piece async for piece in read])) == ("sealed", audio)
 
 
 async def test_facts_travel_as_metadata(app, recorder):

@@ -16,6 +16,7 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import TENANTS, app, running, sound
 from tests.s3clients import BUCKET, HEAD, Recorder, signed
 from vault.model import Role
+from vault.protocol.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
 
 __all__ = ["app"]
 
@@ -132,6 +133,27 @@ async def test_a_body_whose_checksum_fails_leaves_nothing_and_may_be_sent_again(
     )
     assert await keys(app) == {}
     assert (await ask(app, recorder, "PUT", path, body=WAV))[0] == 200
+    assert await keys(app) == {"call": ("sealed", len(WAV))}
+
+
+async def test_a_body_signed_in_chunks_is_kept_only_if_every_chunk_is_the_senders(app, recorder):
+    path = f"/s3/{BUCKET}/call"
+    size = str(len(WAV))
+    headers = signed(
+        recorder, "PUT", path, payload="STREAMING-AWS4-HMAC-SHA256-PAYLOAD", x_amz_decoded_content_length=size
+    )
+    named = [*headers.items(), ("Host", recorder.host)]
+    claim = read_claim(RequestHead(method="PUT", path=path, query="", headers=named))
+    chain = ChunkSigner(claim, signing_key(recorder.secret_key, claim.scope))
+    body = b""
+    for chunk in (WAV[:65_536], WAV[65_536:], b""):
+        signature = chain.chunk(hashlib.sha256(chunk).hexdigest()).encode()
+        body += b"%x;chunk-signature=%s\r\n%s\r\n" % (len(chunk), signature, chunk)
+    for changed in (body.replace(WAV[-9:], b"?" * 9), body[:-200]):
+        status, document, _ = await ask(app, recorder, "PUT", path, sent=changed, headers=headers)
+        assert (status, code(document)) in ((403, "SignatureDoesNotMatch"), (400, "IncompleteBody"))
+    assert await keys(app) == {}
+    assert (await ask(app, recorder, "PUT", path, sent=body, headers=headers))[0] == 200
     assert await keys(app) == {"call": ("sealed", len(WAV))}
 
 

@@ -78,6 +78,12 @@ def test_every_key_leads_to_a_call_key_of_its_own():
     assert s3.call_key_for("2026/a b.wav") == "2026=2Fa=20b.wav"
 
 
+@pytest.mark.parametrize("value", [None, "", "binary/octet-stream", "application/data", "video/webm", "text/plain"])
+def test_a_content_type_that_is_not_of_audio_says_nothing(value):
+    assert s3.told_type(value) is None
+    assert s3.told_type("Audio/wav") == "Audio/wav"
+
+
 def document(*parts, root="CompleteMultipartUpload"):
     body = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{e}</ETag></Part>" for n, e in parts)
     return f'<?xml version="1.0"?><{root} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{body}</{root}>'.encode()
