@@ -27,6 +27,10 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def _principal(token: Token) -> Principal:
+    return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant)
+
+
 class Access:
     """Authenticates and authorises; `sealing_key` returns the key under which recorders' secrets are sealed."""
 
@@ -98,7 +102,21 @@ class Access:
             raise refused
         if not hmac.compare_digest(token.secret_sha256, _digest(secret)):
             raise refused
-        return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant)
+        return _principal(token)
+
+    async def shared_secret(self, token: TokenId) -> bytes | None:
+        """Return the secret of a recorder's token, for protocols that sign with it; None if it cannot be known."""
+        found = await self._token(token)
+        if found is None or found.revoked_at is not None or found.sealed_secret is None:
+            return None
+        return open_secret(self._sealing_key(), found.id, found.sealed_secret).encode()
+
+    async def acting(self, token: TokenId) -> Principal:
+        """Return the principal of a token whose holder is known by other means; Unauthenticated if it has ended."""
+        found = await self._token(token)
+        if found is None or found.revoked_at is not None:
+            raise Unauthenticated("the token is unknown or revoked")
+        return _principal(found)
 
     async def signing_secret(self, access_key: str) -> tuple[Principal, str]:
         """Return who an S3 access key stands for and the secret that signs for it; Unauthenticated.
@@ -106,6 +124,7 @@ class Access:
         The access key is a recorder token's id, the secret key the secret part of its text. The answer tells a token
         that cannot sign from an unknown one only for recorders' tokens issued before secrets were sealed.
         """
+        secret = await self.shared_secret(TokenId(access_key))
         token = await self._token(TokenId(access_key))
         if token is None or token.revoked_at is not None or token.role is not Role.RECORDER:
             raise Unauthenticated(
@@ -113,14 +132,13 @@ class Access:
                 hint="the access key is the recorder token's id, the secret key its secret part",
                 s3="InvalidAccessKeyId",
             )
-        if token.sealed_secret is None:
+        if secret is None:
             raise Unauthenticated(
                 "this token was issued before tokens could sign requests",
                 hint="issue a new recorder token",
                 s3="InvalidAccessKeyId",
             )
-        secret = open_secret(self._sealing_key(), token.id, token.sealed_secret)
-        return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant), secret
+        return _principal(token), secret.decode()
 
     async def _token(self, identifier: TokenId) -> Token | None:
         now = self._clock.monotonic()
