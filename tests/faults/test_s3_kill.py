@@ -3,8 +3,11 @@
 import asyncio
 import os
 import random
+from dataclasses import replace
+from functools import partial
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.faults.recorder import until
 from tests.faults.server import TENANT, in_process, log_lines, make_site, session, zygote
@@ -136,6 +139,28 @@ async def test_an_object_store_that_is_dead_for_the_whole_upload_is_not_noticed(
         async with asyncio.timeout(20):
             for each in sessions:
                 await each.done.wait()
+
+
+async def test_a_part_that_meets_another_node_is_told_to_come_again_and_nothing_is_lost(tmp_path):
+    site = await make_site(tmp_path)
+    (tmp_path / "second").mkdir(mode=0o700)
+    journal = {**site.document["journal"], "path": str(tmp_path / "second")}
+    other = replace(site, document={**site.document, "journal": journal})
+    with zygote() as process:
+        here, there = (recorder_of(each, process.start(each).url).boto(attempts=0) for each in (site, other))
+        made = await asyncio.to_thread(here.create_multipart_upload, Bucket=TENANT, Key="call.wav")
+        upload = {"Bucket": TENANT, "Key": "call.wav", "UploadId": made["UploadId"]}
+        sent = await asyncio.to_thread(here.upload_part, **upload, PartNumber=1, Body=HEAD + b"x" * 900)
+        parts = {"Parts": [{"PartNumber": 1, "ETag": sent["ETag"]}]}
+        for attempt in (
+            partial(there.upload_part, **upload, PartNumber=2, Body=HEAD),
+            partial(there.complete_multipart_upload, **upload, MultipartUpload=parts),
+            partial(there.abort_multipart_upload, **upload),
+        ):
+            with pytest.raises(ClientError) as caught:
+                await asyncio.to_thread(attempt)
+            assert caught.value.response["Error"]["Code"] == "SlowDown"
+        await asyncio.to_thread(here.complete_multipart_upload, **upload, MultipartUpload=parts)
 
 
 async def test_the_parts_of_a_node_that_is_gone_are_in_what_is_recovered_from_its_journal(tmp_path):

@@ -17,6 +17,7 @@ from tests.integration.app import TENANTS, app, running, sound
 from tests.s3clients import BUCKET, HEAD, Recorder, signed
 from vault.model import Role
 from vault.protocol.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
+from vault.storage import spool
 
 __all__ = ["app"]
 
@@ -211,6 +212,23 @@ async def test_a_completion_that_names_other_parts_changes_nothing(app, recorder
     assert await refused(app, recorder, "PUT", part(address, 10_001), body=WAV) == (400, "InvalidArgument")
     changed = await refused(app, recorder, "PUT", part(address, 1), body=WAV, sent=WAV[:-1] + b"?")
     assert changed == (400, "XAmzContentSHA256Mismatch")
+    assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
+    assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
+
+
+async def test_a_part_that_may_not_be_durable_is_never_taken_for_the_one_before(app, recorder, monkeypatch):
+    address = await begun(app, recorder)
+    other = HEAD + sound(900, 5)
+    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+    with monkeypatch.context() as patch:
+
+        def fails(_):
+            raise OSError(5, "I/O error")
+
+        patch.setattr(spool, "_sync_directory", fails)
+        assert await refused(app, recorder, "PUT", part(address, 1), body=other) == (503, "SlowDown")
+    assert await refused(app, recorder, "POST", address, body=listing((1, MD5))) == (400, "InvalidPart")
+    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
     assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
     assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
 

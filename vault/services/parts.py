@@ -169,22 +169,22 @@ class Parts:
             for number, etag in named.items():
                 if number not in upload.parts or upload.parts[number].etag != etag:
                     raise Invalid(f"part {number} was not received, or is another one", s3="InvalidPart")
-            await self._compare(session, sorted(named), checks)
+            await self._compare(upload, sorted(named), checks)
             await self._ingest.attach(session, offset=None)
             try:
-                async with aclosing(self._bytes(session, sorted(named))) as pieces:
+                async with aclosing(self._bytes(upload, sorted(named))) as pieces:
                     await continued(self._ingest, session, pieces)
                 await self._ingest.finish(session)
             finally:
                 self._ingest.detach(session)
         await self._drop(upload)
 
-    async def _compare(self, session: IngestSession, numbers: Sequence[int], checks: Mapping[str, bytes]) -> None:
+    async def _compare(self, upload: Upload, numbers: Sequence[int], checks: Mapping[str, bytes]) -> None:
         """Read the whole before any of it is recorded, if there is something to compare it with."""
         running = {name: ALGORITHMS[name]() for name in checks}
         if not running:
             return
-        async with aclosing(self._bytes(session, numbers)) as pieces:
+        async with aclosing(self._bytes(upload, numbers)) as pieces:
             async for piece in pieces:
                 for each in running.values():
                     each.update(piece)
@@ -197,12 +197,17 @@ class Parts:
             await self._ingest.finish(upload.session, ended="truncated:aborted")
         await self._drop(upload)
 
-    async def _bytes(self, session: IngestSession, numbers: Sequence[int]) -> AsyncGenerator[bytes, None]:
+    async def _bytes(self, upload: Upload, numbers: Sequence[int]) -> AsyncGenerator[bytes, None]:
+        session = upload.session
         for number in numbers:
             file = await self._spool.open(session.recording.id, number)
             try:
                 reader = await BodyReader.open(file, _part_key(session, number))
-                await reader.md5()
+                # A part whose keeping failed half way may have taken the place of the one that was acknowledged.
+                if (await reader.md5()).hex() != upload.parts[number].etag:
+                    raise Invalid(
+                        f"part {number} is another one than was acknowledged: send it again", s3="InvalidPart"
+                    )
                 async for piece in reader.pieces():
                     yield piece
             finally:
@@ -220,7 +225,7 @@ class Parts:
             await self._ingest.attach(session, offset=None)
             try:
                 numbers = list(takewhile(upload.parts.__contains__, count(1)))
-                async with aclosing(self._bytes(session, numbers)) as pieces:
+                async with aclosing(self._bytes(upload, numbers)) as pieces:
                     await continued(self._ingest, session, pieces)
             except (Refused, IntegrityError) as error:
                 # Another list of parts had been begun, or a part is damaged: what is durable is what remains.
