@@ -21,11 +21,18 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("PUT", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/ws"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/audiohook"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
     ("GET", "/v1/recordings"): Act.RECORDING_LIST,
     ("POST", "/v1/recordings/search"): Act.RECORDING_LIST,
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,
     ("GET", "/v1/recordings/{recording}/audio"): Act.PLAY,
     ("GET", "/v1/recordings/{recording}/why"): Act.RECORDING_WHY,
+    # After playing: what is flagged is held, and not every role that may play may play that.
+    ("POST", "/v1/ingest/{tenant}/{call_key}/flag"): Act.FLAG_LIVE,
+    ("POST", "/v1/recordings/{recording}/flag"): Act.FLAG,
     ("POST", "/v1/holds"): Act.HOLD_PLACE,
     ("GET", "/v1/holds"): Act.HOLD_LIST,
     ("GET", "/v1/holds/{hold}"): Act.HOLD_LIST,
@@ -72,8 +79,6 @@ SIGNED = {
     )
 }
 """Addresses that take a signature instead of a token: test_s3_refusals tries them."""
-SOCKETS = {("GET", f"/v1/ingest/{{tenant}}/{name}") for name in ("ws", "audiohook")}
-"""Addresses that are only answered as WebSockets, whose own tests refuse credentials."""
 PRIVATE = [route for route, act in ROUTES.items() if act is not None]
 ABOUT_ONE = [route for route in PRIVATE if "{" in route[1] and "{override}" not in route[1]]
 LISTS = [
@@ -118,6 +123,8 @@ class Things:
             ("POST", "/v1/holds/{hold}/release"): {"reason": "settled"},
             ("POST", "/v1/erasures"): self.erasure_body(self.recording),
             ("POST", "/v1/recordings/search"): {"limit": 5},
+            ("POST", "/v1/recordings/{recording}/flag"): {"category": "other"},
+            ("POST", "/v1/ingest/{tenant}/{call_key}/flag"): {"category": "other"},
             ("POST", "/v1/tenants"): {"id": "third", "name": "t", "controller": "t", "contact": "t"},
             ("PUT", "/v1/tenants/{tenant}"): {"retention": "5d"},
             ("POST", "/v1/tokens"): {"name": "mine", "role": "compliance", "tenant": self.tenant},
@@ -132,7 +139,7 @@ class Things:
         method, template = route
         headers = {"Purpose": "quality"}
         sent: dict[str, Any] = {"body": self.body(app, route)}
-        if "ingest" in template:
+        if "ingest" in template and not template.endswith("/flag"):
             sent = {"data": None if method == "HEAD" else b"x" * 200}
             headers["Content-Type"] = "audio/PCMU;rate=8000;channels=1"
         return await app.ask(method, self.path(template), who, tenant=tenant, headers=headers, **sent)
@@ -169,7 +176,7 @@ def test_the_table_of_routes_is_the_router(app):
         for route in build_app(app.vault, app.config).router.routes()
         if not (route.method == "HEAD" and route.resource.canonical != "/v1/ingest/{tenant}/{call_key}")
     }
-    assert found == ROUTES.keys() | SIGNED | SOCKETS
+    assert found == ROUTES.keys() | SIGNED
 
 
 async def test_nothing_private_answers_without_a_token(app):

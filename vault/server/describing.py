@@ -63,6 +63,10 @@ def json_answer(text: str, schema: str, **headers: str) -> Answer:
 
 HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Upload-Offset": ("Continue at this byte; it must be the durable end.", COUNT),
+    "Content-Range": (
+        "The body is this piece of the recording: `bytes a-b/*`, or with the total in place of the star.",
+        TEXT,
+    ),
     "Call-From": ("The caller's number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
     "Call-To": ("The called number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
     "Call-Direction": ("Which way the call went.", {"type": "string", "enum": ["inbound", "outbound"]}),

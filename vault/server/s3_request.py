@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -19,6 +18,7 @@ from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, plan_body
 from vault.protocol.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, read_claim, verify
 from vault.server.context import CONFIG, VAULT, checked_tenant
+from vault.server.pieces import BodyPieces
 from vault.services.sessions import CallStart
 from vault.services.vault import Vault
 
@@ -26,7 +26,6 @@ DIALECT: Final = "s3"
 FOLDER: Final = "/s3/"
 """Where the dialect lives; it also answers at the root, to what is signed."""
 
-_PIECE_BYTES: Final = 1 << 18
 _OWN_KEY: Final = "x-amz-meta-call-key"
 
 
@@ -122,18 +121,15 @@ def expected_body(request: web.Request, asked: Signed, *, limit: int | None = No
 
 async def arriving(request: web.Request, body: S3Body) -> AsyncGenerator[bytes, None]:
     """Yield the decoded body in pieces of at most 256 KiB and check it at its end; UploadStalled if nothing comes."""
-    idle = request.app[CONFIG].server.idle_timeout.total_seconds()
-    while True:
-        try:
-            async with asyncio.timeout(idle):
-                data = await request.content.readany()
-        except TimeoutError as error:
-            raise UploadStalled("nothing arrived for too long, so the upload was closed") from error
-        if not data:
-            break
-        for piece in body.feed(data):
-            for start in range(0, len(piece), _PIECE_BYTES):
-                yield piece[start : start + _PIECE_BYTES]
+    source = BodyPieces(request)
+    try:
+        async for data in source:
+            for piece in body.feed(data):
+                yield piece
+    except UploadStalled as error:
+        raise UploadStalled("nothing arrived for too long, so the upload was closed", hint="send it again") from error
+    finally:
+        source.close()
     body.finish()
 
 

@@ -132,8 +132,8 @@ class Ingest:
 
     # -- starting and continuing --------------------------------------------------------------------------------
 
-    async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
-        """Create the recording and attach this upload to it; Conflict if the call key is taken."""
+    def admit(self) -> None:
+        """Return if a new recording would be taken in now; else Unavailable says why not."""
         if self.draining:
             raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
         if len(self._by_id) >= self._limits.max_open_recordings:
@@ -144,6 +144,10 @@ class Ingest:
                 hint="the object store is slow or down, or the journal's bound is too small",
                 retry_after_seconds=10,
             )
+
+    async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
+        """Create the recording and attach this upload to it; Conflict if the call key is taken."""
+        self.admit()
         place = (call.tenant, call.call_key)
         if place in self._starting or place in self._by_call:
             raise Conflict("another upload for this call key is under way")
@@ -315,6 +319,12 @@ class Ingest:
         raise JournalFull(
             "the journal is full and did not drain; what was acknowledged is safe", retry_after_seconds=30
         )
+
+    async def commit(self, session: IngestSession) -> None:
+        """Return once every byte taken in is durable."""
+        session.require_open()
+        if session.entry is not None:
+            await session.entry.barrier()
 
     async def finish(self, session: IngestSession, *, ended: str = "sealed") -> None:
         """Make everything durable, then the end itself; after this the recording completes even through a crash.

@@ -64,6 +64,8 @@ class IngestSession:
     detached_at: float | None = None
     grace: timedelta | None = None
     """In place of the vault's own, see `CallStart.grace`."""
+    skipped: int = 0
+    """Bytes that the recorder counts and that never came: it went on after it had been refused."""
     feed: LiveFeed | None = None
     """The connection of a live dialect that writes now."""
     before_end: Callable[[], Awaitable[None]] | None = None

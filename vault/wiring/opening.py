@@ -88,6 +88,7 @@ def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None
         vault.ingest.run(),
         vault.parts.run(),
         vault.presence.run(),
+        vault.alerts.run(),
         _keep_ahead(vault),
         vault.shredder.finish(),
     ]
