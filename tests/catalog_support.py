@@ -219,7 +219,13 @@ def tenant(name: str = "acme", **changes: Any) -> Tenant:
 
 def token(**changes: Any) -> Token:
     fresh = Token(
-        id=TokenId(new_id("tok")), name="pbx", role=Role.RECORDER, tenant=ACME, secret_sha256="ab" * 32, created_at=NOW
+        id=TokenId(new_id("tok")),
+        name="pbx",
+        role=Role.RECORDER,
+        tenant=ACME,
+        secret_sha256="ab" * 32,
+        created_at=NOW,
+        sealed_secret=b"\x01sealed",
     )
     return replace(fresh, **changes)
 

@@ -31,6 +31,7 @@ class ServerSettings(Section):
     max_recording_bytes: Size = 4 << 30
     idle_timeout: Duration = timedelta(seconds=30)
     resume_grace: Duration = timedelta(seconds=60)
+    upload_grace: Duration = timedelta(hours=1)
     drain_grace: Duration = timedelta(seconds=30)
     finish_wait: Duration = timedelta(seconds=1)
     max_open_recordings: int = Field(default=20_000, gt=0)
@@ -135,6 +136,12 @@ class JournalSettings(Section):
     commit_interval: Duration = timedelta(milliseconds=5)
 
 
+class PartsSettings(Section):
+    """Parts of uploads that are not yet put together; they lie in the journal's directory."""
+
+    max_bytes: Size = 8 << 30
+
+
 class SegmentSettings(Section):
     """How a recording is cut into objects."""
 
@@ -226,6 +233,7 @@ class Config(Section):
     objects: ObjectSettings = ObjectSettings()
     keyring: KeyringSettings = KeyringSettings()
     journal: JournalSettings = JournalSettings()
+    parts: PartsSettings = PartsSettings()
     segments: SegmentSettings = SegmentSettings()
     retention: RetentionSettings = RetentionSettings()
     sweep: SweepSettings = SweepSettings()
@@ -259,6 +267,11 @@ class Config(Section):
     def journal_path(self) -> Path:
         """The journal's directory."""
         return self.resolve(self.journal.path, "journal")
+
+    @property
+    def spool_path(self) -> Path:
+        """Where parts of uploads wait: with the journal of the same node, so that whoever takes it over has them."""
+        return self.journal_path / "parts"
 
     @property
     def replicas(self) -> tuple[str, ...]:

@@ -224,7 +224,10 @@ class Principal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A credential as stored: SHA-256 of the secret, never the secret."""
+    """A credential as stored: SHA-256 of the secret, never the secret in clear.
+
+    A recorder's is there sealed too, because a request signature can only be checked with the secret itself.
+    """
 
     id: TokenId
     name: str
@@ -233,6 +236,7 @@ class Token:
     secret_sha256: str
     created_at: datetime
     revoked_at: datetime | None = None
+    sealed_secret: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

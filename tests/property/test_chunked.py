@@ -33,6 +33,15 @@ def test_pieces_in_any_cut_seal_to_the_same_message_and_open(size, cuts):
     assert chunked.open_message(INPUT_KEY, CONTEXT, message) == plain
 
 
+@given(size=sizes, cuts=st.lists(st.integers(0, 100_000), max_size=12))
+def test_a_message_sealed_while_its_plaintext_arrives_is_the_same(size, cuts):
+    plain = pattern(size)
+    marks = [0, *sorted(cut for cut in cuts if cut <= size), size]
+    sealer = chunked.Sealer(INPUT_KEY, SALT, CONTEXT)
+    chunks = [sealer.update(memoryview(plain)[a:b]) for a, b in pairwise(marks)]
+    assert sealer.prefix + b"".join(chunks) + sealer.finish() == chunked.seal(INPUT_KEY, SALT, CONTEXT, plain)
+
+
 @given(size=sizes, data=st.data())
 def test_random_access_equals_slicing(size, data):
     plain = pattern(size)

@@ -142,6 +142,35 @@ def seal(input_key: bytes, salt: bytes, context: bytes, pieces: Pieces, *, head:
     return out
 
 
+class Sealer:
+    """Seals one message while its plaintext arrives: `prefix`, then what `update` returns, then what `finish` returns.
+
+    The salt must never repeat for an input key, as in `seal`.
+    """
+
+    __slots__ = ("_derived", "_held", "_number", "prefix")
+
+    def __init__(self, input_key: bytes, salt: bytes, context: bytes) -> None:
+        self._derived = _derive(input_key, salt, context)
+        self._held = b""
+        self._number = 0
+        self.prefix = salt + self._derived.commitment
+
+    def update(self, piece: Bytes) -> bytes:
+        """Return the chunks that are full now."""
+        *full, self._held = map(bytes, _chunks([self._held, piece]))
+        return b"".join(map(self._seal, full))
+
+    def finish(self) -> bytes:
+        """Return the last chunk; nothing may follow."""
+        return self._seal(self._held)
+
+    def _seal(self, chunk: bytes) -> bytes:
+        nonce = (self._derived.base_nonce ^ self._number).to_bytes(_NONCE_BYTES, "big")
+        self._number += 1
+        return self._derived.aead.encrypt(nonce, chunk, None)
+
+
 def open_message(input_key: bytes, context: bytes, message: Bytes) -> bytes:
     """Return the whole plaintext of a message. Tampered or Truncated, and then nothing of it."""
     plaintext_bytes = plaintext_length(len(message))

@@ -16,11 +16,13 @@ class Purpose(enum.StrEnum):
     SEGMENT = "callvault/v1/segment"
     MANIFEST = "callvault/v1/manifest"
     JOURNAL = "callvault/v1/journal"
+    UPLOAD_PART = "callvault/v1/upload-part"
     FACTS = "callvault/v1/facts"
     NOTE = "callvault/v1/note"
     BLIND_INDEX = "callvault/v1/blind-index"
     BACKUP = "callvault/v1/backup"
     BACKUP_MANIFEST = "callvault/v1/backup-manifest"
+    TOKEN_SECRET = "callvault/v1/token-secret"  # noqa: S105  # a label, not a secret
 
 
 def subkey(key: DataKey, purpose: Purpose, extra: bytes = b"") -> bytes:

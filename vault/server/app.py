@@ -13,7 +13,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, streams
+from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, s3, streams
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.problems import Unexpected, problem
 from vault.server.workers import Worker
@@ -121,6 +121,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.get("/metrics", health.metrics),
         ]
     )
+    s3.add_routes(app)
     return app
 
 

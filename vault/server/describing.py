@@ -34,7 +34,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method on one path. `act` None: no token is needed; `queries` are the query parameters with an effect."""
+    """One method on one path. `act` None: no token is needed; `queries` are the query parameters with an effect.
+
+    `signed`: the request carries an AWS signature instead of a token.
+    """
 
     method: str
     path: str
@@ -47,6 +50,7 @@ class Operation:
     uploads: bool = False
     takes: tuple[str, ...] = ()
     """The media types of a body that is neither JSON nor audio."""
+    signed: bool = False
     query: type[BaseModel] | None = None
     queries: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
@@ -86,6 +90,8 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
 PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "tenant": "The tenant's id.",
     "call_key": "The recorder's name for the call: 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -",
+    "bucket": "The tenant's id.",
+    "key": "The recorder's name for the call; what a call key cannot have in it is escaped.",
     "recording": "The recording's id.",
     "number": "The document's number, from 0.",
     "hold": "The hold's id.",

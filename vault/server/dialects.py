@@ -7,13 +7,14 @@ from typing import Final
 from aiohttp import web
 
 from vault.protocol.httpsignatures import Nonces
-from vault.server import audiohook, callnotes, ingest, rtpengine, websocket
+from vault.server import audiohook, callnotes, ingest, rtpengine, s3, websocket
 
 OPERATIONS: Final = (
     *websocket.OPERATIONS,
     *audiohook.OPERATIONS,
     *rtpengine.OPERATIONS,
     *callnotes.OPERATIONS,
+    *s3.OPERATIONS,
     *ingest.OPERATIONS,
 )
 

@@ -26,6 +26,7 @@ _ABOUT: Final = (
     "Recordings stream in, are sealed on arrival, kept as promised and shredded provably. "
     "Errors are RFC 9457 problem documents. Every list and object is JSON in UTF-8; instants are RFC 3339 in UTC."
 )
+_SIGNED: Final = "AWS Signature Version 4 with the recorder token's id as access key and its secret part as secret key."
 _TAGS: Final = (
     ("ingest", "Recorders write. They can do nothing else."),
     ("recordings", "Look up, explain and play."),
@@ -81,6 +82,7 @@ def build() -> dict[str, Any]:
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "basic": {"type": "http", "scheme": "basic", "description": "The token is the password."},
+                "sigv4": {"type": "apiKey", "in": "header", "name": "Authorization", "description": _SIGNED},
             },
         },
     }
@@ -98,7 +100,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["security"] = []
     else:
         roles = [role.value for role, acts in PERMISSIONS.items() if operation.act in acts]
-        described["security"] = [{"bearer": []}, {"basic": []}]
+        described["security"] = [{"sigv4": []}] if operation.signed else [{"bearer": []}, {"basic": []}]
         described["description"] = f"Roles: {', '.join(roles)}."
         described["x-callvault-roles"] = roles
     if operation.body is not None:

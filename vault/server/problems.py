@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import WSCloseCode, web
 
 from vault import errors
+from vault.protocol.s3 import ERROR_STATUS, error_document
 
 STATUS: Final[Mapping[type[errors.VaultError], int]] = {
     errors.Invalid: 422,
@@ -83,6 +84,35 @@ def problem(error: errors.VaultError, *, request_id: str | None, close: bool = F
         response.headers["Upload-Offset"] = str(error.facts["offset"])
     if isinstance(error, errors.RangeNotSatisfiable):
         response.headers["Content-Range"] = f"bytes */{error.facts['total']}"
+    if close:
+        response.force_close()
+    return response
+
+
+_S3_CODES: Final[Mapping[type[errors.VaultError], str]] = {
+    errors.UploadStalled: "RequestTimeout",
+    errors.TooLarge: "EntityTooLarge",
+    errors.Unauthenticated: "AccessDenied",
+    errors.Forbidden: "AccessDenied",
+    errors.NotFound: "NoSuchKey",
+    errors.Conflict: "OperationAborted",
+    errors.Refused: "InvalidArgument",
+    errors.Unavailable: "SlowDown",
+    errors.VaultError: "InternalError",
+}
+
+
+def s3_problem(error: errors.VaultError, *, request_id: str, head: bool, close: bool) -> web.Response:
+    """Render an error as S3 does: the code that the error names, else its kind's; without a document for HEAD."""
+    named = error.facts.get("s3")
+    kind = next(_S3_CODES[each] for each in type(error).__mro__ if each in _S3_CODES)
+    code = named if isinstance(named, str) else kind
+    words = f"{error.message} ({error.hint})" if error.hint else error.message
+    body = None if head else error_document(code, words, request_id=request_id)
+    response = web.Response(status=ERROR_STATUS[code], body=body, content_type="application/xml")
+    response.headers["x-amz-request-id"] = request_id
+    if isinstance(error, errors.Unavailable):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
     if close:
         response.force_close()
     return response

@@ -1,14 +1,16 @@
-"""Who may do what: tokens, roles and tenants. A secret is stored only as its SHA-256."""
+"""Who may do what: tokens, roles and tenants. A secret is stored as its SHA-256; a recorder's sealed as well."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+from collections.abc import Callable
 
+from vault.crypto.tokens import open_secret, seal_secret
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from vault.ids import TenantId, TokenId, new_id
-from vault.model import Principal, Role, Token
+from vault.model import DataKey, Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act, permits
@@ -16,6 +18,7 @@ from vault.services.audit import event
 
 _CACHE_SECONDS = 5.0
 _SECRET_BYTES = 32
+_NONCE_BYTES = 12
 _CACHE_LIMIT = 10_000
 _TOKEN_PREFIX = "cv_"  # noqa: S105  # the public prefix by which scanners recognise a leaked token
 
@@ -29,12 +32,13 @@ def _principal(token: Token) -> Principal:
 
 
 class Access:
-    """Authenticates and authorises."""
+    """Authenticates and authorises; `sealing_key` returns the key under which recorders' secrets are sealed."""
 
-    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_key: Callable[[], DataKey]) -> None:
         self._catalog = catalog
         self._clock = clock
         self._entropy = entropy
+        self._sealing_key = sealing_key
         self._cache: dict[TokenId, tuple[float, Token]] = {}
 
     async def issue(
@@ -54,12 +58,23 @@ class Access:
         identifier = TokenId(new_id("tok", at=now, entropy=self._entropy))
         secret = base64.urlsafe_b64encode(self._entropy(_SECRET_BYTES)).rstrip(b"=").decode()
         text = f"{_TOKEN_PREFIX}{identifier.removeprefix('tok_')}_{secret}"
-        token = Token(id=identifier, name=name, role=role, tenant=tenant, secret_sha256=_digest(secret), created_at=now)
+        token = Token(
+            id=identifier,
+            name=name,
+            role=role,
+            tenant=tenant,
+            secret_sha256=_digest(secret),
+            created_at=now,
+            sealed_secret=self._sealed(identifier, secret) if role is Role.RECORDER else None,
+        )
         detail = {"action": "issued", "role": role.value}
         await self._catalog.add_token(
             token, audit=[event("admin.token", actor, tenant=tenant, target=identifier, detail=detail)]
         )
         return token, text
+
+    def _sealed(self, token: TokenId, secret: str) -> bytes:
+        return seal_secret(self._sealing_key(), token, secret, nonce=self._entropy(_NONCE_BYTES))
 
     async def revoke(self, token: TokenId, *, actor: Principal) -> None:
         """End a token at once."""
@@ -89,9 +104,12 @@ class Access:
             raise refused
         return _principal(token)
 
-    async def shared_secret(self, token: TokenId) -> bytes | None:  # noqa: ARG002  # kept as a digest only
+    async def shared_secret(self, token: TokenId) -> bytes | None:
         """Return the secret of a recorder's token, for protocols that sign with it; None if it cannot be known."""
-        return None
+        found = await self._token(token)
+        if found is None or found.revoked_at is not None or found.sealed_secret is None:
+            return None
+        return open_secret(self._sealing_key(), found.id, found.sealed_secret).encode()
 
     async def acting(self, token: TokenId) -> Principal:
         """Return the principal of a token whose holder is known by other means; Unauthenticated if it has ended."""
@@ -99,6 +117,28 @@ class Access:
         if found is None or found.revoked_at is not None:
             raise Unauthenticated("the token is unknown or revoked")
         return _principal(found)
+
+    async def signing_secret(self, access_key: str) -> tuple[Principal, str]:
+        """Return who an S3 access key stands for and the secret that signs for it; Unauthenticated.
+
+        The access key is a recorder token's id, the secret key the secret part of its text. The answer tells a token
+        that cannot sign from an unknown one only for recorders' tokens issued before secrets were sealed.
+        """
+        secret = await self.shared_secret(TokenId(access_key))
+        token = await self._token(TokenId(access_key))
+        if token is None or token.revoked_at is not None or token.role is not Role.RECORDER:
+            raise Unauthenticated(
+                "the access key is unknown, revoked or not a recorder's",
+                hint="the access key is the recorder token's id, the secret key its secret part",
+                s3="InvalidAccessKeyId",
+            )
+        if secret is None:
+            raise Unauthenticated(
+                "this token was issued before tokens could sign requests",
+                hint="issue a new recorder token",
+                s3="InvalidAccessKeyId",
+            )
+        return _principal(token), secret.decode()
 
     async def _token(self, identifier: TokenId) -> Token | None:
         now = self._clock.monotonic()

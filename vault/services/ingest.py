@@ -366,6 +366,8 @@ class Ingest:
 
     async def _truncate(self, session: IngestSession, reason: str) -> None:
         try:
+            if session.before_end is not None and session.ending is None:
+                await session.before_end()
             if session.ending is None:
                 await self._settle(session)
             # An end that was on its way when its recorder left stands: what was written first is what is true.

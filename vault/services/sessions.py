@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -72,6 +73,9 @@ class IngestSession:
     """
     feed: LiveFeed | None = None
     """The connection of a live dialect that writes now."""
+    before_end: Callable[[], Awaitable[None]] | None = None
+    """Called before the vault itself ends the recording: writes what was received and lies elsewhere, or waits for an
+    end that is on its way."""
     oldest_unstored_at: float | None = None
     ending: str | None = None
     """The end that is being written; from here on nothing is taken in."""

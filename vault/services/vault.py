@@ -21,6 +21,8 @@ from vault.services.ingest import Ingest
 from vault.services.keys import Keys
 from vault.services.nodes import Presence
 from vault.services.notes import Notes
+from vault.services.objects import Objects
+from vault.services.parts import Parts
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
 from vault.services.search import Search
@@ -51,6 +53,8 @@ class Vault:
     keys: Keys
     metrics: Metrics
     notes: Notes
+    objects: Objects
+    parts: Parts
     playback: Playback
     presence: Presence
     recordings: Recordings

@@ -31,6 +31,8 @@ from vault.services.ingest import Ingest, IngestLimits
 from vault.services.keys import Keys
 from vault.services.nodes import Presence
 from vault.services.notes import Notes
+from vault.services.objects import Objects
+from vault.services.parts import Parts
 from vault.services.playback import Playback
 from vault.services.reading import Reader
 from vault.services.recordings import Recordings
@@ -41,6 +43,7 @@ from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import RetentionBounds, Tenants
 from vault.services.vault import Vault
 from vault.storage.journal import FileJournal
+from vault.storage.spool import FileSpool
 from vault.telemetry import Metrics
 
 _MOST_AHEAD = 32
@@ -159,8 +162,24 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         window=config.retention.erasure_window,
     )
+    playback = Playback(catalog=catalog, keyring=keyring, ingest=ingest, reader=reader, purposes=config.access.purposes)
+    spool = FileSpool(
+        config.spool_path,
+        max_bytes=config.parts.max_bytes,
+        disk_reserve_bytes=config.journal.disk_reserve,
+        entropy=entropy,
+    )
+    parts = Parts(
+        catalog=catalog,
+        ingest=ingest,
+        spool=spool,
+        clock=clock,
+        entropy=entropy,
+        grace=config.server.upload_grace,
+        limit=config.server.max_recording_bytes,
+    )
     return Vault(
-        access=Access(catalog=catalog, clock=clock, entropy=entropy),
+        access=Access(catalog=catalog, clock=clock, entropy=entropy, sealing_key=lambda: adapters.keyring.backup_key),
         alerts=alerts,
         catalog=catalog,
         certificates=certificates,
@@ -185,9 +204,11 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         keys=Keys(catalog=catalog, keyring=keyring, clock=clock, entropy=entropy),
         metrics=metrics,
         notes=notes,
-        playback=Playback(
-            catalog=catalog, keyring=keyring, ingest=ingest, reader=reader, purposes=config.access.purposes
+        objects=Objects(
+            ingest=ingest, parts=parts, playback=playback, search=search, spool=spool, clock=clock, entropy=entropy
         ),
+        parts=parts,
+        playback=playback,
         presence=Presence(
             catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
         ),

@@ -13,7 +13,7 @@ from vault.crypto.signing import SigningKey
 from vault.errors import ConfigError
 from vault.keystore.keyring import Keyring
 from vault.keystore.provider import RootKeys
-from vault.model import Role
+from vault.model import DataKey, Role
 from vault.ports.time import Clock, Entropy
 from vault.services.access import Access
 from vault.storage.bucket import provision
@@ -93,10 +93,14 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
     # The catalog comes last: its presence says that init ran to the end.
     await catalog.migrate()
     await catalog.save_setting(KEYRING_ID, keyring_id.hex())
-    access = Access(catalog=catalog, clock=clock, entropy=entropy)
+    access = Access(catalog=catalog, clock=clock, entropy=entropy, sealing_key=_no_recorder)
     _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
     created.append(f"catalog {config.catalog_path or 'in PostgreSQL'}")
     return InitResult(operator_token=token, created=created)
+
+
+def _no_recorder() -> DataKey:
+    raise AssertionError("only recorders' secrets are sealed, and the first token is an operator's")
 
 
 async def prepare_root_keys(config: Config, *, clock: Clock | None = None, entropy: Entropy = os.urandom) -> str:

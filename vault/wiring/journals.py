@@ -134,10 +134,10 @@ async def _finish(vault: Vault, progress: Progress, *, reason: str) -> None:
     """Store and finish everything the vault has taken up; Unavailable once nothing moves any more."""
     ingest = vault.ingest
     total = ingest.unfinished
-    await ingest.truncate_all(reason, uploading=False)
     working = asyncio.create_task(vault.storer.run(), name="storer")
-    state, since = (ingest.unfinished, ingest.unstored_bytes), vault.clock.monotonic()
     try:
+        await ingest.truncate_all(reason, uploading=False)
+        state, since = (ingest.unfinished, ingest.unstored_bytes), vault.clock.monotonic()
         while ingest.unfinished:
             progress(total - ingest.unfinished, total)
             await asyncio.sleep(_STEP_SECONDS)
@@ -149,6 +149,7 @@ async def _finish(vault: Vault, progress: Progress, *, reason: str) -> None:
                     f"the object store takes nothing; {ingest.unfinished} recordings are not finished yet",
                     hint="what is not stored stays where it is: repeat the command",
                 )
+        await vault.parts.tidy()
         progress(total, total)
     finally:
         working.cancel()

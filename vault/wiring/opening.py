@@ -86,6 +86,7 @@ def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None
     work = [
         vault.storer.run(),
         vault.ingest.run(),
+        vault.parts.run(),
         vault.presence.run(),
         vault.alerts.run(),
         _keep_ahead(vault),
@@ -110,6 +111,7 @@ async def _recover(vault: Vault) -> None:
     """Finish interrupted work in dependency order; nothing is served before it is done."""
     await vault.holds.recover()
     await vault.ingest.recover()
+    await vault.parts.recover()
     await vault.sweeper.resume()
 
 

@@ -201,6 +201,7 @@ def _from_token(token: Token) -> rows.Values:
         "secret_sha256": token.secret_sha256,
         "created_at": rows.micros(token.created_at),
         "revoked_at": rows.maybe_micros(token.revoked_at),
+        "sealed_secret": token.sealed_secret,
     }
 
 
@@ -213,4 +214,5 @@ def _to_token(row: sa.Row[Any]) -> Token:
         secret_sha256=row.secret_sha256,
         created_at=rows.moment(row.created_at),
         revoked_at=rows.maybe_moment(row.revoked_at),
+        sealed_secret=row.sealed_secret,
     )

@@ -321,6 +321,7 @@ tokens = sa.Table(
     sa.Column("secret_sha256", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
+    sa.Column("sealed_secret", sa.LargeBinary),
 )
 sa.Index("ix_tokens_tenant", tokens.c.tenant)
 

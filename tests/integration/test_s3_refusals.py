@@ -1,0 +1,379 @@
+"""What the S3 dialect refuses, in S3's own terms, and what a refusal leaves: nothing."""
+
+import asyncio
+import base64
+import hashlib
+import sqlite3
+import xml.etree.ElementTree as ET
+import zlib
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.faults.crashing import memory_directory
+from tests.integration.app import TENANTS, app, running, sound
+from tests.s3clients import BUCKET, HEAD, Recorder, signed
+from vault.model import Role
+from vault.protocol.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
+from vault.storage import spool
+
+__all__ = ["app"]
+
+WAV = HEAD + sound(70_000)
+MD5 = hashlib.md5(WAV).hexdigest()
+
+
+@pytest.fixture
+def recorder(app):
+    return Recorder.of(app.url, app.token(Role.RECORDER))
+
+
+async def ask(app, recorder, method, path, *, body=b"", sent=None, headers=None, **signing):
+    """Send a request as it was signed for `body`, with `sent` in the body's place."""
+    signed_headers = headers if headers is not None else signed(recorder, method, path, body=body, **signing)
+    data = body if sent is None else sent
+    async with app.client.request(method, path, data=data or None, headers=signed_headers) as answer:
+        return answer.status, await answer.read(), answer.headers
+
+
+def code(document):
+    return ET.fromstring(document).findtext("Code")
+
+
+async def refused(app, recorder, method, path, **arguments):
+    status, document, _ = await ask(app, recorder, method, path, **arguments)
+    return status, code(document)
+
+
+async def keys(app):
+    """Return each recording's call key with its state and size."""
+    await asyncio.gather(*(session.done.wait() for session in app.vault.ingest._by_id.values() if session.ended))
+    found = {}
+    for each in (await app.ask("GET", "/v1/recordings")).json["recordings"]:
+        shown = (await app.ask("GET", f"/v1/recordings/{each['id']}")).json
+        found[shown["call"]["call_key"]] = (shown["state"], shown["bytes"])
+    return found
+
+
+async def test_who_does_not_sign_rightly_is_refused_with_the_code_that_says_why(app, recorder):
+    path = f"/s3/{BUCKET}/call"
+    assert await refused(app, recorder, "PUT", path, body=WAV, secret="x" * 43) == (403, "SignatureDoesNotMatch")
+    for token in ("tok_" + "0" * 32, "tok_nonsense", app.token(Role.AGENT)[3:35].join(["tok_", ""])):
+        stranger = Recorder(url=app.url, access_key=token, secret_key=recorder.secret_key)
+        assert await refused(app, stranger, "PUT", path, body=WAV) == (403, "InvalidAccessKeyId")
+    assert await refused(app, recorder, "PUT", path, headers={}) == (403, "AccessDenied")
+    early = signed(recorder, "PUT", path, body=WAV)
+    app.clock.advance(minutes=16)
+    assert await refused(app, recorder, "PUT", path, body=WAV, headers=early) == (403, "RequestTimeTooSkewed")
+    assert await keys(app) == {}
+
+
+async def test_a_bucket_of_another_tenant_is_none_and_the_attempt_is_logged(app, recorder):
+    for bucket in (TENANTS[1], "nobody", "A%20b"):
+        assert await refused(app, recorder, "PUT", f"/s3/{bucket}/call", body=WAV) == (404, "NoSuchBucket")
+    assert len(await app.audit("access.denied")) == 2
+    foreign = await ask(app, recorder, "POST", f"/s3/{BUCKET}/call.wav?uploads")
+    upload = ET.fromstring(foreign[1]).findtext("{*}UploadId")
+    other = Recorder.of(app.url, app.token(Role.RECORDER, TENANTS[1]))
+    for method, query in (("PUT", f"partNumber=1&uploadId={upload}"), ("GET", f"uploadId={upload}")):
+        path = f"/s3/{TENANTS[1]}/call.wav?{query}"
+        assert await refused(app, other, method, path) == (404, "NoSuchUpload")
+
+
+async def test_a_revoked_token_signs_nothing(app, recorder):
+    assert (await app.ask("DELETE", f"/v1/tokens/{recorder.access_key}", Role.OPERATOR)).status == 204
+    assert await refused(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV) == (403, "InvalidAccessKeyId")
+
+
+async def test_a_token_from_before_secrets_were_sealed_is_told_to_be_replaced(app, recorder):
+    with closing(sqlite3.connect(app.config.catalog_path)) as catalog, catalog:
+        catalog.execute("UPDATE tokens SET sealed_secret = NULL")
+    status, document, _ = await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV)
+    assert (status, code(document)) == (403, "InvalidAccessKeyId")
+    assert b"issue a new recorder token" in document
+
+
+async def test_no_body_is_asked_for_before_the_signature_was_checked(app, recorder):
+    for secret, expected in ((None, b"HTTP/1.1 100 Continue"), ("x" * 43, b"HTTP/1.1 403 Forbidden")):
+        path = f"/s3/{BUCKET}/call"
+        headers = signed(recorder, "PUT", path, body=WAV, secret=secret)
+        headers |= {"Host": recorder.host, "Expect": "100-continue", "Content-Length": str(len(WAV))}
+        reader, writer = await asyncio.open_connection(*recorder.host.split(":"))
+        lines = [f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        writer.write("\r\n".join(lines).encode())
+        assert (await reader.readline()).strip() == expected
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_at_the_root_only_what_is_signed_is_for_s3(app, recorder):
+    answer = await app.ask("PUT", f"/{BUCKET}/call", Role.RECORDER, data=WAV)
+    assert (answer.status, answer.problem) == (404, "not_found")
+    assert (await app.ask("DELETE", "/v1/nothing", Role.OPERATOR)).status == 404
+    assert (await ask(app, recorder, "PUT", f"/{BUCKET}/call", body=WAV))[0] == 200
+    assert await keys(app) == {"call": ("sealed", len(WAV))}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("content_md5", base64.b64encode(bytes(16)).decode(), "BadDigest"),
+        ("x_amz_checksum_crc32", base64.b64encode(bytes(4)).decode(), "BadDigest"),
+        ("x_amz_checksum_crc32c", base64.b64encode(bytes(4)).decode(), "BadDigest"),
+        ("x_amz_checksum_sha1", "nonsense", "InvalidDigest"),
+    ],
+)
+async def test_a_body_whose_checksum_fails_leaves_nothing_and_may_be_sent_again(app, recorder, name, value, expected):
+    path = f"/s3/{BUCKET}/call"
+    assert await refused(app, recorder, "PUT", path, body=WAV, **{name: value}) == (400, expected)
+    assert await refused(app, recorder, "PUT", path, body=WAV, sent=WAV[:-1] + b"?") == (
+        400,
+        "XAmzContentSHA256Mismatch",
+    )
+    assert await keys(app) == {}
+    assert (await ask(app, recorder, "PUT", path, body=WAV))[0] == 200
+    assert await keys(app) == {"call": ("sealed", len(WAV))}
+
+
+async def test_a_body_signed_in_chunks_is_kept_only_if_every_chunk_is_the_senders(app, recorder):
+    path = f"/s3/{BUCKET}/call"
+    size = str(len(WAV))
+    headers = signed(
+        recorder, "PUT", path, payload="STREAMING-AWS4-HMAC-SHA256-PAYLOAD", x_amz_decoded_content_length=size
+    )
+    named = [*headers.items(), ("Host", recorder.host)]
+    claim = read_claim(RequestHead(method="PUT", path=path, query="", headers=named))
+    chain = ChunkSigner(claim, signing_key(recorder.secret_key, claim.scope))
+    body = b""
+    for chunk in (WAV[:65_536], WAV[65_536:], b""):
+        signature = chain.chunk(hashlib.sha256(chunk).hexdigest()).encode()
+        body += b"%x;chunk-signature=%s\r\n%s\r\n" % (len(chunk), signature, chunk)
+    for changed in (body.replace(WAV[-9:], b"?" * 9), body[:-200]):
+        status, document, _ = await ask(app, recorder, "PUT", path, sent=changed, headers=headers)
+        assert (status, code(document)) in ((403, "SignatureDoesNotMatch"), (400, "IncompleteBody"))
+    assert await keys(app) == {}
+    assert (await ask(app, recorder, "PUT", path, sent=body, headers=headers))[0] == 200
+    assert await keys(app) == {"call": ("sealed", len(WAV))}
+
+
+async def test_the_same_body_again_is_recorded_once_and_another_one_beside_it(app, recorder):
+    path = f"/s3/{BUCKET}/call"
+    for _ in range(3):
+        status, _, headers = await ask(app, recorder, "PUT", path, body=WAV)
+        assert (status, headers["ETag"]) == (200, f'"{MD5}"')
+    assert await keys(app) == {"call": ("sealed", len(WAV))}
+    other = HEAD + sound(500, 9)
+    assert (await ask(app, recorder, "PUT", path, body=other))[0] == 200
+    assert await keys(app) == {"call": ("sealed", len(WAV)), "call~2": ("sealed", len(other))}
+
+
+async def test_recorders_read_list_and_delete_nothing(app, recorder):
+    await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV)
+    for method, path in (
+        ("GET", "call"),
+        ("DELETE", "call"),
+        ("GET", ""),
+        ("GET", "?list-type=2"),
+        ("PUT", ""),
+        ("PUT", "call?acl"),
+    ):
+        assert await refused(app, recorder, method, f"/s3/{BUCKET}/{path}") == (403, "AccessDenied")
+    assert await keys(app) == {"call": ("sealed", len(WAV))}
+
+
+async def begun(app, recorder, key="call.wav"):
+    _, document, _ = await ask(app, recorder, "POST", f"/s3/{BUCKET}/{key}?uploads")
+    return f"/s3/{BUCKET}/{key}?uploadId=" + ET.fromstring(document).findtext("{*}UploadId")
+
+
+def part(address, number):
+    path, _, upload = address.partition("?")
+    return f"{path}?partNumber={number}&{upload}"
+
+
+def listing(*parts):
+    body = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{etag}</ETag></Part>" for n, etag in parts)
+    return f"<CompleteMultipartUpload>{body}</CompleteMultipartUpload>".encode()
+
+
+async def test_a_completion_that_names_other_parts_changes_nothing(app, recorder):
+    address = await begun(app, recorder)
+    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+    zero = "0" * 32
+    for body, expected in (
+        (listing((1, zero)), "InvalidPart"),
+        (listing((1, MD5), (2, MD5)), "InvalidPart"),
+        (listing((2, MD5), (1, MD5)), "InvalidPartOrder"),
+        (b"<nonsense/>", "MalformedXML"),
+    ):
+        assert await refused(app, recorder, "POST", address, body=body) == (400, expected)
+    assert await refused(app, recorder, "PUT", part(address, 10_001), body=WAV) == (400, "InvalidArgument")
+    changed = await refused(app, recorder, "PUT", part(address, 1), body=WAV, sent=WAV[:-1] + b"?")
+    assert changed == (400, "XAmzContentSHA256Mismatch")
+    assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
+    assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
+
+
+async def test_a_part_that_may_not_be_durable_is_never_taken_for_the_one_before(app, recorder, monkeypatch):
+    address = await begun(app, recorder)
+    other = HEAD + sound(900, 5)
+    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+    with monkeypatch.context() as patch:
+
+        def fails(_):
+            raise OSError(5, "I/O error")
+
+        patch.setattr(spool, "_sync_directory", fails)
+        assert await refused(app, recorder, "PUT", part(address, 1), body=other) == (503, "SlowDown")
+    assert await refused(app, recorder, "POST", address, body=listing((1, MD5))) == (400, "InvalidPart")
+    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+    assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
+    assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
+
+
+async def test_a_completion_compares_the_whole_with_the_checksum_it_states(app, recorder):
+    address = await begun(app, recorder)
+    halves = WAV[:40_000], WAV[40_000:]
+    for number, half in enumerate(halves, 1):
+        assert (await ask(app, recorder, "PUT", part(address, number), body=half))[0] == 200
+    named = listing(*((number, hashlib.md5(half).hexdigest()) for number, half in enumerate(halves, 1)))
+    crc = base64.b64encode(zlib.crc32(WAV).to_bytes(4, "big")).decode()
+    wrong = base64.b64encode(bytes(4)).decode()
+    assert await refused(app, recorder, "POST", address, body=named, x_amz_checksum_crc32=wrong) == (400, "BadDigest")
+    assert (await ask(app, recorder, "POST", address, body=named, x_amz_checksum_crc32=crc))[0] == 200
+    assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
+
+
+async def test_an_upload_that_never_was_is_none(app, recorder):
+    for upload in ("rec_" + "0" * 32, "nonsense"):
+        for method, query in (("PUT", "partNumber=1&"), ("GET", ""), ("POST", ""), ("DELETE", "")):
+            path = f"/s3/{BUCKET}/call.wav?{query}uploadId={upload}"
+            body = listing((1, MD5)) if method == "POST" else b""
+            assert await refused(app, recorder, method, path, body=body) == (404, "NoSuchUpload")
+
+
+async def test_an_aborted_upload_ends_truncated_without_a_byte_and_its_name_stays_usable(app, recorder):
+    address = await begun(app, recorder)
+    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+    assert (await ask(app, recorder, "DELETE", address))[0] == 204
+    assert not list(app.config.spool_path.iterdir())
+    for method, path, body in (
+        ("DELETE", address, b""),
+        ("PUT", part(address, 1), WAV),
+        ("POST", address, listing((1, MD5))),
+        ("GET", address, b""),
+    ):
+        assert await refused(app, recorder, method, path, body=body) == (404, "NoSuchUpload")
+    assert (await ask(app, recorder, "HEAD", f"/s3/{BUCKET}/call.wav"))[0] == 404
+    second = await begun(app, recorder)
+    assert (await ask(app, recorder, "PUT", part(second, 7), body=WAV))[0] == 200
+    assert (await ask(app, recorder, "POST", second, body=listing((7, MD5))))[0] == 200
+    assert await keys(app) == {"call.wav": ("truncated", 0), "call.wav~2": ("sealed", len(WAV))}
+    assert (await ask(app, recorder, "HEAD", f"/s3/{BUCKET}/call.wav"))[0] == 200
+
+
+async def test_an_upload_that_does_not_say_what_it_is_is_told_to(app, recorder):
+    assert await refused(app, recorder, "POST", f"/s3/{BUCKET}/call?uploads") == (400, "InvalidArgument")
+    path = f"/s3/{BUCKET}/call?uploads"
+    assert (await ask(app, recorder, "POST", path, Content_Type="audio/PCMU;rate=8000;channels=2"))[0] == 200
+
+
+async def test_an_abandoned_upload_keeps_the_parts_before_the_first_gap():
+    with memory_directory() as base:
+        server = {"port": 0, "upload_grace": "1h", "drain_grace": "1s"}
+        async with running(base, server=server) as app:
+            recorder = Recorder.of(app.url, app.token(Role.RECORDER))
+            address = await begun(app, recorder)
+            pieces = {number: WAV + sound(100 + number, number) for number in (1, 2, 4)}
+            for number in (4, 2, 1):
+                assert (await ask(app, recorder, "PUT", part(address, number), body=pieces[number]))[0] == 200
+            app.clock.slept += 59 * 60
+            await app.vault.keyring.refresh()
+            assert (await ask(app, recorder, "GET", address))[0] == 200
+            app.clock.slept += 61 * 60
+            await app.vault.keyring.refresh()
+            session = app.vault.ingest.live_call(BUCKET, "call.wav")
+            async with asyncio.timeout(10):
+                await session.done.wait()
+            assert await keys(app) == {"call.wav": ("truncated", len(pieces[1]) + len(pieces[2]))}
+            assert (await app.play(session.recording.id)).body == pieces[1] + pieces[2]
+            async with asyncio.timeout(5):
+                while list(app.config.spool_path.iterdir()):
+                    await asyncio.sleep(0.05)
+
+
+async def test_a_body_that_breaks_off_keeps_what_is_the_recorders_and_the_retry_completes_it(app, recorder):
+    path = f"/s3/{BUCKET}/call"
+    headers = signed(recorder, "PUT", path, body=WAV, payload="UNSIGNED-PAYLOAD")
+    headers |= {"Host": recorder.host, "Content-Length": str(len(WAV))}
+    _, writer = await asyncio.open_connection(*recorder.host.split(":"))
+    lines = [f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    writer.write("\r\n".join(lines).encode() + WAV[:40_000])
+    await writer.drain()
+    for _ in range(2):  # by the time these are answered, the server has read what came before them
+        assert (await ask(app, recorder, "HEAD", path))[0] == 404
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(5):
+        while (session := app.vault.ingest.live_call(BUCKET, "call")) is None or session.uploads:
+            await asyncio.sleep(0.01)
+    assert 0 < session.appended <= 40_000
+    assert (await ask(app, recorder, "HEAD", path))[0] == 404
+    assert (await ask(app, recorder, "PUT", path, body=WAV))[0] == 200
+    assert await keys(app) == {"call": ("sealed", len(WAV))}
+    assert (await app.play(session.recording.id)).body == WAV
+
+
+async def test_recorders_slow_down_where_the_spool_is_full_and_lose_nothing():
+    with memory_directory() as base:
+        async with running(base, parts={"max_bytes": "100KiB"}) as app:
+            recorder = Recorder.of(app.url, app.token(Role.RECORDER))
+            address = await begun(app, recorder)
+            assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+            for _ in range(3):
+                status, document, headers = await ask(app, recorder, "PUT", part(address, 2), body=WAV)
+                assert (status, code(document)) == (503, "SlowDown")
+                assert int(headers["Retry-After"]) > 0
+            assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
+            assert (await ask(app, recorder, "PUT", f"/s3/{BUCKET}/next", body=WAV))[0] == 200
+            assert await keys(app) == {"call.wav": ("sealed", len(WAV)), "next": ("sealed", len(WAV))}
+            assert app.vault.parts._spool._used == 0
+
+
+async def test_a_recording_that_is_too_large_is_refused_in_whole_and_in_parts():
+    with memory_directory() as base:
+        async with running(base, server={"port": 0, "max_recording_bytes": "100KiB"}) as app:
+            recorder = Recorder.of(app.url, app.token(Role.RECORDER))
+            large = WAV + WAV
+            assert await refused(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=large) == (400, "EntityTooLarge")
+            address = await begun(app, recorder)
+            assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+            assert await refused(app, recorder, "PUT", part(address, 2), body=WAV) == (400, "EntityTooLarge")
+            assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+
+
+async def test_no_secret_key_is_stored_or_logged_in_clear(app, recorder, caplog):
+    await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV)
+    await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV, secret="x" * 43)
+    for path in app.config.resolve(None, "").rglob("*"):
+        if path.is_file():
+            assert recorder.secret_key.encode() not in path.read_bytes(), path.name
+    assert recorder.secret_key not in caplog.text
+
+
+async def test_a_tenant_whose_contract_ended_records_nothing(app, recorder):
+    client = recorder.boto()
+    ended = (app.clock.now() - timedelta(days=1)).isoformat()
+    body = {"contract_end": ended}
+    asked = await app.ask("POST", f"/v1/tenants/{BUCKET}/offboard", Role.OPERATOR, body=body)
+    assert asked.status < 300, asked.body
+    second = (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body={"name": "second", "role": "operator"})).json
+    approved = await app.ask("POST", f"/v1/tenants/{BUCKET}/offboard/approve", second["token"], body={"approve": True})
+    assert approved.status < 300, approved.body
+    with pytest.raises(ClientError):
+        await asyncio.to_thread(client.put_object, Bucket=BUCKET, Key="call", Body=WAV)
+    with pytest.raises(ClientError):
+        await asyncio.to_thread(client.create_multipart_upload, Bucket=BUCKET, Key="call.wav")
+    assert await keys(app) == {}

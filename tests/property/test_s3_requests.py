@@ -1,0 +1,56 @@
+"""Damaged heads and documents of S3 requests: only the vault's own errors come of them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.property.transcripts import MUTATIONS, mutated
+from tests.unit.test_s3_protocol import MD5, document
+from tests.unit.test_sigv4 import NOW, PRESIGNED, S3, SECRET, authorized, streaming
+from vault.errors import Invalid, VaultError
+from vault.protocol import s3
+from vault.protocol.s3body import plan_body
+from vault.protocol.sigv4 import RequestHead, read_claim, verify
+
+HEADS = [authorized(*S3[1]), PRESIGNED, authorized(streaming("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), "0" * 64)]
+
+
+def damaged(head, seed):
+    """Return the head with its lines damaged as those of a transcript."""
+    lines = mutated([head.path, head.query, *(f"{name}\n{value}" for name, value in head.headers)], seed)
+    wire = [line if isinstance(line, bytes) else line.encode(errors="surrogatepass") for line in lines]
+    texts = [line.decode("utf-8", "surrogateescape") for line in wire]
+    path, query, *rest = [*texts, "", ""]
+    headers = [(name, value) for name, _, value in (line.partition("\n") for line in rest)]
+    return RequestHead(method=head.method, path=path, query=query, headers=headers)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_damaged_heads_end_in_an_answer(head):
+    for seed in range(MUTATIONS // len(HEADS)):
+        broken = damaged(head, seed)
+        try:
+            claim = read_claim(broken)
+            s3.operation(broken.method, "key", broken.parameters(), copies=False)
+            s3.meta_facts(broken.headers, key="key", call_key="key")
+            plan_body(broken, claim)
+            verify(claim, broken, SECRET, now=NOW)
+        except VaultError:
+            continue
+
+
+def test_damaged_documents_end_in_an_answer():
+    lines = document((1, MD5), (2, f"&quot;{MD5}&quot;")).replace(b"><", b">\n<").splitlines(keepends=True)
+    for seed in range(MUTATIONS):
+        pieces = mutated(lines, seed)
+        text = b"".join(each if isinstance(each, bytes) else each.encode(errors="surrogatepass") for each in pieces)
+        try:
+            found = s3.parse_complete(text)
+        except Invalid:
+            continue
+        assert found
+
+
+@given(first=st.text(max_size=120), second=st.text(max_size=120))
+def test_two_keys_never_lead_to_one_call(first, second):
+    assert (s3.call_key_for(first) == s3.call_key_for(second)) is (first == second)

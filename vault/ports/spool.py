@@ -1,0 +1,49 @@
+"""The spool: sealed pieces of uploads on this node's disk, until they are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from vault.ids import RecordingId
+
+
+class SpoolFile(Protocol):
+    """A file while it is written, or opened to be read. What is not kept is gone with `close`, or with the process."""
+
+    size: int
+    """How many bytes it has."""
+
+    async def append(self, data: bytes) -> None:
+        """Add bytes at the end. Unavailable when the spool is at its bound, DiskFull without room."""
+
+    async def read(self, start: int, end: int) -> bytes:
+        """Return bytes `[start, end)`; Truncated if there are fewer."""
+
+    async def keep(self) -> None:
+        """Make it the part it was begun as, durable when this returns; an earlier one under that number is gone."""
+
+    async def close(self) -> None:
+        """Let go of it; its space is free unless it was kept. Closing it again is fine."""
+
+
+class Spool(Protocol):
+    """Parts of uploads by recording and number. Holds ciphertext alone."""
+
+    async def prepare(self, recording: RecordingId) -> None:
+        """Make a durable place for a recording's parts."""
+
+    async def begin(self, recording: RecordingId, number: int) -> SpoolFile:
+        """Return a new file for a part."""
+
+    async def scratch(self) -> SpoolFile:
+        """Return a new file that has no name and cannot be kept: a crash leaves nothing of it."""
+
+    async def open(self, recording: RecordingId, number: int) -> SpoolFile:
+        """Return a part that was kept, to be read; NotFound."""
+
+    async def kept(self) -> Mapping[RecordingId, Mapping[int, int]]:
+        """Return every place and the sizes of the parts kept in it, and remove what was begun and not kept."""
+
+    async def drop(self, recording: RecordingId) -> None:
+        """Remove a recording's place with all its parts; an absent one is fine."""

@@ -1,0 +1,319 @@
+"""The S3 subset for recorders: which operation a request is, its XML in and out, and names of calls.
+
+After the Amazon S3 API reference (path style). Recorders append: what reads, lists, copies or deletes is refused.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Final
+from xml.parsers import expat
+
+from vault.errors import Forbidden, Invalid
+from vault.model import CallFacts
+from vault.protocol.numbers import normalised
+
+MAX_PARTS: Final = 10_000
+MAX_XML_BYTES: Final = 4 << 20
+META: Final = "x-amz-meta-"
+
+_NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
+_CALL_KEY: Final = re.compile(r"[A-Za-z0-9._~@:+,-]{1,180}")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._~@:+,-]")
+_MAX_CALL_KEY: Final = 180
+"""Leaves room for the `~2` of a further recording under the same key."""
+_PART_NUMBER: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
+_MAX_FACT: Final = 200
+_MAX_TAGS: Final = 20
+_MAX_DEPTH: Final = 8
+
+
+class S3Operation(enum.StrEnum):
+    """What a recorder may ask for."""
+
+    PUT_OBJECT = "PutObject"
+    CREATE_UPLOAD = "CreateMultipartUpload"
+    UPLOAD_PART = "UploadPart"
+    COMPLETE_UPLOAD = "CompleteMultipartUpload"
+    ABORT_UPLOAD = "AbortMultipartUpload"
+    LIST_PARTS = "ListParts"
+    HEAD_OBJECT = "HeadObject"
+    HEAD_BUCKET = "HeadBucket"
+    GET_LOCATION = "GetBucketLocation"
+
+
+_OPERATIONS: Final[Mapping[tuple[str, bool, frozenset[str]], S3Operation]] = {
+    ("PUT", True, frozenset()): S3Operation.PUT_OBJECT,
+    ("POST", True, frozenset({"uploads"})): S3Operation.CREATE_UPLOAD,
+    ("PUT", True, frozenset({"partNumber", "uploadId"})): S3Operation.UPLOAD_PART,
+    ("POST", True, frozenset({"uploadId"})): S3Operation.COMPLETE_UPLOAD,
+    ("DELETE", True, frozenset({"uploadId"})): S3Operation.ABORT_UPLOAD,
+    ("GET", True, frozenset({"uploadId"})): S3Operation.LIST_PARTS,
+    ("HEAD", True, frozenset()): S3Operation.HEAD_OBJECT,
+    ("HEAD", False, frozenset()): S3Operation.HEAD_BUCKET,
+    ("GET", False, frozenset({"location"})): S3Operation.GET_LOCATION,
+}
+_WITHOUT_EFFECT: Final = frozenset({"x-id", "max-parts", "part-number-marker"})
+
+
+def operation(method: str, key: str, query: Sequence[tuple[str, str]], *, copies: bool) -> S3Operation:
+    """Return what is asked; Forbidden for what recorders may not do, which is everything else."""
+    names = frozenset(
+        name for name, _ in query if name not in _WITHOUT_EFFECT and not name.lower().startswith("x-amz-")
+    )
+    found = None if copies else _OPERATIONS.get((method, bool(key), names))
+    if found is None:
+        raise Forbidden(
+            "recorders only add recordings here: reading, listing, copying, deleting and settings are refused",
+            hint="play and export over /v1/recordings",
+            s3="AccessDenied",
+        )
+    return found
+
+
+def part_number(text: str) -> int:
+    """Return a part's number, 1 to 10,000; Invalid."""
+    if not _PART_NUMBER.fullmatch(text) or int(text) > MAX_PARTS:
+        raise Invalid(f"a part number is 1 to {MAX_PARTS}", s3="InvalidArgument")
+    return int(text)
+
+
+# -- names and facts ------------------------------------------------------------------------------------------------
+
+
+def call_key_for(key: str) -> str:
+    """Return the call key of an object key: itself if it can be one, else escaped, else hashed; no two are the same.
+
+    Bytes that a call key cannot have become `=XX` (UTF-8, in hex), `=` among them. What is too long then is
+    `=sha256=` and the hash of the key, which no escaped key begins with.
+    """
+    if _CALL_KEY.fullmatch(key):
+        return key
+    raw = key.encode("utf-8", "surrogateescape")
+    escaped = "".join(chr(byte) if _PLAIN.fullmatch(chr(byte)) else f"={byte:02X}" for byte in raw)
+    return escaped if len(escaped) <= _MAX_CALL_KEY else "=sha256=" + hashlib.sha256(raw).hexdigest()
+
+
+def meta_facts(headers: Sequence[tuple[str, str]], *, key: str, call_key: str) -> tuple[CallFacts, datetime | None]:
+    """Return the facts and the start of the call that x-amz-meta-{from,to,direction,started,tags} state.
+
+    A key that is not the call key itself is kept among the facts, under `s3_key`.
+    """
+    found = {name.lower().removeprefix(META): value for name, value in headers if name.lower().startswith(META)}
+    tags = tuple(tag.strip() for tag in _fact(found, "tags").split(",") if tag.strip())
+    if len(tags) > _MAX_TAGS:
+        raise Invalid(f"a call has at most {_MAX_TAGS} tags", s3="InvalidArgument")
+    direction = _fact(found, "direction") or None
+    if direction not in (None, "inbound", "outbound"):
+        raise Invalid("x-amz-meta-direction is inbound or outbound", s3="InvalidArgument")
+    facts = CallFacts(
+        caller=normalised(_fact(found, "from")),
+        called=normalised(_fact(found, "to")),
+        direction=direction,
+        tags=tags,
+        extra={} if key == call_key else {"s3_key": key.encode("utf-8", "surrogateescape").decode(errors="replace")},
+    )
+    return facts, _started(_fact(found, "started"))
+
+
+def _fact(found: Mapping[str, str], name: str) -> str:
+    value = found.get(name, "").strip()
+    if len(value) > _MAX_FACT or not value.isprintable():
+        raise Invalid("an x-amz-meta header is too long or not text", s3="MetadataTooLarge")
+    return value
+
+
+def _started(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        started = datetime.fromisoformat(text)
+        zoned = None if started.tzinfo is None else started.astimezone(UTC)
+    except (ValueError, OverflowError):
+        zoned = None
+    if zoned is None:
+        raise Invalid(
+            "x-amz-meta-started is not an RFC 3339 instant",
+            hint="for example 2026-01-31T09:30:00Z",
+            s3="InvalidArgument",
+        )
+    return zoned
+
+
+_BY_ENDING: Final = {
+    "wav": "audio/wav",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "webm": "audio/webm",
+    "mp3": "audio/mpeg",
+}
+
+
+def told_type(content_type: str | None) -> str | None:
+    """Return the declared content type, None if it says nothing of audio: many clients send one for all they have."""
+    return content_type if (content_type or "").strip().lower().startswith("audio/") else None
+
+
+def type_by_name(key: str) -> str | None:
+    """Return the content type that a key's ending stands for: at the start of an upload in parts no byte is known."""
+    return _BY_ENDING.get(key.rpartition(".")[2].lower())
+
+
+# -- ETags ----------------------------------------------------------------------------------------------------------
+
+
+def unquoted(etag: str) -> str:
+    """Return an ETag without its quotes, which clients send or leave out."""
+    return etag.strip().removeprefix('"').removesuffix('"').lower()
+
+
+def upload_etag(etags: Sequence[str]) -> str:
+    """Return the ETag of an object put together from parts: MD5 of their MD5s, and how many they are."""
+    joined = b"".join(bytes.fromhex(etag) for etag in etags)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
+
+
+# -- XML ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedPart:
+    """A part as CompleteMultipartUpload names it; `etag` is 32 hex digits."""
+
+    number: int
+    etag: str
+
+
+class _Parts:
+    """Collects Part elements; every other element is passed over."""
+
+    def __init__(self) -> None:
+        self.found: list[NamedPart] = []
+        self._path: list[str] = []
+        self._texts: dict[str, str] = {}
+
+    def start(self, name: str, _: Mapping[str, str]) -> None:
+        self._path.append(name.rpartition(":")[2])
+        if len(self._path) > _MAX_DEPTH:
+            raise _malformed()
+        if self._path[1:] == ["Part"]:
+            self._texts = {}
+
+    def text(self, data: str) -> None:
+        if len(self._path) == 3 and self._path[1] == "Part":  # noqa: PLR2004  # a member of a part
+            self._texts[self._path[2]] = self._texts.get(self._path[2], "") + data
+
+    def end(self, _: str) -> None:
+        if self._path[1:] == ["Part"]:
+            etag = unquoted(self._texts.get("ETag", ""))
+            if len(self.found) >= MAX_PARTS or not re.fullmatch("[0-9a-f]{32}", etag):
+                raise _malformed()
+            self.found.append(NamedPart(number=part_number(self._texts.get("PartNumber", "").strip()), etag=etag))
+        if len(self._path) == 1 and self._path[0] != "CompleteMultipartUpload":
+            raise _malformed()
+        self._path.pop()
+
+
+def parse_complete(document: bytes) -> Sequence[NamedPart]:
+    """Return the parts that CompleteMultipartUpload lists, in ascending order; Invalid.
+
+    The document is at most 4 MiB, has no document type and so no entities of its own.
+    """
+    if len(document) > MAX_XML_BYTES:
+        raise _malformed()
+    parts = _Parts()
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = _refuse
+    parser.StartElementHandler = parts.start
+    parser.CharacterDataHandler = parts.text
+    parser.EndElementHandler = parts.end
+    try:
+        parser.Parse(document, True)  # the parser's own signature
+    except (expat.ExpatError, ValueError) as error:
+        raise _malformed() from error
+    numbers = [part.number for part in parts.found]
+    if not numbers:
+        raise _malformed()
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise Invalid("the parts are not listed in ascending order", s3="InvalidPartOrder")
+    return parts.found
+
+
+def _refuse(*_: object) -> None:
+    raise _malformed()
+
+
+def _malformed() -> Invalid:
+    return Invalid("the XML is not a list of parts", s3="MalformedXML")
+
+
+Tree = Sequence[tuple[str, "str | Tree"]]
+
+
+def render(root: str, members: Tree) -> bytes:
+    """Return a document of S3's namespace; a member is a text or has members."""
+    element = ET.Element(root, xmlns=_NAMESPACE)
+    _fill(element, members)
+    return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
+
+
+def location(region: str) -> bytes:
+    """Return the document of GetBucketLocation."""
+    element = ET.Element("LocationConstraint", xmlns=_NAMESPACE)
+    element.text = region
+    return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
+
+
+def _fill(element: ET.Element, members: Tree) -> None:
+    for name, value in members:
+        child = ET.SubElement(element, name)
+        if isinstance(value, str):
+            child.text = _XML_UNSPEAKABLE.sub("\ufffd", value)
+        else:
+            _fill(child, value)
+
+
+_XML_UNSPEAKABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def error_document(code: str, message: str, *, request_id: str) -> bytes:
+    """Return S3's error document, which alone has no namespace."""
+    element = ET.Element("Error")
+    _fill(element, [("Code", code), ("Message", message), ("RequestId", request_id)])
+    return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
+
+
+ERROR_STATUS: Final[Mapping[str, int]] = {
+    "AccessDenied": 403,
+    "AuthorizationHeaderMalformed": 400,
+    "BadDigest": 400,
+    "EntityTooLarge": 400,
+    "IncompleteBody": 400,
+    "InternalError": 500,
+    "InvalidAccessKeyId": 403,
+    "InvalidArgument": 400,
+    "InvalidDigest": 400,
+    "InvalidPart": 400,
+    "InvalidPartOrder": 400,
+    "MalformedXML": 400,
+    "MetadataTooLarge": 400,
+    "MissingContentLength": 411,
+    "NoSuchBucket": 404,
+    "NoSuchKey": 404,
+    "NoSuchUpload": 404,
+    "NotImplemented": 501,
+    "OperationAborted": 409,
+    "RequestTimeTooSkewed": 403,
+    "RequestTimeout": 400,
+    "SignatureDoesNotMatch": 403,
+    "SlowDown": 503,
+    "XAmzContentSHA256Mismatch": 400,
+}
+"""S3's error codes and their statuses, as far as this subset answers with them."""

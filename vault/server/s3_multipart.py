@@ -1,0 +1,165 @@
+"""S3 uploads in parts; the upload's id is the recording's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
+
+from aiohttp import web
+
+from vault.errors import Conflict, Invalid, NotFound
+from vault.ids import RecordingId
+from vault.media.descriptor import parse_content_type
+from vault.model import Recording, RecordingState
+from vault.protocol import s3
+from vault.protocol.s3 import NamedPart, S3Operation
+from vault.protocol.s3body import stated_checksums
+from vault.server.context import VAULT, possible_id
+from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, xml
+from vault.services.parts import Upload
+from vault.services.vault import Vault
+
+_TRIES: Final = 3
+
+
+async def _create(request: web.Request, asked: Signed) -> web.Response:
+    """CreateMultipartUpload: the recording begins; a name that is taken leads to a further one, `~2` and so on."""
+    vault = request.app[VAULT]
+    declared = s3.told_type(asked.head.header("content-type")) or s3.type_by_name(asked.key)
+    if declared is None:
+        raise Invalid(
+            "an upload in parts says what it is before its first byte",
+            hint="send a Content-Type such as audio/wav, or give the key such an ending",
+            s3="InvalidArgument",
+        )
+    call = await call_start(vault, asked, parse_content_type(declared))
+    upload = None
+    for _ in range(_TRIES):
+        call = replace(call, call_key=await vault.objects.free_name(replace(call, call_key=asked.call_key)))
+        try:
+            upload = await vault.parts.begin(call, actor=asked.actor)
+            break
+        except Conflict:  # another upload took the name meanwhile
+            continue
+    if upload is None:
+        raise Conflict("other uploads of this call begin at the same time")
+    return xml("InitiateMultipartUploadResult", [("Bucket", asked.tenant), ("Key", asked.key), ("UploadId", upload)])
+
+
+def _identifier(asked: Signed) -> RecordingId:
+    found = possible_id(asked.parameters["uploadId"], "rec")
+    if found is None:
+        raise NotFound("there is no such upload", s3="NoSuchUpload")
+    return RecordingId(found)
+
+
+def _upload(vault: Vault, asked: Signed) -> Upload:
+    return vault.parts.find(_identifier(asked), tenant=asked.tenant)
+
+
+async def _row(vault: Vault, asked: Signed) -> Recording:
+    try:
+        row = await vault.catalog.recording(_identifier(asked))
+    except NotFound:
+        row = None
+    if row is None or row.tenant != asked.tenant:
+        raise NotFound("there is no such upload", s3="NoSuchUpload")
+    return row
+
+
+async def _on_this_node(vault: Vault, asked: Signed) -> Upload:
+    """Return the upload; Unavailable if another node has it, which a recorder's next attempt may reach."""
+    try:
+        return _upload(vault, asked)
+    except NotFound:
+        row = await _row(vault, asked)
+        if row.state is RecordingState.OPEN and vault.ingest.live(row.id) is None:
+            vault.ingest.require_here(row)
+        raise
+
+
+async def _part(request: web.Request, asked: Signed) -> web.Response:
+    """UploadPart: 200 once the part is durable."""
+    vault = request.app[VAULT]
+    number = s3.part_number(asked.parameters["partNumber"])
+    upload = await _on_this_node(vault, asked)
+    expected = expected_body(request, asked, limit=vault.parts.room(upload, number))
+    async with vault.parts.receive(upload, number) as sink:
+        async with aclosing(arriving(request, expected)) as pieces:
+            async for piece in pieces:
+                await sink.write(piece)
+        part = await sink.keep()
+    vault.metrics.ingest_bytes.labels(DIALECT).inc(part.size)
+    return web.Response(headers={"ETag": f'"{part.etag}"', **expected.answers})
+
+
+async def _complete(request: web.Request, asked: Signed) -> web.Response:
+    """CompleteMultipartUpload: 200 once the whole recording and its end are durable, and again when repeated."""
+    vault = request.app[VAULT]
+    checks = stated_checksums(asked.head)
+    expected = expected_body(request, asked, limit=s3.MAX_XML_BYTES, audio=False)
+    document = bytearray()
+    async with aclosing(arriving(request, expected)) as pieces:
+        async for piece in pieces:
+            document += piece
+    named = s3.parse_complete(bytes(document))
+    try:
+        upload = await _on_this_node(vault, asked)
+    except NotFound:
+        await _require_completed(vault, asked)
+    else:
+        await vault.parts.complete(upload, {part.number: part.etag for part in named}, checks=checks)
+    return _completed(asked, named)
+
+
+def _completed(asked: Signed, named: Sequence[NamedPart]) -> web.Response:
+    etag = s3.upload_etag([part.etag for part in named])
+    members = [
+        ("Location", asked.head.path),
+        ("Bucket", asked.tenant),
+        ("Key", asked.key),
+        ("ETag", f'"{etag}"'),
+    ]
+    return xml("CompleteMultipartUploadResult", members)
+
+
+async def _require_completed(vault: Vault, asked: Signed) -> None:
+    """Return if the upload was completed before: its answer may have been lost. NotFound otherwise."""
+    row = await _row(vault, asked)
+    session = vault.ingest.live(row.id)
+    if row.state is not RecordingState.SEALED and (session is None or session.ended != "sealed"):
+        raise NotFound("there is no such upload, or it was aborted", s3="NoSuchUpload")
+
+
+async def _abort(request: web.Request, asked: Signed) -> web.Response:
+    """AbortMultipartUpload: the parts are gone, the recording ends truncated and without audio."""
+    vault = request.app[VAULT]
+    await vault.parts.abort(await _on_this_node(vault, asked))
+    return web.Response(status=204)
+
+
+async def _list(request: web.Request, asked: Signed) -> web.Response:
+    """ListParts: every part that is durable, in one page."""
+    upload = await _on_this_node(request.app[VAULT], asked)
+    members: list[tuple[str, str | s3.Tree]] = [
+        ("Bucket", asked.tenant),
+        ("Key", asked.key),
+        ("UploadId", _identifier(asked)),
+        ("MaxParts", str(s3.MAX_PARTS)),
+        ("IsTruncated", "false"),
+    ]
+    for number, part in sorted(upload.parts.items()):
+        described = [("PartNumber", str(number)), ("ETag", f'"{part.etag}"'), ("Size", str(part.size))]
+        members.append(("Part", described))
+    return xml("ListPartsResult", members)
+
+
+HANDLERS: Final[Mapping[S3Operation, Callable[[web.Request, Signed], Awaitable[web.Response]]]] = {
+    S3Operation.CREATE_UPLOAD: _create,
+    S3Operation.UPLOAD_PART: _part,
+    S3Operation.COMPLETE_UPLOAD: _complete,
+    S3Operation.ABORT_UPLOAD: _abort,
+    S3Operation.LIST_PARTS: _list,
+}

@@ -1,0 +1,147 @@
+"""One S3 request: who signed it, what it asks for, what its body is checked by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from vault.errors import Invalid, NotFound, UploadStalled
+from vault.ids import TenantId, parse_call_key
+from vault.model import Media, Principal
+from vault.protocol import s3
+from vault.protocol.permissions import Act
+from vault.protocol.s3 import S3Operation
+from vault.protocol.s3body import S3Body, plan_body
+from vault.protocol.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, read_claim, verify
+from vault.server.context import CONFIG, VAULT, checked_tenant
+from vault.server.pieces import BodyPieces
+from vault.services.sessions import CallStart
+from vault.services.vault import Vault
+
+DIALECT: Final = "s3"
+FOLDER: Final = "/s3/"
+"""Where the dialect lives; it also answers at the root, to what is signed."""
+
+_OWN_KEY: Final = "x-amz-meta-call-key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signed:
+    """A request whose signature is right, from a recorder of the bucket's tenant."""
+
+    head: RequestHead
+    claim: Claim
+    signing_key: bytes
+    actor: Principal
+    tenant: TenantId
+    key: str
+    """The object key; empty for the bucket itself."""
+    operation: S3Operation
+    parameters: Mapping[str, str]
+
+    @property
+    def call_key(self) -> str:
+        """The call key of the object."""
+        own = self.head.header(_OWN_KEY)
+        return s3.call_key_for(self.key) if own is None else parse_call_key(own)
+
+
+_SIGNED = web.RequestKey("s3", Signed)
+
+
+async def signed(request: web.Request) -> Signed:
+    """Return who asks for what; checked once a request, before anything of its body is read."""
+    known: Signed | None = request.get(_SIGNED)
+    if known is not None:
+        return known
+    vault = request.app[VAULT]
+    head = _head(request)
+    if not is_signed(head) and not request.path.startswith(FOLDER):
+        raise web.HTTPNotFound  # at the root, what is not signed is not for S3
+    claim = read_claim(head)
+    actor, secret = await vault.access.signing_secret(claim.access_key)
+    signing_key = verify(claim, head, secret, now=vault.clock.now())
+    key = _key(request)
+    try:
+        tenant = checked_tenant(request.match_info["bucket"])
+        await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+    except (Invalid, NotFound) as error:
+        raise NotFound("there is no such bucket, or not for this key", s3="NoSuchBucket") from error
+    parameters = head.parameters()
+    found = Signed(
+        head=head,
+        claim=claim,
+        signing_key=signing_key,
+        actor=actor,
+        tenant=tenant,
+        key=key,
+        operation=s3.operation(request.method, key, parameters, copies=head.header("x-amz-copy-source") is not None),
+        parameters=dict(parameters),
+    )
+    request[_SIGNED] = found
+    return found
+
+
+def _head(request: web.Request) -> RequestHead:
+    path, _, query = request.raw_path.partition("?")
+    headers = [(name, value) for name, value in request.headers.items()]
+    return RequestHead(method=request.method, path=path, query=query, headers=headers)
+
+
+def _key(request: web.Request) -> str:
+    """Return the object key as it was meant: the router would have joined what `//` and `..` separate."""
+    path = request.raw_path.partition("?")[0]
+    if request.path.startswith(FOLDER):
+        path = path.removeprefix(FOLDER[:-1])
+    return unquote(path.removeprefix("/").partition("/")[2], errors="surrogateescape")
+
+
+def xml(root: str, members: s3.Tree, **headers: str) -> web.Response:
+    """Return an answer of one document."""
+    return web.Response(body=s3.render(root, members), content_type="application/xml", headers=headers)
+
+
+def expected_body(request: web.Request, asked: Signed, *, limit: int | None = None, audio: bool = True) -> S3Body:
+    """Return what checks the request's body; refusals that need none of it are raised here.
+
+    Without `audio` the head's checksums are about something else than the body.
+    """
+    most = request.app[CONFIG].server.max_recording_bytes
+    plan = plan_body(asked.head, asked.claim)
+    return S3Body(
+        plan if audio else replace(plan, checksums={}),
+        signer=ChunkSigner(asked.claim, asked.signing_key),
+        limit=most if limit is None else min(limit, most),
+    )
+
+
+async def arriving(request: web.Request, body: S3Body) -> AsyncGenerator[bytes, None]:
+    """Yield the decoded body in pieces of at most 256 KiB and check it at its end; UploadStalled if nothing comes."""
+    source = BodyPieces(request)
+    try:
+        async for data in source:
+            for piece in body.feed(data):
+                yield piece
+    except UploadStalled as error:
+        raise UploadStalled("nothing arrived for too long, so the upload was closed", hint="send it again") from error
+    finally:
+        source.close()
+    body.finish()
+
+
+async def call_start(vault: Vault, asked: Signed, media: Media) -> CallStart:
+    """Return what the request says about its call."""
+    meta = [*asked.head.headers, *asked.parameters.items()]  # a presigned address carries it in its query
+    stated, started = s3.meta_facts(meta, key=asked.key, call_key=asked.call_key)
+    return CallStart(
+        tenant=asked.tenant,
+        call_key=asked.call_key,
+        media=media,
+        facts=stated,
+        started_at=started,
+        retention=await vault.tenants.retention(asked.tenant),
+    )

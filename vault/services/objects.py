@@ -1,0 +1,196 @@
+"""Whole bodies: each is spooled and checked before any of it is recorded, so that a refused one leaves nothing.
+
+What is spooled here has no name and a key that only this process knows: nothing was promised for it, and a crash leaves
+nothing of it. Promised, and durable, is what the journal then has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from vault.errors import Conflict, Unavailable
+from vault.ids import RecordingId, TenantId, new_id
+from vault.model import DataKey, Principal, Recording, RecordingState
+from vault.ports.spool import Spool
+from vault.ports.time import Clock, Entropy
+from vault.services.ingest import Ingest
+from vault.services.parts import Parts, continued
+from vault.services.playback import Playback
+from vault.services.search import Search
+from vault.services.sessions import CallStart, IngestSession
+from vault.services.spooling import BodyReader, BodyWriter, PartKey
+
+_MOST: Final = 100
+"""How many recordings one call key may lead to, one after the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A recording whose end is durable."""
+
+    recording: RecordingId
+    size: int
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A body on its way in."""
+
+    writer: BodyWriter
+    part: PartKey
+
+    async def reader(self) -> BodyReader:
+        """Return a reader of what has been written; nothing may be written after."""
+        await self.writer.end()
+        return await BodyReader.open(self.writer.file, self.part)
+
+
+def names(call_key: str) -> Iterator[str]:
+    """Yield the call keys that one name leads to, in order: itself, `~2` and so on."""
+    yield call_key
+    for number in range(2, _MOST + 1):
+        yield f"{call_key}~{number}"
+
+
+class Objects:
+    """Records whole bodies and says which there are."""
+
+    def __init__(
+        self,
+        *,
+        ingest: Ingest,
+        parts: Parts,
+        playback: Playback,
+        search: Search,
+        spool: Spool,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self._ingest = ingest
+        self._parts = parts
+        self._playback = playback
+        self._search = search
+        self._spool = spool
+        self._clock = clock
+        self._entropy = entropy
+
+    @asynccontextmanager
+    async def body(self) -> AsyncIterator[Body]:
+        """Take a body into the spool; it is gone when the context ends."""
+        file = await self._spool.scratch()
+        try:
+            # The id is never anybody's: it only makes the message's context complete.
+            nobody = RecordingId(new_id("rec", at=self._clock.now(), entropy=self._entropy))
+            part = PartKey(key=DataKey(self._entropy(32)), recording=nobody, number=0)
+            yield Body(writer=BodyWriter(file, part, entropy=self._entropy), part=part)
+        finally:
+            await file.close()
+
+    async def put(self, call: CallStart, body: Body, *, sha256: str, actor: Principal) -> RecordingId:
+        """Record a checked body; durable when this returns. The same body under the same name is recorded once.
+
+        A name whose recording is another one, or is being made of parts, leads to a further recording, `~2` and so on:
+        a call is never turned away for its name.
+        """
+        reader = await body.reader()
+        for name in names(call.call_key):
+            named = replace(call, call_key=name)
+            session = await self._session(named, actor)
+            if session is not None:
+                if await self._write(session, reader):
+                    return session.recording.id
+            elif (known := await self._same(named, size=reader.size, sha256=sha256)) is not None:
+                return known
+        raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
+
+    async def keep_beginning(self, call: CallStart, body: Body, *, length: int, actor: Principal) -> None:
+        """The recorder is gone before its body was complete: keep `length` bytes, for which the grace begins.
+
+        If something was recorded under the name already, what there is stays as it is.
+        """
+        reader = await body.reader()
+        session = await self._session(call, actor)
+        if session is None:
+            return
+        try:
+            if session.durable < length:
+                async with aclosing(reader.pieces(length)) as pieces:
+                    await continued(self._ingest, session, pieces)
+        finally:
+            self._ingest.detach(session)
+
+    async def _session(self, call: CallStart, actor: Principal) -> IngestSession | None:
+        """Return a session with this upload bound to it, new or broken off before; None if the name is taken."""
+        session = self._ingest.live_call(call.tenant, call.call_key)
+        if session is None:
+            try:
+                return await self._ingest.start(call, actor=actor)
+            except Conflict:
+                return None
+        if session.ending is not None or self._parts.is_upload(session) or session.recording.media != call.media:
+            return None
+        try:
+            await self._ingest.attach(session, offset=None)
+        except Conflict as error:
+            raise Unavailable("another upload of this call is under way", retry_after_seconds=2) from error
+        return session
+
+    async def _write(self, session: IngestSession, reader: BodyReader) -> bool:
+        """Write the body and end the recording; False if other audio is durable there already."""
+        try:
+            async with aclosing(reader.pieces()) as pieces:
+                await continued(self._ingest, session, pieces)
+            await self._ingest.finish(session)
+        except Conflict:
+            return False
+        finally:
+            self._ingest.detach(session)
+        return True
+
+    async def _same(self, call: CallStart, *, size: int, sha256: str) -> RecordingId | None:
+        """Return the finished recording of this name if it is this body."""
+        session = self._ingest.live_call(call.tenant, call.call_key)
+        if session is not None:
+            if session.ended is None or session.durable != size:
+                return None
+            if session.digest is None:
+                await self._ingest.storer.rebuild_digest(session)
+            assert session.digest is not None
+            return session.recording.id if session.digest.hexdigest() == sha256 else None
+        row = await self._search.call(call.tenant, call.call_key)
+        if row is None or row.state is RecordingState.OPEN:
+            if row is not None:
+                self._ingest.require_here(row)
+            raise Unavailable("another upload of this call is under way", retry_after_seconds=2)
+        if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED) or row.stored_bytes != size:
+            return None
+        return row.id if (await self._playback.finished(row)).sha256 == sha256 else None
+
+    async def free_name(self, call: CallStart) -> str:
+        """Return the first name under which no recording is known; Conflict if there are too many."""
+        for name in names(call.call_key):
+            if self._ingest.live_call(call.tenant, name) is None and await self._search.call(call.tenant, name) is None:
+                return name
+        raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
+
+    async def find(self, tenant: TenantId, call_key: str) -> Whole | None:
+        """Return the newest recording of a name that is whole; None if there is none, or it is still being made."""
+        found: Whole | None = None
+        for name in names(call_key):
+            session = self._ingest.live_call(tenant, name)
+            row: Recording | None
+            if session is not None:
+                row, size, whole = session.recording, session.durable, session.ended == "sealed"
+            else:
+                row = await self._search.call(tenant, name)
+                if row is None:
+                    break
+                size, whole = row.stored_bytes, row.state is RecordingState.SEALED
+            if whole:
+                found = Whole(recording=row.id, size=size, started_at=row.started_at)
+        return found

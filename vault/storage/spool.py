@@ -1,0 +1,235 @@
+"""The spool on a file system, beside the journal of its node.
+
+    ROOT/<recording>/<number>        a part that was kept; five digits
+    ROOT/<recording>/<number>.<hex>  one that is being written
+
+A part is written under a name of its own, synchronised, renamed, and its directory synchronised: a crash leaves the
+part that was there before, or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from vault.errors import DiskFull, NotFound, Truncated, Unavailable
+from vault.ids import RecordingId
+from vault.ports.time import Entropy
+from vault.storage.threads import run_in
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_RECORDING: Final = re.compile(r"rec_[0-9a-f]{32}")
+_NUMBER: Final = re.compile(r"\d{5}")
+_NEW: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+_SUFFIX_BYTES: Final = 8
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull("the disk has no room for another part; what was acknowledged is safe") from error
+        raise Unavailable(f"the spool cannot be used ({errno.errorcode.get(error.errno or 0, 'I/O error')})") from error
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class FileSpoolFile:
+    """Implements `vault.ports.spool.SpoolFile`; every system call runs in a thread."""
+
+    def __init__(self, spool: FileSpool, fd: int, *, size: int = 0, path: Path | None = None) -> None:
+        self._spool = spool
+        self._fd = fd
+        self._path = path
+        self._charged = 0
+        self.size = size
+
+    async def append(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        self._spool.charge(len(data))
+        self._charged += len(data)
+        await run_in(None, self._append, data)
+
+    def _append(self, data: bytes) -> None:
+        with _translated():
+            self._spool.require_room(len(data))
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(self._fd, view, self.size)
+                view = view[written:]
+                self.size += written
+
+    async def read(self, start: int, end: int) -> bytes:
+        """Return bytes `[start, end)`."""
+        return await run_in(None, self._read, start, end)
+
+    def _read(self, start: int, end: int) -> bytes:
+        with _translated():
+            data = os.pread(self._fd, end - start, start)
+        if len(data) != end - start:
+            raise Truncated(f"a part ends {end - start - len(data)} bytes early")
+        return data
+
+    async def keep(self) -> None:
+        """Make it the part it was begun as."""
+        assert self._path is not None
+        replaced = await run_in(None, self._keep, self._path)
+        self._path, self._charged = None, 0
+        self._spool.charge(-replaced)
+
+    def _keep(self, path: Path) -> int:
+        with _translated():
+            os.fsync(self._fd)
+            target = path.with_suffix("")
+            replaced = target.stat().st_size if target.exists() else 0
+            path.rename(target)
+            _sync_directory(path.parent)
+        return replaced
+
+    async def close(self) -> None:
+        """Let go of it."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            await run_in(None, self._close, fd)
+            self._spool.charge(-self._charged)
+
+    def _close(self, fd: int) -> None:
+        os.close(fd)
+        if self._path is not None:
+            with suppress(OSError):  # the next start removes it
+                self._path.unlink()
+
+
+class FileSpool:
+    """Implements `vault.ports.spool.Spool` below `path`, which is made with the first upload.
+
+    All files together have at most `max_bytes`, and leave `disk_reserve_bytes` of the file system to the journal.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int, disk_reserve_bytes: int, entropy: Entropy) -> None:
+        self._path = path
+        self._max = max_bytes
+        self._reserve = disk_reserve_bytes
+        self._entropy = entropy
+        self._used = 0
+
+    def charge(self, size: int) -> None:
+        """Count bytes; Unavailable if there would be more than the bound."""
+        if size > 0 and self._used + size > self._max:
+            raise Unavailable(
+                "the spool of uploads in parts is full; what was acknowledged is safe",
+                hint="uploads that nobody completes keep its room for their grace, or parts.max_bytes is too small",
+                retry_after_seconds=10,
+            )
+        self._used += size
+
+    def require_room(self, size: int) -> None:
+        """Raise DiskFull if `size` more bytes would take what is reserved; blocking."""
+        stat = os.statvfs(self._path)
+        if stat.f_bavail * stat.f_frsize - size < self._reserve:
+            raise DiskFull("the disk has no room for another part; what was acknowledged is safe")
+
+    def _place(self, recording: RecordingId) -> Path:
+        return self._path / recording
+
+    async def prepare(self, recording: RecordingId) -> None:
+        """Make a durable place."""
+        await run_in(None, self._prepare, self._place(recording))
+
+    def _prepare(self, place: Path) -> None:
+        with _translated():
+            self._make_root()
+            place.mkdir(mode=0o700, exist_ok=True)
+            _sync_directory(self._path)
+
+    def _make_root(self) -> None:
+        if not self._path.exists():
+            self._path.mkdir(mode=0o700, exist_ok=True)
+            _sync_directory(self._path.parent)
+
+    async def begin(self, recording: RecordingId, number: int) -> FileSpoolFile:
+        """Return a new file for a part."""
+        path = self._place(recording) / f"{number:05}.{self._entropy(_SUFFIX_BYTES).hex()}"
+        return FileSpoolFile(self, await run_in(None, self._open, path, _NEW), path=path)
+
+    @staticmethod
+    def _open(path: Path, flags: int) -> int:
+        with _translated():
+            return os.open(path, flags, 0o600)
+
+    async def scratch(self) -> FileSpoolFile:
+        """Return a new file without a name."""
+        return FileSpoolFile(self, await run_in(None, self._scratch))
+
+    def _scratch(self) -> int:
+        with _translated():
+            self._make_root()
+            fd, name = tempfile.mkstemp(dir=self._path)
+            os.unlink(name)  # noqa: PTH108  # a name from mkstemp
+            return fd
+
+    async def open(self, recording: RecordingId, number: int) -> FileSpoolFile:
+        """Return a part that was kept."""
+        path = self._place(recording) / f"{number:05}"
+        fd = await run_in(None, self._open_kept, path)
+        return FileSpoolFile(self, fd, size=os.fstat(fd).st_size)
+
+    @staticmethod
+    def _open_kept(path: Path) -> int:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise NotFound("there is no such part") from error
+        except OSError as error:
+            raise Unavailable("a part cannot be read now") from error
+
+    async def kept(self) -> Mapping[RecordingId, Mapping[int, int]]:
+        """Return every place and what is kept in it."""
+        found = await run_in(None, self._kept)
+        self._used = sum(sum(sizes.values()) for sizes in found.values())
+        return found
+
+    def _kept(self) -> dict[RecordingId, dict[int, int]]:
+        found: dict[RecordingId, dict[int, int]] = {}
+        with _translated():
+            for place in self._path.iterdir() if self._path.exists() else ():
+                if not _RECORDING.fullmatch(place.name):
+                    if place.is_file():  # a scratch file whose name a crash left
+                        place.unlink()
+                    continue
+                sizes = found.setdefault(RecordingId(place.name), {})
+                for each in place.iterdir():
+                    if _NUMBER.fullmatch(each.name):
+                        sizes[int(each.name)] = each.stat().st_size
+                    else:
+                        each.unlink()
+        return found
+
+    async def drop(self, recording: RecordingId) -> None:
+        """Remove a recording's place."""
+        self.charge(-await run_in(None, self._drop, self._place(recording)))
+
+    def _drop(self, place: Path) -> int:
+        freed = 0
+        with _translated():
+            for each in place.iterdir() if place.exists() else ():
+                freed += each.stat().st_size if _NUMBER.fullmatch(each.name) else 0
+                each.unlink()
+            if place.exists():
+                place.rmdir()
+                _sync_directory(self._path)
+        return freed
