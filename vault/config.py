@@ -30,6 +30,8 @@ class ServerSettings(Section):
     max_recording_bytes: Size = 4 << 30
     idle_timeout: Duration = timedelta(seconds=30)
     resume_grace: Duration = timedelta(seconds=60)
+    upload_grace: Duration = timedelta(hours=1)
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+$")
     drain_grace: Duration = timedelta(seconds=30)
     finish_wait: Duration = timedelta(seconds=1)
     max_open_recordings: int = Field(default=20_000, gt=0)

@@ -59,6 +59,10 @@ def json_answer(text: str, schema: str, **headers: str) -> Answer:
 
 HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Upload-Offset": ("Continue at this byte; it must be the durable end.", COUNT),
+    "Upload-Length": ("How many bytes the upload will have, once that is known.", COUNT),
+    "Upload-Metadata": ("tus: pairs of a key and a base64 value; docs/api.md lists the keys.", TEXT),
+    "Upload-Checksum": ("tus: an algorithm and the base64 digest of this request's bytes.", TEXT),
+    "X-HTTP-Method-Override": ("The method that is meant.", {"type": "string", "enum": ["PATCH", "HEAD", "DELETE"]}),
     "Call-From": ("The caller's number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
     "Call-To": ("The called number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
     "Call-Direction": ("Which way the call went.", {"type": "string", "enum": ["inbound", "outbound"]}),
@@ -75,6 +79,7 @@ PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "tenant": "The tenant's id.",
     "call_key": "The recorder's name for the call: 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -",
     "recording": "The recording's id.",
+    "upload": "The upload's id: that of the recording.",
     "hold": "The hold's id.",
     "erasure": "The erasure's id.",
     "certificate": "The certificate's id; with `.jws` appended the answer is the compact JWS alone.",

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from vault.protocol.permissions import Act
-from vault.server import ingest, websocket
+from vault.server import ingest, tus, websocket
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 
@@ -51,13 +51,14 @@ HTTP: Final = (
     ),
 )
 
-OPERATIONS: Final = (*websocket.OPERATIONS, *HTTP)
+OPERATIONS: Final = (*websocket.OPERATIONS, *tus.OPERATIONS, *HTTP)
 
 
 def add_routes(app: web.Application) -> None:
     """Route every dialect; call keys come last, because the other dialects' names are none."""
     router = app.router
     router.add_get("/v1/ingest/{tenant}/ws", websocket.connect)
+    tus.add_routes(app)
     for method in ("PUT", "POST"):
         router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=ingest.expect)
     router.add_route("HEAD", "/v1/ingest/{tenant}/{call_key}", ingest.head)

@@ -151,7 +151,8 @@ class Ingest:
         try:
             recording = await self._create(call, actor)
             key = self._keyring.derive(recording.audio)
-            session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1, grace=call.grace)
+            session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
+            session.grace, session.total = call.grace, call.total
             self._adopt(session)
             return session
         finally:
@@ -172,7 +173,7 @@ class Ingest:
             )
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
-        facts = replace(call.facts, extra={**call.facts.extra, CALL_KEY: call.call_key})
+        facts = replace(call.facts, extra={**call.facts.extra, **call.terms, CALL_KEY: call.call_key})
         sealed = seal_facts(self._keyring.derive(metadata), identifier, facts, nonce=self._entropy(12))
         recording = Recording(
             id=identifier,
@@ -361,7 +362,8 @@ class Ingest:
             if session.ending is None:
                 await self._settle(session)
             # An end that was on its way when its recorder left stands: what was written first is what is true.
-            await self.finish(session, ended=session.ending or f"truncated:{reason}")
+            ended = session.ending or ("sealed" if session.complete else f"truncated:{reason}")
+            await self.finish(session, ended=ended)
         except Unavailable as error:
             logger.warning(
                 "an interrupted recording could not be closed yet",
@@ -369,8 +371,13 @@ class Ingest:
             )
 
     async def truncate_all(self, reason: str, *, uploading: bool) -> None:
-        """Close every recording whose recorder is still sending, or every one that waits for its recorder."""
+        """Close every recording whose recorder is still sending, or every one that waits for its recorder.
+
+        One that is being sent and has a grace of its own stays open: its recorder comes back after the restart.
+        """
         for session in tuple(self._by_id.values()):
+            if uploading and session.grace is not None:
+                continue
             if bool(session.uploads) is uploading and session.ended is None:
                 await self._truncate(session, reason)
 

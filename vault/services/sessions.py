@@ -6,14 +6,19 @@ import asyncio
 import hashlib
 import logging
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
 from vault.model import CallFacts, DataKey, Media, Recording, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
+
+TOTAL: Final = "upload_length"
+"""The member of a call's `extra` facts that holds `CallStart.total`."""
+_GRACE: Final = "grace_seconds"
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,26 @@ class CallStart:
     retention: timedelta
     grace: timedelta | None = None
     """How long an interrupted recording waits for its recorder, where the dialect's clients take longer than most."""
+    total: int | None = None
+    """How many bytes the recording will have, where the recorder says so before it has sent them."""
+
+    @property
+    def terms(self) -> Mapping[str, str]:
+        """What a restart of the server must not forget, as members of the call's sealed `extra` facts."""
+        terms = {} if self.total is None else {TOTAL: str(self.total)}
+        if self.grace is not None:
+            terms[_GRACE] = str(self.grace.total_seconds())
+        return terms
+
+
+def require_end(durable: int, offset: int | None) -> None:
+    """Raise OffsetMismatch if `offset` is given and is not the durable end."""
+    if offset is not None and offset != durable:
+        raise OffsetMismatch(
+            f"the upload continues at byte {offset}, but {durable} bytes are durable",
+            hint=f"continue at byte {durable}",
+            offset=durable,
+        )
 
 
 class LiveFeed(Protocol):
@@ -63,6 +88,8 @@ class IngestSession:
     detached_at: float | None = None
     grace: timedelta | None = None
     """In place of the vault's own, see `CallStart.grace`."""
+    total: int | None = None
+    """See `CallStart.total`."""
     feed: LiveFeed | None = None
     """The connection of a live dialect that writes now."""
     oldest_unstored_at: float | None = None
@@ -89,6 +116,24 @@ class IngestSession:
         """Plaintext bytes taken in, durable or not."""
         return self.stored if self.entry is None else max(self.entry.appended, self.stored)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every byte that the recorder announced has been taken in."""
+        return self.total is not None and self.appended == self.total
+
+    def recall(self, extra: Mapping[str, str]) -> None:
+        """Take up the terms that a session before this one began under."""
+        if TOTAL in extra:
+            self.total = int(extra[TOTAL])
+        if _GRACE in extra:
+            self.grace = timedelta(seconds=float(extra[_GRACE]))
+
+    async def commit(self) -> int:
+        """Make everything written so far durable and return its end; raises what made the commit fail."""
+        if self.entry is not None:
+            await self.entry.barrier()
+        return self.durable
+
     def require_open(self, *, unless: str | None = None) -> None:
         """Raise Unavailable if the recording has ended or is ending for another reason than `unless`."""
         if self.ending is not None and self.ending != unless:
@@ -99,12 +144,7 @@ class IngestSession:
 
     def require_offset(self, offset: int | None) -> None:
         """Raise OffsetMismatch if `offset` is given and is not the durable end."""
-        if offset is not None and offset != self.durable:
-            raise OffsetMismatch(
-                f"the upload continues at byte {offset}, but {self.durable} bytes are durable",
-                hint=f"continue at byte {self.durable}",
-                offset=self.durable,
-            )
+        require_end(self.durable, offset)
 
     def rejoin(self, found: ReplayedRecording | None) -> None:
         """Continue after a restart with what the journal still has, if it reaches back to what is stored."""

@@ -26,6 +26,7 @@ from vault.services.shredding import Shredder
 from vault.services.storing import Storer
 from vault.services.sweep import Sweeper
 from vault.services.tenants import Tenants
+from vault.services.uploads import Uploads
 from vault.telemetry import Metrics
 
 
@@ -56,3 +57,4 @@ class Vault:
     store: ObjectStore
     sweeper: Sweeper
     tenants: Tenants
+    uploads: Uploads
