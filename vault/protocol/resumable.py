@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.message import Message
 from typing import Final
+from urllib.parse import unquote
 
 from vault.errors import InconsistentLength, Malformed, UnsupportedMedia
 from vault.protocol import tus
@@ -23,6 +23,8 @@ LIFETIME: Final[Mapping[int, str]] = {6: "expires", 8: "max-age"}
 
 _INTEGER: Final = re.compile(r" *([0-9]{1,15}) *(?:;.*)?", re.ASCII)
 _BOOLEAN: Final = re.compile(r" *\?([01]) *(?:;.*)?", re.ASCII)
+_EXTENDED: Final = re.compile(r"filename\*=utf-8'[^']*'([^;\s]+)", re.IGNORECASE)
+_PLAIN: Final = re.compile(r'filename=(?:"([^"]*)"|([^;\s]+))', re.IGNORECASE)
 _FROM_HEADERS: Final[Mapping[str, str]] = {
     "from": "Call-From",
     "to": "Call-To",
@@ -130,12 +132,17 @@ def _metadata(headers: Mapping[str, str]) -> Mapping[str, str]:
             found.setdefault(name, headers[header])
     if headers.get("Content-Type") not in (None, PARTIAL, tus.BYTES):
         found.setdefault("filetype", headers["Content-Type"])
-    if (disposition := headers.get("Content-Disposition")) is not None:
-        message = Message()
-        message["Content-Disposition"] = disposition
-        if filename := message.get_filename():
-            found.setdefault("filename", filename)
+    if filename := _file_name(headers.get("Content-Disposition", "")):
+        found.setdefault("filename", filename)
     return found
+
+
+def _file_name(disposition: str) -> str | None:
+    """Return the name in Content-Disposition; of two the one that may be any text (RFC 6266 section 4.3)."""
+    if extended := _EXTENDED.search(disposition):
+        return unquote(extended[1])
+    plain = _PLAIN.search(disposition)
+    return (plain[1] or plain[2]) if plain else None
 
 
 def _integer(headers: Mapping[str, str], name: str) -> int | None:
