@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import itertools
+import random
 from email.utils import parsedate_to_datetime
 
 import pytest
@@ -488,3 +489,61 @@ async def test_what_is_counted_is_what_came(app, tus):
     await tus.patch(path, 3, b"defg")
     await tus.patch(path, 3, b"def")
     assert counter._value.get() == before + 6
+
+
+# -- any sequence -----------------------------------------------------------------------------------------------
+
+
+async def test_after_any_sequence_of_requests_the_offset_is_that_of_the_bytes_accepted(app, tus):
+    for seed in range(25):
+        chance = random.Random(seed)
+        data = chance.randbytes(2_000)
+        deferred = chance.random() < 0.4
+        path = await tus.made(None if deferred else len(data))
+        kept, stage = 0, "open"
+        for _ in range(12):
+            size = chance.randint(0, min(900, len(data) - kept))
+            piece = data[kept : kept + size]
+            last = kept + size == len(data)
+            match chance.choice(["good", "good", "checked", "damaged", "displaced", "beyond", "terminate", "other"]):
+                case "good" | "checked" as how:
+                    headers = {"Upload_Length": "2000"} if deferred and last else {}
+                    if how == "checked":
+                        headers["Upload_Checksum"] = checksum(piece)
+                    answer = await tus.patch(path, kept, piece, **headers)
+                    assert answer.status == (204 if stage != "gone" else 410)
+                    if stage == "open":
+                        kept += size
+                        stage = "complete" if last else stage
+                case "damaged":
+                    answer = await tus.patch(path, kept, piece, Upload_Checksum=checksum(piece + b"x"))
+                    assert answer.status == 460
+                case "displaced":
+                    answer = await tus.patch(path, kept + 1, piece)
+                    assert answer.status == (409 if stage != "gone" else 410)
+                case "beyond" if not deferred:
+                    answer = await tus.patch(path, kept, data[kept:] + b"x")
+                    assert answer.status == {"open": 413, "complete": 400, "gone": 410}[stage]
+                case "terminate" if chance.random() < 0.2:
+                    answer = await tus.ask("DELETE", path)
+                    assert answer.status == {"open": 204, "complete": 403, "gone": 410}[stage]
+                    stage = "gone" if stage == "open" else stage
+            head = await tus.head(path)
+            assert head.status == (200 if stage != "gone" else 410)
+            assert stage == "gone" or head.headers["Upload-Offset"] == str(kept), seed
+        if stage != "open":
+            assert await ends(app, path, "sealed" if stage == "complete" else "truncated") == data[:kept]
+
+
+async def test_an_upload_whose_every_byte_came_is_sealed_though_nobody_asks_again():
+    # As a server killed between the last bytes and the end leaves it.
+    with memory_directory() as base:
+        server = {**SETTINGS["server"], "upload_grace": "300ms"}
+        async with running(base, server=server) as brief:
+            path = await Tus(brief).made(6, b"abc")
+            session = brief.vault.ingest.live(recording(path))
+            await brief.vault.ingest.attach(session, offset=3)
+            await brief.vault.ingest.write(session, b"def")
+            brief.vault.ingest.detach(session)
+            assert await ends(brief, path, "sealed") == b"abcdef"
+            assert (await Tus(brief).head(path)).status == 200
