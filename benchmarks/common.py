@@ -85,9 +85,10 @@ def pin(core):
 
 @contextlib.contextmanager
 def child(command, port_file, core=0):
-    """Run a server pinned to one core until the block ends; yields (process, port)."""
+    """Run a server pinned to one core, or to none with None, until the block ends; yields (process, port)."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(["taskset", "-c", str(core), *command], cwd=ROOT, stderr=log, stdout=log)
+        pinned = [] if core is None else ["taskset", "-c", str(core)]
+        process = subprocess.Popen([*pinned, *command], cwd=ROOT, stderr=log, stdout=log)
         try:
             yield process, wait_for(port_file, process)
         except BaseException:
@@ -115,8 +116,11 @@ interval = "1h"
 
 
 @contextlib.contextmanager
-def served_vault(config=CONFIG):
-    """Init and serve a vault in a temporary directory; yields (process, base URL, operator token)."""
+def served_vault(config=CONFIG, workers=1):
+    """Init and serve a vault in a temporary directory; yields (process, base URL, operator token).
+
+    One worker is pinned to a core; several have them all.
+    """
     with tempfile.TemporaryDirectory(prefix="callvault-bench-") as directory:
         base = Path(directory)
         (base / "config.toml").write_text(config)
@@ -131,7 +135,8 @@ def served_vault(config=CONFIG):
         port_file = base / "port"
         command = [sys.executable, "-m", "cli", "serve", "--config", str(base / "config.toml")]
         command += ["--port-file", str(port_file)]
-        with child(command, port_file) as (process, port):
+        command += ["--workers", str(workers)] if workers > 1 else []
+        with child(command, port_file, core=0 if workers == 1 else None) as (process, port):
             yield process, f"http://127.0.0.1:{port}", token
 
 

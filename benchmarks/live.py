@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import time
+from collections import Counter
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -17,17 +18,18 @@ from benchmarks.common import cpu_seconds, pin, raise_file_limit, recorder_token
 
 PIECE = 1600
 INTERVAL = 0.1
-BUCKET = r'callvault_%s_seconds_bucket\{le="([^"]+)"\} ([0-9.e+]+)'
+BUCKET = r'callvault_%s_seconds_bucket\{[^}]*le="([^"]+)"[^}]*\} ([0-9.e+]+)'
 
 
 async def scrape(url):
     """Return the server's histograms of acknowledgements and of journal commits."""
     async with aiohttp.ClientSession(url) as session, session.get("/metrics") as answer:
         text = await answer.text()
-    return [
-        {bound: float(count) for bound, count in re.findall(BUCKET % name, text)}
-        for name in ("ingest_ack", "journal_commit")
-    ]
+    found = [Counter(), Counter()]
+    for counts, name in zip(found, ("ingest_ack", "journal_commit"), strict=True):
+        for bound, count in re.findall(BUCKET % name, text):
+            counts[bound] += float(count)  # of every worker
+    return found
 
 
 def quantile(before, after, share):

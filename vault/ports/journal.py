@@ -44,6 +44,10 @@ class JournalEntry(Protocol):
     failed: Exception | None
     """Set when a commit failed: bytes beyond `durable` are gone and the entry accepts no more."""
 
+    @property
+    def roomy(self) -> bool:
+        """Whether another piece may be appended without `writable` first; false once `failed` is set."""
+
     def append(self, piece: bytes | bytearray | memoryview) -> None:
         """Seal one piece (<= 1 MiB) at once and queue it for the next group commit; an empty one changes nothing.
 

@@ -6,12 +6,20 @@ from collections.abc import Callable
 from typing import Final
 
 from vault.errors import Invalid
+from vault.protocol.asterisk import recognise_asterisk
 from vault.protocol.events import Dialect, Handshake
+from vault.protocol.jambonz import recognise_audio_fork, recognise_audio_stream
+from vault.protocol.vonage import recognise_vonage
 
 Recogniser = Callable[[Handshake, str | bytes], Dialect | None]
 """Return a fresh machine if the first message is this dialect's, else None; the message is not yet fed to it."""
 
-_RECOGNISERS: Final[tuple[Recogniser, ...]] = ()
+_RECOGNISERS: Final[tuple[Recogniser, ...]] = (
+    recognise_asterisk,
+    recognise_vonage,
+    recognise_audio_stream,
+    recognise_audio_fork,
+)
 
 
 def recognise(handshake: Handshake, first: str | bytes) -> Dialect:
@@ -20,6 +28,6 @@ def recognise(handshake: Handshake, first: str | bytes) -> Dialect:
         if (machine := recogniser(handshake, first)) is not None:
             return machine
     raise Invalid(
-        "the first message tells no dialect that the vault speaks",
+        "the first message tells no dialect: send metadata, or put ?call_key=…&rate=8000&channels=1 in the address",
         hint="callvault recorders prints the configuration of every recorder that works",
     )

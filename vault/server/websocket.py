@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from vault.errors import Invalid, Unauthenticated, UploadStalled, VaultError
 from vault.ids import TenantId
@@ -16,6 +18,7 @@ from vault.protocol.permissions import Act
 from vault.protocol.recognise import recognise
 from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.describing import Answer, Operation
+from vault.server.inlet import LiveSocket
 from vault.server.problems import close_code
 from vault.services.feed import Feed
 from vault.services.vault import Vault
@@ -38,23 +41,43 @@ OPERATIONS: Final = (
     ),
 )
 
+
 logger = logging.getLogger(__name__)
 
 
 async def connect(request: web.Request) -> web.StreamResponse:
+    """Record the call of one connection, whose dialect its first message tells."""
+    return await record(request, subprotocols=_SUBPROTOCOLS)
+
+
+async def record(
+    request: web.Request,
+    *,
+    subprotocols: tuple[str, ...] = (),
+    machine: Dialect | None = None,
+    actor: Principal | None = None,
+) -> web.StreamResponse:
     """Record the call of one connection; the close answers only once all that was received is durable.
 
-    A token is asked for before the upgrade, unless the dialect can carry it only in its first message.
+    Without `machine` the dialect is recognised. Without `actor` a token is asked for before the upgrade, unless the
+    dialect can carry it only in its first message.
     """
     vault = request.app[VAULT]
     tenant = path_tenant(request)
-    actor = await _authorised(request, tenant) if "Authorization" in request.headers else None
-    idle = request.app[CONFIG].server.idle_timeout.total_seconds()
-    socket = web.WebSocketResponse(protocols=_SUBPROTOCOLS, max_msg_size=_MAX_MESSAGE_BYTES, autoping=True)
+    if actor is None and "Authorization" in request.headers:
+        actor = await principal(request)
+    if actor is not None:
+        await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+    socket = LiveSocket(subprotocols=subprotocols, max_message_bytes=_MAX_MESSAGE_BYTES)
     await socket.prepare(request)
-    line = _Line(vault, request, socket, tenant=tenant, actor=actor, idle_seconds=idle)
+    line = _Line(vault, request, socket, tenant=tenant, actor=actor, machine=machine)
     try:
         await line.run()
+        await socket.close(code=WSCloseCode.OK)
+        if isinstance(failure := socket.exception(), Exception) and not isinstance(
+            failure, ConnectionError | WebSocketError
+        ):
+            logger.error("a live call failed unexpectedly", exc_info=failure)
     except VaultError as error:
         vault.metrics.ingest_refused.labels(error.code).inc()
         code, reason = close_code(error)
@@ -64,104 +87,185 @@ async def connect(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-async def _authorised(request: web.Request, tenant: TenantId) -> Principal:
-    actor = await principal(request)
-    await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
-    return actor
-
-
 class _Line:
-    """One connection from its first message to its close."""
+    """One connection from its first message to its end.
+
+    Audio is sealed in the turn of the loop that read it, by `_take`; everything that has to wait for something is left
+    in `_rest` for the connection's task.
+    """
 
     def __init__(
         self,
         vault: Vault,
         request: web.Request,
-        socket: web.WebSocketResponse,
+        socket: LiveSocket,
         *,
         tenant: TenantId,
         actor: Principal | None,
-        idle_seconds: float,
+        machine: Dialect | None,
     ) -> None:
         self._vault = vault
         self._request = request
         self._socket = socket
         self._tenant = tenant
         self._actor = actor
-        self._idle_seconds = idle_seconds
+        self._machine = machine
         offered = request.headers.get("Sec-WebSocket-Protocol", "")
         self._handshake = Handshake(
             subprotocols=tuple(each.strip() for each in offered.split(",") if each.strip()), query=dict(request.query)
         )
         self._feed: Feed | None = None
+        self._rest: deque[Event] = deque()
+        self._failure: VaultError | None = None
+        self._ended = False
+        self._uncounted = 0
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._idle_seconds = request.app[CONFIG].server.idle_timeout.total_seconds()
+        self._quiet = False
+        self._deaf = False
+        """Whether the recorder listens no more."""
+        self._watch = self._loop.call_later(min(_FIRST_SECONDS, self._idle_seconds), self._look)
+
+    # -- in the loop's own turn ---------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Notice that nothing came for too long. One timer a call: arming one for each message costs more."""
+        self._count()
+        patience = min(_FIRST_SECONDS, self._idle_seconds) if self._feed is None else self._idle_seconds
+        quiet = self._loop.time() - self._heard_at
+        if quiet < patience:
+            self._watch = self._loop.call_later(patience - quiet, self._look)
+        else:
+            self._quiet = True
+            self._socket.inlet.wake()
+
+    def _take(self, message: str | bytes) -> bool:
+        """Carry a message into the recording at once; what needs to wait, or failed, is left to the task."""
+        assert self._feed is not None
+        assert self._machine is not None
+        self._heard_at = self._loop.time()
+        try:
+            events = self._machine.receive(message)
+            for number, event in enumerate(events):
+                if type(event) is Audio and self._feed.take(event.data):
+                    self._uncounted += len(event.data)
+                else:
+                    self._leave(events[number:])
+                    break
+        except VaultError as error:
+            self._failure = error
+            self._leave(())
+        return True
+
+    def _leave(self, events: Iterable[Event]) -> None:
+        self._rest.extend(events)
+        self._socket.inlet.take = None
+        self._socket.inlet.wake()
+
+    def _count(self) -> None:
+        if self._uncounted and self._machine is not None:
+            self._vault.metrics.ingest_bytes.labels(self._machine.name).inc(self._uncounted)
+            self._uncounted = 0
+
+    # -- in the connection's task -------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Carry every message into the recording until the end is durable or the connection is gone."""
-        first = await self._message(_FIRST_SECONDS)
-        if first is None:
-            return
-        machine = recognise(self._handshake, first)
-        ended = await self._carry(machine, machine.receive(first))
-        while not ended:
-            try:
-                message = await self._message(self._idle_seconds)
-            except UploadStalled:
-                if not await self._carry(machine, machine.idle()):
-                    raise
-                return
-            if message is None:
-                await self._carry(machine, machine.closed(self._socket.close_code))
-                return
-            ended = await self._carry(machine, machine.receive(message))
-
-    async def _message(self, seconds: float) -> str | bytes | None:
-        """Return the next message, or None once the connection is gone; UploadStalled if nothing comes."""
-        try:
-            message = await self._socket.receive(timeout=seconds)
-        except TimeoutError as error:
-            raise UploadStalled("no audio arrived for too long; what was received is durable") from error
-        if self._feed is not None:
-            self._feed.heard_at = self._vault.clock.monotonic()
-        return message.data if message.type in {WSMsgType.TEXT, WSMsgType.BINARY} else None
-
-    async def _carry(self, machine: Dialect, events: Sequence[Event]) -> bool:
-        """Carry out the events; return whether the recording has ended."""
-        counter = self._vault.metrics.ingest_bytes.labels(machine.name)
-        for event in events:
-            match event:
-                case Say():
-                    await self._say(event)
-                case Started():
-                    await self._begin(event)
-                case _ if self._feed is None:
-                    raise Invalid("the recorder sent audio or an end before it said which call it is")
-                case Ended():
-                    await self._feed.apply(event)
-                    for farewell in machine.kept():
-                        await self._say(farewell)
-                    await self._socket.close(code=WSCloseCode.OK)
-                    return True
+        inlet = self._socket.inlet
+        while not self._ended:
+            if self._feed is not None and not self._rest and self._failure is None:
+                inlet.take = self._take
+            message = await self._socket.receive()
+            inlet.take = None
+            await self._settle()
+            match message.type:
+                case WSMsgType.TEXT | WSMsgType.BINARY:
+                    await self._heard(message.data)
+                case WSMsgType.CONTINUATION:
+                    pass
+                case WSMsgType.CLOSE:
+                    await self._gone(message.data)
+                    return
                 case _:
-                    await self._feed.apply(event)
-                    if isinstance(event, Audio):
-                        counter.inc(len(event.data))
-        return False
+                    await self._gone(None)
+                    return
+            if self._quiet:
+                await self._fell_silent()
+
+    async def _settle(self) -> None:
+        """Carry out what `_take` left, in order, before anything that came after it."""
+        while self._rest:
+            await self._carry(self._rest.popleft())
+        if self._failure is not None:
+            raise self._failure
+
+    async def _heard(self, message: str | bytes) -> None:
+        self._heard_at = self._loop.time()
+        if self._machine is None:
+            self._machine = recognise(self._handshake, message)
+        for event in self._machine.receive(message):
+            await self._carry(event)
+
+    async def _gone(self, code: int | None) -> None:
+        self._deaf = True
+        if self._machine is not None:
+            for event in self._machine.closed(code):
+                await self._carry(event)
+
+    async def _fell_silent(self) -> None:
+        self._quiet = False
+        if self._machine is not None:
+            for event in self._machine.idle():
+                await self._carry(event)
+        if not self._ended:
+            raise UploadStalled("no audio arrived for too long; what was received is durable")
+
+    async def _carry(self, event: Event) -> None:
+        match event:
+            case Say():
+                await self._say(event)
+            case Started():
+                await self._begin(event)
+            case Ended() if self._feed is None:
+                self._ended = True
+            case _ if self._feed is None:
+                raise Invalid("the recorder sent audio before it said which call it is")
+            case Ended():
+                await self._feed.apply(event)
+                self._ended = True
+                assert self._machine is not None
+                for farewell in self._machine.kept():
+                    await self._say(farewell)
+            case _:
+                await self._feed.apply(event)
+                if type(event) is Audio:
+                    self._uncounted += len(event.data)
 
     async def _begin(self, started: Started) -> None:
         if self._actor is None:
             if started.token is None:
-                raise Unauthenticated("this needs a token")
+                raise Unauthenticated("this needs a token: in the Authorization header, or as the dialect carries it")
             self._actor = await self._vault.access.authenticate(started.token)
             await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
-        self._feed = Feed(self._vault.feeds, tenant=self._tenant, actor=self._actor, replaced=self._replaced)
-        await self._feed.begin(started, call_key=self._handshake.query.get("call_key"))
+        feed = Feed(
+            self._vault.feeds,
+            tenant=self._tenant,
+            actor=self._actor,
+            silent_seconds=lambda: self._loop.time() - self._heard_at,
+            replaced=self._replaced,
+        )
+        await feed.begin(started, call_key=self._handshake.query.get("call_key"))
+        self._feed = feed
 
     def _replaced(self) -> None:
-        """Another connection continues the recording: end this one from its own loop."""
+        """Another connection continues the recording: this one ends."""
         if self._request.transport is not None:
             self._request.transport.close()
 
     async def _say(self, event: Say) -> None:
+        if self._deaf:
+            return
         if isinstance(event.payload, str):
             await self._socket.send_str(event.payload)
         else:
@@ -169,5 +273,7 @@ class _Line:
 
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""
+        self._watch.cancel()
+        self._count()
         if self._feed is not None:
             self._feed.lost()

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from vault.errors import Conflict, Invalid
 from vault.ids import TenantId, parse_call_key
 from vault.model import Principal, RecordingState
-from vault.ports.time import Clock
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
 from vault.services.ingest import Ingest
 from vault.services.notes import Notes
@@ -33,23 +32,30 @@ class FeedParts:
     notes: Notes
     search: Search
     tenants: Tenants
-    clock: Clock
 
 
 class Feed:
-    """Carries what one recorder says into its recording; `replaced` is called when another connection takes over.
+    """Carries what one recorder says into its recording.
 
+    `silent_seconds` tells for how long nothing has come; `replaced` is called when another connection takes over.
     Call `begin` with the first event, `apply` with every later one, and `lost` when the connection is gone.
     """
 
-    def __init__(self, parts: FeedParts, *, tenant: TenantId, actor: Principal, replaced: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parts: FeedParts,
+        *,
+        tenant: TenantId,
+        actor: Principal,
+        silent_seconds: Callable[[], float],
+        replaced: Callable[[], None],
+    ) -> None:
         self._parts = parts
         self._tenant = tenant
         self._actor = actor
-        self.replaced = replaced
+        self._silent_seconds = silent_seconds
+        self._replaced = replaced
         self.session: IngestSession | None = None
-        self.heard_at = parts.clock.monotonic()
-        """When the recorder last sent anything; the adapter keeps it."""
         self.ended = False
 
     async def begin(self, started: Started, *, call_key: str | None = None) -> None:
@@ -111,12 +117,17 @@ class Feed:
     @property
     def silent(self) -> bool:
         """Whether the recorder has sent nothing for so long that another may take its place."""
-        return self._parts.clock.monotonic() - self.heard_at > _SILENT_SECONDS
+        return self._silent_seconds() > _SILENT_SECONDS
 
     def give_way(self) -> None:
         """Another connection continues this recording: nothing more is taken from this one."""
         self.lost()
-        self.replaced()
+        self._replaced()
+
+    def take(self, piece: bytes) -> bool:
+        """Seal a piece of audio at once; False, with nothing taken, if it has to wait: then `apply` it."""
+        session = self.session
+        return session is not None and not self.ended and self._parts.ingest.take(session, piece)
 
     async def apply(self, event: Event) -> None:
         """Carry out one event; audio is sealed when this returns, all else is durable."""

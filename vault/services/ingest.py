@@ -255,6 +255,26 @@ class Ingest:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
+    def take(self, session: IngestSession, piece: bytes) -> bool:
+        """Take one piece as `write` does, if that needs no waiting; False, with nothing taken, if it does."""
+        entry = session.entry
+        if (
+            entry is None
+            or session.ending is not None
+            or session.digest is None
+            or entry.appended + len(piece) > self._limits.max_recording_bytes
+            or not entry.roomy
+        ):
+            return False
+        try:
+            entry.append(piece)
+        except Unavailable:
+            return False  # `write` finds the same, and says so or waits
+        session.digest.update(piece)
+        if entry.appended - session.stored >= self.storer.cut_bytes:
+            self.storer.poke(session)
+        return True
+
     async def write(self, session: IngestSession, piece: bytes) -> None:
         """Take one piece: sealed when this returns, durable after a later commit; waits while too much is in flight.
 

@@ -175,6 +175,11 @@ class FileEntry:
         self._runs = (*self._runs, run)
         return run
 
+    @property
+    def roomy(self) -> bool:
+        """Whether little enough is in flight."""
+        return self.failed is None and self.appended - self.durable <= self._bound
+
     async def barrier(self) -> None:
         """Wait until everything appended so far is durable."""
         if self.batch is not None:

@@ -153,7 +153,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         certifier=certifier,
         clock=clock,
         erasures=erasures,
-        feeds=FeedParts(ingest=ingest, notes=notes, search=search, tenants=tenants, clock=clock),
+        feeds=FeedParts(ingest=ingest, notes=notes, search=search, tenants=tenants),
         holds=holds,
         ingest=ingest,
         journal=adapters.journal,

@@ -1,0 +1,127 @@
+"""What one live connection's events do to its recording, whatever the dialect."""
+
+import pytest
+
+from tests.integration.app import TENANTS, app, sound
+from vault.errors import Conflict, Invalid
+from vault.media.descriptor import raw_media
+from vault.model import CallFacts, Codec, Principal, RecordingState, Role
+from vault.protocol.events import Audio, Ended, Started
+from vault.services.feed import Feed
+
+__all__ = ["app"]
+
+MONO = raw_media(Codec.S16LE, rate=8000, channels=1)
+STEREO = raw_media(Codec.S16LE, rate=8000, channels=2)
+TENANT = TENANTS[0]
+
+
+class Line:
+    """A feed whose silence the test sets."""
+
+    def __init__(self, app):
+        recorder = Principal(token_id="tok_" + "0" * 32, name="recorder", role=Role.RECORDER, tenant=TENANT)
+        self.silence = 0.0
+        self.was_replaced = False
+        self.feed = Feed(
+            app.vault.feeds, tenant=TENANT, actor=recorder, silent_seconds=lambda: self.silence, replaced=self._replaced
+        )
+
+    def _replaced(self):
+        self.was_replaced = True
+
+    async def begin(self, key="call-1", media=MONO):
+        await self.feed.begin(Started(call_key=key, media=media, facts=CallFacts()))
+        return self.feed.session
+
+    async def say(self, data):
+        await self.feed.apply(Audio(data))
+
+
+async def kept(app, session):
+    await session.done.wait()
+    row = await app.vault.catalog.recording(session.recording.id)
+    return row.state, row.stored_bytes
+
+
+async def test_a_connection_that_comes_back_in_its_grace_continues_the_recording(app):
+    first, second = Line(app), Line(app)
+    session = await first.begin()
+    await first.say(b"ab" * 800)
+    first.feed.lost()
+    assert await second.begin() is session
+    await second.say(b"cd" * 800)
+    await second.feed.apply(Ended(clean=True, reason="close"))
+    assert await kept(app, session) == (RecordingState.SEALED, 3200)
+    played = await app.play(session.recording.id)
+    assert played.body == b"ab" * 800 + b"cd" * 800
+
+
+async def test_a_silent_connection_gives_way_and_nothing_more_is_taken_from_it(app):
+    first, second = Line(app), Line(app)
+    session = await first.begin()
+    await first.say(b"ab" * 800)
+    first.silence = 6.0
+    assert await second.begin() is session
+    assert first.was_replaced
+    assert not first.feed.take(b"xx")
+    with pytest.raises(Conflict):
+        await first.say(b"xx")
+    first.feed.lost()
+    await second.say(b"cd")
+    await second.feed.apply(Ended(clean=True, reason="close"))
+    assert await kept(app, session) == (RecordingState.SEALED, 1602)
+
+
+async def test_a_connection_that_still_speaks_is_not_displaced(app):
+    first, second = Line(app), Line(app)
+    session = await first.begin()
+    first.silence = 4.0
+    with pytest.raises(Conflict):
+        await second.begin()
+    second.feed.lost()
+    await first.say(b"ab")
+    await first.feed.apply(Ended(clean=True, reason="close"))
+    assert await kept(app, session) == (RecordingState.SEALED, 2)
+
+
+async def test_a_call_whose_recording_has_ended_goes_on_in_a_recording_of_its_own(app):
+    sessions = []
+    for number in range(3):
+        line = Line(app)
+        sessions.append(await line.begin())
+        await line.say(sound(100, number))
+        await line.feed.apply(Ended(clean=True, reason="close"))
+        await sessions[-1].done.wait()
+    assert [each.call_key for each in sessions] == ["call-1", "call-1~2", "call-1~3"]
+    for number, session in enumerate(sessions):
+        assert (await app.play(session.recording.id)).body == sound(100, number)
+
+
+async def test_audio_of_another_kind_never_continues_a_recording(app):
+    first, second = Line(app), Line(app)
+    session = await first.begin()
+    await first.say(b"ab")
+    first.feed.lost()
+    other = await second.begin(media=STEREO)
+    assert other is not session
+    assert other.call_key == "call-1~2"
+
+
+async def test_a_recorder_that_names_no_call_is_told_how_to(app):
+    line = Line(app)
+    with pytest.raises(Invalid, match="names no call") as refused:
+        await line.begin(key=None)
+    assert "call_key" in refused.value.hint
+    assert app.vault.ingest.unfinished == 0
+
+
+async def test_an_end_that_is_not_clean_leaves_the_recording_to_its_grace(app):
+    line = Line(app)
+    session = await line.begin()
+    await line.say(b"ab" * 800)
+    await line.feed.apply(Ended(clean=False, reason="gone"))
+    assert session.ended is None
+    assert session.detached_at is not None
+    await app.vault.ingest.truncate_all("recorder_gone", uploading=False)
+    assert await kept(app, session) == (RecordingState.TRUNCATED, 1600)
