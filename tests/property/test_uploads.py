@@ -150,9 +150,9 @@ def test_a_checksum_holds_for_its_bytes_and_for_no_changed_ones(data, algorithm,
 
     digest = hashlib.new(algorithm, data).digest()
     checksum = tus.checksum({"Upload-Checksum": f"{algorithm} {base64.b64encode(digest).decode()}"})
-    checksum.require(data)
+    checksum.require([data])
     if data:
         changed = bytearray(data)
         changed[place % len(data)] ^= 1
         with pytest.raises(VaultError):
-            checksum.require(bytes(changed))
+            checksum.require([bytes(changed)])

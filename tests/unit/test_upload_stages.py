@@ -64,9 +64,9 @@ def test_the_deferred_creation_of_the_specification_is_read():
 def test_the_checksum_of_the_specification_is_right_for_its_bytes_and_no_others():
     headers = {"Content-Type": tus.BYTES, "Upload-Offset": "0", "Upload-Checksum": "sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0="}
     checksum = tus.append(headers, limit=LIMIT).checksum
-    checksum.require(b"hello world")
+    checksum.require([b"hello ", b"world"])
     with pytest.raises(ChecksumMismatch):
-        checksum.require(b"hello worlds")
+        checksum.require([b"hello worlds"])
 
 
 def test_what_is_not_1_0_0_is_refused():

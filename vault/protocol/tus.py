@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -43,10 +43,12 @@ class Checksum:
     algorithm: str
     digest: bytes
 
-    def require(self, data: bytes) -> None:
-        """Raise ChecksumMismatch unless `data` is what was sent."""
-        found = hashlib.new(self.algorithm, data, usedforsecurity=False).digest()
-        if not hmac.compare_digest(found, self.digest):
+    def require(self, pieces: Iterable[bytes]) -> None:
+        """Raise ChecksumMismatch unless the pieces together are what was sent."""
+        found = hashlib.new(self.algorithm, usedforsecurity=False)
+        for piece in pieces:
+            found.update(piece)
+        if not hmac.compare_digest(found.digest(), self.digest):
             raise ChecksumMismatch(
                 f"the {self.algorithm} of this request's bytes is not the one announced; none of them was kept",
                 hint="send them again",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -28,7 +29,7 @@ class Incoming:
         self._waiting_since = math.inf
         """When the client began to be waited for; never, while what it sent is being taken."""
         self._watch = self._loop.call_later(idle_seconds, self._look)
-        self._held = b""
+        self._held: deque[bytes] = deque()
         """Taken from the connection and not handed out yet."""
         self._stopped = False
         self.heard: Callable[[], None] = lambda: None
@@ -52,27 +53,29 @@ class Incoming:
 
     async def first(self) -> bytes:
         """Return the first bytes, enough to recognise a container by, without taking them."""
-        while len(self._held) < _MAGIC_BYTES and (more := await self._read()):
-            self._held += more
-        return self._held
+        first = b"".join(self._held)
+        while len(first) < _MAGIC_BYTES and (more := await self._read()):
+            first += more
+        self._held = deque([first] if first else [])
+        return first
 
     async def next(self) -> bytes:
         """Return the next piece, or b"" at the end of the body."""
-        piece = self._held or await self._read()
-        self._held = piece[_PIECE_BYTES:]
+        piece = self._held.popleft() if self._held else await self._read()
+        if len(piece) > _PIECE_BYTES:
+            self._held.appendleft(piece[_PIECE_BYTES:])
         return piece[:_PIECE_BYTES]
 
-    async def whole(self, check: Callable[[int], None]) -> bytes:
-        """Return all that is left; `check` refuses the size before more is read."""
-        whole = bytearray()
+    async def whole(self, check: Callable[[int], None]) -> Sequence[bytes]:
+        """Return all there is without taking it; `check` refuses the size before more is read."""
+        pieces: deque[bytes] = deque()
+        size = 0
         while piece := await self.next():
-            check(len(whole) + len(piece))
-            whole += piece
-        return bytes(whole)
-
-    def push_back(self, data: bytes) -> None:
-        """Hand out `data` before all else."""
-        self._held = data + self._held
+            size += len(piece)
+            check(size)
+            pieces.append(piece)
+        self._held = pieces
+        return pieces
 
     async def _read(self) -> bytes:
         self._waiting_since = self._loop.time()

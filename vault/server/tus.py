@@ -217,10 +217,9 @@ async def _checked(checksum: tus.Checksum | None, request: web.Request, body: In
     if checksum is None:
         return request.content_length
     tus.require_checkable(request.content_length or 0)
-    data = await body.whole(tus.require_checkable)
-    checksum.require(data)
-    body.push_back(data)
-    return len(data)
+    pieces = await body.whole(tus.require_checkable)
+    checksum.require(pieces)
+    return sum(map(len, pieces))
 
 
 async def _head(request: web.Request) -> web.Response:
