@@ -91,6 +91,17 @@ async def test_the_headers_of_a_plain_upload_describe_the_call(app, upload):
     assert shown["call"]["call_key"].startswith("desk_1.wav")
 
 
+async def test_a_creation_repeated_for_a_named_call_leads_to_its_unfinished_upload(app, upload):
+    named = {"Upload_Metadata": metadata(call_key=f"named-{upload.version['Upload-Draft-Interop-Version']}")}
+    path = upload.path(await upload.begin(b"abc", complete=False, Upload_Length="6", **named))
+    again = await upload.begin(b"abcdef", complete=True, **named)
+    # What comes again is not taken: the client hears where to go on.
+    assert (again.status, again.headers["Upload-Offset"], again.headers["Upload-Complete"]) == (201, "3", "?0")
+    assert upload.path(again) == path
+    assert (await upload.add(path, 3, b"def", complete=True)).status == 201
+    assert await ends(app, path, "sealed") == b"abcdef"
+
+
 async def test_a_creation_that_is_not_right_is_refused(app, upload):
     for body, headers, status, kind in (
         (b"abc", {"Upload_Complete": "maybe"}, 400, None),

@@ -13,8 +13,12 @@ import pytest_asyncio
 
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.integration.test_erasure import offboard
 from tests.uploads import BYTES, Tus, ends, metadata, recording
+from vault.ids import TenantId
 from vault.model import Role
+from vault.protocol.events import Audio, Ended, Started
+from vault.services.feed import Feed
 
 EXTENSIONS = {"creation", "creation-with-upload", "creation-defer-length", "checksum", "expiration", "termination"}
 
@@ -179,8 +183,34 @@ async def test_a_creation_repeated_for_a_named_call_leads_to_its_unfinished_uplo
     assert await tus.made(40, meta={"call_key": "call-1"}) != path
 
 
-async def test_a_tenant_whose_contract_is_unknown_is_refused(app, tus):
-    assert (await tus.ask("POST", "/v1/ingest/nobody/tus", Upload_Length="1")).status in (403, 404)
+async def test_a_live_call_of_the_same_name_is_not_mixed_into_an_upload(app, tus):
+    path = await tus.made(9, b"abc", meta={"call_key": "twice"})
+    vault = app.vault
+    actor = await vault.access.authenticate(app.token(Role.RECORDER))
+    feed = Feed(vault.feeds, tenant=TenantId(TENANTS[0]), actor=actor, replaced=lambda: None, silent_seconds=5)
+    media = vault.ingest.live(recording(path)).recording.media
+    await feed.begin(Started(call_key="twice", media=media))
+    await feed.apply(Audio(b"live"))
+    await feed.apply(Ended(clean=True, reason="bye"))
+    assert feed.session.call_key == "twice~2"
+    assert (await tus.patch(path, 3, b"defghi")).status == 204
+    assert await ends(app, path, "sealed") == b"abcdefghi"
+
+
+async def test_a_tenant_that_has_left_gets_no_uploads():
+    with memory_directory() as base:
+        async with running(base) as left:
+            tus = Tus(left)
+            path = await tus.made(6, b"abc")
+            await offboard(left)
+            left.clock.advance(days=1)
+            assert (await tus.create(10)).status == 409
+            # What began before goes on.
+            assert (await tus.patch(path, 3, b"def")).status == 204
+
+
+async def test_a_tenant_that_is_not_there_is_404(tus):
+    assert (await tus.ask("POST", "/v1/ingest/nobody/tus", Upload_Length="1")).status == 404
 
 
 async def test_nobody_but_a_recorder_of_the_tenant_may_touch_an_upload(app, tus):

@@ -6,8 +6,8 @@ Interim responses (104) go out by hand: the first names the upload, later ones t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import HttpVersion11, web
@@ -39,35 +39,31 @@ class _Interim:
     def __init__(self, request: web.Request) -> None:
         self._transport = request.transport
         self._version = resumable.interop(request.headers) if request.version >= HttpVersion11 else None
-        self._session: IngestSession | None = None
-        self._told = 0
-        self._timer: asyncio.TimerHandle | None = None
 
     def send(self, fields: Mapping[str, str]) -> None:
         """Send one."""
         if self._version is not None and self._transport is not None and not self._transport.is_closing():
             self._transport.write(resumable.interim(self._version, fields))
 
-    def follow(self, session: IngestSession) -> _Interim:
+    @contextmanager
+    def follow(self, session: IngestSession) -> Iterator[None]:
         """Tell, as long as this is entered, whenever more of the upload is durable."""
-        self._session, self._told = session, session.durable
-        return self
+        loop = asyncio.get_running_loop()
+        told = session.durable
+        timer: asyncio.TimerHandle
 
-    def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_ACK_SECONDS, self._tick)
+        def tick() -> None:
+            nonlocal told, timer
+            if session.durable > told:
+                told = session.durable
+                self.send({"Upload-Offset": str(told)})
+            timer = loop.call_later(_ACK_SECONDS, tick)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._timer is not None
-        self._timer.cancel()
-
-    def _tick(self) -> None:
-        assert self._session is not None
-        if self._session.durable > self._told:
-            self._told = self._session.durable
-            self.send({"Upload-Offset": str(self._told)})
-        self.__enter__()
+        timer = loop.call_later(_ACK_SECONDS, tick)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 async def create(request: web.Request) -> web.Response:
