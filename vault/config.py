@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from vault.errors import ConfigError
 from vault.rootsettings import RootSection, SingleRootSection, overlay
 from vault.settings import Duration, Section, Size
+from vault.streamsettings import StreamSettings
 
 S3_SCHEME = "s3://"
 
@@ -232,6 +233,7 @@ class Config(Section):
     identity: IdentitySettings = IdentitySettings()
     access: AccessSettings = AccessSettings()
     backup: BackupSettings = BackupSettings()
+    streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
     base: Path = Field(default=Path(), exclude=True)
 

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, dialects, erasures, health, holds, keys, openapi, recordings
+from vault.server import admin, dialects, erasures, health, holds, keys, openapi, recordings, streams
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.problems import Unexpected, problem
 from vault.server.workers import Worker
@@ -177,9 +177,10 @@ async def serve(
             ) from error
         port = runner.addresses[0][1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        started(f"{'https' if context else 'http'}://{host}:{port}")
-        await stop.wait()
-        await _drain(vault, settings)
+        async with streams.listening(vault, config, shared=worker is not None):
+            started(f"{'https' if context else 'http'}://{host}:{port}")
+            await stop.wait()
+            await _drain(vault, settings)
     finally:
         await runner.cleanup()
 

@@ -73,6 +73,12 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         TEXT,
     ),
     "Range": ("One byte range of the representation (RFC 9110 section 14).", TEXT),
+    "X-API-KEY": ("A recorder token's id, with a signature; or the token.", TEXT),
+    "Audiohook-Session-Id": ("The session's UUID.", {**TEXT, "format": "uuid"}),
+    "Audiohook-Organization-Id": ("The Genesys organization's UUID.", {**TEXT, "format": "uuid"}),
+    "Audiohook-Correlation-Id": ("Only signed.", TEXT),
+    "Signature-Input": ("RFC 9421; covers the address and the four fields above.", TEXT),
+    "Signature": ("HMAC-SHA256 with the token's secret.", TEXT),
 }
 
 PATH_PARAMETERS: Final[Mapping[str, str]] = {

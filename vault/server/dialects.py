@@ -6,8 +6,9 @@ from typing import Final
 
 from aiohttp import web
 
+from vault.protocol.httpsignatures import Nonces
 from vault.protocol.permissions import Act
-from vault.server import ingest, tus, websocket
+from vault.server import audiohook, ingest, tus, websocket
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 
@@ -51,13 +52,15 @@ HTTP: Final = (
     ),
 )
 
-OPERATIONS: Final = (*websocket.OPERATIONS, *tus.OPERATIONS, *HTTP)
+OPERATIONS: Final = (*websocket.OPERATIONS, *audiohook.OPERATIONS, *tus.OPERATIONS, *HTTP)
 
 
 def add_routes(app: web.Application) -> None:
     """Route every dialect; call keys come last, because the other dialects' names are none."""
+    app[audiohook.NONCES] = Nonces()
     router = app.router
     router.add_get("/v1/ingest/{tenant}/ws", websocket.connect)
+    router.add_get("/v1/ingest/{tenant}/audiohook", audiohook.connect)
     tus.add_routes(app)
     for method in ("PUT", "POST"):
         router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=ingest.expect)

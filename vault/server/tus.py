@@ -252,6 +252,7 @@ async def _terminate(request: web.Request) -> web.Response:
 
 async def _overridden(request: web.Request) -> web.Response:
     """Handle as the method that the client could not send (X-HTTP-Method-Override)."""
+    await authorised(request)
     method = request.headers.get("X-HTTP-Method-Override", "").upper()
     handler = _ON_UPLOADS.get(method)
     if handler is None:
