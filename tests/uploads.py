@@ -1,5 +1,6 @@
 """An upload client made of single requests, for tests that look at every header."""
 
+import asyncio
 import base64
 from typing import ClassVar
 
@@ -90,8 +91,6 @@ def recording(path):
 
 async def ends(app, path, state):
     """Wait until the recording behind an upload has ended, and return its stored bytes; they play."""
-    import asyncio  # noqa: PLC0415  # the one helper that waits
-
     for _ in range(400):
         shown = (await app.ask("GET", f"/v1/recordings/{recording(path)}", Role.COMPLIANCE)).json
         if shown["state"] != "open":
