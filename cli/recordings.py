@@ -17,6 +17,7 @@ from cli.files import STDOUT, destination, whole_file
 from cli.instants import instant_or_none
 from vault.errors import Invalid, Refused
 from vault.model import RecordingState
+from vault.protocol.alerts import FlagCategory
 
 group = new_group("Find, explain, play and export recordings.")
 
@@ -144,6 +145,32 @@ async def why(call: Remote, recording: RecordingName) -> None:
     )
     rows = [(line["rule"], line["effect"], line["text"]) for line in found["rules"] if line["applies"]]
     call.out.table(["rule", "effect", "because"], rows, empty="no rule applies")
+
+
+@remote(
+    group,
+    "flag",
+    examples=[
+        f"callvault recordings flag {_ID} --category distress",
+        f'callvault recordings flag {_ID} --category abuse --matter SG-2026-014 --reason "disclosed to the assistant"',
+    ],
+)
+async def flag(
+    call: Remote,
+    *,
+    recording: RecordingName,
+    category: Annotated[FlagCategory, typer.Option(help="What it is about; the alert says this and no more.")],
+    matter: Annotated[str | None, typer.Option(help="The case; the recording's own if left out.")] = None,
+    reason: Annotated[str | None, typer.Option(help="What happened. Stays with the hold; no alert carries it.")] = None,
+) -> None:
+    """Flag a safeguarding concern, also during the call: the recording is kept at once, and the lead is told."""
+    body = {"category": category.value, "matter": matter, "reason": reason}
+    chosen = {name: value for name, value in body.items() if value is not None}
+    flagged = await call.client.post(f"/v1/recordings/{segment(recording)}/flag", chosen)
+    call.out.show(flagged, [(name.removesuffix("_id").replace("_", " "), value) for name, value in flagged.items()])
+    if flagged["alert"] == "none_configured":
+        call.out.note("warning: nobody is told, because the tenant has no safeguarding webhook")
+        call.out.hint("an operator sets it: callvault tenants set TENANT --safeguarding-webhook URL")
 
 
 async def _download(

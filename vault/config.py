@@ -159,6 +159,7 @@ class RetentionSettings(Section):
     cap: Duration = timedelta(days=365 * 7)
     cohort_width: Duration = timedelta(days=1)
     release_grace: Duration = timedelta(days=14)
+    flag_review: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
     export_window: Duration = timedelta(days=30)
     erasure_window: Duration = timedelta(seconds=1)
 

@@ -23,6 +23,15 @@ TENANT = {
     "contract_end": None,
     "offboard_requested_by": None,
     "offboard_approved_by": None,
+    "safeguarding_webhook": "https://alerts.a-college.example",
+}
+FLAGGED = {
+    "recording_id": REC,
+    "hold_id": HOLD,
+    "flagged_at": AT,
+    "review_at": AT,
+    "live": True,
+    "alert": "none_configured",
 }
 TOKEN_ROW = {
     "id": TOK,
@@ -178,6 +187,7 @@ def install(stub: StubServer) -> None:
         ("POST", f"/v1/erasures/{ERA}/reject", ERASURE),
         ("GET", f"/v1/recordings/{REC}", RECORDING),
         ("GET", f"/v1/recordings/{REC}/why", WHY),
+        ("POST", f"/v1/recordings/{REC}/flag", FLAGGED),
         ("GET", "/v1/holds", {"holds": [HOLD_ROW]}),
         ("POST", "/v1/holds", HOLD_ROW),
         ("GET", f"/v1/holds/{HOLD}", HOLD_ROW),

@@ -11,6 +11,7 @@ from tests.cli.answers import (
     ERA,
     ERASURE,
     ERASURES,
+    FLAGGED,
     HOLD,
     HOLD_ROW,
     OVERRIDE,
@@ -41,6 +42,8 @@ COMMANDS = [
     ("recordings list", {"recordings": [RECORDING], "before": None}, REC),
     (f"recordings show {REC}", RECORDING, "pcmu 8000 Hz, 2 channels"),
     (f"recordings why {REC}", WHY, "kept until later"),
+    (f"recordings flag {REC} --category distress", FLAGGED, "none_configured"),
+    ("tenants set a-college --safeguarding-webhook none", TENANT, "https://alerts.a-college.example"),
     ("holds list", {"holds": [HOLD_ROW]}, "SMITH-2026"),
     (f"holds place {REC} {HOLD_OPTIONS}", HOLD_ROW, "came too late for"),
     (f"holds show {HOLD}", HOLD_ROW, "SMITH-2026"),
@@ -126,6 +129,24 @@ def test_default_retention_follows_the_vault(stub: StubServer) -> None:
     install(stub)
     assert main(["tenants", "set", "a-college", "--retention", "default"]) == 0
     assert stub.asked[0].body == {"retention": None}
+
+
+def test_only_what_is_said_about_a_tenant_is_changed(stub: StubServer) -> None:
+    install(stub)
+    assert main(["tenants", "set", "a-college", "--safeguarding-webhook", "https://a.example/x"]) == 0
+    assert main(["tenants", "set", "a-college", "--safeguarding-webhook", "none"]) == 0
+    assert main(["tenants", "set", "a-college"]) == 2
+    assert [asked.body for asked in stub.asked] == [
+        {"safeguarding_webhook": "https://a.example/x"},
+        {"safeguarding_webhook": None},
+    ]
+
+
+def test_a_flag_that_reaches_nobody_says_so(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    install(stub)
+    assert main(["recordings", "flag", REC, "--category", "abuse", "--reason", "said so"]) == 0
+    assert stub.asked[0].body == {"category": "abuse", "reason": "said so"}
+    assert "nobody is told" in capsys.readouterr().err
 
 
 def test_filters_reach_the_server_as_it_spells_them(stub: StubServer) -> None:

@@ -18,6 +18,7 @@ from tests.catalog_support import (
     OTHER,
     PERIOD,
     SteppingClock,
+    alert,
     certificate,
     certify,
     cohort,
@@ -548,6 +549,94 @@ async def test_a_hold_changes_only_from_the_state_that_was_expected(catalog):
             await catalog.save_hold(replace(placed, state=HoldState.RELEASED), expected=wrong, audit=[event()])
     assert (await catalog.hold(placed.id)).state is HoldState.ACTIVE
     assert await events(catalog) == []
+
+
+HOOKED = {"safeguarding_webhook": "https://alerts.acme.example/x"}
+
+
+async def flagged(catalog, row=None, **changes):
+    row = row or await sealed(catalog)
+    concern = hold(row, state=HoldState.PLACING, **changes)
+    raised = alert(row, concern)
+    assert await catalog.save_flag(concern, raised, audit=[event("flag.raised")]) == concern.id
+    return row, concern, raised
+
+
+async def test_a_flag_is_a_hold_and_its_alert_and_the_same_matter_is_the_same_flag_until_its_release(catalog):
+    row, concern, raised = await flagged(catalog)
+    assert await catalog.hold(concern.id) == concern
+    assert await catalog.alert_of(concern.id) == raised
+    again = hold(row, state=HoldState.PLACING)
+    assert await catalog.save_flag(again, alert(row, again), audit=[event("flag.raised")]) == concern.id
+    assert await catalog.alert_of(again.id) is None
+    await flagged(catalog, row, matter="another")
+    other = await sealed(catalog)
+    await flagged(catalog, other)
+    await catalog.save_hold(replace(concern, state=HoldState.RELEASE_REQUESTED), expected=HoldState.PLACING)
+    await flagged(catalog, row)
+    assert (await events(catalog)).count("flag.raised") == 5
+
+
+async def test_a_hold_that_no_flag_placed_takes_no_flags_place(catalog):
+    row = await sealed(catalog)
+    await catalog.save_hold(hold(row, state=HoldState.ACTIVE), expected=None)
+    await flagged(catalog, row)
+
+
+async def test_a_flag_of_an_unknown_recording_leaves_nothing(catalog):
+    unknown = recording()
+    concern = hold(unknown, state=HoldState.PLACING)
+    with pytest.raises(NotFound):
+        await catalog.save_flag(concern, alert(unknown, concern), audit=[event("flag.raised")])
+    assert await catalog.holds() == []
+    assert await events(catalog) == []
+
+
+async def test_an_alert_is_taken_by_one_at_a_time_and_only_for_a_tenant_that_listens(catalog):
+    later = NOW + timedelta(seconds=20)
+    await catalog.add_tenant(tenant())
+    _, _, raised = await flagged(catalog)
+    assert await catalog.claim_alert(now=NOW, until=later, excluding=[]) is None
+    assert (await catalog.alerts_waiting()).count == 0
+    await catalog.save_tenant(tenant(**HOOKED))
+    waiting = await catalog.alerts_waiting()
+    assert (waiting.count, waiting.oldest) == (1, NOW)
+    assert await catalog.claim_alert(now=NOW, until=later, excluding=[ACME]) is None
+    claims = await asyncio.gather(
+        *(catalog.claim_alert(now=NOW, until=later, excluding=[]) for _ in range(5)),
+    )
+    (claimed,) = [each for each in claims if each is not None]
+    assert (claimed.alert.id, claimed.alert.attempts) == (raised.id, 1)
+    assert claimed.webhook == HOOKED["safeguarding_webhook"]
+    assert claimed.webhook not in repr(claimed)
+    assert (await catalog.claim_alert(now=later, until=later, excluding=[])).alert.attempts == 2
+
+
+async def test_an_acknowledged_alert_is_never_taken_again_and_acknowledged_once(catalog):
+    await catalog.add_tenant(tenant(**HOOKED))
+    _, concern, raised = await flagged(catalog)
+    for at in (NOW, NOW + timedelta(days=1)):
+        await catalog.settle_alert(raised.id, next_at=at, delivered_at=at, audit=[event("flag.acknowledged")])
+    await catalog.settle_alert(raised.id, next_at=NOW, delivered_at=None)
+    assert (await catalog.alert_of(concern.id)).delivered_at == NOW
+    assert (await events(catalog)).count("flag.acknowledged") == 1
+    assert await catalog.claim_alert(now=NOW + timedelta(days=9), until=NOW, excluding=[]) is None
+    assert (await catalog.alerts_waiting()).oldest is None
+
+
+async def test_alerts_are_taken_in_the_order_they_fell_due_and_a_new_webhook_hastens_them(catalog):
+    await catalog.add_tenant(tenant(**HOOKED))
+    _, _, first = await flagged(catalog)
+    _, _, second = await flagged(catalog)
+    await catalog.settle_alert(first.id, next_at=NOW + timedelta(hours=1), delivered_at=None)
+    until = NOW + timedelta(hours=2)
+    assert (await catalog.claim_alert(now=NOW, until=until, excluding=[])).alert.id == second.id
+    assert await catalog.claim_alert(now=NOW, until=until, excluding=[]) is None
+    await catalog.save_tenant(tenant(**HOOKED, contact="somebody else"))
+    assert await catalog.claim_alert(now=NOW, until=until, excluding=[]) is None
+    await catalog.save_tenant(tenant(safeguarding_webhook="https://new.example/"))
+    hastened = [await catalog.claim_alert(now=NOW, until=until, excluding=[]) for _ in range(2)]
+    assert {each.alert.id for each in hastened} == {first.id, second.id}
 
 
 async def test_of_two_concurrent_decisions_on_a_hold_one_is_refused(catalog):

@@ -33,6 +33,9 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,
     ("GET", "/v1/recordings/{recording}/audio"): Act.PLAY,
     ("GET", "/v1/recordings/{recording}/why"): Act.RECORDING_WHY,
+    # After playing: what is flagged is held, and not every role that may play may play that.
+    ("POST", "/v1/ingest/{tenant}/{call_key}/flag"): Act.FLAG_LIVE,
+    ("POST", "/v1/recordings/{recording}/flag"): Act.FLAG,
     ("POST", "/v1/holds"): Act.HOLD_PLACE,
     ("GET", "/v1/holds"): Act.HOLD_LIST,
     ("GET", "/v1/holds/{hold}"): Act.HOLD_LIST,
@@ -114,6 +117,8 @@ class Things:
             ("POST", "/v1/holds/{hold}/release"): {"reason": "settled"},
             ("POST", "/v1/erasures"): self.erasure_body(self.recording),
             ("POST", "/v1/recordings/search"): {"limit": 5},
+            ("POST", "/v1/recordings/{recording}/flag"): {"category": "other"},
+            ("POST", "/v1/ingest/{tenant}/{call_key}/flag"): {"category": "other"},
             ("POST", "/v1/tenants"): {"id": "third", "name": "t", "controller": "t", "contact": "t"},
             ("PUT", "/v1/tenants/{tenant}"): {"retention": "5d"},
             ("POST", "/v1/tokens"): {"name": "mine", "role": "compliance", "tenant": self.tenant},
@@ -128,7 +133,7 @@ class Things:
         method, template = route
         headers = {"Purpose": "quality"}
         sent: dict[str, Any] = {"body": self.body(app, route)}
-        if "ingest" in template:
+        if "ingest" in template and not template.endswith("/flag"):
             sent = {"data": None if method == "HEAD" else b"x" * 200}
             headers["Content-Type"] = "audio/PCMU;rate=8000;channels=1"
         return await app.ask(method, self.path(template), who, tenant=tenant, headers=headers, **sent)

@@ -10,7 +10,7 @@ from vault.protocol.permissions import NEEDS_PURPOSE, PERMISSIONS, Act, permits,
 
 SEE = "recording_list recording_show recording_why"
 TABLE = {
-    Role.RECORDER: "ingest",
+    Role.RECORDER: "ingest flag_live",
     Role.AGENT: f"{SEE} facts_read play flag",
     Role.SAFEGUARDING_LEAD: f"{SEE} facts_read play play_held flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve certificate_read",

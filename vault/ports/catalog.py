@@ -28,6 +28,7 @@ from vault.model import (
     Tenant,
     Token,
 )
+from vault.ports.alerts import AlertRows
 from vault.ports.erasures import Erasure, ErasureRows
 from vault.tlog.attested import Subject
 
@@ -306,7 +307,7 @@ class AdminRows(Protocol):
         """Insert; Conflict if it exists."""
 
     async def save_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Replace; NotFound."""
+        """Replace; NotFound. A webhook that is new makes the tenant's waiting alerts due at once."""
 
     async def tenant(self, tenant: TenantId) -> Tenant:
         """Return one; NotFound."""
@@ -339,7 +340,7 @@ class AdminRows(Protocol):
         """Insert or replace a small setting."""
 
 
-class Catalog(RecordingRows, NodeRows, HoldRows, ShredRows, ErasureRows, AdminRows, Protocol):
+class Catalog(RecordingRows, NodeRows, HoldRows, AlertRows, ShredRows, ErasureRows, AdminRows, Protocol):
     """All rows, one database."""
 
     async def migrate(self) -> None:

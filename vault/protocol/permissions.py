@@ -23,6 +23,8 @@ class Act(enum.StrEnum):
     PLAY_HELD = "play_held"
     """Play what a hold protects; comes on top of PLAY."""
     FLAG = "flag"
+    FLAG_LIVE = "flag_live"
+    """Flag, by its call key, a call that one records oneself."""
     HOLD_LIST = "hold_list"
     HOLD_PLACE = "hold_place"
     HOLD_REVIEW = "hold_review"
@@ -55,8 +57,8 @@ _ERASE: Final = frozenset({Act.ERASURE_READ, Act.ERASURE_REQUEST, Act.ERASURE_DE
 _HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST})
 
 PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
-    # Append only: a stolen recorder credential can neither read, list nor delete.
-    Role.RECORDER: frozenset({Act.INGEST}),
+    # Append only: a stolen recorder credential can neither read, list nor delete. A flag keeps, and reads nothing.
+    Role.RECORDER: frozenset({Act.INGEST, Act.FLAG_LIVE}),
     Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.FLAG},
     Role.SAFEGUARDING_LEAD: _SEE
     | _HOLDS

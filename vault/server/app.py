@@ -13,7 +13,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, dialects, erasures, health, holds, keys, openapi, recordings, streams
+from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, streams
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.problems import Unexpected, problem
 from vault.server.workers import Worker
@@ -76,6 +76,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     app[VAULT] = vault
     app[CONFIG] = config
     dialects.add_routes(app)
+    flags.add_routes(app)
     app.add_routes(
         [
             web.get("/v1/recordings", recordings.listing),

@@ -10,6 +10,7 @@ from typing import Any
 from vault.model import Hold, StoredCertificate, Tenant, Token
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure
+from vault.protocol.alerts import origin_of
 from vault.services.erasure import ErasureView
 from vault.services.recordings import RecordingView
 from vault.services.search import CALL_KEY
@@ -126,6 +127,7 @@ def tenant(value: Tenant) -> dict[str, Any]:
         "contract_end": moment(value.contract_end),
         "offboard_requested_by": value.offboard_requested_by,
         "offboard_approved_by": value.offboard_approved_by,
+        "safeguarding_webhook": origin_of(value.safeguarding_webhook),
     }
 
 

@@ -9,6 +9,7 @@ from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock
 from vault.storage.catalog import schema
 from vault.storage.catalog.admin import AdminStore
+from vault.storage.catalog.alerts import AlertStore
 from vault.storage.catalog.database import Database, engines
 from vault.storage.catalog.erasures import ErasureStore
 from vault.storage.catalog.faults import translate
@@ -26,6 +27,7 @@ class SqlCatalog(
     RecordingStore,
     NodeStore,
     HoldStore,
+    AlertStore,
     ShredStore,
     OverrideStore,
     ErasureStore,
