@@ -15,7 +15,7 @@ from vault.protocol.events import Say
 from vault.protocol.httpsignatures import Nonces, parse_signature, verify
 from vault.protocol.permissions import Act
 from vault.server import websocket
-from vault.server.context import VAULT, possible_id
+from vault.server.context import VAULT, path_tenant, possible_id, principal
 from vault.server.describing import Answer, Operation
 from vault.services.vault import Vault
 
@@ -48,6 +48,8 @@ async def connect(request: web.Request) -> web.StreamResponse:
     """Record one session. What is refused before the upgrade is refused in HTTP, later with `disconnect`."""
     vault = request.app[VAULT]
     actor = await _recorder(request, vault)
+    tenant = path_tenant(request)
+    await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     machine = AudioHook(
         session=request.headers.get("Audiohook-Session-Id", ""),
         organization=request.headers.get("Audiohook-Organization-Id", ""),
@@ -63,9 +65,11 @@ async def connect(request: web.Request) -> web.StreamResponse:
 
 
 async def _recorder(request: web.Request, vault: Vault) -> Principal:
-    """Return who opens the session: the token's id in X-API-KEY with a signature, or the whole token there."""
+    """Return who opens the session: the token's id in X-API-KEY with a signature, or the whole token anywhere."""
     key = request.headers.get("X-API-KEY")
-    if key is None or not key.isascii():
+    if key is None:
+        return await principal(request)
+    if not key.isascii():
         raise Unauthenticated("this needs a token", hint="send the recorder token's id, or the token, as X-API-KEY")
     whole = await vault.access.authenticate(key) if possible_id(key, "tok") is None else None
     if whole is not None and not {"Signature", "Signature-Input"} & request.headers.keys():

@@ -63,6 +63,10 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Upload-Metadata": ("tus: pairs of a key and a base64 value; docs/api.md lists the keys.", TEXT),
     "Upload-Checksum": ("tus: an algorithm and the base64 digest of this request's bytes.", TEXT),
     "X-HTTP-Method-Override": ("The method that is meant.", {"type": "string", "enum": ["PATCH", "HEAD", "DELETE"]}),
+    "Content-Range": (
+        "The body is this piece of the recording: `bytes a-b/*`, or with the total in place of the star.",
+        TEXT,
+    ),
     "Call-From": ("The caller's number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
     "Call-To": ("The called number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
     "Call-Direction": ("Which way the call went.", {"type": "string", "enum": ["inbound", "outbound"]}),

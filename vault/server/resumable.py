@@ -16,7 +16,7 @@ from vault.errors import InconsistentLength, Invalid, MismatchingOffset, OffsetM
 from vault.protocol import resumable
 from vault.protocol.uploads import Verb, describe, require_room
 from vault.server.context import CONFIG, VAULT
-from vault.server.uploading import (
+from vault.server.resuming import (
     authorised,
     begun,
     incoming,

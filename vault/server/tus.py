@@ -16,7 +16,7 @@ from vault.server import resumable
 from vault.server.context import CONFIG, VAULT
 from vault.server.describing import Answer, Operation
 from vault.server.incoming import Incoming
-from vault.server.uploading import (
+from vault.server.resuming import (
     authorised,
     begun,
     expect,

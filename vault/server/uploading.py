@@ -1,121 +1,276 @@
-"""What the adapters of tus and of the IETF's resumable uploads share: addresses, the body's way in, and the end."""
+"""One upload over HTTP into its recording, whatever form the request has: begin, continue, repeat, end."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime
-from email.utils import format_datetime
-from typing import Final
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from aiohttp import web
 
-from vault.errors import TooLarge, UnsupportedMedia, VaultError
-from vault.ids import RecordingId, TenantId
-from vault.media.descriptor import parse_content_type
-from vault.model import Media, Principal
-from vault.protocol.permissions import Act
-from vault.protocol.uploads import Description, content_type
-from vault.server.context import CONFIG, VAULT, checked_id, path_tenant, principal
-from vault.server.incoming import Incoming
-from vault.server.problems import problem
-from vault.services.sessions import IngestSession
-from vault.services.uploads import Writer
-from vault.telemetry import request_id
+from vault.errors import Conflict, Invalid, OffsetMismatch
+from vault.ids import TenantId, parse_call_key
+from vault.media.ends import TAIL_BYTES, says_end
+from vault.model import CallFacts, Media, Principal, Recording, RecordingState
+from vault.protocol.placing import Placing
+from vault.server.pieces import Pieces
+from vault.services.sessions import CallStart, IngestSession
+from vault.services.vault import Vault
 
-_HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
+_MOST_STREAMS: Final = 100
+
+logger = logging.getLogger(__name__)
 
 
-async def authorised(request: web.Request) -> tuple[TenantId, Principal]:
-    """Return whose upload it is and who sends it; raises for anybody who may not record there."""
-    actor, tenant = await principal(request), path_tenant(request)
-    await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
-    return tenant, actor
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """What a request says of its body. `media` reads the descriptor off the declaration and the first bytes."""
+
+    tenant: TenantId
+    call_key: str = field(repr=False)
+    actor: Principal
+    media: Callable[[bytes], Media]
+    facts: CallFacts = field(repr=False)
+    started_at: datetime | None
+    placing: Placing
+    dialect: str
+    finish_wait: float
+    """How many seconds an answer waits for the object store."""
+    grace: timedelta | None = None
 
 
-async def expect(request: web.Request) -> web.Response | None:
-    """Answer `Expect: 100-continue` only after the token was checked, so that a refused client sends no audio."""
+def names(key: str) -> Iterator[str]:
+    """Yield the call keys that recordings of one name may have, one after the other: `key`, `key~2` and so on."""
+    yield key
+    for number in range(2, _MOST_STREAMS + 1):
+        yield parse_call_key(f"{key}~{number}")
+
+
+async def preflight(vault: Vault, upload: Upload) -> None:
+    """Raise what `take` would certainly raise, before any of the body is asked for."""
+    session = vault.ingest.live_call(upload.tenant, upload.call_key)
+    if session is None:
+        vault.ingest.admit()
+        await vault.tenants.retention(upload.tenant)
+    elif session.ended is None and not upload.placing.resends and session.durable == session.appended:
+        session.require_offset(upload.placing.offset)
+
+
+async def take(vault: Vault, upload: Upload, pieces: Pieces) -> web.Response:
+    """Take the body in: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition."""
+    offset = upload.placing.offset
+    session = vault.ingest.live_call(upload.tenant, upload.call_key)
+    if session is not None and session.ended is None:
+        tail = await _continue(vault, session, upload, pieces)
+        return await _receive(vault, session, upload, pieces, tail)
+    first = await pieces.first()
+    if not first and not offset:
+        raise Invalid("the upload has no audio", hint="send the recording as the request body")
+    if session is not None:
+        return await _replay(await _ended(vault, session), pieces, first, offset)
+    if not first and (row := await vault.search.call(upload.tenant, upload.call_key)) is not None:
+        return await _replay(await _finished(vault, row), pieces, first, offset)
+    session, row = await _begin(vault, upload, first)
+    if row is not None:
+        return await _replay(await _finished(vault, row), pieces, first, offset)
+    assert session is not None
+    pieces.push_back(first)
+    return await _receive(vault, session, upload, pieces)
+
+
+async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSession | None, Recording | None]:
+    """Start a recording; or return the finished one that already has this call key."""
+    if upload.placing.offset:
+        existing = await vault.search.call(upload.tenant, upload.call_key)
+        if existing is None:
+            raise OffsetMismatch("nothing is durable under this call key", hint="start at byte 0", offset=0)
+        if existing.state is RecordingState.OPEN:
+            vault.ingest.require_here(existing)
+    call = CallStart(
+        tenant=upload.tenant,
+        call_key=upload.call_key,
+        media=upload.media(first),
+        facts=upload.facts,
+        started_at=upload.started_at,
+        retention=await vault.tenants.retention(upload.tenant),
+        grace=upload.grace,
+    )
     try:
-        await authorised(request)
-    except VaultError as error:
-        return problem(error, request_id=request_id.get(), close=True)
-    if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
-    assert request.transport is not None
-    request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return None
+        session = await vault.ingest.start(call, actor=upload.actor)
+    except Conflict:
+        existing = await vault.search.call(upload.tenant, upload.call_key)
+        if existing is None:
+            raise
+        if existing.state is RecordingState.OPEN:
+            vault.ingest.require_here(existing)
+            raise
+        return None, existing
+    return session, None
 
 
-def path_upload(request: web.Request) -> RecordingId:
-    """Return the upload in the path; NotFound for what cannot be one."""
-    return RecordingId(checked_id(request.match_info["upload"], "rec", "upload"))
+async def _continue(vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces) -> bytes:
+    """Attach to an interrupted recording: at its durable end, or with bytes before it that come again.
 
-
-def location(request: web.Request, tenant: TenantId, upload: RecordingId) -> str:
-    """Return the upload's address: absolute, because clients take it for one.
-
-    It begins with `server.public_url`, else with what the client itself called this server.
+    Return the last of what came again.
     """
-    base = request.app[CONFIG].server.public_url
-    if base is None:
-        base = f"{request.scheme}://{request.host}" if _HOST.fullmatch(request.host) else ""
-    return f"{base}/v1/ingest/{tenant}/tus/{upload}"
-
-
-def expires(at: datetime) -> str:
-    """Return an instant as HTTP writes it (RFC 9110 section 5.6.7)."""
-    return format_datetime(at, usegmt=True)
-
-
-@contextmanager
-def incoming(request: web.Request) -> Iterator[tuple[Incoming, Writer]]:
-    """Read the request's body, until another request to the same upload ends that."""
-    vault = request.app[VAULT]
-    body = Incoming(request, idle_seconds=request.app[CONFIG].server.idle_timeout.total_seconds())
-    writer = Writer(clock=vault.clock, stop=body.stop)
-
-    def heard() -> None:
-        writer.heard_at = vault.clock.monotonic()
-
-    body.heard = heard
+    placing = upload.placing
+    durable = await vault.ingest.attach(session, offset=None if placing.resends else placing.offset)
+    if not placing.resends:
+        return b""
     try:
-        yield body, writer
-    finally:
-        body.close()
+        start = (placing.offset or 0) - (session.skipped if placing.offset else 0)
+        if start > durable and placing.appends:
+            _go_on(session, start - durable)
+        elif not 0 <= start <= durable:
+            session.require_offset(placing.offset)
+        elif start < durable:
+            return await _skip(vault, session, pieces, start, durable)
+    except BaseException:
+        vault.ingest.detach(session)
+        raise
+    return b""
 
 
-async def receive(request: web.Request, session: IngestSession, body: Incoming, *, dialect: str) -> None:
-    """Write the rest of the body into the recording; what passes the announced length is refused and not kept.
+def _go_on(session: IngestSession, missing: int) -> None:
+    """Continue behind bytes that never came: their client has given them up, and the rest of the call is worth having.
 
-    When the request breaks off, what came stays and becomes durable: an upload goes on at any byte.
+    The recording says so: it does not end as sealed.
     """
-    vault = request.app[VAULT]
-    began = session.appended
-    try:
-        while piece := await body.next():
-            if session.total is not None and session.appended + len(piece) > session.total:
-                raise TooLarge(f"more bytes came than the {session.total} announced; what is beyond was not kept")
-            await vault.ingest.write(session, piece)
-    finally:
-        vault.metrics.ingest_bytes.labels(dialect).inc(max(session.appended - began, 0))
+    session.skipped += missing
+    logger.warning(
+        "a recorder went on after it had been refused",
+        extra={"fields": {"recording": session.recording.id, "missing_bytes": missing}},
+    )
 
 
-@asynccontextmanager
-async def begun(request: web.Request, session: IngestSession, writer: Writer, *, new: bool) -> AsyncIterator[None]:
-    """Be the one that writes to an upload just created, or joined because its client had created it before."""
-    uploads = request.app[VAULT].uploads
-    async with uploads.started(session, writer) if new else uploads.held(session, writer):
-        yield
+async def _skip(vault: Vault, session: IngestSession, pieces: Pieces, start: int, durable: int) -> bytes:
+    """Swallow bytes that come again, proving (by hash) that they are what is durable from `start` on already.
 
-
-async def media_in(description: Description, body: Incoming | None) -> Media:
-    """Return the upload's media, from the first bytes of `body` if nothing else tells; UnsupportedMedia."""
-    declared = content_type(description)
-    first = b"" if declared is not None or body is None else await body.first()
-    if declared is None and not first:
-        raise UnsupportedMedia(
-            "nothing says what kind of audio the upload will be",
-            hint="send the metadata filetype, such as audio/wav, or a filename with an extension such as .wav",
+    Return the last of them.
+    """
+    known = session.digest if start == 0 else await vault.storer.durable_digest(session, start)
+    assert known is not None
+    resent = hashlib.sha256()
+    missing = durable - start
+    take = b""
+    async for piece in pieces:
+        take = piece[:missing]
+        resent.update(take)
+        missing -= len(take)
+        if missing == 0:
+            pieces.push_back(piece[len(take) :])
+            break
+    if missing or resent.digest() != known.digest():
+        raise OffsetMismatch(
+            f"{durable} bytes of this call are durable and the upload does not repeat them",
+            hint=f"send Upload-Offset: {durable} and continue there",
+            offset=durable,
         )
-    return parse_content_type(declared, first)
+    return take
+
+
+async def _receive(
+    vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces, tail: bytes = b""
+) -> web.Response:
+    started = session.durable
+    counter = vault.metrics.ingest_bytes.labels(upload.dialect)
+    ingest = vault.ingest
+    ends = upload.placing.ends
+    try:
+        while piece := await pieces.next():
+            if not ingest.take(session, piece):
+                await ingest.write(session, piece)
+            if not ends:
+                tail = (tail + piece)[-TAIL_BYTES:]
+        if ends or says_end(session.recording.media.container, tail, session.appended + session.skipped):
+            await ingest.finish(session, ended="truncated:gap" if session.skipped else "sealed")
+        else:
+            await ingest.commit(session)
+    except BaseException:
+        # The rest of the call may still come: what is durable stays, and the grace period begins.
+        ingest.detach(session)
+        raise
+    finally:
+        counter.inc(max(session.durable - started, 0))
+    ingest.detach(session)
+    return await _created(vault, session, upload.finish_wait) if session.ended else _accepted(session)
+
+
+def _accepted(session: IngestSession) -> web.Response:
+    """Answer a piece: it is durable, and the recording goes on until its end comes or its grace is over."""
+    assert session.digest is not None
+    answer = _receipt(session.recording, session.durable, session.digest.hexdigest(), "open", status=202)
+    answer.headers["Upload-Offset"] = str(session.durable)
+    return answer
+
+
+async def _created(vault: Vault, session: IngestSession, wait_seconds: float) -> web.Response:
+    assert session.digest is not None
+    assert session.ended is not None
+    digest = session.digest.hexdigest()
+    if not vault.storer.store_down:
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await session.done.wait()
+        except TimeoutError:
+            pass  # every byte and the end are in the journal: the object store only has to catch up
+    state = session.ended.partition(":")[0] if session.done.is_set() else RecordingState.OPEN.value
+    return _receipt(session.recording, session.durable, digest, state, status=201)
+
+
+def _receipt(row: Recording, size: int, sha256: str | None, state: str, *, status: int) -> web.Response:
+    body: dict[str, Any] = {"recording_id": row.id, "bytes": size, "sha256": sha256, "state": state}
+    return web.json_response(body, status=status, headers={"Location": f"/v1/recordings/{row.id}"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finished:
+    """A recording that has ended, stored or not, as a repeated upload is measured against."""
+
+    row: Recording
+    size: int
+    sha256: str | None
+    state: str
+
+
+async def _ended(vault: Vault, session: IngestSession) -> _Finished:
+    """Describe a recording whose end is durable and which the object store does not have yet."""
+    if session.digest is None:
+        await vault.storer.rebuild_digest(session)
+    assert session.digest is not None
+    return _Finished(
+        row=session.recording,
+        size=session.durable,
+        sha256=session.digest.hexdigest(),
+        state=RecordingState.OPEN.value,
+    )
+
+
+async def _finished(vault: Vault, row: Recording) -> _Finished:
+    if row.state is RecordingState.OPEN:
+        vault.ingest.require_here(row)
+        raise Conflict("another upload for this call key is under way")
+    if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED):
+        raise Conflict("this call key belongs to a recording that was shredded", hint="call keys are not used twice")
+    known = await vault.playback.sealed_sha256(row)
+    return _Finished(row=row, size=row.stored_bytes, sha256=known, state=row.state.value)
+
+
+async def _replay(known: _Finished, pieces: Pieces, first: bytes, offset: int | None) -> web.Response:
+    """A recording that has ended is sent again: 200 if it is the same audio, 409 if not.
+
+    At an offset only the end itself can be repeated: a recorder whose answer was lost sends what it thinks is missing.
+    """
+    same = offset == known.size and not first
+    if not offset:
+        digest = hashlib.sha256(first)
+        async for piece in pieces:
+            digest.update(piece)
+        same = digest.hexdigest() == known.sha256
+    if not same:
+        raise Conflict("this call key belongs to another, finished recording", hint="call keys are not used twice")
+    return _receipt(known.row, known.size, known.sha256, known.state, status=200)

@@ -62,19 +62,19 @@ async def record(
 ) -> web.StreamResponse:
     """Record the call of one connection; the close answers only once all that was received is durable.
 
-    Without `machine` the dialect is recognised. Without `actor` a token is asked for before the upgrade, unless the
-    dialect can carry it only in its first message. `refusal` is what the dialect says before a close that refuses,
-    told the error and whether there is a recording.
+    Without `machine` the dialect is recognised. Without `actor`, who is authorised already, a token is asked for before
+    the upgrade, unless the dialect can carry it only in its first message. `refusal` is what the dialect says before
+    a close that refuses, told the error and whether there is a recording.
     """
     vault = request.app[VAULT]
     tenant = path_tenant(request)
     offered = tuple(
         each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()
     )
-    # Who speaks one of these subprotocols can send a header, and sends no token anywhere else.
-    if actor is None and ("Authorization" in request.headers or set(subprotocols).intersection(offered)):
+    # Who speaks one of these subprotocols, or no WebSocket at all, can send a header and has no token elsewhere.
+    late = "Upgrade" in request.headers and not set(subprotocols).intersection(offered)
+    if actor is None and ("Authorization" in request.headers or not late):
         actor = await principal(request)
-    if actor is not None:
         await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     socket = LiveSocket(subprotocols=subprotocols, max_message_bytes=_MAX_MESSAGE_BYTES)
     await socket.prepare(request)

@@ -132,8 +132,8 @@ class Ingest:
 
     # -- starting and continuing --------------------------------------------------------------------------------
 
-    async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
-        """Create the recording and attach this upload to it; Conflict if the call key is taken."""
+    def admit(self) -> None:
+        """Return if a new recording would be taken in now; else Unavailable says why not."""
         if self.draining:
             raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
         if len(self._by_id) >= self._limits.max_open_recordings:
@@ -144,6 +144,10 @@ class Ingest:
                 hint="the object store is slow or down, or the journal's bound is too small",
                 retry_after_seconds=10,
             )
+
+    async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
+        """Create the recording and attach this upload to it; Conflict if the call key is taken."""
+        self.admit()
         place = (call.tenant, call.call_key)
         if place in self._starting or place in self._by_call:
             raise Conflict("another upload for this call key is under way")
@@ -152,7 +156,7 @@ class Ingest:
             recording = await self._create(call, actor)
             key = self._keyring.derive(recording.audio)
             session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
-            session.grace, session.total = call.grace, call.total
+            session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
             self._adopt(session)
             return session
         finally:
@@ -317,6 +321,12 @@ class Ingest:
             "the journal is full and did not drain; what was acknowledged is safe", retry_after_seconds=30
         )
 
+    async def commit(self, session: IngestSession) -> None:
+        """Return once every byte taken in is durable."""
+        session.require_open()
+        if session.entry is not None:
+            await session.entry.barrier()
+
     async def finish(self, session: IngestSession, *, ended: str = "sealed") -> None:
         """Make everything durable, then the end itself; after this the recording completes even through a crash.
 
@@ -393,10 +403,10 @@ class Ingest:
     async def truncate_all(self, reason: str, *, uploading: bool) -> None:
         """Close every recording whose recorder is still sending, or every one that waits for its recorder.
 
-        One that is being sent and has a grace of its own stays open: its recorder comes back after the restart.
+        A resumable upload that is being sent stays open: its client comes back after the restart.
         """
         for session in tuple(self._by_id.values()):
-            if uploading and session.grace is not None:
+            if uploading and session.resumable:
                 continue
             if bool(session.uploads) is uploading and session.ended is None:
                 await self._truncate(session, reason)

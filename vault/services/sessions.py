@@ -18,6 +18,7 @@ from vault.ports.journal import JournalEntry, ReplayedRecording
 
 TOTAL: Final = "upload_length"
 """The member of a call's `extra` facts that holds `CallStart.total`."""
+_DEFERRED: Final = "deferred"
 _GRACE: Final = "grace_seconds"
 
 logger = logging.getLogger(__name__)
@@ -35,13 +36,15 @@ class CallStart:
     retention: timedelta
     grace: timedelta | None = None
     """How long an interrupted recording waits for its recorder, where the dialect's clients take longer than most."""
+    resumable: bool = False
+    """Whether it is an upload with an address of its own, which goes on after a restart of the server."""
     total: int | None = None
-    """How many bytes the recording will have, where the recorder says so before it has sent them."""
+    """How many bytes a resumable one will have; None until its client says so."""
 
     @property
     def terms(self) -> Mapping[str, str]:
         """What a restart of the server must not forget, as members of the call's sealed `extra` facts."""
-        terms = {} if self.total is None else {TOTAL: str(self.total)}
+        terms = {TOTAL: _DEFERRED if self.total is None else str(self.total)} if self.resumable else {}
         if self.grace is not None:
             terms[_GRACE] = str(self.grace.total_seconds())
         return terms
@@ -88,8 +91,12 @@ class IngestSession:
     detached_at: float | None = None
     grace: timedelta | None = None
     """In place of the vault's own, see `CallStart.grace`."""
+    resumable: bool = False
+    """See `CallStart.resumable`."""
     total: int | None = None
     """See `CallStart.total`."""
+    skipped: int = 0
+    """Bytes that the recorder counts and that never came: it went on after it had been refused."""
     feed: LiveFeed | None = None
     """The connection of a live dialect that writes now."""
     oldest_unstored_at: float | None = None
@@ -124,15 +131,10 @@ class IngestSession:
     def recall(self, extra: Mapping[str, str]) -> None:
         """Take up the terms that a session before this one began under."""
         if TOTAL in extra:
-            self.total = int(extra[TOTAL])
+            self.resumable = True
+            self.total = None if extra[TOTAL] == _DEFERRED else int(extra[TOTAL])
         if _GRACE in extra:
             self.grace = timedelta(seconds=float(extra[_GRACE]))
-
-    async def commit(self) -> int:
-        """Make everything written so far durable and return its end; raises what made the commit fail."""
-        if self.entry is not None:
-            await self.entry.barrier()
-        return self.durable
 
     def require_open(self, *, unless: str | None = None) -> None:
         """Raise Unavailable if the recording has ended or is ending for another reason than `unless`."""

@@ -314,9 +314,13 @@ class Storer:
 
     async def rebuild_digest(self, session: IngestSession) -> None:
         """Hash the durable bytes again, after a restart or a failed commit left the running digest unusable."""
+        session.digest = await self.durable_digest(session, 0)
+
+    async def durable_digest(self, session: IngestSession, start: int) -> hashlib._Hash:
+        """Hash the durable bytes from `start` on."""
         digest = hashlib.sha256()
         async for piece in self._reader.read(
-            session.recording, session.key, session.segments, 0, session.durable, entry=session.entry
+            session.recording, session.key, session.segments, start, session.durable, entry=session.entry
         ):
             digest.update(piece)
-        session.digest = digest
+        return digest

@@ -137,6 +137,7 @@ class Uploads:
                 started_at=description.started_at,
                 retention=retention,
                 grace=self.grace,
+                resumable=True,
                 total=total,
             )
             try:
@@ -205,7 +206,7 @@ class Uploads:
                 self._ingest.require_here(row)
                 raise Unavailable("this upload is just being taken up again", retry_after_seconds=2)
             return None, row, Stage.COMPLETE if row.state is RecordingState.SEALED else Stage.GONE
-        if session.recording.tenant != tenant or session.grace is None:
+        if session.recording.tenant != tenant or not session.resumable:
             raise NotFound(f"there is no upload {identifier}")
         return session, session.recording, _stage(session)
 
@@ -266,7 +267,7 @@ class Uploads:
         if end or session.complete:
             await self._ingest.finish(session)
         else:
-            await session.commit()
+            await self._ingest.commit(session)
         return session.durable
 
     async def terminate(
@@ -287,12 +288,7 @@ class Uploads:
 
 
 def _same(session: IngestSession, media: Media, total: int | None) -> bool:
-    return (
-        session.ending is None
-        and session.grace is not None
-        and session.total == total
-        and session.recording.media == media
-    )
+    return session.ending is None and session.resumable and session.total == total and session.recording.media == media
 
 
 def _stage(session: IngestSession) -> Stage:
