@@ -267,6 +267,9 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.add_segments([segment(one)], stored_bytes=1000)
     await catalog.segments(one.id)
     await catalog.segments_of([one.id])
+    await catalog.put_notes(one.id, {0: b"sealed", 1: b"too"}, audit=audit)
+    assert await catalog.notes(one.id) == {0: b"sealed", 1: b"too"}
+    await catalog.revise_facts(one.id, sealed_facts=b"later", caller_token=None, called_token="token", audit=audit)
     await catalog.count_due(through=PERIOD)
     await catalog.count_due(through=PERIOD, part=Part.METADATA, tenant=ACME)
     await finish(catalog, one, audit=audit)

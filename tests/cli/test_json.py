@@ -14,8 +14,10 @@ from tests.cli.answers import (
     FLAGGED,
     HOLD,
     HOLD_ROW,
+    NOTES,
     OVERRIDE,
     OVR,
+    PAUSE,
     REC,
     RECORDING,
     STATUS,
@@ -34,6 +36,7 @@ COMMANDS = [
     ("tenants show a-college", TENANT, "1d"),
     ("tenants add a-college --name A --controller T --contact C --retention 1d", TENANT, "1d"),
     ("tenants set a-college --retention 1d", TENANT, "1d"),
+    ("tenants set a-college --retention 1d --keep-dtmf", TENANT, "kept"),
     ("tenants set a-college --retention 1d --metadata-retention contract", TENANT, "730d after its month"),
     ("tenants offboard a-college --ends 2027-01-31", TENANT, "not ended"),
     ("tenants offboard a-college --approve", TENANT, "not ended"),
@@ -42,6 +45,9 @@ COMMANDS = [
     ("recordings list", {"recordings": [RECORDING], "before": None}, REC),
     (f"recordings show {REC}", RECORDING, "pcmu 8000 Hz, 2 channels"),
     (f"recordings why {REC}", WHY, "kept until later"),
+    (f"recordings pause {REC}", PAUSE, "800"),
+    (f"recordings resume {REC}", PAUSE, "800"),
+    (f"recordings notes {REC} --purpose complaint", NOTES, "32000 bytes dropped"),
     (f"recordings flag {REC} --category distress", FLAGGED, "none_configured"),
     ("tenants set a-college --safeguarding-webhook none", TENANT, "https://alerts.a-college.example"),
     ("holds list", {"holds": [HOLD_ROW]}, "SMITH-2026"),
@@ -129,6 +135,13 @@ def test_default_retention_follows_the_vault(stub: StubServer) -> None:
     install(stub)
     assert main(["tenants", "set", "a-college", "--retention", "default"]) == 0
     assert stub.asked[0].body == {"retention": None}
+
+
+@pytest.mark.parametrize(("option", "kept"), [("--keep-dtmf", True), ("--drop-dtmf", False)])
+def test_whether_pressed_keys_are_kept_changes_only_when_it_is_said(stub: StubServer, option: str, kept: bool) -> None:
+    install(stub)
+    assert main(["tenants", "set", "a-college", "--retention", "1d", option]) == 0
+    assert stub.asked[0].body == {"retention": "1d", "keep_dtmf": kept}
 
 
 def test_only_what_is_said_about_a_tenant_is_changed(stub: StubServer) -> None:

@@ -515,6 +515,55 @@ async def test_the_media_descriptor_changes_only_while_the_row_is_open(catalog):
     assert (await catalog.recording(one.id)).media == media
 
 
+# Notes and late facts
+
+
+async def test_notes_of_an_open_recording_are_replaced_by_number_and_go_with_its_end(catalog):
+    one, other = recording(), recording()
+    for row in (one, other):
+        await catalog.create_recording(row)
+    await catalog.put_notes(one.id, {0: b"a", 2: b"c"}, audit=[event("recording.paused")])
+    await catalog.put_notes(one.id, {0: b"b", 1: b"d"})
+    await catalog.put_notes(other.id, {0: b"e"})
+    assert list((await catalog.notes(one.id)).items()) == [(0, b"b"), (1, b"d"), (2, b"c")]
+    await finish(catalog, one)
+    assert await catalog.notes(one.id) == {}
+    assert await catalog.notes(other.id) == {0: b"e"}
+    with pytest.raises(Conflict):
+        await catalog.put_notes(one.id, {0: b"f"}, audit=[event("recording.resumed")])
+    with pytest.raises(NotFound):
+        await catalog.put_notes(recording().id, {0: b"f"})
+    told = [entry.event.event for entry in await catalog.audit_entries()]
+    assert told.count("recording.paused") == 1
+    assert "recording.resumed" not in told
+
+
+async def test_notes_put_together_are_all_there(catalog):
+    rows = [recording() for _ in range(20)]
+    for row in rows:
+        await catalog.create_recording(row)
+    puts = [catalog.put_notes(row.id, {seq: b"%d" % n}) for n, row in enumerate(rows) for seq in range(3)]
+    assert set(await outcomes(puts)) == {None}
+    for n, row in enumerate(rows):
+        assert await catalog.notes(row.id) == dict.fromkeys(range(3), b"%d" % n)
+
+
+async def test_facts_are_revised_only_while_the_row_is_open(catalog):
+    one = recording()
+    late = {"sealed_facts": b"later", "caller_token": "caller", "called_token": "called"}
+    with pytest.raises(NotFound):
+        await catalog.revise_facts(one.id, **late)
+    await catalog.create_recording(one)
+    await catalog.revise_facts(one.id, **late, audit=[event("recording.facts_revised")])
+    assert await catalog.recording(one.id) == replace(one, **late)
+    [found] = await catalog.recordings(RecordingQuery(called_tokens=("called",)))
+    assert found.id == one.id
+    await finish(catalog, one)
+    with pytest.raises(Conflict):
+        await catalog.revise_facts(one.id, **{**late, "sealed_facts": b"latest"})
+    assert (await catalog.recording(one.id)).sealed_facts == b"later"
+
+
 # Holds
 
 

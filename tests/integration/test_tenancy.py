@@ -32,6 +32,13 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("GET", "/v1/ingest/{tenant}/audiohook"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
     ("GET", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/pause"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/resume"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/siprec"): Act.INGEST,
+    ("POST", "/v1/recordings/{recording}/pause"): Act.PAUSE,
+    ("POST", "/v1/recordings/{recording}/resume"): Act.PAUSE,
+    ("GET", "/v1/recordings/{recording}/notes"): Act.PLAY,
+    ("GET", "/v1/recordings/{recording}/documents/{number}"): Act.PLAY,
     ("GET", "/v1/recordings"): Act.RECORDING_LIST,
     ("POST", "/v1/recordings/search"): Act.RECORDING_LIST,
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,
@@ -111,6 +118,7 @@ class Things:
             token=self.token,
             erasure=self.erasure,
             override="ovr_" + "0" * 32,
+            number="0",
         )
 
     def body(self, app: App, route: tuple[str, str]) -> Any:

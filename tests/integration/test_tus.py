@@ -577,3 +577,17 @@ async def test_an_upload_whose_every_byte_came_is_sealed_though_nobody_asks_agai
             brief.vault.ingest.detach(session)
             assert await ends(brief, path, "sealed") == b"abcdef"
             assert (await Tus(brief).head(path)).status == 200
+
+
+async def test_what_a_pause_drops_counts_towards_the_announced_length(app, tus):
+    path = await tus.made(9, b"abc", meta={"call_key": "paused"})
+    place = f"/v1/ingest/{TENANTS[0]}/paused"
+    assert (await app.ask("POST", f"{place}/pause", Role.RECORDER)).status == 200
+    answer = await tus.patch(path, 3, b"1234")
+    assert (answer.status, answer.headers["Upload-Offset"]) == (204, "7")
+    assert (await app.ask("POST", f"{place}/resume", Role.RECORDER)).status == 200
+    assert await tus.offset(path) == 7
+    assert (await tus.patch(path, 7, b"xyz")).status == 413
+    answer = await tus.patch(path, 7, b"hi")
+    assert (answer.status, answer.headers["Upload-Offset"]) == (204, "9")
+    assert await ends(app, path, "sealed") == b"abchi"

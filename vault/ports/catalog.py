@@ -184,11 +184,36 @@ class RecordingRows(Protocol):
     ) -> None:
         """Move open → sealed | truncated and record `objects`: the manifest and any segments not yet recorded.
 
+        The notes go with the same transaction: the manifest has them.
+
         Repeating is harmless: a row that has left `open` stays as it is and the audit events are not written again.
         """
 
     async def update_media(self, recording: Recording) -> None:
         """Replace the media descriptor of an open row."""
+
+
+class NoteRows(Protocol):
+    """What happened to open recordings beside their audio, sealed; and facts that came late."""
+
+    async def put_notes(
+        self, recording: RecordingId, notes: Mapping[int, bytes], *, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Insert or replace notes by number; NotFound, or Conflict if the row is no longer open."""
+
+    async def notes(self, recording: RecordingId) -> Mapping[int, bytes]:
+        """Return an open recording's sealed notes by number, in order; none for any other."""
+
+    async def revise_facts(
+        self,
+        recording: RecordingId,
+        *,
+        sealed_facts: bytes,
+        caller_token: str | None,
+        called_token: str | None,
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Replace an open row's sealed facts and the tokens of its numbers; NotFound, Conflict if it is not open."""
 
 
 class NodeRows(Protocol):
@@ -340,7 +365,7 @@ class AdminRows(Protocol):
         """Insert or replace a small setting."""
 
 
-class Catalog(RecordingRows, NodeRows, HoldRows, AlertRows, ShredRows, ErasureRows, AdminRows, Protocol):
+class Catalog(RecordingRows, NoteRows, NodeRows, HoldRows, AlertRows, ShredRows, ErasureRows, AdminRows, Protocol):
     """All rows, one database."""
 
     async def migrate(self) -> None:

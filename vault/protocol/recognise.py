@@ -9,12 +9,14 @@ from vault.errors import Invalid
 from vault.protocol.asterisk import recognise_asterisk
 from vault.protocol.events import Dialect, Handshake
 from vault.protocol.jambonz import recognise_audio_fork, recognise_audio_stream
+from vault.protocol.mediastreams import recognise_media_stream
 from vault.protocol.vonage import recognise_vonage
 
 Recogniser = Callable[[Handshake, str | bytes], Dialect | None]
 """Return a fresh machine if the first message is this dialect's, else None; the message is not yet fed to it."""
 
 _RECOGNISERS: Final[tuple[Recogniser, ...]] = (
+    recognise_media_stream,
     recognise_asterisk,
     recognise_vonage,
     recognise_audio_stream,

@@ -113,6 +113,7 @@ async def add_tenant(request: web.Request) -> web.Response:
         contact=wanted.contact,
         retention=wanted.retention,
         metadata_retention=wanted.metadata_retention,
+        keep_dtmf=wanted.keep_dtmf,
         safeguarding_webhook=wanted.safeguarding_webhook,
         actor=actor,
     )
@@ -134,6 +135,7 @@ async def change_tenant(request: web.Request) -> web.Response:
         retention=wanted.retention if "retention" in given else UNCHANGED,
         metadata_retention=wanted.metadata_retention if "metadata_retention" in given else UNCHANGED,
         safeguarding_webhook=wanted.safeguarding_webhook if "safeguarding_webhook" in given else UNCHANGED,
+        keep_dtmf=UNCHANGED if wanted.keep_dtmf is None else wanted.keep_dtmf,
         actor=actor,
     )
     return web.json_response(views.tenant(changed))

@@ -82,6 +82,7 @@ class AddTenant(_Body):
     contact: Words
     retention: Span | None = None
     metadata_retention: Span | None = None
+    keep_dtmf: bool = False
     safeguarding_webhook: Address | None = None
 
 
@@ -94,6 +95,8 @@ class ChangeTenant(_Body):
     """null keeps metadata until the contract ends."""
     safeguarding_webhook: Address | None = None
     """Where flags are told; null tells nobody."""
+    keep_dtmf: bool | None = None
+    """Whether pressed keys are kept; null changes nothing."""
 
 
 class EndContract(_Body):

@@ -45,6 +45,8 @@ class Operation:
     act: Act | None = None
     body: type[BaseModel] | None = None
     uploads: bool = False
+    takes: tuple[str, ...] = ()
+    """The media types of a body that is neither JSON nor audio."""
     query: type[BaseModel] | None = None
     queries: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "call_key": "The recorder's name for the call: 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -",
     "recording": "The recording's id.",
     "upload": "The upload's id: that of the recording.",
+    "number": "The document's number, from 0.",
     "hold": "The hold's id.",
     "erasure": "The erasure's id.",
     "certificate": "The certificate's id; with `.jws` appended the answer is the compact JWS alone.",

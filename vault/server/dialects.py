@@ -7,12 +7,13 @@ from typing import Final
 from aiohttp import web
 
 from vault.protocol.httpsignatures import Nonces
-from vault.server import audiohook, ingest, rtpengine, tus, websocket
+from vault.server import audiohook, callnotes, ingest, rtpengine, tus, websocket
 
 OPERATIONS: Final = (
     *websocket.OPERATIONS,
     *audiohook.OPERATIONS,
     *rtpengine.OPERATIONS,
+    *callnotes.OPERATIONS,
     *tus.OPERATIONS,
     *ingest.OPERATIONS,
 )
@@ -26,6 +27,7 @@ def add_routes(app: web.Application) -> None:
     router.add_get("/v1/ingest/{tenant}/audiohook", audiohook.connect)
     router.add_get("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=rtpengine.expect, allow_head=False)
     router.add_post("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=rtpengine.expect)
+    callnotes.add_routes(app)
     tus.add_routes(app)
     for method in ("PUT", "POST"):
         router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=ingest.expect)

@@ -17,7 +17,7 @@ from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.describing import Answer, Operation, json_answer
 from vault.server.pieces import BodyPieces
 from vault.server.problems import problem
-from vault.server.uploading import Upload, names, preflight, take
+from vault.server.uploading import Upload, finished, names, preflight, take
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
@@ -117,12 +117,15 @@ async def head(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     session = vault.ingest.live_call(tenant, call_key)
     if session is not None:
-        return web.Response(headers=_progress(session.recording, session.durable, "open"))
+        return web.Response(headers=_progress(session.recording, await vault.notes.acknowledge(session), "open"))
     row = await vault.search.call(tenant, call_key)
     if row is None:
         raise NotFound("nothing was recorded under this call key")
     if row.state is RecordingState.OPEN:
         vault.ingest.require_here(row)
+    if row.state in (RecordingState.SEALED, RecordingState.TRUNCATED):
+        known = await finished(vault, row)
+        return web.Response(headers=_progress(row, known.received, row.state.value))
     return web.Response(headers=_progress(row, row.stored_bytes, row.state.value))
 
 

@@ -49,13 +49,13 @@ class _Interim:
     def follow(self, session: IngestSession) -> Iterator[None]:
         """Tell, as long as this is entered, whenever more of the upload is durable."""
         loop = asyncio.get_running_loop()
-        told = session.durable
+        told = session.received
         timer: asyncio.TimerHandle
 
         def tick() -> None:
             nonlocal told, timer
-            if session.durable > told:
-                told = session.durable
+            if session.received > told:
+                told = session.received
                 self.send({"Upload-Offset": str(told)})
             timer = loop.call_later(_ACK_SECONDS, tick)
 
@@ -79,7 +79,7 @@ async def create(request: web.Request) -> web.Response:
         named = {"Location": location(request, tenant, session.recording.id)}
         async with begun(request, session, writer, new=new):
             interim.send({**named, "Upload-Limit": _limit(request)})
-            if new or not session.durable:
+            if new or not session.received:
                 with interim.follow(session):
                     await receive(request, session, body, dialect=_DIALECT)
                 await _settle(request, session, complete=wanted.complete)
@@ -135,16 +135,16 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def _settle(request: web.Request, session: IngestSession, *, complete: bool) -> None:
     """Make it durable; `complete`: and the end, unless less came than was announced."""
-    if complete and not session.appended:
+    if complete and not session.sent:
         raise Invalid("the upload has no audio", hint="send the recording as the request's content")
     if complete and session.total is not None and not session.complete:
-        raise InconsistentLength(f"the upload ends at {session.appended}, and {session.total} bytes were announced")
+        raise InconsistentLength(f"the upload ends at {session.sent}, and {session.total} bytes were announced")
     await request.app[VAULT].uploads.settle(session, end=complete)
 
 
 def _answer(request: web.Request, session: IngestSession, status: int, **fields: str) -> web.Response:
     done = session.ended is not None
-    headers = {**fields, "Upload-Offset": str(session.durable), "Upload-Complete": resumable.flag(done)}
+    headers = {**fields, "Upload-Offset": str(session.received), "Upload-Complete": resumable.flag(done)}
     if not done:
         return web.Response(status=status, headers={**headers, "Upload-Limit": _limit(request)})
     assert session.digest is not None
@@ -162,7 +162,7 @@ def _state(request: web.Request, standing: Standing) -> dict[str, str]:
     done = session is None or session.ended is not None
     total = standing.total if session is None else session.total
     state = {
-        "Upload-Offset": str(standing.offset if session is None else session.durable),
+        "Upload-Offset": str(standing.offset if session is None else session.received),
         "Upload-Complete": resumable.flag(done),
     }
     if total is not None:

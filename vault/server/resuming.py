@@ -94,7 +94,7 @@ async def receive(request: web.Request, session: IngestSession, body: Incoming, 
     began = session.appended
     try:
         while piece := await body.next():
-            if session.total is not None and session.appended + len(piece) > session.total:
+            if session.total is not None and session.sent + len(piece) > session.total:
                 raise TooLarge(f"more bytes came than the {session.total} announced; what is beyond was not kept")
             await vault.ingest.write(session, piece)
     finally:

@@ -224,6 +224,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "contract_end": nullable(MOMENT),
             "offboard_requested_by": nullable(identifier("tok")),
             "offboard_approved_by": nullable(identifier("tok")),
+            "keep_dtmf": {**FLAG, "description": "Whether the keys that callers press are kept."},
             "safeguarding_webhook": {
                 **nullable(TEXT),
                 "description": "Where flags are told: scheme, host and port alone, for the rest may be a secret.",

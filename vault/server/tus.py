@@ -183,7 +183,7 @@ async def _create(request: web.Request) -> web.Response:
         if new or wanted.carries:
             async with begun(request, session, writer, new=new):
                 if wanted.carries:
-                    if new or not session.durable:
+                    if new or not session.received:
                         await receive(request, session, body, dialect=_DIALECT)
                     made["Upload-Offset"] = str(await vault.uploads.settle(session))
         return web.Response(status=201, headers={**made, **_expiry(request, session)})

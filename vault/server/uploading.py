@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, OffsetMismatch
+from vault.format.notes import Note, dropped_bytes, kept_before, kept_of
 from vault.ids import TenantId, parse_call_key
 from vault.media.ends import TAIL_BYTES, says_end
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
@@ -57,6 +58,7 @@ async def preflight(vault: Vault, upload: Upload) -> None:
         vault.ingest.admit()
         await vault.tenants.retention(upload.tenant)
     elif session.ended is None and not upload.placing.resends and session.durable == session.appended:
+        await vault.notes.acknowledge(session)
         session.require_offset(upload.placing.offset)
 
 
@@ -73,10 +75,10 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces) -> web.Response:
     if session is not None:
         return await _replay(await _ended(vault, session), pieces, first, offset)
     if not first and (row := await vault.search.call(upload.tenant, upload.call_key)) is not None:
-        return await _replay(await _finished(vault, row), pieces, first, offset)
+        return await _replay(await finished(vault, row), pieces, first, offset)
     session, row = await _begin(vault, upload, first)
     if row is not None:
-        return await _replay(await _finished(vault, row), pieces, first, offset)
+        return await _replay(await finished(vault, row), pieces, first, offset)
     assert session is not None
     pieces.push_back(first)
     return await _receive(vault, session, upload, pieces)
@@ -152,14 +154,17 @@ async def _skip(vault: Vault, session: IngestSession, pieces: Pieces, start: int
 
     Return the last of them.
     """
-    known = session.digest if start == 0 else await vault.storer.durable_digest(session, start)
+    # What a pause dropped counts for the recorder and was never hashed.
+    notes = session.keeping.settled(session.durable)
+    begin = kept_before(start, notes)
+    known = session.digest if begin == 0 else await vault.storer.durable_digest(session, begin)
     assert known is not None
     resent = hashlib.sha256()
     missing = durable - start
     take = b""
     async for piece in pieces:
         take = piece[:missing]
-        resent.update(take)
+        resent.update(kept_of(take, durable - missing, notes))
         missing -= len(take)
         if missing == 0:
             pieces.push_back(piece[len(take) :])
@@ -186,7 +191,8 @@ async def _receive(
                 await ingest.write(session, piece)
             if not ends:
                 tail = (tail + piece)[-TAIL_BYTES:]
-        if ends or says_end(session.recording.media.container, tail, session.appended + session.skipped):
+        sent = session.appended + session.skipped + session.keeping.taken(session.appended)
+        if ends or says_end(session.recording.media.container, tail, sent):
             await ingest.finish(session, ended="truncated:gap" if session.skipped else "sealed")
         else:
             await ingest.commit(session)
@@ -197,14 +203,14 @@ async def _receive(
     finally:
         counter.inc(max(session.durable - started, 0))
     ingest.detach(session)
-    return await _created(vault, session, upload.finish_wait) if session.ended else _accepted(session)
+    return await _created(vault, session, upload.finish_wait) if session.ended else await _accepted(vault, session)
 
 
-def _accepted(session: IngestSession) -> web.Response:
+async def _accepted(vault: Vault, session: IngestSession) -> web.Response:
     """Answer a piece: it is durable, and the recording goes on until its end comes or its grace is over."""
     assert session.digest is not None
     answer = _receipt(session.recording, session.durable, session.digest.hexdigest(), "open", status=202)
-    answer.headers["Upload-Offset"] = str(session.durable)
+    answer.headers["Upload-Offset"] = str(await vault.notes.acknowledge(session))
     return answer
 
 
@@ -233,6 +239,9 @@ class _Finished:
 
     row: Recording
     size: int
+    received: int
+    """`size` and what pauses dropped: the bytes that the recorder sent."""
+    notes: Sequence[Note]
     sha256: str | None
     state: str
 
@@ -245,19 +254,29 @@ async def _ended(vault: Vault, session: IngestSession) -> _Finished:
     return _Finished(
         row=session.recording,
         size=session.durable,
+        received=session.received,
+        notes=session.keeping.settled(session.durable),
         sha256=session.digest.hexdigest(),
         state=RecordingState.OPEN.value,
     )
 
 
-async def _finished(vault: Vault, row: Recording) -> _Finished:
+async def finished(vault: Vault, row: Recording) -> _Finished:
+    """Describe a recording that is stored, by its manifest; Conflict if it is not there, or not yet."""
     if row.state is RecordingState.OPEN:
         vault.ingest.require_here(row)
         raise Conflict("another upload for this call key is under way")
     if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED):
         raise Conflict("this call key belongs to a recording that was shredded", hint="call keys are not used twice")
-    known = await vault.playback.sealed_sha256(row)
-    return _Finished(row=row, size=row.stored_bytes, sha256=known, state=row.state.value)
+    known = await vault.playback.finished(row)
+    return _Finished(
+        row=row,
+        size=row.stored_bytes,
+        received=row.stored_bytes + dropped_bytes(known.notes, row.stored_bytes),
+        notes=known.notes,
+        sha256=known.sha256,
+        state=row.state.value,
+    )
 
 
 async def _replay(known: _Finished, pieces: Pieces, first: bytes, offset: int | None) -> web.Response:
@@ -265,11 +284,13 @@ async def _replay(known: _Finished, pieces: Pieces, first: bytes, offset: int | 
 
     At an offset only the end itself can be repeated: a recorder whose answer was lost sends what it thinks is missing.
     """
-    same = offset == known.size and not first
+    same = offset == known.received and not first
     if not offset:
-        digest = hashlib.sha256(first)
+        digest = hashlib.sha256(kept_of(first, 0, known.notes))
+        at = len(first)
         async for piece in pieces:
-            digest.update(piece)
+            digest.update(kept_of(piece, at, known.notes))
+            at += len(piece)
         same = digest.hexdigest() == known.sha256
     if not same:
         raise Conflict("this call key belongs to another, finished recording", hint="call keys are not used twice")

@@ -13,8 +13,9 @@ from typing import Final, Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
-from vault.model import CallFacts, DataKey, Media, Recording, SegmentRef
+from vault.model import AuditEvent, CallFacts, DataKey, Media, Recording, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
+from vault.services.keeping import Keeping, frame_bytes
 
 TOTAL: Final = "upload_length"
 """The member of a call's `extra` facts that holds `CallStart.total`."""
@@ -112,6 +113,18 @@ class IngestSession:
     done: asyncio.Event = field(default_factory=asyncio.Event)
     recorded_segments: int = 0
     """How many of `segments` the catalog already knows."""
+    keeping: Keeping = field(init=False)
+    unwritten: set[int] = field(default_factory=set)
+    """Numbers of the notes that no row has yet."""
+    untold: list[AuditEvent] = field(default_factory=list)
+    """What the audit trail has yet to hear of them."""
+    noting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One note after the other, and none while the manifest is made."""
+    resuming: bool = False
+    """A resume is being made durable: what arrives waits, because it is kept if that succeeds and else is not."""
+
+    def __post_init__(self) -> None:
+        self.keeping = Keeping(frame=frame_bytes(self.recording.media))
 
     @property
     def durable(self) -> int:
@@ -126,7 +139,12 @@ class IngestSession:
     @property
     def complete(self) -> bool:
         """Whether every byte that the recorder announced has been taken in."""
-        return self.total is not None and self.appended == self.total
+        return self.total is not None and self.sent == self.total
+
+    @property
+    def sent(self) -> int:
+        """How many bytes of its stream the recorder has sent: those taken in, and those that pauses dropped."""
+        return self.appended + self.keeping.taken(self.appended)
 
     def recall(self, extra: Mapping[str, str]) -> None:
         """Take up the terms that a session before this one began under."""
@@ -135,6 +153,14 @@ class IngestSession:
             self.total = None if extra[TOTAL] == _DEFERRED else int(extra[TOTAL])
         if _GRACE in extra:
             self.grace = timedelta(seconds=float(extra[_GRACE]))
+
+    @property
+    def received(self) -> int:
+        """What the recorder counts as safe: durable bytes, and those before them that pauses are noted to have dropped.
+
+        Every offset that is told to a recorder, or taken from one, is this one.
+        """
+        return self.durable + self.keeping.dropped(self.durable)
 
     def require_open(self, *, unless: str | None = None) -> None:
         """Raise Unavailable if the recording has ended or is ending for another reason than `unless`."""
@@ -146,7 +172,7 @@ class IngestSession:
 
     def require_offset(self, offset: int | None) -> None:
         """Raise OffsetMismatch if `offset` is given and is not the durable end."""
-        require_end(self.durable, offset)
+        require_end(self.received, offset)
 
     def rejoin(self, found: ReplayedRecording | None) -> None:
         """Continue after a restart with what the journal still has, if it reaches back to what is stored."""

@@ -56,6 +56,7 @@ class Tenants:
         contact: str,
         retention: timedelta | None,
         metadata_retention: timedelta | None = None,
+        keep_dtmf: bool = False,
         safeguarding_webhook: str | None = None,
         actor: Principal | None,
     ) -> Tenant:
@@ -70,6 +71,7 @@ class Tenants:
             created_at=self._clock.now(),
             retention_seconds=_seconds(retention),
             metadata_retention_seconds=_seconds(metadata_retention),
+            keep_dtmf=keep_dtmf,
             safeguarding_webhook=None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook),
         )
         detail = {"action": "tenant added", "safeguarding_webhook": origin_of(safeguarding_webhook)}
@@ -92,6 +94,7 @@ class Tenants:
         *,
         retention: timedelta | Unchanged | None = UNCHANGED,
         metadata_retention: timedelta | Unchanged | None = UNCHANGED,
+        keep_dtmf: bool | Unchanged = UNCHANGED,
         safeguarding_webhook: str | Unchanged | None = UNCHANGED,
         actor: Principal,
     ) -> Tenant:
@@ -99,6 +102,7 @@ class Tenants:
 
         The latter holds for every month, past ones included: metadata has no date but its cohort's. With a new webhook,
         alerts that were never acknowledged go there at once. The audit entry has the webhook's origin alone.
+        `keep_dtmf` holds for keys pressed from now on.
         """
         before = after = await self._catalog.tenant(identifier)
         if not isinstance(retention, Unchanged):
@@ -107,6 +111,8 @@ class Tenants:
         if not isinstance(metadata_retention, Unchanged):
             check_metadata_retention(metadata_retention)
             after = dataclasses.replace(after, metadata_retention_seconds=_seconds(metadata_retention))
+        if not isinstance(keep_dtmf, Unchanged):
+            after = dataclasses.replace(after, keep_dtmf=keep_dtmf)
         if not isinstance(safeguarding_webhook, Unchanged):
             checked = None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook)
             after = dataclasses.replace(after, safeguarding_webhook=checked)
@@ -115,6 +121,8 @@ class Tenants:
             "after": after.retention_seconds,
             "metadata_before": before.metadata_retention_seconds,
             "metadata_after": after.metadata_retention_seconds,
+            "keep_dtmf_before": before.keep_dtmf,
+            "keep_dtmf_after": after.keep_dtmf,
             "webhook_before": origin_of(before.safeguarding_webhook),
             "webhook_after": origin_of(after.safeguarding_webhook),
         }
@@ -194,15 +202,23 @@ class Tenants:
 
         NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is taken in for it.
         """
-        known = self._known.get(identifier)
-        if known is None:
-            known = self._known[identifier] = await self._catalog.tenant(identifier)
+        known = await self._lookup(identifier)
         if self._left(known):
             raise Conflict(
                 "the contract with this tenant has ended, so no new recording is taken in",
                 hint="stop its recorders; what was recorded can be exported until the export window ends",
             )
         return self._of(known)
+
+    async def keeps_dtmf(self, identifier: TenantId) -> bool:
+        """Tell whether the keys that this tenant's callers press are kept."""
+        return (await self._lookup(identifier)).keep_dtmf
+
+    async def _lookup(self, identifier: TenantId) -> Tenant:
+        known = self._known.get(identifier)
+        if known is None:
+            known = self._known[identifier] = await self._catalog.tenant(identifier)
+        return known
 
     def _left(self, tenant: Tenant) -> bool:
         return tenant.ends_at is not None and tenant.ends_at <= self._clock.now()

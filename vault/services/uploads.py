@@ -67,7 +67,7 @@ class Standing:
     row: Recording
     session: IngestSession | None
     offset: int
-    """Durable bytes."""
+    """What its client may forget: durable bytes, and those that pauses dropped."""
     total: int | None
     """How many it will have; None while nobody has said."""
 
@@ -188,13 +188,13 @@ class Uploads:
             case Step.KEPT:
                 raise Forbidden("the recording is complete: it goes when its time is up, not before")
             case Step.TELL:
-                size = row.stored_bytes if session is None else session.durable
+                size = row.stored_bytes if session is None else session.received
                 require_end(size, offset)
                 yield Standing(row=row, session=None, offset=size, total=size)
             case _:
                 assert session is not None
                 async with self.held(session, writer, offset=offset):
-                    yield Standing(row=row, session=session, offset=session.durable, total=session.total)
+                    yield Standing(row=row, session=session, offset=session.received, total=session.total)
 
     async def _find(self, tenant: TenantId, identifier: RecordingId) -> tuple[IngestSession | None, Recording, Stage]:
         session = self._ingest.live(identifier)
@@ -253,7 +253,7 @@ class Uploads:
 
     async def announce(self, session: IngestSession, total: int | None) -> None:
         """Take note of the length, if it is told now and was not known; durable when this returns."""
-        require_length(session.total, total, offset=session.durable)
+        require_length(session.total, total, offset=session.received)
         if total is None or session.total is not None:
             return
         await self._notes.facts(session, Facts(facts=CallFacts(extra={TOTAL: str(total)})))
@@ -268,7 +268,7 @@ class Uploads:
             await self._ingest.finish(session)
         else:
             await self._ingest.commit(session)
-        return session.durable
+        return await self._notes.acknowledge(session)
 
     async def terminate(
         self, tenant: TenantId, identifier: RecordingId, writer: Writer, *, actor: Principal, alone: bool = False

@@ -66,12 +66,27 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     index = BlindIndex(keyring=keyring)
     search = Search(catalog=catalog, keyring=keyring, index=index)
     reader = Reader(store=store)
+    tenants = Tenants(
+        catalog=catalog,
+        coordinates=coordinates,
+        clock=clock,
+        bounds=RetentionBounds(
+            default=config.retention.default,
+            floor=config.retention.floor,
+            cap=config.retention.cap,
+            periods_ahead=min(
+                int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
+            ),
+        ),
+    )
+    notes = Notes(catalog=catalog, keyring=keyring, index=index, tenants=tenants, clock=clock, entropy=entropy)
     ingest = Ingest(
         catalog=catalog,
         keyring=keyring,
         journal=adapters.journal,
         coordinates=coordinates,
         index=index,
+        notes=notes,
         clock=clock,
         entropy=entropy,
         metrics=metrics,
@@ -145,20 +160,6 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         window=config.retention.erasure_window,
     )
-    tenants = Tenants(
-        catalog=catalog,
-        coordinates=coordinates,
-        clock=clock,
-        bounds=RetentionBounds(
-            default=config.retention.default,
-            floor=config.retention.floor,
-            cap=config.retention.cap,
-            periods_ahead=min(
-                int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
-            ),
-        ),
-    )
-    notes = Notes()
     return Vault(
         access=Access(catalog=catalog, clock=clock, entropy=entropy),
         alerts=alerts,

@@ -170,6 +170,7 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "contract_end": rows.maybe_micros(tenant.contract_end),
         "offboard_requested_by": tenant.offboard_requested_by,
         "offboard_approved_by": tenant.offboard_approved_by,
+        "keep_dtmf": tenant.keep_dtmf,
         "safeguarding_webhook": tenant.safeguarding_webhook,
     }
 
@@ -186,6 +187,7 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,
         offboard_approved_by=row.offboard_approved_by,
+        keep_dtmf=bool(row.keep_dtmf),
         safeguarding_webhook=row.safeguarding_webhook,
     )
 

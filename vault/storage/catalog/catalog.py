@@ -15,6 +15,7 @@ from vault.storage.catalog.erasures import ErasureStore
 from vault.storage.catalog.faults import translate
 from vault.storage.catalog.holds import HoldStore
 from vault.storage.catalog.nodes import NodeStore
+from vault.storage.catalog.notes import NoteStore
 from vault.storage.catalog.overrides import OverrideStore
 from vault.storage.catalog.recordings import RecordingStore
 from vault.storage.catalog.rescue import RescueStore
@@ -25,6 +26,7 @@ from vault.telemetry import Metrics
 
 class SqlCatalog(
     RecordingStore,
+    NoteStore,
     NodeStore,
     HoldStore,
     AlertStore,

@@ -110,6 +110,15 @@ segments = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
 )
 
+# Only of open recordings: a finished one has its notes in its manifest.
+recording_notes = sa.Table(
+    "recording_notes",
+    metadata,
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
 nodes = sa.Table(
     "nodes",
     metadata,
@@ -298,6 +307,7 @@ tenants = sa.Table(
     sa.Column("contract_end", sa.BigInteger),
     sa.Column("offboard_requested_by", sa.Text),
     sa.Column("offboard_approved_by", sa.Text),
+    sa.Column("keep_dtmf", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("safeguarding_webhook", sa.Text),
 )
 

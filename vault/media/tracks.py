@@ -1,0 +1,197 @@
+"""One or two one-way tracks of a call, put back in order, filled where something is missing, and interleaved.
+
+A piece of audio has a track, a chunk number that grows along its track, and a timestamp in milliseconds since the
+stream's start. The numbers tell what is late or was sent twice, the timestamps where something is missing. Senders'
+timestamps wobble by a few milliseconds, so a piece that starts within half its length of the last one's end continues
+it, and audio that came in order is kept whatever its timestamp says.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from vault.errors import Invalid
+
+WINDOW_MS: Final = 200
+"""For how long a missing piece, or a track that says nothing, is waited for."""
+WINDOW_PIECES: Final = 10
+"""How many pieces of a track may wait for a missing one."""
+FILL_MS: Final = 10_000
+"""The longest hole that is filled; beyond it the time is told as missing."""
+MAX_JUMPS: Final = 1_000
+"""How often timestamps may leave out more than that, or step back by it, before they make no sense."""
+_LATE_PIECES: Final = 100
+"""How far behind the last one a number is late; further back the sender began to count anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """At this place so many milliseconds are neither there nor filled."""
+
+    ms: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Piece:
+    start: int
+    chunk: int
+    data: bytes = field(repr=False, compare=False)
+
+
+class _Track:
+    """One direction: `placed` samples are decided, `ready` has those of them that were not given out yet."""
+
+    __slots__ = ("held", "last", "offset", "placed", "ready")
+
+    def __init__(self) -> None:
+        self.placed = 0
+        self.offset = 0
+        """Samples between the sender's time and the recording's."""
+        self.last = -1
+        self.held: list[_Piece] = []
+        """Waiting for what is missing before them, in order."""
+        self.ready = bytearray()
+
+
+class Tracks:
+    """Merges pieces into whole frames, one sample of each track in the order of their numbers.
+
+    Every piece that comes within the window ends up in its place. `silence` is one sample and fills what does not come.
+    At any time less than the window of each track waits, and its newest piece. While timestamps do not step back, what
+    comes out is never longer than the time they span and the audio received, put together.
+    """
+
+    def __init__(self, count: int, *, rate: int, silence: bytes) -> None:
+        self._tracks = tuple(_Track() for _ in range(count))
+        self._rate = rate
+        self._silence = silence
+        self._width = len(silence)
+        self._window = rate * WINDOW_MS // 1_000
+        self._fill = rate * FILL_MS // 1_000
+        self._given = 0
+        self._jumps = 0
+        self.dropped = 0
+        """Pieces that were not taken, because they came twice or too late."""
+        self._filled = 0
+
+    @property
+    def filled_ms(self) -> int:
+        """How much silence stands for audio that did not come, all tracks together."""
+        return self._filled * 1_000 // self._rate
+
+    def add(self, number: int, chunk: int, timestamp_ms: int, data: bytes) -> Sequence[bytes | Missing]:
+        """Take one piece of whole samples and return what is decided by it; Invalid if timestamps jump without end."""
+        track = self._tracks[number]
+        held = track.held
+        if 0 <= track.last - chunk < _LATE_PIECES or (held and any(piece.chunk == chunk for piece in held)):
+            self.dropped += 1
+            return ()
+        start = timestamp_ms * self._rate // 1_000 - track.offset
+        length = len(data) // self._width
+        before: Sequence[bytes | Missing] = ()
+        if start > track.placed + length // 2:
+            newest = self._newest()
+            if start <= newest + self._fill:
+                insort(held, _Piece(start, chunk, data))
+                return self._decided()
+            before = self._jump(start - newest)
+        elif start < track.placed - self._fill:
+            self._count_jump()  # back, as a rule after one forward that was none
+            track.offset += start - track.placed
+        if len(self._tracks) == 1 and not held:
+            track.placed += length
+            track.last = chunk
+            self._given = track.placed
+            return (*before, data) if before else (data,)
+        self._place(track, chunk, data)
+        return (*before, *self._decided())
+
+    def flush(self) -> Sequence[bytes | Missing]:
+        """Return everything that still waits, the shorter track filled up to the longer one."""
+        for track in self._tracks:
+            while track.held:
+                self._pass_over(track, track.held[0].start)
+        return self._out(self._newest())
+
+    def _newest(self) -> int:
+        """Return where the newest piece ends."""
+        newest = 0
+        for track in self._tracks:
+            newest = max(newest, track.placed)
+            if track.held:
+                last = track.held[-1]
+                newest = max(newest, last.start + len(last.data) // self._width)
+        return newest
+
+    def _jump(self, missing: int) -> Sequence[bytes | Missing]:
+        """End what was before, and continue it right there with what comes after the time left out."""
+        self._count_jump()
+        out = self.flush()
+        for track in self._tracks:
+            track.offset += missing
+        # A stream's time need not begin at zero: nothing was there to be missed.
+        return (*out, Missing(missing * 1_000 // self._rate)) if self._given else out
+
+    def _count_jump(self) -> None:
+        self._jumps += 1
+        if self._jumps > MAX_JUMPS:
+            raise Invalid(f"the timestamps jumped by more than {FILL_MS // 1_000} s more than {MAX_JUMPS} times")
+
+    def _place(self, track: _Track, chunk: int, data: bytes) -> None:
+        track.ready += data
+        track.placed += len(data) // self._width
+        track.last = chunk
+        while track.held:
+            piece = track.held[0]
+            if piece.start > track.placed + len(piece.data) // self._width // 2:
+                break
+            del track.held[0]
+            track.ready += piece.data
+            track.placed += len(piece.data) // self._width
+            track.last = piece.chunk
+
+    def _decided(self) -> Sequence[bytes | Missing]:
+        for track in self._tracks:
+            while len(track.held) > WINDOW_PIECES:
+                self._pass_over(track, track.held[0].start)
+        return self._out(self._newest() - self._window)
+
+    def _out(self, until: int) -> Sequence[bytes | Missing]:
+        """Fill what is missing before `until`, and return the samples that every track has."""
+        end = -1
+        for track in self._tracks:
+            while track.placed < until:
+                self._pass_over(track, min(until, track.held[0].start) if track.held else until)
+            end = track.placed if end < 0 else min(end, track.placed)
+        length = (end - self._given) * self._width
+        if not length:
+            return ()
+        self._given = end
+        parts = []
+        for track in self._tracks:
+            parts.append(bytes(track.ready[:length]))
+            del track.ready[:length]
+        return (interleaved(parts, self._width),)
+
+    def _pass_over(self, track: _Track, until: int) -> None:
+        """Give up what is missing before `until`."""
+        hole = until - track.placed
+        self._filled += hole
+        track.placed = until
+        track.ready += self._silence * hole
+        if track.held and track.held[0].start <= until:
+            piece = track.held.pop(0)
+            self._place(track, piece.chunk, piece.data)
+
+
+def interleaved(parts: Sequence[bytes], width: int) -> bytes:
+    """Return one sample of `width` bytes of each part in turn; all parts have the same length."""
+    step = width * len(parts)
+    out = bytearray(len(parts) * len(parts[0]))
+    for number, part in enumerate(parts):
+        for byte in range(width):
+            out[number * width + byte :: step] = part[byte::width]
+    return bytes(out)
