@@ -32,6 +32,7 @@ class ServerSettings(Section):
     idle_timeout: Duration = timedelta(seconds=30)
     resume_grace: Duration = timedelta(seconds=60)
     upload_grace: Duration = timedelta(hours=1)
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+$")
     drain_grace: Duration = timedelta(seconds=30)
     finish_wait: Duration = timedelta(seconds=1)
     max_open_recordings: int = Field(default=20_000, gt=0)

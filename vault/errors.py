@@ -33,6 +33,36 @@ class Invalid(Refused):
     code = "invalid"
 
 
+class Malformed(Invalid):
+    """A header is missing, or is not what its protocol says it is."""
+
+    code = "malformed"
+
+
+class InconsistentLength(Malformed):
+    """An upload's length was announced differently before, or more or fewer bytes came than announced."""
+
+    code = "inconsistent_length"
+
+
+class UploadComplete(Malformed):
+    """The upload has ended as it was meant to: nothing can be added to it."""
+
+    code = "upload_complete"
+
+
+class UnsupportedVersion(Refused):
+    """The client speaks another version of its protocol than the vault."""
+
+    code = "unsupported_version"
+
+
+class ChecksumMismatch(Refused):
+    """The bytes of a request are not those that were sent; none of them was kept."""
+
+    code = "checksum_mismatch"
+
+
 class UnsupportedMedia(Refused):
     """The declared media type is not one the vault can keep and play."""
 
@@ -79,6 +109,24 @@ class OffsetMismatch(Conflict):
     """An upload continued at another byte than the durable end; `offset` in facts is where to continue."""
 
     code = "offset_mismatch"
+
+
+class MismatchingOffset(OffsetMismatch):
+    """The same, told in the terms of the IETF's resumable uploads."""
+
+    code = "mismatching_offset"
+
+
+class Locked(Conflict):
+    """Another request is writing to this upload and is heard: wait, and ask again."""
+
+    code = "locked"
+
+
+class UploadGone(Refused):
+    """The upload ended before it was complete and cannot be continued; what arrived is kept."""
+
+    code = "upload_gone"
 
 
 class UnderHold(Refused):

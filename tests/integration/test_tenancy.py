@@ -21,6 +21,13 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("PUT", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("OPTIONS", "/v1/ingest/{tenant}/tus"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/tus"): Act.INGEST,
+    ("PUT", "/v1/ingest/{tenant}/tus"): Act.INGEST,
+    ("HEAD", "/v1/ingest/{tenant}/tus/{upload}"): Act.INGEST,
+    ("PATCH", "/v1/ingest/{tenant}/tus/{upload}"): Act.INGEST,
+    ("DELETE", "/v1/ingest/{tenant}/tus/{upload}"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/tus/{upload}"): Act.INGEST,
     ("GET", "/v1/ingest/{tenant}/ws"): Act.INGEST,
     ("GET", "/v1/ingest/{tenant}/audiohook"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
@@ -114,6 +121,7 @@ class Things:
         return template.format(
             tenant=self.tenant,
             call_key="call-1",
+            upload=self.recording,
             recording=self.recording,
             hold=self.hold,
             certificate=self.certificate,
@@ -179,11 +187,9 @@ async def denials(app: App) -> int:
 
 
 def test_the_table_of_routes_is_the_router(app):
-    found = {
-        (route.method, route.resource.canonical)
-        for route in build_app(app.vault, app.config).router.routes()
-        if not (route.method == "HEAD" and route.resource.canonical != "/v1/ingest/{tenant}/{call_key}")
-    }
+    routes = {(route.method, route.resource.canonical) for route in build_app(app.vault, app.config).router.routes()}
+    # aiohttp answers HEAD wherever it answers GET.
+    found = {(method, path) for method, path in routes if method != "HEAD" or ("GET", path) not in routes}
     assert found == ROUTES.keys() | SIGNED
 
 

@@ -48,7 +48,8 @@ def test_the_roles_table_is_the_permissions_table():
 def test_the_api_page_shows_every_operation():
     shown = set()
     for methods, path in re.findall(
-        r"\b((?:GET|PUT|POST|HEAD|DELETE)(?:\|POST)?) +(/[\w/{}.\-]+)", (ROOT / "docs" / "api.md").read_text()
+        r"\b((?:GET|PUT|POST|HEAD|PATCH|DELETE|OPTIONS)(?:\|POST)?) +(/[\w/{}.\-]+)",
+        (ROOT / "docs" / "api.md").read_text(),
     ):
         shown |= {(method.lower(), path) for method in methods.split("|")}
     documented = {(method, path) for path, methods in build()["paths"].items() for method in methods}

@@ -65,6 +65,10 @@ def json_answer(text: str, schema: str, **headers: str) -> Answer:
 
 HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Upload-Offset": ("Continue at this byte; it must be the durable end.", COUNT),
+    "Upload-Length": ("How many bytes the upload will have, once that is known.", COUNT),
+    "Upload-Metadata": ("tus: pairs of a key and a base64 value; docs/api.md lists the keys.", TEXT),
+    "Upload-Checksum": ("tus: an algorithm and the base64 digest of this request's bytes.", TEXT),
+    "X-HTTP-Method-Override": ("The method that is meant.", {"type": "string", "enum": ["PATCH", "HEAD", "DELETE"]}),
     "Content-Range": (
         "The body is this piece of the recording: `bytes a-b/*`, or with the total in place of the star.",
         TEXT,
@@ -93,6 +97,7 @@ PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "bucket": "The tenant's id.",
     "key": "The recorder's name for the call; what a call key cannot have in it is escaped.",
     "recording": "The recording's id.",
+    "upload": "The upload's id: that of the recording.",
     "number": "The document's number, from 0.",
     "hold": "The hold's id.",
     "erasure": "The erasure's id.",

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from vault.protocol.httpsignatures import Nonces
-from vault.server import audiohook, callnotes, ingest, rtpengine, s3, websocket
+from vault.server import audiohook, callnotes, ingest, rtpengine, s3, tus, websocket
 
 OPERATIONS: Final = (
     *websocket.OPERATIONS,
@@ -15,6 +15,7 @@ OPERATIONS: Final = (
     *rtpengine.OPERATIONS,
     *callnotes.OPERATIONS,
     *s3.OPERATIONS,
+    *tus.OPERATIONS,
     *ingest.OPERATIONS,
 )
 
@@ -28,6 +29,7 @@ def add_routes(app: web.Application) -> None:
     router.add_get("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=rtpengine.expect, allow_head=False)
     router.add_post("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=rtpengine.expect)
     callnotes.add_routes(app)
+    tus.add_routes(app)
     for method in ("PUT", "POST"):
         router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=ingest.expect)
     router.add_route("HEAD", "/v1/ingest/{tenant}/{call_key}", ingest.head)

@@ -18,6 +18,7 @@ from vault.protocol.permissions import PERMISSIONS, Act
 from vault.server.describing import AUDIO_TYPES, HEADERS, PATH_PARAMETERS, Answer, Operation
 from vault.server.noteshapes import NOTE_SCHEMAS
 from vault.server.operations import OPERATIONS
+from vault.server.problems import REASONS
 from vault.server.shapes import SCHEMAS, reference
 
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -177,7 +178,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
     responses = {str(status): _answer(answer) for status, answer in operation.answers.items()}
     refusals = {*operation.problems, *(() if operation.act is None else (401, 403, 503))}
     for status in sorted(refusals):
-        responses[str(status)] = _problem(HTTPStatus(status).phrase)
+        responses[str(status)] = _problem(REASONS.get(status) or HTTPStatus(status).phrase)
     responses["default"] = _problem("Any other failure")
     return responses
 

@@ -13,6 +13,9 @@ from vault.protocol.s3 import ERROR_STATUS, error_document
 
 STATUS: Final[Mapping[type[errors.VaultError], int]] = {
     errors.Invalid: 422,
+    errors.Malformed: 400,
+    errors.UnsupportedVersion: 412,
+    errors.ChecksumMismatch: 460,
     errors.UnsupportedMedia: 415,
     errors.TooLarge: 413,
     errors.Unauthenticated: 401,
@@ -21,6 +24,8 @@ STATUS: Final[Mapping[type[errors.VaultError], int]] = {
     errors.RangeNotSatisfiable: 416,
     errors.OffsetMismatch: 409,
     errors.Conflict: 409,
+    errors.Locked: 423,
+    errors.UploadGone: 410,
     errors.UnderHold: 409,
     errors.TooLate: 409,
     errors.UploadStalled: 408,
@@ -34,6 +39,17 @@ STATUS: Final[Mapping[type[errors.VaultError], int]] = {
     errors.ConfigError: 500,
     errors.VaultError: 500,
 }
+
+REASONS: Final[Mapping[int, str]] = {460: "Checksum Mismatch"}
+"""What stands for a status that RFC 9110 does not know: 460 is that of tus 1.0."""
+
+_REGISTERED: Final = "https://iana.org/assignments/http-problem-types#"
+_TYPES: Final[Mapping[type[errors.VaultError], str]] = {
+    errors.MismatchingOffset: f"{_REGISTERED}mismatching-upload-offset",
+    errors.UploadComplete: f"{_REGISTERED}completed-upload",
+    errors.InconsistentLength: f"{_REGISTERED}inconsistent-upload-length",
+}
+"""Problem types of other people's specifications (draft-ietf-httpbis-resumable-upload, Problem Types)."""
 
 
 def status_of(error: errors.VaultError) -> int:
@@ -63,7 +79,7 @@ def problem(error: errors.VaultError, *, request_id: str | None, close: bool = F
     """Render an error; `close` also ends the connection, for uploads whose rest will not be read."""
     status = status_of(error)
     body: dict[str, object] = {
-        "type": f"urn:callvault:problem:{error.code}",
+        "type": _TYPES.get(type(error), f"urn:callvault:problem:{error.code}"),
         "title": error.code.replace("_", " "),
         "status": status,
         "detail": error.message,
@@ -73,7 +89,12 @@ def problem(error: errors.VaultError, *, request_id: str | None, close: bool = F
     if request_id:
         body["request_id"] = request_id
     body.update(error.facts)
-    response = web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
+    response = web.Response(
+        status=status,
+        reason=REASONS.get(status),
+        body=json.dumps(body).encode(),
+        content_type="application/problem+json",
+    )
     if isinstance(error, errors.Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.Unauthenticated):

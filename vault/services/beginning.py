@@ -62,7 +62,7 @@ class Beginning:
             )
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
-        facts = replace(call.facts, extra={**call.facts.extra, CALL_KEY: call.call_key})
+        facts = replace(call.facts, extra={**call.facts.extra, **call.terms, CALL_KEY: call.call_key})
         sealed = seal_facts(self._keyring.derive(metadata), identifier, facts, nonce=self._entropy(12))
         recording = Recording(
             id=identifier,

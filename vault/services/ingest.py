@@ -160,7 +160,8 @@ class Ingest:
         try:
             recording = await self._beginning.create(call, actor=actor)
             key = self._keyring.derive(recording.audio)
-            session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1, grace=call.grace)
+            session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
+            session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
             self._adopt(session)
             return session
         finally:
@@ -253,9 +254,7 @@ class Ingest:
         session.require_open()
         if session.keeping.watching and not (piece := session.keeping.keep(piece)):
             return
-        entry = session.entry
-        if entry is None:
-            entry = self._open_entry(session)
+        entry = session.entry or self._open_entry(session)
         if entry.appended + len(piece) > self._limits.max_recording_bytes:
             raise TooLarge(f"the recording exceeds {self._limits.max_recording_bytes} bytes")
         try:
@@ -371,7 +370,8 @@ class Ingest:
             if session.ending is None:
                 await self._settle(session)
             # An end that was on its way when its recorder left stands: what was written first is what is true.
-            await self.finish(session, ended=session.ending or f"truncated:{reason}")
+            ended = session.ending or ("sealed" if session.complete else f"truncated:{reason}")
+            await self.finish(session, ended=ended)
         except Unavailable as error:
             logger.warning(
                 "an interrupted recording could not be closed yet",
@@ -379,9 +379,10 @@ class Ingest:
             )
 
     async def truncate_all(self, reason: str, *, uploading: bool) -> None:
-        """Close every recording whose recorder is still sending, or every one that waits for its recorder."""
+        """Close what is still being sent, but for resumable uploads, or what waits for its recorder."""
         for session in tuple(self._by_id.values()):
-            if bool(session.uploads) is uploading and session.ended is None:
+            kept = uploading and session.resumable  # its client comes back after the restart
+            if bool(session.uploads) is uploading and session.ended is None and not kept:
                 await self._truncate(session, reason)
 
     async def recover(self) -> Sequence[RecordingId]:

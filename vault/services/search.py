@@ -6,7 +6,7 @@ The catalog holds blind tokens. A number is looked for as one token for each met
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -37,14 +37,14 @@ def facts_of(keyring: Keyring, row: Recording) -> CallFacts | None:
     return open_facts(key, row.id, row.sealed_facts) if row.sealed_facts else None
 
 
-def call_key_of(keyring: Keyring, row: Recording) -> str | None:
-    """Return the recorder's name for the call; None if it cannot be read, which must not keep a vault from starting."""
+def extra_of(keyring: Keyring, row: Recording) -> Mapping[str, str]:
+    """Return the `extra` facts of a call; empty if they cannot be read, which must not keep a vault from starting."""
     try:
         facts = facts_of(keyring, row)
     except IntegrityError as error:
         logger.error("call facts do not open", extra={"fields": {"recording": row.id, "error": error.code}})  # noqa: TRY400  # the fact, not the trace
-        return None
-    return None if facts is None else facts.extra.get(CALL_KEY)
+        return {}
+    return {} if facts is None else facts.extra
 
 
 class BlindIndex:

@@ -6,16 +6,21 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
 from vault.model import AuditEvent, CallFacts, DataKey, Media, Recording, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.services.keeping import Keeping, frame_bytes
+
+TOTAL: Final = "upload_length"
+"""The member of a call's `extra` facts that holds `CallStart.total`."""
+_DEFERRED: Final = "deferred"
+_GRACE: Final = "grace_seconds"
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +37,28 @@ class CallStart:
     retention: timedelta
     grace: timedelta | None = None
     """How long an interrupted recording waits for its recorder, where the dialect's clients take longer than most."""
+    resumable: bool = False
+    """Whether it is an upload with an address of its own, which goes on after a restart of the server."""
+    total: int | None = None
+    """How many bytes a resumable one will have; None until its client says so."""
+
+    @property
+    def terms(self) -> Mapping[str, str]:
+        """What a restart of the server must not forget, as members of the call's sealed `extra` facts."""
+        terms = {TOTAL: _DEFERRED if self.total is None else str(self.total)} if self.resumable else {}
+        if self.grace is not None:
+            terms[_GRACE] = str(self.grace.total_seconds())
+        return terms
+
+
+def require_end(durable: int, offset: int | None) -> None:
+    """Raise OffsetMismatch if `offset` is given and is not the durable end."""
+    if offset is not None and offset != durable:
+        raise OffsetMismatch(
+            f"the upload continues at byte {offset}, but {durable} bytes are durable",
+            hint=f"continue at byte {durable}",
+            offset=durable,
+        )
 
 
 class LiveFeed(Protocol):
@@ -65,6 +92,10 @@ class IngestSession:
     detached_at: float | None = None
     grace: timedelta | None = None
     """In place of the vault's own, see `CallStart.grace`."""
+    resumable: bool = False
+    """See `CallStart.resumable`."""
+    total: int | None = None
+    """See `CallStart.total`."""
     skipped: int = 0
     """Bytes that the recorder counts and that never came: it went on after it had been refused."""
     own_pause: bool = False
@@ -113,6 +144,24 @@ class IngestSession:
         return self.stored if self.entry is None else max(self.entry.appended, self.stored)
 
     @property
+    def complete(self) -> bool:
+        """Whether every byte that the recorder announced has been taken in."""
+        return self.total is not None and self.sent == self.total
+
+    @property
+    def sent(self) -> int:
+        """How many bytes of its stream the recorder has sent: those taken in, and those that pauses dropped."""
+        return self.appended + self.keeping.taken(self.appended)
+
+    def recall(self, extra: Mapping[str, str]) -> None:
+        """Take up the terms that a session before this one began under."""
+        if TOTAL in extra:
+            self.resumable = True
+            self.total = None if extra[TOTAL] == _DEFERRED else int(extra[TOTAL])
+        if _GRACE in extra:
+            self.grace = timedelta(seconds=float(extra[_GRACE]))
+
+    @property
     def received(self) -> int:
         """What the recorder counts as safe: durable bytes, and those before them that pauses are noted to have dropped.
 
@@ -130,12 +179,7 @@ class IngestSession:
 
     def require_offset(self, offset: int | None) -> None:
         """Raise OffsetMismatch if `offset` is given and is not the durable end."""
-        if offset is not None and offset != self.received:
-            raise OffsetMismatch(
-                f"the upload continues at byte {offset}, but {self.received} bytes are durable",
-                hint=f"continue at byte {self.received}",
-                offset=self.received,
-            )
+        require_end(self.received, offset)
 
     def rejoin(self, found: ReplayedRecording | None) -> None:
         """Continue after a restart with what the journal still has, if it reaches back to what is stored."""

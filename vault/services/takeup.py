@@ -14,7 +14,7 @@ from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.services.coordinates import Coordinates
 from vault.services.notes import take_up
-from vault.services.search import call_key_of
+from vault.services.search import CALL_KEY, extra_of
 from vault.services.sessions import IngestSession
 from vault.services.stubs import row_from_journal
 
@@ -99,16 +99,18 @@ class TakeUp:
             logger.error("an open recording has no key", extra={"fields": {"recording": row.id}})  # noqa: TRY400
             return None
         segments = [ref for ref in await self._catalog.segments(row.id) if ref.index >= 0]
+        extra = extra_of(self._keyring, row)
         session = IngestSession(
             recording=row,
             key=key,
-            call_key=call_key_of(self._keyring, row),
+            call_key=extra.get(CALL_KEY),
             segments=segments,
             stored=max((ref.offset + ref.length for ref in segments), default=0),
             recorded_segments=len(segments),
             digest=None,
             detached_at=self._clock.monotonic(),
         )
+        session.recall(extra)
         session.rejoin(found)
         await take_up(self._catalog, session)
         return session

@@ -30,6 +30,7 @@ from vault.services.shredding import Shredder
 from vault.services.storing import Storer
 from vault.services.sweep import Sweeper
 from vault.services.tenants import Tenants
+from vault.services.uploads import Uploads
 from vault.telemetry import Metrics
 
 
@@ -64,3 +65,4 @@ class Vault:
     store: ObjectStore
     sweeper: Sweeper
     tenants: Tenants
+    uploads: Uploads

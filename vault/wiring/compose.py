@@ -41,6 +41,7 @@ from vault.services.shredding import Shredder
 from vault.services.storing import SegmentLimits, Storer
 from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import RetentionBounds, Tenants
+from vault.services.uploads import Uploads
 from vault.services.vault import Vault
 from vault.storage.journal import FileJournal
 from vault.storage.spool import FileSpool
@@ -238,6 +239,17 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             ),
         ),
         tenants=tenants,
+        uploads=Uploads(
+            catalog=catalog,
+            ingest=ingest,
+            keyring=keyring,
+            notes=notes,
+            search=search,
+            tenants=tenants,
+            clock=clock,
+            entropy=entropy,
+            grace=config.server.upload_grace,
+        ),
     )
 
 

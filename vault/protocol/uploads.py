@@ -1,0 +1,210 @@
+"""What tus 1.0 and the IETF's resumable uploads have in common: an upload's stages, and what is told of its call."""
+
+from __future__ import annotations
+
+import enum
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from vault.errors import InconsistentLength, Invalid, Malformed, TooLarge
+from vault.ids import parse_call_key
+from vault.model import CallFacts
+from vault.protocol.numbers import normalised
+
+_MAX_TAGS: Final = 20
+_MAX_FACT: Final = 200
+_MAX_NAME: Final = 150
+_NOT_IN_A_KEY: Final = re.compile(r"[^A-Za-z0-9._~@:+=,-]+")
+_NUMBER: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+_GENERIC: Final = frozenset({"", "application/octet-stream", "binary/octet-stream", "null", "undefined"})
+_EXTENSIONS: Final[Mapping[str, str]] = {
+    ".wav": "audio/wav",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".webm": "audio/webm",
+    ".weba": "audio/webm",
+    ".mp3": "audio/mpeg",
+    ".ulaw": "audio/basic",
+    ".mulaw": "audio/basic",
+    ".ul": "audio/basic",
+    ".pcmu": "audio/basic",
+    ".alaw": "audio/PCMA",
+    ".al": "audio/PCMA",
+    ".pcma": "audio/PCMA",
+}
+
+
+class Stage(enum.Enum):
+    """How far an upload is."""
+
+    OPEN = "open"
+    """Nobody writes to it now."""
+    BUSY = "busy"
+    """A request writes to it."""
+    SILENT = "silent"
+    """A request writes to it that has not been heard for a while: its client may be gone without a word."""
+    COMPLETE = "complete"
+    """The end is durable and is the one that was meant."""
+    GONE = "gone"
+    """It ended as truncated: its client stayed away, or terminated it."""
+
+
+class Verb(enum.Enum):
+    """What a request wants of an upload."""
+
+    ASK = "ask"
+    APPEND = "append"
+    TERMINATE = "terminate"
+
+
+class Step(enum.Enum):
+    """What is done about it."""
+
+    ENTER = "enter"
+    """Have the upload to itself, and go on."""
+    TAKE_OVER = "take over"
+    """End the request that writes first."""
+    TELL = "tell"
+    """Answer from what is known; nothing changes any more."""
+    LOCKED = "locked"
+    KEPT = "kept"
+    """Refuse: a complete recording is not the client's to take back."""
+    GONE = "gone"
+
+
+STEPS: Final[Mapping[tuple[Stage, Verb], Step]] = {
+    (Stage.OPEN, Verb.ASK): Step.ENTER,
+    (Stage.OPEN, Verb.APPEND): Step.ENTER,
+    (Stage.OPEN, Verb.TERMINATE): Step.ENTER,
+    (Stage.BUSY, Verb.ASK): Step.LOCKED,
+    (Stage.BUSY, Verb.APPEND): Step.LOCKED,
+    (Stage.BUSY, Verb.TERMINATE): Step.TAKE_OVER,
+    (Stage.SILENT, Verb.ASK): Step.TAKE_OVER,
+    (Stage.SILENT, Verb.APPEND): Step.TAKE_OVER,
+    (Stage.SILENT, Verb.TERMINATE): Step.TAKE_OVER,
+    (Stage.COMPLETE, Verb.ASK): Step.TELL,
+    (Stage.COMPLETE, Verb.APPEND): Step.TELL,
+    (Stage.COMPLETE, Verb.TERMINATE): Step.KEPT,
+    (Stage.GONE, Verb.ASK): Step.GONE,
+    (Stage.GONE, Verb.APPEND): Step.GONE,
+    (Stage.GONE, Verb.TERMINATE): Step.GONE,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a client says about a call when it creates an upload.
+
+    `call_key` is the recorder's own name for the call; `file_name` only looks like one, and may be that of many.
+    """
+
+    call_key: str | None = field(default=None, repr=False)
+    file_name: str | None = field(default=None, repr=False)
+    media_type: str | None = None
+    facts: CallFacts = field(default_factory=CallFacts, repr=False)
+    started_at: datetime | None = None
+
+
+def describe(metadata: Mapping[str, str]) -> Description:
+    """Read the members that the vault knows: call_key, filename, filetype, from, to, direction, started, tags.
+
+    Others are left out: nobody asked for them. Invalid for a member that is not what its name says.
+    """
+    tags = tuple(tag.strip() for tag in _fact(metadata, "tags").split(",") if tag.strip())
+    if len(tags) > _MAX_TAGS:
+        raise Invalid(f"a call has at most {_MAX_TAGS} tags")
+    direction = _fact(metadata, "direction") or None
+    if direction not in (None, "inbound", "outbound"):
+        raise Invalid("direction is inbound or outbound")
+    key = metadata.get("call_key")
+    return Description(
+        call_key=parse_call_key(key) if key else None,
+        file_name=posixpath.basename(metadata.get("filename", "").replace("\\", "/")) or None,
+        media_type=metadata.get("filetype"),
+        facts=CallFacts(
+            caller=normalised(_fact(metadata, "from")),
+            called=normalised(_fact(metadata, "to")),
+            direction=direction,
+            tags=tags,
+        ),
+        started_at=_instant(_fact(metadata, "started")),
+    )
+
+
+def _fact(metadata: Mapping[str, str], name: str) -> str:
+    value = metadata.get(name, "").strip()
+    if len(value) > _MAX_FACT or not value.isprintable():
+        raise Invalid(f"{name}: too long, or not text")
+    return value
+
+
+def _instant(value: str) -> datetime | None:
+    if not value:
+        return None
+    try:
+        started = datetime.fromisoformat(value)
+        if started.tzinfo is not None:
+            return started.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise Invalid("started is not an RFC 3339 instant with its time zone", hint="for example 2026-01-31T09:30:00Z")
+
+
+def names(description: Description, fresh: str) -> tuple[str, str]:
+    """Return the call key to take, and what distinguishes it if it is taken: `fresh` is a name nobody else has.
+
+    A file's name is cleaned of what no call key has in it.
+    """
+    if description.call_key is not None:
+        return description.call_key, ""
+    if description.file_name is None:
+        return f"upload-{fresh}", fresh
+    clean = _NOT_IN_A_KEY.sub("_", description.file_name)[-_MAX_NAME:]
+    return clean, fresh
+
+
+def content_type(description: Description) -> str | None:
+    """Return the declared type, else that of the file's name; None if neither says what the audio is."""
+    declared = (description.media_type or "").strip()
+    if declared.lower() not in _GENERIC:
+        return declared
+    return _EXTENSIONS.get(posixpath.splitext(description.file_name or "")[1].lower())
+
+
+def count(headers: Mapping[str, str], name: str) -> int | None:
+    """Return the byte count in a header, or None without one; Malformed for anything else."""
+    value = headers.get(name)
+    if value is None:
+        return None
+    if not _NUMBER.fullmatch(value.strip()):
+        raise Malformed(f"{name} is not a byte count")
+    return int(value)
+
+
+def require_size(size: int | None, *, limit: int) -> None:
+    """Raise TooLarge for an upload above the limit, and Invalid for one that will have no audio."""
+    if size == 0:
+        raise Invalid("the upload has no audio", hint="announce the length of the recording, or defer it")
+    if size is not None and size > limit:
+        raise TooLarge(f"the recording exceeds {limit} bytes")
+
+
+def require_room(offset: int, adding: int | None, total: int | None) -> None:
+    """Raise TooLarge if a request that adds so many bytes (None: it does not say) would pass the announced length."""
+    if adding is not None and total is not None and offset + adding > total:
+        raise TooLarge(f"{adding} bytes at {offset} go beyond the announced length {total}; none of them was kept")
+
+
+def require_length(known: int | None, announced: int | None, *, offset: int) -> None:
+    """Raise InconsistentLength if a length announced now is not the one known, or less than what has come."""
+    if announced is None:
+        return
+    if known is not None and announced != known:
+        raise InconsistentLength(f"the length of this upload is {known}, and is now said to be {announced}")
+    if announced < offset:
+        raise InconsistentLength(f"{offset} bytes have come, more than the {announced} that are announced")
