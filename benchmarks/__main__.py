@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("seal", "journal", "ingest", "live", "shred", "erasure", "keyring_size", "provider_ops")
+NAMES = ("seal", "journal", "ingest", "live", "shred", "erasure", "keyring_size", "provider_ops", "http_peers")
 
 if __name__ == "__main__":
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""`callvault recordings`: find, explain, play and export what was recorded."""
+"""`callvault recordings`: find, explain, play and export what was recorded; pause what is being recorded."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from cli.files import STDOUT, destination, whole_file
 from cli.instants import instant_or_none
 from vault.errors import Invalid, Refused
 from vault.model import RecordingState
+from vault.protocol.alerts import FlagCategory
 
-group = new_group("Find, explain, play and export recordings.")
+group = new_group("Find, explain, play and export recordings; pause live ones.")
 
 RecordingName = Annotated[str, typer.Argument(metavar="RECORDING", help="rec_ and 32 hex digits.")]
 Purpose = Annotated[str, typer.Option(help="Why you listen; goes into the audit trail, such as complaint.")]
@@ -146,6 +147,32 @@ async def why(call: Remote, recording: RecordingName) -> None:
     call.out.table(["rule", "effect", "because"], rows, empty="no rule applies")
 
 
+@remote(
+    group,
+    "flag",
+    examples=[
+        f"callvault recordings flag {_ID} --category distress",
+        f'callvault recordings flag {_ID} --category abuse --matter SG-2026-014 --reason "disclosed to the assistant"',
+    ],
+)
+async def flag(
+    call: Remote,
+    *,
+    recording: RecordingName,
+    category: Annotated[FlagCategory, typer.Option(help="What it is about; the alert says this and no more.")],
+    matter: Annotated[str | None, typer.Option(help="The case; the recording's own if left out.")] = None,
+    reason: Annotated[str | None, typer.Option(help="What happened. Stays with the hold; no alert carries it.")] = None,
+) -> None:
+    """Flag a safeguarding concern, also during the call: the recording is kept at once, and the lead is told."""
+    body = {"category": category.value, "matter": matter, "reason": reason}
+    chosen = {name: value for name, value in body.items() if value is not None}
+    flagged = await call.client.post(f"/v1/recordings/{segment(recording)}/flag", chosen)
+    call.out.show(flagged, [(name.removesuffix("_id").replace("_", " "), value) for name, value in flagged.items()])
+    if flagged["alert"] == "none_configured":
+        call.out.note("warning: nobody is told, because the tenant has no safeguarding webhook")
+        call.out.hint("an operator sets it: callvault tenants set TENANT --safeguarding-webhook URL")
+
+
 async def _download(
     call: Remote, recording: str, target: str, *, purpose: str, shape: str, force: bool
 ) -> dict[str, Any]:
@@ -243,3 +270,73 @@ async def export(
             file.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")
         written["facts"] = str(beside)
     _report(call, written)
+
+
+async def _turn(call: Remote, recording: str, verb: str) -> None:
+    turned = await call.client.post(f"/v1/recordings/{segment(recording)}/{verb}", {})
+    call.out.show(turned, [(name.replace("_", " "), value) for name, value in turned.items()])
+
+
+@remote(group, "pause", examples=[f"callvault recordings pause {_ID}", f"callvault recordings pause {_ID} --json"])
+async def pause(call: Remote, recording: RecordingName) -> None:
+    """Stop keeping a live call, as while card data is spoken: what arrives is dropped before it is sealed."""
+    await _turn(call, recording, "pause")
+    call.out.hint(f"callvault recordings resume {recording}")
+
+
+@remote(group, "resume", examples=[f"callvault recordings resume {_ID}", f"callvault recordings resume {_ID} --json"])
+async def resume(call: Remote, recording: RecordingName) -> None:
+    """Keep a live call again."""
+    await _turn(call, recording, "resume")
+
+
+@remote(
+    group,
+    "notes",
+    examples=[
+        f"callvault recordings notes {_ID} --purpose complaint",
+        f"callvault recordings notes {_ID} --purpose complaint --document 0 -o metadata.xml",
+    ],
+)
+async def notes(
+    call: Remote,
+    *,
+    recording: RecordingName,
+    purpose: Purpose,
+    number: Annotated[int | None, typer.Option("--document", min=0, help="Fetch this document instead.")] = None,
+    output: Target = STDOUT,
+    force: Force = False,
+) -> None:
+    """Tell what happened beside the audio: pauses and gaps, pressed keys, documents."""
+    path, headers = f"/v1/recordings/{segment(recording)}", {"Purpose": purpose}
+    if number is None:
+        found = await call.client.call("GET", f"{path}/notes", headers=headers)
+        if call.out.as_json:
+            call.out.document(found)
+        else:
+            columns = ["what", "at byte", "at", "more"]
+            call.out.table(columns, _noted(found), empty="nothing was noted beside the audio")
+        return
+    if output == STDOUT and call.out.as_json:
+        raise Invalid("a document and JSON cannot share standard output", hint="pass -o FILE")
+    size = 0
+    with destination(output, force=force) as file:
+        async with call.client.request("GET", f"{path}/documents/{number}", headers=headers) as response:
+            async for piece in response.content.iter_chunked(_CHUNK_BYTES):
+                file.write(piece)
+                size += len(piece)
+            media_type = response.content_type
+    _report(call, {"recording_id": recording, "file": output, "bytes": size, "media_type": media_type})
+
+
+def _noted(found: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = [
+        (item["reason"], item["offset"], item["at"], f"{item['missing_ms']} ms, {item['dropped_bytes']} bytes dropped")
+        for item in found["gaps"]
+    ]
+    rows += [(f"key {item['digit']}", item["offset"], item["at"], "") for item in found["dtmf"]]
+    rows += [
+        (f"document {item['number']}", item["offset"], item["at"], f"{item['media_type']}, {item['bytes']} bytes")
+        for item in found["documents"]
+    ]
+    return sorted(rows, key=lambda row: str(row[2]))

@@ -34,6 +34,7 @@ from vault.model import (
     Tenant,
     Token,
 )
+from vault.ports.alerts import Alert
 from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 
@@ -132,6 +133,19 @@ def hold(*recordings: Recording, **changes: Any) -> Hold:
         recordings=tuple(one.id for one in recordings),
     )
     return replace(fresh, **changes)
+
+
+def alert(of: Recording, flagged: Hold, **changes: Any) -> Alert:
+    made = Alert(
+        id=new_id("msg"),
+        tenant=flagged.tenant,
+        recording=of.id,
+        hold=flagged.id,
+        created_at=NOW,
+        body='{"type":"recording.flagged"}',
+        next_at=NOW,
+    )
+    return replace(made, **changes)
 
 
 def erasure(*recordings: Recording, **changes: Any) -> Erasure:
@@ -253,6 +267,9 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.add_segments([segment(one)], stored_bytes=1000)
     await catalog.segments(one.id)
     await catalog.segments_of([one.id])
+    await catalog.put_notes(one.id, {0: b"sealed", 1: b"too"}, audit=audit)
+    assert await catalog.notes(one.id) == {0: b"sealed", 1: b"too"}
+    await catalog.revise_facts(one.id, sealed_facts=b"later", caller_token=None, called_token="token", audit=audit)
     await catalog.count_due(through=PERIOD)
     await catalog.count_due(through=PERIOD, part=Part.METADATA, tenant=ACME)
     await finish(catalog, one, audit=audit)
@@ -262,6 +279,14 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.hold(placed.id)
     await catalog.holds(tenant=ACME, states=[HoldState.ACTIVE])
     await catalog.holds_on(one.id)
+    await catalog.add_tenant(tenant("beta", safeguarding_webhook="https://beta.example"))
+    concern = hold(one, tenant=TenantId("beta"), state=HoldState.PLACING)
+    raised = alert(one, concern)
+    await catalog.save_flag(concern, raised, audit=audit)
+    await catalog.claim_alert(now=NOW, until=NOW, excluding=[ACME])
+    await catalog.alert_of(concern.id)
+    await catalog.alerts_waiting()
+    await catalog.settle_alert(raised.id, next_at=NOW, delivered_at=NOW, audit=audit)
     for held in (None, True, False):
         query = RecordingQuery(
             tenant=ACME,

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from vault.errors import ConfigError
 from vault.rootsettings import RootSection, SingleRootSection, overlay
 from vault.settings import Duration, Section, Size
+from vault.streamsettings import StreamSettings
 
 S3_SCHEME = "s3://"
 
@@ -156,6 +157,7 @@ class RetentionSettings(Section):
     cap: Duration = timedelta(days=365 * 7)
     cohort_width: Duration = timedelta(days=1)
     release_grace: Duration = timedelta(days=14)
+    flag_review: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
     export_window: Duration = timedelta(days=30)
     erasure_window: Duration = timedelta(seconds=1)
 
@@ -230,6 +232,7 @@ class Config(Section):
     identity: IdentitySettings = IdentitySettings()
     access: AccessSettings = AccessSettings()
     backup: BackupSettings = BackupSettings()
+    streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
     base: Path = Field(default=Path(), exclude=True)
 

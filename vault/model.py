@@ -240,7 +240,8 @@ class Tenant:
     """The organisation called: the controller. `retention_seconds` None means the vault's default.
 
     `metadata_retention_seconds` counts from the end of the month of a call; None keeps the metadata until the contract
-    ends. `contract_end` takes effect once a second person has approved it.
+    ends. `contract_end` takes effect once a second person has approved it. `safeguarding_webhook` hears of flags; its
+    address may hold a secret.
     """
 
     id: TenantId
@@ -253,6 +254,9 @@ class Tenant:
     contract_end: datetime | None = None
     offboard_requested_by: str | None = None
     offboard_approved_by: str | None = None
+    keep_dtmf: bool = False
+    """Whether the keys that callers press are kept, sealed like their audio; dropped otherwise."""
+    safeguarding_webhook: str | None = field(default=None, repr=False)
 
     @property
     def ends_at(self) -> datetime | None:

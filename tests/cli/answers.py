@@ -23,6 +23,16 @@ TENANT = {
     "contract_end": None,
     "offboard_requested_by": None,
     "offboard_approved_by": None,
+    "keep_dtmf": True,
+    "safeguarding_webhook": "https://alerts.a-college.example",
+}
+FLAGGED = {
+    "recording_id": REC,
+    "hold_id": HOLD,
+    "flagged_at": AT,
+    "review_at": AT,
+    "live": True,
+    "alert": "none_configured",
 }
 TOKEN_ROW = {
     "id": TOK,
@@ -57,6 +67,17 @@ WHY = {
     "rules": [
         {"rule": "holds", "applies": False, "effect": "none", "text": "no hold protects this recording"},
         {"rule": "decision", "applies": True, "effect": "keeps", "text": "kept until later"},
+    ],
+}
+PAUSE = {"recording_id": REC, "paused": True, "bytes": 800}
+NOTES: dict[str, Any] = {
+    "recording_id": REC,
+    "live": True,
+    "paused": True,
+    "gaps": [{"offset": 800, "at": AT, "reason": "paused", "missing_ms": 4000, "dropped_bytes": 32000}],
+    "dtmf": [{"offset": 900, "at": AT, "digit": "5", "duration_ms": None}],
+    "documents": [
+        {"number": 0, "offset": 0, "at": AT, "media_type": "text/xml", "bytes": 12, "sha256": "0" * 64},
     ],
 }
 HOLD_ROW: dict[str, Any] = {
@@ -178,6 +199,10 @@ def install(stub: StubServer) -> None:
         ("POST", f"/v1/erasures/{ERA}/reject", ERASURE),
         ("GET", f"/v1/recordings/{REC}", RECORDING),
         ("GET", f"/v1/recordings/{REC}/why", WHY),
+        ("GET", f"/v1/recordings/{REC}/notes", NOTES),
+        ("POST", f"/v1/recordings/{REC}/pause", PAUSE),
+        ("POST", f"/v1/recordings/{REC}/resume", PAUSE),
+        ("POST", f"/v1/recordings/{REC}/flag", FLAGGED),
         ("GET", "/v1/holds", {"holds": [HOLD_ROW]}),
         ("POST", "/v1/holds", HOLD_ROW),
         ("GET", f"/v1/holds/{HOLD}", HOLD_ROW),

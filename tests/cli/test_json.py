@@ -11,10 +11,13 @@ from tests.cli.answers import (
     ERA,
     ERASURE,
     ERASURES,
+    FLAGGED,
     HOLD,
     HOLD_ROW,
+    NOTES,
     OVERRIDE,
     OVR,
+    PAUSE,
     REC,
     RECORDING,
     STATUS,
@@ -33,6 +36,7 @@ COMMANDS = [
     ("tenants show a-college", TENANT, "1d"),
     ("tenants add a-college --name A --controller T --contact C --retention 1d", TENANT, "1d"),
     ("tenants set a-college --retention 1d", TENANT, "1d"),
+    ("tenants set a-college --retention 1d --keep-dtmf", TENANT, "kept"),
     ("tenants set a-college --retention 1d --metadata-retention contract", TENANT, "730d after its month"),
     ("tenants offboard a-college --ends 2027-01-31", TENANT, "not ended"),
     ("tenants offboard a-college --approve", TENANT, "not ended"),
@@ -41,6 +45,11 @@ COMMANDS = [
     ("recordings list", {"recordings": [RECORDING], "before": None}, REC),
     (f"recordings show {REC}", RECORDING, "pcmu 8000 Hz, 2 channels"),
     (f"recordings why {REC}", WHY, "kept until later"),
+    (f"recordings pause {REC}", PAUSE, "800"),
+    (f"recordings resume {REC}", PAUSE, "800"),
+    (f"recordings notes {REC} --purpose complaint", NOTES, "32000 bytes dropped"),
+    (f"recordings flag {REC} --category distress", FLAGGED, "none_configured"),
+    ("tenants set a-college --safeguarding-webhook none", TENANT, "https://alerts.a-college.example"),
     ("holds list", {"holds": [HOLD_ROW]}, "SMITH-2026"),
     (f"holds place {REC} {HOLD_OPTIONS}", HOLD_ROW, "came too late for"),
     (f"holds show {HOLD}", HOLD_ROW, "SMITH-2026"),
@@ -126,6 +135,31 @@ def test_default_retention_follows_the_vault(stub: StubServer) -> None:
     install(stub)
     assert main(["tenants", "set", "a-college", "--retention", "default"]) == 0
     assert stub.asked[0].body == {"retention": None}
+
+
+@pytest.mark.parametrize(("option", "kept"), [("--keep-dtmf", True), ("--drop-dtmf", False)])
+def test_whether_pressed_keys_are_kept_changes_only_when_it_is_said(stub: StubServer, option: str, kept: bool) -> None:
+    install(stub)
+    assert main(["tenants", "set", "a-college", "--retention", "1d", option]) == 0
+    assert stub.asked[0].body == {"retention": "1d", "keep_dtmf": kept}
+
+
+def test_only_what_is_said_about_a_tenant_is_changed(stub: StubServer) -> None:
+    install(stub)
+    assert main(["tenants", "set", "a-college", "--safeguarding-webhook", "https://a.example/x"]) == 0
+    assert main(["tenants", "set", "a-college", "--safeguarding-webhook", "none"]) == 0
+    assert main(["tenants", "set", "a-college"]) == 2
+    assert [asked.body for asked in stub.asked] == [
+        {"safeguarding_webhook": "https://a.example/x"},
+        {"safeguarding_webhook": None},
+    ]
+
+
+def test_a_flag_that_reaches_nobody_says_so(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    install(stub)
+    assert main(["recordings", "flag", REC, "--category", "abuse", "--reason", "said so"]) == 0
+    assert stub.asked[0].body == {"category": "abuse", "reason": "said so"}
+    assert "nobody is told" in capsys.readouterr().err
 
 
 def test_filters_reach_the_server_as_it_spells_them(stub: StubServer) -> None:

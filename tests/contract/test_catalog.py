@@ -18,6 +18,7 @@ from tests.catalog_support import (
     OTHER,
     PERIOD,
     SteppingClock,
+    alert,
     certificate,
     certify,
     cohort,
@@ -514,6 +515,55 @@ async def test_the_media_descriptor_changes_only_while_the_row_is_open(catalog):
     assert (await catalog.recording(one.id)).media == media
 
 
+# Notes and late facts
+
+
+async def test_notes_of_an_open_recording_are_replaced_by_number_and_go_with_its_end(catalog):
+    one, other = recording(), recording()
+    for row in (one, other):
+        await catalog.create_recording(row)
+    await catalog.put_notes(one.id, {0: b"a", 2: b"c"}, audit=[event("recording.paused")])
+    await catalog.put_notes(one.id, {0: b"b", 1: b"d"})
+    await catalog.put_notes(other.id, {0: b"e"})
+    assert list((await catalog.notes(one.id)).items()) == [(0, b"b"), (1, b"d"), (2, b"c")]
+    await finish(catalog, one)
+    assert await catalog.notes(one.id) == {}
+    assert await catalog.notes(other.id) == {0: b"e"}
+    with pytest.raises(Conflict):
+        await catalog.put_notes(one.id, {0: b"f"}, audit=[event("recording.resumed")])
+    with pytest.raises(NotFound):
+        await catalog.put_notes(recording().id, {0: b"f"})
+    told = [entry.event.event for entry in await catalog.audit_entries()]
+    assert told.count("recording.paused") == 1
+    assert "recording.resumed" not in told
+
+
+async def test_notes_put_together_are_all_there(catalog):
+    rows = [recording() for _ in range(20)]
+    for row in rows:
+        await catalog.create_recording(row)
+    puts = [catalog.put_notes(row.id, {seq: b"%d" % n}) for n, row in enumerate(rows) for seq in range(3)]
+    assert set(await outcomes(puts)) == {None}
+    for n, row in enumerate(rows):
+        assert await catalog.notes(row.id) == dict.fromkeys(range(3), b"%d" % n)
+
+
+async def test_facts_are_revised_only_while_the_row_is_open(catalog):
+    one = recording()
+    late = {"sealed_facts": b"later", "caller_token": "caller", "called_token": "called"}
+    with pytest.raises(NotFound):
+        await catalog.revise_facts(one.id, **late)
+    await catalog.create_recording(one)
+    await catalog.revise_facts(one.id, **late, audit=[event("recording.facts_revised")])
+    assert await catalog.recording(one.id) == replace(one, **late)
+    [found] = await catalog.recordings(RecordingQuery(called_tokens=("called",)))
+    assert found.id == one.id
+    await finish(catalog, one)
+    with pytest.raises(Conflict):
+        await catalog.revise_facts(one.id, **{**late, "sealed_facts": b"latest"})
+    assert (await catalog.recording(one.id)).sealed_facts == b"later"
+
+
 # Holds
 
 
@@ -548,6 +598,94 @@ async def test_a_hold_changes_only_from_the_state_that_was_expected(catalog):
             await catalog.save_hold(replace(placed, state=HoldState.RELEASED), expected=wrong, audit=[event()])
     assert (await catalog.hold(placed.id)).state is HoldState.ACTIVE
     assert await events(catalog) == []
+
+
+HOOKED = {"safeguarding_webhook": "https://alerts.acme.example/x"}
+
+
+async def flagged(catalog, row=None, **changes):
+    row = row or await sealed(catalog)
+    concern = hold(row, state=HoldState.PLACING, **changes)
+    raised = alert(row, concern)
+    assert await catalog.save_flag(concern, raised, audit=[event("flag.raised")]) == concern.id
+    return row, concern, raised
+
+
+async def test_a_flag_is_a_hold_and_its_alert_and_the_same_matter_is_the_same_flag_until_its_release(catalog):
+    row, concern, raised = await flagged(catalog)
+    assert await catalog.hold(concern.id) == concern
+    assert await catalog.alert_of(concern.id) == raised
+    again = hold(row, state=HoldState.PLACING)
+    assert await catalog.save_flag(again, alert(row, again), audit=[event("flag.raised")]) == concern.id
+    assert await catalog.alert_of(again.id) is None
+    await flagged(catalog, row, matter="another")
+    other = await sealed(catalog)
+    await flagged(catalog, other)
+    await catalog.save_hold(replace(concern, state=HoldState.RELEASE_REQUESTED), expected=HoldState.PLACING)
+    await flagged(catalog, row)
+    assert (await events(catalog)).count("flag.raised") == 5
+
+
+async def test_a_hold_that_no_flag_placed_takes_no_flags_place(catalog):
+    row = await sealed(catalog)
+    await catalog.save_hold(hold(row, state=HoldState.ACTIVE), expected=None)
+    await flagged(catalog, row)
+
+
+async def test_a_flag_of_an_unknown_recording_leaves_nothing(catalog):
+    unknown = recording()
+    concern = hold(unknown, state=HoldState.PLACING)
+    with pytest.raises(NotFound):
+        await catalog.save_flag(concern, alert(unknown, concern), audit=[event("flag.raised")])
+    assert await catalog.holds() == []
+    assert await events(catalog) == []
+
+
+async def test_an_alert_is_taken_by_one_at_a_time_and_only_for_a_tenant_that_listens(catalog):
+    later = NOW + timedelta(seconds=20)
+    await catalog.add_tenant(tenant())
+    _, _, raised = await flagged(catalog)
+    assert await catalog.claim_alert(now=NOW, until=later, excluding=[]) is None
+    assert (await catalog.alerts_waiting()).count == 0
+    await catalog.save_tenant(tenant(**HOOKED))
+    waiting = await catalog.alerts_waiting()
+    assert (waiting.count, waiting.oldest) == (1, NOW)
+    assert await catalog.claim_alert(now=NOW, until=later, excluding=[ACME]) is None
+    claims = await asyncio.gather(
+        *(catalog.claim_alert(now=NOW, until=later, excluding=[]) for _ in range(5)),
+    )
+    (claimed,) = [each for each in claims if each is not None]
+    assert (claimed.alert.id, claimed.alert.attempts) == (raised.id, 1)
+    assert claimed.webhook == HOOKED["safeguarding_webhook"]
+    assert claimed.webhook not in repr(claimed)
+    assert (await catalog.claim_alert(now=later, until=later, excluding=[])).alert.attempts == 2
+
+
+async def test_an_acknowledged_alert_is_never_taken_again_and_acknowledged_once(catalog):
+    await catalog.add_tenant(tenant(**HOOKED))
+    _, concern, raised = await flagged(catalog)
+    for at in (NOW, NOW + timedelta(days=1)):
+        await catalog.settle_alert(raised.id, next_at=at, delivered_at=at, audit=[event("flag.acknowledged")])
+    await catalog.settle_alert(raised.id, next_at=NOW, delivered_at=None)
+    assert (await catalog.alert_of(concern.id)).delivered_at == NOW
+    assert (await events(catalog)).count("flag.acknowledged") == 1
+    assert await catalog.claim_alert(now=NOW + timedelta(days=9), until=NOW, excluding=[]) is None
+    assert (await catalog.alerts_waiting()).oldest is None
+
+
+async def test_alerts_are_taken_in_the_order_they_fell_due_and_a_new_webhook_hastens_them(catalog):
+    await catalog.add_tenant(tenant(**HOOKED))
+    _, _, first = await flagged(catalog)
+    _, _, second = await flagged(catalog)
+    await catalog.settle_alert(first.id, next_at=NOW + timedelta(hours=1), delivered_at=None)
+    until = NOW + timedelta(hours=2)
+    assert (await catalog.claim_alert(now=NOW, until=until, excluding=[])).alert.id == second.id
+    assert await catalog.claim_alert(now=NOW, until=until, excluding=[]) is None
+    await catalog.save_tenant(tenant(**HOOKED, contact="somebody else"))
+    assert await catalog.claim_alert(now=NOW, until=until, excluding=[]) is None
+    await catalog.save_tenant(tenant(safeguarding_webhook="https://new.example/"))
+    hastened = [await catalog.claim_alert(now=NOW, until=until, excluding=[]) for _ in range(2)]
+    assert {each.alert.id for each in hastened} == {first.id, second.id}
 
 
 async def test_of_two_concurrent_decisions_on_a_hold_one_is_refused(catalog):

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.faults.crashing import ACME, Process, hold_request, leases_run_out, person
 from vault.ports.erasures import ErasureBasis
+from vault.protocol.alerts import FlagCategory
 from vault.services.erasure import ErasureRequest
 
 ANN, BOB = person("ann"), person("bob")
@@ -26,6 +27,12 @@ async def sweep(process: Process) -> None:
 async def hold(process: Process) -> None:
     recordings = await named(process, "due-1", "later")
     await process.vault.holds.place(hold_request(*recordings, clock=process.clock), actor=ANN)
+
+
+async def flag(process: Process) -> None:
+    (later,) = await named(process, "later")
+    row = await process.vault.catalog.recording(later)
+    await process.vault.flags.flag(row, category=FlagCategory.DISTRESS, actor=ANN)
 
 
 async def release(process: Process) -> None:

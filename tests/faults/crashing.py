@@ -47,8 +47,9 @@ _CATALOG_READS = frozenset(
         *("undeleted_recordings", "count_recordings", "oldest_due", "segments", "hold", "holds", "holds_on"),
         *("count_due", "segments_of", "recording_states", "uncertified", "erasure", "erasures", "erasures_of"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides"),
+        *("alert_of", "alerts_waiting"),
         *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),
-        *("tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),
+        *("notes", "tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),
     }
 )
 _STORE_READS = frozenset({"kind", "get", "stat", "list", "check", "close"})

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from aiohttp import WSMsgType
+
 from tests.clients.streams import node_stream
 from tests.clients.vault import refusal, renamed, vault_at
 from tests.faults.recorder import durable_bytes, serving, until
@@ -102,3 +104,39 @@ async def _killed_under(vault, server, recorders):
         for context, _ in streams:
             await context.__aexit__(None, None, None)
     return durable
+
+
+async def test_a_recorder_that_is_silent_and_answers_pings_is_waited_for(tmp_path):
+    """jambonz and FreeSWITCH send nothing while a call is paused, and never reconnect."""
+    site = await make_site(tmp_path, server={"idle_timeout": "300ms", "resume_grace": "60s"})
+    with zygote() as process:
+        server = process.start(site)
+        async with vault_at(site, server.url) as vault:
+            async with vault.stream(JAMBONZ) as socket:
+                await socket.send(JAMBONZ.first[0])
+                await socket.send(b"ab" * 100)
+                await asyncio.sleep(1.5)  # five idle times
+                await socket.send(b"cd" * 100)
+            assert socket.close_code == 1000
+            await vault.keeps(JAMBONZ.key, b"ab" * 100 + b"cd" * 100)
+
+
+async def test_a_recorder_that_answers_no_ping_is_given_up_and_may_come_back(tmp_path):
+    site = await make_site(tmp_path, server={"idle_timeout": "300ms", "resume_grace": "60s"})
+    with zygote() as process:
+        server = process.start(site)
+        async with vault_at(site, server.url) as vault:
+            headers = site.auth("recorder")
+            async with vault.client.ws_connect(
+                vault.address(), headers=headers, protocols=["audio.jambonz.org"], autoping=False, autoclose=False
+            ) as mute:
+                await mute.send_str(JAMBONZ.first[0])
+                await mute.send_bytes(b"ab" * 100)
+                kinds = [(await mute.receive(timeout=5)).type for _ in range(2)]
+                assert kinds == [WSMsgType.PING, WSMsgType.CLOSE]
+                assert mute.close_code == 1001
+            assert (await vault.head(JAMBONZ.key))[:2] == (200, "open")
+            async with vault.stream(JAMBONZ) as socket:
+                await socket.send(JAMBONZ.first[0])
+                await socket.send(b"cd" * 100)
+            await vault.keeps(JAMBONZ.key, b"ab" * 100 + b"cd" * 100)

@@ -28,9 +28,11 @@ from tests.faults.test_service_crash import (
 from tests.keyring_support import TestClock
 from vault.config import Config
 from vault.errors import IntegrityError
+from vault.ids import id_bytes
 from vault.keystore import file
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
+from vault.model import HoldState
 from vault.ports.erasures import ErasureState
 from vault.wiring import open_vault
 from vault.wiring.adapters import SystemClock, root_keys
@@ -96,6 +98,42 @@ async def test_a_hold_killed_at_any_step_holds_or_was_never_answered(stage, land
             await assert_playable(vault, stage, "held", "later", *(["due-1"] if placed else []))
             await assert_shredded(vault, stage, "due-2", "other", *([] if placed else ["due-1"]))
         stage.discard(config)
+
+
+@MODES
+async def test_a_flag_killed_at_any_step_leaves_no_pin_without_its_alert_and_no_alert_without_its_pin(stage, landed):
+    steps: list[str | None] = []
+    for config, step in every_kill(stage.copy, acts.flag, days=0, landed=landed):
+        steps.append(step)
+        clock = ManualClock()
+        before = (await raw_pins(config)) - {id_bytes(stage.hold.id)}
+        async with open_vault(config, clock=clock, background=False) as vault:
+            placed = [each for each in await vault.catalog.holds() if each.id != stage.hold.id]
+            assert before <= {id_bytes(each.id) for each in placed}
+            for each in placed:
+                assert each.state is HoldState.ACTIVE
+                raised = await vault.catalog.alert_of(each.id)
+                assert raised is not None
+                assert raised.delivered_at is None
+            assert placed or step == steps[0]
+            clock.advance(days=45)
+            await sweep(vault, clock)
+            later = await derivable(vault, stage.recordings["later"])
+            assert later == bool(placed)
+            await audit_verifies(vault)
+        stage.discard(config)
+    assert steps[0] == "catalog.save_flag"
+    assert {"keyring.swap_head", "catalog.save_hold"} <= set(steps)
+
+
+async def raw_pins(config: Config) -> set[bytes]:
+    """Return the tags of the pins that are durable before anybody recovers."""
+    replicas = [DirectoryReplica(path) for path in config.replica_paths]
+    keyring = await Keyring.observe(replicas, root_keys(config, SystemClock(), bytes), clock=TestClock())
+    try:
+        return {pin.tag for pin in keyring.pins()}
+    finally:
+        await keyring.close()
 
 
 @MODES

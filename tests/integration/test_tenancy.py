@@ -21,11 +21,25 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("PUT", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/ws"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/audiohook"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
+    ("GET", "/v1/ingest/{tenant}/rtpengine"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/pause"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/resume"): Act.INGEST,
+    ("POST", "/v1/ingest/{tenant}/{call_key}/siprec"): Act.INGEST,
+    ("POST", "/v1/recordings/{recording}/pause"): Act.PAUSE,
+    ("POST", "/v1/recordings/{recording}/resume"): Act.PAUSE,
+    ("GET", "/v1/recordings/{recording}/notes"): Act.PLAY,
+    ("GET", "/v1/recordings/{recording}/documents/{number}"): Act.PLAY,
     ("GET", "/v1/recordings"): Act.RECORDING_LIST,
     ("POST", "/v1/recordings/search"): Act.RECORDING_LIST,
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,
     ("GET", "/v1/recordings/{recording}/audio"): Act.PLAY,
     ("GET", "/v1/recordings/{recording}/why"): Act.RECORDING_WHY,
+    # After playing: what is flagged is held, and not every role that may play may play that.
+    ("POST", "/v1/ingest/{tenant}/{call_key}/flag"): Act.FLAG_LIVE,
+    ("POST", "/v1/recordings/{recording}/flag"): Act.FLAG,
     ("POST", "/v1/holds"): Act.HOLD_PLACE,
     ("GET", "/v1/holds"): Act.HOLD_LIST,
     ("GET", "/v1/holds/{hold}"): Act.HOLD_LIST,
@@ -96,6 +110,7 @@ class Things:
             token=self.token,
             erasure=self.erasure,
             override="ovr_" + "0" * 32,
+            number="0",
         )
 
     def body(self, app: App, route: tuple[str, str]) -> Any:
@@ -106,6 +121,8 @@ class Things:
             ("POST", "/v1/holds/{hold}/release"): {"reason": "settled"},
             ("POST", "/v1/erasures"): self.erasure_body(self.recording),
             ("POST", "/v1/recordings/search"): {"limit": 5},
+            ("POST", "/v1/recordings/{recording}/flag"): {"category": "other"},
+            ("POST", "/v1/ingest/{tenant}/{call_key}/flag"): {"category": "other"},
             ("POST", "/v1/tenants"): {"id": "third", "name": "t", "controller": "t", "contact": "t"},
             ("PUT", "/v1/tenants/{tenant}"): {"retention": "5d"},
             ("POST", "/v1/tokens"): {"name": "mine", "role": "compliance", "tenant": self.tenant},
@@ -120,7 +137,7 @@ class Things:
         method, template = route
         headers = {"Purpose": "quality"}
         sent: dict[str, Any] = {"body": self.body(app, route)}
-        if "ingest" in template:
+        if "ingest" in template and not template.endswith("/flag"):
             sent = {"data": None if method == "HEAD" else b"x" * 200}
             headers["Content-Type"] = "audio/PCMU;rate=8000;channels=1"
         return await app.ask(method, self.path(template), who, tenant=tenant, headers=headers, **sent)

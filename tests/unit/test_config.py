@@ -9,9 +9,11 @@ from pydantic import BaseModel
 from vault.config import Config, S3Access, S3Section, load_config, parse_config
 from vault.errors import ConfigError
 from vault.rootsettings import AwsKmsRootSection, FileRootSection, Pkcs11RootSection, TransitRootSection
+from vault.streamsettings import Listener, RtpengineListener
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config.toml"
+LISTENER = {"listen": "127.0.0.1:9019", "tenant": "northfield", "token": "tok_" + "0" * 32}
 S3 = {"objects": {"kind": "s3", "s3": {"bucket": "calls"}}}
 
 
@@ -45,6 +47,8 @@ OPTIONAL = {
     "keyring.root.pkcs11.": Pkcs11RootSection,
     "keyring.root.transit.": TransitRootSection,
     "keyring.root.awskms.": AwsKmsRootSection,
+    "streams.audiosocket.": Listener,
+    "streams.rtpengine.": RtpengineListener,
 }
 
 
@@ -72,6 +76,9 @@ def test_the_shipped_file_shows_every_setting():
     expected["keyring."] -= {"previous_root", "s3"}
     expected["keyring.root."] = {"kind"}
     expected["backup."].discard("s3")
+    assert expected.pop("streams.") == {"audiosocket", "rtpengine"}
+    certified = {"tls_cert", "tls_key", "client_ca"}  # shown once
+    assert shown.pop("streams.rtpengine.") == expected.pop("streams.rtpengine.") - certified
     assert shown == expected
 
 
@@ -105,6 +112,11 @@ def test_the_commented_s3_section_of_the_shipped_file_shows_its_defaults():
         ({"objects": {"kind": "s3", "s3": {}}}, "objects.s3.bucket"),
         ({"objects": {"kind": "tape"}}, "objects.kind"),
         ({"journal": "here"}, "journal"),
+        ({"streams": {"audiosocket": {**LISTENER, "listen": "9019"}}}, "streams.audiosocket.listen"),
+        ({"streams": {"audiosocket": {**LISTENER, "listen": "127.0.0.1:99999"}}}, "streams.audiosocket.listen"),
+        ({"streams": {"audiosocket": {**LISTENER, "token": "cv_abc"}}}, "streams.audiosocket.token"),
+        ({"streams": {"audiosocket": {**LISTENER, "tenant": "North Field"}}}, "streams.audiosocket.tenant"),
+        ({"streams": {"rtpengine": {**LISTENER, "rate": 100}}}, "streams.rtpengine.rate"),
     ],
 )
 def test_an_error_names_section_and_key(document, where):
@@ -326,3 +338,26 @@ token_file = "token"
     assert keyring.previous_root.transit.token is None
     assert "135790" not in repr(keyring)
     assert "verysecret" not in repr(keyring)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:9019", "192.0.2.1:9019", "[::]:9019", "pbx.example.org:9"])
+@pytest.mark.parametrize("name", ["audiosocket", "rtpengine"])
+def test_a_stream_listener_that_others_reach_needs_certificates(listen, name):
+    with pytest.raises(ConfigError, match=rf"^streams\.{name}\.listen: .*client_ca"):
+        parse({"streams": {name: {**LISTENER, "listen": listen}}})
+    certified = {"tls_cert": "cert.pem", "tls_key": "key.pem", "client_ca": "ca.pem"}
+    assert getattr(parse({"streams": {name: {**LISTENER, "listen": listen, **certified}}}).streams, name) is not None
+
+
+@pytest.mark.parametrize("missing", ["tls_cert", "tls_key", "client_ca"])
+def test_a_stream_listener_has_all_of_its_certificates_or_none(missing):
+    certified = {"tls_cert": "cert.pem", "tls_key": "key.pem", "client_ca": "ca.pem"}
+    del certified[missing]
+    with pytest.raises(ConfigError, match="come together"):
+        parse({"streams": {"audiosocket": {**LISTENER, **certified}}})
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:9019", "127.9.9.9:1", "localhost:9019", "[::1]:9019"])
+def test_a_stream_listener_on_loopback_needs_no_certificates(listen):
+    settings = parse({"streams": {"audiosocket": {**LISTENER, "listen": listen}}}).streams.audiosocket
+    assert ":".join(map(str, settings.address)) == listen.replace("[", "").replace("]", "")

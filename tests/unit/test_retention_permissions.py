@@ -10,11 +10,11 @@ from vault.protocol.permissions import NEEDS_PURPOSE, PERMISSIONS, Act, permits,
 
 SEE = "recording_list recording_show recording_why"
 TABLE = {
-    Role.RECORDER: "ingest",
-    Role.AGENT: f"{SEE} facts_read play flag",
-    Role.SAFEGUARDING_LEAD: f"{SEE} facts_read play play_held flag hold_list hold_place hold_review "
+    Role.RECORDER: "ingest flag_live",
+    Role.AGENT: f"{SEE} facts_read play pause flag",
+    Role.SAFEGUARDING_LEAD: f"{SEE} facts_read play play_held pause flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve certificate_read",
-    Role.COMPLIANCE: f"{SEE} facts_read play play_held flag hold_list hold_place hold_review "
+    Role.COMPLIANCE: f"{SEE} facts_read play play_held pause flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve erasure_read erasure_request erasure_decide certificate_read "
     "tenant_read",
     Role.DPO: f"{SEE} facts_read play play_held hold_list hold_release_approve erasure_read erasure_request "

@@ -19,6 +19,7 @@ from vault.format.manifest import (
     merkle_root,
 )
 from vault.format.names import segment_name
+from vault.format.notes import Document, Missing, Pause, Tone
 from vault.ids import RecordingId
 from vault.model import Codec, Container, Media, Part
 
@@ -82,6 +83,22 @@ def three():
     )
 
 
+def noted():
+    """Return a manifest with a note of each kind."""
+    at = 1_764_000_000_500
+    return manifest(
+        segments=[segment(0, 0, 100)],
+        gaps=(Gap(offset=40, missing_ms=4_340), Gap(offset=80, missing_ms=20)),
+        notes=(
+            Document(offset=0, at_ms=at, media_type="text/xml", content=b"<recording/>"),
+            Pause(offset=40, at_ms=at, missing_ms=4_000, dropped=32_000, lasting=False),
+            Missing(offset=40, at_ms=at + 1, missing_ms=340),
+            Tone(offset=41, at_ms=at + 2, digit="5", duration_ms=120),
+            Missing(offset=80, at_ms=at + 3, missing_ms=20),
+        ),
+    )
+
+
 def plain_json(value):
     match value:
         case bytes():
@@ -105,11 +122,12 @@ def case(name, outcome, data, *, recording=RECORDING, where=None, opened=None):
     return found if opened is None else found | {"manifest": plain_json(codec.unpack(encode_manifest(opened)))}
 
 
-def raw(change):
+def raw(change, of=None):
     """Return an object whose sealed body was changed by `change` before it was sealed under the sound header."""
-    body = codec.unpack(encode_manifest(three()))
+    of = of or three()
+    body = codec.unpack(encode_manifest(of))
     change(body)
-    head, context = manifest_frame(three().header)
+    head, context = manifest_frame(of.header)
     return chunked.seal(subkey(KEY, Purpose.MANIFEST), SALT, context, codec.pack(body), head=head)
 
 
@@ -146,5 +164,11 @@ def cases():
         case("another Merkle root than the segments'", "format", raw(put("merkle_root", bytes(32)))),
         case("another recording inside", "format", raw(put("recording", "rec_" + "0" * 32))),
         case("gaps out of order", "format", raw(lambda body: body["gaps"].reverse())),
+        case("notes of every kind", "ok", seal_manifest(KEY, noted(), salt=SALT), opened=noted()),
+        case("an empty list of notes", "format", raw(put("notes", []))),
+        case("notes out of order", "format", raw(lambda body: body["notes"].reverse(), noted())),
+        case("a note beyond the end", "format", raw(put("notes", [["gap", 101, 0, 1]]), noted())),
+        case("a note of no kind", "format", raw(put("notes", [["mark", 0, 0, 1]]))),
+        case("a pause that counts with true", "format", raw(put("notes", [["pause", 0, 0, True, 0, False]]))),
         case("an unknown codec", "format", raw(lambda body: body["media"].__setitem__("codec", "opus?"))),
     ]

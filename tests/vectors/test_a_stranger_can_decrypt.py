@@ -80,3 +80,12 @@ def test_a_stranger_opens_call_facts(case):
     aead = AESGCM(subkey(bytes.fromhex(case["data_key"]), b"callvault/v1/facts"))
     plain = aead.decrypt(sealed[1:13], sealed[13:], b"\x01" + case["recording"].encode())
     assert msgpack.unpackb(plain) == case["facts"]
+
+
+@pytest.mark.parametrize("case", sound("notes"))
+def test_a_stranger_opens_a_note(case):
+    sealed = bytes.fromhex(case["sealed"])
+    aead = AESGCM(subkey(bytes.fromhex(case["data_key"]), b"callvault/v1/note"))
+    place = b"\x01" + case["recording"].encode() + case["seq"].to_bytes(4, "big")
+    opened = msgpack.unpackb(aead.decrypt(sealed[1:13], sealed[13:], place))
+    assert [item.hex() if isinstance(item, bytes) else item for item in opened] == case["note"]

@@ -13,10 +13,12 @@ from tests.vectors import generate
 from tests.vectors.encoding import from_json, plaintext_facts
 from tests.vectors.make_manifest import plain_json
 from vault.crypto import chunked
+from vault.crypto.notes import open_note, seal_note
 from vault.crypto.sealed import SegmentOpener, open_facts, open_manifest, open_segment, seal_facts, seal_manifest
 from vault.errors import FormatError, IntegrityError, Tampered, Truncated
 from vault.format import codec
 from vault.format.manifest import encode_manifest
+from vault.format.notes import note_value
 from vault.format.segment import decode_header
 from vault.model import CallFacts, DataKey
 
@@ -174,3 +176,15 @@ def test_facts_vector(case):
     facts = open_facts(key, case["recording"], sealed)
     assert facts == CallFacts(**(case["facts"] | {"tags": tuple(case["facts"]["tags"])}))
     assert seal_facts(key, case["recording"], facts, nonce=sealed[1:13]) == sealed
+
+
+@pytest.mark.parametrize("case", cases("notes"))
+def test_note_vector(case):
+    key, sealed = data_key(case), bytes.fromhex(case["sealed"])
+    place = (case["recording"], case["seq"])
+    if case["outcome"] != "ok":
+        refuse(case, lambda: open_note(key, *place, sealed))
+        return
+    note = open_note(key, *place, sealed)
+    assert plain_json(note_value(note)) == case["note"]
+    assert seal_note(key, *place, note, nonce=sealed[1:13]) == sealed

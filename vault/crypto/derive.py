@@ -17,6 +17,7 @@ class Purpose(enum.StrEnum):
     MANIFEST = "callvault/v1/manifest"
     JOURNAL = "callvault/v1/journal"
     FACTS = "callvault/v1/facts"
+    NOTE = "callvault/v1/note"
     BLIND_INDEX = "callvault/v1/blind-index"
     BACKUP = "callvault/v1/backup"
     BACKUP_MANIFEST = "callvault/v1/backup-manifest"

@@ -16,6 +16,7 @@ from vault.errors import FormatError
 from vault.format import codec
 from vault.format.frame import frame, unframe
 from vault.format.names import check_index, check_recording, manifest_name, parse_segment_name, segment_name
+from vault.format.notes import Note, check_notes, note_of, note_value
 from vault.format.segment import MAX_SEGMENT_BYTES, check_coordinate, check_number
 from vault.ids import RecordingId, TenantId
 from vault.model import Codec, Container, Coordinate, Media, RecordingState
@@ -102,9 +103,9 @@ class ManifestHeader:
 class Manifest:
     """A finished recording. Construction checks everything below and raises FormatError.
 
-    `state` is "sealed", or "truncated" with a reason; `length` and `sha256` (hex) are of the whole plaintext; times
-    are Unix milliseconds; gaps ascend strictly by offset; segments ascend by index, tile `[0, length)` in order, none
-    is empty, and their names are those of this recording; `merkle_root` is over their `sha256` in order.
+    `state` is "sealed", or "truncated" with a reason; `length` and `sha256` (hex) are of the whole plaintext; times are
+    Unix milliseconds; gaps ascend strictly by offset, notes in any way; segments ascend by index, tile `[0, length)` in
+    order, none is empty, and their names are those of this recording; `merkle_root` is over their `sha256` in order.
     """
 
     recording: RecordingId
@@ -120,6 +121,7 @@ class Manifest:
     segments: tuple[ManifestSegment, ...]
     merkle_root: bytes
     catalog: CatalogCopy | None = None
+    notes: tuple[Note, ...] = ()
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -135,6 +137,7 @@ class Manifest:
         check_number(self.media.channels, "channel count")
         _check_sha256(self.sha256)
         _check_gaps(self.gaps, self.length)
+        check_notes(self.notes, self.length)
         _check_segments(self)
         if self.merkle_root != merkle_root([bytes.fromhex(segment.sha256) for segment in self.segments]):
             raise FormatError("a manifest's Merkle root is not that of its segments")
@@ -180,6 +183,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
             "segments": [_encode_segment(segment) for segment in manifest.segments],
             "merkle_root": manifest.merkle_root,
             "catalog": _encode_catalog(manifest.catalog),
+            **({"notes": [note_value(note) for note in manifest.notes]} if manifest.notes else {}),
         }
     )
 
@@ -190,7 +194,8 @@ def decode_manifest(data: bytes) -> Manifest:
     optional = {"reason": str, "catalog": dict}
     present = {key: kind for key, kind in optional.items() if isinstance(value, dict) and value.get(key) is not None}
     absent = {key: type(None) for key in optional if key not in present}
-    codec.fields(value, **_REQUIRED, **present, **absent)
+    noted = {"notes": list} if isinstance(value, dict) and "notes" in value else {}
+    codec.fields(value, **_REQUIRED, **present, **absent, **noted)
     manifest = Manifest(
         version=value["version"],
         recording=RecordingId(value["recording"]),
@@ -206,6 +211,7 @@ def decode_manifest(data: bytes) -> Manifest:
         segments=tuple(_decode_segment(item) for item in value["segments"]),
         merkle_root=value["merkle_root"],
         catalog=_decode_catalog(value["catalog"]),
+        notes=tuple(note_of(item) for item in value.get("notes", ())),
     )
     if encode_manifest(manifest) != data:
         raise FormatError("a manifest, but not in canonical form")

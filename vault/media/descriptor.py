@@ -56,6 +56,11 @@ def parse_content_type(value: str | None, first_bytes: bytes = b"") -> Media:
     return _headerless(name, parameters)
 
 
+def is_declared(value: str | None) -> bool:
+    """Tell whether a content type says what the audio is, so that its first bytes are not needed for that."""
+    return value is not None and value.partition(";")[0].strip().lower() not in _UNDECLARED
+
+
 def raw_media(codec: Codec, *, rate: int, channels: int) -> Media:
     """Return the descriptor of headerless samples; Invalid unless the rate is 4000-192000 Hz and 1-16 channels."""
     if codec is Codec.STREAM:

@@ -28,6 +28,7 @@ from vault.model import (
     Tenant,
     Token,
 )
+from vault.ports.alerts import AlertRows
 from vault.ports.erasures import Erasure, ErasureRows
 from vault.tlog.attested import Subject
 
@@ -183,11 +184,36 @@ class RecordingRows(Protocol):
     ) -> None:
         """Move open → sealed | truncated and record `objects`: the manifest and any segments not yet recorded.
 
+        The notes go with the same transaction: the manifest has them.
+
         Repeating is harmless: a row that has left `open` stays as it is and the audit events are not written again.
         """
 
     async def update_media(self, recording: Recording) -> None:
         """Replace the media descriptor of an open row."""
+
+
+class NoteRows(Protocol):
+    """What happened to open recordings beside their audio, sealed; and facts that came late."""
+
+    async def put_notes(
+        self, recording: RecordingId, notes: Mapping[int, bytes], *, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Insert or replace notes by number; NotFound, or Conflict if the row is no longer open."""
+
+    async def notes(self, recording: RecordingId) -> Mapping[int, bytes]:
+        """Return an open recording's sealed notes by number, in order; none for any other."""
+
+    async def revise_facts(
+        self,
+        recording: RecordingId,
+        *,
+        sealed_facts: bytes,
+        caller_token: str | None,
+        called_token: str | None,
+        audit: Sequence[AuditEvent] = (),
+    ) -> None:
+        """Replace an open row's sealed facts and the tokens of its numbers; NotFound, Conflict if it is not open."""
 
 
 class NodeRows(Protocol):
@@ -306,7 +332,7 @@ class AdminRows(Protocol):
         """Insert; Conflict if it exists."""
 
     async def save_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Replace; NotFound."""
+        """Replace; NotFound. A webhook that is new makes the tenant's waiting alerts due at once."""
 
     async def tenant(self, tenant: TenantId) -> Tenant:
         """Return one; NotFound."""
@@ -339,7 +365,7 @@ class AdminRows(Protocol):
         """Insert or replace a small setting."""
 
 
-class Catalog(RecordingRows, NodeRows, HoldRows, ShredRows, ErasureRows, AdminRows, Protocol):
+class Catalog(RecordingRows, NoteRows, NodeRows, HoldRows, AlertRows, ShredRows, ErasureRows, AdminRows, Protocol):
     """All rows, one database."""
 
     async def migrate(self) -> None:

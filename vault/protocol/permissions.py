@@ -22,7 +22,11 @@ class Act(enum.StrEnum):
     PLAY = "play"
     PLAY_HELD = "play_held"
     """Play what a hold protects; comes on top of PLAY."""
+    PAUSE = "pause"
+    """Pause and resume a live call by its recording; a recorder does so by its call key."""
     FLAG = "flag"
+    FLAG_LIVE = "flag_live"
+    """Flag, by its call key, a call that one records oneself."""
     HOLD_LIST = "hold_list"
     HOLD_PLACE = "hold_place"
     HOLD_REVIEW = "hold_review"
@@ -55,12 +59,20 @@ _ERASE: Final = frozenset({Act.ERASURE_READ, Act.ERASURE_REQUEST, Act.ERASURE_DE
 _HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST})
 
 PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
-    # Append only: a stolen recorder credential can neither read, list nor delete.
-    Role.RECORDER: frozenset({Act.INGEST}),
-    Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.FLAG},
+    # Append only: a stolen recorder credential can neither read, list nor delete. A flag keeps, and reads nothing.
+    Role.RECORDER: frozenset({Act.INGEST, Act.FLAG_LIVE}),
+    Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.PAUSE, Act.FLAG},
     Role.SAFEGUARDING_LEAD: _SEE
     | _HOLDS
-    | {Act.FACTS_READ, Act.PLAY, Act.PLAY_HELD, Act.FLAG, Act.HOLD_RELEASE_APPROVE, Act.CERTIFICATE_READ},
+    | {
+        Act.FACTS_READ,
+        Act.PLAY,
+        Act.PLAY_HELD,
+        Act.PAUSE,
+        Act.FLAG,
+        Act.HOLD_RELEASE_APPROVE,
+        Act.CERTIFICATE_READ,
+    },
     Role.COMPLIANCE: _SEE
     | _HOLDS
     | _ERASE
@@ -68,6 +80,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.FACTS_READ,
         Act.PLAY,
         Act.PLAY_HELD,
+        Act.PAUSE,
         Act.FLAG,
         Act.HOLD_RELEASE_APPROVE,
         Act.CERTIFICATE_READ,

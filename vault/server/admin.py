@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from vault.errors import Invalid
 from vault.ids import CertificateId, RecordingId, TokenId
 from vault.model import StoredCertificate
 from vault.protocol.permissions import Act
@@ -112,23 +113,29 @@ async def add_tenant(request: web.Request) -> web.Response:
         contact=wanted.contact,
         retention=wanted.retention,
         metadata_retention=wanted.metadata_retention,
+        keep_dtmf=wanted.keep_dtmf,
+        safeguarding_webhook=wanted.safeguarding_webhook,
         actor=actor,
     )
     return web.json_response(views.tenant(added), status=201, headers={"Location": f"/v1/tenants/{added.id}"})
 
 
 async def change_tenant(request: web.Request) -> web.Response:
-    """PUT /v1/tenants/{tenant}: the default retention of future recordings, and that of metadata."""
+    """PUT /v1/tenants/{tenant}: what the body names, of its retention, that of metadata, and its webhook."""
     vault = request.app[VAULT]
     actor = await principal(request)
     identifier = path_tenant(request)
     await vault.access.authorise(actor, Act.TENANT_ADMIN, tenant=identifier, target=identifier)
     wanted = await body(request, ChangeTenant)
-    given = "metadata_retention" in wanted.model_fields_set
+    given = wanted.model_fields_set
+    if not given:
+        raise Invalid("there is nothing to change", hint="retention, metadata_retention or safeguarding_webhook")
     changed = await vault.tenants.change(
         identifier,
-        retention=wanted.retention,
-        metadata_retention=wanted.metadata_retention if given else UNCHANGED,
+        retention=wanted.retention if "retention" in given else UNCHANGED,
+        metadata_retention=wanted.metadata_retention if "metadata_retention" in given else UNCHANGED,
+        safeguarding_webhook=wanted.safeguarding_webhook if "safeguarding_webhook" in given else UNCHANGED,
+        keep_dtmf=UNCHANGED if wanted.keep_dtmf is None else wanted.keep_dtmf,
         actor=actor,
     )
     return web.json_response(views.tenant(changed))

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, dialects, erasures, health, holds, keys, openapi, recordings
+from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, streams
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.problems import Unexpected, problem
 from vault.server.workers import Worker
@@ -76,6 +76,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     app[VAULT] = vault
     app[CONFIG] = config
     dialects.add_routes(app)
+    flags.add_routes(app)
     app.add_routes(
         [
             web.get("/v1/recordings", recordings.listing),
@@ -177,9 +178,10 @@ async def serve(
             ) from error
         port = runner.addresses[0][1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        started(f"{'https' if context else 'http'}://{host}:{port}")
-        await stop.wait()
-        await _drain(vault, settings)
+        async with streams.listening(vault, config, shared=worker is not None):
+            started(f"{'https' if context else 'http'}://{host}:{port}")
+            await stop.wait()
+            await _drain(vault, settings)
     finally:
         await runner.cleanup()
 

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from vault.errors import Invalid
 from vault.model import HoldKind, RecordingState, Role
 from vault.ports.erasures import ErasureBasis
+from vault.protocol.alerts import FlagCategory
 from vault.retention.durations import parse_duration
 
 
@@ -25,6 +26,7 @@ def _duration(value: Any) -> Any:
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[str, Field(min_length=1, max_length=200)]
+Address = Annotated[str, Field(min_length=1, max_length=2000)]
 Span = Annotated[timedelta, BeforeValidator(_duration)]
 
 
@@ -58,6 +60,19 @@ class ReleaseHold(_Body):
     reason: Words
 
 
+class FlagCall(_Body):
+    """POST /v1/ingest/{tenant}/{call_key}/flag."""
+
+    category: FlagCategory
+
+
+class FlagRecording(FlagCall):
+    """POST /v1/recordings/{id}/flag. The reason stays with the hold: no alert carries it."""
+
+    matter: Words | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=400)] | None = None
+
+
 class AddTenant(_Body):
     """POST /v1/tenants."""
 
@@ -67,14 +82,21 @@ class AddTenant(_Body):
     contact: Words
     retention: Span | None = None
     metadata_retention: Span | None = None
+    keep_dtmf: bool = False
+    safeguarding_webhook: Address | None = None
 
 
 class ChangeTenant(_Body):
-    """PUT /v1/tenants/{tenant}."""
+    """PUT /v1/tenants/{tenant}: what is left out stays as it is."""
 
-    retention: Span | None
+    retention: Span | None = None
+    """null follows the vault."""
     metadata_retention: Span | None = None
-    """Left out, it stays as it is; null keeps metadata until the contract ends."""
+    """null keeps metadata until the contract ends."""
+    safeguarding_webhook: Address | None = None
+    """Where flags are told; null tells nobody."""
+    keep_dtmf: bool | None = None
+    """Whether pressed keys are kept; null changes nothing."""
 
 
 class EndContract(_Body):

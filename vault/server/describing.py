@@ -45,6 +45,8 @@ class Operation:
     act: Act | None = None
     body: type[BaseModel] | None = None
     uploads: bool = False
+    takes: tuple[str, ...] = ()
+    """The media types of a body that is neither JSON nor audio."""
     query: type[BaseModel] | None = None
     queries: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
@@ -59,6 +61,10 @@ def json_answer(text: str, schema: str, **headers: str) -> Answer:
 
 HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Upload-Offset": ("Continue at this byte; it must be the durable end.", COUNT),
+    "Content-Range": (
+        "The body is this piece of the recording: `bytes a-b/*`, or with the total in place of the star.",
+        TEXT,
+    ),
     "Call-From": ("The caller's number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
     "Call-To": ("The called number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
     "Call-Direction": ("Which way the call went.", {"type": "string", "enum": ["inbound", "outbound"]}),
@@ -69,12 +75,19 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         TEXT,
     ),
     "Range": ("One byte range of the representation (RFC 9110 section 14).", TEXT),
+    "X-API-KEY": ("A recorder token's id, with a signature; or the token.", TEXT),
+    "Audiohook-Session-Id": ("The session's UUID.", {**TEXT, "format": "uuid"}),
+    "Audiohook-Organization-Id": ("The Genesys organization's UUID.", {**TEXT, "format": "uuid"}),
+    "Audiohook-Correlation-Id": ("Only signed.", TEXT),
+    "Signature-Input": ("RFC 9421; covers the address and the four fields above.", TEXT),
+    "Signature": ("HMAC-SHA256 with the token's secret.", TEXT),
 }
 
 PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "tenant": "The tenant's id.",
     "call_key": "The recorder's name for the call: 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -",
     "recording": "The recording's id.",
+    "number": "The document's number, from 0.",
     "hold": "The hold's id.",
     "erasure": "The erasure's id.",
     "certificate": "The certificate's id; with `.jws` appended the answer is the compact JWS alone.",

@@ -47,13 +47,17 @@ class Inlet(WebSocketDataQueue):
 
 
 class LiveSocket(web.WebSocketResponse):
-    """A WebSocket with an `Inlet`; the recorder's close is answered by `close`, not by reading it."""
+    """A WebSocket with an `Inlet`; what answers the recorder's close and pings is the one who reads them."""
 
     inlet: Inlet
 
     def __init__(self, *, subprotocols: tuple[str, ...], max_message_bytes: int) -> None:
         super().__init__(
-            protocols=subprotocols, max_msg_size=max_message_bytes, timeout=_CLOSE_SECONDS, autoclose=False
+            protocols=subprotocols,
+            max_msg_size=max_message_bytes,
+            timeout=_CLOSE_SECONDS,
+            autoclose=False,
+            autoping=False,
         )
         self._bound = max_message_bytes
 

@@ -16,6 +16,7 @@ from pydantic_core import core_schema
 from vault import __version__
 from vault.protocol.permissions import PERMISSIONS, Act
 from vault.server.describing import AUDIO_TYPES, HEADERS, PATH_PARAMETERS, Answer, Operation
+from vault.server.noteshapes import NOTE_SCHEMAS
 from vault.server.operations import OPERATIONS
 from vault.server.shapes import SCHEMAS, reference
 
@@ -76,7 +77,7 @@ def build() -> dict[str, Any]:
         "tags": [{"name": name, "description": words} for name, words in _TAGS],
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, **generated["$defs"]},
+            "schemas": {**SCHEMAS, **NOTE_SCHEMAS, **generated["$defs"]},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "basic": {"type": "http", "scheme": "basic", "description": "The token is the password."},
@@ -102,8 +103,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["x-callvault-roles"] = roles
     if operation.body is not None:
         described["requestBody"] = _body({"application/json": {"schema": reference(operation.body.__name__)}})
-    elif operation.uploads:
-        described["requestBody"] = _body({kind: {} for kind in AUDIO_TYPES})
+    elif operation.uploads or operation.takes:
+        described["requestBody"] = _body({kind: {} for kind in operation.takes or AUDIO_TYPES})
     return described
 
 

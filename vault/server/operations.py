@@ -9,6 +9,7 @@ from vault.server import bodies
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 from vault.server.dialects import OPERATIONS as INGEST
+from vault.server.flags import OPERATIONS as FLAGS
 from vault.server.keys import OPERATIONS as KEYS
 from vault.server.personal import PERSONAL
 from vault.server.shapes import TEXT, reference
@@ -212,7 +213,7 @@ ADMINISTRATION: Final = (
         path="/v1/tenants/{tenant}",
         name="changeTenant",
         tag="administration",
-        summary="Set the retention of a tenant's future recordings, and of its metadata",
+        summary="Set the retention of a tenant's future recordings, that of its metadata, or its safeguarding webhook",
         act=Act.TENANT_ADMIN,
         body=bodies.ChangeTenant,
         answers={200: _json("The tenant.", "Tenant")},
@@ -345,5 +346,5 @@ SERVER: Final = (
 )
 
 OPERATIONS: Final = (
-    *(*INGEST, *RECORDINGS, *HOLDS, *PERSONAL, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *KEYS, *SERVER),
+    *(*INGEST, *RECORDINGS, *HOLDS, *FLAGS, *PERSONAL, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *KEYS, *SERVER),
 )

@@ -76,7 +76,9 @@ def problem(error: errors.VaultError, *, request_id: str | None, close: bool = F
     if isinstance(error, errors.Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.Unauthenticated):
-        response.headers["WWW-Authenticate"] = 'Bearer realm="callvault", Basic realm="callvault"'
+        # One line each: ffmpeg reads only the first challenge of a line.
+        for scheme in ("Basic", "Bearer"):
+            response.headers.add("WWW-Authenticate", f'{scheme} realm="callvault"')
     if isinstance(error, errors.OffsetMismatch):
         response.headers["Upload-Offset"] = str(error.facts["offset"])
     if isinstance(error, errors.RangeNotSatisfiable):

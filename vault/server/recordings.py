@@ -33,7 +33,7 @@ from vault.services.vault import Vault
 logger = logging.getLogger(__name__)
 
 
-async def _row(request: web.Request, act: Act) -> Recording:
+async def permitted(request: web.Request, act: Act) -> Recording:
     """Return the recording in the path once the caller may do `act` with it."""
     vault = request.app[VAULT]
     actor = await principal(request)
@@ -89,7 +89,7 @@ async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """GET /v1/recordings/{id}."""
-    row = await _row(request, Act.RECORDING_SHOW)
+    row = await permitted(request, Act.RECORDING_SHOW)
     actor = await principal(request)
     view = await request.app[VAULT].recordings.show(row, actor=actor, facts=permits(actor.role, Act.FACTS_READ))
     return web.json_response(views.recording(view))
@@ -97,21 +97,28 @@ async def show(request: web.Request) -> web.Response:
 
 async def why(request: web.Request) -> web.Response:
     """GET /v1/recordings/{id}/why."""
-    row = await _row(request, Act.RECORDING_WHY)
+    row = await permitted(request, Act.RECORDING_WHY)
     explained = await request.app[VAULT].recordings.why(row, actor=await principal(request))
     return web.json_response(explained)
+
+
+async def readable(request: web.Request) -> tuple[Recording, str]:
+    """Return the recording in the path and the purpose once the caller may hear it, also where a hold protects it."""
+    vault = request.app[VAULT]
+    row = await permitted(request, Act.PLAY)
+    actor = await principal(request)
+    purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
+    if any(hold.state.value in {"active", "release_requested"} for hold in await vault.catalog.holds_on(row.id)):
+        await vault.access.authorise(actor, Act.PLAY_HELD, tenant=row.tenant, target=row.id)
+    return row, purpose
 
 
 async def audio(request: web.Request) -> web.StreamResponse:
     """GET /v1/recordings/{id}/audio: verified before the first byte leaves; cut off if a later byte fails."""
     vault = request.app[VAULT]
-    row = await _row(request, Act.PLAY)
-    actor = await principal(request)
+    row, purpose = await readable(request)
     wanted = query(request, PlayAudio)
-    purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
-    if any(hold.state.value in {"active", "release_requested"} for hold in await vault.catalog.holds_on(row.id)):
-        await vault.access.authorise(actor, Act.PLAY_HELD, tenant=row.tenant, target=row.id)
-    opened = await vault.playback.open(row.id, actor=actor, purpose=purpose)
+    opened = await vault.playback.open(row.id, actor=await principal(request), purpose=purpose)
     return await _send(request, vault, opened, raw=wanted.format == "raw")
 
 

@@ -186,6 +186,16 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         }
     ),
     "HoldList": record({"holds": array(reference("Hold"))}),
+    "Flagged": record(
+        {
+            "recording_id": RECORDING_ID,
+            "hold_id": HOLD_ID,
+            "flagged_at": MOMENT,
+            "review_at": MOMENT,
+            "live": FLAG,
+            "alert": {"type": "string", "enum": ["pending", "acknowledged", "none_configured"]},
+        }
+    ),
     "Certificate": record(
         {
             "id": identifier("cert"),
@@ -214,6 +224,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "contract_end": nullable(MOMENT),
             "offboard_requested_by": nullable(identifier("tok")),
             "offboard_approved_by": nullable(identifier("tok")),
+            "keep_dtmf": {**FLAG, "description": "Whether the keys that callers press are kept."},
+            "safeguarding_webhook": {
+                **nullable(TEXT),
+                "description": "Where flags are told: scheme, host and port alone, for the rest may be a secret.",
+            },
         }
     ),
     "Erasure": record(

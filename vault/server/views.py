@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.model import Hold, StoredCertificate, Tenant, Token
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure
+from vault.protocol.alerts import origin_of
 from vault.services.erasure import ErasureView
 from vault.services.recordings import RecordingView
 from vault.services.search import CALL_KEY
@@ -21,6 +22,11 @@ def moment(value: datetime | None) -> str | None:
     if value is None:
         return None
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment_of_ms(value: int) -> str | None:
+    """Render whole milliseconds since 1970 likewise."""
+    return moment(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value))
 
 
 def recording(view: RecordingView) -> dict[str, Any]:
@@ -126,6 +132,8 @@ def tenant(value: Tenant) -> dict[str, Any]:
         "contract_end": moment(value.contract_end),
         "offboard_requested_by": value.offboard_requested_by,
         "offboard_approved_by": value.offboard_approved_by,
+        "keep_dtmf": value.keep_dtmf,
+        "safeguarding_webhook": origin_of(value.safeguarding_webhook),
     }
 
 

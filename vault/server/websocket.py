@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
@@ -56,21 +58,28 @@ async def record(
     subprotocols: tuple[str, ...] = (),
     machine: Dialect | None = None,
     actor: Principal | None = None,
+    refusal: Callable[[VaultError, bool], Sequence[Say]] = lambda _, __: (),
 ) -> web.StreamResponse:
     """Record the call of one connection; the close answers only once all that was received is durable.
 
-    Without `machine` the dialect is recognised. Without `actor` a token is asked for before the upgrade, unless the
-    dialect can carry it only in its first message.
+    Without `machine` the dialect is recognised. Without `actor`, who is authorised already, a token is asked for before
+    the upgrade, unless the dialect can carry it only in its first message. `refusal` is what the dialect says before
+    a close that refuses, told the error and whether there is a recording.
     """
     vault = request.app[VAULT]
     tenant = path_tenant(request)
-    if actor is None and "Authorization" in request.headers:
+    offered = tuple(
+        each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()
+    )
+    # Who speaks one of these subprotocols, or no WebSocket at all, can send a header and has no token elsewhere.
+    late = "Upgrade" in request.headers and not set(subprotocols).intersection(offered)
+    if actor is None and ("Authorization" in request.headers or not late):
         actor = await principal(request)
-    if actor is not None:
         await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     socket = LiveSocket(subprotocols=subprotocols, max_message_bytes=_MAX_MESSAGE_BYTES)
     await socket.prepare(request)
-    line = _Line(vault, request, socket, tenant=tenant, actor=actor, machine=machine)
+    handshake = Handshake(subprotocols=offered, query=dict(request.query))
+    line = _Line(vault, request, socket, tenant=tenant, actor=actor, handshake=handshake, machine=machine)
     try:
         await line.run()
         await socket.close(code=WSCloseCode.OK)
@@ -81,6 +90,9 @@ async def record(
     except VaultError as error:
         vault.metrics.ingest_refused.labels(error.code).inc()
         code, reason = close_code(error)
+        with suppress(ConnectionError):
+            for farewell in refusal(error, line.begun):
+                await line.say(farewell)
         await socket.close(code=code, message=reason)
     finally:
         line.lost()
@@ -102,6 +114,7 @@ class _Line:
         *,
         tenant: TenantId,
         actor: Principal | None,
+        handshake: Handshake,
         machine: Dialect | None,
     ) -> None:
         self._vault = vault
@@ -110,10 +123,7 @@ class _Line:
         self._tenant = tenant
         self._actor = actor
         self._machine = machine
-        offered = request.headers.get("Sec-WebSocket-Protocol", "")
-        self._handshake = Handshake(
-            subprotocols=tuple(each.strip() for each in offered.split(",") if each.strip()), query=dict(request.query)
-        )
+        self._handshake = handshake
         self._feed: Feed | None = None
         self._rest: deque[Event] = deque()
         self._failure: VaultError | None = None
@@ -123,6 +133,7 @@ class _Line:
         self._heard_at = self._loop.time()
         self._idle_seconds = request.app[CONFIG].server.idle_timeout.total_seconds()
         self._quiet = False
+        self._pinged_at = -math.inf
         self._deaf = False
         """Whether the recorder listens no more."""
         self._watch = self._loop.call_later(min(_FIRST_SECONDS, self._idle_seconds), self._look)
@@ -182,6 +193,11 @@ class _Line:
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
                     await self._heard(message.data)
+                case WSMsgType.PING:
+                    self._heard_at = self._loop.time()
+                    await self._socket.pong(message.data)
+                case WSMsgType.PONG:
+                    self._heard_at = self._loop.time()
                 case WSMsgType.CONTINUATION:
                     pass
                 case WSMsgType.CLOSE:
@@ -214,17 +230,22 @@ class _Line:
                 await self._carry(event)
 
     async def _fell_silent(self) -> None:
+        """Nothing came for the idle time: a recorder whose call is paused may be silent, but it answers a ping."""
         self._quiet = False
-        if self._machine is not None:
-            for event in self._machine.idle():
-                await self._carry(event)
-        if not self._ended:
-            raise UploadStalled("no audio arrived for too long; what was received is durable")
+        for event in () if self._machine is None else self._machine.idle():
+            await self._carry(event)
+        if self._ended:
+            return
+        if self._feed is None or self._heard_at < self._pinged_at:
+            raise UploadStalled("nothing came for too long, not even a pong; what was received is durable")
+        self._pinged_at = self._loop.time()
+        self._watch = self._loop.call_later(self._idle_seconds, self._look)
+        await self._socket.ping()
 
     async def _carry(self, event: Event) -> None:
         match event:
             case Say():
-                await self._say(event)
+                await self.say(event)
             case Started():
                 await self._begin(event)
             case Ended() if self._feed is None:
@@ -236,7 +257,7 @@ class _Line:
                 self._ended = True
                 assert self._machine is not None
                 for farewell in self._machine.kept():
-                    await self._say(farewell)
+                    await self.say(farewell)
             case _:
                 await self._feed.apply(event)
                 if type(event) is Audio:
@@ -258,12 +279,18 @@ class _Line:
         await feed.begin(started, call_key=self._handshake.query.get("call_key"))
         self._feed = feed
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a recording."""
+        return self._feed is not None
+
     def _replaced(self) -> None:
         """Another connection continues the recording: this one ends."""
         if self._request.transport is not None:
             self._request.transport.close()
 
-    async def _say(self, event: Say) -> None:
+    async def say(self, event: Say) -> None:
+        """Tell the recorder, unless it is gone."""
         if self._deaf:
             return
         if isinstance(event.payload, str):

@@ -24,6 +24,10 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def _principal(token: Token) -> Principal:
+    return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant)
+
+
 class Access:
     """Authenticates and authorises."""
 
@@ -83,7 +87,18 @@ class Access:
             raise refused
         if not hmac.compare_digest(token.secret_sha256, _digest(secret)):
             raise refused
-        return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant)
+        return _principal(token)
+
+    async def shared_secret(self, token: TokenId) -> bytes | None:  # noqa: ARG002  # kept as a digest only
+        """Return the secret of a recorder's token, for protocols that sign with it; None if it cannot be known."""
+        return None
+
+    async def acting(self, token: TokenId) -> Principal:
+        """Return the principal of a token whose holder is known by other means; Unauthenticated if it has ended."""
+        found = await self._token(token)
+        if found is None or found.revoked_at is not None:
+            raise Unauthenticated("the token is unknown or revoked")
+        return _principal(found)
 
     async def _token(self, identifier: TokenId) -> Token | None:
         now = self._clock.monotonic()

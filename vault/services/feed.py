@@ -139,6 +139,8 @@ class Feed:
                 await self._parts.ingest.finish(session)
                 self.lost()
             case Ended():
+                if session.entry is not None:
+                    await session.entry.barrier()
                 self.lost()
             case Gap():
                 await self._parts.notes.gap(session, event.missing_ms)

@@ -254,9 +254,17 @@ class Holds:
         )
         return decided
 
-    async def recover(self) -> None:
-        """Complete holds whose placing a crash interrupted."""
+    async def complete(self, hold: HoldId, *, actor: Principal) -> Hold:
+        """Return the hold once its pins are durable, setting them now if it is only being placed; TooLate."""
+        found = await self._catalog.hold(hold)
+        return await self._decide(found, actor) if found.state is HoldState.PLACING else found
+
+    async def recover(self, *, older_than: timedelta = timedelta(0)) -> None:
+        """Complete holds whose placing a crash, or an outage `older_than` ago, interrupted."""
+        since = self._clock.now() - older_than
         for hold in await self._catalog.holds(states=[HoldState.PLACING]):
+            if hold.created_at > since:
+                continue
             try:
                 await self._decide(hold, None)
             except TooLate:

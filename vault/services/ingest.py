@@ -9,22 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
-from vault.crypto.blind import Field
-from vault.crypto.sealed import seal_facts
-from vault.errors import Conflict, Invalid, JournalFull, NotFound, OutcomeUnknown, TooLarge, TooLate, Unavailable
-from vault.ids import NodeId, RecordingId, TenantId, new_id
-from vault.model import Cohort, Principal, Recording, RecordingState
+from vault.errors import Conflict, JournalFull, NotFound, TooLarge, Unavailable
+from vault.ids import NodeId, RecordingId, TenantId
+from vault.model import Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, JournalEntry, JournalOpening
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
-from vault.retention.guards import effective_now
-from vault.services.audit import event
+from vault.services.beginning import Beginning
 from vault.services.coordinates import Coordinates
-from vault.services.search import CALL_KEY, BlindIndex
+from vault.services.notes import Notes
+from vault.services.search import BlindIndex
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.storing import Storer
 from vault.services.takeup import TakeUp
@@ -33,7 +31,6 @@ from vault.telemetry import Metrics
 _TICK_SECONDS = 0.5
 _ROOM_WAIT_SECONDS = 10.0
 _ROOM_STEP_SECONDS = 0.1
-_DEFAULT_CLASS = "recording"
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +55,7 @@ class Ingest:
         journal: Journal,
         coordinates: Coordinates,
         index: BlindIndex,
+        notes: Notes,
         clock: Clock,
         entropy: Entropy,
         metrics: Metrics,
@@ -66,10 +64,8 @@ class Ingest:
         self._catalog = catalog
         self._keyring = keyring
         self._journal = journal
-        self._coordinates = coordinates
-        self._index = index
+        self._notes = notes
         self._clock = clock
-        self._entropy = entropy
         self._metrics = metrics
         self._limits = limits
         self._by_call: dict[tuple[TenantId, str], IngestSession] = {}
@@ -78,8 +74,15 @@ class Ingest:
             catalog=catalog, keyring=keyring, journal=journal, coordinates=coordinates, clock=clock, entropy=entropy
         )
         self._starting: set[tuple[TenantId, str]] = set()
-        self._doubtful: set[RecordingId] = set()
-        """Whose row may or may not exist: its commit's answer was lost."""
+        self._beginning = Beginning(
+            catalog=catalog,
+            keyring=keyring,
+            coordinates=coordinates,
+            index=index,
+            clock=clock,
+            entropy=entropy,
+            node=journal.node,
+        )
         self.storer: Storer
         self.draining = False
 
@@ -117,7 +120,9 @@ class Ingest:
                 retry_after_seconds=2,
             )
         session = self._by_id.get(row.id)
-        if row.id in self._doubtful or (session is not None and not session.uploads and session.ending is None):
+        if row.id in self._beginning.doubtful or (
+            session is not None and not session.uploads and session.ending is None
+        ):
             raise Unavailable("this call is just being taken up again; nothing was taken in", retry_after_seconds=2)
 
     @property
@@ -132,8 +137,8 @@ class Ingest:
 
     # -- starting and continuing --------------------------------------------------------------------------------
 
-    async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
-        """Create the recording and attach this upload to it; Conflict if the call key is taken."""
+    def admit(self) -> None:
+        """Return if a new recording would be taken in now; else Unavailable says why not."""
         if self.draining:
             raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
         if len(self._by_id) >= self._limits.max_open_recordings:
@@ -144,69 +149,22 @@ class Ingest:
                 hint="the object store is slow or down, or the journal's bound is too small",
                 retry_after_seconds=10,
             )
+
+    async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
+        """Create the recording and attach this upload to it; Conflict if the call key is taken."""
+        self.admit()
         place = (call.tenant, call.call_key)
         if place in self._starting or place in self._by_call:
             raise Conflict("another upload for this call key is under way")
         self._starting.add(place)
         try:
-            recording = await self._create(call, actor)
+            recording = await self._beginning.create(call, actor=actor)
             key = self._keyring.derive(recording.audio)
             session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1, grace=call.grace)
             self._adopt(session)
             return session
         finally:
             self._starting.discard(place)
-
-    async def _create(self, call: CallStart, actor: Principal) -> Recording:
-        wall = self._clock.now()
-        # A clock that stepped back must not shorten a retention: time is at least the last sweep's.
-        now = effective_now(wall, self._keyring.last_sweep_at)
-        started = call.started_at or now
-        if started > now + timedelta(days=1):
-            raise Invalid("Call-Started lies in the future", hint="send the start of the call in UTC, RFC 3339")
-        retain_until = started + call.retention
-        if retain_until <= now:
-            raise Invalid(
-                "Call-Started is longer ago than recordings are kept: it would be deleted on arrival",
-                hint="check the recorder's clock, or give the tenant a longer retention",
-            )
-        identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
-        metadata = await self._coordinates.metadata(call.tenant, now)
-        facts = replace(call.facts, extra={**call.facts.extra, CALL_KEY: call.call_key})
-        sealed = seal_facts(self._keyring.derive(metadata), identifier, facts, nonce=self._entropy(12))
-        recording = Recording(
-            id=identifier,
-            tenant=call.tenant,
-            call_token=self._index.token_in(metadata.cohort, Field.CALL_KEY, call.call_key),
-            state=RecordingState.OPEN,
-            state_reason=None,
-            audio=await self._coordinates.audio(call.tenant, retain_until),
-            metadata=metadata,
-            media=call.media,
-            created_at=now,
-            started_at=started,
-            ended_at=None,
-            retain_until=retain_until,
-            retention_class=_DEFAULT_CLASS,
-            stored_bytes=0,
-            sealed_facts=sealed,
-            caller_token=self._token(metadata.cohort, Field.CALLER, facts.caller),
-            called_token=self._token(metadata.cohort, Field.CALLED, facts.called),
-            node=self.node,
-        )
-        elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
-        started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)
-        try:
-            await self._catalog.create_recording(recording, elsewhere=elsewhere, audit=[started_event])
-        except OutcomeUnknown:
-            self._doubtful.add(identifier)
-            raise
-        except TooLate as error:
-            raise Invalid("the recording's retention has already run out", hint="check the recorder's clock") from error
-        return recording
-
-    def _token(self, cohort: Cohort, field: Field, value: str | None) -> str | None:
-        return None if value is None else self._index.token_in(cohort, field, value)
 
     def _adopt(self, session: IngestSession) -> None:
         recording = session.recording
@@ -217,10 +175,10 @@ class Ingest:
         self.storer.watch(session)
 
     async def attach(self, session: IngestSession, *, offset: int | None) -> int:
-        """Bind an upload to an interrupted recording and return the durable offset where it continues.
+        """Bind an upload to an interrupted recording and return the offset of its own stream where it continues.
 
         Conflict while another upload is bound or the recording has ended; OffsetMismatch if `offset` is given and is
-        not the durable end.
+        not that. What a pause dropped counts, see `IngestSession.received`.
         """
         if session.uploads or session.ending is not None:
             raise Conflict("another upload for this call key is under way or it has just ended")
@@ -228,13 +186,16 @@ class Ingest:
         session.detached_at = None
         try:
             await self._settle(session)
+            # What could not be noted as dropped is sent again, and dropped again.
+            await self._notes.acknowledge(session)
+            session.keeping.continue_at(session.durable)
             session.require_offset(offset)
             if session.digest is None:
                 await self.storer.rebuild_digest(session)
         except BaseException:
             self.detach(session)
             raise
-        return session.durable
+        return session.received
 
     async def _settle(self, session: IngestSession) -> None:
         """Wait until nothing is in flight; after a failed commit fall back to the durable bytes and a new entry."""
@@ -248,6 +209,7 @@ class Ingest:
                 logger.info("undurable tail dropped", extra={"fields": {"recording": session.recording.id}})
         if entry.failed is not None:
             session.digest = None
+            session.keeping.continue_at(session.durable)
             await self.storer.drain(session)
             entry.close()
             session.entry = None
@@ -256,6 +218,11 @@ class Ingest:
 
     def take(self, session: IngestSession, piece: bytes) -> bool:
         """Take one piece as `write` does, if that needs no waiting; False, with nothing taken, if it does."""
+        if session.keeping.watching:
+            if session.resuming or not session.keeping.paused:
+                return False
+            session.keeping.keep(piece)
+            return True
         entry = session.entry
         if (
             entry is None
@@ -277,9 +244,15 @@ class Ingest:
     async def write(self, session: IngestSession, piece: bytes) -> None:
         """Take one piece: sealed when this returns, durable after a later commit; waits while too much is in flight.
 
+        What arrives while the call is paused is dropped here: neither sealed nor hashed nor written anywhere.
         Unavailable once the vault itself has ended the recording.
         """
+        while session.resuming:
+            async with session.noting:
+                pass
         session.require_open()
+        if session.keeping.watching and not (piece := session.keeping.keep(piece)):
+            return
         entry = session.entry
         if entry is None:
             entry = self._open_entry(session)
@@ -288,7 +261,8 @@ class Ingest:
         try:
             entry.append(piece)
         except JournalFull:
-            await self._room(session, piece)
+            if not await self._room(session, piece):
+                return
         if session.digest is not None:
             session.digest.update(piece)
         await entry.writable()
@@ -301,26 +275,40 @@ class Ingest:
         session.entry = self._journal.open(opening, session.key, offset=session.stored)
         return session.entry
 
-    async def _room(self, session: IngestSession, piece: bytes) -> None:
-        """Hold the recorder back while the journal drains; give up after a while with nothing half-kept."""
+    async def _room(self, session: IngestSession, piece: bytes) -> bool:
+        """Hold the recorder back while the journal drains; give up after a while with nothing half-kept.
+
+        False if the call was paused meanwhile, and the piece dropped.
+        """
         assert session.entry is not None
         for _ in range(int(_ROOM_WAIT_SECONDS / _ROOM_STEP_SECONDS)):
             await asyncio.sleep(_ROOM_STEP_SECONDS)
             session.require_open()
+            if session.keeping.paused:
+                session.keeping.keep(piece)
+                return False
             try:
                 session.entry.append(piece)
             except JournalFull:
                 continue
-            return
+            return True
         raise JournalFull(
             "the journal is full and did not drain; what was acknowledged is safe", retry_after_seconds=30
         )
+
+    async def commit(self, session: IngestSession) -> None:
+        """Return once every byte taken in is durable."""
+        session.require_open()
+        if session.entry is not None:
+            await session.entry.barrier()
 
     async def finish(self, session: IngestSession, *, ended: str = "sealed") -> None:
         """Make everything durable, then the end itself; after this the recording completes even through a crash.
 
         Unavailable if the vault is ending or has ended it for another reason.
         """
+        if session.keeping.unnoted:
+            await self._notes.acknowledge(session)
         session.require_open(unless=ended)
         if session.ended is not None:
             return
@@ -367,14 +355,14 @@ class Ingest:
 
         A row that is not there yet may still come, so it is looked for as long as this process runs.
         """
-        for identifier in tuple(self._doubtful):
+        for identifier in tuple(self._beginning.doubtful):
             try:
                 row = await self._catalog.recording(identifier)
             except (NotFound, Unavailable):
                 continue
             if row.state is RecordingState.OPEN and (session := await self._takeup.session(row, None)) is not None:
                 self._continue(session)
-            self._doubtful.discard(identifier)
+            self._beginning.doubtful.discard(identifier)
 
     async def _truncate(self, session: IngestSession, reason: str) -> None:
         try:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from vault.errors import Conflict, IntegrityError, Invalid, Shredded
+from vault.format.notes import Note
 from vault.ids import RecordingId
 from vault.model import DataKey, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
@@ -28,6 +29,8 @@ class Playable:
     segments: Sequence[SegmentRef]
     entry: JournalEntry | None = field(default=None, repr=False)
     sha256: str | None = None
+    notes: Sequence[Note] = field(default=(), repr=False)
+    """What happened beside the audio, in the order of its offsets."""
 
 
 class Playback:
@@ -53,8 +56,10 @@ class Playback:
             )
         return purpose
 
-    async def open(self, identifier: RecordingId, *, actor: Principal, purpose: str) -> Playable:
-        """Log the access, then make the recording readable up to its durable end.
+    async def open(
+        self, identifier: RecordingId, *, actor: Principal, purpose: str, act: str = "access.play"
+    ) -> Playable:
+        """Log the access as `act`, then make the recording readable up to its durable end.
 
         Shredded once its key is gone or about to go; IntegrityError if the manifest is missing or wrong.
         """
@@ -62,7 +67,7 @@ class Playback:
         key = self._key(recording)
         # The entry comes first: an access that cannot be logged does not happen.
         await self._catalog.append_audit(
-            [event("access.play", actor, tenant=recording.tenant, target=recording.id, purpose=purpose)]
+            [event(act, actor, tenant=recording.tenant, target=recording.id, purpose=purpose)]
         )
         try:
             return await self.prepare(recording, key)
@@ -90,6 +95,7 @@ class Playback:
                 key=key,
                 segments=session.segments,
                 entry=session.entry,
+                notes=session.keeping.settled(session.durable),
             )
         if recording.state is RecordingState.OPEN:
             # It finished between the two look-ups, or belongs to another process.
@@ -110,12 +116,12 @@ class Playback:
             key=key,
             segments=segments,
             sha256=manifest.sha256,
+            notes=manifest.notes,
         )
 
-    async def sealed_sha256(self, recording: Recording) -> str | None:
-        """Return the plaintext SHA-256 from the manifest of a finished recording, for an idempotent replay."""
-        playable = await self.prepare(recording, self._key(recording))
-        return playable.sha256
+    async def finished(self, recording: Recording) -> Playable:
+        """Return what the manifest of a finished recording says, for a recorder that comes back to it."""
+        return await self.prepare(recording, self._key(recording))
 
     async def read(self, playable: Playable, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """Yield verified stored bytes `[start, end)`; Shredded, and not a byte more, once the key is taken away."""

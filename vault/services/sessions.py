@@ -12,8 +12,9 @@ from typing import Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
-from vault.model import CallFacts, DataKey, Media, Recording, SegmentRef
+from vault.model import AuditEvent, CallFacts, DataKey, Media, Recording, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
+from vault.services.keeping import Keeping, frame_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class IngestSession:
     detached_at: float | None = None
     grace: timedelta | None = None
     """In place of the vault's own, see `CallStart.grace`."""
+    skipped: int = 0
+    """Bytes that the recorder counts and that never came: it went on after it had been refused."""
     feed: LiveFeed | None = None
     """The connection of a live dialect that writes now."""
     oldest_unstored_at: float | None = None
@@ -78,6 +81,18 @@ class IngestSession:
     done: asyncio.Event = field(default_factory=asyncio.Event)
     recorded_segments: int = 0
     """How many of `segments` the catalog already knows."""
+    keeping: Keeping = field(init=False)
+    unwritten: set[int] = field(default_factory=set)
+    """Numbers of the notes that no row has yet."""
+    untold: list[AuditEvent] = field(default_factory=list)
+    """What the audit trail has yet to hear of them."""
+    noting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One note after the other, and none while the manifest is made."""
+    resuming: bool = False
+    """A resume is being made durable: what arrives waits, because it is kept if that succeeds and else is not."""
+
+    def __post_init__(self) -> None:
+        self.keeping = Keeping(frame=frame_bytes(self.recording.media))
 
     @property
     def durable(self) -> int:
@@ -89,6 +104,14 @@ class IngestSession:
         """Plaintext bytes taken in, durable or not."""
         return self.stored if self.entry is None else max(self.entry.appended, self.stored)
 
+    @property
+    def received(self) -> int:
+        """What the recorder counts as safe: durable bytes, and those before them that pauses are noted to have dropped.
+
+        Every offset that is told to a recorder, or taken from one, is this one.
+        """
+        return self.durable + self.keeping.dropped(self.durable)
+
     def require_open(self, *, unless: str | None = None) -> None:
         """Raise Unavailable if the recording has ended or is ending for another reason than `unless`."""
         if self.ending is not None and self.ending != unless:
@@ -99,11 +122,11 @@ class IngestSession:
 
     def require_offset(self, offset: int | None) -> None:
         """Raise OffsetMismatch if `offset` is given and is not the durable end."""
-        if offset is not None and offset != self.durable:
+        if offset is not None and offset != self.received:
             raise OffsetMismatch(
-                f"the upload continues at byte {offset}, but {self.durable} bytes are durable",
-                hint=f"continue at byte {self.durable}",
-                offset=self.durable,
+                f"the upload continues at byte {offset}, but {self.received} bytes are durable",
+                hint=f"continue at byte {self.received}",
+                offset=self.received,
             )
 
     def rejoin(self, found: ReplayedRecording | None) -> None:

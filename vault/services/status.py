@@ -26,5 +26,8 @@ async def refresh_gauges(vault: Vault) -> None:
     for kind in HoldKind:
         vault.metrics.holds_active.labels(kind.value).set(sum(hold.kind is kind for hold in holds))
     vault.metrics.holds_review_overdue.set(sum(review_overdue(hold, now=now) for hold in holds))
+    waiting = await vault.catalog.alerts_waiting()
+    vault.metrics.alerts_pending.set(waiting.count)
+    vault.metrics.alert_oldest.set(max((now - waiting.oldest).total_seconds(), 0.0) if waiting.oldest else 0.0)
     usage = vault.journal.usage()
     vault.metrics.journal_bytes.set(usage.bytes_used)

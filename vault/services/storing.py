@@ -18,13 +18,14 @@ from datetime import timedelta
 
 from vault.crypto.sealed import seal_manifest, seal_segment
 from vault.errors import IntegrityError, Unavailable
-from vault.format.manifest import CatalogCopy, Manifest, ManifestSegment, merkle_root
+from vault.format.manifest import CatalogCopy, Gap, Manifest, ManifestSegment, merkle_root
 from vault.format.names import manifest_name, segment_name
 from vault.model import MANIFEST_INDEX, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
+from vault.services.keeping import gaps_of
 from vault.services.reading import Reader, segment_header, unix_ms
 from vault.services.sessions import IngestSession
 from vault.telemetry import Metrics
@@ -235,6 +236,9 @@ class Storer:
         assert session.ended is not None
         state, _, reason = session.ended.partition(":")
         ended_at = self._clock.now()
+        async with session.noting:  # a note that is being written gets into the manifest, which replaces its row
+            notes = session.keeping.closed(session.stored, now_ms=unix_ms(ended_at))
+            recording = session.recording
         manifest = Manifest(
             recording=recording.id,
             coordinate=recording.audio,
@@ -245,7 +249,8 @@ class Storer:
             ended_ms=unix_ms(ended_at),
             length=session.stored,
             sha256=await self._plaintext_sha256(session),
-            gaps=(),
+            gaps=tuple(Gap(offset=offset, missing_ms=missing) for offset, missing in gaps_of(notes).items()),
+            notes=notes,
             segments=tuple(
                 ManifestSegment(
                     name=ref.name,
@@ -292,13 +297,14 @@ class Storer:
             stored_bytes=session.stored,
             objects=[*session.segments[session.recorded_segments :], ref],
             audit=[
+                *session.untold,
                 event(
                     f"recording.{final.value}",
                     None,
                     tenant=recording.tenant,
                     target=recording.id,
                     detail={"bytes": session.stored, "reason": reason or None},
-                )
+                ),
             ],
         )
         if session.entry is not None:
@@ -314,9 +320,13 @@ class Storer:
 
     async def rebuild_digest(self, session: IngestSession) -> None:
         """Hash the durable bytes again, after a restart or a failed commit left the running digest unusable."""
+        session.digest = await self.durable_digest(session, 0)
+
+    async def durable_digest(self, session: IngestSession, start: int) -> hashlib._Hash:
+        """Hash the durable bytes from `start` on."""
         digest = hashlib.sha256()
         async for piece in self._reader.read(
-            session.recording, session.key, session.segments, 0, session.durable, entry=session.entry
+            session.recording, session.key, session.segments, start, session.durable, entry=session.entry
         ):
             digest.update(piece)
-        session.digest = digest
+        return digest

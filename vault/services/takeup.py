@@ -13,6 +13,7 @@ from vault.ports.journal import Journal, ReplayedRecording
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.services.coordinates import Coordinates
+from vault.services.notes import take_up
 from vault.services.search import call_key_of
 from vault.services.sessions import IngestSession
 from vault.services.stubs import row_from_journal
@@ -91,7 +92,7 @@ class TakeUp:
                 yield session
 
     async def session(self, row: Recording, found: ReplayedRecording | None) -> IngestSession | None:
-        """Return what is stored of an open row and what the journal has of it; None if its key is gone."""
+        """Return what is stored of an open row, what the journal has of it, its notes; None if its key is gone."""
         try:
             key = self._keyring.derive(row.audio)
         except Shredded:
@@ -109,4 +110,5 @@ class TakeUp:
             detached_at=self._clock.monotonic(),
         )
         session.rejoin(found)
+        await take_up(self._catalog, session)
         return session

@@ -12,6 +12,7 @@ from vault.ids import TenantId, parse_tenant
 from vault.model import Principal, Tenant
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock
+from vault.protocol.alerts import checked_webhook, origin_of
 from vault.retention.policy import check_metadata_retention
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
@@ -55,6 +56,8 @@ class Tenants:
         contact: str,
         retention: timedelta | None,
         metadata_retention: timedelta | None = None,
+        keep_dtmf: bool = False,
+        safeguarding_webhook: str | None = None,
         actor: Principal | None,
     ) -> Tenant:
         """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
@@ -68,10 +71,12 @@ class Tenants:
             created_at=self._clock.now(),
             retention_seconds=_seconds(retention),
             metadata_retention_seconds=_seconds(metadata_retention),
+            keep_dtmf=keep_dtmf,
+            safeguarding_webhook=None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook),
         )
+        detail = {"action": "tenant added", "safeguarding_webhook": origin_of(safeguarding_webhook)}
         await self._catalog.add_tenant(
-            tenant,
-            audit=[event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail={"action": "tenant added"})],
+            tenant, audit=[event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)]
         )
         await self._precreate_if_possible()
         return tenant
@@ -87,25 +92,39 @@ class Tenants:
         self,
         identifier: TenantId,
         *,
-        retention: timedelta | None,
+        retention: timedelta | Unchanged | None = UNCHANGED,
         metadata_retention: timedelta | Unchanged | None = UNCHANGED,
+        keep_dtmf: bool | Unchanged = UNCHANGED,
+        safeguarding_webhook: str | Unchanged | None = UNCHANGED,
         actor: Principal,
     ) -> Tenant:
         """Set the default retention of future recordings, where what exists keeps its date, and that of metadata.
 
-        The latter holds for every month, past ones included: metadata has no date but its cohort's.
+        The latter holds for every month, past ones included: metadata has no date but its cohort's. With a new webhook,
+        alerts that were never acknowledged go there at once. The audit entry has the webhook's origin alone.
+        `keep_dtmf` holds for keys pressed from now on.
         """
-        self._check(retention)
-        before = await self._catalog.tenant(identifier)
-        after = dataclasses.replace(before, retention_seconds=_seconds(retention))
+        before = after = await self._catalog.tenant(identifier)
+        if not isinstance(retention, Unchanged):
+            self._check(retention)
+            after = dataclasses.replace(after, retention_seconds=_seconds(retention))
         if not isinstance(metadata_retention, Unchanged):
             check_metadata_retention(metadata_retention)
             after = dataclasses.replace(after, metadata_retention_seconds=_seconds(metadata_retention))
+        if not isinstance(keep_dtmf, Unchanged):
+            after = dataclasses.replace(after, keep_dtmf=keep_dtmf)
+        if not isinstance(safeguarding_webhook, Unchanged):
+            checked = None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook)
+            after = dataclasses.replace(after, safeguarding_webhook=checked)
         detail = {
             "before": before.retention_seconds,
             "after": after.retention_seconds,
             "metadata_before": before.metadata_retention_seconds,
             "metadata_after": after.metadata_retention_seconds,
+            "keep_dtmf_before": before.keep_dtmf,
+            "keep_dtmf_after": after.keep_dtmf,
+            "webhook_before": origin_of(before.safeguarding_webhook),
+            "webhook_after": origin_of(after.safeguarding_webhook),
         }
         await self._catalog.save_tenant(
             after,
@@ -183,15 +202,23 @@ class Tenants:
 
         NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is taken in for it.
         """
-        known = self._known.get(identifier)
-        if known is None:
-            known = self._known[identifier] = await self._catalog.tenant(identifier)
+        known = await self._lookup(identifier)
         if self._left(known):
             raise Conflict(
                 "the contract with this tenant has ended, so no new recording is taken in",
                 hint="stop its recorders; what was recorded can be exported until the export window ends",
             )
         return self._of(known)
+
+    async def keeps_dtmf(self, identifier: TenantId) -> bool:
+        """Tell whether the keys that this tenant's callers press are kept."""
+        return (await self._lookup(identifier)).keep_dtmf
+
+    async def _lookup(self, identifier: TenantId) -> Tenant:
+        known = self._known.get(identifier)
+        if known is None:
+            known = self._known[identifier] = await self._catalog.tenant(identifier)
+        return known
 
     def _left(self, tenant: Tenant) -> bool:
         return tenant.ends_at is not None and tenant.ends_at <= self._clock.now()

@@ -10,10 +10,12 @@ from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
 from vault.services.access import Access
+from vault.services.alerts import Alerts
 from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.erasure import Erasures
 from vault.services.feed import FeedParts
+from vault.services.flags import Flags
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
 from vault.services.keys import Keys
@@ -34,12 +36,14 @@ class Vault:
     """A composition of collaborators; `vault.wiring` builds it and owns its background tasks."""
 
     access: Access
+    alerts: Alerts
     catalog: Catalog
     certificates: Certificates
     certifier: Certifier
     clock: Clock
     erasures: Erasures
     feeds: FeedParts
+    flags: Flags
     holds: Holds
     ingest: Ingest
     journal: Journal

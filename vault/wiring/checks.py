@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
 
 from vault.config import Config
 from vault.errors import Unavailable, VaultError
@@ -11,9 +13,12 @@ from vault.keystore import recovery
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
 from vault.model import Finding
+from vault.services.vault import Vault
 from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
 from vault.wiring.memory import memory_findings
 from vault.wiring.opening import open_vault
+
+_LATE: Final = timedelta(hours=1)
 
 
 async def check_vault(config: Config) -> Sequence[Finding]:
@@ -33,9 +38,30 @@ async def check_vault(config: Config) -> Sequence[Finding]:
     try:
         async with open_vault(config, background=False) as vault:
             findings += await vault.keyring.check()
+            findings += await alert_findings(vault)
     except VaultError as error:
         level = "warning" if isinstance(error, Unavailable) else "error"
         findings.append(Finding(level=level, subject="vault", message=error.message, hint=error.hint))
+    return findings
+
+
+async def alert_findings(vault: Vault) -> Sequence[Finding]:
+    """Warn of tenants whose flags nobody would hear of, and of alerts that nobody has acknowledged for an hour."""
+    findings = [
+        Finding(
+            level="warning",
+            subject="alerts",
+            message=f"{tenant.id} has no safeguarding webhook: a flag keeps a recording and tells nobody",
+            hint=f"callvault tenants set {tenant.id} --safeguarding-webhook URL",
+        )
+        for tenant in await vault.tenants.all()
+        if tenant.safeguarding_webhook is None and tenant.ends_at is None
+    ]
+    waiting = await vault.catalog.alerts_waiting()
+    if waiting.oldest is not None and vault.clock.now() - waiting.oldest > _LATE:
+        message = f"{waiting.count} alerts are not acknowledged, the oldest since {waiting.oldest.isoformat()}"
+        hint = "is the safeguarding webhook reachable? the server's log says what it answered"
+        findings.append(Finding(level="error", subject="alerts", message=message, hint=hint))
     return findings
 
 

@@ -16,13 +16,16 @@ from vault.ports.cluster import ClusterLocks
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits
+from vault.server.messenger import HttpMessenger
 from vault.services.access import Access
+from vault.services.alerts import Alerts
 from vault.services.attest import Identity
 from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.coordinates import Coordinates
 from vault.services.erasure import Erasures
 from vault.services.feed import FeedParts
+from vault.services.flags import Flags
 from vault.services.holds import Holds, pinned
 from vault.services.ingest import Ingest, IngestLimits
 from vault.services.keys import Keys
@@ -62,12 +65,27 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     index = BlindIndex(keyring=keyring)
     search = Search(catalog=catalog, keyring=keyring, index=index)
     reader = Reader(store=store)
+    tenants = Tenants(
+        catalog=catalog,
+        coordinates=coordinates,
+        clock=clock,
+        bounds=RetentionBounds(
+            default=config.retention.default,
+            floor=config.retention.floor,
+            cap=config.retention.cap,
+            periods_ahead=min(
+                int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
+            ),
+        ),
+    )
+    notes = Notes(catalog=catalog, keyring=keyring, index=index, tenants=tenants, clock=clock, entropy=entropy)
     ingest = Ingest(
         catalog=catalog,
         keyring=keyring,
         journal=adapters.journal,
         coordinates=coordinates,
         index=index,
+        notes=notes,
         clock=clock,
         entropy=entropy,
         metrics=metrics,
@@ -100,7 +118,17 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         release_grace=config.retention.release_grace,
     )
-    certificates = Certificates(catalog=catalog, issuer_key=_issuer_key(config), entropy=entropy)
+    issuer_key = _issuer_key(config)
+    alerts = Alerts(
+        catalog=catalog,
+        holds=holds,
+        messenger=HttpMessenger(),
+        issuer_key=issuer_key,
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+    )
+    certificates = Certificates(catalog=catalog, issuer_key=issuer_key, entropy=entropy)
     certifier = Certifier(
         catalog=catalog,
         store=store,
@@ -131,28 +159,25 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         window=config.retention.erasure_window,
     )
-    tenants = Tenants(
-        catalog=catalog,
-        coordinates=coordinates,
-        clock=clock,
-        bounds=RetentionBounds(
-            default=config.retention.default,
-            floor=config.retention.floor,
-            cap=config.retention.cap,
-            periods_ahead=min(
-                int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
-            ),
-        ),
-    )
-    notes = Notes()
     return Vault(
         access=Access(catalog=catalog, clock=clock, entropy=entropy),
+        alerts=alerts,
         catalog=catalog,
         certificates=certificates,
         certifier=certifier,
         clock=clock,
         erasures=erasures,
         feeds=FeedParts(ingest=ingest, notes=notes, search=search, tenants=tenants),
+        flags=Flags(
+            catalog=catalog,
+            holds=holds,
+            ingest=ingest,
+            search=search,
+            clock=clock,
+            entropy=entropy,
+            review=config.retention.flag_review,
+            raised=alerts.wake,
+        ),
         holds=holds,
         ingest=ingest,
         journal=adapters.journal,

@@ -87,6 +87,7 @@ def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None
         vault.storer.run(),
         vault.ingest.run(),
         vault.presence.run(),
+        vault.alerts.run(),
         _keep_ahead(vault),
         vault.shredder.finish(),
     ]

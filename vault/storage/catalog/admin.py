@@ -13,8 +13,8 @@ from vault.ids import TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent, Role, Tenant, Token
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
+from vault.storage.catalog.tables import IS_WAITING, alerts, audit_head, settings, tenants, tokens
 from vault.storage.catalog.tables import audit as audit_table
-from vault.storage.catalog.tables import audit_head, settings, tenants, tokens
 from vault.storage.catalog.writer import Transaction
 from vault.tlog.auditchain import AuditHead
 
@@ -26,6 +26,7 @@ _REPLACE_TENANT = (
     .where(tenants.c.id == sa.bindparam("key"))
     .values(**{column.name: sa.bindparam(f"new_{column.name}") for column in tenants.columns if column.name != "id"})
 )
+_HASTEN = sa.update(alerts).where(alerts.c.tenant == sa.bindparam("key"), IS_WAITING).values(next_at=0)
 _TOKEN = sa.select(tokens).where(tokens.c.id == sa.bindparam("key"))
 _INSERT_TOKEN = sa.insert(tokens)
 _REVOKE = (
@@ -62,12 +63,16 @@ class AdminStore:
         await self._database.writer.run(act)
 
     async def save_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Replace; NotFound."""
+        """Replace, and hasten the waiting alerts if the webhook changed; NotFound."""
         values = {f"new_{name}": value for name, value in _from_tenant(tenant).items() if name != "id"}
 
         async def act(transaction: Transaction) -> None:
-            if not await transaction.write(_REPLACE_TENANT, {"key": tenant.id, **values}):
+            before = await transaction.fetch(_TENANT, {"key": tenant.id})
+            if not before:
                 raise NotFound(f"there is no tenant {tenant.id}")
+            await transaction.write(_REPLACE_TENANT, {"key": tenant.id, **values})
+            if tenant.safeguarding_webhook != before[0].safeguarding_webhook:
+                await transaction.write(_HASTEN, {"key": tenant.id})
             transaction.audit(audit)
 
         await self._database.writer.run(act)
@@ -165,6 +170,8 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "contract_end": rows.maybe_micros(tenant.contract_end),
         "offboard_requested_by": tenant.offboard_requested_by,
         "offboard_approved_by": tenant.offboard_approved_by,
+        "keep_dtmf": tenant.keep_dtmf,
+        "safeguarding_webhook": tenant.safeguarding_webhook,
     }
 
 
@@ -180,6 +187,8 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,
         offboard_approved_by=row.offboard_approved_by,
+        keep_dtmf=bool(row.keep_dtmf),
+        safeguarding_webhook=row.safeguarding_webhook,
     )
 
 

@@ -9,11 +9,13 @@ from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock
 from vault.storage.catalog import schema
 from vault.storage.catalog.admin import AdminStore
+from vault.storage.catalog.alerts import AlertStore
 from vault.storage.catalog.database import Database, engines
 from vault.storage.catalog.erasures import ErasureStore
 from vault.storage.catalog.faults import translate
 from vault.storage.catalog.holds import HoldStore
 from vault.storage.catalog.nodes import NodeStore
+from vault.storage.catalog.notes import NoteStore
 from vault.storage.catalog.overrides import OverrideStore
 from vault.storage.catalog.recordings import RecordingStore
 from vault.storage.catalog.rescue import RescueStore
@@ -24,8 +26,10 @@ from vault.telemetry import Metrics
 
 class SqlCatalog(
     RecordingStore,
+    NoteStore,
     NodeStore,
     HoldStore,
+    AlertStore,
     ShredStore,
     OverrideStore,
     ErasureStore,

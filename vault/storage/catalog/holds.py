@@ -43,33 +43,9 @@ class HoldStore:
 
     async def save_hold(self, hold: Hold, *, expected: HoldState | None, audit: Sequence[AuditEvent] = ()) -> None:
         """Insert or replace by compare-and-swap on the state; NotFound if it names an unknown recording."""
-        values = _from_hold(hold)
-        protected = [(rows.key(recording), False) for recording in hold.recordings]
-        protected += [(rows.key(recording), True) for recording in hold.too_late]
 
         async def act(transaction: Transaction) -> None:
-            found = await transaction.fetch(_STATE, {"key": hold.id})
-            stored = HoldState(found[0].state) if found else None
-            if stored is not expected:
-                raise Conflict(f"{hold.id} is {_name(stored)}, not {_name(expected)}; nothing was changed")
-            before = await transaction.fetch(_PROTECTED, {"key": hold.id})
-            changed = [(row.recording, row.too_late) for row in before] != protected
-            if changed:
-                await _check_known(transaction, [key for key, _ in protected])
-            if stored is None:
-                await transaction.write(_INSERT, values)
-            else:
-                replaced = {f"new_{name}": values[name] for name in _MUTABLE}
-                await transaction.write(_REPLACE, {"key": hold.id, **replaced})
-            if changed:
-                await transaction.write(_DROP_PROTECTED, {"key": hold.id})
-                await transaction.write(
-                    _INSERT_PROTECTED,
-                    [
-                        {"hold": hold.id, "recording": key, "position": position, "too_late": too_late}
-                        for position, (key, too_late) in enumerate(protected)
-                    ],
-                )
+            await write_hold(transaction, hold, expected=expected)
             transaction.audit(audit)
 
         await self._database.writer.run(act)
@@ -107,6 +83,35 @@ class HoldStore:
         )
         found = await self._database.fetch(joined)
         return [_to_hold(list(group)) for _, group in groupby(found, key=attrgetter("id"))]
+
+
+async def write_hold(transaction: Transaction, hold: Hold, *, expected: HoldState | None) -> None:
+    """Do within a transaction what `HoldStore.save_hold` promises."""
+    values = _from_hold(hold)
+    protected = [(rows.key(recording), False) for recording in hold.recordings]
+    protected += [(rows.key(recording), True) for recording in hold.too_late]
+    found = await transaction.fetch(_STATE, {"key": hold.id})
+    stored = HoldState(found[0].state) if found else None
+    if stored is not expected:
+        raise Conflict(f"{hold.id} is {_name(stored)}, not {_name(expected)}; nothing was changed")
+    before = await transaction.fetch(_PROTECTED, {"key": hold.id})
+    changed = [(row.recording, row.too_late) for row in before] != protected
+    if changed:
+        await _check_known(transaction, [key for key, _ in protected])
+    if stored is None:
+        await transaction.write(_INSERT, values)
+    else:
+        replaced = {f"new_{name}": values[name] for name in _MUTABLE}
+        await transaction.write(_REPLACE, {"key": hold.id, **replaced})
+    if changed:
+        await transaction.write(_DROP_PROTECTED, {"key": hold.id})
+        await transaction.write(
+            _INSERT_PROTECTED,
+            [
+                {"hold": hold.id, "recording": key, "position": position, "too_late": too_late}
+                for position, (key, too_late) in enumerate(protected)
+            ],
+        )
 
 
 async def _check_known(transaction: Transaction, keys: Sequence[bytes]) -> None:

@@ -17,6 +17,7 @@ from vault.storage.catalog.tables import (
     hold_recordings,
     holds,
     leaf_counters,
+    recording_notes,
     recordings,
     segments,
     sweep_floor,
@@ -98,6 +99,7 @@ DROP_SEGMENT = sa.delete(segments).where(
     segments.c.recording == sa.bindparam("key"), segments.c.number == sa.bindparam("at")
 )
 INSERT_SEGMENT = sa.insert(segments)
+DROP_NOTES = sa.delete(recording_notes).where(recording_notes.c.recording == sa.bindparam("key"))
 
 COUNTER = (
     leaf_counters.c.tenant == sa.bindparam("in_tenant"),

@@ -317,6 +317,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
             lengths.append({"key": storing.key, "new_bytes": storing.stored_bytes})
     await transaction.write(sql.SET_BYTES, lengths)
     await transaction.write(sql.FINISH, finishes)
+    await transaction.write(sql.DROP_NOTES, [{"key": final["key"]} for final in finishes])
     await transaction.write(sql.DROP_SEGMENT, [{"key": recording, "at": number} for recording, number in objects])
     await transaction.write(sql.INSERT_SEGMENT, list(objects.values()))
     return answers

@@ -110,6 +110,15 @@ segments = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
 )
 
+# Only of open recordings: a finished one has its notes in its manifest.
+recording_notes = sa.Table(
+    "recording_notes",
+    metadata,
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+
 nodes = sa.Table(
     "nodes",
     metadata,
@@ -161,6 +170,23 @@ hold_recordings = sa.Table(
     sa.Column("too_late", sa.Boolean, nullable=False),
 )
 sa.Index("ix_hold_recordings_recording", hold_recordings.c.recording, hold_recordings.c.hold)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), nullable=False),
+    sa.Column("hold", sa.Text, sa.ForeignKey(holds.c.id), nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_at", sa.BigInteger, nullable=False),
+    sa.Column("delivered_at", sa.BigInteger),
+)
+IS_WAITING = alerts.c.delivered_at.is_(None)
+sa.Index("ix_alerts_recording", alerts.c.recording)
+sa.Index("ix_alerts_waiting", alerts.c.next_at, alerts.c.id, sqlite_where=IS_WAITING, postgresql_where=IS_WAITING)
 
 shreds = sa.Table(
     "shreds",
@@ -281,6 +307,8 @@ tenants = sa.Table(
     sa.Column("contract_end", sa.BigInteger),
     sa.Column("offboard_requested_by", sa.Text),
     sa.Column("offboard_approved_by", sa.Text),
+    sa.Column("keep_dtmf", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("safeguarding_webhook", sa.Text),
 )
 
 tokens = sa.Table(

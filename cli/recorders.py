@@ -1,0 +1,111 @@
+"""`callvault recorders`: ready-to-paste configuration for what records the calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from cli.client import server_url
+from cli.command import Remote, local, new_group, remote
+from cli.output import Output
+from cli.setups import RECORDERS, Place, Recorder
+from cli.setups.place import File
+from vault.errors import Invalid, NotFound
+from vault.ids import parse_tenant
+
+group = new_group("Configuration for recorders: what they are told so that their calls arrive.")
+
+_TOKEN_VARIABLE: Final = "CALLVAULT_RECORDER_TOKEN"  # noqa: S105 - the name of a variable
+
+
+@local(group, "list", examples=["callvault recorders list", "callvault recorders list --json"])
+def listing(out: Output) -> None:
+    """List the recorders that configuration exists for."""
+    rows = [(each.name, each.title, each.route, each.source) for each in RECORDERS.values()]
+    names = ("name", "title", "route", "source")
+    if out.as_json:
+        out.document({"recorders": [dict(zip(names, row, strict=True)) for row in rows]})
+        return
+    out.table(["recorder", "title", "route", "after"], rows, empty="none")
+
+
+@remote(
+    group,
+    "show",
+    examples=[
+        "callvault recorders show curl --tenant northfield-college --server https://vault.example.org",
+        "callvault recorders show twilio --tenant northfield-college --issue reception-twilio",
+        "callvault recorders show rclone --tenant northfield-college",
+        "callvault recorders show asterisk --tenant northfield-college --address https://vault.internal:8443 --json",
+    ],
+)
+async def show(
+    call: Remote,
+    *,
+    name: Annotated[str, typer.Argument(metavar="RECORDER", help="One of `callvault recorders list`.")],
+    tenant: Annotated[str, typer.Option(help="Whose calls it records.")],
+    issue: Annotated[
+        str | None,
+        typer.Option(help="Issue a recorder's token of this name and fill it in, this once; an operator may."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="The server as recorders reach it; --server if left out.")] = None,
+) -> None:
+    """Print a recorder's configuration for one tenant.
+
+    A token that exists already is taken from the variable CALLVAULT_RECORDER_TOKEN. Without one, $CALLVAULT_TOKEN
+    stands where it belongs.
+    """
+    recorder = RECORDERS.get(name)
+    if recorder is None:
+        raise NotFound(f"there is no configuration for {name!r}", hint="callvault recorders list")
+    identifier = parse_tenant(tenant)
+    server = server_url(address) if address else call.client.url
+    given = os.environ.get(_TOKEN_VARIABLE)
+    if given and issue:
+        raise Invalid(f"--issue and {_TOKEN_VARIABLE} exclude each other")
+    Place(server, identifier, given or None)  # refused before a token is issued for nothing
+    if issue:
+        body = {"name": issue, "role": "recorder", "tenant": identifier}
+        given = (await call.client.post("/v1/tokens", body))["token"]
+    place = Place(server, identifier, given or None)
+    _print(call.out, recorder, recorder.files(place), notes(recorder, place))
+
+
+def notes(recorder: Recorder, place: Place) -> Sequence[str]:
+    """Return what somebody who pastes this should know."""
+    said = list(recorder.notes)
+    if place.token is None and "audiosocket" not in recorder.name:
+        said.append(
+            "Put a recorder's token in the place of $CALLVAULT_TOKEN (and its id, tok_ and the part between the "
+            "underscores, and its secret, the rest, where those are asked for): "
+            f"callvault tokens issue --tenant {place.tenant} --role recorder --name NAME, or --issue NAME here."
+        )
+    if recorder.route.startswith(("/v1/ingest/{tenant}/ws", "/v1/ingest/{tenant}/audiohook")) and not place.encrypted:
+        said.append("Services outside this network connect to wss:// only: give --address https://… as they see it.")
+    return said
+
+
+def _print(out: Output, recorder: Recorder, files: Sequence[File], said: Sequence[str]) -> None:
+    if out.as_json:
+        document: dict[str, Any] = {
+            "name": recorder.name,
+            "title": recorder.title,
+            "source": recorder.source,
+            "files": [{"path": each.path, "content": each.content} for each in files],
+            "notes": list(said),
+        }
+        out.document(document)
+        return
+    for each in files:
+        # One file alone can be sent straight to its place; several need to be told apart.
+        if len(files) > 1:
+            out.text(f"==> {each.path} <==")
+        else:
+            out.note(f"{recorder.title}: {each.path}")
+        out.text(each.content.rstrip("\n"))
+    for line in said:
+        out.note(line)
+    out.note(f"after {recorder.source}")

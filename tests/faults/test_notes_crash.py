@@ -1,0 +1,233 @@
+"""Whatever write a process dies at: no byte of an answered pause is kept, no note that was answered is lost."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from tests.faults.crashing import (
+    ACME,
+    Faults,
+    ManualClock,
+    Process,
+    begin,
+    call,
+    config_at,
+    crash_is_the_end,
+    memory_directory,
+    person,
+    play,
+    start,
+    storing,
+)
+from tests.faults.test_service_crash import Stage, audit_verifies
+from vault.errors import Conflict, Unavailable
+from vault.format.notes import Document, Missing, Pause, dropped_bytes
+from vault.keystore import file
+from vault.model import CallFacts
+from vault.ports.catalog import RecordingQuery
+from vault.services.search import facts_of
+from vault.wiring import init_vault, open_vault
+
+BEFORE, FIRST, CARD, LAST = b"a" * 3_000, b"b" * 3_000, b"4" * 3_000, b"c" * 3_000
+STREAM = BEFORE + FIRST + CARD + LAST
+KEPT = BEFORE + FIRST + LAST
+PAUSED, RESUMED = len(BEFORE + FIRST), len(BEFORE + FIRST + CARD)
+DOCUMENT = b"<recording/>"
+PBX = person("pbx")
+
+
+@pytest.fixture
+async def stage(monkeypatch):
+    """A call under way, and nothing else."""
+    monkeypatch.setattr(file, "MATERIAL_BYTES", 1 << 12)
+    with memory_directory() as base:
+        made = Stage(path=base / "stage")
+        config, clock = config_at(made.path), ManualClock()
+        await init_vault(config, clock=clock)
+        process = await start(config, clock)
+        await process.vault.tenants.add(
+            identifier=ACME, name=ACME, controller=ACME, contact="dpo", retention=None, keep_dtmf=True, actor=None
+        )
+        await begin(process.vault, call("live"), BEFORE)
+        await process.abandon()
+        yield made
+
+
+async def record(vault, answered):
+    """Continue the call where the vault says, whatever happened before; note what was answered."""
+    session = vault.ingest.live_call(ACME, "live")
+    at = await vault.ingest.attach(session, offset=None)
+    paused = session.keeping.paused
+    answered["told"].append((at, paused))
+    if at < PAUSED and not paused:
+        await vault.ingest.write(session, STREAM[at:PAUSED])
+        at = PAUSED
+    if at < RESUMED:
+        await vault.notes.pause(session, actor=PBX)
+        answered["paused"] = True
+        await vault.ingest.write(session, STREAM[at:RESUMED])
+        await vault.notes.acknowledge(session)
+        at = RESUMED
+    if session.keeping.paused:
+        await vault.notes.document(session, media_type="text/xml", content=DOCUMENT)
+        answered["document"] = True
+        await vault.notes.gap(session, 40)
+        await vault.notes.revise(session, CallFacts(called="+442079460999"))
+        answered["facts"] = True
+        answered["asked to resume"] = True
+        await vault.notes.resume(session, actor=PBX)
+    await vault.ingest.write(session, STREAM[at:])
+    async with storing(vault):
+        await vault.ingest.finish(session)
+        answered["ended"] = True
+        async with asyncio.timeout(10):
+            await session.done.wait()
+
+
+@pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
+async def test_a_paused_call_at_every_write(stage, landed):
+    seen: Counter[str] = Counter()
+    for step in range(1, 200):
+        config, clock = stage.copy(), ManualClock()
+        process = await start(config, clock, Faults())
+        process.faults.arm(step, landed=landed)
+        answered = {"told": []}
+        with crash_is_the_end(process.faults):
+            await record(process.vault, answered)
+        died = process.faults.dead
+        seen[process.faults.trace[-1]] += 1
+        await process.abandon()
+        await laws(config, clock, answered)
+        stage.discard(config)
+        if not died:
+            break
+    assert {"catalog.put_notes", "catalog.revise_facts", "catalog.finish_recording", "objects.put"} <= set(seen)
+    assert any(name.startswith("journal.") for name in seen)
+
+
+async def laws(config, clock, answered):
+    async with open_vault(config, clock=clock, background=False) as vault:
+        if (session := vault.ingest.live_call(ACME, "live")) is not None and session.ended is None:
+            assert not answered.get("ended")
+            assert not answered.get("paused") or answered.get("asked to resume") or session.keeping.paused
+            noted = {type(note) for note in session.keeping.notes}
+            assert not answered.get("document") or Document in noted
+            assert session.received <= len(STREAM)
+            await record(vault, answered)
+        elif session is not None:
+            async with storing(vault), asyncio.timeout(10):
+                await session.done.wait()
+        [row] = await vault.catalog.recordings(RecordingQuery(tenant=ACME))
+        assert await play(vault, row.id) == KEPT
+        notes = (await vault.playback.finished(row)).notes
+        assert dropped_bytes(notes, len(KEPT)) == len(CARD)
+        assert [note.offset for note in notes if isinstance(note, Pause)] == [PAUSED]
+        assert [note.content for note in notes if isinstance(note, Document)] == [DOCUMENT]
+        assert any(isinstance(note, Missing) for note in notes)
+        facts = facts_of(vault.keyring, row)
+        assert (facts.caller, facts.called, facts.extra["call_key"]) == ("+442079460123", "+442079460999", "live")
+        assert await vault.search.call(ACME, "live") == row
+        assert await vault.catalog.notes(row.id) == {}
+        await audit_verifies(vault)
+
+
+async def test_an_outage_of_the_catalog_ends_no_call_and_loses_no_note_of_it(stage):
+    config, clock = stage.copy(), ManualClock()
+    process: Process = await start(config, clock)
+    vault = process.vault
+    session = vault.ingest.live_call(ACME, "live")
+    await vault.ingest.attach(session, offset=None)
+    put = vault.catalog._inner.put_notes
+
+    async def down(*_args, **_kwargs):
+        raise Unavailable("the database does not answer")
+
+    vault.catalog._inner.put_notes = down
+    await vault.notes.gap(session, 40)
+    await vault.ingest.write(session, FIRST)
+    with pytest.raises(Unavailable, match="does not answer"):
+        await vault.notes.pause(session)
+    await vault.ingest.write(session, CARD)  # the pause holds although nobody could be told so
+    assert await vault.notes.acknowledge(session) == PAUSED
+    vault.catalog._inner.put_notes = put
+    await vault.notes.pause(session)
+    assert len(await vault.catalog.notes(session.recording.id)) == 2
+    await vault.notes.resume(session)
+    await vault.ingest.write(session, LAST)
+    async with storing(vault):
+        await vault.ingest.finish(session)
+        async with asyncio.timeout(10):
+            await session.done.wait()
+    assert await play(vault, session.recording.id) == KEPT
+    row = await vault.catalog.recording(session.recording.id)
+    notes = (await vault.playback.finished(row)).notes
+    assert [type(note) for note in notes] == [Missing, Pause]
+    told = [entry.event.event for entry in await vault.catalog.audit_entries(limit=1000)]
+    assert (told.count("recording.paused"), told.count("recording.resumed")) == (1, 1)
+    await process.abandon()
+
+
+class Gate:
+    """Holds the catalog's notes back until it is opened."""
+
+    def __init__(self, vault):
+        self._put, self.open = vault.catalog._inner.put_notes, asyncio.Event()
+        self.waiting = asyncio.Event()
+        vault.catalog._inner.put_notes = self._wait
+
+    async def _wait(self, *args, **kwargs):
+        self.waiting.set()
+        await self.open.wait()
+        await self._put(*args, **kwargs)
+
+
+async def test_what_arrives_while_a_resume_is_made_durable_waits_and_a_pause_asked_for_then_wins(stage):
+    process = await start(stage.copy(), ManualClock())
+    vault = process.vault
+    session = vault.ingest.live_call(ACME, "live")
+    await vault.ingest.attach(session, offset=None)
+    await vault.notes.pause(session)
+    assert vault.ingest.take(session, CARD)
+    gate = Gate(vault)
+    resuming = asyncio.create_task(vault.notes.resume(session))
+    await gate.waiting.wait()
+    assert not vault.ingest.take(session, FIRST)
+    writing = asyncio.create_task(vault.ingest.write(session, FIRST))
+    await asyncio.sleep(0)
+    pausing = asyncio.create_task(vault.notes.pause(session))
+    await asyncio.sleep(0)
+    assert session.appended == len(BEFORE)
+    gate.open.set()
+    await asyncio.gather(resuming, writing, pausing)
+    assert session.appended == len(BEFORE + FIRST)
+    await vault.ingest.write(session, CARD)
+    assert session.appended == len(BEFORE + FIRST)
+    assert await vault.notes.acknowledge(session) == len(BEFORE + CARD + FIRST + CARD)
+    await process.abandon()
+
+
+async def test_a_note_under_way_when_the_call_ends_is_in_the_manifest(stage):
+    process = await start(stage.copy(), ManualClock())
+    vault = process.vault
+    session = vault.ingest.live_call(ACME, "live")
+    await vault.ingest.attach(session, offset=None)
+    gate = Gate(vault)
+    noting = asyncio.create_task(vault.notes.document(session, media_type="text/xml", content=DOCUMENT))
+    await gate.waiting.wait()
+    async with storing(vault):
+        await vault.ingest.finish(session)
+        with pytest.raises(Conflict):
+            async with asyncio.timeout(5):
+                await asyncio.gather(late := asyncio.create_task(vault.notes.gap(session, 40)), opened(gate))
+        assert late.done()
+        assert await noting == 0
+        async with asyncio.timeout(10):
+            await session.done.wait()
+    row = await vault.catalog.recording(session.recording.id)
+    assert [type(note) for note in (await vault.playback.finished(row)).notes] == [Document]
+    await process.abandon()
+
+
+async def opened(gate):
+    gate.open.set()

@@ -1,0 +1,205 @@
+"""What `callvault recorders show` prints, pasted into the programs it is for, and run against a served vault."""
+
+from __future__ import annotations
+
+import asyncio
+import configparser
+import json
+import os
+import shutil
+import stat
+import sys
+import time
+import wave
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from cli.setups import RECORDERS, Place
+from tests.clients import node_modules
+from tests.integration.app import TENANTS, app
+from vault.media.g711 import encode
+from vault.model import Codec, Role
+from vault.server.app import build_app
+from vault.server.describing import HEADERS
+
+__all__ = ["app"]
+
+TENANT = TENANTS[0]
+BIN = Path(sys.executable).parent
+
+
+def needs_route(app, name):
+    """Skip where the server has no such address."""
+    routes = {route.resource.canonical for route in build_app(app.vault, app.config).router.routes()}
+    wanted = RECORDERS[name].route.removesuffix("/{key}").removesuffix("/{bucket}")
+    if not any(route.startswith(wanted) for route in routes):
+        pytest.skip(f"the server has no {RECORDERS[name].route}")
+
+
+def program(name, *, beside=False):
+    found = str(BIN / name) if beside and (BIN / name).exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def ffmpeg():
+    return pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+
+
+def pasted(app, name, directory):
+    """Write a recorder's files with a real token and return their paths."""
+    place = Place(URL(app.url), TENANT, app.token(Role.RECORDER))
+    paths = []
+    for file in RECORDERS[name].files(place):
+        path = directory / Path(file.path).name
+        path.write_text(file.content)
+        path.chmod(stat.S_IRWXU)
+        paths.append(path)
+    return paths
+
+
+async def run(*words, stdin=None, cwd=None, **environment):
+    """Run a program to its end; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, words),
+        stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=cwd,
+        env={"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": "/nonexistent", **environment},
+    )
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate(stdin)
+    return process.returncode, said.decode()
+
+
+async def kept(app, key):
+    """Return a sealed recording's facts and its stored bytes, once it is."""
+    async with asyncio.timeout(20):
+        while (row := await app.vault.search.call(TENANT, key)) is None or row.state.value != "sealed":
+            await asyncio.sleep(0.05)
+    played = await app.play(row.id)
+    assert played.status == 200
+    return row, played.body
+
+
+SAMPLES = bytes(range(256)) * 125  # two seconds of something, 16-bit at 8000 Hz
+
+
+@pytest.fixture
+def wav(tmp_path):
+    path = tmp_path / "call.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(SAMPLES)
+    return path
+
+
+async def test_curl(app, tmp_path):
+    program("curl")
+    (script,) = pasted(app, "curl", tmp_path)
+    code, said = await run(script, "by-curl", stdin=b"\x55" * 8_000)
+    assert code == 0, said
+    row, audio = await kept(app, "by-curl")
+    assert (row.media.codec.value, row.media.rate, audio) == ("pcmu", 8000, b"\x55" * 8_000)
+
+
+async def test_curl_fails_when_the_vault_refuses(app, tmp_path):
+    program("curl")
+    (script,) = pasted(app, "curl", tmp_path)
+    script.write_text(script.read_text().replace("northfield/", "southgate/"))
+    assert (await run(script, "by-curl", stdin=b"\x55" * 800))[0] == 22
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["itself", "through curl"])
+async def test_ffmpeg(app, tmp_path, wav, place):
+    program("curl")
+    script = pasted(app, "ffmpeg", tmp_path)[place]
+    script.write_text(script.read_text().replace(" -re ", " "))  # not at the pace of a call
+    code, said = await run(script, "by-ffmpeg", wav, FFMPEG=ffmpeg())
+    assert code == 0, said
+    row, audio = await kept(app, "by-ffmpeg")
+    assert row.media.codec.value == "pcmu"
+    assert len(audio) == len(SAMPLES) // 2
+    ours = encode(Codec.PCMU, SAMPLES)
+    assert sum(a == b for a, b in zip(audio, ours, strict=True)) > 0.9 * len(ours)  # encoders round differently
+
+
+async def test_gstreamer(app, tmp_path, wav):
+    if "Content-Range" not in HEADERS:
+        pytest.skip("the server takes no pieces")
+    program("gst-launch-1.0")
+    (script,) = pasted(app, "gstreamer", tmp_path)
+    code, said = await run(script, "by-gstreamer", wav)
+    assert code == 0, said
+    row, audio = await kept(app, "by-gstreamer")
+    assert row.media.container.value == "ogg"
+    assert audio.startswith(b"OggS")
+
+
+async def test_rtpengine_posts_its_file_to_the_address_in_its_configuration(app, tmp_path, wav):
+    needs_route(app, "rtpengine")
+    (conf,) = pasted(app, "rtpengine", tmp_path)
+    parser = configparser.RawConfigParser()
+    parser.read(conf)
+    address = parser["rtpengine-recording"]["notify-uri"]
+    # The daemon is a client of libcurl too: recording-daemon/notify.c.
+    facts = {"Call-ID": "d1-4@pbx", "File-Name": "d1-4-mix", "File-Format": "wav", "Kind": "mixed"}
+    times = dict.fromkeys(("Call-Start-Time", "Stream-Start-Time"), f"{time.time() - 60:.06f}")
+    headers = [word for name, value in (facts | times).items() for word in ("-H", f"X-Recording-{name}: {value}")]
+    code, said = await run(program("curl"), "-sSf", *headers, "-F", f"ngfile=<{wav}", address)
+    assert code == 0, said
+    recording = json.loads(said)["recording_id"]
+    assert (await app.play(recording)).body == wav.read_bytes()
+
+
+async def test_freeswitch_puts_its_file_at_the_address_in_its_dialplan(app, tmp_path, wav):
+    (dialplan,) = pasted(app, "freeswitch-http-cache", tmp_path)
+    (action,) = [each for each in ET.parse(dialplan).iter("action") if each.get("application") == "record_session"]
+    # mod_http_cache is a client of libcurl too, and drops its own prefix.
+    address = action.get("data").removeprefix("http_cache://").replace("${uuid}", "f9b3-1")
+    code, said = await run(program("curl"), "-sSf", "-T", wav, address)
+    assert code == 0, said
+    assert (await kept(app, "f9b3-1.wav"))[1] == wav.read_bytes()
+
+
+async def test_aws(app, tmp_path, wav):
+    needs_route(app, "aws")
+    program("aws", beside=True)
+    (script,) = pasted(app, "aws", tmp_path)
+    code, said = await run(script, "by-aws.wav", wav)
+    assert code == 0, said
+    assert (await kept(app, "by-aws.wav"))[1] == wav.read_bytes()
+
+
+async def test_boto3(app, tmp_path, wav):
+    needs_route(app, "boto3")
+    (script,) = pasted(app, "boto3", tmp_path)
+    code, said = await run(sys.executable, script, "by-boto3.wav", wav)
+    assert code == 0, said
+    assert (await kept(app, "by-boto3.wav"))[1] == wav.read_bytes()
+
+
+async def test_rclone(app, tmp_path, wav):
+    needs_route(app, "rclone")
+    program("rclone", beside=True)
+    conf, script = pasted(app, "rclone", tmp_path)
+    code, said = await run(script, "by-rclone.wav", wav, RCLONE_CONFIG=str(conf))
+    assert code == 0, said
+    assert (await kept(app, "by-rclone.wav"))[1] == wav.read_bytes()
+
+
+async def test_tus(app, tmp_path, wav):
+    needs_route(app, "tus")
+    node = program("node")
+    (script,) = pasted(app, "tus", tmp_path)
+    (tmp_path / "node_modules").symlink_to(node_modules())
+    code, said = await run(node, script, "by-tus", wav, cwd=tmp_path)
+    assert code == 0, said
+    assert (await kept(app, "by-tus"))[1] == wav.read_bytes()

@@ -1,0 +1,239 @@
+import asyncio
+import contextlib
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from tests.faults.crashing import memory_directory
+from tests.faults.recorder import until
+from tests.hook_recorders import CALL, UUID_FRAME, audio, frame
+from tests.integration.app import SETTINGS, TENANTS, app, running, sound
+from tests.streams import break_off, listener, listening, send, token_id
+from vault.errors import ConfigError
+from vault.model import Role
+
+__all__ = ["app"]
+
+TENANT = TENANTS[0]
+
+
+async def head(app, key):
+    answer = await app.ask("HEAD", f"/v1/ingest/{TENANT}/{key}", Role.RECORDER)
+    if answer.status == 404:
+        return None
+    return answer.headers["Recording-State"], int(answer.headers["Upload-Offset"])
+
+
+async def finished(app, key):
+    """Return state and audio of a recording once it has ended."""
+    for _ in range(200):
+        if (found := await head(app, key)) is not None and found[0] != "open":
+            answer = await app.ask("HEAD", f"/v1/ingest/{TENANT}/{key}", Role.RECORDER)
+            return found[0], (await app.play(answer.headers["Recording-Id"])).body
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"not finished: {found}")
+
+
+async def metric(app, line):
+    return line in (await app.ask("GET", "/metrics", None)).body.decode()
+
+
+async def test_a_call_over_audiosocket_is_durable_when_the_vault_closes(app):
+    data = sound(3_200)
+    pieces = [audio(data[at : at + 320]) for at in range(0, len(data), 320)]
+    async with listening(app, audiosocket=listener(app)) as ports:
+        assert await send(ports["audiosocket"], UUID_FRAME, *pieces[:5], frame(0x03, b"4"), *pieces[5:]) == b""
+        row = await app.vault.search.call(TENANT, CALL)
+        assert row is not None
+        assert await finished(app, CALL) == ("sealed", data)
+        assert (await app.ask("GET", f"/v1/recordings/{row.id}")).json["media"]["codec"] == "s16le"
+        assert await metric(app, f'callvault_ingest_bytes_total{{dialect="audiosocket"}} {float(len(data))}')
+        started = await app.audit("recording.started")
+        assert token_id(app.token(Role.RECORDER)) in str(started)
+        # The name is taken now; a further call of that name is a further recording.
+        await send(ports["audiosocket"], UUID_FRAME, audio(b"again!", 0x12), frame(0x00))
+        assert await finished(app, f"{CALL}~2") == ("sealed", b"again!")
+
+
+async def test_a_call_that_breaks_is_continued_and_one_that_errs_waits_for_it(app):
+    async with listening(app, audiosocket=listener(app)) as ports:
+        _, writer = await asyncio.open_connection("127.0.0.1", ports["audiosocket"])
+        writer.write(UUID_FRAME + audio(b"one."))
+        await writer.drain()
+        await until(lambda: app.vault.ingest.live_call(TENANT, CALL) is not None)
+        session = app.vault.ingest.live_call(TENANT, CALL)
+        await until(lambda: session.durable == 4)
+        await break_off(writer)
+        await until(lambda: not session.uploads)
+        assert session.ended is None
+        await send(ports["audiosocket"], UUID_FRAME, audio(b"two."), frame(0xFF, b"\1"))
+        assert session.ended is None
+        assert session.durable == 8
+        await send(ports["audiosocket"], UUID_FRAME, audio(b"six."))
+        assert await finished(app, CALL) == ("sealed", b"one.two.six.")
+
+
+async def test_a_frame_that_is_cut_is_not_kept_and_not_the_end(app):
+    async with listening(app, audiosocket=listener(app)) as ports:
+        await send(ports["audiosocket"], UUID_FRAME, audio(b"kept"), audio(b"lost")[:-1])
+        assert await head(app, CALL) == ("open", 4)
+
+
+async def test_two_legs_of_one_name_are_two_recordings(app):
+    async with listening(app, rtpengine=listener(app)) as ports:
+        first = await asyncio.open_connection("127.0.0.1", ports["rtpengine"])
+        first[1].write(b"call_key:call-7|caller:+442079460000\0" + b"a" * 320)
+        await until(lambda: app.vault.ingest.live_call(TENANT, "call-7") is not None)
+        await send(ports["rtpengine"], b"call_key:call-7|caller:+442079460000\0" + b"b" * 320)
+        assert await finished(app, "call-7:2") == ("sealed", b"b" * 320)
+        first[1].close()
+        assert await finished(app, "call-7") == ("sealed", b"a" * 320)
+        assert await metric(app, 'callvault_ingest_bytes_total{dialect="rtpengine_tcp"} 640.0')
+        row = await app.vault.search.call(TENANT, "call-7")
+        shown = await app.ask("GET", f"/v1/recordings/{row.id}")
+        assert "+442079460000" in shown.body.decode()
+
+
+async def test_streams_without_a_name_are_recordings_of_their_own(app):
+    async with listening(app, rtpengine=listener(app, rate=16000, channels=2)) as ports:
+        for number in range(2):
+            await send(ports["rtpengine"], b"\0", bytes([number]) * 400)
+    rows = (await app.ask("GET", "/v1/recordings")).json["recordings"]
+    assert [(row["bytes"], row["media"]["rate"], row["media"]["channels"]) for row in rows] == [(400, 16000, 2)] * 2
+
+
+async def test_what_is_no_stream_is_refused_and_counted_and_leaves_nothing(app):
+    async with listening(app, audiosocket=listener(app), rtpengine=listener(app)) as ports:
+        await send(ports["audiosocket"], b"GET / HTTP/1.1\r\n\r\n")
+        assert await metric(app, 'callvault_ingest_refused_total{reason="invalid"} 1.0')
+        await send(ports["rtpengine"], b"x" * 20_000)
+        assert await metric(app, 'callvault_ingest_refused_total{reason="invalid"} 2.0')
+        for name, start in (("audiosocket", UUID_FRAME), ("rtpengine", b"call_key:call-7\0")):
+            await send(ports[name])
+            await send(ports[name], start[:7])
+            await send(ports[name], start)
+        assert (await app.ask("GET", "/v1/recordings")).json["recordings"] == []
+
+
+async def test_a_listener_takes_nothing_for_a_token_that_is_revoked_of_another_role_or_of_another_tenant(app):
+    agent = listener(app, token=token_id(app.token(Role.AGENT)))
+    elsewhere = listener(app, tenant=TENANTS[1])
+    for settings in (agent, elsewhere):
+        async with listening(app, audiosocket=settings) as ports:
+            await send(ports["audiosocket"], UUID_FRAME, audio(b"none"))
+    async with listening(app, audiosocket=listener(app)) as ports:
+        key = token_id(app.token(Role.RECORDER))
+        assert (await app.ask("DELETE", f"/v1/tokens/{key}", Role.OPERATOR)).status < 300
+        await send(ports["audiosocket"], UUID_FRAME, audio(b"none"))
+    assert (await app.ask("GET", "/v1/recordings")).json["recordings"] == []
+    assert await metric(app, 'callvault_ingest_refused_total{reason="unauthenticated"} 1.0')
+    assert await metric(app, 'callvault_ingest_refused_total{reason="forbidden"} 1.0')
+    assert await metric(app, 'callvault_ingest_refused_total{reason="not_found"} 1.0')
+
+
+async def test_a_connection_that_says_nothing_is_closed_and_its_recording_waits():
+    with memory_directory() as base:
+        async with (
+            running(base, server={**SETTINGS["server"], "idle_timeout": "200ms"}) as app,
+            listening(app, audiosocket=listener(app)) as ports,
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports["audiosocket"])
+            assert await reader.read() == b""
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", ports["audiosocket"])
+            writer.write(UUID_FRAME + audio(b"kept"))
+            assert await reader.read() == b""
+            writer.close()
+            assert await head(app, CALL) == ("open", 4)
+            assert await metric(app, 'callvault_ingest_refused_total{reason="upload_stalled"} 2.0')
+
+
+async def test_a_port_that_is_taken_is_a_configuration_error(app):
+    async with listening(app, audiosocket=listener(app)) as ports:
+        taken = listener(app, listen=f"127.0.0.1:{ports['audiosocket']}")
+        with pytest.raises(ConfigError, match=r"^streams\.rtpengine\.listen: cannot listen"):
+            async with listening(app, rtpengine=taken):
+                pass
+
+
+class Authority:
+    """Issues certificates for the tests."""
+
+    def __init__(self, base, name):
+        self._base, self._name = base, name
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self.file = self._write(f"{name}.pem", self._sign(self._key.public_key(), name, authority=True))
+
+    def _sign(self, key, name, *, authority=False):
+        now = datetime.now(UTC)
+        names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, self._name)]
+        return (
+            x509.CertificateBuilder(issuer_name=names[1], subject_name=names[0], public_key=key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+            .sign(self._key, hashes.SHA256())
+        ).public_bytes(Encoding.PEM)
+
+    def _write(self, name, data):
+        path = self._base / name
+        path.write_bytes(data)
+        return str(path)
+
+    def issue(self, name):
+        """Return the files of a certificate and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return (
+            self._write(f"{self._name}-{name}.pem", self._sign(key.public_key(), name)),
+            self._write(f"{self._name}-{name}.key", private),
+        )
+
+
+async def test_over_a_network_only_a_client_with_a_certificate_records(app, tmp_path):
+    own, other = Authority(tmp_path, "own"), Authority(tmp_path, "other")
+    cert, key = own.issue("vault")
+    guarded = listener(app, tls_cert=cert, tls_key=key, client_ca=own.file, listen="0.0.0.0:0")
+
+    def client(files):
+        context = ssl.create_default_context(cafile=own.file)
+        if files is not None:
+            context.load_cert_chain(*files)
+        return context
+
+    async with listening(app, audiosocket=guarded) as ports:
+        for options in ({}, {"ssl": client(None)}, {"ssl": client(other.issue("pbx"))}):
+            await turned_away(ports["audiosocket"], **options)
+        assert (await app.ask("GET", "/v1/recordings")).json["recordings"] == []
+        await send(ports["audiosocket"], UUID_FRAME, audio(b"kept"), ssl=client(own.issue("pbx")))
+        assert await finished(app, CALL) == ("sealed", b"kept")
+
+
+async def turned_away(port, **options):
+    """Return once the vault has closed a connection that goes on as if it were welcome."""
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, **options)
+        try:
+            writer.write(UUID_FRAME + audio(b"none"))
+            while await reader.read(1_000):
+                pass
+        finally:
+            writer.close()
+
+
+async def test_certificates_that_cannot_be_used_are_a_configuration_error(app, tmp_path):
+    broken = tmp_path / "broken.pem"
+    broken.write_text("none")
+    guarded = listener(app, tls_cert=str(broken), tls_key=str(broken), client_ca=str(broken))
+    with pytest.raises(ConfigError, match=r"^streams\.audiosocket: "):
+        async with listening(app, audiosocket=guarded):
+            pass

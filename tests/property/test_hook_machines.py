@@ -1,0 +1,125 @@
+import json
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tests.audiohook_client import (
+    COMPONENTS,
+    CREATED,
+    GOLDEN,
+    ORGANIZATION,
+    SECRET,
+    SESSION,
+    SIGNATURE,
+    SIGNATURE_INPUT,
+    TONE,
+    Client,
+)
+from tests.hook_recorders import UUID_FRAME, audio, frame
+from tests.property.transcripts import MUTATIONS, mutated
+from vault.errors import Unauthenticated, VaultError
+from vault.protocol.audiohook import AudioHook
+from vault.protocol.audiosocket import ORDERLY, AudioSocket
+from vault.protocol.events import Audio, Ended, Gap, Paused, Resumed, Say, Started
+from vault.protocol.httpsignatures import parse_signature, verify
+from vault.protocol.rtpenginetcp import RtpengineTcp
+
+SOCKET = (UUID_FRAME, *(audio(bytes([n]) * 320) for n in range(4)), frame(0x03, b"7"), audio(b"ab"), frame(0x00))
+RTPENGINE = (b"call_key:call-7|caller:+442079460000\0", *(bytes([n]) * 320 for n in range(6)))
+MACHINES = {
+    "audiohook": (lambda: AudioHook(session=SESSION, organization=ORGANIZATION), GOLDEN),
+    "audiosocket": (AudioSocket, SOCKET),
+    "rtpengine": (lambda: RtpengineTcp(rate=8000, channels=2), RTPENGINE),
+}
+
+
+def held(machine):
+    return len(getattr(machine, "_pending", b""))
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_damaged_transcript_raises_nothing_but_the_vaults_errors_and_holds_little(name):
+    make, golden = MACHINES[name]
+    refused = 0
+    for seed in range(MUTATIONS):
+        machine, events = make(), []
+        try:
+            for message in mutated(golden, seed):
+                events += machine.receive(message)
+                assert held(machine) <= 65_537 + 65_536
+            events += machine.idle()
+            events += machine.closed(ORDERLY)
+        except VaultError:
+            refused += 1
+        kinds = [type(event) for event in events if not isinstance(event, Say)]
+        assert kinds[1:].count(Started) == 0
+        assert not kinds or kinds[0] in {Started, Ended}
+        assert kinds.count(Ended) <= 1
+        assert Ended not in kinds[:-1]
+        assert all(event.data for event in events if isinstance(event, Audio))
+    assert 0 < refused < MUTATIONS
+
+
+STEPS = st.lists(
+    st.sampled_from(["audio", "paused", "resumed", "ping", "update", "discarded", "error", "dtmf", "late"]), max_size=30
+)
+
+
+@given(STEPS)
+def test_no_order_of_what_a_client_may_say_keeps_audio_of_a_pause(steps):
+    client, machine = Client(), AudioHook(session=SESSION, organization=ORGANIZATION)
+    paused, expected, kept, marks = False, 0, 0, []
+    events = list(machine.receive(client.open()))
+    for step in steps:
+        match step:
+            case "audio":
+                events = machine.receive(TONE)
+                expected += not paused
+            case "discarded":
+                events = machine.receive(client.say(step, start="PT0S", discarded="PT1S"))
+                assert [type(event) for event in events] == ([] if paused else [Gap])
+            case _:
+                events = machine.receive(client.say(step))
+                paused = {"paused": True, "resumed": False}.get(step, paused)
+        kept += sum(event == Audio(TONE) for event in events)
+        marks += [type(event) for event in events if isinstance(event, Paused | Resumed)]
+    assert kept == expected
+    assert marks == [Paused, Resumed] * (len(marks) // 2) + [Paused] * (len(marks) % 2)
+    assert (len(marks) % 2 == 1) is paused
+    said = [json.loads(each.payload)["type"] for each in machine.refused("error", "", begun=True)]
+    assert said == ["disconnect"]
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20), st.integers(1, 700))
+def test_audiosocket_gives_back_the_samples_of_any_frames_cut_anywhere(payloads, step):
+    samples = [payload[: len(payload) // 2 * 2] for payload in payloads]
+    wire = UUID_FRAME + b"".join(audio(each) for each in samples)
+    machine = AudioSocket()
+    events = [event for at in range(0, len(wire), step) for event in machine.receive(wire[at : at + step])]
+    assert b"".join(event.data for event in events if isinstance(event, Audio)) == b"".join(samples)
+    assert [event.clean for event in machine.closed(ORDERLY)] == ([True] if samples else [])
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20), st.integers(1, 6))
+def test_rtpengine_gives_back_whole_samples_and_says_when_one_is_cut(pieces, channels):
+    machine = RtpengineTcp(rate=8000, channels=channels)
+    events = [event for piece in (b"call-7\0", *pieces) for event in machine.receive(piece)]
+    whole = b"".join(pieces)
+    cut = len(whole) % (2 * channels)
+    assert b"".join(event.data for event in events if isinstance(event, Audio)) == whole[: len(whole) - cut]
+    assert [ended.clean for ended in machine.closed(ORDERLY)] == ([cut == 0] if len(whole) > cut else [])
+
+
+@given(st.integers(0, len(SIGNATURE_INPUT) - 1), st.characters(codec="ascii"))
+def test_a_signature_whose_parameters_were_changed_anywhere_is_refused(at, character):
+    changed = SIGNATURE_INPUT[:at] + character + SIGNATURE_INPUT[at + 1 :]
+    assume(changed != SIGNATURE_INPUT)
+    with pytest.raises(Unauthenticated):
+        verify(
+            parse_signature(changed, SIGNATURE),
+            key=SECRET,
+            values=COMPONENTS,
+            required=frozenset(COMPONENTS),
+            now=CREATED,
+        )

@@ -1,0 +1,83 @@
+"""Writes docs/recorders.md from the templates of `callvault recorders`, or with --check says whether it is up to date.
+
+What a recorder's run looked like is in `docs/recorders/NAME.txt`, as it was printed; a section shows it if it is there.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from yarl import URL
+
+from cli.recorders import notes
+from cli.setups import RECORDERS, Place
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "recorders.md"
+OUTPUTS = ROOT / "docs" / "recorders"
+EXAMPLE = Place(URL("https://vault.example.org"), "northfield-college")
+INTRODUCTION = """# Recorders
+
+What each recorder is told so that its calls arrive, as `callvault recorders show NAME --tenant TENANT` prints it. With
+`--issue NAME` an operator has a token issued and filled in. Here `$CALLVAULT_TOKEN` stands for it,
+`$CALLVAULT_TOKEN_ID` for its id (`tok_` and the part between the underscores) and `$CALLVAULT_TOKEN_SECRET` for its
+secret (the rest). A recorder's token can write and flag, and nothing else: [the roles](design.md#roles).
+
+This page is made by `python -m tests.recorders_page`; a test compares.
+"""
+TITLES = "| recorder | how | `callvault recorders show` |\n|---|---|---|\n"
+LANGUAGES = ((".sh", "bash"), (".py", "python"), (".mjs", "js"), (".xml", "xml"), (".json", "json"), (".conf", "ini"))
+
+
+def language(file):
+    """Return the name of the language a file is in, for whoever colours the page."""
+    if file.content.startswith("<?xml"):
+        return "xml"
+    if file.content.startswith(("{", "[\n")):
+        return "json"
+    return next((name for suffix, name in LANGUAGES if file.path.endswith(suffix)), "")
+
+
+def section(recorder):
+    """Return one recorder's part of the page."""
+    lines = [f"## {recorder.title}", ""]
+    for file in recorder.files(EXAMPLE):
+        lines += [f"{file.path}:", "", f"```{language(file)}", file.content.rstrip("\n"), "```", ""]
+    said = [note for note in notes(recorder, EXAMPLE) if "callvault tokens issue" not in note]
+    lines += [*(f"- {note}" for note in said), f"- After <{recorder.source}>.", ""]
+    output = OUTPUTS / f"{recorder.name}.txt"
+    if output.exists():
+        lines += ["What it looks like:", "", "```", output.read_text().rstrip("\n"), "```", ""]
+    return "\n".join(lines)
+
+
+def anchor(title):
+    """Return the anchor of a heading."""
+    kept = "".join(char for char in title.lower() if char.isalnum() or char in " -_")
+    return kept.replace(" ", "-")
+
+
+def render():
+    """Return the whole page."""
+    rows = [
+        f"| [{each.title}](#{anchor(each.title)}) | `{each.route}` | `{each.name}` |" for each in RECORDERS.values()
+    ]
+    table = TITLES + "\n".join(rows) + "\n"
+    return "\n".join([INTRODUCTION, table, *map(section, RECORDERS.values())]).rstrip("\n") + "\n"
+
+
+def main(arguments=None):
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.recorders_page", description="Write docs/recorders.md.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is not up to date")
+    if not parser.parse_args(arguments).check:
+        PAGE.write_text(render())
+        return 0
+    if PAGE.read_text() == render():
+        return 0
+    sys.stderr.write("docs/recorders.md is not what the templates give: python -m tests.recorders_page\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

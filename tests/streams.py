@@ -1,0 +1,51 @@
+"""A vault that listens for streams, and connections to it."""
+
+import asyncio
+import socket
+import struct
+from contextlib import asynccontextmanager
+
+from tests.integration.app import TENANTS
+from vault.model import Role
+from vault.server import streams
+from vault.streamsettings import StreamSettings
+
+
+def token_id(token):
+    """Return the id of a token from its text."""
+    return "tok_" + token.removeprefix("cv_").partition("_")[0]
+
+
+def listener(app, **changes):
+    token = token_id(app.token(Role.RECORDER))
+    return {"listen": "127.0.0.1:0", "tenant": TENANTS[0], "token": token, **changes}
+
+
+@asynccontextmanager
+async def listening(app, **sections):
+    """Listen beside a served vault and yield the ports."""
+    config = app.config.model_copy(update={"streams": StreamSettings.model_validate(sections)})
+    async with streams.listening(app.vault, config) as ports:
+        yield ports
+
+
+async def send(port, *pieces, **options):
+    """Send pieces over one connection, close it, and return once the vault has closed too: all is durable then."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, **options)
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+    if options.get("ssl") is None:
+        writer.write_eof()
+    else:
+        writer.close()  # TLS has no half-closed connection
+        await writer.wait_closed()
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def break_off(writer):
+    """End a connection as a crash of the machine does: with a reset, and without what was not yet sent."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -1,0 +1,123 @@
+import pytest
+
+from tests.hook_recorders import CALL, UUID_FRAME, audio, frame
+from vault.errors import Invalid
+from vault.model import Codec, Container, Media
+from vault.protocol.audiosocket import ORDERLY, AudioSocket
+from vault.protocol.events import Audio, Dtmf, Ended, Started
+
+
+def started(first=b"\1\2"):
+    machine = AudioSocket()
+    events = machine.receive(UUID_FRAME + audio(first))
+    assert isinstance(events[0], Started)
+    return machine, events
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"),
+    [
+        (0x10, 8000),
+        (0x11, 12000),
+        (0x12, 16000),
+        (0x13, 24000),
+        (0x14, 32000),
+        (0x15, 44100),
+        (0x16, 48000),
+        (0x17, 96000),
+        (0x18, 192000),
+    ],
+)
+def test_the_first_audio_tells_the_rate(kind, rate):
+    machine = AudioSocket()
+    assert machine.receive(UUID_FRAME) == []
+    media = Media(container=Container.RAW, codec=Codec.S16LE, rate=rate, channels=1)
+    assert machine.receive(audio(b"\0\1", kind)) == [Started(call_key=CALL, media=media), Audio(b"\0\1")]
+    with pytest.raises(Invalid):
+        machine.receive(audio(b"\0\1", 0x10 if kind != 0x10 else 0x11))
+
+
+def test_frames_are_the_same_however_the_network_cuts_them():
+    wire = UUID_FRAME + b"".join(audio(bytes([n, n])) for n in range(50)) + frame(0x03, b"5") + audio(b"zz") + frame(0)
+    whole = AudioSocket().receive(wire)
+    machine = AudioSocket()
+    single = [event for byte in wire for event in machine.receive(bytes([byte]))]
+    told = [event for event in single if not isinstance(event, Audio)]
+    assert [event for event in whole if not isinstance(event, Audio)] == told
+    assert told[1:] == [Dtmf(digit="5"), Ended(clean=True, reason="hangup")]
+    heard = [b"".join(event.data for event in events if isinstance(event, Audio)) for events in (whole, single)]
+    assert heard[0] == heard[1] == b"".join(bytes([n, n]) for n in range(50)) + b"zz"
+    assert len([event for event in whole if isinstance(event, Audio)]) == 2
+
+
+def test_a_close_between_frames_is_a_hangup_and_one_within_a_frame_is_none():
+    machine, _ = started()
+    assert machine.closed(ORDERLY) == (Ended(clean=True, reason="closed"),)
+    assert machine.closed(ORDERLY) == ()
+    machine, _ = started()
+    machine.receive(audio(b"abcd")[:-1])
+    assert machine.closed(ORDERLY) == (Ended(clean=False, reason="connection_lost"),)
+
+
+def test_a_broken_connection_and_an_error_frame_are_no_ends():
+    machine, _ = started()
+    assert machine.closed(None) == (Ended(clean=False, reason="connection_lost"),)
+    machine, _ = started()
+    assert machine.receive(frame(0xFF, b"\2")) == [Ended(clean=False, reason="recorder_error")]
+    assert machine.closed(ORDERLY) == ()
+
+
+def test_a_call_without_audio_records_nothing():
+    machine = AudioSocket()
+    assert machine.receive(UUID_FRAME + frame(0x03, b"1")) == []
+    assert machine.closed(ORDERLY) == ()
+
+
+def test_a_type_that_carries_no_audio_is_passed_over():
+    machine, _ = started()
+    assert machine.receive(frame(0x05, b"later") + audio(b"ab")) == [Audio(b"ab")]
+    assert machine.receive(audio(b"") + frame(0x03, b"?") + frame(0x03, b"12")) == []
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        audio(b"ab"),
+        frame(0x03, b"1"),
+        frame(0x01, b"short"),
+        UUID_FRAME + UUID_FRAME,
+        UUID_FRAME + audio(b"abc"),
+        UUID_FRAME + audio(b"ab", 0x19),
+        b"G",
+        b"\x16\x03\x01",
+    ],
+)
+def test_what_is_no_audiosocket_is_refused(wire):
+    with pytest.raises(Invalid):
+        AudioSocket().receive(wire)
+
+
+def test_nothing_is_taken_after_the_hangup_or_as_text():
+    machine, _ = started()
+    machine.receive(frame(0))
+    with pytest.raises(Invalid):
+        machine.receive(audio(b"ab"))
+    with pytest.raises(Invalid):
+        machine.receive("text")
+
+
+def test_audio_before_a_frame_that_is_refused_is_kept():
+    machine, _ = started()
+    assert machine.receive(audio(b"ab") + audio(b"odd") + audio(b"cd")) == [Audio(b"ab")]
+    with pytest.raises(Invalid):
+        machine.receive(audio(b"ef"))
+
+
+def test_what_waits_for_the_rest_of_its_frame_is_bounded():
+    machine, _ = started()
+    wire = audio(bytes(65_534)) * 30
+    most = 0
+    for start in range(0, len(wire), 40_000):
+        machine.receive(wire[start : start + 40_000])
+        most = max(most, len(machine._pending))
+    assert 40_000 < most <= 65_537

@@ -1,0 +1,106 @@
+"""Notifications as recording-daemon/notify.c words them."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from vault.errors import Invalid, UnsupportedMedia, VaultError
+from vault.ids import parse_call_key
+from vault.protocol.rtpengine import event_name, notification
+
+SENT = {
+    "X-Recording-Call-ID": "1-4242@192.0.2.7",
+    "X-Recording-File-Name": "1-4242@192.0.2.7-mix.wav",
+    "X-Recording-Full-File-Name": "/var/lib/rtpengine-recording/1-4242@192.0.2.7-mix.wav",
+    "X-Recording-File-Format": "wav",
+    "X-Recording-Kind": "mixed",
+    "X-Recording-Call-Start-Time": "1772357400.123456",
+    "X-Recording-Stream-Start-Time": "1772357401.000000",
+    "X-Recording-Call-End-Time": "1772357460.500000",
+    "X-Recording-Stream-End-Time": "1772357460.500000",
+    "X-Recording-Call-Metadata": "from:+441632960001|to:01632960100|queue:admissions|note",
+}
+
+
+def told(**changes):
+    names = {f"X-Recording-{name.replace('_', '-')}": value for name, value in changes.items()}
+    merged = {**SENT, **names}
+    return notification(CIMultiDict({name: value for name, value in merged.items() if value is not None}))
+
+
+def test_a_notification_is_read_as_the_daemon_meant_it():
+    found = told()
+    assert found.call_key == "1-4242@192.0.2.7~1-4242@192.0.2.7-mix.wav"
+    assert found.content_type == "audio/wav"
+    assert found.started_at == datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
+    assert (found.facts.caller, found.facts.called) == ("+441632960001", "+441632960100")
+    assert found.facts.tags == ("mixed",)
+    assert found.facts.extra == {"rtpengine.queue": "admissions"}
+
+
+def test_a_name_that_no_call_key_can_have_becomes_a_hash_of_its_own():
+    names = [
+        told(Call_ID="a/b").call_key,
+        told(Call_ID="a", File_Name="b/c.wav").call_key,
+        told(Call_ID="a~b", File_Name="c").call_key,
+        told(Call_ID="a", File_Name="b~c").call_key,
+        told(Call_ID="x" * 150, File_Name="y" * 150).call_key,
+    ]
+    assert len(set(names)) == len(names)
+    assert all(parse_call_key(name).startswith("rtpengine~") for name in names)
+
+
+@pytest.mark.parametrize("name", ["Call_ID", "File_Name"])
+@pytest.mark.parametrize("value", [None, "", " "])
+def test_a_file_without_a_name_or_a_call_is_refused(name, value):
+    with pytest.raises(Invalid):
+        told(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "content_type"),
+    [
+        ({"File_Format": "mp3"}, "audio/mpeg"),
+        ({"File_Format": None, "File_Name": "a.MP3"}, "audio/mpeg"),
+        (
+            {"File_Format": "pcm", "Sample_Rate": "16000", "Channels": "2"},
+            "audio/L16;rate=16000;channels=2;byteorder=le",
+        ),
+    ],
+)
+def test_the_file_format_says_what_the_audio_is(changes, content_type):
+    assert told(**changes).content_type == content_type
+
+
+@pytest.mark.parametrize("changes", [{"File_Format": "flac"}, {"File_Format": "pcm"}, {"File_Format": "none"}])
+def test_a_format_that_cannot_be_played_is_refused(changes):
+    with pytest.raises(UnsupportedMedia):
+        told(**changes)
+
+
+@pytest.mark.parametrize("time", ["0.000000", "", "yesterday", "-1.5", "1e9", "9" * 20])
+def test_a_time_that_is_none_is_left_out(time):
+    assert told(Call_Start_Time=time, Stream_Start_Time=time).started_at is None
+
+
+def test_without_a_start_of_the_call_the_stream_has_one():
+    assert told(Call_Start_Time="0.000000").started_at == datetime(2026, 3, 1, 9, 30, 1, tzinfo=UTC)
+
+
+def test_events_are_known_by_name_and_nothing_else_is_repeated():
+    assert event_name({}) == "recording_finished"
+    assert event_name({"X-Recording-Event": "call_recording_started"}) == "call_recording_started"
+    assert event_name({"X-Recording-Event": "+441632960001"}) == "unknown"
+
+
+@given(headers=st.dictionaries(st.sampled_from(sorted(SENT)), st.text(max_size=300)))
+def test_any_headers_give_a_notification_or_a_vault_error(headers):
+    try:
+        found = notification(CIMultiDict({**SENT, **headers}))
+    except VaultError:
+        return
+    parse_call_key(found.call_key)
+    assert len(found.facts.extra) <= 25

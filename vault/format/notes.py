@@ -1,0 +1,179 @@
+"""What happened to a call beside its audio, each as one canonical value (docs/format.md, "Notes").
+
+A note stands at a plaintext offset of the recording: before the byte that comes next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final
+
+from vault.errors import FormatError
+from vault.format import codec
+from vault.format.segment import check_number
+
+MAX_DIGIT: Final = 16
+MAX_MEDIA_TYPE: Final = 200
+MAX_DOCUMENT_BYTES: Final = 256 << 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """At `offset` so many milliseconds of the call never arrived."""
+
+    offset: int
+    at_ms: int
+    missing_ms: int
+
+    def __post_init__(self) -> None:
+        _check_place(self.offset, self.at_ms)
+        if not check_number(self.missing_ms, "gap"):
+            raise FormatError("a gap of no duration")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """At `offset` the call went on and was not kept: `dropped` bytes arrived in `missing_ms` and were thrown away.
+
+    `lasting`: it has not been resumed; `at_ms` is then when it last began.
+    """
+
+    offset: int
+    at_ms: int
+    missing_ms: int = 0
+    dropped: int = 0
+    lasting: bool = True
+
+    def __post_init__(self) -> None:
+        _check_place(self.offset, self.at_ms)
+        check_number(self.missing_ms, "pause")
+        check_number(self.dropped, "dropped bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tone:
+    """A key of the telephone was pressed at `offset`."""
+
+    offset: int
+    at_ms: int
+    digit: str = field(repr=False)
+    duration_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_place(self.offset, self.at_ms)
+        if not 0 < len(self.digit) <= MAX_DIGIT:
+            raise FormatError("a key's name is 1 to 16 characters")
+        if self.duration_ms is not None:
+            check_number(self.duration_ms, "duration")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A document about the call that came while `offset` bytes of it were there, exactly as it was sent."""
+
+    offset: int
+    at_ms: int
+    media_type: str
+    content: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_place(self.offset, self.at_ms)
+        if not 0 < len(self.media_type) <= MAX_MEDIA_TYPE or not 0 < len(self.content) <= MAX_DOCUMENT_BYTES:
+            raise FormatError("a document has a media type and 1 byte to 256 KiB")
+
+
+Note = Missing | Pause | Tone | Document
+
+
+def note_value(note: Note) -> list[Any]:
+    """Return the note as the value that rows and manifests hold."""
+    match note:
+        case Missing():
+            return ["gap", note.offset, note.at_ms, note.missing_ms]
+        case Pause():
+            return ["pause", note.offset, note.at_ms, note.missing_ms, note.dropped, note.lasting]
+        case Tone():
+            return ["dtmf", note.offset, note.at_ms, note.digit, note.duration_ms]
+        case Document():
+            return ["document", note.offset, note.at_ms, note.media_type, note.content]
+
+
+def note_of(value: Any) -> Note:
+    """Return the note behind a value; FormatError for all that `note_value` does not produce."""
+    kinds = [type(item) for item in value] if isinstance(value, list) else []
+    match value:
+        case ["gap", offset, at_ms, missing_ms] if kinds == [str, int, int, int]:
+            return Missing(offset=offset, at_ms=at_ms, missing_ms=missing_ms)
+        case ["pause", offset, at_ms, missing_ms, dropped, lasting] if kinds == [str, int, int, int, int, bool]:
+            return Pause(offset=offset, at_ms=at_ms, missing_ms=missing_ms, dropped=dropped, lasting=lasting)
+        case ["dtmf", offset, at_ms, digit, None] if kinds[:4] == [str, int, int, str]:
+            return Tone(offset=offset, at_ms=at_ms, digit=digit)
+        case ["dtmf", offset, at_ms, digit, duration_ms] if kinds == [str, int, int, str, int]:
+            return Tone(offset=offset, at_ms=at_ms, digit=digit, duration_ms=duration_ms)
+        case ["document", offset, at_ms, media_type, content] if kinds == [str, int, int, str, bytes]:
+            return Document(offset=offset, at_ms=at_ms, media_type=media_type, content=content)
+    raise FormatError("not a note of a known kind")
+
+
+def encode_note(note: Note) -> bytes:
+    """Return the canonical bytes of one note."""
+    return codec.pack(note_value(note))
+
+
+def decode_note(data: bytes) -> Note:
+    """Return the note behind exactly these bytes; FormatError."""
+    return note_of(codec.unpack(data))
+
+
+def check_notes(notes: Sequence[Note], length: int) -> None:
+    """FormatError unless the notes come in the order of their offsets, inside a recording of `length` bytes."""
+    if any(later.offset < earlier.offset for earlier, later in pairwise(notes)) or any(
+        note.offset > length for note in notes
+    ):
+        raise FormatError("a manifest's notes do not come in order inside the recording")
+
+
+def dropped_bytes(notes: Sequence[Note], end: int) -> int:
+    """Return how many bytes pauses took from the recorder's stream before plaintext offset `end`, or at it."""
+    return sum(note.dropped for note in notes if isinstance(note, Pause) and note.offset <= end)
+
+
+def kept_before(at: int, notes: Sequence[Note]) -> int:
+    """Return how many bytes were kept of those before byte `at` of the stream as the recorder counts it."""
+    before = taken = 0
+    for pause in notes:
+        if isinstance(pause, Pause):
+            first = pause.offset + before
+            taken += max(min(first + pause.dropped, at) - first, 0)
+            before += pause.dropped
+    return at - taken
+
+
+def kept_of(piece: bytes, start: int, notes: Sequence[Note]) -> bytes:
+    """Return what was kept of `piece`, which stands at byte `start` of the stream as the recorder counts it."""
+    kept: list[bytes] = []
+    before = 0
+    end = start + len(piece)
+    at = start
+    for pause in notes:
+        if not isinstance(pause, Pause) or not pause.dropped:
+            continue
+        first = pause.offset + before
+        last = first + pause.dropped
+        before += pause.dropped
+        if last <= at:
+            continue
+        if first >= end:
+            break
+        if first > at:
+            kept.append(piece[at - start : first - start])
+        at = min(last, end)
+    kept.append(piece[at - start :])
+    return b"".join(kept)
+
+
+def _check_place(offset: int, at_ms: int) -> None:
+    check_number(offset, "note offset")
+    check_number(at_ms, "note time")

@@ -1,0 +1,70 @@
+"""Where a request's body belongs in its recording: `Upload-Offset`, or `Content-Range` (RFC 9110 section 14.5).
+
+A body is the whole recording, its rest, or a piece of it. GStreamer's `souphttpclientsink` sends pieces: one PUT for
+what has gathered, the first without `Content-Range`, each later one with `bytes a-b/*`, and nothing that ends the
+recording (gstsouphttpclientsink.c, `send_message_locked`). It is known by its User-Agent; others say `?append` in the
+address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from vault.errors import Invalid
+
+_DIGITS: Final = 16
+_OFFSET: Final = re.compile(rf"[0-9]{{1,{_DIGITS}}}", re.ASCII)
+_RANGE: Final = re.compile(rf"bytes ([0-9]{{1,{_DIGITS}}})-([0-9]{{1,{_DIGITS}}})/([0-9]{{1,{_DIGITS}}}|\*)", re.ASCII)
+_APPENDS: Final = "GStreamer souphttpclientsink"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """The place of one body.
+
+    `offset` is where it begins, None for a body that repeats the recording from its start. `length` is how many bytes a
+    range announces. `resends`: bytes before the durable end may come again. `ends`: the recording is over with it.
+    `appends`: the client goes on after a refusal, so a later place than the durable end is a gap and no mistake.
+    """
+
+    offset: int | None = None
+    length: int | None = None
+    resends: bool = True
+    ends: bool = True
+    appends: bool = False
+
+
+def placing(headers: Mapping[str, str], *, append: bool = False) -> Placing:
+    """Return the place that headers (looked up without regard to case) name; Invalid if they contradict each other."""
+    appends = append or headers.get("User-Agent", "").startswith(_APPENDS)
+    offset = _offset(headers.get("Upload-Offset"))
+    value = headers.get("Content-Range")
+    if value is None:
+        return Placing(offset=offset, resends=offset is None, ends=not appends, appends=appends)
+    first, last, total = _range(value)
+    if offset not in (None, first):
+        raise Invalid("Upload-Offset and Content-Range name different places", hint="send one of them")
+    return Placing(offset=first, length=last - first + 1, ends=last + 1 == total, appends=appends)
+
+
+def _offset(value: str | None) -> int | None:
+    if value is None:
+        return None
+    if not _OFFSET.fullmatch(value):
+        raise Invalid("Upload-Offset is not a byte count")
+    return int(value)
+
+
+def _range(value: str) -> tuple[int, int, int | None]:
+    match = _RANGE.fullmatch(value.strip())
+    if match is None:
+        raise Invalid("Content-Range is not understood", hint="for example: bytes 1000-1999/* or bytes 1000-1999/2000")
+    first, last, total = int(match[1]), int(match[2]), None if match[3] == "*" else int(match[3])
+    if last < first or (total is not None and last >= total):
+        raise Invalid(
+            "Content-Range contradicts itself", hint="the last byte is not before the first nor beyond the total"
+        )
+    return first, last, total

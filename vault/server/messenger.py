@@ -1,0 +1,33 @@
+"""Posts alerts over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import aiohttp
+
+from vault.errors import Unavailable
+from vault.ports.alerts import Messenger
+
+
+class HttpMessenger(Messenger):
+    """Implements `vault.ports.alerts.Messenger` within `patience` an attempt."""
+
+    def __init__(self, *, patience: timedelta = timedelta(seconds=10)) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=patience.total_seconds())
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Post once, on a connection of its own: alerts are rare, and a kept connection may be dead when one is not."""
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+                session.post(url, data=body, headers=headers, allow_redirects=False) as response,
+            ):
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            # ValueError: a name that the resolver cannot write. The error's own text would hold the address, and so
+            # perhaps a secret.
+            raise Unavailable(f"the webhook cannot be reached ({type(error).__name__})") from None
+        if not 200 <= status < 300:  # noqa: PLR2004 - the class of statuses that acknowledge
+            raise Unavailable(f"the webhook answered {status}")

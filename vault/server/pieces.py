@@ -1,0 +1,114 @@
+"""A request body as pieces, with a watch over recorders that go quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from vault.errors import UploadStalled
+from vault.server.context import CONFIG
+
+_PIECE_BYTES: Final = 1 << 18
+_MAGIC_BYTES: Final = 16
+"""The longest beginning by which a container is recognised."""
+
+
+class Pieces(Protocol):
+    """Audio on its way in."""
+
+    async def first(self) -> bytes:
+        """Return the first bytes, enough to recognise a container by, or b"" for an empty body."""
+
+    async def next(self) -> bytes:
+        """Return the next piece, of at most 256 KiB, or b"" at the end of the body."""
+
+    def push_back(self, piece: bytes) -> None:
+        """Hand out `piece` again before all else."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces until the end of the body."""
+
+
+class Source:
+    """What every kind of pieces shares; a subclass says where more bytes come from."""
+
+    def __init__(self) -> None:
+        self._held: bytes = b""
+        """Taken in and not handed out yet."""
+
+    async def more(self) -> bytes:
+        """Return further bytes, of any size, or b"" at the end."""
+        raise NotImplementedError
+
+    def push_back(self, piece: bytes) -> None:
+        """Hand out `piece` again before all else."""
+        self._held = piece + self._held
+
+    async def first(self) -> bytes:
+        """Return the first bytes, enough to recognise a container by, or b"" for an empty body."""
+        piece = await self.more()
+        while piece and len(piece) < _MAGIC_BYTES and (more := await self.more()):
+            piece += more
+        return piece
+
+    async def next(self) -> bytes:
+        """Return the next piece, of at most 256 KiB, or b"" at the end of the body."""
+        piece = self._held or await self.more()
+        if len(piece) <= _PIECE_BYTES:
+            self._held = b""
+            return piece
+        self._held = piece[_PIECE_BYTES:]
+        return piece[:_PIECE_BYTES]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self.next():
+            yield piece
+
+
+class BodyPieces(Source):
+    """The request body; ends the request when nothing arrives for too long. Close it when done."""
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__()
+        self._content = request.content
+        self._idle = request.app[CONFIG].server.idle_timeout.total_seconds()
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since = math.inf
+        """When the recorder began to be waited for; never, while its audio is being taken."""
+        self._watch = self._loop.call_later(self._idle, self._look)
+
+    def _look(self) -> None:
+        """End the upload if nothing came for the idle time. One timer a call: arming one for each piece costs more."""
+        quiet = max(self._loop.time() - self._waiting_since, 0.0)
+        if quiet < self._idle:
+            self._watch = self._loop.call_later(self._idle - quiet, self._look)
+        else:
+            self._content.set_exception(TimeoutError())
+
+    def close(self) -> None:
+        """Stop watching the connection."""
+        self._watch.cancel()
+
+    async def more(self) -> bytes:
+        """Return what has arrived, or wait for it; UploadStalled after the idle time."""
+        self._waiting_since = self._loop.time()
+        try:
+            return await self._content.readany()
+        except ConnectionError:
+            if not self._content.is_eof():
+                raise
+            # The whole body had arrived: a recorder that hangs up without waiting for its answer loses nothing. aiohttp
+            # would hide those bytes behind the end of the connection, and there is no public way to take that back.
+            self._content._exception = None  # noqa: SLF001
+            return self._content.read_nowait()
+        except TimeoutError as error:
+            raise UploadStalled(
+                "no audio arrived for too long, so the upload was closed; what was received is durable",
+                hint="ask with HEAD where to continue, within the grace period",
+            ) from error
+        finally:
+            self._waiting_since = math.inf

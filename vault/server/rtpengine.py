@@ -1,0 +1,181 @@
+"""rtpengine-recording's notifications: a finished file as a form, or an event without one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from aiohttp import web
+
+from vault.errors import Conflict, Invalid, VaultError
+from vault.ids import TenantId
+from vault.media.descriptor import parse_content_type
+from vault.model import RecordingState
+from vault.protocol.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
+from vault.protocol.permissions import Act
+from vault.protocol.placing import Placing
+from vault.protocol.rtpengine import FIELD, event_name, notification
+from vault.server.context import CONFIG, VAULT
+from vault.server.describing import Answer, Operation
+from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, authorised, go_on, refuse_early, require_size
+from vault.server.pieces import BodyPieces, Source
+from vault.server.uploading import Upload, names, preflight, take
+from vault.services.audit import event
+from vault.services.vault import Vault
+
+_DIALECT: Final = "rtpengine"
+_GRACE: Final = timedelta(hours=1)
+"""A daemon waits 5 s before it sends a file again, doubling up to 10 times: 2,560 s before the last."""
+_MAX_EVENT_BYTES: Final = 1 << 16
+_UPLOAD: Final = web.RequestKey("notification", Upload)
+_NOTED: Final = {204: Answer(text="The event is in the audit trail, without its call.")}
+
+OPERATIONS: Final = (
+    Operation(
+        method="post",
+        path="/v1/ingest/{tenant}/rtpengine",
+        name="notifyRecording",
+        tag="ingest",
+        summary="Take a finished file from rtpengine-recording (notify-record), or note its event",
+        act=Act.INGEST,
+        answers={**UPLOADED, **_NOTED},
+        problems=UPLOAD_PROBLEMS,
+    ),
+    Operation(
+        method="get",
+        path="/v1/ingest/{tenant}/rtpengine",
+        name="notifyEvent",
+        tag="ingest",
+        summary="Note an event of rtpengine-recording",
+        act=Act.INGEST,
+        answers=_NOTED,
+        problems=(404, 422),
+    ),
+)
+
+
+async def expect(request: web.Request) -> web.Response | None:
+    """Answer `Expect: 100-continue` after all that the headers say was checked; an event needs no more than a token."""
+    try:
+        if _has_file(request):
+            await preflight(request.app[VAULT], await _upload(request))
+        else:
+            await authorised(request)
+    except VaultError as error:
+        return refuse_early(request, error)
+    go_on(request)
+    return None
+
+
+async def notify(request: web.Request) -> web.StreamResponse:
+    """Take one notification; any answer but 2xx makes the daemon send it again."""
+    if not _has_file(request):
+        return await _note(request)
+    said = request.get(_UPLOAD) or await _upload(request)
+    body = BodyPieces(request)
+    try:
+        return await take(request.app[VAULT], said, _FilePieces(body, boundary_of(request.headers["Content-Type"])))
+    finally:
+        body.close()
+
+
+def _has_file(request: web.Request) -> bool:
+    return request.method == "POST" and request.content_type == "multipart/form-data"
+
+
+async def _note(request: web.Request) -> web.Response:
+    tenant, actor = await authorised(request)
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > _MAX_EVENT_BYTES:
+            raise Invalid("the event has more of a body than an event has", hint="set notify-record to send files")
+    detail = {"dialect": _DIALECT, "event": event_name(request.headers)}
+    await request.app[VAULT].catalog.append_audit([event("recorder.event", actor, tenant=tenant, detail=detail)])
+    return web.Response(status=204)
+
+
+async def _upload(request: web.Request) -> Upload:
+    """Read the notification's headers before its body."""
+    tenant, actor = await authorised(request)
+    require_size(request)
+    boundary_of(request.headers["Content-Type"])
+    said = notification(request.headers)
+    media = parse_content_type(said.content_type)
+    found = request[_UPLOAD] = Upload(
+        tenant=tenant,
+        call_key=await _call_key(request.app[VAULT], tenant, said.call_key),
+        actor=actor,
+        media=lambda _: media,
+        facts=said.facts,
+        started_at=said.started_at,
+        placing=Placing(),
+        dialect=_DIALECT,
+        finish_wait=request.app[CONFIG].server.finish_wait.total_seconds(),
+        grace=_GRACE,
+    )
+    return found
+
+
+async def _call_key(vault: Vault, tenant: TenantId, key: str) -> str:
+    """Return the call key for a file: its own, or a further one if a broken attempt to send it has been closed.
+
+    A file that comes again after the grace of its first attempt would be lost if it were refused for its name.
+    """
+    for name in names(key):
+        session = vault.ingest.live_call(tenant, name)
+        if session is not None:
+            ended = (session.ending or "").partition(":")[0]
+        else:
+            row = await vault.search.call(tenant, name)
+            ended = row.state.value if row is not None else ""
+        if ended != RecordingState.TRUNCATED.value:
+            return name
+    raise Conflict("too many broken attempts to send this file are kept already")
+
+
+class _FilePieces(Source):
+    """The file inside a form. Its end comes only after the closing boundary: a form that is cut off is an error."""
+
+    def __init__(self, body: BodyPieces, boundary: bytes) -> None:
+        super().__init__()
+        self._body = body
+        self._form = Multipart(boundary)
+        self._inside = False
+        self._found = False
+        self._closed = False
+
+    async def more(self) -> bytes:
+        """Return further bytes of the file, or b"" once the form is complete."""
+        while not self._closed:
+            received = await self._body.next()
+            if not received:
+                self._form.close()
+                break
+            if data := self._file_bytes(received):
+                return data
+        await self._rest()
+        return b""
+
+    def _file_bytes(self, received: bytes) -> bytes:
+        file = []
+        for each in self._form.receive(received):
+            match each:
+                case PartBegan() if each.name == FIELD:
+                    if self._found:
+                        raise Invalid("the form has more than one file")
+                    self._inside = self._found = True
+                case PartEnded():
+                    self._inside = False
+                case PartData() if self._inside:
+                    file.append(each.data)
+                case Closed():
+                    self._closed = True
+        return b"".join(file)
+
+    async def _rest(self) -> None:
+        """Read what follows the form, which is nothing, so that the connection can be used again."""
+        while await self._body.next():
+            pass
+        if not self._found:
+            raise Invalid(f"the form has no file named {FIELD}", hint="set notify-record in rtpengine-recording.conf")

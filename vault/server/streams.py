@@ -1,0 +1,256 @@
+"""Live calls over plain TCP: a listener of its own for each dialect, trusted by where it listens or by certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from vault.config import Config
+from vault.errors import ConfigError, Conflict, UploadStalled, VaultError
+from vault.ids import TokenId, parse_tenant
+from vault.ports.time import Entropy
+from vault.protocol.audiosocket import ORDERLY, AudioSocket
+from vault.protocol.events import Audio, Dialect, Ended, Event, Started
+from vault.protocol.permissions import Act
+from vault.protocol.rtpenginetcp import RtpengineTcp
+from vault.services.feed import Feed
+from vault.services.vault import Vault
+from vault.streamsettings import Listener
+
+_READ_BYTES = 1 << 16
+_FIRST_SECONDS = 10.0
+"""How long a connection may stay without saying which call it is."""
+_MOST_LEGS = 8
+_NAME_BYTES = 16
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Door:
+    """One listener's settings with what they lead to."""
+
+    name: str
+    settings: Listener
+    machine: Callable[[], Dialect]
+    tls: ssl.SSLContext | None
+
+
+@asynccontextmanager
+async def listening(
+    vault: Vault, config: Config, *, shared: bool = False, entropy: Entropy = os.urandom
+) -> AsyncIterator[Mapping[str, int]]:
+    """Take calls on the configured listeners inside the context; then close what is left, as a lost connection.
+
+    Yields the port of each listener by its name. With `shared`, siblings listen on the same ports. ConfigError if one
+    cannot listen.
+    """
+    calls = _Calls(vault, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
+    servers: list[asyncio.Server] = []
+    ports: dict[str, int] = {}
+    try:
+        for door in _doors(config):
+            host, port = door.settings.address
+            try:
+                server = await asyncio.start_server(
+                    calls.handler(door), host, port, ssl=door.tls, reuse_port=shared, limit=_READ_BYTES
+                )
+            except OSError as error:
+                raise ConfigError(
+                    f"streams.{door.name}.listen: cannot listen on {door.settings.listen}: {error}"
+                ) from error
+            servers.append(server)
+            ports[door.name] = int(server.sockets[0].getsockname()[1])
+            logger.info("listening", extra={"fields": {"dialect": door.name, "port": ports[door.name]}})
+        yield ports
+    finally:
+        for server in servers:
+            server.close()
+        await calls.close()
+
+
+def _doors(config: Config) -> Iterator[_Door]:
+    if (audiosocket := config.streams.audiosocket) is not None:
+        tls = _tls(config, "audiosocket", audiosocket)
+        yield _Door(name="audiosocket", settings=audiosocket, machine=AudioSocket, tls=tls)
+    if (rtpengine := config.streams.rtpengine) is not None:
+        rate, channels = rtpengine.rate, rtpengine.channels
+        yield _Door(
+            name="rtpengine",
+            settings=rtpengine,
+            machine=lambda: RtpengineTcp(rate=rate, channels=channels),
+            tls=_tls(config, "rtpengine", rtpengine),
+        )
+
+
+def _tls(config: Config, name: str, settings: Listener) -> ssl.SSLContext | None:
+    """Return TLS that asks for a client's certificate, or None on loopback."""
+    if settings.tls_cert is None or settings.tls_key is None or settings.client_ca is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_cert_chain(config.resolve(settings.tls_cert, ""), config.resolve(settings.tls_key, ""))
+        context.load_verify_locations(config.resolve(settings.client_ca, ""))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"streams.{name}: tls_cert, tls_key or client_ca cannot be used: {error}") from error
+    return context
+
+
+class _Calls:
+    """The connections of all listeners."""
+
+    def __init__(self, vault: Vault, *, idle_seconds: float, entropy: Entropy) -> None:
+        self._vault = vault
+        self._idle_seconds = idle_seconds
+        self._entropy = entropy
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handler(self, door: _Door) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        """Return what starts the task of a connection, which `close` ends."""
+
+        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.get_running_loop().create_task(self._take(door, reader, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return begin
+
+    async def close(self) -> None:
+        """End every connection and wait until nothing of it is left."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take(self, door: _Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = _Line(self._vault, door, reader, writer, idle_seconds=self._idle_seconds)
+        try:
+            await line.run(entropy=self._entropy)
+        except VaultError as error:
+            self._vault.metrics.ingest_refused.labels(error.code).inc()
+            logger.warning(
+                "a stream was not taken further",
+                extra={"fields": {"dialect": door.name, "error": error.code, "detail": error.message}},
+            )
+        except Exception:
+            logger.exception("a stream failed unexpectedly", extra={"fields": {"dialect": door.name}})
+        finally:
+            line.lost()
+            writer.close()
+
+
+class _Line:
+    """One connection from its first byte to its end; back-pressure is the stream reader's, which stops reading."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        door: _Door,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        idle_seconds: float,
+    ) -> None:
+        self._vault = vault
+        self._door = door
+        self._reader = reader
+        self._writer = writer
+        self._machine = door.machine()
+        self._bytes = vault.metrics.ingest_bytes.labels(self._machine.name)
+        self._feed: Feed | None = None
+        self._ended = False
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since = math.inf
+        """When the recorder began to be waited for; never, while its audio is being taken."""
+        self._idle_seconds = idle_seconds
+        self._watch = self._loop.call_later(self._patience, self._look)
+
+    @property
+    def _patience(self) -> float:
+        return self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds)
+
+    def _look(self) -> None:
+        """Notice that nothing came for too long. One timer a call: arming one for each frame costs more."""
+        quiet = max(self._loop.time() - self._waiting_since, 0.0)
+        if quiet < self._patience:
+            self._watch = self._loop.call_later(self._patience - quiet, self._look)
+        else:
+            self._reader.set_exception(TimeoutError())
+
+    async def run(self, *, entropy: Entropy) -> None:
+        """Carry everything into the recording until its end is durable or the connection is gone."""
+        while not self._ended:
+            data = await self._next()
+            if data:
+                events = self._machine.receive(data)
+            else:
+                events = self._machine.closed(None if data is None else ORDERLY)
+                self._ended = True
+            for event in events:
+                if isinstance(event, Started):
+                    self._feed = await self._begin(event, entropy)
+                else:
+                    await self._carry(event)
+
+    async def _next(self) -> bytes | None:
+        """Return the next bytes, b"" once the other end has closed in order, None once the connection broke."""
+        self._waiting_since = self._loop.time()
+        try:
+            return await self._reader.read(_READ_BYTES)
+        except TimeoutError as error:
+            raise UploadStalled("no audio arrived for too long; what was received is durable") from error
+        except OSError:
+            return None
+        finally:
+            self._waiting_since = math.inf
+
+    async def _begin(self, started: Started, entropy: Entropy) -> Feed:
+        """Start or continue the recording; what the recorder did not name is named here."""
+        access, settings = self._vault.access, self._door.settings
+        tenant = parse_tenant(settings.tenant)
+        actor = await access.acting(TokenId(settings.token))
+        await access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+        name = started.call_key or f"{self._machine.name}-{entropy(_NAME_BYTES).hex()}"
+        for leg in range(1, _MOST_LEGS + 1):
+            feed = Feed(
+                self._vault.feeds,
+                tenant=tenant,
+                actor=actor,
+                # A silent leg of a call is no dead one, and what takes its place would be another's voice.
+                silent_seconds=lambda: 0.0,
+                replaced=self._writer.transport.abort,
+            )
+            # Two legs of one call come with one name, and neither dialect could be told to take another.
+            key = name if leg == 1 else f"{name}:{leg}"
+            try:
+                await feed.begin(started, call_key=key)
+            except Conflict:
+                continue
+            return feed
+        raise Conflict("too many live streams come with this name")
+
+    async def _carry(self, event: Event) -> None:
+        if self._feed is None:
+            self._ended = True  # an end before there was any audio
+            return
+        if isinstance(event, Audio):
+            if not self._feed.take(event.data):
+                await self._feed.apply(event)
+            self._bytes.inc(len(event.data))
+            return
+        await self._feed.apply(event)
+        self._ended = self._ended or isinstance(event, Ended)
+
+    def lost(self) -> None:
+        """The connection is gone: without an end the grace period begins."""
+        self._watch.cancel()
+        if self._feed is not None:
+            self._feed.lost()

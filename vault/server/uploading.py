@@ -1,0 +1,297 @@
+"""One upload over HTTP into its recording, whatever form the request has: begin, continue, repeat, end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from aiohttp import web
+
+from vault.errors import Conflict, Invalid, OffsetMismatch
+from vault.format.notes import Note, dropped_bytes, kept_before, kept_of
+from vault.ids import TenantId, parse_call_key
+from vault.media.ends import TAIL_BYTES, says_end
+from vault.model import CallFacts, Media, Principal, Recording, RecordingState
+from vault.protocol.placing import Placing
+from vault.server.pieces import Pieces
+from vault.services.sessions import CallStart, IngestSession
+from vault.services.vault import Vault
+
+_MOST_STREAMS: Final = 100
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """What a request says of its body. `media` reads the descriptor off the declaration and the first bytes."""
+
+    tenant: TenantId
+    call_key: str = field(repr=False)
+    actor: Principal
+    media: Callable[[bytes], Media]
+    facts: CallFacts = field(repr=False)
+    started_at: datetime | None
+    placing: Placing
+    dialect: str
+    finish_wait: float
+    """How many seconds an answer waits for the object store."""
+    grace: timedelta | None = None
+
+
+def names(key: str) -> Iterator[str]:
+    """Yield the call keys that recordings of one name may have, one after the other: `key`, `key~2` and so on."""
+    yield key
+    for number in range(2, _MOST_STREAMS + 1):
+        yield parse_call_key(f"{key}~{number}")
+
+
+async def preflight(vault: Vault, upload: Upload) -> None:
+    """Raise what `take` would certainly raise, before any of the body is asked for."""
+    session = vault.ingest.live_call(upload.tenant, upload.call_key)
+    if session is None:
+        vault.ingest.admit()
+        await vault.tenants.retention(upload.tenant)
+    elif session.ended is None and not upload.placing.resends and session.durable == session.appended:
+        await vault.notes.acknowledge(session)
+        session.require_offset(upload.placing.offset)
+
+
+async def take(vault: Vault, upload: Upload, pieces: Pieces) -> web.Response:
+    """Take the body in: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition."""
+    offset = upload.placing.offset
+    session = vault.ingest.live_call(upload.tenant, upload.call_key)
+    if session is not None and session.ended is None:
+        tail = await _continue(vault, session, upload, pieces)
+        return await _receive(vault, session, upload, pieces, tail)
+    first = await pieces.first()
+    if not first and not offset:
+        raise Invalid("the upload has no audio", hint="send the recording as the request body")
+    if session is not None:
+        return await _replay(await _ended(vault, session), pieces, first, offset)
+    if not first and (row := await vault.search.call(upload.tenant, upload.call_key)) is not None:
+        return await _replay(await finished(vault, row), pieces, first, offset)
+    session, row = await _begin(vault, upload, first)
+    if row is not None:
+        return await _replay(await finished(vault, row), pieces, first, offset)
+    assert session is not None
+    pieces.push_back(first)
+    return await _receive(vault, session, upload, pieces)
+
+
+async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSession | None, Recording | None]:
+    """Start a recording; or return the finished one that already has this call key."""
+    if upload.placing.offset:
+        existing = await vault.search.call(upload.tenant, upload.call_key)
+        if existing is None:
+            raise OffsetMismatch("nothing is durable under this call key", hint="start at byte 0", offset=0)
+        if existing.state is RecordingState.OPEN:
+            vault.ingest.require_here(existing)
+    call = CallStart(
+        tenant=upload.tenant,
+        call_key=upload.call_key,
+        media=upload.media(first),
+        facts=upload.facts,
+        started_at=upload.started_at,
+        retention=await vault.tenants.retention(upload.tenant),
+        grace=upload.grace,
+    )
+    try:
+        session = await vault.ingest.start(call, actor=upload.actor)
+    except Conflict:
+        existing = await vault.search.call(upload.tenant, upload.call_key)
+        if existing is None:
+            raise
+        if existing.state is RecordingState.OPEN:
+            vault.ingest.require_here(existing)
+            raise
+        return None, existing
+    return session, None
+
+
+async def _continue(vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces) -> bytes:
+    """Attach to an interrupted recording: at its durable end, or with bytes before it that come again.
+
+    Return the last of what came again.
+    """
+    placing = upload.placing
+    durable = await vault.ingest.attach(session, offset=None if placing.resends else placing.offset)
+    if not placing.resends:
+        return b""
+    try:
+        start = (placing.offset or 0) - (session.skipped if placing.offset else 0)
+        if start > durable and placing.appends:
+            _go_on(session, start - durable)
+        elif not 0 <= start <= durable:
+            session.require_offset(placing.offset)
+        elif start < durable:
+            return await _skip(vault, session, pieces, start, durable)
+    except BaseException:
+        vault.ingest.detach(session)
+        raise
+    return b""
+
+
+def _go_on(session: IngestSession, missing: int) -> None:
+    """Continue behind bytes that never came: their client has given them up, and the rest of the call is worth having.
+
+    The recording says so: it does not end as sealed.
+    """
+    session.skipped += missing
+    logger.warning(
+        "a recorder went on after it had been refused",
+        extra={"fields": {"recording": session.recording.id, "missing_bytes": missing}},
+    )
+
+
+async def _skip(vault: Vault, session: IngestSession, pieces: Pieces, start: int, durable: int) -> bytes:
+    """Swallow bytes that come again, proving (by hash) that they are what is durable from `start` on already.
+
+    Return the last of them.
+    """
+    # What a pause dropped counts for the recorder and was never hashed.
+    notes = session.keeping.settled(session.durable)
+    begin = kept_before(start, notes)
+    known = session.digest if begin == 0 else await vault.storer.durable_digest(session, begin)
+    assert known is not None
+    resent = hashlib.sha256()
+    missing = durable - start
+    take = b""
+    async for piece in pieces:
+        take = piece[:missing]
+        resent.update(kept_of(take, durable - missing, notes))
+        missing -= len(take)
+        if missing == 0:
+            pieces.push_back(piece[len(take) :])
+            break
+    if missing or resent.digest() != known.digest():
+        raise OffsetMismatch(
+            f"{durable} bytes of this call are durable and the upload does not repeat them",
+            hint=f"send Upload-Offset: {durable} and continue there",
+            offset=durable,
+        )
+    return take
+
+
+async def _receive(
+    vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces, tail: bytes = b""
+) -> web.Response:
+    started = session.durable
+    counter = vault.metrics.ingest_bytes.labels(upload.dialect)
+    ingest = vault.ingest
+    ends = upload.placing.ends
+    try:
+        while piece := await pieces.next():
+            if not ingest.take(session, piece):
+                await ingest.write(session, piece)
+            if not ends:
+                tail = (tail + piece)[-TAIL_BYTES:]
+        sent = session.appended + session.skipped + session.keeping.taken(session.appended)
+        if ends or says_end(session.recording.media.container, tail, sent):
+            await ingest.finish(session, ended="truncated:gap" if session.skipped else "sealed")
+        else:
+            await ingest.commit(session)
+    except BaseException:
+        # The rest of the call may still come: what is durable stays, and the grace period begins.
+        ingest.detach(session)
+        raise
+    finally:
+        counter.inc(max(session.durable - started, 0))
+    ingest.detach(session)
+    return await _created(vault, session, upload.finish_wait) if session.ended else await _accepted(vault, session)
+
+
+async def _accepted(vault: Vault, session: IngestSession) -> web.Response:
+    """Answer a piece: it is durable, and the recording goes on until its end comes or its grace is over."""
+    assert session.digest is not None
+    answer = _receipt(session.recording, session.durable, session.digest.hexdigest(), "open", status=202)
+    answer.headers["Upload-Offset"] = str(await vault.notes.acknowledge(session))
+    return answer
+
+
+async def _created(vault: Vault, session: IngestSession, wait_seconds: float) -> web.Response:
+    assert session.digest is not None
+    assert session.ended is not None
+    digest = session.digest.hexdigest()
+    if not vault.storer.store_down:
+        try:
+            async with asyncio.timeout(wait_seconds):
+                await session.done.wait()
+        except TimeoutError:
+            pass  # every byte and the end are in the journal: the object store only has to catch up
+    state = session.ended.partition(":")[0] if session.done.is_set() else RecordingState.OPEN.value
+    return _receipt(session.recording, session.durable, digest, state, status=201)
+
+
+def _receipt(row: Recording, size: int, sha256: str | None, state: str, *, status: int) -> web.Response:
+    body: dict[str, Any] = {"recording_id": row.id, "bytes": size, "sha256": sha256, "state": state}
+    return web.json_response(body, status=status, headers={"Location": f"/v1/recordings/{row.id}"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finished:
+    """A recording that has ended, stored or not, as a repeated upload is measured against."""
+
+    row: Recording
+    size: int
+    received: int
+    """`size` and what pauses dropped: the bytes that the recorder sent."""
+    notes: Sequence[Note]
+    sha256: str | None
+    state: str
+
+
+async def _ended(vault: Vault, session: IngestSession) -> _Finished:
+    """Describe a recording whose end is durable and which the object store does not have yet."""
+    if session.digest is None:
+        await vault.storer.rebuild_digest(session)
+    assert session.digest is not None
+    return _Finished(
+        row=session.recording,
+        size=session.durable,
+        received=session.received,
+        notes=session.keeping.settled(session.durable),
+        sha256=session.digest.hexdigest(),
+        state=RecordingState.OPEN.value,
+    )
+
+
+async def finished(vault: Vault, row: Recording) -> _Finished:
+    """Describe a recording that is stored, by its manifest; Conflict if it is not there, or not yet."""
+    if row.state is RecordingState.OPEN:
+        vault.ingest.require_here(row)
+        raise Conflict("another upload for this call key is under way")
+    if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED):
+        raise Conflict("this call key belongs to a recording that was shredded", hint="call keys are not used twice")
+    known = await vault.playback.finished(row)
+    return _Finished(
+        row=row,
+        size=row.stored_bytes,
+        received=row.stored_bytes + dropped_bytes(known.notes, row.stored_bytes),
+        notes=known.notes,
+        sha256=known.sha256,
+        state=row.state.value,
+    )
+
+
+async def _replay(known: _Finished, pieces: Pieces, first: bytes, offset: int | None) -> web.Response:
+    """A recording that has ended is sent again: 200 if it is the same audio, 409 if not.
+
+    At an offset only the end itself can be repeated: a recorder whose answer was lost sends what it thinks is missing.
+    """
+    same = offset == known.received and not first
+    if not offset:
+        digest = hashlib.sha256(kept_of(first, 0, known.notes))
+        at = len(first)
+        async for piece in pieces:
+            digest.update(kept_of(piece, at, known.notes))
+            at += len(piece)
+        same = digest.hexdigest() == known.sha256
+    if not same:
+        raise Conflict("this call key belongs to another, finished recording", hint="call keys are not used twice")
+    return _receipt(known.row, known.size, known.sha256, known.state, status=200)

@@ -1,0 +1,161 @@
+"""Flags: somebody, or the machine on the line, says that a call needs a safeguarding lead now.
+
+Order: hold row `placing` and alert row, in one transaction → pins durable in the keyring → hold `active` → answer. So
+there is never a pin without its alert. A crash after the first step leaves both rows: the alert goes out, and the pins
+are set at the next start, by the next round of `Alerts`, or by whoever flags again. An alert does not wait for the
+pins: an outage of the keyring must not keep a person from hearing of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from vault.errors import Conflict, Invalid, NotFound, TooLate
+from vault.ids import HoldId, TenantId, new_id
+from vault.model import Hold, HoldKind, HoldState, Principal, Recording, RecordingState, Tenant
+from vault.ports.alerts import Alert
+from vault.ports.catalog import Catalog
+from vault.ports.time import Clock, Entropy
+from vault.protocol.alerts import FlagCategory, flagged_body
+from vault.services.audit import event
+from vault.services.holds import Holds
+from vault.services.ingest import Ingest
+from vault.services.search import Search
+
+_RECORDER_MAY: Final = timedelta(hours=1)
+"""How long after a call its recorder may flag it: a stolen recorder's token must not keep old calls for ever."""
+_MOST_STREAMS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flagged:
+    """What a flag led to. `repeated`: the hold was there already. `alert` None: no webhook is configured."""
+
+    recording: Recording
+    hold: Hold
+    alert: Alert | None
+    live: bool
+    repeated: bool
+
+
+class Flags:
+    """Raises flags."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        holds: Holds,
+        ingest: Ingest,
+        search: Search,
+        clock: Clock,
+        entropy: Entropy,
+        review: timedelta,
+        raised: Callable[[], None],
+    ) -> None:
+        self._catalog = catalog
+        self._holds = holds
+        self._ingest = ingest
+        self._search = search
+        self._clock = clock
+        self._entropy = entropy
+        self._review = review
+        self._raised = raised
+
+    async def flag(
+        self,
+        row: Recording,
+        *,
+        category: FlagCategory,
+        matter: str | None = None,
+        reason: str | None = None,
+        actor: Principal,
+    ) -> Flagged:
+        """Keep the recording and tell the tenant's safeguarding lead; return once the keyring has the pins.
+
+        Flagging again under the same matter (by default the recording's own) gives the same hold and no second alert,
+        until a release of it is asked for. TooLate if the recording is shredded; nothing is written then.
+        """
+        if matter is not None and not matter.strip():
+            raise Invalid("matter: it is empty", hint="leave it out, or name the case")
+        if row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED):
+            raise TooLate(f"{row.id} is shredded already: there is nothing to keep")
+        tenant = await self._catalog.tenant(row.tenant)
+        hold = self._hold(row, tenant, category=category, matter=matter, reason=reason)
+        live = self._live(row)
+        alert = self._alert(row, hold, category=category, live=live, actor=actor)
+        raised = event(
+            "flag.raised", actor, tenant=row.tenant, target=row.id, detail={"category": category.value, "live": live}
+        )
+        identifier = await self._catalog.save_flag(hold, alert, audit=[raised])
+        self._raised()
+        placed = await self._holds.complete(identifier, actor=actor)
+        return Flagged(
+            recording=row,
+            hold=placed,
+            alert=await self._catalog.alert_of(identifier) if tenant.safeguarding_webhook is not None else None,
+            live=live,
+            repeated=identifier != hold.id,
+        )
+
+    async def flag_call(self, tenant: TenantId, call_key: str, *, category: FlagCategory, actor: Principal) -> Flagged:
+        """Flag the call that its recorder names, while it runs or shortly after; Conflict later, NotFound."""
+        row = await self._newest(tenant, call_key)
+        if row is None:
+            raise NotFound("there is no recording under this call key")
+        if row.ended_at is not None and self._clock.now() - row.ended_at > _RECORDER_MAY:
+            raise Conflict(
+                "the call ended too long ago for its recorder to flag it",
+                hint="somebody with the right to flag names the recording by its id",
+            )
+        return await self.flag(row, category=category, actor=actor)
+
+    async def _newest(self, tenant: TenantId, call_key: str) -> Recording | None:
+        """Return the recording of a call, the last one if its recorder came back after the end and it has several."""
+        newest = None
+        for number in range(1, _MOST_STREAMS + 1):
+            name = call_key if number == 1 else f"{call_key}~{number}"
+            session = self._ingest.live_call(tenant, name)
+            row = session.recording if session is not None else await self._search.call(tenant, name)
+            if row is None:
+                break
+            newest = row
+        return newest
+
+    def _live(self, row: Recording) -> bool:
+        session = self._ingest.live(row.id)
+        return row.state is RecordingState.OPEN and (session is None or session.ended is None)
+
+    def _hold(
+        self, row: Recording, tenant: Tenant, *, category: FlagCategory, matter: str | None, reason: str | None
+    ) -> Hold:
+        now = self._clock.now()
+        words = f"safeguarding flag: {category.value.replace('_', ' ')}"
+        return Hold(
+            id=HoldId(new_id("hold", at=now, entropy=self._entropy)),
+            tenant=row.tenant,
+            kind=HoldKind.SAFEGUARDING,
+            matter=matter or f"flag-{row.id}",
+            reason=f"{words}; {reason}" if reason else words,
+            authority=f"safeguarding policy of {tenant.controller}",
+            owner=tenant.contact,
+            state=HoldState.PLACING,
+            created_at=now,
+            review_at=now + self._review,
+            recordings=(row.id,),
+        )
+
+    def _alert(self, row: Recording, hold: Hold, *, category: FlagCategory, live: bool, actor: Principal) -> Alert:
+        at = hold.created_at
+        return Alert(
+            id=new_id("msg", at=at, entropy=self._entropy),
+            tenant=row.tenant,
+            recording=row.id,
+            hold=hold.id,
+            created_at=at,
+            body=flagged_body(row, hold.id, category=category, actor=actor, live=live, at=at),
+            next_at=at,
+        )

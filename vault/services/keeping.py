@@ -1,0 +1,116 @@
+"""Which bytes of a recorder's stream are kept: all, but for those that arrive while the call is paused.
+
+Dropping begins with the next byte, wherever that is in a sample frame, and ends only when whole frames were dropped: no
+byte sent during a pause is kept, and what follows is in phase with what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from vault.format.notes import Note, Pause, dropped_bytes, kept_of
+from vault.model import Codec, Container, Media
+
+_SAMPLE_BYTES: Final[Mapping[Codec, int]] = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
+_ANY_BLOCK: Final = 48
+"""A multiple of every usual block of samples: 8 to 32 bits, 1 to 4 channels, 6 of 16 or 8 bits."""
+
+
+def frame_bytes(media: Media) -> int:
+    """Return how many bytes must go together for the rest to stay in phase; 1 where players find the next frame."""
+    if media.container is Container.RAW and media.codec in _SAMPLE_BYTES:
+        return _SAMPLE_BYTES[media.codec] * media.channels
+    return _ANY_BLOCK if media.container in {Container.RAW, Container.WAV} else 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Keeping:
+    """The pauses of one open recording, and what is dropped in them."""
+
+    frame: int
+    notes: list[Note] = field(default_factory=list)
+    """Everything noted, in order; the manifest gets it. A count of dropped bytes in here is durable."""
+    paused: bool = False
+    since_ms: int = 0
+    """When the present pause began."""
+    unnoted: int = 0
+    """Bytes dropped at the last pause that its note does not count yet."""
+    fresh: bool = False
+    """Nothing was kept since the last pause."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether `keep` may drop anything."""
+        return self.paused or self.fresh
+
+    @property
+    def last(self) -> int | None:
+        """The number of the last pause's note."""
+        return next((at for at in range(len(self.notes) - 1, -1, -1) if isinstance(self.notes[at], Pause)), None)
+
+    def keep(self, piece: bytes) -> bytes:
+        """Return what is kept of the next bytes."""
+        if self.paused:
+            self.unnoted += len(piece)
+            return b""
+        if self.fresh:
+            owed = min(-(self._noted + self.unnoted) % self.frame, len(piece))
+            self.unnoted += owed
+            piece = piece[owed:]
+            if piece:
+                # From here on the note's count means whole frames, see `settled`.
+                self.fresh, self.unnoted = False, 0
+        return piece
+
+    @property
+    def _noted(self) -> int:
+        pause = self.notes[self.last] if self.last is not None else None
+        return pause.dropped if isinstance(pause, Pause) else 0
+
+    def continue_at(self, end: int) -> None:
+        """The recorder continues where it was told to: after `end` kept bytes and what the notes count as dropped."""
+        self.unnoted = 0
+        pause = self.notes[self.last] if self.last is not None else None
+        self.fresh = pause is not None and pause.offset >= end
+
+    def settled(self, end: int) -> tuple[Note, ...]:
+        """Return the notes as they are of a recording of `end` bytes, in the order of their offsets."""
+        found = [self._settled(note, end) for note in self.notes]
+        return tuple(sorted(found, key=lambda note: note.offset))
+
+    def _settled(self, note: Note, end: int) -> Note:
+        if isinstance(note, Pause) and not note.lasting and note.offset < end:
+            return replace(note, dropped=note.dropped + -note.dropped % self.frame)
+        return note if note.offset <= end else replace(note, offset=end)
+
+    def closed(self, end: int, *, now_ms: int) -> tuple[Note, ...]:
+        """Return the notes of a recording that ended with `end` bytes: a pause that lasts ends with it."""
+        if self.last is not None and isinstance(pause := self.notes[self.last], Pause):
+            missing = pause.missing_ms + (max(now_ms - pause.at_ms, 0) if pause.lasting else 0)
+            whole = replace(pause, dropped=pause.dropped + self.unnoted, missing_ms=missing)
+            return replace(self, notes=[*self.notes[: self.last], whole, *self.notes[self.last + 1 :]]).settled(end)
+        return self.settled(end)
+
+    def dropped(self, end: int) -> int:
+        """Return how many bytes of the recorder's stream before `end` kept ones are noted as dropped."""
+        return dropped_bytes(self.settled(end), end) if self.notes else 0
+
+    def taken(self, end: int) -> int:
+        """Return how many bytes pauses dropped in all, noted or not, of a stream of which `end` bytes are kept."""
+        return self.dropped(end) + self.unnoted
+
+    def kept_of(self, piece: bytes, start: int, end: int) -> bytes:
+        """Return what was kept of `piece`, which the recorder sends again from byte `start` of its stream."""
+        return kept_of(piece, start, self.settled(end)) if self.notes else piece
+
+
+def gaps_of(notes: Sequence[Note]) -> dict[int, int]:
+    """Return how many milliseconds are missing at each offset, in order, whatever the reason."""
+    found: dict[int, int] = {}
+    for note in notes:
+        missing = getattr(note, "missing_ms", 0)
+        if missing:
+            found[note.offset] = found.get(note.offset, 0) + missing
+    return dict(sorted(found.items()))

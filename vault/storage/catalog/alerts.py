@@ -1,0 +1,140 @@
+"""The outbox of alerts: written with the hold they announce, taken by one sender at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from vault.ids import HoldId, TenantId
+from vault.model import AuditEvent, Hold, HoldState
+from vault.ports.alerts import Alert, Claimed, Waiting
+from vault.storage.catalog import rows
+from vault.storage.catalog.database import Database
+from vault.storage.catalog.holds import write_hold
+from vault.storage.catalog.tables import IS_WAITING, alerts, holds, tenants
+from vault.storage.catalog.writer import Transaction
+
+_a = alerts.c
+_FLAGGED = (
+    sa.select(holds.c.id)
+    .select_from(alerts.join(holds, holds.c.id == _a.hold))
+    .where(
+        _a.recording == sa.bindparam("key"),
+        holds.c.tenant == sa.bindparam("owner"),
+        holds.c.matter == sa.bindparam("case"),
+        holds.c.state.in_([HoldState.PLACING.value, HoldState.ACTIVE.value]),
+    )
+)
+_WITH_TENANT = alerts.join(tenants, tenants.c.id == _a.tenant)
+_HAS_WEBHOOK = tenants.c.safeguarding_webhook.is_not(None)
+_INSERT = sa.insert(alerts)
+_CLAIM = (
+    sa.update(alerts)
+    .where(_a.id == sa.bindparam("key"))
+    .values(next_at=sa.bindparam("new_next_at"), attempts=_a.attempts + 1)
+)
+_SETTLE = (
+    sa.update(alerts)
+    .where(_a.id == sa.bindparam("key"), IS_WAITING)
+    .values(next_at=sa.bindparam("new_next_at"), delivered_at=sa.bindparam("new_delivered_at"))
+)
+
+
+class AlertStore:
+    """Implements `vault.ports.alerts.AlertRows`."""
+
+    _database: Database
+
+    async def save_flag(self, hold: Hold, alert: Alert, *, audit: Sequence[AuditEvent] = ()) -> HoldId:
+        """Insert hold and alert together, or find those of the same matter."""
+
+        async def act(transaction: Transaction) -> HoldId:
+            sought = {"key": rows.key(alert.recording), "owner": hold.tenant, "case": hold.matter}
+            found = await transaction.fetch(_FLAGGED, sought)
+            if not found:
+                await write_hold(transaction, hold, expected=None)
+                await transaction.write(_INSERT, _from_alert(alert))
+            transaction.audit(audit)
+            return HoldId(found[0].id) if found else hold.id
+
+        return await self._database.writer.run(act)
+
+    async def claim_alert(self, *, now: datetime, until: datetime, excluding: Collection[TenantId]) -> Claimed | None:
+        """Take one due alert by moving its `next_at`: the database has one writer at a time, so nobody else took it."""
+        due = (
+            sa.select(alerts, tenants.c.safeguarding_webhook.label("webhook"))
+            .select_from(_WITH_TENANT)
+            .where(IS_WAITING, _HAS_WEBHOOK, _a.next_at <= rows.micros(now), _a.tenant.not_in(sorted(excluding)))
+            .order_by(_a.next_at, _a.id)
+            .limit(1)
+        )
+        # Mostly nothing is due: a read does not disturb the writers.
+        if not await self._database.fetch(due):
+            return None
+
+        async def act(transaction: Transaction) -> Claimed | None:
+            found = await transaction.fetch(due)
+            if not found:
+                return None
+            await transaction.write(_CLAIM, {"key": found[0].id, "new_next_at": rows.micros(until)})
+            return Claimed(alert=_to_alert(found[0], attempts=found[0].attempts + 1), webhook=found[0].webhook)
+
+        return await self._database.writer.run(act)
+
+    async def settle_alert(
+        self, alert: str, *, next_at: datetime, delivered_at: datetime | None, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Note an acknowledgement, once, or when to try again."""
+        values = {
+            "key": alert,
+            "new_next_at": rows.micros(next_at),
+            "new_delivered_at": rows.maybe_micros(delivered_at),
+        }
+
+        async def act(transaction: Transaction) -> None:
+            if await transaction.write(_SETTLE, values):
+                transaction.audit(audit)
+
+        await self._database.writer.run(act)
+
+    async def alert_of(self, hold: HoldId) -> Alert | None:
+        """Return the alert of a hold, if a flag placed it."""
+        found = await self._database.fetch(sa.select(alerts).where(_a.hold == hold))
+        return _to_alert(found[0], attempts=found[0].attempts) if found else None
+
+    async def alerts_waiting(self) -> Waiting:
+        """Count what is not acknowledged, of tenants that have a webhook."""
+        counted = sa.select(sa.func.count().label("n"), sa.func.min(_a.created_at).label("oldest"))
+        found = await self._database.fetch(counted.select_from(_WITH_TENANT).where(IS_WAITING, _HAS_WEBHOOK))
+        return Waiting(count=found[0].n, oldest=rows.maybe_moment(found[0].oldest))
+
+
+def _from_alert(alert: Alert) -> rows.Values:
+    return {
+        "id": alert.id,
+        "tenant": alert.tenant,
+        "recording": rows.key(alert.recording),
+        "hold": alert.hold,
+        "created_at": rows.micros(alert.created_at),
+        "body": alert.body,
+        "attempts": alert.attempts,
+        "next_at": rows.micros(alert.next_at),
+        "delivered_at": rows.maybe_micros(alert.delivered_at),
+    }
+
+
+def _to_alert(row: sa.Row[Any], *, attempts: int) -> Alert:
+    return Alert(
+        id=row.id,
+        tenant=TenantId(row.tenant),
+        recording=rows.recording_id(row.recording),
+        hold=HoldId(row.hold),
+        created_at=rows.moment(row.created_at),
+        body=row.body,
+        attempts=attempts,
+        next_at=rows.moment(row.next_at),
+        delivered_at=rows.maybe_moment(row.delivered_at),
+    )
