@@ -58,7 +58,7 @@ def _gstreamer(place: Place) -> tuple[File, ...]:
         + f"""
 # Usage: ./record.sh CALL_KEY FILE        put another source in the place of the first two for a live call
 gst-launch-1.0 -q filesrc location="$2" ! decodebin ! audioconvert ! audioresample ! opusenc ! oggmux \\
-    ! souphttpclientsink location="{address}/$1"
+    ! souphttpclientsink sync=true location="{address}/$1"
 """
     )
     return (File(path="record.sh", content=script),)
@@ -121,6 +121,8 @@ RECORDERS: Final = (
         files=_gstreamer,
         notes=(
             "The sink sends one PUT after another. The last page of Ogg ends the recording; others end truncated.",
+            "Without sync=true the sink may drop what is queued last, and with it the end.",
+            "The token goes into the address as userinfo: user-id and user-pw sent nothing in 1.22.",
             "Its arguments, token included, are everybody's to read on its machine.",
         ),
     ),

@@ -257,6 +257,16 @@ async def test_a_message_that_makes_no_sense_closes_the_call_and_says_why(vault,
     await vault.keeps("v3:nonsense", voices.stereo[: 20 * 2 * PIECE], state="truncated")
 
 
+async def test_what_waited_for_order_when_nonsense_came_is_kept(vault, voices):
+    nonsense = '{"event":"media","media":{"track":"inbound","chunk":"30","timestamp":"0","payload":"?"}}'
+    messages = (*telnyx(vault.token, "v3:waiting"), *spoken(voices, [*range(20), 21]), nonsense)
+    assert (await refused(vault, messages))[0] == 1008
+    heard = voices.stereo[: 22 * 2 * PIECE]
+    hole = slice(20 * 2 * PIECE, 21 * 2 * PIECE)
+    kept = heard[: hole.start] + b"\xff" * 2 * PIECE + heard[hole.stop :]
+    await vault.keeps("v3:waiting", kept, state="truncated")
+
+
 async def test_a_second_recorder_of_a_live_call_is_asked_to_come_back_later(vault, voices):
     hello = telnyx(vault.token, "v3:twice")
     async with connect(vault.address()) as first:

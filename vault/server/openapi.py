@@ -130,7 +130,9 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
     if operation.query is None:
-        return []
+        return [
+            {"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in operation.queries
+        ]
     schema = operation.query.model_json_schema(schema_generator=_Schemas)
     properties = _inlined(schema["properties"], schema.get("$defs", {}))
     return [

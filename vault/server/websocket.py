@@ -38,6 +38,7 @@ OPERATIONS: Final = (
         tag="ingest",
         summary="Stream a live call over WebSocket; the dialect is recognised from the first message",
         act=Act.INGEST,
+        queries=("call_key", "rate", "channels", "codec", "from", "to", "direction"),
         answers={101: Answer(text="Send the call; the close comes once everything is durable.")},
         problems=(404, 422),
     ),
@@ -90,6 +91,8 @@ async def record(
     except VaultError as error:
         vault.metrics.ingest_refused.labels(error.code).inc()
         code, reason = close_code(error)
+        with suppress(VaultError):
+            await line.salvage()
         with suppress(ConnectionError):
             for farewell in refusal(error, line.begun):
                 await line.say(farewell)
@@ -201,9 +204,11 @@ class _Line:
                 case WSMsgType.CONTINUATION:
                     pass
                 case WSMsgType.CLOSE:
+                    self._deaf = True
                     await self._gone(message.data)
                     return
                 case _:
+                    self._deaf = True
                     await self._gone(None)
                     return
             if self._quiet:
@@ -223,8 +228,14 @@ class _Line:
         for event in self._machine.receive(message):
             await self._carry(event)
 
+    async def salvage(self) -> None:
+        """After a refusal: keep what came before it and still waits in the machine for its turn."""
+        if self._machine is not None and self._feed is not None and not self._ended:
+            for event in self._machine.closed(None):
+                if type(event) is Audio:
+                    await self._carry(event)
+
     async def _gone(self, code: int | None) -> None:
-        self._deaf = True
         if self._machine is not None:
             for event in self._machine.closed(code):
                 await self._carry(event)
