@@ -91,10 +91,11 @@ async def record(
     except VaultError as error:
         vault.metrics.ingest_refused.labels(error.code).inc()
         code, reason = close_code(error)
+        farewells = refusal(error, line.begun)
         with suppress(VaultError):
             await line.salvage()
         with suppress(ConnectionError):
-            for farewell in refusal(error, line.begun):
+            for farewell in farewells:
                 await line.say(farewell)
         await socket.close(code=code, message=reason)
     finally:
