@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NewType
 from uuid import UUID
@@ -19,6 +19,7 @@ NodeId = NewType("NodeId", str)
 
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _CALL_KEY = re.compile(r"[A-Za-z0-9._~@:+=,-]{1,200}")
+_MOST_RECORDINGS = 100
 _PREFIXED = re.compile(r"([a-z]{2,5})_([0-9a-f]{32})")
 
 
@@ -34,6 +35,16 @@ def parse_call_key(text: str) -> str:
     if not _CALL_KEY.fullmatch(text):
         raise Invalid("the call key is not usable", hint="use 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -")
     return text
+
+
+def call_keys(key: str) -> Iterator[str]:
+    """Yield the call keys that the recordings of one call have, one after the other: `key`, `key~2` and so on.
+
+    Invalid for one that is not usable; it ends after a hundred, a number that only something broken reaches.
+    """
+    yield parse_call_key(key)
+    for number in range(2, _MOST_RECORDINGS + 1):
+        yield parse_call_key(f"{key}~{number}")
 
 
 def uuid7(*, unix_ms: int, entropy: bytes) -> UUID:

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Locked, Unavailable
-
-_PIECE_BYTES: Final = 1 << 18
-_MAGIC_BYTES: Final = 16
+from vault.errors import Locked, Unavailable, VaultError
+from vault.server.pieces import BodyPieces
 
 
-class Incoming:
-    """The body in pieces of at most 256 KiB; `heard` is called for each.
+class Incoming(BodyPieces):
+    """The body in pieces of at most 256 KiB; `heard` is called for what arrives.
 
-    Unavailable when nothing has come for `idle_seconds`, Locked once `stop` was called.
+    Unavailable when nothing has come for the idle time, Locked once `stop` was called.
     """
 
-    def __init__(self, request: web.Request, *, idle_seconds: float) -> None:
-        self._content = request.content
-        self._idle = idle_seconds
-        self._loop = asyncio.get_running_loop()
-        self._waiting_since = math.inf
-        """When the client began to be waited for; never, while what it sent is being taken."""
-        self._watch = self._loop.call_later(idle_seconds, self._look)
-        self._held: deque[bytes] = deque()
-        """Taken from the connection and not handed out yet."""
+    def __init__(self, request: web.Request) -> None:
+        super().__init__(request)
         self._stopped = False
         self.heard: Callable[[], None] = lambda: None
 
@@ -39,32 +27,26 @@ class Incoming:
         self._stopped = True
         self._content.set_exception(TimeoutError())
 
-    def close(self) -> None:
-        """Stop watching the connection."""
-        self._watch.cancel()
+    def stalled(self) -> VaultError:
+        """Return what a body that stopped coming is answered with: clients repeat a 503, and give up at a 408."""
+        if self._stopped:
+            return Locked("another request continues this upload in place of this one")
+        return Unavailable(
+            "nothing arrived for too long, so the request was ended; what was received is kept",
+            hint="ask with HEAD where to continue",
+        )
 
-    def _look(self) -> None:
-        """End the body if nothing came for the idle time. One timer a request: arming one for each piece costs more."""
-        quiet = max(self._loop.time() - self._waiting_since, 0.0)
-        if quiet < self._idle:
-            self._watch = self._loop.call_later(self._idle - quiet, self._look)
-        else:
-            self._content.set_exception(TimeoutError())
+    async def more(self) -> bytes:
+        """Return what has arrived, or wait for it."""
+        piece = await super().more()
+        self.heard()
+        return piece
 
     async def first(self) -> bytes:
         """Return the first bytes, enough to recognise a container by, without taking them."""
-        first = b"".join(self._held)
-        while len(first) < _MAGIC_BYTES and (more := await self._read()):
-            first += more
-        self._held = deque([first] if first else [])
-        return first
-
-    async def next(self) -> bytes:
-        """Return the next piece, or b"" at the end of the body."""
-        piece = self._held.popleft() if self._held else await self._read()
-        if len(piece) > _PIECE_BYTES:
-            self._held.appendleft(piece[_PIECE_BYTES:])
-        return piece[:_PIECE_BYTES]
+        piece = await super().first()
+        self.push_back(piece)
+        return piece
 
     async def whole(self, check: Callable[[int], None]) -> Sequence[bytes]:
         """Return all there is without taking it; `check` refuses the size before more is read."""
@@ -75,27 +57,4 @@ class Incoming:
             check(size)
             pieces.append(piece)
         self._held = pieces
-        return pieces
-
-    async def _read(self) -> bytes:
-        self._waiting_since = self._loop.time()
-        try:
-            piece = await self._content.readany()
-        except ConnectionError:
-            if not self._content.is_eof():
-                raise
-            # The whole body had arrived: a client that hangs up without waiting for its answer loses nothing. aiohttp
-            # would hide those bytes behind the end of the connection, and there is no public way to take that back.
-            self._content._exception = None  # noqa: SLF001
-            piece = self._content.read_nowait()
-        except TimeoutError as error:
-            if self._stopped:
-                raise Locked("another request continues this upload in place of this one") from error
-            raise Unavailable(
-                "nothing arrived for too long, so the request was ended; what was received is kept",
-                hint="ask with HEAD where to continue",
-            ) from error
-        finally:
-            self._waiting_since = math.inf
-        self.heard()
-        return piece
+        return tuple(pieces)

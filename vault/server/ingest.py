@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, NotFound, TooLarge, VaultError
-from vault.ids import TenantId, parse_call_key
+from vault.ids import TenantId, call_keys, parse_call_key
 from vault.media.descriptor import is_declared, parse_content_type
 from vault.model import Principal, Recording, RecordingState
 from vault.protocol.facts import call_facts, call_started
@@ -17,7 +17,7 @@ from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.describing import Answer, Operation, json_answer
 from vault.server.pieces import BodyPieces
 from vault.server.problems import problem
-from vault.server.uploading import Upload, finished, names, preflight, take
+from vault.server.uploading import Upload, finished, preflight, take
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
@@ -187,9 +187,11 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) ->
     has audio already is a recording of its own, and the pieces that follow belong to the newest one.
     """
     if place.offset is not None:
-        live = (name for name in names(key) if (session := vault.ingest.live_call(tenant, name)) and not session.ended)
+        live = (
+            name for name in call_keys(key) if (session := vault.ingest.live_call(tenant, name)) and not session.ended
+        )
         return [key, *live][-1]
-    for name in names(key):
+    for name in call_keys(key):
         session = vault.ingest.live_call(tenant, name)
         if session is None and await vault.search.call(tenant, name) is None:
             return name

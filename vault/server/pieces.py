@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
 from aiohttp import web
 
-from vault.errors import UploadStalled
+from vault.errors import UploadStalled, VaultError
 from vault.server.context import CONFIG
 
 _PIECE_BYTES: Final = 1 << 18
@@ -37,7 +38,7 @@ class Source:
     """What every kind of pieces shares; a subclass says where more bytes come from."""
 
     def __init__(self) -> None:
-        self._held: bytes = b""
+        self._held: deque[bytes] = deque()
         """Taken in and not handed out yet."""
 
     async def more(self) -> bytes:
@@ -46,22 +47,21 @@ class Source:
 
     def push_back(self, piece: bytes) -> None:
         """Hand out `piece` again before all else."""
-        self._held = piece + self._held
+        if piece:
+            self._held.appendleft(piece)
 
     async def first(self) -> bytes:
         """Return the first bytes, enough to recognise a container by, or b"" for an empty body."""
-        piece = await self.more()
-        while piece and len(piece) < _MAGIC_BYTES and (more := await self.more()):
+        piece = await self.next()
+        while piece and len(piece) < _MAGIC_BYTES and (more := await self.next()):
             piece += more
         return piece
 
     async def next(self) -> bytes:
         """Return the next piece, of at most 256 KiB, or b"" at the end of the body."""
-        piece = self._held or await self.more()
-        if len(piece) <= _PIECE_BYTES:
-            self._held = b""
-            return piece
-        self._held = piece[_PIECE_BYTES:]
+        piece = self._held.popleft() if self._held else await self.more()
+        if len(piece) > _PIECE_BYTES:
+            self._held.appendleft(piece[_PIECE_BYTES:])
         return piece[:_PIECE_BYTES]
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -93,8 +93,15 @@ class BodyPieces(Source):
         """Stop watching the connection."""
         self._watch.cancel()
 
+    def stalled(self) -> VaultError:
+        """Return what a body that stopped coming is answered with."""
+        return UploadStalled(
+            "no audio arrived for too long, so the upload was closed; what was received is durable",
+            hint="ask with HEAD where to continue, within the grace period",
+        )
+
     async def more(self) -> bytes:
-        """Return what has arrived, or wait for it; UploadStalled after the idle time."""
+        """Return what has arrived, or wait for it; `stalled` after the idle time."""
         self._waiting_since = self._loop.time()
         try:
             return await self._content.readany()
@@ -106,9 +113,6 @@ class BodyPieces(Source):
             self._content._exception = None  # noqa: SLF001
             return self._content.read_nowait()
         except TimeoutError as error:
-            raise UploadStalled(
-                "no audio arrived for too long, so the upload was closed; what was received is durable",
-                hint="ask with HEAD where to continue, within the grace period",
-            ) from error
+            raise self.stalled() from error
         finally:
             self._waiting_since = math.inf

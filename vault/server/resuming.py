@@ -72,7 +72,7 @@ def expires(at: datetime) -> str:
 def incoming(request: web.Request) -> Iterator[tuple[Incoming, Writer]]:
     """Read the request's body, until another request to the same upload ends that."""
     vault = request.app[VAULT]
-    body = Incoming(request, idle_seconds=request.app[CONFIG].server.idle_timeout.total_seconds())
+    body = Incoming(request)
     writer = Writer(clock=vault.clock, stop=body.stop)
 
     def heard() -> None:
@@ -96,7 +96,8 @@ async def receive(request: web.Request, session: IngestSession, body: Incoming, 
         while piece := await body.next():
             if session.total is not None and session.sent + len(piece) > session.total:
                 raise TooLarge(f"more bytes came than the {session.total} announced; what is beyond was not kept")
-            await vault.ingest.write(session, piece)
+            if not vault.ingest.take(session, piece):
+                await vault.ingest.write(session, piece)
     finally:
         vault.metrics.ingest_bytes.labels(dialect).inc(max(session.appended - began, 0))
 

@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, VaultError
-from vault.ids import TenantId
+from vault.ids import TenantId, call_keys
 from vault.media.descriptor import parse_content_type
 from vault.model import RecordingState
 from vault.protocol.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
@@ -19,7 +19,7 @@ from vault.server.context import CONFIG, VAULT
 from vault.server.describing import Answer, Operation
 from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, authorised, go_on, refuse_early, require_size
 from vault.server.pieces import BodyPieces, Source
-from vault.server.uploading import Upload, names, preflight, take
+from vault.server.uploading import Upload, preflight, take
 from vault.services.audit import event
 from vault.services.vault import Vault
 
@@ -122,7 +122,7 @@ async def _call_key(vault: Vault, tenant: TenantId, key: str) -> str:
 
     A file that comes again after the grace of its first attempt would be lost if it were refused for its name.
     """
-    for name in names(key):
+    for name in call_keys(key):
         session = vault.ingest.live_call(tenant, name)
         if session is not None:
             ended = (session.ending or "").partition(":")[0]

@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, OffsetMismatch
 from vault.format.notes import Note, dropped_bytes, kept_before, kept_of
-from vault.ids import TenantId, parse_call_key
+from vault.ids import TenantId
 from vault.media.ends import TAIL_BYTES, says_end
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.protocol.placing import Placing
 from vault.server.pieces import Pieces
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
-
-_MOST_STREAMS: Final = 100
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +40,6 @@ class Upload:
     finish_wait: float
     """How many seconds an answer waits for the object store."""
     grace: timedelta | None = None
-
-
-def names(key: str) -> Iterator[str]:
-    """Yield the call keys that recordings of one name may have, one after the other: `key`, `key~2` and so on."""
-    yield key
-    for number in range(2, _MOST_STREAMS + 1):
-        yield parse_call_key(f"{key}~{number}")
 
 
 async def preflight(vault: Vault, upload: Upload) -> None:

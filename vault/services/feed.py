@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vault.errors import Conflict, Invalid
-from vault.ids import TenantId, parse_call_key
+from vault.ids import TenantId, call_keys
 from vault.model import Principal, RecordingState
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
 from vault.services.ingest import Ingest
@@ -16,8 +16,6 @@ from vault.services.search import Search
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.tenants import Tenants
 
-_MOST_STREAMS: int = 100
-"""How many recordings one call key may lead to, one after the other."""
 _SILENT_SECONDS: float = 5.0
 """A live recorder that has sent nothing for so long gives way to one that comes with the same call key."""
 
@@ -67,13 +65,11 @@ class Feed:
         key = call_key or started.call_key
         if key is None:
             raise Invalid("the recorder names no call", hint="add ?call_key=… to the address")
-        parse_call_key(key)
         retention = await self._parts.tenants.retention(self._tenant)
-        for number in range(1, _MOST_STREAMS + 1):
-            name = key if number == 1 else f"{key}~{number}"
+        for name in call_keys(key):
             call = CallStart(
                 tenant=self._tenant,
-                call_key=parse_call_key(name),
+                call_key=name,
                 media=started.media,
                 facts=started.facts,
                 started_at=started.started_at,

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Final
 
 from vault.errors import Conflict, Invalid, NotFound, TooLate
-from vault.ids import HoldId, TenantId, new_id
+from vault.ids import HoldId, TenantId, call_keys, new_id
 from vault.model import Hold, HoldKind, HoldState, Principal, Recording, RecordingState, Tenant
 from vault.ports.alerts import Alert
 from vault.ports.catalog import Catalog
@@ -27,7 +27,6 @@ from vault.services.search import Search
 
 _RECORDER_MAY: Final = timedelta(hours=1)
 """How long after a call its recorder may flag it: a stolen recorder's token must not keep old calls for ever."""
-_MOST_STREAMS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +115,7 @@ class Flags:
     async def _newest(self, tenant: TenantId, call_key: str) -> Recording | None:
         """Return the recording of a call, the last one if its recorder came back after the end and it has several."""
         newest = None
-        for number in range(1, _MOST_STREAMS + 1):
-            name = call_key if number == 1 else f"{call_key}~{number}"
+        for name in call_keys(call_key):
             session = self._ingest.live_call(tenant, name)
             row = session.recording if session is not None else await self._search.call(tenant, name)
             if row is None:

@@ -6,14 +6,13 @@ nothing of it. Promised, and durable, is what the journal then has.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 from vault.errors import Conflict, Unavailable
-from vault.ids import RecordingId, TenantId, new_id
+from vault.ids import RecordingId, TenantId, call_keys, new_id
 from vault.model import DataKey, Principal, Recording, RecordingState
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
@@ -23,9 +22,6 @@ from vault.services.playback import Playback
 from vault.services.search import Search
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.spooling import BodyReader, BodyWriter, PartKey
-
-_MOST: Final = 100
-"""How many recordings one call key may lead to, one after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +44,6 @@ class Body:
         """Return a reader of what has been written; nothing may be written after."""
         await self.writer.end()
         return await BodyReader.open(self.writer.file, self.part)
-
-
-def names(call_key: str) -> Iterator[str]:
-    """Yield the call keys that one name leads to, in order: itself, `~2` and so on."""
-    yield call_key
-    for number in range(2, _MOST + 1):
-        yield f"{call_key}~{number}"
 
 
 class Objects:
@@ -98,7 +87,7 @@ class Objects:
         a call is never turned away for its name.
         """
         reader = await body.reader()
-        for name in names(call.call_key):
+        for name in call_keys(call.call_key):
             named = replace(call, call_key=name)
             session = await self._session(named, actor)
             if session is not None:
@@ -173,7 +162,7 @@ class Objects:
 
     async def free_name(self, call: CallStart) -> str:
         """Return the first name under which no recording is known; Conflict if there are too many."""
-        for name in names(call.call_key):
+        for name in call_keys(call.call_key):
             if self._ingest.live_call(call.tenant, name) is None and await self._search.call(call.tenant, name) is None:
                 return name
         raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
@@ -181,7 +170,7 @@ class Objects:
     async def find(self, tenant: TenantId, call_key: str) -> Whole | None:
         """Return the newest recording of a name that is whole; None if there is none, or it is still being made."""
         found: Whole | None = None
-        for name in names(call_key):
+        for name in call_keys(call_key):
             session = self._ingest.live_call(tenant, name)
             row: Recording | None
             if session is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Locked, NotFound, Unavailable, UploadGone
-from vault.ids import RecordingId, TenantId, parse_call_key
+from vault.ids import RecordingId, TenantId, call_keys, parse_call_key
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -31,8 +31,6 @@ from vault.services.tenants import Tenants
 TERMINATED = "truncated:terminated"
 """The end of a recording whose client withdrew it: nothing is deleted before its time."""
 
-_MOST_STREAMS = 100
-"""How many recordings one call key may lead to, one after the other."""
 _SILENT_SECONDS = 2.0
 """A request that has sent nothing for so long gives way to the next one."""
 _GIVE_WAY_SECONDS = 3.0
@@ -124,14 +122,14 @@ class Uploads:
         """
         retention = await self._tenants.retention(tenant)
         key, distinct = names(description, self._entropy(_FRESH_BYTES).hex())
-        for number in range(1, _MOST_STREAMS + 1):
-            name = key if number == 1 else f"{key}~{distinct or number}"
+        for following in call_keys(key):
+            name = following if following == key or not distinct else parse_call_key(f"{key}~{distinct}")
             session = self._ingest.live_call(tenant, name)
             if description.call_key is not None and session is not None and _same(session, media, total):
                 return session, False
             call = CallStart(
                 tenant=tenant,
-                call_key=parse_call_key(name),
+                call_key=name,
                 media=media,
                 facts=description.facts,
                 started_at=description.started_at,
