@@ -38,7 +38,7 @@ bench: $(STAMP)  ## one JSON line per claim; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
 integration: $(STAMP)  ## the longer runs, against the servers named in docs/operations.md
-	CALLVAULT_INTEGRATION=1 $(BIN)/python -m pytest -n 0 tests/integration tests/faults
+	CALLVAULT_INTEGRATION=1 $(BIN)/python -m pytest -n 0 tests/property tests/integration tests/faults
 
 lock:  ## refresh the hashed lock files (needs uv)
 	uv pip compile --generate-hashes --no-emit-index-url --no-header requirements/runtime.in -o requirements/runtime.txt

@@ -3,7 +3,19 @@
 import subprocess
 import sys
 
-NAMES = ("seal", "journal", "ingest", "live", "shred", "erasure", "keyring_size", "provider_ops", "http_peers")
+NAMES = (
+    "seal",
+    "journal",
+    "ingest",
+    "live",
+    "websocket",
+    "shred",
+    "erasure",
+    "keyring_size",
+    "provider_ops",
+    "http_peers",
+    "tus_peer",
+)
 
 if __name__ == "__main__":
     for name in NAMES:
