@@ -22,6 +22,7 @@ from aiohttp import web
 
 from benchmarks.common import (
     CONFIG,
+    anonymous_bytes,
     child,
     cpu_seconds,
     pin,
@@ -115,18 +116,20 @@ def hang_up(lines):
 async def vault(arguments, calls):
     with served_vault(CONFIG, workers=arguments.workers) as (process, url, operator):
         token = await recorder_token(url, operator)
-        empty = sum(map(rss_bytes, family(process.pid)))
+        empty = [sum(map(read, family(process.pid))) for read in (rss_bytes, anonymous_bytes)]
         path = "/v1/ingest/bench/ws"
         lines = [connect(url, path, token, number) for number in range(calls)]
         speak(lines, frame(2, os.urandom(PIECE_BYTES)), 5)
         before = await scrape(url)
         figures = measured(process.pid, lines, arguments.seconds)
-        after, full = await scrape(url), sum(map(rss_bytes, family(process.pid)))
+        after = await scrape(url)
+        full = [sum(map(read, family(process.pid))) for read in (rss_bytes, anonymous_bytes)]
         return {
             "ack_p50_ms_at_most": quantile(before[0], after[0], 0.50),
             "ack_p99_ms_at_most": quantile(before[0], after[0], 0.99),
             **figures,
-            "rss_kib_per_call": round((full - empty) / calls / 1024, 1),
+            "rss_kib_per_call": round((full[0] - empty[0]) / calls / 1024, 1),
+            "anonymous_kib_per_call": round((full[1] - empty[1]) / calls / 1024, 1),
             "not_acknowledged": hang_up(lines),
         }
 

@@ -74,16 +74,13 @@ class Storer:
         self._limits = limits
         self._pinned = pinned
         self._finished = finished
+        self.cut_bytes = limits.max_bytes
+        """How many unstored bytes make a segment at once; younger and smaller ones wait for their age."""
         self._queue: asyncio.Queue[IngestSession] = asyncio.Queue()
         self._sessions: set[IngestSession] = set()
         self._pause = 0.0
         self._sealing = asyncio.Semaphore(1)
         """Sealing is all interpreter and processor: more of it at once would only hold up the event loop."""
-
-    @property
-    def cut_bytes(self) -> int:
-        """How many unstored bytes make a segment at once; younger and smaller ones wait for their age."""
-        return self._limits.max_bytes
 
     @property
     def store_down(self) -> bool:
