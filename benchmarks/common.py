@@ -63,7 +63,7 @@ def rss_bytes(pid):
 
 
 def anonymous_bytes(pid):
-    """The resident memory that is the process's own: without mapped files, which the kernel takes back when it likes."""
+    """Resident memory that is the process's own: without mapped files, which the kernel takes back as it likes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
 
