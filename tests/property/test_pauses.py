@@ -29,7 +29,10 @@ class Calls(RuleBasedStateMachine):
         super().__init__()
         self._stack = contextlib.ExitStack()
         self._runner = self._stack.enter_context(asyncio.Runner())
-        self._config = config_at(self._stack.enter_context(memory_directory()))
+        config = config_at(self._stack.enter_context(memory_directory()))
+        # Nothing is stored before the end, and every crash leaves a journal file behind: there is room for each step's.
+        journal = config.journal.model_copy(update={"max_bytes": 64 << 20})
+        self._config = config.model_copy(update={"journal": journal})
         self._clock = ManualClock()
         self.sent = bytearray()
         self.paused = False
