@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Final
 from vault.errors import Invalid
 from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
+from vault.protocol.facts import DIRECTIONS, cut
 from vault.protocol.numbers import normalised
 
 _RATE: Final = 8_000
 _MAX_TEXT: Final = 65_535
-_MAX_FACT: Final = 200
 _MAX_TAGS: Final = 20
 _MAX_OFFERS: Final = 32
 _MAX_GAP_SECONDS: Final = 7 * 86_400
@@ -28,7 +28,6 @@ _DURATION: Final = re.compile(r"PT([0-9]{0,15}(?:\.[0-9]{1,15})?)S", re.ASCII)
 _PROBE: Final = "00000000-0000-0000-0000-000000000000"
 _CODECS: Final = {"PCMU": Codec.PCMU, "L16": Codec.S16LE}
 """L16 is little endian here: the reference implementation reads it as the machine's own (src/audio/audioframe.ts)."""
-_DIRECTIONS: Final = ("inbound", "outbound")
 _SIDES: Final = {"external": "caller", "internal": "callee"}
 _REASONS: Final = ("end", "error", "disconnect", "reconnect")
 _KNOWN: Final = ("open", "close", "ping", "update", "error", "paused", "resumed", "discarded", "dtmf")
@@ -200,7 +199,7 @@ class AudioHook:
         return CallFacts(
             caller=_number(participant.get("ani")),
             called=_number(participant.get("dnis")),
-            direction=direction if direction in _DIRECTIONS else None,
+            direction=direction if direction in DIRECTIONS else None,
             tags=tuple(filter(None, map(_text, tags[:_MAX_TAGS]))) if isinstance(tags, list) else (),
             extra={name: value for name, value in extra.items() if value},
         )
@@ -310,7 +309,7 @@ def _seconds(value: object) -> float:
 
 def _text(value: object) -> str:
     """Return a text that can be kept with the call's facts; empty for anything else."""
-    return "".join(each for each in value[:_MAX_FACT] if each.isprintable()) if isinstance(value, str) else ""
+    return cut(value) if isinstance(value, str) else ""
 
 
 def _number(value: object) -> str | None:

@@ -15,6 +15,7 @@ from vault.errors import Invalid
 from vault.ids import parse_call_key
 from vault.model import CallFacts
 from vault.protocol.events import Dtmf
+from vault.protocol.facts import DIRECTIONS, MAX_FACT
 from vault.protocol.numbers import normalised
 
 MAX_TEXT: Final = 1 << 16
@@ -23,14 +24,12 @@ MAX_TEXT: Final = 1 << 16
 _MAX_DEPTH: Final = 4
 _MAX_EXTRAS: Final = 50
 _MAX_NAME: Final = 100
-_MAX_FACT: Final = 200
 _MAX_DIGITS: Final = 9
 _MAX_MS: Final = 3_600_000
 
 _CALLER: Final = ("from", "caller", "callerID", "callerId", "caller_id", "caller_number")
 _CALLED: Final = ("to", "called", "callee", "calledNumber", "called_number", "destination")
 _DIRECTION: Final = ("direction",)
-_DIRECTIONS: Final = frozenset({"inbound", "outbound"})
 _SECRET: Final = re.compile(r"token|passw|secret|auth|credential|apikey|privatekey|cookie|bearer|signature")
 _SEPARATORS: Final = re.compile(r"[-_. ]")
 _DTMF: Final = re.compile(r"[0-9*#A-Da-d]")
@@ -96,7 +95,7 @@ def call_facts(document: Mapping[str, Any], *, known: frozenset[str] = frozenset
     return CallFacts(
         caller=normalised(_said(document, _CALLER) or ""),
         called=normalised(_said(document, _CALLED) or ""),
-        direction=direction.lower() if direction and direction.lower() in _DIRECTIONS else None,
+        direction=direction.lower() if direction and direction.lower() in DIRECTIONS else None,
         extra=extra,
     )
 
@@ -112,7 +111,7 @@ def _said(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 
 def _is_fact(value: str) -> bool:
-    return len(value) <= _MAX_FACT and value.isprintable()
+    return len(value) <= MAX_FACT and value.isprintable()
 
 
 def _flat(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Final
 from vault.errors import Invalid, UnsupportedMedia
 from vault.ids import parse_call_key
 from vault.model import CallFacts
-from vault.protocol.facts import MAX_FACT
+from vault.protocol.facts import DIRECTIONS, MAX_FACT
 from vault.protocol.numbers import normalised
 
 FIELD: Final = "ngfile"
@@ -128,7 +128,7 @@ def _facts(headers: Mapping[str, str]) -> CallFacts:
     return CallFacts(
         caller=normalised(caller),
         called=normalised(called),
-        direction=direction if direction in {"inbound", "outbound"} else None,
+        direction=direction if direction in DIRECTIONS else None,
         tags=() if kind is None else (kind,),
         extra={f"rtpengine.{key}": value for key, value in members.items()},
     )

@@ -19,11 +19,11 @@ from vault.ids import parse_call_key
 from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.audiosocket import ORDERLY
 from vault.protocol.events import Audio, Ended, Event, Say, Started
+from vault.protocol.facts import cut
 from vault.protocol.numbers import normalised
 
 _MAX_INTRO: Final = 8_192
 _MAX_PAIRS: Final = 32
-_MAX_FACT: Final = 200
 _SAMPLE_BYTES: Final = 2
 _UNUSABLE: Final = re.compile(r"[^A-Za-z0-9._~@:+,-]")
 _KEYS: Final = ("call_key", "call-key", "call_id", "call-id", "callid")
@@ -108,7 +108,7 @@ def _understood(text: str) -> tuple[str | None, CallFacts]:
     for part in text.split("|")[:_MAX_PAIRS]:
         name, colon, value = part.partition(":")
         if colon and name.strip():
-            pairs.setdefault(_plain(name.strip().lower()), _plain(value.strip()))
+            pairs.setdefault(cut(name.strip().lower()), cut(value.strip()))
     if not pairs:
         return _key(text.strip()), CallFacts()
     direction = pairs.pop("direction", None)
@@ -136,7 +136,3 @@ def _key(text: str) -> str | None:
         return parse_call_key(key)
     except Invalid:
         return None
-
-
-def _plain(text: str) -> str:
-    return "".join(each for each in text[:_MAX_FACT] if each.isprintable())

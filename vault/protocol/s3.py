@@ -10,15 +10,15 @@ import hashlib
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import pairwise
 from typing import Final
 from xml.parsers import expat
 
 from vault.errors import Forbidden, Invalid
 from vault.model import CallFacts
-from vault.protocol.numbers import normalised
+from vault.protocol.facts import MANY_TAGS, Fault, fact, instant, stated_facts
 
 MAX_PARTS: Final = 10_000
 MAX_XML_BYTES: Final = 4 << 20
@@ -30,8 +30,6 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9._~@:+,-]")
 _MAX_CALL_KEY: Final = 180
 """Leaves room for the `~2` of a further recording under the same key."""
 _PART_NUMBER: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
-_MAX_FACT: Final = 200
-_MAX_TAGS: Final = 20
 _MAX_DEPTH: Final = 8
 
 
@@ -107,44 +105,34 @@ def meta_facts(headers: Sequence[tuple[str, str]], *, key: str, call_key: str) -
     A key that is not the call key itself is kept among the facts, under `s3_key`.
     """
     found = {name.lower().removeprefix(META): value for name, value in headers if name.lower().startswith(META)}
-    tags = tuple(tag.strip() for tag in _fact(found, "tags").split(",") if tag.strip())
-    if len(tags) > _MAX_TAGS:
-        raise Invalid(f"a call has at most {_MAX_TAGS} tags", s3="InvalidArgument")
-    direction = _fact(found, "direction") or None
-    if direction not in (None, "inbound", "outbound"):
-        raise Invalid("x-amz-meta-direction is inbound or outbound", s3="InvalidArgument")
-    facts = CallFacts(
-        caller=normalised(_fact(found, "from")),
-        called=normalised(_fact(found, "to")),
-        direction=direction,
-        tags=tags,
-        extra={} if key == call_key else {"s3_key": key.encode("utf-8", "surrogateescape").decode(errors="replace")},
-    )
-    return facts, _started(_fact(found, "started"))
+    facts = stated_facts(found, _refusal)
+    if key != call_key:
+        kept = key.encode("utf-8", "surrogateescape").decode(errors="replace")
+        facts = replace(facts, extra={"s3_key": kept})
+    return facts, _started(fact(found, "started", _refusal))
 
 
-def _fact(found: Mapping[str, str], name: str) -> str:
-    value = found.get(name, "").strip()
-    if len(value) > _MAX_FACT or not value.isprintable():
-        raise Invalid("an x-amz-meta header is too long or not text", s3="MetadataTooLarge")
-    return value
+def _refusal(fault: Fault, name: str) -> Invalid:
+    match fault:
+        case Fault.TEXT:
+            return Invalid("an x-amz-meta header is too long or not text", s3="MetadataTooLarge")
+        case Fault.TAGS:
+            return Invalid(MANY_TAGS, s3="InvalidArgument")
+        case Fault.DIRECTION:
+            return Invalid(f"{META}{name} is inbound or outbound", s3="InvalidArgument")
 
 
 def _started(text: str) -> datetime | None:
     if not text:
         return None
     try:
-        started = datetime.fromisoformat(text)
-        zoned = None if started.tzinfo is None else started.astimezone(UTC)
-    except (ValueError, OverflowError):
-        zoned = None
-    if zoned is None:
+        return instant(text)
+    except ValueError as error:
         raise Invalid(
             "x-amz-meta-started is not an RFC 3339 instant",
             hint="for example 2026-01-31T09:30:00Z",
             s3="InvalidArgument",
-        )
-    return zoned
+        ) from error
 
 
 _BY_ENDING: Final = {

@@ -7,16 +7,14 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from vault.errors import InconsistentLength, Invalid, Malformed, TooLarge
 from vault.ids import parse_call_key
 from vault.model import CallFacts
-from vault.protocol.numbers import normalised
+from vault.protocol.facts import MANY_TAGS, Fault, fact, instant, stated_facts
 
-_MAX_TAGS: Final = 20
-_MAX_FACT: Final = 200
 _MAX_NAME: Final = 150
 _NOT_IN_A_KEY: Final = re.compile(r"[^A-Za-z0-9._~@:+=,-]+")
 _NUMBER: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -115,44 +113,33 @@ def describe(metadata: Mapping[str, str]) -> Description:
 
     Others are left out: nobody asked for them. Invalid for a member that is not what its name says.
     """
-    tags = tuple(tag.strip() for tag in _fact(metadata, "tags").split(",") if tag.strip())
-    if len(tags) > _MAX_TAGS:
-        raise Invalid(f"a call has at most {_MAX_TAGS} tags")
-    direction = _fact(metadata, "direction") or None
-    if direction not in (None, "inbound", "outbound"):
-        raise Invalid("direction is inbound or outbound")
     key = metadata.get("call_key")
     return Description(
         call_key=parse_call_key(key) if key else None,
         file_name=posixpath.basename(metadata.get("filename", "").replace("\\", "/")) or None,
         media_type=metadata.get("filetype"),
-        facts=CallFacts(
-            caller=normalised(_fact(metadata, "from")),
-            called=normalised(_fact(metadata, "to")),
-            direction=direction,
-            tags=tags,
-        ),
-        started_at=_instant(_fact(metadata, "started")),
+        facts=stated_facts(metadata, _refusal),
+        started_at=_started(fact(metadata, "started", _refusal)),
     )
 
 
-def _fact(metadata: Mapping[str, str], name: str) -> str:
-    value = metadata.get(name, "").strip()
-    if len(value) > _MAX_FACT or not value.isprintable():
-        raise Invalid(f"{name}: too long, or not text")
-    return value
+def _refusal(fault: Fault, name: str) -> Invalid:
+    match fault:
+        case Fault.TEXT:
+            return Invalid(f"{name}: too long, or not text")
+        case Fault.TAGS:
+            return Invalid(MANY_TAGS)
+        case Fault.DIRECTION:
+            return Invalid(f"{name} is inbound or outbound")
 
 
-def _instant(value: str) -> datetime | None:
-    if not value:
-        return None
+def _started(text: str) -> datetime | None:
     try:
-        started = datetime.fromisoformat(value)
-        if started.tzinfo is not None:
-            return started.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise Invalid("started is not an RFC 3339 instant with its time zone", hint="for example 2026-01-31T09:30:00Z")
+        return instant(text) if text else None
+    except ValueError as error:
+        raise Invalid(
+            "started is not an RFC 3339 instant with its time zone", hint="for example 2026-01-31T09:30:00Z"
+        ) from error
 
 
 def names(description: Description, fresh: str) -> tuple[str, str]:
