@@ -20,6 +20,8 @@ SNIFF_BYTES: Final = 12
 """How many first bytes are enough to recognise a container."""
 
 TELEPHONE_RATE: Final = 8_000
+SAMPLE_BYTES: Final[Mapping[Codec, int]] = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
+"""Bytes of one stored sample of one channel, of every encoding that has samples."""
 STEREO_MAP: Final = ("caller", "callee")
 
 _HINT: Final = (

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from vault.errors import Invalid
 from vault.media import g711
+from vault.media.descriptor import SAMPLE_BYTES as STORED_SAMPLE_BYTES
 from vault.model import Codec, Container, Media
 
 HEADER_BYTES: Final = 44
@@ -26,7 +27,6 @@ WAV_HEAD_BYTES: Final = 4096
 
 _UNKNOWN: Final = 0xFFFFFFFF
 _SAMPLE_BYTES: Final = 2
-_STORED_SAMPLE_BYTES: Final = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
 _RAW_TYPES: Final = {
     Codec.PCMU: "audio/PCMU;rate={rate};channels={channels}",
     Codec.PCMA: "audio/PCMA;rate={rate};channels={channels}",
@@ -112,13 +112,13 @@ class WavView:
     content_type: str = field(default="audio/wav", init=False)
 
     def __post_init__(self) -> None:
-        if self.media.container is not Container.RAW or self.media.codec not in _STORED_SAMPLE_BYTES:
+        if self.media.container is not Container.RAW or self.media.codec not in STORED_SAMPLE_BYTES:
             raise Invalid("only headerless G.711 and L16 is rendered as WAV")
 
     @property
     def data_bytes(self) -> int:
         """Bytes of PCM16 after the header."""
-        frame = self.media.channels * _STORED_SAMPLE_BYTES[self.media.codec]
+        frame = self.media.channels * STORED_SAMPLE_BYTES[self.media.codec]
         return self.stored_bytes // frame * self.media.channels * _SAMPLE_BYTES
 
     @property
@@ -134,7 +134,7 @@ class WavView:
         body_start, body_end = max(start - HEADER_BYTES, 0), max(end - HEADER_BYTES, 0)
         if body_start >= body_end:
             return ReadPlan(header=header, first=0, last=0)
-        sample_bytes = _STORED_SAMPLE_BYTES[media.codec]
+        sample_bytes = STORED_SAMPLE_BYTES[media.codec]
         first_sample, last_sample = body_start // _SAMPLE_BYTES, -(-body_end // _SAMPLE_BYTES)
         return ReadPlan(
             header=header,

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from vault.errors import Invalid
-from vault.model import Codec, Media
+from vault.media.descriptor import SAMPLE_BYTES
+from vault.model import Media
 from vault.protocol.events import Audio, Ended, Event, Handshake, Say, Started
 
 _CLEAN_CLOSES: Final = frozenset({1000, 1005, 0})
 """RFC 6455 section 7.4.1: a normal closure, or a close without a code, which some libraries tell as 0."""
-_SAMPLE_BYTES: Final[Mapping[Codec, int]] = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
 
 
 class State(enum.IntEnum):
@@ -36,7 +36,7 @@ class SampleFrames:
     """Cuts a byte stream where a sample of every channel ends; remembers less than one such frame."""
 
     def __init__(self, media: Media) -> None:
-        self._size = _SAMPLE_BYTES[media.codec] * media.channels
+        self._size = SAMPLE_BYTES[media.codec] * media.channels
         self._rest = b""
 
     def take(self, data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from vault.ids import TenantId, call_keys, parse_call_key
 from vault.model import Recording, RecordingState
 from vault.protocol import siprec
 from vault.protocol.permissions import Act
-from vault.server.context import VAULT, Handler, path_tenant, principal
+from vault.server.context import VAULT, Handler, authorised, principal
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 from vault.server.problems import problem
@@ -138,9 +138,7 @@ def _not_live(vault: Vault, row: Recording) -> Conflict:
 async def _session(request: web.Request) -> IngestSession:
     """Return the live recording behind the recorder's call key; NotFound, Conflict once it ended."""
     vault = request.app[VAULT]
-    actor = await principal(request)
-    tenant = path_tenant(request)
-    await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+    tenant, _ = await authorised(request)
     call_key = parse_call_key(request.match_info["call_key"])
     found = _live(vault, tenant, call_key)
     if found is None:

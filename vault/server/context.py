@@ -14,6 +14,7 @@ from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated
 from vault.ids import RecordingId, TenantId, id_bytes, parse_tenant
 from vault.model import Principal
+from vault.protocol.permissions import Act
 from vault.server.workers import Worker
 from vault.services.vault import Vault
 
@@ -67,6 +68,22 @@ def checked_tenant(text: str) -> TenantId:
         return parse_tenant(text)
     except Invalid as error:
         raise Invalid("that is not a tenant id", hint=error.hint) from error
+
+
+async def authorised(request: web.Request) -> tuple[TenantId, Principal]:
+    """Return the tenant in the path and who records for it; raises for anybody who may not."""
+    actor = await principal(request)
+    tenant = path_tenant(request)
+    await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+    return tenant, actor
+
+
+def go_on(request: web.Request) -> None:
+    """Ask for the body of a request that expects to be asked (RFC 9110 section 10.1.1)."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+    assert request.transport is not None
+    request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def path_recording(request: web.Request) -> RecordingId:

@@ -9,11 +9,11 @@ from aiohttp import web
 from vault.errors import Conflict, Invalid, NotFound, TooLarge, VaultError
 from vault.ids import TenantId, call_keys, parse_call_key
 from vault.media.descriptor import is_declared, parse_content_type
-from vault.model import Principal, Recording, RecordingState
+from vault.model import Recording, RecordingState
 from vault.protocol.facts import call_facts, call_started
 from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing, placing
-from vault.server.context import CONFIG, VAULT, path_tenant, principal
+from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation, json_answer
 from vault.server.pieces import BodyPieces
 from vault.server.problems import problem
@@ -92,22 +92,6 @@ def refuse_early(request: web.Request, error: VaultError) -> web.Response:
     """Refuse a body that has not been sent; the connection ends with it."""
     request.app[VAULT].metrics.ingest_refused.labels(error.code).inc()
     return problem(error, request_id=request_id.get(), close=True)
-
-
-def go_on(request: web.Request) -> None:
-    """Ask for the body (RFC 9110 section 10.1.1)."""
-    if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
-    assert request.transport is not None
-    request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-
-async def authorised(request: web.Request) -> tuple[TenantId, Principal]:
-    """Return the tenant in the path and who records for it."""
-    actor = await principal(request)
-    tenant = path_tenant(request)
-    await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
-    return tenant, actor
 
 
 async def head(request: web.Request) -> web.Response:

@@ -15,9 +15,8 @@ from aiohttp import HttpVersion11, web
 from vault.errors import InconsistentLength, Invalid, MismatchingOffset, OffsetMismatch, UploadComplete
 from vault.protocol import resumable
 from vault.protocol.uploads import Verb, describe, require_room
-from vault.server.context import CONFIG, VAULT
+from vault.server.context import CONFIG, VAULT, authorised
 from vault.server.resuming import (
-    authorised,
     begun,
     incoming,
     location,

@@ -14,10 +14,9 @@ from aiohttp import web
 from vault.errors import TooLarge, UnsupportedMedia, VaultError
 from vault.ids import RecordingId, TenantId
 from vault.media.descriptor import parse_content_type
-from vault.model import Media, Principal
-from vault.protocol.permissions import Act
+from vault.model import Media
 from vault.protocol.uploads import Description, content_type
-from vault.server.context import CONFIG, VAULT, checked_id, path_tenant, principal
+from vault.server.context import CONFIG, VAULT, authorised, checked_id, go_on
 from vault.server.incoming import Incoming
 from vault.server.problems import problem
 from vault.services.sessions import IngestSession
@@ -27,23 +26,13 @@ from vault.telemetry import request_id
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 
 
-async def authorised(request: web.Request) -> tuple[TenantId, Principal]:
-    """Return whose upload it is and who sends it; raises for anybody who may not record there."""
-    actor, tenant = await principal(request), path_tenant(request)
-    await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
-    return tenant, actor
-
-
 async def expect(request: web.Request) -> web.Response | None:
     """Answer `Expect: 100-continue` only after the token was checked, so that a refused client sends no audio."""
     try:
         await authorised(request)
     except VaultError as error:
         return problem(error, request_id=request_id.get(), close=True)
-    if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
-    assert request.transport is not None
-    request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    go_on(request)
     return None
 
 

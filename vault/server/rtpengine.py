@@ -15,9 +15,9 @@ from vault.protocol.multipart import Closed, Multipart, PartBegan, PartData, Par
 from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing
 from vault.protocol.rtpengine import FIELD, event_name, notification
-from vault.server.context import CONFIG, VAULT
+from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation
-from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, authorised, go_on, refuse_early, require_size
+from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, refuse_early, require_size
 from vault.server.pieces import BodyPieces, Source
 from vault.server.uploading import Upload, preflight, take
 from vault.services.audit import event

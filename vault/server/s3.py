@@ -20,7 +20,7 @@ from vault.protocol import s3
 from vault.protocol.permissions import Act
 from vault.protocol.s3 import S3Operation
 from vault.server import s3_multipart
-from vault.server.context import VAULT
+from vault.server.context import VAULT, go_on
 from vault.server.describing import Answer, Operation
 from vault.server.problems import Unexpected, s3_problem
 from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, signed
@@ -74,10 +74,7 @@ async def expect(request: web.Request) -> web.Response | None:
         await signed(request)
     except VaultError as error:
         return _refusal(request, error)
-    if request.headers["Expect"].lower() != "100-continue":
-        raise web.HTTPExpectationFailed
-    assert request.transport is not None
-    request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    go_on(request)
     return None
 
 

@@ -13,11 +13,10 @@ from vault.protocol import tus
 from vault.protocol.permissions import Act
 from vault.protocol.uploads import Verb, describe, require_room
 from vault.server import resumable
-from vault.server.context import CONFIG, VAULT
+from vault.server.context import CONFIG, VAULT, authorised
 from vault.server.describing import Answer, Operation
 from vault.server.incoming import Incoming
 from vault.server.resuming import (
-    authorised,
     begun,
     expect,
     expires,

@@ -239,15 +239,13 @@ class _Finished:
 
 async def _ended(vault: Vault, session: IngestSession) -> _Finished:
     """Describe a recording whose end is durable and which the object store does not have yet."""
-    if session.digest is None:
-        await vault.storer.rebuild_digest(session)
-    assert session.digest is not None
+    sha256 = await vault.storer.plaintext_sha256(session)
     return _Finished(
         row=session.recording,
         size=session.durable,
         received=session.received,
         notes=session.keeping.settled(session.durable),
-        sha256=session.digest.hexdigest(),
+        sha256=sha256,
         state=RecordingState.OPEN.value,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,8 +17,6 @@ from vault.services.tenants import Tenants
 
 _SILENT_SECONDS: float = 5.0
 """A live recorder that has sent nothing for so long gives way to one that comes with the same call key."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,22 +6,22 @@ byte sent during a pause is kept, and what follows is in phase with what came be
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from vault.format.notes import Note, Pause, dropped_bytes, kept_of
-from vault.model import Codec, Container, Media
+from vault.media.descriptor import SAMPLE_BYTES
+from vault.model import Container, Media
 
-_SAMPLE_BYTES: Final[Mapping[Codec, int]] = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
 _ANY_BLOCK: Final = 48
 """A multiple of every usual block of samples: 8 to 32 bits, 1 to 4 channels, 6 of 16 or 8 bits."""
 
 
 def frame_bytes(media: Media) -> int:
     """Return how many bytes must go together for the rest to stay in phase; 1 where players find the next frame."""
-    if media.container is Container.RAW and media.codec in _SAMPLE_BYTES:
-        return _SAMPLE_BYTES[media.codec] * media.channels
+    if media.container is Container.RAW and media.codec in SAMPLE_BYTES:
+        return SAMPLE_BYTES[media.codec] * media.channels
     return _ANY_BLOCK if media.container in {Container.RAW, Container.WAV} else 1
 
 

@@ -147,10 +147,8 @@ class Objects:
         if session is not None:
             if session.ended is None or session.durable != size:
                 return None
-            if session.digest is None:
-                await self._ingest.storer.rebuild_digest(session)
-            assert session.digest is not None
-            return session.recording.id if session.digest.hexdigest() == sha256 else None
+            known = await self._ingest.storer.plaintext_sha256(session)
+            return session.recording.id if known == sha256 else None
         row = await self._search.call(call.tenant, call.call_key)
         if row is None or row.state is RecordingState.OPEN:
             if row is not None:

@@ -245,7 +245,7 @@ class Storer:
             started_ms=unix_ms(recording.started_at),
             ended_ms=unix_ms(ended_at),
             length=session.stored,
-            sha256=await self._plaintext_sha256(session),
+            sha256=await self.plaintext_sha256(session),
             gaps=tuple(Gap(offset=offset, missing_ms=missing) for offset, missing in gaps_of(notes).items()),
             notes=notes,
             segments=tuple(
@@ -309,7 +309,8 @@ class Storer:
         self._sessions.discard(session)
         self._finished(session)
 
-    async def _plaintext_sha256(self, session: IngestSession) -> str:
+    async def plaintext_sha256(self, session: IngestSession) -> str:
+        """Return the hash of the durable bytes, in hex; they are read again only if the running digest is unusable."""
         if session.digest is None:
             await self.rebuild_digest(session)
         assert session.digest is not None
