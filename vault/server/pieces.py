@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
@@ -12,6 +10,7 @@ from aiohttp import web
 
 from vault.errors import UploadStalled, VaultError
 from vault.server.context import CONFIG
+from vault.server.quiet import Quiet
 
 _PIECE_BYTES: Final = 1 << 18
 _MAGIC_BYTES: Final = 16
@@ -75,23 +74,12 @@ class BodyPieces(Source):
     def __init__(self, request: web.Request) -> None:
         super().__init__()
         self._content = request.content
-        self._idle = request.app[CONFIG].server.idle_timeout.total_seconds()
-        self._loop = asyncio.get_running_loop()
-        self._waiting_since = math.inf
-        """When the recorder began to be waited for; never, while its audio is being taken."""
-        self._watch = self._loop.call_later(self._idle, self._look)
-
-    def _look(self) -> None:
-        """End the upload if nothing came for the idle time. One timer a call: arming one for each piece costs more."""
-        quiet = max(self._loop.time() - self._waiting_since, 0.0)
-        if quiet < self._idle:
-            self._watch = self._loop.call_later(self._idle - quiet, self._look)
-        else:
-            self._content.set_exception(TimeoutError())
+        idle = request.app[CONFIG].server.idle_timeout.total_seconds()
+        self._quiet = Quiet(patience=lambda: idle, tell=lambda: self._content.set_exception(TimeoutError()))
 
     def close(self) -> None:
         """Stop watching the connection."""
-        self._watch.cancel()
+        self._quiet.close()
 
     def stalled(self) -> VaultError:
         """Return what a body that stopped coming is answered with."""
@@ -102,7 +90,7 @@ class BodyPieces(Source):
 
     async def more(self) -> bytes:
         """Return what has arrived, or wait for it; `stalled` after the idle time."""
-        self._waiting_since = self._loop.time()
+        self._quiet.waiting()
         try:
             return await self._content.readany()
         except ConnectionError:
@@ -115,4 +103,4 @@ class BodyPieces(Source):
         except TimeoutError as error:
             raise self.stalled() from error
         finally:
-            self._waiting_since = math.inf
+            self._quiet.taking()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from vault.protocol.audiosocket import ORDERLY, AudioSocket
 from vault.protocol.events import Audio, Dialect, Ended, Event, Started
 from vault.protocol.permissions import Act
 from vault.protocol.rtpenginetcp import RtpengineTcp
+from vault.server.quiet import Quiet
 from vault.services.feed import Feed
 from vault.services.vault import Vault
 from vault.streamsettings import Listener
@@ -167,23 +167,11 @@ class _Line:
         self._bytes = vault.metrics.ingest_bytes.labels(self._machine.name)
         self._feed: Feed | None = None
         self._ended = False
-        self._loop = asyncio.get_running_loop()
-        self._waiting_since = math.inf
-        """When the recorder began to be waited for; never, while its audio is being taken."""
         self._idle_seconds = idle_seconds
-        self._watch = self._loop.call_later(self._patience, self._look)
-
-    @property
-    def _patience(self) -> float:
-        return self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds)
-
-    def _look(self) -> None:
-        """Notice that nothing came for too long. One timer a call: arming one for each frame costs more."""
-        quiet = max(self._loop.time() - self._waiting_since, 0.0)
-        if quiet < self._patience:
-            self._watch = self._loop.call_later(self._patience - quiet, self._look)
-        else:
-            self._reader.set_exception(TimeoutError())
+        self._quiet = Quiet(
+            patience=lambda: self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds),
+            tell=lambda: self._reader.set_exception(TimeoutError()),
+        )
 
     async def run(self, *, entropy: Entropy) -> None:
         """Carry everything into the recording until its end is durable or the connection is gone."""
@@ -202,7 +190,7 @@ class _Line:
 
     async def _next(self) -> bytes | None:
         """Return the next bytes, b"" once the other end has closed in order, None once the connection broke."""
-        self._waiting_since = self._loop.time()
+        self._quiet.waiting()
         try:
             return await self._reader.read(_READ_BYTES)
         except TimeoutError as error:
@@ -210,7 +198,7 @@ class _Line:
         except OSError:
             return None
         finally:
-            self._waiting_since = math.inf
+            self._quiet.taking()
 
     async def _begin(self, started: Started, entropy: Entropy) -> Feed:
         """Start or continue the recording; what the recorder did not name is named here."""
@@ -251,6 +239,6 @@ class _Line:
 
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""
-        self._watch.cancel()
+        self._quiet.close()
         if self._feed is not None:
             self._feed.lost()
