@@ -110,6 +110,7 @@ def test_the_list_of_parts_is_read_with_and_without_quotes_and_prefixes():
         document((1, MD5), root="Other"),
         b'<!DOCTYPE a [<!ENTITY b "c">]>' + document((1, MD5)),
         b"<a>" * 100_000,
+        b"<?xml version='1.0' encoding='no-such'?>" + document((1, MD5)),
         document((1, MD5)) + b" " * s3.MAX_XML_BYTES,
         document(*[(1, MD5)] * 10_001),
     ],

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
-from xml.parsers import expat
 
 from vault.errors import Forbidden, Invalid
 from vault.model import CallFacts
+from vault.protocol.defused import walk
 from vault.protocol.facts import MANY_TAGS, Fault, fact, instant, stated_facts
 
 MAX_PARTS: Final = 10_000
@@ -217,14 +217,9 @@ def parse_complete(document: bytes) -> Sequence[NamedPart]:
     if len(document) > MAX_XML_BYTES:
         raise _malformed()
     parts = _Parts()
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = _refuse
-    parser.StartElementHandler = parts.start
-    parser.CharacterDataHandler = parts.text
-    parser.EndElementHandler = parts.end
     try:
-        parser.Parse(document, True)  # the parser's own signature
-    except (expat.ExpatError, ValueError) as error:
+        walk(document, parts)
+    except ValueError as error:
         raise _malformed() from error
     numbers = [part.number for part in parts.found]
     if not numbers:
@@ -232,10 +227,6 @@ def parse_complete(document: bytes) -> Sequence[NamedPart]:
     if any(later <= earlier for earlier, later in pairwise(numbers)):
         raise Invalid("the parts are not listed in ascending order", s3="InvalidPartOrder")
     return parts.found
-
-
-def _refuse(*_: object) -> None:
-    raise _malformed()
 
 
 def _malformed() -> Invalid:

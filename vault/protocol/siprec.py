@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
-from xml.parsers import expat  # defused below: no document type is admitted, so there is no entity to expand
 
 from vault.errors import Invalid
 from vault.model import CallFacts
+from vault.protocol.defused import Defused, walk
 from vault.protocol.numbers import normalised
 
 MAX_BYTES: Final = 256 << 10
@@ -83,16 +83,11 @@ def parse(document: bytes) -> Metadata:
     if len(document) > MAX_BYTES:
         raise Invalid("the metadata is longer than 256 KiB")
     reader = _Reader()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler = reader.start
-    parser.EndElementHandler = reader.end
-    parser.CharacterDataHandler = reader.text
-    parser.StartDoctypeDeclHandler = _refuse
-    parser.EntityDeclHandler = _refuse
     try:
-        parser.Parse(document.lstrip(), True)
-    except (expat.ExpatError, ValueError, LookupError) as error:
+        walk(document.lstrip(), reader)
+    except Defused as error:
+        raise Invalid("the metadata declares a document type or entities; nothing of it was read") from error
+    except ValueError as error:
         raise Invalid("the metadata is not well-formed XML") from error
     if not reader.is_recording:
         raise Invalid("the XML is no recording metadata")
@@ -254,7 +249,3 @@ def _id(attributes: Mapping[str, str], of: str) -> str:
 
 def _local(name: str) -> str:
     return name.rpartition(":")[2].lower()
-
-
-def _refuse(*_: object) -> None:
-    raise Invalid("the metadata declares a document type or entities; nothing of it was read")
