@@ -269,7 +269,8 @@ async def test_a_damaged_or_stale_replica_is_mended_from_the_other(victim, damag
     elif damage == "deleted":
         del world.files.content[root / "head"]
     else:
-        world.files.content[root / "head"] = world.files.content[root / "head"][:-1] + b"\xff"
+        head = world.files.content[root / "head"]
+        world.files.content[root / "head"] = head[:-1] + bytes([head[-1] ^ 1])
     keyring = await world.open()
     assert NEW_PIN in keyring.pins()
     await assert_laws(world, keyring, truth, may_be_gone=set())
@@ -506,7 +507,8 @@ async def test_a_new_epoch_that_does_not_read_back_from_a_quorum_stops_the_shred
     write = world.files.replace
 
     def rotting(path: Path, data: bytes) -> None:
-        write(path, data[:-1] + b"\0" if path.parent in [REPLICAS[victim] / what for victim in victims] else data)
+        rots = path.parent in [REPLICAS[victim] / what for victim in victims]
+        write(path, data[:-1] + bytes([data[-1] ^ 1]) if rots else data)
 
     world.files.replace = rotting
     with pytest.raises(IntegrityError):

@@ -254,7 +254,8 @@ async def test_parts_without_an_open_recording_are_dropped_and_another_nodes_are
         (places / name).mkdir()
         (places / name / "00001").write_bytes(b"left behind")
     damaged = places / made["UploadId"] / "00002"
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    kept = damaged.read_bytes()
+    damaged.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     async with in_process(site) as (vault, url):
         assert [each.name for each in places.iterdir()] == [made["UploadId"]]
         client = recorder_of(site, url).boto()

@@ -207,6 +207,7 @@ async def test_a_recording_that_the_vault_ends_ends_with_a_disconnect(app):
         await socket.send(TONE)
         await socket.send(client.say("ping"))
         assert client.heard(await socket.recv())[0] == "pong"
+        (live,) = app.vault.ingest._by_id.values()
         app.vault.ingest.draining = True
         await app.vault.ingest.truncate_all("server_shutdown", uploading=True)
         await socket.send(TONE)
@@ -215,5 +216,6 @@ async def test_a_recording_that_the_vault_ends_ends_with_a_disconnect(app):
         with pytest.raises(ConnectionClosed):
             await socket.recv()
         assert socket.close_code == 1013
+    await live.done.wait()
     (row,) = await recordings(app)
     assert (row["state"], row["bytes"]) == ("truncated", len(TONE))
