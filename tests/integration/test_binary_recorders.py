@@ -10,6 +10,7 @@ from tests.clients.streams import lws_fork, node_stream
 from tests.clients.vault import refusal, renamed, vault_at
 from tests.faults.server import bearer, log_of, make_site, zygote
 from tests.recorders import AUDIO_FORK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, samples, text
+from vault.protocol.jambonz import SUBPROTOCOLS
 
 pytestmark = pytest.mark.xdist_group("binary_recorders")
 LIMIT = 1_000_000
@@ -249,6 +250,16 @@ async def test_a_token_that_may_not_record_is_refused_before_the_upgrade(vault, 
                 async with vault.stream(recorder, token="" if headers else token, headers=headers):
                     pass
             assert caught.value.response.status_code == status
+
+
+@pytest.mark.parametrize("offered", sorted(SUBPROTOCOLS))
+async def test_the_subprotocol_that_a_freeswitch_module_asks_for_is_agreed_to(vault, offered):
+    recorder = renamed(replace(AUDIO_FORK, subprotocols=(offered,)))
+    async with vault.stream(recorder) as socket:
+        assert socket.subprotocol == offered
+        for message in recorder.messages:
+            await socket.send(message)
+    await vault.keeps(recorder.key, recorder.audio)
 
 
 @EVERY

@@ -339,10 +339,12 @@ async def durable(app, path):
     return app.vault.ingest.live(recording(path)).durable
 
 
-async def test_a_refused_client_is_not_told_to_continue(app, wire):
+async def test_a_refused_client_is_counted_and_not_told_to_continue(app, wire):
     line = await wire()
     line.send("POST", f"/v1/ingest/{TENANTS[1]}/tus", Expect="100-continue", Upload_Complete="?1", Content_Length="9")
     assert (await line.answer())[0] == 404
+    metrics = await app.ask("GET", "/metrics", Role.AUDITOR)
+    assert b'callvault_ingest_refused_total{reason="not_found"} 1.0' in metrics.body
     line = await wire()
     line.send(
         "POST",

@@ -274,6 +274,16 @@ async def test_an_aborted_upload_ends_truncated_without_a_byte_and_its_name_stay
     assert (await ask(app, recorder, "HEAD", f"/s3/{BUCKET}/call.wav"))[0] == 200
 
 
+async def test_a_pause_that_could_not_keep_parts_out_is_refused_instead_of_promised(app, recorder):
+    address = await begun(app, recorder)
+    answer = await app.ask("POST", f"/v1/ingest/{BUCKET}/call.wav/pause", Role.RECORDER)
+    assert answer.status == 409
+    assert "abort" in answer.json["hint"]
+    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+    assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
+    assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
+
+
 async def test_an_upload_that_does_not_say_what_it_is_is_told_to(app, recorder):
     assert await refused(app, recorder, "POST", f"/s3/{BUCKET}/call?uploads") == (400, "InvalidArgument")
     path = f"/s3/{BUCKET}/call?uploads"

@@ -123,6 +123,11 @@ def _of_call(*, paused: bool) -> Handler:
 
 async def _turn(request: web.Request, session: IngestSession, *, paused: bool) -> web.Response:
     vault = request.app[VAULT]
+    if paused and vault.parts.is_upload(session):
+        raise Conflict(
+            "the audio of this call comes in parts, which a pause does not reach",
+            hint="end the upload before what must not be kept is said, or abort it",
+        )
     change = vault.notes.pause if paused else vault.notes.resume
     await change(session, actor=await principal(request))
     return web.json_response({"recording_id": session.recording.id, "paused": paused, "bytes": session.durable})

@@ -18,10 +18,9 @@ from vault.model import Media
 from vault.protocol.uploads import Description, content_type
 from vault.server.context import CONFIG, VAULT, authorised, checked_id, go_on
 from vault.server.incoming import Incoming
-from vault.server.problems import problem
+from vault.server.ingest import refuse_early
 from vault.services.sessions import IngestSession
 from vault.services.uploads import Writer
-from vault.telemetry import request_id
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 
@@ -31,7 +30,7 @@ async def expect(request: web.Request) -> web.Response | None:
     try:
         await authorised(request)
     except VaultError as error:
-        return problem(error, request_id=request_id.get(), close=True)
+        return refuse_early(request, error)
     go_on(request)
     return None
 

@@ -16,6 +16,7 @@ from vault.errors import Invalid, Unauthenticated, UploadStalled, VaultError
 from vault.ids import TenantId
 from vault.model import Principal
 from vault.protocol.events import Audio, Dialect, Ended, Event, Handshake, Say, Started
+from vault.protocol.jambonz import SUBPROTOCOLS
 from vault.protocol.permissions import Act
 from vault.protocol.recognise import recognise
 from vault.server.context import CONFIG, VAULT, path_tenant, principal
@@ -28,7 +29,7 @@ from vault.services.vault import Vault
 _MAX_MESSAGE_BYTES: Final = 1 << 18
 _FIRST_SECONDS: Final = 10.0
 """How long a connection may stay without saying which call it is."""
-_SUBPROTOCOLS: Final = ("audio.drachtio.org", "audio.jambonz.org", "media")
+_SUBPROTOCOLS: Final = (*sorted(SUBPROTOCOLS), "media")
 
 OPERATIONS: Final = (
     Operation(
