@@ -591,3 +591,4 @@ async def test_what_a_pause_drops_counts_towards_the_announced_length(app, tus):
     answer = await tus.patch(path, 7, b"hi")
     assert (answer.status, answer.headers["Upload-Offset"]) == (204, "9")
     assert await ends(app, path, "sealed") == b"abchi"
+    assert await tus.offset(path) == 9

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from vault.errors import Conflict, Invalid, OffsetMismatch
-from vault.format.notes import Note, dropped_bytes, kept_before, kept_of
+from vault.format.notes import Note, kept_before, kept_of
 from vault.ids import TenantId
 from vault.media.ends import TAIL_BYTES, says_end
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
@@ -261,7 +261,7 @@ async def finished(vault: Vault, row: Recording) -> _Finished:
     return _Finished(
         row=row,
         size=row.stored_bytes,
-        received=row.stored_bytes + dropped_bytes(known.notes, row.stored_bytes),
+        received=known.received,
         notes=known.notes,
         sha256=known.sha256,
         state=row.state.value,

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from vault.errors import Conflict, IntegrityError, Invalid, Shredded
-from vault.format.notes import Note
+from vault.format.notes import Note, dropped_bytes
 from vault.ids import RecordingId
 from vault.model import DataKey, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
@@ -31,6 +31,11 @@ class Playable:
     sha256: str | None = None
     notes: Sequence[Note] = field(default=(), repr=False)
     """What happened beside the audio, in the order of its offsets."""
+
+    @property
+    def received(self) -> int:
+        """How many bytes the recorder sent: those that were kept, and those that pauses dropped."""
+        return self.length + dropped_bytes(self.notes, self.length)
 
 
 class Playback:

@@ -24,6 +24,7 @@ from vault.services.audit import event
 from vault.services.holds import pinned
 from vault.services.ingest import Ingest
 from vault.services.notes import Notes
+from vault.services.playback import Playback
 from vault.services.search import Search
 from vault.services.sessions import TOTAL, CallStart, IngestSession, require_end
 from vault.services.tenants import Tenants
@@ -85,6 +86,7 @@ class Uploads:
         ingest: Ingest,
         keyring: Keyring,
         notes: Notes,
+        playback: Playback,
         search: Search,
         tenants: Tenants,
         clock: Clock,
@@ -95,6 +97,7 @@ class Uploads:
         self._ingest = ingest
         self._keyring = keyring
         self._notes = notes
+        self._playback = playback
         self._search = search
         self._tenants = tenants
         self._clock = clock
@@ -186,7 +189,7 @@ class Uploads:
             case Step.KEPT:
                 raise Forbidden("the recording is complete: it goes when its time is up, not before")
             case Step.TELL:
-                size = row.stored_bytes if session is None else session.received
+                size = (await self._playback.finished(row)).received if session is None else session.received
                 require_end(size, offset)
                 yield Standing(row=row, session=None, offset=size, total=size)
             case _:

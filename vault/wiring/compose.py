@@ -244,6 +244,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             ingest=ingest,
             keyring=keyring,
             notes=notes,
+            playback=playback,
             search=search,
             tenants=tenants,
             clock=clock,
