@@ -158,6 +158,22 @@ async def test_a_recorder_that_comes_back_counts_what_was_dropped(app):
     assert (await app.ask("PUT", CALL, Role.RECORDER, data=b"", headers=at_the_end)).status == 200
 
 
+async def test_what_a_pause_dropped_and_what_never_came_are_counted_together(app):
+    async def piece(start, data, total="*"):
+        headers = {"Content-Type": PCMU, "Content-Range": f"bytes {start}-{start + len(data) - 1}/{total}"}
+        return await app.ask("PUT", f"{CALL}?append", Role.RECORDER, data=data, headers=headers)
+
+    assert (await piece(0, b"a" * 100)).status == 202
+    await turn(app, "pause")
+    assert (await piece(100, b"CARD" * 10)).status == 202
+    await turn(app, "resume")
+    assert (await piece(200, b"b" * 50)).status == 202  # the recorder gave up 60 bytes
+    assert (await piece(230, b"b" * 20 + b"c" * 10)).status == 202
+    answer = await piece(260, b"d" * 40, total=300)
+    assert (answer.status, answer.json["state"], answer.json["bytes"]) == (201, "truncated", 200)
+    assert (await app.play(answer.json["recording_id"])).body == b"a" * 100 + b"b" * 50 + b"c" * 10 + b"d" * 40
+
+
 async def test_a_call_that_ends_paused_says_so(app):
     recorder = Recorder(app)
     await recorder.send(b"a" * 800, until=800)
