@@ -56,9 +56,9 @@ async def interrupted(site, server, client, key, data):
         writer.write(chunked(site, key) + chunk(data))
         await writer.drain()
         await asyncio.sleep(0.2)
-    for _ in range(20):
+    for _ in range(500):
         if (await head(client, site, key))[0] == len(data):
-            await asyncio.sleep(0.05)  # until the server has seen the connection end
+            await asyncio.sleep(0.3)  # until the server has seen the connection end
             return
         await asyncio.sleep(0.02)
     raise AssertionError("not durable")

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.faults.crashing import memory_directory
+from tests.faults.recorder import until
 from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, running, sound
 from vault.config import parse_config
 from vault.media.descriptor import parse_content_type
@@ -135,7 +136,7 @@ async def test_a_recorder_that_comes_back_counts_what_was_dropped(app):
     await turn(app, "pause")
     await recorder.send(b"CARD" * 100, until=1_200)
     recorder.done.cancel()
-    await asyncio.sleep(0.05)
+    await until(lambda: not app.vault.ingest.uploading)
     # It continues at what it was told, still paused; then at an offset that leaves the dropped bytes out.
     wrong = await app.ask("PUT", CALL, Role.RECORDER, data=b"c", headers={"Content-Type": PCMU, "Upload-Offset": "800"})
     assert (wrong.status, wrong.headers["Upload-Offset"]) == (409, "1200")
@@ -144,7 +145,7 @@ async def test_a_recorder_that_comes_back_counts_what_was_dropped(app):
     await turn(app, "resume")
     await again.send(b"b" * 60, until=1_300)
     again.done.cancel()
-    await asyncio.sleep(0.05)
+    await until(lambda: not app.vault.ingest.uploading)
     # And once it sends everything from the beginning: the dropped bytes are skipped, not compared and not kept.
     everything = b"a" * 800 + b"CARD" * 110 + b"b" * 60 + b"d" * 100
     answer = await app.ask("PUT", CALL, Role.RECORDER, data=everything, headers={"Content-Type": PCMU})
