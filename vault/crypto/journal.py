@@ -34,7 +34,7 @@ class RecordKey:
         prefix = pack_prefix(size + TAG_BYTES, kind, self.handle, seq)
         return prefix, self._cipher.encrypt(seq.to_bytes(_NONCE_BYTES, "big"), plaintext, prefix)
 
-    def open(self, kind: int, seq: int, body: bytes) -> bytes:
+    def open(self, kind: int, seq: int, body: bytes | memoryview) -> bytes:
         """Return the plaintext of record `seq`; Tampered if the body is not exactly what was sealed in that place."""
         prefix = pack_prefix(len(body), kind, self.handle, seq)
         try:
@@ -42,7 +42,7 @@ class RecordKey:
         except InvalidTag as error:
             raise Tampered("a journal record failed authentication; no audio was returned") from error
 
-    def open_data(self, seq: int, body: bytes) -> bytes:
+    def open_data(self, seq: int, body: bytes | memoryview) -> bytes:
         """Return the audio of DATA record `seq`; Tampered."""
         return self.open(DATA, seq, body)
 

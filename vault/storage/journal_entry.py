@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from typing import Final
 
 from vault.crypto.journal import RecordKey
 from vault.errors import Tampered, Unavailable
@@ -22,6 +23,10 @@ from vault.model import DataKey
 from vault.ports.journal import JournalOpening
 from vault.storage.journal_commit import Batch, Committer
 from vault.storage.journal_file import JournalFile
+from vault.storage.journal_window import WINDOW_BYTES, Window
+
+_CLOSE_BYTES: Final = 4 << 10
+"""Records with no more than this between them are read together."""
 
 
 class Run:
@@ -59,22 +64,42 @@ class Run:
         run.ends = array("I", [mark - shift for mark in self.ends[low:high]])
         return run
 
-    def collect(self, start: int, end: int, pieces: list[bytes]) -> None:
-        """Append the audio of this run inside plaintext `[start, end)`; Tampered, or ValueError if the file is gone."""
+    def collect(self, start: int, end: int, pieces: list[bytes], window: Window) -> None:
+        """Append the audio of this run inside plaintext `[start, end)`.
+
+        Tampered, Unavailable on a disk error, or ValueError if the file is gone.
+        """
         start = max(start, self.base)
         ends, positions, base, first = self.ends, self.positions, self.base, self.first
         index = bisect_right(ends, start - base)
         before = ends[index - 1] if index else 0
-        take, unseal = self.file.slice, self.key.open_data
+        unseal = self.key.open_data
+        found, low, high = memoryview(b""), 0, 0  # what was read, and where it lies in the file
         while start < end and index < len(ends):
             after = ends[index]
-            body = take(positions[index], after - before + TAG_BYTES)
-            piece = unseal(first + index, body)
+            at = positions[index]
+            size = after - before + TAG_BYTES
+            if at + size > high:
+                low, high = at, self._reach(index, end)
+                found = self.file.read(low, high - low, window)
+            piece = unseal(first + index, found[at - low : at - low + size])
             skip, stop = start - base - before, min(end - base, after) - before
             pieces.append(piece if not skip and stop == len(piece) else piece[skip:stop])
             start = base + after
             before = after
             index += 1
+
+    def _reach(self, index: int, end: int) -> int:
+        """Return where in the file the records from `index` on end that one read takes in: those that lie together."""
+        ends, positions = self.ends, self.positions
+        reach = positions[index] + ends[index] - (ends[index - 1] if index else 0) + TAG_BYTES
+        limit = positions[index] + WINDOW_BYTES
+        while (index := index + 1) < len(ends) and self.base + ends[index] <= end:
+            after = positions[index] + ends[index] - ends[index - 1] + TAG_BYTES
+            if after > limit or positions[index] - reach > _CLOSE_BYTES:
+                break
+            reach = after
+        return reach
 
 
 class FileEntry:
@@ -222,10 +247,11 @@ class FileEntry:
         if not self._released <= start <= end <= self.durable:
             raise ValueError(f"bytes {start} to {end} are not in the journal")
         pieces: list[bytes] = []
+        window = Window()
         try:
             for run in self._runs:  # taken after the check: runs never lack a byte that was durable before
                 if start < run.end and run.base < end:
-                    run.collect(start, end, pieces)
+                    run.collect(start, end, pieces, window)
         except Tampered as error:
             raise Tampered(
                 f"a journal record of {self.opening.recording} within bytes {start} to {end} failed authentication: "

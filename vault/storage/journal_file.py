@@ -7,7 +7,6 @@ restart. It lives until nothing in it is needed.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import threading
 from contextlib import suppress
@@ -16,11 +15,10 @@ from typing import Final
 
 from vault.errors import DiskFull, Unavailable
 from vault.format.journal import HEADER_BYTES
+from vault.storage.journal_window import Window
 
 _NO_ALLOCATION: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-_UNMAP_AFTER_READS: Final = 256
 
 
 class Disk:
@@ -80,14 +78,12 @@ def as_unavailable(error: OSError) -> Unavailable:
 
 
 class JournalFile:
-    """Where records lie. Counters belong to the event loop, `commit` to the writer thread, `slice` to any thread."""
+    """Where records lie. Counters belong to the event loop, `commit` to the writer thread, `read` to any thread."""
 
     __slots__ = (
         "_disk",
         "_fd",
         "_lock",
-        "_map",
-        "_taken",
         "allocated",
         "batches",
         "capacity",
@@ -120,11 +116,8 @@ class JournalFile:
         """Holds bytes that replay could not hand out: set aside instead of unlinked."""
         self._disk = disk
         self._fd = -1
-        self._map: mmap.mmap | None = None
-        self._taken = 0
-        """Reads through the mapping since its pages were let go; losing an update between threads is harmless."""
         self._lock = threading.Lock()
-        """Between mapping and closing (a descriptor number is reused once closed) and between mapping and trimming."""
+        """Between reading and closing: a descriptor number is reused once closed."""
 
     @classmethod
     def existing(cls, path: Path, *, disk: Disk, number: int) -> JournalFile:
@@ -156,39 +149,24 @@ class JournalFile:
         After a failed commit this takes its landed bytes away too, so that nobody replays what was never acknowledged.
         """
         if self._fd >= 0:
-            # Not between a reader's look at the size and its mapping of that size.
-            with self._lock, suppress(OSError):
+            with suppress(OSError):
                 self._disk.truncate(self._fd, self.durable_end)
                 self.allocated = self.durable_end
 
-    def slice(self, position: int, size: int) -> bytes:
-        """Return durable bytes; ValueError once the file is gone. Safe in any thread, also while the file is written.
+    def read(self, position: int, size: int, window: Window) -> memoryview:
+        """Return durable bytes, valid until the window's next read. Safe in any thread, also while the file is written.
 
-        A mapping instead of pread: one call's records lie megabytes apart, and a system call for each would hand the
-        interpreter lock to the event loop and wait to get it back, record by record. A copy out of a mapping cannot
-        meet a descriptor that was closed and reused either.
+        Unavailable on a disk error; ValueError once the file is gone.
         """
-        view = self._map
-        if view is None or position + size > len(view):
-            view = self._mapping()
-        self._taken += 1
-        if self._taken > _UNMAP_AFTER_READS:
-            # The kernel maps 64 KiB around each read. The page cache keeps the pages; what shrinks is this process.
-            self._taken = 0
-            try:
-                view.madvise(mmap.MADV_DONTNEED)
-            except OSError:
-                # The process's memory is locked, this with it: a fresh mapping starts without a page.
-                self._mapping()
-        return view[position : position + size]
-
-    def _mapping(self) -> mmap.mmap:
         with self._lock:
             if self._fd < 0:
                 raise ValueError("the journal file is gone")
-            # A file that could not be allocated in advance outgrows its mapping; readers of the old one finish there.
-            self._map = mmap.mmap(self._fd, os.fstat(self._fd).st_size, prot=mmap.PROT_READ)
-            return self._map
+            try:
+                return window.read(self._fd, position, size)
+            except OSError as error:
+                raise Unavailable(
+                    f"the journal could not be read ({errno.errorcode.get(error.errno or 0, 'I/O error')})"
+                ) from error
 
     def load(self) -> bytes:
         """Open an earlier incarnation's file for reading and return its bytes; OSError."""
@@ -202,12 +180,9 @@ class JournalFile:
         return b"".join(pieces)
 
     def close(self) -> None:
-        """Close descriptor and mapping; a reader that comes now gets ValueError."""
+        """Close the descriptor; a reader that comes now gets ValueError."""
         with self._lock:
             fd, self._fd = self._fd, -1
-            view, self._map = self._map, None
-            if view is not None:
-                view.close()
             if fd >= 0:
                 os.close(fd)
 
