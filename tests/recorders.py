@@ -123,14 +123,14 @@ AUDIO_STREAM = Recorder(
     caller="2001",
 )
 
-# asterisk/asterisk, channels/chan_websocket.c: the events MEDIA_START, DTMF_END, MEDIA_XOFF and MEDIA_XON.
+# What Asterisk (master, f0c1c1a7) sent, and from its channels/chan_websocket.c MEDIA_XOFF and MEDIA_XON.
 ASTERISK = Recorder(
     dialect="asterisk",
     key="1764038400.12",
     subprotocols=("media",),
     first=(
         (
-            "MEDIA_START connection_id:vault channel:WebSocket/vault/0x7f6d3c01a9b0 channel_id:1764038400.12 "
+            "MEDIA_START connection_id:callvault channel:WebSocket/callvault/0x7f6d3c01a9b0 channel_id:1764038400.12 "
             "format:ulaw optimal_frame_size:160 ptime:20"
         ),
     ),
@@ -148,13 +148,17 @@ ASTERISK_JSON = Recorder(
     first=(
         text(
             event="MEDIA_START",
-            connection_id="vault",
-            channel="WebSocket/vault/0x7f6d3c01b7d0",
+            connection_id="callvault",
+            channel="WebSocket/callvault/0x7f6d3c01b7d0",
             channel_id="pbx1-1764038400.13",
             format="slin16",
             optimal_frame_size=640,
             ptime=20,
-            channel_variables={"MEDIA_WEBSOCKET_CONNECTION_ID": "vault", "DIALEDPEERNAME": ""},
+            channel_variables={
+                "AST_OUTGOING_ATTEMPT": "1",
+                "MEDIA_WEBSOCKET_CONNECTION_ID": "callvault",
+                "MEDIA_WEBSOCKET_OPTIMAL_FRAME_SIZE": "640",
+            },
         ),
     ),
     audio=samples(3200),
