@@ -10,6 +10,9 @@ from cli.setups.place import File, Place, Recorder
 
 _WEBSOCKET: Final = "/v1/ingest/{tenant}/ws"
 _AUDIOSOCKET_PORT: Final = 9019
+_AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
+_IN_A_NUMBER: Final = "-+*#._0-9A-Za-z"
+"""As Asterisk's FILTER has them."""
 
 
 def _rtpengine(place: Place) -> tuple[File, ...]:
@@ -47,6 +50,20 @@ s3-region = eu-west-2
     return (File(path="/etc/rtpengine/rtpengine-recording.conf", content=content),)
 
 
+def _spied(channel: str, *before: str) -> File:
+    """Return a dialplan in which `channel` gets both sides of a call, mixed, for as long as the call lasts.
+
+    ChanSpy's E ends the recording with the call; S ends it when the call was over before it began.
+    """
+    spy = f"Originate({channel},app,ChanSpy,${{CHANNEL(name)}}\\,qES,,30,a)"
+    steps = "\n same => n,".join((*before, spy, "Return()"))
+    dialplan = f"""[record-to-callvault]
+; same => n,Gosub(record-to-callvault,s,1(${{EXTEN}}))        before Dial or Queue; records both sides, mixed
+exten => s,1,{steps}
+"""
+    return File(path="/etc/asterisk/extensions.conf", content=dialplan)
+
+
 def _asterisk(place: Place) -> tuple[File, ...]:
     client = f"""[callvault]
 type = websocket_client
@@ -55,38 +72,32 @@ uri = {place.websocket}
 protocols = media
 username = recorder
 password = {place.bearer}
-tls_enabled = {"yes" if place.encrypted else "no"}
 connection_timeout = 2000
 reconnect_interval = 500
 reconnect_attempts = 5
+tls_enabled = {"yes" if place.encrypted else "no"}
 """
-    facts = "call_key=${UNIQUEID},from=${URIENCODE(${CALLERID(num)})},to=${URIENCODE(${ARG1})}"
-    dialplan = f"""[record-to-callvault]
-; same => n,Gosub(record-to-callvault,s,1(${{EXTEN}}))        before Dial or Queue; records both sides, mixed
-exten => s,1,Set(CALLVAULT=WebSocket/callvault/c(ulaw)v({facts}))
- same => n,Originate(${{CALLVAULT}},app,ChanSpy,${{CHANNEL(name)}}\\,qE,,30,a)
- same => n,Return()
-"""
+    if place.encrypted:
+        client += f"ca_list_file = {_AUTHORITIES}\n"
+    # The driver dials nothing with one of !~*'() in a value, and URIENCODE leaves those as they are.
+    caller, called = (f"${{URIENCODE(${{FILTER({_IN_A_NUMBER},{each})}})}}" for each in ("${CALLERID(num)}", "${ARG1}"))
     return (
         File(path="/etc/asterisk/websocket_client.conf", content=client),
-        File(path="/etc/asterisk/extensions.conf", content=dialplan),
+        _spied(
+            "WebSocket/callvault/c(ulaw)v(call_key=${UNIQUEID},${STRREPLACE(facts,*,%2A)})",
+            f"Set(LOCAL(facts)=from={caller},to={called})",
+        ),
     )
 
 
 def _audiosocket(place: Place) -> tuple[File, ...]:
-    dialplan = f"""[record-to-callvault]
-; same => n,Gosub(record-to-callvault,s,1(${{EXTEN}}))        before Dial or Queue; records both sides, mixed
-exten => s,1,Set(CALLVAULT=AudioSocket/{place.host}:{_AUDIOSOCKET_PORT}/${{SHELL(uuidgen | tr -d '\\n')}}/c(slin))
- same => n,Originate(${{CALLVAULT}},app,ChanSpy,${{CHANNEL(name)}}\\,qE,,30,a)
- same => n,Return()
-"""
     listener = f"""[streams.audiosocket]
 listen = "127.0.0.1:{_AUDIOSOCKET_PORT}"
 tenant = "{place.tenant}"
 token = "{place.token_id}"
 """
     return (
-        File(path="/etc/asterisk/extensions.conf", content=dialplan),
+        _spied(f"AudioSocket/127.0.0.1:{_AUDIOSOCKET_PORT}/${{UUID()}}/c(slin)"),
         File(path="config.toml (on the vault)", content=listener),
     )
 
@@ -205,7 +216,13 @@ RECORDERS: Final = (
         source="https://docs.asterisk.org/Configuration/Channel-Drivers/WebSocket",
         route=_WEBSOCKET,
         files=_asterisk,
-        notes=("Needs Asterisk 20.16, 21.11, 22.6 or 23.0.", _NO_RECONNECT),
+        notes=(
+            "Needs Asterisk 20.16, 21.11, 22.6 or 23.0, with chan_websocket, app_chanspy, func_uri and func_strings.",
+            "Asterisk trusts no authority by itself: `ca_list_file` is Debian's; with one of your own, name that.",
+            "The vault's certificate has to name its host: Asterisk passes over the addresses in a certificate.",
+            "While neither side sends anything, ChanSpy sends nothing either: such a time is not in the recording.",
+            _NO_RECONNECT,
+        ),
     ),
     Recorder(
         name="asterisk-audiosocket",

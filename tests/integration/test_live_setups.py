@@ -102,11 +102,14 @@ def asterisk(files):
     parser = configparser.RawConfigParser()
     parser.read_string(files[0].content)
     client = dict(parser["callvault"])
-    codec, parameters = re.search(r"WebSocket/callvault/c\((\w+)\)v\((.*)\)\)", files[1].content).groups()
-    for name, value in (("${UNIQUEID}", "1780315200.12"), ("${URIENCODE(${CALLERID(num)})}", "%2B441632960001")):
-        assert name in parameters
-        parameters = parameters.replace(name, value)
-    query = parameters.replace("${URIENCODE(${ARG1})}", "100").replace(",", "&")
+    (facts,) = re.findall(r"Set\(LOCAL\(facts\)=(.*)\)\n", files[1].content)
+    codec, parameters = re.search(r"\(WebSocket/callvault/c\((\w+)\)v\((.*)\),app", files[1].content).groups()
+    query = parameters.replace("${STRREPLACE(facts,*,%2A)}", facts).replace("${UNIQUEID}", "1780315200.12")
+    for name, value in (("${CALLERID(num)}", "%2B441632960001"), ("${ARG1}", "100")):
+        query, replaced = re.subn(rf"\$\{{URIENCODE\(\$\{{FILTER\([^,]+,{re.escape(name)}\)}}\)}}", value, query)
+        assert replaced == 1
+    query = query.replace(",", "&")
+    assert "$" not in query
     start = (
         f"MEDIA_START connection_id:callvault channel:WebSocket/callvault/0x1 channel_id:1780315200.13 format:{codec}"
     )
