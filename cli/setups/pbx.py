@@ -50,17 +50,17 @@ s3-region = eu-west-2
     return (File(path="/etc/rtpengine/rtpengine-recording.conf", content=content),)
 
 
-def _spied(channel: str, *before: str) -> File:
+def _spied(channel: str, *, options: str = "", before: tuple[str, ...] = (), after: str = "") -> File:
     """Return a dialplan in which `channel` gets both sides of a call, mixed, for as long as the call lasts.
 
     ChanSpy's E ends the recording with the call; S ends it when the call was over before it began.
     """
-    spy = f"Originate({channel},app,ChanSpy,${{CHANNEL(name)}}\\,qES,,30,a)"
+    spy = f"Originate({channel},app,ChanSpy,${{CHANNEL(name)}}\\,qES,,30,a{options})"
     steps = "\n same => n,".join((*before, spy, "Return()"))
     dialplan = f"""[record-to-callvault]
 ; same => n,Gosub(record-to-callvault,s,1(${{EXTEN}}))        before Dial or Queue; records both sides, mixed
 exten => s,1,{steps}
-"""
+{after}"""
     return File(path="/etc/asterisk/extensions.conf", content=dialplan)
 
 
@@ -81,11 +81,19 @@ tls_enabled = {"yes" if place.encrypted else "no"}
         client += f"ca_list_file = {_AUTHORITIES}\n"
     # The driver dials nothing with one of !~*'() in a value, and URIENCODE leaves those as they are.
     caller, called = (f"${{URIENCODE(${{FILTER({_IN_A_NUMBER},{each})}})}}" for each in ("${CALLERID(num)}", "${ARG1}"))
+    # The channel that spies stays for the whole call, and dials the vault again when the connection breaks.
+    again = """exten => again,1,Answer(,i)
+ same => n(dial),Dial(WebSocket/callvault/c(ulaw)v(call_key=${call_key},from=${from},to=${to}),,g)
+ same => n,Wait(1)
+ same => n,Goto(dial)
+"""
     return (
         File(path="/etc/asterisk/websocket_client.conf", content=client),
         _spied(
-            "WebSocket/callvault/c(ulaw)v(call_key=${UNIQUEID},${STRREPLACE(facts,*,%2A)})",
-            f"Set(LOCAL(facts)=from={caller},to={called})",
+            "Local/again@record-to-callvault/n",
+            options="v(call_key=${UNIQUEID}^${STRREPLACE(facts,*,%2A)})",
+            before=(f"Set(LOCAL(facts)=from={caller}^to={called})",),
+            after=again,
         ),
     )
 
@@ -221,7 +229,8 @@ RECORDERS: Final = (
             "Asterisk trusts no authority by itself: `ca_list_file` is Debian's; with one of your own, name that.",
             "The vault's certificate has to name its host: Asterisk passes over the addresses in a certificate.",
             "While neither side sends anything, ChanSpy sends nothing either: such a time is not in the recording.",
-            _NO_RECONNECT,
+            "When the connection breaks, it dials again until the call is over; what is said in between is lost.",
+            "Within `server.resume_grace` the same recording goes on; after it, or after a stop, one under `~2`.",
         ),
     ),
     Recorder(

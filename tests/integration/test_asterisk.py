@@ -6,6 +6,7 @@ What `callvault recorders show` prints for it is what it is configured with.
 import asyncio
 import cmath
 import os
+import re
 import shutil
 import struct
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
@@ -18,7 +19,9 @@ import pytest
 from yarl import URL
 
 from cli.setups import RECORDERS, Place
+from tests.clients.vault import vault_at
 from tests.faults.crashing import memory_directory
+from tests.faults.server import make_site, zygote
 from tests.integration.app import PURPOSE, SETTINGS, TENANTS, app, running
 from tests.integration.seaweed import free_ports
 from tests.integration.test_tls import FILES, write_certificate
@@ -54,6 +57,7 @@ _MODULES = (
     *("res_speech", "res_agi", "app_stack", "app_dial", "app_originate", "app_chanspy"),
     *("func_callerid", "func_channel", "func_strings", "func_uri", "func_uuid"),
 )
+_CHANNELS = "core show channels concise"
 _CALLS = """
 [calls]
 exten => _[*0-9].,1,Answer()
@@ -126,9 +130,12 @@ async def asterisk(base, files):
         await process.wait()
 
 
-def printed(app, name, *replaced):
+def place(app):
+    return Place(URL(app.url), TENANT, app.token(Role.RECORDER))
+
+
+def printed(place, name, *replaced):
     """Return the files that `callvault recorders show` prints, with a dialplan of calls beneath."""
-    place = Place(URL(app.url), TENANT, app.token(Role.RECORDER))
     files = {Path(file.path).name: file.content for file in RECORDERS[name].files(place)}
     for old, new in replaced:
         assert any(old in content for content in files.values())
@@ -214,7 +221,7 @@ async def test_both_sides_of_a_call_go_over_audiosocket_as_printed(app, tmp_path
     [port] = free_ports(1)
     async with (
         listening(app, audiosocket=listener(app, listen=f"127.0.0.1:{port}")),
-        asterisk(tmp_path, printed(app, "asterisk-audiosocket", (":9019", f":{port}"))) as pbx,
+        asterisk(tmp_path, printed(place(app), "asterisk-audiosocket", (":9019", f":{port}"))) as pbx,
     ):
         pbx.call("Local/silent@calls/n", "101")
         await heard(app, key := await under_way(app), 24_000)
@@ -234,10 +241,10 @@ async def test_both_sides_of_a_call_go_over_audiosocket_as_printed(app, tmp_path
     ],
 )
 async def test_both_sides_of_a_call_go_over_websocket_as_printed(app, tmp_path, caller, dialled, told):
-    async with asterisk(tmp_path, printed(app, "asterisk")) as pbx:
+    async with asterisk(tmp_path, printed(place(app), "asterisk")) as pbx:
         pbx.call("Local/silent@calls/n", dialled, caller)
         await heard(app, key := await under_way(app), 12_000)
-        assert f"!{key}\n" in await pbx.console("core show channels concise"), "a call is kept under its own unique id"
+        assert f"!{key}\n" in await pbx.console(_CHANNELS), "a call is kept under its own unique id"
         await pbx.hang_up()
         call = await has_the_tone(app, await ended(app, key), "pcmu", 8_000)
     assert (call["caller"], call["called"]) == told
@@ -249,7 +256,7 @@ async def test_both_sides_of_a_call_go_over_websocket_as_printed(app, tmp_path, 
 )
 async def test_control_messages_are_read_in_text_and_json(app, tmp_path, control, name, codec, rate):
     await app.ask("PUT", f"/v1/tenants/{TENANT}", Role.OPERATOR, body={"retention": None, "keep_dtmf": True})
-    async with asterisk(tmp_path, printed(app, "asterisk")) as pbx:
+    async with asterisk(tmp_path, printed(place(app), "asterisk")) as pbx:
         pbx.call(f"WebSocket/callvault/c({name}){control}v(call_key=a-call)", "tone")
         await heard(app, "a-call", 3 * rate)
         await pbx.hang_up()
@@ -260,18 +267,44 @@ async def test_control_messages_are_read_in_text_and_json(app, tmp_path, control
 
 
 async def test_a_call_that_is_dialled_to_the_vault_without_a_name_has_its_channels_unique_id(app, tmp_path):
-    async with asterisk(tmp_path, printed(app, "asterisk")) as pbx:
+    async with asterisk(tmp_path, printed(place(app), "asterisk")) as pbx:
         pbx.call("Local/tone@calls/n", "dial")
         await heard(app, key := await under_way(app), 12_000)
-        shown = await pbx.console("core show channels concise")
+        shown = await pbx.console(_CHANNELS)
         assert any(line.startswith("WebSocket/") and line.endswith(f"!{key}") for line in shown.splitlines())
         await pbx.hang_up()
         await has_the_tone(app, await ended(app, key), "pcmu", 8_000)
 
 
+@pytest.mark.parametrize(("end", "found", "onward"), [("kill", "open", ""), ("terminate", "truncated", "~2")])
+async def test_a_call_goes_on_once_its_vault_is_there_again(tmp_path, end, found, onward):
+    [port] = free_ports(1)
+    site = await make_site(tmp_path / "vault", server={"port": port, "resume_grace": "60s"})
+    with zygote() as process:
+        server = process.start(site)
+        files = printed(Place(URL(server.url), TENANT, site.tokens["recorder"]), "asterisk")
+        async with vault_at(site, server.url) as vault, asterisk(tmp_path / "pbx", files) as pbx:
+            pbx.call("Local/silent@calls/n", "101")
+            while not (
+                name := re.search(r"^Local/silent.*;1!.*!([0-9.]+)$", await pbx.console(_CHANNELS), re.MULTILINE)
+            ):
+                await asyncio.sleep(0.05)
+            key = name[1]
+            recording = await vault.durable(key, 8_000)
+            getattr(server, end)()
+            server.wait()
+            process.start(site)
+            durable, state, _ = await vault.head(key)
+            assert state == found
+            later = await vault.durable(key + onward, 12_000 if onward else durable + 12_000)
+            assert (later == recording) is (not onward)
+            await pbx.hang_up()
+            assert await vault.ends_as(key + onward, "sealed") == later
+
+
 async def test_an_asterisk_that_is_killed_leaves_what_it_had_sent(tmp_path):
     with memory_directory() as base:
-        async with running(base, **QUICK) as app, asterisk(tmp_path, printed(app, "asterisk")) as pbx:
+        async with running(base, **QUICK) as app, asterisk(tmp_path, printed(place(app), "asterisk")) as pbx:
             pbx.call("WebSocket/callvault/c(ulaw)v(call_key=a-call)", "tone")
             await heard(app, "a-call", 16_000)
             pbx.process.kill()
@@ -280,7 +313,7 @@ async def test_an_asterisk_that_is_killed_leaves_what_it_had_sent(tmp_path):
 
 async def test_a_call_that_is_silent_for_longer_than_the_idle_timeout_is_one_recording(tmp_path):
     with memory_directory() as base:
-        async with running(base, **QUICK) as app, asterisk(tmp_path, printed(app, "asterisk")) as pbx:
+        async with running(base, **QUICK) as app, asterisk(tmp_path, printed(place(app), "asterisk")) as pbx:
             pbx.call("WebSocket/callvault/c(ulaw)v(call_key=a-call)", "late")
             await heard(app, "a-call", 12_000)
             await pbx.hang_up()
@@ -288,10 +321,14 @@ async def test_a_call_that_is_silent_for_longer_than_the_idle_timeout_is_one_rec
 
 
 async def test_a_call_that_is_over_before_its_recording_begins_leaves_no_recording_open(app, tmp_path):
-    async with asterisk(tmp_path, printed(app, "asterisk")) as pbx:
+    async with asterisk(tmp_path, printed(place(app), "asterisk")) as pbx:
         pbx.call("Local/silent@calls/n", "over")
-        await only_call(app, "sealed")
-        assert "ChanSpy" not in await pbx.console("core show channels concise")
+        none = re.compile(r"^0 active channels\n(?s:.*)^[1-9]\d* calls? processed", re.MULTILINE)
+        async with asyncio.timeout(20):
+            while not none.search(await pbx.console("core show channels")):
+                await asyncio.sleep(0.05)
+        if (await app.ask("GET", "/v1/recordings")).json["recordings"]:
+            await only_call(app, "sealed")
 
 
 async def test_the_vaults_certificate_is_verified_with_the_authorities_that_are_named(tmp_path):
@@ -300,7 +337,7 @@ async def test_the_vaults_certificate_is_verified_with_the_authorities_that_are_
         own = ("/etc/ssl/certs/ca-certificates.crt", str(base / "cert.pem"))
         async with (
             running(base, server={**SETTINGS["server"], **FILES, "host": "localhost"}) as app,
-            asterisk(tmp_path, printed(app, "asterisk", own)) as pbx,
+            asterisk(tmp_path, printed(place(app), "asterisk", own)) as pbx,
         ):
             pbx.call("WebSocket/callvault/c(ulaw)v(call_key=a-call)", "tone")
             async with asyncio.timeout(20):

@@ -102,12 +102,16 @@ def asterisk(files):
     parser = configparser.RawConfigParser()
     parser.read_string(files[0].content)
     client = dict(parser["callvault"])
-    (facts,) = re.findall(r"Set\(LOCAL\(facts\)=(.*)\)\n", files[1].content)
-    codec, parameters = re.search(r"\(WebSocket/callvault/c\((\w+)\)v\((.*)\),app", files[1].content).groups()
-    query = parameters.replace("${STRREPLACE(facts,*,%2A)}", facts).replace("${UNIQUEID}", "1780315200.12")
+    dialplan = files[1].content
+    (facts,) = re.findall(r"Set\(LOCAL\(facts\)=(.*)\)\n", dialplan)
+    (given,) = re.findall(r",av\((.*)\)\)\n", dialplan)
+    codec, query = re.search(r"Dial\(WebSocket/callvault/c\((\w+)\)v\((.*)\),,g\)\n", dialplan).groups()
+    given = given.replace("${STRREPLACE(facts,*,%2A)}", facts).replace("${UNIQUEID}", "1780315200.12")
     for name, value in (("${CALLERID(num)}", "%2B441632960001"), ("${ARG1}", "100")):
-        query, replaced = re.subn(rf"\$\{{URIENCODE\(\$\{{FILTER\([^,]+,{re.escape(name)}\)}}\)}}", value, query)
+        given, replaced = re.subn(rf"\$\{{URIENCODE\(\$\{{FILTER\([^,]+,{re.escape(name)}\)}}\)}}", value, given)
         assert replaced == 1
+    for name, value in (each.split("=") for each in given.split("^")):
+        query = query.replace(f"${{{name}}}", value)
     query = query.replace(",", "&")
     assert "$" not in query
     start = (
