@@ -53,6 +53,13 @@ class Vault(Recorder):
         """Wait until the server has noticed that a recorder is gone."""
         await until(lambda: not self.vault.ingest.live_call(TENANT, key).uploads)
 
+    async def shown(self, key):
+        """Return what the vault tells of a recording."""
+        where = f"/v1/recordings/{(await self.head(key))[2]}"
+        async with self.client.get(where, headers=self.site.auth("agent")) as answer:
+            assert answer.status == 200
+            return await answer.json()
+
     async def played(self, key):
         _, _, recording = await self.head(key)
         headers = self.site.auth("agent", Purpose="quality")

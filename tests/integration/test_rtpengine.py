@@ -1,31 +1,39 @@
 """rtpengine-recording's notifications, put on the wire by the library that the daemon uses."""
 
+import asyncio
+import base64
 import hashlib
+import io
 import json
+import re
 import signal
 import time
+import wave
 from datetime import datetime
 
 import pytest
+from yarl import URL
 
 from tests.faults.server import TENANT
 from tests.integration.app import sound
 from tests.integration.recorders import made, samples, vault, wav
 from tests.programs import program, run, running
+from tests.transcripts import bytes_of
 
 __all__ = ("made", "vault")
 
 CALL = "1-4242@192.0.2.7"
+FILE = "1-4242%40192.0.2.7-1c07bd2c44bfb1c9"
 STARTED = round(time.time() - 60, 3)
-KEY = f"{CALL}~{CALL}-mix.wav"
+KEY = f"{CALL}~{CALL}-1c07bd2c44bfb1c9-mix.wav"
 
 
 def headers(**changes):
     """Return the headers that `notify_push_output` adds, as curl's arguments."""
     sent = {
         "Call-ID": CALL,
-        "File-Name": f"{CALL}-mix.wav",
-        "Full-File-Name": f"/var/lib/rtpengine-recording/{CALL}-mix.wav",
+        "File-Name": f"{FILE}-mix.wav",
+        "Full-File-Name": f"/var/lib/rtpengine-recording/{FILE}-mix.wav",
         "File-Format": "wav",
         "Kind": "mixed",
         "Call-Start-Time": f"{STARTED:.06f}",
@@ -52,11 +60,43 @@ async def told(vault, *arguments, **changes):
     return int(status), json.loads(body) if body else None
 
 
+async def answered(vault, request):
+    """Send a whole request as it is and return the answer's status."""
+    where = URL(vault.base)
+    reader, writer = await asyncio.open_connection(where.host, where.port)
+    writer.write(request)
+    status = (await reader.readline()).split()[1]
+    writer.close()
+    await writer.wait_closed()
+    return int(status)
+
+
 @pytest.fixture
 def file(tmp_path):
-    path = tmp_path / f"{CALL}-mix.wav"
+    path = tmp_path / f"{FILE}-mix.wav"
     path.write_bytes(wav(sound(1_500_000)))
     return path
+
+
+@pytest.mark.parametrize("version", ["12.5", "26.3"])
+async def test_what_a_real_daemon_sent_is_recorded_once(vault, version):
+    token = base64.b64encode(f"recorder:{vault.site.tokens['recorder']}".encode())
+    sent = re.sub(rb"(?<=Basic )\S+", token, bytes_of(f"rtpengine-{version}.http"))
+    # The call was when it was made; a vault would not keep it any more.
+    sent = re.sub(rb"(?<=Time: )\d+", b"%d" % STARTED, sent)
+    file = sent[sent.index(b"RIFF") : sent.rindex(b"\r\n--")]
+    for status in (201, 200):
+        assert await answered(vault, sent) == status
+        assert await vault.audio(KEY) == file
+    with wave.open(io.BytesIO(await vault.played(KEY))) as played:
+        assert (played.getnchannels(), played.getframerate(), played.getnframes()) == (2, 8_000, 320)
+    assert (await vault.shown(KEY))["call"] == {
+        "call_key": KEY,
+        "caller": "+441632960001",
+        "called": "+441632960100",
+        "direction": "inbound",
+        "tags": ["mixed"],
+    }
 
 
 @pytest.mark.parametrize("attached", ["ngfile=@", "ngfile=<"], ids=["filedata", "data"])
@@ -66,9 +106,7 @@ async def test_a_finished_file_is_recorded_with_its_facts(vault, file, attached)
     assert (status, receipt["sha256"]) == (201, hashlib.sha256(data).hexdigest())
     assert await vault.audio(KEY) == data
     assert samples(await vault.played(KEY)) == data[44:]
-    where = f"/v1/recordings/{receipt['recording_id']}"
-    async with vault.client.get(where, headers=vault.site.auth("agent")) as answer:
-        shown = await answer.json()
+    shown = await vault.shown(KEY)
     assert (shown["call"]["caller"], shown["call"]["called"]) == ("+441632960001", "+441632960100")
     assert shown["call"]["tags"] == ["mixed"]
     assert datetime.fromisoformat(shown["started_at"]).timestamp() == pytest.approx(STARTED, abs=0.002)
@@ -82,7 +120,7 @@ async def test_the_same_file_sent_again_is_kept_once(vault, file):
 
 
 async def test_two_files_of_one_call_are_two_recordings(vault, file):
-    answers = [await told(vault, "-F", f"ngfile=@{file}", File_Name=f"{CALL}-{kind}.wav") for kind in ("a", "b")]
+    answers = [await told(vault, "-F", f"ngfile=@{file}", File_Name=f"{FILE}-{kind}.wav") for kind in ("a", "b")]
     assert [status for status, _ in answers] == [201, 201]
     assert answers[0][1]["recording_id"] != answers[1][1]["recording_id"]
 

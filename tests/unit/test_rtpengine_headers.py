@@ -13,8 +13,8 @@ from vault.protocol.rtpengine import event_name, notification
 
 SENT = {
     "X-Recording-Call-ID": "1-4242@192.0.2.7",
-    "X-Recording-File-Name": "1-4242@192.0.2.7-mix.wav",
-    "X-Recording-Full-File-Name": "/var/lib/rtpengine-recording/1-4242@192.0.2.7-mix.wav",
+    "X-Recording-File-Name": "1-4242%40192.0.2.7-1c07bd2c44bfb1c9-mix.wav",
+    "X-Recording-Full-File-Name": "/var/lib/rtpengine-recording/1-4242%40192.0.2.7-1c07bd2c44bfb1c9-mix.wav",
     "X-Recording-File-Format": "wav",
     "X-Recording-Kind": "mixed",
     "X-Recording-Call-Start-Time": "1772357400.123456",
@@ -33,12 +33,16 @@ def told(**changes):
 
 def test_a_notification_is_read_as_the_daemon_meant_it():
     found = told()
-    assert found.call_key == "1-4242@192.0.2.7~1-4242@192.0.2.7-mix.wav"
+    assert found.call_key == "1-4242@192.0.2.7~1-4242@192.0.2.7-1c07bd2c44bfb1c9-mix.wav"
     assert found.content_type == "audio/wav"
     assert found.started_at == datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
     assert (found.facts.caller, found.facts.called) == ("+441632960001", "+441632960100")
     assert found.facts.tags == ("mixed",)
-    assert found.facts.extra == {"rtpengine.queue": "admissions"}
+    assert found.facts.extra == {
+        "rtpengine.queue": "admissions",
+        "rtpengine.call_id": SENT["X-Recording-Call-ID"],
+        "rtpengine.file_name": SENT["X-Recording-File-Name"],
+    }
 
 
 def test_a_name_that_no_call_key_can_have_becomes_a_hash_of_its_own():
@@ -47,10 +51,20 @@ def test_a_name_that_no_call_key_can_have_becomes_a_hash_of_its_own():
         told(Call_ID="a", File_Name="b/c.wav").call_key,
         told(Call_ID="a~b", File_Name="c").call_key,
         told(Call_ID="a", File_Name="b~c").call_key,
+        told(Call_ID="a", File_Name="b@c").call_key,
+        told(Call_ID="a", File_Name="b%2fc").call_key,
+        told(Call_ID="a", File_Name="b%2Fc").call_key,
+        told(Call_ID="a", File_Name="b%FFc").call_key,
+        told(Call_ID="a", File_Name="b%c").call_key,
         told(Call_ID="x" * 150, File_Name="y" * 150).call_key,
     ]
     assert len(set(names)) == len(names)
     assert all(parse_call_key(name).startswith("rtpengine~") for name in names)
+    assert told(Call_ID="a", File_Name="b%40c").call_key == "a~b@c"
+
+
+def test_a_call_whose_name_is_a_hash_still_tells_its_call_id():
+    assert told(Call_ID="a/b").facts.extra["rtpengine.call_id"] == "a/b"
 
 
 @pytest.mark.parametrize("name", ["Call_ID", "File_Name"])

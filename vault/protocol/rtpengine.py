@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from urllib.parse import quote, unquote
 
 from vault.errors import Invalid, UnsupportedMedia
 from vault.ids import parse_call_key
@@ -40,7 +41,13 @@ _MAX_MEMBERS: Final = 20
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CALLER: Final = frozenset({"from", "caller", "call-from"})
 _CALLED: Final = frozenset({"to", "called", "callee", "call-to"})
-_TEXT_MEMBERS: Final = {"Tag": "tag", "Label": "label", "Tag-Metadata": "tag_metadata"}
+_TEXT_MEMBERS: Final = {
+    "Call-ID": "call_id",
+    "File-Name": "file_name",
+    "Tag": "tag",
+    "Label": "label",
+    "Tag-Metadata": "tag_metadata",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +90,15 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _call_key(call: str, file: str) -> str:
-    """Return one name for both: readable if every character may stand in a call key, else a hash of them."""
-    if _DIRECT.fullmatch(call) and _DIRECT.fullmatch(file) and len(call) + len(file) < MAX_FACT - 10:
-        return parse_call_key(f"{call}~{file}")
+    """Return one name for both: readable if every character may stand in a call key, else a hash of them.
+
+    The daemon percent-encodes the Call-ID within the file's name. A name that is not encoded is not read as if it were:
+    two files of one name would be one recording.
+    """
+    name = unquote(file)
+    readable = _DIRECT.fullmatch(call) and _DIRECT.fullmatch(name) and len(call) + len(name) < MAX_FACT - 10
+    if readable and quote(name, safe="") == file:
+        return parse_call_key(f"{call}~{name}")
     digest = hashlib.sha256(f"{call}\n{file}".encode("utf-8", "surrogateescape")).hexdigest()
     return parse_call_key(f"rtpengine~{digest}")
 
