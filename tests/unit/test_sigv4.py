@@ -156,7 +156,7 @@ def test_the_published_suite(name):
     method, query, headers, signature = SUITE[name]
     head = RequestHead(method=method, path="/", query=query, headers=[*SUITE_HEADERS, *headers])
     names = sorted(key.lower() for key, _ in head.headers)
-    hashed = hashlib.sha256(canonical_request(head, names, EMPTY_SHA256, path="/")).hexdigest()
+    hashed = hashlib.sha256(canonical_request(head, names, EMPTY_SHA256)).hexdigest()
     scope = "20150830/us-east-1/service/aws4_request"
     key = signing_key("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", scope)
     assert sign(key, ALGORITHM, "20150830T123600Z", scope, hashed) == signature
@@ -203,6 +203,33 @@ def test_a_bucket_that_a_proxy_took_from_the_hosts_name_does_not_break_it_and_an
         moved = RequestHead(method="GET", path=folder + head.path, query="", headers=head.headers)
         with pytest.raises(Forbidden):
             verify(read_claim(moved), moved, SECRET, now=NOW)
+
+
+def test_rtpengine_signs_its_host_without_the_port_and_is_understood():
+    scope = "20261125/eu-west-2/s3/aws4_request"
+    names = "host;x-amz-content-sha256;x-amz-date"
+    signature = "4d98c297aa288e38dcd0967d2b35568c9e702ee7c1f4375cfb4be0664a4ad20f"
+    claim = f"{ALGORITHM} Credential=AKIAIOSFODNN7EXAMPLE/{scope},SignedHeaders={names},Signature={signature}"
+
+    def sent(host):
+        return RequestHead(
+            method="PUT",
+            path="/s3/northfield-college/1-4242%40192.0.2.7-1c07bd2c44bfb1c9-mix.wav",
+            query="",
+            headers=[
+                ("Host", host),
+                ("x-amz-content-sha256", "7cbf184fa00b1cdc042fa92f713744ad60374368936ff7bac1a892ee22ff00d1"),
+                ("x-amz-date", "20261125T132631Z"),
+                ("Authorization", claim),
+            ],
+        )
+
+    now = datetime(2026, 11, 25, 13, 26, 31, tzinfo=UTC)
+    for host in ("localhost:8443", "localhost"):
+        verify(read_claim(sent(host)), sent(host), SECRET, now=now)
+    for host in ("localhost.example:8443", "localhost:8443:8443", "localhost:https"):
+        with pytest.raises(Forbidden):
+            verify(read_claim(sent(host)), sent(host), SECRET, now=now)
 
 
 def test_the_chunk_signatures_of_the_worked_example():

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
@@ -27,6 +27,7 @@ _SERVICE: Final = "s3"
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 _SCOPE: Final = re.compile(r"([\w.@+=-]{1,128})/(\d{8})/([A-Za-z0-9-]{1,64})/([a-z0-9-]{1,32})/aws4_request", re.ASCII)
 _PIECE: Final = re.compile(r"\s*(Credential|SignedHeaders|Signature)=([^,\s]+)\s*", re.ASCII)
+_PORT: Final = re.compile(r":[0-9]+$", re.ASCII)
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PRESIGNED: Final = ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date", "X-Amz-Expires")
 
@@ -176,9 +177,9 @@ def _signature(text: str) -> str:
 # -- the arithmetic -------------------------------------------------------------------------------------------------
 
 
-def canonical_request(head: RequestHead, signed_headers: Sequence[str], payload: str, *, path: str) -> bytes:
-    """Return the bytes whose hash is signed, for the given encoded path."""
-    uri = quote(_bytes(path), safe="/-_.~")
+def canonical_request(head: RequestHead, signed_headers: Sequence[str], payload: str) -> bytes:
+    """Return the bytes whose hash is signed."""
+    uri = quote(_bytes(head.path), safe="/-_.~")
     query = "&".join(
         f"{name}={value}"
         for name, value in sorted(
@@ -216,8 +217,8 @@ def verify(claim: Claim, head: RequestHead, secret: str, *, now: datetime) -> by
         raise Forbidden("the request has x-amz headers that are not signed", s3="AccessDenied")
     key = signing_key(secret, claim.scope)
     stamp = claim.signed_at.strftime(_INSTANT)
-    for path in _as_signed(head):
-        hashed = hashlib.sha256(canonical_request(head, claim.signed_headers, claim.payload, path=path)).hexdigest()
+    for signed in _as_signed(head):
+        hashed = hashlib.sha256(canonical_request(signed, claim.signed_headers, claim.payload)).hexdigest()
         if hmac.compare_digest(sign(key, ALGORITHM, stamp, claim.scope, hashed), claim.signature):
             return key
     raise Forbidden(
@@ -227,8 +228,18 @@ def verify(claim: Claim, head: RequestHead, secret: str, *, now: datetime) -> by
     )
 
 
-def _as_signed(head: RequestHead) -> Iterator[str]:
-    """Yield the path as received, then as it was before a proxy put `/s3` or the bucket of the host's name in front."""
+def _as_signed(head: RequestHead) -> Iterator[RequestHead]:
+    """Yield the request as received, then as it was before a proxy put `/s3` or the bucket of the host's name in front.
+
+    Each of them also with the host without its port: rtpengine signs it so and sends it with the port.
+    """
+    portless = [(name, _PORT.sub("", value) if name.lower() == "host" else value) for name, value in head.headers]
+    for path in _paths(head):
+        for headers in (head.headers, portless):
+            yield replace(head, path=path, headers=headers)
+
+
+def _paths(head: RequestHead) -> Iterator[str]:
     yield head.path
     inner = head.path.removeprefix("/s3") if head.path.startswith("/s3/") else head.path
     yield inner
