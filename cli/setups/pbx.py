@@ -196,6 +196,12 @@ def _jambonz_s3(place: Place) -> tuple[File, ...]:
 
 
 _NO_RECONNECT: Final = "It does not come back after a break; what had arrived is kept and marked truncated."
+_RTPENGINE_KEEPS: Final = (
+    "What is not taken within 85 minutes stays in output-dir as backup-…: send it with curl, and delete it.",
+    "A daemon that is stopped forgets what it has yet to deliver: let it run while the vault is away.",
+    "Audio passes through output-dir, not encrypted; with `;memory` after the output-storage it does not.",
+    "rtpengine's `pause recording` loses a mixed call (mr26.3). `stop recording` and `start recording` make two.",
+)
 
 RECORDERS: Final = (
     Recorder(
@@ -205,9 +211,12 @@ RECORDERS: Final = (
         route="/v1/ingest/{tenant}/rtpengine",
         files=_rtpengine,
         notes=(
-            "rtpengine-recording sends each file when its call ends, and for an hour after that until it is taken.",
-            "Older versions have `notify-record = true` in the place of `output-storage = notify`.",
-            "Keep the file readable by the daemon alone: the token is in it.",
+            "Numbers are what rtpengine's own `metadata` says of a call: from:+44…|to:+44…|direction:inbound.",
+            "The channels are the parties in the order in which they were first heard.",
+            "rtpengine-recording sends each file when its call ends.",
+            *_RTPENGINE_KEEPS,
+            "Before mr13.5 it is `notify-record = true` and `notify-purge = true`, not `output-storage = notify`.",
+            "Keep the configuration readable by the daemon alone: the token is in it.",
         ),
     ),
     Recorder(
@@ -216,7 +225,11 @@ RECORDERS: Final = (
         source="https://github.com/sipwise/rtpengine/blob/master/docs/rtpengine-recording.md",
         route="/s3/{bucket}/{key}",
         files=_rtpengine_s3,
-        notes=("The daemon always speaks TLS to S3: the server needs a certificate the daemon's machine trusts.",),
+        notes=(
+            "The daemon always speaks TLS to S3: the server needs a certificate the daemon's machine trusts.",
+            "It says nothing of the call but the Call-ID: notify tells the numbers too.",
+            *_RTPENGINE_KEEPS,
+        ),
     ),
     Recorder(
         name="asterisk",

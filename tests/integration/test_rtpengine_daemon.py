@@ -84,7 +84,7 @@ def assert_both_are_heard(channels, *, times=1):
     assert second == array.array("h", bytes(2 * FRAME)) + samples(CALLEE * times)[:-FRAME]
 
 
-async def test_a_call_is_notified_with_its_facts_and_every_sample_of_both_sides(app, tmp_path):
+async def test_a_call_is_notified_with_its_facts_and_what_both_sides_said(app, tmp_path):
     async with recording(tmp_path, shown(app, "rtpengine")):
         await called(tmp_path)
         told, channels = await kept(app, f"{CALL}~{FILE}")
@@ -132,7 +132,7 @@ async def test_a_call_is_uploaded_to_s3_on_any_port(tmp_path):
             assert_both_are_heard(channels_of(audio))
 
 
-async def test_a_mixed_stream_is_recorded_with_its_facts_and_every_sample_of_both_sides(app, tmp_path):
+async def test_a_mixed_stream_is_recorded_with_its_facts_and_what_both_sides_said(app, tmp_path):
     async with listening(app, rtpengine=listener(app, channels=2)) as ports:
         words = (f"--tcp-send-to=127.0.0.1:{ports['rtpengine']}", "--tcp-mixed")
         async with recording(tmp_path, ONLY_STREAMS, *words):

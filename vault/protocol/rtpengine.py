@@ -1,8 +1,8 @@
 """What rtpengine-recording tells about a finished file in its `X-Recording-` headers.
 
-After sipwise/rtpengine, recording-daemon/notify.c. With `notify-record` the file is the form field `ngfile`. Older
-daemons attach it with `curl_mime_filedata`, which adds a filename and a content type, newer ones with `curl_mime_data`,
-which adds neither. Without a file the message is an event: a GET, a POST of nothing, or (newer) a POST of JSON.
+After sipwise/rtpengine, recording-daemon/notify.c. With `output-storage = notify` the file is the form field `ngfile`.
+Daemons before mr13.5 attach it with `curl_mime_filedata`, which adds a filename and a content type, newer ones with
+`curl_mime_data`, which adds neither. Without a file the message is an event: a GET, a POST of nothing or one of JSON.
 """
 
 from __future__ import annotations

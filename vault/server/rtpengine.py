@@ -26,6 +26,7 @@ from vault.services.vault import Vault
 _DIALECT: Final = "rtpengine"
 _GRACE: Final = timedelta(hours=1)
 """A daemon waits 5 s before it sends a file again, doubling up to 10 times: 2,560 s before the last."""
+_SENDS: Final = "set output-storage = notify in rtpengine-recording.conf"
 _MAX_EVENT_BYTES: Final = 1 << 16
 _UPLOAD: Final = web.RequestKey("notification", Upload)
 _NOTED: Final = {204: Answer(text="The event is in the audit trail, without its call.")}
@@ -36,7 +37,7 @@ OPERATIONS: Final = (
         path="/v1/ingest/{tenant}/rtpengine",
         name="notifyRecording",
         tag="ingest",
-        summary="Take a finished file from rtpengine-recording (notify-record), or note its event",
+        summary="Take a finished file from rtpengine-recording (output-storage = notify), or note its event",
         act=Act.INGEST,
         answers={**UPLOADED, **_NOTED},
         problems=UPLOAD_PROBLEMS,
@@ -89,7 +90,7 @@ async def _note(request: web.Request) -> web.Response:
     async for chunk in request.content.iter_any():
         size += len(chunk)
         if size > _MAX_EVENT_BYTES:
-            raise Invalid("the event has more of a body than an event has", hint="set notify-record to send files")
+            raise Invalid("the event has more of a body than an event has", hint=_SENDS)
     detail = {"dialect": _DIALECT, "event": event_name(request.headers)}
     await request.app[VAULT].catalog.append_audit([event("recorder.event", actor, tenant=tenant, detail=detail)])
     return web.Response(status=204)
@@ -178,4 +179,4 @@ class _FilePieces(Source):
         while await self._body.next():
             pass
         if not self._found:
-            raise Invalid(f"the form has no file named {FIELD}", hint="set notify-record in rtpengine-recording.conf")
+            raise Invalid(f"the form has no file named {FIELD}", hint=_SENDS)
