@@ -33,6 +33,25 @@ TAG = "1c07bd2c44bfb1c9"
 
 
 @functools.cache
+def daemon():
+    """Return the path of an rtpengine-recording of mr13.5 or newer, or skip the test."""
+    found = program("rtpengine-recording")
+    if "file|db|notify|s3" not in _asked("--help"):
+        pytest.skip("rtpengine-recording is older than mr13.5")
+    return found
+
+
+@functools.cache
+def _version():
+    return int(re.search(r"Version: \D*(\d+)", _asked("--version"))[1])
+
+
+def _asked(option):
+    asked = subprocess.run([program("rtpengine-recording"), option], capture_output=True, text=True, check=True)
+    return asked.stdout + asked.stderr
+
+
+@functools.cache
 def _lent():
     """Build `lend.c` once."""
     library = Path(tempfile.mkdtemp(prefix="callvault-")) / "lend.so"
@@ -82,10 +101,9 @@ class Call:
         self.chunk(f"MEDIA {number} PTIME 20")
         self.chunk(f"MEDIA {number} PAYLOAD TYPE 0", "PCMU/8000")
         self.chunk(f"MEDIA {number} FMTP 0")
-        details = (
-            f"TAG {number} MEDIA {number} COMPONENT 1 FLAGS 65537 MEDIA-SDP-ID 0 MEDIA-REC-SLOT 1 MEDIA-REC-SLOTS 1"
-        )
-        self.chunk(f"STREAM {stream} details", details)
+        media = f"MEDIA {number}" if _version() >= 26 else f"MEDIA {number} TAG-MEDIA 1"
+        slots = "MEDIA-SDP-ID 0 MEDIA-REC-SLOT 1 MEDIA-REC-SLOTS 1"
+        self.chunk(f"STREAM {stream} details", f"TAG {number} {media} COMPONENT 1 FLAGS 65537 {slots}")
         self.chunk(f"STREAM {stream} interface", name)
 
     async def say(self, *voices):
@@ -116,17 +134,6 @@ def _packet(number, at, payload):
     udp = struct.pack("!HHHH", 40_000 + 2 * number, 30_000, 8 + len(rtp), 0)
     ends = bytes([192, 0, 2, number, 192, 0, 2, 9])
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp) + len(rtp), 0, 0, 64, 17, 0) + ends + udp + rtp
-
-
-@functools.cache
-def daemon():
-    """Return the path of an rtpengine-recording of mr14.0 or newer, or skip the test."""
-    found = program("rtpengine-recording")
-    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
-    version = re.search(r"Version: \D*(\d+)", said.stdout + said.stderr)
-    if version is None or int(version[1]) < 14:
-        pytest.skip("rtpengine-recording is older than mr14.0")
-    return found
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""A real rtpengine-recording (mr14.0 or newer) records calls from their packets: notified, uploaded, and streamed."""
+"""A real rtpengine-recording (mr13.5 or newer) records calls from their packets: notified, uploaded, and streamed."""
 
 import array
 import asyncio
