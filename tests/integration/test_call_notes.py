@@ -1,6 +1,7 @@
 """Pauses, keys, gaps and documents of a call, over HTTP: what must not be kept is nowhere, what is noted comes back."""
 
 import asyncio
+import json
 import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from vault.media.descriptor import parse_content_type
 from vault.model import CallFacts, Role
 from vault.protocol.events import Audio, Dtmf, Facts, Gap, Paused, Resumed, Started
 from vault.services.feed import Feed
+from vault.services.search import facts_of
 from vault.wiring import open_vault
 
 __all__ = ["app"]
@@ -323,3 +325,25 @@ async def test_a_paused_call_is_still_paused_when_the_server_comes_back():
                 await session.done.wait()
             assert (await vault.catalog.recording(session.recording.id)).stored_bytes == 900
             assert await vault.catalog.notes(session.recording.id) == {}
+
+
+async def test_what_a_recorder_calls_its_own_facts_means_nothing_to_a_server_that_comes_back():
+    said = {"callSid": "call-1", "sampleRate": 8000, "mixType": "mono", "campaign": "spring"}
+    mine = {"grace_seconds": "3", "upload_length": "800"}
+    older = Facts(facts=CallFacts(extra={"grace_seconds": "nan", "upload_length": "all"}))
+    for kept in (None, older):
+        with memory_directory() as first, memory_directory() as second:
+            async with running(first) as app:
+                headers = {"Authorization": "Bearer " + app.token(Role.RECORDER)}
+                async with app.client.ws_connect("/v1/ingest/northfield/ws", headers=headers) as socket:
+                    await socket.send_str(json.dumps({**said, **mine}))
+                    await socket.send_bytes(b"a" * 800)
+                    await wait_for(app, 800)
+                    if kept is not None:
+                        await app.vault.notes.facts(app.vault.ingest.live_call("northfield", "call-1"), kept)
+                    # What a killed process would leave.
+                    await asyncio.to_thread(shutil.copytree, first, second, dirs_exist_ok=True)
+            async with open_vault(parse_config(SETTINGS, base=second), clock=app.clock) as vault:
+                session = vault.ingest.live_call("northfield", "call-1")
+                assert (session.grace, session.resumable, session.total) == (None, False, None)
+                assert facts_of(vault.keyring, session.recording).extra["campaign"] == "spring"

@@ -17,7 +17,7 @@ from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 from vault.services.search import CALL_KEY, BlindIndex
-from vault.services.sessions import CallStart
+from vault.services.sessions import CallStart, stated
 
 _DEFAULT_CLASS = "recording"
 
@@ -62,7 +62,7 @@ class Beginning:
             )
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
-        facts = replace(call.facts, extra={**call.facts.extra, **call.terms, CALL_KEY: call.call_key})
+        facts = replace(call.facts, extra={**stated(call.facts).extra, **call.terms, CALL_KEY: call.call_key})
         sealed = seal_facts(self._keyring.derive(metadata), identifier, facts, nonce=self._entropy(12))
         recording = Recording(
             id=identifier,

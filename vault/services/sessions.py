@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -21,6 +22,9 @@ TOTAL: Final = "upload_length"
 """The member of a call's `extra` facts that holds `CallStart.total`."""
 _DEFERRED: Final = "deferred"
 _GRACE: Final = "grace_seconds"
+_TERMS: Final = frozenset({TOTAL, _GRACE})
+_COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
+_SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +53,11 @@ class CallStart:
         if self.grace is not None:
             terms[_GRACE] = str(self.grace.total_seconds())
         return terms
+
+
+def stated(facts: CallFacts) -> CallFacts:
+    """Return a recorder's facts without extras of the names under which the terms of an upload are kept."""
+    return replace(facts, extra={name: text for name, text in facts.extra.items() if name not in _TERMS})
 
 
 def require_end(durable: int, offset: int | None) -> None:
@@ -154,12 +163,16 @@ class IngestSession:
         return self.appended + self.keeping.taken(self.appended)
 
     def recall(self, extra: Mapping[str, str]) -> None:
-        """Take up the terms that a session before this one began under."""
-        if TOTAL in extra:
+        """Take up the terms that a session before this one began under.
+
+        What is none is passed over: a row may hold a recorder's own word under such a name.
+        """
+        total, grace = extra.get(TOTAL, ""), extra.get(_GRACE, "")
+        if total == _DEFERRED or _COUNT.fullmatch(total):
             self.resumable = True
-            self.total = None if extra[TOTAL] == _DEFERRED else int(extra[TOTAL])
-        if _GRACE in extra:
-            self.grace = timedelta(seconds=float(extra[_GRACE]))
+            self.total = None if total == _DEFERRED else int(total)
+        if _SECONDS.fullmatch(grace):
+            self.grace = timedelta(seconds=float(grace))
 
     @property
     def received(self) -> int:
