@@ -10,6 +10,7 @@ from vault.errors import Forbidden, Invalid, TooLarge
 from vault.ids import TokenId, parse_call_key
 from vault.model import DataKey
 from vault.protocol import s3
+from vault.protocol.awschunked import ChunkedDecoder
 from vault.protocol.s3body import BodyPlan, S3Body, plan_body
 from vault.protocol.sigv4 import Claim, RequestHead
 
@@ -177,7 +178,12 @@ def test_a_trailing_checksum_is_compared_and_must_come():
     assert b"".join(good.feed(wire)) == AUDIO
     good.finish()
     assert good.answers == {"x-amz-checksum-crc32": CRC}
+    # As minio-go writes it: pkg/signer/request-signature-streaming-unsigned-trailer.go of github.com/minio/minio-go
+    longer = S3Body(plan, signer=None, limit=1 << 20)
+    assert b"".join(longer.feed(wire.removesuffix(b"\r\n\r\n") + b"\n\r\n\r\n")) == AUDIO
+    longer.finish()
     for bad in (
+        wire + b"x",
         wire.replace(AUDIO, AUDIO[:-1] + b"?"),
         wire.replace(b"x-amz-checksum-crc32:" + CRC.encode() + b"\r\n", b""),
     ):
@@ -185,6 +191,13 @@ def test_a_trailing_checksum_is_compared_and_must_come():
         body.feed(bad)
         with pytest.raises(Invalid):
             body.finish()
+
+
+@pytest.mark.parametrize("surplus", [b"x\r\n", b"\r\n\r\n", b"\r\nx\r\n", b"x" * 2000])
+def test_what_follows_the_end_of_a_chunked_body_is_refused(surplus):
+    decoder = ChunkedDecoder(signer=None, trailer=False)
+    with pytest.raises(Invalid):
+        decoder.feed(b"1\r\na\r\n0\r\n\r\n" + surplus)
 
 
 def test_a_body_is_refused_where_its_bound_is_passed():

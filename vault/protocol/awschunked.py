@@ -4,6 +4,9 @@ After "Signature Calculations for the Authorization Header: Transferring Payload
 Headers" in the Amazon S3 API reference::
 
     length in hex [;chunk-signature=64 hex] CRLF bytes CRLF … 0 [;chunk-signature=…] CRLF [trailer lines] CRLF
+
+minio-go ends its trailer lines with LF, and has an empty line too many: before their signature, or behind an unsigned
+trailer.
 """
 
 from __future__ import annotations
@@ -52,13 +55,15 @@ class ChunkedDecoder:
         self._decoded = 0
         self._hash = hashlib.sha256()
         self._signature = b""
+        self._spare = True
+        """No empty line too many has come yet."""
         self.vouched = 0
         self.trailers: dict[str, str] = {}
         self._steps: Mapping[State, Callable[[memoryview], tuple[memoryview, State]]] = {
             State.HEAD: self._line(self._head),
             State.GAP: self._line(self._gap),
             State.TRAILER: self._line(self._trailer_line),
-            State.DONE: self._surplus,
+            State.DONE: self._line(self._surplus),
         }
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -77,8 +82,8 @@ class ChunkedDecoder:
 
     def finish(self) -> None:
         """Return if the body is complete and checked; Invalid if its end is missing."""
-        if self._state is not State.DONE:
-            raise Invalid("the body ended before its last chunk", s3="IncompleteBody")
+        if self._state is not State.DONE or self._held:
+            raise Invalid("the body does not end behind its last chunk and trailer", s3="IncompleteBody")
 
     def _take(self, piece: bytes) -> None:
         self._decoded += len(piece)
@@ -136,8 +141,7 @@ class ChunkedDecoder:
 
     def _trailer_line(self, line: bytes) -> State:
         if not line:
-            self._close()
-            return State.DONE
+            return self._close()
         match = _TRAILER.fullmatch(line)
         if match is None or not self._trailer or len(self.trailers) >= _MAX_TRAILERS:
             raise _broken("its trailer was not announced or is none")
@@ -147,17 +151,23 @@ class ChunkedDecoder:
         self.trailers[name] = match[2].decode()
         return State.TRAILER
 
-    def _close(self) -> None:
+    def _close(self) -> State:
         found = self.trailers.pop(_TRAILER_SIGNATURE, "")
         if self._signer is None or not self._trailer:
-            return
+            return State.DONE
+        if not found and self._spare:
+            self._spare = False
+            return State.TRAILER
         lines = "".join(f"{name}:{value}\n" for name, value in self.trailers.items())
         if not hmac.compare_digest(self._signer.trailer(lines.encode()), found):
             raise Forbidden("the trailer's signature does not match; nothing was kept", s3="SignatureDoesNotMatch")
+        return State.DONE
 
-    @staticmethod
-    def _surplus(rest: memoryview) -> tuple[memoryview, State]:
-        raise _broken(f"{len(rest)} bytes follow its end")
+    def _surplus(self, line: bytes) -> State:
+        if line or not self._spare:
+            raise _broken("something follows its end")
+        self._spare = False
+        return State.DONE
 
 
 def _broken(why: str) -> Invalid:
