@@ -5,6 +5,7 @@ Amazon S3 API reference (key AKIAIOSFODNN7EXAMPLE), chunked uploads and the trai
 """
 
 import hashlib
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -192,6 +193,15 @@ def test_a_folder_that_a_proxy_put_in_front_does_not_break_the_signature():
     head = authorized(*S3[0])
     moved = RequestHead(method="GET", path="/s3" + head.path, query="", headers=head.headers)
     verify(read_claim(moved), moved, SECRET, now=NOW)
+
+
+def test_a_port_that_was_sent_and_not_signed_does_not_break_the_signature_and_another_host_does():
+    head = authorized(*S3[0])
+    for added, good in ((":8443", True), (":", False), (".example:8443", False)):
+        headers = [(name, value + added if name.lower() == "host" else value) for name, value in head.headers]
+        sent = RequestHead(method="GET", path=head.path, query="", headers=headers)
+        with nullcontext() if good else pytest.raises(Forbidden):
+            verify(read_claim(sent), sent, SECRET, now=NOW)
 
 
 def test_a_bucket_that_a_proxy_took_from_the_hosts_name_does_not_break_it_and_another_one_does():

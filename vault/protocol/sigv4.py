@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -27,7 +28,7 @@ _SERVICE: Final = "s3"
 _INSTANT: Final = "%Y%m%dT%H%M%SZ"
 _SCOPE: Final = re.compile(r"([\w.@+=-]{1,128})/(\d{8})/([A-Za-z0-9-]{1,64})/([a-z0-9-]{1,32})/aws4_request", re.ASCII)
 _PIECE: Final = re.compile(r"\s*(Credential|SignedHeaders|Signature)=([^,\s]+)\s*", re.ASCII)
-_PORT: Final = re.compile(r":[0-9]+$", re.ASCII)
+_PORT: Final = re.compile(r":\d{1,5}$", re.ASCII)
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _PRESIGNED: Final = ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Date", "X-Amz-Expires")
 
@@ -217,8 +218,9 @@ def verify(claim: Claim, head: RequestHead, secret: str, *, now: datetime) -> by
         raise Forbidden("the request has x-amz headers that are not signed", s3="AccessDenied")
     key = signing_key(secret, claim.scope)
     stamp = claim.signed_at.strftime(_INSTANT)
-    for signed in _as_signed(head):
-        hashed = hashlib.sha256(canonical_request(signed, claim.signed_headers, claim.payload)).hexdigest()
+    for received, path in product(_hosts(head), _paths(head)):
+        signed = canonical_request(replace(received, path=path), claim.signed_headers, claim.payload)
+        hashed = hashlib.sha256(signed).hexdigest()
         if hmac.compare_digest(sign(key, ALGORITHM, stamp, claim.scope, hashed), claim.signature):
             return key
     raise Forbidden(
@@ -228,18 +230,16 @@ def verify(claim: Claim, head: RequestHead, secret: str, *, now: datetime) -> by
     )
 
 
-def _as_signed(head: RequestHead) -> Iterator[RequestHead]:
-    """Yield the request as received, then as it was before a proxy put `/s3` or the bucket of the host's name in front.
-
-    Each of them also with the host without its port: rtpengine signs it so and sends it with the port.
-    """
-    portless = [(name, _PORT.sub("", value) if name.lower() == "host" else value) for name, value in head.headers]
-    for path in _paths(head):
-        for headers in (head.headers, portless):
-            yield replace(head, path=path, headers=headers)
+def _hosts(head: RequestHead) -> Iterator[RequestHead]:
+    """Yield the request as received, then with Host as rtpengine signs it: without the port that it sends."""
+    yield head
+    host = head.header("host") or ""
+    if (name := _PORT.sub("", host)) != host:
+        yield replace(head, headers=[(key, name if key.lower() == "host" else value) for key, value in head.headers])
 
 
 def _paths(head: RequestHead) -> Iterator[str]:
+    """Yield the path as received, then as it was before a proxy put `/s3` or the bucket of the host's name in front."""
     yield head.path
     inner = head.path.removeprefix("/s3") if head.path.startswith("/s3/") else head.path
     yield inner
