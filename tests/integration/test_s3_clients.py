@@ -4,10 +4,15 @@ import asyncio
 import hashlib
 import io
 import shutil
+from urllib.parse import urlencode
 
 import pytest
 from boto3.s3.transfer import TransferConfig
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from minio import Minio
+from yarl import URL
 
 from tests.faults.crashing import memory_directory
 from tests.integration.app import SETTINGS, app, running, sound
@@ -151,6 +156,17 @@ async def test_curl_signs_by_itself_as_rtpengine_does_and_calls_its_audio_data(a
     )  # fmt: skip
     assert ran.code == 0, ran.output
     assert await sealed(app, "rtpengine.wav") == WAV
+
+
+async def test_a_presigned_address_carries_what_the_javascript_presigner_moves_into_its_query(app, recorder):
+    meta = {"x-amz-meta-call-key": "call-1", "x-amz-meta-from": "+442079460123"}
+    request = AWSRequest(method="PUT", url=f"{recorder.endpoint}/{BUCKET}/upload.wav?{urlencode(meta)}")
+    S3SigV4QueryAuth(Credentials(recorder.access_key, recorder.secret_key), "s3", REGION, expires=60).add_auth(request)
+    async with app.client.put(URL(request.url, encoded=True), data=WAV) as answer:
+        assert answer.status == 200, await answer.text()
+    _, row = await recorded(app, "call-1")
+    call = (await app.ask("GET", f"/v1/recordings/{row.id}")).json["call"]
+    assert (call["call_key"], call["caller"]) == ("call-1", "+442079460123")
 
 
 NGINX = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import unquote
@@ -44,9 +44,14 @@ class Signed:
     parameters: Mapping[str, str]
 
     @property
+    def said(self) -> Sequence[tuple[str, str]]:
+        """The headers, and the parameters: presigned, an address may carry in its query what else is a header."""
+        return [*self.head.headers, *self.parameters.items()]
+
+    @property
     def call_key(self) -> str:
         """The call key of the object."""
-        own = self.head.header(_OWN_KEY)
+        own = next((value for name, value in self.said if name.lower() == _OWN_KEY), None)
         return s3.call_key_for(self.key) if own is None else parse_call_key(own)
 
 
@@ -135,8 +140,7 @@ async def arriving(request: web.Request, body: S3Body) -> AsyncGenerator[bytes, 
 
 async def call_start(vault: Vault, asked: Signed, media: Media) -> CallStart:
     """Return what the request says about its call."""
-    meta = [*asked.head.headers, *asked.parameters.items()]  # a presigned address carries it in its query
-    stated, started = s3.meta_facts(meta, key=asked.key, call_key=asked.call_key)
+    stated, started = s3.meta_facts(asked.said, key=asked.key, call_key=asked.call_key)
     return CallStart(
         tenant=asked.tenant,
         call_key=asked.call_key,
