@@ -364,6 +364,35 @@ async def test_a_recording_that_is_too_large_is_refused_in_whole_and_in_parts():
             assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
 
 
+async def test_parts_that_come_at_once_make_no_recording_that_is_too_large():
+    with memory_directory() as base:
+        async with running(base, server={"port": 0, "max_recording_bytes": "100KiB"}) as app:
+            recorder = Recorder.of(app.url, app.token(Role.RECORDER))
+            address = await begun(app, recorder)
+            both = asyncio.Event()
+
+            async def halting():
+                yield WAV[:100]
+                await both.wait()
+                yield WAV[100:]
+
+            def send(number):
+                path = part(address, number)
+                headers = signed(recorder, "PUT", path, payload="UNSIGNED-PAYLOAD")
+                return asyncio.create_task(ask(app, recorder, "PUT", path, sent=halting(), headers=headers))
+
+            sends = [send(1), send(2)]
+            async with asyncio.timeout(5):
+                while len(list(base.rglob("0000?.*"))) < len(sends):
+                    await asyncio.sleep(0.01)
+            both.set()
+            answers = sorted([(status, document) for status, document, _ in await asyncio.gather(*sends)])
+            assert [status for status, _ in answers] == [200, 400]
+            assert code(answers[1][1]) == "EntityTooLarge"
+            listed = ET.fromstring((await ask(app, recorder, "GET", address))[1])
+            assert [each.text for each in listed.findall("{*}Part/{*}Size")] == [str(len(WAV))]
+
+
 async def test_no_secret_key_is_stored_or_logged_in_clear(app, recorder, caplog):
     await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV)
     await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV, secret="x" * 43)

@@ -116,7 +116,7 @@ class S3Body:
         self._plan = plan
         self._limit = limit
         if plan.length is not None and plan.length > limit:
-            raise TooLarge(f"the recording exceeds {limit} bytes")
+            raise _too_large(limit)
         self._decoder = (
             ChunkedDecoder(signer=signer if plan.signed else None, trailer=plan.trailer) if plan.chunked else None
         )
@@ -131,7 +131,7 @@ class S3Body:
         for piece in pieces:
             self.size += len(piece)
             if self.size > self._limit:
-                raise TooLarge(f"the recording exceeds {self._limit} bytes")
+                raise _too_large(self._limit)
             if self._plan.length is not None and self.size > self._plan.length:
                 raise Invalid("the body is longer than its announced length", s3="IncompleteBody")
             self._md5.update(piece)
@@ -182,6 +182,13 @@ class S3Body:
         if found is None:
             raise Invalid("the announced checksum did not come; nothing was kept", s3="IncompleteBody")
         return found
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"the body exceeds the {limit} bytes that are taken here",
+        hint="a recording, with all its parts, has at most server.max_recording_bytes",
+    )
 
 
 def _bad(name: str) -> Invalid:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +19,7 @@ from functools import partial
 from itertools import count, takewhile
 from typing import Final
 
-from vault.errors import Conflict, IntegrityError, Invalid, NotFound, Refused, Unavailable
+from vault.errors import Conflict, IntegrityError, Invalid, NotFound, Refused, TooLarge, Unavailable
 from vault.ids import RecordingId, TenantId
 from vault.model import Principal, RecordingState
 from vault.ports.catalog import Catalog
@@ -56,11 +56,14 @@ class Upload:
 class PartSink:
     """Takes one part; `keep` makes it durable and the one that counts."""
 
-    def __init__(self, upload: Upload, number: int, writer: BodyWriter, clock: Clock) -> None:
+    def __init__(
+        self, upload: Upload, number: int, writer: BodyWriter, clock: Clock, *, room: Callable[[], int]
+    ) -> None:
         self._upload = upload
         self._number = number
         self._writer = writer
         self._clock = clock
+        self._room = room
 
     async def write(self, piece: bytes) -> None:
         """Take more of it; the recording waits for its recorder anew."""
@@ -74,6 +77,8 @@ class PartSink:
         async with upload.lock:
             # Whoever finishes the recording has read the parts by now: this one would be acknowledged and dropped.
             upload.session.require_open()
+            if self._writer.size > self._room():  # others were kept while this one came
+                raise TooLarge("the parts together exceed what a recording may have; this one was not kept")
             await self._writer.file.keep()
             part = upload.parts[self._number] = Part(size=self._writer.size, etag=md5.hex())
         _touch(upload.session, self._clock)
@@ -150,6 +155,7 @@ class Parts:
                 number,
                 BodyWriter(file, _part_key(upload.session, number), entropy=self._entropy),
                 self._clock,
+                room=partial(self.room, upload, number),
             )
         finally:
             await file.close()
