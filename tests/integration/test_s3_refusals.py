@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import gzip
 import hashlib
+import logging
 import sqlite3
 import xml.etree.ElementTree as ET
 import zlib
@@ -391,6 +393,15 @@ async def test_parts_that_come_at_once_make_no_recording_that_is_too_large():
             assert code(answers[1][1]) == "EntityTooLarge"
             listed = ET.fromstring((await ask(app, recorder, "GET", address))[1])
             assert [each.text for each in listed.findall("{*}Part/{*}Size")] == [str(len(WAV))]
+
+
+async def test_a_compressed_object_is_refused_and_leaves_nothing_in_the_vault_or_the_log(app, recorder, caplog):
+    for body in (WAV, gzip.compress(WAV)):
+        for payload in (None, "UNSIGNED-PAYLOAD"):
+            asked = {"body": body, "payload": payload, "Content_Encoding": "gzip", "Content_Type": "audio/wav"}
+            assert await refused(app, recorder, "PUT", f"/s3/{BUCKET}/call", **asked) == (501, "NotImplemented")
+    assert await keys(app) == {}
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 async def test_no_secret_key_is_stored_or_logged_in_clear(app, recorder, caplog):

@@ -5,6 +5,7 @@ Amazon S3 API reference (key AKIAIOSFODNN7EXAMPLE), chunked uploads and the trai
 """
 
 import hashlib
+import random
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
@@ -305,6 +306,17 @@ def test_the_checksums_check_values(name, check):
     for byte in b"123456789":
         running.update(bytes([byte]))
     assert running.digest().hex() == check
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_checksum_does_not_depend_on_how_the_bytes_were_cut(name):
+    data = random.Random(1).randbytes(200_000)
+    for length in (*range(64, 300), 65_535, 65_536, 65_537, len(data)):
+        whole, cut = ALGORITHMS[name](), ALGORITHMS[name]()
+        whole.update(data[:length])
+        for start in range(0, length, 61):
+            cut.update(data[start : min(start + 61, length)])
+        assert whole.digest() == cut.digest(), length
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Final, Protocol
 
+_WINDOW_BYTES: Final = 1 << 16
+_TABLE_BYTES: Final = 64
+"""Up to how many bytes a table is faster than folding."""
+
 
 class Checksum(Protocol):
     """A running checksum."""
@@ -45,10 +49,38 @@ def _table(polynomial: int) -> tuple[int, ...]:
     return tuple(table)
 
 
+def _times(a: int, b: int, polynomial: int, bits: int) -> int:
+    """Multiply modulo the polynomial, all reflected: the highest bit stands for x^0."""
+    product = 0
+    while a:
+        if a >> bits - 1:
+            product ^= b
+        a = a << 1 & (1 << bits) - 1
+        b = b >> 1 ^ (polynomial if b & 1 else 0)
+    return product
+
+
+@cache
+def _power(exponent: int, polynomial: int, bits: int) -> int:
+    """Return x^exponent modulo the polynomial, reflected."""
+    result, square = 1 << bits - 1, 1 << bits - 2
+    while exponent:
+        if exponent & 1:
+            result = _times(result, square, polynomial, bits)
+        square = _times(square, square, polynomial, bits)
+        exponent >>= 1
+    return result
+
+
 class _ReflectedCrc:
-    """A reflected CRC with all bits inverted before and after."""
+    """A reflected CRC with all bits inverted before and after.
+
+    The front of a window of bytes, multiplied by x^(bits behind it) modulo the polynomial, is added to the rest, until
+    little is left for the table: long integers do that many times as fast as a loop over bytes.
+    """
 
     def __init__(self, polynomial: int, size: int) -> None:
+        self._polynomial = polynomial
         self._table = _table(polynomial)
         self._size = size
         self._mask = (1 << 8 * size) - 1
@@ -56,10 +88,32 @@ class _ReflectedCrc:
 
     def update(self, data: bytes) -> None:
         """Take more bytes."""
-        table, value = self._table, self._value
-        for byte in data:
+        for start in range(0, len(data), _WINDOW_BYTES):
+            self._take(data[start : start + _WINDOW_BYTES])
+
+    def _take(self, piece: bytes) -> None:
+        table, value, length = self._table, self._value, len(piece)
+        if length > _TABLE_BYTES:
+            number = int.from_bytes(piece, "little") ^ value
+            while length > _TABLE_BYTES:
+                number, length = self._folded(number, length)
+            piece, value = number.to_bytes(length, "little"), 0
+        for byte in piece:
             value = table[(value ^ byte) & 0xFF] ^ value >> 8
         self._value = value
+
+    def _folded(self, number: int, length: int) -> tuple[int, int]:
+        """Return fewer bytes, of lengths that are few enough to remember the multipliers, with the same CRC."""
+        bits = 8 * self._size
+        kept = (1 << (length - self._size - 1).bit_length() - 1) + self._size
+        front = number & (1 << 8 * (length - kept)) - 1
+        multiplier = _power(8 * kept, self._polynomial, bits)
+        product = 0
+        for bit in range(bits):
+            if multiplier >> bit & 1:
+                product ^= front << bit
+        # The product's highest bit is x^0 when it ends where the rest ends.
+        return number >> 8 * (length - kept) ^ product << 8 * (2 * kept - length) - bits + 1, kept
 
     def digest(self) -> bytes:
         """Return the register, inverted."""

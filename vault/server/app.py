@@ -163,6 +163,7 @@ async def serve(
         handle_signals=False,
         shutdown_timeout=1.0,
         keepalive_timeout=settings.idle_timeout.total_seconds(),
+        auto_decompress=False,
     )
     await runner.setup()
     try:

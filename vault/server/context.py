@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from vault.config import Config
-from vault.errors import Invalid, NotFound, Unauthenticated
+from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia
 from vault.ids import RecordingId, TenantId, id_bytes, parse_tenant
 from vault.model import Principal
 from vault.protocol.permissions import Act
@@ -27,6 +27,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
 
 _MAX_BODY_BYTES = 1 << 20
+_PLAIN = frozenset({"", "identity", "aws-chunked"})
 
 
 def token_text(request: web.Request) -> str:
@@ -70,11 +71,23 @@ def checked_tenant(text: str) -> TenantId:
         raise Invalid("that is not a tenant id", hint=error.hint) from error
 
 
+def require_uncoded(request: web.Request) -> None:
+    """Raise UnsupportedMedia for a compressed body: bytes are counted, compared and kept as they are sent."""
+    named = ",".join(request.headers.getall("Content-Encoding", ())).lower().split(",")
+    if not {each.strip() for each in named} <= _PLAIN:
+        raise UnsupportedMedia(
+            "a body with a content coding cannot be kept as it is sent",
+            hint="send it uncompressed, without Content-Encoding",
+            s3="NotImplemented",
+        )
+
+
 async def authorised(request: web.Request) -> tuple[TenantId, Principal]:
     """Return the tenant in the path and who records for it; raises for anybody who may not."""
     actor = await principal(request)
     tenant = path_tenant(request)
     await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+    require_uncoded(request)
     return tenant, actor
 
 

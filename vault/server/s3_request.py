@@ -17,7 +17,7 @@ from vault.protocol.permissions import Act
 from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, plan_body
 from vault.protocol.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, read_claim, verify
-from vault.server.context import CONFIG, VAULT, checked_tenant
+from vault.server.context import CONFIG, VAULT, checked_tenant, require_uncoded
 from vault.server.pieces import BodyPieces
 from vault.services.sessions import CallStart
 from vault.services.vault import Vault
@@ -76,6 +76,7 @@ async def signed(request: web.Request) -> Signed:
         await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     except (Invalid, NotFound) as error:
         raise NotFound("there is no such bucket, or not for this key", s3="NoSuchBucket") from error
+    require_uncoded(request)
     parameters = head.parameters()
     found = Signed(
         head=head,
