@@ -46,6 +46,27 @@ def test_when_each_participant_came_and_went_is_told():
     assert second.disassociated == "2017-03-27T09:20:00.000Z"
 
 
+@pytest.mark.parametrize(
+    ("aor", "number"),
+    [
+        ("sip:%2B442079460123@sbc.example", "+442079460123"),
+        ("sip:020%207946%200123:pw@sbc.example;user=phone", "+442079460123"),
+        ("&lt;sips:+442079460123;phone-context=example@sbc.example&gt;;tag=1", "+442079460123"),
+        ("tel:+44-20-7946-0123;ext=7", "+442079460123"),
+        ("442079460123@sbc.example", "+442079460123"),
+        ("sip:2001%23@sbc.example", "2001#"),
+        ("sip:%0A%00@sbc.example", None),
+        ("sip:sbc.example:5060", None),
+        ("sip:@sbc.example", None),
+    ],
+)
+def test_an_address_tells_the_number_that_it_stands_for_however_it_is_written(aor, number):
+    said = f"<recording><participant id='1'><nameID aor='{aor}'/></participant></recording>"
+    metadata = siprec.parse(said.encode())
+    assert siprec.facts(metadata).caller == number
+    assert metadata.participants[0].aor
+
+
 @pytest.mark.parametrize("namespace", [b" xmlns='urn:ietf:params:xml:ns:recording'", b""])
 def test_the_namespace_does_not_matter(namespace):
     plain = document("rfc7865").replace(b" xmlns='urn:ietf:params:xml:ns:recording:1'", namespace)
