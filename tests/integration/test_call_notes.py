@@ -347,3 +347,22 @@ async def test_what_a_recorder_calls_its_own_facts_means_nothing_to_a_server_tha
                 session = vault.ingest.live_call("northfield", "call-1")
                 assert (session.grace, session.resumable, session.total) == (None, False, None)
                 assert facts_of(vault.keyring, session.recording).extra["campaign"] == "spring"
+
+
+async def test_a_document_that_stops_coming_is_told_so_and_not_kept():
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "idle_timeout": "1s"}) as app:
+            live = Recorder(app)
+            await live.send(b"a" * 800, until=800)
+
+            async def stopping():
+                yield SIPREC[:100]
+                await asyncio.Event().wait()
+
+            headers = {"Content-Type": "application/rs-metadata+xml"}
+            answer = await app.ask("POST", f"{CALL}/siprec", Role.RECORDER, data=stopping(), headers=headers)
+            assert (answer.status, answer.problem) == (408, "upload_stalled")
+            assert b"not kept" in answer.body
+            session = app.vault.ingest.live_call("northfield", "call-1")
+            assert session is None or session.keeping.notes == []
+            await live.end()
