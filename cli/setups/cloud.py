@@ -78,6 +78,7 @@ def _livekit(place: Place) -> tuple[File, ...]:
             {
                 "file_type": "OGG",
                 "filepath": "{room_name}-{time}.ogg",
+                "disable_manifest": True,
                 "s3": {
                     "access_key": place.token_id,
                     "secret": place.secret,
@@ -136,6 +137,9 @@ RECORDERS: Final = (
         source="https://docs.livekit.io/home/egress/outputs/",
         route="/s3/{bucket}/{key}",
         files=_livekit,
-        notes=("Start it with: lk egress start --type room-composite egress.json",),
+        notes=(
+            "Start it with: lk egress start --type room-composite egress.json",
+            "Without disable_manifest a document follows each file, which is refused because it is no audio.",
+        ),
     ),
 )

@@ -297,6 +297,10 @@ RECORDERS: Final = (
         source="https://github.com/jambonz/jambonz-api-server/blob/main/lib/swagger/swagger.yaml",
         route="/s3/{bucket}/{key}",
         files=_jambonz_s3,
-        notes=("The portal has the same fields under Account, Enable call recording.",),
+        notes=(
+            "The portal has the same fields under Account, Enable call recording.",
+            "Its test sends a text: if the answer is that no content type was declared, address and keys are right.",
+            "Its player and its delete button have no effect: a recorder's token only adds.",
+        ),
     ),
 )
