@@ -263,6 +263,7 @@ RECORDERS: Final = (
         source="https://github.com/amigniter/mod_audio_stream",
         route=_WEBSOCKET,
         files=_audio_stream,
+        notes=("For wss:// the module has to be built with -DUSE_TLS=ON, which is not its default.", _NO_RECONNECT),
     ),
     Recorder(
         name="freeswitch-audio-fork",
