@@ -8,6 +8,7 @@ import hashlib
 import random
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 import pytest
 
@@ -179,6 +180,16 @@ def test_a_clock_more_than_fifteen_minutes_away_is_told_so():
             verify(read_claim(head), head, SECRET, now=NOW + off)
         assert caught.value.facts == {"s3": "RequestTimeTooSkewed"}
     verify(read_claim(head), head, SECRET, now=NOW + timedelta(minutes=14))
+
+
+def test_an_address_signed_at_the_end_of_time_is_not_of_now():
+    said = {"X-Amz-Credential": "K/99991231/r/s3/aws4_request", "X-Amz-Date": "99991231T235959Z"}
+    named = {"X-Amz-Expires": "604800", "X-Amz-SignedHeaders": "host", "X-Amz-Signature": "0" * 64}
+    query = urlencode({"X-Amz-Algorithm": ALGORITHM, **said, **named})
+    head = RequestHead(method="PUT", path="/", query=query, headers=[HOST])
+    with pytest.raises(Forbidden) as caught:
+        verify(read_claim(head), head, SECRET, now=NOW)
+    assert caught.value.facts == {"s3": "RequestTimeTooSkewed"}
 
 
 def test_an_amz_header_that_is_not_signed_is_refused():

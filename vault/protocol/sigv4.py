@@ -249,7 +249,7 @@ def _paths(head: RequestHead) -> Iterator[str]:
 
 
 def _in_time(claim: Claim, now: datetime) -> None:
-    if claim.expires is not None and now > claim.signed_at + claim.expires:
+    if claim.expires is not None and now - claim.signed_at > claim.expires:
         raise Forbidden("the presigned address has expired", s3="AccessDenied")
     late = claim.expires is None and now - claim.signed_at > MAX_SKEW
     if late or claim.signed_at - now > MAX_SKEW:
