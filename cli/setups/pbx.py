@@ -42,7 +42,7 @@ mix-method = channels
 mix-num-inputs = 2
 s3-host = {place.host}
 s3-port = {place.port}
-s3-path = /s3/{place.tenant}
+s3-path = {place.server.path.rstrip("/")}/s3/{place.tenant}
 s3-access-key = {place.token_id}
 s3-secret-key = {place.secret}
 s3-region = eu-west-2
@@ -239,7 +239,7 @@ RECORDERS: Final = (
         files=_asterisk,
         notes=(
             "Needs Asterisk 20.16, 21.11, 22.6 or 23.0, with chan_websocket, app_chanspy, func_uri and func_strings.",
-            "Asterisk trusts no authority by itself: `ca_list_file` is Debian's; with one of your own, name that.",
+            "Asterisk trusts no authority by itself: `ca_list_file` is Debian's; Red Hat's is /etc/pki/tls/cert.pem.",
             "The vault's certificate has to name its host: Asterisk passes over the addresses in a certificate.",
             "While neither side sends anything, ChanSpy sends nothing either: such a time is not in the recording.",
             "When the connection breaks, it dials again until the call is over; what is said in between is lost.",

@@ -109,6 +109,16 @@ def test_addresses_follow_the_server():
     below = Place(URL("https://example.org/vault"), "a-college", TOKEN)
     assert "https://example.org/vault/v1/ingest/a-college/" in only("curl", below)
     assert '--endpoint-url "https://example.org/vault/s3"' in only("aws", below)
+    assert ini(only("rtpengine-s3", below))["s3-path"] == "/vault/s3/a-college"
+    assert ini(only("rtpengine-s3"))["s3-path"] == "/s3/northfield-college"
+
+
+def test_asterisk_is_told_whom_to_trust_where_it_speaks_tls():
+    """It loads no authorities of its own, and then verifies no certificate: __ssl_setup in its main/tcptls.c."""
+    secure = ini(RECORDERS["asterisk"].files(PLACE)[0].content)
+    assert (secure["tls_enabled"], secure["ca_list_file"][:1]) == ("yes", "/")
+    plain = ini(RECORDERS["asterisk"].files(Place(URL("http://127.0.0.1:8080"), "a-college", TOKEN))[0].content)
+    assert (plain["tls_enabled"], "ca_list_file" in plain) == ("no", False)
 
 
 def test_asterisk_is_told_whom_it_trusts_where_there_is_a_certificate():
