@@ -404,13 +404,20 @@ async def test_a_compressed_object_is_refused_and_leaves_nothing_in_the_vault_or
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
-async def test_no_secret_key_is_stored_or_logged_in_clear(app, recorder, caplog):
+async def test_no_secret_key_is_stored_or_logged_in_clear(app, recorder, caplog, monkeypatch):
+    caplog.set_level(logging.DEBUG)
     await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV)
     await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV, secret="x" * 43)
-    for path in app.config.resolve(None, "").rglob("*"):
-        if path.is_file():
-            assert recorder.secret_key.encode() not in path.read_bytes(), path.name
-    assert recorder.secret_key not in caplog.text
+    with monkeypatch.context() as patch:  # a defect says most
+        patch.setattr(app.vault.objects, "put", None)
+        assert await refused(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV) == (500, "InternalError")
+    stored = {path.name: path.read_bytes() for path in app.config.resolve(None, "").rglob("*") if path.is_file()}
+    assert [name for name, content in stored.items() if recorder.secret_key.encode() in content] == []
+    served = [each for each in caplog.records if each.name.startswith("vault")]
+    said = "".join(f"{each.__dict__} {logging.Formatter().format(each)}" for each in served)
+    assert stored
+    assert "TypeError" in said
+    assert recorder.secret_key not in said
 
 
 async def test_a_tenant_whose_contract_ended_records_nothing(app, recorder):
