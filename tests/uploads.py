@@ -85,6 +85,40 @@ class Resumable(Tus):
         return await self.ask("PATCH", path, data, Upload_Offset=str(offset), **headers)
 
 
+class Wire:
+    """A client that sees interim responses and can fall silent; a recorder, if it names no other token."""
+
+    def __init__(self, app, reader, writer):
+        self._app, self._reader, self._writer = app, reader, writer
+
+    @classmethod
+    async def to(cls, app):
+        host, _, port = app.url.removeprefix("http://").rpartition(":")
+        return cls(app, *await asyncio.open_connection(host, int(port)))
+
+    def send(self, method, path, body=b"", *, version="1.1", **headers):
+        token = self._app.token(Role.RECORDER)
+        lines = {"Host": "vault", "Authorization": f"Bearer {token}"}
+        lines |= {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = {name: value for name, value in lines.items() if value is not None}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self._writer.write(f"{method} {path} HTTP/{version}\r\n{head}\r\n".encode() + body)
+
+    def write(self, body):
+        self._writer.write(body)
+
+    async def answer(self):
+        """Return the next response, interim ones included: status, headers, body."""
+        head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 10)).decode()
+        status, *lines = head.split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if line)
+        body = await self._reader.readexactly(int(headers.get("Content-Length", 0)))
+        return int(status.split()[1]), headers, body
+
+    def close(self):
+        self._writer.transport.abort()
+
+
 def recording(path):
     return path.rpartition("/")[2]
 

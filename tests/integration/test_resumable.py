@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, TENANTS, running, sound
-from tests.uploads import BYTES, PARTIAL, Resumable, Tus, ends, metadata, recording
+from tests.uploads import BYTES, PARTIAL, Resumable, Tus, Wire, ends, metadata, recording
 from vault.model import Role
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -185,39 +185,6 @@ async def test_both_protocols_may_continue_one_upload(app, upload):
 
 
 # -- on the wire ------------------------------------------------------------------------------------------------
-
-
-class Wire:
-    """A client that sees interim responses and can fall silent."""
-
-    def __init__(self, app, reader, writer):
-        self._app, self._reader, self._writer = app, reader, writer
-
-    @classmethod
-    async def to(cls, app):
-        host, _, port = app.url.removeprefix("http://").rpartition(":")
-        return cls(app, *await asyncio.open_connection(host, int(port)))
-
-    def send(self, method, path, body=b"", **headers):
-        token = self._app.token(Role.RECORDER)
-        lines = {"Host": "vault", "Authorization": f"Bearer {token}"}
-        lines |= {name.replace("_", "-"): value for name, value in headers.items()}
-        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self._writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
-
-    def write(self, body):
-        self._writer.write(body)
-
-    async def answer(self):
-        """Return the next response, interim ones included: status, headers, body."""
-        head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 10)).decode()
-        status, *lines = head.split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines if line)
-        body = await self._reader.readexactly(int(headers.get("Content-Length", 0)))
-        return int(status.split()[1]), headers, body
-
-    def close(self):
-        self._writer.transport.abort()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

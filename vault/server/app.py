@@ -15,7 +15,7 @@ from vault import errors
 from vault.config import Config, ServerSettings
 from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, s3, streams
 from vault.server.context import CONFIG, VAULT, WORKER
-from vault.server.problems import Unexpected, problem
+from vault.server.problems import Unexpected, plain_problem, problem
 from vault.server.workers import Worker
 from vault.services.vault import Vault
 from vault.telemetry import request_id
@@ -51,7 +51,7 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
         case web.HTTPException(status=404):
             failure: errors.VaultError = errors.NotFound("there is nothing at this address")
         case web.HTTPException():
-            raise error
+            return plain_problem(error, request_id=identifier, close=unread)
         case errors.VaultError():
             failure = error
         case ConnectionError() | web.RequestPayloadError():

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from vault.protocol.httpsignatures import Nonces
 from vault.server import audiohook, callnotes, ingest, rtpengine, s3, tus, websocket
+from vault.server.context import asked_later
 
 OPERATIONS: Final = (
     *websocket.OPERATIONS,
@@ -26,10 +27,10 @@ def add_routes(app: web.Application) -> None:
     router = app.router
     router.add_get("/v1/ingest/{tenant}/ws", websocket.connect)
     router.add_get("/v1/ingest/{tenant}/audiohook", audiohook.connect)
-    router.add_get("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=rtpengine.expect, allow_head=False)
-    router.add_post("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=rtpengine.expect)
+    router.add_get("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=asked_later, allow_head=False)
+    router.add_post("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=asked_later)
     callnotes.add_routes(app)
     tus.add_routes(app)
     for method in ("PUT", "POST"):
-        router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=ingest.expect)
+        router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=asked_later)
     router.add_route("HEAD", "/v1/ingest/{tenant}/{call_key}", ingest.head)

@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Conflict, Invalid, NotFound, TooLarge, VaultError
+from vault.errors import Conflict, Invalid, NotFound, TooLarge
 from vault.ids import TenantId, call_keys, parse_call_key
 from vault.media.descriptor import is_declared, parse_content_type
 from vault.model import Recording, RecordingState
@@ -15,14 +15,11 @@ from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing, placing
 from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation, json_answer
-from vault.server.pieces import BodyPieces
-from vault.server.problems import problem
+from vault.server.pieces import BodyPieces, require_plain
 from vault.server.uploading import Upload, finished, preflight, take
 from vault.services.vault import Vault
-from vault.telemetry import request_id
 
 _DIALECT: Final = "http"
-_UPLOAD: Final = web.RequestKey("upload", Upload)
 
 _OFFSET: Final = {
     "Upload-Offset": "Bytes that are durable.",
@@ -78,20 +75,11 @@ OPERATIONS: Final = (
 )
 
 
-async def expect(request: web.Request) -> web.Response | None:
-    """Answer `Expect: 100-continue` only after all that the headers say was checked: who is refused sends no audio."""
-    try:
-        await preflight(request.app[VAULT], await _upload(request))
-    except VaultError as error:
-        return refuse_early(request, error)
-    go_on(request)
-    return None
-
-
-def refuse_early(request: web.Request, error: VaultError) -> web.Response:
-    """Refuse a body that has not been sent; the connection ends with it."""
-    request.app[VAULT].metrics.ingest_refused.labels(error.code).inc()
-    return problem(error, request_id=request_id.get(), close=True)
+async def ask(request: web.Request, said: Upload) -> None:
+    """Ask a recorder that waits for it to send its body, only after all that the headers say was checked."""
+    if "Expect" in request.headers:
+        await preflight(request.app[VAULT], said)
+        go_on(request)
 
 
 async def head(request: web.Request) -> web.Response:
@@ -124,7 +112,8 @@ def _progress(row: Recording, durable: int, state: str) -> dict[str, str]:
 
 async def upload(request: web.Request) -> web.StreamResponse:
     """Stream a recording in; 201 once every byte is durable, 202 for a piece, 200 for a replay of a finished one."""
-    said = request.get(_UPLOAD) or await _upload(request)
+    said = await _upload(request)
+    await ask(request, said)
     pieces = BodyPieces(request)
     try:
         return await take(request.app[VAULT], said, pieces)
@@ -132,8 +121,9 @@ async def upload(request: web.Request) -> web.StreamResponse:
         pieces.close()
 
 
-def require_size(request: web.Request) -> None:
-    """Raise TooLarge for a body whose declared length is more than one recording may have."""
+def require_audio(request: web.Request) -> None:
+    """Raise TooLarge for a body whose declared length is more than one recording may have; see `require_plain`."""
+    require_plain(request)
     limit = request.app[CONFIG].server.max_recording_bytes
     if request.content_length is not None and request.content_length > limit:
         raise TooLarge(f"the recording exceeds {limit} bytes")
@@ -143,14 +133,14 @@ async def _upload(request: web.Request) -> Upload:
     """Read the request's headers, all of them, before its body."""
     tenant, actor = await authorised(request)
     call_key = parse_call_key(request.match_info["call_key"])
-    require_size(request)
+    require_audio(request)
     place = placing(request.headers, append="append" in request.query)
     if place.length is not None and place.length != request.content_length:
         raise Invalid("Content-Range and Content-Length do not agree")
     declared = request.headers.get("Content-Type")
     if is_declared(declared):
         parse_content_type(declared)
-    said = request[_UPLOAD] = Upload(
+    return Upload(
         tenant=tenant,
         call_key=await _appended(request.app[VAULT], tenant, call_key, place) if place.appends else call_key,
         actor=actor,
@@ -161,7 +151,6 @@ async def _upload(request: web.Request) -> Upload:
         dialect=_DIALECT,
         finish_wait=request.app[CONFIG].server.finish_wait.total_seconds(),
     )
-    return said
 
 
 async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) -> str:

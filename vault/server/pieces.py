@@ -8,13 +8,23 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from vault.errors import UploadStalled, VaultError
+from vault.errors import UnsupportedMedia, UploadStalled, VaultError
 from vault.server.context import CONFIG
 from vault.server.quiet import Quiet
 
 _PIECE_BYTES: Final = 1 << 18
 _MAGIC_BYTES: Final = 16
 """The longest beginning by which a container is recognised."""
+
+
+def require_plain(request: web.Request, *but: str) -> None:
+    """Raise UnsupportedMedia for a body in a coding, such as gzip, other than `but`: it is kept byte for byte."""
+    named = ",".join(request.headers.get(name, "") for name in ("Content-Encoding", "Transfer-Encoding"))
+    if {coding.strip().lower() for coding in named.split(",")} - {"", "identity", "chunked", *but}:
+        raise UnsupportedMedia(
+            "the body is in a coding the vault does not undo; none of it was kept",
+            hint="send the audio itself, without Content-Encoding",
+        )
 
 
 class Pieces(Protocol):

@@ -110,6 +110,19 @@ def problem(error: errors.VaultError, *, request_id: str | None, close: bool = F
     return response
 
 
+def plain_problem(error: web.HTTPException, *, request_id: str, close: bool) -> web.Response:
+    """Render a refusal of HTTP itself, such as a method that is not offered here: it means what its status means."""
+    body = {"type": "about:blank", "title": error.reason, "status": error.status, "request_id": request_id}
+    response = web.Response(
+        status=error.status, body=json.dumps(body).encode(), content_type="application/problem+json"
+    )
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    if close:
+        response.force_close()
+    return response
+
+
 _S3_CODES: Final[Mapping[type[errors.VaultError], str]] = {
     errors.UploadStalled: "RequestTimeout",
     errors.TooLarge: "EntityTooLarge",

@@ -11,28 +11,18 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import TooLarge, UnsupportedMedia, VaultError
+from vault.errors import TooLarge, UnsupportedMedia
 from vault.ids import RecordingId, TenantId
 from vault.media.descriptor import parse_content_type
 from vault.model import Media
 from vault.protocol.uploads import Description, content_type
-from vault.server.context import CONFIG, VAULT, authorised, checked_id, go_on
+from vault.server.context import CONFIG, VAULT, checked_id, go_on
 from vault.server.incoming import Incoming
-from vault.server.ingest import refuse_early
+from vault.server.pieces import require_plain
 from vault.services.sessions import IngestSession
 from vault.services.uploads import Writer
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
-
-
-async def expect(request: web.Request) -> web.Response | None:
-    """Answer `Expect: 100-continue` only after the token was checked, so that a refused client sends no audio."""
-    try:
-        await authorised(request)
-    except VaultError as error:
-        return refuse_early(request, error)
-    go_on(request)
-    return None
 
 
 def path_upload(request: web.Request) -> RecordingId:
@@ -58,7 +48,9 @@ def expires(at: datetime) -> str:
 
 @contextmanager
 def incoming(request: web.Request) -> Iterator[tuple[Incoming, Writer]]:
-    """Read the request's body, until another request to the same upload ends that."""
+    """Ask for the request's body and read it, until another request to the same upload ends that."""
+    require_plain(request)
+    go_on(request)
     vault = request.app[VAULT]
     body = Incoming(request)
     writer = Writer(clock=vault.clock, stop=body.stop)

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Conflict, Invalid, VaultError
+from vault.errors import Conflict, Invalid
 from vault.ids import TenantId, call_keys
 from vault.media.descriptor import parse_content_type
 from vault.model import RecordingState
@@ -17,9 +17,9 @@ from vault.protocol.placing import Placing
 from vault.protocol.rtpengine import FIELD, event_name, notification
 from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation
-from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, refuse_early, require_size
+from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, ask, require_audio
 from vault.server.pieces import BodyPieces, Source
-from vault.server.uploading import Upload, preflight, take
+from vault.server.uploading import Upload, take
 from vault.services.audit import event
 from vault.services.vault import Vault
 
@@ -28,7 +28,6 @@ _GRACE: Final = timedelta(hours=1)
 """A daemon waits 5 s before it sends a file again, doubling up to 10 times: 2,560 s before the last."""
 _SENDS: Final = "set output-storage = notify in rtpengine-recording.conf"
 _MAX_EVENT_BYTES: Final = 1 << 16
-_UPLOAD: Final = web.RequestKey("notification", Upload)
 _NOTED: Final = {204: Answer(text="The event is in the audit trail, without its call.")}
 
 OPERATIONS: Final = (
@@ -55,24 +54,12 @@ OPERATIONS: Final = (
 )
 
 
-async def expect(request: web.Request) -> web.Response | None:
-    """Answer `Expect: 100-continue` after all that the headers say was checked; an event needs no more than a token."""
-    try:
-        if _has_file(request):
-            await preflight(request.app[VAULT], await _upload(request))
-        else:
-            await authorised(request)
-    except VaultError as error:
-        return refuse_early(request, error)
-    go_on(request)
-    return None
-
-
 async def notify(request: web.Request) -> web.StreamResponse:
     """Take one notification; any answer but 2xx makes the daemon send it again."""
     if not _has_file(request):
         return await _note(request)
-    said = request.get(_UPLOAD) or await _upload(request)
+    said = await _upload(request)
+    await ask(request, said)
     body = BodyPieces(request)
     try:
         return await take(request.app[VAULT], said, _FilePieces(body, boundary_of(request.headers["Content-Type"])))
@@ -86,6 +73,7 @@ def _has_file(request: web.Request) -> bool:
 
 async def _note(request: web.Request) -> web.Response:
     tenant, actor = await authorised(request)
+    go_on(request)
     size = 0
     async for chunk in request.content.iter_any():
         size += len(chunk)
@@ -99,11 +87,11 @@ async def _note(request: web.Request) -> web.Response:
 async def _upload(request: web.Request) -> Upload:
     """Read the notification's headers before its body."""
     tenant, actor = await authorised(request)
-    require_size(request)
+    require_audio(request)
     boundary_of(request.headers["Content-Type"])
     said = notification(request.headers)
     media = parse_content_type(said.content_type)
-    found = request[_UPLOAD] = Upload(
+    return Upload(
         tenant=tenant,
         call_key=await _call_key(request.app[VAULT], tenant, said.call_key),
         actor=actor,
@@ -115,7 +103,6 @@ async def _upload(request: web.Request) -> Upload:
         finish_wait=request.app[CONFIG].server.finish_wait.total_seconds(),
         grace=_GRACE,
     )
-    return found
 
 
 async def _call_key(vault: Vault, tenant: TenantId, key: str) -> str:

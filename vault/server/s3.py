@@ -20,8 +20,9 @@ from vault.protocol import s3
 from vault.protocol.permissions import Act
 from vault.protocol.s3 import S3Operation
 from vault.server import s3_multipart
-from vault.server.context import VAULT, go_on
+from vault.server.context import VAULT, asked_later, go_on
 from vault.server.describing import Answer, Operation
+from vault.server.pieces import require_plain
 from vault.server.problems import Unexpected, s3_problem
 from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, signed
 from vault.services.objects import Body
@@ -65,23 +66,15 @@ def add_routes(app: web.Application) -> None:
     for folder, pattern in (("/s3", "[^/]+"), ("", _RESERVED + "[^/]+")):
         for method, keyed in (*_SUMMARIES, ("head", True), ("head", False)):
             path = f"{folder}/{{bucket:{pattern}}}" + ("/{key:.*}" if keyed else "")
-            app.router.add_route(method.upper(), path, handle, expect_handler=expect)
-
-
-async def expect(request: web.Request) -> web.Response | None:
-    """Answer `Expect: 100-continue` only after the signature was checked, so a refused recorder sends no audio."""
-    try:
-        await signed(request)
-    except VaultError as error:
-        return _refusal(request, error)
-    go_on(request)
-    return None
+            app.router.add_route(method.upper(), path, handle, expect_handler=asked_later)
 
 
 async def handle(request: web.Request) -> web.StreamResponse:
     """Carry out one operation; a failure is one of S3's error documents."""
     try:
         asked = await signed(request)
+        require_plain(request, "aws-chunked")
+        go_on(request)
         answer = await _HANDLERS[asked.operation](request, asked)
     except VaultError as error:
         return _refusal(request, error)

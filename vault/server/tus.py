@@ -13,12 +13,11 @@ from vault.protocol import tus
 from vault.protocol.permissions import Act
 from vault.protocol.uploads import Verb, describe, require_room
 from vault.server import resumable
-from vault.server.context import CONFIG, VAULT, authorised
+from vault.server.context import CONFIG, VAULT, asked_later, authorised
 from vault.server.describing import Answer, Operation
 from vault.server.incoming import Incoming
 from vault.server.resuming import (
     begun,
-    expect,
     expires,
     incoming,
     location,
@@ -120,11 +119,11 @@ def add_routes(app: web.Application) -> None:
     """Route both protocols, and put the headers on every answer that tus wants there."""
     router = app.router
     router.add_route("OPTIONS", PLACE, _options)
-    router.add_post(PLACE, _either(_create, resumable.create), expect_handler=expect)
-    router.add_put(PLACE, resumable.create, expect_handler=expect)
+    router.add_post(PLACE, _either(_create, resumable.create), expect_handler=asked_later)
+    router.add_put(PLACE, resumable.create, expect_handler=asked_later)
     for method, handler in _ON_UPLOADS.items():
-        router.add_route(method, UPLOAD, handler, expect_handler=expect)
-    router.add_post(UPLOAD, _overridden, expect_handler=expect)
+        router.add_route(method, UPLOAD, handler, expect_handler=asked_later)
+    router.add_post(UPLOAD, _overridden, expect_handler=asked_later)
     app.on_response_prepare.append(_mark)
 
 
