@@ -109,11 +109,14 @@ class Wire:
 
     async def answer(self):
         """Return the next response, interim ones included: status, headers, body."""
+        status, headers = await self.head()
+        return status, headers, await self._reader.readexactly(int(headers.get("Content-Length", 0)))
+
+    async def head(self):
+        """Return the next response but its body, which is left to be read."""
         head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 10)).decode()
         status, *lines = head.split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines if line)
-        body = await self._reader.readexactly(int(headers.get("Content-Length", 0)))
-        return int(status.split()[1]), headers, body
+        return int(status.split()[1]), dict(line.split(": ", 1) for line in lines if line)
 
     def close(self):
         self._writer.transport.abort()

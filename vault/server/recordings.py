@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from vault.errors import Refused, VaultError
 from vault.ids import RecordingId, TenantId
@@ -124,7 +124,9 @@ async def audio(request: web.Request) -> web.StreamResponse:
 
 async def _send(request: web.Request, vault: Vault, readable: Playable, *, raw: bool) -> web.StreamResponse:
     view = await _view(vault, readable, raw=raw)
-    span = parse_range(request.headers.get("Range"), view.total_length)
+    # A range is a matter of GET (RFC 9110 section 14.2), and no validator was given that If-Range could name.
+    ranged = request.method == "GET" and "If-Range" not in request.headers
+    span = parse_range(request.headers.get("Range") if ranged else None, view.total_length)
     start, end = span if span is not None else (0, view.total_length)
     response = web.StreamResponse(
         status=206 if span is not None else 200,
@@ -149,12 +151,13 @@ async def _send(request: web.Request, vault: Vault, readable: Playable, *, raw: 
                 await response.write(piece)
     except Exception as error:
         detail = error.message if isinstance(error, VaultError) else type(error).__name__
-        logger.log(
-            logging.INFO if isinstance(error, Refused) else logging.ERROR,
-            "playback stopped",
-            exc_info=error,
-            extra={"fields": {"recording": readable.recording.id, "detail": detail}},
-        )
+        if not isinstance(error, ClientConnectionResetError):  # players hang up whenever they seek
+            logger.log(
+                logging.INFO if isinstance(error, Refused) else logging.ERROR,
+                "playback stopped",
+                exc_info=error,
+                extra={"fields": {"recording": readable.recording.id, "detail": detail}},
+            )
         # Headers are out: an aborted connection is the only honest answer left. A problem document would arrive as
         # the next bytes of the audio.
         if request.transport is not None:
