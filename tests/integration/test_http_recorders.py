@@ -186,8 +186,12 @@ async def test_a_killed_gstreamer_leaves_a_truncated_recording_that_plays(vault,
 # -- pieces -----------------------------------------------------------------------------------------------------
 
 
-async def piece(vault, key, data, start, *, total="*", query=""):
-    headers = bearer(vault.site.tokens["recorder"], **{"Content-Type": "audio/basic"})
+OGG_HEAD = b"OggS\0\2" + bytes(20) + b"\1\1x"
+OGG_END = b"OggS\0\4" + bytes(20) + b"\1\1x"
+
+
+async def piece(vault, key, data, start, *, total="*", query="", media="audio/basic"):
+    headers = bearer(vault.site.tokens["recorder"], **{"Content-Type": media})
     if start is not None:
         headers["Content-Range"] = f"bytes {start}-{start + len(data) - 1}/{total}"
     async with vault.client.put(f"{vault.base}{key}{query}", data=data, headers=headers) as answer:
@@ -213,6 +217,35 @@ async def test_a_piece_that_comes_again_is_kept_once(vault):
     assert (status, at, problem["title"]) == (409, "6000", "offset mismatch")
     await vault.ends_as("call", "truncated")
     assert await vault.audio("call") == data
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_the_last_piece_repeated_because_its_answer_was_lost_is_answered_as_done(vault, stored):
+    data, other = sound(9_000), sound(3_000, seed=2)
+    await piece(vault, "call", data[:6_000], 0)
+    if not stored:
+        await vault.vault.storer._sealing.acquire()  # the recording ends and stays in the journal
+    status, _, receipt = await piece(vault, "call", data[6_000:], 6_000, total=9_000)
+    assert (status, receipt["state"]) == (201, "sealed" if stored else "open")
+    for start, total in ((6_000, 9_000), (6_000, "*"), (3_000, 9_000), (0, 9_000)):
+        status, _, again = await piece(vault, "call", data[start:], start, total=total)
+        assert (status, again["sha256"], again["bytes"]) == (200, hashlib.sha256(data).hexdigest(), 9_000)
+    assert (await piece(vault, "call", other, 6_000, total=9_000))[0] == 409
+    assert (await piece(vault, "call", other, 9_000))[0] == 409
+    if not stored:
+        vault.vault.storer._sealing.release()
+    await vault.ends_as("call", "sealed")
+    assert await vault.audio("call") == data
+
+
+async def test_the_last_piece_of_a_stream_that_was_started_again_may_be_repeated(vault):
+    first, second = (OGG_HEAD + sound(2_000, seed=seed) + OGG_END for seed in (1, 2))
+    for data in (first, second):
+        assert (await piece(vault, "call", data[:1_000], None, query="?append", media="audio/ogg"))[0] == 202
+        for expected in (201, 200):
+            assert (await piece(vault, "call", data[1_000:], 1_000, query="?append", media="audio/ogg"))[0] == expected
+    await vault.ends_as("call~2", "sealed")
+    assert await vault.audio("call~2") == second
 
 
 async def test_a_piece_beyond_the_durable_end_is_refused_and_nothing_of_it_is_kept(vault):

@@ -160,10 +160,7 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) ->
     has audio already is a recording of its own, and the pieces that follow belong to the newest one.
     """
     if place.offset is not None:
-        live = (
-            name for name in call_keys(key) if (session := vault.ingest.live_call(tenant, name)) and not session.ended
-        )
-        return [key, *live][-1]
+        return await _newest(vault, tenant, key)
     for name in call_keys(key):
         session = vault.ingest.live_call(tenant, name)
         if session is None and await vault.search.call(tenant, name) is None:
@@ -171,3 +168,16 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) ->
         if session is not None and not session.appended:
             return name
     raise Conflict("too many recordings have this call key", hint="give each stream a call key of its own")
+
+
+async def _newest(vault: Vault, tenant: TenantId, key: str) -> str:
+    """Return the call key of a stream's newest recording that has not ended, or of the newest if all have."""
+    sessions = ((name, vault.ingest.live_call(tenant, name)) for name in call_keys(key))
+    if live := [name for name, session in sessions if session is not None and session.ended is None]:
+        return live[-1]
+    newest = key
+    for name in call_keys(key):
+        if vault.ingest.live_call(tenant, name) is None and await vault.search.call(tenant, name) is None:
+            break
+        newest = name
+    return newest

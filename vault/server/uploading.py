@@ -64,12 +64,12 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces) -> web.Response:
     if not first and not offset:
         raise Invalid("the upload has no audio", hint="send the recording as the request body")
     if session is not None:
-        return await _replay(await _ended(vault, session), pieces, first, offset)
+        return await _replay(vault, await _ended(vault, session), pieces, first, upload.placing)
     if not first and (row := await vault.search.call(upload.tenant, upload.call_key)) is not None:
-        return await _replay(await finished(vault, row), pieces, first, offset)
+        return await _replay(vault, await finished(vault, row), pieces, first, upload.placing)
     session, row = await _begin(vault, upload, first)
     if row is not None:
-        return await _replay(await finished(vault, row), pieces, first, offset)
+        return await _replay(vault, await finished(vault, row), pieces, first, upload.placing)
     assert session is not None
     pieces.push_back(first)
     return await _receive(vault, session, upload, pieces)
@@ -268,19 +268,36 @@ async def finished(vault: Vault, row: Recording) -> _Finished:
     )
 
 
-async def _replay(known: _Finished, pieces: Pieces, first: bytes, offset: int | None) -> web.Response:
-    """A recording that has ended is sent again: 200 if it is the same audio, 409 if not.
+async def _replay(vault: Vault, known: _Finished, pieces: Pieces, first: bytes, placing: Placing) -> web.Response:
+    """A recording that has ended is sent again, or a piece of it: 200 if it is the same audio, 409 if not.
 
-    At an offset only the end itself can be repeated: a recorder whose answer was lost sends what it thinks is missing.
+    At an `Upload-Offset` only the end itself can be repeated: a recorder whose answer was lost sends what it thinks is
+    missing.
     """
-    same = offset == known.received and not first
-    if not offset:
-        digest = hashlib.sha256(kept_of(first, 0, known.notes))
-        at = len(first)
+    if placing.resends or not placing.offset:
+        at = placing.offset or 0
+        digest = hashlib.sha256(kept_of(first, at, known.notes))
+        at += len(first)
         async for piece in pieces:
             digest.update(kept_of(piece, at, known.notes))
             at += len(piece)
-        same = digest.hexdigest() == known.sha256
+        same = digest.hexdigest() == await _expected_sha256(vault, known, placing)
+    else:
+        same = placing.offset == known.received and not first
     if not same:
         raise Conflict("this call key belongs to another, finished recording", hint="call keys are not used twice")
     return _receipt(known.row, known.size, known.sha256, known.state, status=200)
+
+
+async def _expected_sha256(vault: Vault, known: _Finished, placing: Placing) -> str | None:
+    """Return the hash of what is kept in the place of a body, which without a range is all; None beyond the end."""
+    if placing.length is None:
+        return known.sha256
+    start = placing.offset or 0
+    if start + placing.length > known.received:
+        return None
+    begin, end = (kept_before(at, known.notes) for at in (start, start + placing.length))
+    digest = hashlib.sha256()
+    async for piece in vault.playback.read(await vault.playback.finished(known.row), begin, end):
+        digest.update(piece)
+    return digest.hexdigest()
