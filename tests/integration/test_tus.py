@@ -495,7 +495,7 @@ async def test_a_request_that_has_gone_silent_gives_way(app, tus):
     slow = Slow(tus, path, 0)
     slow.say(b"abc")
     await taken(app, path, 3)
-    app.vault.ingest.live(recording(path)).feed.heard_at -= 10
+    app.vault.ingest.live(recording(path)).feed.patience = 0.0  # as if two seconds had gone by
     assert await tus.offset(path) == 3
     assert (await slow.answer).status == 423
     assert (await tus.patch(path, 3, b"def")).status == 204

@@ -5,42 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from aiohttp import web
-
-from vault.errors import Locked, Unavailable, VaultError
+from vault.errors import Unavailable, VaultError
 from vault.server.pieces import BodyPieces
 
 
 class Incoming(BodyPieces):
-    """The body in pieces of at most 256 KiB; `heard` is called for what arrives.
-
-    Unavailable when nothing has come for the idle time, Locked once `stop` was called.
-    """
-
-    def __init__(self, request: web.Request) -> None:
-        super().__init__(request)
-        self._stopped = False
-        self.heard: Callable[[], None] = lambda: None
-
-    def stop(self) -> None:
-        """Another request goes on in this one's place: hand out nothing more."""
-        self._stopped = True
-        self._content.set_exception(TimeoutError())
+    """The body in pieces of at most 256 KiB; Unavailable when nothing has come for the idle time."""
 
     def stalled(self) -> VaultError:
         """Return what a body that stopped coming is answered with: clients repeat a 503, and give up at a 408."""
-        if self._stopped:
-            return Locked("another request continues this upload in place of this one")
         return Unavailable(
             "nothing arrived for too long, so the request was ended; what was received is kept",
             hint="ask with HEAD where to continue",
         )
-
-    async def more(self) -> bytes:
-        """Return what has arrived, or wait for it."""
-        piece = await super().more()
-        self.heard()
-        return piece
 
     async def first(self) -> bytes:
         """Return the first bytes, enough to recognise a container by, without taking them."""

@@ -15,7 +15,7 @@ from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing, placing
 from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation, json_answer
-from vault.server.pieces import BodyPieces, require_plain
+from vault.server.pieces import LIVE_PATIENCE, BodyPieces, require_plain, writing
 from vault.server.uploading import Upload, finished, preflight, take
 from vault.services.vault import Vault
 
@@ -41,7 +41,7 @@ UPLOADED: Final = {
     ),
     200: json_answer("The same audio was recorded under this call key before.", "Receipt", Location="URL"),
 }
-UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 507)
+UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 423, 507)
 
 OPERATIONS: Final = (
     *(
@@ -115,10 +115,8 @@ async def upload(request: web.Request) -> web.StreamResponse:
     said = await _upload(request)
     await ask(request, said)
     pieces = BodyPieces(request)
-    try:
-        return await take(request.app[VAULT], said, pieces)
-    finally:
-        pieces.close()
+    with writing(pieces, patience=LIVE_PATIENCE) as writer:
+        return await take(request.app[VAULT], said, pieces, writer)
 
 
 def require_audio(request: web.Request) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from aiohttp import web
 
-from vault.errors import UnsupportedMedia, UploadStalled, VaultError
+from vault.errors import Locked, UnsupportedMedia, UploadStalled, VaultError
 from vault.server.context import CONFIG
 from vault.server.quiet import Quiet
+from vault.services.uploads import Writer
 
 _PIECE_BYTES: Final = 1 << 18
+LIVE_PATIENCE: Final = 5.0
+"""A recorder that sends while the call runs, and has sent nothing for so many seconds, gives way to the next one."""
 _MAGIC_BYTES: Final = 16
 """The longest beginning by which a container is recognised."""
 
@@ -79,17 +83,31 @@ class Source:
 
 
 class BodyPieces(Source):
-    """The request body; ends the request when nothing arrives for too long. Close it when done."""
+    """The request body; ends the request when nothing arrives for too long. Close it when done.
+
+    Locked once `stop` was called.
+    """
 
     def __init__(self, request: web.Request) -> None:
         super().__init__()
         self._content = request.content
         idle = request.app[CONFIG].server.idle_timeout.total_seconds()
+        self._stopped = False
         self._quiet = Quiet(patience=lambda: idle, tell=lambda: self._content.set_exception(TimeoutError()))
+
+    @property
+    def waited(self) -> float:
+        """For how many seconds the recorder has been waited for, and has sent nothing."""
+        return self._quiet.seconds
 
     def close(self) -> None:
         """Stop watching the connection."""
         self._quiet.close()
+
+    def stop(self) -> None:
+        """Another request goes on in this one's place: hand out nothing more."""
+        self._stopped = True
+        self._content.set_exception(TimeoutError())
 
     def stalled(self) -> VaultError:
         """Return what a body that stopped coming is answered with."""
@@ -111,6 +129,17 @@ class BodyPieces(Source):
             self._content._exception = None  # noqa: SLF001
             return self._content.read_nowait()
         except TimeoutError as error:
+            if self._stopped:
+                raise Locked("another request continues this upload in place of this one") from error
             raise self.stalled() from error
         finally:
             self._quiet.taking()
+
+
+@contextmanager
+def writing(body: BodyPieces, *, patience: float) -> Iterator[Writer]:
+    """Read the body until its end, or until another request goes on in this one's place because it has gone silent."""
+    try:
+        yield Writer(stop=body.stop, waited=lambda: body.waited, patience=patience)
+    finally:
+        body.close()

@@ -28,12 +28,17 @@ class Quiet:
         """What it sent is being taken: however long that lasts, the recorder is not to blame."""
         self._since = math.inf
 
+    @property
+    def seconds(self) -> float:
+        """For how long the recorder has been waited for."""
+        return max(self._loop.time() - self._since, 0.0)
+
     def close(self) -> None:
         """Look no more."""
         self._timer.cancel()
 
     def _look(self) -> None:
-        quiet, patience = max(self._loop.time() - self._since, 0.0), self._patience()
+        quiet, patience = self.seconds, self._patience()
         if quiet < patience:
             self._timer = self._loop.call_later(patience - quiet, self._look)
         else:

@@ -117,7 +117,7 @@ async def head(request: web.Request) -> web.Response:
     """Tell how much is durable (Offset Retrieval)."""
     tenant, _ = await authorised(request)
     uploads = request.app[VAULT].uploads
-    writer = Writer(clock=request.app[VAULT].clock, stop=lambda: None)
+    writer = Writer()
     async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, alone=True) as standing:
         if standing.session is not None and standing.session.complete:
             await uploads.settle(standing.session)
@@ -127,7 +127,7 @@ async def head(request: web.Request) -> web.Response:
 async def cancel(request: web.Request) -> web.Response:
     """Withdraw an upload (Upload Cancellation)."""
     tenant, actor = await authorised(request)
-    writer = Writer(clock=request.app[VAULT].clock, stop=lambda: None)
+    writer = Writer()
     await request.app[VAULT].uploads.terminate(tenant, path_upload(request), writer, actor=actor, alone=True)
     return web.Response(status=204)
 

@@ -18,9 +18,9 @@ from vault.model import Media
 from vault.protocol.uploads import Description, content_type
 from vault.server.context import CONFIG, VAULT, checked_id, go_on
 from vault.server.incoming import Incoming
-from vault.server.pieces import require_plain
+from vault.server.pieces import require_plain, writing
 from vault.services.sessions import IngestSession
-from vault.services.uploads import Writer
+from vault.services.uploads import SILENT_SECONDS, Writer
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 
@@ -51,18 +51,9 @@ def incoming(request: web.Request) -> Iterator[tuple[Incoming, Writer]]:
     """Ask for the request's body and read it, until another request to the same upload ends that."""
     require_plain(request)
     go_on(request)
-    vault = request.app[VAULT]
     body = Incoming(request)
-    writer = Writer(clock=vault.clock, stop=body.stop)
-
-    def heard() -> None:
-        writer.heard_at = vault.clock.monotonic()
-
-    body.heard = heard
-    try:
+    with writing(body, patience=SILENT_SECONDS) as writer:
         yield body, writer
-    finally:
-        body.close()
 
 
 async def receive(request: web.Request, session: IngestSession, body: Incoming, *, dialect: str) -> None:

@@ -18,7 +18,7 @@ from vault.protocol.rtpengine import FIELD, event_name, notification
 from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation
 from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, ask, require_audio
-from vault.server.pieces import BodyPieces, Source
+from vault.server.pieces import LIVE_PATIENCE, BodyPieces, Source, writing
 from vault.server.uploading import Upload, take
 from vault.services.audit import event
 from vault.services.vault import Vault
@@ -61,10 +61,9 @@ async def notify(request: web.Request) -> web.StreamResponse:
     said = await _upload(request)
     await ask(request, said)
     body = BodyPieces(request)
-    try:
-        return await take(request.app[VAULT], said, _FilePieces(body, boundary_of(request.headers["Content-Type"])))
-    finally:
-        body.close()
+    file = _FilePieces(body, boundary_of(request.headers["Content-Type"]))
+    with writing(body, patience=LIVE_PATIENCE) as writer:
+        return await take(request.app[VAULT], said, file, writer)
 
 
 def _has_file(request: web.Request) -> bool:

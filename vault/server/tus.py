@@ -223,7 +223,7 @@ async def _checked(checksum: tus.Checksum | None, request: web.Request, body: In
 async def _head(request: web.Request) -> web.Response:
     tenant, _ = await authorised(request)
     uploads = request.app[VAULT].uploads
-    writer = Writer(clock=request.app[VAULT].clock, stop=lambda: None)
+    writer = Writer()
     async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer) as standing:
         session, offset, total = standing.session, standing.offset, standing.total
         # A client whose last bytes were taken in, and whose answer was lost, may only ask, and never send again.
@@ -243,7 +243,7 @@ async def _head(request: web.Request) -> web.Response:
 async def _terminate(request: web.Request) -> web.Response:
     tenant, actor = await authorised(request)
     tus.require_version(request.headers)
-    writer = Writer(clock=request.app[VAULT].clock, stop=lambda: None)
+    writer = Writer()
     await request.app[VAULT].uploads.terminate(tenant, path_upload(request), writer, actor=actor)
     return web.Response(status=204)
 

@@ -20,6 +20,7 @@ from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.protocol.placing import Placing
 from vault.server.pieces import Pieces
 from vault.services.sessions import CallStart, IngestSession
+from vault.services.uploads import Writer
 from vault.services.vault import Vault
 
 logger = logging.getLogger(__name__)
@@ -53,26 +54,32 @@ async def preflight(vault: Vault, upload: Upload) -> None:
         session.require_offset(upload.placing.offset)
 
 
-async def take(vault: Vault, upload: Upload, pieces: Pieces) -> web.Response:
+async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> web.Response:
     """Take the body in: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition."""
-    offset = upload.placing.offset
+    placing = upload.placing
     session = vault.ingest.live_call(upload.tenant, upload.call_key)
     if session is not None and session.ended is None:
-        tail = await _continue(vault, session, upload, pieces)
-        return await _receive(vault, session, upload, pieces, tail)
+        await vault.uploads.make_way(session)
+        durable = await vault.ingest.attach(session, offset=None if placing.resends else placing.offset)
+        async with vault.uploads.started(session, writer):
+            tail = await _repeated(vault, session, placing, pieces, durable) if placing.resends else b""
+            await _receive(vault, session, upload, pieces, tail)
+        return await _answer(vault, session, upload)
     first = await pieces.first()
-    if not first and not offset:
+    if not first and not placing.offset:
         raise Invalid("the upload has no audio", hint="send the recording as the request body")
     if session is not None:
-        return await _replay(vault, await _ended(vault, session), pieces, first, upload.placing)
+        return await _replay(vault, await _ended(vault, session), pieces, first, placing)
     if not first and (row := await vault.search.call(upload.tenant, upload.call_key)) is not None:
-        return await _replay(vault, await finished(vault, row), pieces, first, upload.placing)
+        return await _replay(vault, await finished(vault, row), pieces, first, placing)
     session, row = await _begin(vault, upload, first)
     if row is not None:
-        return await _replay(vault, await finished(vault, row), pieces, first, upload.placing)
+        return await _replay(vault, await finished(vault, row), pieces, first, placing)
     assert session is not None
-    pieces.push_back(first)
-    return await _receive(vault, session, upload, pieces)
+    async with vault.uploads.started(session, writer):
+        pieces.push_back(first)
+        await _receive(vault, session, upload, pieces)
+    return await _answer(vault, session, upload)
 
 
 async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSession | None, Recording | None]:
@@ -105,26 +112,15 @@ async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSess
     return session, None
 
 
-async def _continue(vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces) -> bytes:
-    """Attach to an interrupted recording: at its durable end, or with bytes before it that come again.
-
-    Return the last of what came again.
-    """
-    placing = upload.placing
-    durable = await vault.ingest.attach(session, offset=None if placing.resends else placing.offset)
-    if not placing.resends:
-        return b""
-    try:
-        start = (placing.offset or 0) - (session.skipped if placing.offset else 0)
-        if start > durable and placing.appends:
-            _go_on(session, start - durable)
-        elif not 0 <= start <= durable:
-            session.require_offset(placing.offset)
-        elif start < durable:
-            return await _skip(vault, session, pieces, start, durable)
-    except BaseException:
-        vault.ingest.detach(session)
-        raise
+async def _repeated(vault: Vault, session: IngestSession, placing: Placing, pieces: Pieces, durable: int) -> bytes:
+    """Swallow what comes again of an interrupted recording's `durable` bytes, and return the last of it."""
+    start = (placing.offset or 0) - (session.skipped if placing.offset else 0)
+    if start > durable and placing.appends:
+        _go_on(session, start - durable)
+    elif not 0 <= start <= durable:
+        session.require_offset(placing.offset)
+    elif start < durable:
+        return await _skip(vault, session, pieces, start, durable)
     return b""
 
 
@@ -169,9 +165,11 @@ async def _skip(vault: Vault, session: IngestSession, pieces: Pieces, start: int
     return take
 
 
-async def _receive(
-    vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces, tail: bytes = b""
-) -> web.Response:
+async def _receive(vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces, tail: bytes = b"") -> None:
+    """Write the body into the recording, and its end if it comes with it; durable when this returns.
+
+    When the request breaks off, what is durable stays: the rest of the call may still come.
+    """
     started = session.durable
     counter = vault.metrics.ingest_bytes.labels(upload.dialect)
     ingest = vault.ingest
@@ -187,13 +185,11 @@ async def _receive(
             await ingest.finish(session, ended="truncated:gap" if session.skipped else "sealed")
         else:
             await ingest.commit(session)
-    except BaseException:
-        # The rest of the call may still come: what is durable stays, and the grace period begins.
-        ingest.detach(session)
-        raise
     finally:
         counter.inc(max(session.durable - started, 0))
-    ingest.detach(session)
+
+
+async def _answer(vault: Vault, session: IngestSession, upload: Upload) -> web.Response:
     return await _created(vault, session, upload.finish_wait) if session.ended else await _accepted(vault, session)
 
 

@@ -32,27 +32,35 @@ from vault.services.tenants import Tenants
 TERMINATED = "truncated:terminated"
 """The end of a recording whose client withdrew it: nothing is deleted before its time."""
 
-_SILENT_SECONDS = 2.0
+SILENT_SECONDS = 2.0
 """A request that has sent nothing for so long gives way to the next one."""
 _GIVE_WAY_SECONDS = 3.0
 _FRESH_BYTES = 8
 
 
 class Writer:
-    """One request that has an upload to itself; `stop` makes it end soon."""
+    """One request that has a recording to itself; `stop` makes it end soon.
 
-    def __init__(self, *, clock: Clock, stop: Callable[[], None]) -> None:
-        self._clock = clock
+    It gives way once its client has been waited for, and has sent nothing, for `patience` seconds: `waited` counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        stop: Callable[[], None] = lambda: None,
+        waited: Callable[[], float] = lambda: 0.0,
+        patience: float = SILENT_SECONDS,
+    ) -> None:
         self._stop = stop
-        self.heard_at = clock.monotonic()
-        """When the client last sent anything; whoever reads the request keeps it."""
+        self._waited = waited
+        self.patience = patience
         self.gone = asyncio.Event()
         """Set once it writes no more."""
 
     @property
     def silent(self) -> bool:
         """Whether another request may take its place."""
-        return self._clock.monotonic() - self.heard_at > _SILENT_SECONDS
+        return self._waited() > self.patience
 
     def give_way(self) -> None:
         """Ask it to end; nothing may be written in its place before `gone`."""
@@ -222,6 +230,11 @@ class Uploads:
                 await writer.gone.wait()
         except TimeoutError as error:
             raise _locked() from error
+
+    async def make_way(self, session: IngestSession) -> None:
+        """End the request that writes to a session, if its recorder has been silent for too long to be there still."""
+        if isinstance(session.feed, Writer) and session.feed.silent:
+            await self._take_over(session)
 
     @asynccontextmanager
     async def held(self, session: IngestSession, writer: Writer, *, offset: int | None = None) -> AsyncIterator[None]:
