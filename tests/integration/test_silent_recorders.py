@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from tests.faults.crashing import memory_directory
 from tests.faults.recorder import until
-from tests.integration.app import PCMU, TENANTS, app, sound
+from tests.integration.app import PCMU, SETTINGS, TENANTS, app, running, sound
 from tests.uploads import Wire
 from vault.model import Role
 
@@ -85,3 +86,15 @@ async def test_a_file_from_rtpengine_takes_the_place_of_its_dead_attempt(app):
     answer = await app.ask("POST", path, Role.RECORDER, data=head + file + tail, headers=sent)
     assert (answer.status, answer.json["bytes"]) == (201, len(file))
     line.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "role"), [(f"/v1/ingest/{TENANTS[0]}/rtpengine", Role.RECORDER), ("/v1/recordings/search", Role.AGENT)]
+)
+async def test_a_small_body_that_never_comes_is_not_waited_for_for_ever(path, role):
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "idle_timeout": "1s"}) as app:
+            line = await Wire.to(app)
+            line.send("POST", path, b"{", Content_Length="9", Authorization=f"Bearer {app.token(role)}")
+            assert (await line.answer())[0] == 408
+            line.close()

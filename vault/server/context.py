@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, ValidationError
 
 from vault.config import Config
-from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia
+from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
 from vault.ids import RecordingId, TenantId, id_bytes, parse_tenant
 from vault.model import Principal
 from vault.protocol.permissions import Act
@@ -27,7 +28,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
 
 _MAX_BODY_BYTES = 1 << 20
-_PLAIN = frozenset({"", "identity", "aws-chunked"})
+_CODINGS = ("Content-Encoding", "Transfer-Encoding")
+_PLAIN = frozenset({"", "identity", "aws-chunked", "chunked"})
 
 
 def token_text(request: web.Request) -> str:
@@ -73,8 +75,8 @@ def checked_tenant(text: str) -> TenantId:
 
 def require_uncoded(request: web.Request) -> None:
     """Raise UnsupportedMedia for a compressed body: bytes are counted, compared and kept as they are sent."""
-    named = ",".join(request.headers.getall("Content-Encoding", ())).lower().split(",")
-    if not {each.strip() for each in named} <= _PLAIN:
+    codings = (value for name in _CODINGS for value in request.headers.getall(name, ()))
+    if not {each.strip() for each in ",".join(codings).lower().split(",")} <= _PLAIN:
         raise UnsupportedMedia(
             "a body with a content coding cannot be kept as it is sent",
             hint="send it uncompressed, without Content-Encoding",
@@ -138,16 +140,28 @@ def query_id(text: str | None, prefix: str, parameter: str) -> str | None:
     return found
 
 
+async def small_body(request: web.Request, *, limit: int, too_large: VaultError) -> bytes:
+    """Return a body of at most `limit` bytes; `too_large` for more, UploadStalled for one that does not come."""
+    require_uncoded(request)
+    idle = request.app[CONFIG].server.idle_timeout.total_seconds()
+    content = bytearray()
+    try:
+        while True:
+            async with asyncio.timeout(idle):
+                piece = await request.content.readany()
+            if not piece:
+                return bytes(content)
+            content += piece
+            if len(content) > limit:
+                raise too_large
+    except TimeoutError as error:
+        raise UploadStalled("the request's body did not come; nothing was done", hint="send it again") from error
+
+
 async def body(request: web.Request, kind: type[Body]) -> Body:
     """Parse a JSON body; Invalid names the field."""
-    raw = await request.content.read(_MAX_BODY_BYTES + 1)
-    if len(raw) > _MAX_BODY_BYTES:
-        raise Invalid("the request body is larger than 1 MiB")
-    while not request.content.at_eof():
-        raw += await request.content.read(_MAX_BODY_BYTES + 1 - len(raw))
-        if len(raw) > _MAX_BODY_BYTES:
-            raise Invalid("the request body is larger than 1 MiB")
-    return parse_model(raw, kind)
+    too_large = Invalid("the request body is larger than 1 MiB")
+    return parse_model(await small_body(request, limit=_MAX_BODY_BYTES, too_large=too_large), kind)
 
 
 def parse_model(raw: bytes, kind: type[Body]) -> Body:

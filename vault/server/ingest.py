@@ -15,7 +15,7 @@ from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing, placing
 from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation, json_answer
-from vault.server.pieces import LIVE_PATIENCE, BodyPieces, require_plain, writing
+from vault.server.pieces import LIVE_PATIENCE, BodyPieces, writing
 from vault.server.uploading import Upload, finished, preflight, take
 from vault.services.vault import Vault
 
@@ -119,9 +119,8 @@ async def upload(request: web.Request) -> web.StreamResponse:
         return await take(request.app[VAULT], said, pieces, writer)
 
 
-def require_audio(request: web.Request) -> None:
-    """Raise TooLarge for a body whose declared length is more than one recording may have; see `require_plain`."""
-    require_plain(request)
+def require_size(request: web.Request) -> None:
+    """Raise TooLarge for a body whose declared length is more than one recording may have."""
     limit = request.app[CONFIG].server.max_recording_bytes
     if request.content_length is not None and request.content_length > limit:
         raise TooLarge(f"the recording exceeds {limit} bytes")
@@ -131,7 +130,7 @@ async def _upload(request: web.Request) -> Upload:
     """Read the request's headers, all of them, before its body."""
     tenant, actor = await authorised(request)
     call_key = parse_call_key(request.match_info["call_key"])
-    require_audio(request)
+    require_size(request)
     place = placing(request.headers, append="append" in request.query)
     if place.length is not None and place.length != request.content_length:
         raise Invalid("Content-Range and Content-Length do not agree")

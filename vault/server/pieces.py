@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from vault.errors import Locked, UnsupportedMedia, UploadStalled, VaultError
+from vault.errors import Locked, UploadStalled, VaultError
 from vault.server.context import CONFIG
 from vault.server.quiet import Quiet
 from vault.services.uploads import Writer
@@ -19,16 +19,6 @@ LIVE_PATIENCE: Final = 5.0
 """A recorder that sends while the call runs, and has sent nothing for so many seconds, gives way to the next one."""
 _MAGIC_BYTES: Final = 16
 """The longest beginning by which a container is recognised."""
-
-
-def require_plain(request: web.Request, *but: str) -> None:
-    """Raise UnsupportedMedia for a body in a coding, such as gzip, other than `but`: it is kept byte for byte."""
-    named = ",".join(request.headers.get(name, "") for name in ("Content-Encoding", "Transfer-Encoding"))
-    if {coding.strip().lower() for coding in named.split(",")} - {"", "identity", "chunked", *but}:
-        raise UnsupportedMedia(
-            "the body is in a coding the vault does not undo; none of it was kept",
-            hint="send the audio itself, without Content-Encoding",
-        )
 
 
 class Pieces(Protocol):

@@ -18,7 +18,7 @@ from vault.model import Media
 from vault.protocol.uploads import Description, content_type
 from vault.server.context import CONFIG, VAULT, checked_id, go_on
 from vault.server.incoming import Incoming
-from vault.server.pieces import require_plain, writing
+from vault.server.pieces import writing
 from vault.services.sessions import IngestSession
 from vault.services.uploads import SILENT_SECONDS, Writer
 
@@ -49,7 +49,6 @@ def expires(at: datetime) -> str:
 @contextmanager
 def incoming(request: web.Request) -> Iterator[tuple[Incoming, Writer]]:
     """Ask for the request's body and read it, until another request to the same upload ends that."""
-    require_plain(request)
     go_on(request)
     body = Incoming(request)
     with writing(body, patience=SILENT_SECONDS) as writer:

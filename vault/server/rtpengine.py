@@ -15,9 +15,9 @@ from vault.protocol.multipart import Closed, Multipart, PartBegan, PartData, Par
 from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing
 from vault.protocol.rtpengine import FIELD, event_name, notification
-from vault.server.context import CONFIG, VAULT, authorised, go_on
+from vault.server.context import CONFIG, VAULT, authorised, go_on, small_body
 from vault.server.describing import Answer, Operation
-from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, ask, require_audio
+from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, ask, require_size
 from vault.server.pieces import LIVE_PATIENCE, BodyPieces, Source, writing
 from vault.server.uploading import Upload, take
 from vault.services.audit import event
@@ -73,11 +73,8 @@ def _has_file(request: web.Request) -> bool:
 async def _note(request: web.Request) -> web.Response:
     tenant, actor = await authorised(request)
     go_on(request)
-    size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > _MAX_EVENT_BYTES:
-            raise Invalid("the event has more of a body than an event has", hint=_SENDS)
+    too_large = Invalid("the event has more of a body than an event has", hint=_SENDS)
+    await small_body(request, limit=_MAX_EVENT_BYTES, too_large=too_large)
     detail = {"dialect": _DIALECT, "event": event_name(request.headers)}
     await request.app[VAULT].catalog.append_audit([event("recorder.event", actor, tenant=tenant, detail=detail)])
     return web.Response(status=204)
@@ -86,7 +83,7 @@ async def _note(request: web.Request) -> web.Response:
 async def _upload(request: web.Request) -> Upload:
     """Read the notification's headers before its body."""
     tenant, actor = await authorised(request)
-    require_audio(request)
+    require_size(request)
     boundary_of(request.headers["Content-Type"])
     said = notification(request.headers)
     media = parse_content_type(said.content_type)

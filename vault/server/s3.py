@@ -22,7 +22,6 @@ from vault.protocol.s3 import S3Operation
 from vault.server import s3_multipart
 from vault.server.context import VAULT, asked_later, go_on
 from vault.server.describing import Answer, Operation
-from vault.server.pieces import require_plain
 from vault.server.problems import Unexpected, s3_problem
 from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, signed
 from vault.services.objects import Body
@@ -73,7 +72,6 @@ async def handle(request: web.Request) -> web.StreamResponse:
     """Carry out one operation; a failure is one of S3's error documents."""
     try:
         asked = await signed(request)
-        require_plain(request, "aws-chunked")
         go_on(request)
         answer = await _HANDLERS[asked.operation](request, asked)
     except VaultError as error:
