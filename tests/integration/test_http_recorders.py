@@ -265,6 +265,28 @@ async def test_a_recorder_that_appends_goes_on_after_a_refusal_and_its_recording
     assert await vault.audio("call") == data[:3_000] + data[6_000:]
 
 
+async def test_a_recorder_that_appends_and_was_refused_at_first_is_kept_from_then_on(vault, monkeypatch):
+    data = sound(9_000)
+    with monkeypatch.context() as full:
+        full.setattr(vault.vault.journal, "admits", lambda: False)
+        assert (await piece(vault, "call", data[:3_000], None, query="?append"))[0] == 503
+    assert (await piece(vault, "call", data[3_000:6_000], 3_000, query="?append"))[:2] == (202, "3000")
+    status, _, receipt = await piece(vault, "call", data[6_000:], 6_000, total=9_000, query="?append")
+    assert (status, receipt["state"]) == (201, "truncated")
+    assert await vault.audio("call") == data[3_000:]
+
+
+async def test_a_recorder_that_appends_and_was_away_too_long_goes_on_in_a_recording_of_its_own(vault):
+    data = sound(9_000)
+    assert (await piece(vault, "call", data[:3_000], None, query="?append"))[0] == 202
+    await vault.ends_as("call", "truncated")
+    assert (await piece(vault, "call", data[4_000:6_000], 4_000, query="?append"))[:2] == (202, "2000")
+    assert (await piece(vault, "call", data[:3_000], 0, query="?append"))[0] == 409
+    status, _, _ = await piece(vault, "call", data[6_000:], 6_000, total=9_000, query="?append")
+    assert status == 201
+    assert (await vault.audio("call"), await vault.audio("call~2")) == (data[:3_000], data[4_000:])
+
+
 async def test_a_range_that_the_body_does_not_have_is_refused(vault):
     headers = bearer(vault.site.tokens["recorder"], **{"Content-Range": "bytes 0-99/*", "Content-Type": "audio/basic"})
     async with vault.client.put(f"{vault.base}call", data=b"short", headers=headers) as answer:

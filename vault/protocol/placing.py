@@ -36,6 +36,11 @@ class Placing:
     ends: bool = True
     appends: bool = False
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the body is a piece of a client that does not look at what it is told."""
+        return self.appends and self.resends
+
 
 def placing(headers: Mapping[str, str], *, append: bool = False) -> Placing:
     """Return the place that headers (looked up without regard to case) name; Invalid if they contradict each other."""

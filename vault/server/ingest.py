@@ -16,7 +16,7 @@ from vault.protocol.placing import Placing, placing
 from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation, json_answer
 from vault.server.pieces import LIVE_PATIENCE, BodyPieces, writing
-from vault.server.uploading import Upload, finished, preflight, take
+from vault.server.uploading import Upload, finished, last, preflight, take
 from vault.services.vault import Vault
 
 _DIALECT: Final = "http"
@@ -157,7 +157,7 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) ->
     has audio already is a recording of its own, and the pieces that follow belong to the newest one.
     """
     if place.offset is not None:
-        return await _newest(vault, tenant, key)
+        return await _newest(vault, tenant, key, place)
     for name in call_keys(key):
         session = vault.ingest.live_call(tenant, name)
         if session is None and await vault.search.call(tenant, name) is None:
@@ -167,14 +167,18 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) ->
     raise Conflict("too many recordings have this call key", hint="give each stream a call key of its own")
 
 
-async def _newest(vault: Vault, tenant: TenantId, key: str) -> str:
-    """Return the call key of a stream's newest recording that has not ended, or of the newest if all have."""
+async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing) -> str:
+    """Return the call key of a stream's newest recording that has not ended.
+
+    If all have, a piece from within the newest is that one's, and a later one is a further recording's.
+    """
     sessions = ((name, vault.ingest.live_call(tenant, name)) for name in call_keys(key))
     if live := [name for name, session in sessions if session is not None and session.ended is None]:
         return live[-1]
-    newest = key
+    newest, sent = key, 0
     for name in call_keys(key):
-        if vault.ingest.live_call(tenant, name) is None and await vault.search.call(tenant, name) is None:
-            break
-        newest = name
+        known = await last(vault, tenant, name)
+        if known is None:
+            return name if place.goes_on and (place.offset or 0) >= sent else newest
+        newest, sent = name, known.received
     return newest

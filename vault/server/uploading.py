@@ -77,6 +77,8 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> 
         return await _replay(vault, await finished(vault, row), pieces, first, placing)
     assert session is not None
     async with vault.uploads.started(session, writer):
+        if placing.goes_on and placing.offset:
+            _go_on(session, placing.offset)
         pieces.push_back(first)
         await _receive(vault, session, upload, pieces)
     return await _answer(vault, session, upload)
@@ -84,7 +86,7 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> 
 
 async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSession | None, Recording | None]:
     """Start a recording; or return the finished one that already has this call key."""
-    if upload.placing.offset:
+    if upload.placing.offset and not upload.placing.goes_on:
         existing = await vault.search.call(upload.tenant, upload.call_key)
         if existing is None:
             raise OffsetMismatch("nothing is durable under this call key", hint="start at byte 0", offset=0)
@@ -115,7 +117,7 @@ async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSess
 async def _repeated(vault: Vault, session: IngestSession, placing: Placing, pieces: Pieces, durable: int) -> bytes:
     """Swallow what comes again of an interrupted recording's `durable` bytes, and return the last of it."""
     start = (placing.offset or 0) - (session.skipped if placing.offset else 0)
-    if start > durable and placing.appends:
+    if start > durable and placing.goes_on:
         _go_on(session, start - durable)
     elif not 0 <= start <= durable:
         session.require_offset(placing.offset)
@@ -262,6 +264,15 @@ async def finished(vault: Vault, row: Recording) -> _Finished:
         sha256=known.sha256,
         state=row.state.value,
     )
+
+
+async def last(vault: Vault, tenant: TenantId, call_key: str) -> _Finished | None:
+    """Describe the recording under a call key that has ended, None if there is none; Conflict as `finished`."""
+    session = vault.ingest.live_call(tenant, call_key)
+    if session is not None:
+        return await _ended(vault, session)
+    row = await vault.search.call(tenant, call_key)
+    return None if row is None else await finished(vault, row)
 
 
 async def _replay(vault: Vault, known: _Finished, pieces: Pieces, first: bytes, placing: Placing) -> web.Response:
