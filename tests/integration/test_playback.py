@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.faults.recorder import until
 from tests.integration.app import PURPOSE, TENANTS, App, app, sound
 from tests.uploads import Wire
 from vault.config import AccessSettings
@@ -108,13 +109,15 @@ async def test_a_range_on_a_condition_that_cannot_hold_is_the_whole(app):
         assert (answer.status, answer.body) == (200, SAMPLES)
 
 
-async def test_a_listener_that_hangs_up_is_no_error_of_the_vault(app, caplog, monkeypatch):
+@pytest.mark.parametrize("full", [False, True], ids=["at once", "while the vault waits for it"])
+async def test_a_listener_that_hangs_up_is_no_error_of_the_vault(app, caplog, monkeypatch, full):
     recording = await app.upload("call", io.BytesIO(sound(8 << 20)))
-    sent, done = recordings._send, asyncio.Event()
+    sent, done, lines = recordings._send, asyncio.Event(), []
 
-    async def sending(*arguments, **named):
+    async def sending(request, *arguments, **named):
+        lines.append(request.transport)
         try:
-            return await sent(*arguments, **named)
+            return await sent(request, *arguments, **named)
         finally:
             done.set()
 
@@ -123,6 +126,8 @@ async def test_a_listener_that_hangs_up_is_no_error_of_the_vault(app, caplog, mo
     who = {"Authorization": f"Bearer {app.token(Role.COMPLIANCE)}", **PURPOSE}
     line.send("GET", f"/v1/recordings/{recording}/audio", **who)
     assert (await line.head())[0] == 200
+    if full:
+        await until(lambda: lines[0].get_write_buffer_size() > lines[0].get_write_buffer_limits()[1])
     line.close()
     await asyncio.wait_for(done.wait(), 10)
     assert not [record for record in caplog.records if record.name.startswith("vault")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 
 from vault.errors import Refused, VaultError
 from vault.ids import RecordingId, TenantId
@@ -151,7 +151,8 @@ async def _send(request: web.Request, vault: Vault, readable: Playable, *, raw: 
                 await response.write(piece)
     except Exception as error:
         detail = error.message if isinstance(error, VaultError) else type(error).__name__
-        if not isinstance(error, ClientConnectionResetError):  # players hang up whenever they seek
+        gone = request.transport is None or request.transport.is_closing()
+        if not (gone and isinstance(error, ConnectionError)):  # players hang up whenever they seek
             logger.log(
                 logging.INFO if isinstance(error, Refused) else logging.ERROR,
                 "playback stopped",
