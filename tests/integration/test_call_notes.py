@@ -362,7 +362,7 @@ async def test_a_document_that_stops_coming_is_told_so_and_not_kept():
             headers = {"Content-Type": "application/rs-metadata+xml"}
             answer = await app.ask("POST", f"{CALL}/siprec", Role.RECORDER, data=stopping(), headers=headers)
             assert (answer.status, answer.problem) == (408, "upload_stalled")
-            assert b"not kept" in answer.body
+            assert b"nothing was done" in answer.body
             session = app.vault.ingest.live_call("northfield", "call-1")
             assert session is None or session.keeping.notes == []
             await live.end()

@@ -8,16 +8,15 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from vault.errors import Conflict, Invalid, NotFound, TooLarge, UnsupportedMedia, UploadStalled
+from vault.errors import Conflict, Invalid, NotFound, TooLarge, UnsupportedMedia
 from vault.format.notes import MAX_DOCUMENT_BYTES, MAX_MEDIA_TYPE, Document, Missing, Note, Pause, Tone
 from vault.ids import TenantId, call_keys, parse_call_key
 from vault.model import Recording, RecordingState
 from vault.protocol import siprec
 from vault.protocol.permissions import Act
-from vault.server.context import VAULT, Handler, authorised, principal
+from vault.server.context import VAULT, Handler, authorised, principal, small_body
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
-from vault.server.pieces import BodyPieces
 from vault.server.problems import problem
 from vault.server.recordings import permitted, readable
 from vault.server.shapes import TEXT
@@ -207,20 +206,11 @@ async def add_siprec(request: web.Request) -> web.Response:
 
 
 async def _body(request: web.Request) -> bytes:
-    content = bytearray()
-    source = BodyPieces(request)
-    try:
-        async for piece in source:
-            content += piece
-            if len(content) > MAX_DOCUMENT_BYTES:
-                raise TooLarge(f"a document has at most {MAX_DOCUMENT_BYTES} bytes; this one was not kept")
-    except UploadStalled as error:
-        raise UploadStalled("nothing arrived for too long; the document was not kept", hint="send it again") from error
-    finally:
-        source.close()
+    too_large = TooLarge(f"a document has at most {MAX_DOCUMENT_BYTES} bytes; this one was not kept")
+    content = await small_body(request, limit=MAX_DOCUMENT_BYTES, too_large=too_large)
     if not content:
         raise Invalid("the document is empty", hint="send it as the request body")
-    return bytes(content)
+    return content
 
 
 # -- looking ----------------------------------------------------------------------------------------------------
