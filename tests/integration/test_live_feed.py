@@ -142,12 +142,32 @@ async def test_a_recorders_own_pause_ends_with_its_connection(app):
     assert [entry["actor"] for entry in await app.audit("recording.paused")] == ["tok_" + "0" * 32 + " recorder"]
 
 
-async def test_a_pause_that_somebody_else_asked_for_outlives_the_connection(app):
+def recorder_pauses(app, line):
+    return line.feed.apply(Paused())
+
+
+def somebody_pauses(app, line):
+    return app.vault.notes.pause(line.feed.session)
+
+
+def somebody_resumes(app, line):
+    return app.vault.notes.resume(line.feed.session)
+
+
+@pytest.mark.parametrize(
+    "acts",
+    [
+        (somebody_pauses, recorder_pauses),
+        (recorder_pauses, somebody_pauses),
+        (recorder_pauses, somebody_resumes, somebody_pauses),
+    ],
+)
+async def test_a_pause_that_somebody_else_asked_for_outlives_the_connection(app, acts):
     first, second = Line(app), Line(app)
     session = await first.begin()
     await first.say(b"ab" * 800)
-    await app.vault.notes.pause(session)
-    await first.feed.apply(Paused())
+    for act in acts:
+        await act(app, first)
     first.feed.lost()
     assert await second.begin() is session
     await second.say(b"xx" * 800)

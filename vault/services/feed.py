@@ -91,7 +91,6 @@ class Feed:
         try:
             if session.own_pause:  # what the recorder paused on its broken connection, it cannot resume on this one
                 await self._parts.notes.resume(session, actor=self._actor)
-                session.own_pause = False
             await self._parts.notes.rejoined(session)
         except BaseException:
             ingest.detach(session)
@@ -141,11 +140,9 @@ class Feed:
             case Gap():
                 await self._parts.notes.gap(session, event.missing_ms)
             case Paused():
-                session.own_pause |= not session.keeping.paused
-                await self._parts.notes.pause(session, actor=self._actor)
+                await self._parts.notes.pause(session, actor=self._actor, own=True)
             case Resumed():
                 await self._parts.notes.resume(session, actor=self._actor)
-                session.own_pause = False
             case Dtmf():
                 await self._parts.notes.dtmf(session, event)
             case Facts():

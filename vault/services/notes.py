@@ -68,12 +68,14 @@ class Notes:
 
     # -- pauses -------------------------------------------------------------------------------------------------
 
-    async def pause(self, session: IngestSession, *, actor: Principal | None = None) -> None:
+    async def pause(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
         """From now on nothing of the call is kept, until `resume`; repeating it changes nothing.
 
-        Unavailable if that could not be made durable: it holds all the same as long as this process runs.
+        `own`: the recorder asks in its stream, see `IngestSession.own_pause`; somebody else who asks too makes it
+        theirs. Unavailable if that could not be made durable: it holds all the same as long as this process runs.
         """
         session.require_open()
+        session.own_pause = own and (session.own_pause or not session.keeping.paused)
         self._stop_keeping(session)
         async with _noting(session):
             # Once more: a resume may have been under way.
@@ -128,7 +130,7 @@ class Notes:
                 told = _told("recording.resumed", session, actor, missing_ms=missing, dropped_bytes=ended.dropped)
                 await self._write(session, {at: ended}, audit=[told])
                 keeping.unnoted -= counted
-                keeping.paused = False
+                keeping.paused = session.own_pause = False
             finally:
                 session.resuming = False
 
