@@ -95,8 +95,8 @@ class Access:
             hint="send Authorization: Bearer TOKEN, or Basic with the token as password",
         )
         head, _, secret = text.removeprefix(_TOKEN_PREFIX).partition("_")
-        if not text.startswith(_TOKEN_PREFIX) or not head or not secret:
-            raise refused
+        if not text.startswith(_TOKEN_PREFIX) or not head or not secret or not (text.isascii() and text.isprintable()):
+            raise refused  # JSON can spell what no catalog can be asked for
         token = await self._token(TokenId(f"tok_{head}"))
         if token is None or token.revoked_at is not None:
             raise refused
