@@ -16,6 +16,7 @@ from tests.faults.server import PURPOSE, log_of, make_site, zygote
 from tests.faults.stores import Fault
 from tests.transcripts import transcript
 from vault.media import g711
+from vault.media.tracks import interleaved
 from vault.media.wav import wav_header
 from vault.model import Codec
 
@@ -228,6 +229,21 @@ async def test_a_call_of_telnyx_is_put_in_order_and_closed_once_it_is_durable(va
     assert await refused(vault, messages) == (1000, "")
     assert (await vault.head("v3:order"))[0] == len(voices.stereo)
     await vault.keeps("v3:order", voices.stereo)
+
+
+async def test_a_long_hole_in_wide_audio_is_filled_and_ends_no_call(vault):
+    connected, start = telnyx(vault.token, "v3:wide")
+    opened = json.loads(start)
+    opened["start"]["media_format"] = {"encoding": "L16", "sample_rate": 48_000, "channels": 1}
+    piece = bytes(range(1, 193)) * 10
+
+    def said(chunk, at_ms):
+        media = {"track": "inbound", "chunk": chunk, "timestamp": at_ms, "payload": base64.b64encode(piece).decode()}
+        return json.dumps({"event": "media", "media": media})
+
+    assert await refused(vault, (connected, json.dumps(opened), said(1, 0), said(2, 9_000), STOP)) == (1000, "")
+    heard = piece.ljust(9 * 96_000, b"\0") + piece
+    await vault.keeps("v3:wide", interleaved([heard, bytes(len(heard))], 2))
 
 
 async def test_a_recorder_that_comes_back_for_the_same_call_continues_its_recording(vault, voices):

@@ -31,7 +31,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Bytes to keep as they are, in the media announced; never empty."""
+    """Bytes to keep as they are, in the media announced; never empty, and at most 1 MiB."""
 
     data: bytes = field(repr=False)
 

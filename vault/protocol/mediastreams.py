@@ -28,6 +28,8 @@ from vault.protocol.metadata import address_facts, call_facts, call_key, dtmf, n
 
 _MAX_UNKNOWN: Final = 16
 """How many unknown events may come before the call is known."""
+_MOST_AUDIO: Final = 1 << 18
+"""Bytes of one event: a hole that is filled can be longer than what may be sealed as one piece."""
 _MAX_DIGITS: Final = 15
 _MAX_TAGS: Final = 20
 _MAX_TAG: Final = 200
@@ -297,4 +299,10 @@ def _facts(start: Message, custom: Message, spelling: _Spelling) -> CallFacts:
 
 
 def _events(decided: Sequence[bytes | Missing]) -> Sequence[Event]:
-    return [Audio(part) if isinstance(part, bytes) else Gap(missing_ms=part.ms) for part in decided]
+    events: list[Event] = []
+    for part in decided:
+        if isinstance(part, bytes):
+            events += (Audio(part[at : at + _MOST_AUDIO]) for at in range(0, len(part), _MOST_AUDIO))
+        else:
+            events.append(Gap(missing_ms=part.ms))
+    return events
