@@ -1,5 +1,6 @@
 import base64
 import secrets
+import socket as socketlib
 import time
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -9,8 +10,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.audiohook_client import CALL_KEY, GOLDEN, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client, headers
+from tests.faults.crashing import memory_directory
 from tests.faults.recorder import until
-from tests.integration.app import TENANTS, app
+from tests.integration.app import SETTINGS, TENANTS, app, running
 from tests.streams import token_id
 from tests.unit.test_httpsignatures import signed
 from vault.model import Role
@@ -219,3 +221,23 @@ async def test_a_recording_that_the_vault_ends_ends_with_a_disconnect(app):
     await live.done.wait()
     (row,) = await recordings(app)
     assert (row["state"], row["bytes"]) == ("truncated", len(TONE))
+
+
+async def test_a_recorder_that_does_not_read_its_answers_is_given_up_and_what_it_said_is_kept():
+    with memory_directory() as base, socketlib.socket() as narrow:
+        narrow.setsockopt(socketlib.SOL_SOCKET, socketlib.SO_RCVBUF, 4_096)
+        async with running(base, server={**SETTINGS["server"], "idle_timeout": "300ms"}) as app:
+            narrow.connect(("127.0.0.1", int(app.url.rpartition(":")[2])))
+            narrow.setblocking(False)
+            client, sent = Client(), headers(app.token(Role.RECORDER))
+            url = app.url.replace("http", "ws") + TARGET
+            async with connect(url, additional_headers=sent, compression=None, sock=narrow, close_timeout=0) as socket:
+                await socket.send(client.open())
+                assert client.heard(await socket.recv())[0] == "opened"
+                await socket.send(TONE)
+                socket.transport.pause_reading()
+                (live,) = app.vault.ingest._by_id.values()
+                for _ in range(50_000):
+                    socket.transport.write(b"\x89\xfd" + bytes(4 + 125))
+                await until(lambda: not live.uploads)
+                assert live.durable == len(TONE)

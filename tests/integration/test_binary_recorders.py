@@ -204,6 +204,21 @@ async def test_a_client_killed_in_the_middle_of_its_call_leaves_what_came(vault)
             group.create_task(call(renamed(recorder)))
 
 
+@pytest.mark.parametrize("code", [None, 1000])
+async def test_what_came_before_the_connection_was_gone_is_kept_with_a_ping_among_it(vault, code):
+    recorder = renamed(JAMBONZ)
+    async with vault.stream(recorder) as socket:
+        # While the recording is only being begun, everything comes, and then the connection goes.
+        await socket.send(recorder.first[0])
+        await socket.ping()
+        await socket.send(recorder.audio)
+        if code is not None:
+            socket.transport.write(b"\x88\x82\0\0\0\0" + code.to_bytes(2, "big"))
+        socket.transport.write_eof()
+        await socket.wait_closed()
+    await vault.keeps(recorder.key, recorder.audio, "truncated" if code is None else "sealed")
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 

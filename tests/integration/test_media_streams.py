@@ -191,6 +191,24 @@ async def test_an_object_store_that_is_dead_for_the_whole_call_is_not_noticed(tm
         await vault.keeps("call", voices.stereo)
 
 
+async def test_a_catalog_that_takes_longer_than_a_recorder_may_be_silent_costs_no_call(tmp_path, monkeypatch, voices):
+    site = await make_site(tmp_path, server={"idle_timeout": "300ms"})
+    async with (
+        serving(site, monkeypatch) as (recorder, served, _),
+        vault_at(site, recorder.client._base_url) as vault,
+    ):
+        create = served.catalog.create_recording
+
+        async def late(*args, **words):
+            await asyncio.sleep(0.9)
+            return await create(*args, **words)
+
+        monkeypatch.setattr(served.catalog, "create_recording", late)
+        hello, pieces = telnyx(vault.token, "v3:late"), spoken(voices, range(50))
+        assert await refused(vault, (*hello, *pieces, STOP)) == (1000, "")
+        await vault.keeps("v3:late", voices.stereo)
+
+
 # -- Telnyx, whose messages a plain WebSocket client sends -------------------------------------------------------
 
 

@@ -95,9 +95,8 @@ async def record(
         farewells = refusal(error, line.begun)
         with suppress(VaultError):
             await line.salvage()
-        with suppress(ConnectionError):
-            for farewell in farewells:
-                await line.say(farewell)
+        for farewell in farewells:
+            await line.say(farewell)
         await socket.close(code=code, message=reason)
     finally:
         line.lost()
@@ -136,6 +135,8 @@ class _Line:
         self._uncounted = 0
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
+        self._taking = True
+        """What has come is being taken: however long that lasts, the recorder is not to blame."""
         self._idle_seconds = request.app[CONFIG].server.idle_timeout.total_seconds()
         self._quiet = False
         self._pinged_at = -math.inf
@@ -149,12 +150,15 @@ class _Line:
         """Notice that nothing came for too long. One timer a call: arming one for each message costs more."""
         self._count()
         patience = min(_FIRST_SECONDS, self._idle_seconds) if self._feed is None else self._idle_seconds
-        quiet = self._loop.time() - self._heard_at
+        quiet = self._silent_seconds()
         if quiet < patience:
             self._watch = self._loop.call_later(patience - quiet, self._look)
         else:
             self._quiet = True
             self._socket.inlet.wake()
+
+    def _silent_seconds(self) -> float:
+        return 0.0 if self._taking else self._loop.time() - self._heard_at
 
     def _take(self, message: str | bytes) -> bool:
         """Carry a message into the recording at once; what needs to wait, or failed, is left to the task."""
@@ -192,15 +196,17 @@ class _Line:
         while not self._ended:
             if self._feed is not None and not self._rest and self._failure is None:
                 inlet.take = self._take
+            self._taking = False
             message = await self._socket.receive()
             inlet.take = None
+            self._taking = True
             await self._settle()
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
                     await self._heard(message.data)
                 case WSMsgType.PING:
                     self._heard_at = self._loop.time()
-                    await self._socket.pong(message.data)
+                    await self._send(message.data, WSMsgType.PONG)
                 case WSMsgType.PONG:
                     self._heard_at = self._loop.time()
                 case WSMsgType.CONTINUATION:
@@ -220,15 +226,16 @@ class _Line:
         """Carry out what `_take` left, in order, before anything that came after it."""
         while self._rest:
             await self._carry(self._rest.popleft())
+            self._heard_at = self._loop.time()
         if self._failure is not None:
             raise self._failure
 
     async def _heard(self, message: str | bytes) -> None:
-        self._heard_at = self._loop.time()
         if self._machine is None:
             self._machine = recognise(self._handshake, message)
         for event in self._machine.receive(message):
             await self._carry(event)
+        self._heard_at = self._loop.time()
 
     async def salvage(self) -> None:
         """After a refusal: keep what came before it and still waits in the machine for its turn."""
@@ -253,7 +260,7 @@ class _Line:
             raise UploadStalled("nothing came for too long, not even a pong; what was received is durable")
         self._pinged_at = self._loop.time()
         self._watch = self._loop.call_later(self._idle_seconds, self._look)
-        await self._socket.ping()
+        await self._send(b"", WSMsgType.PING)
 
     async def _carry(self, event: Event) -> None:
         match event:
@@ -286,7 +293,7 @@ class _Line:
             self._vault.feeds,
             tenant=self._tenant,
             actor=self._actor,
-            silent_seconds=lambda: self._loop.time() - self._heard_at,
+            silent_seconds=self._silent_seconds,
             replaced=self._replaced,
         )
         await feed.begin(started, call_key=self._handshake.query.get("call_key"))
@@ -304,12 +311,22 @@ class _Line:
 
     async def say(self, event: Say) -> None:
         """Tell the recorder, unless it is gone."""
+        if isinstance(event.payload, str):
+            await self._send(event.payload.encode(), WSMsgType.TEXT)
+        else:
+            await self._send(event.payload, WSMsgType.BINARY)
+
+    async def _send(self, payload: bytes, kind: WSMsgType) -> None:
         if self._deaf:
             return
-        if isinstance(event.payload, str):
-            await self._socket.send_str(event.payload)
-        else:
-            await self._socket.send_bytes(event.payload)
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                await self._socket.send_frame(payload, kind)
+        except (ConnectionError, TimeoutError):
+            # It is gone, or does not read what it is told; what it sent before is still to be taken.
+            self._deaf = True
+            if self._request.transport is not None:
+                self._request.transport.abort()
 
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""
