@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 
 from tests.clients.vault import refusal, vault_at
 from tests.faults.recorder import durable_bytes, serving
-from tests.faults.server import PURPOSE, log_of, make_site, zygote
+from tests.faults.server import PURPOSE, TENANT, log_of, make_site, zygote
 from tests.faults.stores import Fault
 from tests.transcripts import transcript
 from vault.media import g711
@@ -299,6 +299,33 @@ async def test_what_waited_for_order_when_nonsense_came_is_kept(vault, voices):
     hole = slice(20 * 2 * PIECE, 21 * 2 * PIECE)
     kept = heard[: hole.start] + b"\xff" * 2 * PIECE + heard[hole.stop :]
     await vault.keeps("v3:waiting", kept, state="truncated")
+
+
+async def test_what_waits_for_the_other_track_when_a_pause_ends_came_during_the_pause_and_is_not_kept(vault, voices):
+    def of(track, numbers):
+        return [message for message in spoken(voices, numbers) if track in message]
+
+    async def turn(verb):
+        address = f"{vault.url}/v1/ingest/{TENANT}/v3:paused/{verb}"
+        async with vault.client.post(address, headers=vault.site.auth("recorder")) as answer:
+            assert answer.status == 200
+
+    async with connect(vault.address()) as socket:
+
+        async def say(messages):
+            for message in messages:
+                await socket.send(message)
+            await (await socket.ping())  # the server has read them
+
+        await say((*telnyx(vault.token, "v3:paused"), *spoken(voices, range(2))))
+        await turn("pause")
+        await say(of('"inbound"', range(2, 9)))
+        await turn("resume")
+        await say(of('"outbound"', range(2, 9)))
+        await say(spoken(voices, range(9, 12)))
+        await socket.send(STOP)
+        await socket.wait_closed()
+    await vault.keeps("v3:paused", voices.stereo[: 4 * PIECE] + voices.stereo[18 * PIECE : 24 * PIECE])
 
 
 async def test_a_second_recorder_of_a_live_call_is_asked_to_come_back_later(vault, voices):

@@ -37,6 +37,21 @@ def test_the_first_audio_tells_the_rate(kind, rate):
         machine.receive(audio(b"\0\1", 0x10 if kind != 0x10 else 0x11))
 
 
+def test_a_frame_that_has_begun_is_told_to_wait_with_all_of_its_audio():
+    machine, _ = started()
+    assert machine.waiting() == 0
+    whole = audio(b"late")
+    machine.receive(whole[:2])
+    assert machine.waiting() == 0, "its size is not known yet, and none of its audio came"
+    for byte in whole[2:-1]:
+        machine.receive(bytes([byte]))
+    assert machine.waiting() == 4
+    assert machine.receive(whole[-1:]) == [Audio(b"late")]
+    assert machine.waiting() == 0
+    machine.receive(frame(0x03, b"4")[:-1])
+    assert machine.waiting() == 0
+
+
 def test_frames_are_the_same_however_the_network_cuts_them():
     wire = UUID_FRAME + b"".join(audio(bytes([n, n])) for n in range(50)) + frame(0x03, b"5") + audio(b"zz") + frame(0)
     whole = AudioSocket().receive(wire)

@@ -49,6 +49,16 @@ def test_a_real_recorder_is_recognised_and_nothing_of_its_audio_is_lost(recorder
     assert not machine.kept(), "nothing is ever sent to these recorders"
 
 
+def test_a_frame_that_has_begun_is_told_to_wait_whole():
+    machine = recognise(JAMBONZ.handshake, JAMBONZ.first[0])
+    assert machine.waiting() == 0
+    machine.receive(JAMBONZ.first[0])
+    machine.receive(b"abcde")
+    assert machine.waiting() == 4
+    assert kept(machine.receive(b"fgh")) == b"efgh"
+    assert machine.waiting() == 0
+
+
 @EVERY
 def test_a_real_recorder_tells_who_called_whom(recorder):
     facts = started(recorder.messages[0], recorder.handshake).facts

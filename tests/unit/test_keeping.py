@@ -56,6 +56,15 @@ def test_dropping_ends_only_after_whole_frames(taken):
     assert not keeping.watching
 
 
+def test_what_comes_late_out_of_a_pause_is_dropped_after_it_and_all_that_follows_is_kept():
+    keeping = paused(4, dropped=8)
+    keeping.paused, keeping.late = False, 8
+    stream = bytes(range(20))
+    kept = b"".join(keeping.keep(stream[at : at + 3]) for at in range(0, 20, 3))
+    assert kept == stream[8:]
+    assert not keeping.watching
+
+
 def test_what_is_dropped_after_a_resume_counts_only_once_a_byte_is_kept():
     keeping = paused(4, dropped=5, lasting=False)
     assert keeping.dropped(100) == 5

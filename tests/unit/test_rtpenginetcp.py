@@ -25,6 +25,16 @@ def test_the_text_before_the_samples_tells_the_call():
     )
 
 
+def test_a_frame_that_has_begun_is_told_to_wait_whole():
+    stream = machine(channels=2)
+    stream.receive(b"call")
+    assert stream.waiting() == 0
+    stream.receive(b"-7\0" + b"abcde")
+    assert stream.waiting() == 4
+    assert stream.receive(b"fgh") == (Audio(b"efgh"),)
+    assert stream.waiting() == 0
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [

@@ -109,6 +109,11 @@ class Tracks:
         self._place(track, chunk, data)
         return (*before, *self._decided())
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes will have come out once the newest piece has."""
+        return (self._newest() - self._given) * self._width * len(self._tracks)
+
     def flush(self) -> Sequence[bytes | Missing]:
         """Return everything that still waits, the shorter track filled up to the longer one."""
         for track in self._tracks:

@@ -84,6 +84,10 @@ class AudioHook:
             return ()  # a later revision's message is no reason to lose a call
         raise Invalid("an AudioHook message came that this point of the session does not permit")
 
+    def waiting(self) -> int:
+        """Nothing is held back."""
+        return 0
+
     def idle(self) -> Sequence[Event]:
         """Nothing is held back."""
         return ()

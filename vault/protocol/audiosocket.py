@@ -83,6 +83,11 @@ class AudioSocket:
         del self._pending[:start]
         return _joined(events)
 
+    def waiting(self) -> int:
+        """Return the audio of a frame that has begun, as far as its header has come."""
+        begun = self._state is _State.STREAMING and len(self._pending) > _HEADER and self._pending[0] == self._type
+        return int.from_bytes(self._pending[1:_HEADER], "big") if begun else 0
+
     def idle(self) -> Sequence[Event]:
         """A frame that has begun is not audio yet: nothing to give out."""
         return ()

@@ -39,6 +39,11 @@ class SampleFrames:
         self._size = SAMPLE_BYTES[media.codec] * media.channels
         self._rest = b""
 
+    @property
+    def waiting(self) -> int:
+        """The bytes of the frame that has begun, whole."""
+        return self._size if self._rest else 0
+
     def take(self, data: bytes) -> bytes:
         """Return the whole frames that there are now, perhaps none."""
         if self._rest:
@@ -102,6 +107,10 @@ class BinaryDialect(ABC):
     def nothing(self, _: str | bytes) -> Sequence[Event]:
         """Pass a message over."""
         return ()
+
+    def waiting(self) -> int:
+        """Return the size of a frame that has begun."""
+        return self._frames.waiting if self._state is State.STREAMING else 0
 
     def idle(self) -> Sequence[Event]:
         """Return nothing: a recorder that pauses says so by sending nothing."""

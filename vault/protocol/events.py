@@ -103,6 +103,9 @@ class Dialect(Protocol):
     def receive(self, message: str | bytes) -> Sequence[Event]:
         """Take one whole message; Invalid for what this state does not permit."""
 
+    def waiting(self) -> int:
+        """Return how many of the next bytes of audio stand for a time of which some has come in already."""
+
     def idle(self) -> Sequence[Event]:
         """Nothing has come for the idle time: give out what a reorder window still holds, or the end."""
 

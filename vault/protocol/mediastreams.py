@@ -117,6 +117,10 @@ class MediaStream:
             raise Invalid("the recorder does not say which call it is")
         return ()
 
+    def waiting(self) -> int:
+        """Return how much audio there will be up to the newest that waits for order, or for the other track."""
+        return self._tracks.waiting if self._tracks is not None and self._state is _State.STREAMING else 0
+
     def idle(self) -> Sequence[Event]:
         """End a stream that fell silent: what waited comes out."""
         return self._finished(clean=False, reason="idle")

@@ -57,6 +57,10 @@ class RtpengineTcp:
             raise Invalid("nothing comes after the end of a stream")
         return step(self, message)
 
+    def waiting(self) -> int:
+        """Return the size of a frame that has begun."""
+        return _SAMPLE_BYTES * self._media.channels if self._state is _State.STREAMING and self._pending else 0
+
     def idle(self) -> Sequence[Event]:
         """Less than a sample is held back."""
         return ()

@@ -215,6 +215,7 @@ class _Line:
                 # A silent leg of a call is no dead one, and what takes its place would be another's voice.
                 silent_seconds=lambda: 0.0,
                 replaced=self._writer.transport.abort,
+                waiting=self._machine.waiting,
             )
             # Two legs of one call come with one name, and neither dialect could be told to take another.
             key = name if leg == 1 else f"{name}:{leg}"

@@ -289,12 +289,14 @@ class _Line:
                 raise Unauthenticated("this needs a token: in the Authorization header, or as the dialect carries it")
             self._actor = await self._vault.access.authenticate(started.token)
             await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
+        assert self._machine is not None
         feed = Feed(
             self._vault.feeds,
             tenant=self._tenant,
             actor=self._actor,
             silent_seconds=self._silent_seconds,
             replaced=self._replaced,
+            waiting=self._machine.waiting,
         )
         await feed.begin(started, call_key=self._handshake.query.get("call_key"))
         self._feed = feed

@@ -32,7 +32,8 @@ class FeedParts:
 class Feed:
     """Carries what one recorder says into its recording.
 
-    `silent_seconds` tells for how long nothing has come; `replaced` is called when another connection takes over.
+    `silent_seconds` tells for how long nothing has come; `replaced` is called when another connection takes over;
+    `waiting` is the machine's.
     Call `begin` with the first event, `apply` with every later one, and `lost` when the connection is gone.
     """
 
@@ -44,12 +45,14 @@ class Feed:
         actor: Principal,
         silent_seconds: Callable[[], float],
         replaced: Callable[[], None],
+        waiting: Callable[[], int] = lambda: 0,
     ) -> None:
         self._parts = parts
         self._tenant = tenant
         self._actor = actor
         self._silent_seconds = silent_seconds
         self._replaced = replaced
+        self._waiting = waiting
         self.session: IngestSession | None = None
         self.ended = False
 
@@ -113,6 +116,11 @@ class Feed:
     def silent(self) -> bool:
         """Whether the recorder has sent nothing for so long that another may take its place."""
         return self._silent_seconds() > _SILENT_SECONDS
+
+    @property
+    def waiting(self) -> int:
+        """How many of the next bytes stand for a time whose audio the machine has already."""
+        return self._waiting()
 
     def give_way(self) -> None:
         """Another connection continues this recording: nothing more is taken from this one."""

@@ -39,6 +39,8 @@ class Keeping:
     """Bytes dropped at the last pause that its note does not count yet."""
     fresh: bool = False
     """Nothing was kept since the last pause."""
+    late: int = 0
+    """Bytes that came during the last pause, are noted as dropped, and come out of a reorder window only now."""
 
     @property
     def watching(self) -> bool:
@@ -56,6 +58,9 @@ class Keeping:
             self.unnoted += len(piece)
             return b""
         if self.fresh:
+            late = min(self.late, len(piece))
+            self.late -= late
+            piece = piece[late:]
             owed = min(-(self._noted + self.unnoted) % self.frame, len(piece))
             self.unnoted += owed
             piece = piece[owed:]
@@ -71,7 +76,7 @@ class Keeping:
 
     def continue_at(self, end: int) -> None:
         """The recorder continues where it was told to: after `end` kept bytes and what the notes count as dropped."""
-        self.unnoted = 0
+        self.unnoted = self.late = 0
         pause = self.notes[self.last] if self.last is not None else None
         self.fresh = pause is not None and pause.offset >= end
 

@@ -118,6 +118,8 @@ class Notes:
             if not keeping.paused:
                 return
             session.resuming = True
+            # All of a window's audio came before this: the pause takes it, whenever it comes out.
+            late = 0 if session.feed is None else session.feed.waiting
             try:
                 if _lasting(session) is None:
                     if session.entry is not None:
@@ -126,10 +128,11 @@ class Notes:
                 at, pause = _last_pause(session)
                 counted = keeping.unnoted
                 missing = pause.missing_ms + max(self._now_ms() - pause.at_ms, 0)
-                ended = replace(pause, missing_ms=missing, dropped=pause.dropped + counted, lasting=False)
+                ended = replace(pause, missing_ms=missing, dropped=pause.dropped + counted + late, lasting=False)
                 told = _told("recording.resumed", session, actor, missing_ms=missing, dropped_bytes=ended.dropped)
                 await self._write(session, {at: ended}, audit=[told])
                 keeping.unnoted -= counted
+                keeping.late = late
                 keeping.paused = session.own_pause = False
             finally:
                 session.resuming = False

@@ -77,6 +77,10 @@ class LiveFeed(Protocol):
     def silent(self) -> bool:
         """Whether another connection may take its place."""
 
+    @property
+    def waiting(self) -> int:
+        """How many of the next bytes it gives out stand for a time whose audio has come in already."""
+
     def give_way(self) -> None:
         """Stop writing at once: another connection continues the recording."""
 

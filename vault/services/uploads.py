@@ -62,6 +62,11 @@ class Writer:
         """Whether another request may take its place."""
         return self._waited() > self.patience
 
+    @property
+    def waiting(self) -> int:
+        """Nothing is held back."""
+        return 0
+
     def give_way(self) -> None:
         """Ask it to end; nothing may be written in its place before `gone`."""
         self._stop()
