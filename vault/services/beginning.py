@@ -9,7 +9,7 @@ from vault.crypto.blind import Field
 from vault.crypto.sealed import seal_facts
 from vault.errors import Invalid, OutcomeUnknown, TooLate
 from vault.ids import NodeId, RecordingId, new_id
-from vault.model import Cohort, Principal, Recording, RecordingState
+from vault.model import Cohort, DataKey, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
@@ -46,8 +46,11 @@ class Beginning:
         self.doubtful: set[RecordingId] = set()
         """Whose row may or may not exist: its commit's answer was lost."""
 
-    async def create(self, call: CallStart, *, actor: Principal) -> Recording:
-        """Return the new open row; Conflict if the call key is taken, Invalid for a start that cannot be."""
+    async def create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
+        """Return the new open row and its key; Conflict if the call key is taken, Invalid for a start that cannot be.
+
+        The key is derived before there is a row: a row without a session would hold its call key until a restart.
+        """
         wall = self._clock.now()
         # A clock that stepped back must not shorten a retention: time is at least the last sweep's.
         now = effective_now(wall, self._keyring.last_sweep_at)
@@ -84,6 +87,7 @@ class Beginning:
             called_token=self._token(metadata.cohort, Field.CALLED, facts.called),
             node=self._node,
         )
+        key = self._keyring.derive(recording.audio)
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)
         try:
@@ -93,7 +97,7 @@ class Beginning:
             raise
         except TooLate as error:
             raise Invalid("the recording's retention has already run out", hint="check the recorder's clock") from error
-        return recording
+        return recording, key
 
     def _token(self, cohort: Cohort, field: Field, value: str | None) -> str | None:
         return None if value is None else self._index.token_in(cohort, field, value)

@@ -62,7 +62,6 @@ class Ingest:
         limits: IngestLimits,
     ) -> None:
         self._catalog = catalog
-        self._keyring = keyring
         self._journal = journal
         self._notes = notes
         self._clock = clock
@@ -158,8 +157,7 @@ class Ingest:
             raise Conflict("another upload for this call key is under way")
         self._starting.add(place)
         try:
-            recording = await self._beginning.create(call, actor=actor)
-            key = self._keyring.derive(recording.audio)
+            recording, key = await self._beginning.create(call, actor=actor)
             session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
             session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
             self._adopt(session)
@@ -357,9 +355,10 @@ class Ingest:
         for identifier in tuple(self._beginning.doubtful):
             try:
                 row = await self._catalog.recording(identifier)
+                session = await self._takeup.session(row, None) if row.state is RecordingState.OPEN else None
             except (NotFound, Unavailable):
                 continue
-            if row.state is RecordingState.OPEN and (session := await self._takeup.session(row, None)) is not None:
+            if session is not None:
                 self._continue(session)
             self._beginning.doubtful.discard(identifier)
 
