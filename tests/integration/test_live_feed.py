@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.integration.app import TENANTS, app, sound
-from vault.errors import Conflict, Invalid
+from tests.integration.app import PURPOSE, TENANTS, app, sound
+from vault.errors import Conflict, Invalid, Unavailable
 from vault.media.descriptor import raw_media
 from vault.model import CallFacts, Codec, Principal, RecordingState, Role
 from vault.protocol.events import Audio, Ended, Paused, Resumed, Started
@@ -176,3 +176,26 @@ async def test_a_pause_that_somebody_else_asked_for_outlives_the_connection(app,
     await second.say(b"cd" * 800)
     await second.feed.apply(Ended(clean=True, reason="close"))
     assert await kept(app, session) == (RecordingState.SEALED, 3200)
+
+
+async def test_a_recorders_pause_ends_no_call_while_the_catalog_cannot_answer(app, monkeypatch):
+    line = Line(app)
+    session = await line.begin()
+    await line.say(b"ab" * 800)
+
+    async def out_of_reach(*args, **words):
+        raise Unavailable("no answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(app.vault.catalog, "put_notes", out_of_reach)
+        await line.feed.apply(Paused())
+        await line.say(b"xx" * 800)
+        await line.feed.apply(Resumed())
+        await line.say(b"cd" * 800)
+    await line.feed.apply(Ended(clean=True, reason="close"))
+    assert await kept(app, session) == (RecordingState.SEALED, 3200)
+    assert (await app.play(session.recording.id)).body == b"ab" * 800 + b"cd" * 800
+    notes = await app.ask("GET", f"/v1/recordings/{session.recording.id}/notes", headers=PURPOSE)
+    (gap,) = notes.json["gaps"]
+    assert (gap["offset"], gap["reason"], gap["dropped_bytes"]) == (1600, "paused", 1600)
+    assert len(await app.audit("recording.paused")) == len(await app.audit("recording.resumed")) == 1

@@ -93,7 +93,7 @@ class Feed:
         await ingest.attach(session, offset=None)
         try:
             if session.own_pause:  # what the recorder paused on its broken connection, it cannot resume on this one
-                await self._parts.notes.resume(session, actor=self._actor)
+                await self._parts.notes.resume(session, actor=self._actor, own=True)
             await self._parts.notes.rejoined(session)
         except BaseException:
             ingest.detach(session)
@@ -150,7 +150,7 @@ class Feed:
             case Paused():
                 await self._parts.notes.pause(session, actor=self._actor, own=True)
             case Resumed():
-                await self._parts.notes.resume(session, actor=self._actor)
+                await self._parts.notes.resume(session, actor=self._actor, own=True)
             case Dtmf():
                 await self._parts.notes.dtmf(session, event)
             case Facts():

@@ -73,6 +73,7 @@ class Notes:
 
         `own`: the recorder asks in its stream, see `IngestSession.own_pause`; somebody else who asks too makes it
         theirs. Unavailable if that could not be made durable: it holds all the same as long as this process runs.
+        A recorder is not told, and its call goes on.
         """
         session.require_open()
         session.own_pause = own and (session.own_pause or not session.keeping.paused)
@@ -87,7 +88,7 @@ class Notes:
                 self._begin_pause(session, actor)
             elif not session.unwritten:
                 return
-            await self._write(session, {})
+            await (self._write_or_wait(session) if own else self._write(session, {}))
 
     def _stop_keeping(self, session: IngestSession) -> None:
         if not session.keeping.paused:
@@ -105,10 +106,11 @@ class Notes:
         session.untold.append(_told("recording.paused", session, actor))
         keeping.fresh = True
 
-    async def resume(self, session: IngestSession, *, actor: Principal | None = None) -> None:
+    async def resume(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
         """From now on the call is kept again; repeating it changes nothing.
 
-        Unavailable, and the pause goes on, if that could not be made durable.
+        Unavailable, and the pause goes on, if that could not be made durable. Not so if the recorder asks in its
+        stream (`own`): it cannot ask again, so its call is kept, and a crash before the next note leaves it paused.
         """
         session.require_open()
         if not session.keeping.paused:
@@ -130,7 +132,13 @@ class Notes:
                 missing = pause.missing_ms + max(self._now_ms() - pause.at_ms, 0)
                 ended = replace(pause, missing_ms=missing, dropped=pause.dropped + counted + late, lasting=False)
                 told = _told("recording.resumed", session, actor, missing_ms=missing, dropped_bytes=ended.dropped)
-                await self._write(session, {at: ended}, audit=[told])
+                if own:
+                    keeping.notes[at] = ended
+                    session.unwritten.add(at)
+                    session.untold.append(told)
+                    await self._write_or_wait(session)
+                else:
+                    await self._write(session, {at: ended}, audit=[told])
                 keeping.unnoted -= counted
                 keeping.late = late
                 keeping.paused = session.own_pause = False
@@ -251,10 +259,14 @@ class Notes:
                 logger.warning("a call has too many notes", extra={"fields": {"recording": session.recording.id}})
                 return
             _append(session, note)
-            try:
-                await self._write(session, {})
-            except Unavailable as error:
-                logger.warning("a note waits for the catalog", extra={"fields": {"error": error.code}})
+            await self._write_or_wait(session)
+
+    async def _write_or_wait(self, session: IngestSession) -> None:
+        """Write what is unwritten, or leave it to the next note or the manifest if the catalog cannot answer."""
+        try:
+            await self._write(session, {})
+        except Unavailable as error:
+            logger.warning("a note waits for the catalog", extra={"fields": {"error": error.code}})
 
     async def _write(
         self, session: IngestSession, changed: Mapping[int, Note], *, audit: Sequence[AuditEvent] = ()
