@@ -80,6 +80,28 @@ async def test_a_call_that_breaks_is_continued_and_one_that_errs_waits_for_it(ap
         assert await finished(app, CALL) == ("sealed", b"one.two.six.")
 
 
+async def test_what_came_while_a_recording_was_begun_is_kept_when_the_connection_breaks_meanwhile(app, monkeypatch):
+    data, create = sound(32_000), app.vault.catalog.create_recording
+    async with listening(app, audiosocket=listener(app)) as ports:
+        _, writer = await asyncio.open_connection("127.0.0.1", ports["audiosocket"])
+
+        async def late(*args, **words):
+            writer.write(b"".join(audio(data[at : at + 320]) for at in range(320, len(data), 320)))
+            await writer.drain()
+            await asyncio.sleep(0.2)
+            await break_off(writer)
+            await asyncio.sleep(0.2)
+            return await create(*args, **words)
+
+        monkeypatch.setattr(app.vault.catalog, "create_recording", late)
+        writer.write(UUID_FRAME + audio(data[:320]))
+        await until(lambda: app.vault.ingest.live_call(TENANT, CALL) is not None)
+        session = app.vault.ingest.live_call(TENANT, CALL)
+        await until(lambda: not session.uploads)
+        assert session.ended is None
+        assert await head(app, CALL) == ("open", len(data))
+
+
 async def test_a_frame_that_is_cut_is_not_kept_and_not_the_end(app):
     async with listening(app, audiosocket=listener(app)) as ports:
         await send(ports["audiosocket"], UUID_FRAME, audio(b"kept"), audio(b"lost")[:-1])

@@ -58,8 +58,8 @@ async def listening(
         for door in _doors(config):
             host, port = door.settings.address
             try:
-                server = await asyncio.start_server(
-                    calls.handler(door), host, port, ssl=door.tls, reuse_port=shared, limit=_READ_BYTES
+                server = await asyncio.get_running_loop().create_server(
+                    calls.protocols(door), host, port, ssl=door.tls, reuse_port=shared
                 )
             except OSError as error:
                 raise ConfigError(
@@ -104,6 +104,17 @@ def _tls(config: Config, name: str, settings: Listener) -> ssl.SSLContext | None
     return context
 
 
+class _Reader(asyncio.StreamReader):
+    """Gives out what came before a connection broke, which asyncio's own hides behind the break."""
+
+    failure: Exception | None = None
+    """Why nothing comes after that, if the other end did not close."""
+
+    def set_exception(self, exc: Exception) -> None:
+        self.failure = exc
+        self.feed_eof()
+
+
 class _Calls:
     """The connections of all listeners."""
 
@@ -113,15 +124,21 @@ class _Calls:
         self._entropy = entropy
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def handler(self, door: _Door) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
-        """Return what starts the task of a connection, which `close` ends."""
+    def protocols(self, door: _Door) -> Callable[[], asyncio.StreamReaderProtocol]:
+        """Return what makes a connection's protocol, which starts its task; `close` ends that."""
+        loop = asyncio.get_running_loop()
 
-        def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.get_running_loop().create_task(self._take(door, reader, writer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        def connect() -> asyncio.StreamReaderProtocol:
+            reader = _Reader(limit=_READ_BYTES, loop=loop)
 
-        return begin
+            def begin(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                task = loop.create_task(self._take(door, reader, writer))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+            return asyncio.StreamReaderProtocol(reader, begin, loop=loop)
+
+        return connect
 
     async def close(self) -> None:
         """End every connection and wait until nothing of it is left."""
@@ -130,7 +147,7 @@ class _Calls:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _take(self, door: _Door, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _take(self, door: _Door, reader: _Reader, writer: asyncio.StreamWriter) -> None:
         line = _Line(self._vault, door, reader, writer, idle_seconds=self._idle_seconds)
         try:
             await line.run(entropy=self._entropy)
@@ -154,7 +171,7 @@ class _Line:
         self,
         vault: Vault,
         door: _Door,
-        reader: asyncio.StreamReader,
+        reader: _Reader,
         writer: asyncio.StreamWriter,
         *,
         idle_seconds: float,
@@ -191,14 +208,13 @@ class _Line:
     async def _next(self) -> bytes | None:
         """Return the next bytes, b"" once the other end has closed in order, None once the connection broke."""
         self._quiet.waiting()
-        try:
-            return await self._reader.read(_READ_BYTES)
-        except TimeoutError as error:
-            raise UploadStalled("no audio arrived for too long; what was received is durable") from error
-        except OSError:
-            return None
-        finally:
-            self._quiet.taking()
+        data = await self._reader.read(_READ_BYTES)
+        self._quiet.taking()
+        if data or self._reader.failure is None:
+            return data
+        if isinstance(self._reader.failure, TimeoutError):
+            raise UploadStalled("no audio arrived for too long; what was received is durable")
+        return None
 
     async def _begin(self, started: Started, entropy: Entropy) -> Feed:
         """Start or continue the recording; what the recorder did not name is named here."""
