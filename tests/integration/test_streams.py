@@ -123,6 +123,20 @@ async def test_two_legs_of_one_name_are_two_recordings(app):
         assert "+442079460000" in shown.body.decode()
 
 
+@pytest.mark.parametrize("length", [185, 190, 191, 200])
+async def test_both_legs_of_a_call_are_recorded_however_long_its_name(app, length):
+    introduction = b"call_id:" + b"c" * length + b"\0"
+    async with listening(app, rtpengine=listener(app)) as ports:
+        first = await asyncio.open_connection("127.0.0.1", ports["rtpengine"])
+        first[1].write(introduction + b"a" * 320)
+        await until(lambda: app.vault.ingest.uploading)
+        for _ in range(2):
+            await send(ports["rtpengine"], introduction, b"b" * 320)
+        first[1].close()
+    rows = (await app.ask("GET", "/v1/recordings")).json["recordings"]
+    assert [row["bytes"] for row in rows] == [320] * 3
+
+
 async def test_streams_without_a_name_are_recordings_of_their_own(app):
     async with listening(app, rtpengine=listener(app, rate=16000, channels=2)) as ports:
         for number in range(2):

@@ -25,6 +25,8 @@ from vault.protocol.numbers import normalised
 _MAX_INTRO: Final = 8_192
 _MAX_PAIRS: Final = 32
 _SAMPLE_BYTES: Final = 2
+_MAX_KEY: Final = 190
+"""Shorter than a call key may be: the call's further legs and recordings append to it."""
 _UNUSABLE: Final = re.compile(r"[^A-Za-z0-9._~@:+,-]")
 _KEYS: Final = ("call_key", "call-key", "call_id", "call-id", "callid")
 _CALLERS: Final = ("caller", "from")
@@ -134,9 +136,9 @@ def _first(pairs: dict[str, str], names: Sequence[str]) -> str:
 
 
 def _key(text: str) -> str | None:
-    """Return a call key that stands for `text` alone: a Call-ID may have characters that a key has not."""
+    """Return a call key that stands for `text` alone: a Call-ID may have other characters, or too many."""
     key = _UNUSABLE.sub(lambda match: "".join(f"={byte:02X}" for byte in match[0].encode(errors="replace")), text)
     try:
-        return parse_call_key(key)
+        return parse_call_key(key) if len(key) <= _MAX_KEY else None
     except Invalid:
         return None
