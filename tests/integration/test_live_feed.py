@@ -6,7 +6,7 @@ from tests.integration.app import PURPOSE, TENANTS, app, sound
 from vault.errors import Conflict, Invalid, Unavailable
 from vault.media.descriptor import raw_media
 from vault.model import CallFacts, Codec, Principal, RecordingState, Role
-from vault.protocol.events import Audio, Ended, Paused, Resumed, Started
+from vault.protocol.events import Audio, Ended, Gap, Paused, Resumed, Started
 from vault.services.feed import Feed
 
 __all__ = ["app"]
@@ -176,6 +176,21 @@ async def test_a_pause_that_somebody_else_asked_for_outlives_the_connection(app,
     await second.say(b"cd" * 800)
     await second.feed.apply(Ended(clean=True, reason="close"))
     assert await kept(app, session) == (RecordingState.SEALED, 3200)
+
+
+async def test_time_that_is_missing_during_a_pause_is_the_pauses_and_not_counted_twice(app):
+    line = Line(app)
+    session = await line.begin()
+    await line.say(b"ab" * 800)
+    await line.feed.apply(Paused())
+    await line.feed.apply(Gap(missing_ms=3_600_000))
+    await line.feed.apply(Resumed())
+    await line.feed.apply(Ended(clean=True, reason="close"))
+    await kept(app, session)
+    notes = await app.ask("GET", f"/v1/recordings/{session.recording.id}/notes", headers=PURPOSE)
+    (gap,) = notes.json["gaps"]
+    assert gap["reason"] == "paused"
+    assert gap["missing_ms"] < 3_600_000
 
 
 async def test_a_recorders_pause_ends_no_call_while_the_catalog_cannot_answer(app, monkeypatch):

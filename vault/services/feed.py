@@ -146,7 +146,8 @@ class Feed:
                     await session.entry.barrier()
                 self.lost()
             case Gap():
-                await self._parts.notes.gap(session, event.missing_ms)
+                # A pause counts its time itself.
+                await self._parts.notes.gap(session, 0 if session.keeping.paused else event.missing_ms)
             case Paused():
                 await self._parts.notes.pause(session, actor=self._actor, own=True)
             case Resumed():
