@@ -141,5 +141,6 @@ def configure_logging(*, level: str = "INFO", stream: TextIO | None = None) -> N
     logging.getLogger("aiohttp.server").setLevel(
         logging.CRITICAL
     )  # an error a malformed request: anyone could flood it
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns of a subprotocol, which may be a token
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each of its plugins at every start
     root.setLevel(max(logging.getLevelName(level.upper()), logging.INFO))
