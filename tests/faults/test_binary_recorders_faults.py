@@ -10,6 +10,7 @@ from tests.faults.recorder import durable_bytes, serving, until
 from tests.faults.server import make_site, zygote
 from tests.faults.stores import Fault
 from tests.recorders import ASTERISK, JAMBONZ, RECORDERS, samples
+from vault.format.journal import OVERHEAD_BYTES
 
 
 async def test_an_object_store_that_is_dead_for_the_whole_call_is_not_noticed(tmp_path, monkeypatch):
@@ -53,6 +54,43 @@ async def test_a_full_journal_turns_new_calls_away_and_those_under_way_go_on(tmp
         assert under_way.close_code == 1000
         store.fault = Fault.NONE
         await served.keeps(ASTERISK.key, sent)
+
+
+async def test_the_end_of_a_call_waits_for_room_in_the_journal_as_its_audio_does(tmp_path, monkeypatch):
+    site = await make_site(
+        tmp_path, journal={"max_bytes": "1MiB", "file_bytes": "64KiB"}, segments={"max_bytes": "16KiB"}
+    )
+    async with serving(site, monkeypatch) as (http, vault, store), vault_at(site, http.client._base_url) as served:
+        store.fault = Fault.LOST
+        committer, sent = vault.journal._committer, 0
+
+        async def say(size):
+            nonlocal sent
+            sent += size
+            await socket.send(bytes(size))
+            await until(lambda: durable_bytes(vault, ASTERISK.key) == sent)
+
+        async with served.stream(ASTERISK) as socket:
+            await socket.send(ASTERISK.first[0])
+            await say(4_000)
+            while sum(file.allocated for file in committer.files) + committer.current.capacity <= (1 << 20):
+                await say(4_000)
+            while (left := committer.current.capacity - committer.current.end) > 8_000:
+                await say(4_000)
+            await say(left - OVERHEAD_BYTES)  # not a byte is left
+            finish, tried = vault.ingest.finish, asyncio.Event()
+
+            def finishing(session):
+                tried.set()
+                return finish(session)
+
+            monkeypatch.setattr(vault.ingest, "finish", finishing)
+            closing = asyncio.create_task(socket.close())
+            await tried.wait()
+            store.fault = Fault.NONE
+            await closing
+        assert socket.close_code == 1000
+        await served.keeps(ASTERISK.key, bytes(sent))
 
 
 async def test_a_server_killed_in_the_middle_of_calls_keeps_what_was_durable_and_they_go_on(tmp_path):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vault.errors import Conflict, Invalid
+from vault.errors import Conflict, Invalid, JournalFull
 from vault.ids import TenantId, call_keys
 from vault.model import Principal, RecordingState
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
@@ -15,6 +16,8 @@ from vault.services.search import Search
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.tenants import Tenants
 
+_ROOM_WAIT_SECONDS: float = 10.0
+_ROOM_STEP_SECONDS: float = 0.1
 _SILENT_SECONDS: float = 5.0
 """A live recorder that has sent nothing for so long gives way to one that comes with the same call key."""
 
@@ -139,7 +142,7 @@ class Feed:
             case Audio():
                 await self._parts.ingest.write(session, event.data)
             case Ended(clean=True):
-                await self._parts.ingest.finish(session)
+                await self._finish(session)
                 self.lost()
             case Ended():
                 if session.entry is not None:
@@ -158,6 +161,15 @@ class Feed:
                 await self._parts.notes.facts(session, event)
             case _:
                 raise AssertionError(f"not for a recording: {type(event).__name__}")
+
+    async def _finish(self, session: IngestSession) -> None:
+        """End in order; wait for room in a full journal as audio does, because a live recorder cannot end it again."""
+        for _ in range(int(_ROOM_WAIT_SECONDS / _ROOM_STEP_SECONDS)):
+            try:
+                return await self._parts.ingest.finish(session)
+            except JournalFull:
+                await asyncio.sleep(_ROOM_STEP_SECONDS)
+        return await self._parts.ingest.finish(session)
 
     def _open(self) -> IngestSession:
         if self.session is None or self.ended:
