@@ -49,6 +49,7 @@ async def test_a_body_in_a_coding_is_refused_because_what_is_kept_is_what_was_se
     body = gzip.compress(sound(5_000))
     answer = await app.ask(method, path, Role.RECORDER, data=body, headers={**headers, "Content-Encoding": coding})
     assert (answer.status, answer.problem) == (415, "unsupported_media")
+    assert "s3" not in answer.json
     assert (await app.ask("GET", "/v1/recordings")).json["recordings"] == []
 
 

@@ -88,7 +88,7 @@ def problem(error: errors.VaultError, *, request_id: str | None, close: bool = F
         body["hint"] = error.hint
     if request_id:
         body["request_id"] = request_id
-    body.update(error.facts)
+    body.update((name, fact) for name, fact in error.facts.items() if name != "s3")  # S3's own code is for S3
     response = web.Response(
         status=status,
         reason=REASONS.get(status),
