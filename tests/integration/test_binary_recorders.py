@@ -141,6 +141,30 @@ async def test_an_empty_message_ends_the_call_and_the_server_closes_once_it_is_d
     await vault.keeps(recorder.key, recorder.audio)
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["hangs up", "says nothing"])
+async def test_a_recorder_that_does_not_answer_the_close_is_no_defect_of_the_server(vault, gone):
+    recorder = renamed(JAMBONZ)
+    head = (
+        f"GET {vault.address(recorder.query).removeprefix(vault.url.replace('http', 'ws'))} HTTP/1.1\r\n"
+        f"Host: vault\r\nAuthorization: Bearer {vault.token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    first = recorder.first[0].encode()
+    port = int(vault.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head.encode())
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\x81\xfe" + len(first).to_bytes(2, "big") + bytes(4) + first + b"\x82\x80" + bytes(4))
+    assert await reader.readexactly(2) == b"\x88\x02"  # the call has ended, and the server closes
+    if gone:
+        writer.close()
+    else:
+        assert await reader.read() == b"\x03\xe8"
+    await vault.keeps(recorder.key, b"")
+    writer.close()
+    assert [line for line in log_of(vault.site).splitlines() if '"level":"error"' in line] == []
+
+
 async def test_a_close_without_a_code_is_a_clean_end(vault):
     recorder = renamed(JAMBONZ)
     async with node_stream(vault.address(recorder.query), token=vault.token) as stream:
@@ -324,4 +348,4 @@ async def test_vonages_token_opens_the_vault_and_no_other_does(vault):
         assert not token or token not in reason
     log = log_of(vault.site)
     assert vault.token not in log
-    assert '"level":"error"' not in log
+    assert [line for line in log.splitlines() if '"level":"error"' in line] == []

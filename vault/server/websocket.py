@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
+from aiohttp import EofStream, WebSocketError, WSCloseCode, WSMsgType, web
 
 from vault.errors import Invalid, Unauthenticated, UploadStalled, VaultError
 from vault.ids import TenantId
@@ -29,6 +29,8 @@ from vault.services.vault import Vault
 _MAX_MESSAGE_BYTES: Final = 1 << 18
 _FIRST_SECONDS: Final = 10.0
 """How long a connection may stay without saying which call it is."""
+_OF_THE_OTHER_END: Final = (ConnectionError, WebSocketError, EofStream, TimeoutError)
+"""What a recorder does to a connection; many do not answer the server's close, or hang up in place of that."""
 _SUBPROTOCOLS: Final = (*sorted(SUBPROTOCOLS), "media")
 
 OPERATIONS: Final = (
@@ -85,9 +87,7 @@ async def record(
     try:
         await line.run()
         await socket.close(code=WSCloseCode.OK)
-        if isinstance(failure := socket.exception(), Exception) and not isinstance(
-            failure, ConnectionError | WebSocketError
-        ):
+        if isinstance(failure := socket.exception(), Exception) and not isinstance(failure, _OF_THE_OTHER_END):
             logger.error("a live call failed unexpectedly", exc_info=failure)
     except VaultError as error:
         vault.metrics.ingest_refused.labels(error.code).inc()
