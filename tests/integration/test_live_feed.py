@@ -6,8 +6,9 @@ from tests.integration.app import PURPOSE, TENANTS, app, sound
 from vault.errors import Conflict, Invalid, Unavailable
 from vault.media.descriptor import raw_media
 from vault.model import CallFacts, Codec, Principal, RecordingState, Role
-from vault.protocol.events import Audio, Ended, Gap, Paused, Resumed, Started
+from vault.protocol.events import Audio, Ended, Facts, Gap, Paused, Resumed, Started
 from vault.services.feed import Feed
+from vault.services.search import facts_of
 
 __all__ = ["app"]
 
@@ -214,3 +215,40 @@ async def test_a_recorders_pause_ends_no_call_while_the_catalog_cannot_answer(ap
     (gap,) = notes.json["gaps"]
     assert (gap["offset"], gap["reason"], gap["dropped_bytes"]) == (1600, "paused", 1600)
     assert len(await app.audit("recording.paused")) == len(await app.audit("recording.resumed")) == 1
+
+
+@pytest.mark.parametrize("afterwards", ["an end", "a pause", "more facts"])
+async def test_late_facts_wait_while_the_catalog_cannot_answer(app, monkeypatch, afterwards):
+    line = Line(app)
+    session = await line.begin()
+    await line.say(b"ab" * 800)
+
+    async def out_of_reach(*args, **words):
+        raise Unavailable("no answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(app.vault.catalog, "revise_facts", out_of_reach)
+        await line.feed.apply(Facts(facts=CallFacts(caller="+442079460999", extra={"queue": "admissions"})))
+        await line.feed.apply(Facts(facts=CallFacts(extra={"agent": "7"})))
+    match afterwards:
+        case "a pause":
+            await line.feed.apply(Paused())
+        case "more facts":
+            await line.feed.apply(Facts(facts=CallFacts(extra={"language": "cy"})))
+    await line.feed.apply(Ended(clean=True, reason="close"))
+    assert (await kept(app, session))[0] is RecordingState.SEALED
+    facts = facts_of(app.vault.keyring, await app.vault.catalog.recording(session.recording.id))
+    assert facts.caller == "+442079460999"
+    assert facts.extra.items() >= {"queue": "admissions", "agent": "7"}.items()
+    assert len(await app.audit("recording.facts_revised")) == 1
+
+
+async def test_late_facts_never_pass_for_the_terms_of_an_upload(app):
+    line = Line(app)
+    session = await line.begin()
+    await line.say(b"ab" * 800)
+    await line.feed.apply(Facts(facts=CallFacts(extra={"upload_length": "1600", "grace_seconds": "1", "queue": "a"})))
+    session.recall(facts_of(app.vault.keyring, session.recording).extra)
+    assert (session.resumable, session.grace) == (False, None)
+    await line.feed.apply(Ended(clean=True, reason="close"))
+    await kept(app, session)

@@ -15,6 +15,7 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
 from tests.integration.test_erasure import offboard
 from tests.uploads import BYTES, Tus, ends, metadata, recording
+from vault.errors import Unavailable
 from vault.ids import TenantId
 from vault.model import Role
 from vault.protocol.events import Audio, Ended, Started
@@ -363,6 +364,19 @@ async def test_a_deferred_length_is_told_before_or_after_the_last_byte(app, tus)
     assert (await tus.patch(after, 6, Upload_Length="6")).status == 204
     for path in (before, after):
         assert await ends(app, path, "sealed") == b"abcdef"
+
+
+async def test_a_deferred_length_that_a_restart_would_forget_is_not_acknowledged(app, tus, monkeypatch):
+    path = await tus.made(data=b"abc")
+
+    async def out_of_reach(*args, **words):
+        raise Unavailable("no answer")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(app.vault.catalog, "revise_facts", out_of_reach)
+        assert (await tus.patch(path, 3, Upload_Length="6")).status == 503
+    assert (await tus.patch(path, 3, b"def", Upload_Length="6")).status == 204
+    assert await ends(app, path, "sealed") == b"abcdef"
 
 
 async def test_a_deferred_length_below_what_came_is_refused(tus):

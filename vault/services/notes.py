@@ -15,7 +15,7 @@ from typing import Final
 from vault.crypto.blind import Field
 from vault.crypto.notes import open_note, seal_note
 from vault.crypto.sealed import seal_facts
-from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable
+from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable, VaultError
 from vault.format.notes import MAX_DIGIT, Document, Missing, Note, Pause, Tone
 from vault.model import AuditEvent, CallFacts, Container, Principal
 from vault.ports.catalog import Catalog
@@ -26,7 +26,7 @@ from vault.services.audit import event
 from vault.services.keeping import gaps_of
 from vault.services.reading import unix_ms
 from vault.services.search import CALL_KEY, BlindIndex, facts_of
-from vault.services.sessions import IngestSession
+from vault.services.sessions import IngestSession, stated
 from vault.services.tenants import Tenants
 
 MOST_DOCUMENTS: Final = 8
@@ -217,39 +217,52 @@ class Notes:
         return same[0] if same else len(there)
 
     async def facts(self, session: IngestSession, event: Facts) -> None:
-        """More is known about the call: seal it with the facts of its row."""
+        """More is known about the call: seal it with the facts of its row, or keep it in memory for the next note."""
         try:
-            await self.revise(session, event.facts)
-        except (Unavailable, Refused) as error:
-            logger.warning(
-                "late facts of a call were not kept",
-                extra={"fields": {"recording": session.recording.id, "error": error.code}},
-            )
+            async with _noting(session):
+                session.late = merge(session.late or CallFacts(), stated(event.facts))
+                await self.write_late(session)
+        except Unavailable as error:
+            logger.warning("late facts wait for the catalog", extra={"fields": {"error": error.code}})
+        except Refused as error:
+            _late_refused(session, error)
 
     async def revise(self, session: IngestSession, late: CallFacts) -> None:
         """Merge late facts into the row's, durable when this returns: set fields replace, tags and extras are added."""
         async with _noting(session):
-            row = session.recording
-            known = facts_of(self._keyring, row) or CallFacts()
-            merged = merge(known, late)
-            if merged == known:
-                return
-            cohort = row.metadata.cohort
-            caller, called = (
-                None if value is None else self._index.token_in(cohort, field, value)
-                for field, value in ((Field.CALLER, merged.caller), (Field.CALLED, merged.called))
-            )
-            nonce = self._entropy(_NONCE_BYTES)
-            sealed = seal_facts(self._keyring.derive(row.metadata), row.id, merged, nonce=nonce)
-            await self._catalog.revise_facts(
-                row.id,
-                sealed_facts=sealed,
-                caller_token=caller,
-                called_token=called,
-                audit=[_told("recording.facts_revised", session, None)],
-            )
-            # The manifest copies the row as it is known here.
-            session.recording = replace(row, sealed_facts=sealed, caller_token=caller, called_token=called)
+            await self._revise(session, late)
+
+    async def write_late(self, session: IngestSession) -> None:
+        """Merge the facts that no row has yet; Unavailable if the catalog cannot answer. For who has `noting`."""
+        if session.late is not None:
+            try:
+                await self._revise(session, session.late)
+            except (Refused, IntegrityError) as error:
+                _late_refused(session, error)
+            session.late = None
+
+    async def _revise(self, session: IngestSession, late: CallFacts) -> None:
+        row = session.recording
+        known = facts_of(self._keyring, row) or CallFacts()
+        merged = merge(known, late)
+        if merged == known:
+            return
+        cohort = row.metadata.cohort
+        caller, called = (
+            None if value is None else self._index.token_in(cohort, field, value)
+            for field, value in ((Field.CALLER, merged.caller), (Field.CALLED, merged.called))
+        )
+        nonce = self._entropy(_NONCE_BYTES)
+        sealed = seal_facts(self._keyring.derive(row.metadata), row.id, merged, nonce=nonce)
+        await self._catalog.revise_facts(
+            row.id,
+            sealed_facts=sealed,
+            caller_token=caller,
+            called_token=called,
+            audit=[_told("recording.facts_revised", session, None)],
+        )
+        # The manifest copies the row as it is known here.
+        session.recording = replace(row, sealed_facts=sealed, caller_token=caller, called_token=called)
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
@@ -272,6 +285,7 @@ class Notes:
         self, session: IngestSession, changed: Mapping[int, Note], *, audit: Sequence[AuditEvent] = ()
     ) -> None:
         """Write `changed` and what is still unwritten in one transaction; only then is `changed` true here too."""
+        await self.write_late(session)
         keeping = session.keeping
         notes = {at: keeping.notes[at] for at in sorted(session.unwritten)} | dict(changed)
         recording = session.recording.id
@@ -324,6 +338,13 @@ async def _noting(session: IngestSession) -> AsyncIterator[None]:
         if session.ending is not None:
             raise Conflict("the call has ended; nothing more is noted of it")
         yield
+
+
+def _late_refused(session: IngestSession, error: VaultError) -> None:
+    logger.warning(
+        "late facts of a call were not kept",
+        extra={"fields": {"recording": session.recording.id, "error": error.code}},
+    )
 
 
 def _append(session: IngestSession, note: Note) -> None:

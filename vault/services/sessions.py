@@ -134,6 +134,8 @@ class IngestSession:
     recorded_segments: int = 0
     """How many of `segments` the catalog already knows."""
     keeping: Keeping = field(init=False)
+    late: CallFacts | None = field(default=None, repr=False)
+    """Facts that no row has yet: the catalog could not take them."""
     unwritten: set[int] = field(default_factory=set)
     """Numbers of the notes that no row has yet."""
     untold: list[AuditEvent] = field(default_factory=list)

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -63,6 +63,7 @@ class Storer:
         metrics: Metrics,
         limits: SegmentLimits,
         pinned: Callable[[Recording], bool],
+        settle: Callable[[IngestSession], Awaitable[None]],
         finished: Callable[[IngestSession], None],
     ) -> None:
         self._store = store
@@ -73,6 +74,8 @@ class Storer:
         self._metrics = metrics
         self._limits = limits
         self._pinned = pinned
+        self._settle = settle
+        """Writes what the row has yet to hear; called before the manifest copies it."""
         self._finished = finished
         self.cut_bytes = limits.max_bytes
         """How many unstored bytes make a segment at once; younger and smaller ones wait for their age."""
@@ -234,6 +237,7 @@ class Storer:
         state, _, reason = session.ended.partition(":")
         ended_at = self._clock.now()
         async with session.noting:  # a note that is being written gets into the manifest, which replaces its row
+            await self._settle(session)
             notes = session.keeping.closed(session.stored, now_ms=unix_ms(ended_at))
             recording = session.recording
         manifest = Manifest(

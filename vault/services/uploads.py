@@ -18,7 +18,6 @@ from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
-from vault.protocol.events import Facts
 from vault.protocol.uploads import STEPS, Description, Stage, Step, Verb, names, require_length
 from vault.services.audit import event
 from vault.services.holds import pinned
@@ -275,7 +274,7 @@ class Uploads:
         require_length(session.total, total, offset=session.received)
         if total is None or session.total is not None:
             return
-        await self._notes.facts(session, Facts(facts=CallFacts(extra={TOTAL: str(total)})))
+        await self._notes.revise(session, CallFacts(extra={TOTAL: str(total)}))
         session.total = total
 
     async def settle(self, session: IngestSession, *, end: bool = False) -> int:

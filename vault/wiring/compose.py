@@ -112,6 +112,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             concurrency=config.segments.concurrency,
         ),
         pinned=partial(pinned, keyring),
+        settle=notes.write_late,
         finished=ingest.finished,
     )
     holds = Holds(
