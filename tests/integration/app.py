@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 
 from tests.faults.crashing import ManualClock, leases_run_out, memory_directory
 from vault.config import Config, parse_config
+from vault.errors import Unavailable
 from vault.model import Role
 from vault.server.app import serve
 from vault.services.vault import Vault
@@ -204,6 +205,18 @@ async def app() -> AsyncIterator[App]:
     with memory_directory() as base:
         async with running(base) as each:
             yield each
+
+
+@contextmanager
+def out_of_reach(where: object, name: str) -> Iterator[None]:
+    """Let a method of a collaborator be Unavailable until the block ends."""
+
+    async def unanswered(*_: object, **__: object) -> None:
+        raise Unavailable("no answer")
+
+    with pytest.MonkeyPatch.context() as outage:
+        outage.setattr(where, name, unanswered)
+        yield
 
 
 def sound(size: int, seed: int = 1) -> bytes:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.integration.app import PURPOSE, TENANTS, app, sound
-from vault.errors import Conflict, Invalid, Unavailable
+from tests.integration.app import PURPOSE, TENANTS, app, out_of_reach, sound
+from vault.errors import Conflict, Invalid
 from vault.media.descriptor import raw_media
 from vault.model import CallFacts, Codec, Principal, RecordingState, Role
 from vault.protocol.events import Audio, Ended, Facts, Gap, Paused, Resumed, Started
@@ -194,16 +194,12 @@ async def test_time_that_is_missing_during_a_pause_is_the_pauses_and_not_counted
     assert gap["missing_ms"] < 3_600_000
 
 
-async def test_a_recorders_pause_ends_no_call_while_the_catalog_cannot_answer(app, monkeypatch):
+async def test_a_recorders_pause_ends_no_call_while_the_catalog_cannot_answer(app):
     line = Line(app)
     session = await line.begin()
     await line.say(b"ab" * 800)
 
-    async def out_of_reach(*args, **words):
-        raise Unavailable("no answer")
-
-    with monkeypatch.context() as outage:
-        outage.setattr(app.vault.catalog, "put_notes", out_of_reach)
+    with out_of_reach(app.vault.catalog, "put_notes"):
         await line.feed.apply(Paused())
         await line.say(b"xx" * 800)
         await line.feed.apply(Resumed())
@@ -218,16 +214,12 @@ async def test_a_recorders_pause_ends_no_call_while_the_catalog_cannot_answer(ap
 
 
 @pytest.mark.parametrize("afterwards", ["an end", "a pause", "more facts"])
-async def test_late_facts_wait_while_the_catalog_cannot_answer(app, monkeypatch, afterwards):
+async def test_late_facts_wait_while_the_catalog_cannot_answer(app, afterwards):
     line = Line(app)
     session = await line.begin()
     await line.say(b"ab" * 800)
 
-    async def out_of_reach(*args, **words):
-        raise Unavailable("no answer")
-
-    with monkeypatch.context() as outage:
-        outage.setattr(app.vault.catalog, "revise_facts", out_of_reach)
+    with out_of_reach(app.vault.catalog, "revise_facts"):
         await line.feed.apply(Facts(facts=CallFacts(caller="+442079460999", extra={"queue": "admissions"})))
         await line.feed.apply(Facts(facts=CallFacts(extra={"agent": "7"})))
     match afterwards:

@@ -12,10 +12,9 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.integration.app import PCMU, SETTINGS, TENANTS, out_of_reach, running, sound
 from tests.integration.test_erasure import offboard
 from tests.uploads import BYTES, Tus, ends, metadata, recording
-from vault.errors import Unavailable
 from vault.ids import TenantId
 from vault.model import Role
 from vault.protocol.events import Audio, Ended, Started
@@ -366,14 +365,10 @@ async def test_a_deferred_length_is_told_before_or_after_the_last_byte(app, tus)
         assert await ends(app, path, "sealed") == b"abcdef"
 
 
-async def test_a_deferred_length_that_a_restart_would_forget_is_not_acknowledged(app, tus, monkeypatch):
+async def test_a_deferred_length_that_a_restart_would_forget_is_not_acknowledged(app, tus):
     path = await tus.made(data=b"abc")
 
-    async def out_of_reach(*args, **words):
-        raise Unavailable("no answer")
-
-    with monkeypatch.context() as outage:
-        outage.setattr(app.vault.catalog, "revise_facts", out_of_reach)
+    with out_of_reach(app.vault.catalog, "revise_facts"):
         assert (await tus.patch(path, 3, Upload_Length="6")).status == 503
     assert (await tus.patch(path, 3, b"def", Upload_Length="6")).status == 204
     assert await ends(app, path, "sealed") == b"abcdef"

@@ -142,7 +142,6 @@ def query_id(text: str | None, prefix: str, parameter: str) -> str | None:
 
 async def small_body(request: web.Request, *, limit: int, too_large: VaultError) -> bytes:
     """Return a body of at most `limit` bytes; `too_large` for more, UploadStalled for one that does not come."""
-    require_uncoded(request)
     idle = request.app[CONFIG].server.idle_timeout.total_seconds()
     content = bytearray()
     try:
@@ -160,6 +159,7 @@ async def small_body(request: web.Request, *, limit: int, too_large: VaultError)
 
 async def body(request: web.Request, kind: type[Body]) -> Body:
     """Parse a JSON body; Invalid names the field."""
+    require_uncoded(request)
     too_large = Invalid("the request body is larger than 1 MiB")
     return parse_model(await small_body(request, limit=_MAX_BODY_BYTES, too_large=too_large), kind)
 

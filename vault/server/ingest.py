@@ -15,8 +15,9 @@ from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing, placing
 from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation, json_answer
-from vault.server.pieces import LIVE_PATIENCE, BodyPieces, writing
+from vault.server.pieces import BodyPieces, writing
 from vault.server.uploading import Upload, finished, last, preflight, take
+from vault.services.feed import LIVE_PATIENCE
 from vault.services.vault import Vault
 
 _DIALECT: Final = "http"

@@ -15,8 +15,6 @@ from vault.server.quiet import Quiet
 from vault.services.uploads import Writer
 
 _PIECE_BYTES: Final = 1 << 18
-LIVE_PATIENCE: Final = 5.0
-"""A recorder that sends while the call runs, and has sent nothing for so many seconds, gives way to the next one."""
 _MAGIC_BYTES: Final = 16
 """The longest beginning by which a container is recognised."""
 

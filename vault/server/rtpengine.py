@@ -18,9 +18,10 @@ from vault.protocol.rtpengine import FIELD, event_name, notification
 from vault.server.context import CONFIG, VAULT, authorised, go_on, small_body
 from vault.server.describing import Answer, Operation
 from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, ask, require_size
-from vault.server.pieces import LIVE_PATIENCE, BodyPieces, Source, writing
+from vault.server.pieces import BodyPieces, Source, writing
 from vault.server.uploading import Upload, take
 from vault.services.audit import event
+from vault.services.feed import LIVE_PATIENCE
 from vault.services.vault import Vault
 
 _DIALECT: Final = "rtpengine"

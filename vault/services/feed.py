@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from vault.errors import Conflict, Invalid, JournalFull
 from vault.ids import TenantId, call_keys
@@ -13,13 +15,11 @@ from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused,
 from vault.services.ingest import Ingest
 from vault.services.notes import Notes
 from vault.services.search import Search
-from vault.services.sessions import CallStart, IngestSession
+from vault.services.sessions import ROOM_PAUSES, CallStart, IngestSession
 from vault.services.tenants import Tenants
 
-_ROOM_WAIT_SECONDS: float = 10.0
-_ROOM_STEP_SECONDS: float = 0.1
-_SILENT_SECONDS: float = 5.0
-"""A live recorder that has sent nothing for so long gives way to one that comes with the same call key."""
+LIVE_PATIENCE: Final = 5.0
+"""A recorder that sends while the call runs, and has sent nothing for so many seconds, gives way to the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ class Feed:
     @property
     def silent(self) -> bool:
         """Whether the recorder has sent nothing for so long that another may take its place."""
-        return self._silent_seconds() > _SILENT_SECONDS
+        return self._silent_seconds() > LIVE_PATIENCE
 
     @property
     def waiting(self) -> int:
@@ -164,12 +164,14 @@ class Feed:
 
     async def _finish(self, session: IngestSession) -> None:
         """End in order; wait for room in a full journal as audio does, because a live recorder cannot end it again."""
-        for _ in range(int(_ROOM_WAIT_SECONDS / _ROOM_STEP_SECONDS)):
-            try:
-                return await self._parts.ingest.finish(session)
-            except JournalFull:
-                await asyncio.sleep(_ROOM_STEP_SECONDS)
-        return await self._parts.ingest.finish(session)
+        try:
+            return await self._parts.ingest.finish(session)
+        except JournalFull:
+            for pause in ROOM_PAUSES:
+                await asyncio.sleep(pause)
+                with suppress(JournalFull):
+                    return await self._parts.ingest.finish(session)
+            raise
 
     def _open(self) -> IngestSession:
         if self.session is None or self.ended:

@@ -23,14 +23,12 @@ from vault.services.beginning import Beginning
 from vault.services.coordinates import Coordinates
 from vault.services.notes import Notes
 from vault.services.search import BlindIndex
-from vault.services.sessions import CallStart, IngestSession
+from vault.services.sessions import ROOM_PAUSES, CallStart, IngestSession
 from vault.services.storing import Storer
 from vault.services.takeup import TakeUp
 from vault.telemetry import Metrics
 
 _TICK_SECONDS = 0.5
-_ROOM_WAIT_SECONDS = 10.0
-_ROOM_STEP_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -278,8 +276,8 @@ class Ingest:
         False if the call was paused meanwhile, and the piece dropped.
         """
         assert session.entry is not None
-        for _ in range(int(_ROOM_WAIT_SECONDS / _ROOM_STEP_SECONDS)):
-            await asyncio.sleep(_ROOM_STEP_SECONDS)
+        for pause in ROOM_PAUSES:
+            await asyncio.sleep(pause)
             session.require_open()
             if session.keeping.paused:
                 session.keeping.keep(piece)

@@ -25,6 +25,8 @@ _GRACE: Final = "grace_seconds"
 _TERMS: Final = frozenset({TOTAL, _GRACE})
 _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
+ROOM_PAUSES: Final = (0.1,) * 100
+"""Seconds before each further try to write to a full journal, as long as a recorder is held back for it."""
 
 logger = logging.getLogger(__name__)
 

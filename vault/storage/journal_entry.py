@@ -80,7 +80,7 @@ class Run:
             at = positions[index]
             size = after - before + TAG_BYTES
             if at + size > high:
-                low, high = at, self._reach(index, end)
+                low, high = at, self._reach(index, at + size, end)
                 found = self.file.read(low, high - low, window)
             piece = unseal(first + index, found[at - low : at - low + size])
             skip, stop = start - base - before, min(end - base, after) - before
@@ -89,10 +89,12 @@ class Run:
             before = after
             index += 1
 
-    def _reach(self, index: int, end: int) -> int:
-        """Return where in the file the records from `index` on end that one read takes in: those that lie together."""
+    def _reach(self, index: int, reach: int, end: int) -> int:
+        """Return where in the file one read ends that begins with record `index`, whose own end is `reach`.
+
+        It takes in the records after it that lie close to it and whose audio ends at plaintext `end` at the latest.
+        """
         ends, positions = self.ends, self.positions
-        reach = positions[index] + ends[index] - (ends[index - 1] if index else 0) + TAG_BYTES
         limit = positions[index] + WINDOW_BYTES
         while (index := index + 1) < len(ends) and self.base + ends[index] <= end:
             after = positions[index] + ends[index] - ends[index - 1] + TAG_BYTES
