@@ -105,6 +105,12 @@ class Conflict(Refused):
     code = "conflict"
 
 
+class ChangedSince(Conflict):
+    """What is decided about is not what the decider was shown; nothing was decided."""
+
+    code = "changed_since"
+
+
 class OffsetMismatch(Conflict):
     """An upload continued at another byte than the durable end; `offset` in facts is where to continue."""
 

@@ -1,0 +1,19 @@
+"""A decision names what was shown."""
+
+import pytest
+
+from vault.errors import ChangedSince
+from vault.retention.shown import check_shown, shown_digest
+
+
+def test_the_digest_is_that_of_the_canonical_document_whatever_its_order() -> None:
+    one = {"contract_end": "2099-01-01T00:00:00Z", "recordings": 3}
+    other = {"recordings": 3, "contract_end": "2099-01-01T00:00:00Z"}
+    assert shown_digest(one) == shown_digest(other)
+    check_shown(shown_digest(one), {**other, "shown": "itself"})
+
+
+def test_any_change_of_what_was_shown_is_refused() -> None:
+    seen = shown_digest({"contract_end": "2099-01-01T00:00:00Z"})
+    with pytest.raises(ChangedSince, match="not the one that was shown"):
+        check_shown(seen, {"contract_end": "2001-01-01T00:00:00Z"})
