@@ -37,6 +37,7 @@ from vault.model import (
 from vault.ports.alerts import Alert
 from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.revision import Revision, T
 
 NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 ACME = TenantId("acme")
@@ -58,6 +59,11 @@ class SteppingClock:
 
     def monotonic(self) -> float:
         return float(self._looks)
+
+
+def becomes(after: T, *audit: AuditEvent) -> Revision[T]:
+    """Return the revision that makes this of a row, whatever it was."""
+    return lambda _: (after, audit)
 
 
 NODE = NodeId("node_" + "1" * 32)
@@ -280,8 +286,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.count_due(through=PERIOD, part=Part.METADATA, tenant=ACME)
     await finish(catalog, one, audit=audit)
     placed = hold(one, state=HoldState.PLACING)
-    await catalog.save_hold(placed, expected=None, audit=audit)
-    await catalog.save_hold(replace(placed, state=HoldState.ACTIVE), expected=HoldState.PLACING)
+    await catalog.add_hold(placed, audit=audit)
+    await catalog.revise_hold(placed.id, becomes(replace(placed, state=HoldState.ACTIVE)))
     await catalog.hold(placed.id)
     await catalog.holds(tenant=ACME, states=[HoldState.ACTIVE])
     await catalog.holds_on(one.id)
@@ -312,8 +318,8 @@ async def call_everything(catalog: Catalog) -> None:
     intent = shred()
     await catalog.create_recording(recording(), elsewhere=["other-month"])
     asked = erasure(one)
-    await catalog.save_erasure(asked, expected=None, audit=audit)
-    await catalog.save_erasure(replace(asked, state=ErasureState.APPROVED), expected=ErasureState.REQUESTED)
+    await catalog.add_erasure(asked, audit=audit)
+    await catalog.revise_erasure(asked.id, becomes(replace(asked, state=ErasureState.APPROVED)))
     await catalog.erasure(asked.id)
     await catalog.erasures(tenant=ACME, states=[ErasureState.APPROVED], before=ErasureId(new_id("era")))
     erasing = replace(asked, state=ErasureState.APPROVED, recordings={one.id: ErasureOutcome.ERASING})
@@ -338,10 +344,11 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.unfinished_shreds()
     await catalog.finish_shred(intent.id, at=NOW)
     await catalog.shred(intent.id)
-    await catalog.save_override(override(), audit=audit)
+    await catalog.add_override(override(), audit=audit)
     await catalog.overrides()
     await catalog.add_tenant(tenant(), audit=audit)
-    await catalog.save_tenant(tenant(contact="new@acme.example"), audit=audit)
+    await catalog.revise_tenant(ACME, becomes(tenant(contact="new@acme.example"), *audit))
+    await catalog.revise_override((await catalog.overrides())[0].id, becomes(override(), *audit))
     await catalog.tenant(ACME)
     await catalog.tenants()
     issued = token()

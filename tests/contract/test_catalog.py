@@ -19,6 +19,7 @@ from tests.catalog_support import (
     PERIOD,
     SteppingClock,
     alert,
+    becomes,
     certificate,
     certify,
     cohort,
@@ -314,7 +315,7 @@ async def test_filters_narrow_a_page(catalog):
 async def test_held_means_a_hold_in_force_that_came_in_time(catalog, state, too_late, held):
     one, free = await sealed(catalog), await sealed(catalog)
     placed = hold(state=state, too_late=(one.id,)) if too_late else hold(one, state=state)
-    await catalog.save_hold(placed, expected=None)
+    await catalog.add_hold(placed)
     with_hold = {row.id for row in await catalog.recordings(RecordingQuery(tenant=ACME, held=True))}
     without = {row.id for row in await catalog.recordings(RecordingQuery(tenant=ACME, held=False))}
     assert with_hold == ({one.id} if held else set())
@@ -364,10 +365,10 @@ async def test_oldest_due_passes_over_the_open_the_shredded_the_held_and_those_i
     await catalog.create_recording(recording(**until(1)))
     await certify(catalog, [certificate(await sealed(catalog, **until(2)))])
     held, graced, late = [await sealed(catalog, **until(days)) for days in (3, 4, 5)]
-    await catalog.save_hold(hold(held), expected=None)
+    await catalog.add_hold(hold(held))
     grace_until = now + timedelta(days=1)
-    await catalog.save_hold(hold(graced, state=HoldState.RELEASED, grace_until=grace_until), expected=None)
-    await catalog.save_hold(hold(too_late=(late.id,)), expected=None)
+    await catalog.add_hold(hold(graced, state=HoldState.RELEASED, grace_until=grace_until))
+    await catalog.add_hold(hold(too_late=(late.id,)))
     await sealed(catalog, **until(60))
     assert await catalog.oldest_due(now=now) == late.retain_until
     assert await catalog.oldest_due(now=NOW) is None
@@ -570,7 +571,7 @@ async def test_facts_are_revised_only_while_the_row_is_open(catalog):
 async def test_a_hold_comes_back_as_it_was_saved(catalog):
     rows = [await sealed(catalog) for _ in range(4)]
     placed = hold(rows[2], rows[0], too_late=(rows[3].id, rows[1].id))
-    await catalog.save_hold(placed, expected=None, audit=[event("hold.created")])
+    await catalog.add_hold(placed, audit=[event("hold.created")])
     assert await catalog.hold(placed.id) == placed
     released = replace(
         placed,
@@ -583,21 +584,29 @@ async def test_a_hold_comes_back_as_it_was_saved(catalog):
         released_at=NOW,
         grace_until=NOW + timedelta(days=14),
     )
-    await catalog.save_hold(released, expected=HoldState.ACTIVE, audit=[event("hold.released")])
+    assert await catalog.revise_hold(placed.id, becomes(released, event("hold.released"))) == released
     assert await catalog.hold(placed.id) == released
     assert await events(catalog) == ["hold.created", "hold.released"]
 
 
-async def test_a_hold_changes_only_from_the_state_that_was_expected(catalog):
+async def test_a_hold_is_added_once_and_a_revision_that_refuses_changes_nothing(catalog):
     placed = hold(state=HoldState.ACTIVE)
+    with pytest.raises(NotFound):
+        await catalog.revise_hold(placed.id, becomes(placed, event()))
+    await catalog.add_hold(placed)
     with pytest.raises(Conflict):
-        await catalog.save_hold(placed, expected=HoldState.PLACING, audit=[event()])
-    await catalog.save_hold(placed, expected=None)
-    for wrong in (None, HoldState.RELEASE_REQUESTED):
-        with pytest.raises(Conflict):
-            await catalog.save_hold(replace(placed, state=HoldState.RELEASED), expected=wrong, audit=[event()])
-    assert (await catalog.hold(placed.id)).state is HoldState.ACTIVE
+        await catalog.add_hold(replace(placed, state=HoldState.RELEASED), audit=[event()])
+    with pytest.raises(Conflict, match="not like this"):
+        await catalog.revise_hold(placed.id, refuses)
+    unknown = replace(placed, recordings=(MISSING,), state=HoldState.RELEASED)
+    with pytest.raises(NotFound):
+        await catalog.revise_hold(placed.id, becomes(unknown, event()))
+    assert await catalog.hold(placed.id) == placed
     assert await events(catalog) == []
+
+
+def refuses(_):
+    raise Conflict("not like this")
 
 
 HOOKED = {"safeguarding_webhook": "https://alerts.acme.example/x"}
@@ -621,14 +630,14 @@ async def test_a_flag_is_a_hold_and_its_alert_and_the_same_matter_is_the_same_fl
     await flagged(catalog, row, matter="another")
     other = await sealed(catalog)
     await flagged(catalog, other)
-    await catalog.save_hold(replace(concern, state=HoldState.RELEASE_REQUESTED), expected=HoldState.PLACING)
+    await catalog.revise_hold(concern.id, becomes(replace(concern, state=HoldState.RELEASE_REQUESTED)))
     await flagged(catalog, row)
     assert (await events(catalog)).count("flag.raised") == 5
 
 
 async def test_a_hold_that_no_flag_placed_takes_no_flags_place(catalog):
     row = await sealed(catalog)
-    await catalog.save_hold(hold(row, state=HoldState.ACTIVE), expected=None)
+    await catalog.add_hold(hold(row, state=HoldState.ACTIVE))
     await flagged(catalog, row)
 
 
@@ -647,7 +656,7 @@ async def test_an_alert_is_taken_by_one_at_a_time_and_only_for_a_tenant_that_lis
     _, _, raised = await flagged(catalog)
     assert await catalog.claim_alert(now=NOW, until=later, excluding=[]) is None
     assert (await catalog.alerts_waiting()).count == 0
-    await catalog.save_tenant(tenant(**HOOKED))
+    await catalog.revise_tenant(ACME, becomes(tenant(**HOOKED)))
     waiting = await catalog.alerts_waiting()
     assert (waiting.count, waiting.oldest) == (1, NOW)
     assert await catalog.claim_alert(now=NOW, until=later, excluding=[ACME]) is None
@@ -681,25 +690,29 @@ async def test_alerts_are_taken_in_the_order_they_fell_due_and_a_new_webhook_has
     until = NOW + timedelta(hours=2)
     assert (await catalog.claim_alert(now=NOW, until=until, excluding=[])).alert.id == second.id
     assert await catalog.claim_alert(now=NOW, until=until, excluding=[]) is None
-    await catalog.save_tenant(tenant(**HOOKED, contact="somebody else"))
+    await catalog.revise_tenant(ACME, becomes(tenant(**HOOKED, contact="somebody else")))
     assert await catalog.claim_alert(now=NOW, until=until, excluding=[]) is None
-    await catalog.save_tenant(tenant(safeguarding_webhook="https://new.example/"))
+    await catalog.revise_tenant(ACME, becomes(tenant(safeguarding_webhook="https://new.example/")))
     hastened = [await catalog.claim_alert(now=NOW, until=until, excluding=[]) for _ in range(2)]
     assert {each.alert.id for each in hastened} == {first.id, second.id}
 
 
 async def test_of_two_concurrent_decisions_on_a_hold_one_is_refused(catalog):
     placed = hold(state=HoldState.RELEASE_REQUESTED)
-    await catalog.save_hold(placed, expected=None)
-    decisions = [HoldState.RELEASED, HoldState.ACTIVE]
-    results = await outcomes(
-        catalog.save_hold(
-            replace(placed, state=state), expected=HoldState.RELEASE_REQUESTED, audit=[event(state.value)]
-        )
-        for state in decisions
-    )
+    await catalog.add_hold(placed)
+
+    def to(state):
+        def revision(before):
+            if before.state is not HoldState.RELEASE_REQUESTED:
+                raise Conflict("decided already")
+            return replace(before, state=state), [event(state.value)]
+
+        return revision
+
+    states = [HoldState.RELEASED, HoldState.ACTIVE]
+    results = await outcomes(catalog.revise_hold(placed.id, to(state)) for state in states)
     assert sorted(type(result).__name__ for result in results) == ["Conflict", "NoneType"]
-    winner = decisions[results.index(None)]
+    winner = states[results.index(None)]
     assert (await catalog.hold(placed.id)).state is winner
     assert await events(catalog) == [winner.value]
 
@@ -708,7 +721,7 @@ async def test_a_hold_on_an_unknown_recording_is_refused_whole(catalog):
     one = await sealed(catalog)
     placed = replace(hold(one), recordings=(one.id, MISSING))
     with pytest.raises(NotFound):
-        await catalog.save_hold(placed, expected=None)
+        await catalog.add_hold(placed)
     with pytest.raises(NotFound):
         await catalog.hold(placed.id)
     assert await catalog.holds_on(one.id) == []
@@ -720,7 +733,7 @@ async def test_holds_are_listed_newest_first_and_filtered(catalog):
     new = hold(one, created_at=NOW, state=HoldState.RELEASED)
     theirs = hold(tenant=OTHER, created_at=NOW - timedelta(days=1))
     for placed in (new, old, theirs):
-        await catalog.save_hold(placed, expected=None)
+        await catalog.add_hold(placed)
     assert await catalog.holds() == [new, theirs, old]
     assert await catalog.holds(limit=2) == [new, theirs]
     assert await catalog.holds(tenant=ACME) == [new, old]
@@ -733,7 +746,7 @@ async def test_holds_on_a_recording_are_those_that_protect_it_in_any_state(catal
     protecting = hold(one, other, created_at=NOW)
     released = hold(one, state=HoldState.RELEASED, created_at=NOW - timedelta(days=1))
     for placed in (released, protecting, hold(other, too_late=(one.id,))):
-        await catalog.save_hold(placed, expected=None)
+        await catalog.add_hold(placed)
     assert await catalog.holds_on(one.id) == [protecting, released]
     assert await catalog.holds_on(MISSING) == []
 
@@ -742,7 +755,7 @@ async def test_a_hold_may_protect_thousands_of_recordings(catalog):
     rows = [recording() for _ in range(1200)]
     await asyncio.gather(*[catalog.create_recording(one) for one in rows])
     placed = hold(*rows)
-    await catalog.save_hold(placed, expected=None)
+    await catalog.add_hold(placed)
     assert (await catalog.hold(placed.id)).recordings == tuple(one.id for one in rows)
 
 
@@ -864,12 +877,18 @@ async def test_a_thousand_certificates_fit_one_transaction(catalog):
     assert (await catalog.count_recordings())[RecordingState.SHREDDED] == 1100
 
 
-async def test_an_override_is_replaced_by_id(catalog):
+async def test_an_override_is_added_once_and_revised_by_id(catalog):
     one, newer = override(), override(requested_at=NOW + timedelta(seconds=1))
-    await catalog.save_override(one, audit=[event("a")])
-    await catalog.save_override(newer)
+    await catalog.add_override(one, audit=[event("a")])
+    await catalog.add_override(newer)
     approved = replace(one, approved_by="bob", used_at=NOW)
-    await catalog.save_override(approved, audit=[event("b")])
+    with pytest.raises(Conflict):
+        await catalog.add_override(one)
+    with pytest.raises(Conflict):
+        await catalog.revise_override(one.id, refuses)
+    with pytest.raises(NotFound):
+        await catalog.revise_override("ovr_none", becomes(one, event()))
+    assert await catalog.revise_override(one.id, becomes(approved, event("b"))) == approved
     assert await catalog.overrides() == [newer, approved]
     assert await events(catalog) == ["a", "b"]
 
@@ -964,16 +983,21 @@ async def test_an_intent_keeps_the_open_calls_of_every_clock_it_takes(catalog):
 async def test_an_erasure_comes_back_as_it_was_and_changes_state_once(catalog):
     rows = [await sealed(catalog) for _ in range(3)]
     asked = erasure(*reversed(rows))
-    await catalog.save_erasure(asked, expected=None, audit=[event("case.received")])
+    await catalog.add_erasure(asked, audit=[event("case.received")])
     assert await catalog.erasure(asked.id) == asked
     assert [*(await catalog.erasure(asked.id)).recordings] == [*asked.recordings]
     approved = replace(asked, state=ErasureState.APPROVED, decided_by="tok_bob", decided_at=NOW)
-    results = await outcomes(
-        catalog.save_erasure(approved, expected=ErasureState.REQUESTED, audit=[event("case.approved")])
-        for _ in range(20)
-    )
+
+    def approve(before):
+        if before.state is not ErasureState.REQUESTED:
+            raise Conflict("decided already")
+        return approved, [event("case.approved")]
+
+    results = await outcomes(catalog.revise_erasure(asked.id, approve) for _ in range(20))
     assert results.count(None) == 1
     assert {type(each) for each in results if each is not None} == {Conflict}
+    with pytest.raises(Conflict):
+        await catalog.add_erasure(asked)
     assert await catalog.erasure(asked.id) == approved
     assert await events(catalog) == ["case.received", "case.approved"]
     with pytest.raises(NotFound):
@@ -984,7 +1008,7 @@ async def test_erasures_are_paged_newest_first_and_filtered(catalog):
     one = await sealed(catalog)
     made = [erasure(one), erasure(one, state=ErasureState.DONE), erasure(one)]
     for each in made:
-        await catalog.save_erasure(each, expected=None)
+        await catalog.add_erasure(each)
     assert [each.id for each in await catalog.erasures()] == [each.id for each in reversed(made)]
     assert [each.id for each in await catalog.erasures(states=[ErasureState.DONE])] == [made[1].id]
     assert [each.id for each in await catalog.erasures(before=made[2].id, limit=1)] == [made[1].id]
@@ -995,7 +1019,7 @@ async def test_an_intent_and_the_erasures_it_serves_are_saved_together(catalog):
     taken, kept, gone = [await sealed(catalog) for _ in range(3)]
     await certify(catalog, [certificate(gone)])
     asked = erasure(taken, kept, gone, state=ErasureState.APPROVED)
-    await catalog.save_erasure(asked, expected=None)
+    await catalog.add_erasure(asked)
     erasing = replace(
         asked,
         recordings={
@@ -1016,7 +1040,12 @@ async def test_an_intent_and_the_erasures_it_serves_are_saved_together(catalog):
     ]
     assert (await catalog.recording(kept.id)).state is RecordingState.SEALED
     done = replace(erasing, recordings={**erasing.recordings, taken.id: ErasureOutcome.ERASED})
-    await catalog.save_erasure(done, expected=ErasureState.APPROVED)
+    undecided = erasure(kept)
+    await catalog.add_erasure(undecided)
+    for settled in (done, replace(undecided, state=ErasureState.APPROVED)):
+        with pytest.raises(Conflict):
+            await catalog.intend_shred(shred(due_through=None), erasures=[settled])
+    await catalog.revise_erasure(done.id, becomes(done))
     ((found, rows),) = await catalog.erasures_of(intent.id)
     assert (found, len(rows)) == (done, 2)
     assert await catalog.erasures_of("shr_none") == []
@@ -1025,18 +1054,20 @@ async def test_an_intent_and_the_erasures_it_serves_are_saved_together(catalog):
 # Tenants, tokens, settings
 
 
-async def test_tenants_are_added_once_and_replaced_by_id(catalog):
+async def test_tenants_are_added_once_and_revised_by_id(catalog):
     with pytest.raises(NotFound):
         await catalog.tenant(ACME)
     with pytest.raises(NotFound):
-        await catalog.save_tenant(tenant(), audit=[event()])
+        await catalog.revise_tenant(ACME, becomes(tenant(), event()))
     zed = tenant("zed", retention_seconds=86_400.5)
     await catalog.add_tenant(zed)
     await catalog.add_tenant(tenant(), audit=[event("added")])
     with pytest.raises(Conflict):
         await catalog.add_tenant(tenant(), audit=[event()])
     changed = tenant(contact="new@acme.example", retention_seconds=5.0)
-    await catalog.save_tenant(changed, audit=[event("saved")])
+    with pytest.raises(Conflict):
+        await catalog.revise_tenant(ACME, refuses)
+    assert await catalog.revise_tenant(ACME, becomes(changed, event("saved"))) == changed
     assert await catalog.tenants() == [changed, zed]
     assert await catalog.tenant(TenantId("zed")) == zed
     assert await events(catalog) == ["added", "saved"]
@@ -1440,7 +1471,7 @@ async def test_a_damaged_file_is_an_integrity_error_and_never_absence(on_file, p
 async def test_errors_quote_no_values(on_file):
     one = await sealed(on_file)
     with pytest.raises(Conflict) as caught:
-        await on_file.save_hold(hold(one, one, reason="+441632960123"), expected=None)
+        await on_file.add_hold(hold(one, one, reason="+441632960123"))
     assert "+441632960123" not in f"{caught.value}{caught.value.__cause__}"
 
 

@@ -123,7 +123,7 @@ async def test_a_flag_killed_at_any_step_leaves_no_pin_without_its_alert_and_no_
             await audit_verifies(vault)
         stage.discard(config)
     assert steps[0] == "catalog.save_flag"
-    assert {"keyring.swap_head", "catalog.save_hold"} <= set(steps)
+    assert {"keyring.swap_head", "catalog.add_hold"} <= set(steps)
 
 
 async def raw_pins(config: Config) -> set[bytes]:
@@ -195,7 +195,13 @@ async def test_an_erasure_killed_at_any_step_takes_what_two_people_agreed_on_and
             await audit_verifies(vault)
         assert not await old_keyring_opens(config, config_at(stage.path).replica_paths[0])
         stage.discard(config)
-    assert {"catalog.save_erasure", "catalog.intend_shred", "catalog.certify", "keyring.swap_head"} <= set(steps)
+    assert {
+        "catalog.add_erasure",
+        "catalog.revise_erasure",
+        "catalog.intend_shred",
+        "catalog.certify",
+        "keyring.swap_head",
+    } <= set(steps)
     assert {"provider.replace", "provider.overwrite", "provider.unlink", "objects.delete"} <= set(steps)
 
 

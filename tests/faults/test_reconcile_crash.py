@@ -116,4 +116,4 @@ async def test_a_crash_at_any_write_of_a_reconciliation_is_answered_by_running_i
                 seen = trace
                 break
     assert {"catalog.rebuild_recording", "catalog.shred_uncertified", "catalog.finish_recording"} <= set(seen)
-    assert {"catalog.add_tenant", "catalog.save_hold", "objects.delete", "catalog.append_audit"} <= set(seen)
+    assert {"catalog.add_tenant", "catalog.add_hold", "objects.delete", "catalog.append_audit"} <= set(seen)

@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
 from tests.catalog_support import (
+    ACME,
     NOW,
     OTHER,
     PERIOD,
     SteppingClock,
+    becomes,
     receipt,
     recording,
     segment,
@@ -327,7 +329,7 @@ async def test_a_certificate_is_the_same_bytes_for_ever(scene):
     page = await scene.catalog.certificates()
     texts = await scene.certificates().texts(page)
     scene.clock.advance(timedelta(days=700))
-    await scene.catalog.save_tenant(tenant(controller="Someone else"))
+    await scene.catalog.revise_tenant(ACME, becomes(tenant(controller="Someone else")))
     assert await scene.certificates().texts(page) == texts
     assert [await scene.certificates().jws(each) for each in page] == texts
     assert len(set(texts)) == 6

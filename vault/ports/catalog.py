@@ -30,6 +30,7 @@ from vault.model import (
 )
 from vault.ports.alerts import AlertRows
 from vault.ports.erasures import Erasure, ErasureRows
+from vault.ports.revision import Revision
 from vault.tlog.attested import Subject
 
 
@@ -235,8 +236,11 @@ class NodeRows(Protocol):
 class HoldRows(Protocol):
     """Holds and what they protect."""
 
-    async def save_hold(self, hold: Hold, *, expected: HoldState | None, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert (`expected` None) or replace the hold if its stored state is `expected`, else Conflict."""
+    async def add_hold(self, hold: Hold, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists, NotFound if it names an unknown recording."""
+
+    async def revise_hold(self, hold: HoldId, revision: Revision[Hold]) -> Hold:
+        """Replace the hold as `revision` says and return it; NotFound."""
 
     async def hold(self, hold: HoldId) -> Hold:
         """Return the hold; NotFound."""
@@ -258,9 +262,10 @@ class ShredRows(Protocol):
     ) -> Sequence[Recording]:
         """Make the intent durable and the sweep floor at least `due_through`, in one transaction.
 
-        `erasures` are saved with it: this shred takes their recordings whose outcome is `erasing`, and those not yet
-        shredded go to state shredding. Returns the open recordings that fall under the intent, which this shred must
-        keep. Repeating an id changes nothing and returns the same.
+        `erasures` are saved with it, Conflict if one is no longer approved and waiting: this shred takes their
+        recordings whose outcome is `erasing`, and those not yet shredded go to state shredding. Returns the open
+        recordings that fall under the intent, which this shred must keep. Repeating an id changes nothing and returns
+        the same.
         """
 
     async def sweep_floor(self) -> int | None:
@@ -318,8 +323,11 @@ class ShredRows(Protocol):
     ) -> Sequence[StoredCertificate]:
         """Return a page, newest first."""
 
-    async def save_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert or replace by id."""
+    async def add_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists."""
+
+    async def revise_override(self, override: str, revision: Revision[SweepOverride]) -> SweepOverride:
+        """Replace the override as `revision` says and return it; NotFound."""
 
     async def overrides(self) -> Sequence[SweepOverride]:
         """Return all, newest first."""
@@ -331,8 +339,11 @@ class AdminRows(Protocol):
     async def add_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
         """Insert; Conflict if it exists."""
 
-    async def save_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Replace; NotFound. A webhook that is new makes the tenant's waiting alerts due at once."""
+    async def revise_tenant(self, tenant: TenantId, revision: Revision[Tenant]) -> Tenant:
+        """Replace the tenant as `revision` says and return it; NotFound.
+
+        A webhook that is new makes the tenant's waiting alerts due at once.
+        """
 
     async def tenant(self, tenant: TenantId) -> Tenant:
         """Return one; NotFound."""

@@ -10,6 +10,7 @@ from typing import NewType, Protocol
 
 from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Recording
+from vault.ports.revision import Revision
 
 ErasureId = NewType("ErasureId", str)
 
@@ -66,10 +67,11 @@ class Erasure:
 class ErasureRows(Protocol):
     """Requests to erase recordings before their date."""
 
-    async def save_erasure(
-        self, erasure: Erasure, *, expected: ErasureState | None, audit: Sequence[AuditEvent] = ()
-    ) -> None:
-        """Insert (`expected` None) or replace the erasure if its stored state is `expected`, else Conflict."""
+    async def add_erasure(self, erasure: Erasure, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists."""
+
+    async def revise_erasure(self, erasure: ErasureId, revision: Revision[Erasure]) -> Erasure:
+        """Replace the erasure's state, decision and outcomes as `revision` says and return it; NotFound."""
 
     async def erasure(self, erasure: ErasureId) -> Erasure:
         """Return one; NotFound."""

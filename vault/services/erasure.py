@@ -17,16 +17,17 @@ from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable, UnderHold
 from vault.ids import RecordingId, TenantId, new_id
-from vault.model import Cohort, Coordinate, Hold, Principal, Recording, RecordingState
+from vault.model import AuditEvent, Cohort, Coordinate, Hold, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring
+from vault.ports.revision import Revision
 from vault.ports.time import Clock, Entropy
 from vault.retention.decide import IN_FORCE
 from vault.services.audit import event
 from vault.services.holds import Holds
 from vault.services.search import Search, Wanted
-from vault.services.shredding import Shredder, closing
+from vault.services.shredding import Shredder, settling
 
 _TRIGGER = "erasure"
 _MAX_RECORDINGS = 10_000
@@ -128,9 +129,8 @@ class Erasures:
         if not request.queue and (stays if named else len(stays) == len(rows)):
             await self._refuse(view, actor)
         detail = {"basis": erasure.basis.value, "case": erasure.case_reference, "recordings": len(rows)}
-        await self._catalog.save_erasure(
+        await self._catalog.add_erasure(
             erasure,
-            expected=None,
             audit=[event("case.received", actor, tenant=erasure.tenant, target=erasure.id, detail=detail)],
         )
         return view
@@ -198,43 +198,31 @@ class Erasures:
 
         Forbidden for the first person; UnderHold if by now nothing of it can go and it does not wait.
         """
-        found = await self._decidable(identifier, actor)
-        view = await self._view(found)
+        view = await self.show(identifier, tenant=actor.tenant)
+        found = view.erasure
+        _check_decidable(found, actor)
         if not found.queue and {*view.held, *view.live} >= found.recordings.keys():
             await self._refuse(view, actor)
-        approved = self._decided(found, ErasureState.APPROVED, actor)
-        await self._catalog.save_erasure(
-            approved,
-            expected=ErasureState.REQUESTED,
-            audit=[event("case.approved", actor, tenant=found.tenant, target=found.id)],
-        )
+        await self._catalog.revise_erasure(identifier, self._decision(ErasureState.APPROVED, actor))
         await self._together()
         return await self.show(identifier, tenant=actor.tenant)
 
     async def reject(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
         """Second of the two people: nothing is erased."""
-        found = await self._decidable(identifier, actor)
-        rejected = self._decided(found, ErasureState.REJECTED, actor)
-        await self._catalog.save_erasure(
-            rejected,
-            expected=ErasureState.REQUESTED,
-            audit=[event("case.refused", actor, tenant=found.tenant, target=found.id)],
-        )
+        await self.show(identifier, tenant=actor.tenant)
+        rejected = await self._catalog.revise_erasure(identifier, self._decision(ErasureState.REJECTED, actor))
         return await self._view(rejected)
 
-    async def _decidable(self, identifier: ErasureId, actor: Principal) -> Erasure:
-        found = (await self.show(identifier, tenant=actor.tenant)).erasure
-        if found.state is not ErasureState.REQUESTED:
-            raise Conflict(f"{identifier} is {found.state.value} already")
-        if found.requested_by == actor.token_id:
-            raise Forbidden(
-                "the person who asked for an erasure cannot decide about it",
-                hint="a second person decides with their own token",
-            )
-        return found
+    def _decision(self, state: ErasureState, actor: Principal) -> Revision[Erasure]:
+        now = self._clock.now()
+        name = "case.approved" if state is ErasureState.APPROVED else "case.refused"
 
-    def _decided(self, erasure: Erasure, state: ErasureState, actor: Principal) -> Erasure:
-        return dataclasses.replace(erasure, state=state, decided_by=actor.token_id, decided_at=self._clock.now())
+        def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
+            _check_decidable(before, actor)
+            decided = dataclasses.replace(before, state=state, decided_by=actor.token_id, decided_at=now)
+            return decided, [event(name, actor, tenant=before.tenant, target=before.id)]
+
+        return revision
 
     async def _together(self) -> None:
         """Carry out what is approved, in one shred with whatever else is approved within the window."""
@@ -272,7 +260,7 @@ class Erasures:
             changed = [after for before, after in zip(waiting, decided, strict=True) if before != after]
             if not any(ErasureOutcome.ERASING in each.recordings.values() for each in changed):
                 for each in changed:
-                    await self._catalog.save_erasure(each, expected=ErasureState.APPROVED, audit=closing([each]))
+                    await self._catalog.revise_erasure(each.id, settling(each))
                 return 0
             shred = Shred(
                 id=new_id("shr", at=now, entropy=self._entropy), intended_at=now, trigger=_TRIGGER, due_through=None
@@ -327,3 +315,13 @@ class Erasures:
             elif row.state is RecordingState.OPEN:
                 live.add(identifier)
         return ErasureView(erasure=erasure, held=held, live=frozenset(live))
+
+
+def _check_decidable(erasure: Erasure, actor: Principal) -> None:
+    if erasure.state is not ErasureState.REQUESTED:
+        raise Conflict(f"{erasure.id} is {erasure.state.value} already")
+    if erasure.requested_by == actor.token_id:
+        raise Forbidden(
+            "the person who asked for an erasure cannot decide about it",
+            hint="a second person decides with their own token",
+        )

@@ -12,10 +12,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from vault.errors import Conflict, Forbidden, Invalid, NotFound, TooLate, Unavailable
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
-from vault.model import Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
+from vault.model import AuditEvent, Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
@@ -98,7 +99,7 @@ class Holds:
             review_at=request.review_at,
             recordings=tuple(row.id for row in rows),
         )
-        await self._catalog.save_hold(hold, expected=None)
+        await self._catalog.add_hold(hold)
         return await self._decide(hold, actor)
 
     def _check(self, request: HoldRequest, now: datetime) -> None:
@@ -129,25 +130,24 @@ class Holds:
             await writer.pin(pins_of(self._keyring, hold, kept))
         held = {row.id for row in kept}
         late = tuple(identifier for identifier in hold.recordings if identifier not in held)
-        decided = dataclasses.replace(
-            hold,
-            state=HoldState.ACTIVE if kept else HoldState.RELEASED,
-            recordings=tuple(row.id for row in kept),
-            too_late=late,
-            release_reason=None if kept else "everything it named was already shredded",
-            grace_until=None if kept else hold.created_at,
-        )
-        events = (
-            [event("hold.created", actor, tenant=hold.tenant, target=hold.id, detail=_summary(decided))] if kept else []
-        )
-        events += [event("hold.too_late", actor, outcome="refused", tenant=hold.tenant, target=i) for i in late]
-        try:
-            await self._catalog.save_hold(decided, expected=HoldState.PLACING, audit=events)
-        except Conflict:
-            # Another node that started meanwhile completed it, from the same pins: what it says is what holds.
-            decided = await self._catalog.hold(hold.id)
-            if decided.state is HoldState.PLACING:
-                raise
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            if before.state is not HoldState.PLACING:
+                # Another node that started meanwhile completed it, from the same pins: what it says is what holds.
+                return before, []
+            after = dataclasses.replace(
+                before,
+                state=HoldState.ACTIVE if kept else HoldState.RELEASED,
+                recordings=tuple(row.id for row in kept),
+                too_late=late,
+                release_reason=None if kept else "everything it named was already shredded",
+                grace_until=None if kept else before.created_at,
+            )
+            created = event("hold.created", actor, tenant=hold.tenant, target=hold.id, detail=_summary(after))
+            too_late = [event("hold.too_late", actor, outcome="refused", tenant=hold.tenant, target=i) for i in late]
+            return after, [created, *too_late] if kept else too_late
+
+        decided = await self._catalog.revise_hold(hold.id, revision)
         if not kept:
             raise TooLate(
                 f"nothing was left to hold: {', '.join(late[:3])} {'is' if len(late) == 1 else 'are'} already shredded",
@@ -182,77 +182,70 @@ class Holds:
 
     async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> Hold:
         """Record that somebody looked and why it stays."""
-        found = await self.show(hold, tenant=actor.tenant)
-        if found.state is HoldState.RELEASED:
-            raise Conflict(f"{hold} is released")
+        await self.show(hold, tenant=actor.tenant)
         if next_review <= self._clock.now():
             raise Invalid("the next review lies in the future")
-        reviewed = dataclasses.replace(found, review_at=next_review)
-        await self._catalog.save_hold(
-            reviewed,
-            expected=found.state,
-            audit=[
-                event(
-                    "hold.reviewed",
-                    actor,
-                    tenant=found.tenant,
-                    target=hold,
-                    detail={"note": note, "before": found.review_at.isoformat(), "after": next_review.isoformat()},
-                )
-            ],
-        )
-        return reviewed
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            if before.state is HoldState.RELEASED:
+                raise Conflict(f"{hold} is released")
+            dates = {"before": before.review_at.isoformat(), "after": next_review.isoformat()}
+            reviewed = event("hold.reviewed", actor, tenant=before.tenant, target=hold, detail={"note": note, **dates})
+            return dataclasses.replace(before, review_at=next_review), [reviewed]
+
+        return await self._catalog.revise_hold(hold, revision)
 
     async def request_release(self, hold: HoldId, *, reason: str, actor: Principal) -> Hold:
         """First of the two people: ask for the release, saying why."""
-        found = await self.show(hold, tenant=actor.tenant)
-        if found.state is not HoldState.ACTIVE:
-            raise Conflict(f"{hold} is {found.state.value.replace('_', ' ')}, so its release cannot be requested")
+        await self.show(hold, tenant=actor.tenant)
         if not reason.strip():
             raise Invalid("a release needs a reason")
-        asked = dataclasses.replace(
-            found,
-            state=HoldState.RELEASE_REQUESTED,
-            release_requested_by=actor.token_id,
-            release_reason=reason,
-        )
-        await self._catalog.save_hold(
-            asked,
-            expected=HoldState.ACTIVE,
-            audit=[event("hold.release_requested", actor, tenant=found.tenant, target=hold, detail={"reason": reason})],
-        )
-        return asked
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            if before.state is not HoldState.ACTIVE:
+                state = before.state.value.replace("_", " ")
+                raise Conflict(f"{hold} is {state}, so its release cannot be requested")
+            asked = dataclasses.replace(
+                before,
+                state=HoldState.RELEASE_REQUESTED,
+                release_requested_by=actor.token_id,
+                release_reason=reason,
+            )
+            detail = {"reason": reason}
+            return asked, [event("hold.release_requested", actor, tenant=before.tenant, target=hold, detail=detail)]
+
+        return await self._catalog.revise_hold(hold, revision)
 
     async def decide_release(self, hold: HoldId, *, approve: bool, actor: Principal) -> Hold:
         """Second of the two people. Pins stay until the grace has passed and a sweep takes them with the shred."""
-        found = await self.show(hold, tenant=actor.tenant)
-        if found.state is not HoldState.RELEASE_REQUESTED:
-            raise Conflict(
-                f"no release of {hold} has been requested", hint=f"callvault holds release {hold} --reason …"
-            )
-        if found.release_requested_by == actor.token_id:
-            raise Forbidden(
-                "the person who asked for a release cannot approve it",
-                hint="a second person approves with their own token",
-            )
+        await self.show(hold, tenant=actor.tenant)
         now = self._clock.now()
-        if approve:
-            decided = dataclasses.replace(
-                found,
-                state=HoldState.RELEASED,
-                released_by=actor.token_id,
-                released_at=now,
-                grace_until=now + self._release_grace,
-            )
-        else:
-            decided = dataclasses.replace(found, state=HoldState.ACTIVE, release_requested_by=None, release_reason=None)
-        name = "hold.release_approved" if approve else "hold.release_rejected"
-        await self._catalog.save_hold(
-            decided,
-            expected=HoldState.RELEASE_REQUESTED,
-            audit=[event(name, actor, tenant=found.tenant, target=hold)],
+        decision: dict[str, Any] = (
+            {
+                "state": HoldState.RELEASED,
+                "released_by": actor.token_id,
+                "released_at": now,
+                "grace_until": now + self._release_grace,
+            }
+            if approve
+            else {"state": HoldState.ACTIVE, "release_requested_by": None, "release_reason": None}
         )
-        return decided
+        name = "hold.release_approved" if approve else "hold.release_rejected"
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            if before.state is not HoldState.RELEASE_REQUESTED:
+                raise Conflict(
+                    f"no release of {hold} has been requested", hint=f"callvault holds release {hold} --reason …"
+                )
+            if before.release_requested_by == actor.token_id:
+                raise Forbidden(
+                    "the person who asked for a release cannot approve it",
+                    hint="a second person approves with their own token",
+                )
+            decided = dataclasses.replace(before, **decision)
+            return decided, [event(name, actor, tenant=before.tenant, target=hold)]
+
+        return await self._catalog.revise_hold(hold, revision)
 
     async def complete(self, hold: HoldId, *, actor: Principal) -> Hold:
         """Return the hold once its pins are durable, setting them now if it is only being placed; TooLate."""

@@ -23,7 +23,7 @@ from datetime import timedelta
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
 from vault.ids import HoldId, NodeId, RecordingId, TenantId, born
-from vault.model import Cohort, Hold, HoldKind, HoldState, Part, Pin, Recording, RecordingState
+from vault.model import AuditEvent, Cohort, Hold, HoldKind, HoldState, Part, Pin, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.objects import ObjectStore
@@ -253,18 +253,25 @@ class Reconciler:
             await writer.pin(pins)
         if len(kept) == len(rows) and kept:
             return await self._log_reapplied(hold) if missing else None
-        left = {row.id for row in kept}
-        late = tuple(identifier for identifier in hold.recordings if identifier not in left)
-        changed = dataclasses.replace(
-            hold,
-            recordings=tuple(row.id for row in kept),
-            too_late=(*hold.too_late, *late),
-            state=hold.state if kept else HoldState.RELEASED,
-            release_reason=hold.release_reason if kept else _TOO_LATE,
-            grace_until=hold.grace_until if kept else self._clock.now(),
-        )
-        events = [event("hold.too_late", None, outcome="refused", tenant=hold.tenant, target=i) for i in late]
-        await self._catalog.save_hold(changed, expected=hold.state, audit=events)
+        now = self._clock.now()
+        gone = {row.id for row in rows} - {row.id for row in kept}
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            late = tuple(identifier for identifier in before.recordings if identifier in gone)
+            left = tuple(identifier for identifier in before.recordings if identifier not in gone)
+            after = dataclasses.replace(
+                before,
+                recordings=left,
+                too_late=(*before.too_late, *late),
+                state=before.state if left else HoldState.RELEASED,
+                release_reason=before.release_reason if left else _TOO_LATE,
+                grace_until=before.grace_until if left else now,
+            )
+            return after, [
+                event("hold.too_late", None, outcome="refused", tenant=hold.tenant, target=each) for each in late
+            ]
+
+        await self._catalog.revise_hold(hold.id, revision)
         if not kept:
             return HoldState.RELEASED
         return await self._log_reapplied(hold) if missing else None
@@ -294,9 +301,8 @@ class Reconciler:
                 recordings=tuple(sorted(set(recordings))),
             )
             detail = {"recordings": len(recordings)}
-            await self._catalog.save_hold(
+            await self._catalog.add_hold(
                 hold,
-                expected=None,
                 audit=[event("hold.rebuilt", None, tenant=hold.tenant, target=hold.id, detail=detail)],
             )
             rebuilt.append(hold.id)

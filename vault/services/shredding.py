@@ -17,13 +17,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from vault.errors import Unavailable, VaultError
+from vault.errors import Conflict, Unavailable, VaultError
 from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Coordinate, Part, Pin, Recording, RecordingState, ShredPlan, ShredReceipt, Tenant
 from vault.ports.catalog import Catalog, Shred
 from vault.ports.cluster import ClusterLocks
 from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring, KeyringWriter
+from vault.ports.revision import Revision
 from vault.ports.time import Clock
 from vault.retention.policy import LAST_PERIOD, metadata_until
 from vault.services.audit import event
@@ -314,7 +315,18 @@ class Shredder:
             after = dataclasses.replace(erasure, recordings={**erasure.recordings, **taken})
             if ErasureOutcome.PENDING not in after.recordings.values():
                 after = dataclasses.replace(after, state=ErasureState.DONE)
-            await self._catalog.save_erasure(after, expected=erasure.state, audit=closing([after]))
+            await self._catalog.revise_erasure(after.id, settling(after))
+
+
+def settling(after: Erasure) -> Revision[Erasure]:
+    """Write down what became of an approved erasure's recordings; whoever shreds is alone, so nobody else does."""
+
+    def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
+        if before.state is not ErasureState.APPROVED:
+            raise Conflict(f"{before.id} is {before.state.value}, so nothing of it can be settled")
+        return dataclasses.replace(before, recordings=after.recordings, state=after.state), closing([after])
+
+    return revision
 
 
 def closing(erasures: Sequence[Erasure]) -> list[AuditEvent]:

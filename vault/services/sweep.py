@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from vault.errors import Forbidden, GuardTripped, Invalid, NotFound, Unavailable, VaultError
+from vault.errors import Conflict, Forbidden, GuardTripped, Invalid, Unavailable, VaultError
 from vault.ids import RecordingId, TenantId, new_id
-from vault.model import Coordinate, Part, Pin, Principal, Recording, ShredPlan, ShredReceipt
+from vault.model import AuditEvent, Coordinate, Part, Pin, Principal, Recording, ShredPlan, ShredReceipt
 from vault.ports.catalog import Catalog, Shred, SweepOverride
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
@@ -263,10 +263,17 @@ class Sweeper:
     async def _overridden(self, now: datetime, actor: Principal | None) -> bool:
         """Use up a permission of two people, if there is one; before the sweep, so that it can never serve twice."""
         for override in await self._catalog.overrides():
-            if override.approved_by and override.used_at is None and now <= override.through:
-                used = dataclasses.replace(override, used_at=now)
-                await self._catalog.save_override(used, audit=[event("sweep.override_used", actor, target=override.id)])
-                return True
+            if not _serves(override, now):
+                continue
+
+            def revision(before: SweepOverride) -> tuple[SweepOverride, Sequence[AuditEvent]]:
+                if not _serves(before, now):
+                    raise Conflict(f"{before.id} no longer serves; nothing was shredded")
+                used = event("sweep.override_used", actor, target=before.id)
+                return dataclasses.replace(before, used_at=now), [used]
+
+            await self._catalog.revise_override(override.id, revision)
+            return True
         return False
 
     async def request_override(self, *, through: datetime, reason: str, actor: Principal) -> SweepOverride:
@@ -282,21 +289,27 @@ class Sweeper:
             requested_at=now,
         )
         detail = {"reason": reason, "through": through.isoformat()}
-        await self._catalog.save_override(
+        await self._catalog.add_override(
             override, audit=[event("sweep.override_requested", actor, target=override.id, detail=detail)]
         )
         return override
 
     async def approve_override(self, identifier: str, *, actor: Principal) -> SweepOverride:
         """Second of two people; Forbidden for the first."""
-        found = next((item for item in await self._catalog.overrides() if item.id == identifier), None)
-        if found is None:
-            raise NotFound("there is no such override")
-        if found.requested_by == actor.token_id:
-            raise Forbidden("the person who asked for an override cannot approve it")
-        approved = dataclasses.replace(found, approved_by=actor.token_id)
-        await self._catalog.save_override(approved, audit=[event("sweep.override_approved", actor, target=identifier)])
-        return approved
+
+        def revision(before: SweepOverride) -> tuple[SweepOverride, Sequence[AuditEvent]]:
+            if before.requested_by == actor.token_id:
+                raise Forbidden("the person who asked for an override cannot approve it")
+            if before.approved_by is not None:
+                raise Conflict(f"{identifier} is approved already")
+            approved = dataclasses.replace(before, approved_by=actor.token_id)
+            return approved, [event("sweep.override_approved", actor, target=identifier)]
+
+        return await self._catalog.revise_override(identifier, revision)
+
+
+def _serves(override: SweepOverride, now: datetime) -> bool:
+    return override.approved_by is not None and override.used_at is None and now <= override.through
 
 
 def _plan(shred: Shred, unpin: Sequence[Pin]) -> ShredPlan:

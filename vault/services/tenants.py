@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from vault.errors import Conflict, Forbidden, Invalid, Unavailable
 from vault.ids import TenantId, parse_tenant
-from vault.model import Principal, Tenant
+from vault.model import AuditEvent, Principal, Tenant
 from vault.ports.catalog import Catalog
+from vault.ports.revision import Revision
 from vault.ports.time import Clock
 from vault.protocol.alerts import checked_webhook, origin_of
 from vault.retention.policy import check_metadata_retention
@@ -104,43 +106,28 @@ class Tenants:
         alerts that were never acknowledged go there at once. The audit entry has the webhook's origin alone.
         `keep_dtmf` holds for keys pressed from now on.
         """
-        before = after = await self._catalog.tenant(identifier)
+        wanted: dict[str, Any] = {}
         if not isinstance(retention, Unchanged):
             self._check(retention)
-            after = dataclasses.replace(after, retention_seconds=_seconds(retention))
+            wanted["retention_seconds"] = _seconds(retention)
         if not isinstance(metadata_retention, Unchanged):
             check_metadata_retention(metadata_retention)
-            after = dataclasses.replace(after, metadata_retention_seconds=_seconds(metadata_retention))
+            wanted["metadata_retention_seconds"] = _seconds(metadata_retention)
         if not isinstance(keep_dtmf, Unchanged):
-            after = dataclasses.replace(after, keep_dtmf=keep_dtmf)
+            wanted["keep_dtmf"] = keep_dtmf
         if not isinstance(safeguarding_webhook, Unchanged):
-            checked = None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook)
-            after = dataclasses.replace(after, safeguarding_webhook=checked)
-        detail = {
-            "before": before.retention_seconds,
-            "after": after.retention_seconds,
-            "metadata_before": before.metadata_retention_seconds,
-            "metadata_after": after.metadata_retention_seconds,
-            "keep_dtmf_before": before.keep_dtmf,
-            "keep_dtmf_after": after.keep_dtmf,
-            "webhook_before": origin_of(before.safeguarding_webhook),
-            "webhook_after": origin_of(after.safeguarding_webhook),
-        }
-        await self._catalog.save_tenant(
-            after,
-            audit=[
-                event(
-                    "policy.changed",
-                    actor,
-                    tenant=identifier,
-                    target=identifier,
-                    detail={key: None if value is None else str(value) for key, value in detail.items()},
-                )
-            ],
-        )
-        self._known.pop(identifier, None)
+            wanted["safeguarding_webhook"] = (
+                None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook)
+            )
+
+        def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
+            after = dataclasses.replace(before, **wanted)
+            detail = _policy_change(before, after)
+            return after, [event("policy.changed", actor, tenant=identifier, target=identifier, detail=detail)]
+
+        changed = await self._revise(identifier, revision)
         await self._precreate_if_possible()
-        return after
+        return changed
 
     # -- off-boarding -------------------------------------------------------------------------------------------
 
@@ -151,44 +138,45 @@ class Tenants:
 
         Conflict once it is approved. Nothing changes before that.
         """
-        before = await self._catalog.tenant(identifier)
-        if before.ends_at is not None:
-            raise Conflict(f"the end of the contract with {identifier} is approved already")
-        after = dataclasses.replace(
-            before, contract_end=contract_end or self._clock.now(), offboard_requested_by=actor.token_id
-        )
-        return await self._save(after, "offboarding requested", actor)
+        end = contract_end or self._clock.now()
+
+        def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
+            if before.ends_at is not None:
+                raise Conflict(f"the end of the contract with {identifier} is approved already")
+            after = dataclasses.replace(before, contract_end=end, offboard_requested_by=actor.token_id)
+            return after, [_offboarding(after, "requested", actor)]
+
+        return await self._revise(identifier, revision)
 
     async def decide_offboarding(self, identifier: TenantId, *, approve: bool, actor: Principal) -> Tenant:
         """Second of two people. From the contract's end no call is taken in; after the export window a sweep drops it.
 
         Forbidden for the first person, Conflict if nobody asked.
         """
-        before = await self._catalog.tenant(identifier)
-        if before.contract_end is None or before.ends_at is not None:
-            raise Conflict(
-                f"nobody has asked to end the contract with {identifier}, or it is decided",
-                hint=f"callvault tenants offboard {identifier}",
-            )
-        if before.offboard_requested_by == actor.token_id:
-            raise Forbidden(
-                "the person who asked to end a contract cannot approve it",
-                hint="a second person approves with their own token",
-            )
-        if approve:
-            after = dataclasses.replace(before, offboard_approved_by=actor.token_id)
-        else:
-            after = dataclasses.replace(before, contract_end=None, offboard_requested_by=None)
-        return await self._save(after, f"offboarding {'approved' if approve else 'rejected'}", actor)
 
-    async def _save(self, tenant: Tenant, action: str, actor: Principal) -> Tenant:
-        end = tenant.contract_end.isoformat() if tenant.contract_end else None
-        detail = {"action": action, "contract_end": end}
-        await self._catalog.save_tenant(
-            tenant, audit=[event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)]
-        )
-        self._known.pop(tenant.id, None)
-        return tenant
+        def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
+            if before.contract_end is None or before.ends_at is not None:
+                raise Conflict(
+                    f"nobody has asked to end the contract with {identifier}, or it is decided",
+                    hint=f"callvault tenants offboard {identifier}",
+                )
+            if before.offboard_requested_by == actor.token_id:
+                raise Forbidden(
+                    "the person who asked to end a contract cannot approve it",
+                    hint="a second person approves with their own token",
+                )
+            if approve:
+                after = dataclasses.replace(before, offboard_approved_by=actor.token_id)
+            else:
+                after = dataclasses.replace(before, contract_end=None, offboard_requested_by=None)
+            return after, [_offboarding(after, "approved" if approve else "rejected", actor)]
+
+        return await self._revise(identifier, revision)
+
+    async def _revise(self, identifier: TenantId, revision: Revision[Tenant]) -> Tenant:
+        revised = await self._catalog.revise_tenant(identifier, revision)
+        self._known.pop(identifier, None)
+        return revised
 
     async def _precreate_if_possible(self) -> None:
         """The tenant exists either way: an ingest creates the cohort it misses, and the next round the others."""
@@ -236,6 +224,26 @@ class Tenants:
         """Create the cohorts of the coming periods for every tenant."""
         tenants = [(tenant.id, self._of(tenant)) for tenant in await self._catalog.tenants() if not self._left(tenant)]
         await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._bounds.periods_ahead)
+
+
+def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:
+    detail = {
+        "before": before.retention_seconds,
+        "after": after.retention_seconds,
+        "metadata_before": before.metadata_retention_seconds,
+        "metadata_after": after.metadata_retention_seconds,
+        "keep_dtmf_before": before.keep_dtmf,
+        "keep_dtmf_after": after.keep_dtmf,
+        "webhook_before": origin_of(before.safeguarding_webhook),
+        "webhook_after": origin_of(after.safeguarding_webhook),
+    }
+    return {key: None if value is None else str(value) for key, value in detail.items()}
+
+
+def _offboarding(tenant: Tenant, decided: str, actor: Principal) -> AuditEvent:
+    end = tenant.contract_end.isoformat() if tenant.contract_end else None
+    detail = {"action": f"offboarding {decided}", "contract_end": end}
+    return event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)
 
 
 def _seconds(duration: timedelta | None) -> float | None:

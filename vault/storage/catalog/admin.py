@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent, Role, Tenant, Token
+from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import IS_WAITING, alerts, audit_head, settings, tenants, tokens
@@ -62,20 +63,24 @@ class AdminStore:
 
         await self._database.writer.run(act)
 
-    async def save_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
+    async def revise_tenant(self, tenant: TenantId, revision: Revision[Tenant]) -> Tenant:
         """Replace, and hasten the waiting alerts if the webhook changed; NotFound."""
-        values = {f"new_{name}": value for name, value in _from_tenant(tenant).items() if name != "id"}
 
-        async def act(transaction: Transaction) -> None:
-            before = await transaction.fetch(_TENANT, {"key": tenant.id})
-            if not before:
-                raise NotFound(f"there is no tenant {tenant.id}")
-            await transaction.write(_REPLACE_TENANT, {"key": tenant.id, **values})
-            if tenant.safeguarding_webhook != before[0].safeguarding_webhook:
-                await transaction.write(_HASTEN, {"key": tenant.id})
+        async def act(transaction: Transaction) -> Tenant:
+            found = await transaction.fetch(_TENANT, {"key": tenant})
+            if not found:
+                raise NotFound(f"there is no tenant {tenant}")
+            before = _to_tenant(found[0])
+            after, audit = revision(before)
+            if after != before:
+                values = {f"new_{name}": value for name, value in _from_tenant(after).items() if name != "id"}
+                await transaction.write(_REPLACE_TENANT, {"key": tenant, **values})
+            if after.safeguarding_webhook != before.safeguarding_webhook:
+                await transaction.write(_HASTEN, {"key": tenant})
             transaction.audit(audit)
+            return after
 
-        await self._database.writer.run(act)
+        return await self._database.writer.run(act)
 
     async def tenant(self, tenant: TenantId) -> Tenant:
         """Return one; NotFound."""

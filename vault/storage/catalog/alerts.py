@@ -13,7 +13,7 @@ from vault.model import AuditEvent, Hold, HoldState
 from vault.ports.alerts import Alert, Claimed, Waiting
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
-from vault.storage.catalog.holds import write_hold
+from vault.storage.catalog.holds import insert_hold
 from vault.storage.catalog.tables import IS_WAITING, alerts, holds, tenants
 from vault.storage.catalog.writer import Transaction
 
@@ -55,7 +55,7 @@ class AlertStore:
             sought = {"key": rows.key(alert.recording), "owner": hold.tenant, "case": hold.matter}
             found = await transaction.fetch(_FLAGGED, sought)
             if not found:
-                await write_hold(transaction, hold, expected=None)
+                await insert_hold(transaction, hold)
                 await transaction.write(_INSERT, _from_alert(alert))
             transaction.audit(audit)
             return HoldId(found[0].id) if found else hold.id

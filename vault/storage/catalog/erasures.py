@@ -13,6 +13,7 @@ from vault.errors import Conflict, NotFound
 from vault.ids import TenantId
 from vault.model import AuditEvent, Recording, RecordingState
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import erasure_recordings, erasures, recordings
@@ -31,7 +32,6 @@ _REPLACE = (
 _OF_ERASURE = (_o.erasure == sa.bindparam("key"), _o.recording == sa.bindparam("at"))
 _SET_OUTCOME = sa.update(erasure_recordings).where(*_OF_ERASURE).values(outcome=sa.bindparam("new_outcome"))
 _SET_SHRED = sa.update(erasure_recordings).where(*_OF_ERASURE).values(shred=sa.bindparam("new_shred"))
-_OUTCOMES = sa.select(_o.recording, _o.outcome, _o.shred).where(_o.erasure == sa.bindparam("key"))
 _CLOSE = (
     sa.update(recordings)
     .where(_r.id == sa.bindparam("key"), _r.state != sa.literal_column("'shredded'"))
@@ -46,36 +46,51 @@ _TAKEN = (
 _ID = attrgetter("id")
 
 
+def _with_outcomes(statement: sa.Select[Any]) -> sa.Select[Any]:
+    """Return the selected erasures, each row with the outcome of one recording: one statement, so one snapshot."""
+    chosen = statement.subquery("chosen")
+    return (
+        sa.select(chosen, _o.recording, _o.outcome)
+        .select_from(chosen.join(erasure_recordings, _o.erasure == chosen.c.id))
+        .order_by(chosen.c.id.desc(), _o.position)
+    )
+
+
+_ONE = _with_outcomes(sa.select(erasures).where(_e.id == sa.bindparam("key")))
+
+
 class ErasureStore:
     """Implements `vault.ports.catalog.ErasureRows`."""
 
     _database: Database
 
-    async def save_erasure(
-        self, erasure: Erasure, *, expected: ErasureState | None, audit: Sequence[AuditEvent] = ()
-    ) -> None:
-        """Insert or replace by compare-and-swap on the state; Conflict."""
+    async def add_erasure(self, erasure: Erasure, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists."""
 
         async def act(transaction: Transaction) -> None:
-            found = await transaction.fetch(_STATE, {"key": erasure.id})
-            stored = ErasureState(found[0].state) if found else None
-            if stored is not expected:
-                raise Conflict(f"{erasure.id} is {stored or 'not there'} by now; nothing was changed")
-            if stored is None:
-                await transaction.write(_INSERT, _from_erasure(erasure))
-                await transaction.write(_INSERT_OUTCOME, _from_outcomes(erasure))
-            else:
-                await _replace(transaction, erasure)
+            if await transaction.fetch(_STATE, {"key": erasure.id}):
+                raise Conflict(f"{erasure.id} exists already; nothing was changed")
+            await transaction.write(_INSERT, _from_erasure(erasure))
+            await transaction.write(_INSERT_OUTCOME, _from_outcomes(erasure))
             transaction.audit(audit)
 
         await self._database.writer.run(act)
 
+    async def revise_erasure(self, erasure: ErasureId, revision: Revision[Erasure]) -> Erasure:
+        """Replace; NotFound."""
+
+        async def act(transaction: Transaction) -> Erasure:
+            before = _only(_to_erasures(await transaction.fetch(_ONE, {"key": erasure})), erasure)
+            after, audit = revision(before)
+            await _replace(transaction, before, after)
+            transaction.audit(audit)
+            return after
+
+        return await self._database.writer.run(act)
+
     async def erasure(self, erasure: ErasureId) -> Erasure:
         """Return one; NotFound."""
-        found = await self._erasures(sa.select(erasures).where(_e.id == erasure))
-        if not found:
-            raise NotFound(f"there is no erasure {erasure[:80]}")
-        return found[0]
+        return _only(_to_erasures(await self._database.fetch(_ONE, {"key": erasure})), erasure)
 
     async def erasures(
         self,
@@ -104,39 +119,51 @@ class ErasureStore:
         ]
 
     async def _erasures(self, statement: sa.Select[Any]) -> Sequence[Erasure]:
-        """Return the selected erasures with their outcomes: one statement, so one snapshot."""
-        chosen = statement.subquery("chosen")
-        joined = (
-            sa.select(chosen, _o.recording, _o.outcome)
-            .select_from(chosen.join(erasure_recordings, _o.erasure == chosen.c.id))
-            .order_by(chosen.c.id.desc(), _o.position)
-        )
-        found = await self._database.fetch(joined)
-        return [_to_erasure(list(group)) for _, group in groupby(found, key=_ID)]
+        """Return the selected erasures with their outcomes."""
+        return _to_erasures(await self._database.fetch(_with_outcomes(statement)))
 
 
 async def begin_erasing(transaction: Transaction, erasure: Erasure, shred: str) -> None:
-    """Save the erasure; what it erases now belongs to `shred`, and its recordings answer as shredded from here on."""
-    fresh = await _replace(transaction, erasure)
+    """Save an approved erasure; Conflict if it is none or some of what `shred` would take was settled meanwhile.
+
+    What it erases now belongs to `shred`, and its recordings answer as shredded from here on.
+    """
+    before = _only(_to_erasures(await transaction.fetch(_ONE, {"key": erasure.id})), erasure.id)
+    fresh = _fresh(before, erasure)
+    settled = any(before.recordings[rows.recording_id(key)] is not ErasureOutcome.PENDING for key in fresh)
+    if before.state is not ErasureState.APPROVED or settled:
+        raise Conflict(f"{erasure.id} has changed meanwhile; nothing was erased")
+    await _replace(transaction, before, erasure)
     taken = [key for key, outcome in fresh.items() if outcome is ErasureOutcome.ERASING]
     await transaction.write(_SET_SHRED, [{"key": erasure.id, "at": key, "new_shred": shred} for key in taken])
     await transaction.write(_CLOSE, [{"key": key} for key in taken])
 
 
-async def _replace(transaction: Transaction, erasure: Erasure) -> Mapping[bytes, ErasureOutcome]:
-    """Replace what can change and return the outcomes that did."""
-    values = _from_erasure(erasure)
-    before = {row.recording: row.outcome for row in await transaction.fetch(_OUTCOMES, {"key": erasure.id})}
-    fresh = {
-        rows.key(recording): outcome
-        for recording, outcome in erasure.recordings.items()
-        if before.get(rows.key(recording)) != outcome.value
-    }
-    await transaction.write(_REPLACE, {"key": erasure.id, **{f"new_{name}": values[name] for name in _MUTABLE}})
+async def _replace(transaction: Transaction, before: Erasure, after: Erasure) -> None:
+    """Replace what can change."""
+    if after == before:
+        return
+    values = _from_erasure(after)
+    outcomes = _fresh(before, after).items()
+    await transaction.write(_REPLACE, {"key": after.id, **{f"new_{name}": values[name] for name in _MUTABLE}})
     await transaction.write(
-        _SET_OUTCOME, [{"key": erasure.id, "at": key, "new_outcome": outcome.value} for key, outcome in fresh.items()]
+        _SET_OUTCOME, [{"key": after.id, "at": key, "new_outcome": outcome.value} for key, outcome in outcomes]
     )
-    return fresh
+
+
+def _fresh(before: Erasure, after: Erasure) -> Mapping[bytes, ErasureOutcome]:
+    """Return the outcomes that changed, by the recordings' keys."""
+    return {
+        rows.key(recording): outcome
+        for recording, outcome in after.recordings.items()
+        if before.recordings.get(recording) is not outcome
+    }
+
+
+def _only(found: Sequence[Erasure], erasure: ErasureId) -> Erasure:
+    if not found:
+        raise NotFound(f"there is no erasure {erasure[:80]}")
+    return found[0]
 
 
 def _from_erasure(erasure: Erasure) -> rows.Values:
@@ -165,6 +192,10 @@ def _from_outcomes(erasure: Erasure) -> list[rows.Values]:
         }
         for position, (recording, outcome) in enumerate(erasure.recordings.items())
     ]
+
+
+def _to_erasures(found: Sequence[sa.Row[Any]]) -> list[Erasure]:
+    return [_to_erasure(list(group)) for _, group in groupby(found, key=_ID)]
 
 
 def _to_erasure(group: Sequence[sa.Row[Any]]) -> Erasure:

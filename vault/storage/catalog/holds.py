@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from vault.errors import Conflict, NotFound
 from vault.ids import HoldId, RecordingId, TenantId
 from vault.model import AuditEvent, Hold, HoldKind, HoldState
+from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import hold_recordings, holds, recordings
@@ -19,11 +20,7 @@ from vault.storage.catalog.writer import Transaction
 
 _h, _p = holds.c, hold_recordings.c
 _STATE = sa.select(_h.state).where(_h.id == sa.bindparam("key"))
-_PROTECTED = (
-    sa.select(_p.recording, _p.too_late).where(_p.hold == sa.bindparam("key")).order_by(_p.too_late, _p.position)
-)
 _INSERT = sa.insert(holds)
-_DROP = sa.delete(holds).where(_h.id == sa.bindparam("key"))
 _INSERT_PROTECTED = sa.insert(hold_recordings)
 _DROP_PROTECTED = sa.delete(hold_recordings).where(_p.hold == sa.bindparam("key"))
 _KNOWN = sa.select(recordings.c.id).where(recordings.c.id.in_(sa.bindparam("keys", expanding=True)))
@@ -36,26 +33,49 @@ _REPLACE = (
 _IDS_PER_QUERY = 500
 
 
+def _with_recordings(statement: sa.Select[Any]) -> sa.Select[Any]:
+    """Return the selected holds, each row with one of its recordings: one statement, so one snapshot."""
+    chosen = statement.subquery("chosen")
+    return (
+        sa.select(chosen, _p.recording, _p.too_late)
+        .select_from(chosen.outerjoin(hold_recordings, _p.hold == chosen.c.id))
+        .order_by(chosen.c.created_at.desc(), chosen.c.id.desc(), _p.position)
+    )
+
+
+_ONE = _with_recordings(sa.select(holds).where(_h.id == sa.bindparam("key")))
+
+
 class HoldStore:
     """Implements `vault.ports.catalog.HoldRows`."""
 
     _database: Database
 
-    async def save_hold(self, hold: Hold, *, expected: HoldState | None, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert or replace by compare-and-swap on the state; NotFound if it names an unknown recording."""
+    async def add_hold(self, hold: Hold, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists, NotFound if it names an unknown recording."""
 
         async def act(transaction: Transaction) -> None:
-            await write_hold(transaction, hold, expected=expected)
+            await insert_hold(transaction, hold)
             transaction.audit(audit)
 
         await self._database.writer.run(act)
 
+    async def revise_hold(self, hold: HoldId, revision: Revision[Hold]) -> Hold:
+        """Replace; NotFound, also if it then names an unknown recording."""
+
+        async def act(transaction: Transaction) -> Hold:
+            before = _only(_to_holds(await transaction.fetch(_ONE, {"key": hold})), hold)
+            after, audit = revision(before)
+            if after != before:
+                await _replace(transaction, before, after)
+            transaction.audit(audit)
+            return after
+
+        return await self._database.writer.run(act)
+
     async def hold(self, hold: HoldId) -> Hold:
         """Return the hold; NotFound."""
-        found = await self._fetch(sa.select(holds).where(_h.id == hold))
-        if not found:
-            raise NotFound(f"there is no hold {hold[:80]}")
-        return found[0]
+        return _only(_to_holds(await self._database.fetch(_ONE, {"key": hold})), hold)
 
     async def holds(
         self, *, tenant: TenantId | None = None, states: Sequence[HoldState] = (), limit: int = 1000
@@ -74,44 +94,46 @@ class HoldStore:
         return await self._fetch(sa.select(holds).where(_h.id.in_(protecting)))
 
     async def _fetch(self, statement: sa.Select[Any]) -> Sequence[Hold]:
-        """Return the holds that `statement` selects, each with its recordings: one statement, so one snapshot."""
-        chosen = statement.subquery("chosen")
-        joined = (
-            sa.select(chosen, _p.recording, _p.too_late)
-            .select_from(chosen.outerjoin(hold_recordings, _p.hold == chosen.c.id))
-            .order_by(chosen.c.created_at.desc(), chosen.c.id.desc(), _p.position)
-        )
-        found = await self._database.fetch(joined)
-        return [_to_hold(list(group)) for _, group in groupby(found, key=attrgetter("id"))]
+        """Return the holds that `statement` selects, each with its recordings."""
+        return _to_holds(await self._database.fetch(_with_recordings(statement)))
 
 
-async def write_hold(transaction: Transaction, hold: Hold, *, expected: HoldState | None) -> None:
-    """Do within a transaction what `HoldStore.save_hold` promises."""
-    values = _from_hold(hold)
-    protected = [(rows.key(recording), False) for recording in hold.recordings]
-    protected += [(rows.key(recording), True) for recording in hold.too_late]
-    found = await transaction.fetch(_STATE, {"key": hold.id})
-    stored = HoldState(found[0].state) if found else None
-    if stored is not expected:
-        raise Conflict(f"{hold.id} is {_name(stored)}, not {_name(expected)}; nothing was changed")
-    before = await transaction.fetch(_PROTECTED, {"key": hold.id})
-    changed = [(row.recording, row.too_late) for row in before] != protected
-    if changed:
+async def insert_hold(transaction: Transaction, hold: Hold) -> None:
+    """Do within a transaction what `HoldStore.add_hold` promises."""
+    if await transaction.fetch(_STATE, {"key": hold.id}):
+        raise Conflict(f"{hold.id} exists already; nothing was changed")
+    protected = _protected(hold)
+    await _check_known(transaction, [key for key, _ in protected])
+    await transaction.write(_INSERT, _from_hold(hold))
+    await _protect(transaction, hold.id, protected)
+
+
+async def _replace(transaction: Transaction, before: Hold, after: Hold) -> None:
+    protected = _protected(after)
+    moved = protected != _protected(before)
+    if moved:
         await _check_known(transaction, [key for key, _ in protected])
-    if stored is None:
-        await transaction.write(_INSERT, values)
-    else:
-        replaced = {f"new_{name}": values[name] for name in _MUTABLE}
-        await transaction.write(_REPLACE, {"key": hold.id, **replaced})
-    if changed:
-        await transaction.write(_DROP_PROTECTED, {"key": hold.id})
-        await transaction.write(
-            _INSERT_PROTECTED,
-            [
-                {"hold": hold.id, "recording": key, "position": position, "too_late": too_late}
-                for position, (key, too_late) in enumerate(protected)
-            ],
-        )
+    values = _from_hold(after)
+    await transaction.write(_REPLACE, {"key": before.id, **{f"new_{name}": values[name] for name in _MUTABLE}})
+    if moved:
+        await transaction.write(_DROP_PROTECTED, {"key": before.id})
+        await _protect(transaction, before.id, protected)
+
+
+def _protected(hold: Hold) -> list[tuple[bytes, bool]]:
+    """Return the recordings' keys, each with whether the hold came too late for it."""
+    late = [(rows.key(recording), True) for recording in hold.too_late]
+    return [*((rows.key(recording), False) for recording in hold.recordings), *late]
+
+
+async def _protect(transaction: Transaction, hold: HoldId, protected: Sequence[tuple[bytes, bool]]) -> None:
+    await transaction.write(
+        _INSERT_PROTECTED,
+        [
+            {"hold": hold, "recording": key, "position": position, "too_late": too_late}
+            for position, (key, too_late) in enumerate(protected)
+        ],
+    )
 
 
 async def _check_known(transaction: Transaction, keys: Sequence[bytes]) -> None:
@@ -123,8 +145,10 @@ async def _check_known(transaction: Transaction, keys: Sequence[bytes]) -> None:
                 raise NotFound(f"there is no recording {rows.recording_id(key)}")
 
 
-def _name(state: HoldState | None) -> str:
-    return "not yet placed" if state is None else state.value
+def _only(found: Sequence[Hold], hold: HoldId) -> Hold:
+    if not found:
+        raise NotFound(f"there is no hold {hold[:80]}")
+    return found[0]
 
 
 def _from_hold(hold: Hold) -> rows.Values:
@@ -145,6 +169,10 @@ def _from_hold(hold: Hold) -> rows.Values:
         "released_at": rows.maybe_micros(hold.released_at),
         "grace_until": rows.maybe_micros(hold.grace_until),
     }
+
+
+def _to_holds(found: Sequence[sa.Row[Any]]) -> list[Hold]:
+    return [_to_hold(list(group)) for _, group in groupby(found, key=attrgetter("id"))]
 
 
 def _to_hold(group: Sequence[sa.Row[Any]]) -> Hold:

@@ -7,16 +7,25 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from vault.errors import Conflict, NotFound
 from vault.model import AuditEvent
 from vault.ports.catalog import SweepOverride
+from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import sweep_overrides
 from vault.storage.catalog.writer import Transaction
 
 _OVERRIDES = sa.select(sweep_overrides).order_by(sweep_overrides.c.requested_at.desc(), sweep_overrides.c.id.desc())
-_DROP_OVERRIDE = sa.delete(sweep_overrides).where(sweep_overrides.c.id == sa.bindparam("key"))
+_OVERRIDE = sa.select(sweep_overrides).where(sweep_overrides.c.id == sa.bindparam("key"))
 _INSERT_OVERRIDE = sa.insert(sweep_overrides)
+_REPLACE_OVERRIDE = (
+    sa.update(sweep_overrides)
+    .where(sweep_overrides.c.id == sa.bindparam("key"))
+    .values(
+        **{column.name: sa.bindparam(f"new_{column.name}") for column in sweep_overrides.columns if column.name != "id"}
+    )
+)
 
 
 class OverrideStore:
@@ -24,16 +33,33 @@ class OverrideStore:
 
     _database: Database
 
-    async def save_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert or replace by id."""
-        values = _from_override(override)
+    async def add_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists."""
 
         async def act(transaction: Transaction) -> None:
-            await transaction.write(_DROP_OVERRIDE, {"key": override.id})
-            await transaction.write(_INSERT_OVERRIDE, values)
+            if await transaction.fetch(_OVERRIDE, {"key": override.id}):
+                raise Conflict(f"override {override.id} exists")
+            await transaction.write(_INSERT_OVERRIDE, _from_override(override))
             transaction.audit(audit)
 
         await self._database.writer.run(act)
+
+    async def revise_override(self, override: str, revision: Revision[SweepOverride]) -> SweepOverride:
+        """Replace; NotFound."""
+
+        async def act(transaction: Transaction) -> SweepOverride:
+            found = await transaction.fetch(_OVERRIDE, {"key": override})
+            if not found:
+                raise NotFound("there is no such override")
+            before = _to_override(found[0])
+            after, audit = revision(before)
+            if after != before:
+                values = {f"new_{name}": value for name, value in _from_override(after).items() if name != "id"}
+                await transaction.write(_REPLACE_OVERRIDE, {"key": override, **values})
+            transaction.audit(audit)
+            return after
+
+        return await self._database.writer.run(act)
 
     async def overrides(self) -> Sequence[SweepOverride]:
         """Return all, newest first."""
