@@ -98,3 +98,29 @@ async def test_a_small_body_that_never_comes_is_not_waited_for_for_ever(path, ro
             line.send("POST", path, b"{", Content_Length="9", Authorization=f"Bearer {app.token(role)}")
             assert (await line.answer())[0] == 408
             line.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "role"),
+    [
+        ("POST", "/v1/recordings/search", Role.AGENT),
+        ("POST", f"/v1/ingest/{TENANTS[0]}/rtpengine", Role.RECORDER),
+        ("POST", "/v1/holds", Role.COMPLIANCE),
+    ],
+)
+async def test_a_body_that_is_no_audio_and_drips_has_a_deadline_for_all_of_it(method, path, role):
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "idle_timeout": "1s"}) as app:
+            line = await Wire.to(app)
+            line.send(method, path, b"{", Content_Length="900", Authorization=f"Bearer {app.token(role)}")
+
+            async def drip():
+                while True:
+                    await asyncio.sleep(0.2)
+                    line.write(b" ")
+
+            dripping = asyncio.create_task(drip())
+            async with asyncio.timeout(3):
+                assert (await line.answer())[0] == 408
+            dripping.cancel()
+            line.close()

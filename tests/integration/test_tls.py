@@ -1,5 +1,6 @@
 """TLS: spoken from 1.2 on, with the certificate the configuration names; anything unusable is refused at start."""
 
+import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
 
@@ -65,3 +66,41 @@ def test_an_unusable_certificate_refuses_the_start_and_names_the_setting(tmp_pat
     (tmp_path / missing).write_text("not a certificate")
     with pytest.raises(ConfigError, match=r"server\.tls_cert"):
         tls_context(parse_config({"server": FILES}, base=tmp_path))
+
+
+CBC = "ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA"
+
+
+async def test_tls_1_2_is_spoken_with_aead_suites_only():
+    with memory_directory() as base:
+        trust = write_certificate(base)
+        async with running(base, server={**SETTINGS["server"], **FILES, "host": "localhost"}) as app:
+            port = int(app.url.rpartition(":")[2])
+            trust.maximum_version = ssl.TLSVersion.TLSv1_2
+            for suite in ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"):
+                trust.set_ciphers(suite)
+                _, writer = await asyncio.open_connection("localhost", port, ssl=trust)
+                assert writer.get_extra_info("cipher")[0] == suite
+                writer.transport.abort()
+            trust.set_ciphers(CBC)
+            with pytest.raises((ssl.SSLError, ConnectionResetError)):
+                await asyncio.open_connection("localhost", port, ssl=trust)
+
+
+async def test_browsers_are_told_to_come_back_over_tls_only_where_tls_is_spoken():
+    with memory_directory() as base:
+        trust = write_certificate(base)
+        async with running(base, server={**SETTINGS["server"], **FILES, "host": "localhost"}) as app:
+            for path in ("/healthz", "/v1/recordings", "/nowhere"):
+                async with app.client.get(path, ssl=trust) as answer:
+                    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+    with memory_directory() as base:
+        async with running(base) as app:
+            assert "Strict-Transport-Security" not in (await app.ask("GET", "/healthz", None)).headers
+
+
+async def test_no_answer_names_a_version_of_the_server():
+    with memory_directory() as base:
+        async with running(base) as app:
+            for path in ("/healthz", "/v1/recordings", "/nowhere", "/metrics"):
+                assert (await app.ask("GET", path, None)).headers["Server"] == "callvault"

@@ -16,12 +16,15 @@ from vault.config import Config, ServerSettings
 from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, s3, streams
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.problems import Unexpected, plain_problem, problem
+from vault.server.tls import server_context
 from vault.server.workers import Worker
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
 _DRAIN_STEP_SECONDS = 0.1
 _STORE_DRAIN_SECONDS = 10.0
+_YEAR_SECONDS = 365 * 24 * 3600
+SERVER_NAME = "callvault"
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +73,17 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
     return problem(failure, request_id=identifier, close=unread)
 
 
+async def _said_of_the_server(request: web.Request, response: web.StreamResponse) -> None:
+    """Name no version; over TLS, have browsers come back over TLS only (RFC 6797)."""
+    response.headers["Server"] = SERVER_NAME
+    if request.secure:
+        response.headers["Strict-Transport-Security"] = f"max-age={_YEAR_SECONDS}"
+
+
 def build_app(vault: Vault, config: Config) -> web.Application:
     """Return the application over an open vault."""
     app = web.Application(middlewares=[envelope], client_max_size=1 << 20)
+    app.on_response_prepare.append(_said_of_the_server)
     app[VAULT] = vault
     app[CONFIG] = config
     dialects.add_routes(app)
@@ -126,11 +137,10 @@ def build_app(vault: Vault, config: Config) -> web.Application:
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:
-    """Return the TLS settings (1.2 at least), or None for the plain HTTP that the configuration permits."""
+    """Return the TLS settings, or None for the plain HTTP that the configuration permits."""
     if config.tls_paths is None:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = server_context()
     try:
         context.load_cert_chain(*config.tls_paths)
     except (OSError, ssl.SSLError) as error:

@@ -141,18 +141,18 @@ def query_id(text: str | None, prefix: str, parameter: str) -> str | None:
 
 
 async def small_body(request: web.Request, *, limit: int, too_large: VaultError) -> bytes:
-    """Return a body of at most `limit` bytes; `too_large` for more, UploadStalled for one that does not come."""
-    idle = request.app[CONFIG].server.idle_timeout.total_seconds()
+    """Return a body of at most `limit` bytes; `too_large` for more.
+
+    UploadStalled for one that is not whole within `server.idle_timeout`: it is no audio, which takes as long as a call.
+    """
     content = bytearray()
     try:
-        while True:
-            async with asyncio.timeout(idle):
-                piece = await request.content.readany()
-            if not piece:
-                return bytes(content)
-            content += piece
-            if len(content) > limit:
-                raise too_large
+        async with asyncio.timeout(request.app[CONFIG].server.idle_timeout.total_seconds()):
+            while piece := await request.content.readany():
+                content += piece
+                if len(content) > limit:
+                    raise too_large
+        return bytes(content)
     except TimeoutError as error:
         raise UploadStalled("the request's body did not come; nothing was done", hint="send it again") from error
 

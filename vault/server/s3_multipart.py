@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -9,14 +10,14 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Conflict, Invalid, NotFound
+from vault.errors import Conflict, Invalid, NotFound, UploadStalled
 from vault.ids import RecordingId
 from vault.media.descriptor import parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol import s3
 from vault.protocol.s3 import NamedPart, S3Operation
-from vault.protocol.s3body import stated_checksums
-from vault.server.context import VAULT, possible_id
+from vault.protocol.s3body import S3Body, stated_checksums
+from vault.server.context import CONFIG, VAULT, possible_id
 from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, xml
 from vault.services.parts import Upload
 from vault.services.vault import Vault
@@ -100,11 +101,7 @@ async def _complete(request: web.Request, asked: Signed) -> web.Response:
     vault = request.app[VAULT]
     checks = stated_checksums(asked.head)
     expected = expected_body(request, asked, limit=s3.MAX_XML_BYTES, audio=False)
-    document = bytearray()
-    async with aclosing(arriving(request, expected)) as pieces:
-        async for piece in pieces:
-            document += piece
-    named = s3.parse_complete(bytes(document))
+    named = s3.parse_complete(await _document(request, expected))
     try:
         upload = await _on_this_node(vault, asked)
     except NotFound:
@@ -112,6 +109,21 @@ async def _complete(request: web.Request, asked: Signed) -> web.Response:
     else:
         await vault.parts.complete(upload, {part.number: part.etag for part in named}, checks=checks)
     return _completed(asked, named)
+
+
+async def _document(request: web.Request, expected: S3Body) -> bytes:
+    """Return a body that is no audio; UploadStalled unless it is whole within `server.idle_timeout`."""
+    document = bytearray()
+    try:
+        async with (
+            asyncio.timeout(request.app[CONFIG].server.idle_timeout.total_seconds()),
+            aclosing(arriving(request, expected)) as pieces,
+        ):
+            async for piece in pieces:
+                document += piece
+    except TimeoutError as error:
+        raise UploadStalled("the request's body did not come; nothing was done", hint="send it again") from error
+    return bytes(document)
 
 
 def _completed(asked: Signed, named: Sequence[NamedPart]) -> web.Response:

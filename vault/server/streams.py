@@ -19,6 +19,7 @@ from vault.protocol.events import Audio, Dialect, Ended, Event, Started
 from vault.protocol.permissions import Act
 from vault.protocol.rtpenginetcp import RtpengineTcp
 from vault.server.quiet import Quiet
+from vault.server.tls import server_context
 from vault.services.feed import Feed
 from vault.services.vault import Vault
 from vault.streamsettings import Listener
@@ -93,8 +94,7 @@ def _tls(config: Config, name: str, settings: Listener) -> ssl.SSLContext | None
     """Return TLS that asks for a client's certificate, or None on loopback."""
     if settings.tls_cert is None or settings.tls_key is None or settings.client_ca is None:
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = server_context()
     context.verify_mode = ssl.CERT_REQUIRED
     try:
         context.load_cert_chain(config.resolve(settings.tls_cert, ""), config.resolve(settings.tls_key, ""))

@@ -28,7 +28,9 @@ from vault.services.vault import Vault
 
 _MAX_MESSAGE_BYTES: Final = 1 << 18
 _FIRST_SECONDS: Final = 10.0
-"""How long a connection may stay without saying which call it is."""
+"""How long a connection may stay without saying which call it is, whatever else it sends: a ping says nothing."""
+_LATER_SECONDS: Final = 0.5
+"""When to look again while the vault itself is busy with a connection's first messages."""
 _OF_THE_OTHER_END: Final = (ConnectionError, WebSocketError, EofStream, TimeoutError)
 """What a recorder does to a connection; many do not answer the server's close, or hang up in place of that."""
 _SUBPROTOCOLS: Final = (*sorted(SUBPROTOCOLS), "media")
@@ -142,17 +144,21 @@ class _Line:
         self._pinged_at = -math.inf
         self._deaf = False
         """Whether the recorder listens no more."""
-        self._watch = self._loop.call_later(min(_FIRST_SECONDS, self._idle_seconds), self._look)
+        first = min(_FIRST_SECONDS, self._idle_seconds)
+        self._first_by = self._loop.time() + first
+        self._watch = self._loop.call_later(first, self._look)
 
     # -- in the loop's own turn ---------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Notice that nothing came for too long. One timer a call: arming one for each message costs more."""
         self._count()
-        patience = min(_FIRST_SECONDS, self._idle_seconds) if self._feed is None else self._idle_seconds
-        quiet = self._silent_seconds()
-        if quiet < patience:
-            self._watch = self._loop.call_later(patience - quiet, self._look)
+        if self._feed is not None:
+            left = self._idle_seconds - self._silent_seconds()
+        else:
+            left = _LATER_SECONDS if self._taking else self._first_by - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._look)
         else:
             self._quiet = True
             self._socket.inlet.wake()
@@ -194,7 +200,7 @@ class _Line:
         """Carry every message into the recording until the end is durable or the connection is gone."""
         inlet = self._socket.inlet
         while not self._ended:
-            if self._feed is not None and not self._rest and self._failure is None:
+            if self._feed is not None and not self._rest and self._failure is None and not inlet.holds:
                 inlet.take = self._take
             self._taking = False
             message = await self._socket.receive()
