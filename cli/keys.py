@@ -50,10 +50,11 @@ async def verify(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 @remote(group, "rotate", examples=["callvault keys rotate"])
 async def rotate(call: Remote) -> None:
-    """Replace the root version and destroy the old one.
+    """Replace the root version, destroy the old one, and give everything to come new keys.
 
-    Every recording stays readable, and every older copy of the keyring stops opening. With another provider configured,
-    this is the step that moves the vault to it.
+    Every recording stays readable. A copy of the root keys and the keyring from before opens nothing that begins after
+    this. Calls under way go on under the keys they began with. With another provider configured, this is the step that
+    moves the vault to it.
     """
     done = await call.client.post("/v1/keys/rotate", {})
     call.out.show(
@@ -65,6 +66,9 @@ async def rotate(call: Remote) -> None:
             ("replicas written", done["replicas"]),
             ("old copies useless since", done["unrecoverable_at"]),
             ("caches clear at", done["caches_clear_at"]),
+            ("generation of new calls", done["generation"]),
+            ("unused trees dropped", done["trees_dropped"]),
+            ("calls under way, older keys", done["calls_under_way"]),
         ],
     )
 

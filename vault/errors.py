@@ -147,6 +147,12 @@ class TooLate(Refused):
     code = "too_late"
 
 
+class GenerationPassed(Refused):
+    """The coordinate's generation was closed by a rotation: ask for another one. No caller of the vault sees this."""
+
+    code = "generation_passed"
+
+
 class UploadStalled(Refused):
     """The recorder went quiet for too long; what was received is durable."""
 

@@ -358,7 +358,8 @@ class ShredPlan:
 
     Every audio and transcript cohort with `period <= due_through`, every metadata cohort of a tenant with `period <=
     metadata_through[tenant]` and every cohort of `drop_tenants` keeps only leaves covered by its remaining pins and by
-    `keep`; `leaves` are punctured individually; `unpin` pins are dropped first.
+    `keep`; `leaves` are punctured individually; `unpin` pins are dropped first. With `new_generation` what is to come
+    gets trees that no copy of the keyring from before has.
     """
 
     intent_id: str
@@ -369,6 +370,7 @@ class ShredPlan:
     keep: frozenset[Coordinate] = frozenset()
     unpin: tuple[Pin, ...] = ()
     drop_tenants: frozenset[TenantId] = frozenset()
+    new_generation: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

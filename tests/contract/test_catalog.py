@@ -42,6 +42,7 @@ from vault.errors import (
     ConfigError,
     Conflict,
     DiskFull,
+    GenerationPassed,
     IntegrityError,
     Invalid,
     NotFound,
@@ -53,6 +54,7 @@ from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import (
     INDEX_LEAF,
     MANIFEST_INDEX,
+    AuditEvent,
     CertificateStatus,
     Codec,
     Container,
@@ -158,6 +160,34 @@ async def test_each_cohort_counts_its_own_leaves(catalog):
     cohorts.append(replace(cohort(), generation=4))
     assert [await catalog.reserve_leaves(one, 5) for one in cohorts] == [0] * 5
     assert [await catalog.reserve_leaves(one, 5) for one in cohorts] == [5] * 5
+
+
+async def test_a_closed_generation_gives_out_no_leaf_and_lets_nothing_begin_and_never_reopens(catalog):
+    old, new = cohort(), replace(cohort(), generation=5)
+    await catalog.reserve_leaves(old, 64)
+    await catalog.reserve_leaves(replace(old, generation=old.generation + 1), 7)
+    await catalog.reserve_leaves(new, 3)
+    event = AuditEvent(event="keyring.generations_closed", actor="ops", outcome="ok")
+    since = old.generation + 1
+    assert await catalog.close_generations(5, since=since, audit=[event]) == {replace(old, generation=since): 7}
+    assert (await catalog.audit_entries(after=0, limit=10))[-1].event == event
+    assert await catalog.close_generations(2, since=0) == {}
+    assert len(await catalog.close_generations(5, since=0)) == 2
+    for closed in (old, replace(new, generation=4)):
+        with pytest.raises(GenerationPassed):
+            await catalog.reserve_leaves(closed, 1)
+    assert await catalog.reserve_leaves(new, 1) == 3
+    late = recording()
+    for place in ("audio", "metadata"):
+        moved = {
+            each: replace(getattr(late, each), cohort=replace(getattr(late, each).cohort, generation=5))
+            for each in ("audio", "metadata")
+            if each != place
+        }
+        with pytest.raises(GenerationPassed):
+            await catalog.create_recording(replace(late, **moved))
+    await catalog.create_recording(late, begun_before=True)
+    assert (await catalog.recording(late.id)).state is RecordingState.OPEN
 
 
 async def test_the_last_of_a_cohorts_two_to_the_32_leaves_is_never_given_out(catalog):

@@ -22,9 +22,12 @@ async def test_rotation_keeps_every_recording_and_makes_older_copies_of_the_keyr
     answer = await app.ask("POST", "/v1/keys/rotate", Role.OPERATOR, body={})
     assert answer.status == 200
     assert (answer.json["epoch_destroyed"], answer.json["epoch_live"]) == (before["epoch"], before["epoch"] + 1)
+    assert answer.json["generation"] == before["generation"] + 1
+    assert answer.json["calls_under_way"] == 0
     assert (await app.play(recording)).body == sound(5000)
     assert [entry["event"] for entry in await app.audit() if entry["event"].startswith("keyring.")] == [
         "keyring.rotation_intended",
+        "keyring.generations_closed",
         "keyring.rotated",
     ]
     alone = app.config.model_copy(update={"keyring": app.config.keyring.model_copy(update={"replicas": (str(old),)})})
@@ -73,6 +76,8 @@ async def test_the_commands_work_beside_a_running_server(app, tmp_path, capsys, 
     assert "keyring-c" in capsys.readouterr().out
     assert await asyncio.to_thread(main, ["keys", "rotate", "--json"]) == 0
     assert '"epoch_live": 2' in capsys.readouterr().out
+    assert await asyncio.to_thread(main, ["keys", "rotate"]) == 0
+    assert "generation of new calls" in capsys.readouterr().out
     config = tmp_path / "config.toml"
     config.write_text(f'data = "{app.config.replica_paths[0].parent}"\n')
     assert await asyncio.to_thread(main, ["keys", "verify", "--config", str(config)]) == 0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,6 +47,15 @@ class Resurrected(AssertionError):
     """A shredded recording opens for someone who kept everything."""
 
 
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """What a writer retires."""
+
+    used: dict[Cohort, int]
+    since: int
+    below: int
+
+
 class KeyringMachine(RuleBasedStateMachine):
     """`rows` and `counters` are the catalog, which backups copy; `truth` is what really happened."""
 
@@ -63,6 +73,7 @@ class KeyringMachine(RuleBasedStateMachine):
         self.indexes: set[int] = set()
         self.pins: set[Pin] = set()
         self.backups: list[tuple[dict[int, Coordinate], dict[Cohort, int]]] = []
+        self.counted_since = 0
         self.today = 0
         self.intents = 0
         self.unproven = False
@@ -102,7 +113,10 @@ class KeyringMachine(RuleBasedStateMachine):
         async def inside() -> None:
             async with self.keyring.writer() as writer:
                 act = getattr(Writer, name)
-                await (act(writer) if argument is None else act(writer, argument))
+                if isinstance(argument, Retirement):
+                    await act(writer, argument.used, since=argument.since, below=argument.below)
+                else:
+                    await (act(writer) if argument is None else act(writer, argument))
 
         self.world.plan.arm(*(crash or (None, "lost")))
         try:
@@ -186,7 +200,7 @@ class KeyringMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), crash=crashes)
     def erase(self, data: st.DataObject, crash: tuple[int, str] | None) -> None:
-        """Erase up to three recordings, or none: rotating the root version is an empty shred."""
+        """Erase up to three recordings, or none: that is an empty shred."""
         chosen = data.draw(st.lists(st.sampled_from(sorted(self.truth)), max_size=3)) if self.truth else []
         held = [number for number in chosen if self.is_pinned(number) and number not in self.dead]
         plan = self.plan(leaves=frozenset(self.truth[number][0] for number in chosen))
@@ -197,6 +211,24 @@ class KeyringMachine(RuleBasedStateMachine):
         self.until_done("shred", plan, crash)
         self.dead |= set(chosen)
         self.unproven = True
+
+    @precondition(lambda self: self.truth)
+    @rule(crash=crashes)
+    def rotate(self, crash: tuple[int, str] | None) -> None:
+        """What was handed out stays; of the generations whose counters are complete nothing else does."""
+        self.until_done("shred", self.plan(new_generation=True), crash)
+        self.unproven = True
+        below = self.keyring.generation
+        retirement = Retirement(dict(self.counters), self.counted_since, below)
+        self.until_done("retire", retirement, crash)
+        for part in (Part.AUDIO, Part.METADATA):
+            for cohort in (each for tenant in TENANTS for each in self.keyring.cohorts(tenant, part)):
+                first_unused = at(cohort, self.counters.get(cohort, 0))
+                if self.counted_since <= cohort.generation < below and not self.covers(first_unused):
+                    assert not self.keyring.derivable(first_unused)
+
+    def covers(self, place: Coordinate) -> bool:
+        return any(pin.cohort == place.cohort and pin.first <= place.leaf <= pin.last for pin in self.pins)
 
     @rule(data=st.data(), crash=crashes)
     def sweep(self, data: st.DataObject, crash: tuple[int, str] | None) -> None:
@@ -294,6 +326,7 @@ class KeyringMachine(RuleBasedStateMachine):
         rows, counters = data.draw(st.sampled_from(self.backups))
         self.until_done("bump_generation", None, crash)
         self.rows, self.counters = dict(rows), dict(counters)
+        self.counted_since = self.keyring.generation
 
     @invariant()
     def every_survivor_is_readable_from_every_backup(self) -> None:

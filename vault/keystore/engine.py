@@ -203,7 +203,7 @@ class Engine:
             lease=self.lease,
             last_sweep_at=None if state.last_sweep_ms is None else states.from_unix_ms(state.last_sweep_ms),
             tenants=len(state.pages),
-            cohorts=sum(len(page.cohorts) for page in state.pages.values()),
+            cohorts=states.size(state),
             pins=sum(len(page.pins) for page in state.pages.values()),
             write_quorum=self._replicas.write_quorum,
             replicas=[self._replica_status(store, survey) for store in self._replicas.stores],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -24,6 +24,7 @@ from vault.keystore.engine import Engine
 from vault.keystore.metered import MeteredRootKeys
 from vault.keystore.replicas import Rank, Replicas
 from vault.keystore.state import State
+from vault.keystore.threads import in_thread
 from vault.model import Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt
 from vault.ports.keys import KeyringStatus, KeyringStore, RootKeyProvider
 from vault.ports.time import Clock, Entropy
@@ -144,7 +145,7 @@ class Keyring:
 
     @property
     def generation(self) -> int:
-        """What new cohorts carry; moves with every restore and every tenant dropped."""
+        """What new cohorts carry; moves with every rotation, every restore and every tenant dropped."""
         return self._engine.state.generation
 
     @property
@@ -294,6 +295,17 @@ class Writer:
         state = await self._state()
         await self._revise(state, replace(state, generation=state.generation + 1))
         return self._engine.state.generation
+
+    async def retire(self, used: Mapping[Cohort, int], *, since: int, below: int) -> int:
+        """Drop the leaves that closed generations never gave out, in one revision: of `since` to `below - 1`.
+
+        `used` says how many leaves of each cohort were reserved; what was reserved or is pinned stays. Returns how many
+        trees went as a whole. Repeatable.
+        """
+        state = await self._state()
+        after = await in_thread(states.retired, state, used, since=since, below=below)
+        await self._revise(state, after)
+        return states.size(state) - states.size(after)
 
     async def set_last_sweep(self, at: datetime) -> None:
         """Record a sweep that shredded nothing, or override the guard's memory of one."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from vault.crypto import ggm, spans
 from vault.crypto.ggm import Cover
-from vault.crypto.spans import Spans
+from vault.crypto.spans import Span, Spans
 from vault.errors import IntegrityError, Invalid, TooLate, Unavailable, UnderHold
 from vault.format.keyring import TAG_BYTES
 from vault.ids import TenantId
@@ -64,6 +64,11 @@ class State:
         """Return the cohort's cover, or None if it has no tree."""
         page = self.pages.get(cohort.tenant)
         return page.cohorts.get(cohort) if page else None
+
+
+def size(state: State) -> int:
+    """Count the trees."""
+    return sum(len(page.cohorts) for page in state.pages.values())
 
 
 def plant(state: State, cohorts: Mapping[Cohort, bytes]) -> State:
@@ -184,7 +189,8 @@ def shredded(state: State, plan: ShredPlan) -> State:
     """Return the state of the next epoch, without what `plan` takes. Errors as `taking`.
 
     Dropping a tenant moves the generation: should the tenant come back, its new trees have new coordinates. Its page
-    goes with its last pin.
+    goes with its last pin. A rotation moves it in the same step: no tree of the new generation is ever written under
+    the old root version.
     """
     taken = taking(state, plan)
     state = unpinned(state, plan.unpin)
@@ -196,7 +202,7 @@ def shredded(state: State, plan: ShredPlan) -> State:
         state,
         epoch=state.epoch + 1,
         revision=0,
-        generation=state.generation + gone,
+        generation=state.generation + (gone or plan.new_generation),
         last_sweep_ms=unix_ms(plan.at) if swept else state.last_sweep_ms,
         swept_through=_later(state.swept_through, plan.due_through),
         pages=pages,
@@ -231,6 +237,44 @@ def _carved(page: Page, taken: Taking) -> Page:
     return replace(page, cohorts=cohorts, pins=pins)
 
 
+def retired(state: State, used: Mapping[Cohort, int], *, since: int, below: int) -> State:
+    """Drop what will never be handed out of the generations `since` to `below - 1`: they are closed.
+
+    `used` says how many leaves of each cohort were reserved. Those stay, with what pins keep, and so does the blind
+    index of a month in which there are any. A cohort of which nothing stays goes.
+
+    Invalid if the generation under way would be touched; IntegrityError if the result is not exactly what must survive.
+    """
+    if below > state.generation:
+        raise Invalid("a generation that is still handed out cannot be retired")
+    kept: dict[Cohort, list[Span]] = defaultdict(list)
+    for cohort, count in used.items():
+        if count:
+            kept[cohort].append((0, count - 1))
+            if cohort.part is Part.METADATA:
+                kept[cohort].append((INDEX_LEAF, INDEX_LEAF))
+    for pin in (pin for page in state.pages.values() for pin in page.pins):
+        kept[pin.cohort].append((pin.first, pin.last))
+    left = {tenant: _retired(page, kept, range(since, below)) for tenant, page in state.pages.items()}
+    return replace(state, pages={tenant: page for tenant, page in left.items() if page.cohorts})
+
+
+def _retired(page: Page, kept: Mapping[Cohort, Iterable[Span]], generations: range) -> Page:
+    cohorts = dict(page.cohorts)
+    for cohort, cover in page.cohorts.items():
+        if cohort.generation not in generations:
+            continue
+        staying = spans.union(kept.get(cohort, ()))
+        left = ggm.retain(cover, staying)
+        _check_survivors(cover, left, spans.subtract(_EVERY_LEAF, staying))
+        if not left.nodes:
+            del cohorts[cohort]
+        elif left.nodes != cover.nodes:
+            cohorts[cohort] = left
+    same = all(cohorts.get(cohort) is cover for cohort, cover in page.cohorts.items())
+    return page if same else replace(page, cohorts=cohorts)
+
+
 def verify_shred(before: State, after: State, plan: ShredPlan, expected: State) -> None:
     """Raise IntegrityError unless `after`, as read back, is `before` minus exactly what `plan` takes.
 
@@ -249,13 +293,17 @@ def verify_shred(before: State, after: State, plan: ShredPlan, expected: State) 
         runs = taken.of(cohort)
         if new is not None and not runs and new == old:
             continue
-        if (ggm.spans(new) if new else ()) != spans.subtract(ggm.spans(old), runs):
-            raise IntegrityError("the new epoch does not keep exactly the surviving keys; nothing was destroyed")
-        if new is not None and not ggm.descends(old, new):
-            raise IntegrityError("the new epoch derives other keys than the old one; nothing was destroyed")
+        _check_survivors(old, new, runs)
     for tenant in before.pages.keys() | after.pages.keys():
         if _pins(after, tenant) != _pins(expected, tenant):
             raise IntegrityError("the new epoch does not keep exactly the surviving pins; nothing was destroyed")
+
+
+def _check_survivors(old: Cover, new: Cover | None, taken: Spans) -> None:
+    if (ggm.spans(new) if new else ()) != spans.subtract(ggm.spans(old), taken):
+        raise IntegrityError("the new tree does not keep exactly the surviving keys; nothing was destroyed")
+    if new is not None and not ggm.descends(old, new):
+        raise IntegrityError("the new tree derives other keys than the old one; nothing was destroyed")
 
 
 def _pins(state: State, tenant: TenantId) -> frozenset[Pin]:

@@ -110,15 +110,32 @@ class RecordingRows(Protocol):
     """Recordings, their segments and leaf counters."""
 
     async def reserve_leaves(self, cohort: Cohort, count: int) -> int:
-        """Take `count` consecutive leaves that were never and will never be given out again; return the first."""
+        """Take `count` consecutive leaves that were never and will never be given out again; return the first.
+
+        GenerationPassed if the cohort's generation is closed.
+        """
+
+    async def close_generations(
+        self, below: int, *, since: int, audit: Sequence[AuditEvent] = ()
+    ) -> Mapping[Cohort, int]:
+        """From now on reserve no leaf and let no recording begin in a generation below `below`; it never reopens.
+
+        Returns how many leaves were ever reserved of each cohort of the generations `since` to `below - 1`.
+        """
 
     async def create_recording(
-        self, recording: Recording, *, elsewhere: Sequence[str] = (), audit: Sequence[AuditEvent] = ()
+        self,
+        recording: Recording,
+        *,
+        elsewhere: Sequence[str] = (),
+        begun_before: bool = False,
+        audit: Sequence[AuditEvent] = (),
     ) -> None:
         """Insert a new row; `elsewhere` are the tokens of the same call key in the tenant's other metadata cohorts.
 
         Conflict if the tenant already has its call token or one of `elsewhere`; TooLate if `recording.audio` lies in a
-        period at or below the sweep floor, so that no recording can be born into a cohort a sweep is about to take.
+        period at or below the sweep floor, so that no recording can be born into a cohort a sweep is about to take;
+        GenerationPassed if a coordinate's generation is closed, unless the recording was `begun_before` in a journal.
         """
 
     async def recording(self, recording: RecordingId) -> Recording:

@@ -111,6 +111,13 @@ class KeyringWriter(Protocol):
     async def unpin(self, pins: Sequence[Pin]) -> None:
         """Drop exactly these pins; absent ones are fine."""
 
+    async def retire(self, used: Mapping[Cohort, int], *, since: int, below: int) -> int:
+        """Drop the leaves that the closed generations `since` to `below - 1` never gave out. Repeatable.
+
+        `used` says how many leaves of each cohort were reserved: those stay, as does whatever is pinned. Returns how
+        many trees went as a whole.
+        """
+
     async def set_last_sweep(self, at: datetime) -> None:
         """Record a sweep that found nothing due, so the clock guard measures from here."""
 
@@ -159,7 +166,7 @@ class Keyring(Protocol):
 
     @property
     def generation(self) -> int:
-        """What new cohorts carry; moves with every restore."""
+        """What new cohorts carry; moves with every rotation and every restore."""
 
     @property
     def last_sweep_at(self) -> datetime | None:

@@ -6,13 +6,14 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from vault.model import Finding, ShredReceipt
+from vault.model import Finding
 from vault.ports.keys import KeyringStatus
 from vault.protocol.permissions import Act
 from vault.server.context import VAULT, principal
 from vault.server.describing import Answer, Operation
 from vault.server.shapes import reference
 from vault.server.views import moment
+from vault.services.keys import Rotation
 
 
 def _answer(text: str, schema: str) -> Answer:
@@ -43,9 +44,9 @@ OPERATIONS: Final = (
         path="/v1/keys/rotate",
         name="rotateKeyring",
         tag="keys",
-        summary="Replace the root version and destroy the old one; every recording stays readable",
+        summary="Replace the root version and every tree of calls to come; every recording stays readable",
         act=Act.KEYS_ROTATE,
-        answers={200: _answer("The old version is gone.", "Rotation")},
+        answers={200: _answer("No copy from before opens a call that begins now.", "Rotation")},
     ),
 )
 
@@ -69,7 +70,7 @@ async def rotate(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.KEYS_ROTATE)
-    return web.json_response(_receipt(await vault.keys.rotate(actor=actor)))
+    return web.json_response(_rotation(await vault.keys.rotate(actor=actor)))
 
 
 def _status(value: KeyringStatus) -> dict[str, Any]:
@@ -94,7 +95,8 @@ def _finding(value: Finding) -> dict[str, Any]:
     return {"level": value.level, "subject": value.subject, "message": value.message, "hint": value.hint}
 
 
-def _receipt(value: ShredReceipt) -> dict[str, Any]:
+def _rotation(done: Rotation) -> dict[str, Any]:
+    value = done.receipt
     return {
         "epoch_destroyed": value.epoch_destroyed,
         "epoch_live": value.epoch_live,
@@ -103,4 +105,7 @@ def _receipt(value: ShredReceipt) -> dict[str, Any]:
         "replicas": value.replicas,
         "unrecoverable_at": moment(value.unrecoverable_at),
         "caches_clear_at": moment(value.caches_clear_at),
+        "generation": done.generation,
+        "trees_dropped": done.dropped,
+        "calls_under_way": done.under_way,
     }

@@ -381,6 +381,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "replicas": COUNT,
             "unrecoverable_at": MOMENT,
             "caches_clear_at": MOMENT,
+            "generation": COUNT,
+            "trees_dropped": COUNT,
+            "calls_under_way": COUNT,
         }
     ),
     "Liveness": record({"status": {"const": "ok"}}),

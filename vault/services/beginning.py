@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from vault.crypto.blind import Field
 from vault.crypto.sealed import seal_facts
-from vault.errors import Invalid, OutcomeUnknown, TooLate
+from vault.errors import GenerationPassed, Invalid, OutcomeUnknown, TooLate, Unavailable
 from vault.ids import NodeId, RecordingId, new_id
 from vault.model import Cohort, DataKey, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
@@ -49,8 +49,19 @@ class Beginning:
     async def create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
         """Return the new open row and its key; Conflict if the call key is taken, Invalid for a start that cannot be.
 
-        The key is derived before there is a row: a row without a session would hold its call key until a restart.
+        The key is derived before there is a row: a row without a session would hold its call key until a restart. A
+        rotation that ends between the two makes this begin again, under a key that no copy from before it opens.
         """
+        try:
+            return await self._create(call, actor=actor)
+        except GenerationPassed:
+            await self._keyring.refresh()
+        try:
+            return await self._create(call, actor=actor)
+        except GenerationPassed as error:
+            raise Unavailable("the keyring is being rotated; nothing was taken in", retry_after_seconds=1) from error
+
+    async def _create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
         wall = self._clock.now()
         # A clock that stepped back must not shorten a retention: time is at least the last sweep's.
         now = effective_now(wall, self._keyring.last_sweep_at)

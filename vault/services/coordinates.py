@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from vault.errors import Unavailable
+from vault.errors import GenerationPassed, Unavailable
 from vault.ids import TenantId
 from vault.model import Cohort, Coordinate, Part
 from vault.ports.catalog import Catalog
@@ -22,7 +22,8 @@ _LEAF_BLOCK = 64
 class Coordinates:
     """Allocates coordinates from blocks of leaves reserved in the catalog.
 
-    A block that is lost in a crash is skipped, never reused: the counter moved before the first leaf was given out.
+    A block that is lost in a crash is skipped, never reused: the counter moved before the first leaf was given out. So
+    is one of a generation that a rotation closed.
     """
 
     def __init__(self, *, catalog: Catalog, keyring: Keyring) -> None:
@@ -44,8 +45,10 @@ class Coordinates:
         cohort = Cohort(tenant=tenant, part=part, period=period, generation=self._keyring.generation)
         try:
             return await self._take(cohort)
-        except Unavailable:
-            # Another node moved the generation on, and this one has only now seen it.
+        except (Unavailable, GenerationPassed) as error:
+            # Another node moved the generation on, and this one has only now seen it, or is yet to see it.
+            if isinstance(error, GenerationPassed):
+                await self._keyring.refresh()
             if self._keyring.generation == cohort.generation:
                 raise
             return await self._take(replace(cohort, generation=self._keyring.generation))
@@ -94,7 +97,11 @@ class Coordinates:
         self._forget(now, width)
 
     def _forget(self, now: datetime, width: float) -> None:
-        past = int(now.timestamp() // width)
-        for cohort in [c for c in self._blocks if c.part is not Part.METADATA and c.period <= past]:
+        past, generation = int(now.timestamp() // width), self._keyring.generation
+        for cohort in [
+            each
+            for each in self._blocks
+            if each.generation < generation or (each.part is not Part.METADATA and each.period <= past)
+        ]:
             if not self._locks[cohort].locked():
                 del self._blocks[cohort], self._locks[cohort]

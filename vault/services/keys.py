@@ -1,25 +1,61 @@
-"""Looks after the keyring as a whole: where it stands, whether it is whole, and a new root version on demand."""
+"""Looks after the keyring as a whole: where it stands, whether it is whole, and its rotation.
+
+A rotation in order: audit entry → the keyring's shred under a new root version, which also moves the generation → the
+catalog closes the older generations → leaves that they never gave out are dropped → trees ahead → audit entry. A crash
+anywhere leaves a keyring that serves, and the rotation is repeated; docs/design.md says what each step leaves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
+from vault.errors import Unavailable
 from vault.ids import new_id
-from vault.model import Finding, Principal, ShredPlan, ShredReceipt
+from vault.model import Finding, Principal, RecordingState, ShredPlan, ShredReceipt
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring, KeyringStatus
 from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
 
+COUNTED_SINCE: Final = "leaves_counted_since"
+"""The catalog setting that names the first generation whose leaf counters are certainly complete.
+
+Whoever cannot rule out that an older catalog took this one's place moves it on, together with the keyring's generation.
+"""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """What a rotation did. `dropped` trees had no used leaf; `under_way` calls go on under the keys they began with."""
+
+    receipt: ShredReceipt
+    generation: int
+    dropped: int
+    under_way: int
+
 
 class Keys:
-    """The operator's view of the keyring."""
+    """The operator's view of the keyring; `ahead` creates the trees that the coming calls need."""
 
-    def __init__(self, *, catalog: Catalog, keyring: Keyring, clock: Clock, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        clock: Clock,
+        entropy: Entropy,
+        ahead: Callable[[], Awaitable[None]],
+    ) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._clock = clock
         self._entropy = entropy
+        self._ahead = ahead
 
     async def status(self) -> KeyringStatus:
         """Say where the keyring and its replicas stand."""
@@ -29,16 +65,43 @@ class Keys:
         """Prove that every replica opens to the same tree and that one root version lives; errors say what is not."""
         return await self._keyring.check()
 
-    async def rotate(self, *, actor: Principal) -> ShredReceipt:
-        """Replace the root version: a shred that takes nothing, so that every older copy of the keyring opens nothing.
+    async def rotate(self, *, actor: Principal) -> Rotation:
+        """Replace the root version and every tree that a coming recording would use.
 
-        The new version is made by the configured provider, so this also moves a vault from one provider to another.
+        No older copy of the keyring opens under the new version, and one taken with the old version opens no recording
+        that begins after this returned, on whatever node. The new version is made by the configured provider, so this
+        also moves a vault from one provider to another. Repeatable after any failure.
         """
         now = self._clock.now()
         identifier = new_id("shr", at=now, entropy=self._entropy)
         await self._catalog.append_audit([event("keyring.rotation_intended", actor, target=identifier)])
         async with self._keyring.writer() as writer:
-            receipt = await writer.shred(ShredPlan(intent_id=identifier, at=now))
-        detail = {"epoch_destroyed": receipt.epoch_destroyed, "epoch_live": receipt.epoch_live}
+            receipt = await writer.shred(ShredPlan(intent_id=identifier, at=now, new_generation=True))
+            generation = self._keyring.generation
+        dropped = await self._retire(identifier, generation, actor)
+        try:
+            await self._ahead()
+        except Unavailable as error:
+            logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
+        counts = await self._catalog.count_recordings()
+        done = Rotation(receipt=receipt, generation=generation, dropped=dropped, under_way=counts[RecordingState.OPEN])
+        detail = {
+            "epoch_destroyed": receipt.epoch_destroyed,
+            "epoch_live": receipt.epoch_live,
+            "generation": generation,
+            "trees_dropped": dropped,
+        }
         await self._catalog.append_audit([event("keyring.rotated", actor, target=identifier, detail=detail)])
-        return receipt
+        return done
+
+    async def _retire(self, identifier: str, generation: int, actor: Principal) -> int:
+        """Close the generations before, then drop what they never gave out; return how many trees went.
+
+        In the other order a leaf that a node reserved in between would lose its key.
+        """
+        known = await self._catalog.setting(COUNTED_SINCE)
+        since = generation if known is None else int(known)
+        closed = event("keyring.generations_closed", actor, target=identifier, detail={"below": generation})
+        used = await self._catalog.close_generations(generation, since=since, audit=[closed])
+        async with self._keyring.writer() as writer:
+            return await writer.retire(used, since=since, below=generation)

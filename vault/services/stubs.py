@@ -100,7 +100,7 @@ async def row_from_journal(
     await own_tenant(catalog, row.tenant, at=clock.now())
     told = rebuilt(row, source="journal", size=found.durable - found.first_offset)
     try:
-        await catalog.create_recording(row, audit=[told])
+        await catalog.create_recording(row, begun_before=True, audit=[told])
     except TooLate:
         logger.error(  # noqa: TRY400  # the fact, not the trace
             "the journal holds a recording that the catalog does not know; it is kept",

@@ -63,15 +63,27 @@ def claims(parts: Collection[Part]) -> Statements:
     return BOTH_CLAIMS if Part.AUDIO in parts else METADATA_CLAIMS
 
 
-_NON_CLAIMS: Final = (
+_LEFT_BEFORE: Final = (
+    "Nothing is claimed about copies that left the vault before deletion: audio that was played, "
+    "exported or downloaded."
+)
+_CAPTURED_V1: Final = (
+    "Nothing is claimed against someone who captured both the root version and the keyring while the "
+    "recording existed, or who read the memory of a running vault process before caches_clear_at."
+)
+_CAPTURED: Final = (
     (
-        "Nothing is claimed about copies that left the vault before deletion: audio that was played, "
-        "exported or downloaded."
+        "Nothing is claimed against someone who captured the root version and the keyring together while the recording "
+        "existed, or who read the memory of a running vault process before caches_clear_at: with such a capture and "
+        "the stored bytes the recording stays readable, whatever was destroyed since."
     ),
     (
-        "Nothing is claimed against someone who captured both the root version and the keyring while the "
-        "recording existed, or who read the memory of a running vault process before caches_clear_at."
+        "Keys are prepared ahead of the recordings that use them: a root version and a keyring captured together "
+        "before the recording began also yield its key, unless the keyring was rotated in between. A rotation gives "
+        "everything that begins after it keys that no earlier capture holds."
     ),
+)
+_OTHERS: Final = (
     (
         "Copies of the root key that the provider's operator made by other means, such as backups of the "
         "provider itself, are outside what the vault can see."
@@ -104,12 +116,22 @@ _BY_ASSURANCE: Final[Mapping[Assurance, str]] = {
 
 def non_claims(assurance: Assurance) -> Statements:
     """Return what a certificate under this assurance does not claim, the assurance's own limit first."""
-    version = f"callvault/non-claims/{assurance.value.replace('_', '-')}/v1"
-    return Statements(version=version, texts=(_BY_ASSURANCE[assurance], *_NON_CLAIMS))
+    return _non_claims(assurance, 2, _CAPTURED)
+
+
+def _non_claims(assurance: Assurance, number: int, captured: tuple[str, ...]) -> Statements:
+    version = f"callvault/non-claims/{assurance.value.replace('_', '-')}/v{number}"
+    return Statements(version=version, texts=(_BY_ASSURANCE[assurance], _LEFT_BEFORE, *captured, *_OTHERS))
 
 
 PUBLISHED: Final[Mapping[str, tuple[str, ...]]] = {
     statements.version: statements.texts
-    for statements in (CLAIMS, METADATA_CLAIMS, BOTH_CLAIMS, *(non_claims(each) for each in Assurance))
+    for statements in (
+        CLAIMS,
+        METADATA_CLAIMS,
+        BOTH_CLAIMS,
+        *(_non_claims(each, 1, (_CAPTURED_V1,)) for each in Assurance),
+        *(non_claims(each) for each in Assurance),
+    )
 }
 """Every version ever issued and its sentences."""

@@ -203,7 +203,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         ingest=ingest,
         journal=adapters.journal,
         keyring=keyring,
-        keys=Keys(catalog=catalog, keyring=keyring, clock=clock, entropy=entropy),
+        keys=Keys(catalog=catalog, keyring=keyring, clock=clock, entropy=entropy, ahead=tenants.precreate),
         metrics=metrics,
         notes=notes,
         objects=Objects(

@@ -16,6 +16,7 @@ from vault.keystore.provider import RootKeys
 from vault.model import DataKey, Role
 from vault.ports.time import Clock, Entropy
 from vault.services.access import Access
+from vault.services.keys import COUNTED_SINCE
 from vault.storage.bucket import provision
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
@@ -93,6 +94,7 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
     # The catalog comes last: its presence says that init ran to the end.
     await catalog.migrate()
     await catalog.save_setting(KEYRING_ID, keyring_id.hex())
+    await catalog.save_setting(COUNTED_SINCE, "0")
     access = Access(catalog=catalog, clock=clock, entropy=entropy, sealing_key=_no_recorder)
     _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
     created.append(f"catalog {config.catalog_path or 'in PostgreSQL'}")

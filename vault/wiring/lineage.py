@@ -18,6 +18,7 @@ from vault.errors import IntegrityError, VaultError
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Rank
 from vault.ports.catalog import Catalog
+from vault.services.keys import COUNTED_SINCE
 from vault.wiring.adapters import RECONCILE
 
 KEYRING_RANK: Final = "keyring_rank"
@@ -60,8 +61,12 @@ async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, sta
         keyring.written = note
         if same and ended_in_order:
             await writer.settle()
+            if await catalog.setting(COUNTED_SINCE) is None:  # made before rotations closed generations
+                await catalog.save_setting(COUNTED_SINCE, str(keyring.generation))
         else:
             logger.warning("new recordings start a new generation", extra={"fields": {"catalog_is_older": not same}})
+            # Before the generation moves: until then the counters of none are relied on.
+            await catalog.save_setting(COUNTED_SINCE, str(keyring.generation + 1))
             await writer.bump_generation()
     stack.push_async_callback(_end, catalog, keyring, company)
     return same

@@ -83,10 +83,10 @@ SET_MEDIA = (
 TAKEN = sa.select(_r.tenant, _r.call_token).where(_r.call_token.in_(sa.bindparam("tokens", expanding=True)))
 STATES = sa.select(_r.id, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 
-# Two questions, one round trip: the sweep floor, and which of these rows were there before.
+# Two questions, one round trip: the floors, and which of these rows were there before.
 FLOOR_AND_FOUND = sa.union_all(
-    sa.select(sweep_floor.c.period, sa.null().label("id")),
-    sa.select(sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
+    sa.select(sweep_floor.c.period, sweep_floor.c.generation, sa.null().label("id")),
+    sa.select(sa.null(), sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
 )
 
 SEGMENTS = sa.select(segments).where(segments.c.recording == sa.bindparam("key")).order_by(segments.c.number)
@@ -108,6 +108,15 @@ COUNTER = (
     leaf_counters.c.generation == sa.bindparam("in_generation"),
 )
 NEXT_LEAF = sa.select(leaf_counters.c.next_leaf).where(*COUNTER)
+GENERATION_FLOOR = sa.select(sweep_floor.c.generation)
+CLOSE_GENERATIONS = (
+    sa.update(sweep_floor)
+    .where(sa.or_(sweep_floor.c.generation.is_(None), sweep_floor.c.generation < sa.bindparam("new_generation")))
+    .values(generation=sa.bindparam("new_generation"))
+)
+RESERVED = sa.select(leaf_counters).where(
+    leaf_counters.c.generation >= sa.bindparam("since"), leaf_counters.c.generation < sa.bindparam("below")
+)
 MOVE_COUNTER = sa.update(leaf_counters).where(*COUNTER).values(next_leaf=sa.bindparam("new_next"))
 INSERT_COUNTER = sa.insert(leaf_counters)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from vault.errors import Conflict, Invalid, NotFound, Refused, TooLarge, TooLate
+from vault.errors import Conflict, GenerationPassed, Invalid, NotFound, Refused, TooLarge, TooLate
 from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import INDEX_LEAF, AuditEvent, Cohort, Part, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import RecordingQuery
@@ -33,6 +33,12 @@ class _Creation:
     values: Mapping[str, Any]
     elsewhere: Sequence[str]
     audit: Sequence[AuditEvent]
+    begun_before: bool
+
+    @property
+    def generation(self) -> int:
+        """The older one of its coordinates' generations."""
+        return min(self.recording.audio.cohort.generation, self.recording.metadata.cohort.generation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +59,7 @@ class RecordingStore:
     _database: Database
 
     async def reserve_leaves(self, cohort: Cohort, count: int) -> int:
-        """Take `count` consecutive leaves; TooLarge when the cohort has none left."""
+        """Take `count` consecutive leaves; TooLarge when the cohort has none left, else as promised by the port."""
         if count < 1:
             raise Invalid("at least one leaf must be reserved")
         place = {
@@ -64,6 +70,9 @@ class RecordingStore:
         }
 
         async def act(transaction: Transaction) -> int:
+            floor = (await transaction.fetch(sql.GENERATION_FLOOR))[0].generation
+            if floor is not None and cohort.generation < floor:
+                raise _passed(cohort.generation)
             found = await transaction.fetch(sql.NEXT_LEAF, place)
             first: int = found[0].next_leaf if found else 0
             if first + count > INDEX_LEAF:
@@ -85,12 +94,38 @@ class RecordingStore:
 
         return await self._database.writer.run(act)
 
+    async def close_generations(
+        self, below: int, *, since: int, audit: Sequence[AuditEvent] = ()
+    ) -> Mapping[Cohort, int]:
+        """Raise the floor and read the counters, in one transaction."""
+
+        async def act(transaction: Transaction) -> Sequence[sa.Row[Any]]:
+            await transaction.write(sql.CLOSE_GENERATIONS, {"new_generation": below})
+            transaction.audit(audit)
+            return await transaction.fetch(sql.RESERVED, {"since": since, "below": below})
+
+        return {
+            Cohort(
+                tenant=TenantId(row.tenant), part=Part(row.part), period=row.period, generation=row.generation
+            ): row.next_leaf
+            for row in await self._database.writer.run(act)
+        }
+
     async def create_recording(
-        self, recording: Recording, *, elsewhere: Sequence[str] = (), audit: Sequence[AuditEvent] = ()
+        self,
+        recording: Recording,
+        *,
+        elsewhere: Sequence[str] = (),
+        begun_before: bool = False,
+        audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Insert a new row; Conflict or TooLate as promised by the port."""
+        """Insert a new row; Conflict, TooLate or GenerationPassed as promised by the port."""
         creation = _Creation(
-            recording=recording, values=rows.from_recording(recording), elsewhere=elsewhere, audit=audit
+            recording=recording,
+            values=rows.from_recording(recording),
+            elsewhere=elsewhere,
+            audit=audit,
+            begun_before=begun_before,
         )
         await self._database.writer.submit(_create, creation)
 
@@ -242,11 +277,15 @@ class RecordingStore:
         await self._database.writer.run(act)
 
 
+def _passed(generation: int) -> GenerationPassed:
+    return GenerationPassed(f"generation {generation} of coordinates is closed: nothing can begin in it")
+
+
 async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> Sequence[Refused | None]:
-    """Insert all whose cohort is above the floor and whose call key is free, in one statement."""
+    """Insert all whose cohorts are above the floors and whose call key is free, in one statement."""
     keys = sorted({creation.values["id"] for creation in creations})
     found = await transaction.fetch(sql.FLOOR_AND_FOUND, {"keys": keys})
-    floor: int | None = next(row.period for row in found if row.id is None)
+    floor, oldest = next((row.period, row.generation) for row in found if row.id is None)
     used: set[bytes] = {row.id for row in found if row.id is not None}
     answers: list[Refused | None] = []
     admitted: list[_Creation] = []
@@ -256,6 +295,8 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
             answers.append(Conflict(f"{creation.recording.id} exists"))
         elif floor is not None and period <= floor:
             answers.append(TooLate(f"period {period} is already being swept: no recording can begin in it"))
+        elif oldest is not None and creation.generation < oldest and not creation.begun_before:
+            answers.append(_passed(creation.generation))
         else:
             used.add(identity)
             admitted.append(creation)

@@ -237,12 +237,14 @@ erasure_recordings = sa.Table(
 )
 sa.Index("ix_erasure_recordings_shred", erasure_recordings.c.shred, erasure_recordings.c.recording)
 
-# One row, there from the first migration on; `period` stays null until the first sweep.
+# One row, there from the first migration on; `period` stays null until the first sweep, `generation` until the first
+# rotation of the keyring.
 sweep_floor = sa.Table(
     "sweep_floor",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("period", sa.BigInteger),
+    sa.Column("generation", sa.BigInteger),
 )
 
 certificate_batches = sa.Table(
