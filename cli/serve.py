@@ -135,10 +135,11 @@ async def _serve(
     shared: socket.socket | None = None,
 ) -> None:
     from vault.server.app import serve  # noqa: PLC0415 - loads storage drivers; most commands need none
-    from vault.server.process import tune  # noqa: PLC0415 - likewise
+    from vault.server.process import raise_descriptor_limit, tune  # noqa: PLC0415 - likewise
     from vault.wiring import open_vault  # noqa: PLC0415 - likewise
 
     tune()
+    raise_descriptor_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

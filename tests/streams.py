@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from tests.integration.app import TENANTS
 from vault.model import Role
 from vault.server import streams
+from vault.server.connections import connections_of
 from vault.streamsettings import StreamSettings
 
 
@@ -25,7 +26,8 @@ def listener(app, **changes):
 async def listening(app, **sections):
     """Listen beside a served vault and yield the ports."""
     config = app.config.model_copy(update={"streams": StreamSettings.model_validate(sections)})
-    async with streams.listening(app.vault, config) as ports:
+    connections = connections_of(config.server, app.vault.metrics)
+    async with connections.watched(), streams.listening(app.vault, config, connections) as ports:
         yield ports
 
 

@@ -36,6 +36,9 @@ class ServerSettings(Section):
     drain_grace: Duration = timedelta(seconds=30)
     finish_wait: Duration = timedelta(seconds=1)
     max_open_recordings: int = Field(default=20_000, gt=0)
+    max_connections: int | None = Field(default=None, gt=0)
+    max_unauthenticated: int | None = Field(default=None, gt=0)
+    unauthenticated_timeout: Duration = Field(default=timedelta(seconds=10), gt=timedelta(0))
 
     @property
     def loopback(self) -> bool:

@@ -1,6 +1,7 @@
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -170,3 +171,38 @@ def test_a_second_signal_does_not_wait_for_open_calls(vault, server) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=5) == 128 + signal.SIGTERM
     upload.close()
+
+
+def test_serve_raises_the_soft_limit_of_descriptors_to_the_hard_one_and_says_so(vault: tuple[Path, str]) -> None:
+    directory, _ = vault
+    port = directory / "port"
+    port.unlink(missing_ok=True)
+    hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4_096)
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                "/bin/sh",
+                "-c",
+                f'ulimit -S -n 256; ulimit -H -n {hard}; exec "$@"',
+                "sh",
+                *COMMAND,
+                "serve",
+                "--port-file",
+                "port",
+            ],
+            cwd=directory,
+            env=environment(),
+            stderr=log,
+        )
+    try:
+        for _ in range(600):
+            if port.exists() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+        lines = [json.loads(line) for line in (directory / "log").read_text().splitlines() if line[:1] == "{"]
+        said = next(line for line in lines if line["message"] == "descriptors")
+        assert (said["was"], said["limit"]) == (256, hard)
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0

@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.faults.crashing import memory_directory
 from tests.integration.app import SETTINGS, running
+from tests.uploads import Wire
 from vault.config import parse_config
 from vault.errors import ConfigError
 from vault.server.app import tls_context
@@ -104,3 +105,21 @@ async def test_no_answer_names_a_version_of_the_server():
         async with running(base) as app:
             for path in ("/healthz", "/v1/recordings", "/nowhere", "/metrics"):
                 assert (await app.ask("GET", path, None)).headers["Server"] == "callvault"
+            line = await Wire.to(app)
+            line.write(b"no HTTP at all\r\n\r\n")
+            status, headers = await line.head()
+            assert (status, headers["Server"]) == (400, "callvault")
+            line.close()
+
+
+async def test_a_handshake_that_stalls_is_closed_after_the_idle_time():
+    with memory_directory() as base:
+        write_certificate(base)
+        settings = {**SETTINGS["server"], **FILES, "host": "localhost", "idle_timeout": "1s"}
+        async with running(base, server=settings) as app:
+            for began in (b"", b"\x16\x03\x01"):
+                reader, writer = await asyncio.open_connection("localhost", int(app.url.rpartition(":")[2]))
+                writer.write(began)
+                async with asyncio.timeout(3):
+                    assert await reader.read() == b""
+                writer.close()

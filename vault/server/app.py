@@ -8,13 +8,16 @@ import secrets
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
 from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, s3, streams
+from vault.server.connections import Guest, bind, connections_of
 from vault.server.context import CONFIG, VAULT, WORKER
+from vault.server.lines import SERVER_NAME, HttpLine
 from vault.server.problems import Unexpected, plain_problem, problem
 from vault.server.tls import server_context
 from vault.server.workers import Worker
@@ -24,7 +27,6 @@ from vault.telemetry import request_id
 _DRAIN_STEP_SECONDS = 0.1
 _STORE_DRAIN_SECONDS = 10.0
 _YEAR_SECONDS = 365 * 24 * 3600
-SERVER_NAME = "callvault"
 
 logger = logging.getLogger(__name__)
 
@@ -163,34 +165,34 @@ async def serve(
     """
     settings = config.server
     context = tls_context(config)
-    # The keep-alive timer also ends connections that never complete their request headers.
     app = build_app(vault, config)
     if worker is not None:
         app[WORKER] = worker
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=1.0,
-        keepalive_timeout=settings.idle_timeout.total_seconds(),
-        auto_decompress=False,
-    )
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
+    server = runner.server
+    assert server is not None
+    kept = settings.idle_timeout.total_seconds()
+
+    def line(guest: Guest) -> HttpLine:
+        return HttpLine(guest, server, access_log=None, keepalive_timeout=kept, auto_decompress=False)
+
+    connections = connections_of(settings, vault.metrics)
     try:
-        site: web.BaseSite = (
-            web.SockSite(runner, listener, ssl_context=context)
-            if listener is not None
-            else web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=1024)
-        )
         try:
-            await site.start()
+            sockets = bind(settings.host, settings.port) if listener is None else [listener]
         except OSError as error:
             raise errors.ConfigError(
                 f"server.port: cannot listen on {settings.host}:{settings.port}: {error}"
             ) from error
-        port = runner.addresses[0][1]
+        port = sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        async with streams.listening(vault, config, shared=worker is not None):
+        async with connections.watched(), AsyncExitStack() as listening:
+            for each in sockets:
+                listening.enter_context(connections.listening(each, line, tls=context))
+            await listening.enter_async_context(
+                streams.listening(vault, config, connections, shared=worker is not None)
+            )
             started(f"{'https' if context else 'http'}://{host}:{port}")
             await stop.wait()
             await _drain(vault, settings)

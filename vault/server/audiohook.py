@@ -17,6 +17,7 @@ from vault.protocol.permissions import Act
 from vault.server import websocket
 from vault.server.context import VAULT, path_tenant, possible_id, principal
 from vault.server.describing import Answer, Operation
+from vault.server.lines import identify
 from vault.services.vault import Vault
 
 NONCES = web.AppKey("nonces", Nonces)
@@ -49,6 +50,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     vault = request.app[VAULT]
     actor = await _recorder(request, vault)
     tenant = path_tenant(request)
+    identify(request)
     await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     machine = AudioHook(
         session=request.headers.get("Audiohook-Session-Id", ""),

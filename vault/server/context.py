@@ -16,6 +16,7 @@ from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, U
 from vault.ids import RecordingId, TenantId, id_bytes, parse_tenant
 from vault.model import Principal
 from vault.protocol.permissions import Act
+from vault.server.lines import identify
 from vault.server.workers import Worker
 from vault.services.vault import Vault
 
@@ -57,6 +58,7 @@ async def principal(request: web.Request) -> Principal:
     if known is None:
         known = await request.app[VAULT].access.authenticate(token_text(request))
         request[_PRINCIPAL] = known
+        identify(request)
     return known
 
 

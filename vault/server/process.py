@@ -1,9 +1,11 @@
-"""How a server process manages memory: allocator and collector suited to the data path."""
+"""What a server process asks of its machine: an allocator and a collector suited to the data path, and descriptors."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import logging
+import resource
 import sys
 from typing import Final
 
@@ -12,6 +14,10 @@ _M_MMAP_THRESHOLD: Final = -3
 _KEEP_BYTES: Final = 64 << 20
 _COLLECT_AFTER: Final = 20_000
 _SWITCH_SECONDS: Final = 0.0005
+_MOST_DESCRIPTORS: Final = 1 << 20
+"""What Linux gives a process at most, unless an administrator raised even that."""
+
+logger = logging.getLogger(__name__)
 
 
 def tune() -> None:
@@ -29,3 +35,21 @@ def tune() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER, 20, 20)
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as the process may have, and say so in the log: each connection needs one or two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft not in (resource.RLIM_INFINITY, wanted):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            logger.warning("the limit of descriptors could not be raised", extra={"fields": {"limit": soft}})
+    logger.info("descriptors", extra={"fields": {"limit": descriptor_limit(), "was": soft}})

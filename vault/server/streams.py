@@ -7,7 +7,7 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from vault.config import Config
@@ -18,6 +18,7 @@ from vault.protocol.audiosocket import ORDERLY, AudioSocket
 from vault.protocol.events import Audio, Dialect, Ended, Event, Started
 from vault.protocol.permissions import Act
 from vault.protocol.rtpenginetcp import RtpengineTcp
+from vault.server.connections import Connections, Guest, bind
 from vault.server.quiet import Quiet
 from vault.server.tls import server_context
 from vault.services.feed import Feed
@@ -45,7 +46,7 @@ class _Door:
 
 @asynccontextmanager
 async def listening(
-    vault: Vault, config: Config, *, shared: bool = False, entropy: Entropy = os.urandom
+    vault: Vault, config: Config, connections: Connections, *, shared: bool = False, entropy: Entropy = os.urandom
 ) -> AsyncIterator[Mapping[str, int]]:
     """Take calls on the configured listeners inside the context; then close what is left, as a lost connection.
 
@@ -53,27 +54,24 @@ async def listening(
     cannot listen.
     """
     calls = _Calls(vault, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
-    servers: list[asyncio.Server] = []
     ports: dict[str, int] = {}
-    try:
+    with ExitStack() as listeners:
         for door in _doors(config):
-            host, port = door.settings.address
             try:
-                server = await asyncio.get_running_loop().create_server(
-                    calls.protocols(door), host, port, ssl=door.tls, reuse_port=shared
-                )
+                sockets = bind(*door.settings.address, shared=shared)
             except OSError as error:
                 raise ConfigError(
                     f"streams.{door.name}.listen: cannot listen on {door.settings.listen}: {error}"
                 ) from error
-            servers.append(server)
-            ports[door.name] = int(server.sockets[0].getsockname()[1])
+            for each in sockets:
+                listeners.enter_context(connections.listening(each, calls.lines(door), tls=door.tls))
+            ports[door.name] = int(sockets[0].getsockname()[1])
             logger.info("listening", extra={"fields": {"dialect": door.name, "port": ports[door.name]}})
-        yield ports
-    finally:
-        for server in servers:
-            server.close()
-        await calls.close()
+        try:
+            yield ports
+        finally:
+            listeners.close()
+            await calls.close()
 
 
 def _doors(config: Config) -> Iterator[_Door]:
@@ -115,6 +113,27 @@ class _Reader(asyncio.StreamReader):
         self.feed_eof()
 
 
+class _Stream(asyncio.StreamReaderProtocol):
+    """One connection, and the guest who has it."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        reader: asyncio.StreamReader,
+        begin: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None],
+    ) -> None:
+        super().__init__(reader, begin)
+        self._guest = guest
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._guest.arrived(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._guest.gone()
+        super().connection_lost(exc)
+
+
 class _Calls:
     """The connections of all listeners."""
 
@@ -124,19 +143,19 @@ class _Calls:
         self._entropy = entropy
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def protocols(self, door: _Door) -> Callable[[], asyncio.StreamReaderProtocol]:
+    def lines(self, door: _Door) -> Callable[[Guest], asyncio.Protocol]:
         """Return what makes a connection's protocol, which starts its task; `close` ends that."""
         loop = asyncio.get_running_loop()
 
-        def connect() -> asyncio.StreamReaderProtocol:
+        def connect(guest: Guest) -> asyncio.Protocol:
             reader = _Reader(limit=_READ_BYTES, loop=loop)
 
             def begin(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                task = loop.create_task(self._take(door, reader, writer))
+                task = loop.create_task(self._take(door, guest, reader, writer))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-            return asyncio.StreamReaderProtocol(reader, begin, loop=loop)
+            return _Stream(guest, reader, begin)
 
         return connect
 
@@ -147,8 +166,8 @@ class _Calls:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _take(self, door: _Door, reader: _Reader, writer: asyncio.StreamWriter) -> None:
-        line = _Line(self._vault, door, reader, writer, idle_seconds=self._idle_seconds)
+    async def _take(self, door: _Door, guest: Guest, reader: _Reader, writer: asyncio.StreamWriter) -> None:
+        line = _Line(self._vault, door, guest, reader, writer, idle_seconds=self._idle_seconds)
         try:
             await line.run(entropy=self._entropy)
         except VaultError as error:
@@ -171,6 +190,7 @@ class _Line:
         self,
         vault: Vault,
         door: _Door,
+        guest: Guest,
         reader: _Reader,
         writer: asyncio.StreamWriter,
         *,
@@ -178,6 +198,7 @@ class _Line:
     ) -> None:
         self._vault = vault
         self._door = door
+        self._guest = guest
         self._reader = reader
         self._writer = writer
         self._machine = door.machine()
@@ -222,6 +243,7 @@ class _Line:
         tenant = parse_tenant(settings.tenant)
         actor = await access.acting(TokenId(settings.token))
         await access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+        self._guest.identify()
         name = started.call_key or f"{self._machine.name}-{entropy(_NAME_BYTES).hex()}"
         for leg in range(1, _MOST_LEGS + 1):
             feed = Feed(

@@ -22,6 +22,7 @@ from vault.protocol.recognise import recognise
 from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.describing import Answer, Operation
 from vault.server.inlet import LiveSocket
+from vault.server.lines import identify
 from vault.server.problems import close_code
 from vault.services.feed import Feed
 from vault.services.vault import Vault
@@ -294,6 +295,7 @@ class _Line:
             if started.token is None:
                 raise Unauthenticated("this needs a token: in the Authorization header, or as the dialect carries it")
             self._actor = await self._vault.access.authenticate(started.token)
+            identify(self._request)
             await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
         assert self._machine is not None
         feed = Feed(

@@ -1,0 +1,162 @@
+"""Crowds: strangers without a token, connections beyond the bound, readers that do not read."""
+
+import asyncio
+import socket
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.crashing import memory_directory
+from tests.faults.recorder import until
+from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.integration.test_frames import close_of, frame, upgraded
+from tests.uploads import Wire
+from vault.config import parse_config
+from vault.server.connections import Bounds
+
+CALL = f"/v1/ingest/{TENANTS[0]}/call"
+
+
+@asynccontextmanager
+async def crowded(**server):
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], **server}) as app:
+            yield app
+
+
+def measured(app, name, **labels):
+    return app.vault.metrics.registry.get_sample_value(f"callvault_{name}", labels) or 0
+
+
+async def closed(line, *, within):
+    """Wait until the server has closed the connection."""
+    async with asyncio.timeout(within):
+        try:
+            while await line._reader.read(1 << 16):
+                pass
+        except ConnectionError:
+            pass
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b"GET /healthz HTTP/1.1\r\nHost: v", b"GET /healthz HTTP/1.1\r\nHost: vault\r\n\r\n"],
+    ids=["nothing", "half a head", "a request that needs no token"],
+)
+async def test_a_connection_without_a_credential_has_a_deadline_whatever_it_sends(begun):
+    async with crowded(unauthenticated_timeout="1s") as app:
+        line = await Wire.to(app)
+        began = time.monotonic()
+
+        async def drip():
+            for byte in begun:
+                line.write(bytes([byte]))
+                await asyncio.sleep(0.02)
+            while True:
+                await asyncio.sleep(0.1)
+                if begun and not begun.endswith(b"\r\n\r\n"):
+                    line.write(b"x")
+
+        dripping = asyncio.create_task(drip())
+        await closed(line, within=4)
+        dripping.cancel()
+        assert time.monotonic() - began > 0.9
+        assert measured(app, "connections_ended_total", reason="unauthenticated") == 1
+        line.close()
+
+
+async def test_a_call_under_way_and_recorders_with_tokens_are_not_kept_out_by_a_crowd_of_strangers():
+    async with crowded(max_connections=40, max_unauthenticated=10) as app:
+        call = await Wire.to(app)
+        audio = sound(3_000)
+        call.send("PUT", CALL, audio[:1_000], Content_Type=PCMU, Content_Length=str(len(audio)))
+        await until(lambda: (live := app.vault.ingest.live_call(TENANTS[0], "call")) is not None and live.durable > 0)
+        crowd = [await Wire.to(app) for _ in range(25)]
+        await until(lambda: measured(app, "connections", state="unauthenticated") == 10)
+        assert await app.upload("another", sound(500))
+        await until(lambda: measured(app, "connections_ended_total", reason="displaced") > 12)
+        assert measured(app, "connections", state="unauthenticated") <= 10
+        call.write(audio[1_000:])
+        assert (await call.answer())[0] == 201
+        for each in (*crowd, call):
+            each.close()
+
+
+async def test_upgrades_without_a_token_that_ping_end_and_leave_room_for_who_has_one():
+    async with crowded(max_unauthenticated=8, unauthenticated_timeout="1s", idle_timeout="1s") as app:
+        crowd = [await upgraded(app, token=False) for _ in range(8)]
+        for each in crowd:
+            each.write(frame(b"", 9))
+        recorder = await upgraded(app)
+        recorder.write(frame(b'{"callSid":"call-1","sampleRate":8000,"mixType":"mono"}', 1) + frame(sound(800)))
+        await until(lambda: (live := app.vault.ingest.live_call(TENANTS[0], "call-1")) is not None and live.durable)
+        for each in crowd:
+            await closed(each, within=4)
+        assert measured(app, "connections", state="unauthenticated") == 0
+        recorder.write(frame(b"\x03\xe8", 8))
+        assert await close_of(recorder) == 1000
+        for each in (*crowd, recorder):
+            each.close()
+
+
+async def test_beyond_the_bound_of_all_connections_the_next_one_hears_503_and_those_there_are_stay():
+    async with crowded(max_connections=5, max_unauthenticated=5) as app:
+        known = []
+        for number in range(5):
+            line = await Wire.to(app)
+            line.send("HEAD", f"{CALL}-{number}")
+            assert (await line.head())[0] == 404
+            known.append(line)
+        assert measured(app, "connections", state="authenticated") == 5
+        late = await Wire.to(app)
+        late.send("PUT", CALL, b"x", Content_Length="1")
+        status, headers = await late.head()
+        assert (status, headers["Retry-After"]) == (503, "5")
+        known[0].send("HEAD", CALL)
+        assert (await known[0].head())[0] == 404
+        known.pop().close()
+        await until(lambda: measured(app, "connections", state="authenticated") == 4)
+        line = await Wire.to(app)
+        line.send("HEAD", CALL)
+        assert (await line.head())[0] == 404
+        for each in (*known, line, late):
+            each.close()
+
+
+async def test_connections_of_every_listener_count_together():
+    with memory_directory() as base:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        token = "tok_" + "0" * 32
+        streams = {"audiosocket": {"listen": f"127.0.0.1:{port}", "tenant": TENANTS[0], "token": token}}
+        bounds = {"max_connections": 6, "max_unauthenticated": 3, "unauthenticated_timeout": "1s"}
+        async with running(base, server={**SETTINGS["server"], **bounds}, streams=streams) as app:
+            lines = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            wire = await Wire.to(app)
+            await until(lambda: measured(app, "connections", state="unauthenticated") == 3)
+            for _, writer in lines:
+                writer.write(b"\x01")
+            for reader, writer in lines:
+                async with asyncio.timeout(3):
+                    assert await reader.read() == b""
+                writer.close()
+            wire.close()
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "stated", "most"),
+    [
+        (1_024, {}, 448),
+        (20_000, {}, 9_488),
+        (1 << 20, {}, 523_776),
+        (1_024, {"max_connections": 100}, 100),
+        (1_024, {"max_connections": 5_000}, 448),
+        (64, {}, 1),
+    ],
+)
+def test_connections_leave_a_reserve_of_descriptors_however_many_are_configured(descriptors, stated, most):
+    bounds = Bounds.of(parse_config({"server": stated}, base=Path()).server, descriptors=descriptors)
+    assert bounds.most == most
+    assert bounds.most_strangers == max(1, most // 4)

@@ -1,0 +1,69 @@
+"""The HTTP protocol of a connection, below aiohttp's handlers.
+
+This reaches below aiohttp's public surface: the server's own protocol object is derived from. The dependency is bounded
+to the release series it was written for, and every test that speaks HTTP goes through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from vault.server.connections import Guest
+
+SERVER_NAME: Final = "callvault"
+_WINDOW_BYTES: Final = 1 << 16
+"""How much may wait to be sent before whoever writes waits."""
+
+
+class HttpLine(RequestHandler):
+    """One connection that speaks HTTP, and the guest who has it."""
+
+    __slots__ = ("guest",)
+
+    def __init__(self, guest: Guest, server: web.Server, **settings: Any) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **settings)
+        self.guest = guest
+        guest.line = self
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.guest.arrived(transport)
+        cast("asyncio.Transport", transport).set_write_buffer_limits(high=_WINDOW_BYTES)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self.guest.gone()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """Go on writing: the other end reads."""
+        self.guest.took()
+        super().resume_writing()
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request is being answered; a WebSocket without a call has a deadline of its own."""
+        return self._request_in_progress
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no request of HTTP, naming no version."""
+        answer = super().handle_error(request, status, exc, message)
+        answer.headers["Server"] = SERVER_NAME
+        return answer
+
+
+def identify(request: web.BaseRequest) -> None:
+    """A valid credential came with the request: its connection is no stranger's."""
+    if isinstance(request.protocol, HttpLine):
+        request.protocol.guest.identify()
