@@ -192,7 +192,7 @@ async def test_keys_under_shred_are_closed_from_its_first_step_until_it_succeeds
 
 
 @pytest.mark.parametrize("op", ["destroy", "versions", "unwrap"])
-async def test_while_a_destroy_is_pending_nothing_else_proceeds(op):
+async def test_while_a_destroy_is_pending_no_shred_proceeds_and_holds_do(op):
     world, keyring = await prepared()
     world.provider.outage = frozenset({"destroy"})
     with pytest.raises(Unavailable):
@@ -200,12 +200,16 @@ async def test_while_a_destroy_is_pending_nothing_else_proceeds(op):
     assert len(await world.provider.versions()) == 2
     world.provider.outage = frozenset({op})
     async with keyring.writer() as writer:
-        for act in (writer.pin([NEW_PIN]), writer.unpin([HELD]), writer.add_cohorts([audio(30)])):
+        await writer.pin([NEW_PIN])
+        await writer.add_cohorts([audio(30)])
+        for act in (writer.set_last_sweep(world.clock.now()), writer.settle(), writer.shred(sweep(world))):
+            if op == "unwrap" and act.__name__ != "shred":
+                await act
+                continue
             with pytest.raises(Unavailable):
                 await act
-        with pytest.raises(Unavailable):
-            await writer.shred(sweep(world))
-    assert HELD in keyring.pins()
+    assert {HELD, NEW_PIN} <= set(keyring.pins())
+    assert not any(keyring.derivable(probe) for probe in TAKEN)
     world.provider.outage = frozenset()
     async with keyring.writer() as writer:
         receipt = await writer.shred(sweep(world))
@@ -643,6 +647,45 @@ async def test_processes_that_write_in_turn_each_see_what_the_other_did():
     assert second.derivable(at(DUE, 3)), "a view is good for its lease"
     await second.refresh()
     assert not second.derivable(at(DUE, 3))
+
+
+async def test_a_process_that_was_not_the_last_writer_holds_without_the_root_key_provider():
+    world, first = await prepared()
+    second = await world.start()
+    truth = {probe: first.derive(probe).material for probe in PROBES}
+    world.provider.outage = frozenset({"new_version", "wrap", "unwrap", "destroy", "versions"})
+    for keyring, other in ((first, second), (second, first), (first, second)):
+        leaf = 20 + keyring.rank[0]
+        pin = Pin(cohort=LATER, first=leaf, last=leaf, tag=TAG)
+        async with keyring.writer() as writer:
+            await writer.pin([pin])
+        await other.refresh()
+        assert pin in other.pins()
+    # Whoever was overtaken writes nothing by what it remembers, whichever epoch that was.
+    world.provider.outage = frozenset()
+    await act_on(world, second, "shred")
+    world.provider.outage = frozenset({"unwrap"})
+    with pytest.raises(Unavailable):
+        await act_on(world, first, "revise")
+    world.provider.outage = frozenset()
+    await act_on(world, first, "revise")
+    await assert_laws(world, first, truth, may_be_gone=TAKEN)
+
+
+async def test_an_orphan_of_an_interrupted_shred_outlives_holds_and_not_the_next_sweep():
+    world, first = await prepared()
+    second = await world.start()
+    world.plan.arm(FIRST_HEAD, "lost")
+    with pytest.raises(Crash):
+        await act_on(world, first, "shred")
+    world.files.locks.clear()
+    world.plan.arm(None, "lost")
+    async with second.writer() as writer:
+        await writer.pin([NEW_PIN])
+        assert len(await world.provider.versions()) == 2
+        await writer.set_last_sweep(world.clock.now())
+    assert len(await world.provider.versions()) == 1
+    assert NEW_PIN in second.pins()
 
 
 async def test_a_cancelled_shred_ends_its_step_before_it_lets_go(tmp_path):

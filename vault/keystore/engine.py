@@ -60,6 +60,8 @@ class Engine:
         self._tenure: int | None = None
         # True while the disk may differ from memory: whoever writes next recovers first.
         self._uncertain = False
+        # True while root versions that an earlier writer left may live.
+        self._owing = False
         self._fresh_until = looked_at + self.lease.total_seconds()
 
     @classmethod
@@ -141,8 +143,12 @@ class Engine:
             self._measure(survey.holding(found.head))
             self._renew(looked_at)
 
-    async def ready(self) -> None:
-        """Make memory agree with the replicas and hold the fence, or raise; every act starts here."""
+    async def ready(self, *, cleared: bool) -> None:
+        """Make memory agree with the replicas and hold the fence, or raise; every act starts here.
+
+        `cleared`: also destroy what earlier writers left at the provider. Without it the provider is asked nothing as
+        long as the epoch is the one in memory: a hold does not wait for a key service.
+        """
         looked_at = self._clock.monotonic()
         survey = await self._survey()
         ours = self._tenure == self._stored.state.fence and survey.newest()[:1] == [self._stored.head]
@@ -151,18 +157,22 @@ class Engine:
                 self._replicas,
                 self._provider,
                 survey,
-                known=None if self._uncertain else self._stored,
+                known=self._stored,
                 thorough=self._uncertain or self._tenure is None,
                 entropy=self._entropy,
             )
             self._settle(tenure.stored, tenure.replicas_ok)
             self._tenure = tenure.stored.state.fence
             self._uncertain = False
+            self._owing = True
         elif survey.holding(self._stored.head) < len(self._replicas.stores):
             stored = self._stored
             mended = await self._replicas.mend(survey, stored.head, stored.blobs(), thorough=False)
             self._measure(len(mended.stores))
         self._renew(looked_at)
+        if cleared and self._owing:
+            await recovery.destroy_leftovers(self._provider, self._stored)
+            self._owing = False
 
     async def _survey(self) -> Survey:
         try:

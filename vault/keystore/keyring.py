@@ -252,19 +252,22 @@ class Keyring:
 
 
 class Writer:
-    """The writer section's handle; every act is durable on every replica when it returns."""
+    """The writer section's handle; every act is durable on every replica when it returns.
+
+    Planting cohorts, pinning and unpinning ask the root-key provider nothing while the epoch is the one in memory.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.over = False
 
     async def settle(self) -> None:
-        """Recover if that is due, and change nothing else; every other act does this first."""
-        await self._state()
+        """Recover if that is due, leftovers at the provider included, and change nothing else."""
+        await self._state(cleared=True)
 
     async def touch(self) -> None:
         """Write the keyring as it is: its rank moves on."""
-        await self._engine.revise(await self._state())
+        await self._engine.revise(await self._state(cleared=True))
 
     async def add_cohorts(self, cohorts: Sequence[Cohort]) -> None:
         """Give each missing cohort a fresh random tree, all in one revision; existing ones are untouched.
@@ -292,7 +295,7 @@ class Writer:
 
     async def bump_generation(self) -> int:
         """Move to the next generation and return it: after a restore, before any coordinate is handed out."""
-        state = await self._state()
+        state = await self._state(cleared=True)
         await self._revise(state, replace(state, generation=state.generation + 1))
         return self._engine.state.generation
 
@@ -309,7 +312,7 @@ class Writer:
 
     async def set_last_sweep(self, at: datetime) -> None:
         """Record a sweep that shredded nothing, or override the guard's memory of one."""
-        state = await self._state()
+        state = await self._state(cleared=True)
         await self._revise(state, replace(state, last_sweep_ms=states.unix_ms(at)))
 
     async def shred(self, plan: ShredPlan) -> ShredReceipt:
@@ -318,13 +321,13 @@ class Writer:
         Repeatable after any failure; each success destroys one epoch. UnderHold or Invalid before anything is done.
         Unavailable or IntegrityError may leave it half done: its keys stay closed, and the next act recovers first.
         """
-        await self._state()
+        await self._state(cleared=True)
         return await self._engine.shred(plan)
 
-    async def _state(self) -> State:
+    async def _state(self, *, cleared: bool = False) -> State:
         if self.over:
             raise RuntimeError("a keyring writer was used outside its section")
-        await self._engine.ready()
+        await self._engine.ready(cleared=cleared)
         return self._engine.state
 
     async def _revise(self, before: State, after: State) -> None:

@@ -86,18 +86,21 @@ async def take_over(
     provider: RootKeyProvider,
     survey: Survey,
     *,
-    known: Stored | None,
+    known: Stored,
     thorough: bool,
     entropy: Entropy,
 ) -> Tenure:
-    """Bring the replicas to the newest state that opens, fence off every earlier writer, destroy leftovers."""
+    """Bring the replicas to the newest state that opens, and fence off every earlier writer.
+
+    Asks the provider only if the newest head is of another epoch than `known`. What earlier writers left at the
+    provider waits for `destroy_leftovers`.
+    """
     before = await newest(provider, survey, replicas.stores, known=known)
     writing = await replicas.mend(survey, before.head, before.blobs(), thorough=thorough)
     state = replace(before.state, fence=before.state.fence + 1, revision=before.state.revision + 1)
     after, blobs = await in_thread(stage, state, before.secret, before=before, entropy=entropy)
     await writing.write(blobs)
     await writing.swap(before.head, after.head)
-    await destroy_leftovers(provider, after)
     await collect_strays(writing.stores, after)
     return Tenure(stored=after, replicas_ok=len(writing.stores))
 
