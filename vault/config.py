@@ -199,7 +199,7 @@ class IdentitySettings(Section):
 
 
 class AccessSettings(Section):
-    """What a play, export or search may be for."""
+    """What a play, export or search may be for, and how many plays and exports one token may have under way."""
 
     purposes: tuple[str, ...] = (
         "quality",
@@ -211,6 +211,7 @@ class AccessSettings(Section):
         "security",
         "client-service",
     )
+    max_playbacks: int = Field(default=16, gt=0)
 
 
 class BackupSettings(Section):

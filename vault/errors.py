@@ -212,6 +212,12 @@ class Unavailable(VaultError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class Crowded(Unavailable):
+    """Whoever asks has as much under way already as one may have at once; nothing was begun."""
+
+    code = "crowded"
+
+
 class JournalFull(Unavailable):
     """The journal reached its bound; recorders are asked to come back."""
 

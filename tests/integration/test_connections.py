@@ -1,6 +1,7 @@
 """Crowds: strangers without a token, connections beyond the bound, readers that do not read."""
 
 import asyncio
+import io
 import socket
 import time
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
 from tests.integration.test_frames import close_of, frame, upgraded
 from tests.uploads import Wire
 from vault.config import parse_config
+from vault.model import Role
 from vault.server.connections import Bounds
 
 CALL = f"/v1/ingest/{TENANTS[0]}/call"
@@ -160,3 +162,81 @@ def test_connections_leave_a_reserve_of_descriptors_however_many_are_configured(
     bounds = Bounds.of(parse_config({"server": stated}, base=Path()).server, descriptors=descriptors)
     assert bounds.most == most
     assert bounds.most_strangers == max(1, most // 4)
+
+
+SLOW = {"max_bytes": "8MiB"}
+
+
+async def reader_of(app, recording, who=Role.COMPLIANCE):
+    """Ask for the audio over a connection with a small window, and read none of it."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    place.setblocking(False)
+    host, _, port = app.url.removeprefix("http://").rpartition(":")
+    await asyncio.get_running_loop().sock_connect(place, (host, int(port)))
+    line = Wire(app, *await asyncio.open_connection(sock=place, limit=1_024))
+    token = f"Bearer {app.token(who)}"
+    line.send("GET", f"/v1/recordings/{recording}/audio?format=raw", Authorization=token, Purpose="quality")
+    return line
+
+
+def counted(app, monkeypatch):
+    """Return a list that gets the size of everything read from the object store."""
+    taken = []
+    get = app.vault.store.get
+
+    async def counting(name, **span):
+        data = await get(name, **span)
+        taken.append(len(data))
+        return data
+
+    monkeypatch.setattr(app.vault.store, "get", counting)
+    return taken
+
+
+async def test_a_reader_that_stops_costs_a_small_window_and_is_cut_off_after_the_idle_time(monkeypatch):
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "idle_timeout": "2s"}, segments=SLOW) as app:
+            recording = await app.upload("call", io.BytesIO(sound(6 << 20)))
+            taken = counted(app, monkeypatch)
+            line = await reader_of(app, recording)
+            await until(lambda: sum(taken) > 0)
+            began = time.monotonic()
+            await until(lambda: measured(app, "connections_ended_total", reason="unread") == 1, seconds=6)
+            assert time.monotonic() - began > 1
+            assert sum(taken) < 1 << 20
+            line.close()
+            assert len((await app.play(recording)).body) == 6 << 20
+
+
+async def test_a_reader_that_is_slow_and_reads_is_not_cut_off():
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "idle_timeout": "1s"}, segments=SLOW) as app:
+            recording = await app.upload("call", io.BytesIO(sound(3 << 20)))
+            line = await reader_of(app, recording)
+            assert (await line.head())[0] == 200
+            size, began = 0, time.monotonic()
+            while size < 3 << 20:
+                size += len(await line._reader.read(1 << 16))
+                await asyncio.sleep(max(0.0, 2.5 * size / (3 << 20) - (time.monotonic() - began)))
+            assert time.monotonic() - began > 2
+            assert size == 3 << 20
+            line.close()
+
+
+async def test_a_token_has_its_share_of_playbacks_and_the_others_theirs():
+    with memory_directory() as base:
+        async with running(base, access={"max_playbacks": 2}, segments=SLOW) as app:
+            recording = await app.upload("call", io.BytesIO(sound(6 << 20)))
+            lines = [await reader_of(app, recording) for _ in range(2)]
+            for line in lines:
+                assert (await line.head())[0] == 200
+            answer = await app.play(recording)
+            assert (answer.status, answer.problem, answer.headers["Retry-After"]) == (429, "crowded", "5")
+            accesses = len(await app.audit("access.play"))
+            assert (await app.play(recording, Role.AGENT, headers={"Range": "bytes=0-9"})).status == 206
+            assert len(await app.audit("access.play")) == accesses + 1
+            for line in lines:
+                line.close()
+            await until(lambda: not app.vault.playback.slots._taken)
+            assert (await app.play(recording, headers={"Range": "bytes=0-9"})).status == 206

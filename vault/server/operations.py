@@ -56,7 +56,7 @@ RECORDINGS: Final = (
             200: Answer(text="All of it, verified.", content={"audio/*": None}, headers=_PLAYED),
             206: Answer(text="The range asked for, verified.", content={"audio/*": None}, headers=_PLAYED),
         },
-        problems=(404, 409, 410, 416, 422, 500),
+        problems=(404, 409, 410, 416, 422, 429, 500),
     ),
     Operation(
         method="get",

@@ -34,6 +34,7 @@ STATUS: Final[Mapping[type[errors.VaultError], int]] = {
     errors.Refused: 400,
     errors.IntegrityError: 500,
     errors.DiskFull: 507,
+    errors.Crowded: 429,
     errors.Unavailable: 503,
     errors.Destroyed: 500,
     errors.ConfigError: 500,

@@ -15,7 +15,8 @@ from vault.ports.journal import JournalEntry
 from vault.ports.keys import Keyring
 from vault.services.audit import event
 from vault.services.ingest import Ingest
-from vault.services.reading import Reader
+from vault.services.reading import WINDOW_BYTES, Reader
+from vault.services.slots import Slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,17 @@ class Playback:
     """Opens recordings for reading."""
 
     def __init__(
-        self, *, catalog: Catalog, keyring: Keyring, ingest: Ingest, reader: Reader, purposes: Sequence[str]
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        ingest: Ingest,
+        reader: Reader,
+        purposes: Sequence[str],
+        each: int,
     ) -> None:
+        self.slots = Slots(each, what="playbacks")
+        """Of one token at once."""
         self._catalog = catalog
         self._keyring = keyring
         self._ingest = ingest
@@ -128,10 +138,15 @@ class Playback:
         """Return what the manifest of a finished recording says, for a recorder that comes back to it."""
         return await self.prepare(recording, self._key(recording))
 
-    async def read(self, playable: Playable, start: int, end: int) -> AsyncGenerator[bytes, None]:
-        """Yield verified stored bytes `[start, end)`; Shredded, and not a byte more, once the key is taken away."""
+    async def read(
+        self, playable: Playable, start: int, end: int, *, window: int = WINDOW_BYTES
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield verified stored bytes `[start, end)`; Shredded, and not a byte more, once the key is taken away.
+
+        At most `window` bytes are opened before they are asked for.
+        """
         reading = self._reader.read(
-            playable.recording, playable.key, playable.segments, start, end, entry=playable.entry
+            playable.recording, playable.key, playable.segments, start, end, entry=playable.entry, window=window
         )
         async with aclosing(reading):
             try:

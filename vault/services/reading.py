@@ -14,7 +14,7 @@ from vault.model import MANIFEST_INDEX, DataKey, Part, Recording, SegmentRef
 from vault.ports.journal import JournalEntry
 from vault.ports.objects import ObjectStore
 
-_WINDOW_BYTES = 1 << 20
+WINDOW_BYTES = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -63,8 +63,9 @@ class Reader:
         end: int,
         *,
         entry: JournalEntry | None = None,
+        window: int = WINDOW_BYTES,
     ) -> AsyncGenerator[bytes, None]:
-        """Yield plaintext `[start, end)` in pieces of at most 1 MiB; bytes beyond the segments come from `entry`.
+        """Yield plaintext `[start, end)` in pieces of at most `window`; bytes beyond the segments come from `entry`.
 
         `segments` may grow while the recording is live: journal space is released only after the segment that
         replaces it is in the list, so a journal read that comes too late finds its bytes there.
@@ -74,14 +75,14 @@ class Reader:
         while start < end:
             ref = _covering(segments, start)
             if ref is None:
-                stop = min(end, start + _WINDOW_BYTES)
+                stop = min(end, start + window)
                 piece = await self._from_journal(recording, segments, entry, start, stop)
                 if piece is None:
                     continue
             else:
                 if ref is not current or opener is None:
                     opener, current = await self._opener(recording, key, ref), ref
-                stop = min(end, start + _WINDOW_BYTES, ref.offset + ref.length)
+                stop = min(end, start + window, ref.offset + ref.length)
                 a, b = opener.ciphertext_range(start - ref.offset, stop - ref.offset)
                 piece = opener.open(start - ref.offset, stop - ref.offset, await self._get(ref, a, b))
             yield piece

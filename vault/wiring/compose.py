@@ -164,7 +164,14 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         window=config.retention.erasure_window,
     )
-    playback = Playback(catalog=catalog, keyring=keyring, ingest=ingest, reader=reader, purposes=config.access.purposes)
+    playback = Playback(
+        catalog=catalog,
+        keyring=keyring,
+        ingest=ingest,
+        reader=reader,
+        purposes=config.access.purposes,
+        each=config.access.max_playbacks,
+    )
     spool = FileSpool(
         config.spool_path,
         max_bytes=config.parts.max_bytes,
