@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OUTCOMES = {"ok", "tampered", "truncated", "wrong_position", "format", "shredded"}
+OUTCOMES = {"ok", "tampered", "truncated", "wrong_position", "format", "shredded", "contradiction"}
 
 
 def modules():

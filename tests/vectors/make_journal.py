@@ -136,6 +136,20 @@ def cases():
             [found("a", 400, first=300), found("b", 110)],
         ),
         case("one recording is shredded", "shredded", [two_calls()], [found("b", 110)], shredded="a"),
+        case(
+            "records of a shredded recording are no evidence of damage before them",
+            "truncated",
+            [changed(File(1).open("a").data("a", 100).open("b").data("b", 50).data("a", 100), 4, 40)],
+            [found("b", 0)],
+            shredded="a",
+        ),
+        case(
+            "one recording is shredded, and a record of the other is changed",
+            "tampered",
+            [changed(two_calls(), 4, 40)],
+            [found("b", 0)],
+            shredded="a",
+        ),
         case("the last record is cut", "truncated", [bytes(two_calls())[:-1]], [found("a", 200), found("b", 50)]),
         case(
             "the last record is half zeroes",

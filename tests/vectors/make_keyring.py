@@ -1,21 +1,27 @@
 """Keyring files: marker, head, index and page, sound and damaged."""
 
+import hashlib
+import struct
 from dataclasses import replace
+from pathlib import Path
 
-from tests.vectors.encoding import seed
+from tests.vectors.encoding import from_json, seed, to_json
 from vault.crypto import ggm, spans
 from vault.errors import FormatError, IntegrityError
 from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
 from vault.ids import TenantId
-from vault.keystore import antiforensic, sealing
+from vault.keystore import antiforensic, file, sealing, wrapping
+from vault.keystore.files import Files
 from vault.model import Cohort, Part, Pin
 
 NAME = "keyring"
 ABOUT = (
     "Keyring files by `kind`. `secret` is the epoch secret, `salt` starts a sealed index, `page_key` is the key that "
     "the index gives the page. `place` is what the file must be bound to. `plain` is the canonical MessagePack inside. "
-    "In a split, `material` recovers `secret`, which is 64 bytes there."
+    "In a split, `material` recovers `secret`, 64 bytes there. A root version is read under the name `version` and "
+    "gives `root_key`; a wrapped key is `wrapped` under that key with the associated data `aad`, and gives `key`. "
+    "Bytes are hex; in a list, a number is that many zero bytes."
 )
 
 ID = seed("keyring id", 16)
@@ -129,6 +135,92 @@ def split_case():
     return {"name": "a split", "kind": "split", "outcome": "ok", "secret": secret.hex(), "material": material.hex()}
 
 
+STORE = seed("root store", 8)
+ROOT_KEY = seed("root key")
+VERSION = f"{STORE.hex()}-{seed('root version', 8).hex()}"
+TAG = sealing.version_tag(ID, 3)
+
+
+def noise(count):
+    """Return noise that is nearly all zeroes, so that a vector stays small; a reader cannot tell."""
+    return seed("stripe 1", 64) + bytes(count // 2) + seed("a later stripe", 64) + bytes(count - count // 2 - 128)
+
+
+def root_file(*, name=VERSION, root=ROOT_KEY):
+    """Return the file of a root version, as the file provider writes it."""
+    header = pack({"format": 1, "version": name, "tag": TAG, "created_ms": 1_764_000_000_000})
+    secret = root + hashlib.sha256(header).digest()
+    material = antiforensic.split(secret, file.MATERIAL_BYTES // antiforensic.STRIPE_BYTES, noise)
+    return struct.pack(">4sI", b"CVRK", len(header)) + header + material
+
+
+class OneFile(Files):
+    """A root-key directory of one version, in memory."""
+
+    def __init__(self, name, data):
+        self.content = {file.MARKER: root_marker(), name: data}
+
+    def names(self, _):
+        return set(self.content)
+
+    def read(self, path):
+        return self.content[path.name]
+
+
+def root_marker():
+    return pack({"format": 1, "kind": "root keys", "store": STORE})
+
+
+def root_case(name, expected, data, *, version=VERSION):
+    keys = file.FileRootKeys(Path("/nowhere"), clock=None, files=OneFile(version, data))
+    try:
+        found = keys._root(STORE.hex(), version)
+    except FormatError:
+        assert expected == "format", name
+    else:
+        assert (expected, found) == ("ok", ROOT_KEY), name
+    answer = {"name": name, "kind": "root version", "outcome": expected, "version": version, "file": to_json(data)}
+    return answer | ({"root_key": ROOT_KEY.hex(), "tag": TAG.hex()} if expected == "ok" else {})
+
+
+def wrapped_case(name, expected, blob, *, version=VERSION, epoch=3):
+    aad = sealing.wrap_aad(ID, epoch)
+    assert outcome(lambda: wrapping.unwrap_bytes(ROOT_KEY, version, blob, aad)) == expected, name
+    found = {
+        "name": name,
+        "kind": "wrapped key",
+        "outcome": expected,
+        "root_key": ROOT_KEY.hex(),
+        "version": version,
+        "aad": aad.hex(),
+        "wrapped": blob.hex(),
+    }
+    return found | ({"key": SECRET.hex()} if expected == "ok" else {})
+
+
+def wrap():
+    nonce = seed("wrap nonce", 12)
+    return wrapping.wrap_bytes(ROOT_KEY, VERSION, SECRET, sealing.wrap_aad(ID, 3), lambda _: nonce)
+
+
+def roots():
+    whole = root_file()
+    spot = len(whole) - file.MATERIAL_BYTES + 100_000
+    lost = whole[:spot] + bytes([whole[spot] ^ 1]) + whole[spot + 1 :]
+    assert from_json(to_json(whole)) == whole
+    other = f"{STORE.hex()}-{'0' * 16}"
+    return [
+        root_case("a root version", "ok", whole),
+        root_case("a root version that lost one bit of its material", "format", lost),
+        root_case("a root version that is cut short", "format", whole[:-1]),
+        root_case("a root version under another name", "format", whole, version=other),
+        wrapped_case("a wrapped key", "ok", wrap()),
+        wrapped_case("a wrapped key of another root version", "tampered", wrap(), version=other),
+        wrapped_case("a wrapped key of another epoch", "tampered", wrap(), epoch=4),
+        wrapped_case("a wrapped key that is cut short", "tampered", wrap()[:11]),
+    ]
+
+
 def cases():
     marker = fmt.encode_marker(ID)
     body = head()
@@ -157,4 +249,5 @@ def cases():
         plain_page_case("a node outside its depth", cohorts=[["audio", 1, 0, node(1, 2)]], pins=[]),
         plain_page_case("a pin without a cohort", cohorts=[], pins=[["audio", 1, 0, 0, 0, bytes(16)]]),
         split_case(),
+        *roots(),
     ]
