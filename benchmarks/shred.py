@@ -172,7 +172,7 @@ async def check(vault, recordings):
         for jws in await vault.certificates.texts(page):
             verified = verify_certificate(jws, vault.certificates.issuer)
             assert verified.batch
-            assert verified.certificate.media.recording_id == row.id
+            assert verified.certificate.recording.id == row.id
     with sqlite3.connect(vault.catalog._database._file) as database:
         query = "SELECT count(*) FROM certificates WHERE status = 'provisional'"
         assert database.execute(query).fetchone()[0] == recordings

@@ -14,7 +14,9 @@ from cli.files import STDOUT, read_file, whole_file
 from cli.output import Output
 from vault.crypto.signing import VerifyKey
 from vault.errors import FormatError, Invalid
-from vault.tlog.certificate import verify_certificate
+from vault.tlog.certificate import certificate_text, verify_certificate, verify_objects
+from vault.tlog.objects import ObjectList
+from vault.tlog.shape import canonical_json, from_json
 
 group = new_group("Deletion certificates: list, fetch, and verify without a server.")
 
@@ -22,9 +24,10 @@ CertificateName = Annotated[str, typer.Argument(metavar="CERTIFICATE", help="The
 Target = Annotated[str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
 
-_ID = "crt_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
+_ID = "cert_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
 _MAX_KEY_BYTES = 16 << 10
 _MAX_CERTIFICATE_BYTES = 4 << 20
+_MAX_OBJECTS_BYTES = 512 << 20
 
 
 @remote(
@@ -81,6 +84,17 @@ async def get(call: Remote, certificate: CertificateName, output: Target = STDOU
         call.out.document(found)
 
 
+@remote(group, "objects", examples=[f"callvault certificates objects {_ID} -o objects.json"])
+async def objects(call: Remote, certificate: CertificateName, output: Target = STDOUT, force: Force = False) -> None:
+    """Fetch the list of objects that a certificate counts, for `verify --objects`."""
+    found = await call.client.get(f"/v1/certificates/{segment(certificate)}/objects")
+    if output != STDOUT or not call.out.as_json:
+        text = canonical_json(from_json(ObjectList, found)).decode()
+        _deliver(call.out, text, output, force=force, what=f"list of {len(found['objects'])} objects")
+    if call.out.as_json:
+        call.out.document(found)
+
+
 @remote(group, "key", examples=["callvault certificates key -o issuer.pub"])
 async def key(call: Remote, output: Target = STDOUT, force: Force = False) -> None:
     """Fetch the issuer's public key; compare it with one you got on another way before you rely on it."""
@@ -103,35 +117,46 @@ def read_key(data: bytes) -> VerifyKey:
     return VerifyKey.from_jwk(jwk)
 
 
-@local(group, "verify", examples=["callvault certificates verify deleted.jws --key issuer.pub"])
+@local(
+    group,
+    "verify",
+    examples=[
+        "callvault certificates verify deleted.jws --key issuer.pub",
+        "callvault certificates verify deleted.jws --key issuer.pub --objects objects.json",
+    ],
+)
 def verify(
     out: Output,
     file: Annotated[Path, typer.Argument(help="The certificate: a compact JWS.", show_default=False)],
     key_file: Annotated[Path, typer.Option("--key", help="The issuer's public key: PEM or JWK.", show_default=False)],
+    objects_file: Annotated[
+        Path | None, typer.Option("--objects", help="The list of objects to hold against it.", show_default=False)
+    ] = None,
 ) -> None:
     """Check a certificate offline, with nothing but the issuer's public key.
 
-    Exits with 5 if it was changed, contradicts itself, or another key signed it.
+    Exits with 5 if it was changed, contradicts itself, or another key signed it. docs/certificates.md lists the rules.
     """
     issuer = read_key(read_file(key_file, what="the key", limit_bytes=_MAX_KEY_BYTES))
     raw = read_file(file, what="the certificate", limit_bytes=_MAX_CERTIFICATE_BYTES)
-    try:
-        jws = raw.decode("ascii").strip()
-    except UnicodeDecodeError as error:
-        raise FormatError("the certificate is not a compact JWS") from error
-    if not jws:
+    if not raw:
         raise Invalid(f"the certificate {file} is empty")
-    verified = verify_certificate(jws, issuer)
+    verified = verify_certificate(certificate_text(raw), issuer)
+    lines = list(verified.lines)
+    if objects_file is not None:
+        listed = read_file(objects_file, what="the list of objects", limit_bytes=_MAX_OBJECTS_BYTES)
+        count = len(verify_objects(listed, verified.certificate).objects)
+        lines.append(f"list: {count} objects, the ones that the certificate counts")
     if out.as_json:
         out.document(
             {
                 "verified": True,
                 "key_id": issuer.key_id,
                 "status": verified.certificate.status.value,
-                "checked": list(verified.lines),
+                "checked": lines,
                 "certificate": json.loads(verified.payload),
             }
         )
         return
-    out.fields([(name, value) for name, _, value in (line.partition(": ") for line in verified.lines)])
+    out.fields([(name, value) for name, _, value in (line.partition(": ") for line in lines)])
     out.text("verified")

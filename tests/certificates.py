@@ -19,29 +19,39 @@ from vault.model import (
     Part,
     Recording,
     RecordingState,
+    Role,
     SegmentRef,
 )
 from vault.tlog.certificate import (
     ALGORITHM,
     Authorisation,
+    Case,
     Check,
     CheckName,
     DataCopy,
+    DataFacts,
+    DataPlace,
+    Decider,
     DeletionCertificate,
     Encryption,
     KeyCopy,
     KeyPlace,
-    MediaFacts,
+    PartFacts,
     Parties,
+    RecordingFacts,
+    Region,
     Residual,
     Result,
     RetentionFacts,
     Sanitisation,
     Trigger,
+    TriggerFacts,
     Verification,
+    reference_digest,
     statements,
     subject,
 )
+from vault.tlog.objects import ObjectList, listed, summed
 
 ISSUER = SigningKey(bytes(range(32)))
 STRANGER = SigningKey(bytes(range(1, 33)))
@@ -74,6 +84,9 @@ def recording(*, call_token: str = "call-1") -> Recording:
         stored_bytes=2_880_000,
         sealed_facts=b"\x01" * 64,
         certificate_id=None,
+        audio_commitment=b"\xd4" * 32,
+        metadata_commitment=b"\xd5" * 32,
+        retention_period="90d",
     )
 
 
@@ -103,36 +116,59 @@ def key_copies(result: Result = Result.DONE) -> tuple[KeyCopy, ...]:
     )
 
 
-def provisional(row: Recording | None = None, refs: Sequence[SegmentRef] | None = None) -> DeletionCertificate:
+def decider(number: int, role: Role = Role.DPO) -> Decider:
+    return Decider(person=None, token="tok_" + f"{number:032x}", role=role, at=SWEEP, evidence=None)
+
+
+CASE = Case(id="era_" + "f0" * 16, reference_sha256=reference_digest("era_" + "f0" * 16, "DSR-17"))
+
+
+def provisional(
+    row: Recording | None = None,
+    refs: Sequence[SegmentRef] | None = None,
+    parts: tuple[Part, ...] = (Part.AUDIO,),
+) -> DeletionCertificate:
     row = row or recording()
-    objects = subject(row, segments(row) if refs is None else refs).objects
-    media = MediaFacts(recording_id=row.id, parts=(Part.AUDIO,), objects=objects, region="United Kingdom")
-    claims, non_claims = statements(Assurance.BEST_EFFORT)
+    says = subject(row, segments(row) if refs is None else refs, parts=parts)
+    claims, non_claims = statements(Assurance.BEST_EFFORT, parts)
     return DeletionCertificate(
         certificate_id=CertificateId("cert_" + "b2" * 16),
         nonce="c3" * 16,
         status=CertificateStatus.PROVISIONAL,
         supersedes=None,
+        trial=False,
         parties=Parties(
             tenant=row.tenant,
             controller="Oakfield College",
             processor="Callvault operator",
             contact="privacy@example.org",
         ),
-        media=media,
-        encryption=Encryption(
-            algorithm=ALGORITHM, coordinate=row.audio, key_commitment="d4" * 32, encrypted_before_first_write=True
+        recording=RecordingFacts(
+            id=row.id,
+            parts=tuple(
+                PartFacts(
+                    part=each.coordinate.cohort.part,
+                    coordinate=each.coordinate,
+                    key_commitment=None if each.commitment is None else each.commitment.hex(),
+                    shredded_at=GONE,
+                )
+                for each in says.parts
+            ),
         ),
+        data=DataFacts(
+            objects=summed(says.objects), region=Region(stated="United Kingdom", checked=None, checked_at=None)
+        ),
+        encryption=Encryption(algorithm=ALGORITHM, encrypted_before_first_write=True),
         retention=RetentionFacts(
-            policy="recording",
-            policy_version="2026-1",
-            basis="default of class recording",
-            captured_at=row.started_at,
-            retain_until=row.retain_until,
-            trigger=Trigger.EXPIRY,
-            case_reference=None,
+            captured=says.captured,
+            applied=says.applied,
+            captured_at=says.captured_at,
+            received_at=says.received_at,
+            retain_until=says.retain_until,
+            instruction=None,
         ),
-        authorisation=Authorisation(holds_checked_at=SWEEP, hold_revision=4, active_holds=0, approvers=()),
+        trigger=TriggerFacts(kind=Trigger.EXPIRY, case=None, range=None),
+        authorisation=Authorisation(hold_revision=42, active_holds=0, holds_checked_at=SWEEP, deciders=()),
         sanitisation=Sanitisation(
             epoch_destroyed=41,
             provider="file",
@@ -141,7 +177,6 @@ def provisional(row: Recording | None = None, refs: Sequence[SegmentRef] | None 
             data_copies=(),
             tool="callvault",
             tool_version="0.1.0",
-            actor="sweeper",
             started=SWEEP,
             unrecoverable_at=GONE,
             caches_clear_at=GONE + timedelta(seconds=15),
@@ -170,20 +205,16 @@ def provisional(row: Recording | None = None, refs: Sequence[SegmentRef] | None 
 def final(first: DeletionCertificate | None = None) -> DeletionCertificate:
     first = first or provisional()
     done = GONE + timedelta(minutes=1)
-    media = replace(first.media, objects=tuple(replace(item, versions=1) for item in first.media.objects))
+    action = "every name deleted in every version"
     return replace(
         first,
         certificate_id=CertificateId("cert_" + "e5" * 16),
         nonce="f6" * 16,
         status=CertificateStatus.FINAL,
         supersedes=first.certificate_id,
-        media=media,
         sanitisation=replace(
             first.sanitisation,
-            data_copies=tuple(
-                DataCopy(object=item.name, action="every version deleted", result=Result.DONE, at=done)
-                for item in media.objects
-            ),
+            data_copies=(DataCopy(where=DataPlace.OBJECT_STORE, action=action, result=Result.DONE, at=done),),
             completed=done,
         ),
         verification=Verification(
@@ -196,3 +227,7 @@ def final(first: DeletionCertificate | None = None) -> DeletionCertificate:
         ),
         residuals=(),
     )
+
+
+def object_list(certificate: DeletionCertificate, row: Recording | None = None) -> ObjectList:
+    return listed(certificate.certificate_id, subject(row or recording(), segments(row or recording())).objects)

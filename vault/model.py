@@ -140,6 +140,11 @@ class Recording:
     metadata_certificate_id: CertificateId | None = None
     node: NodeId | None = None
     """Whose journal has what is not stored yet; None for a row older than nodes."""
+    audio_commitment: bytes | None = None
+    """Commits to the data key of the audio (docs/format.md); None for a row older than commitments."""
+    metadata_commitment: bytes | None = None
+    retention_period: str | None = None
+    """How long the policy of its first day keeps it, such as `90d`; None for an older row, or one that was rebuilt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,7 +263,6 @@ class Tenant:
     contract_end: datetime | None = None
     offboard_requested_by: str | None = None
     offboard_approved_by: str | None = None
-    offboard_approved_at: datetime | None = None
     keep_dtmf: bool = False
     """Whether the keys that callers press are kept, sealed like their audio; dropped otherwise."""
     safeguarding_webhook: str | None = field(default=None, repr=False)

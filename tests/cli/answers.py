@@ -10,7 +10,6 @@ CERT = "cert_" + "3" * 32
 TOK = "tok_" + "4" * 32
 ERA = "era_" + "6" * 32
 OVR = "ovr_" + "5" * 32
-SHOWN = "ab" * 32
 AT = "2026-11-24T03:04:52.870Z"
 
 TENANT = {
@@ -24,8 +23,6 @@ TENANT = {
     "contract_end": None,
     "offboard_requested_by": None,
     "offboard_approved_by": None,
-    "offboard_approved_at": None,
-    "offboarding": {"recordings": 12, "held": 3, "goes_from": AT, "shown": SHOWN},
     "keep_dtmf": True,
     "safeguarding_webhook": "https://alerts.a-college.example",
 }
@@ -61,6 +58,7 @@ RECORDING: dict[str, Any] = {
     "certificate_id": None,
     "metadata_certificate_id": None,
 }
+OBJECTS = {"certificate_id": CERT, "objects": [{"name": "v1/a/1.seg", "bytes": 1600, "sha256": "ab" * 32}]}
 WHY = {
     "recording_id": REC,
     "state": "sealed",
@@ -100,7 +98,6 @@ HOLD_ROW: dict[str, Any] = {
     "released_by": None,
     "released_at": None,
     "grace_until": None,
-    "shown": SHOWN,
 }
 ERASURE: dict[str, Any] = {
     "id": ERA,
@@ -122,15 +119,9 @@ ERASURE: dict[str, Any] = {
             "holds": [{"id": HOLD, "matter": "SMITH-2026", "grace_until": None}],
         }
     ],
-    "shown": SHOWN,
 }
 ERASURES = {
-    "erasures": [
-        {
-            **{key: value for key, value in ERASURE.items() if key not in ("recordings", "shown")},
-            "outcomes": {"pending": 3},
-        }
-    ],
+    "erasures": [{**{key: value for key, value in ERASURE.items() if key != "recordings"}, "outcomes": {"pending": 3}}],
     "before": None,
 }
 CERTIFICATE = {
@@ -221,6 +212,7 @@ def install(stub: StubServer) -> None:
         ("POST", f"/v1/holds/{HOLD}/approve", HOLD_ROW),
         ("GET", "/v1/certificates", {"certificates": [CERTIFICATE], "before": None}),
         ("GET", f"/v1/certificates/{CERT}", CERTIFICATE),
+        ("GET", f"/v1/certificates/{CERT}/objects", OBJECTS),
         ("POST", "/v1/sweeps", SWEEP),
         ("GET", "/v1/sweeps", STATUS),
         ("POST", "/v1/sweeps/overrides", OVERRIDE),

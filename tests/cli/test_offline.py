@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from tests.certificates import GONE, ISSUER, STRANGER, final, provisional
+from tests.certificates import GONE, ISSUER, STRANGER, final, object_list, provisional
 from vault.model import AuditEvent
 from vault.tlog.auditchain import GENESIS, extend_chain, instant
 from vault.tlog.batch import BatchStatement, Membership
@@ -88,6 +88,27 @@ def test_a_certificate_changed_anywhere_is_refused(certificate: Path, key: Path,
     certificate.write_text(".".join(parts))
     assert main(["certificates", "verify", str(certificate), "--key", str(key)]) == 5
     assert "verified" not in capsys.readouterr().out
+
+
+def test_a_file_that_holds_more_than_the_certificate_is_refused(certificate: Path, key: Path, capsys) -> None:
+    text = certificate.read_bytes()
+    for more in (b" " + text, text + b"\n", text.strip() + b" ", b"\xef\xbb\xbf" + text):
+        certificate.write_bytes(more)
+        assert main(["certificates", "verify", str(certificate), "--key", str(key)]) == 5
+        assert "(rule F1)" in capsys.readouterr().err
+    certificate.write_bytes(text.strip())
+    assert main(["certificates", "verify", str(certificate), "--key", str(key)]) == 0
+
+
+def test_the_list_of_objects_is_held_against_the_certificate(certificate: Path, key: Path, capsys) -> None:
+    path = certificate.with_name("objects.json")
+    line = ["certificates", "verify", str(certificate), "--key", str(key), "--objects", str(path)]
+    path.write_bytes(canonical_json(object_list(final())) + b"\n")
+    assert main(line) == 0
+    assert "2 objects" in capsys.readouterr().out
+    path.write_bytes(path.read_bytes().replace(b"0.seg", b"9.seg"))
+    assert main(line) == 5
+    assert "(rule L1)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("content", "code"), [("", 2), ("not a jws", 5), ("caf\u00e9.b.c", 5)])

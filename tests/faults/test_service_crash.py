@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import approvals
 from tests.faults.crashing import (
     ACME,
     BETA,
@@ -45,7 +44,7 @@ from vault.services.erasure import ErasureRequest
 from vault.services.search import facts_of
 from vault.services.vault import Vault
 from vault.tlog.auditchain import verify_chain
-from vault.tlog.certificate import verify_certificate
+from vault.tlog.certificate import Case, reference_digest, verify_certificate
 from vault.wiring import init_vault, open_vault
 
 MODES = pytest.mark.parametrize("mode", ["lost", "landed"])
@@ -183,7 +182,7 @@ async def assert_shredded(vault: Vault, stage: Stage, *names: str) -> None:
         assert row.certificate_id == final.id
         for text in await vault.certificates.texts([final, provisional]):
             verified = verify_certificate(text, key)
-            assert verified.certificate.media.recording_id == identifier
+            assert verified.certificate.recording.id == identifier
             assert verified.batch is not None
         assert provisional.place is not None
         prefix = recording_prefix(row.tenant, row.audio.cohort.period, identifier)
@@ -310,7 +309,7 @@ async def test_a_crash_at_any_write_of_a_release_neither_forgets_nor_invents_a_s
         holds = process.vault.holds
         answers["state"] = HoldState.ACTIVE
         answers["state"] = (await holds.request_release(stage.hold.id, reason="settled", actor=ANN)).state
-        answers["state"] = (await approvals.approve_release(process.vault, stage.hold.id, actor=BOB)).state
+        answers["state"] = (await holds.decide_release(stage.hold.id, approve=True, actor=BOB)).state
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
         found = await vault.catalog.hold(stage.hold.id)
@@ -321,7 +320,7 @@ async def test_a_crash_at_any_write_of_a_release_neither_forgets_nor_invents_a_s
         if found.state is HoldState.ACTIVE:
             found = await vault.holds.request_release(found.id, reason="settled", actor=ANN)
         if found.state is HoldState.RELEASE_REQUESTED:
-            await approvals.approve_release(vault, found.id, actor=BOB)
+            await vault.holds.decide_release(found.id, approve=True, actor=BOB)
         await sweep(vault, clock)
         await assert_playable(vault, stage, "held")
         clock.advance(days=2)
@@ -459,7 +458,7 @@ async def test_a_crash_at_any_write_of_an_erasure_erases_what_was_approved_and_n
         erasures = process.vault.erasures
         asked = await erasures.request(erasure_of(stage, *names), actor=ANN)
         answers["state"] = asked.erasure.state
-        answers["state"] = (await approvals.approve_erasure(process.vault, asked.erasure.id, actor=BOB)).erasure.state
+        answers["state"] = (await erasures.approve(asked.erasure.id, actor=BOB)).erasure.state
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
         await assert_playable(vault, stage, "due-1", "held", "other")
@@ -475,7 +474,7 @@ async def test_a_crash_at_any_write_of_an_erasure_erases_what_was_approved_and_n
         assert order.index(erasure.state) >= order.index(answers.get("state", ErasureState.REQUESTED))
         if erasure.state is ErasureState.REQUESTED:
             await assert_playable(vault, stage, *names)
-            erasure = (await approvals.approve_erasure(vault, erasure.id, actor=BOB)).erasure
+            erasure = (await vault.erasures.approve(erasure.id, actor=BOB)).erasure
         assert erasure.state is ErasureState.DONE
         assert set(erasure.recordings.values()) == {ErasureOutcome.ERASED}
         # Deleting objects is repeated by sweeps; the day has not come for anything else.
@@ -488,9 +487,10 @@ async def test_a_crash_at_any_write_of_an_erasure_erases_what_was_approved_and_n
             assert (row.sealed_facts, row.caller_token) == (b"", None)
             (final, _) = sorted(await vault.catalog.certificates(recording=row.id), key=lambda each: each.status)
             (certificate,) = await vault.certificates.documents([final])
-            assert certificate.media.parts == ("audio", "metadata")
-            assert (certificate.retention.trigger, certificate.retention.case_reference) == ("art17", "DSR-17")
-            assert certificate.authorisation.approvers == (ANN.token_id, BOB.token_id)
+            assert certificate.parts == ("audio", "metadata")
+            case = Case(id=erasure.id, reference_sha256=reference_digest(erasure.id, "DSR-17"))
+            assert (certificate.trigger.kind, certificate.trigger.case) == ("art17", case)
+            assert [each.token for each in certificate.authorisation.deciders] == [ANN.token_id, BOB.token_id]
         await end_the_call(vault, stage)
 
     writes = await enumerate_crashes(stage, mode, days=0, flow=flow, laws=laws)
@@ -504,11 +504,11 @@ async def test_a_crash_at_any_write_of_a_sweep_that_fires_a_queued_erasure_keeps
     async def flow(process: Process, answers: dict[str, object]) -> None:
         vault = process.vault
         asked = await vault.erasures.request(erasure_of(stage, "held", queue=True), actor=ANN)
-        waiting = await approvals.approve_erasure(vault, asked.erasure.id, actor=BOB)
+        waiting = await vault.erasures.approve(asked.erasure.id, actor=BOB)
         assert waiting.erasure.state is ErasureState.APPROVED
         answers["approved"] = True
         await vault.holds.request_release(stage.hold.id, reason="settled", actor=ANN)
-        await approvals.approve_release(vault, stage.hold.id, actor=BOB)
+        await vault.holds.decide_release(stage.hold.id, approve=True, actor=BOB)
         process.clock.advance(days=2)
         answers["released"] = True
         await vault.sweeper.sweep(trigger="expiry", actor=None)

@@ -15,7 +15,7 @@ from tests.certificates import ISSUER, final, provisional, recording, segments
 from vault.crypto.signing import sign_compact
 from vault.errors import VaultError
 from vault.model import CallFacts
-from vault.tlog.certificate import TYPE, DeletionCertificate, Issuer, Residual, verify_certificate
+from vault.tlog.certificate import TYPE, DeletionCertificate, Issuer, Policy, Residual, verify_certificate
 from vault.tlog.form import Entry, Form
 from vault.tlog.shape import canonical_json, from_json
 
@@ -39,7 +39,7 @@ def certificates(draw: st.DrawFn) -> DeletionCertificate:
             max_size=3,
         )
     )
-    sanitisation = replace(base.sanitisation, actor=draw(TEXTS), epoch_destroyed=draw(st.integers(0, (1 << 53) - 1)))
+    sanitisation = replace(base.sanitisation, tool=draw(TEXTS), epoch_destroyed=draw(st.integers(0, (1 << 53) - 1)))
     parties = replace(base.parties, controller=draw(TEXTS), contact=draw(TEXTS))
     return replace(base, residuals=tuple(residuals), sanitisation=sanitisation, parties=parties)
 
@@ -51,16 +51,17 @@ def test_the_written_form_is_what_the_rfc_8785_package_writes(certificate: Delet
     assert from_json(DeletionCertificate, json.loads(payload)) == certificate
 
 
-@given(certificate=certificates(), policy=TEXTS, name=TEXTS, versions=st.none() | st.integers(0, (1 << 53) - 1))
+@given(certificate=certificates(), policy=TEXTS, action=TEXTS, size=st.integers(0, (1 << 53) - 1))
 def test_form_and_entry_give_back_what_the_rfc_8785_package_writes(
-    certificate: DeletionCertificate, policy: str, name: str, versions: int | None
+    certificate: DeletionCertificate, policy: str, action: str, size: int
 ) -> None:
-    objects = tuple(replace(item, name=name, versions=versions) for item in provisional().media.objects)
-    copies = tuple(replace(item, object=name) for item in final().sanitisation.data_copies)
+    objects = replace(certificate.data.objects, bytes=size)
+    copies = tuple(replace(item, action=action) for item in certificate.sanitisation.data_copies)
+    captured = Policy(name=policy, version=policy, period=policy)
     changed = replace(
         certificate,
-        retention=replace(certificate.retention, policy=policy),
-        media=replace(certificate.media, objects=objects),
+        retention=replace(certificate.retention, captured=captured),
+        data=replace(certificate.data, objects=objects),
         sanitisation=replace(certificate.sanitisation, data_copies=copies),
     )
     document = Form.of(changed).document(Entry.of(changed).text())
@@ -82,9 +83,12 @@ PATHS = st.sampled_from(
     [
         ("nonce",),
         ("status",),
-        ("media",),
-        ("media", "objects"),
-        ("encryption", "coordinate"),
+        ("recording",),
+        ("recording", "parts"),
+        ("data", "objects"),
+        ("trial",),
+        ("trigger", "case"),
+        ("authorisation", "deciders"),
         ("retention", "retain_until"),
         ("sanitisation", "key_copies"),
         ("sanitisation", "completed"),

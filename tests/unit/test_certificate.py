@@ -16,21 +16,33 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS, InvalidJWSSignature
 
-from tests.certificates import DUE, GONE, ISSUER, STRANGER, SWEEP, final, key_copies, provisional
+from tests.certificates import (
+    CASE,
+    DUE,
+    GONE,
+    ISSUER,
+    STRANGER,
+    SWEEP,
+    decider,
+    final,
+    key_copies,
+    provisional,
+)
 from vault.crypto.signing import VerifyKey, sign_compact
 from vault.errors import FormatError, IntegrityError, Invalid, Tampered
 from vault.ids import CertificateId, RecordingId, TenantId
 from vault.model import Assurance, CertificateStatus, Part
 from vault.tlog.certificate import (
-    SCHEMA,
     TYPE,
     Check,
     CheckName,
     DeletionCertificate,
     Issuer,
     KeyPlace,
+    Range,
     Result,
     Trigger,
+    TriggerFacts,
     statements,
     verify_certificate,
 )
@@ -39,6 +51,13 @@ from vault.tlog.statements import PUBLISHED, Statements
 
 KEY = ISSUER.public
 FINAL = final()
+BOTH = final(provisional(parts=(Part.AUDIO, Part.METADATA)))
+ERASED = replace(
+    FINAL,
+    trigger=TriggerFacts(kind=Trigger.ART17, case=CASE, range=None),
+    authorisation=replace(FINAL.authorisation, deciders=(decider(1), decider(2))),
+    retention=replace(FINAL.retention, retain_until=GONE + timedelta(days=1)),
+)
 JWS_TEXT = Issuer(ISSUER).issue(FINAL)
 
 
@@ -56,34 +75,6 @@ def decode(part: str) -> bytes:
 
 
 # What the document says
-
-
-def test_the_document_has_the_published_members() -> None:
-    members = {
-        "schema certificate_id nonce status supersedes parties media encryption retention authorisation sanitisation "
-        "verification residuals claims non_claims log": document(),
-        "tenant controller processor contact": document()["parties"],
-        "recording_id parts objects region": document()["media"],
-        "name versions ciphertext_bytes ciphertext_sha256": document()["media"]["objects"][0],
-        "algorithm coordinate key_commitment encrypted_before_first_write": document()["encryption"],
-        "policy policy_version basis captured_at retain_until trigger case_reference": document()["retention"],
-        "holds_checked_at hold_revision active_holds approvers": document()["authorisation"],
-        "category technique epoch_destroyed provider assurance key_copies data_copies tool tool_version actor started "
-        "unrecoverable_at caches_clear_at completed": document()["sanitisation"],
-        "where action result at": document()["sanitisation"]["key_copies"][0],
-        "object action result at": document()["sanitisation"]["data_copies"][0],
-        "checks at": document()["verification"],
-        "check result": document()["verification"]["checks"][0],
-        "version texts": document()["claims"],
-    }
-    for names, value in members.items():
-        assert set(value) == set(names.split())
-    assert document()["schema"] == SCHEMA == "callvault/deletion-certificate/v1"
-    assert document()["log"] is None
-    assert document()["sanitisation"]["category"] == "purge"
-    assert document()["sanitisation"]["technique"] == "cryptographic erase"
-    assert document()["encryption"]["coordinate"] == ["oakfield", "audio", 20604, 0, 17]
-    assert document()["retention"]["retain_until"] == "2026-05-30T09:30:00.000000Z"
 
 
 def test_the_payload_is_rfc_8785_canonical() -> None:
@@ -111,6 +102,15 @@ def test_issuing_again_gives_the_same_text() -> None:
 
 def with_sanitisation(certificate: DeletionCertificate, **changes: Any) -> DeletionCertificate:
     return replace(certificate, sanitisation=replace(certificate.sanitisation, **changes))
+
+
+def with_recording(certificate: DeletionCertificate, **changes: Any) -> DeletionCertificate:
+    return replace(certificate, recording=replace(certificate.recording, **changes))
+
+
+def with_objects(certificate: DeletionCertificate, **changes: Any) -> DeletionCertificate:
+    objects = replace(certificate.data.objects, **changes)
+    return replace(certificate, data=replace(certificate.data, objects=objects))
 
 
 def with_retention(certificate: DeletionCertificate, **changes: Any) -> DeletionCertificate:
@@ -143,27 +143,50 @@ FINAL_CHECKS = [(CheckName.OLD_EPOCH_UNWRAP_FAILS, Result.DONE), (CheckName.LEAF
 ABSENT = (CheckName.OBJECTS_ABSENT, Result.DONE)
 
 CONTRADICTIONS: dict[str, Callable[[], Any]] = {
-    "its schema is not": lambda: replace(FINAL, schema="callvault/deletion-certificate/v2"),
+    "its schema is not": lambda: replace(FINAL, schema="callvault/deletion-certificate/v1"),
     "nonce": lambda: replace(FINAL, nonce="c3" * 15),
     "supersedes itself": lambda: replace(FINAL, supersedes=FINAL.certificate_id),
-    "is not an id": lambda: replace(FINAL, certificate_id=CertificateId("cert-1")),
-    "'+441632960001' is not an id": lambda: replace(
-        FINAL, media=replace(FINAL.media, recording_id=RecordingId("+441632960001"))
+    "certificate_id is not an id": lambda: replace(FINAL, certificate_id=CertificateId("cert-1")),
+    "certificate_id is not an id of the kind cert_": lambda: replace(
+        FINAL, certificate_id=CertificateId("rec_" + "0" * 32)
     ),
+    "recording.id is not an id": lambda: with_recording(FINAL, id=RecordingId("+441632960001")),
+    "recording.id is not an id of the kind rec_": lambda: with_recording(FINAL, id=RecordingId("cert_" + "0" * 32)),
     "not one of this tenant": lambda: replace(FINAL, parties=replace(FINAL.parties, tenant=TenantId("elmtree"))),
-    "and these parts": lambda: replace(FINAL, media=replace(FINAL.media, parts=(Part.METADATA,))),
-    "SHA-256": lambda: replace(FINAL, encryption=replace(FINAL.encryption, key_commitment="zz")),
-    "digest": lambda: replace(
-        FINAL, media=replace(FINAL.media, objects=(replace(FINAL.media.objects[0], ciphertext_sha256=""),))
+    "and its part": lambda: with_recording(FINAL, parts=(replace(FINAL.recording.parts[0], part=Part.METADATA),)),
+    "one or more, each once": lambda: with_recording(FINAL, parts=()),
+    "each once, in order": lambda: with_recording(FINAL, parts=BOTH.recording.parts[::-1]),
+    "a digest is not SHA-256": lambda: with_recording(
+        FINAL, parts=(replace(FINAL.recording.parts[0], key_commitment="zz"),)
     ),
+    "root of the empty tree": lambda: with_objects(FINAL, count=0),
+    "metadata lies in no object": lambda: with_recording(FINAL, parts=BOTH.recording.parts[1:]),
     "not the published one": lambda: replace(
         FINAL, claims=Statements(version=FINAL.claims.version, texts=("All good.",))
     ),
     "a hold was active": lambda: replace(FINAL, authorisation=replace(FINAL.authorisation, active_holds=1)),
     "expired before its retain-until": lambda: with_retention(FINAL, retain_until=GONE + timedelta(microseconds=1)),
-    "needs two approvers": lambda: with_retention(
-        FINAL, retain_until=GONE + timedelta(days=1), trigger=Trigger.ART17, case_reference="CASE-1"
+    "an expiry has no case": lambda: replace(FINAL, trigger=replace(FINAL.trigger, case=CASE)),
+    "goes with the trigger range": lambda: replace(FINAL, trigger=replace(FINAL.trigger, kind=Trigger.RANGE)),
+    "is not empty": lambda: replace(
+        FINAL, trigger=TriggerFacts(kind=Trigger.RANGE, case=None, range=Range(from_byte=8, to_byte=8))
     ),
+    "needs two deciders": lambda: replace(
+        ERASED, authorisation=replace(ERASED.authorisation, deciders=ERASED.authorisation.deciders[:1])
+    ),
+    "a decider is a person or a token": lambda: replace(
+        ERASED,
+        authorisation=replace(
+            ERASED.authorisation, deciders=(*ERASED.authorisation.deciders, replace(decider(3), token=None))
+        ),
+    ),
+    "token is not an id": lambda: replace(
+        ERASED, authorisation=replace(ERASED.authorisation, deciders=(replace(decider(1), token="ann"), decider(2)))
+    ),
+    "shredded_at lies after": lambda: with_recording(
+        FINAL, parts=(replace(FINAL.recording.parts[0], shredded_at=GONE + timedelta(seconds=1)),)
+    ),
+    "provisional certificate is not completed": lambda: with_sanitisation(provisional(), completed=GONE),
     "captured_at lies after retain_until": lambda: with_retention(FINAL, captured_at=DUE + timedelta(seconds=1)),
     "holds_checked_at lies after": lambda: replace(
         FINAL, authorisation=replace(FINAL.authorisation, holds_checked_at=GONE + timedelta(seconds=1))
@@ -178,7 +201,10 @@ CONTRADICTIONS: dict[str, Callable[[], Any]] = {
     ),
     "the key is not gone": lambda: with_checks(provisional(), (CheckName.LEAF_UNDERIVABLE, Result.FAILED)),
     "when everything was completed": lambda: with_sanitisation(FINAL, completed=None),
-    "every object verified absent": lambda: with_sanitisation(FINAL, data_copies=FINAL.sanitisation.data_copies[:1]),
+    "every object verified absent": lambda: with_sanitisation(FINAL, data_copies=()),
+    "needs every object verified absent": lambda: with_sanitisation(
+        FINAL, data_copies=(replace(FINAL.sanitisation.data_copies[0], result=Result.NOT_APPLICABLE),)
+    ),
     "object verified absent": lambda: with_sanitisation(
         FINAL,
         data_copies=(
@@ -201,16 +227,20 @@ def test_a_certificate_that_contradicts_itself_cannot_exist(says: str) -> None:
 
 
 def test_an_early_deletion_needs_two_different_people_and_another_trigger() -> None:
-    early: dict[str, Any] = {"retain_until": GONE + timedelta(days=1), "trigger": Trigger.ART17}
-    for approvers in ((), ("dpo",), ("dpo", "dpo")):
+    early: dict[str, Any] = {"retain_until": GONE + timedelta(days=1)}
+    asked = replace(FINAL, trigger=TriggerFacts(kind=Trigger.ART17, case=CASE, range=None))
+    one, two = decider(1), decider(2)
+    # The same person with two tokens is one person.
+    person = {"person": "per_" + "1" * 32}
+    for deciders in ((), (one,), (one, one), (replace(one, **person), replace(two, **person))):
         with pytest.raises(Invalid):
-            with_retention(replace(FINAL, authorisation=replace(FINAL.authorisation, approvers=approvers)), **early)
-    approved = replace(FINAL, authorisation=replace(FINAL.authorisation, approvers=("dpo", "compliance")))
-    assert with_retention(approved, **early).retention.trigger is Trigger.ART17
+            with_retention(replace(asked, authorisation=replace(asked.authorisation, deciders=deciders)), **early)
+    approved = replace(asked, authorisation=replace(asked.authorisation, deciders=(one, two)))
+    assert with_retention(approved, **early).trigger.kind is Trigger.ART17
 
 
 def test_a_recording_without_objects_can_be_final() -> None:
-    assert final(provisional(refs=[])).media.objects == ()
+    assert final(provisional(refs=[])).data.objects.count == 0
 
 
 def test_what_json_cannot_carry_is_never_signed() -> None:
@@ -218,7 +248,7 @@ def test_what_json_cannot_carry_is_never_signed() -> None:
     for broken in (
         with_sanitisation(FINAL, epoch_destroyed=1 << 53),
         with_sanitisation(FINAL, epoch_destroyed=-1),
-        with_sanitisation(FINAL, actor="\ud800"),
+        with_sanitisation(FINAL, tool="\ud800"),
         with_sanitisation(FINAL, provider="\udfff"),
     ):
         with pytest.raises(Invalid):
@@ -248,6 +278,8 @@ def test_the_lines_tell_a_person_what_was_checked() -> None:
         "signature",
         "form",
         "subject",
+        "key of the audio",
+        "objects",
         "retention",
         "erasure",
         "key copies",
@@ -263,6 +295,12 @@ def test_the_lines_tell_a_person_what_was_checked() -> None:
     assert "assurance best_effort" in text
     assert "final" in lines[-1]
     assert "provisional" in verify_certificate(Issuer(ISSUER).issue(provisional()), KEY).lines[-1]
+
+
+def test_a_trial_vaults_certificate_says_so() -> None:
+    assert not any(line.startswith("trial") for line in verify_certificate(JWS_TEXT, KEY).lines)
+    lines = verify_certificate(Issuer(ISSUER).issue(replace(FINAL, trial=True)), KEY).lines
+    assert any(line.startswith("trial") for line in lines)
 
 
 def test_statements_of_an_unknown_version_are_pointed_out_not_vouched_for() -> None:
@@ -305,15 +343,17 @@ def test_a_document_signed_for_another_purpose_is_not_a_certificate() -> None:
         b"{}",
         b'{"schema":"callvault/deletion-certificate/v1"}',
         b'{"schema":"callvault/deletion-certificate/v2"}',
+        b'{"schema":["callvault/deletion-certificate/v2"]}',
+        b'{"schema":"callvault/deletion-certificate/v3"}',
         b"\xff",
         b"[" * 100_000,
         b"1" * 5000,
         b'"\\ud800"',
         b" " + canonical_json(FINAL),
-        canonical_json(FINAL)[:-1] + b',"schema":"callvault/deletion-certificate/v1"}',
+        canonical_json(FINAL)[:-1] + b',"schema":"callvault/deletion-certificate/v2"}',
         json.dumps(document()).encode(),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_a_payload_that_is_not_the_canonical_form_is_refused(payload: bytes) -> None:
     with pytest.raises(FormatError):
@@ -338,25 +378,31 @@ def changed(path: str, value: Any) -> bytes:
     [
         ("nonce", KeyError),
         ("extra", 1),
-        ("media.caller", "+441632960001"),
+        ("recording.caller", "+441632960001"),
         ("log", {}),
+        ("trial", None),
+        ("trial", 0),
         ("status", "definitive"),
         ("status", None),
         ("supersedes", 1),
-        ("media", []),
-        ("media.objects", {}),
-        ("media.objects.0", "x"),
-        ("media.objects.0.versions", True),
-        ("media.objects.0.ciphertext_bytes", 1.5),
-        ("media.objects.0.ciphertext_bytes", -1),
+        ("recording", []),
+        ("recording.parts", {}),
+        ("recording.parts.0", "x"),
+        ("recording.parts.0.part", "video"),
+        ("recording.parts.0.coordinate", ["oakfield", "audio", 20604, 0]),
+        ("recording.parts.0.coordinate.1", "video"),
+        ("recording.parts.0.coordinate.4", True),
+        ("data.objects.count", True),
+        ("data.objects.bytes", 1.5),
+        ("data.objects.bytes", -1),
         ("encryption.encrypted_before_first_write", 1),
-        ("encryption.coordinate", ["oakfield", "audio", 20604, 0]),
-        ("encryption.coordinate.1", "video"),
-        ("encryption.coordinate.4", True),
+        ("retention.captured.period", 90),
         ("retention.retain_until", "2026-05-30T09:30:00Z"),
         ("retention.retain_until", "2026-05-30T09:30:00.000000+00:00"),
         ("retention.retain_until", "2026-02-30T09:30:00.000000Z"),
+        ("retention.retain_until", "2026-05-29T24:00:00.000000Z"),
         ("retention.retain_until", 0),
+        ("trigger.range", []),
         ("sanitisation.completed", False),
         ("sanitisation.key_copies.0.where", "elsewhere"),
     ],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
+import rfc8785
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
@@ -29,8 +33,17 @@ from tests.catalog_support import (
 from tests.certificates import ISSUER, key_copies, provisional
 from vault.errors import IntegrityError, Invalid, NotFound, Tampered, Unavailable
 from vault.format.names import manifest_name, segment_name
-from vault.model import CertificateStatus, Part, Recording, RecordingState, SegmentRef, ShredReceipt, StoredCertificate
-from vault.ports.catalog import Shred
+from vault.model import (
+    BatchPlace,
+    CertificateStatus,
+    Part,
+    Recording,
+    RecordingState,
+    SegmentRef,
+    ShredReceipt,
+    StoredCertificate,
+)
+from vault.ports.catalog import CertificateBatch, Shred
 from vault.ports.objects import Deletion, ObjectMeta
 from vault.services import attest
 from vault.services.attest import Identity
@@ -40,7 +53,21 @@ from vault.services.shredding import Shredder
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.memory import MemoryObjectStore
 from vault.telemetry import Metrics
-from vault.tlog.certificate import KeyPlace, Result, VerifiedCertificate, read_document, subject, verify_certificate
+from vault.tlog import v1
+from vault.tlog.certificate import (
+    SCHEMA,
+    Authority,
+    Decider,
+    Issuer,
+    KeyPlace,
+    Policy,
+    Result,
+    Trigger,
+    VerifiedCertificate,
+    read_document,
+    subject,
+    verify_certificate,
+)
 from vault.tlog.form import Entry, Form
 
 LEASE = timedelta(seconds=15)
@@ -114,7 +141,13 @@ async def scene() -> AsyncIterator[Scene]:
     store = MemoryObjectStore()
     await catalog.add_tenant(tenant())
     await catalog.add_tenant(tenant(OTHER))
-    past = {"started_at": NOW - timedelta(days=91), "retain_until": NOW - timedelta(days=1)}
+    past = {
+        "started_at": NOW - timedelta(days=91),
+        "retain_until": NOW - timedelta(days=1),
+        "audio_commitment": b"\xd4" * 32,
+        "metadata_commitment": b"\xd5" * 32,
+        "retention_period": "90d",
+    }
     rows = [recording(**past), recording(**past), recording(tenant=OTHER, **past)]
     for row in rows:
         await catalog.create_recording(row)
@@ -158,10 +191,20 @@ async def test_one_signed_batch_certifies_every_recording_by_a_certificate_of_it
         says = verified.certificate
         assert verified.batch is not None
         batches.add(verified.batch)
-        assert (says.media.recording_id, says.parties.tenant) == (row.id, row.tenant)
-        assert says.encryption.coordinate == row.audio
+        assert (says.recording.id, says.parties.tenant) == (row.id, row.tenant)
+        [part] = says.recording.parts
+        assert (part.part, part.coordinate) == (Part.AUDIO, row.audio)
+        assert part.key_commitment == row.audio_commitment.hex()
         assert (says.retention.captured_at, says.retention.retain_until) == (row.started_at, row.retain_until)
-        assert [item.name for item in says.media.objects] == [ref.name for ref in await scene.catalog.segments(row.id)]
+        assert says.retention.received_at == row.created_at
+        assert (
+            says.retention.captured
+            == says.retention.applied
+            == Policy(name="recording", version="callvault/retention/v1", period="90d")
+        )
+        listed = await scene.certificates().objects(await scene.stored(row, CertificateStatus.PROVISIONAL))
+        assert [each.name for each in listed.objects] == [ref.name for ref in await scene.catalog.segments(row.id)]
+        assert listed.facts() == says.data.objects
         assert (await scene.catalog.recording(row.id)).certificate_id == says.certificate_id
     [batch] = batches
     assert batch.size == 3
@@ -316,6 +359,81 @@ async def test_an_object_that_stays_keeps_the_certificate_provisional(scene, mon
     assert (await certifier.delete_objects()).done == 2
     monkeypatch.undo()
     assert (await certifier.delete_objects()).done == 1
+
+
+async def test_a_provisional_certificate_of_version_1_gets_a_final_one_of_today(scene):
+    row = scene.rows[0]
+    older = read_document(v1_document(row, await scene.catalog.segments(row.id)))
+    assert isinstance(older, v1.DeletionCertificate)
+    alone = StoredCertificate(
+        id=older.certificate_id,
+        recording=row.id,
+        tenant=row.tenant,
+        status=CertificateStatus.PROVISIONAL,
+        supersedes=None,
+        issued_at=NOW,
+        jws=Issuer(ISSUER).issue(older),
+    )
+    batch = CertificateBatch(id="bat_" + "0" * 32, issued_at=NOW, statement="", leaves=b"")
+    # As a catalog of that time has it: the row points at a certificate that stands alone.
+    place = BatchPlace(batch=batch.id, index=0, form=b"f" * 32, entry="")
+    await scene.catalog.certify(batch, [replace(alone, place=place)], forms={b"f" * 32: ""})
+    async with scene.catalog._database.engine.begin() as connection:
+        await connection.execute(
+            sa.text("UPDATE certificates SET jws = :jws, batch = NULL, place = NULL, form = NULL, entry = NULL"),
+            {"jws": alone.jws},
+        )
+    certifier = scene.certifier()
+    await certifier.delete_objects()
+    scene.clock.advance(timedelta(days=1))
+    assert (await certifier.delete_objects()).done == 1
+    says = (await scene.verified(row, CertificateStatus.FINAL)).certificate
+    assert (says.schema, says.supersedes) == (SCHEMA, older.certificate_id)
+    assert [part.coordinate for part in says.recording.parts] == [row.audio]
+    assert says.sanitisation.unrecoverable_at == older.sanitisation.unrecoverable_at
+
+
+def v1_document(row, refs):
+    """A provisional certificate as the program before this one issued it, of this recording."""
+    sample = Path(__file__).parent.parent / "transcripts/certificate-v1-provisional.jws"
+    document = json.loads(base64.urlsafe_b64decode(sample.read_text().split(".")[1] + "=="))
+    cohort = row.audio.cohort
+    document["parties"]["tenant"] = cohort.tenant
+    document["encryption"]["coordinate"] = [cohort.tenant, "audio", cohort.period, cohort.generation, row.audio.leaf]
+    document["media"] |= {
+        "recording_id": row.id,
+        "objects": [
+            {"name": ref.name, "versions": None, "ciphertext_bytes": ref.object_bytes, "ciphertext_sha256": ref.sha256}
+            for ref in refs
+        ],
+    }
+    return rfc8785.dumps(document)
+
+
+async def test_an_erasure_is_certified_though_the_stated_start_lies_ahead(scene):
+    ahead = replace(scene.rows[0], started_at=NOW + timedelta(hours=20), retain_until=NOW + timedelta(days=90))
+    people = tuple(Decider(person=None, token="tok_" + digit * 32, role=None, at=None, evidence=None) for digit in "12")
+    asked = subject(ahead, [], authority=Authority(Trigger.CONTROLLER_INSTRUCTION, None, people))
+    issued = await scene.certifier().prepare([asked], scene.shred, scene.receipt)
+    assert issued is not None
+    [says] = await documents_of(issued)
+    assert says.retention.captured_at == NOW + timedelta(hours=20)
+
+
+async def test_the_list_of_objects_outlives_them_and_is_never_another_one(scene):
+    certifier = scene.certifier()
+    await scene.certify(certifier)
+    scene.clock.advance(LEASE)
+    assert (await certifier.delete_objects()).done == 3
+    assert await scene.objects() == []
+    stored = await scene.stored(scene.rows[0], CertificateStatus.FINAL)
+    listed = await scene.certificates().objects(stored)
+    says = (await scene.verified(scene.rows[0], CertificateStatus.FINAL)).certificate
+    assert (len(listed.objects), listed.facts()) == (2, says.data.objects)
+    async with scene.catalog._database.engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE segments SET object_bytes = object_bytes + 1"))
+    with pytest.raises(IntegrityError, match="changed after it was signed"):
+        await scene.certificates().objects(stored)
 
 
 # What is given out later

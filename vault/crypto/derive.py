@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -19,6 +20,7 @@ class Purpose(enum.StrEnum):
     UPLOAD_PART = "callvault/v1/upload-part"
     FACTS = "callvault/v1/facts"
     NOTE = "callvault/v1/note"
+    COMMITMENT = "callvault/v1/commitment"
     BLIND_INDEX = "callvault/v1/blind-index"
     BACKUP = "callvault/v1/backup"
     BACKUP_MANIFEST = "callvault/v1/backup-manifest"
@@ -28,3 +30,11 @@ class Purpose(enum.StrEnum):
 def subkey(key: DataKey, purpose: Purpose, extra: bytes = b"") -> bytes:
     """Return 32 bytes: HKDF-Expand(SHA-512, key, label ‖ 0x00 ‖ extra), RFC 5869 section 2.3."""
     return HKDFExpand(algorithm=SHA512(), length=32, info=purpose.encode() + b"\0" + extra).derive(key.material)
+
+
+def commitment(key: DataKey) -> bytes:
+    """Return the 32 bytes by which a key that turns up later is recognised, and that say nothing else about it.
+
+    SHA-256 of a subkey of its own label: it is not the key, nor anything that a key of another purpose derives from.
+    """
+    return hashlib.sha256(subkey(key, Purpose.COMMITMENT)).digest()

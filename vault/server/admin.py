@@ -34,6 +34,7 @@ from vault.server.recordings import scope
 from vault.services.status import overdue_seconds
 from vault.services.tenants import UNCHANGED
 from vault.tlog.auditchain import instant
+from vault.tlog.shape import canonical_json
 
 
 async def _certificate(request: web.Request) -> StoredCertificate:
@@ -54,6 +55,13 @@ async def certificate(request: web.Request) -> web.Response:
     if request.match_info["certificate"].endswith(".jws"):
         return web.Response(text=jws, content_type="application/jose")
     return web.json_response(views.certificate(found, jws))
+
+
+async def certificate_objects(request: web.Request) -> web.Response:
+    """GET /v1/certificates/{id}/objects: the list that the certificate counts, as the bytes that are checked."""
+    found = await _certificate(request)
+    listed = await request.app[VAULT].certificates.objects(found)
+    return web.Response(body=canonical_json(listed), content_type="application/json")
 
 
 async def certificates(request: web.Request) -> web.Response:
@@ -88,7 +96,7 @@ async def tenants(request: web.Request) -> web.Response:
     actor = await principal(request)
     await vault.access.authorise(actor, Act.TENANT_READ)
     found = [item for item in await vault.tenants.all() if actor.tenant in (None, item.id)]
-    return web.json_response({"tenants": [views.tenant(await vault.tenants.view(item)) for item in found]})
+    return web.json_response({"tenants": [views.tenant(item) for item in found]})
 
 
 async def tenant(request: web.Request) -> web.Response:
@@ -97,7 +105,7 @@ async def tenant(request: web.Request) -> web.Response:
     actor = await principal(request)
     identifier = path_tenant(request)
     await vault.access.authorise(actor, Act.TENANT_READ, tenant=identifier, target=identifier)
-    return web.json_response(views.tenant(await vault.tenants.view(await vault.catalog.tenant(identifier))))
+    return web.json_response(views.tenant(await vault.catalog.tenant(identifier)))
 
 
 async def add_tenant(request: web.Request) -> web.Response:
@@ -117,9 +125,7 @@ async def add_tenant(request: web.Request) -> web.Response:
         safeguarding_webhook=wanted.safeguarding_webhook,
         actor=actor,
     )
-    return web.json_response(
-        views.tenant(await vault.tenants.view(added)), status=201, headers={"Location": f"/v1/tenants/{added.id}"}
-    )
+    return web.json_response(views.tenant(added), status=201, headers={"Location": f"/v1/tenants/{added.id}"})
 
 
 async def change_tenant(request: web.Request) -> web.Response:
@@ -140,7 +146,7 @@ async def change_tenant(request: web.Request) -> web.Response:
         keep_dtmf=UNCHANGED if wanted.keep_dtmf is None else wanted.keep_dtmf,
         actor=actor,
     )
-    return web.json_response(views.tenant(await vault.tenants.view(changed)))
+    return web.json_response(views.tenant(changed))
 
 
 async def request_offboarding(request: web.Request) -> web.Response:
@@ -151,7 +157,7 @@ async def request_offboarding(request: web.Request) -> web.Response:
     await vault.access.authorise(actor, Act.TENANT_OFFBOARD, tenant=identifier, target=identifier)
     wanted = await body(request, EndContract)
     asked = await vault.tenants.request_offboarding(identifier, contract_end=wanted.contract_end, actor=actor)
-    return web.json_response(views.tenant(await vault.tenants.view(asked)), status=202)
+    return web.json_response(views.tenant(asked), status=202)
 
 
 async def decide_offboarding(request: web.Request) -> web.Response:
@@ -161,10 +167,8 @@ async def decide_offboarding(request: web.Request) -> web.Response:
     identifier = path_tenant(request)
     await vault.access.authorise(actor, Act.TENANT_OFFBOARD, tenant=identifier, target=identifier)
     wanted = await body(request, Approve)
-    decided = await vault.tenants.decide_offboarding(
-        identifier, approve=wanted.approve, shown=wanted.shown, actor=actor
-    )
-    return web.json_response(views.tenant(await vault.tenants.view(decided)))
+    decided = await vault.tenants.decide_offboarding(identifier, approve=wanted.approve, actor=actor)
+    return web.json_response(views.tenant(decided))
 
 
 async def tokens(request: web.Request) -> web.Response:

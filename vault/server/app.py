@@ -110,6 +110,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.post("/v1/erasures/{erasure}/reject", erasures.reject),
             web.get("/v1/certificates", admin.certificates),
             web.get("/v1/certificates/{certificate}", admin.certificate),
+            web.get("/v1/certificates/{certificate}/objects", admin.certificate_objects),
             web.get("/v1/issuer-key", admin.issuer_key),
             web.get("/v1/tenants", admin.tenants),
             web.post("/v1/tenants", admin.add_tenant),

@@ -131,7 +131,7 @@ HOLDS: Final = (
         path="/v1/holds/{hold}/approve",
         name="decideRelease",
         tag="holds",
-        summary="Approve or reject a release: the second of two people; the first may withdraw it",
+        summary="Approve or reject a release: the second of two people",
         act=Act.HOLD_RELEASE_APPROVE,
         body=bodies.Approve,
         answers={200: _json("The hold, released or active again.", "Hold")},
@@ -165,6 +165,16 @@ CERTIFICATES: Final = (
                 content={"application/json": reference("Certificate"), "application/jose": TEXT},
             )
         },
+        problems=(404,),
+    ),
+    Operation(
+        method="get",
+        path="/v1/certificates/{certificate}/objects",
+        name="getCertificateObjects",
+        tag="certificates",
+        summary="Fetch the list of objects that a certificate counts",
+        act=Act.CERTIFICATE_READ,
+        answers={200: _json("The list, in the order of the certificate's tree.", "CertificateObjects")},
         problems=(404,),
     ),
     Operation(

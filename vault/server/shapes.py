@@ -57,11 +57,6 @@ RECORDING_ID: Final = identifier("rec")
 HOLD_ID: Final = identifier("hold")
 TENANT_ID: Final[Schema] = {"type": "string", "pattern": "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"}
 
-SHOWN: Final[Schema] = {
-    **nullable(SHA256),
-    "description": "What an approval of this request names as `shown`; null if none is waited for.",
-}
-
 PROBLEM: Final[Schema] = {
     "type": "object",
     "description": "An RFC 9457 problem document. Further members name facts of the case, such as offset or "
@@ -188,7 +183,6 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "released_by": nullable(identifier("tok")),
             "released_at": nullable(MOMENT),
             "grace_until": nullable(MOMENT),
-            "shown": SHOWN,
         }
     ),
     "HoldList": record({"holds": array(reference("Hold"))}),
@@ -215,6 +209,12 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "document": {"type": "string", "description": "The exact JSON text that the JWS signs."},
         }
     ),
+    "CertificateObjects": record(
+        {
+            "certificate_id": identifier("cert"),
+            "objects": array(record({"name": TEXT, "bytes": COUNT, "sha256": TEXT})),
+        }
+    ),
     "CertificatePage": record(
         {"certificates": array(reference("Certificate")), "before": nullable(identifier("cert"))}
     ),
@@ -230,11 +230,6 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "contract_end": nullable(MOMENT),
             "offboard_requested_by": nullable(identifier("tok")),
             "offboard_approved_by": nullable(identifier("tok")),
-            "offboard_approved_at": nullable(MOMENT),
-            "offboarding": {
-                **nullable(record({"recordings": COUNT, "held": COUNT, "goes_from": MOMENT, "shown": SHOWN})),
-                "description": "What goes if the contract ends, not before when, and what its approval names.",
-            },
             "keep_dtmf": {**FLAG, "description": "Whether the keys that callers press are kept."},
             "safeguarding_webhook": {
                 **nullable(TEXT),
@@ -256,7 +251,6 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                     }
                 )
             ),
-            "shown": SHOWN,
         }
     ),
     "ErasurePage": record(

@@ -11,32 +11,40 @@ from vault.ids import CertificateId
 from vault.model import CertificateStatus, Part, ShredReceipt, Tenant
 from vault.ports.catalog import Shred
 from vault.ports.objects import Deletion
+from vault.tlog import v1
 from vault.tlog.certificate import (
     ALGORITHM,
     METADATA_ALGORITHM,
+    AnyCertificate,
     Authorisation,
     Authority,
     Check,
     CheckName,
     DataCopy,
+    DataFacts,
+    DataPlace,
+    Decider,
     DeletionCertificate,
     Encryption,
     KeyCopy,
     KeyPlace,
-    MediaFacts,
+    ObjectFacts,
+    PartFacts,
     Parties,
+    RecordingFacts,
+    Region,
     Residual,
     Result,
     RetentionFacts,
     Sanitisation,
+    Subject,
     Trigger,
+    TriggerFacts,
     Verification,
     statements,
 )
 from vault.tlog.form import Entry
 
-_ACTOR = "callvault sweeper"
-_POLICY_VERSION = "callvault/retention/v1"
 _OBJECTS = Residual(
     where="objects",
     state="encrypted, without a key",
@@ -65,11 +73,12 @@ _COPIES = Residual(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who certifies: the processor, how to reach it, and where the data was."""
+    """Who certifies: the processor, how to reach it, where the data was, and whether the vault is a trial one."""
 
     processor: str
     contact: str
     region: str
+    trial: bool = False
 
 
 def provisional(
@@ -90,35 +99,22 @@ def provisional(
         nonce=entry.nonce,
         status=CertificateStatus.PROVISIONAL,
         supersedes=entry.supersedes,
+        trial=identity.trial,
         parties=Parties(
             tenant=tenant.id, controller=tenant.controller, processor=identity.processor, contact=identity.contact
         ),
-        media=MediaFacts(
-            recording_id=entry.recording_id,
-            parts=parts,
-            objects=entry.objects,
-            region=identity.region,
-        ),
+        recording=entry.recording,
+        data=DataFacts(objects=entry.objects, region=Region(stated=identity.region, checked=None, checked_at=None)),
         encryption=Encryption(
-            algorithm=ALGORITHM if Part.AUDIO in parts else METADATA_ALGORITHM,
-            coordinate=entry.coordinate,
-            key_commitment=None,
-            encrypted_before_first_write=True,
+            algorithm=ALGORITHM if Part.AUDIO in parts else METADATA_ALGORITHM, encrypted_before_first_write=True
         ),
-        retention=RetentionFacts(
-            policy=entry.policy,
-            policy_version=_POLICY_VERSION,
-            basis=authority.basis,
-            captured_at=entry.captured_at,
-            retain_until=entry.retain_until,
-            trigger=authority.trigger,
-            case_reference=authority.case_reference,
-        ),
+        retention=entry.retention,
+        trigger=TriggerFacts(kind=authority.trigger, case=authority.case, range=None),
         authorisation=Authorisation(
-            holds_checked_at=shred.intended_at,
             hold_revision=receipt.epoch_live,
             active_holds=0,
-            approvers=authority.approvers,
+            holds_checked_at=shred.intended_at,
+            deciders=authority.deciders,
         ),
         sanitisation=sanitisation,
         verification=Verification(
@@ -131,6 +127,34 @@ def provisional(
         residuals=tuple(_residuals(parts, authority)),
         claims=claims,
         non_claims=non_claims,
+    )
+
+
+def recording_facts(subject: Subject, *, shredded_at: datetime) -> RecordingFacts:
+    """Return what is said of the recording and of the keys of its parts, all of which went at one time."""
+    return RecordingFacts(
+        id=subject.recording_id,
+        parts=tuple(
+            PartFacts(
+                part=coordinate.cohort.part,
+                coordinate=coordinate,
+                key_commitment=None if commitment is None else commitment.hex(),
+                shredded_at=shredded_at,
+            )
+            for coordinate, commitment in subject.parts
+        ),
+    )
+
+
+def retention_facts(subject: Subject) -> RetentionFacts:
+    """Return what is said of how long the recording had to be kept."""
+    return RetentionFacts(
+        captured=subject.captured,
+        applied=subject.applied,
+        captured_at=subject.captured_at,
+        received_at=subject.received_at,
+        retain_until=subject.retain_until,
+        instruction=None,
     )
 
 
@@ -153,16 +177,65 @@ def gone_at(shred: Shred, receipt: ShredReceipt) -> datetime:
     return max(receipt.unrecoverable_at, shred.intended_at)
 
 
-def lease_of(sanitisation: Sanitisation) -> timedelta:
+def lease_of(certificate: AnyCertificate) -> timedelta:
     """Return how long after the destruction a cache may still have held what derived the key."""
-    return sanitisation.caches_clear_at - sanitisation.unrecoverable_at
+    return certificate.sanitisation.caches_clear_at - certificate.sanitisation.unrecoverable_at
 
 
-def can_be_final(provisional: DeletionCertificate) -> bool:
+def can_be_final(provisional: AnyCertificate) -> bool:
     """Tell whether nothing but leases that run out stands between this and a final certificate."""
     return all(
         copy.result in {Result.DONE, Result.NOT_APPLICABLE} or copy.where is KeyPlace.CACHE_LEASES
         for copy in provisional.sanitisation.key_copies
+    )
+
+
+def modern(before: v1.DeletionCertificate, subject: Subject, objects: ObjectFacts) -> DeletionCertificate:
+    """Return what a provisional certificate of version 1 says, as version 2 says it, so that a final one can follow.
+
+    `subject` and `objects` are what the catalog knows of the same parts. The people and the case of version 1 were
+    words and tokens without roles or digests: tokens stay, the case does not.
+    """
+    said, retention = before.sanitisation, before.retention
+    claims, non_claims = statements(said.assurance, before.media.parts)
+    return DeletionCertificate(
+        certificate_id=before.certificate_id,
+        nonce=before.nonce,
+        status=before.status,
+        supersedes=before.supersedes,
+        trial=False,
+        parties=before.parties,
+        recording=recording_facts(subject, shredded_at=said.unrecoverable_at),
+        data=DataFacts(objects=objects, region=Region(stated=before.media.region, checked=None, checked_at=None)),
+        encryption=Encryption(algorithm=before.encryption.algorithm, encrypted_before_first_write=True),
+        retention=replace(retention_facts(subject), retain_until=retention.retain_until),
+        trigger=TriggerFacts(kind=retention.trigger, case=None, range=None),
+        authorisation=Authorisation(
+            hold_revision=before.authorisation.hold_revision,
+            active_holds=before.authorisation.active_holds,
+            holds_checked_at=before.authorisation.holds_checked_at,
+            deciders=tuple(
+                Decider(person=None, token=token, role=None, at=None, evidence=None)
+                for token in before.authorisation.approvers
+            ),
+        ),
+        sanitisation=Sanitisation(
+            epoch_destroyed=said.epoch_destroyed,
+            provider=said.provider,
+            assurance=said.assurance,
+            key_copies=said.key_copies,
+            data_copies=(),
+            tool=said.tool,
+            tool_version=said.tool_version,
+            started=said.started,
+            unrecoverable_at=said.unrecoverable_at,
+            caches_clear_at=said.caches_clear_at,
+            completed=None,
+        ),
+        verification=before.verification,
+        residuals=before.residuals,
+        claims=claims,
+        non_claims=non_claims,
     )
 
 
@@ -174,15 +247,10 @@ def final(
     Metadata lies in no object: where it alone went, `deletions` is empty.
     """
     now = max(at, before.verification.at, before.sanitisation.caches_clear_at)
-    versions = {deletion.name: deletion.versions_deleted for deletion in deletions}
-    objects = tuple(replace(item, versions=versions.get(item.name)) for item in before.media.objects)
-    copies = tuple(
-        DataCopy(object=item.name, action="deleted in every version, absence verified", result=Result.DONE, at=now)
-        for item in deletions
-    )
+    audio = Part.AUDIO in before.parts
     sanitisation = before.sanitisation
     absent = [CheckName.OBJECTS_ABSENT]
-    if Part.AUDIO in before.media.parts:
+    if audio:
         absent.append(CheckName.NO_MULTIPART_LEFT)
     return replace(
         before,
@@ -190,11 +258,10 @@ def final(
         nonce=nonce,
         status=CertificateStatus.FINAL,
         supersedes=before.certificate_id,
-        media=replace(before.media, objects=objects),
         sanitisation=replace(
             sanitisation,
             key_copies=tuple(_run_out(copy, sanitisation) for copy in sanitisation.key_copies),
-            data_copies=copies,
+            data_copies=(_deleted(deletions, now) if audio else _nowhere(now),),
             completed=now,
         ),
         verification=Verification(
@@ -206,6 +273,21 @@ def final(
         ),
         residuals=tuple(_BACKUPS if left.where == _OBJECTS.where else left for left in before.residuals),
     )
+
+
+def _deleted(deletions: Sequence[Deletion], at: datetime) -> DataCopy:
+    versions = sum(deletion.versions_deleted for deletion in deletions)
+    return DataCopy(
+        where=DataPlace.OBJECT_STORE,
+        action=f"{len(deletions)} names deleted in {versions} versions, absence verified",
+        result=Result.DONE,
+        at=at,
+    )
+
+
+def _nowhere(at: datetime) -> DataCopy:
+    action = "metadata lies in no object"
+    return DataCopy(where=DataPlace.OBJECT_STORE, action=action, result=Result.NOT_APPLICABLE, at=at)
 
 
 def _run_out(copy: KeyCopy, sanitisation: Sanitisation) -> KeyCopy:
@@ -244,7 +326,6 @@ def _sanitisation(shred: Shred, receipt: ShredReceipt) -> Sanitisation:
         data_copies=(),
         tool="callvault",
         tool_version=__version__,
-        actor=_ACTOR,
         started=shred.intended_at,
         unrecoverable_at=gone,
         caches_clear_at=gone + lease,

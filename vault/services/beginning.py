@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from vault.crypto.blind import Field
+from vault.crypto.derive import commitment
 from vault.crypto.sealed import seal_facts
 from vault.errors import GenerationPassed, Invalid, OutcomeUnknown, TooLate, Unavailable
 from vault.ids import NodeId, RecordingId, new_id
@@ -13,6 +14,7 @@ from vault.model import Cohort, DataKey, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
+from vault.retention.durations import format_duration
 from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
@@ -77,14 +79,17 @@ class Beginning:
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
         facts = replace(call.facts, extra={**stated(call.facts).extra, **call.terms, CALL_KEY: call.call_key})
-        sealed = seal_facts(self._keyring.derive(metadata), identifier, facts, nonce=self._entropy(12))
+        metadata_key = self._keyring.derive(metadata)
+        sealed = seal_facts(metadata_key, identifier, facts, nonce=self._entropy(12))
+        audio = await self._coordinates.audio(call.tenant, retain_until)
+        key = self._keyring.derive(audio)
         recording = Recording(
             id=identifier,
             tenant=call.tenant,
             call_token=self._index.token_in(metadata.cohort, Field.CALL_KEY, call.call_key),
             state=RecordingState.OPEN,
             state_reason=None,
-            audio=await self._coordinates.audio(call.tenant, retain_until),
+            audio=audio,
             metadata=metadata,
             media=call.media,
             created_at=now,
@@ -97,8 +102,10 @@ class Beginning:
             caller_token=self._token(metadata.cohort, Field.CALLER, facts.caller),
             called_token=self._token(metadata.cohort, Field.CALLED, facts.called),
             node=self._node,
+            audio_commitment=commitment(key),
+            metadata_commitment=commitment(metadata_key),
+            retention_period=format_duration(call.retention),
         )
-        key = self._keyring.derive(recording.audio)
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)
         try:

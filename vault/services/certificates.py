@@ -13,15 +13,23 @@ from datetime import datetime
 from typing import NamedTuple
 
 from vault.crypto.signing import SigningKey, VerifyKey
-from vault.errors import IntegrityError
+from vault.errors import IntegrityError, NotFound
 from vault.ids import new_id
 from vault.model import BatchPlace, CertificateStatus, Part, StoredCertificate
 from vault.ports.catalog import Catalog, CertificateBatch
 from vault.ports.time import Entropy
 from vault.tlog.batch import BatchStatement, Membership, verify_statement
-from vault.tlog.certificate import DeletionCertificate, Issuer, read_document, verify_certificate
+from vault.tlog.certificate import (
+    AnyCertificate,
+    DeletionCertificate,
+    Issuer,
+    StoredObject,
+    read_document,
+    verify_certificate,
+)
 from vault.tlog.form import Entry, Form
 from vault.tlog.merkle import HASH_BYTES, Tree, leaf_hash, root_of
+from vault.tlog.objects import ObjectList, listed
 
 
 class Draft(NamedTuple):
@@ -69,8 +77,8 @@ class Certificates:
             stored.append(
                 StoredCertificate(
                     id=entry.certificate_id,
-                    recording=entry.recording_id,
-                    tenant=entry.coordinate.cohort.tenant,
+                    recording=entry.recording.id,
+                    tenant=entry.recording.parts[0].coordinate.cohort.tenant,
                     status=status,
                     supersedes=entry.supersedes,
                     issued_at=at,
@@ -113,11 +121,11 @@ class Certificates:
         # Off the event loop, as below: a long page computes for tens of milliseconds.
         return await asyncio.to_thread(lambda: [text(certificate) for certificate in certificates])
 
-    async def documents(self, certificates: Sequence[StoredCertificate]) -> Sequence[DeletionCertificate]:
+    async def documents(self, certificates: Sequence[StoredCertificate]) -> Sequence[AnyCertificate]:
         """Return what each says; IntegrityError if what is kept of one is not what was signed."""
         batches, forms = await self._sources(certificates)
 
-        def document(certificate: StoredCertificate) -> DeletionCertificate:
+        def document(certificate: StoredCertificate) -> AnyCertificate:
             place = certificate.place
             if place is None:
                 assert certificate.jws is not None
@@ -125,6 +133,21 @@ class Certificates:
             return read_document(batches[place.batch].document(forms, place))
 
         return await asyncio.to_thread(lambda: [document(certificate) for certificate in certificates])
+
+    async def objects(self, certificate: StoredCertificate) -> ObjectList:
+        """Return the list of the objects that a certificate counts; it outlives them.
+
+        NotFound for a certificate of version 1, which names them itself. IntegrityError if the catalog does not have
+        the list any more that the certificate commits to.
+        """
+        (document,) = await self.documents([certificate])
+        if not isinstance(document, DeletionCertificate):
+            raise NotFound(f"{certificate.id} names its objects itself", hint="they are in its document, under media")
+        refs = await self._catalog.segments(certificate.recording) if Part.AUDIO in document.parts else ()
+        found = listed(certificate.id, [StoredObject(ref.name, ref.object_bytes, ref.sha256) for ref in refs])
+        if found.facts() != document.data.objects:
+            raise IntegrityError(f"the list of objects beside {certificate.id} changed after it was signed")
+        return found
 
     async def _sources(
         self, certificates: Sequence[StoredCertificate]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,15 +23,16 @@ from vault.services.attest import Identity
 from vault.services.audit import event
 from vault.services.certificates import Certificates, Draft, IssuedBatch
 from vault.telemetry import Metrics
-from vault.tlog.certificate import Authority, DeletionCertificate, Subject
+from vault.tlog.certificate import AnyCertificate, Authority, DeletionCertificate, Subject, subject
 from vault.tlog.form import Entry, Form
+from vault.tlog.objects import summed
 from vault.tlog.shape import canonical_json
 
 _PAGE = 200
 _DELETE_CONCURRENCY = 24
 """Recordings at a time; an S3 client has 32 connections, and calls under way need some of them."""
 _NONCE_BYTES = 16
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_COMMITMENT_DIGITS = 64
 
 _Voice: TypeAlias = tuple[TenantId, tuple[Part, ...], Authority]
 """What decides a certificate's wording within one shred."""
@@ -107,11 +107,11 @@ class Certifier:
             return None
         self._lease_began(receipt.epoch_destroyed)
         now = self._clock.now()
-        at = max(now, attest.gone_at(shred, receipt))
+        gone = attest.gone_at(shred, receipt)
         await self._word(subjects, shred, receipt, now)
 
         def sign() -> IssuedBatch:
-            entries = self._entries(subjects, now=now, at=at)
+            entries = self._entries(subjects, now=now, gone=gone)
             drafts = [self._checked(*each) for each in zip(entries, subjects, strict=True)]
             return self._certificates.sign(drafts, status=CertificateStatus.PROVISIONAL, at=now)
 
@@ -129,20 +129,18 @@ class Certifier:
         self._metrics.certificates.labels("provisional").inc(len(issued.certificates))
         return len(issued.certificates)
 
-    def _entries(self, subjects: Sequence[Subject], *, now: datetime, at: datetime) -> list[Entry]:
+    def _entries(self, subjects: Sequence[Subject], *, now: datetime, gone: datetime) -> list[Entry]:
+        at = max(now, gone)
         identifiers = new_ids("cert", len(subjects), at=now, entropy=self._entropy)
         nonces = self._entropy(_NONCE_BYTES * len(subjects)).hex()
         width = 2 * _NONCE_BYTES
         return [
             Entry(
                 CertificateId(identifier),
-                subject.coordinate,
-                subject.objects,
-                subject.recording_id,
+                summed(subject.objects),
                 nonces[place * width : (place + 1) * width],
-                subject.captured_at,
-                subject.policy,
-                subject.retain_until,
+                attest.recording_facts(subject, shredded_at=gone),
+                attest.retention_facts(subject),
                 None,
                 (),
                 None,
@@ -159,9 +157,9 @@ class Certifier:
         if firsts.keys() <= self._wordings.keys():
             return
         tenants: Mapping[TenantId, Tenant] = {tenant.id: tenant for tenant in await self._catalog.tenants()}
-        at = max(now, attest.gone_at(shred, receipt))
+        gone = attest.gone_at(shred, receipt)
         for voice in firsts.keys() - self._wordings.keys():
-            entry = self._entries([firsts[voice]], now=now, at=at)[0]
+            entry = self._entries([firsts[voice]], now=now, gone=gone)[0]
             tenant, parts, authority = voice
             first = attest.provisional(
                 entry,
@@ -179,7 +177,7 @@ class Certifier:
         wording = self._wordings[_voice(subject)]
         if _suspicious(entry, wording.first):
             entry.inside(wording.first)
-        return Draft(entry, wording.form, subject.parts)
+        return Draft(entry, wording.form, subject.names)
 
     # -- objects gone -------------------------------------------------------------------------------------------
 
@@ -209,8 +207,9 @@ class Certifier:
         while page := await self._catalog.unconfirmed_metadata(after=after, limit=_PAGE):
             stored = {item.id: item for item in await self._catalog.certificates_of([row.id for row in page])}
             current = [stored[row.metadata_certificate_id] for row in page if row.metadata_certificate_id is not None]
-            for before in await self._certificates.documents(current):
-                self._conclude(before, (), progress)
+            of_rows = {row.id: row for row in page}
+            for certificate, before in zip(current, await self._certificates.documents(current), strict=True):
+                self._conclude(_modern(before, of_rows[certificate.recording], ()), (), progress)
             await self._count_and_finish(len(page), progress)
             after = page[-1].id
 
@@ -223,14 +222,15 @@ class Certifier:
         known = await self._catalog.segments_of([row.id for row in page])
         stored = {item.id: item for item in await self._catalog.certificates_of([row.id for row in page])}
         current = [stored[row.certificate_id] for row in page if row.certificate_id is not None]
-        provisionals = {each.media.recording_id: each for each in await self._certificates.documents(current)}
+        documents = await self._certificates.documents(current)
+        provisionals = {each.recording: before for each, before in zip(current, documents, strict=True)}
         slots = asyncio.Semaphore(_DELETE_CONCURRENCY)
 
         async def one(row: Recording) -> None:
             async with slots:
                 deletions = await self._delete_all(row, known[row.id])
             if deletions is not None:
-                self._conclude(provisionals[row.id], deletions, progress)
+                self._conclude(_modern(provisionals[row.id], row, known[row.id]), deletions, progress)
 
         outcomes = await asyncio.gather(*(one(row) for row in page), return_exceptions=True)
         return [outcome for outcome in outcomes if outcome is not None]
@@ -254,11 +254,11 @@ class Certifier:
     def _conclude(self, before: DeletionCertificate, deletions: Sequence[Deletion], progress: _Progress) -> None:
         """Make the final certificate, unless a key copy is not known to be gone or a lease may still run."""
         if not attest.can_be_final(before):
-            fields = {"recording": before.media.recording_id}
+            fields = {"recording": before.recording.id}
             logger.warning("a key copy is not known to be gone; no final certificate", extra={"fields": fields})
             return
         began = self._lease_began(before.sanitisation.epoch_destroyed)
-        left = attest.lease_of(before.sanitisation) - timedelta(seconds=self._clock.monotonic() - began)
+        left = attest.lease_of(before) - timedelta(seconds=self._clock.monotonic() - began)
         if left > timedelta(0):
             progress.waits.append(left)
             return
@@ -295,8 +295,16 @@ class Certifier:
         self._metrics.certificates.labels("final").inc(len(finals))
 
 
+def _modern(before: AnyCertificate, row: Recording, objects: Sequence[SegmentRef]) -> DeletionCertificate:
+    """Return a provisional certificate as today's are; an older one takes from the row what it does not say."""
+    if isinstance(before, DeletionCertificate):
+        return before
+    said = subject(row, objects, parts=before.media.parts)
+    return attest.modern(before, said, summed(said.objects))
+
+
 def _voice(subject: Subject) -> _Voice:
-    return subject.coordinate.cohort.tenant, subject.parts, subject.authority
+    return subject.parts[0].coordinate.cohort.tenant, subject.names, subject.authority
 
 
 def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> list[AuditEvent]:
@@ -320,24 +328,25 @@ def _final_draft(certificate: DeletionCertificate, forms: dict[tuple[object, ...
     key = (
         certificate.sanitisation.epoch_destroyed,
         certificate.parties.tenant,
-        certificate.media.parts,
-        certificate.retention.trigger,
-        certificate.retention.case_reference,
+        certificate.parts,
+        certificate.trigger,
     )
     form = forms.get(key)
     if form is None or form.document(entry.text()) != canonical_json(certificate):
         form = forms[key] = Form.of(certificate)
-    return Draft(entry, form, certificate.media.parts)
+    return Draft(entry, form, certificate.parts)
 
 
 def _suspicious(entry: Entry, first: DeletionCertificate) -> bool:
     """Tell whether an entry has to be looked at whole: cheap, and never false for one that contradicts `first`."""
     sanitisation = first.sanitisation
+    retention = entry.retention
     return (
-        entry.captured_at > entry.retain_until
-        or entry.captured_at > sanitisation.started
-        or entry.retain_until > sanitisation.unrecoverable_at
-        or entry.coordinate.cohort.tenant != first.parties.tenant
-        or entry.coordinate.cohort.part not in first.media.parts
-        or not all(_SHA256.fullmatch(item.ciphertext_sha256) for item in entry.objects)
+        retention.captured_at > retention.retain_until
+        or retention.retain_until > sanitisation.unrecoverable_at
+        or any(
+            (part.coordinate.cohort.tenant, part.coordinate.cohort.part) != (first.parties.tenant, part.part)
+            or not (part.key_commitment is None or len(part.key_commitment) == _COMMITMENT_DIGITS)
+            for part in entry.recording.parts
+        )
     )

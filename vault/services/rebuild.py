@@ -27,7 +27,7 @@ from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock, Entropy
 from vault.services.coordinates import Coordinates
 from vault.services.search import BlindIndex
-from vault.services.stubs import own_tenant, rebuilt, stub_row
+from vault.services.stubs import committed, own_tenant, rebuilt, stub_row
 
 _PAGE = 500
 
@@ -271,7 +271,7 @@ class Rebuilder:
                 )
             )
         return dataclasses.replace(
-            row,
+            committed(row, self._keyring),
             state=RecordingState(manifest.state),
             state_reason=manifest.reason,
             media=manifest.media,

@@ -12,13 +12,13 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Unavailable, VaultError
-from vault.ids import RecordingId, TenantId
+from vault.ids import RecordingId, TenantId, TokenId
 from vault.model import AuditEvent, Coordinate, Part, Pin, Recording, RecordingState, ShredPlan, ShredReceipt, Tenant
 from vault.ports.catalog import Catalog, Shred
 from vault.ports.cluster import ClusterLocks
@@ -26,25 +26,29 @@ from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
+from vault.retention.durations import format_duration
 from vault.retention.policy import LAST_PERIOD, metadata_until
 from vault.services.audit import event
 from vault.services.certificates import IssuedBatch
 from vault.services.certify import Certifier, Deletions
 from vault.services.holds import Holds
 from vault.telemetry import Metrics
-from vault.tlog.certificate import EXPIRED, Authority, Trigger, subject
+from vault.tlog.certificate import (
+    EXPIRED,
+    POLICY_VERSION,
+    Authority,
+    Case,
+    Decider,
+    Policy,
+    Trigger,
+    reference_digest,
+    subject,
+)
 
 _LOCK = "sweeper"
 _PAGE = 500
 _CERTIFICATE_PAGE = 2048
 """Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
-
-_BASIS: Mapping[Trigger, str] = {
-    Trigger.ART17: "erasure requested under UK GDPR Art. 17",
-    Trigger.CONTROLLER_INSTRUCTION: "instruction of the controller",
-    Trigger.CONTRACT_END: "the contract with the controller ended",
-}
-
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +235,7 @@ class Shredder:
     ) -> tuple[IssuedBatch | None, RecordingId | None]:
         """Sign for the next page of what is due and has no key; return the batch and the page's last recording."""
         page = await self._catalog.due_subjects(through=through, after=after, limit=_CERTIFICATE_PAGE)
-        gone = [subject for subject in page if not self._keyring.derivable(subject.coordinate)]
+        gone = [each for each in page if not any(self._keyring.derivable(part.coordinate) for part in each.parts)]
         issued = await self._certifier.prepare(gone, shred, receipt)
         return issued, page[-1].recording_id if page else None
 
@@ -259,6 +263,7 @@ class Shredder:
                 objects.get(each.recording.id, ()),
                 parts=each.parts,
                 retain_until=_retain_until(each),
+                applied=_applied(each),
                 authority=each.reason.authority,
             )
             for each in gone
@@ -269,16 +274,39 @@ class Shredder:
         """Yield what erasures, the ends of contracts and the clocks of metadata may have taken."""
         tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
         for erasure, rows in await self._catalog.erasures_of(shred.id):
+            reason = await self._of_erasure(erasure)
             for row in rows:
-                yield row, _of_erasure(erasure)
+                yield row, reason
         for identifier in sorted(shred.drop_tenants):
+            reason = await self._of_contract(tenants[identifier])
             for part in (Part.AUDIO, Part.METADATA):
                 async for row in self.due(LAST_PERIOD, part=part, tenant=identifier):
-                    yield row, _of_contract(tenants[identifier])
+                    yield row, reason
         for identifier, through in sorted(shred.metadata_through.items()):
             reason = _Reason(authority=EXPIRED, tenant=tenants[identifier], through=shred.intended_at)
             async for row in self.due(through, part=Part.METADATA, tenant=identifier):
                 yield row, reason
+
+    async def _of_erasure(self, erasure: Erasure) -> _Reason:
+        case = Case(id=erasure.id, reference_sha256=reference_digest(erasure.id, erasure.case_reference))
+        deciders = await self._deciders(
+            (erasure.requested_by, erasure.requested_at), (erasure.decided_by, erasure.decided_at)
+        )
+        return _Reason(authority=Authority(Trigger(erasure.basis.value), case, deciders))
+
+    async def _of_contract(self, tenant: Tenant) -> _Reason:
+        deciders = await self._deciders((tenant.offboard_requested_by, None), (tenant.offboard_approved_by, None))
+        return _Reason(authority=Authority(Trigger.CONTRACT_END, None, deciders))
+
+    async def _deciders(self, *acts: tuple[str | None, datetime | None]) -> tuple[Decider, ...]:
+        """Return who decided, the one who asked first, with the role of the token that stood for each."""
+        found: list[Decider] = []
+        for token, at in acts:
+            if token is not None:
+                known = await self._catalog.token(TokenId(token))
+                role = None if known is None else known.role
+                found.append(Decider(person=None, token=token, role=role, at=at, evidence=None))
+        return tuple(found)
 
     def _lost(self, row: Recording) -> tuple[Part, ...]:
         """Return the parts of `row` that have no key and no certificate."""
@@ -364,16 +392,11 @@ def _retain_until(gone: _Gone) -> datetime:
     return max(metadata, row.retain_until) if Part.AUDIO in gone.parts else metadata
 
 
-def _of_erasure(erasure: Erasure) -> _Reason:
-    trigger = Trigger(erasure.basis.value)
-    people = _people(erasure.requested_by, erasure.decided_by)
-    return _Reason(authority=Authority(trigger, _BASIS[trigger], erasure.case_reference, people))
-
-
-def _of_contract(tenant: Tenant) -> _Reason:
-    people = _people(tenant.offboard_requested_by, tenant.offboard_approved_by)
-    return _Reason(authority=Authority(Trigger.CONTRACT_END, _BASIS[Trigger.CONTRACT_END], None, people))
-
-
-def _people(*tokens: str | None) -> tuple[str, ...]:
-    return tuple(token for token in tokens if token is not None)
+def _applied(gone: _Gone) -> Policy | None:
+    """Return the policy by which metadata that went alone was due, None where the audio's policy is the one."""
+    tenant = gone.reason.tenant
+    if Part.AUDIO in gone.parts or tenant is None:
+        return None
+    kept = tenant.metadata_retention_seconds
+    period = None if kept is None else format_duration(timedelta(seconds=kept))
+    return Policy(name=Part.METADATA.value, version=POLICY_VERSION, period=period)

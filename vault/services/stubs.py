@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 
+from vault.crypto.derive import commitment
 from vault.crypto.sealed import seal_facts
 from vault.errors import NotFound, TooLate
 from vault.ids import NodeId, RecordingId, TenantId, born
@@ -51,7 +53,7 @@ async def stub_row(
     """Return an open row for a call whose facts are lost: new ones that say nothing, under a fresh coordinate."""
     tenant = audio.cohort.tenant
     metadata = await coordinates.metadata(tenant, clock.now())
-    return Recording(
+    row = Recording(
         id=recording,
         tenant=tenant,
         call_token=recording,
@@ -69,6 +71,16 @@ async def stub_row(
         sealed_facts=seal_facts(keyring.derive(metadata), recording, CallFacts(), nonce=entropy(_NONCE_BYTES)),
         node=node,
     )
+    return committed(row, keyring)
+
+
+def committed(row: Recording, keyring: Keyring) -> Recording:
+    """Return the row with the commitments to those of its keys that there are."""
+
+    def known(place: Coordinate) -> bytes | None:
+        return commitment(keyring.derive(place)) if keyring.derivable(place) else None
+
+    return replace(row, audio_commitment=known(row.audio), metadata_commitment=known(row.metadata))
 
 
 def rebuilt(row: Recording, *, source: str, size: int) -> AuditEvent:

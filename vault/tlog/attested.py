@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from vault.ids import RecordingId, TenantId
-from vault.model import Assurance, Coordinate, Part
+from vault.model import Assurance, Coordinate, Part, Role
 
 
 class Result(enum.StrEnum):
@@ -32,8 +32,10 @@ class Trigger(enum.StrEnum):
 
     EXPIRY = "expiry"
     ART17 = "art17"
+    OBJECTION = "objection"
     CONTROLLER_INSTRUCTION = "controller_instruction"
     CONTRACT_END = "contract_end"
+    RANGE = "range"
 
 
 class KeyPlace(enum.StrEnum):
@@ -65,85 +67,172 @@ class Parties:
     contact: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectFacts:
-    """One stored object. `versions` counts those that were deleted, null until they were enumerated."""
+class StoredObject(NamedTuple):
+    """One stored object, its size in bytes and the SHA-256 (hex) of its ciphertext. A tuple: a sweep reads millions."""
 
     name: str
-    versions: int | None
-    ciphertext_bytes: int
-    ciphertext_sha256: str
+    bytes: int
+    sha256: str
 
 
 class Authority(NamedTuple):
-    """Why something was deleted: `basis` for people to read, `approvers` the credentials of two of them, or none."""
+    """Why something was deleted, on which case, and who decided."""
 
     trigger: Trigger
-    basis: str
-    case_reference: str | None = None
-    approvers: tuple[str, ...] = ()
-
-
-EXPIRED: Final = Authority(Trigger.EXPIRY, "retention period agreed with the controller")
+    case: Case | None = None
+    deciders: tuple[Decider, ...] = ()
 
 
 class Subject(NamedTuple):
-    """What a certificate says of one recording: the first six of it alone, parts and authority of many.
+    """What a certificate says of one recording; many share an `authority`. A tuple: a sweep makes a million.
 
-    A tuple: a sweep makes a million.
+    `parts` are in ascending order of their names. `captured` and `applied` are the policies that set `retain_until`.
     """
 
     recording_id: RecordingId
-    coordinate: Coordinate
-    policy: str
+    parts: tuple[PartKey, ...]
+    captured: Policy | None
+    applied: Policy | None
     captured_at: datetime
+    received_at: datetime
     retain_until: datetime
-    objects: tuple[ObjectFacts, ...]
-    parts: tuple[Part, ...] = (Part.AUDIO,)
-    authority: Authority = EXPIRED
+    objects: tuple[StoredObject, ...]
+    authority: Authority
+
+    @property
+    def names(self) -> tuple[Part, ...]:
+        """The parts whose keys are gone."""
+        return tuple(each.coordinate.cohort.part for each in self.parts)
+
+
+class PartKey(NamedTuple):
+    """Where the key of one part was derived, and the 32 bytes that commit to it; None for a row older than those."""
+
+    coordinate: Coordinate
+    commitment: bytes | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MediaFacts:
+class PartFacts:
+    """One part whose key is gone. `key_commitment` (hex) lets a key that turns up later be recognised."""
+
+    part: Part
+    coordinate: Coordinate
+    key_commitment: str | None
+    shredded_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingFacts:
     """What was deleted."""
 
-    recording_id: RecordingId
-    parts: tuple[Part, ...]
-    objects: tuple[ObjectFacts, ...]
-    region: str
+    id: RecordingId
+    parts: tuple[PartFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFacts:
+    """How many objects there were, their bytes, and the Merkle root (hex) of their list; see `vault.tlog.objects`."""
+
+    count: int
+    bytes: int
+    root: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """Where the objects were: as the operator states it, and as the store said; null if it was not asked."""
+
+    stated: str
+    checked: str | None
+    checked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """The ciphertext that the key opened."""
+
+    objects: ObjectFacts
+    region: Region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """How it was encrypted. `key_commitment` (SHA-256, hex) lets a key that turns up later be recognised."""
+    """How it was encrypted."""
 
     algorithm: str
-    coordinate: Coordinate
-    key_commitment: str | None
     encrypted_before_first_write: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionFacts:
-    """Why it was kept so long and no longer; `captured_at` is the start of the call."""
+class Policy:
+    """A rule of retention: its name, the version of its wording, and its period such as `90d`, null if not known."""
 
-    policy: str
-    policy_version: str
-    basis: str
+    name: str
+    version: str
+    period: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionFacts:
+    """How long it had to be kept, by the policy of its first day and by the one that set `retain_until` in the end.
+
+    `captured_at` is the start of the call as the recorder states it, `received_at` the vault's own time of its
+    beginning. `instruction` is the id of an instruction that changed the date.
+    """
+
+    captured: Policy | None
+    applied: Policy | None
     captured_at: datetime
+    received_at: datetime
     retain_until: datetime
-    trigger: Trigger
-    case_reference: str | None
+    instruction: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """The case behind a deletion: its id, and a digest of what the tenant calls it."""
+
+    id: str
+    reference_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """Plaintext bytes of the recording, from the first to before the last."""
+
+    from_byte: int
+    to_byte: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerFacts:
+    """Why it was deleted."""
+
+    kind: Trigger
+    case: Case | None
+    range: Range | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decider:
+    """Who decided, the one who asked first: a person, or the token that stood for one. `evidence` is what was shown."""
+
+    person: str | None
+    token: str | None
+    role: Role | None
+    at: datetime | None
+    evidence: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorisation:
-    """That nothing stood against it; `approvers` are names of credentials, two for a deletion before retain-until."""
+    """That nothing stood against it. `hold_revision` is the epoch of the keyring that was written without the key."""
 
-    holds_checked_at: datetime
     hold_revision: int
     active_holds: int
-    approvers: tuple[str, ...]
+    holds_checked_at: datetime
+    deciders: tuple[Decider, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,11 +245,17 @@ class KeyCopy:
     at: datetime
 
 
+class DataPlace(enum.StrEnum):
+    """Where copies of the ciphertext could have been."""
+
+    OBJECT_STORE = "object_store"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCopy:
-    """What became of one object."""
+    """What became of the ciphertext in one place."""
 
-    object: str
+    where: DataPlace
     action: str
     result: Result
     at: datetime
@@ -179,7 +274,6 @@ class Sanitisation:
     data_copies: tuple[DataCopy, ...]
     tool: str
     tool_version: str
-    actor: str
     started: datetime
     unrecoverable_at: datetime
     caches_clear_at: datetime
@@ -210,3 +304,16 @@ class Residual:
     state: str
     until: datetime | None
     mechanism: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The transparency log that holds the certificate's batch, by its origin: absence from that log would show."""
+
+    origin: str
+
+
+EXPIRED: Final = Authority(Trigger.EXPIRY)
+
+POLICY_VERSION: Final = "callvault/retention/v1"
+"""The wording of the rules by which policies give dates."""

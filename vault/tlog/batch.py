@@ -1,6 +1,6 @@
 """Certificates issued together: one signed statement over the root of a Merkle tree whose leaves are the documents.
 
-See docs/format.md, "Certificate batches". The leaf of a certificate is its RFC 8785 document, the same bytes that its
+See docs/certificates.md, "Batches". The leaf of a certificate is its RFC 8785 document, the same bytes that its
 own JWS signs, so that a transparency log can take the leaves as they are.
 """
 
@@ -19,6 +19,7 @@ from vault.crypto.signing import VerifyKey, decode_base64url, encode_base64url, 
 from vault.errors import FormatError, Invalid
 from vault.ids import id_bytes
 from vault.tlog.merkle import HASH_BYTES, MAX_PATH, leaf_hash, verify_inclusion
+from vault.tlog.rules import Rule, refusing
 from vault.tlog.shape import canonical_json, from_json
 
 SCHEMA: Final = "callvault/certificate-batch/v1"
@@ -26,6 +27,7 @@ TYPE: Final = "callvault-certificate-batch+jws"
 HEADERS: Final = frozenset({"batch", "batch_index", "batch_path"})
 """The members a certificate's protected header has, all or none of them."""
 
+_STATEMENT_HEADER: Final = frozenset({"alg", "kid", "typ"})
 _ROOT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
@@ -42,7 +44,12 @@ class BatchStatement:
 
     def __post_init__(self) -> None:
         id_bytes(self.batch_id)
-        if self.schema != SCHEMA or not self.size or not _ROOT.fullmatch(self.root):
+        if (
+            self.schema != SCHEMA
+            or not self.batch_id.startswith("bat_")
+            or not self.size
+            or not _ROOT.fullmatch(self.root)
+        ):
             raise Invalid("the batch statement contradicts itself")
 
 
@@ -88,30 +95,37 @@ def membership_of(header: Mapping[str, Any]) -> Membership | None:
 def verify_statement(jws: str, key: VerifyKey) -> BatchStatement:
     """Return the statement that `key` signed.
 
-    Tampered if the signature does not hold, FormatError unless it is the canonical form of a statement, Invalid if that
-    contradicts itself.
+    Tampered if the signature does not hold, FormatError unless it is the canonical form of a statement, IntegrityError
+    if that contradicts itself.
     """
-    if protected_header(jws).get("typ") != TYPE:
-        raise FormatError("a signed document, but not the statement of a certificate batch")
-    payload = verify_compact(jws, key)
-    try:
-        found = json.loads(payload)
-        unique = rfc8785.dumps(found) == payload
-    except (ValueError, RecursionError) as error:
-        raise FormatError("the batch statement is not canonical JSON") from error
-    if not unique:
-        raise FormatError("the batch statement is JSON, but not in canonical form")
-    return from_json(BatchStatement, found)
+    with refusing(Rule.BATCH_STATEMENT):
+        header = protected_header(jws)
+        if header.get("typ") != TYPE or header.keys() != _STATEMENT_HEADER:
+            raise FormatError("a signed document, but not the statement of a certificate batch")
+        payload = verify_compact(jws, key)
+        try:
+            found = json.loads(payload)
+            unique = rfc8785.dumps(found) == payload
+        except (ValueError, RecursionError) as error:
+            raise FormatError("the batch statement is not canonical JSON") from error
+        if not unique:
+            raise FormatError("the batch statement is JSON, but not in canonical form")
+    with refusing(Rule.BATCH_RULES):
+        statement = from_json(BatchStatement, found)
+        if canonical_json(statement) != payload:
+            raise FormatError("a member of the batch statement is not written as statements write it")
+    return statement
 
 
 def verify_membership(document: bytes, membership: Membership, key: VerifyKey) -> BatchStatement:
     """Check that `document` is a leaf of a batch that `key` signed; return the statement, or raise as it does."""
     statement = verify_statement(membership.statement, key)
-    verify_inclusion(
-        leaf_hash(document),
-        index=membership.index,
-        size=statement.size,
-        path=membership.path,
-        root=bytes.fromhex(statement.root),
-    )
+    with refusing(Rule.BATCH_PATH):
+        verify_inclusion(
+            leaf_hash(document),
+            index=membership.index,
+            size=statement.size,
+            path=membership.path,
+            root=bytes.fromhex(statement.root),
+        )
     return statement

@@ -12,27 +12,22 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
 import rfc8785
 
 from vault.errors import FormatError
-from vault.ids import CertificateId, RecordingId
-from vault.model import Coordinate
-from vault.tlog.attested import DataCopy, ObjectFacts
+from vault.ids import CertificateId
+from vault.tlog.attested import DataCopy, ObjectFacts, RecordingFacts, RetentionFacts
 from vault.tlog.certificate import DeletionCertificate
 from vault.tlog.shape import canonical_json, canonical_text, stamp
 
 _HOLES: Final = (
     ("certificate_id",),
-    ("encryption", "coordinate"),
-    ("media", "objects"),
-    ("media", "recording_id"),
+    ("data", "objects"),
     ("nonce",),
-    ("retention", "captured_at"),
-    ("retention", "policy"),
-    ("retention", "retain_until"),
+    ("recording",),
+    ("retention",),
     ("sanitisation", "completed"),
     ("sanitisation", "data_copies"),
     ("supersedes",),
@@ -45,13 +40,10 @@ class Entry(NamedTuple):
     """What a certificate says of its own, in the order of the document. A tuple: a million are made in a sweep."""
 
     certificate_id: CertificateId
-    coordinate: Coordinate
-    objects: tuple[ObjectFacts, ...]
-    recording_id: RecordingId
+    objects: ObjectFacts
     nonce: str
-    captured_at: datetime
-    policy: str
-    retain_until: datetime
+    recording: RecordingFacts
+    retention: RetentionFacts
     completed: datetime | None
     data_copies: tuple[DataCopy, ...]
     supersedes: CertificateId | None
@@ -62,13 +54,10 @@ class Entry(NamedTuple):
         """Return what this certificate says of its own."""
         return cls(
             certificate.certificate_id,
-            certificate.encryption.coordinate,
-            certificate.media.objects,
-            certificate.media.recording_id,
+            certificate.data.objects,
             certificate.nonce,
-            certificate.retention.captured_at,
-            certificate.retention.policy,
-            certificate.retention.retain_until,
+            certificate.recording,
+            certificate.retention,
             certificate.sanitisation.completed,
             certificate.sanitisation.data_copies,
             certificate.supersedes,
@@ -82,35 +71,22 @@ class Entry(NamedTuple):
             certificate_id=self.certificate_id,
             nonce=self.nonce,
             supersedes=self.supersedes,
-            encryption=replace(certificate.encryption, coordinate=self.coordinate),
-            media=replace(certificate.media, objects=self.objects, recording_id=self.recording_id),
-            retention=replace(
-                certificate.retention,
-                captured_at=self.captured_at,
-                policy=self.policy,
-                retain_until=self.retain_until,
-            ),
+            recording=self.recording,
+            data=replace(certificate.data, objects=self.objects),
+            retention=self.retention,
             sanitisation=replace(certificate.sanitisation, completed=self.completed, data_copies=self.data_copies),
             verification=replace(certificate.verification, at=self.verified_at),
         )
 
     def text(self) -> str:
         """Return the text of the holes; Invalid for what canonical JSON cannot carry."""
-        cohort = self.coordinate.cohort
-        place = (
-            f"[{encode_basestring(cohort.tenant)},"
-            f'"{cohort.part.value}",{cohort.period},{cohort.generation},{self.coordinate.leaf}]'
-        )
         return "\n".join(
             (
                 f'"{self.certificate_id}"',
-                place,
-                f"[{','.join(map(_object, self.objects))}]",
-                f'"{self.recording_id}"',
+                _OBJECTS(self.objects),
                 f'"{self.nonce}"',
-                f'"{stamp(self.captured_at)}"',
-                encode_basestring(self.policy),
-                f'"{stamp(self.retain_until)}"',
+                _RECORDING(self.recording),
+                _RETENTION(self.retention),
                 "null" if self.completed is None else f'"{stamp(self.completed)}"',
                 f"[{','.join(map(_COPY, self.data_copies))}]" if self.data_copies else "[]",
                 "null" if self.supersedes is None else f'"{self.supersedes}"',
@@ -119,16 +95,10 @@ class Entry(NamedTuple):
         )
 
 
-_INT: Final = canonical_text(int)
+_OBJECTS: Final = canonical_text(ObjectFacts)
+_RECORDING: Final = canonical_text(RecordingFacts)
+_RETENTION: Final = canonical_text(RetentionFacts)
 _COPY: Final = canonical_text(DataCopy)
-
-
-def _object(item: ObjectFacts) -> str:
-    return (
-        f'{{"ciphertext_bytes":{_INT(item.ciphertext_bytes)},'
-        f'"ciphertext_sha256":{encode_basestring(item.ciphertext_sha256)},'
-        f'"name":{encode_basestring(item.name)},"versions":{"null" if item.versions is None else _INT(item.versions)}}}'
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,9 +197,13 @@ def _instant(value: Any, place: str) -> datetime:
     if not isinstance(value, str) or not _STAMP.fullmatch(value):
         raise FormatError(f"{place} is not a UTC time with microseconds")
     try:
-        return datetime.fromisoformat(value).astimezone(UTC)
+        found = datetime.fromisoformat(value).astimezone(UTC)
     except ValueError:
         raise FormatError(f"{place} is not a day and time that exist") from None
+    # Some versions of Python read 24:00 as the next day's midnight.
+    if stamp(found) != value:
+        raise FormatError(f"{place} is not a day and time that exist")
+    return found
 
 
 _LEAF_DECODERS: Final[Mapping[Any, _Decode]] = {

@@ -71,7 +71,7 @@ _CAPTURED_V1: Final = (
     "Nothing is claimed against someone who captured both the root version and the keyring while the "
     "recording existed, or who read the memory of a running vault process before caches_clear_at."
 )
-_CAPTURED: Final = (
+_CAPTURED_V2: Final = (
     (
         "Nothing is claimed against someone who captured the root version and the keyring together while the recording "
         "existed, or who read the memory of a running vault process before caches_clear_at: with such a capture and "
@@ -114,24 +114,25 @@ _BY_ASSURANCE: Final[Mapping[Assurance, str]] = {
 }
 
 
-def non_claims(assurance: Assurance) -> Statements:
+_NON_CLAIMS: Final[Mapping[str, tuple[Mapping[Assurance, str], tuple[str, ...]]]] = {
+    "v1": (_BY_ASSURANCE, (_LEFT_BEFORE, _CAPTURED_V1, *_OTHERS)),
+    "v2": (_BY_ASSURANCE, (_LEFT_BEFORE, *_CAPTURED_V2, *_OTHERS)),
+}
+"""By version, the oldest first: the limit of each assurance, and what is the same for all of them."""
+
+
+def non_claims(assurance: Assurance, version: str = [*_NON_CLAIMS][-1]) -> Statements:
     """Return what a certificate under this assurance does not claim, the assurance's own limit first."""
-    return _non_claims(assurance, 2, _CAPTURED)
-
-
-def _non_claims(assurance: Assurance, number: int, captured: tuple[str, ...]) -> Statements:
-    version = f"callvault/non-claims/{assurance.value.replace('_', '-')}/v{number}"
-    return Statements(version=version, texts=(_BY_ASSURANCE[assurance], _LEFT_BEFORE, *captured, *_OTHERS))
+    limits, texts = _NON_CLAIMS[version]
+    name = f"callvault/non-claims/{assurance.value.replace('_', '-')}/{version}"
+    return Statements(version=name, texts=(limits[assurance], *texts))
 
 
 PUBLISHED: Final[Mapping[str, tuple[str, ...]]] = {
     statements.version: statements.texts
     for statements in (
-        CLAIMS,
-        METADATA_CLAIMS,
-        BOTH_CLAIMS,
-        *(_non_claims(each, 1, (_CAPTURED_V1,)) for each in Assurance),
-        *(non_claims(each) for each in Assurance),
+        *(CLAIMS, METADATA_CLAIMS, BOTH_CLAIMS),
+        *(non_claims(each, version) for version in _NON_CLAIMS for each in Assurance),
     )
 }
-"""Every version ever issued and its sentences."""
+"""Every version ever issued and its sentences, as docs/certificates.md prints them."""

@@ -30,7 +30,7 @@ from vault.model import (
     StoredCertificate,
 )
 from vault.ports.catalog import CertificateBatch
-from vault.tlog.attested import ObjectFacts, Subject
+from vault.tlog.attested import EXPIRED, POLICY_VERSION, PartKey, Policy, StoredObject, Subject
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -119,6 +119,9 @@ def from_recording(recording: Recording) -> Values:
         "called_token": recording.called_token,
         "metadata_certificate_id": recording.metadata_certificate_id,
         "node": recording.node,
+        "audio_commitment": recording.audio_commitment,
+        "metadata_commitment": recording.metadata_commitment,
+        "retention_period": recording.retention_period,
     }
 
 
@@ -146,6 +149,9 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         certificate_id=row.certificate_id,
         metadata_certificate_id=row.metadata_certificate_id,
         node=row.node,
+        audio_commitment=row.audio_commitment,
+        metadata_commitment=row.metadata_commitment,
+        retention_period=row.retention_period,
     )
 
 
@@ -262,21 +268,28 @@ def to_batch(row: sa.Row[Any]) -> CertificateBatch:
 def to_subjects(found: Iterable[Any], objects: Iterable[Any]) -> list[Subject]:
     """Return what certificates say of each row, from columns in the order of the statements that fetch them."""
     # By position, and nothing built twice: a sweep passes a million of these.
-    stored: dict[bytes, list[ObjectFacts]] = {}
+    stored: dict[bytes, list[StoredObject]] = {}
     for recording, name, size, sha256 in objects:
-        facts = ObjectFacts(name=name, versions=None, ciphertext_bytes=size, ciphertext_sha256=sha256)
-        stored.setdefault(recording, []).append(facts)
+        stored.setdefault(recording, []).append(StoredObject(name, size, sha256))
     return [
         Subject(
-            RecordingId(_PREFIX + identity.hex()),
-            Coordinate(cohort=_cohort(tenant, Part.AUDIO, period, generation), leaf=leaf),
+            RecordingId(_PREFIX + row.hex()),
+            (PartKey(Coordinate(cohort=_cohort(tenant, Part.AUDIO, period, generation), leaf=leaf), commitment),),
+            policy := _policy(name, kept),
             policy,
-            moment(started_at),
-            moment(retain_until),
-            tuple(stored.get(identity, ())),
+            moment(started),
+            moment(created),
+            moment(until),
+            tuple(stored.get(row, ())),
+            EXPIRED,
         )
-        for identity, tenant, period, generation, leaf, policy, started_at, retain_until in found
+        for row, tenant, period, generation, leaf, commitment, name, kept, started, created, until in found
     ]
+
+
+@lru_cache(maxsize=256)
+def _policy(name: str, period: str | None) -> Policy:
+    return Policy(name=name, version=POLICY_VERSION, period=period)
 
 
 def from_audit(entry: AuditEntry) -> Values:

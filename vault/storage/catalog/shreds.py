@@ -125,8 +125,8 @@ _FORGOTTEN = {
 _DUE = sa.and_(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
 _SUBJECTS = (
     sa.select(
-        *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf),
-        *(_r.retention_class, _r.started_at, _r.retain_until),
+        *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.audio_commitment),
+        *(_r.retention_class, _r.retention_period, _r.started_at, _r.created_at, _r.retain_until),
     )
     .where(_DUE)
     .order_by(_r.id)

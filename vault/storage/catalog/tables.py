@@ -52,6 +52,9 @@ recordings = sa.Table(
     sa.Column("called_token", sa.Text),
     sa.Column("metadata_certificate_id", sa.Text),
     sa.Column("unconfirmed_since", sa.BigInteger),
+    sa.Column("audio_commitment", sa.LargeBinary(32)),
+    sa.Column("metadata_commitment", sa.LargeBinary(32)),
+    sa.Column("retention_period", sa.Text),
     # Named for the column's first life, which a renamed column keeps on SQLite.
     sa.UniqueConstraint("tenant", "call_token", name="uq_recordings_tenant_call_key"),
 )
@@ -311,7 +314,6 @@ tenants = sa.Table(
     sa.Column("offboard_approved_by", sa.Text),
     sa.Column("keep_dtmf", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("safeguarding_webhook", sa.Text),
-    sa.Column("offboard_approved_at", sa.BigInteger),
 )
 
 tokens = sa.Table(

@@ -1,0 +1,18 @@
+"""What certificates say of a recording and only its first day knows: commitments to its keys, its policy's period."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # Rows there are have none: a migration has no keys, and nobody may guess a period.
+    op.add_column("recordings", sa.Column("audio_commitment", sa.LargeBinary(length=32), nullable=True))
+    op.add_column("recordings", sa.Column("metadata_commitment", sa.LargeBinary(length=32), nullable=True))
+    op.add_column("recordings", sa.Column("retention_period", sa.Text(), nullable=True))
