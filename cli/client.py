@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import os
 import re
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -23,6 +25,7 @@ _PROBLEM_PREFIX = "urn:callvault:problem:"
 _RESERVED = frozenset({"type", "title", "status", "detail", "hint", "retry_after_seconds", "message"})
 _TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
+_PAUSES: Final = (0.5, 2.0)
 _BY_STATUS: Final[Mapping[int, type[errors.VaultError]]] = {
     400: errors.Refused,
     401: errors.Unauthenticated,
@@ -48,6 +51,12 @@ class ServerFault(errors.VaultError):
     """The server failed in a way it did not foresee; its log has the place."""
 
     code = "internal"
+
+
+class Unanswered(errors.Unavailable):
+    """A request was sent, and no answer came."""
+
+    code = "unanswered"
 
 
 def error_of(status: int, body: bytes) -> errors.VaultError:
@@ -172,7 +181,7 @@ class Client:
                 hint="try once more; if it breaks off again, the server's log says why",
             ) from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise errors.Unavailable(
+            raise Unanswered(
                 f"the server at {self.url} did not answer ({type(error).__name__})", hint="try again"
             ) from error
 
@@ -185,9 +194,25 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Return the JSON object a call answers with; an empty answer is an empty object."""
-        async with self.request(method, path, params=params, headers=headers, body=body) as response:
-            raw = await response.read()
+        """Return the JSON object a call answers with; an empty answer is an empty object.
+
+        What acts is sent under an Idempotency-Key, and again if nobody knows whether it took effect: it does so once.
+        """
+        acts = method == "POST"
+        sent = {**(headers or {}), **({"Idempotency-Key": f'"{uuid.uuid4()}"'} if acts else {})}
+        raw = b""
+        for pause in (*_PAUSES, None):
+            try:
+                async with self.request(method, path, params=params, headers=sent, body=body) as response:
+                    raw = await response.read()
+                break
+            except (Unanswered, errors.Truncated, errors.OutcomeUnknown, errors.UnderWay) as error:
+                if not acts:
+                    raise
+                if pause is None:
+                    error.hint = "it may have taken effect: look before doing it again"
+                    raise
+            await asyncio.sleep(pause)
         if not raw:
             return {}
         try:

@@ -37,6 +37,7 @@ from vault.model import (
 from vault.ports.alerts import Alert
 from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.repeats import Keyed
 from vault.ports.revision import Revision, T
 
 NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
@@ -357,6 +358,17 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.tokens(tenant=ACME)
     await catalog.revoke_token(issued.id, at=NOW, audit=audit)
     await catalog.append_audit(audit)
+    asked = Keyed(
+        token=TokenId("tok_" + "0" * 32),
+        key="k",
+        request="r",
+        attempt="a",
+        created_at=one.created_at,
+        until=one.created_at,
+    )
+    claimed = await catalog.claim_request(asked, now=one.created_at, forget_before=one.created_at)
+    await catalog.leave_request(claimed, at=one.created_at)
+    await catalog.settle_request(claimed, status=200, answer=b"sealed")
     await catalog.audit_entries()
     await catalog.save_setting("vault_id", "one")
     await catalog.setting("vault_id")

@@ -111,6 +111,24 @@ class ChangedSince(Conflict):
     code = "changed_since"
 
 
+class UnderWay(Conflict):
+    """The first request with this Idempotency-Key has no answer yet; nothing was done by this one."""
+
+    code = "under_way"
+
+
+class AnswerLost(Conflict):
+    """The request took effect before, and its answer is lost; `target` in facts is what to look at."""
+
+    code = "answer_lost"
+
+
+class KeyReused(Invalid):
+    """An Idempotency-Key came with another request before; nothing was done."""
+
+    code = "key_reused"
+
+
 class OffsetMismatch(Conflict):
     """An upload continued at another byte than the durable end; `offset` in facts is where to continue."""
 
@@ -231,7 +249,7 @@ class DiskFull(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """The answer to a commit was lost and nobody can say yet whether it took effect: look before repeating the act."""
+    """What was asked may have taken effect, or may yet: repeat it with the same Idempotency-Key, or look first."""
 
     code = "outcome_unknown"
 

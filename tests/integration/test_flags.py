@@ -288,7 +288,7 @@ async def test_an_outage_of_the_keyring_keeps_nobody_from_hearing_and_the_pin_fo
 
         monkeypatch.setattr(type(app.vault.keyring), "writer", down)
         answer = await flag(app, call)
-        assert (answer.status, answer.problem) == (503, "unavailable")
+        assert (answer.status, answer.problem) == (503, "outcome_unknown")
         await lead.times(1)
         monkeypatch.setattr(type(app.vault.keyring), "writer", writer)
         again = await flag(app, call)

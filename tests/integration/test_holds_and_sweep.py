@@ -120,6 +120,7 @@ async def test_a_release_takes_two_people_a_grace_and_a_sweep(app):
     await app.sweep()
     assert await is_shredded(app, recording)
     assert [entry["event"] for entry in await app.audit() if entry["event"].startswith("hold.")] == [
+        "hold.placing",
         "hold.created",
         "hold.release_requested",
         "hold.release_approved",

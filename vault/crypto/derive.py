@@ -24,6 +24,7 @@ class Purpose(enum.StrEnum):
     BLIND_INDEX = "callvault/v1/blind-index"
     BACKUP = "callvault/v1/backup"
     BACKUP_MANIFEST = "callvault/v1/backup-manifest"
+    ANSWER = "callvault/v1/answer"
     TOKEN_SECRET = "callvault/v1/token-secret"  # noqa: S105  # a label, not a secret
 
 

@@ -25,6 +25,7 @@ from vault.keystore.storing import EpochSecret, Stored, load, newest, stage, wra
 from vault.keystore.threads import in_thread
 from vault.model import Cohort, Finding, ShredPlan, ShredReceipt
 from vault.ports.keys import DestroyReceipt, KeyringStatus, KeyringStore, ReplicaStatus, RootKeyProvider
+from vault.ports.repeats import took_effect
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
 
@@ -253,6 +254,7 @@ class Engine:
             looked_at = self._clock.monotonic()
             writing = self._replicas.round(self._replicas.stores)
             after = await self._write(writing, state, before.secret)
+            took_effect()
             await writing.swap(before.head, after.head)
             self._settle(after, len(writing.stores))
             self._renew(looked_at)
@@ -284,6 +286,7 @@ class Engine:
             after = await self._next_epoch(writing, state)
             await self._verify(writing, before, after, plan)
             looked_at = self._clock.monotonic()
+            took_effect()
             await writing.swap(before.head, after.head)
             await writing.require_heads(after.head)
             await load(self._provider, writing.stores, after.state.keyring, after.head, known=after)

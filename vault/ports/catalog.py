@@ -30,6 +30,7 @@ from vault.model import (
 )
 from vault.ports.alerts import AlertRows
 from vault.ports.erasures import Erasure, ErasureRows
+from vault.ports.repeats import KeyedRows
 from vault.ports.revision import Revision
 from vault.tlog.attested import Subject
 
@@ -393,7 +394,9 @@ class AdminRows(Protocol):
         """Insert or replace a small setting."""
 
 
-class Catalog(RecordingRows, NoteRows, NodeRows, HoldRows, AlertRows, ShredRows, ErasureRows, AdminRows, Protocol):
+class Catalog(
+    RecordingRows, NoteRows, NodeRows, HoldRows, AlertRows, ShredRows, ErasureRows, AdminRows, KeyedRows, Protocol
+):
     """All rows, one database."""
 
     async def migrate(self) -> None:

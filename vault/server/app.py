@@ -19,6 +19,7 @@ from vault.server.connections import Guest, bind, connections_of
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.lines import SERVER_NAME, HttpLine
 from vault.server.problems import Unexpected, plain_problem, problem
+from vault.server.repeating import once
 from vault.server.tls import server_context
 from vault.server.workers import Worker
 from vault.services.vault import Vault
@@ -84,7 +85,7 @@ async def _said_of_the_server(request: web.Request, response: web.StreamResponse
 
 def build_app(vault: Vault, config: Config) -> web.Application:
     """Return the application over an open vault."""
-    app = web.Application(middlewares=[envelope], client_max_size=1 << 20)
+    app = web.Application(middlewares=[envelope, once], client_max_size=1 << 20)
     app.on_response_prepare.append(_said_of_the_server)
     app[VAULT] = vault
     app[CONFIG] = config

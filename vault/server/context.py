@@ -23,6 +23,7 @@ from vault.services.vault import Vault
 VAULT = web.AppKey("vault", Vault)
 CONFIG = web.AppKey("config", Config)
 WORKER = web.AppKey("worker", Worker)
+_BODY = web.RequestKey("body", bytes)
 _PRINCIPAL = web.RequestKey("principal", Principal)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -162,8 +163,16 @@ async def small_body(request: web.Request, *, limit: int, too_large: VaultError)
 async def body(request: web.Request, kind: type[Body]) -> Body:
     """Parse a JSON body; Invalid names the field."""
     require_uncoded(request)
-    too_large = Invalid("the request body is larger than 1 MiB")
-    return parse_model(await small_body(request, limit=_MAX_BODY_BYTES, too_large=too_large), kind)
+    return parse_model(await whole_body(request), kind)
+
+
+async def whole_body(request: web.Request) -> bytes:
+    """Return a body of at most 1 MiB, read once a request."""
+    known = request.get(_BODY)
+    if known is None:
+        too_large = Invalid("the request body is larger than 1 MiB")
+        known = request[_BODY] = await small_body(request, limit=_MAX_BODY_BYTES, too_large=too_large)
+    return known
 
 
 def parse_model(raw: bytes, kind: type[Body]) -> Body:

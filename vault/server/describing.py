@@ -56,6 +56,12 @@ class Operation:
     headers: tuple[str, ...] = ()
     problems: tuple[int, ...] = ()
 
+    @property
+    def keyed(self) -> bool:
+        """Tell whether it takes an Idempotency-Key: what acts outside ingest does, and a search only looks."""
+        acts = self.method == "post" and self.act is not None and not self.path.endswith("/search")
+        return acts and self.path.startswith("/v1/") and not self.path.startswith("/v1/ingest/")
+
 
 def json_answer(text: str, schema: str, **headers: str) -> Answer:
     """Describe an answer of one JSON document; `headers` are named with underscores."""
@@ -78,6 +84,10 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
     "Call-Direction": ("Which way the call went.", {"type": "string", "enum": ["inbound", "outbound"]}),
     "Call-Started": ("When the call began; the clock of its retention. Default: now.", MOMENT),
     "Call-Tags": ("Up to 20 tags, separated by commas. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
+    "Idempotency-Key": (
+        "A fresh UUID in quotes: for 24 hours the same request under it takes effect once, and has the first answer.",
+        {**TEXT, "maxLength": 257},
+    ),
     "Purpose": (
         "What the access is for: one of `access.purposes`. A list needs it with a caller, a called number or a tag.",
         TEXT,

@@ -172,13 +172,17 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
             "description": HEADERS[name][0],
             "schema": HEADERS[name][1],
         }
-        for name in operation.headers
+        for name in (*operation.headers, *(("Idempotency-Key",) if operation.keyed else ()))
     ]
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
     responses = {str(status): _answer(answer) for status, answer in operation.answers.items()}
-    refusals = {*operation.problems, *(() if operation.act is None else (401, 403, 503))}
+    refusals = {
+        *operation.problems,
+        *(() if operation.act is None else (401, 403, 503)),
+        *((400, 409, 422) if operation.keyed else ()),
+    }
     for status in sorted(refusals):
         responses[str(status)] = _problem(REASONS.get(status) or HTTPStatus(status).phrase)
     responses["default"] = _problem("Any other failure")

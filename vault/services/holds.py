@@ -99,7 +99,10 @@ class Holds:
             review_at=request.review_at,
             recordings=tuple(row.id for row in rows),
         )
-        await self._catalog.add_hold(hold)
+        await self._catalog.add_hold(
+            hold,
+            audit=[event("hold.placing", actor, tenant=hold.tenant, target=hold.id, detail=_summary(hold))],
+        )
         return await self._decide(hold, actor)
 
     def _check(self, request: HoldRequest, now: datetime) -> None:

@@ -25,6 +25,7 @@ from vault.services.objects import Objects
 from vault.services.parts import Parts
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
+from vault.services.repeats import Repeats
 from vault.services.search import Search
 from vault.services.shredding import Shredder
 from vault.services.storing import Storer
@@ -59,6 +60,7 @@ class Vault:
     playback: Playback
     presence: Presence
     recordings: Recordings
+    repeats: Repeats
     search: Search
     shredder: Shredder
     storer: Storer

@@ -36,6 +36,7 @@ from vault.services.parts import Parts
 from vault.services.playback import Playback
 from vault.services.reading import Reader
 from vault.services.recordings import Recordings
+from vault.services.repeats import Repeats
 from vault.services.search import BlindIndex, Search
 from vault.services.shredding import Shredder
 from vault.services.storing import SegmentLimits, Storer
@@ -188,6 +189,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         limit=config.server.max_recording_bytes,
     )
     return Vault(
+        repeats=Repeats(catalog=catalog, clock=clock, entropy=entropy, sealing_key=lambda: adapters.keyring.backup_key),
         access=Access(catalog=catalog, clock=clock, entropy=entropy, sealing_key=lambda: adapters.keyring.backup_key),
         alerts=alerts,
         catalog=catalog,

@@ -18,6 +18,7 @@ from vault.storage.catalog.nodes import NodeStore
 from vault.storage.catalog.notes import NoteStore
 from vault.storage.catalog.overrides import OverrideStore
 from vault.storage.catalog.recordings import RecordingStore
+from vault.storage.catalog.repeats import RepeatStore
 from vault.storage.catalog.rescue import RescueStore
 from vault.storage.catalog.shreds import ShredStore
 from vault.storage.postgres import PostgresSettings
@@ -34,6 +35,7 @@ class SqlCatalog(
     OverrideStore,
     ErasureStore,
     AdminStore,
+    RepeatStore,
     RescueStore,
     RestorableCatalog,
 ):

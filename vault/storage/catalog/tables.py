@@ -349,6 +349,23 @@ audit = sa.Table(
     sa.Column("sha256", sa.LargeBinary(32), nullable=False),
 )
 
+# `key` and `request` are digests; `answer` is sealed under the keyring and the key itself.
+keyed_requests = sa.Table(
+    "keyed_requests",
+    metadata,
+    sa.Column("token", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Column("effect", sa.Boolean, nullable=False),
+    sa.Column("target", sa.Text),
+    sa.Column("status", sa.Integer),
+    sa.Column("answer", sa.LargeBinary),
+)
+sa.Index("ix_keyed_requests_created_at", keyed_requests.c.created_at)
+
 # One row, there from the first migration on (seq 0, 32 zero bytes); moved by compare-and-swap with every insert.
 audit_head = sa.Table(
     "audit_head",

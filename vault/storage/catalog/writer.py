@@ -18,12 +18,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from vault.errors import IntegrityError, OutcomeUnknown, Refused, Unavailable
+from vault.errors import Conflict, IntegrityError, OutcomeUnknown, Refused, Unavailable
 from vault.model import AuditEntry, AuditEvent
+from vault.ports.repeats import Keyed, effects
 from vault.ports.time import Clock
 from vault.storage.catalog import rows
 from vault.storage.catalog.faults import is_broken, is_doubtful, is_outage, translate
-from vault.storage.catalog.tables import audit, audit_head
+from vault.storage.catalog.tables import audit, audit_head, keyed_requests
 from vault.telemetry import Metrics
 from vault.tlog.auditchain import AuditHead, extend_chain
 
@@ -38,6 +39,17 @@ _MOVE_HEAD = (
 )
 _INSERT_AUDIT = sa.insert(audit)
 _ENTRY = sa.select(audit.c.sha256).where(audit.c.seq == sa.bindparam("place"))
+_k = keyed_requests.c
+_NOTE = (
+    sa.update(keyed_requests)
+    .where(
+        _k.token == sa.bindparam("its_token"),
+        _k.key == sa.bindparam("its_key"),
+        _k.attempt == sa.bindparam("its_attempt"),
+        _k.status.is_(None),
+    )
+    .values(effect=True, target=sa.func.coalesce(_k.target, sa.bindparam("new_target", type_=sa.Text)))
+)
 _SETTLE_PAUSES = (0.0, 0.5, 1.0, 2.0)
 
 Parameters = Mapping[str, Any]
@@ -136,9 +148,18 @@ class Writer:
             self._drain = asyncio.create_task(self._work(), name="catalog writer")
         return await answer
 
-    async def run(self, act: Act[R]) -> R:
-        """Run one act that has no kin to share a call with."""
-        result: R = await self.submit(_one_by_one, act)
+    async def run(self, act: Act[R], *, beside: bool = False) -> R:
+        """Run one act that has no kin to share a call with.
+
+        It is an effect of the present request, and noted as one, unless it only goes on `beside` it.
+        """
+        present = None if beside else effects()
+        if present is None:
+            plain: R = await self.submit(_one_by_one, act)
+            return plain
+        noted = _Noted(act, present.keyed)
+        result: R = await self.submit(_one_by_one, noted)
+        present.durable |= noted.wrote
         return result
 
     async def close(self) -> None:
@@ -274,6 +295,33 @@ def _swap(old: AuditHead, new: AuditEntry) -> Parameters:
         "new_seq": new.seq,
         "new_sha256": bytes.fromhex(new.sha256),
     }
+
+
+class _Noted:
+    """An act, and with it, in one transaction, the evidence that the request under a key took effect."""
+
+    def __init__(self, act: Act[Any], keyed: Keyed | None) -> None:
+        self._act = act
+        self._keyed = keyed
+        self.wrote = False
+
+    async def __call__(self, transaction: Transaction) -> Any:
+        writes, events = transaction.writes, len(transaction.events)
+        result = await self._act(transaction)
+        self.wrote = (transaction.writes, len(transaction.events)) != (writes, events)
+        if self.wrote and self._keyed is not None:
+            named = {
+                "its_token": self._keyed.token,
+                "its_key": self._keyed.key,
+                "its_attempt": self._keyed.attempt,
+                "new_target": next((each.target for each in transaction.events[events:]), None),
+            }
+            if not await transaction.write(_NOTE, named):
+                raise Conflict(
+                    "a repeat with the same Idempotency-Key has overtaken this request; this one changed nothing",
+                    hint="the repeat has the answer",
+                )
+        return result
 
 
 async def _one_by_one(transaction: Transaction, acts: Sequence[Act[Any]]) -> Sequence[Any]:

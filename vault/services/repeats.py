@@ -1,0 +1,97 @@
+"""Requests under an Idempotency-Key: each takes effect once, and its first answer is everybody's.
+
+Order, and what a crash in between leaves: claim → the act, whose transaction notes its effect beside the claim →
+answer kept. After the first step a claim without effect remains, and once its time is up a repeat carries the request
+out. After the second a repeat finds what was made. An attempt that was overtaken cannot take effect any more: its
+transaction fails with the claim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from vault.crypto.answers import open_answer, seal_answer
+from vault.errors import Conflict, KeyReused, Malformed, Unavailable, UnderWay
+from vault.ids import TokenId
+from vault.model import DataKey
+from vault.ports.catalog import Catalog
+from vault.ports.repeats import Keyed
+from vault.ports.time import Clock, Entropy
+
+_KEPT: Final = timedelta(hours=24)
+_PATIENCE: Final = timedelta(seconds=30)
+"""How long an attempt is believed to be alive; longer ones are overtaken only if nothing of them is durable."""
+_MAX_KEY: Final = 255
+_NONCE_BYTES: Final = 12
+
+logger = logging.getLogger(__name__)
+
+
+def checked_key(text: str) -> str:
+    """Return the key in a header's value, a string of RFC 8941 or bare; Malformed, which does not repeat it."""
+    key = text.strip()
+    if len(key) > 1 and key.startswith('"') and key.endswith('"'):
+        key = key[1:-1]
+    if not 1 <= len(key) <= _MAX_KEY or not key.isascii() or not key.isprintable() or '"' in key:
+        raise Malformed("Idempotency-Key: that is no key", hint='send a fresh UUID in quotes: "8e03978e-40d5-…"')
+    return key
+
+
+class Repeats:
+    """Claims keys and keeps answers; `sealing_key` returns the keyring's part of the key that seals them."""
+
+    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_key: Callable[[], DataKey]) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._entropy = entropy
+        self._sealing_key = sealing_key
+
+    async def claim(self, token: TokenId, key: str, request: bytes) -> tuple[Keyed, bool]:
+        """Return the request under this key, and whether the caller is to carry it out.
+
+        KeyReused if the key came with another request, UnderWay while the first one is being carried out.
+        """
+        now = self._clock.now()
+        asked = Keyed(
+            token=token,
+            key=hashlib.sha256(key.encode()).hexdigest(),
+            request=hashlib.sha256(request).hexdigest(),
+            attempt=self._entropy(16).hex(),
+            created_at=now,
+            until=now + _PATIENCE,
+        )
+        found = await self._catalog.claim_request(asked, now=now, forget_before=now - _KEPT)
+        if found.request != asked.request:
+            raise KeyReused(
+                "this Idempotency-Key came with another request before; nothing was done",
+                hint="a new request needs a new key",
+            )
+        if found.status is None and found.attempt != asked.attempt:
+            raise UnderWay(
+                "the first request with this Idempotency-Key is still under way", hint="repeat it in a moment"
+            )
+        return found, found.attempt == asked.attempt
+
+    async def keep(self, keyed: Keyed, key: str, *, status: int, answer: bytes) -> None:
+        """Keep the answer for a day. The act is durable already: an outage here costs only the repeat's convenience."""
+        sealed = seal_answer(self._sealing_key(), keyed.token, key, answer, nonce=self._entropy(_NONCE_BYTES))
+        try:
+            await self._catalog.settle_request(keyed, status=status, answer=sealed)
+        except Unavailable as error:
+            logger.warning("an answer was not kept", extra={"fields": {"reason": error.message}})
+
+    async def leave(self, keyed: Keyed) -> None:
+        """Let the next one with this key go on from here."""
+        try:
+            await self._catalog.leave_request(keyed, at=self._clock.now())
+        except (Unavailable, Conflict) as error:
+            logger.warning("a request's claim stays until its time is up", extra={"fields": {"reason": error.message}})
+
+    def answer(self, keyed: Keyed, key: str) -> bytes:
+        """Return the first answer."""
+        assert keyed.answer is not None
+        return open_answer(self._sealing_key(), keyed.token, key, keyed.answer)
