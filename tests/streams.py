@@ -9,6 +9,7 @@ from tests.integration.app import TENANTS
 from vault.model import Role
 from vault.server import streams
 from vault.server.connections import connections_of
+from vault.server.intake import Intake
 from vault.streamsettings import StreamSettings
 
 
@@ -27,7 +28,8 @@ async def listening(app, **sections):
     """Listen beside a served vault and yield the ports."""
     config = app.config.model_copy(update={"streams": StreamSettings.model_validate(sections)})
     connections = connections_of(config.server, app.vault.metrics)
-    async with connections.watched(), streams.listening(app.vault, config, connections) as ports:
+    intake = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: app.vault.journal.undurable)
+    async with connections.watched(), streams.listening(app.vault, config, connections, intake) as ports:
         yield ports
 
 

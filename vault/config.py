@@ -138,6 +138,7 @@ class JournalSettings(Section):
     file_bytes: Size = 256 << 20
     disk_reserve: Size = 1 << 30
     commit_interval: Duration = timedelta(milliseconds=5)
+    max_undurable_bytes: Size = 256 << 20
 
 
 class PartsSettings(Section):

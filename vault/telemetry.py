@@ -77,6 +77,7 @@ class Metrics:
         self.ingest_refused = counter("ingest_refused_total", "Uploads refused", "reason")
         self.connections = gauge("connections", "Connections, by whether a valid credential came over them", "state")
         self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", "reason")
+        self.undurable_bytes = gauge("undurable_bytes", "Bytes that recorders sent and that are not yet durable")
         self.journal_bytes = gauge("journal_bytes", "Journal bytes on disk")
         self.journal_commit = histogram("journal_commit_seconds", "One group commit: write and fdatasync")
         self.segment_put = histogram("segment_put_seconds", "One object put and its verification", "store", "outcome")

@@ -116,6 +116,22 @@ async def test_writable_waits_only_above_the_bound(tmp_path):
     await journal.close()
 
 
+async def test_while_all_entries_together_are_over_their_bound_each_waits_for_its_own_and_none_for_ever(tmp_path):
+    journal = make(tmp_path / "journal", undurable_bound=5000)
+    entries = [start(journal, number) for number in range(1, 5)]
+    for number, entry in enumerate(entries, 1):
+        feed(entry, number, 4000)
+    assert not any(entry.roomy for entry in entries)
+    assert journal.undurable > 16_000
+    async with asyncio.timeout(5):
+        for entry in entries:
+            await entry.writable()
+            assert entry.durable == entry.appended
+    assert all(entry.roomy for entry in entries)
+    assert journal.undurable == 0
+    await journal.close()
+
+
 async def test_a_cancelled_barrier_disturbs_no_other_waiter(journal):
     entry = start(journal, 1)
     feed(entry, 1, 100)
@@ -417,9 +433,11 @@ async def test_a_failed_commit_drops_its_whole_batch_and_nothing_durable(tmp_pat
             entry.append(b"x")
         with pytest.raises(expected):
             await entry.writable()
+    assert journal.undurable == 0
     syncs = disk.syncs
     feed(idle, 3, 500)
     await idle.barrier()
+    assert journal.undurable == 0
     assert disk.syncs == syncs + 1
     assert len(journal_files(tmp_path / "journal")) == 2  # never the file that saw a failure again
     again = start(journal, 1, offset=3000)

@@ -59,7 +59,10 @@ class JournalEntry(Protocol):
         """Wait until everything appended so far is durable; raises what made the commit fail."""
 
     async def writable(self) -> None:
-        """Wait while this entry has more un-durable bytes than its bound: the backpressure point. Raises `failed`."""
+        """Wait while this entry has more un-durable bytes than its bound: the backpressure point. Raises `failed`.
+
+        While all entries together have more than theirs, wait until every byte of this one is durable.
+        """
 
     async def end(self, reason: str) -> None:
         """Write the end record ("sealed" or "truncated:<why>") and wait until it is durable.
@@ -121,6 +124,13 @@ class Journal(Protocol):
 
     def usage(self) -> JournalUsage:
         """Return how full the journal is."""
+
+    @property
+    def undurable(self) -> int:
+        """How many bytes of all entries are in flight: queued or being written."""
+
+    def tell(self, changed: Callable[[], None]) -> None:
+        """From now on call `changed` when they pass the bound on them, and after each commit."""
 
     async def close(self) -> None:
         """Commit what is queued and close; files that hold unstored bytes stay for replay."""

@@ -17,6 +17,7 @@ from vault.config import Config, ServerSettings
 from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, s3, streams
 from vault.server.connections import Guest, bind, connections_of
 from vault.server.context import CONFIG, VAULT, WORKER
+from vault.server.intake import BODIES, CALLS, Intake
 from vault.server.lines import SERVER_NAME, HttpLine
 from vault.server.problems import Unexpected, plain_problem, problem
 from vault.server.repeating import once
@@ -89,6 +90,8 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     app.on_response_prepare.append(_said_of_the_server)
     app[VAULT] = vault
     app[CONFIG] = config
+    for way in (CALLS, BODIES):
+        app[way] = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: vault.journal.undurable)
     dialects.add_routes(app)
     flags.add_routes(app)
     app.add_routes(
@@ -140,6 +143,17 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     return app
 
 
+def _watch_the_journal(app: web.Application) -> None:
+    calls, bodies = app[CALLS], app[BODIES]
+
+    def changed() -> None:
+        calls.look()
+        bodies.look()
+
+    app[VAULT].journal.tell(changed)
+    app[VAULT].metrics.undurable_bytes.set_function(lambda: bodies.bytes)
+
+
 def tls_context(config: Config) -> ssl.SSLContext | None:
     """Return the TLS settings, or None for the plain HTTP that the configuration permits."""
     if config.tls_paths is None:
@@ -179,6 +193,7 @@ async def serve(
     def line(guest: Guest) -> HttpLine:
         return HttpLine(guest, server, access_log=None, keepalive_timeout=kept, auto_decompress=False)
 
+    _watch_the_journal(app)
     connections = connections_of(settings, vault.metrics)
     try:
         try:
@@ -193,7 +208,7 @@ async def serve(
             for each in sockets:
                 listening.enter_context(connections.listening(each, line, tls=context))
             await listening.enter_async_context(
-                streams.listening(vault, config, connections, shared=worker is not None)
+                streams.listening(vault, config, connections, app[CALLS], shared=worker is not None)
             )
             started(f"{'https' if context else 'http'}://{host}:{port}")
             await stop.wait()

@@ -26,9 +26,9 @@ from vault.telemetry import Metrics
 _BACKLOG: Final = 1024
 _BATCH: Final = 64
 """Connections that are accepted in one turn of the loop."""
-_PAUSE_SECONDS: Final = 0.05
+_PAUSE_SECONDS: Final = 0.02
 _FAILED_PAUSE_SECONDS: Final = 1.0
-_YOUNG_SECONDS: Final = 1.0
+_YOUNG_SECONDS: Final = 0.25
 """A stranger is displaced by another one only after this."""
 _LONGEST_TICK_SECONDS: Final = 1.0
 _UNSENT_BYTES: Final = 1 << 18

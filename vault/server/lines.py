@@ -13,8 +13,11 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from vault.server.connections import Guest
+from vault.server.intake import Intake
 
 SERVER_NAME: Final = "callvault"
+_COUNTED_BYTES: Final = 1 << 12
+"""Only what is longer is counted between socket and journal: counting each little piece costs more than it may hold."""
 _WINDOW_BYTES: Final = 1 << 16
 """How much may wait to be sent before whoever writes waits."""
 
@@ -22,12 +25,16 @@ _WINDOW_BYTES: Final = 1 << 16
 class HttpLine(RequestHandler):
     """One connection that speaks HTTP, and the guest who has it."""
 
-    __slots__ = ("guest",)
+    __slots__ = ("guest", "held", "intake", "unused")
 
     def __init__(self, guest: Guest, server: web.Server, **settings: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **settings)
         self.guest = guest
         guest.line = self
+        self.held = False
+        self.intake: Intake | None = None
+        """While a recorder's audio comes over it."""
+        self.unused = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -44,6 +51,28 @@ class HttpLine(RequestHandler):
         """Go on writing: the other end reads."""
         self.guest.took()
         super().resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        if self.intake is not None and len(data) > _COUNTED_BYTES:
+            self.intake.read(self, len(data))
+        super().data_received(data)
+
+    def hold(self) -> None:
+        """Read nothing more."""
+        self.held = True
+        self._pause_transport_reading()
+
+    def release(self) -> None:
+        """Read on, unless aiohttp's own buffers are full."""
+        if self.held:
+            self.held = False
+            if not self._reading_paused and not self._buffer_paused:
+                self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        if not self.held:
+            super()._resume_transport_reading()
 
     @property
     def answering(self) -> bool:

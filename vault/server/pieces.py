@@ -11,6 +11,8 @@ from aiohttp import web
 
 from vault.errors import Locked, UploadStalled, VaultError
 from vault.server.context import CONFIG
+from vault.server.intake import BODIES
+from vault.server.lines import HttpLine
 from vault.server.quiet import Quiet
 from vault.services.uploads import Writer
 
@@ -81,7 +83,16 @@ class BodyPieces(Source):
         self._content = request.content
         idle = request.app[CONFIG].server.idle_timeout.total_seconds()
         self._stopped = False
-        self._quiet = Quiet(patience=lambda: idle, tell=lambda: self._content.set_exception(TimeoutError()))
+        self._intake = request.app[BODIES]
+        self._line = request.protocol if isinstance(request.protocol, HttpLine) else None
+        self._in_hand = 0
+        """What is counted of the pieces handed out last, until more is asked for."""
+        if self._line is not None:
+            self._line.intake = self._intake
+            self._intake.enter(self._line)
+        self._quiet = Quiet(
+            self._intake, patience=lambda: idle, tell=lambda: self._content.set_exception(TimeoutError())
+        )
 
     @property
     def waited(self) -> float:
@@ -91,6 +102,9 @@ class BodyPieces(Source):
     def close(self) -> None:
         """Stop watching the connection."""
         self._quiet.close()
+        if self._line is not None:
+            self._line.intake = None
+            self._intake.leave(self._line)
 
     def stop(self) -> None:
         """Another request goes on in this one's place: hand out nothing more."""
@@ -106,6 +120,9 @@ class BodyPieces(Source):
 
     async def more(self) -> bytes:
         """Return what has arrived, or wait for it; `stalled` after the idle time."""
+        if self._in_hand and self._line is not None:
+            self._intake.used(self._line, self._in_hand)
+            self._in_hand = 0
         self._quiet.waiting()
         try:
             return await self._content.readany()
@@ -122,6 +139,8 @@ class BodyPieces(Source):
             raise self.stalled() from error
         finally:
             self._quiet.taking()
+            if self._line is not None:
+                self._in_hand = self._line.unused
 
 
 @contextmanager

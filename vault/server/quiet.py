@@ -6,6 +6,8 @@ import asyncio
 import math
 from collections.abc import Callable
 
+from vault.server.intake import Intake
+
 
 class Quiet:
     """Calls `tell` once nothing has come for `patience()` seconds; close it when done.
@@ -13,7 +15,8 @@ class Quiet:
     One timer a connection: arming one for each piece of audio costs more.
     """
 
-    def __init__(self, *, patience: Callable[[], float], tell: Callable[[], None]) -> None:
+    def __init__(self, intake: Intake, *, patience: Callable[[], float], tell: Callable[[], None]) -> None:
+        self._intake = intake
         self._patience = patience
         self._tell = tell
         self._loop = asyncio.get_running_loop()
@@ -30,8 +33,8 @@ class Quiet:
 
     @property
     def seconds(self) -> float:
-        """For how long the recorder has been waited for."""
-        return max(self._loop.time() - self._since, 0.0)
+        """For how long the recorder has been waited for; not while it is held back."""
+        return self._intake.silence(self._since, self._loop.time())
 
     def close(self) -> None:
         """Look no more."""

@@ -19,6 +19,7 @@ from vault.protocol.events import Audio, Dialect, Ended, Event, Started
 from vault.protocol.permissions import Act
 from vault.protocol.rtpenginetcp import RtpengineTcp
 from vault.server.connections import Connections, Guest, bind
+from vault.server.intake import Intake
 from vault.server.quiet import Quiet
 from vault.server.tls import server_context
 from vault.services.feed import Feed
@@ -46,14 +47,20 @@ class _Door:
 
 @asynccontextmanager
 async def listening(
-    vault: Vault, config: Config, connections: Connections, *, shared: bool = False, entropy: Entropy = os.urandom
+    vault: Vault,
+    config: Config,
+    connections: Connections,
+    intake: Intake,
+    *,
+    shared: bool = False,
+    entropy: Entropy = os.urandom,
 ) -> AsyncIterator[Mapping[str, int]]:
     """Take calls on the configured listeners inside the context; then close what is left, as a lost connection.
 
     Yields the port of each listener by its name. With `shared`, siblings listen on the same ports. ConfigError if one
     cannot listen.
     """
-    calls = _Calls(vault, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
+    calls = _Calls(vault, intake, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
     ports: dict[str, int] = {}
     with ExitStack() as listeners:
         for door in _doors(config):
@@ -137,8 +144,9 @@ class _Stream(asyncio.StreamReaderProtocol):
 class _Calls:
     """The connections of all listeners."""
 
-    def __init__(self, vault: Vault, *, idle_seconds: float, entropy: Entropy) -> None:
+    def __init__(self, vault: Vault, intake: Intake, *, idle_seconds: float, entropy: Entropy) -> None:
         self._vault = vault
+        self._intake = intake
         self._idle_seconds = idle_seconds
         self._entropy = entropy
         self._tasks: set[asyncio.Task[None]] = set()
@@ -167,7 +175,7 @@ class _Calls:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take(self, door: _Door, guest: Guest, reader: _Reader, writer: asyncio.StreamWriter) -> None:
-        line = _Line(self._vault, door, guest, reader, writer, idle_seconds=self._idle_seconds)
+        line = _Line(self._vault, door, guest, reader, writer, intake=self._intake, idle_seconds=self._idle_seconds)
         try:
             await line.run(entropy=self._entropy)
         except VaultError as error:
@@ -194,9 +202,11 @@ class _Line:
         reader: _Reader,
         writer: asyncio.StreamWriter,
         *,
+        intake: Intake,
         idle_seconds: float,
     ) -> None:
         self._vault = vault
+        self._intake = intake
         self._door = door
         self._guest = guest
         self._reader = reader
@@ -207,6 +217,7 @@ class _Line:
         self._ended = False
         self._idle_seconds = idle_seconds
         self._quiet = Quiet(
+            intake,
             patience=lambda: self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds),
             tell=lambda: self._reader.set_exception(TimeoutError()),
         )
@@ -228,6 +239,7 @@ class _Line:
 
     async def _next(self) -> bytes | None:
         """Return the next bytes, b"" once the other end has closed in order, None once the connection broke."""
+        await self._intake.opened()
         self._quiet.waiting()
         data = await self._reader.read(_READ_BYTES)
         self._quiet.taking()

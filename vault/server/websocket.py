@@ -22,7 +22,8 @@ from vault.protocol.recognise import recognise
 from vault.server.context import CONFIG, VAULT, path_tenant, principal
 from vault.server.describing import Answer, Operation
 from vault.server.inlet import LiveSocket
-from vault.server.lines import identify
+from vault.server.intake import CALLS
+from vault.server.lines import HttpLine, identify
 from vault.server.problems import close_code
 from vault.services.feed import Feed
 from vault.services.vault import Vault
@@ -136,6 +137,7 @@ class _Line:
         self._failure: VaultError | None = None
         self._ended = False
         self._uncounted = 0
+        self._intake = request.app[CALLS]
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self._taking = True
@@ -165,7 +167,7 @@ class _Line:
             self._socket.inlet.wake()
 
     def _silent_seconds(self) -> float:
-        return 0.0 if self._taking else self._loop.time() - self._heard_at
+        return 0.0 if self._taking else self._intake.silence(self._heard_at, self._loop.time())
 
     def _take(self, message: str | bytes) -> bool:
         """Carry a message into the recording at once; what needs to wait, or failed, is left to the task."""
@@ -308,6 +310,8 @@ class _Line:
         )
         await feed.begin(started, call_key=self._handshake.query.get("call_key"))
         self._feed = feed
+        if isinstance(self._request.protocol, HttpLine):
+            self._intake.enter(self._request.protocol)
 
     @property
     def begun(self) -> bool:
@@ -342,5 +346,7 @@ class _Line:
         """The connection is gone: without an end the grace period begins."""
         self._watch.cancel()
         self._count()
+        if isinstance(self._request.protocol, HttpLine):
+            self._intake.leave(self._request.protocol)
         if self._feed is not None:
             self._feed.lost()

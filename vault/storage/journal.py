@@ -31,7 +31,8 @@ class FileJournal:
 
     `file_bytes` is allocated at a time, but never more than a quarter of `bytes_bound`, so that released space comes
     back in time. No recording starts while the file system has less than `disk_reserve_bytes` free. An entry has at
-    most `undurable_bytes` in flight before `writable` waits. ConfigError if the directory is absent or in use.
+    most `undurable_bytes` in flight before `writable` waits, and while all of them have more than `undurable_bound`
+    every one waits for its own. ConfigError if the directory is absent or in use.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class FileJournal:
         disk_reserve_bytes: int = 0,
         commit_interval_seconds: float = 0.005,
         undurable_bytes: int = 256 << 10,
+        undurable_bound: int = 256 << 20,
         disk: Disk | None = None,
     ) -> None:
         file_bytes = min(file_bytes, bytes_bound // _FILES_PER_BOUND)
@@ -79,6 +81,7 @@ class FileJournal:
             file_bytes=file_bytes,
             commit_interval_seconds=commit_interval_seconds,
             next_number=last_number + 1,
+            undurable_bound=undurable_bound,
         )
         self._committer.files.extend(old)
 
@@ -160,6 +163,15 @@ class FileJournal:
             bytes_bound=self._bytes_bound,
             files=len(self._committer.files),
         )
+
+    @property
+    def undurable(self) -> int:
+        """Bytes of records that are not durable yet."""
+        return self._committer.undurable
+
+    def tell(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever these pass the bound, and after each commit."""
+        self._committer.changed = changed
 
     async def close(self) -> None:
         """Commit what is queued and close; a second call does nothing."""

@@ -37,7 +37,7 @@ class Member(Protocol):
 class Batch:
     """What one commit writes; `marks` are the members' offsets once all of it is durable."""
 
-    __slots__ = ("arrivals", "file", "last", "marks", "members", "parts", "position", "waiters")
+    __slots__ = ("arrivals", "file", "last", "marks", "members", "parts", "position", "size", "waiters")
 
     def __init__(self, file: JournalFile, position: int) -> None:
         self.file = file
@@ -48,9 +48,11 @@ class Batch:
         self.marks: list[int] = []
         self.waiters: list[asyncio.Future[None]] = []
         self.last = False
+        self.size = 0
 
     def close(self) -> None:
         """No record joins after this."""
+        self.size = self.file.end - max(self.position, HEADER_BYTES)
         self.marks = [member.appended for member in self.members]
 
 
@@ -69,6 +71,7 @@ class Committer:
         file_bytes: int,
         commit_interval_seconds: float,
         next_number: int,
+        undurable_bound: int,
     ) -> None:
         self.current: JournalFile | None = None
         """The file that takes records now; an entry whose records lie in another one starts over in it."""
@@ -89,6 +92,11 @@ class Committer:
         self._armed = False
         self._not_before = 0.0
         self._closing = False
+        self.undurable = 0
+        """Bytes of records that no commit has made durable, of all entries together."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when they pass the bound, and after each commit."""
+        self._undurable_bound = undurable_bound
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     # -- taking records -----------------------------------------------------------------------------------------
@@ -106,6 +114,9 @@ class Committer:
         file = batch.file
         position = file.end + len(prefix)
         file.end = position + len(body)
+        self.undurable += len(prefix) + len(body)
+        if self.undurable > self._undurable_bound:
+            self.changed()
         if not self._armed:
             self._arm()
         return position
@@ -200,7 +211,9 @@ class Committer:
             self._abandon(batch, error)
         else:
             self._acknowledge(batch, began)
+            self.undurable -= batch.size
         self._wake(batch)
+        self.changed()
         if self._queue:
             self._arm()
 
@@ -236,6 +249,7 @@ class Committer:
         for lost in failed:
             if not lost.marks:
                 lost.close()
+            self.undurable -= lost.size
             lost.file.batches -= 1
             for member in lost.members:
                 if member.batch is not None:
@@ -264,6 +278,11 @@ class Committer:
         batch = self._running or (self._queue[0] if self._queue else None)
         if batch is not None:
             await self.committed(batch)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more is in flight than the bound: what comes now waits until it is durable."""
+        return self.undurable > self._undurable_bound
 
     # -- space --------------------------------------------------------------------------------------------------
 

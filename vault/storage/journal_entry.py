@@ -205,7 +205,7 @@ class FileEntry:
     @property
     def roomy(self) -> bool:
         """Whether little enough is in flight."""
-        return self.failed is None and self.appended - self.durable <= self._bound
+        return self.failed is None and self.appended - self.durable <= self._bound and not self._committer.crowded
 
     async def barrier(self) -> None:
         """Wait until everything appended so far is durable."""
@@ -216,7 +216,7 @@ class FileEntry:
 
     async def writable(self) -> None:
         """Wait while too much is in flight; raises what made a commit fail."""
-        while self.appended - self.durable > self._bound:
+        while (waiting := self.appended - self.durable) > self._bound or (waiting and self._committer.crowded):
             await self._committer.progress()
         if self.failed is not None:
             raise self.failed

@@ -153,6 +153,7 @@ async def _assemble(
         bytes_bound=config.journal.max_bytes,
         disk_reserve_bytes=config.journal.disk_reserve,
         commit_interval_seconds=config.journal.commit_interval.total_seconds(),
+        undurable_bound=config.journal.max_undurable_bytes,
     )
     stack.push_async_callback(journal.close)
     return catalog, compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal, locks))
