@@ -23,16 +23,20 @@ from tests.faults.crashing import (
 from tests.faults.test_service_crash import MODES, assert_playable, enumerate_crashes, stage
 from tests.keyring_support import TestClock
 from vault.config import Config, parse_config
-from vault.errors import Conflict
-from vault.ids import RecordingId
+from vault.crypto.tokens import open_secret
+from vault.errors import Conflict, Tampered
+from vault.ids import RecordingId, TokenId
 from vault.keystore import adversary, file
 from vault.keystore.adversary import OldKeyrings
 from vault.keystore.file import FileRootKeys
 from vault.model import INDEX_LEAF, Coordinate, Part, Role
 from vault.ports.catalog import RecordingQuery
+from vault.ports.progress import Silent
+from vault.services.backup_place import BackupPlace
 from vault.services.search import Wanted
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
+from vault.wiring.backing import open_backups
 
 __all__ = ["stage"]
 
@@ -227,6 +231,44 @@ async def test_a_recording_whose_row_was_not_yet_written_when_the_rotation_ended
         recording = await record(there, call("in between"), sound)
         assert generations[1] == generations[0] + 1 == here.keyring.generation
         assert await play(there, recording) == sound
+
+
+async def test_backups_and_recorders_secrets_from_after_a_rotation_do_not_open_with_the_keys_from_before(base):
+    clock = ManualClock()
+    config = await new_vault(base, clock)
+    made: list[str] = []
+    issued: list[tuple[TokenId, str]] = []
+
+    async def seal_something() -> None:
+        token, text = await vault.access.issue(name="pbx", role=Role.RECORDER, tenant=ACME, actor=OPERATOR)
+        issued.append((token.id, text.split("_", 2)[2]))
+        async with open_backups(config, str(base / "backups"), create=True, clock=clock) as backups:
+            made.append((await backups.make(objects=False, progress=Silent())).manifest.backup)
+
+    async with open_vault(config, clock=clock, background=False) as vault:
+        await add_tenant(vault)
+        await seal_something()
+        copied = vault.keyring.backup_keys
+        await vault.keys.rotate(actor=OPERATOR)
+        clock.advance(seconds=1)
+        await seal_something()
+        for token, secret in issued:
+            assert await vault.access.shared_secret(token) == secret.encode()
+        async with open_backups(config, str(base / "backups"), clock=clock) as backups:
+            assert [each.backup for each in await backups.listed() if each.manifest] == made
+            for backup in made:
+                assert not (await backups.verify(backup, quick=False, progress=Silent())).problems
+            old, new = (
+                BackupPlace(store=backups.place.store, keys=keys, keyring=vault.keyring.keyring_id, entropy=bytes)
+                for keys in (copied, vault.keyring.backup_keys[:1])
+            )
+            assert [bool(each.manifest) for each in await old.backups()] == [True, False]
+            assert [bool(each.manifest) for each in await new.backups()] == [False, True]
+        sealed = await vault.catalog.token(issued[1][0])
+        assert sealed is not None
+        assert sealed.sealed_secret is not None
+        with pytest.raises(Tampered):
+            open_secret(copied[0], sealed.id, sealed.sealed_secret)
 
 
 async def test_leaves_that_were_reserved_or_pinned_survive_a_rotation_and_no_others(base):

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vectors import generate
+from tests.vectors.encoding import from_json
+from tests.vectors.make_keyring import read_root
 from vault.errors import FormatError, Tampered
 from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
 from vault.ids import TenantId
-from vault.keystore import antiforensic, sealing
+from vault.keystore import antiforensic, sealing, wrapping
 from vault.model import Cohort, Part, Pin
 
 ID = bytes(range(16))
@@ -114,6 +116,9 @@ def test_an_impossible_head_is_refused(values):
         {"fence": -1},
         {"lease_ms": 0},
         {"backup_key": b"short"},
+        {"older_backup_keys": []},
+        {"older_backup_keys": [b"short"]},
+        {"older_backup_keys": b"not a list of them, but 32 bytes"},
         {"format": 1},
         {"pages": [["beta", "cd" * 16, b"s" * 32, b"k" * 32], ["acme", "ab" * 16, b"s" * 32, b"k" * 32]]},
         {"pages": [["acme", "ab" * 16, b"s" * 32, b"k" * 32]] * 2},
@@ -125,6 +130,12 @@ def test_an_impossible_head_is_refused(values):
 def test_an_impossible_index_is_refused(values):
     with pytest.raises(FormatError):
         fmt.decode_index(altered(fmt.encode_index(INDEX), **values))
+
+
+def test_an_index_keeps_the_backup_keys_of_before_its_rotations():
+    rotated = replace(INDEX, older_backup_keys=(b"b" * 32, b"a" * 32))
+    assert fmt.decode_index(fmt.encode_index(rotated)) == rotated
+    assert b"older_backup_keys" not in fmt.encode_index(INDEX)
 
 
 def node(depth: int, prefix: int) -> bytes:
@@ -213,7 +224,7 @@ def test_only_root_versions_of_the_same_keyring_are_owned():
 
 def opened(case: dict) -> bytes | None:
     """Return the plaintext a vector's file holds, None where a kind has none to compare."""
-    data = bytes.fromhex(case.get("file", ""))
+    data = from_json(case.get("file", ""))
     place = case.get("place", {})
     match case["kind"]:
         case "marker":
@@ -231,6 +242,11 @@ def opened(case: dict) -> bytes | None:
             fmt.decode_page(data)
         case "split":
             assert antiforensic.merge(bytes.fromhex(case["material"])).hex() == case["secret"]
+        case "root version":
+            assert read_root(case["version"], data).hex() == case["root_key"]
+        case "wrapped key":
+            root, blob, aad = (bytes.fromhex(case[name]) for name in ("root_key", "wrapped", "aad"))
+            assert wrapping.unwrap_bytes(root, case["version"], blob, aad).hex() == case["key"]
         case kind:
             raise AssertionError(kind)
     return None

@@ -40,7 +40,7 @@ def page():
     return fmt.PageRecord(tenant=ACME, cohorts=trees, pins=frozenset({pin}))
 
 
-def index():
+def index(older=()):
     ref = fmt.PageRef(tenant=ACME, name="ab" * 16, sha256=seed("page hash"), key=PAGE_KEY)
     return fmt.Index(
         keyring=ID,
@@ -53,6 +53,7 @@ def index():
         cohort_width_ms=86_400_000,
         lease_ms=15_000,
         backup_key=seed("backup key"),
+        older_backup_keys=older,
         pages=(ref,),
     )
 
@@ -91,7 +92,7 @@ def head_case(name, expected, data, *, secret=SECRET):
     return {"name": name, "kind": "head", "outcome": expected, "secret": secret.hex(), "file": data.hex()}
 
 
-def index_case(name, expected, data, *, place=None):
+def index_case(name, expected, data, *, place=None, plain=None):
     place = place or head()
     assert outcome(lambda: sealing.open_index(SECRET, place, data)) == expected
     found = {
@@ -102,7 +103,7 @@ def index_case(name, expected, data, *, place=None):
         "place": {"keyring": place.keyring.hex(), "epoch": place.epoch, "revision": place.revision},
         "file": data.hex(),
     }
-    return found | ({"plain": fmt.encode_index(index()).hex()} if expected == "ok" else {})
+    return found | ({"plain": fmt.encode_index(plain or index()).hex()} if expected == "ok" else {})
 
 
 def page_case(name, expected, data, *, tenant=ACME):
@@ -171,10 +172,15 @@ def root_marker():
     return pack({"format": 1, "kind": "root keys", "store": STORE})
 
 
-def root_case(name, expected, data, *, version=VERSION):
+def read_root(version, data):
+    """Return the root key in a version's file, as the file provider reads it."""
     keys = file.FileRootKeys(Path("/nowhere"), clock=None, files=OneFile(version, data))
+    return keys._root(STORE.hex(), version)
+
+
+def root_case(name, expected, data, *, version=VERSION):
     try:
-        found = keys._root(STORE.hex(), version)
+        found = read_root(version, data)
     except FormatError:
         assert expected == "format", name
     else:
@@ -226,6 +232,7 @@ def cases():
     body = head()
     sound_head = fmt.encode_head(body, sealing.head_mac(SECRET, body))
     moved = fmt.encode_head(replace(body, revision=5), sealing.head_mac(SECRET, body))
+    turned = index(older=(seed("the backup key before"), seed("the first backup key")))
     sealed_index = sealing.seal_index(SECRET, index(), SALT)
     sealed_page = sealing.seal_page(PAGE_KEY, ID, page())
     flip = bytes([sealed_page[-1] ^ 1])
@@ -237,6 +244,7 @@ def cases():
         head_case("a head under another secret", "tampered", sound_head, secret=seed("another epoch secret")),
         head_case("a head that is cut short", "format", sound_head[:-1]),
         index_case("an index", "ok", sealed_index),
+        index_case("an index after two rotations", "ok", sealing.seal_index(SECRET, turned, SALT), plain=turned),
         index_case("an index of another revision", "tampered", sealed_index, place=replace(body, revision=5)),
         index_case("an index of another epoch", "tampered", sealed_index, place=replace(body, epoch=4)),
         index_case("an index with another salt", "tampered", seed("another salt") + sealed_index[32:]),

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from vault.errors import Tampered
 from vault.model import DataKey
+
+_T = TypeVar("_T")
 
 
 class Purpose(enum.StrEnum):
@@ -39,3 +45,12 @@ def commitment(key: DataKey) -> bytes:
     SHA-256 of a subkey of its own label: it is not the key, nor anything that a key of another purpose derives from.
     """
     return hashlib.sha256(subkey(key, Purpose.COMMITMENT)).digest()
+
+
+def open_with_any(keys: Sequence[DataKey], opened: Callable[[DataKey], _T]) -> _T:
+    """Return what `opened` gives under the first of `keys` that fits; Tampered, as of the last one, if none does."""
+    *others, last = keys
+    for key in others:
+        with suppress(Tampered):
+            return opened(key)
+    return opened(last)

@@ -80,7 +80,8 @@ class Index:
 
     `swept_through` is the last period a sweep took away: such a cohort is never planted again, because a fresh tree
     under an old coordinate would make the dead look alive. `lease_ms` is how long any process may use a view of the
-    keyring without looking again. `backup_key` encrypts backups of the catalog.
+    keyring without looking again. `backup_key` encrypts backups of the catalog, and
+    `older_backup_keys` did, the newest first: each rotation makes a new one.
     """
 
     keyring: bytes
@@ -93,6 +94,7 @@ class Index:
     cohort_width_ms: int
     lease_ms: int
     backup_key: bytes = field(repr=False)
+    older_backup_keys: tuple[bytes, ...] = field(default=(), repr=False)
     pages: tuple[PageRef, ...]
 
 
@@ -192,6 +194,7 @@ def encode_index(index: Index) -> bytes:
             "cohort_width_ms": index.cohort_width_ms,
             "lease_ms": index.lease_ms,
             "backup_key": index.backup_key,
+            **({"older_backup_keys": [*index.older_backup_keys]} if index.older_backup_keys else {}),
             "pages": [[ref.tenant, ref.name, ref.sha256, ref.key] for ref in index.pages],
         }
     )
@@ -199,8 +202,12 @@ def encode_index(index: Index) -> bytes:
 
 def decode_index(data: bytes) -> Index:
     """Return the index that `encode_index` wrote; FormatError."""
+    value = unpack(data)
+    older = value.pop("older_backup_keys") if isinstance(value, dict) and "older_backup_keys" in value else None
+    # Absent in a keyring that was never rotated: for one value there is one encoding.
+    _require(older is None or _are_keys(older), "an index's older backup keys are not keys")
     version, keyring, epoch, revision, fence, generation, last_sweep, swept_through, width, lease, key, pages = fields(
-        unpack(data),
+        value,
         format=int,
         keyring=bytes,
         epoch=int,
@@ -232,6 +239,7 @@ def decode_index(data: bytes) -> Index:
         cohort_width_ms=width,
         lease_ms=lease,
         backup_key=key,
+        older_backup_keys=tuple(older or ()),
         pages=refs,
     )
 
@@ -328,6 +336,11 @@ def _pin(tenant: TenantId, item: Any) -> Pin:
             return Pin(cohort=_cohort(tenant, part, period, generation), first=first, last=last, tag=tag)
         case _:
             raise FormatError("a pin is [part, period, generation, first, last, tag]")
+
+
+def _are_keys(value: Any) -> bool:
+    keys = value if isinstance(value, list) else []
+    return bool(keys) and all(type(key) is bytes and len(key) == KEY_BYTES for key in keys)
 
 
 def _first_leaf(node: tuple[int, int]) -> int:

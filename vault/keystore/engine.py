@@ -281,7 +281,8 @@ class Engine:
         # served any more, whether or not this attempt gets to its end.
         self._closing[plan.intent_id] = states.taking(before.state, plan)
         with self._risky():
-            state = await in_thread(states.shredded, before.state, plan)
+            backup_key = self.seed() if plan.new_generation else None
+            state = await in_thread(states.shredded, before.state, plan, backup_key=backup_key)
             writing = self._replicas.round(self._replicas.stores)
             after = await self._next_epoch(writing, state)
             await self._verify(writing, before, after, plan)

@@ -175,9 +175,13 @@ class Keyring:
         return self._engine.settled.keyring
 
     @property
-    def backup_key(self) -> DataKey:
-        """The key that encrypts backups of the catalog: it lives as long as the keyring and is in no backup."""
-        return DataKey(self._engine.settled.backup_key)
+    def backup_keys(self) -> Sequence[DataKey]:
+        """The keys of catalog backups and of recorders' secrets: what is sealed now takes the first.
+
+        The others, one for each rotation, are kept to read with. None of them is in any backup.
+        """
+        settled = self._engine.settled
+        return [DataKey(key) for key in (settled.backup_key, *settled.older_backup_keys)]
 
     def derive(self, coordinate: Coordinate) -> DataKey:
         """Return the data key. Shredded if the leaf is underivable or inside a shred under way."""

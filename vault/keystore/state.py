@@ -58,6 +58,7 @@ class State:
     swept_through: int | None
     lease_ms: int
     backup_key: bytes = field(repr=False)
+    older_backup_keys: tuple[bytes, ...] = field(default=(), repr=False)
     pages: Mapping[TenantId, Page]
 
     def cover(self, cohort: Cohort) -> Cover | None:
@@ -185,12 +186,12 @@ def taking(state: State, plan: ShredPlan) -> Taking:
     )
 
 
-def shredded(state: State, plan: ShredPlan) -> State:
+def shredded(state: State, plan: ShredPlan, *, backup_key: bytes | None = None) -> State:
     """Return the state of the next epoch, without what `plan` takes. Errors as `taking`.
 
     Dropping a tenant moves the generation: should the tenant come back, its new trees have new coordinates. Its page
     goes with its last pin. A rotation moves it in the same step: no tree of the new generation is ever written under
-    the old root version.
+    the old root version, and with it comes a new `backup_key`; the older ones stay, to read with.
     """
     taken = taking(state, plan)
     state = unpinned(state, plan.unpin)
@@ -198,6 +199,9 @@ def shredded(state: State, plan: ShredPlan) -> State:
     pages = {tenant: page for tenant, page in carved.items() if page.cohorts}
     gone = not plan.drop_tenants.isdisjoint(state.pages)
     swept = plan.due_through is not None
+    if backup_key is not None:
+        older = (state.backup_key, *state.older_backup_keys)
+        state = replace(state, backup_key=backup_key, older_backup_keys=older)
     return replace(
         state,
         epoch=state.epoch + 1,

@@ -187,6 +187,7 @@ def _opened(index: Index, pages: dict[TenantId, Page], blobs: Mapping[str, bytes
         swept_through=index.swept_through,
         lease_ms=index.lease_ms,
         backup_key=index.backup_key,
+        older_backup_keys=index.older_backup_keys,
         pages=pages,
     )
 
@@ -203,5 +204,6 @@ def _index(state: State, refs: tuple[PageRef, ...]) -> Index:
         cohort_width_ms=state.cohort_width_ms,
         lease_ms=state.lease_ms,
         backup_key=state.backup_key,
+        older_backup_keys=state.older_backup_keys,
         pages=refs,
     )

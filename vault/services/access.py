@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from vault.crypto.derive import open_with_any
 from vault.crypto.tokens import open_secret, seal_secret
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from vault.ids import TenantId, TokenId, new_id
@@ -32,13 +33,18 @@ def _principal(token: Token) -> Principal:
 
 
 class Access:
-    """Authenticates and authorises; `sealing_key` returns the key under which recorders' secrets are sealed."""
+    """Authenticates and authorises; `sealing_keys` returns those that recorders' secrets are sealed under.
 
-    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_key: Callable[[], DataKey]) -> None:
+    The first seals; any may have.
+    """
+
+    def __init__(
+        self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_keys: Callable[[], Sequence[DataKey]]
+    ) -> None:
         self._catalog = catalog
         self._clock = clock
         self._entropy = entropy
-        self._sealing_key = sealing_key
+        self._sealing_keys = sealing_keys
         self._cache: dict[TokenId, tuple[float, Token]] = {}
 
     async def issue(
@@ -74,7 +80,7 @@ class Access:
         return token, text
 
     def _sealed(self, token: TokenId, secret: str) -> bytes:
-        return seal_secret(self._sealing_key(), token, secret, nonce=self._entropy(_NONCE_BYTES))
+        return seal_secret(self._sealing_keys()[0], token, secret, nonce=self._entropy(_NONCE_BYTES))
 
     async def revoke(self, token: TokenId, *, actor: Principal) -> None:
         """End a token at once."""
@@ -107,9 +113,10 @@ class Access:
     async def shared_secret(self, token: TokenId) -> bytes | None:
         """Return the secret of a recorder's token, for protocols that sign with it; None if it cannot be known."""
         found = await self._token(token)
-        if found is None or found.revoked_at is not None or found.sealed_secret is None:
+        sealed = None if found is None or found.revoked_at is not None else found.sealed_secret
+        if found is None or sealed is None:
             return None
-        return open_secret(self._sealing_key(), found.id, found.sealed_secret).encode()
+        return open_with_any(self._sealing_keys(), lambda key: open_secret(key, found.id, sealed)).encode()
 
     async def acting(self, token: TokenId) -> Principal:
         """Return the principal of a token whose holder is known by other means; Unauthenticated if it has ended."""

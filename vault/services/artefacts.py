@@ -6,13 +6,14 @@ import hashlib
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from vault.crypto import chunked
 from vault.crypto.backup import open_part
 from vault.crypto.commitments import WINDOW_BYTES, Target
-from vault.crypto.derive import Purpose
+from vault.crypto.derive import Purpose, open_with_any
 from vault.errors import FormatError, IntegrityError, Invalid
 from vault.format import backup as layout
 from vault.format import manifest as manifests
@@ -82,8 +83,8 @@ def is_blank(data: bytes | mmap.mmap, at: int) -> bool:
     return reach.count(0) == len(reach)
 
 
-def search(places: Sequence[Path], *, backup_key: DataKey) -> Found:
-    """Walk the directories. Backups' parts are opened with today's backup key and searched too.
+def search(places: Sequence[Path], *, backup_keys: Sequence[DataKey]) -> Found:
+    """Walk the directories. Backups' parts are opened with today's backup keys and searched too.
 
     Invalid if a place or a file in it cannot be read: what was not looked at proves nothing.
     """
@@ -100,7 +101,7 @@ def search(places: Sequence[Path], *, backup_key: DataKey) -> Found:
                 found.root_keys.append(path.parent)
             found.size += path.stat().st_size
             try:
-                _look(path, found, seen, backup_key)
+                _look(path, found, seen, backup_keys)
             except OSError as error:
                 raise Invalid(f"{path} cannot be read: {error.strerror}") from error
     # Keys are short of company: what is no object comes first, the smallest before the largest.
@@ -108,7 +109,7 @@ def search(places: Sequence[Path], *, backup_key: DataKey) -> Found:
     return found
 
 
-def _look(path: Path, found: Found, seen: set[bytes], backup_key: DataKey) -> None:
+def _look(path: Path, found: Found, seen: set[bytes], backup_keys: Sequence[DataKey]) -> None:
     size = path.stat().st_size
     if not size:
         return
@@ -120,7 +121,7 @@ def _look(path: Path, found: Found, seen: set[bytes], backup_key: DataKey) -> No
         objects = [*_segments(data), *_manifests(data)]
         for target in objects:
             found.targets.setdefault((target.recording, target.purpose), target)
-        for content in _parts(data, backup_key):
+        for content in _parts(data, backup_keys):
             found.opened_parts += 1
             found.artefacts.append(
                 Artefact(origin=f"{path} (decrypted)", size=len(content), sealed=False, content=content)
@@ -163,7 +164,11 @@ def _targets(data: mmap.mmap, magic: bytes, parse: _Parse, purpose: Purpose) -> 
             )
 
 
-def _parts(data: mmap.mmap, key: DataKey) -> Iterator[bytes]:
+def _opened(header: layout.PartHeader, whole: bytes, key: DataKey) -> bytes:
+    return open_part(key, header, whole)
+
+
+def _parts(data: mmap.mmap, keys: Sequence[DataKey]) -> Iterator[bytes]:
     """Yield what the file decrypts to if it is a part of a backup, as it is or as a file of an object store."""
     for at in (0, _STORE_HEADER_BYTES):
         if data[at : at + len(layout.MAGIC)] != layout.MAGIC:
@@ -171,6 +176,6 @@ def _parts(data: mmap.mmap, key: DataKey) -> Iterator[bytes]:
         whole = data[at:]
         try:
             header, _, _ = layout.parse_part(whole)
-            yield open_part(key, header, whole)
+            yield open_with_any(keys, partial(_opened, header, whole))
         except (FormatError, IntegrityError):
             continue

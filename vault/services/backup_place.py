@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from vault.crypto.backup import open_manifest, open_part, seal_manifest, seal_part
+from vault.crypto.derive import open_with_any
 from vault.errors import IntegrityError, NotFound
 from vault.format import backup as layout
 from vault.format.backup import BackedObject, BackedRecording, BackupManifest, Part, PartHeader
@@ -32,11 +33,11 @@ class Listed:
 
 
 class BackupPlace:
-    """One destination, as the holder of the backup key sees it."""
+    """One destination, as the holder of the backup keys sees it: the first seals, any may have sealed what is there."""
 
-    def __init__(self, *, store: ObjectStore, key: DataKey, keyring: bytes, entropy: Entropy) -> None:
+    def __init__(self, *, store: ObjectStore, keys: Sequence[DataKey], keyring: bytes, entropy: Entropy) -> None:
         self.store = store
-        self._key = key
+        self._keys = tuple(keys)
         self._keyring = keyring
         self._entropy = entropy
 
@@ -45,12 +46,12 @@ class BackupPlace:
     async def put_part(self, backup: str, kind: str, index: int, plaintext: bytes, *, at: datetime) -> Part:
         """Seal one part and store it; durable when it returns."""
         header = PartHeader(backup=backup, keyring=self._keyring, kind=kind, index=index)
-        data = await asyncio.to_thread(seal_part, self._key, header, plaintext, salt=self._entropy(_SALT_BYTES))
+        data = await asyncio.to_thread(seal_part, self._keys[0], header, plaintext, salt=self._entropy(_SALT_BYTES))
         return await self._put(header.name, data, at)
 
     async def put_manifest(self, manifest: BackupManifest, *, at: datetime) -> None:
         """Make the backup exist; everything it names is durable before."""
-        await self._put(layout.manifest_name(manifest.backup), seal_manifest(self._key, manifest), at)
+        await self._put(layout.manifest_name(manifest.backup), seal_manifest(self._keys[0], manifest), at)
 
     async def put_marker(self, name: str, *, at: datetime) -> None:
         """Store a note for whoever else works at this destination."""
@@ -105,7 +106,7 @@ class BackupPlace:
             raise NotFound(
                 f"there is no backup {backup} at this destination", hint="callvault backup list shows what there is"
             ) from error
-        manifest = open_manifest(self._key, data)
+        manifest = open_with_any(self._keys, lambda key: open_manifest(key, data))
         if (manifest.backup, manifest.keyring) != (backup, self._keyring.hex()):
             raise IntegrityError(f"the manifest of {backup} names another backup or keyring; nothing of it was used")
         return manifest
@@ -120,7 +121,7 @@ class BackupPlace:
             raise IntegrityError(f"{part.name} is missing from the destination") from error
         if len(data) != part.size or hashlib.sha256(data).hexdigest() != part.sha256:
             raise IntegrityError(f"{part.name} is not what was stored: its size or hash differs from the manifest")
-        return await asyncio.to_thread(open_part, self._key, header, data)
+        return await asyncio.to_thread(open_with_any, self._keys, lambda key: open_part(key, header, data))
 
     async def tables(self, manifest: BackupManifest) -> AsyncIterator[layout.TableRows]:
         """Yield the catalog dump, a part in memory at a time."""

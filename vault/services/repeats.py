@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
 from vault.crypto.answers import open_answer, seal_answer
+from vault.crypto.derive import open_with_any
 from vault.errors import Conflict, KeyReused, Malformed, Unavailable, UnderWay
 from vault.ids import TokenId
 from vault.model import DataKey
@@ -42,13 +43,18 @@ def checked_key(text: str) -> str:
 
 
 class Repeats:
-    """Claims keys and keeps answers; `sealing_key` returns the keyring's part of the key that seals them."""
+    """Claims keys and keeps answers; `sealing_keys` returns the keyring's parts of the keys that seal them.
 
-    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_key: Callable[[], DataKey]) -> None:
+    The first seals; any may have.
+    """
+
+    def __init__(
+        self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_keys: Callable[[], Sequence[DataKey]]
+    ) -> None:
         self._catalog = catalog
         self._clock = clock
         self._entropy = entropy
-        self._sealing_key = sealing_key
+        self._sealing_keys = sealing_keys
 
     async def claim(self, token: TokenId, key: str, request: bytes) -> tuple[Keyed, bool]:
         """Return the request under this key, and whether the caller is to carry it out.
@@ -78,7 +84,7 @@ class Repeats:
 
     async def keep(self, keyed: Keyed, key: str, *, status: int, answer: bytes) -> None:
         """Keep the answer for a day. The act is durable already: an outage here costs only the repeat's convenience."""
-        sealed = seal_answer(self._sealing_key(), keyed.token, key, answer, nonce=self._entropy(_NONCE_BYTES))
+        sealed = seal_answer(self._sealing_keys()[0], keyed.token, key, answer, nonce=self._entropy(_NONCE_BYTES))
         try:
             await self._catalog.settle_request(keyed, status=status, answer=sealed)
         except Unavailable as error:
@@ -93,5 +99,6 @@ class Repeats:
 
     def answer(self, keyed: Keyed, key: str) -> bytes:
         """Return the first answer."""
-        assert keyed.answer is not None
-        return open_answer(self._sealing_key(), keyed.token, key, keyed.answer)
+        answer = keyed.answer
+        assert answer is not None
+        return open_with_any(self._sealing_keys(), lambda part: open_answer(part, keyed.token, key, answer))

@@ -90,7 +90,7 @@ async def open_backups(
         stack.push_async_callback(keyring.close)
         store = await open_destination(config, destination, create=create)
         stack.push_async_callback(store.close)
-        place = BackupPlace(store=store, key=keyring.backup_key, keyring=keyring.keyring_id, entropy=entropy)
+        place = BackupPlace(store=store, keys=keyring.backup_keys, keyring=keyring.keyring_id, entropy=entropy)
         # Long work outlasts the lease of one look at the keyring. Not a task group: a refusal stays one error.
         renewing = asyncio.create_task(keyring.run(), name="keyring lease")
         try:

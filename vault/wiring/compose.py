@@ -189,8 +189,10 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         limit=config.server.max_recording_bytes,
     )
     return Vault(
-        repeats=Repeats(catalog=catalog, clock=clock, entropy=entropy, sealing_key=lambda: adapters.keyring.backup_key),
-        access=Access(catalog=catalog, clock=clock, entropy=entropy, sealing_key=lambda: adapters.keyring.backup_key),
+        repeats=Repeats(
+            catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys
+        ),
+        access=Access(catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys),
         alerts=alerts,
         catalog=catalog,
         certificates=certificates,

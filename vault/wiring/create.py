@@ -95,13 +95,13 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
     await catalog.migrate()
     await catalog.save_setting(KEYRING_ID, keyring_id.hex())
     await catalog.save_setting(COUNTED_SINCE, "0")
-    access = Access(catalog=catalog, clock=clock, entropy=entropy, sealing_key=_no_recorder)
+    access = Access(catalog=catalog, clock=clock, entropy=entropy, sealing_keys=_no_recorder)
     _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
     created.append(f"catalog {config.catalog_path or 'in PostgreSQL'}")
     return InitResult(operator_token=token, created=created)
 
 
-def _no_recorder() -> DataKey:
+def _no_recorder() -> Sequence[DataKey]:
     raise AssertionError("only recorders' secrets are sealed, and the first token is an operator's")
 
 

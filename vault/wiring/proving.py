@@ -90,7 +90,7 @@ async def prove_erasure(
     clock = clock or SystemClock()
     keyring = await observe_keyring(config, clock, entropy)
     progress.begin("artefacts", None)
-    found = await asyncio.to_thread(search, places, backup_key=keyring.backup_key)
+    found = await asyncio.to_thread(search, places, backup_keys=keyring.backup_keys)
     targets = _by_recording(found, recording)
     progress.begin("old keyrings", None)
     copies = [FileRootKeys(path, clock=clock, entropy=entropy) for path in found.root_keys]
