@@ -55,6 +55,7 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/holds/{hold}/approve"): Act.HOLD_RELEASE_APPROVE,
     ("GET", "/v1/certificates"): Act.CERTIFICATE_READ,
     ("GET", "/v1/certificates/{certificate}"): Act.CERTIFICATE_READ,
+    ("GET", "/v1/certificates/{certificate}/objects"): Act.CERTIFICATE_READ,
     ("GET", "/v1/tenants"): Act.TENANT_READ,
     ("POST", "/v1/tenants"): Act.TENANT_ADMIN,
     ("GET", "/v1/tenants/{tenant}"): Act.TENANT_READ,

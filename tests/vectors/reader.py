@@ -4,11 +4,14 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 
 import msgpack
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tests.vectors import certificate_reader
 
 ZERO_NONCE = bytes(12)
 LAST_LEAF = (1 << 32) - 1
@@ -439,9 +442,16 @@ MEMBERS = {
 
 
 def verify_certificate(jws, issuer, texts):
-    """Return a v1 certificate's document and, if it has one, its batch statement; `texts` are those of each version."""
+    """Return a certificate's document and, if it has one, its batch statement; `texts` are those of each version."""
     header, payload = open_jws(jws, issuer, "callvault-deletion-certificate+jws")
+    require(header.keys() - {"batch", "batch_index", "batch_path"} == {"alg", "kid", "typ"})
     document = canonical_json(payload)
+    if document.get("schema") == "callvault/deletion-certificate/v2":
+        try:
+            certificate_reader.check(document, texts)
+        except certificate_reader.Bad as error:
+            raise Bad(str(error)) from error
+        return document, _membership(header, payload, issuer)
     for name, members in MEMBERS.items():
         require(set(document[name] if name else document) == set(members.split()))
     require(document["schema"] == "callvault/deletion-certificate/v1" and document["log"] is None)
@@ -459,6 +469,14 @@ def _consistent(document, texts):
     early = gone < retention["retain_until"]
     results = {each["check"]: each["result"] for each in checks}
     sound = [
+        all(
+            re.fullmatch(prefix + "_[0-9a-f]{32}", each)
+            for prefix, each in (
+                ("cert", document["certificate_id"]),
+                ("cert", document["supersedes"] or document["certificate_id"]),
+                ("rec", media["recording_id"]),
+            )
+        ),
         tenant == document["parties"]["tenant"] and part in media["parts"],
         document["authorisation"]["active_holds"] == 0,
         not early or (retention["trigger"] != "expiry" and len(set(approvers)) >= 2),
@@ -497,6 +515,7 @@ def _membership(header, payload, issuer):
     _, signed = open_jws(header["batch"], issuer, "callvault-certificate-batch+jws")
     statement = canonical_json(signed)
     require(set(statement) == {"schema", "batch_id", "issued_at", "size", "root"} and statement["size"] > 0)
+    require(re.fullmatch("bat_[0-9a-f]{32}", statement["batch_id"]), "contradiction")
     path = unbase64(header["batch_path"])
     require(len(path) % 32 == 0 and len(path) <= 53 * 32)
     root = _walk(

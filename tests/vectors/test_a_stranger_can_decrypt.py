@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vectors import generate, reader
+from tests.vectors import certificate_reader, generate, reader
 from tests.vectors.encoding import from_json, plaintext_facts
 from tests.vectors.reader import Bad
 
@@ -40,7 +40,7 @@ def raw(case, *names):
 
 
 def test_the_reader_shares_no_code_with_the_vault():
-    for path in (Path(reader.__file__), Path(__file__)):
+    for path in (Path(reader.__file__), Path(certificate_reader.__file__), Path(__file__)):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [each.name for each in node.names] if isinstance(node, ast.Import) else []
@@ -181,14 +181,22 @@ def test_a_stranger_replays_a_journal(case):
 
 
 def published_texts():
-    """The texts of each version that the document lists or a sound vector shows; the document's rule 8."""
-    documents = [json.loads(case["document"]) for case in generate.load("certificates") if "document" in case]
-    return {each["version"]: each["texts"] for found in documents for each in (found["claims"], found["non_claims"])}
+    """The texts of each version that the document prints; its rule C17."""
+    return certificate_reader.printed_texts((Path(__file__).parents[2] / "docs/certificates.md").read_text())
 
 
 @pytest.mark.parametrize("case", every("certificates"))
 def test_a_stranger_verifies_a_certificate_its_signature_and_its_batch(case):
-    opened = gives(case, lambda: reader.verify_certificate(case["jws"], raw(case, "issuer"), published_texts()))
+    def verify():
+        document, batch = reader.verify_certificate(case["jws"], raw(case, "issuer"), published_texts())
+        if "objects" in case:
+            try:
+                certificate_reader.check_list(case["objects"].encode(), document)
+            except certificate_reader.Bad as error:
+                raise Bad(str(error)) from error
+        return document, batch
+
+    opened = gives(case, verify)
     if opened is not None:
         document, batch = opened
         assert document == json.loads(case["document"])
