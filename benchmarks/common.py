@@ -131,7 +131,7 @@ def served_vault(config=CONFIG, workers=1):
         base = Path(directory)
         (base / "config.toml").write_text(config)
         made = subprocess.run(
-            [sys.executable, "-m", "cli", "init", "--config", str(base / "config.toml"), "--json"],
+            [sys.executable, "-m", "cli", "init", "--trial", "--config", str(base / "config.toml"), "--json"],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -58,7 +58,7 @@ async def measure(recordings):
             "sweep": {"enabled": False},
         }
         config = parse_config(document, base=Path(directory))
-        await init_vault(config)
+        await init_vault(config, trial=True)
         async with open_vault(config) as vault:
             await vault.tenants.add(
                 identifier=TENANT,

@@ -97,7 +97,7 @@ async def measure(recordings, tenants, rates):
     with tempfile.TemporaryDirectory(prefix="callvault-bench-") as directory:
         document = {"journal": {"disk_reserve": "64MiB"}, "sweep": {"enabled": False}, "keyring": {"precreate_days": 0}}
         config = parse_config(document, base=Path(directory))
-        await init_vault(config, clock=SystemClock())
+        await init_vault(config, trial=True, clock=SystemClock())
         async with open_vault(config, background=False) as vault:
             today, audio, leaves = await fill(vault.keyring, recordings, tenants, rates)
         size = await asyncio.to_thread(bytes_of, config.replica_paths[0])

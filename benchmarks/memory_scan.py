@@ -124,7 +124,7 @@ def main():
         path.write_text(CONFIG)
         command = [sys.executable, "-m", "cli"]
         made = subprocess.run(
-            [*command, "init", "--config", path], cwd=ROOT, capture_output=True, text=True, check=True
+            [*command, "init", "--trial", "--config", path], cwd=ROOT, capture_output=True, text=True, check=True
         )
         port_file = Path(directory) / "port"
         serve = [*command, "serve", "--config", str(path), "--port-file", str(port_file)]

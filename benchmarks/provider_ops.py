@@ -142,7 +142,7 @@ async def main(arguments):
             "sweep": {"enabled": False, "max_jump": "30d", "max_share": 1.0},
         }
         config = parse_config(document, base=Path(directory))
-        await init_vault(config, clock=clock)
+        await init_vault(config, trial=True, clock=clock)
         kept = await before(config, clock, arguments)
         clock.ahead = timedelta(days=2)
         counts, shreds = await day(config, clock, arguments, kept)

@@ -146,7 +146,7 @@ def floor(path):
 
 
 async def prepare(config, clock, recordings, tenants):
-    await init_vault(config, clock=clock)
+    await init_vault(config, trial=True, clock=clock)
     async with open_vault(config, clock=clock) as vault:
         for number in range(tenants):
             tenant = TenantId(f"bench-{number}")

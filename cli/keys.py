@@ -26,6 +26,7 @@ async def status(call: Remote) -> None:
             ("provider", f"{found['provider']} ({found['assurance']})"),
             ("lease", f"{found['lease_seconds']:g} s"),
             ("last sweep", found["last_sweep_at"]),
+            ("vault", "trial: recordings may end early, and certificates say so" if found["trial"] else "in earnest"),
             ("tenants", found["tenants"]),
             ("cohorts", found["cohorts"]),
             ("pins", found["pins"]),

@@ -18,26 +18,42 @@ from vault.model import Finding
 def register(app: typer.Typer) -> None:
     """Add the commands that stand at the top level."""
     local(
-        app, "init", examples=["callvault init", "callvault init --config /etc/callvault/config.toml > operator.token"]
+        app,
+        "init",
+        examples=[
+            "callvault init",
+            "callvault init --config /etc/callvault/config.toml > operator.token",
+            "callvault init --trial",
+        ],
     )(init)
     local(app, "doctor", examples=["callvault doctor", "callvault doctor --server http://127.0.0.1:8080 --json"])(
         doctor
     )
 
 
-async def init(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
+async def init(
+    out: Output,
+    config: ConfigPath = DEFAULT_CONFIG,
+    trial: Annotated[
+        bool,
+        typer.Option("--trial", help="Make a vault to try things in, for ever: its recordings may end within a day."),
+    ] = False,
+) -> None:
     """Create a vault: catalog, keyring, issuer key and the first operator's token, printed this once.
 
-    Refuses to overwrite anything.
+    Refuses to overwrite anything. A trial vault says that it is one wherever it speaks of itself, on its certificates
+    too, and never becomes another.
     """
     from vault.wiring import init_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
-    made = await init_vault(load_config(config))
+    made = await init_vault(load_config(config), trial=trial)
     if out.as_json:
-        out.document({"created": list(made.created), "operator_token": made.operator_token})
+        out.document({"created": list(made.created), "trial": trial, "operator_token": made.operator_token})
         return
     for line in made.created:
         out.note(f"created {line}")
+    if trial:
+        out.note("this is a trial vault, for ever: its recordings may end within a day, and its certificates say trial")
     out.note("the first operator's token; this is the only time it is shown:")
     out.text(made.operator_token)
     out.hint("next: callvault serve, then callvault tenants add with this token in CALLVAULT_TOKEN")

@@ -201,12 +201,13 @@ class World:
         self.provider = CrashingRootKeys(MemoryRootKeys(clock=self.clock, entropy=self.entropy), self.plan)
         self.keyring_class = keyring_class
 
-    async def create(self) -> None:
+    async def create(self, *, trial: bool = False) -> None:
         await self.keyring_class.create(
             self.stores(),
             self.provider,
             keyring_id=KEYRING_ID,
             cohort_width_seconds=WIDTH_SECONDS,
+            trial=trial,
             entropy=self.entropy,
         )
 

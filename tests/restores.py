@@ -41,7 +41,7 @@ class Site:
         self.audio: dict[RecordingId, bytes] = {}
 
     async def create(self) -> None:
-        await init_vault(self.config, clock=self.clock)
+        await init_vault(self.config, trial=True, clock=self.clock)
         async with self.open() as vault:
             await self.tenant(vault, TENANT)
 

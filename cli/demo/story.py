@@ -77,9 +77,9 @@ class Story:
 
     async def _create(self) -> str:
         self._say.step("Create a vault", "callvault init makes the catalog, the keys and the first operator's token.")
-        made = (await self._stage.command("init", "--config", str(self._stage.config), "--json")).document()
+        made = (await self._stage.command("init", "--trial", "--config", str(self._stage.config), "--json")).document()
         self._say.prove(len(made["created"]) > 0, "the vault exists", pieces=len(made["created"]))
-        again = await self._stage.command("init", "--config", str(self._stage.config))
+        again = await self._stage.command("init", "--trial", "--config", str(self._stage.config))
         self._say.prove(again.code != 0, "a second init refuses to overwrite it", exit_code=again.code)
         token: str = made["operator_token"]
         return token

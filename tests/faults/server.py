@@ -70,7 +70,7 @@ async def make_site(directory, *, clock=None, roles=("recorder", "agent"), **sec
     """Initialise a vault with one tenant and a token for each role; `operator` and `operator2` are always there."""
 
     site = Site(directory=directory, document=document(**sections), tokens={})
-    made = await init_vault(site.config, clock=clock)
+    made = await init_vault(site.config, trial=True, clock=clock)
     site.tokens["operator"] = made.operator_token
     async with open_vault(site.config, clock=clock, background=False) as vault:
         await vault.tenants.add(

@@ -44,7 +44,7 @@ async def stage(monkeypatch):
     with memory_directory() as base:
         made = Stage(path=base / "stage")
         config, clock = config_at(made.path), ManualClock()
-        await init_vault(config, clock=clock)
+        await init_vault(config, trial=True, clock=clock)
         process = await start(config, clock)
         await process.vault.tenants.add(
             identifier=ACME, name=ACME, controller=ACME, contact="dpo", retention=None, keep_dtmf=True, actor=None

@@ -81,7 +81,7 @@ async def stage(monkeypatch) -> AsyncIterator[Stage]:
         made = Stage(path=base / "stage")
         config = config_at(made.path)
         clock = ManualClock()
-        await init_vault(config, clock=clock)
+        await init_vault(config, trial=True, clock=clock)
         process = await start(config, clock)
         vault = process.vault
         for tenant in (ACME, BETA):

@@ -177,7 +177,7 @@ async def running(base: Path, **sections: Any) -> AsyncIterator[App]:
     """Create, open and serve a vault under `base`; `sections` replace those of SETTINGS."""
     clock = AppClock()
     config = parse_config({**SETTINGS, **sections}, base=base)
-    created = await init_vault(config, clock=clock)
+    created = await init_vault(config, trial=True, clock=clock)
     async with open_vault(config, clock=clock) as vault:
         tokens: dict[tuple[str | None, Role], str] = {(None, Role.OPERATOR): created.operator_token}
         for tenant in TENANTS:

@@ -78,9 +78,10 @@ class KeyringMachine(RuleBasedStateMachine):
         self.intents = 0
         self.unproven = False
 
-    @initialize()
-    def init(self) -> None:
-        self.run(self.world.create())
+    @initialize(trial=st.booleans())
+    def init(self, trial: bool) -> None:
+        self.trial = trial
+        self.run(self.world.create(trial=trial))
         self.reopen(None)
 
     def teardown(self) -> None:
@@ -346,6 +347,12 @@ class KeyringMachine(RuleBasedStateMachine):
     def pins_are_exactly_what_was_acknowledged(self) -> None:
         if hasattr(self, "keyring"):
             assert set(self.keyring.pins()) == self.pins
+
+    @invariant()
+    def a_trial_vault_stays_one_and_no_other_becomes_one(self) -> None:
+        if hasattr(self, "keyring"):
+            assert self.keyring.trial is self.trial
+            assert not self.keyring.predates_trial
 
     @invariant()
     def nothing_shredded_ever_opens(self) -> None:

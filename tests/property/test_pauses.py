@@ -48,7 +48,7 @@ class Calls(RuleBasedStateMachine):
         self._run(self._begin())
 
     async def _begin(self) -> None:
-        await init_vault(self._config, clock=self._clock)
+        await init_vault(self._config, trial=True, clock=self._clock)
         self.process = await start(self._config, self._clock)
         await self.vault.tenants.add(
             identifier=ACME, name=ACME, controller=ACME, contact="dpo", retention=None, actor=None

@@ -82,6 +82,13 @@ def test_arbitrary_bytes_are_a_format_error(layout, junk):
             again(data)
 
 
+@pytest.mark.parametrize("trial", [None, False, True])
+def test_an_index_says_trial_not_trial_or_is_older_than_the_mark(trial):
+    index = replace(INDEX, trial=trial)
+    assert ("trial" in unpack(fmt.encode_index(index))) is (trial is not None)
+    assert fmt.decode_index(fmt.encode_index(index)) == index
+
+
 def altered(encoded: bytes, **values: object) -> bytes:
     return pack({**unpack(encoded), **values})
 
@@ -119,6 +126,8 @@ def test_an_impossible_head_is_refused(values):
         {"older_backup_keys": []},
         {"older_backup_keys": [b"short"]},
         {"older_backup_keys": b"not a list of them, but 32 bytes"},
+        {"trial": None},
+        {"trial": 1},
         {"format": 1},
         {"pages": [["beta", "cd" * 16, b"s" * 32, b"k" * 32], ["acme", "ab" * 16, b"s" * 32, b"k" * 32]]},
         {"pages": [["acme", "ab" * 16, b"s" * 32, b"k" * 32]] * 2},

@@ -40,7 +40,7 @@ def page():
     return fmt.PageRecord(tenant=ACME, cohorts=trees, pins=frozenset({pin}))
 
 
-def index(older=()):
+def index(older=(), trial=None):
     ref = fmt.PageRef(tenant=ACME, name="ab" * 16, sha256=seed("page hash"), key=PAGE_KEY)
     return fmt.Index(
         keyring=ID,
@@ -54,6 +54,7 @@ def index(older=()):
         lease_ms=15_000,
         backup_key=seed("backup key"),
         older_backup_keys=older,
+        trial=trial,
         pages=(ref,),
     )
 
@@ -232,6 +233,7 @@ def cases():
     body = head()
     sound_head = fmt.encode_head(body, sealing.head_mac(SECRET, body))
     moved = fmt.encode_head(replace(body, revision=5), sealing.head_mac(SECRET, body))
+    trial, earnest = index(trial=True), index(trial=False)
     turned = index(older=(seed("the backup key before"), seed("the first backup key")))
     sealed_index = sealing.seal_index(SECRET, index(), SALT)
     sealed_page = sealing.seal_page(PAGE_KEY, ID, page())
@@ -245,6 +247,10 @@ def cases():
         head_case("a head that is cut short", "format", sound_head[:-1]),
         index_case("an index", "ok", sealed_index),
         index_case("an index after two rotations", "ok", sealing.seal_index(SECRET, turned, SALT), plain=turned),
+        index_case("an index of a trial vault", "ok", sealing.seal_index(SECRET, trial, SALT), plain=trial),
+        index_case(
+            "an index of a vault that is no trial one", "ok", sealing.seal_index(SECRET, earnest, SALT), plain=earnest
+        ),
         index_case("an index of another revision", "tampered", sealed_index, place=replace(body, revision=5)),
         index_case("an index of another epoch", "tampered", sealed_index, place=replace(body, epoch=4)),
         index_case("an index with another salt", "tampered", seed("another salt") + sealed_index[32:]),

@@ -81,7 +81,8 @@ class Index:
     `swept_through` is the last period a sweep took away: such a cohort is never planted again, because a fresh tree
     under an old coordinate would make the dead look alive. `lease_ms` is how long any process may use a view of the
     keyring without looking again. `backup_key` encrypts backups of the catalog, and
-    `older_backup_keys` did, the newest first: each rotation makes a new one.
+    `older_backup_keys` did, the newest first: each rotation makes a new one. `trial` tells whether the vault was
+    created as a trial one; None in a keyring that is older than the mark.
     """
 
     keyring: bytes
@@ -95,6 +96,7 @@ class Index:
     lease_ms: int
     backup_key: bytes = field(repr=False)
     older_backup_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    trial: bool | None = None
     pages: tuple[PageRef, ...]
 
 
@@ -195,6 +197,7 @@ def encode_index(index: Index) -> bytes:
             "lease_ms": index.lease_ms,
             "backup_key": index.backup_key,
             **({"older_backup_keys": [*index.older_backup_keys]} if index.older_backup_keys else {}),
+            **({} if index.trial is None else {"trial": index.trial}),
             "pages": [[ref.tenant, ref.name, ref.sha256, ref.key] for ref in index.pages],
         }
     )
@@ -206,6 +209,11 @@ def decode_index(data: bytes) -> Index:
     older = value.pop("older_backup_keys") if isinstance(value, dict) and "older_backup_keys" in value else None
     # Absent in a keyring that was never rotated: for one value there is one encoding.
     _require(older is None or _are_keys(older), "an index's older backup keys are not keys")
+    trial = None
+    # Absent in a keyring from before the mark, which stays what it was, neither trial nor not.
+    if isinstance(value, dict) and "trial" in value:
+        trial = value.pop("trial")
+        _require(type(trial) is bool, "an index's trial mark is not a truth value")
     version, keyring, epoch, revision, fence, generation, last_sweep, swept_through, width, lease, key, pages = fields(
         value,
         format=int,
@@ -240,6 +248,7 @@ def decode_index(data: bytes) -> Index:
         lease_ms=lease,
         backup_key=key,
         older_backup_keys=tuple(older or ()),
+        trial=trial,
         pages=refs,
     )
 

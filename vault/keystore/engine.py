@@ -213,6 +213,7 @@ class Engine:
             assurance=self._provider.assurance,
             lease=self.lease,
             last_sweep_at=None if state.last_sweep_ms is None else states.from_unix_ms(state.last_sweep_ms),
+            trial=state.trial is True,
             tenants=len(state.pages),
             cohorts=states.size(state),
             pins=sum(len(page.pins) for page in state.pages.values()),

@@ -64,9 +64,13 @@ class Keyring:
         keyring_id: bytes,
         cohort_width_seconds: float,
         lease: timedelta = LONGEST_LEASE,
+        trial: bool = False,
         entropy: Entropy = os.urandom,
     ) -> None:
-        """Make a new, empty keyring; ConfigError if any replica holds anything. Only `init` calls this."""
+        """Make a new, empty keyring; ConfigError if any replica holds anything. Only `init` calls this.
+
+        `trial` marks it for ever: no later act sets or removes the mark.
+        """
         if not timedelta(milliseconds=1) <= lease <= LONGEST_LEASE:
             raise ConfigError(f"keyring.lease is at most {LONGEST_LEASE.total_seconds():g} s")
         await recovery.create(
@@ -75,6 +79,7 @@ class Keyring:
             keyring_id=keyring_id,
             cohort_width_seconds=cohort_width_seconds,
             lease=lease,
+            trial=trial,
             entropy=entropy,
         )
 
@@ -163,6 +168,16 @@ class Keyring:
     def lease(self) -> timedelta:
         """How long after a look at the replicas keys may still be derived; fixed at `create`."""
         return self._engine.lease
+
+    @property
+    def trial(self) -> bool:
+        """Whether this vault was created as a trial one; fixed at `create`."""
+        return self._engine.settled.trial is True
+
+    @property
+    def predates_trial(self) -> bool:
+        """Whether the keyring is older than the mark: nobody chose, and what was allowed then still is."""
+        return self._engine.settled.trial is None
 
     @property
     def rank(self) -> Rank:

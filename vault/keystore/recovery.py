@@ -36,6 +36,7 @@ async def create(
     keyring_id: bytes,
     cohort_width_seconds: float,
     lease: timedelta,
+    trial: bool,
     entropy: Entropy,
 ) -> None:
     """Make an empty keyring in epoch 1. Markers go last: what a crash leaves half made is never opened."""
@@ -53,6 +54,7 @@ async def create(
         swept_through=None,
         lease_ms=lease // timedelta(milliseconds=1),
         backup_key=entropy(KEY_BYTES),
+        trial=trial,
         pages={},
     )
     for store in replicas.stores:

@@ -59,6 +59,8 @@ class State:
     lease_ms: int
     backup_key: bytes = field(repr=False)
     older_backup_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    trial: bool | None = None
+    """Fixed when the keyring is made; no change below touches it."""
     pages: Mapping[TenantId, Page]
 
     def cover(self, cohort: Cohort) -> Cover | None:

@@ -188,6 +188,7 @@ def _opened(index: Index, pages: dict[TenantId, Page], blobs: Mapping[str, bytes
         lease_ms=index.lease_ms,
         backup_key=index.backup_key,
         older_backup_keys=index.older_backup_keys,
+        trial=index.trial,
         pages=pages,
     )
 
@@ -205,5 +206,6 @@ def _index(state: State, refs: tuple[PageRef, ...]) -> Index:
         lease_ms=state.lease_ms,
         backup_key=state.backup_key,
         older_backup_keys=state.older_backup_keys,
+        trial=state.trial,
         pages=refs,
     )

@@ -146,6 +146,7 @@ class KeyringStatus:
     assurance: Assurance
     lease: timedelta
     last_sweep_at: datetime | None
+    trial: bool
     tenants: int
     cohorts: int
     pins: int
@@ -175,6 +176,14 @@ class Keyring(Protocol):
     @property
     def cohort_width_seconds(self) -> float:
         """Seconds per period of audio and transcript cohorts."""
+
+    @property
+    def trial(self) -> bool:
+        """Whether this vault was created as a trial one; fixed for ever."""
+
+    @property
+    def predates_trial(self) -> bool:
+        """Whether the keyring is older than the mark: nobody chose, and what was allowed then still is."""
 
     @property
     def lease(self) -> timedelta:

@@ -10,9 +10,9 @@ from vault.server.context import VAULT, WORKER
 from vault.services.status import refresh_gauges
 
 
-async def healthz(_: web.Request) -> web.Response:
-    """GET /healthz: the process answers."""
-    return web.json_response({"status": "ok"})
+async def healthz(request: web.Request) -> web.Response:
+    """GET /healthz: the process answers, and says whether its vault is a trial one."""
+    return web.json_response({"status": "ok", "trial": request.app[VAULT].keyring.trial})
 
 
 async def readyz(request: web.Request) -> web.Response:

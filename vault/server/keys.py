@@ -83,6 +83,7 @@ def _status(value: KeyringStatus) -> dict[str, Any]:
         "assurance": value.assurance.value,
         "lease_seconds": value.lease.total_seconds(),
         "last_sweep_at": moment(value.last_sweep_at),
+        "trial": value.trial,
         "tenants": value.tenants,
         "cohorts": value.cohorts,
         "pins": value.pins,

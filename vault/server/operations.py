@@ -334,7 +334,7 @@ SERVER: Final = (
         path="/healthz",
         name="healthz",
         tag="server",
-        summary="Tell that the process answers",
+        summary="Tell that the process answers, and whether its vault is a trial one",
         answers={200: _json("It does.", "Liveness")},
     ),
     Operation(

@@ -357,6 +357,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "assurance": choice(Assurance),
             "lease_seconds": {"type": "number", "exclusiveMinimum": 0},
             "last_sweep_at": nullable(MOMENT),
+            "trial": FLAG,
             "tenants": COUNT,
             "cohorts": COUNT,
             "pins": COUNT,
@@ -392,5 +393,5 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "calls_under_way": COUNT,
         }
     ),
-    "Liveness": record({"status": {"const": "ok"}}),
+    "Liveness": record({"status": {"const": "ok"}, "trial": FLAG}),
 }

@@ -17,6 +17,7 @@ from vault.services.vault import Vault
 from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
 from vault.wiring.memory import memory_findings
 from vault.wiring.opening import open_vault
+from vault.wiring.retention import retention_findings
 
 _LATE: Final = timedelta(hours=1)
 
@@ -38,6 +39,7 @@ async def check_vault(config: Config) -> Sequence[Finding]:
     try:
         async with open_vault(config, background=False) as vault:
             findings += await vault.keyring.check()
+            findings += retention_findings(trial=vault.keyring.trial)
             findings += await alert_findings(vault)
     except VaultError as error:
         level = "warning" if isinstance(error, Unavailable) else "error"

@@ -45,8 +45,13 @@ def _existing(config: Config) -> list[Path]:
     return [place for place in places if place.exists()]
 
 
-async def init_vault(config: Config, *, clock: Clock | None = None, entropy: Entropy = os.urandom) -> InitResult:
-    """Create every piece of state; ConfigError if any of it exists already, so nothing is ever overwritten."""
+async def init_vault(
+    config: Config, *, trial: bool = False, clock: Clock | None = None, entropy: Entropy = os.urandom
+) -> InitResult:
+    """Create every piece of state; ConfigError if any of it exists already, so nothing is ever overwritten.
+
+    `trial` marks the vault for ever as one whose recordings may end early.
+    """
     clock = clock or SystemClock()
     if found := _existing(config):
         raise ConfigError(
@@ -57,12 +62,12 @@ async def init_vault(config: Config, *, clock: Clock | None = None, entropy: Ent
         raise ConfigError("keyring.previous_root: a new vault has no previous provider; nothing was created")
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:
-        return await _create(config, catalog, clock, entropy)
+        return await _create(config, catalog, clock, entropy, trial=trial)
     finally:
         await catalog.close()
 
 
-async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: Entropy) -> InitResult:
+async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: Entropy, *, trial: bool) -> InitResult:
     if not await catalog.is_empty():
         raise ConfigError(
             "catalog.url: the database holds a catalog already; nothing was created or changed",
@@ -83,6 +88,7 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
         keyring_id=keyring_id,
         cohort_width_seconds=config.retention.cohort_width.total_seconds(),
         lease=config.keyring.lease,
+        trial=trial,
         entropy=entropy,
     )
     await _mark_created(config, provider, clock, entropy)

@@ -36,6 +36,7 @@ from vault.wiring.adapters import (
 )
 from vault.wiring.compose import Adapters, compose
 from vault.wiring.lineage import Company, same_lineage
+from vault.wiring.retention import retention_findings
 
 _PRECREATE_SECONDS = 3600.0
 
@@ -138,6 +139,8 @@ async def _assemble(
         )
     stack.push_async_callback(keyring.close)
     await _same_vault(catalog, keyring, config)
+    for finding in retention_findings(trial=keyring.trial):
+        logger.warning(finding.message, extra={"fields": {"hint": finding.hint}})
     company = Company(place if isinstance(place, Path) else None)
     stack.callback(company.leave)
     await same_lineage(catalog, keyring, company, stack)
