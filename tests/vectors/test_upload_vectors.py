@@ -8,7 +8,7 @@ from tests.vectors import generate
 from vault.crypto.tokens import open_secret
 from vault.errors import FormatError, Tampered, Truncated
 from vault.model import DataKey
-from vault.services.spooling import BodyReader, BodyWriter, PartKey
+from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 ERRORS = {"tampered": Tampered, "truncated": Truncated, "format": FormatError}
 
@@ -66,7 +66,7 @@ async def test_part_vector(case):
 async def test_what_was_written_in_pieces_is_read_whatever_its_length(size):
     place = PartKey(key=DataKey(b"k" * 32), recording="rec_" + "1" * 32, number=1)
     stored = Stored()
-    writer = BodyWriter(stored, place, entropy=lambda count: b"s" * count)
+    writer = BodyWriter(stored, place, entropy=lambda count: b"s" * count, windows=Windows(bound=1 << 20))
     body = bytes(index % 251 for index in range(size))
     for start in range(0, size, 9_999):
         await writer.write(body[start : start + 9_999])
@@ -76,3 +76,22 @@ async def test_what_was_written_in_pieces_is_read_whatever_its_length(size):
     assert await reader.md5() == md5 == hashlib.md5(body).digest()
     assert b"".join([piece async for piece in reader.pieces()]) == body
     assert b"".join([piece async for piece in reader.pieces(size // 2)]) == body[: size // 2]
+
+
+async def test_bodies_that_keep_more_in_memory_together_than_their_bound_write_it_at_once_and_are_read_alike():
+    place = PartKey(key=DataKey(b"k" * 32), recording="rec_" + "1" * 32, number=1)
+    windows = Windows(bound=300_000)
+    files = [Stored() for _ in range(20)]
+    writers = [BodyWriter(file, place, entropy=lambda count: b"s" * count, windows=windows) for file in files]
+    body = bytes(index % 251 for index in range(150_000))
+    for start in range(0, len(body), 30_000):
+        for writer in writers:
+            await writer.write(body[start : start + 30_000])
+            assert windows.bytes <= 300_000 + 32_768
+    for writer, file in zip(writers[:19], files, strict=False):
+        await writer.end()
+        reader = await BodyReader.open(file, place)
+        assert b"".join([piece async for piece in reader.pieces()]) == body
+    for writer in writers:
+        writer.drop()
+    assert windows.bytes == 0

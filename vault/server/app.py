@@ -151,7 +151,7 @@ def _watch_the_journal(app: web.Application) -> None:
         bodies.look()
 
     app[VAULT].journal.tell(changed)
-    app[VAULT].metrics.undurable_bytes.set_function(lambda: bodies.bytes)
+    app[VAULT].metrics.undurable_bytes.set_function(lambda: bodies.bytes + app[VAULT].parts.windows.bytes)
 
 
 def tls_context(config: Config) -> ssl.SSLContext | None:

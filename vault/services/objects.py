@@ -76,7 +76,11 @@ class Objects:
             # The id is never anybody's: it only makes the message's context complete.
             nobody = RecordingId(new_id("rec", at=self._clock.now(), entropy=self._entropy))
             part = PartKey(key=DataKey(self._entropy(32)), recording=nobody, number=0)
-            yield Body(writer=BodyWriter(file, part, entropy=self._entropy), part=part)
+            writer = BodyWriter(file, part, entropy=self._entropy, windows=self._parts.windows)
+            try:
+                yield Body(writer=writer, part=part)
+            finally:
+                writer.drop()
         finally:
             await file.close()
 

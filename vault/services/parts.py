@@ -28,7 +28,7 @@ from vault.ports.time import Clock, Entropy
 from vault.protocol.checksums import ALGORITHMS
 from vault.services.ingest import Ingest
 from vault.services.sessions import CallStart, IngestSession
-from vault.services.spooling import BodyReader, BodyWriter, PartKey
+from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 _TICK_SECONDS: Final = 1.0
 
@@ -103,7 +103,9 @@ class Parts:
         entropy: Entropy,
         grace: timedelta,
         limit: int,
+        windows: Windows,
     ) -> None:
+        self.windows = windows
         self._catalog = catalog
         self._ingest = ingest
         self._spool = spool
@@ -150,13 +152,11 @@ class Parts:
         """Take a part in; what the context leaves without `keep` is gone."""
         file = await self._spool.begin(upload.session.recording.id, number)
         try:
-            yield PartSink(
-                upload,
-                number,
-                BodyWriter(file, _part_key(upload.session, number), entropy=self._entropy),
-                self._clock,
-                room=partial(self.room, upload, number),
-            )
+            writer = BodyWriter(file, _part_key(upload.session, number), entropy=self._entropy, windows=self.windows)
+            try:
+                yield PartSink(upload, number, writer, self._clock, room=partial(self.room, upload, number))
+            finally:
+                writer.drop()
         finally:
             await file.close()
 

@@ -43,15 +43,30 @@ class PartKey:
         return subkey(self.key, Purpose.UPLOAD_PART)
 
 
-class BodyWriter:
-    """Seals what arrives into a spool file. Memory: one window."""
+class Windows:
+    """What all bodies on their way into the spool keep in memory, together."""
 
-    def __init__(self, file: SpoolFile, part: PartKey, *, entropy: Entropy) -> None:
+    def __init__(self, *, bound: int) -> None:
+        self.bytes = 0
+        self._bound = bound
+
+    @property
+    def crowded(self) -> bool:
+        """Whether that is more than `bound` bytes: what comes now is written at once."""
+        return self.bytes > self._bound
+
+
+class BodyWriter:
+    """Seals what arrives into a spool file; call `drop` when done. Memory: one window, less where it is crowded."""
+
+    def __init__(self, file: SpoolFile, part: PartKey, *, entropy: Entropy, windows: Windows) -> None:
         self.file = file
         self._part = part
         self._sealer = chunked.Sealer(part.input_key, entropy(chunked.SALT_BYTES), part.context)
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._pending = bytearray(self._sealer.prefix)
+        self._pending = bytearray()
+        self._windows = windows
+        self._wait(self._sealer.prefix)
         self.size = 0
         self.first = b""
 
@@ -61,20 +76,32 @@ class BodyWriter:
             self.first += piece[:_MD5_BYTES]
         self.size += len(piece)
         self._md5.update(piece)
-        self._pending += self._sealer.update(piece)
-        if len(self._pending) >= _WINDOW_BYTES:
+        self._wait(self._sealer.update(piece))
+        if len(self._pending) >= _WINDOW_BYTES or self._windows.crowded:
             await self._flush()
 
     async def end(self) -> bytes:
         """Write the end and return the MD5; nothing is durable by this alone."""
         md5 = self._md5.digest()
-        self._pending += self._sealer.update(md5) + self._sealer.finish()
+        self._wait(self._sealer.update(md5) + self._sealer.finish())
         await self._flush()
         return md5
 
+    def drop(self) -> None:
+        """Keep nothing in memory any more; what was not written is gone."""
+        self._windows.bytes -= len(self._pending)
+        self._pending = bytearray()
+
+    def _wait(self, sealed: bytes) -> None:
+        self._pending += sealed
+        self._windows.bytes += len(sealed)
+
     async def _flush(self) -> None:
         data, self._pending = bytes(self._pending), bytearray()
-        await self.file.append(data)
+        try:
+            await self.file.append(data)
+        finally:
+            self._windows.bytes -= len(data)
 
 
 class BodyReader:

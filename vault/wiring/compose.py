@@ -39,6 +39,7 @@ from vault.services.recordings import Recordings
 from vault.services.repeats import Repeats
 from vault.services.search import BlindIndex, Search
 from vault.services.shredding import Shredder
+from vault.services.spooling import Windows
 from vault.services.storing import SegmentLimits, Storer
 from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import RetentionBounds, Tenants
@@ -187,6 +188,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         grace=config.server.upload_grace,
         limit=config.server.max_recording_bytes,
+        windows=Windows(bound=config.journal.max_undurable_bytes),
     )
     return Vault(
         repeats=Repeats(
