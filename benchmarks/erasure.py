@@ -18,7 +18,8 @@ from benchmarks.shred import OPERATOR, multiply, one_recording
 from vault.config import parse_config
 from vault.ids import TenantId, TokenId
 from vault.ports.erasures import ErasureBasis
-from vault.services.erasure import ErasureRequest
+from vault.retention.shown import shown_digest
+from vault.services.erasure import ErasureRequest, erasure_document
 from vault.wiring import init_vault, open_vault
 
 ROUNDS = 7
@@ -42,7 +43,7 @@ async def erase(vault, recording):
         return await account(shred, receipt)
 
     vault.erasures._shredder.account = noting
-    done = await vault.erasures.approve(asked.erasure.id, actor=BOB)
+    done = await vault.erasures.approve(asked.erasure.id, shown=shown_digest(erasure_document(asked)), actor=BOB)
     certified = time.perf_counter() - began
     vault.erasures._shredder.account = account
     assert done.erasure.state == "done"

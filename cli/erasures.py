@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
 from vault.ports.erasures import ErasureBasis
@@ -31,6 +32,7 @@ def _fields(erasure: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("requested", erasure["requested_at"]),
         ("decided by", erasure["decided_by"]),
         ("decided", erasure["decided_at"]),
+        ("shown", erasure["shown"]),
     ]
     return [(name, value) for name, value in pairs if value is not None]
 
@@ -85,15 +87,28 @@ async def request(
     call.out.hint(f"a second person, with their own token: callvault erasures approve {asked['id']}")
 
 
-@remote(group, "approve", examples=[f"callvault erasures approve {_ERASURE}"])
-async def approve(call: Remote, erasure: ErasureName) -> None:
+@remote(
+    group,
+    "approve",
+    examples=[f"callvault erasures approve {_ERASURE}", f"callvault erasures approve {_ERASURE} --json --shown DIGEST"],
+)
+async def approve(call: Remote, erasure: ErasureName, shown: Shown = None, yes: Yes = False) -> None:
     """Erase, as the second person. It cannot be undone."""
-    _show(call, await call.client.post(f"/v1/erasures/{segment(erasure)}/approve", {}))
+    path = f"/v1/erasures/{segment(erasure)}"
+    named = await digest(
+        call,
+        path,
+        look=lambda found: found["shown"],
+        render=lambda found: _show(call, found),
+        shown=shown,
+        yes=yes,
+    )
+    _show(call, await call.client.post(f"{path}/approve", {"shown": named}))
 
 
 @remote(group, "reject", examples=[f"callvault erasures reject {_ERASURE}"])
 async def reject(call: Remote, erasure: ErasureName) -> None:
-    """Refuse, as the second person: nothing is erased."""
+    """Refuse, as the second person, or withdraw it, as the first: nothing is erased."""
     _show(call, await call.client.post(f"/v1/erasures/{segment(erasure)}/reject", {}))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
 from cli.instants import instant_or_none
@@ -45,6 +46,7 @@ def _fields(hold: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("released by", hold["released_by"]),
         ("released", hold["released_at"]),
         ("keeps until", hold["grace_until"]),
+        ("shown", hold["shown"]),
     ]
     return [(name, value) for name, value in pairs if value not in (None, [])]
 
@@ -136,12 +138,33 @@ async def release(call: Remote, hold: HoldName, reason: Annotated[str, typer.Opt
     call.out.hint(f"a second person, with their own token: callvault holds approve {hold}")
 
 
-@remote(group, "approve", examples=[f"callvault holds approve {_HOLD}", f"callvault holds approve {_HOLD} --reject"])
+@remote(
+    group,
+    "approve",
+    examples=[
+        f"callvault holds approve {_HOLD}",
+        f"callvault holds approve {_HOLD} --json --shown DIGEST",
+        f"callvault holds approve {_HOLD} --reject",
+    ],
+)
 async def approve(
     call: Remote,
     hold: HoldName,
     reject: Annotated[bool, typer.Option("--reject", help="Refuse the release: the hold stays.")] = False,
+    shown: Shown = None,
+    yes: Yes = False,
 ) -> None:
-    """Decide about a requested release, as the second person."""
-    decided = await call.client.post(f"/v1/holds/{segment(hold)}/approve", {"approve": not reject})
+    """Decide about a requested release, as the second person; the first may withdraw it with --reject."""
+    path = f"/v1/holds/{segment(hold)}"
+    body: dict[str, Any] = {"approve": not reject}
+    if not reject:
+        body["shown"] = await digest(
+            call,
+            path,
+            look=lambda found: found["shown"],
+            render=lambda found: call.out.show(found, _fields(found)),
+            shown=shown,
+            yes=yes,
+        )
+    decided = await call.client.post(f"{path}/approve", body)
     call.out.show(decided, _fields(decided))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
 from cli.instants import instant_or_none
@@ -44,7 +45,22 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("flags told to", tenant["safeguarding_webhook"]),
         ("created", tenant["created_at"]),
         ("contract ends", _contract_end(tenant)),
+        *_leaving(tenant),
     ]
+
+
+def _leaving(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Say of a tenant that is to leave what goes with it."""
+    leaving = tenant["offboarding"]
+    if leaving is None:
+        return []
+    pairs: list[tuple[str, object]] = [
+        ("its recordings", leaving["recordings"]),
+        ("of them held", leaving["held"]),
+        ("go from", leaving["goes_from"] if leaving["shown"] is None else f"{leaving['goes_from']} if approved now"),
+        ("shown", leaving["shown"]),
+    ]
+    return [(name, value) for name, value in pairs if value is not None]
 
 
 def _metadata_retention(tenant: Mapping[str, Any]) -> str:
@@ -166,6 +182,7 @@ async def change(
     examples=[
         "callvault tenants offboard northfield-college --ends 2027-01-31",
         "callvault tenants offboard northfield-college --approve",
+        "callvault tenants offboard northfield-college --approve --json --shown DIGEST",
         "callvault tenants offboard northfield-college --reject",
     ],
 )
@@ -175,17 +192,30 @@ async def offboard(
     tenant: TenantName,
     ends: Annotated[str | None, typer.Option(help="When the contract ends; now if left out.")] = None,
     approve: Annotated[bool, typer.Option("--approve", help="Agree, as the second person.")] = False,
-    reject: Annotated[bool, typer.Option("--reject", help="Refuse, as the second person: nothing changes.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse, or withdraw it: nothing changes.")] = False,
+    shown: Shown = None,
+    yes: Yes = False,
 ) -> None:
     """End a tenant's contract; it takes two people.
 
-    From its end no call is taken in. After the export window a sweep shreds everything that no hold keeps.
+    From its end no call is taken in. After the export window, which counts from the later of that end and the approval,
+    a sweep shreds everything that no hold keeps.
     """
     if (approve and reject) or (ends and (approve or reject)):
         raise Invalid("say one thing: when it ends, --approve or --reject")
     path = f"/v1/tenants/{segment(tenant)}/offboard"
     if approve or reject:
-        decided = await call.client.post(f"{path}/approve", {"approve": approve})
+        body: dict[str, Any] = {"approve": approve}
+        if approve:
+            body["shown"] = await digest(
+                call,
+                f"/v1/tenants/{segment(tenant)}",
+                look=lambda found: found["offboarding"] and found["offboarding"]["shown"],
+                render=lambda found: call.out.show(found, _fields(found)),
+                shown=shown,
+                yes=yes,
+            )
+        decided = await call.client.post(f"{path}/approve", body)
         call.out.show(decided, _fields(decided))
         return
     asked = await call.client.post(path, {"contract_end": instant_or_none(ends)})

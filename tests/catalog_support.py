@@ -315,6 +315,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, part=Part.METADATA, tenant=ACME)
     await catalog.recordings(RecordingQuery(tenant=ACME, caller_tokens=("a", "b"), limit=10))
     await catalog.count_recordings()
+    await catalog.count_kept(ACME)
     await catalog.oldest_due(now=NOW)
     intent = shred()
     await catalog.create_recording(recording(), elsewhere=["other-month"])

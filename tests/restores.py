@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from tests import approvals
 from tests.integration.app import SETTINGS, AppClock, sound
 from vault.config import Config, parse_config
 from vault.errors import Shredded
@@ -95,7 +96,7 @@ class Site:
 
     async def release(self, vault: Vault, hold) -> None:
         await vault.holds.request_release(hold.id, reason="settled", actor=who("ann"))
-        await vault.holds.decide_release(hold.id, approve=True, actor=who("bob"))
+        await approvals.approve_release(vault, hold.id, actor=who("bob"))
 
     @staticmethod
     async def sweep(vault: Vault) -> int:

@@ -263,6 +263,7 @@ class Tenant:
     contract_end: datetime | None = None
     offboard_requested_by: str | None = None
     offboard_approved_by: str | None = None
+    offboard_approved_at: datetime | None = None
     keep_dtmf: bool = False
     """Whether the keys that callers press are kept, sealed like their audio; dropped otherwise."""
     safeguarding_webhook: str | None = field(default=None, repr=False)

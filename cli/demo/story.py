@@ -278,12 +278,13 @@ class Story:
         asked = await first.post(f"{path}/release", {"reason": "claim settled"})
         self._say.prove(asked["state"] == "release_requested", "the first person asks; the hold still keeps")
         await self._say.refused(
-            first.post(f"{path}/approve", {"approve": True}),
+            first.post(f"{path}/approve", {"approve": True, "shown": asked["shown"]}),
             errors.Forbidden,
             "the first person cannot approve their own request",
             status=403,
         )
-        approved = await second.post(f"{path}/approve", {"approve": True})
+        seen = await second.get(path)
+        approved = await second.post(f"{path}/approve", {"approve": True, "shown": seen["shown"]})
         self._say.prove(
             approved["state"] == "released", "the second person approves", keeps_until=approved["grace_until"]
         )

@@ -10,6 +10,7 @@ CERT = "cert_" + "3" * 32
 TOK = "tok_" + "4" * 32
 ERA = "era_" + "6" * 32
 OVR = "ovr_" + "5" * 32
+SHOWN = "ab" * 32
 AT = "2026-11-24T03:04:52.870Z"
 
 TENANT = {
@@ -23,6 +24,8 @@ TENANT = {
     "contract_end": None,
     "offboard_requested_by": None,
     "offboard_approved_by": None,
+    "offboard_approved_at": None,
+    "offboarding": {"recordings": 12, "held": 3, "goes_from": AT, "shown": SHOWN},
     "keep_dtmf": True,
     "safeguarding_webhook": "https://alerts.a-college.example",
 }
@@ -98,6 +101,7 @@ HOLD_ROW: dict[str, Any] = {
     "released_by": None,
     "released_at": None,
     "grace_until": None,
+    "shown": SHOWN,
 }
 ERASURE: dict[str, Any] = {
     "id": ERA,
@@ -119,9 +123,15 @@ ERASURE: dict[str, Any] = {
             "holds": [{"id": HOLD, "matter": "SMITH-2026", "grace_until": None}],
         }
     ],
+    "shown": SHOWN,
 }
 ERASURES = {
-    "erasures": [{**{key: value for key, value in ERASURE.items() if key != "recordings"}, "outcomes": {"pending": 3}}],
+    "erasures": [
+        {
+            **{key: value for key, value in ERASURE.items() if key not in ("recordings", "shown")},
+            "outcomes": {"pending": 3},
+        }
+    ],
     "before": None,
 }
 CERTIFICATE = {

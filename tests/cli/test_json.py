@@ -21,6 +21,7 @@ from tests.cli.answers import (
     PAUSE,
     REC,
     RECORDING,
+    SHOWN,
     STATUS,
     SWEEP,
     TENANT,
@@ -40,7 +41,7 @@ COMMANDS = [
     ("tenants set a-college --retention 1d --keep-dtmf", TENANT, "kept"),
     ("tenants set a-college --retention 1d --metadata-retention contract", TENANT, "730d after its month"),
     ("tenants offboard a-college --ends 2027-01-31", TENANT, "not ended"),
-    ("tenants offboard a-college --approve", TENANT, "not ended"),
+    (f"tenants offboard a-college --approve --shown {SHOWN}", TENANT, "if approved now"),
     ("tokens list", {"tokens": [TOKEN_ROW]}, TOK),
     ("tokens issue --role recorder --name pbx-1 --tenant a-college", {**TOKEN_ROW, "token": "cv_issued"}, "cv_issued"),
     ("recordings list", {"recordings": [RECORDING], "before": None}, REC),
@@ -56,11 +57,11 @@ COMMANDS = [
     (f"holds show {HOLD}", HOLD_ROW, "SMITH-2026"),
     (f"holds review {HOLD} --next +180d --note open", HOLD_ROW, "active"),
     (f"holds release {HOLD} --reason settled", HOLD_ROW, "active"),
-    (f"holds approve {HOLD}", HOLD_ROW, "active"),
+    (f"holds approve {HOLD} --shown {SHOWN}", HOLD_ROW, "active"),
     (f"erasures request {REC} --basis art17 --case DSR-1", ERASURE, "SMITH-2026"),
     ("erasures list", ERASURES, "DSR-1"),
     (f"erasures show {ERA}", ERASURE, HOLD),
-    (f"erasures approve {ERA}", ERASURE, "art17"),
+    (f"erasures approve {ERA} --shown {SHOWN}", ERASURE, "art17"),
     (f"erasures reject {ERA}", ERASURE, "requested"),
     ("certificates list", {"certificates": [CERTIFICATE], "before": None}, CERT),
     (f"certificates get {CERT}", CERTIFICATE, "a.b.c"),
@@ -131,6 +132,37 @@ def test_rejecting_a_release_does_not_approve_it(stub: StubServer) -> None:
     install(stub)
     assert main(["holds", "approve", HOLD, "--reject"]) == 0
     assert stub.asked[0].body == {"approve": False}
+
+
+APPROVALS = (
+    (f"holds approve {HOLD}", f"/v1/holds/{HOLD}"),
+    (f"erasures approve {ERA}", f"/v1/erasures/{ERA}"),
+    ("tenants offboard a-college --approve", "/v1/tenants/a-college"),
+)
+
+
+@pytest.mark.parametrize(("line", "path"), APPROVALS)
+def test_an_approval_prints_the_request_and_names_it(
+    stub: StubServer, capsys: pytest.CaptureFixture[str], line: str, path: str
+) -> None:
+    install(stub)
+    assert main([*line.split(), "--yes"]) == 0
+    looked, approved = stub.asked
+    assert (looked.method, looked.path) == ("GET", path)
+    assert (approved.method, approved.body["shown"]) == ("POST", SHOWN)
+    printed = capsys.readouterr()
+    assert SHOWN in printed.out + printed.err
+
+
+@pytest.mark.parametrize(("line", "path"), APPROVALS)
+@pytest.mark.parametrize("option", [[], ["--json"], ["--json", "--yes"]])
+def test_nobody_approves_unseen(
+    stub: StubServer, capsys: pytest.CaptureFixture[str], line: str, path: str, option: list[str]
+) -> None:
+    install(stub)
+    assert main([*line.split(), *option]) != 0
+    assert not stub.asked, path
+    assert "--shown" in capsys.readouterr().err
 
 
 def test_default_retention_follows_the_vault(stub: StubServer) -> None:

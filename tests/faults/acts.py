@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests import approvals
 from tests.faults.crashing import ACME, Process, hold_request, leases_run_out, person
 from vault.ports.erasures import ErasureBasis
 from vault.protocol.alerts import FlagCategory
@@ -39,7 +40,7 @@ async def release(process: Process) -> None:
     (held,) = [each for each in await process.vault.catalog.holds(tenant=ACME) if each.state.value != "released"]
     if held.state.value == "active":
         await process.vault.holds.request_release(held.id, reason="settled", actor=ANN)
-    await process.vault.holds.decide_release(held.id, approve=True, actor=BOB)
+    await approvals.approve_release(process.vault, held.id, actor=BOB)
 
 
 async def rotate(process: Process) -> None:
@@ -56,4 +57,4 @@ async def erase(process: Process) -> None:
 async def approved(process: Process, **wanted: Any) -> None:
     request = ErasureRequest(tenant=ACME, basis=ErasureBasis.ART17, case_reference="DSR-17", **wanted)
     asked = await process.vault.erasures.request(request, actor=ANN)
-    await process.vault.erasures.approve(asked.erasure.id, actor=BOB)
+    await approvals.approve_erasure(process.vault, asked.erasure.id, actor=BOB)

@@ -44,7 +44,16 @@ MEDIA = Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1)
 _CATALOG_READS = frozenset(
     {
         *("recording", "recording_by_call", "recordings", "open_recordings", "due_recordings"),
-        *("undeleted_recordings", "count_recordings", "oldest_due", "segments", "hold", "holds", "holds_on"),
+        *(
+            "undeleted_recordings",
+            "count_recordings",
+            "count_kept",
+            "oldest_due",
+            "segments",
+            "hold",
+            "holds",
+            "holds_on",
+        ),
         *("count_due", "segments_of", "recording_states", "uncertified", "erasure", "erasures", "erasures_of"),
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides"),
         *("alert_of", "alerts_waiting"),

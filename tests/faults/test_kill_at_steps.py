@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import approvals
 from tests.faults import acts
 from tests.faults.crashing import ManualClock, config_at, start
 from tests.faults.killing import SMALL_MATERIAL, every_kill
@@ -181,7 +182,7 @@ async def test_an_erasure_killed_at_any_step_takes_what_two_people_agreed_on_and
             assert step is not None or len(found) == len(done & set(map(stage.recordings.get, by_number))) == 2
             for each in found:
                 if each.state is ErasureState.REQUESTED:
-                    await vault.erasures.approve(each.id, actor=acts.BOB)
+                    await approvals.approve_erasure(vault, each.id, actor=acts.BOB)
         process = await start(config, clock)
         if await derivable(process.vault, stage.recordings["later"]):
             await acts.erase(process)

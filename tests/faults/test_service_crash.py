@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import approvals
 from tests.faults.crashing import (
     ACME,
     BETA,
@@ -309,7 +310,7 @@ async def test_a_crash_at_any_write_of_a_release_neither_forgets_nor_invents_a_s
         holds = process.vault.holds
         answers["state"] = HoldState.ACTIVE
         answers["state"] = (await holds.request_release(stage.hold.id, reason="settled", actor=ANN)).state
-        answers["state"] = (await holds.decide_release(stage.hold.id, approve=True, actor=BOB)).state
+        answers["state"] = (await approvals.approve_release(process.vault, stage.hold.id, actor=BOB)).state
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
         found = await vault.catalog.hold(stage.hold.id)
@@ -320,7 +321,7 @@ async def test_a_crash_at_any_write_of_a_release_neither_forgets_nor_invents_a_s
         if found.state is HoldState.ACTIVE:
             found = await vault.holds.request_release(found.id, reason="settled", actor=ANN)
         if found.state is HoldState.RELEASE_REQUESTED:
-            await vault.holds.decide_release(found.id, approve=True, actor=BOB)
+            await approvals.approve_release(vault, found.id, actor=BOB)
         await sweep(vault, clock)
         await assert_playable(vault, stage, "held")
         clock.advance(days=2)
@@ -458,7 +459,7 @@ async def test_a_crash_at_any_write_of_an_erasure_erases_what_was_approved_and_n
         erasures = process.vault.erasures
         asked = await erasures.request(erasure_of(stage, *names), actor=ANN)
         answers["state"] = asked.erasure.state
-        answers["state"] = (await erasures.approve(asked.erasure.id, actor=BOB)).erasure.state
+        answers["state"] = (await approvals.approve_erasure(process.vault, asked.erasure.id, actor=BOB)).erasure.state
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
         await assert_playable(vault, stage, "due-1", "held", "other")
@@ -474,7 +475,7 @@ async def test_a_crash_at_any_write_of_an_erasure_erases_what_was_approved_and_n
         assert order.index(erasure.state) >= order.index(answers.get("state", ErasureState.REQUESTED))
         if erasure.state is ErasureState.REQUESTED:
             await assert_playable(vault, stage, *names)
-            erasure = (await vault.erasures.approve(erasure.id, actor=BOB)).erasure
+            erasure = (await approvals.approve_erasure(vault, erasure.id, actor=BOB)).erasure
         assert erasure.state is ErasureState.DONE
         assert set(erasure.recordings.values()) == {ErasureOutcome.ERASED}
         # Deleting objects is repeated by sweeps; the day has not come for anything else.
@@ -504,11 +505,11 @@ async def test_a_crash_at_any_write_of_a_sweep_that_fires_a_queued_erasure_keeps
     async def flow(process: Process, answers: dict[str, object]) -> None:
         vault = process.vault
         asked = await vault.erasures.request(erasure_of(stage, "held", queue=True), actor=ANN)
-        waiting = await vault.erasures.approve(asked.erasure.id, actor=BOB)
+        waiting = await approvals.approve_erasure(vault, asked.erasure.id, actor=BOB)
         assert waiting.erasure.state is ErasureState.APPROVED
         answers["approved"] = True
         await vault.holds.request_release(stage.hold.id, reason="settled", actor=ANN)
-        await vault.holds.decide_release(stage.hold.id, approve=True, actor=BOB)
+        await approvals.approve_release(vault, stage.hold.id, actor=BOB)
         process.clock.advance(days=2)
         answers["released"] = True
         await vault.sweeper.sweep(trigger="expiry", actor=None)

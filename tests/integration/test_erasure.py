@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from tests import approvals
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, running, sound
 from vault.crypto.derive import commitment
@@ -42,7 +43,7 @@ async def request(app: App, *recordings: str, **changes: Any) -> Any:
 
 
 async def approve(app: App, erasure: str) -> Any:
-    return await app.ask("POST", f"/v1/erasures/{erasure}/approve", Role.DPO)
+    return await approvals.approve(app, f"/v1/erasures/{erasure}", Role.DPO)
 
 
 async def erase(app: App, *recordings: str, **changes: Any) -> Any:
@@ -69,7 +70,7 @@ async def test_an_erasure_takes_two_people_and_both_parts_and_says_so_on_its_cer
     before = await app.vault.catalog.recording(wanted)
     keys = [app.vault.keyring.derive(place) for place in (before.audio, before.metadata)]
     committed = [commitment(key).hex() for key in keys]
-    own = await app.ask("POST", f"/v1/erasures/{asked.json['id']}/approve")
+    own = await approvals.approve(app, f"/v1/erasures/{asked.json['id']}", Role.COMPLIANCE)
     assert (own.status, own.problem) == (403, "forbidden")
     assert (await app.play(wanted)).status == 200
     done = await approve(app, asked.json["id"])
@@ -147,7 +148,7 @@ async def test_a_queued_erasure_fires_by_itself_once_every_hold_has_ended_and_it
         await app.sweep()
         assert (await app.play(held)).body == AUDIO
         await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
-        await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+        await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
     await app.sweep()
     assert (await app.play(held)).body == AUDIO, "the grace has not passed"
     app.clock.advance(days=1, minutes=1)
@@ -333,7 +334,7 @@ async def test_metadata_goes_after_its_month_and_retention_and_is_certified_by_i
     assert certificate.claims.version == "callvault/claims/metadata/v1"
     assert not [left for left in certificate.residuals if "tokens" in left.where], "the index went with the month"
     await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
-    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
     app.clock.advance(days=2)
     assert (await app.sweep())["shredded"] == 1
     last = (await certificates(app, kept))[0]
@@ -357,7 +358,7 @@ async def test_a_recording_outlives_its_metadata_and_can_be_held_played_and_shre
     await app.sweep()
     assert (await app.play(long)).body == AUDIO
     await app.ask("POST", f"/v1/holds/{held.json['id']}/release", body={"reason": "settled"})
-    await app.ask("POST", f"/v1/holds/{held.json['id']}/approve", Role.DPO, body={})
+    await approvals.approve(app, f"/v1/holds/{held.json['id']}", Role.DPO)
     app.clock.advance(days=2)
     await app.sweep()
     assert (await app.play(long)).status == 410
@@ -372,8 +373,8 @@ async def test_a_queued_erasure_whose_recording_went_on_its_own_day_is_done(app)
     waiting = await erase(app, held, queue=True)
     assert (await set_metadata_retention(app, "1d")).status == 200
     await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
-    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
-    await app.ask("POST", f"/v1/erasures/{waiting.json['id']}/approve", Role.DPO)
+    await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
+    await approvals.approve(app, f"/v1/erasures/{waiting.json['id']}", Role.DPO)
     app.clock.advance(days=60)
     await app.sweep()
     shown = await app.ask("GET", f"/v1/erasures/{waiting.json['id']}")
@@ -412,8 +413,8 @@ async def offboard(app: App) -> None:
     path = "/v1/tenants/northfield/offboard"
     asked = await app.ask("POST", path, Role.OPERATOR, body={})
     assert (asked.status, asked.json["offboard_approved_by"]) == (202, None)
-    assert (await app.ask("POST", f"{path}/approve", Role.OPERATOR, body={})).status == 403
-    approved = await app.ask("POST", f"{path}/approve", Role.DPO, body={})
+    assert (await approvals.approve(app, f"{path}", Role.OPERATOR)).status == 403
+    approved = await approvals.approve(app, f"{path}", Role.DPO)
     assert approved.status == 200
 
 
@@ -443,7 +444,7 @@ async def test_a_tenant_that_leaves_takes_everything_along_but_what_is_held(app)
     assert (await app.sweep())["shredded"] == 0
     assert app.vault.keyring.epoch == epoch, "a tenant that is gone is dropped again and again"
     await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
-    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
     app.clock.advance(days=2)
     assert (await app.sweep())["shredded"] == 1
     assert (await app.play(held)).status == 410
@@ -453,7 +454,7 @@ async def test_a_tenant_that_leaves_takes_everything_along_but_what_is_held(app)
 
 async def test_a_contract_that_one_person_ended_or_two_disagreed_on_goes_on(app):
     path = "/v1/tenants/northfield/offboard"
-    assert (await app.ask("POST", f"{path}/approve", Role.DPO, body={})).status == 409
+    assert (await approvals.approve(app, f"{path}", Role.DPO)).status == 409
     ends = (app.clock.now() + timedelta(days=3)).isoformat()
     await app.ask("POST", path, Role.DPO, body={"contract_end": ends})
     app.clock.advance(days=40)
@@ -476,3 +477,75 @@ async def test_an_approval_waits_for_another_node_that_shreds(app):
         assert (await app.play(recording)).status == 200
     await approving
     assert (await app.play(recording)).status == 410
+
+
+async def test_an_end_of_contract_is_approved_as_it_was_shown_and_a_second_request_does_not_replace_it(app):
+    path = "/v1/tenants/northfield/offboard"
+    later = (app.clock.now() + timedelta(days=700)).isoformat()
+    recording = await app.upload("call", AUDIO)
+    await app.hold(recording)
+    asked = await app.ask("POST", path, Role.OPERATOR, body={"contract_end": later})
+    seen = asked.json["offboarding"]
+    assert (seen["recordings"], seen["held"]) == (1, 1)
+    again = await app.ask("POST", path, Role.OPERATOR, body={"contract_end": "2001-01-01T00:00:00Z"})
+    assert (again.status, again.problem) == (409, "conflict")
+    # Withdrawn by who asked, asked for otherwise, and approved by somebody who saw the first: refused.
+    withdrawn = await app.ask("POST", f"{path}/approve", Role.OPERATOR, body={"approve": False})
+    assert (withdrawn.status, withdrawn.json["contract_end"], withdrawn.json["offboarding"]) == (200, None, None)
+    await app.ask("POST", path, Role.OPERATOR, body={"contract_end": "2001-01-01T00:00:00Z"})
+    blind = await app.ask("POST", f"{path}/approve", Role.DPO, body={"shown": seen["shown"]})
+    assert (blind.status, blind.problem) == (409, "changed_since")
+    unseen = await app.ask("POST", f"{path}/approve", Role.DPO, body={})
+    assert unseen.status == 422
+    assert "look at the request" in unseen.json["hint"]
+    assert (await app.ask("GET", "/v1/tenants/northfield", Role.DPO)).json["offboard_approved_by"] is None
+    actions = [entry["detail"]["action"] for entry in await app.audit("admin.config") if "action" in entry["detail"]]
+    assert [each for each in actions if each.startswith("off")] == [
+        "offboarding requested",
+        "offboarding withdrawn",
+        "offboarding requested",
+    ]
+
+
+async def test_the_window_for_exports_counts_from_the_approval_when_the_contract_ended_before_it(app):
+    path = "/v1/tenants/northfield/offboard"
+    recording = await app.upload("call", AUDIO, headers=CALLER)
+    await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body={"retention": "200d"})
+    kept = await app.upload("kept", AUDIO, headers=CALLER)
+    await app.ask("POST", path, Role.OPERATOR, body={"contract_end": "2001-01-01T00:00:00Z"})
+    app.clock.advance(days=5)
+    approved = await approvals.approve(app, path, Role.DPO)
+    assert approved.status == 200, approved.body
+    goes = datetime.fromisoformat(approved.json["offboarding"]["goes_from"])
+    assert abs(goes - app.clock.now() - timedelta(days=30)) < timedelta(minutes=1)
+    assert approved.json["offboarding"]["shown"] is None
+    app.clock.advance(days=29)
+    await app.sweep()
+    assert (await app.play(kept)).body == AUDIO, "a whole tenant went before its window was over"
+    app.clock.advance(days=2)
+    await app.sweep()
+    assert [(await app.play(each)).status for each in (recording, kept)] == [410, 410]
+
+
+async def test_an_erasure_is_approved_as_it_was_shown(app):
+    one, two = await app.upload("one", AUDIO, headers=CALLER), await app.upload("two", AUDIO, headers=CALLER)
+    asked = await request(app, one, two)
+    path = f"/v1/erasures/{asked.json['id']}"
+    unseen = await app.ask("POST", f"{path}/approve", Role.DPO, body={})
+    assert (unseen.status, unseen.problem) == (422, "invalid")
+    await app.hold(two)
+    blind = await app.ask("POST", f"{path}/approve", Role.DPO, body={"shown": asked.json["shown"]})
+    assert (blind.status, blind.problem) == (409, "changed_since"), "less goes than the approver saw"
+    assert (await app.play(one)).body == AUDIO
+    done = await approvals.approve(app, path, Role.DPO)
+    assert (done.status, outcomes(done)) == (200, {one: "erased", two: "kept"})
+    assert done.json["shown"] is None
+
+
+async def test_who_asked_for_an_erasure_may_withdraw_it(app):
+    one = await app.upload("one", AUDIO, headers=CALLER)
+    asked = await request(app, one)
+    withdrawn = await app.ask("POST", f"/v1/erasures/{asked.json['id']}/reject", Role.COMPLIANCE)
+    assert (withdrawn.status, withdrawn.json["state"]) == (200, "rejected")
+    assert len(await app.audit("case.withdrawn")) == 1
+    assert (await app.play(one)).body == AUDIO

@@ -12,6 +12,7 @@ from datetime import timedelta
 import aiohttp
 import pytest
 
+from tests import approvals
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, PURPOSE, App, app, running, sound
 from vault.crypto.signing import VerifyKey
@@ -103,16 +104,16 @@ async def test_a_release_takes_two_people_a_grace_and_a_sweep(app):
     recording = await app.upload("call", AUDIO)
     hold = (await app.hold(recording)).json["id"]
     app.clock.advance(days=12)
-    assert (await app.ask("POST", f"/v1/holds/{hold}/approve", body={})).status == 409
+    assert (await approvals.approve(app, f"/v1/holds/{hold}", Role.COMPLIANCE)).status == 409
     asked = await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
     assert (asked.status, asked.json["state"]) == (202, "release_requested")
     assert (await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "again"})).status == 409
-    own = await app.ask("POST", f"/v1/holds/{hold}/approve", body={})
+    own = await approvals.approve(app, f"/v1/holds/{hold}", Role.COMPLIANCE)
     assert (own.status, own.problem) == (403, "forbidden")
     await app.sweep()
     assert not await is_shredded(app, recording)
     second = await app.second_person(Role.COMPLIANCE)
-    approved = await app.ask("POST", f"/v1/holds/{hold}/approve", second, body={})
+    approved = await approvals.approve(app, f"/v1/holds/{hold}", second)
     assert (approved.status, approved.json["state"]) == (200, "released")
     await app.sweep()
     assert not await is_shredded(app, recording), "the grace has not passed"
@@ -139,12 +140,28 @@ async def test_a_rejected_release_leaves_the_hold_in_force(app):
     assert not await is_shredded(app, recording)
 
 
+async def test_a_release_is_approved_as_it_was_shown_and_may_be_withdrawn_by_who_asked(app):
+    recording = await app.upload("call", AUDIO)
+    hold = (await app.hold(recording)).json["id"]
+    path = f"/v1/holds/{hold}"
+    assert (await app.ask("GET", path)).json["shown"] is None
+    seen = (await app.ask("POST", f"{path}/release", body={"reason": "the hold was placed twice"})).json["shown"]
+    withdrawn = await app.ask("POST", f"{path}/approve", body={"approve": False})
+    assert (withdrawn.status, withdrawn.json["state"], withdrawn.json["shown"]) == (200, "active", None)
+    await app.ask("POST", f"{path}/release", body={"reason": "the claim is settled"})
+    for body, refused in (({"shown": seen}, "changed_since"), ({}, "invalid"), ({"shown": "no digest"}, "invalid")):
+        assert (await app.ask("POST", f"{path}/approve", Role.DPO, body=body)).problem == refused
+    assert (await app.ask("GET", path)).json["state"] == "release_requested"
+    assert (await approvals.approve(app, path, Role.DPO)).json["state"] == "released"
+    assert len(await app.audit("hold.release_withdrawn")) == 1
+
+
 async def test_releasing_one_hold_leaves_the_other_in_force(app):
     recording = await app.upload("call", AUDIO)
     hold = (await app.hold(recording)).json["id"]
     await app.hold(recording, kind="safeguarding")
     await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
-    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
     app.clock.advance(days=40)
     await app.sweep()
     assert not await is_shredded(app, recording)
@@ -163,7 +180,7 @@ async def test_a_review_moves_the_date_and_never_the_hold(app):
     await app.sweep()
     assert not await is_shredded(app, recording), "a hold lapsed by itself"
     await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
-    await app.ask("POST", f"/v1/holds/{hold}/approve", Role.DPO, body={})
+    await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
     body = {"next_review": (app.clock.now() + timedelta(days=5)).isoformat(), "note": "too late"}
     assert (await app.ask("POST", f"/v1/holds/{hold}/review", body=body)).status == 409
 

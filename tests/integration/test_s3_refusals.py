@@ -14,6 +14,7 @@ from datetime import timedelta
 import pytest
 from botocore.exceptions import ClientError
 
+from tests import approvals
 from tests.faults.crashing import memory_directory
 from tests.integration.app import TENANTS, app, running, sound
 from tests.s3clients import BUCKET, HEAD, Recorder, signed
@@ -427,7 +428,7 @@ async def test_a_tenant_whose_contract_ended_records_nothing(app, recorder):
     asked = await app.ask("POST", f"/v1/tenants/{BUCKET}/offboard", Role.OPERATOR, body=body)
     assert asked.status < 300, asked.body
     second = (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body={"name": "second", "role": "operator"})).json
-    approved = await app.ask("POST", f"/v1/tenants/{BUCKET}/offboard/approve", second["token"], body={"approve": True})
+    approved = await approvals.approve(app, f"/v1/tenants/{BUCKET}/offboard", second["token"])
     assert approved.status < 300, approved.body
     with pytest.raises(ClientError):
         await asyncio.to_thread(client.put_object, Bucket=BUCKET, Key="call", Body=WAV)

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from tests import approvals
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, running, sound
 from vault.crypto.derive import Purpose, subkey
@@ -265,7 +266,7 @@ async def live(base: Path, life: Life) -> None:
         erasure = {"basis": "art17", "case_reference": "DSR-1", "caller": NUMBERS["caller"][0]}
         assert (await app.ask("POST", "/v1/erasures", body=erasure)).problem == "under_hold"
         waiting = await app.ask("POST", "/v1/erasures", body={**erasure, "queue": True})
-        await app.ask("POST", f"/v1/erasures/{waiting.json['id']}/approve", Role.DPO)
+        await approvals.approve(app, f"/v1/erasures/{waiting.json['id']}", Role.DPO)
         await app.ask("GET", f"/v1/recordings/{due}", Role.OPERATOR)
         assert number_in((await app.ask("GET", f"/v1/recordings/{due}", Role.OPERATOR)).body) is None
         note_keyring(app, needles)

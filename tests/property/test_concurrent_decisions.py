@@ -29,6 +29,9 @@ from vault.errors import Refused
 from vault.ids import RecordingId
 from vault.model import HoldState, Role
 from vault.ports.erasures import ErasureState
+from vault.retention.shown import shown_digest
+from vault.services.erasure import erasure_document
+from vault.services.holds import release_document
 from vault.services.vault import Vault
 from vault.wiring import init_vault
 
@@ -143,28 +146,29 @@ async def test_of_two_acts_on_a_tenant_at_once_neither_is_undone(scene):
     def change(**wanted: Any) -> Act:
         return lambda vault: vault.tenants.change(ACME, **wanted, actor=ANN)
 
-    def ask(actor, **later: Any) -> Act:
-        end = BEGAN + timedelta(**later)
+    end = BEGAN + timedelta(days=90)
+    fresh = tenant(created_at=BEGAN)
+    asked = replace(fresh, contract_end=end, offboard_requested_by=ANN.token_id)
+    shown = (await scene.vault.tenants.view(asked)).shown
+
+    def ask(actor, end) -> Act:
         return lambda vault: vault.tenants.request_offboarding(ACME, contract_end=end, actor=actor)
 
     def decide(actor, *, approve: bool) -> Act:
-        return lambda vault: vault.tenants.decide_offboarding(ACME, approve=approve, actor=actor)
+        return lambda vault: vault.tenants.decide_offboarding(ACME, approve=approve, shown=shown, actor=actor)
 
     acts = {
         "keep keys": change(keep_dtmf=True),
         "drop keys": change(keep_dtmf=False),
         "shorter": change(retention=timedelta(days=30)),
         "webhook": change(safeguarding_webhook="https://alerts.acme.example/x"),
-        "ask": ask(ANN, days=40),
-        "ask otherwise": ask(CY, days=2),
+        "ask": ask(ANN, end),
+        "ask otherwise": ask(CY, BEGAN),
         "approve": decide(BOB, approve=True),
         "approve too": decide(CY, approve=True),
         "reject": decide(BOB, approve=False),
     }
-    end = BEGAN + timedelta(days=90)
-    fresh = tenant(created_at=BEGAN)
-    asked = replace(fresh, contract_end=end, offboard_requested_by=ANN.token_id)
-    for begun in (fresh, asked, replace(asked, offboard_approved_by=BOB.token_id)):
+    for begun in (fresh, asked, replace(asked, offboard_approved_by=BOB.token_id, offboard_approved_at=BEGAN)):
         assert (
             await scene.check(
                 acts,
@@ -180,6 +184,10 @@ async def test_of_two_acts_on_a_hold_at_once_neither_is_undone(scene):
     row = await scene.vault.catalog.recording(scene.recording)
     placed = hold(row, created_at=BEGAN, review_at=BEGAN + timedelta(days=9))
     await scene.vault.catalog.add_hold(placed)
+    asked = replace(
+        placed, state=HoldState.RELEASE_REQUESTED, release_requested_by=ANN.token_id, release_reason="settled"
+    )
+    shown = shown_digest(release_document(asked))
 
     def review(days: int) -> Act:
         return lambda _: holds.review(placed.id, next_review=BEGAN + timedelta(days=days), note="on", actor=ANN)
@@ -188,7 +196,7 @@ async def test_of_two_acts_on_a_hold_at_once_neither_is_undone(scene):
         return lambda _: holds.request_release(placed.id, reason="settled", actor=actor)
 
     def decide(actor, *, approve: bool) -> Act:
-        return lambda _: holds.decide_release(placed.id, approve=approve, actor=actor)
+        return lambda _: holds.decide_release(placed.id, approve=approve, shown=shown, actor=actor)
 
     acts = {
         "review": review(100),
@@ -199,7 +207,6 @@ async def test_of_two_acts_on_a_hold_at_once_neither_is_undone(scene):
         "reject": decide(CY, approve=False),
         "complete": lambda _: holds.complete(placed.id, actor=ANN),
     }
-    asked = replace(placed, state=HoldState.RELEASE_REQUESTED, release_requested_by=ANN.token_id, release_reason="so")
     for begun in (replace(placed, state=HoldState.PLACING), placed, asked):
         assert (
             await scene.check(
@@ -217,9 +224,10 @@ async def test_of_two_decisions_about_an_erasure_at_once_one_stands(scene):
     await catalog.add_hold(hold(row, created_at=BEGAN))
     asked = erasure(row, state=ErasureState.REQUESTED, queue=True, requested_by=ANN.token_id)
     await catalog.add_erasure(asked)
+    shown = shown_digest(erasure_document(await erasures.show(asked.id, tenant=ACME)))
     acts = {
-        "approve": lambda _: erasures.approve(asked.id, actor=BOB),
-        "approve too": lambda _: erasures.approve(asked.id, actor=CY),
+        "approve": lambda _: erasures.approve(asked.id, shown=shown, actor=BOB),
+        "approve too": lambda _: erasures.approve(asked.id, shown=shown, actor=CY),
         "reject": lambda _: erasures.reject(asked.id, actor=BOB),
         "reject too": lambda _: erasures.reject(asked.id, actor=CY),
     }

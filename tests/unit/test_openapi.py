@@ -20,7 +20,7 @@ from vault.model import (
     Tenant,
     Token,
 )
-from vault.ports.catalog import SweepOverride
+from vault.ports.catalog import Kept, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.protocol.permissions import Act, permits
 from vault.server.openapi import build, document
@@ -141,6 +141,7 @@ def test_what_the_views_render_is_what_the_document_promises(described):
     from vault.server import views  # noqa: PLC0415
     from vault.services.erasure import ErasureView  # noqa: PLC0415
     from vault.services.recordings import RecordingView  # noqa: PLC0415
+    from vault.services.tenants import TenantView  # noqa: PLC0415
 
     row = samples.recording()
     bare = RecordingView(recording=row, length=8, live=False, facts=None, holds=())
@@ -171,7 +172,9 @@ def test_what_the_views_render_is_what_the_document_promises(described):
     tenant = Tenant(
         id=samples.TENANT, name="Oakfield", controller="Oakfield", contact="dpo@example.org", created_at=NOW
     )
-    matches(described, "Tenant", views.tenant(tenant))
+    matches(described, "Tenant", views.tenant(TenantView(tenant=tenant)))
+    leaving = TenantView(tenant=tenant, kept=Kept(live=3, held=1), goes_from=NOW, shown="0" * 64)
+    matches(described, "Tenant", views.tenant(leaving))
     token = Token(
         id=TOKEN_ID, name="pbx", role=Role.RECORDER, tenant=samples.TENANT, secret_sha256="00" * 32, created_at=NOW
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vault.errors import ChangedSince
+from vault.errors import ChangedSince, Invalid
 from vault.retention.shown import check_shown, shown_digest
 
 
@@ -17,3 +17,8 @@ def test_any_change_of_what_was_shown_is_refused() -> None:
     seen = shown_digest({"contract_end": "2099-01-01T00:00:00Z"})
     with pytest.raises(ChangedSince, match="not the one that was shown"):
         check_shown(seen, {"contract_end": "2001-01-01T00:00:00Z"})
+
+
+def test_nobody_approves_unseen() -> None:
+    with pytest.raises(Invalid, match="names what was shown"):
+        check_shown(None, {"contract_end": "2001-01-01T00:00:00Z"})

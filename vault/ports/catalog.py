@@ -107,6 +107,14 @@ class Node:
     """Counted by the catalog; not stored."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """How many recordings of a tenant there are, and how many of them are held."""
+
+    live: int
+    held: int
+
+
 class RecordingRows(Protocol):
     """Recordings, their segments and leaf counters."""
 
@@ -177,6 +185,9 @@ class RecordingRows(Protocol):
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
         """Count rows per state."""
+
+    async def count_kept(self, tenant: TenantId) -> Kept:
+        """Count a tenant's recordings that are not shredded, and of them those that holds in force protect."""
 
     async def oldest_due(self, *, now: datetime) -> datetime | None:
         """Return the earliest retain-until <= now among finished rows without an active hold, or None."""

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vault.errors import Invalid
+from vault.model import Tenant
 from vault.retention.durations import format_duration
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -124,6 +125,17 @@ def metadata_until(period: int, retention: timedelta) -> datetime:
 def metadata_due_through(now: datetime, retention: timedelta) -> int:
     """Return the latest creation month whose metadata is due: every earlier one is too."""
     return metadata_period(now - retention) - 1
+
+
+def export_ends(tenant: Tenant, window: timedelta) -> datetime | None:
+    """Return from when a sweep drops a tenant that leaves: `window` after its contract ended and was agreed to end.
+
+    None while two people have not agreed. The later of the two counts: an end that is already past when it is agreed
+    leaves the whole window for exports and for second thoughts.
+    """
+    if tenant.ends_at is None or tenant.offboard_approved_at is None:
+        return None
+    return max(tenant.ends_at, tenant.offboard_approved_at) + window
 
 
 def check_metadata_retention(duration: timedelta | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import rfc8785
 
-from vault.errors import ChangedSince
+from vault.errors import ChangedSince, Invalid
 
 
 def shown_digest(document: Mapping[str, Any]) -> str:
@@ -22,8 +22,13 @@ def shown_digest(document: Mapping[str, Any]) -> str:
     ).hexdigest()
 
 
-def check_shown(stated: str, document: Mapping[str, Any]) -> None:
-    """Raise ChangedSince unless `stated` is the digest of the document as it is now."""
+def check_shown(stated: str | None, document: Mapping[str, Any]) -> None:
+    """Raise ChangedSince unless `stated` is the digest of the document as it is now; Invalid if nothing is stated."""
+    if stated is None:
+        raise Invalid(
+            "an approval names what was shown to the one who approves",
+            hint="look at the request first, and send the `shown` that it has",
+        )
     if stated != shown_digest(document):
         raise ChangedSince(
             "the request is not the one that was shown: it changed since, or another one was looked at",

@@ -96,7 +96,7 @@ async def tenants(request: web.Request) -> web.Response:
     actor = await principal(request)
     await vault.access.authorise(actor, Act.TENANT_READ)
     found = [item for item in await vault.tenants.all() if actor.tenant in (None, item.id)]
-    return web.json_response({"tenants": [views.tenant(item) for item in found]})
+    return web.json_response({"tenants": [views.tenant(await vault.tenants.view(item)) for item in found]})
 
 
 async def tenant(request: web.Request) -> web.Response:
@@ -105,7 +105,7 @@ async def tenant(request: web.Request) -> web.Response:
     actor = await principal(request)
     identifier = path_tenant(request)
     await vault.access.authorise(actor, Act.TENANT_READ, tenant=identifier, target=identifier)
-    return web.json_response(views.tenant(await vault.catalog.tenant(identifier)))
+    return web.json_response(views.tenant(await vault.tenants.view(await vault.catalog.tenant(identifier))))
 
 
 async def add_tenant(request: web.Request) -> web.Response:
@@ -125,7 +125,9 @@ async def add_tenant(request: web.Request) -> web.Response:
         safeguarding_webhook=wanted.safeguarding_webhook,
         actor=actor,
     )
-    return web.json_response(views.tenant(added), status=201, headers={"Location": f"/v1/tenants/{added.id}"})
+    return web.json_response(
+        views.tenant(await vault.tenants.view(added)), status=201, headers={"Location": f"/v1/tenants/{added.id}"}
+    )
 
 
 async def change_tenant(request: web.Request) -> web.Response:
@@ -146,7 +148,7 @@ async def change_tenant(request: web.Request) -> web.Response:
         keep_dtmf=UNCHANGED if wanted.keep_dtmf is None else wanted.keep_dtmf,
         actor=actor,
     )
-    return web.json_response(views.tenant(changed))
+    return web.json_response(views.tenant(await vault.tenants.view(changed)))
 
 
 async def request_offboarding(request: web.Request) -> web.Response:
@@ -157,7 +159,7 @@ async def request_offboarding(request: web.Request) -> web.Response:
     await vault.access.authorise(actor, Act.TENANT_OFFBOARD, tenant=identifier, target=identifier)
     wanted = await body(request, EndContract)
     asked = await vault.tenants.request_offboarding(identifier, contract_end=wanted.contract_end, actor=actor)
-    return web.json_response(views.tenant(asked), status=202)
+    return web.json_response(views.tenant(await vault.tenants.view(asked)), status=202)
 
 
 async def decide_offboarding(request: web.Request) -> web.Response:
@@ -167,8 +169,10 @@ async def decide_offboarding(request: web.Request) -> web.Response:
     identifier = path_tenant(request)
     await vault.access.authorise(actor, Act.TENANT_OFFBOARD, tenant=identifier, target=identifier)
     wanted = await body(request, Approve)
-    decided = await vault.tenants.decide_offboarding(identifier, approve=wanted.approve, actor=actor)
-    return web.json_response(views.tenant(decided))
+    decided = await vault.tenants.decide_offboarding(
+        identifier, approve=wanted.approve, shown=wanted.shown, actor=actor
+    )
+    return web.json_response(views.tenant(await vault.tenants.view(decided)))
 
 
 async def tokens(request: web.Request) -> web.Response:

@@ -27,6 +27,7 @@ def _duration(value: Any) -> Any:
 Words = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[str, Field(min_length=1, max_length=200)]
 Address = Annotated[str, Field(min_length=1, max_length=2000)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Span = Annotated[timedelta, BeforeValidator(_duration)]
 
 
@@ -106,9 +107,16 @@ class EndContract(_Body):
 
 
 class Approve(_Body):
-    """The second person's word."""
+    """The second person's word: an approval names the `shown` of what it approves."""
 
     approve: bool = True
+    shown: Digest | None = None
+
+
+class ApproveShown(_Body):
+    """POST /v1/erasures/{id}/approve: the `shown` of what is approved."""
+
+    shown: Digest | None = None
 
 
 class RequestErasure(_Body):

@@ -10,7 +10,7 @@ from vault.model import Principal
 from vault.ports.erasures import Erasure, ErasureId
 from vault.protocol.permissions import Act
 from vault.server import views
-from vault.server.bodies import Page, RequestErasure
+from vault.server.bodies import ApproveShown, Page, RequestErasure
 from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query, query_id
 from vault.server.recordings import scope
 from vault.services.erasure import ErasureRequest
@@ -81,10 +81,12 @@ async def show(request: web.Request) -> web.Response:
 async def approve(request: web.Request) -> web.Response:
     """POST /v1/erasures/{id}/approve: the second person; the answer comes after the keys are gone and certified."""
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)
-    return web.json_response(views.erasure(await request.app[VAULT].erasures.approve(found.id, actor=actor)))
+    wanted = await body(request, ApproveShown)
+    approved = await request.app[VAULT].erasures.approve(found.id, shown=wanted.shown, actor=actor)
+    return web.json_response(views.erasure(approved))
 
 
 async def reject(request: web.Request) -> web.Response:
-    """POST /v1/erasures/{id}/reject: the second person; nothing is erased."""
+    """POST /v1/erasures/{id}/reject: the second person, or the first one; nothing is erased."""
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)
     return web.json_response(views.erasure(await request.app[VAULT].erasures.reject(found.id, actor=actor)))

@@ -93,5 +93,7 @@ async def approve(request: web.Request) -> web.Response:
     """POST /v1/holds/{id}/approve: the second person decides."""
     found, actor = await _hold(request, Act.HOLD_RELEASE_APPROVE)
     wanted = await body(request, Approve)
-    decided = await request.app[VAULT].holds.decide_release(found.id, approve=wanted.approve, actor=actor)
+    decided = await request.app[VAULT].holds.decide_release(
+        found.id, approve=wanted.approve, shown=wanted.shown, actor=actor
+    )
     return web.json_response(views.hold(decided))

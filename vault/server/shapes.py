@@ -57,6 +57,11 @@ RECORDING_ID: Final = identifier("rec")
 HOLD_ID: Final = identifier("hold")
 TENANT_ID: Final[Schema] = {"type": "string", "pattern": "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"}
 
+SHOWN: Final[Schema] = {
+    **nullable(SHA256),
+    "description": "What an approval of this request names as `shown`; null if none is waited for.",
+}
+
 PROBLEM: Final[Schema] = {
     "type": "object",
     "description": "An RFC 9457 problem document. Further members name facts of the case, such as offset or "
@@ -183,6 +188,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "released_by": nullable(identifier("tok")),
             "released_at": nullable(MOMENT),
             "grace_until": nullable(MOMENT),
+            "shown": SHOWN,
         }
     ),
     "HoldList": record({"holds": array(reference("Hold"))}),
@@ -230,6 +236,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "contract_end": nullable(MOMENT),
             "offboard_requested_by": nullable(identifier("tok")),
             "offboard_approved_by": nullable(identifier("tok")),
+            "offboard_approved_at": nullable(MOMENT),
+            "offboarding": {
+                **nullable(record({"recordings": COUNT, "held": COUNT, "goes_from": MOMENT, "shown": SHOWN})),
+                "description": "What goes if the contract ends, not before when, and what its approval names.",
+            },
             "keep_dtmf": {**FLAG, "description": "Whether the keys that callers press are kept."},
             "safeguarding_webhook": {
                 **nullable(TEXT),
@@ -251,6 +262,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                     }
                 )
             ),
+            "shown": SHOWN,
         }
     ),
     "ErasurePage": record(

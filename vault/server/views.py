@@ -7,14 +7,17 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.model import Hold, StoredCertificate, Tenant, Token
+from vault.model import Hold, HoldState, StoredCertificate, Token
 from vault.ports.catalog import SweepOverride
-from vault.ports.erasures import Erasure
+from vault.ports.erasures import Erasure, ErasureState
 from vault.protocol.alerts import origin_of
-from vault.services.erasure import ErasureView
+from vault.retention.shown import shown_digest
+from vault.services.erasure import ErasureView, erasure_document
+from vault.services.holds import release_document
 from vault.services.recordings import RecordingView
 from vault.services.search import CALL_KEY
 from vault.services.sweep import SweepReport
+from vault.services.tenants import TenantView
 
 
 def moment(value: datetime | None) -> str | None:
@@ -87,6 +90,7 @@ def hold(value: Hold) -> dict[str, Any]:
         "released_by": value.released_by,
         "released_at": moment(value.released_at),
         "grace_until": moment(value.grace_until),
+        "shown": shown_digest(release_document(value)) if value.state is HoldState.RELEASE_REQUESTED else None,
     }
 
 
@@ -119,8 +123,9 @@ def token(value: Token) -> dict[str, Any]:
     }
 
 
-def tenant(value: Tenant) -> dict[str, Any]:
+def tenant(view: TenantView) -> dict[str, Any]:
     """Render a tenant."""
+    value, kept = view.tenant, view.kept
     return {
         "id": value.id,
         "name": value.name,
@@ -132,6 +137,10 @@ def tenant(value: Tenant) -> dict[str, Any]:
         "contract_end": moment(value.contract_end),
         "offboard_requested_by": value.offboard_requested_by,
         "offboard_approved_by": value.offboard_approved_by,
+        "offboard_approved_at": moment(value.offboard_approved_at),
+        "offboarding": None
+        if kept is None
+        else {"recordings": kept.live, "held": kept.held, "goes_from": moment(view.goes_from), "shown": view.shown},
         "keep_dtmf": value.keep_dtmf,
         "safeguarding_webhook": origin_of(value.safeguarding_webhook),
     }
@@ -158,7 +167,9 @@ def erasure(value: ErasureView) -> dict[str, Any]:
         }
         for recording, outcome in value.erasure.recordings.items()
     ]
-    return {**_erasure(value.erasure), "recordings": recordings}
+    waits = value.erasure.state is ErasureState.REQUESTED
+    shown = shown_digest(erasure_document(value)) if waits else None
+    return {**_erasure(value.erasure), "recordings": recordings, "shown": shown}
 
 
 def _erasure(case: Erasure) -> dict[str, Any]:

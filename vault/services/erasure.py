@@ -24,6 +24,7 @@ from vault.ports.keys import Keyring
 from vault.ports.revision import Revision
 from vault.ports.time import Clock, Entropy
 from vault.retention.decide import IN_FORCE
+from vault.retention.shown import check_shown
 from vault.services.audit import event
 from vault.services.holds import Holds
 from vault.services.search import Search, Wanted
@@ -193,32 +194,36 @@ class Erasures:
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
-    async def approve(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
-        """Second of the two people: erase. Returns once the keys are gone and certified.
+    async def approve(self, identifier: ErasureId, *, shown: str | None, actor: Principal) -> ErasureView:
+        """Second of the two people, who says what was `shown`: erase. Returns once the keys are gone and certified.
 
-        Forbidden for the first person; UnderHold if by now nothing of it can go and it does not wait.
+        Forbidden for the first person; UnderHold if by now nothing of it can go and it does not wait; ChangedSince if
+        what would go is no longer what was shown.
         """
         view = await self.show(identifier, tenant=actor.tenant)
         found = view.erasure
-        _check_decidable(found, actor)
+        _check_decidable(found, actor, approve=True)
         if not found.queue and {*view.held, *view.live} >= found.recordings.keys():
             await self._refuse(view, actor)
+        check_shown(shown, erasure_document(view))
         await self._catalog.revise_erasure(identifier, self._decision(ErasureState.APPROVED, actor))
         await self._together()
         return await self.show(identifier, tenant=actor.tenant)
 
     async def reject(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
-        """Second of the two people: nothing is erased."""
+        """Second of the two people, or the first, who withdraws it: nothing is erased."""
         await self.show(identifier, tenant=actor.tenant)
         rejected = await self._catalog.revise_erasure(identifier, self._decision(ErasureState.REJECTED, actor))
         return await self._view(rejected)
 
     def _decision(self, state: ErasureState, actor: Principal) -> Revision[Erasure]:
         now = self._clock.now()
-        name = "case.approved" if state is ErasureState.APPROVED else "case.refused"
+        approve = state is ErasureState.APPROVED
 
         def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
-            _check_decidable(before, actor)
+            _check_decidable(before, actor, approve=approve)
+            own = before.requested_by == actor.token_id
+            name = "case.approved" if approve else "case.withdrawn" if own else "case.refused"
             decided = dataclasses.replace(before, state=state, decided_by=actor.token_id, decided_at=now)
             return decided, [event(name, actor, tenant=before.tenant, target=before.id)]
 
@@ -317,11 +322,27 @@ class Erasures:
         return ErasureView(erasure=erasure, held=held, live=frozenset(live))
 
 
-def _check_decidable(erasure: Erasure, actor: Principal) -> None:
+def erasure_document(view: ErasureView) -> dict[str, object]:
+    """Return what somebody decides about who decides about an erasure: what was asked, and what would stay."""
+    erasure = view.erasure
+    return {
+        "erasure": erasure.id,
+        "tenant": erasure.tenant,
+        "basis": erasure.basis.value,
+        "case_reference": erasure.case_reference,
+        "queue": erasure.queue,
+        "requested_by": erasure.requested_by,
+        "recordings": list(erasure.recordings),
+        "held": {recording: sorted(hold.id for hold in holds) for recording, holds in view.held.items()},
+        "live": sorted(view.live),
+    }
+
+
+def _check_decidable(erasure: Erasure, actor: Principal, *, approve: bool) -> None:
     if erasure.state is not ErasureState.REQUESTED:
         raise Conflict(f"{erasure.id} is {erasure.state.value} already")
-    if erasure.requested_by == actor.token_id:
+    if approve and erasure.requested_by == actor.token_id:
         raise Forbidden(
-            "the person who asked for an erasure cannot decide about it",
+            "the person who asked for an erasure cannot approve it",
             hint="a second person decides with their own token",
         )

@@ -23,6 +23,7 @@ from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act
 from vault.retention.decide import Held, decide_erasure
+from vault.retention.shown import check_shown
 from vault.services.audit import event
 
 _MAX_RECORDINGS = 10_000
@@ -219,8 +220,12 @@ class Holds:
 
         return await self._catalog.revise_hold(hold, revision)
 
-    async def decide_release(self, hold: HoldId, *, approve: bool, actor: Principal) -> Hold:
-        """Second of the two people. Pins stay until the grace has passed and a sweep takes them with the shred."""
+    async def decide_release(self, hold: HoldId, *, approve: bool, shown: str | None = None, actor: Principal) -> Hold:
+        """Approve as the second person, who says what was `shown`, or reject, as the first one may too.
+
+        Pins stay until the grace has passed and a sweep takes them with the shred. Forbidden for the first person;
+        ChangedSince, and nothing is decided, if the hold is no longer the one that was shown.
+        """
         await self.show(hold, tenant=actor.tenant)
         now = self._clock.now()
         decision: dict[str, Any] = (
@@ -233,20 +238,23 @@ class Holds:
             if approve
             else {"state": HoldState.ACTIVE, "release_requested_by": None, "release_reason": None}
         )
-        name = "hold.release_approved" if approve else "hold.release_rejected"
 
         def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
             if before.state is not HoldState.RELEASE_REQUESTED:
                 raise Conflict(
                     f"no release of {hold} has been requested", hint=f"callvault holds release {hold} --reason …"
                 )
-            if before.release_requested_by == actor.token_id:
+            own = before.release_requested_by == actor.token_id
+            if approve and own:
                 raise Forbidden(
                     "the person who asked for a release cannot approve it",
                     hint="a second person approves with their own token",
                 )
+            if approve:
+                check_shown(shown, release_document(before))
+            name = "approved" if approve else "withdrawn" if own else "rejected"
             decided = dataclasses.replace(before, **decision)
-            return decided, [event(name, actor, tenant=before.tenant, target=hold)]
+            return decided, [event(f"hold.release_{name}", actor, tenant=before.tenant, target=hold)]
 
         return await self._catalog.revise_hold(hold, revision)
 
@@ -290,6 +298,23 @@ class Holds:
             if hold.state is HoldState.RELEASED and (hold.grace_until is None or hold.grace_until <= now):
                 free += pins
         return free
+
+
+def release_document(hold: Hold) -> dict[str, object]:
+    """Return what somebody decides about who decides about the release of a hold: all of it but its state."""
+    return {
+        "hold": hold.id,
+        "tenant": hold.tenant,
+        "kind": hold.kind.value,
+        "matter": hold.matter,
+        "reason": hold.reason,
+        "authority": hold.authority,
+        "owner": hold.owner,
+        "review_at": hold.review_at.isoformat(),
+        "recordings": list(hold.recordings),
+        "release_requested_by": hold.release_requested_by,
+        "release_reason": hold.release_reason,
+    }
 
 
 def _summary(hold: Hold) -> dict[str, object]:

@@ -22,7 +22,7 @@ from vault.ports.catalog import Catalog, Shred, SweepOverride
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits, check_sweep, effective_now
-from vault.retention.policy import LAST_PERIOD, due_through, metadata_due_through
+from vault.retention.policy import LAST_PERIOD, due_through, export_ends, metadata_due_through
 from vault.services.audit import event
 from vault.services.erasure import Erasures
 from vault.services.holds import Holds
@@ -211,7 +211,8 @@ class Sweeper:
                 # The look at one tenant's months spares, nearly always, the one at every tenant's keys.
                 if any(cohort.period <= through for cohort in cohorts) and self._keyring.has_due(plan):
                     metadata[tenant.id] = through
-            if tenant.ends_at is not None and tenant.ends_at + self._limits.export_window <= now:
+            leaves = export_ends(tenant, self._limits.export_window)
+            if leaves is not None and leaves <= now:
                 plan = dataclasses.replace(only, drop_tenants=frozenset({tenant.id}))
                 if (cohorts or self._keyring.cohorts(tenant.id, Part.AUDIO)) and self._keyring.has_due(plan):
                     dropped.add(tenant.id)

@@ -11,11 +11,12 @@ from typing import Any
 from vault.errors import Conflict, Forbidden, Invalid, Unavailable
 from vault.ids import TenantId, parse_tenant
 from vault.model import AuditEvent, Principal, Tenant
-from vault.ports.catalog import Catalog
+from vault.ports.catalog import Catalog, Kept
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
 from vault.protocol.alerts import checked_webhook, origin_of
-from vault.retention.policy import check_metadata_retention
+from vault.retention.policy import check_metadata_retention, export_ends
+from vault.retention.shown import check_shown, shown_digest
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 
@@ -30,6 +31,18 @@ class RetentionBounds:
     floor: timedelta
     cap: timedelta
     periods_ahead: int
+    export_window: timedelta
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TenantView:
+    """A tenant; of one that is to leave, what would go and not before when, were it approved now."""
+
+    tenant: Tenant
+    kept: Kept | None = None
+    goes_from: datetime | None = None
+    shown: str | None = None
+    """What an approval names; None if none is waited for."""
 
 
 class Unchanged:
@@ -134,25 +147,35 @@ class Tenants:
     async def request_offboarding(
         self, identifier: TenantId, *, contract_end: datetime | None, actor: Principal
     ) -> Tenant:
-        """First of two people: say when the contract ends, now if left out; asking again replaces a request.
+        """First of two people: say when the contract ends, now if left out. Nothing changes before it is approved.
 
-        Conflict once it is approved. Nothing changes before that.
+        Conflict while a request is open, and once one is approved: what is being decided about does not change.
         """
         end = contract_end or self._clock.now()
 
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             if before.ends_at is not None:
                 raise Conflict(f"the end of the contract with {identifier} is approved already")
+            if before.contract_end is not None:
+                raise Conflict(
+                    f"the end of the contract with {identifier} is asked for already and waits for a second person",
+                    hint=f"to ask otherwise, withdraw it first: callvault tenants offboard {identifier} --reject",
+                )
             after = dataclasses.replace(before, contract_end=end, offboard_requested_by=actor.token_id)
             return after, [_offboarding(after, "requested", actor)]
 
         return await self._revise(identifier, revision)
 
-    async def decide_offboarding(self, identifier: TenantId, *, approve: bool, actor: Principal) -> Tenant:
-        """Second of two people. From the contract's end no call is taken in; after the export window a sweep drops it.
+    async def decide_offboarding(
+        self, identifier: TenantId, *, approve: bool, shown: str | None = None, actor: Principal
+    ) -> Tenant:
+        """Approve as the second person, who says what was `shown`, or reject, as the first one may too.
 
-        Forbidden for the first person, Conflict if nobody asked.
+        From the contract's end no call is taken in; after the export window, which counts from the later of that end
+        and this approval, a sweep drops the tenant. Forbidden for the first person, Conflict if nobody asked,
+        ChangedSince if what is asked for is not what was shown.
         """
+        now = self._clock.now()
 
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             if before.contract_end is None or before.ends_at is not None:
@@ -160,16 +183,18 @@ class Tenants:
                     f"nobody has asked to end the contract with {identifier}, or it is decided",
                     hint=f"callvault tenants offboard {identifier}",
                 )
-            if before.offboard_requested_by == actor.token_id:
+            own = before.offboard_requested_by == actor.token_id
+            if approve and own:
                 raise Forbidden(
                     "the person who asked to end a contract cannot approve it",
                     hint="a second person approves with their own token",
                 )
             if approve:
-                after = dataclasses.replace(before, offboard_approved_by=actor.token_id)
+                check_shown(shown, offboarding_document(before, self._bounds.export_window))
+                after = dataclasses.replace(before, offboard_approved_by=actor.token_id, offboard_approved_at=now)
             else:
                 after = dataclasses.replace(before, contract_end=None, offboard_requested_by=None)
-            return after, [_offboarding(after, "approved" if approve else "rejected", actor)]
+            return after, [_offboarding(after, "approved" if approve else "withdrawn" if own else "rejected", actor)]
 
         return await self._revise(identifier, revision)
 
@@ -177,6 +202,20 @@ class Tenants:
         revised = await self._catalog.revise_tenant(identifier, revision)
         self._known.pop(identifier, None)
         return revised
+
+    async def view(self, tenant: Tenant) -> TenantView:
+        """Return the tenant as people see it."""
+        if tenant.contract_end is None:
+            return TenantView(tenant=tenant)
+        window = self._bounds.export_window
+        goes = export_ends(tenant, window) or max(tenant.contract_end, self._clock.now()) + window
+        waits = tenant.offboard_approved_by is None
+        return TenantView(
+            tenant=tenant,
+            kept=await self._catalog.count_kept(tenant.id),
+            goes_from=goes,
+            shown=shown_digest(offboarding_document(tenant, window)) if waits else None,
+        )
 
     async def _precreate_if_possible(self) -> None:
         """The tenant exists either way: an ingest creates the cohort it misses, and the next round the others."""
@@ -224,6 +263,20 @@ class Tenants:
         """Create the cohorts of the coming periods for every tenant."""
         tenants = [(tenant.id, self._of(tenant)) for tenant in await self._catalog.tenants() if not self._left(tenant)]
         await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._bounds.periods_ahead)
+
+
+def offboarding_document(tenant: Tenant, window: timedelta) -> dict[str, object]:
+    """Return what somebody decides about who decides about the end of a contract.
+
+    Not how many recordings there are: that changes with every call, and all of them go whatever their number.
+    """
+    return {
+        "tenant": tenant.id,
+        "controller": tenant.controller,
+        "contract_end": None if tenant.contract_end is None else tenant.contract_end.isoformat(),
+        "offboard_requested_by": tenant.offboard_requested_by,
+        "export_window_seconds": window.total_seconds(),
+    }
 
 
 def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:

@@ -82,6 +82,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             periods_ahead=min(
                 int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
             ),
+            export_window=config.retention.export_window,
         ),
     )
     notes = Notes(catalog=catalog, keyring=keyring, index=index, tenants=tenants, clock=clock, entropy=entropy)

@@ -175,6 +175,7 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "contract_end": rows.maybe_micros(tenant.contract_end),
         "offboard_requested_by": tenant.offboard_requested_by,
         "offboard_approved_by": tenant.offboard_approved_by,
+        "offboard_approved_at": rows.maybe_micros(tenant.offboard_approved_at),
         "keep_dtmf": tenant.keep_dtmf,
         "safeguarding_webhook": tenant.safeguarding_webhook,
     }
@@ -192,6 +193,7 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,
         offboard_approved_by=row.offboard_approved_by,
+        offboard_approved_at=rows.maybe_moment(row.offboard_approved_at),
         keep_dtmf=bool(row.keep_dtmf),
         safeguarding_webhook=row.safeguarding_webhook,
     )

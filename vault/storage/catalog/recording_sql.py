@@ -127,6 +127,10 @@ HELD = (
     .select_from(HELD_BY)
     .where(hold_recordings.c.too_late.is_(sa.false()), holds.c.state.in_(IN_FORCE))
 )
+COUNT_KEPT = sa.select(
+    sa.func.count().label("live"),
+    sa.func.count(sa.case((_r.id.in_(HELD), 1))).label("held"),
+).where(_IN_TENANT, _r.state != RecordingState.SHREDDED.value)
 # A released hold keeps protecting until its grace is over, so what it protects is not late before.
 OLDEST_DUE = (
     sa.select(_r.retain_until)

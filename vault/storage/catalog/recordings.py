@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from vault.errors import Conflict, GenerationPassed, Invalid, NotFound, Refused, TooLarge, TooLate
 from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import INDEX_LEAF, AuditEvent, Cohort, Part, Recording, RecordingState, SegmentRef
-from vault.ports.catalog import RecordingQuery
+from vault.ports.catalog import Kept, RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
@@ -187,6 +187,11 @@ class RecordingStore:
         """Count rows per state; every state is there."""
         counts = {row.state: row.n for row in await self._database.fetch(sql.COUNT)}
         return {state: counts.get(state.value, 0) for state in RecordingState}
+
+    async def count_kept(self, tenant: TenantId) -> Kept:
+        """Count what is not shredded, and what of it is held."""
+        found = (await self._database.fetch(sql.COUNT_KEPT, {"tenant_id": tenant}))[0]
+        return Kept(live=found.live, held=found.held)
 
     async def oldest_due(self, *, now: datetime) -> datetime | None:
         """Return the earliest retain-until that has passed and is neither held nor in a release's grace."""

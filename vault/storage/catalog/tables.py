@@ -314,6 +314,7 @@ tenants = sa.Table(
     sa.Column("offboard_approved_by", sa.Text),
     sa.Column("keep_dtmf", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("safeguarding_webhook", sa.Text),
+    sa.Column("offboard_approved_at", sa.BigInteger),
 )
 
 tokens = sa.Table(

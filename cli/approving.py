@@ -1,0 +1,49 @@
+"""How a command approves: it names what its user was shown, so nothing else is ever approved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from cli.command import Remote
+from vault.errors import Conflict, Invalid
+
+Shown = Annotated[
+    str | None, typer.Option("--shown", help="Approve what has this digest: the `shown` of the request as you saw it.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Approve the request as it is printed, without being asked.")]
+
+
+async def digest(
+    call: Remote,
+    path: str,
+    *,
+    look: Callable[[Mapping[str, Any]], str | None],
+    render: Callable[[Mapping[str, Any]], None],
+    shown: str | None,
+    yes: bool,
+) -> str:
+    """Return the digest to approve: the one that was given, or that of the request, printed and confirmed.
+
+    Invalid where nobody sees the request (--json, no terminal) and no digest is given. Conflict if nothing waits for an
+    approval. `look` finds the digest in the answer of `path`, and `render` prints that answer.
+    """
+    if shown is not None:
+        return shown
+    if call.out.as_json or not (yes or sys.stdin.isatty()):
+        raise Invalid(
+            "an approval names what was shown, and here nobody is asked",
+            hint="look at the request first, then approve with --shown and its digest; or let --yes print it",
+        )
+    request = await call.client.get(path)
+    found = look(request)
+    if found is None:
+        raise Conflict("nothing waits for an approval here; nothing was approved")
+    render(request)
+    call.out.note(f"shown: {found}")
+    if not yes and not typer.confirm("approve this?", err=True):
+        raise Conflict("not approved")
+    return found
