@@ -24,7 +24,7 @@ async def verify_offline(stage: Stage, say: Narrator, files: dict[str, str]) -> 
     for recording, file in files.items():
         document = (await stage.command("certificates", "verify", file, "--key", key, "--json")).document()
         say.prove(
-            document["status"] == "final" and document["certificate"]["media"]["recording_id"] == recording,
+            document["status"] == "final" and document["certificate"]["recording"]["id"] == recording,
             f"{Path(file).name} is genuine and final, and speaks of the right recording",
             checks=len(document["checked"]),
         )
