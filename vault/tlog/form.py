@@ -12,13 +12,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from json.encoder import encode_basestring
 from typing import Any, Final, NamedTuple
 
 import rfc8785
 
 from vault.errors import FormatError
 from vault.ids import CertificateId
-from vault.tlog.attested import DataCopy, ObjectFacts, RecordingFacts, RetentionFacts
+from vault.tlog.attested import DataCopy, ObjectFacts, PartFacts, RecordingFacts, RetentionFacts
 from vault.tlog.certificate import DeletionCertificate
 from vault.tlog.shape import canonical_json, canonical_text, stamp
 
@@ -85,7 +86,7 @@ class Entry(NamedTuple):
                 f'"{self.certificate_id}"',
                 _OBJECTS(self.objects),
                 f'"{self.nonce}"',
-                _RECORDING(self.recording),
+                f'{{"id":"{self.recording.id}","parts":[{",".join(map(_part, self.recording.parts))}]}}',
                 _RETENTION(self.retention),
                 "null" if self.completed is None else f'"{stamp(self.completed)}"',
                 f"[{','.join(map(_COPY, self.data_copies))}]" if self.data_copies else "[]",
@@ -96,9 +97,20 @@ class Entry(NamedTuple):
 
 
 _OBJECTS: Final = canonical_text(ObjectFacts)
-_RECORDING: Final = canonical_text(RecordingFacts)
 _RETENTION: Final = canonical_text(RetentionFacts)
 _COPY: Final = canonical_text(DataCopy)
+_INT: Final = canonical_text(int)
+
+
+def _part(part: PartFacts) -> str:
+    # By hand, three times as fast as from the shape; the tests hold both to the same bytes.
+    place, cohort = part.coordinate, part.coordinate.cohort
+    return (
+        f'{{"coordinate":[{encode_basestring(cohort.tenant)},"{cohort.part.value}",'
+        f"{_INT(cohort.period)},{_INT(cohort.generation)},{_INT(place.leaf)}],"
+        f'"key_commitment":{"null" if part.key_commitment is None else encode_basestring(part.key_commitment)},'
+        f'"part":"{part.part.value}","shredded_at":"{stamp(part.shredded_at)}"}}'
+    )
 
 
 @dataclass(frozen=True, slots=True)
