@@ -295,7 +295,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.add_tenant(tenant("beta", safeguarding_webhook="https://beta.example"))
     concern = hold(one, tenant=TenantId("beta"), state=HoldState.PLACING)
     raised = alert(one, concern)
-    await catalog.save_flag(concern, raised, audit=audit)
+    await catalog.save_flag(concern, lambda _: raised, told_before=raised.created_at, audit=audit)
     await catalog.claim_alert(now=NOW, until=NOW, excluding=[ACME])
     await catalog.alert_of(concern.id)
     await catalog.alerts_waiting()

@@ -59,12 +59,13 @@ from vault.model import (
     Codec,
     Container,
     Coordinate,
+    HoldKind,
     HoldState,
     Media,
     Part,
     RecordingState,
 )
-from vault.ports.catalog import RecordingQuery
+from vault.ports.catalog import MOST_HOLDS, RecordingQuery
 from vault.ports.erasures import ErasureOutcome, ErasureState
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.catalog import rows as rows_of
@@ -639,6 +640,7 @@ def refuses(_):
     raise Conflict("not like this")
 
 
+EARLIER = NOW - timedelta(minutes=5)
 HOOKED = {"safeguarding_webhook": "https://alerts.acme.example/x"}
 
 
@@ -646,23 +648,69 @@ async def flagged(catalog, row=None, **changes):
     row = row or await sealed(catalog)
     concern = hold(row, state=HoldState.PLACING, **changes)
     raised = alert(row, concern)
-    assert await catalog.save_flag(concern, raised, audit=[event("flag.raised")]) == concern.id
+    assert (
+        await catalog.save_flag(concern, lambda _: raised, told_before=EARLIER, audit=[event("flag.raised")])
+        == concern.id
+    )
     return row, concern, raised
 
 
-async def test_a_flag_is_a_hold_and_its_alert_and_the_same_matter_is_the_same_flag_until_its_release(catalog):
+async def test_a_flag_is_a_hold_and_its_alert_and_another_joins_it_whatever_its_matter_until_its_release(catalog):
     row, concern, raised = await flagged(catalog)
     assert await catalog.hold(concern.id) == concern
     assert await catalog.alert_of(concern.id) == raised
-    again = hold(row, state=HoldState.PLACING)
-    assert await catalog.save_flag(again, alert(row, again), audit=[event("flag.raised")]) == concern.id
-    assert await catalog.alert_of(again.id) is None
-    await flagged(catalog, row, matter="another")
+    for matter in (concern.matter, "another"):
+        again = hold(row, state=HoldState.PLACING, matter=matter)
+        joined = await catalog.save_flag(
+            again,
+            lambda _, again=again: alert(row, again),
+            told_before=NOW,
+            audit=[event("new")],
+            joining=[event("flag.raised")],
+        )
+        assert joined == concern.id
+        assert await catalog.alert_of(again.id) is None
+    assert await catalog.alert_of(concern.id) == raised, "it is not acknowledged yet, so nobody is told twice"
     other = await sealed(catalog)
     await flagged(catalog, other)
     await catalog.revise_hold(concern.id, becomes(replace(concern, state=HoldState.RELEASE_REQUESTED)))
     await flagged(catalog, row)
     assert (await events(catalog)).count("flag.raised") == 5
+
+
+async def test_another_flag_is_told_again_once_the_last_alert_was_acknowledged_long_enough_ago(catalog):
+    row, concern, raised = await flagged(catalog)
+    await catalog.settle_alert(raised.id, next_at=NOW, delivered_at=NOW)
+    again = hold(row, state=HoldState.PLACING)
+    message = replace(alert(row, again), hold=concern.id)
+    await catalog.save_flag(again, lambda _: message, told_before=NOW - timedelta(seconds=1))
+    assert (await catalog.alert_of(concern.id)).delivered_at == NOW
+    await catalog.save_flag(again, lambda _: message, told_before=NOW)
+    assert await catalog.alert_of(concern.id) == message
+
+
+async def test_a_recording_takes_no_second_hold_of_one_matter_and_a_bounded_number_of_others(catalog):
+    row, other = await sealed(catalog), await sealed(catalog)
+    first = hold(row, matter="M")
+    await catalog.add_hold(first)
+    with pytest.raises(Conflict, match=first.id) as refused:
+        await catalog.add_hold(hold(row, matter="M"))
+    assert refused.value.facts["hold"] == first.id
+    both = replace(hold(row, matter="M"), recordings=(row.id, other.id))
+    await catalog.add_hold(both)
+    with pytest.raises(Conflict, match=both.id):
+        await catalog.add_hold(hold(other, matter="M"))
+    await catalog.add_hold(hold(row, matter="M", kind=HoldKind.REGULATORY))
+    while len(await catalog.holds_on(row.id)) < MOST_HOLDS:
+        await catalog.add_hold(hold(row, matter=f"M-{len(await catalog.holds_on(row.id))}"))
+    with pytest.raises(Conflict, match="as many as"):
+        await catalog.add_hold(hold(row, matter="one more"))
+    await catalog.add_hold(hold(other, matter="one more"))
+    await flagged(catalog, row)
+    released = replace(first, state=HoldState.RELEASED)
+    await catalog.revise_hold(first.id, becomes(released))
+    await catalog.revise_hold(both.id, becomes(replace(both, state=HoldState.RELEASED)))
+    await catalog.add_hold(hold(row, matter="M"))
 
 
 async def test_a_hold_that_no_flag_placed_takes_no_flags_place(catalog):
@@ -675,7 +723,7 @@ async def test_a_flag_of_an_unknown_recording_leaves_nothing(catalog):
     unknown = recording()
     concern = hold(unknown, state=HoldState.PLACING)
     with pytest.raises(NotFound):
-        await catalog.save_flag(concern, alert(unknown, concern), audit=[event("flag.raised")])
+        await catalog.save_flag(concern, alert(unknown, concern), told_before=EARLIER, audit=[event("flag.raised")])
     assert await catalog.holds() == []
     assert await events(catalog) == []
 
@@ -775,7 +823,7 @@ async def test_holds_on_a_recording_are_those_that_protect_it_in_any_state(catal
     one, other = await sealed(catalog), await sealed(catalog)
     protecting = hold(one, other, created_at=NOW)
     released = hold(one, state=HoldState.RELEASED, created_at=NOW - timedelta(days=1))
-    for placed in (released, protecting, hold(other, too_late=(one.id,))):
+    for placed in (released, protecting, hold(other, matter="late", too_late=(one.id,))):
         await catalog.add_hold(placed)
     assert await catalog.holds_on(one.id) == [protecting, released]
     assert await catalog.holds_on(MISSING) == []

@@ -15,6 +15,7 @@ from jwcrypto.common import JWException
 from tests.integration.app import PCMU, TENANTS, app, sound
 from tests.webhooks import receiving, verified
 from vault.model import Role
+from vault.ports.catalog import MOST_HOLDS
 from vault.wiring.checks import alert_findings
 
 __all__ = ["app"]
@@ -184,7 +185,7 @@ async def test_a_receiver_that_never_answers_holds_up_neither_flags_nor_another_
         assert waiting["callvault_alert_oldest_seconds"] > 0
 
 
-async def test_the_same_matter_is_one_hold_and_one_alert_whoever_flags_and_however_many_at_once(app):
+async def test_a_recording_has_one_flags_hold_and_one_alert_whoever_flags_and_under_whatever_matter(app):
     async with receiving() as lead:
         await listen(app, lead.url)
         call = await app.upload("call", sound(500))
@@ -192,14 +193,57 @@ async def test_the_same_matter_is_one_hold_and_one_alert_whoever_flags_and_howev
         answers = await asyncio.gather(*racing, flag_call(app, "call"))
         assert len({answer.json["hold_id"] for answer in answers}) == 1
         assert sorted(answer.status for answer in answers) == [200] * 9 + [201]
-        named = await flag(app, call, matter="SG-2026-014")
-        assert (named.status, named.json["hold_id"] != answers[0].json["hold_id"]) == (201, True)
-        await lead.times(2)
-        assert {message["data"]["hold_id"] for message in lead.messages} == {
-            answers[0].json["hold_id"],
-            named.json["hold_id"],
+        await lead.times(1)
+        named = await flag(app, call, matter="SG-2026-014", reason="said so again")
+        assert (named.status, named.json["hold_id"]) == (200, answers[0].json["hold_id"])
+        raised = await app.audit("flag.raised")
+        assert len(raised) == 11
+        assert raised[-1]["detail"] == {
+            "category": "distress",
+            "live": False,
+            "matter": "SG-2026-014",
+            "reason": "said so again",
+            "additional": True,
         }
-        assert len(await app.audit("flag.raised")) == 11
+        assert len(lead.messages) == 1
+
+
+async def test_a_lead_is_told_again_of_a_recording_but_not_with_every_flag(app):
+    async with receiving() as lead:
+        await listen(app, lead.url)
+        call = await app.upload("call", sound(500))
+        await flag(app, call)
+        await lead.times(1)
+        while (await flag(app, call)).json["alert"] != "acknowledged":
+            await asyncio.sleep(0.01)
+        app.clock.advance(minutes=6)
+        for category in ("threat", "abuse", "other"):
+            await flag(app, call, category=category)
+        await lead.times(2)
+        assert len({message["data"]["hold_id"] for message in lead.messages}) == 1
+        assert lead.messages[1]["data"]["category"] == "threat"
+
+
+async def test_no_role_makes_the_keyring_grow_by_repeating_itself(app):
+    """The page of a tenant holds one pin a part for each hold; holds on a recording are bounded."""
+    call = await app.upload("call", sound(500))
+    pages = [path / "pages" for path in app.config.replica_paths]
+
+    def size():
+        return max(path.stat().st_size for path in pages[0].iterdir())
+
+    await flag(app, call)
+    once = size()
+    for number in range(20):
+        assert (await flag(app, call, matter=f"M-{number}")).status == 200
+    assert size() == once
+    statuses = [(await app.hold(call, matter=f"M-{number}")).status for number in range(MOST_HOLDS + 3)]
+    assert statuses.count(201) <= MOST_HOLDS
+    assert set(statuses[MOST_HOLDS:]) == {409}
+    full = size()
+    assert (await flag(app, call, matter="still")).status == 200
+    assert (await app.hold(call, matter="M-0")).status == 409
+    assert size() == full < once + 200 * MOST_HOLDS
 
 
 async def test_a_flag_after_a_release_was_asked_for_is_a_new_concern(app):

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import aiohttp
@@ -320,13 +321,13 @@ async def test_a_hold_against_a_sweep_is_answered_held_and_kept_or_too_late_and_
             recordings=(recording,),
         )
 
-        async def place(request=request, delay=late):
+        async def place(request=request, delay=late, matter="M"):
             await asyncio.sleep(delay)
-            return await vault.holds.place(request, actor=ANN)
+            return await vault.holds.place(replace(request, matter=matter), actor=ANN)
 
         answers = await asyncio.gather(
             place(),
-            place(delay=max(late, 0.006)),
+            place(delay=max(late, 0.006), matter="N"),
             vault.sweeper.sweep(trigger="expiry", actor=None),
             return_exceptions=True,
         )

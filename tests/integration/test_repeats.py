@@ -159,6 +159,19 @@ async def test_a_token_whose_answer_was_lost_is_named_and_not_issued_twice(app):
     assert len([each for each in listed if each["name"] == "lost"]) == 1
 
 
+async def test_a_tenant_and_an_erasure_whose_answers_were_lost_are_shown(app):
+    recording = await app.upload("call", sound(500))
+    tenant = {"id": "eastgate", "name": "E", "controller": "E", "contact": "dpo"}
+    erasure = {"basis": "art17", "case_reference": "C-1", "recordings": [recording]}
+    for path, who, body in (("/v1/tenants", Role.OPERATOR, tenant), ("/v1/erasures", Role.COMPLIANCE, erasure)):
+        headers = key()
+        with out_of_reach(app.vault.catalog, "settle_request"):
+            first = await app.ask("POST", path, who, body=body, headers=headers)
+        app.clock.advance(seconds=31)
+        again = await app.ask("POST", path, who, body=body, headers=headers)
+        assert (again.status, again.json["id"]) == (first.status, first.json["id"]), again.body
+
+
 async def test_an_answer_is_replayed_for_a_day_on_a_node_that_starts_later_and_lies_nowhere_in_readable_form():
     with memory_directory() as base:
         async with running(base) as app:

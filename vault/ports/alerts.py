@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -46,11 +46,20 @@ class Waiting:
 class AlertRows(Protocol):
     """The outbox."""
 
-    async def save_flag(self, hold: Hold, alert: Alert, *, audit: Sequence[AuditEvent] = ()) -> HoldId:
+    async def save_flag(
+        self,
+        hold: Hold,
+        alert: Callable[[HoldId], Alert],
+        *,
+        told_before: datetime,
+        audit: Sequence[AuditEvent] = (),
+        joining: Sequence[AuditEvent] = (),
+    ) -> HoldId:
         """Insert a hold that is being placed and its alert in one transaction, and return its id.
 
-        If a hold of the same matter that was flagged before is being placed or active on `alert.recording`, only the
-        audit events are written and that hold's id is returned.
+        If a hold that a flag placed is being placed or active on the recording, whatever its matter, that one's id is
+        returned and `joining` is written instead of `audit`. Its alert becomes `alert` of it if the last one was
+        acknowledged at `told_before` or earlier.
         """
 
     async def claim_alert(self, *, now: datetime, until: datetime, excluding: Collection[TenantId]) -> Claimed | None:

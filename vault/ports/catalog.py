@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId
 from vault.model import (
@@ -33,6 +33,9 @@ from vault.ports.erasures import Erasure, ErasureRows
 from vault.ports.repeats import KeyedRows
 from vault.ports.revision import Revision
 from vault.tlog.attested import Subject
+
+MOST_HOLDS: Final = 32
+"""How many holds may stand on one recording, what flags place aside: each is a pin of every part in the keyring."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +269,11 @@ class HoldRows(Protocol):
     """Holds and what they protect."""
 
     async def add_hold(self, hold: Hold, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, NotFound if it names an unknown recording."""
+        """Insert; NotFound if it names an unknown recording.
+
+        Conflict if it exists, if a hold of the same kind and matter is being placed or active on all of its recordings
+        (`hold` in facts), or if one of them has MOST_HOLDS that are not released.
+        """
 
     async def revise_hold(self, hold: HoldId, revision: Revision[Hold]) -> Hold:
         """Replace the hold as `revision` says and return it; NotFound."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from vault.errors import Conflict, Invalid, NotFound, TooLate
@@ -27,6 +27,9 @@ from vault.services.search import Search
 
 _RECORDER_MAY: Final = timedelta(hours=1)
 """How long after a call its recorder may flag it: a stolen recorder's token must not keep old calls for ever."""
+
+_TELL_AGAIN: Final = timedelta(minutes=5)
+"""How long after an alert was acknowledged another flag on the recording sends one again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +78,9 @@ class Flags:
     ) -> Flagged:
         """Keep the recording and tell the tenant's safeguarding lead; return once the keyring has the pins.
 
-        Flagging again under the same matter (by default the recording's own) gives the same hold and no second alert,
-        until a release of it is asked for. TooLate if the recording is shredded; nothing is written then.
+        Flagging again, under whatever matter, gives the same hold until a release of it is asked for. The lead is told
+        again once five minutes have passed since the last alert was acknowledged. TooLate if the recording is shredded;
+        nothing is written then.
         """
         if matter is not None and not matter.strip():
             raise Invalid("matter: it is empty", hint="leave it out, or name the case")
@@ -85,11 +89,28 @@ class Flags:
         tenant = await self._catalog.tenant(row.tenant)
         hold = self._hold(row, tenant, category=category, matter=matter, reason=reason)
         live = self._live(row)
-        alert = self._alert(row, hold, category=category, live=live, actor=actor)
-        raised = event(
-            "flag.raised", actor, tenant=row.tenant, target=row.id, detail={"category": category.value, "live": live}
+
+        def alert(holding: HoldId) -> Alert:
+            return self._alert(row, holding, at=hold.created_at, category=category, live=live, actor=actor)
+
+        detail = {"category": category.value, "live": live}
+        words = {name: text for name, text in (("matter", matter), ("reason", reason)) if text is not None}
+        identifier = await self._catalog.save_flag(
+            hold,
+            alert,
+            told_before=hold.created_at - _TELL_AGAIN,
+            audit=[event("flag.raised", actor, tenant=row.tenant, target=row.id, detail=detail)],
+            # The hold that is there keeps its own words: what more was said is kept here.
+            joining=[
+                event(
+                    "flag.raised",
+                    actor,
+                    tenant=row.tenant,
+                    target=row.id,
+                    detail={**detail, **words, "additional": True},
+                )
+            ],
         )
-        identifier = await self._catalog.save_flag(hold, alert, audit=[raised])
         self._raised()
         placed = await self._holds.complete(identifier, actor=actor)
         return Flagged(
@@ -146,14 +167,15 @@ class Flags:
             recordings=(row.id,),
         )
 
-    def _alert(self, row: Recording, hold: Hold, *, category: FlagCategory, live: bool, actor: Principal) -> Alert:
-        at = hold.created_at
+    def _alert(
+        self, row: Recording, hold: HoldId, *, at: datetime, category: FlagCategory, live: bool, actor: Principal
+    ) -> Alert:
         return Alert(
             id=new_id("msg", at=at, entropy=self._entropy),
             tenant=row.tenant,
             recording=row.id,
-            hold=hold.id,
+            hold=hold,
             created_at=at,
-            body=flagged_body(row, hold.id, category=category, actor=actor, live=live, at=at),
+            body=flagged_body(row, hold, category=category, actor=actor, live=live, at=at),
             next_at=at,
         )

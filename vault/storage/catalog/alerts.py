@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,9 +24,14 @@ _FLAGGED = (
     .where(
         _a.recording == sa.bindparam("key"),
         holds.c.tenant == sa.bindparam("owner"),
-        holds.c.matter == sa.bindparam("case"),
         holds.c.state.in_([HoldState.PLACING.value, HoldState.ACTIVE.value]),
     )
+)
+_TOLD_ANEW = ("id", "created_at", "body", "attempts", "next_at", "delivered_at")
+_TELL_AGAIN = (
+    sa.update(alerts)
+    .where(_a.hold == sa.bindparam("its_hold"), _a.delivered_at <= sa.bindparam("before"))
+    .values(**{name: sa.bindparam(f"new_{name}") for name in _TOLD_ANEW})
 )
 _WITH_TENANT = alerts.join(tenants, tenants.c.id == _a.tenant)
 _HAS_WEBHOOK = tenants.c.safeguarding_webhook.is_not(None)
@@ -48,17 +53,32 @@ class AlertStore:
 
     _database: Database
 
-    async def save_flag(self, hold: Hold, alert: Alert, *, audit: Sequence[AuditEvent] = ()) -> HoldId:
-        """Insert hold and alert together, or find those of the same matter."""
+    async def save_flag(
+        self,
+        hold: Hold,
+        alert: Callable[[HoldId], Alert],
+        *,
+        told_before: datetime,
+        audit: Sequence[AuditEvent] = (),
+        joining: Sequence[AuditEvent] = (),
+    ) -> HoldId:
+        """Insert hold and alert together, or join what a flag placed before."""
 
         async def act(transaction: Transaction) -> HoldId:
-            sought = {"key": rows.key(alert.recording), "owner": hold.tenant, "case": hold.matter}
+            (recording,) = hold.recordings
+            sought = {"key": rows.key(recording), "owner": hold.tenant}
             found = await transaction.fetch(_FLAGGED, sought)
             if not found:
                 await insert_hold(transaction, hold)
-                await transaction.write(_INSERT, _from_alert(alert))
-            transaction.audit(audit)
-            return HoldId(found[0].id) if found else hold.id
+                await transaction.write(_INSERT, _from_alert(alert(hold.id)))
+                transaction.audit(audit)
+                return hold.id
+            there = HoldId(found[0].id)
+            values = _from_alert(alert(there))
+            again = {f"new_{name}": values[name] for name in _TOLD_ANEW}
+            await transaction.write(_TELL_AGAIN, {"its_hold": there, "before": rows.micros(told_before), **again})
+            transaction.audit(joining)
+            return there
 
         return await self._database.writer.run(act)
 

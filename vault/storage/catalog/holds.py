@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from vault.errors import Conflict, NotFound
 from vault.ids import HoldId, RecordingId, TenantId
 from vault.model import AuditEvent, Hold, HoldKind, HoldState
+from vault.ports.catalog import MOST_HOLDS
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
@@ -31,6 +32,28 @@ _REPLACE = (
     .values(**{name: sa.bindparam(f"new_{name}") for name in _MUTABLE})
 )
 _IDS_PER_QUERY = 500
+_STANDING = (_h.state != HoldState.RELEASED.value, _p.too_late.is_(sa.false()))
+_OF_KEYS = sa.and_(_p.recording.in_(sa.bindparam("keys", expanding=True)), *_STANDING)
+_SAME = (
+    sa.select(_p.hold, sa.func.count().label("n"))
+    .select_from(hold_recordings.join(holds, _h.id == _p.hold))
+    .where(
+        _OF_KEYS,
+        _h.state.in_([HoldState.PLACING.value, HoldState.ACTIVE.value]),
+        _h.tenant == sa.bindparam("owner"),
+        _h.kind == sa.bindparam("sort"),
+        _h.matter == sa.bindparam("case"),
+    )
+    .group_by(_p.hold)
+)
+_FULL = (
+    sa.select(_p.recording)
+    .select_from(hold_recordings.join(holds, _h.id == _p.hold))
+    .where(_OF_KEYS)
+    .group_by(_p.recording)
+    .having(sa.func.count() >= MOST_HOLDS)
+    .limit(1)
+)
 
 
 def _with_recordings(statement: sa.Select[Any]) -> sa.Select[Any]:
@@ -52,9 +75,10 @@ class HoldStore:
     _database: Database
 
     async def add_hold(self, hold: Hold, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, NotFound if it names an unknown recording."""
+        """Insert; Conflict also if all is held for that matter, or a recording has MOST_HOLDS; NotFound."""
 
         async def act(transaction: Transaction) -> None:
+            await _check_new(transaction, hold)
             await insert_hold(transaction, hold)
             transaction.audit(audit)
 
@@ -96,6 +120,31 @@ class HoldStore:
     async def _fetch(self, statement: sa.Select[Any]) -> Sequence[Hold]:
         """Return the holds that `statement` selects, each with its recordings."""
         return _to_holds(await self._database.fetch(_with_recordings(statement)))
+
+
+async def _check_new(transaction: Transaction, hold: Hold) -> None:
+    """Raise Conflict unless the hold adds something, and no recording has as many as it may."""
+    keys = [rows.key(recording) for recording in hold.recordings]
+    covering: dict[str, int] = {}
+    for start in range(0, len(keys), _IDS_PER_QUERY):
+        some = keys[start : start + _IDS_PER_QUERY]
+        same = {"keys": some, "owner": hold.tenant, "sort": hold.kind.value, "case": hold.matter}
+        for row in await transaction.fetch(_SAME, same):
+            covering[row.hold] = covering.get(row.hold, 0) + row.n
+        full = await transaction.fetch(_FULL, {"keys": some})
+        if full:
+            raise Conflict(
+                f"{rows.recording_id(full[0].recording)} has {MOST_HOLDS} holds, as many as a recording may have; "
+                "nothing was placed",
+                hint="it is kept as long as any of them stands; release those that are settled",
+            )
+    there = next((found for found, count in covering.items() if count == len(keys)), None)
+    if there is not None:
+        raise Conflict(
+            f"{there} holds all of that for this matter already; nothing was placed",
+            hint=f"callvault holds review {there} says why it stays, and until when",
+            hold=there,
+        )
 
 
 async def insert_hold(transaction: Transaction, hold: Hold) -> None:
