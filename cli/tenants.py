@@ -40,7 +40,11 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("controller", tenant["controller"]),
         ("contact", tenant["contact"]),
         ("retention", _retention(tenant)),
-        ("metadata kept for", _metadata_retention(tenant)),
+        ("metadata kept for", _metadata_retention(tenant["metadata_retention_seconds"])),
+        *(
+            (f"  through {each['through']}", _metadata_retention(each["retention_seconds"]))
+            for each in tenant["metadata_before"]
+        ),
         ("pressed keys", "kept" if tenant["keep_dtmf"] else "dropped"),
         ("flags told to", tenant["safeguarding_webhook"]),
         ("created", tenant["created_at"]),
@@ -63,8 +67,7 @@ def _leaving(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [(name, value) for name, value in pairs if value is not None]
 
 
-def _metadata_retention(tenant: Mapping[str, Any]) -> str:
-    seconds = tenant["metadata_retention_seconds"]
+def _metadata_retention(seconds: float | None) -> str:
     return "the contract" if seconds is None else f"{format_duration(timedelta(seconds=seconds))} after its month"
 
 
@@ -149,16 +152,16 @@ async def change(
         str | None, typer.Option(help=_RETENTION + '"default" follows the vault. Existing ones keep theirs.')
     ] = None,
     metadata_retention: Annotated[
-        str | None, typer.Option(help=_METADATA + '"contract" follows the contract. Past months included.')
+        str | None, typer.Option(help=_METADATA + '"contract" follows the contract. From the next month on.')
     ] = None,
     safeguarding_webhook: Annotated[str | None, typer.Option(help=_WEBHOOK + '"none" tells nobody.')] = None,
     keep_dtmf: Annotated[
         bool | None, typer.Option("--keep-dtmf/--drop-dtmf", help=_KEEP_DTMF + " From the next one on.")
     ] = None,
 ) -> None:
-    """Change how long future recordings are kept, where what exists keeps its date, or who hears of flags.
+    """Change how long future recordings and their metadata are kept, or who hears of flags; what exists stays as it is.
 
-    Metadata follows at the next sweep. A new webhook is told of every flag that was never acknowledged.
+    A new webhook is told of every flag that was never acknowledged.
     """
     given = (
         ("retention", retention, "default"),

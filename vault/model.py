@@ -249,8 +249,9 @@ class Tenant:
     """The organisation called: the controller. `retention_seconds` None means the vault's default.
 
     `metadata_retention_seconds` counts from the end of the month of a call; None keeps the metadata until the contract
-    ends. `contract_end` takes effect once a second person has approved it. `safeguarding_webhook` hears of flags; its
-    address may hold a secret.
+    ends. It is that of calls to come: `metadata_before` are the ones agreed before, each with the last month (as in
+    `Cohort.period`) that it holds for, in order. `contract_end` takes effect once a second person has approved it.
+    `safeguarding_webhook` hears of flags; its address may hold a secret.
     """
 
     id: TenantId
@@ -260,6 +261,7 @@ class Tenant:
     created_at: datetime
     retention_seconds: float | None = None
     metadata_retention_seconds: float | None = None
+    metadata_before: tuple[tuple[int, float | None], ...] = ()
     contract_end: datetime | None = None
     offboard_requested_by: str | None = None
     offboard_approved_by: str | None = None
@@ -267,6 +269,11 @@ class Tenant:
     keep_dtmf: bool = False
     """Whether the keys that callers press are kept, sealed like their audio; dropped otherwise."""
     safeguarding_webhook: str | None = field(default=None, repr=False)
+
+    def metadata_retention_of(self, month: int) -> float | None:
+        """Return for how many seconds after its end the metadata of a month is kept; None as long as the contract."""
+        agreed = (seconds for through, seconds in self.metadata_before if month <= through)
+        return next(agreed, self.metadata_retention_seconds)
 
     @property
     def ends_at(self) -> datetime | None:
@@ -363,15 +370,16 @@ class ShredPlan:
     """What one shred takes away.
 
     Every audio and transcript cohort with `period <= due_through`, every metadata cohort of a tenant with `period <=
-    metadata_through[tenant]` and every cohort of `drop_tenants` keeps only leaves covered by its remaining pins and by
-    `keep`; `leaves` are punctured individually; `unpin` pins are dropped first. With `new_generation` what is to come
-    gets trees that no copy of the keyring from before has.
+    metadata_through[tenant]` that is not of a month in `spared`, and every cohort of `drop_tenants`, keeps only leaves
+    covered by its remaining pins and by `keep`; `leaves` are punctured individually; `unpin` pins are dropped first.
+    With `new_generation` what is to come gets trees that no copy of the keyring from before has.
     """
 
     intent_id: str
     at: datetime
     due_through: int | None = None
     metadata_through: Mapping[TenantId, int] = field(default_factory=dict)
+    spared: frozenset[tuple[TenantId, int]] = frozenset()
     leaves: frozenset[Coordinate] = frozenset()
     keep: frozenset[Coordinate] = frozenset()
     unpin: tuple[Pin, ...] = ()

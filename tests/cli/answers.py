@@ -21,6 +21,7 @@ TENANT = {
     "created_at": AT,
     "retention_seconds": 86400.0,
     "metadata_retention_seconds": 63072000.0,
+    "metadata_before": [{"through": "2026-11", "retention_seconds": 94608000.0}],
     "contract_end": None,
     "offboard_requested_by": None,
     "offboard_approved_by": None,

@@ -1050,7 +1050,14 @@ async def test_an_intent_keeps_the_open_calls_of_every_clock_it_takes(catalog):
     kept = await catalog.intend_shred(shred(due_through=None, metadata_through={ACME: month}))
     assert [row.id for row in kept] == [mine.id]
     assert await catalog.intend_shred(shred(due_through=None, metadata_through={ACME: month - 1})) == []
-    leaving = shred(due_through=None, drop_tenants=frozenset({OTHER}), metadata_through={ACME: 3})
+    spared = shred(due_through=None, metadata_through={ACME: month}, spared=frozenset({(ACME, month)}))
+    assert await catalog.intend_shred(spared) == []
+    leaving = shred(
+        due_through=None,
+        drop_tenants=frozenset({OTHER}),
+        metadata_through={ACME: 3},
+        spared=frozenset({(ACME, 1)}),
+    )
     assert [row.id for row in await catalog.intend_shred(leaving)] == [theirs.id]
     assert (await catalog.unfinished_shreds())[-1] == leaving
 
@@ -1137,7 +1144,7 @@ async def test_tenants_are_added_once_and_revised_by_id(catalog):
         await catalog.tenant(ACME)
     with pytest.raises(NotFound):
         await catalog.revise_tenant(ACME, becomes(tenant(), event()))
-    zed = tenant("zed", retention_seconds=86_400.5)
+    zed = tenant("zed", retention_seconds=86_400.5, metadata_before=((24_314, None), (24_320, 86_400.5)))
     await catalog.add_tenant(zed)
     await catalog.add_tenant(tenant(), audit=[event("added")])
     with pytest.raises(Conflict):

@@ -6,7 +6,6 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -32,6 +31,7 @@ from tests.faults.crashing import (
     start,
     storing,
 )
+from tests.tenants import metadata_kept
 from vault.config import Config
 from vault.crypto.signing import VerifyKey
 from vault.errors import Shredded
@@ -413,11 +413,11 @@ async def writes_until(stage: Stage, wanted: str) -> int:
 async def test_a_crash_at_any_write_of_a_sweep_takes_metadata_by_its_own_clock_and_keeps_the_rest(stage, mode):
     async def flow(process: Process, answers: dict[str, object]) -> None:
         vault = process.vault
-        await vault.tenants.change(ACME, retention=None, metadata_retention=timedelta(days=1), actor=ANN)
+        await metadata_kept(vault, ACME, days=1)
         await vault.sweeper.sweep(trigger="expiry", actor=None)
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
-        await vault.tenants.change(ACME, retention=None, metadata_retention=timedelta(days=1), actor=ANN)
+        await metadata_kept(vault, ACME, days=1)
         await sweep(vault, clock)
         await assert_shredded(vault, stage, "due-1", "due-2", "later", "other")
         await assert_playable(vault, stage, "held")

@@ -11,6 +11,7 @@ import pytest
 from tests import approvals
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, running, sound
+from tests.tenants import metadata_kept
 from vault.crypto.derive import commitment
 from vault.crypto.signing import VerifyKey
 from vault.errors import Unavailable
@@ -295,7 +296,7 @@ async def set_metadata_retention(app: App, duration: str | None) -> Any:
 
 
 async def test_metadata_goes_after_its_month_and_retention_and_is_certified_by_itself(app):
-    assert (await set_metadata_retention(app, "60d")).json["metadata_retention_seconds"] == 60 * 86400
+    await metadata_kept(app.vault, "northfield", days=60)
     due, kept = await app.upload("due", AUDIO, headers=CALLER), await app.upload("held", AUDIO, headers=CALLER)
     theirs = await app.upload("theirs", AUDIO, tenant="southgate", headers=CALLER)
     hold = (await app.hold(kept)).json["id"]
@@ -343,35 +344,88 @@ async def test_metadata_goes_after_its_month_and_retention_and_is_certified_by_i
     assert (await app.sweep())["shredded"] == 0
 
 
-async def test_a_recording_outlives_its_metadata_and_can_be_held_played_and_shredded_without_it(app):
+async def test_metadata_never_goes_before_its_audio_and_is_found_as_long_as_that_lives(app):
+    # A recorder may ask for longer than its tenant does, so metadata can be due while the audio of one call is not.
     await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body={"retention": "200d"})
     long = await app.upload("long", AUDIO, headers=CALLER)
-    body = {"retention": "200d", "metadata_retention": "1d"}
-    await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body=body)
-    app.clock.advance(days=40)
+    await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body={"retention": "10d"})
+    short = await app.upload("short", AUDIO, headers=CALLER)
+    await metadata_kept(app.vault, "northfield", days=10)
+    app.clock.advance(days=50)
+    preview = (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={"dry_run": True})).json
+    assert long not in {each["id"] for each in preview["recordings"]}
+    await app.sweep()
+    shown = [(await app.ask("GET", f"/v1/recordings/{each}")).json for each in (long, short)]
+    assert [each.get("call", {}).get("caller") for each in shown] == ["+442079460123", None]
+    found = await app.ask("POST", "/v1/recordings/search", body={"caller": "020 7946 0123"}, headers=PURPOSE)
+    assert [each["id"] for each in found.json["recordings"]] == [long]
+    epoch = app.vault.keyring.epoch
+    assert (await app.sweep())["shredded"] == 0
+    assert app.vault.keyring.epoch == epoch, "a month that one call outlives is shredded again and again"
+    app.clock.advance(days=200)
     assert (await app.sweep())["shredded"] == 1
     assert "call" not in (await app.ask("GET", f"/v1/recordings/{long}")).json
-    assert (await app.play(long)).body == AUDIO
-    held = await app.hold(long)
-    assert held.json["recordings"] == [{"id": long, "outcome": "held"}]
-    app.clock.advance(days=200)
+    assert not app.vault.keyring.cohorts("northfield", Part.METADATA)
+    assert not [left for left in (await certificates(app, long))[0].residuals if "tokens" in left.where]
+
+
+async def test_one_operators_change_of_the_metadata_retention_is_for_calls_from_the_next_month_on(app):
+    await metadata_kept(app.vault, "northfield", days=730)
+    old = await app.upload("old", AUDIO, headers=CALLER)
+    shorter = await set_metadata_retention(app, "30d")
+    this = app.clock.now().strftime("%Y-%m")
+    assert shorter.json["metadata_retention_seconds"] == 30 * 86400
+    assert shorter.json["metadata_before"] == [{"through": this, "retention_seconds": 730 * 86400}]
+    same_month = await app.upload("same-month", AUDIO, headers=CALLER)
+    app.clock.advance(days=32)
+    new = await app.upload("new", AUDIO, headers=CALLER)
+    app.clock.advance(days=15)
+    assert (await app.sweep())["shredded"] == 3, "their audio"
+    app.clock.advance(days=60)
+    assert (await app.sweep())["shredded"] == 1, "the metadata of the new call alone"
+    names = [
+        (await app.ask("GET", f"/v1/recordings/{each}")).json.get("call", {}).get("caller")
+        for each in (old, same_month, new)
+    ]
+    assert names == ["+442079460123", "+442079460123", None]
+    agreed = [each.retention.applied.period for each in await certificates(app, new) if each.parts == (Part.METADATA,)]
+    assert agreed == ["30d"]
+    found = await app.ask("POST", "/v1/recordings/search", body={"caller": "020 7946 0123"}, headers=PURPOSE)
+    assert [each["id"] for each in found.json["recordings"]] == [same_month, old]
+    epoch = app.vault.keyring.epoch
     await app.sweep()
-    assert (await app.play(long)).body == AUDIO
-    await app.ask("POST", f"/v1/holds/{held.json['id']}/release", body={"reason": "settled"})
-    await approvals.approve(app, f"/v1/holds/{held.json['id']}", Role.DPO)
-    app.clock.advance(days=2)
-    await app.sweep()
-    assert (await app.play(long)).status == 410
-    await app.certified()
-    issued = [(*each.parts, each.status) for each in await certificates(app, long)]
-    assert sorted(issued) == [(part, status) for part in ("audio", "metadata") for status in ("final", "provisional")]
+    assert app.vault.keyring.epoch == epoch, "a spared month is shredded again and again"
+    for _ in range(2):
+        app.clock.advance(days=375)
+        await app.sweep()
+    assert not app.vault.keyring.cohorts("northfield", Part.METADATA)
+
+
+async def test_metadata_that_would_be_kept_shorter_than_its_audio_is_refused_naming_both(app):
+    before = (await app.ask("GET", "/v1/tenants/northfield", Role.OPERATOR)).json
+    for body in (
+        {"metadata_retention": "9d"},
+        {"retention": "90d", "metadata_retention": "60d"},
+        {"retention": None, "metadata_retention": "1d"},
+    ):
+        refused = await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body=body)
+        assert (refused.status, refused.problem) == (422, "invalid")
+        assert body["metadata_retention"] in refused.json["detail"]
+        assert (body.get("retention") or "10d") in refused.json["detail"]
+    assert (await set_metadata_retention(app, "60d")).status == 200
+    longer = await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body={"retention": "90d"})
+    assert longer.status == 422, "audio may not outgrow its metadata either"
+    added = {"id": "east", "name": "E", "controller": "E", "contact": "dpo", "metadata_retention": "2d"}
+    assert (await app.ask("POST", "/v1/tenants", Role.OPERATOR, body=added)).status == 422
+    after = (await app.ask("GET", "/v1/tenants/northfield", Role.OPERATOR)).json
+    assert (before["retention_seconds"], after["retention_seconds"]) == (None, None)
 
 
 async def test_a_queued_erasure_whose_recording_went_on_its_own_day_is_done(app):
     held = await app.upload("held", AUDIO, headers=CALLER)
     hold = (await app.hold(held)).json["id"]
     waiting = await erase(app, held, queue=True)
-    assert (await set_metadata_retention(app, "1d")).status == 200
+    await metadata_kept(app.vault, "northfield", days=1)
     await app.ask("POST", f"/v1/holds/{hold}/release", body={"reason": "settled"})
     await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
     await approvals.approve(app, f"/v1/erasures/{waiting.json['id']}", Role.DPO)
@@ -381,19 +435,6 @@ async def test_a_queued_erasure_whose_recording_went_on_its_own_day_is_done(app)
     assert (shown.json["state"], outcomes(shown)) == ("done", {held: "erased"})
     assert [entry["detail"] for entry in await app.audit("case.fulfilled")] == [{"erased": 1}]
     assert {each.trigger.kind for each in await certificates(app, held)} == {"art17"}
-
-
-async def test_a_metadata_retention_that_would_take_too_much_at_once_waits_for_two_people():
-    guards = {**SETTINGS["sweep"], "max_share": 0.5, "max_share_minimum": 0}
-    with memory_directory() as base:
-        async with running(base, sweep=guards, retention={**SETTINGS["retention"], "default": "300d"}) as app:
-            recording = await app.upload("a", AUDIO, headers=CALLER)
-            app.clock.advance(days=100)
-            await app.sweep()
-            await set_metadata_retention(app, "1d")
-            tripped = await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})
-            assert (tripped.status, tripped.problem) == (409, "guard_tripped")
-            assert (await app.ask("GET", f"/v1/recordings/{recording}")).json["call"]["caller"] == "+442079460123"
 
 
 async def test_without_a_metadata_retention_numbers_stay_as_long_as_the_contract(app):

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PURPOSE, App, running, sound
 from tests.integration.test_secrecy import number_in
+from tests.tenants import metadata_kept
 from vault.crypto.blind import Field, token
 from vault.errors import Shredded
 from vault.ids import RecordingId, TenantId
@@ -91,8 +92,7 @@ async def test_after_the_shred_neither_the_catalog_nor_a_copy_names_or_links_a_c
             assert known[new[0]][:2] == known[new[1]][:2]
             assert not dead & {each for recording in new for each in known[recording]}
             assert dead & tokens_of_live_keys(app), "with its key, a token can be recomputed"
-            body = {"retention": None, "metadata_retention": "1d"}
-            assert (await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body=body)).status == 200
+            await metadata_kept(app.vault, "northfield", days=1)
             await app.sweep()
             assert not dead & tokens_of_live_keys(app)
             assert [facts_of(app.vault.keyring, row) is None for row in kept_rows] == [True, True, False, False]

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 from tests.faults.crashing import memory_directory
 from tests.integration.app import SETTINGS, AppClock, sound
+from tests.tenants import metadata_kept
 from vault.config import parse_config
 from vault.errors import Shredded
 from vault.ids import TenantId, TokenId
-from vault.model import CallFacts, Codec, Container, Media, Principal, Role
+from vault.model import CallFacts, Codec, Container, Media, Principal, Role, ShredPlan
 from vault.ports.catalog import RecordingQuery
 from vault.services.search import Wanted
 from vault.services.sessions import CallStart
@@ -95,19 +96,18 @@ async def test_metadata_that_went_since_is_forgotten_by_an_older_catalog_and_cer
             kept = await record(vault, "kept", sound(5000, 1), days=100)
         backup = config.catalog_path.with_name("backup.db")
         await asyncio.to_thread(shutil.copyfile, config.catalog_path, backup)
-        short = timedelta(days=1)
-        async with open_vault(config, clock=clock) as vault:
-            await vault.tenants.change(TENANT, retention=None, metadata_retention=short, actor=RECORDER)
-            clock.advance(days=40)
-            assert (await vault.sweeper.sweep(trigger="expiry", actor=None)).shredded == 1
-            assert (await vault.catalog.recording(kept.id)).metadata_certificate_id is not None
+        async with open_vault(config, clock=clock) as vault, vault.keyring.writer() as writer:
+            # As versions did that let metadata go before its audio.
+            month = (await vault.catalog.recording(kept.id)).metadata.cohort.period
+            await writer.shred(ShredPlan(intent_id="shr_old", at=clock.now(), metadata_through={TENANT: month}))
         for leftover in ("-wal", "-shm"):
             config.catalog_path.with_name(config.catalog_path.name + leftover).unlink(missing_ok=True)
         await asyncio.to_thread(shutil.copyfile, backup, config.catalog_path)
         async with open_vault(config, clock=clock) as vault:
             row = await vault.catalog.recording(kept.id)
             assert (row.sealed_facts, row.call_token, row.caller_token) == (b"", kept.id, None)
-            await vault.tenants.change(TENANT, retention=None, metadata_retention=short, actor=RECORDER)
+            await metadata_kept(vault, TENANT, days=1)
+            clock.advance(days=40)
             assert (await vault.sweeper.sweep(trigger="expiry", actor=None)).shredded == 0
             assert await vault.catalog.certificates(recording=kept.id) == []
             assert await heard(vault, kept) == sound(5000, 1)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.catalog_support import tenant as a_tenant
 from vault.retention.durations import format_duration, parse_duration
 from vault.retention.guards import Limits, check_sweep, effective_now
 from vault.retention.policy import (
+    agreed_from_now,
     due_through,
     expiry_period,
-    metadata_due_through,
+    metadata_due,
     metadata_period,
     metadata_until,
     period_instant,
@@ -21,6 +24,7 @@ from vault.retention.policy import (
 INSTANTS = st.integers(0, 200 * 365 * 86_400 * 1_000_000).map(
     lambda microseconds: datetime(1990, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
 )
+TENANT = a_tenant()
 WIDTHS = st.integers(1_000, 10_000_000_000).map(lambda microseconds: microseconds / 1_000_000) | st.sampled_from(
     [86_400.0, 3600.0, 1.0, 0.25, 0.1]
 )
@@ -56,11 +60,38 @@ def test_what_is_kept_longer_is_never_swept_earlier(first: datetime, second: dat
 def test_metadata_is_due_exactly_when_its_retention_has_passed_since_the_end_of_its_month(
     called: datetime, now: datetime, kept: timedelta
 ) -> None:
-    month = metadata_period(called)
-    assert (month <= metadata_due_through(now, kept)) == (now >= metadata_until(month, kept))
+    month, this = metadata_period(called), metadata_period(now)
+    tenant = replace(TENANT, metadata_retention_seconds=kept.total_seconds())
+    through, spared = metadata_due(tenant, [month, this], now=now)
+    assert (through is not None and month <= through) == (now >= metadata_until(month, kept))
     assert metadata_until(month, kept) >= called + kept
-    # The month under way is never due, so no call is born into one.
-    assert metadata_due_through(now, kept) < metadata_period(now)
+    # The month under way is never due, so no call is born into one; with one retention no month is spared.
+    assert (through is None or through < this, spared) == (True, frozenset())
+
+
+@given(
+    now=INSTANTS,
+    agreed=st.lists(st.tuples(INSTANTS, st.none() | st.integers(1, 3650)), max_size=4),
+    months=st.sets(st.integers(1970 * 12, 2200 * 12), min_size=1, max_size=12),
+)
+def test_a_month_goes_by_what_was_agreed_when_it_was_recorded_and_by_nothing_later(
+    now: datetime, agreed: list[tuple[datetime, int | None]], months: set[int]
+) -> None:
+    tenant = replace(TENANT, metadata_retention_seconds=None)
+    past: dict[int, float | None] = {}
+    for at, days in sorted(agreed, key=lambda each: each[0]):
+        for month in months:
+            if month <= metadata_period(at):
+                past.setdefault(month, tenant.metadata_retention_seconds)
+        tenant = agreed_from_now(tenant, None if days is None else days * 86_400.0, now=at)
+    through, spared = metadata_due(tenant, months, now=now)
+    taken = {month for month in months if through is not None and month <= through} - spared
+    expected = {month: past.get(month, tenant.metadata_retention_seconds) for month in months}
+    assert taken == {
+        month
+        for month, seconds in expected.items()
+        if seconds is not None and metadata_until(month, timedelta(seconds=seconds)) <= now
+    }
 
 
 @given(milliseconds=st.integers(0, 10**14))

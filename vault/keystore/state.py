@@ -135,6 +135,7 @@ class Taking:
     leaves: Mapping[Cohort, Spans]
     due_through: int | None
     metadata_through: Mapping[TenantId, int]
+    spared: frozenset[tuple[TenantId, int]]
     kept: Mapping[Cohort, Spans]
 
     def of(self, cohort: Cohort) -> Spans:
@@ -148,6 +149,8 @@ class Taking:
         """Tell whether the cohort's time has come: it loses every leaf that nothing keeps."""
         if cohort.tenant in self.tenants:
             return True
+        if cohort.part is Part.METADATA and (cohort.tenant, cohort.period) in self.spared:
+            return False
         through = self.metadata_through.get(cohort.tenant) if cohort.part is Part.METADATA else self.due_through
         return cohort.period <= _or_before(through)
 
@@ -184,6 +187,7 @@ def taking(state: State, plan: ShredPlan) -> Taking:
         leaves=leaves,
         due_through=plan.due_through,
         metadata_through=plan.metadata_through,
+        spared=plan.spared,
         kept={cohort: spans.union(runs) for cohort, runs in kept.items()},
     )
 

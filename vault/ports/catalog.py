@@ -60,8 +60,8 @@ class RecordingQuery:
 class Shred:
     """A shred as the catalog knows it: intended, then with a receipt, then finished (everything certified).
 
-    What it takes: audio periods up to `due_through`, metadata periods of each tenant up to `metadata_through`,
-    everything of `drop_tenants`, and the recordings of the erasures that were intended with it.
+    What it takes: audio periods up to `due_through`, metadata periods of each tenant up to `metadata_through` but for
+    the months in `spared`, everything of `drop_tenants`, and the recordings of the erasures that were intended with it.
     """
 
     id: str
@@ -69,9 +69,14 @@ class Shred:
     trigger: str
     due_through: int | None = None
     metadata_through: Mapping[TenantId, int] = field(default_factory=dict)
+    spared: frozenset[tuple[TenantId, int]] = frozenset()
     drop_tenants: frozenset[TenantId] = frozenset()
     receipt: ShredReceipt | None = None
     finished_at: datetime | None = None
+
+    def takes_month(self, tenant: TenantId, month: int) -> bool:
+        """Tell whether the tenant's metadata of a month goes by its own clock."""
+        return month <= self.metadata_through.get(tenant, -1) and (tenant, month) not in self.spared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

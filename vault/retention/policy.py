@@ -6,8 +6,8 @@ an earlier cohort than its retain-until allows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -113,6 +113,12 @@ def metadata_period(created: datetime) -> int:
     return utc.year * 12 + utc.month - 1
 
 
+def month_name(period: int) -> str:
+    """Return a bucket of metadata as people write a month: 2026-11."""
+    year, month = divmod(period, 12)
+    return f"{year:04d}-{month + 1:02d}"
+
+
 def metadata_until(period: int, retention: timedelta) -> datetime:
     """Return when the metadata of a creation month falls due: `retention` after the month's end."""
     year, month = divmod(period + 1, 12)
@@ -122,9 +128,41 @@ def metadata_until(period: int, retention: timedelta) -> datetime:
         raise Invalid("the retention ends beyond the calendar") from None
 
 
-def metadata_due_through(now: datetime, retention: timedelta) -> int:
-    """Return the latest creation month whose metadata is due: every earlier one is too."""
-    return metadata_period(now - retention) - 1
+def metadata_due(tenant: Tenant, months: Iterable[int], *, now: datetime) -> tuple[int | None, frozenset[int]]:
+    """Return the last of `months` whose metadata is due at `now`, and those before it that are not due.
+
+    Each month goes by the retention that was agreed when it was recorded, so a later one may be due first.
+    """
+    known = set(months)
+    kept = {month: tenant.metadata_retention_of(month) for month in known}
+    due = {
+        month
+        for month, seconds in kept.items()
+        if seconds is not None and metadata_until(month, timedelta(seconds=seconds)) <= now
+    }
+    through = max(due, default=None)
+    return through, frozenset(month for month in known - due if through is not None and month < through)
+
+
+def agreed_from_now(tenant: Tenant, seconds: float | None, *, now: datetime) -> Tenant:
+    """Return the tenant with another retention of metadata for calls from the next month on.
+
+    A month is one cohort with one clock, and calls of this one have been recorded under what was agreed before.
+    """
+    this, before = metadata_period(now), tenant.metadata_before
+    if not before or before[-1][0] < this:
+        before = (*before, (this, tenant.metadata_retention_seconds))
+    return replace(tenant, metadata_retention_seconds=seconds, metadata_before=before)
+
+
+def check_metadata_outlives(metadata: timedelta | None, audio: timedelta) -> None:
+    """Raise Invalid if metadata would be kept shorter than its audio: nobody could find what is still there."""
+    if metadata is not None and metadata < audio:
+        raise Invalid(
+            f"metadata kept for {format_duration(metadata)} would go before its audio, "
+            f"which is kept for {format_duration(audio)}",
+            hint="choose a metadata retention that is at least that of the audio",
+        )
 
 
 def export_ends(tenant: Tenant, window: timedelta) -> datetime | None:

@@ -233,6 +233,10 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "created_at": MOMENT,
             "retention_seconds": nullable({"type": "number", "minimum": 0}),
             "metadata_retention_seconds": nullable({"type": "number", "minimum": 0}),
+            "metadata_before": {
+                **array(record({"through": TEXT, "retention_seconds": nullable({"type": "number", "minimum": 0})})),
+                "description": "What was agreed before, each through its last month; later ones follow the present.",
+            },
             "contract_end": nullable(MOMENT),
             "offboard_requested_by": nullable(identifier("tok")),
             "offboard_approved_by": nullable(identifier("tok")),

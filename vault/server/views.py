@@ -11,6 +11,7 @@ from vault.model import Hold, HoldState, StoredCertificate, Token
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
 from vault.protocol.alerts import origin_of
+from vault.retention.policy import month_name
 from vault.retention.shown import shown_digest
 from vault.services.erasure import ErasureView, erasure_document
 from vault.services.holds import release_document
@@ -134,6 +135,9 @@ def tenant(view: TenantView) -> dict[str, Any]:
         "created_at": moment(value.created_at),
         "retention_seconds": value.retention_seconds,
         "metadata_retention_seconds": value.metadata_retention_seconds,
+        "metadata_before": [
+            {"through": month_name(month), "retention_seconds": seconds} for month, seconds in value.metadata_before
+        ],
         "contract_end": moment(value.contract_end),
         "offboard_requested_by": value.offboard_requested_by,
         "offboard_approved_by": value.offboard_approved_by,

@@ -101,7 +101,7 @@ class _Intent:
             return True
         if part is Part.AUDIO:
             return self.shred.due_through is not None and row.audio.cohort.period <= self.shred.due_through
-        return row.metadata.cohort.period <= self.shred.metadata_through.get(row.tenant, -1)
+        return self.shred.takes_month(row.tenant, row.metadata.cohort.period)
 
 
 async def unknown_pins(catalog: Catalog, keyring: Keyring) -> dict[bytes, list[Pin]]:

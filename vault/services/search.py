@@ -152,8 +152,9 @@ class Search:
         found = await (self._catalog.recordings(query) if wanted.tag is None else self._tagged(query, wanted.tag))
         if wanted.caller is None and wanted.called is None:
             return found
-        # Swept months lie before all others, so what holds kept of them continues the list.
-        return [*found, *await self._unindexed(tenant, query, wanted)][: query.limit]
+        # A month is swept when its own retention says so, perhaps before an older one.
+        both = [*found, *await self._unindexed(tenant, query, wanted)]
+        return sorted(both, key=lambda row: row.id, reverse=True)[: query.limit]
 
     def _tokens(self, tenant: TenantId, field: Field, number: str | None) -> tuple[str, ...] | None:
         return None if number is None else self._index.tokens(tenant, field, number)

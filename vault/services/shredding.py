@@ -19,7 +19,18 @@ from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Unavailable, VaultError
 from vault.ids import RecordingId, TenantId, TokenId
-from vault.model import AuditEvent, Coordinate, Part, Pin, Recording, RecordingState, ShredPlan, ShredReceipt, Tenant
+from vault.model import (
+    INDEX_LEAF,
+    AuditEvent,
+    Coordinate,
+    Part,
+    Pin,
+    Recording,
+    RecordingState,
+    ShredPlan,
+    ShredReceipt,
+    Tenant,
+)
 from vault.ports.catalog import Catalog, Shred
 from vault.ports.cluster import ClusterLocks
 from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
@@ -186,11 +197,26 @@ class Shredder:
             due_through=shred.due_through,
             metadata_through=shred.metadata_through,
             drop_tenants=shred.drop_tenants,
+            spared=shred.spared,
             leaves=leaves,
-            keep=frozenset(place for row in still_open for place in (row.audio, row.metadata)),
+            keep=frozenset(row.audio for row in still_open) | await self.outliving(shred, still_open),
             unpin=tuple(unpin) if shred.due_through is not None else _on(unpin, leaves),
         )
         return await writer.shred(plan)
+
+    async def outliving(self, shred: Shred, still_open: Sequence[Recording] = ()) -> frozenset[Coordinate]:
+        """Return the metadata that stays although its month goes, that of audio which stays, and what finds it.
+
+        The same whenever it is asked for one shred: it goes by the date that the audio has since its capture.
+        """
+        audio_through = -1 if shred.due_through is None else shred.due_through
+        keep = {row.metadata for row in still_open}
+        for tenant, through in shred.metadata_through.items():
+            async for row in self.due(through, part=Part.METADATA, tenant=tenant):
+                stays = row.state in (RecordingState.SEALED, RecordingState.TRUNCATED)
+                if stays and row.audio.cohort.period > audio_through and tenant not in shred.drop_tenants:
+                    keep.add(row.metadata)
+        return frozenset({*keep, *(Coordinate(cohort=place.cohort, leaf=INDEX_LEAF) for place in keep)})
 
     async def account(self, shred: Shred, receipt: ShredReceipt) -> int:
         """Write down that the keys are gone, certify it, and close what asked for it."""
@@ -383,20 +409,20 @@ def _retain_until(gone: _Gone) -> datetime:
     row, tenant, through = gone.recording, gone.reason.tenant, gone.reason.through
     if through is None or Part.METADATA not in gone.parts:
         return row.retain_until
-    if tenant is None or tenant.metadata_retention_seconds is None:
-        metadata = through
-    else:
-        # A retention that was lengthened after the intent came too late for what was already decided.
-        kept = timedelta(seconds=tenant.metadata_retention_seconds)
-        metadata = min(metadata_until(row.metadata.cohort.period, kept), through)
+    month = row.metadata.cohort.period
+    kept = None if tenant is None else tenant.metadata_retention_of(month)
+    metadata = through if kept is None else min(metadata_until(month, timedelta(seconds=kept)), through)
     return max(metadata, row.retain_until) if Part.AUDIO in gone.parts else metadata
 
 
 def _applied(gone: _Gone) -> Policy | None:
-    """Return the policy by which metadata that went alone was due, None where the audio's policy is the one."""
+    """Return the policy by which metadata that went alone was due, None where the audio's policy is the one.
+
+    The period is the one that was agreed for its month, whatever is agreed for others since.
+    """
     tenant = gone.reason.tenant
     if Part.AUDIO in gone.parts or tenant is None:
         return None
-    kept = tenant.metadata_retention_seconds
+    kept = tenant.metadata_retention_of(gone.recording.metadata.cohort.period)
     period = None if kept is None else format_duration(timedelta(seconds=kept))
     return Policy(name=Part.METADATA.value, version=POLICY_VERSION, period=period)

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,7 +23,7 @@ from vault.ports.catalog import Catalog, Shred, SweepOverride
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import Limits, check_sweep, effective_now
-from vault.retention.policy import LAST_PERIOD, due_through, export_ends, metadata_due_through
+from vault.retention.policy import LAST_PERIOD, due_through, export_ends, metadata_due
 from vault.services.audit import event
 from vault.services.erasure import Erasures
 from vault.services.holds import Holds
@@ -202,45 +203,59 @@ class Sweeper:
         )
         only = dataclasses.replace(_plan(shred, unpin), due_through=None)
         metadata: dict[TenantId, int] = {}
+        spared: set[tuple[TenantId, int]] = set()
         dropped: set[TenantId] = set()
         for tenant in await self._catalog.tenants():
             cohorts = self._keyring.cohorts(tenant.id, Part.METADATA)
-            if tenant.metadata_retention_seconds is not None:
-                through = metadata_due_through(now, timedelta(seconds=tenant.metadata_retention_seconds))
-                plan = dataclasses.replace(only, metadata_through={tenant.id: through})
-                # The look at one tenant's months spares, nearly always, the one at every tenant's keys.
-                if any(cohort.period <= through for cohort in cohorts) and self._keyring.has_due(plan):
+            through, later = metadata_due(tenant, (cohort.period for cohort in cohorts), now=now)
+            # The look at one tenant's months spares, nearly always, the one at every tenant's keys.
+            if through is not None:
+                alone = dataclasses.replace(
+                    shred,
+                    metadata_through={tenant.id: through},
+                    spared=frozenset((tenant.id, month) for month in later),
+                )
+                plan = dataclasses.replace(_plan(alone, unpin), due_through=None)
+                if self._keyring.has_due(dataclasses.replace(plan, keep=await self._shredder.outliving(alone))):
                     metadata[tenant.id] = through
+                    spared |= alone.spared
             leaves = export_ends(tenant, self._limits.export_window)
             if leaves is not None and leaves <= now:
                 plan = dataclasses.replace(only, drop_tenants=frozenset({tenant.id}))
                 if (cohorts or self._keyring.cohorts(tenant.id, Part.AUDIO)) and self._keyring.has_due(plan):
                     dropped.add(tenant.id)
-        return dataclasses.replace(shred, metadata_through=metadata, drop_tenants=frozenset(dropped))
+        return dataclasses.replace(
+            shred, metadata_through=metadata, spared=frozenset(spared), drop_tenants=frozenset(dropped)
+        )
 
     async def _falling_due(self, shred: Shred) -> AsyncIterator[tuple[Recording, Coordinate, str]]:
         """Yield what a sweep would look at, and why: the audio first, then metadata, then tenants that leave."""
         assert shred.due_through is not None
         async for row in self._shredder.due(shred.due_through):
             yield row, row.audio, f"retention ended {row.retain_until.isoformat(timespec='seconds')}"
-        for tenant, through in shred.metadata_through.items():
-            async for row in self._shredder.due(through, part=Part.METADATA, tenant=tenant):
-                yield row, row.metadata, "the retention of its metadata ended"
+        async for row in self._metadata_due(shred):
+            yield row, row.metadata, "the retention of its metadata ended"
         for tenant in shred.drop_tenants:
             async for row in self._shredder.due(LAST_PERIOD, part=Part.METADATA, tenant=tenant):
                 yield row, row.metadata, "its tenant's contract and export window are over"
+
+    async def _metadata_due(self, shred: Shred) -> AsyncIterator[Recording]:
+        """Yield what goes by the metadata's own clock, or would if nothing held it."""
+        outliving = await self._shredder.outliving(shred)
+        for tenant, through in shred.metadata_through.items():
+            async for row in self._shredder.due(through, part=Part.METADATA, tenant=tenant):
+                if shred.takes_month(tenant, row.metadata.cohort.period) and row.metadata not in outliving:
+                    yield row
 
     async def _guard(self, now: datetime, shred: Shred, actor: Principal | None) -> None:
         """Stop a clock that jumped, or a sweep that would take too much; two people dropped a tenant, no clock did."""
         counts = await self._catalog.count_recordings()
         live = sum(count for state, count in counts.items() if state.value in {"open", "sealed", "truncated"})
         assert shred.due_through is not None
+        due = Counter([row.tenant async for row in self._metadata_due(shred)])
         metadata = [
-            (
-                await self._catalog.count_due(through=through, part=Part.METADATA, tenant=tenant),
-                await self._catalog.count_due(through=LAST_PERIOD, part=Part.METADATA, tenant=tenant),
-            )
-            for tenant, through in shred.metadata_through.items()
+            (due[tenant], await self._catalog.count_due(through=LAST_PERIOD, part=Part.METADATA, tenant=tenant))
+            for tenant in shred.metadata_through
         ]
         tripped = [
             check_sweep(
@@ -319,6 +334,7 @@ def _plan(shred: Shred, unpin: Sequence[Pin]) -> ShredPlan:
         at=shred.intended_at,
         due_through=shred.due_through,
         metadata_through=shred.metadata_through,
+        spared=shred.spared,
         drop_tenants=shred.drop_tenants,
         unpin=tuple(unpin),
     )

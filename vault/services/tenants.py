@@ -15,7 +15,13 @@ from vault.ports.catalog import Catalog, Kept
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
 from vault.protocol.alerts import checked_webhook, origin_of
-from vault.retention.policy import check_metadata_retention, export_ends
+from vault.retention.policy import (
+    agreed_from_now,
+    check_metadata_outlives,
+    check_metadata_retention,
+    export_ends,
+    month_name,
+)
 from vault.retention.shown import check_shown, shown_digest
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
@@ -78,6 +84,7 @@ class Tenants:
         """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
         self._check(retention)
         check_metadata_retention(metadata_retention)
+        check_metadata_outlives(metadata_retention, retention or self._bounds.default)
         tenant = Tenant(
             id=parse_tenant(identifier),
             name=name,
@@ -113,9 +120,10 @@ class Tenants:
         safeguarding_webhook: str | Unchanged | None = UNCHANGED,
         actor: Principal,
     ) -> Tenant:
-        """Set the default retention of future recordings, where what exists keeps its date, and that of metadata.
+        """Set how long future recordings and their metadata are kept; what exists keeps what it was recorded under.
 
-        The latter holds for every month, past ones included: metadata has no date but its cohort's. With a new webhook,
+        That of metadata holds from the next month on: a month of metadata has one clock. Invalid if metadata would then
+        go before its audio. With a new webhook,
         alerts that were never acknowledged go there at once. The audit entry has the webhook's origin alone.
         `keep_dtmf` holds for keys pressed from now on.
         """
@@ -125,7 +133,6 @@ class Tenants:
             wanted["retention_seconds"] = _seconds(retention)
         if not isinstance(metadata_retention, Unchanged):
             check_metadata_retention(metadata_retention)
-            wanted["metadata_retention_seconds"] = _seconds(metadata_retention)
         if not isinstance(keep_dtmf, Unchanged):
             wanted["keep_dtmf"] = keep_dtmf
         if not isinstance(safeguarding_webhook, Unchanged):
@@ -133,8 +140,14 @@ class Tenants:
                 None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook)
             )
 
+        now = self._clock.now()
+
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             after = dataclasses.replace(before, **wanted)
+            if not isinstance(metadata_retention, Unchanged):
+                after = agreed_from_now(after, _seconds(metadata_retention), now=now)
+            if "retention_seconds" in wanted or not isinstance(metadata_retention, Unchanged):
+                check_metadata_outlives(_duration(after.metadata_retention_seconds), self._of(after))
             detail = _policy_change(before, after)
             return after, [event("policy.changed", actor, tenant=identifier, target=identifier, detail=detail)]
 
@@ -285,6 +298,7 @@ def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:
         "after": after.retention_seconds,
         "metadata_before": before.metadata_retention_seconds,
         "metadata_after": after.metadata_retention_seconds,
+        "metadata_kept_through": month_name(after.metadata_before[-1][0]) if after.metadata_before else None,
         "keep_dtmf_before": before.keep_dtmf,
         "keep_dtmf_after": after.keep_dtmf,
         "webhook_before": origin_of(before.safeguarding_webhook),
@@ -297,6 +311,10 @@ def _offboarding(tenant: Tenant, decided: str, actor: Principal) -> AuditEvent:
     end = tenant.contract_end.isoformat() if tenant.contract_end else None
     detail = {"action": f"offboarding {decided}", "contract_end": end}
     return event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _seconds(duration: timedelta | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -172,6 +173,7 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "created_at": rows.micros(tenant.created_at),
         "retention_seconds": tenant.retention_seconds,
         "metadata_retention_seconds": tenant.metadata_retention_seconds,
+        "metadata_before": json.dumps(tenant.metadata_before),
         "contract_end": rows.maybe_micros(tenant.contract_end),
         "offboard_requested_by": tenant.offboard_requested_by,
         "offboard_approved_by": tenant.offboard_approved_by,
@@ -190,6 +192,7 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         created_at=rows.moment(row.created_at),
         retention_seconds=row.retention_seconds,
         metadata_retention_seconds=row.metadata_retention_seconds,
+        metadata_before=tuple((through, seconds) for through, seconds in json.loads(row.metadata_before)),
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,
         offboard_approved_by=row.offboard_approved_by,

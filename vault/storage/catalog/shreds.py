@@ -326,7 +326,7 @@ def _falls_under(row: sa.Row[Any], shred: Shred, floor: int | None) -> bool:
     return (
         (floor is not None and row.audio_period <= floor)
         or row.tenant in shred.drop_tenants
-        or row.metadata_period <= shred.metadata_through.get(row.tenant, -1)
+        or shred.takes_month(row.tenant, row.metadata_period)
     )
 
 
@@ -343,7 +343,13 @@ def _from_shred(shred: Shred) -> rows.Values:
         "intended_at": rows.micros(shred.intended_at),
         "trigger": shred.trigger,
         "due_through": shred.due_through,
-        "plan": codec.pack({"drop": sorted(shred.drop_tenants), "metadata": dict(shred.metadata_through)}),
+        "plan": codec.pack(
+            {
+                "drop": sorted(shred.drop_tenants),
+                "metadata": dict(shred.metadata_through),
+                "spared": [[tenant, month] for tenant, month in sorted(shred.spared)],
+            }
+        ),
         "receipt": None if shred.receipt is None else _receipt_text(shred.receipt),
         "finished_at": rows.maybe_micros(shred.finished_at),
     }
@@ -357,6 +363,7 @@ def _to_shred(row: sa.Row[Any]) -> Shred:
         trigger=row.trigger,
         due_through=row.due_through,
         metadata_through=plan.get("metadata", {}),
+        spared=frozenset((TenantId(tenant), month) for tenant, month in plan.get("spared", ())),
         drop_tenants=frozenset(plan.get("drop", ())),
         receipt=None if row.receipt is None else _receipt(row.receipt),
         finished_at=rows.maybe_moment(row.finished_at),

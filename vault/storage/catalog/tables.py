@@ -315,6 +315,8 @@ tenants = sa.Table(
     sa.Column("keep_dtmf", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("safeguarding_webhook", sa.Text),
     sa.Column("offboard_approved_at", sa.BigInteger),
+    # JSON: [last month, seconds or null] of each retention agreed before, in order.
+    sa.Column("metadata_before", sa.Text, nullable=False, server_default="[]"),
 )
 
 tokens = sa.Table(

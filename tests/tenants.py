@@ -1,0 +1,18 @@
+"""Tenants as tests want them to have begun."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vault.ids import TenantId
+from vault.services.vault import Vault
+
+_DAY = 86_400
+
+
+async def metadata_kept(vault: Vault, tenant: str, *, days: float) -> None:
+    """Let the tenant have been added with this retention of metadata, whatever that of its audio is."""
+    await vault.catalog.revise_tenant(
+        TenantId(tenant),
+        lambda found: (replace(found, metadata_retention_seconds=days * _DAY, metadata_before=()), []),
+    )
