@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from vault.errors import ConfigError
 from vault.rootsettings import RootSection, SingleRootSection, overlay
-from vault.settings import Duration, Section, Size
+from vault.settings import Duration, Retention, Section, Size
 from vault.streamsettings import StreamSettings
 
 S3_SCHEME = "s3://"
@@ -164,9 +164,9 @@ class SegmentSettings(Section):
 class RetentionSettings(Section):
     """How long recordings are kept. `cohort_width` is fixed at `init`."""
 
-    default: Duration = timedelta(days=90)
+    default: Retention = timedelta(days=90)
     floor: Duration = timedelta(0)
-    cap: Duration = timedelta(days=365 * 7)
+    cap: Retention = timedelta(days=365 * 7)
     cohort_width: Duration = timedelta(days=1)
     release_grace: Duration = timedelta(days=14)
     flag_review: Duration = Field(default=timedelta(days=7), gt=timedelta(0))

@@ -6,35 +6,47 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from vault.errors import Invalid
 from vault.retention.durations import parse_duration
 
-_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)?")
-_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB|TiB)", re.ASCII)
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
-def _duration(value: Any) -> Any:
+def _duration(value: Any) -> timedelta:
+    # A bare number would be read as seconds by whoever meant days.
     if not isinstance(value, str):
-        return value
+        raise ValueError('a duration is text with a unit: "90d", "12h", "1h30m", "500ms"')  # noqa: TRY004 - for pydantic
     try:
         return parse_duration(value)
     except Invalid as error:
-        raise ValueError(error.message) from error
+        # The hint alone: the message quotes what was sent.
+        raise ValueError(error.hint or "not a duration") from error
 
 
-def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _SIZE.fullmatch(value.strip())
+def _kept(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError('a retention is longer than nothing: "90d"')
+    return value
+
+
+def _size(value: Any) -> int:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("a size looks like 8MiB or 20GiB")
-    return int(match[1]) * _UNITS[match[2]]
+        raise ValueError('a size is text with a unit: "512B", "8MiB", "20GiB"')
+    if not (size := int(match[1]) * _UNITS[match[2]]):
+        raise ValueError('a size is larger than nothing: "8MiB"')
+    return size
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0)]
+"""Text with units, in config.toml and in the bodies of the API alike; no number is one."""
+Retention = Annotated[Duration, AfterValidator(_kept)]
+"""How long something is kept: a duration that is not zero."""
+Size = Annotated[int, BeforeValidator(_size)]
+"""Bytes, as text with a unit; no number is one."""
 
 
 class Section(BaseModel):

@@ -161,7 +161,7 @@ async def test_a_disk_that_fills_up_in_mid_call_keeps_what_was_acknowledged_and_
     site = await make_site(
         tmp_path,
         server={"resume_grace": "20s"},
-        journal={"file_bytes": "64KiB", "max_bytes": "64MiB", "disk_reserve": 1},
+        journal={"file_bytes": "64KiB", "max_bytes": "64MiB", "disk_reserve": "1B"},
     )
     data = random.randbytes(400_000)
     with small_disk(site.config.journal_path, size=1 << 20, kind=kind, monkeypatch=monkeypatch) as disk:

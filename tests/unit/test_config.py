@@ -4,11 +4,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from vault.config import Config, S3Access, S3Section, load_config, parse_config
 from vault.errors import ConfigError
 from vault.rootsettings import AwsKmsRootSection, FileRootSection, Pkcs11RootSection, TransitRootSection
+from vault.server.bodies import AddTenant, ChangeTenant
 from vault.streamsettings import Listener, RtpengineListener
 
 ROOT = Path(__file__).parents[2]
@@ -197,13 +198,13 @@ def test_the_kind_s3_and_its_section_come_together(document):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("512", 512), ("512B", 512), ("64KiB", 64 << 10), ("8 MiB", 8 << 20), ("20GiB", 20 << 30), ("1TiB", 1 << 40)],
+    [("512B", 512), ("64KiB", 64 << 10), ("8 MiB", 8 << 20), ("20GiB", 20 << 30), ("1TiB", 1 << 40)],
 )
 def test_sizes_take_binary_units(text, size):
     assert parse({"journal": {"max_bytes": text}}).journal.max_bytes == size
 
 
-@pytest.mark.parametrize("text", ["0", "-1MiB", "8MB", "1.5GiB", "lots", "", "MiB"])
+@pytest.mark.parametrize("text", ["0", "512", "0MiB", "-1MiB", "8MB", "1.5GiB", "lots", "", "MiB"])
 def test_anything_else_is_no_size(text):
     with pytest.raises(ConfigError, match=r"journal\.max_bytes"):
         parse({"journal": {"max_bytes": text}})
@@ -231,7 +232,7 @@ def test_anything_else_is_no_duration(text):
 def test_a_segment_is_at_most_eight_mebibytes():
     assert parse({"segments": {"max_bytes": "8MiB"}}).segments.max_bytes == 8 << 20
     with pytest.raises(ConfigError, match="8MiB"):
-        parse({"segments": {"max_bytes": 8 * (1 << 20) + 1}})
+        parse({"segments": {"max_bytes": "8388609B"}})
 
 
 def test_paths_are_relative_to_the_file_and_default_below_data():
@@ -361,3 +362,42 @@ def test_a_stream_listener_has_all_of_its_certificates_or_none(missing):
 def test_a_stream_listener_on_loopback_needs_no_certificates(listen):
     settings = parse({"streams": {"audiosocket": {**LISTENER, "listen": listen}}}).streams.audiosocket
     assert ":".join(map(str, settings.address)) == listen.replace("[", "").replace("]", "")
+
+
+UNITLESS = [90, 30.5, True, False, 0, "90", "4096", "", None, ["90d"], timedelta(days=90)]
+
+
+@pytest.mark.parametrize("value", [value for value in UNITLESS if value is not None])
+@pytest.mark.parametrize(
+    ("section", "key", "form"),
+    [
+        ("retention", "default", "90d"),
+        ("retention", "release_grace", "90d"),
+        ("sweep", "max_jump", "90d"),
+        ("keyring", "lease", "90d"),
+        ("server", "max_recording_bytes", "8MiB"),
+        ("journal", "disk_reserve", "8MiB"),
+    ],
+)
+def test_a_number_without_a_unit_is_neither_duration_nor_size(section, key, form, value):
+    with pytest.raises(ConfigError, match=f"{section}.{key}: ") as refused:
+        parse({section: {key: value}})
+    assert form in refused.value.message
+    assert "input" not in refused.value.message.lower()
+
+
+@pytest.mark.parametrize("key", ["default", "cap"])
+def test_nothing_is_kept_for_no_time(key):
+    with pytest.raises(ConfigError, match="longer than nothing"):
+        parse({"retention": {key: "0s"}})
+
+
+@pytest.mark.parametrize("body", [AddTenant, ChangeTenant])
+@pytest.mark.parametrize("name", ["retention", "metadata_retention"])
+def test_the_api_takes_the_same_durations(body, name):
+    sound = {"id": "a", "name": "a", "controller": "a", "contact": "a"} if body is AddTenant else {}
+    assert getattr(body.model_validate(sound | {name: "90d"}), name) == timedelta(days=90)
+    assert getattr(body.model_validate(sound | {name: None}), name) is None
+    for value in [*(value for value in UNITLESS if value is not None), "0s", "0d0h"]:
+        with pytest.raises(ValidationError, match="90d"):
+            body.model_validate(sound | {name: value})

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from vault.errors import Invalid
 from vault.model import HoldKind, RecordingState, Role
 from vault.ports.erasures import ErasureBasis
 from vault.protocol.alerts import FlagCategory
-from vault.retention.durations import parse_duration
-
-
-def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_duration(value)
-    except Invalid as error:
-        # The hint alone: the message quotes what was sent.
-        raise ValueError(error.hint or "not a duration") from error
-
+from vault.settings import Retention
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[str, Field(min_length=1, max_length=200)]
 Address = Annotated[str, Field(min_length=1, max_length=2000)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Span = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class _Body(BaseModel):
@@ -81,8 +67,8 @@ class AddTenant(_Body):
     name: Words
     controller: Words
     contact: Words
-    retention: Span | None = None
-    metadata_retention: Span | None = None
+    retention: Retention | None = None
+    metadata_retention: Retention | None = None
     keep_dtmf: bool = False
     safeguarding_webhook: Address | None = None
 
@@ -90,9 +76,9 @@ class AddTenant(_Body):
 class ChangeTenant(_Body):
     """PUT /v1/tenants/{tenant}: what is left out stays as it is."""
 
-    retention: Span | None = None
+    retention: Retention | None = None
     """null follows the vault."""
-    metadata_retention: Span | None = None
+    metadata_retention: Retention | None = None
     """null keeps metadata until the contract ends."""
     safeguarding_webhook: Address | None = None
     """Where flags are told; null tells nobody."""
