@@ -296,6 +296,7 @@ async def resume(call: Remote, recording: RecordingName) -> None:
     examples=[
         f"callvault recordings notes {_ID} --purpose complaint",
         f"callvault recordings notes {_ID} --purpose complaint --document 0 -o metadata.xml",
+        f"callvault recordings notes {_ID} --purpose legal-claim --aside 0 -o part.bin",
     ],
 )
 async def notes(
@@ -304,12 +305,15 @@ async def notes(
     recording: RecordingName,
     purpose: Purpose,
     number: Annotated[int | None, typer.Option("--document", min=0, help="Fetch this document instead.")] = None,
+    aside: Annotated[int | None, typer.Option("--aside", min=0, help="Fetch this part kept aside instead.")] = None,
     output: Target = STDOUT,
     force: Force = False,
 ) -> None:
-    """Tell what happened beside the audio: pauses and gaps, pressed keys, documents."""
+    """Tell what happened beside the audio: pauses and gaps, pressed keys, documents, parts kept aside."""
     path, headers = f"/v1/recordings/{segment(recording)}", {"Purpose": purpose}
-    if number is None:
+    if number is not None and aside is not None:
+        raise Invalid("one thing at a time: --document or --aside")
+    if number is None and aside is None:
         found = await call.client.call("GET", f"{path}/notes", headers=headers)
         if call.out.as_json:
             call.out.document(found)
@@ -318,10 +322,11 @@ async def notes(
             call.out.table(columns, _noted(found), empty="nothing was noted beside the audio")
         return
     if output == STDOUT and call.out.as_json:
-        raise Invalid("a document and JSON cannot share standard output", hint="pass -o FILE")
+        raise Invalid("what is fetched and JSON cannot share standard output", hint="pass -o FILE")
     size = 0
+    fetched = f"{path}/aside/{aside}" if number is None else f"{path}/documents/{number}"
     with destination(output, force=force) as file:
-        async with call.client.request("GET", f"{path}/documents/{number}", headers=headers) as response:
+        async with call.client.request("GET", fetched, headers=headers) as response:
             async for piece in response.content.iter_chunked(_CHUNK_BYTES):
                 file.write(piece)
                 size += len(piece)
@@ -338,5 +343,8 @@ def _noted(found: Mapping[str, Any]) -> list[tuple[object, ...]]:
     rows += [
         (f"document {item['number']}", item["offset"], item["at"], f"{item['media_type']}, {item['bytes']} bytes")
         for item in found["documents"]
+    ]
+    rows += [
+        (f"aside {item['number']}", "", "", f"part {item['part']}, {item['bytes']} bytes") for item in found["aside"]
     ]
     return sorted(rows, key=lambda row: str(row[2]))

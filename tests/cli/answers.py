@@ -84,6 +84,7 @@ NOTES: dict[str, Any] = {
     "documents": [
         {"number": 0, "offset": 0, "at": AT, "media_type": "text/xml", "bytes": 12, "sha256": "0" * 64},
     ],
+    "aside": [{"number": 0, "part": 2, "bytes": 5}],
 }
 HOLD_ROW: dict[str, Any] = {
     "id": HOLD,

@@ -15,6 +15,8 @@ from tests.faults.stores import Fault, install
 from tests.faults.wire import audio
 from tests.s3clients import HEAD, Recorder, rclone, rclone_command
 from vault.errors import Unavailable
+from vault.services.ingest import Ingest
+from vault.services.parts import Parts
 from vault.storage.spool import FileSpool
 from vault.wiring.journals import recover_journal
 
@@ -180,6 +182,120 @@ async def test_the_parts_of_a_node_that_is_gone_are_in_what_is_recovered_from_it
         assert (row.state, row.state_reason, row.stored_bytes) == ("truncated", "node_recovered", 6_000 + len(HEAD))
 
 
+# -- an abort that does not come to its end -------------------------------------------------------------------------
+
+STEPS = {
+    "the audit entry": (Parts, "_keep_everything"),
+    "the note of what is kept aside": (Ingest, "write"),
+    "the pieces": (Ingest, "finish"),
+}
+
+
+async def everything(vault, identifier):
+    """Return an ended recording's row, its audio and its parts kept aside."""
+    async with asyncio.timeout(10):
+        while (row := await vault.catalog.recording(identifier)).state == "open":
+            await asyncio.sleep(0.02)
+    found = await vault.playback.finished(row)
+
+    async def read(start, end):
+        return b"".join([piece async for piece in vault.playback.read(found, start, end)])
+
+    return row, await read(0, found.length), [await read(part.start, part.end) for part in found.aside]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_an_abort_that_crashed_ends_truncated_with_every_acknowledged_byte(tmp_path, monkeypatch, step):
+    site = await make_site(tmp_path, server={"upload_grace": "300ms"}, segments={"max_age": "200ms"})
+    pieces = {number: bytes([number]) * 9_000 for number in (1, 2, 4)}
+
+    async def crashed(*_, **__):
+        raise Unavailable("it crashed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*STEPS[step], crashed)
+        async with in_process(site) as (vault, url):
+            client = recorder_of(site, url).boto(attempts=0)
+            made = await asyncio.to_thread(client.create_multipart_upload, Bucket=TENANT, Key="gone.wav")
+            upload = {"Bucket": TENANT, "Key": "gone.wav", "UploadId": made["UploadId"]}
+            for number, piece in pieces.items():
+                await asyncio.to_thread(client.upload_part, **upload, PartNumber=number, Body=piece)
+            with pytest.raises(ClientError, match="SlowDown"):
+                await asyncio.to_thread(client.abort_multipart_upload, **upload)
+    async with in_process(site) as (vault, _):
+        row, audio, aside = await everything(vault, made["UploadId"])
+        assert row.state == "truncated"
+        assert audio == pieces[1] + pieces[2]
+        assert aside == [pieces[4]]
+
+
+async def test_an_abort_is_killed_anywhere_and_every_acknowledged_byte_is_there(tmp_path):
+    site = await make_site(tmp_path, server={"upload_grace": "500ms"}, segments={"max_age": "200ms"})
+    with zygote() as process:
+        client = Client(site, process, 11)
+        made = await asyncio.to_thread(client.boto.create_multipart_upload, **client.upload)
+        client.upload["UploadId"] = made["UploadId"]
+        for number in (1, 2, 4):
+            await client.send(number)
+        boto = recorder_of(site, client.server.url).boto(attempts=0)
+        attempt = asyncio.create_task(asyncio.to_thread(boto.abort_multipart_upload, **client.upload))
+        await asyncio.sleep(0.02)
+        client.again()
+        await asyncio.gather(attempt, return_exceptions=True)
+        await until(lambda: not list(site.config.spool_path.iterdir()))
+    async with in_process(site) as (vault, _):
+        row, audio, aside = await everything(vault, made["UploadId"])
+        assert row.state == "truncated"
+        assert audio == client.pieces[1] + client.pieces[2]
+        assert aside == [client.pieces[4]]
+
+
+async def test_a_list_of_parts_that_was_begun_and_given_up_loses_nothing(tmp_path, monkeypatch):
+    site = await make_site(tmp_path, segments={"max_age": "200ms"})
+    pieces = {number: bytes([number]) * 9_000 for number in (1, 2, 3)}
+    finish = Ingest.finish
+
+    async def crashed(*_, **__):
+        raise Unavailable("it crashed here")
+
+    async with in_process(site) as (vault, url):
+        client = recorder_of(site, url).boto(attempts=0)
+        made = await asyncio.to_thread(client.create_multipart_upload, Bucket=TENANT, Key="other.wav")
+        upload = {"Bucket": TENANT, "Key": "other.wav", "UploadId": made["UploadId"]}
+        etags = {}
+        for number, piece in pieces.items():
+            sent = await asyncio.to_thread(client.upload_part, **upload, PartNumber=number, Body=piece)
+            etags[number] = sent["ETag"]
+        monkeypatch.setattr(Ingest, "finish", crashed)
+        parts = {"Parts": [{"PartNumber": 2, "ETag": etags[2]}]}
+        with pytest.raises(ClientError, match="SlowDown"):
+            await asyncio.to_thread(client.complete_multipart_upload, **upload, MultipartUpload=parts)
+        monkeypatch.setattr(Ingest, "finish", finish)
+        await asyncio.to_thread(client.abort_multipart_upload, **upload)
+        _, audio, aside = await everything(vault, made["UploadId"])
+        assert audio == pieces[2]
+        assert aside == [pieces[1] + pieces[3], *pieces.values()]
+
+
+async def test_a_part_that_is_damaged_in_the_spool_takes_no_other_with_it(tmp_path):
+    site = await make_site(tmp_path, segments={"max_age": "200ms"})
+    pieces = {number: os.urandom(40_000) for number in (1, 2, 3)}
+    async with in_process(site) as (vault, url):
+        client = recorder_of(site, url).boto(attempts=0)
+        made = await asyncio.to_thread(client.create_multipart_upload, Bucket=TENANT, Key="hurt.wav")
+        upload = {"Bucket": TENANT, "Key": "hurt.wav", "UploadId": made["UploadId"]}
+        for number, piece in pieces.items():
+            await asyncio.to_thread(client.upload_part, **upload, PartNumber=number, Body=piece)
+        damaged = site.config.spool_path / made["UploadId"] / "00002"
+        content = bytearray(damaged.read_bytes())
+        content[100] ^= 1
+        damaged.write_bytes(content)
+        await asyncio.to_thread(client.abort_multipart_upload, **upload)
+        _, audio, aside = await everything(vault, made["UploadId"])
+        assert audio == pieces[1]
+        assert aside == [pieces[1], pieces[3]]
+
+
 # -- the spool itself -----------------------------------------------------------------------------------------------
 
 RECORDING = "rec_" + "0" * 32
@@ -191,10 +307,10 @@ def spool_at(path, **changes):
     )
 
 
-async def kept(spool, number, data):
+async def kept(spool, number, data, version=0):
     file = await spool.begin(RECORDING, number)
     await file.append(data)
-    await file.keep()
+    await file.keep(version)
     await file.close()
 
 
@@ -202,17 +318,18 @@ async def test_only_what_was_kept_is_there_after_a_crash(tmp_path):
     spool = spool_at(tmp_path)
     await spool.prepare(RECORDING)
     await kept(spool, 1, b"first")
-    await kept(spool, 1, b"again and longer")
+    await kept(spool, 1, b"again and longer", version=1)
     abandoned = await spool.begin(RECORDING, 2)
     await abandoned.append(b"never kept")
     scratch = await spool.scratch()
     await scratch.append(b"nameless")
     later = spool_at(tmp_path)
-    assert await later.kept() == {RECORDING: {1: 16}}
-    assert [each.name for each in (tmp_path / "parts" / RECORDING).iterdir()] == ["00001"]
-    file = await later.open(RECORDING, 1)
-    assert await file.read(0, 5) == b"again"
-    await file.close()
+    assert await later.kept() == {RECORDING: {(1, 0): 5, (1, 1): 16}}
+    assert sorted(each.name for each in (tmp_path / "parts" / RECORDING).iterdir()) == ["00001", "00001-1"]
+    for version, begins in ((0, b"first"), (1, b"again")):
+        file = await later.open(RECORDING, 1, version)
+        assert await file.read(0, 5) == begins
+        await file.close()
     await later.drop(RECORDING)
     await later.drop(RECORDING)
     assert await later.kept() == {}
@@ -233,13 +350,13 @@ async def test_a_part_that_could_not_be_made_durable_leaves_the_one_before(tmp_p
         file = await spool.begin(RECORDING, 1)
         await file.append(b"second")
         with pytest.raises(Unavailable):
-            await file.keep()
+            await file.keep(1)
         await file.close()
-    assert await spool.kept() == {RECORDING: {1: 5}}
+    assert await spool.kept() == {RECORDING: {(1, 0): 5}}
     assert spool._used == 5
 
 
-async def test_parts_without_an_open_recording_are_dropped_and_another_nodes_are_kept(tmp_path):
+async def test_parts_of_a_finished_recording_are_dropped_and_those_of_an_unknown_one_are_kept(tmp_path):
     site = await make_site(tmp_path)
     places = site.config.spool_path
     async with in_process(site) as (vault, url):
@@ -257,7 +374,8 @@ async def test_parts_without_an_open_recording_are_dropped_and_another_nodes_are
     kept = damaged.read_bytes()
     damaged.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     async with in_process(site) as (vault, url):
-        assert [each.name for each in places.iterdir()] == [made["UploadId"]]
+        assert sorted(each.name for each in places.iterdir()) == sorted([made["UploadId"], RECORDING])
+        assert (places / RECORDING / "00001").read_bytes() == b"left behind"
         client = recorder_of(site, url).boto()
         listed = await asyncio.to_thread(client.list_parts, **upload)
         assert [each["PartNumber"] for each in listed["Parts"]] == [1]

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from tests import approvals
 from tests.faults.crashing import memory_directory
-from tests.integration.app import TENANTS, app, running, sound
+from tests.integration.app import PURPOSE, TENANTS, app, running, sound
 from tests.s3clients import BUCKET, HEAD, Recorder, signed
 from vault.model import Role
 from vault.protocol.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
@@ -219,7 +219,7 @@ async def test_a_completion_that_names_other_parts_changes_nothing(app, recorder
     assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
 
 
-async def test_a_part_that_may_not_be_durable_is_never_taken_for_the_one_before(app, recorder, monkeypatch):
+async def test_a_part_that_could_not_be_kept_leaves_the_one_that_was_acknowledged(app, recorder, monkeypatch):
     address = await begun(app, recorder)
     other = HEAD + sound(900, 5)
     assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
@@ -230,8 +230,8 @@ async def test_a_part_that_may_not_be_durable_is_never_taken_for_the_one_before(
 
         patch.setattr(spool, "_sync_directory", fails)
         assert await refused(app, recorder, "PUT", part(address, 1), body=other) == (503, "SlowDown")
-    assert await refused(app, recorder, "POST", address, body=listing((1, MD5))) == (400, "InvalidPart")
-    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+    unkept = listing((1, hashlib.md5(other).hexdigest()))
+    assert await refused(app, recorder, "POST", address, body=unkept) == (400, "InvalidPart")
     assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
     assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
 
@@ -257,7 +257,7 @@ async def test_an_upload_that_never_was_is_none(app, recorder):
             assert await refused(app, recorder, method, path, body=body) == (404, "NoSuchUpload")
 
 
-async def test_an_aborted_upload_ends_truncated_without_a_byte_and_its_name_stays_usable(app, recorder):
+async def test_an_aborted_upload_ends_truncated_with_every_byte_and_its_name_stays_usable(app, recorder):
     address = await begun(app, recorder)
     assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
     assert (await ask(app, recorder, "DELETE", address))[0] == 204
@@ -273,7 +273,7 @@ async def test_an_aborted_upload_ends_truncated_without_a_byte_and_its_name_stay
     second = await begun(app, recorder)
     assert (await ask(app, recorder, "PUT", part(second, 7), body=WAV))[0] == 200
     assert (await ask(app, recorder, "POST", second, body=listing((7, MD5))))[0] == 200
-    assert await keys(app) == {"call.wav": ("truncated", 0), "call.wav~2": ("sealed", len(WAV))}
+    assert await keys(app) == {"call.wav": ("truncated", len(WAV)), "call.wav~2": ("sealed", len(WAV))}
     assert (await ask(app, recorder, "HEAD", f"/s3/{BUCKET}/call.wav"))[0] == 200
 
 
@@ -281,7 +281,7 @@ async def test_a_pause_that_could_not_keep_parts_out_is_refused_instead_of_promi
     address = await begun(app, recorder)
     answer = await app.ask("POST", f"/v1/ingest/{BUCKET}/call.wav/pause", Role.RECORDER)
     assert answer.status == 409
-    assert "abort" in answer.json["hint"]
+    assert "no part that was sent is thrown away" in answer.json["hint"]
     assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
     assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
     assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
@@ -293,7 +293,7 @@ async def test_an_upload_that_does_not_say_what_it_is_is_told_to(app, recorder):
     assert (await ask(app, recorder, "POST", path, Content_Type="audio/PCMU;rate=8000;channels=2"))[0] == 200
 
 
-async def test_an_abandoned_upload_keeps_the_parts_before_the_first_gap():
+async def test_an_abandoned_upload_plays_the_parts_before_the_first_gap_and_keeps_the_others_aside():
     with memory_directory() as base:
         server = {"port": 0, "upload_grace": "1h", "drain_grace": "1s"}
         async with running(base, server=server) as app:
@@ -310,8 +310,10 @@ async def test_an_abandoned_upload_keeps_the_parts_before_the_first_gap():
             session = app.vault.ingest.live_call(BUCKET, "call.wav")
             async with asyncio.timeout(10):
                 await session.done.wait()
-            assert await keys(app) == {"call.wav": ("truncated", len(pieces[1]) + len(pieces[2]))}
+            assert await keys(app) == {"call.wav": ("truncated", sum(map(len, pieces.values())))}
             assert (await app.play(session.recording.id)).body == pieces[1] + pieces[2]
+            path = f"/v1/recordings/{session.recording.id}/aside/0"
+            assert (await app.ask("GET", path, headers=PURPOSE)).body == pieces[4]
             async with asyncio.timeout(5):
                 while list(app.config.spool_path.iterdir()):
                     await asyncio.sleep(0.05)

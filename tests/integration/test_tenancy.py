@@ -39,6 +39,7 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/recordings/{recording}/resume"): Act.PAUSE,
     ("GET", "/v1/recordings/{recording}/notes"): Act.PLAY,
     ("GET", "/v1/recordings/{recording}/documents/{number}"): Act.PLAY,
+    ("GET", "/v1/recordings/{recording}/aside/{number}"): Act.PLAY,
     ("GET", "/v1/recordings"): Act.RECORDING_LIST,
     ("POST", "/v1/recordings/search"): Act.RECORDING_LIST,
     ("GET", "/v1/recordings/{recording}"): Act.RECORDING_SHOW,

@@ -84,7 +84,27 @@ class Document:
             raise FormatError("a document has a media type and 1 byte to 256 KiB")
 
 
-Note = Missing | Pause | Tone | Document
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aside:
+    """From `offset` on the bytes are no longer the audio: they are acknowledged parts of an upload that were left out.
+
+    `pieces` are (part number, bytes) in the order in which they lie there; part 0 is the rest of a completion that
+    broke off. A recording has at most one such note. Without pieces nothing was left out.
+    """
+
+    offset: int
+    at_ms: int
+    pieces: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        _check_place(self.offset, self.at_ms)
+        for number, size in self.pieces:
+            check_number(number, "part number")
+            if not check_number(size, "part kept aside"):
+                raise FormatError("a part without a byte was kept aside")
+
+
+Note = Missing | Pause | Tone | Document | Aside
 
 
 def note_value(note: Note) -> list[Any]:
@@ -98,6 +118,8 @@ def note_value(note: Note) -> list[Any]:
             return ["dtmf", note.offset, note.at_ms, note.digit, note.duration_ms]
         case Document():
             return ["document", note.offset, note.at_ms, note.media_type, note.content]
+        case Aside():
+            return ["aside", note.offset, note.at_ms, [list(piece) for piece in note.pieces]]
 
 
 def note_of(value: Any) -> Note:
@@ -114,7 +136,16 @@ def note_of(value: Any) -> Note:
             return Tone(offset=offset, at_ms=at_ms, digit=digit, duration_ms=duration_ms)
         case ["document", offset, at_ms, media_type, content] if kinds == [str, int, int, str, bytes]:
             return Document(offset=offset, at_ms=at_ms, media_type=media_type, content=content)
+        case ["aside", offset, at_ms, pieces] if kinds == [str, int, int, list]:
+            return Aside(offset=offset, at_ms=at_ms, pieces=tuple(_piece(each) for each in pieces))
     raise FormatError("not a note of a known kind")
+
+
+def _piece(value: Any) -> tuple[int, int]:
+    match value:
+        case [number, size] if [type(number), type(size)] == [int, int]:
+            return number, size
+    raise FormatError("a part kept aside is its number and its bytes")
 
 
 def encode_note(note: Note) -> bytes:
@@ -133,6 +164,35 @@ def check_notes(notes: Sequence[Note], length: int) -> None:
         note.offset > length for note in notes
     ):
         raise FormatError("a manifest's notes do not come in order inside the recording")
+    if sum(isinstance(note, Aside) for note in notes) > 1:
+        raise FormatError("a manifest says twice where its audio ends")
+
+
+def audio_end(notes: Sequence[Note], stored: int) -> int:
+    """Return how many of `stored` bytes are the audio; what follows was kept aside."""
+    return min([stored, *(note.offset for note in notes if isinstance(note, Aside))])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptAside:
+    """Bytes `[start, end)` of a recording: a part that was acknowledged and is not in its audio."""
+
+    part: int
+    start: int
+    end: int
+
+
+def kept_aside(notes: Sequence[Note], stored: int) -> list[KeptAside]:
+    """Return what was kept aside, in order, as far as `stored` bytes have it."""
+    found: list[KeptAside] = []
+    for note in notes:
+        at = note.offset
+        for number, size in note.pieces if isinstance(note, Aside) else ():
+            end = min(at + size, stored)
+            if at < end:
+                found.append(KeptAside(part=number, start=at, end=end))
+            at = end
+    return found
 
 
 def dropped_bytes(notes: Sequence[Note], end: int) -> int:

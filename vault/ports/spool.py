@@ -20,15 +20,15 @@ class SpoolFile(Protocol):
     async def read(self, start: int, end: int) -> bytes:
         """Return bytes `[start, end)`; Truncated if there are fewer."""
 
-    async def keep(self) -> None:
-        """Make it the part it was begun as, durable when this returns; an earlier one under that number is gone."""
+    async def keep(self, version: int = 0) -> None:
+        """Make it that version of the part it was begun as, durable when this returns; other versions stay."""
 
     async def close(self) -> None:
         """Let go of it; its space is free unless it was kept. Closing it again is fine."""
 
 
 class Spool(Protocol):
-    """Parts of uploads by recording and number. Holds ciphertext alone."""
+    """Parts of uploads by recording, number and version. Holds ciphertext alone."""
 
     async def prepare(self, recording: RecordingId) -> None:
         """Make a durable place for a recording's parts."""
@@ -39,11 +39,11 @@ class Spool(Protocol):
     async def scratch(self) -> SpoolFile:
         """Return a new file that has no name and cannot be kept: a crash leaves nothing of it."""
 
-    async def open(self, recording: RecordingId, number: int) -> SpoolFile:
-        """Return a part that was kept, to be read; NotFound."""
+    async def open(self, recording: RecordingId, number: int, version: int = 0) -> SpoolFile:
+        """Return a version of a part that was kept, to be read; NotFound."""
 
-    async def kept(self) -> Mapping[RecordingId, Mapping[int, int]]:
-        """Return every place and the sizes of the parts kept in it, and remove what was begun and not kept."""
+    async def kept(self) -> Mapping[RecordingId, Mapping[tuple[int, int], int]]:
+        """Return every place and what it keeps: sizes by part and version. What was begun and not kept is removed."""
 
     async def drop(self, recording: RecordingId) -> None:
         """Remove a recording's place with all its parts; an absent one is fine."""

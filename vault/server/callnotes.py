@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
@@ -18,7 +18,7 @@ from vault.server.context import VAULT, Handler, authorised, principal, small_bo
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 from vault.server.problems import problem
-from vault.server.recordings import permitted, readable
+from vault.server.recordings import permitted, readable, send
 from vault.server.shapes import TEXT
 from vault.server.views import moment_of_ms
 from vault.services.playback import Playable
@@ -26,6 +26,7 @@ from vault.services.sessions import IngestSession
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
+_T = TypeVar("_T")
 _DIALECT: Final = "siprec"
 _MAX_NUMBER_DIGITS: Final = 6
 _STATE: Final = {200: _json("It is so now, durably.", "Pause")}
@@ -85,6 +86,20 @@ OPERATIONS: Final = (
         answers={200: Answer(text="The document.", content={"*/*": TEXT})},
         problems=(404, 409, 410, 422, 500),
     ),
+    Operation(
+        method="get",
+        path="/v1/recordings/{recording}/aside/{number}",
+        name="recordingAside",
+        tag="recordings",
+        summary="Fetch one part of an upload that was acknowledged and is not in the audio, exactly as it was sent",
+        act=Act.PLAY,
+        headers=("Purpose", "Range"),
+        answers={
+            200: Answer(text="The part.", content={"application/octet-stream": TEXT}),
+            206: Answer(text="The range of it.", content={"application/octet-stream": TEXT}),
+        },
+        problems=(404, 409, 410, 416, 422, 500),
+    ),
 )
 
 
@@ -97,6 +112,7 @@ def add_routes(app: web.Application) -> None:
     router.add_post("/v1/ingest/{tenant}/{call_key}/siprec", add_siprec)
     router.add_get("/v1/recordings/{recording}/notes", show)
     router.add_get("/v1/recordings/{recording}/documents/{number}", document)
+    router.add_get("/v1/recordings/{recording}/aside/{number}", aside)
 
 
 # -- pausing ----------------------------------------------------------------------------------------------------
@@ -126,7 +142,7 @@ async def _turn(request: web.Request, session: IngestSession, *, paused: bool) -
     if paused and vault.parts.is_upload(session):
         raise Conflict(
             "the audio of this call comes in parts, which a pause does not reach",
-            hint="end the upload before what must not be kept is said, or abort it",
+            hint="end the upload before what must not be kept is said: no part that was sent is thrown away",
         )
     change = vault.notes.pause if paused else vault.notes.resume
     await change(session, actor=await principal(request))
@@ -231,12 +247,7 @@ async def show(request: web.Request) -> web.Response:
 
 async def document(request: web.Request) -> web.Response:
     """GET /v1/recordings/{id}/documents/{n}."""
-    text = request.match_info["number"]
-    opened = await _opened(request)
-    found = _documents(opened.notes)
-    if not text.isascii() or not text.isdigit() or len(text) > _MAX_NUMBER_DIGITS or int(text) >= len(found):
-        raise NotFound("the call has no document of this number")
-    note = found[int(text)]
+    note = _numbered(request, _documents((await _opened(request)).notes), "document")
     return web.Response(
         body=note.content,
         headers={
@@ -246,6 +257,28 @@ async def document(request: web.Request) -> web.Response:
             "Cache-Control": "no-store",
         },
     )
+
+
+def _numbered(request: web.Request, found: Sequence[_T], what: str) -> _T:
+    text = request.match_info["number"]
+    if not text.isascii() or not text.isdigit() or len(text) > _MAX_NUMBER_DIGITS or int(text) >= len(found):
+        raise NotFound(f"the call has no {what} of this number")
+    return found[int(text)]
+
+
+async def aside(request: web.Request) -> web.StreamResponse:
+    """GET /v1/recordings/{id}/aside/{n}: a part that is not in the audio, verified as the audio is."""
+    playback = request.app[VAULT].playback
+    with playback.slots.taken((await principal(request)).token_id):
+        opened = await _opened(request)
+        part = _numbered(request, opened.aside, "part kept aside")
+
+        def pieces_of(start: int, end: int) -> AsyncIterator[bytes]:
+            return playback.read(opened, part.start + start, part.start + end)
+
+        return await send(
+            request, opened, pieces_of, length=part.end - part.start, content_type="application/octet-stream"
+        )
 
 
 def _documents(notes: Sequence[Note]) -> list[Document]:
@@ -289,5 +322,9 @@ def _shown(opened: Playable) -> dict[str, Any]:
                 "sha256": hashlib.sha256(note.content).hexdigest(),
             }
             for number, note in enumerate(_documents(notes))
+        ],
+        "aside": [
+            {"number": number, "part": part.part, "bytes": part.end - part.start}
+            for number, part in enumerate(opened.aside)
         ],
     }

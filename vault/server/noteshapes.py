@@ -55,6 +55,19 @@ NOTE_SCHEMAS: Final[Mapping[str, Schema]] = {
                     }
                 )
             ),
+            "aside": array(
+                record(
+                    {
+                        "number": COUNT,
+                        "part": {
+                            **COUNT,
+                            "description": "The part's number in its upload; 0 for what a completion that broke off "
+                            "had written.",
+                        },
+                        "bytes": COUNT,
+                    }
+                )
+            ),
         }
     ),
 }

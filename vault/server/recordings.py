@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from aiohttp import web
 
@@ -125,19 +126,33 @@ async def audio(request: web.Request) -> web.StreamResponse:
     actor = await principal(request)
     with vault.playback.slots.taken(actor.token_id):
         opened = await vault.playback.open(row.id, actor=actor, purpose=purpose)
-        return await _send(request, vault, opened, raw=wanted.format == "raw")
+        view = await _view(vault, opened, raw=wanted.format == "raw")
+        return await send(
+            request,
+            opened,
+            partial(_pieces, vault, opened, view),
+            length=view.total_length,
+            content_type=view.content_type,
+        )
 
 
-async def _send(request: web.Request, vault: Vault, readable: Playable, *, raw: bool) -> web.StreamResponse:
-    view = await _view(vault, readable, raw=raw)
+async def send(
+    request: web.Request,
+    readable: Playable,
+    pieces_of: Callable[[int, int], AsyncIterator[bytes]],
+    *,
+    length: int,
+    content_type: str,
+) -> web.StreamResponse:
+    """Answer with `length` verified bytes, or the range that was asked for; `pieces_of` reads one."""
     # A range is a matter of GET (RFC 9110 section 14.2), and no validator was given that If-Range could name.
     ranged = request.method == "GET" and "If-Range" not in request.headers
-    span = parse_range(request.headers.get("Range") if ranged else None, view.total_length)
-    start, end = span if span is not None else (0, view.total_length)
+    span = parse_range(request.headers.get("Range") if ranged else None, length)
+    start, end = span if span is not None else (0, length)
     response = web.StreamResponse(
         status=206 if span is not None else 200,
         headers={
-            "Content-Type": view.content_type,
+            "Content-Type": content_type,
             "Content-Length": str(end - start),
             "Accept-Ranges": "bytes",
             "Cache-Control": "no-store",
@@ -145,8 +160,8 @@ async def _send(request: web.Request, vault: Vault, readable: Playable, *, raw: 
         },
     )
     if span is not None:
-        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{view.total_length}"
-    pieces = _pieces(vault, readable, view, start, end)
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{length}"
+    pieces = pieces_of(start, end)
     # The first window is opened before the status line: tampering there answers with a problem, never with audio.
     first = await anext(pieces, b"")
     await response.prepare(request)

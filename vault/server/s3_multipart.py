@@ -146,9 +146,9 @@ async def _require_completed(vault: Vault, asked: Signed) -> None:
 
 
 async def _abort(request: web.Request, asked: Signed) -> web.Response:
-    """AbortMultipartUpload: the parts are gone, the recording ends truncated and without audio."""
+    """AbortMultipartUpload: the recording ends truncated, with everything that was acknowledged."""
     vault = request.app[VAULT]
-    await vault.parts.abort(await _on_this_node(vault, asked))
+    await vault.parts.abort(await _on_this_node(vault, asked), actor=asked.actor)
     return web.Response(status=204)
 
 

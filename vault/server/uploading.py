@@ -59,6 +59,8 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> 
     placing = upload.placing
     session = vault.ingest.live_call(upload.tenant, upload.call_key)
     if session is not None and session.ended is None:
+        if session.resumable:
+            raise Conflict("this call is an upload with an address of its own: only there it goes on, or ends")
         await vault.uploads.make_way(session)
         durable = await vault.ingest.attach(session, offset=None if placing.resends else placing.offset)
         async with vault.uploads.started(session, writer):

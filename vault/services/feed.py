@@ -89,8 +89,8 @@ class Feed:
         session = ingest.live_call(call.tenant, call.call_key)
         if session is None or session.ending is not None:
             return None
-        if session.recording.media != call.media or session.resumable:
-            return None  # other audio, or an upload with an address of its own
+        if session.recording.media != call.media or session.resumable or session.owner is not None:
+            return None  # other audio, or an upload with an address or parts of its own
         if session.uploads and session.feed is not None and session.feed.silent:
             session.feed.give_way()
         await ingest.attach(session, offset=None)

@@ -171,12 +171,14 @@ class Ingest:
         self._metrics.ingest_open.set(len(self._by_id))
         self.storer.watch(session)
 
-    async def attach(self, session: IngestSession, *, offset: int | None) -> int:
+    async def attach(self, session: IngestSession, *, offset: int | None, owner: object | None = None) -> int:
         """Bind an upload to an interrupted recording and return the offset of its own stream where it continues.
 
-        Conflict while another upload is bound or the recording has ended; OffsetMismatch if `offset` is given and is
-        not that. What a pause dropped counts, see `IngestSession.received`.
+        Conflict while another upload is bound, if the recording has ended or is another `owner`'s; OffsetMismatch if
+        `offset` is given and is not that. What a pause dropped counts, see `IngestSession.received`.
         """
+        if session.owner is not owner:
+            raise Conflict("this call is being uploaded in parts, which nothing else continues or ends")
         if session.uploads or session.ending is not None:
             raise Conflict("another upload for this call key is under way or it has just ended")
         session.uploads = 1
@@ -238,11 +240,12 @@ class Ingest:
             self.storer.poke(session)
         return True
 
-    async def write(self, session: IngestSession, piece: bytes) -> None:
+    async def write(self, session: IngestSession, piece: bytes, *, bounded: bool = True) -> None:
         """Take one piece: sealed when this returns, durable after a later commit; waits while too much is in flight.
 
         What arrives while the call is paused is dropped here: neither sealed nor hashed nor written anywhere.
-        Unavailable once the vault itself has ended the recording.
+        Unavailable once the vault itself has ended the recording. TooLarge beyond what a recording may have, unless it
+        is not `bounded`: its bytes were acknowledged before, and some of them lie there twice.
         """
         while session.resuming:
             async with session.noting:
@@ -251,7 +254,7 @@ class Ingest:
         if session.keeping.watching and not (piece := session.keeping.keep(piece)):
             return
         entry = session.entry or self._open_entry(session)
-        if entry.appended + len(piece) > self._limits.max_recording_bytes:
+        if bounded and entry.appended + len(piece) > self._limits.max_recording_bytes:
             raise TooLarge(f"the recording exceeds {self._limits.max_recording_bytes} bytes")
         try:
             entry.append(piece)

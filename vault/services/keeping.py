@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from vault.format.notes import Note, Pause, dropped_bytes, kept_of
+from vault.format.notes import Aside, Note, Pause, audio_end, dropped_bytes, kept_of
 from vault.media.descriptor import SAMPLE_BYTES
 from vault.model import Container, Media
 
@@ -51,6 +51,15 @@ class Keeping:
     def last(self) -> int | None:
         """The number of the last pause's note."""
         return next((at for at in range(len(self.notes) - 1, -1, -1) if isinstance(self.notes[at], Pause)), None)
+
+    @property
+    def aside(self) -> Aside | None:
+        """What is noted of parts that were left out."""
+        return next((note for note in self.notes if isinstance(note, Aside)), None)
+
+    def audio(self, end: int) -> int:
+        """Return how many of the first `end` bytes are the audio."""
+        return audio_end(self.notes, end)
 
     def keep(self, piece: bytes) -> bytes:
         """Return what is kept of the next bytes."""

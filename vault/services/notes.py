@@ -16,7 +16,7 @@ from vault.crypto.blind import Field
 from vault.crypto.notes import open_note, seal_note
 from vault.crypto.sealed import seal_facts
 from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable, VaultError
-from vault.format.notes import MAX_DIGIT, Document, Missing, Note, Pause, Tone
+from vault.format.notes import MAX_DIGIT, Aside, Document, Missing, Note, Pause, Tone
 from vault.model import AuditEvent, CallFacts, Container, Principal
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -215,6 +215,24 @@ class Notes:
             if session.unwritten:
                 await self._write(session, {})
         return same[0] if same else len(there)
+
+    async def set_aside(self, session: IngestSession, *, offset: int, pieces: Sequence[tuple[int, int]]) -> None:
+        """What comes at `offset` and later is not the audio but parts that are kept aside, in this order.
+
+        Durable when this returns; it replaces what was said before. Such bytes are written only after it.
+        """
+        async with _noting(session):
+            keeping = session.keeping
+            before = keeping.aside
+            note = Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces))
+            if before is None:
+                _append(session, note)
+            elif (before.offset, before.pieces) != (note.offset, note.pieces):
+                at = keeping.notes.index(before)
+                keeping.notes[at] = note
+                session.unwritten.add(at)
+            if session.unwritten:
+                await self._write(session, {})
 
     async def facts(self, session: IngestSession, event: Facts) -> None:
         """More is known about the call: seal it with the facts of its row, or keep it in memory for the next note."""

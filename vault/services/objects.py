@@ -17,11 +17,11 @@ from vault.model import DataKey, Principal, Recording, RecordingState
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
 from vault.services.ingest import Ingest
-from vault.services.parts import Parts, continued
+from vault.services.parts import continued
 from vault.services.playback import Playback
 from vault.services.search import Search
 from vault.services.sessions import CallStart, IngestSession
-from vault.services.spooling import BodyReader, BodyWriter, PartKey
+from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +53,20 @@ class Objects:
         self,
         *,
         ingest: Ingest,
-        parts: Parts,
         playback: Playback,
         search: Search,
         spool: Spool,
         clock: Clock,
         entropy: Entropy,
+        windows: Windows,
     ) -> None:
         self._ingest = ingest
-        self._parts = parts
         self._playback = playback
         self._search = search
         self._spool = spool
         self._clock = clock
         self._entropy = entropy
+        self._windows = windows
 
     @asynccontextmanager
     async def body(self) -> AsyncIterator[Body]:
@@ -76,7 +76,7 @@ class Objects:
             # The id is never anybody's: it only makes the message's context complete.
             nobody = RecordingId(new_id("rec", at=self._clock.now(), entropy=self._entropy))
             part = PartKey(key=DataKey(self._entropy(32)), recording=nobody, number=0)
-            writer = BodyWriter(file, part, entropy=self._entropy, windows=self._parts.windows)
+            writer = BodyWriter(file, part, entropy=self._entropy, windows=self._windows)
             try:
                 yield Body(writer=writer, part=part)
             finally:
@@ -125,7 +125,9 @@ class Objects:
                 return await self._ingest.start(call, actor=actor)
             except Conflict:
                 return None
-        if session.ending is not None or self._parts.is_upload(session) or session.recording.media != call.media:
+        if session.ending is not None or session.owner is not None or session.resumable:
+            return None
+        if session.recording.media != call.media:
             return None
         try:
             await self._ingest.attach(session, offset=None)
@@ -176,12 +178,14 @@ class Objects:
             session = self._ingest.live_call(tenant, name)
             row: Recording | None
             if session is not None:
-                row, size, whole = session.recording, session.durable, session.ended == "sealed"
+                row, whole = session.recording, session.ended == "sealed"
+                size = session.keeping.audio(session.durable)
             else:
                 row = await self._search.call(tenant, name)
                 if row is None:
                     break
-                size, whole = row.stored_bytes, row.state is RecordingState.SEALED
+                whole = row.state is RecordingState.SEALED
+                size = (await self._playback.finished(row)).length if whole else 0
             if whole:
                 found = Whole(recording=row.id, size=size, started_at=row.started_at)
         return found

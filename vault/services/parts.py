@@ -1,9 +1,14 @@
 """Uploads in parts: each part is sealed into the spool, durable before it is acknowledged, and put together in order.
 
+A part that was acknowledged stays. One that is sent again with other bytes becomes a further version; what the audio
+does not have in the end - earlier versions, parts that a completion left out or that lie behind a gap - is kept aside:
+behind the audio, in the same recording, under the same key.
+
 Order, and what a crash leaves: catalog row (an open recording without bytes, closed after the grace) → its place in the
-spool (as before) → a part kept (it is there at the next start) → pieces in the journal (the next completion compares
-them and goes on behind) → the end in the journal (the recording completes) → the place dropped (a place without an open
-recording, which the next start drops).
+spool (as before) → a part kept (it is there at the next start) → the note of what is kept aside (replaced by the next
+completion) → pieces in the journal (the next completion compares them and goes on behind) → the end in the journal (the
+recording completes) → the place dropped (a place without an open recording, which the next start drops). An abort goes
+the same way after its audit entry; one that a crash cut short is finished by the grace, with every part.
 """
 
 from __future__ import annotations
@@ -19,28 +24,62 @@ from functools import partial
 from itertools import count, takewhile
 from typing import Final
 
-from vault.errors import Conflict, IntegrityError, Invalid, NotFound, Refused, TooLarge, Unavailable
+from vault.errors import (
+    Conflict,
+    IntegrityError,
+    Invalid,
+    NotFound,
+    Refused,
+    TooLarge,
+    Unavailable,
+    UnderHold,
+)
 from vault.ids import RecordingId, TenantId
 from vault.model import Principal, RecordingState
 from vault.ports.catalog import Catalog
+from vault.ports.keys import Keyring
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
 from vault.protocol.checksums import ALGORITHMS
+from vault.services.audit import event
+from vault.services.holds import pinned
 from vault.services.ingest import Ingest
+from vault.services.notes import Notes
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
 
+ABORTED: Final = "truncated:aborted"
+"""The end of an upload that its recorder gave up: with everything that was acknowledged."""
+
 _TICK_SECONDS: Final = 1.0
+_MOST_REPLACED: Final = 1_000
+_LEFTOVER: Final = 0
+"""The number of no part: what a completion that broke off had written."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part that is durable. `etag` is the MD5 of its bytes, in hex."""
+    """A part that is durable. `etag` is the MD5 of its bytes, in hex; the later of two versions was sent later."""
 
+    number: int
+    version: int
     size: int
     etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What becomes of the parts: those of the audio, and those kept aside, each in order."""
+
+    audio: Sequence[Part]
+    aside: Sequence[Part]
+
+    @property
+    def length(self) -> int:
+        """Bytes of the audio."""
+        return sum(part.size for part in self.audio)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -49,16 +88,30 @@ class Upload:
 
     session: IngestSession
     parts: dict[int, Part] = field(default_factory=dict)
+    """The part that counts under each number."""
+    replaced: list[Part] = field(default_factory=list)
+    """Those that counted before, and were acknowledged."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a part is put in its place, and while the parts become a recording."""
+
+    @property
+    def every(self) -> Sequence[Part]:
+        """Everything that was acknowledged, by number and version."""
+        return sorted((*self.parts.values(), *self.replaced), key=lambda part: (part.number, part.version))
+
+    def plan(self, numbers: Sequence[int]) -> Plan:
+        """Return the plan whose audio is the parts of these numbers."""
+        audio = [self.parts[number] for number in sorted(numbers)]
+        return Plan(audio=audio, aside=[part for part in self.every if part not in audio])
 
 
 class PartSink:
     """Takes one part; `keep` makes it durable and the one that counts."""
 
     def __init__(
-        self, upload: Upload, number: int, writer: BodyWriter, clock: Clock, *, room: Callable[[], int]
+        self, parts: Parts, upload: Upload, number: int, writer: BodyWriter, clock: Clock, *, room: Callable[[], int]
     ) -> None:
+        self._parts = parts
         self._upload = upload
         self._number = number
         self._writer = writer
@@ -71,18 +124,37 @@ class PartSink:
         await self._writer.write(piece)
 
     async def keep(self) -> Part:
-        """Make it durable; the last one kept under a number is the one that counts."""
+        """Make it durable; the last one kept under a number is the one that counts, and the others stay.
+
+        A part that is there already, byte for byte, is not kept twice.
+        """
         md5 = await self._writer.end()
         upload = self._upload
         async with upload.lock:
             # Whoever finishes the recording has read the parts by now: this one would be acknowledged and dropped.
             upload.session.require_open()
-            if self._writer.size > self._room():  # others were kept while this one came
-                raise TooLarge("the parts together exceed what a recording may have; this one was not kept")
-            await self._writer.file.keep()
-            part = upload.parts[self._number] = Part(size=self._writer.size, etag=md5.hex())
+            known = upload.parts.get(self._number)
+            part = Part(
+                number=self._number,
+                version=0 if known is None else known.version + 1,
+                size=self._writer.size,
+                etag=md5.hex(),
+            )
+            if known is None or not await self._parts.same(upload, known, part, self._writer):
+                await self._keep(part, known)
         _touch(upload.session, self._clock)
         return part
+
+    async def _keep(self, part: Part, known: Part | None) -> None:
+        upload = self._upload
+        if part.size > self._room():  # others were kept while this one came
+            raise TooLarge("the parts together exceed what a recording may have; this one was not kept")
+        if known is not None and len(upload.replaced) >= _MOST_REPLACED:
+            raise TooLarge("parts of this upload were sent again too often; what was acknowledged is safe")
+        await self._writer.file.keep(part.version)
+        if known is not None:
+            upload.replaced.append(known)
+        upload.parts[part.number] = part
 
 
 def _touch(session: IngestSession, clock: Clock) -> None:
@@ -98,6 +170,8 @@ class Parts:
         *,
         catalog: Catalog,
         ingest: Ingest,
+        keyring: Keyring,
+        notes: Notes,
         spool: Spool,
         clock: Clock,
         entropy: Entropy,
@@ -108,6 +182,8 @@ class Parts:
         self.windows = windows
         self._catalog = catalog
         self._ingest = ingest
+        self._keyring = keyring
+        self._notes = notes
         self._spool = spool
         self._clock = clock
         self._entropy = entropy
@@ -127,6 +203,7 @@ class Parts:
 
     def _adopt(self, upload: Upload) -> None:
         session = upload.session
+        session.owner = upload
         session.grace = self._grace
         session.before_end = partial(self._keep_beginning, upload)
         self._uploads[session.recording.id] = upload
@@ -143,9 +220,15 @@ class Parts:
         return upload
 
     def room(self, upload: Upload, number: int) -> int:
-        """Return how many bytes part `number` may have without making the recording too large."""
-        others = sum(part.size for other, part in upload.parts.items() if other != number)
+        """Return how many bytes part `number` may have without making the recording too large.
+
+        It may be the one that is there, sent again; another one finds the room that `PartSink.keep` counts.
+        """
+        others = sum(part.size for part in upload.every if part is not upload.parts.get(number))
         return max(self._limit - others, 0)
+
+    def _left(self, upload: Upload) -> int:
+        return self._limit - sum(part.size for part in upload.every)
 
     @asynccontextmanager
     async def receive(self, upload: Upload, number: int) -> AsyncIterator[PartSink]:
@@ -154,7 +237,7 @@ class Parts:
         try:
             writer = BodyWriter(file, _part_key(upload.session, number), entropy=self._entropy, windows=self.windows)
             try:
-                yield PartSink(upload, number, writer, self._clock, room=partial(self.room, upload, number))
+                yield PartSink(self, upload, number, writer, self._clock, room=partial(self._left, upload))
             finally:
                 writer.drop()
         finally:
@@ -166,7 +249,8 @@ class Parts:
         """Make the named parts the recording, in ascending order, and end it; durable when this returns.
 
         `named` are ETags by number, `checks` digests of the whole by algorithm. Invalid with `s3` InvalidPart or
-        BadDigest, and nothing is changed, if one is not that part or the whole is another one.
+        BadDigest, and nothing is changed, if one is not that part or the whole is another one. What is not named is
+        kept aside; UnderHold, and nothing is changed, if a hold protects the recording and there is any.
         """
         session = upload.session
         async with upload.lock:
@@ -175,70 +259,137 @@ class Parts:
             for number, etag in named.items():
                 if number not in upload.parts or upload.parts[number].etag != etag:
                     raise Invalid(f"part {number} was not received, or is another one", s3="InvalidPart")
-            await self._compare(upload, sorted(named), checks)
-            await self._ingest.attach(session, offset=None)
+            plan = upload.plan(list(named))
+            if plan.aside and pinned(self._keyring, session.recording):
+                raise UnderHold(
+                    "a hold protects this recording, and this completion leaves out what was acknowledged; nothing was "
+                    "changed",
+                    hint="name every part as it was first sent, or abort: that keeps everything",
+                    s3="OperationAborted",
+                )
+            await self._compare(upload, plan.audio, checks)
+            await self._ingest.attach(session, offset=None, owner=upload)
             try:
-                async with aclosing(self._bytes(upload, sorted(named))) as pieces:
-                    await continued(self._ingest, session, pieces)
+                await self._put_together(upload, plan)
                 await self._ingest.finish(session)
             finally:
                 self._ingest.detach(session)
         await self._drop(upload)
 
-    async def _compare(self, upload: Upload, numbers: Sequence[int], checks: Mapping[str, bytes]) -> None:
+    async def _compare(self, upload: Upload, parts: Sequence[Part], checks: Mapping[str, bytes]) -> None:
         """Read the whole before any of it is recorded, if there is something to compare it with."""
         running = {name: ALGORITHMS[name]() for name in checks}
         if not running:
             return
-        async with aclosing(self._bytes(upload, numbers)) as pieces:
+        async with aclosing(self._bytes(upload, parts)) as pieces:
             async for piece in pieces:
                 for each in running.values():
                     each.update(piece)
         if any(each.digest() != checks[name] for name, each in running.items()):
             raise Invalid("the checksum is not that of the parts together; nothing was recorded", s3="BadDigest")
 
-    async def abort(self, upload: Upload) -> None:
-        """End the recording without any part. The end comes first: without it the place would look lost."""
+    async def _put_together(self, upload: Upload, plan: Plan) -> None:
+        """Write the audio, and behind it what is kept aside; the note that tells them apart comes first."""
+        session = upload.session
+        if plan.aside or session.keeping.aside is not None:
+            await self._notes.set_aside(session, offset=plan.length, pieces=_pieces_of(plan.aside))
+        async with aclosing(self._bytes(upload, [*plan.audio, *plan.aside])) as pieces:
+            await continued(self._ingest, session, pieces)
+
+    async def abort(self, upload: Upload, *, actor: Principal) -> None:
+        """End the recording as truncated, with everything that was acknowledged.
+
+        The audit entry comes before the end: a crash between them leaves an upload that its grace ends in the same way.
+        """
+        session = upload.session
         async with upload.lock:
-            await self._ingest.finish(upload.session, ended="truncated:aborted")
+            session.require_open(unless=ABORTED)
+            if session.ended is None:
+                recording = session.recording
+                entry = event("recording.aborted", actor, tenant=recording.tenant, target=recording.id)
+                await self._catalog.append_audit([entry])
+                await self._keep_everything(upload)
+                await self._ingest.finish(session, ended=ABORTED)
         await self._drop(upload)
 
-    async def _bytes(self, upload: Upload, numbers: Sequence[int]) -> AsyncGenerator[bytes, None]:
-        session = upload.session
-        for number in numbers:
-            file = await self._spool.open(session.recording.id, number)
-            try:
-                reader = await BodyReader.open(file, _part_key(session, number))
-                # A part whose keeping failed half way may have taken the place of the one that was acknowledged.
-                if (await reader.md5()).hex() != upload.parts[number].etag:
-                    raise Invalid(
-                        f"part {number} is another one than was acknowledged: send it again", s3="InvalidPart"
-                    )
-                async for piece in reader.pieces():
-                    yield piece
-            finally:
-                await file.close()
-
     async def _keep_beginning(self, upload: Upload) -> None:
-        """The grace is over: parts 1, 2, … up to the first gap become what the truncated recording has.
+        """The grace is over: the recording gets everything that was acknowledged.
 
         One that is being completed is waited for: its end is the better one.
         """
         session = upload.session
         async with upload.lock:
-            if session.ending is not None or session.uploads:
-                return
-            await self._ingest.attach(session, offset=None)
+            if session.ending is None and not session.uploads:
+                await self._keep_everything(upload)
+
+    async def _keep_everything(self, upload: Upload) -> None:
+        """Parts 1, 2, … up to the first gap become the audio; all others are kept aside."""
+        session = upload.session
+        plan = upload.plan(list(takewhile(upload.parts.__contains__, count(1))))
+        await self._ingest.attach(session, offset=None, owner=upload)
+        try:
+            before = session.keeping.audio(session.durable)
             try:
-                numbers = list(takewhile(upload.parts.__contains__, count(1)))
-                async with aclosing(self._bytes(upload, numbers)) as pieces:
-                    await continued(self._ingest, session, pieces)
+                await self._put_together(upload, plan)
             except (Refused, IntegrityError) as error:
-                # Another list of parts had been begun, or a part is damaged: what is durable is what remains.
+                # Another list of parts had been begun, or a part is damaged: what is durable is the audio.
                 fields = {"recording": session.recording.id, "error": error.code}
-                logger.error("not every part of an upload could be kept", extra={"fields": fields})  # noqa: TRY400
+                logger.error("not every part of an upload fits together", extra={"fields": fields})  # noqa: TRY400
+                await self._ingest.commit(session)
+                damaged = isinstance(error, IntegrityError)
+                await self._keep_apart(upload, min(plan.length, session.durable) if damaged else before)
+        finally:
+            self._ingest.detach(session)
+
+    async def _keep_apart(self, upload: Upload, end: int) -> None:
+        """Keep every sound part aside, behind `end` bytes of audio and what else was written of an earlier list."""
+        session = upload.session
+        sound = [part for part in upload.every if await self._is_sound(upload, part)]
+        leftover = session.durable - end
+        pieces = [*([(_LEFTOVER, leftover)] if leftover else []), *_pieces_of(sound)]
+        await self._notes.set_aside(session, offset=end, pieces=pieces)
+        async with aclosing(self._bytes(upload, sound)) as found:
+            async for piece in found:
+                await self._ingest.write(session, piece, bounded=False)
+
+    async def _is_sound(self, upload: Upload, part: Part) -> bool:
+        try:
+            async with aclosing(self._bytes(upload, [part])) as pieces:
+                async for _ in pieces:
+                    pass
+        except (Refused, IntegrityError) as error:
+            fields = {"recording": upload.session.recording.id, "part": part.number, "error": error.code}
+            logger.error("a part in the spool is damaged", extra={"fields": fields})  # noqa: TRY400  # the fact
+            return False
+        return True
+
+    async def _bytes(self, upload: Upload, parts: Sequence[Part]) -> AsyncGenerator[bytes, None]:
+        session = upload.session
+        for part in parts:
+            file = await self._spool.open(session.recording.id, part.number, part.version)
+            try:
+                reader = await BodyReader.open(file, _part_key(session, part.number))
+                # A part whose keeping failed half way may lie where another version was to be.
+                if (await reader.md5()).hex() != part.etag:
+                    raise Invalid(
+                        f"part {part.number} is another one than was acknowledged: send it again", s3="InvalidPart"
+                    )
+                async with aclosing(reader.pieces()) as pieces:
+                    async for piece in pieces:
+                        yield piece
             finally:
-                self._ingest.detach(session)
+                await file.close()
+
+    async def same(self, upload: Upload, known: Part, part: Part, writer: BodyWriter) -> bool:
+        """Tell whether what was written is a part that is there already, byte for byte: an ETag proves nothing."""
+        if (known.size, known.etag) != (part.size, part.etag):
+            return False
+        reader = await BodyReader.open(writer.file, _part_key(upload.session, part.number))
+        async with aclosing(self._bytes(upload, [known])) as before, aclosing(reader.pieces()) as now:
+            async for piece in before:
+                if piece != await anext(now, b""):
+                    return False
+        return True
 
     async def _drop(self, upload: Upload) -> None:
         self._uploads.pop(upload.session.recording.id, None)
@@ -270,17 +421,20 @@ class Parts:
             session = self._ingest.live(identifier)
             if session is not None and session.ended is None:
                 upload = Upload(session=session)
-                for number in sorted(sizes):
-                    await self._take_up(upload, number)
+                for number, version in sorted(sizes):
+                    await self._take_up(upload, number, version)
                 self._adopt(upload)
             elif session is not None or await self._is_over(identifier):
                 await self._spool.drop(identifier)
 
-    async def _take_up(self, upload: Upload, number: int) -> None:
-        file = await self._spool.open(upload.session.recording.id, number)
+    async def _take_up(self, upload: Upload, number: int, version: int) -> None:
+        file = await self._spool.open(upload.session.recording.id, number, version)
         try:
             reader = await BodyReader.open(file, _part_key(upload.session, number))
-            upload.parts[number] = Part(size=reader.size, etag=(await reader.md5()).hex())
+            etag = (await reader.md5()).hex()
+            if number in upload.parts:
+                upload.replaced.append(upload.parts[number])
+            upload.parts[number] = Part(number=number, version=version, size=reader.size, etag=etag)
         except IntegrityError as error:
             fields = {"recording": upload.session.recording.id, "part": number, "error": error.code}
             logger.error("a part in the spool is damaged", extra={"fields": fields})  # noqa: TRY400  # the fact
@@ -291,9 +445,10 @@ class Parts:
         try:
             row = await self._catalog.recording(identifier)
         except NotFound:
-            # Without its row nothing says where its key is: a catalog from a backup does not know it.
-            logger.error("parts of an unknown recording are dropped", extra={"fields": {"recording": identifier}})  # noqa: TRY400
-            return True
+            # A catalog from a backup does not know it, and a newer one may: what was acknowledged is not dropped.
+            fields = {"recording": identifier}
+            logger.error("the spool holds parts of an unknown recording; they are kept", extra={"fields": fields})  # noqa: TRY400
+            return False
         if row.state is RecordingState.OPEN:
             fields = {"recording": identifier}
             logger.error("the spool holds parts of another node's recording; they are kept", extra={"fields": fields})
@@ -325,6 +480,10 @@ def _require_same(session: IngestSession, resent: hashlib._Hash) -> None:
     assert session.digest is not None
     if resent.digest() != session.digest.digest():
         raise Conflict("other audio of this call is durable already")
+
+
+def _pieces_of(parts: Sequence[Part]) -> list[tuple[int, int]]:
+    return [(part.number, part.size) for part in parts if part.size]
 
 
 def _part_key(session: IngestSession, number: int) -> PartKey:

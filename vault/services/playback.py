@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from vault.errors import Conflict, IntegrityError, Invalid, Shredded
-from vault.format.notes import Note, dropped_bytes
+from vault.format.notes import KeptAside, Note, audio_end, dropped_bytes, kept_aside
 from vault.ids import RecordingId
 from vault.model import DataKey, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
@@ -21,10 +21,10 @@ from vault.services.slots import Slots
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Playable:
-    """A recording ready to be read: `length` stored bytes, fixed when it was opened."""
+    """A recording ready to be read: `stored` bytes, fixed when it was opened; `sha256` is of all of them."""
 
     recording: Recording
-    length: int
+    stored: int
     live: bool
     key: DataKey = field(repr=False)
     segments: Sequence[SegmentRef]
@@ -32,6 +32,16 @@ class Playable:
     sha256: str | None = None
     notes: Sequence[Note] = field(default=(), repr=False)
     """What happened beside the audio, in the order of its offsets."""
+
+    @property
+    def length(self) -> int:
+        """How many of the stored bytes are the audio."""
+        return audio_end(self.notes, self.stored)
+
+    @property
+    def aside(self) -> Sequence[KeptAside]:
+        """The parts that were acknowledged and are not in the audio; they lie behind it."""
+        return kept_aside(self.notes, self.stored)
 
     @property
     def received(self) -> int:
@@ -105,7 +115,7 @@ class Playback:
         if session is not None:
             return Playable(
                 recording=recording,
-                length=session.durable,
+                stored=session.durable,
                 live=True,
                 key=key,
                 segments=session.segments,
@@ -126,7 +136,7 @@ class Playback:
         segments = [ref for ref in objects if (ref.name, ref.index, ref.offset, ref.length, ref.sha256) in named]
         return Playable(
             recording=recording,
-            length=manifest.length,
+            stored=manifest.length,
             live=False,
             key=key,
             segments=segments,

@@ -117,6 +117,8 @@ class IngestSession:
     """The present pause was asked for by the recorder in its stream: it ends with that connection, if this process
     still knows; after a restart it lasts, because keeping too little is the lesser harm.
     """
+    owner: object | None = None
+    """Who alone may write to it: an upload in parts, which what comes by another way would neither continue nor end."""
     feed: LiveFeed | None = None
     """The connection of a live dialect that writes now."""
     before_end: Callable[[], Awaitable[None]] | None = None

@@ -1,10 +1,11 @@
 """The spool on a file system, beside the journal of its node.
 
-    ROOT/<recording>/<number>        a part that was kept; five digits
-    ROOT/<recording>/<number>.<hex>  one that is being written
+    ROOT/<recording>/<number>            a part that was kept; five digits
+    ROOT/<recording>/<number>-<version>  one that was kept later under the same number: 1, 2, …
+    ROOT/<recording>/<number>.<hex>      one that is being written
 
-A part is written under a name of its own, synchronised, renamed, and its directory synchronised: a crash leaves the
-part that was there before, or the new one, whole.
+A part is written under a name of its own, synchronised, renamed, and its directory synchronised. No part takes the
+place of another: a crash leaves those that were there before, and the new one whole or not at all.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vault.storage.threads import run_in
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _RECORDING: Final = re.compile(r"rec_[0-9a-f]{32}")
-_NUMBER: Final = re.compile(r"\d{5}")
+_KEPT: Final = re.compile(r"(\d{5})(?:-([1-9]\d{0,5}))?", re.ASCII)
 _NEW: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
 _SUFFIX_BYTES: Final = 8
 
@@ -46,6 +47,10 @@ def _sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _kept_name(number: str, version: int) -> str:
+    return f"{number}-{version}" if version else number
 
 
 class FileSpoolFile:
@@ -84,17 +89,18 @@ class FileSpoolFile:
             raise Truncated(f"a part ends {end - start - len(data)} bytes early")
         return data
 
-    async def keep(self) -> None:
-        """Make it the part it was begun as."""
+    async def keep(self, version: int = 0) -> None:
+        """Make it that version of the part it was begun as."""
         assert self._path is not None
-        replaced = await run_in(None, self._keep, self._path)
+        replaced = await run_in(None, self._keep, self._path, version)
         self._path, self._charged = None, 0
         self._spool.charge(-replaced)
 
-    def _keep(self, path: Path) -> int:
+    def _keep(self, path: Path, version: int) -> int:
         with _translated():
             os.fsync(self._fd)
-            target = path.with_suffix("")
+            target = path.with_name(_kept_name(path.stem, version))
+            # One of this name was never acknowledged: its keeping failed half way.
             replaced = target.stat().st_size if target.exists() else 0
             path.rename(target)
             _sync_directory(path.parent)
@@ -182,9 +188,9 @@ class FileSpool:
             os.unlink(name)  # noqa: PTH108  # a name from mkstemp
             return fd
 
-    async def open(self, recording: RecordingId, number: int) -> FileSpoolFile:
-        """Return a part that was kept."""
-        path = self._place(recording) / f"{number:05}"
+    async def open(self, recording: RecordingId, number: int, version: int = 0) -> FileSpoolFile:
+        """Return a version of a part that was kept."""
+        path = self._place(recording) / _kept_name(f"{number:05}", version)
         fd = await run_in(None, self._open_kept, path)
         return FileSpoolFile(self, fd, size=os.fstat(fd).st_size)
 
@@ -197,14 +203,14 @@ class FileSpool:
         except OSError as error:
             raise Unavailable("a part cannot be read now") from error
 
-    async def kept(self) -> Mapping[RecordingId, Mapping[int, int]]:
+    async def kept(self) -> Mapping[RecordingId, Mapping[tuple[int, int], int]]:
         """Return every place and what is kept in it."""
         found = await run_in(None, self._kept)
         self._used = sum(sum(sizes.values()) for sizes in found.values())
         return found
 
-    def _kept(self) -> dict[RecordingId, dict[int, int]]:
-        found: dict[RecordingId, dict[int, int]] = {}
+    def _kept(self) -> dict[RecordingId, dict[tuple[int, int], int]]:
+        found: dict[RecordingId, dict[tuple[int, int], int]] = {}
         with _translated():
             for place in self._path.iterdir() if self._path.exists() else ():
                 if not _RECORDING.fullmatch(place.name):
@@ -213,8 +219,8 @@ class FileSpool:
                     continue
                 sizes = found.setdefault(RecordingId(place.name), {})
                 for each in place.iterdir():
-                    if _NUMBER.fullmatch(each.name):
-                        sizes[int(each.name)] = each.stat().st_size
+                    if named := _KEPT.fullmatch(each.name):
+                        sizes[int(named[1]), int(named[2] or 0)] = each.stat().st_size
                     else:
                         each.unlink()
         return found
@@ -227,7 +233,7 @@ class FileSpool:
         freed = 0
         with _translated():
             for each in place.iterdir() if place.exists() else ():
-                freed += each.stat().st_size if _NUMBER.fullmatch(each.name) else 0
+                freed += each.stat().st_size if _KEPT.fullmatch(each.name) else 0
                 each.unlink()
             if place.exists():
                 place.rmdir()

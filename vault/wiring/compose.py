@@ -184,6 +184,8 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     parts = Parts(
         catalog=catalog,
         ingest=ingest,
+        keyring=keyring,
+        notes=notes,
         spool=spool,
         clock=clock,
         entropy=entropy,
@@ -221,7 +223,13 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         metrics=metrics,
         notes=notes,
         objects=Objects(
-            ingest=ingest, parts=parts, playback=playback, search=search, spool=spool, clock=clock, entropy=entropy
+            ingest=ingest,
+            playback=playback,
+            search=search,
+            spool=spool,
+            clock=clock,
+            entropy=entropy,
+            windows=parts.windows,
         ),
         parts=parts,
         playback=playback,
