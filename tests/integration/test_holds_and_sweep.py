@@ -224,6 +224,7 @@ async def test_a_stranger_verifies_a_certificate_with_the_public_key_alone(app):
         assert (await app.ask("GET", f"/v1/certificates/{each['id']}", Role.AUDITOR)).json == each
         verified = verify_certificate(each["jws"], key).certificate
         assert verified.recording.id == recording
+        assert verified.trial, "the vault of these tests is a trial one, and its certificate does not say so"
         assert verified.status is CertificateStatus(each["status"])
         head, payload, signature = each["jws"].split(".")
         document = json.loads(base64.urlsafe_b64decode(payload + "=="))

@@ -108,7 +108,7 @@ class Scene:
             catalog=self.catalog,
             store=self.store,
             certificates=self.certificates(),
-            identity=Identity(processor="Vault Ltd", contact="dpo@vault.example", region="United Kingdom"),
+            identity=Identity(processor="Vault Ltd", contact="dpo@vault.example", region="United Kingdom", trial=False),
             clock=self.clock,
             entropy=os.urandom,
             metrics=Metrics(CollectorRegistry()),
@@ -194,6 +194,7 @@ async def test_one_signed_batch_certifies_every_recording_by_a_certificate_of_it
         assert (says.recording.id, says.parties.tenant) == (row.id, row.tenant)
         [part] = says.recording.parts
         assert (part.part, part.coordinate) == (Part.AUDIO, row.audio)
+        assert not says.trial
         assert part.key_commitment == row.audio_commitment.hex()
         assert (says.retention.captured_at, says.retention.retain_until) == (row.started_at, row.retain_until)
         assert says.retention.received_at == row.created_at

@@ -78,7 +78,7 @@ class Identity:
     processor: str
     contact: str
     region: str
-    trial: bool = False
+    trial: bool
 
 
 def provisional(

@@ -321,7 +321,9 @@ class Shredder:
         return _Reason(authority=Authority(Trigger(erasure.basis.value), case, deciders))
 
     async def _of_contract(self, tenant: Tenant) -> _Reason:
-        deciders = await self._deciders((tenant.offboard_requested_by, None), (tenant.offboard_approved_by, None))
+        deciders = await self._deciders(
+            (tenant.offboard_requested_by, None), (tenant.offboard_approved_by, tenant.offboard_approved_at)
+        )
         return _Reason(authority=Authority(Trigger.CONTRACT_END, None, deciders))
 
     async def _deciders(self, *acts: tuple[str | None, datetime | None]) -> tuple[Decider, ...]:

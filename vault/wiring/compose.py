@@ -142,7 +142,10 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         store=store,
         certificates=certificates,
         identity=Identity(
-            processor=config.identity.processor, contact=config.identity.contact, region=config.identity.region
+            processor=config.identity.processor,
+            contact=config.identity.contact,
+            region=config.identity.region,
+            trial=keyring.trial,
         ),
         clock=clock,
         entropy=entropy,
