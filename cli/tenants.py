@@ -25,6 +25,7 @@ _ADD = (
 _METADATA = "How long numbers and tags are kept after the month of the call, such as 730d; "
 _KEEP_DTMF = "Keep the keys that callers press, sealed like the audio: they can be card numbers."
 _WEBHOOK = "Where safeguarding flags are told, an https address; "
+_ORIGIN = "The origin of a web page that may record, such as https://portal.northfield.example; repeat for several; "
 _RETENTION = "How long future recordings are kept, such as 90d; "
 
 
@@ -47,6 +48,7 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
         ),
         ("pressed keys", "kept" if tenant["keep_dtmf"] else "dropped"),
         ("flags told to", tenant["safeguarding_webhook"]),
+        ("pages that may record", ", ".join(tenant["origins"]) or "none"),
         ("created", tenant["created_at"]),
         ("contract ends", _contract_end(tenant)),
         *_leaving(tenant),
@@ -97,6 +99,7 @@ async def add(
     ] = None,
     safeguarding_webhook: Annotated[str | None, typer.Option(help=_WEBHOOK + "nobody if left out.")] = None,
     keep_dtmf: Annotated[bool, typer.Option("--keep-dtmf", help=_KEEP_DTMF)] = False,
+    origin: Annotated[list[str] | None, typer.Option(help=_ORIGIN + "none if left out.")] = None,
 ) -> None:
     """Add a tenant."""
     body: dict[str, Any] = {
@@ -110,6 +113,8 @@ async def add(
     }
     if keep_dtmf:
         body["keep_dtmf"] = True
+    if origin:
+        body["origins"] = origin
     added = await call.client.post("/v1/tenants", body)
     call.out.show(added, _fields(added))
     call.out.hint(f"callvault tokens issue --tenant {added['id']} --role recorder --name pbx-1")
@@ -142,6 +147,7 @@ async def show(call: Remote, tenant: TenantName) -> None:
         "callvault tenants set northfield-college --retention 90d --metadata-retention 730d",
         "callvault tenants set northfield-college --safeguarding-webhook https://alerts.northfield.example/callvault",
         "callvault tenants set northfield-college --keep-dtmf",
+        "callvault tenants set northfield-college --origin https://portal.northfield.example",
     ],
 )
 async def change(
@@ -158,6 +164,9 @@ async def change(
     keep_dtmf: Annotated[
         bool | None, typer.Option("--keep-dtmf/--drop-dtmf", help=_KEEP_DTMF + " From the next one on.")
     ] = None,
+    origin: Annotated[
+        list[str] | None, typer.Option(help=_ORIGIN + 'these replace the ones before, "none" removes all.')
+    ] = None,
 ) -> None:
     """Change how long future recordings and their metadata are kept, or who hears of flags; what exists stays as it is.
 
@@ -168,11 +177,13 @@ async def change(
         ("metadata_retention", metadata_retention, "contract"),
         ("safeguarding_webhook", safeguarding_webhook, "none"),
     )
-    body: dict[str, str | bool | None] = {
+    body: dict[str, Any] = {
         name: None if value == unset else value for name, value, unset in given if value is not None
     }
     if keep_dtmf is not None:
         body["keep_dtmf"] = keep_dtmf
+    if origin is not None:
+        body["origins"] = [] if origin == ["none"] else origin
     if not body:
         raise Invalid("there is nothing to change", hint="say --retention, --metadata-retention or another setting")
     changed = await call.client.call("PUT", f"/v1/tenants/{segment(tenant)}", body=body)

@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -215,6 +215,12 @@ class AccessSettings(Section):
     max_playbacks: int = Field(default=16, gt=0)
 
 
+class AlertSettings(Section):
+    """Where alerts may go: networks that are not public and that webhooks may lead to all the same."""
+
+    private_networks: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+
+
 class BackupSettings(Section):
     """How to reach backup destinations in S3; without it, as [objects.s3] does.
 
@@ -245,6 +251,7 @@ class Config(Section):
     sweep: SweepSettings = SweepSettings()
     identity: IdentitySettings = IdentitySettings()
     access: AccessSettings = AccessSettings()
+    alerts: AlertSettings = AlertSettings()
     backup: BackupSettings = BackupSettings()
     streams: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()

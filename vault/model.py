@@ -269,6 +269,8 @@ class Tenant:
     keep_dtmf: bool = False
     """Whether the keys that callers press are kept, sealed like their audio; dropped otherwise."""
     safeguarding_webhook: str | None = field(default=None, repr=False)
+    origins: tuple[str, ...] = ()
+    """The web origins (RFC 6454) whose pages may record for it."""
 
     def metadata_retention_of(self, month: int) -> float | None:
         """Return for how many seconds after its end the metadata of a month is kept; None as long as the contract."""

@@ -29,6 +29,7 @@ TENANT = {
     "offboarding": {"recordings": 12, "held": 3, "goes_from": AT, "shown": SHOWN},
     "keep_dtmf": True,
     "safeguarding_webhook": "https://alerts.a-college.example",
+    "origins": ["https://portal.a-college.example"],
 }
 FLAGGED = {
     "recording_id": REC,

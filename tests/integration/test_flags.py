@@ -260,13 +260,13 @@ async def test_without_a_webhook_a_flag_keeps_and_says_that_nobody_is_told_until
     flagged = await flag(app, call)
     assert (flagged.status, flagged.json["alert"]) == (201, "none_configured")
     assert (await metrics(app, "callvault_alerts_pending"))["callvault_alerts_pending"] == 0
-    (warning, other) = await alert_findings(app.vault)
+    (warning, other) = await alert_findings(app.vault, app.config)
     assert (warning.level, OURS in warning.message, TENANTS[1] in other.message) == ("warning", True, True)
     async with receiving() as lead:
         await listen(app, lead.url)
         await lead.times(1)
         assert lead.messages[0]["data"]["recording_id"] == call
-    assert OURS not in "".join(each.message for each in await alert_findings(app.vault))
+    assert OURS not in "".join(each.message for each in await alert_findings(app.vault, app.config))
 
 
 async def test_a_new_webhook_hears_at_once_what_the_old_one_refused(app):
@@ -286,7 +286,7 @@ async def test_an_alert_an_hour_old_is_an_error_in_the_doctors_eyes(app):
         await flag(app, await app.upload("call", sound(500)))
         await lead.times(1)
         app.clock.advance(hours=2)
-        assert [each.level for each in await alert_findings(app.vault)] == ["warning", "error"]
+        assert [each.level for each in await alert_findings(app.vault, app.config)] == ["warning", "error"]
 
 
 async def test_a_recorder_reads_nothing_by_flagging_and_flags_no_old_call(app):

@@ -1,5 +1,7 @@
 """Canonical MessagePack."""
 
+import sys
+
 import msgpack
 import pytest
 
@@ -62,6 +64,22 @@ def test_nesting_without_end_is_refused_and_not_a_crash():
         codec.pack(value)
 
 
+def test_the_depth_is_bounded_by_the_format_and_not_by_the_interpreter():
+    deepest = None
+    for _ in range(codec.MAX_DEPTH):
+        deepest = [deepest]
+    assert codec.unpack(codec.pack(deepest)) == deepest
+    with pytest.raises(FormatError, match="nests deeper"):
+        codec.pack([deepest])
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        with pytest.raises(FormatError):
+            codec.unpack(b"\x91" * 400 + b"\x90")
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -82,6 +100,7 @@ def test_nesting_without_end_is_refused_and_not_a_crash():
         (b"\xd6\xff\x00\x00\x00\x00", "timestamp"),
         (b"\xdd\xff\xff\xff\xff", "array longer than the input"),
         (b"\xc6\xff\xff\xff\xff", "bytes longer than the input"),
+        (b"\x91" * 33 + b"\x90", "nested deeper than the format allows"),
         (b"\x91" * 600 + b"\x90", "nested deeper than anything has reason to be"),
         (b"\x91" * 100_000 + b"\x90", "nested to exhaust the stack"),
     ],

@@ -15,18 +15,22 @@ from vault.ids import parse_tenant
 from vault.model import Cohort, Coordinate, Part
 
 _MAX_INPUT_BYTES = 64 << 20
+MAX_DEPTH = 32
+"""How many maps and lists may lie in one another; what the vault writes needs a handful."""
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(value: Any, room: int = MAX_DEPTH) -> Any:
+    if room < 0:
+        raise FormatError(f"a value nests deeper than {MAX_DEPTH} maps and lists")
     match value:
         case None | bool() | int() | str() | bytes():
             return value
         case Mapping():
             if not all(isinstance(key, str) for key in value):
                 raise FormatError("map keys are strings")
-            return {key: _canonical(value[key]) for key in sorted(value, key=str.encode)}
+            return {key: _canonical(value[key], room - 1) for key in sorted(value, key=str.encode)}
         case list() | tuple():
-            return [_canonical(item) for item in value]
+            return [_canonical(item, room - 1) for item in value]
         case _:
             raise FormatError(f"{type(value).__name__} has no canonical encoding")
 
@@ -35,8 +39,8 @@ def pack(value: Any) -> bytes:
     """Encode maps, lists, str, bytes, int, bool and None canonically; FormatError for anything else."""
     try:
         packed: bytes = msgpack.packb(_canonical(value), use_bin_type=True)
-    except (OverflowError, RecursionError, ValueError) as error:
-        raise FormatError("a value has no canonical encoding: too large, too deep or not Unicode") from error
+    except (OverflowError, ValueError) as error:
+        raise FormatError("a value has no canonical encoding: too large, or not Unicode") from error
     return packed
 
 

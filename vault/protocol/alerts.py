@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import enum
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from vault.errors import Invalid
 from vault.ids import HoldId, RecordingId
 from vault.model import Principal, Recording
+
+Network = IPv4Network | IPv6Network
 
 _MAX_URL_CHARS: Final = 2000
 _FIRST_PAUSE: Final = timedelta(seconds=1)
@@ -57,6 +59,14 @@ def _private(parts: SplitResult) -> bool:
         return parts.scheme == "http" and (host == "localhost" or ip_address(host).is_loopback)
     except ValueError:
         return False
+
+
+def inside(address: str, allowed: Sequence[Network]) -> bool:
+    """Tell whether an IP address is neither public nor in a network of `allowed`: one within, or of no single host."""
+    found = ip_address(address.partition("%")[0])
+    host = getattr(found, "ipv4_mapped", None) or found
+    public = host.is_global and not host.is_multicast
+    return not public and not any(host in network for network in allowed)
 
 
 def _invalid() -> Invalid:

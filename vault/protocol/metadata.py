@@ -5,7 +5,6 @@ JSON is read strictly, RFC 8259: one object, each name once, no NaN. What is rea
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from vault.ids import parse_call_key
 from vault.model import CallFacts
 from vault.protocol.events import Dtmf
 from vault.protocol.facts import DIRECTIONS, MAX_FACT
+from vault.protocol.jsontext import NotJson, load_unique
 from vault.protocol.numbers import normalised
 
 MAX_TEXT: Final = 1 << 16
@@ -40,22 +40,11 @@ def parse_object(text: str | bytes) -> dict[str, Any] | None:
     if not isinstance(text, str) or len(text) > MAX_TEXT or not text.lstrip(" \t\r\n").startswith("{"):
         return None
     try:
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_constant)
-    except (ValueError, RecursionError):  # too deep, or an integer too long to be worth reading
+        document = load_unique(text)
+    except NotJson:
         return None
     assert isinstance(document, dict)
     return document
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError
-    return document
-
-
-def _constant(_: str) -> None:
-    raise ValueError
 
 
 def call_key(document: Mapping[str, Any], names: Sequence[str]) -> str | None:

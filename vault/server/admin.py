@@ -123,6 +123,7 @@ async def add_tenant(request: web.Request) -> web.Response:
         metadata_retention=wanted.metadata_retention,
         keep_dtmf=wanted.keep_dtmf,
         safeguarding_webhook=wanted.safeguarding_webhook,
+        origins=wanted.origins,
         actor=actor,
     )
     return web.json_response(
@@ -146,6 +147,7 @@ async def change_tenant(request: web.Request) -> web.Response:
         metadata_retention=wanted.metadata_retention if "metadata_retention" in given else UNCHANGED,
         safeguarding_webhook=wanted.safeguarding_webhook if "safeguarding_webhook" in given else UNCHANGED,
         keep_dtmf=UNCHANGED if wanted.keep_dtmf is None else wanted.keep_dtmf,
+        origins=UNCHANGED if wanted.origins is None else wanted.origins,
         actor=actor,
     )
     return web.json_response(views.tenant(await vault.tenants.view(changed)))

@@ -21,6 +21,7 @@ from vault.server.intake import BODIES, CALLS, Intake
 from vault.server.lines import SERVER_NAME, HttpLine
 from vault.server.problems import Unexpected, plain_problem, problem
 from vault.server.repeating import once
+from vault.server.sites import INGEST, share_with_site, sites
 from vault.server.tls import server_context
 from vault.server.workers import Worker
 from vault.services.vault import Vault
@@ -72,9 +73,10 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
             )
     if isinstance(failure, errors.IntegrityError):
         logger.error("integrity", extra={"fields": {"detail": failure.message}})
-    if request.path.startswith("/v1/ingest/"):
+    ingest = request.path.startswith(INGEST)
+    if ingest:
         request.app[VAULT].metrics.ingest_refused.labels(failure.code).inc()
-    return problem(failure, request_id=identifier, close=unread)
+    return problem(failure, request_id=identifier, close=unread, basic=ingest)
 
 
 async def _said_of_the_server(request: web.Request, response: web.StreamResponse) -> None:
@@ -86,8 +88,9 @@ async def _said_of_the_server(request: web.Request, response: web.StreamResponse
 
 def build_app(vault: Vault, config: Config) -> web.Application:
     """Return the application over an open vault."""
-    app = web.Application(middlewares=[envelope, once], client_max_size=1 << 20)
+    app = web.Application(middlewares=[envelope, sites, once], client_max_size=1 << 20)
     app.on_response_prepare.append(_said_of_the_server)
+    app.on_response_prepare.append(share_with_site)
     app[VAULT] = vault
     app[CONFIG] = config
     for way in (CALLS, BODIES):

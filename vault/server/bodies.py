@@ -71,6 +71,7 @@ class AddTenant(_Body):
     metadata_retention: Retention | None = None
     keep_dtmf: bool = False
     safeguarding_webhook: Address | None = None
+    origins: list[Address] = []
 
 
 class ChangeTenant(_Body):
@@ -84,6 +85,8 @@ class ChangeTenant(_Body):
     """Where flags are told; null tells nobody."""
     keep_dtmf: bool | None = None
     """Whether pressed keys are kept; null changes nothing."""
+    origins: list[Address] | None = None
+    """The web origins whose pages may record; null changes nothing."""
 
 
 class EndContract(_Body):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
 
 from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, ValidationError
@@ -14,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
 from vault.ids import RecordingId, TenantId, id_bytes, parse_tenant
-from vault.model import Principal
+from vault.model import Principal, Role
+from vault.protocol.jsontext import NotJson, Repeated, load_unique
 from vault.protocol.permissions import Act
 from vault.server.lines import identify
 from vault.server.workers import Worker
@@ -34,30 +35,36 @@ _CODINGS = ("Content-Encoding", "Transfer-Encoding")
 _PLAIN = frozenset({"", "identity", "aws-chunked", "chunked"})
 
 
-def token_text(request: web.Request) -> str:
-    """Return the presented token: bearer, or the password of Basic."""
+_WITHOUT: Final = "this needs a token"
+_BEARER: Final = "send Authorization: Bearer TOKEN"
+
+
+def presented(request: web.Request) -> tuple[str, bool]:
+    """Return the token that is presented, bearer or the password of Basic, and whether it came by Basic."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if not value.isascii():
         raise Unauthenticated("the credentials are not readable")
     match scheme.lower():
         case "bearer":
-            return value.strip()
+            return value.strip(), False
         case "basic":
             try:
-                return base64.b64decode(value, validate=True).decode().partition(":")[2]
+                return base64.b64decode(value, validate=True).decode().partition(":")[2], True
             except (binascii.Error, UnicodeDecodeError) as error:
                 raise Unauthenticated("the Basic credentials are not readable") from error
         case _:
-            raise Unauthenticated(
-                "this needs a token", hint="send Authorization: Bearer TOKEN, or Basic with the token as password"
-            )
+            raise Unauthenticated(_WITHOUT, hint=_BEARER)
 
 
 async def principal(request: web.Request) -> Principal:
     """Return who asks; checked once a request."""
     known = request.get(_PRINCIPAL)
     if known is None:
-        known = await request.app[VAULT].access.authenticate(token_text(request))
+        text, basic = presented(request)
+        known = await request.app[VAULT].access.authenticate(text)
+        if basic and known.role is not Role.RECORDER:
+            # A browser remembers Basic credentials and adds them to whatever any page makes it send.
+            raise Unauthenticated("only a recorder's token may be the password of Basic", hint=_BEARER)
         request[_PRINCIPAL] = known
         identify(request)
     return known
@@ -178,21 +185,38 @@ async def whole_body(request: web.Request) -> bytes:
 def parse_model(raw: bytes, kind: type[Body]) -> Body:
     """Validate JSON bytes; Invalid names the field and says what is wrong with it."""
     try:
+        load_unique(raw)
+    except Repeated as error:
+        raise Invalid("a name occurs twice in one object of the body", hint="say each thing once") from error
+    except NotJson as error:
+        raise Invalid("the body is not JSON in UTF-8, or nests too deeply") from error
+    try:
         return kind.model_validate_json(raw)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise _invalid(error, kind) from error
 
 
 def query(request: web.Request, kind: type[Body]) -> Body:
     """Validate the query string; Invalid names the parameter."""
     try:
-        return kind.model_validate(dict(request.query))
+        return kind.model_validate(_single(request.query))
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise _invalid(error, kind) from error
 
 
-def _invalid(error: ValidationError) -> Invalid:
+def _single(parameters: Mapping[str, str]) -> Mapping[str, str]:
+    single = dict(parameters)
+    if len(single) != len(parameters):
+        raise Invalid("a query parameter occurs twice", hint="say each thing once")
+    return single
+
+
+def _invalid(error: ValidationError, kind: type[BaseModel]) -> Invalid:
     first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "extra_forbidden":
+        # The name is what somebody sent: it can be a number, or a token in the wrong place.
+        names = (field.alias or name for name, field in kind.model_fields.items())
+        return Invalid("a name is not known here", hint=f"known: {', '.join(names)}")
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     return Invalid(f"{where}: {message}" if where else message)

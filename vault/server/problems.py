@@ -76,8 +76,13 @@ def close_code(error: errors.VaultError) -> tuple[int, bytes]:
     return code, error.message.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore").encode()
 
 
-def problem(error: errors.VaultError, *, request_id: str | None, close: bool = False) -> web.Response:
-    """Render an error; `close` also ends the connection, for uploads whose rest will not be read."""
+def problem(
+    error: errors.VaultError, *, request_id: str | None, close: bool = False, basic: bool = False
+) -> web.Response:
+    """Render an error; `close` also ends the connection, for uploads whose rest will not be read.
+
+    `basic` offers Basic beside Bearer, which recorders alone may use.
+    """
     status = status_of(error)
     body: dict[str, object] = {
         "type": _TYPES.get(type(error), f"urn:callvault:problem:{error.code}"),
@@ -100,7 +105,7 @@ def problem(error: errors.VaultError, *, request_id: str | None, close: bool = F
         response.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.Unauthenticated):
         # One line each: ffmpeg reads only the first challenge of a line.
-        for scheme in ("Basic", "Bearer"):
+        for scheme in ("Basic", "Bearer") if basic else ("Bearer",):
             response.headers.add("WWW-Authenticate", f'{scheme} realm="callvault"')
     if isinstance(error, errors.OffsetMismatch):
         response.headers["Upload-Offset"] = str(error.facts["offset"])

@@ -250,6 +250,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                 **nullable(TEXT),
                 "description": "Where flags are told: scheme, host and port alone, for the rest may be a secret.",
             },
+            "origins": {**array(TEXT), "description": "The web origins whose pages may record."},
         }
     ),
     "Erasure": record(

@@ -147,6 +147,7 @@ def tenant(view: TenantView) -> dict[str, Any]:
         else {"recordings": kept.live, "held": kept.held, "goes_from": moment(view.goes_from), "shown": view.shown},
         "keep_dtmf": value.keep_dtmf,
         "safeguarding_webhook": origin_of(value.safeguarding_webhook),
+        "origins": list(value.origins),
     }
 
 

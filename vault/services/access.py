@@ -98,7 +98,7 @@ class Access:
         """Return who presents this token text; Unauthenticated says nothing about why."""
         refused = Unauthenticated(
             "the token is unknown, wrong or revoked",
-            hint="send Authorization: Bearer TOKEN, or Basic with the token as password",
+            hint="send Authorization: Bearer TOKEN",
         )
         head, _, secret = text.removeprefix(_TOKEN_PREFIX).partition("_")
         if not text.startswith(_TOKEN_PREFIX) or not head or not secret or not (text.isascii() and text.isprintable()):

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from vault.errors import Conflict, Forbidden, Invalid, Unavailable
 from vault.ids import TenantId, parse_tenant
@@ -14,7 +14,8 @@ from vault.model import AuditEvent, Principal, Tenant
 from vault.ports.catalog import Catalog, Kept
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
-from vault.protocol.alerts import checked_webhook, origin_of
+from vault.protocol.alerts import origin_of
+from vault.protocol.origins import checked_origins
 from vault.retention.policy import (
     agreed_from_now,
     check_metadata_outlives,
@@ -25,8 +26,12 @@ from vault.retention.policy import (
 from vault.retention.shown import check_shown, shown_digest
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
+from vault.services.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
+
+_KNOWN_SECONDS: Final = 5.0
+"""For how long a tenant is used as it was read: what another node decided counts here after that."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +66,21 @@ UNCHANGED = Unchanged()
 class Tenants:
     """Adds, changes, lists and off-boards tenants."""
 
-    def __init__(self, *, catalog: Catalog, coordinates: Coordinates, clock: Clock, bounds: RetentionBounds) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        coordinates: Coordinates,
+        webhooks: Webhooks,
+        clock: Clock,
+        bounds: RetentionBounds,
+    ) -> None:
         self._catalog = catalog
+        self._webhooks = webhooks
         self._coordinates = coordinates
         self._clock = clock
         self._bounds = bounds
-        self._known: dict[TenantId, Tenant] = {}
+        self._known: dict[TenantId, tuple[float, Tenant]] = {}
 
     async def add(
         self,
@@ -79,6 +93,7 @@ class Tenants:
         metadata_retention: timedelta | None = None,
         keep_dtmf: bool = False,
         safeguarding_webhook: str | None = None,
+        origins: Sequence[str] = (),
         actor: Principal | None,
     ) -> Tenant:
         """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
@@ -94,14 +109,22 @@ class Tenants:
             retention_seconds=_seconds(retention),
             metadata_retention_seconds=_seconds(metadata_retention),
             keep_dtmf=keep_dtmf,
-            safeguarding_webhook=None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook),
+            safeguarding_webhook=await self._webhook(safeguarding_webhook),
+            origins=checked_origins(origins),
         )
-        detail = {"action": "tenant added", "safeguarding_webhook": origin_of(safeguarding_webhook)}
+        detail = {
+            "action": "tenant added",
+            "safeguarding_webhook": origin_of(safeguarding_webhook),
+            "origins": " ".join(tenant.origins),
+        }
         await self._catalog.add_tenant(
             tenant, audit=[event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)]
         )
         await self._precreate_if_possible()
         return tenant
+
+    async def _webhook(self, url: str | None) -> str | None:
+        return None if url is None else await self._webhooks.checked(url)
 
     def _check(self, retention: timedelta | None) -> None:
         if retention is not None and not self._bounds.floor <= retention <= self._bounds.cap:
@@ -118,6 +141,7 @@ class Tenants:
         metadata_retention: timedelta | Unchanged | None = UNCHANGED,
         keep_dtmf: bool | Unchanged = UNCHANGED,
         safeguarding_webhook: str | Unchanged | None = UNCHANGED,
+        origins: Sequence[str] | Unchanged = UNCHANGED,
         actor: Principal,
     ) -> Tenant:
         """Set how long future recordings and their metadata are kept; what exists keeps what it was recorded under.
@@ -136,9 +160,9 @@ class Tenants:
         if not isinstance(keep_dtmf, Unchanged):
             wanted["keep_dtmf"] = keep_dtmf
         if not isinstance(safeguarding_webhook, Unchanged):
-            wanted["safeguarding_webhook"] = (
-                None if safeguarding_webhook is None else checked_webhook(safeguarding_webhook)
-            )
+            wanted["safeguarding_webhook"] = await self._webhook(safeguarding_webhook)
+        if not isinstance(origins, Unchanged):
+            wanted["origins"] = checked_origins(origins)
 
         now = self._clock.now()
 
@@ -254,10 +278,21 @@ class Tenants:
         """Tell whether the keys that this tenant's callers press are kept."""
         return (await self._lookup(identifier)).keep_dtmf
 
+    async def origins(self, identifier: TenantId) -> tuple[str, ...]:
+        """Return the web origins whose pages may record for this tenant; NotFound."""
+        return (await self._lookup(identifier)).origins
+
     async def _lookup(self, identifier: TenantId) -> Tenant:
-        known = self._known.get(identifier)
-        if known is None:
-            known = self._known[identifier] = await self._catalog.tenant(identifier)
+        now = self._clock.monotonic()
+        read_at, known = self._known.get(identifier, (-_KNOWN_SECONDS, None))
+        if known is None or now - read_at >= _KNOWN_SECONDS:
+            try:
+                known = await self._catalog.tenant(identifier)
+            except Unavailable:
+                if known is None:
+                    raise
+                return known  # a call that runs does not end because the catalog is away
+            self._known[identifier] = now, known
         return known
 
     def _left(self, tenant: Tenant) -> bool:
@@ -303,6 +338,8 @@ def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:
         "keep_dtmf_after": after.keep_dtmf,
         "webhook_before": origin_of(before.safeguarding_webhook),
         "webhook_after": origin_of(after.safeguarding_webhook),
+        "origins_before": " ".join(before.origins),
+        "origins_after": " ".join(after.origins),
     }
     return {key: None if value is None else str(value) for key, value in detail.items()}
 

@@ -52,7 +52,8 @@ def _read(directory: Path) -> NodeId:
 
 def _write(path: Path, name: str) -> None:
     unfinished = path.with_suffix(".new")
-    with unfinished.open("w", encoding="ascii") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with os.fdopen(os.open(unfinished, flags, 0o600), "w", encoding="ascii") as file:
         file.write(f"{name}\n")
         file.flush()
         os.fsync(file.fileno())

@@ -63,7 +63,9 @@ def create_tree(root: Path) -> None:
             for name in (_OBJECTS, _TMP):
                 (root / name).mkdir(mode=0o700, exist_ok=True)
             staged = root / _TMP / MARKER
-            staged.write_bytes(_LAYOUT)
+            staged.unlink(missing_ok=True)
+            with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(_LAYOUT)
             _sync(os.open(staged, os.O_WRONLY | os.O_CLOEXEC))
             staged.rename(root / MARKER)
         _sync(os.open(root, _READ | os.O_DIRECTORY))

@@ -14,6 +14,7 @@ from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
 from vault.model import Finding
 from vault.services.vault import Vault
+from vault.services.webhooks import Webhooks
 from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
 from vault.wiring.memory import memory_findings
 from vault.wiring.opening import open_vault
@@ -40,14 +41,14 @@ async def check_vault(config: Config) -> Sequence[Finding]:
         async with open_vault(config, background=False) as vault:
             findings += await vault.keyring.check()
             findings += retention_findings(trial=vault.keyring.trial)
-            findings += await alert_findings(vault)
+            findings += await alert_findings(vault, config)
     except VaultError as error:
         level = "warning" if isinstance(error, Unavailable) else "error"
         findings.append(Finding(level=level, subject="vault", message=error.message, hint=error.hint))
     return findings
 
 
-async def alert_findings(vault: Vault) -> Sequence[Finding]:
+async def alert_findings(vault: Vault, config: Config) -> Sequence[Finding]:
     """Warn of tenants whose flags nobody would hear of, and of alerts that nobody has acknowledged for an hour."""
     findings = [
         Finding(
@@ -58,6 +59,17 @@ async def alert_findings(vault: Vault) -> Sequence[Finding]:
         )
         for tenant in await vault.tenants.all()
         if tenant.safeguarding_webhook is None and tenant.ends_at is None
+    ]
+    webhooks = Webhooks(networks=config.alerts.private_networks)
+    findings += [
+        Finding(
+            level="warning",
+            subject="alerts",
+            message=f"the safeguarding webhook of {tenant.id} leads to a private or link-local address; it still works",
+            hint="name its network in alerts.private_networks, or set another webhook: callvault tenants set",
+        )
+        for tenant in await vault.tenants.all()
+        if tenant.safeguarding_webhook is not None and await webhooks.leads_inside(tenant.safeguarding_webhook)
     ]
     waiting = await vault.catalog.alerts_waiting()
     if waiting.oldest is not None and vault.clock.now() - waiting.oldest > _LATE:

@@ -45,6 +45,7 @@ from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import RetentionBounds, Tenants
 from vault.services.uploads import Uploads
 from vault.services.vault import Vault
+from vault.services.webhooks import Webhooks
 from vault.storage.journal import FileJournal
 from vault.storage.spool import FileSpool
 from vault.telemetry import Metrics
@@ -75,6 +76,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         catalog=catalog,
         coordinates=coordinates,
         clock=clock,
+        webhooks=Webhooks(networks=config.alerts.private_networks),
         bounds=RetentionBounds(
             default=config.retention.default,
             floor=config.retention.floor,

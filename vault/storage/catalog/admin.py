@@ -180,6 +180,7 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "offboard_approved_at": rows.maybe_micros(tenant.offboard_approved_at),
         "keep_dtmf": tenant.keep_dtmf,
         "safeguarding_webhook": tenant.safeguarding_webhook,
+        "origins": " ".join(tenant.origins),
     }
 
 
@@ -199,6 +200,7 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         offboard_approved_at=rows.maybe_moment(row.offboard_approved_at),
         keep_dtmf=bool(row.keep_dtmf),
         safeguarding_webhook=row.safeguarding_webhook,
+        origins=tuple(row.origins.split()),
     )
 
 

@@ -317,6 +317,8 @@ tenants = sa.Table(
     sa.Column("offboard_approved_at", sa.BigInteger),
     # JSON: [last month, seconds or null] of each retention agreed before, in order.
     sa.Column("metadata_before", sa.Text, nullable=False, server_default="[]"),
+    # Separated by spaces, which no origin has.
+    sa.Column("origins", sa.Text, nullable=False, server_default=""),
 )
 
 tokens = sa.Table(

@@ -1,0 +1,167 @@
+"""What a page of another site can make a browser do: nothing; and what a request must be, whoever sends it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+import aiohttp
+import pytest
+
+from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app
+from vault.model import Role
+
+__all__ = ["app"]
+
+OURS, _ = TENANTS
+EVIL = "https://evil.example"
+PORTAL = "https://portal.northfield.example"
+FROM_ELSEWHERE: tuple[Mapping[str, str], ...] = (
+    {"Origin": EVIL},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": EVIL},
+)
+
+
+def basic(token: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"x:{token}".encode()).decode()}
+
+
+async def raw(app: App, method: str, path: str, headers: Mapping[str, str], data: bytes | None = None):
+    async with app.client.request(
+        method, app.url + path if path.startswith("/") else path, data=data, headers=headers
+    ) as response:
+        return response.status, response.headers.copy(), await response.read()
+
+
+async def test_basic_is_for_recorders_and_offered_to_nobody_else(app: App) -> None:
+    path = f"/v1/ingest/{OURS}/basic-1"
+    status, _, _ = await raw(app, "PUT", path, {**basic(app.token(Role.RECORDER)), "Content-Type": PCMU}, b"\xff" * 160)
+    assert status == 201
+    for role in Role:
+        if role is not Role.RECORDER:
+            status, headers, _ = await raw(app, "GET", "/v1/recordings", basic(app.token(role)))
+            assert (status, headers.getall("WWW-Authenticate")) == (401, ['Bearer realm="callvault"']), role
+    status, headers, _ = await raw(app, "PUT", path, {})
+    assert status == 401
+    assert any(each.startswith("Basic") for each in headers.getall("WWW-Authenticate"))  # recorders ask for it
+
+
+async def test_a_page_of_another_site_cannot_approve_an_erasure(app: App) -> None:
+    recording = await app.upload("erased-1", b"\xff" * 1600)
+    asked = await app.ask(
+        "POST",
+        "/v1/erasures",
+        Role.DPO,
+        body={"basis": "art17", "case_reference": "C-1", "recordings": [recording]},
+    )
+    assert asked.status == 202, asked.body
+    path = f"/v1/erasures/{asked.json['id']}/approve"
+    for told in FROM_ELSEWHERE:
+        bearer = {"Authorization": f"Bearer {app.token(Role.COMPLIANCE)}", "Content-Type": "application/json"}
+        refused = await app.ask("POST", path, Role.COMPLIANCE, body={"shown": asked.json["shown"]}, headers=told)
+        assert (refused.status, refused.problem) == (403, "forbidden"), told
+        assert (await raw(app, "POST", path, {**bearer, **told}))[0] == 403
+        assert (await raw(app, "POST", path, {**basic(app.token(Role.COMPLIANCE)), **told}))[0] == 403
+    played = await app.ask("GET", f"/v1/recordings/{recording}/audio", Role.DPO, headers=PURPOSE)
+    assert played.status in (200, 403)  # never 410
+    assert (await app.ask("GET", asked.headers["Location"], Role.DPO)).json["state"] == "requested"
+
+
+async def test_what_is_no_browser_or_the_vaults_own_page_is_not_asked(app: App) -> None:
+    for told in (
+        {},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": app.url},
+        {"Origin": app.url},
+    ):
+        body = {"name": "pbx", "role": "recorder", "tenant": OURS}
+        issued = await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body, headers=told)
+        assert issued.status == 201, told
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None]
+)
+async def test_outside_ingest_a_body_is_json_or_there_is_none(app: App, kind: str | None) -> None:
+    sent = {"Authorization": f"Bearer {app.token(Role.OPERATOR)}", **({"Content-Type": kind} if kind else {})}
+    status, _, content = await raw(app, "POST", "/v1/sweeps", sent, b'{"dry_run": true}')
+    assert status == 415
+    assert b"application/json" in content
+
+
+async def test_a_page_records_with_a_bearer_token_from_an_origin_that_its_tenant_lists(app: App) -> None:
+    path = f"/v1/ingest/{OURS}/page-1"
+    page = {"Origin": PORTAL, "Sec-Fetch-Site": "cross-site"}
+    bearer = {"Authorization": f"Bearer {app.token(Role.RECORDER)}", "Content-Type": PCMU}
+    preflight = {**page, "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "authorization"}
+    assert (await raw(app, "PUT", path, {**bearer, **page}, b"\xff" * 160))[0] == 403
+    assert (await raw(app, "OPTIONS", path, preflight))[0] == 403
+
+    changed = await app.ask("PUT", f"/v1/tenants/{OURS}", Role.OPERATOR, body={"origins": [PORTAL]})
+    assert changed.json["origins"] == [PORTAL]
+    status, headers, _ = await raw(app, "OPTIONS", path, preflight)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (204, PORTAL)
+    assert "PUT" in headers["Access-Control-Allow-Methods"]
+    assert headers["Access-Control-Allow-Headers"] == "authorization"
+    status, headers, _ = await raw(app, "PUT", path, {**bearer, **page}, b"\xff" * 160)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (201, PORTAL)
+    assert "Upload-Offset" in headers["Access-Control-Expose-Headers"]
+
+    remembered = {**basic(app.token(Role.RECORDER)), "Content-Type": PCMU}
+    assert (await raw(app, "PUT", f"{path}b", {**remembered, **page}, b"\xff"))[0] == 403
+    for other in ({"Origin": EVIL}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": f"{PORTAL}.evil.example"}):
+        assert (await raw(app, "PUT", f"{path}c", {**bearer, **other}, b"\xff"))[0] == 403, other
+    unknown = await raw(app, "PUT", "/v1/ingest/nobody/x", {**bearer, **page}, b"\xff")
+    assert unknown[0] == 403  # whether there is such a tenant is told to no page
+    emptied = await app.ask("PUT", f"/v1/tenants/{OURS}", Role.OPERATOR, body={"origins": []})
+    assert emptied.json["origins"] == []
+    assert (await raw(app, "PUT", f"{path}d", {**bearer, **page}, b"\xff"))[0] == 403
+
+
+async def test_a_page_of_another_site_opens_no_websocket_and_signs_no_bucket_request(app: App) -> None:
+    sent = {**basic(app.token(Role.RECORDER)), "Origin": EVIL}
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await app.client.ws_connect(f"{app.url}/v1/ingest/{OURS}/ws", headers=sent)
+    assert refused.value.status == 403
+    assert (await raw(app, "GET", f"/s3/{OURS}/x", {"Origin": EVIL}))[0] == 403
+
+
+async def test_a_websocket_library_may_name_the_server_it_connects_to(app: App) -> None:
+    sent = {**basic(app.token(Role.RECORDER)), "Origin": "http://127.0.0.1"}
+    async with app.client.ws_connect(
+        f"{app.url}/v1/ingest/{OURS}/ws", headers=sent, protocols=("audio.drachtio.org",)
+    ) as socket:
+        assert socket.protocol == "audio.drachtio.org"
+
+
+async def test_a_name_that_occurs_twice_is_refused_and_an_unknown_one_is_not_repeated(app: App) -> None:
+    sent = {"Authorization": f"Bearer {app.token(Role.OPERATOR)}", "Content-Type": "application/json"}
+    status, _, content = await raw(app, "POST", "/v1/sweeps", sent, b'{"dry_run": true, "dry_run": false}')
+    assert (status, b"occurs twice" in content) == (422, True)
+    for body in (b'{"dry_run": NaN}', b"\xff{}", b"[" * 100_000):
+        assert (await raw(app, "POST", "/v1/sweeps", sent, body))[0] == 422
+    status, _, content = await raw(app, "POST", "/v1/sweeps", sent, b'{"+441632960123": 1}')
+    assert (status, b"441632" in content, b"dry_run" in content) == (422, False, True)
+    for query in ("+441632960123=1", "%2B441632960123=1", "limit=1&limit=2"):
+        status, _, content = await raw(app, "GET", f"/v1/recordings?{query}", sent)
+        assert (status, b"441632" in content) == (422, False), query
+
+
+async def test_a_webhook_inside_the_network_is_refused_unless_it_is_allowed(app: App) -> None:
+    for url in (
+        "https://10.0.0.8/x",
+        "https://169.254.169.254/",
+        "https://[fe80::1]/",
+        "https://[::ffff:192.168.0.1]/",
+    ):
+        answer = await app.ask("PUT", f"/v1/tenants/{OURS}", Role.OPERATOR, body={"safeguarding_webhook": url})
+        assert answer.status == 422, url
+        assert "private or link-local" in answer.json["detail"]
+        added = {"id": "other", "name": "O", "controller": "O", "contact": "o@example.org", "safeguarding_webhook": url}
+        assert (await app.ask("POST", "/v1/tenants", Role.OPERATOR, body=added)).status == 422
+    for url in ("http://127.0.0.1:9/", "https://192.0.0.9/", "https://alerts.northfield.invalid/"):
+        answer = await app.ask("PUT", f"/v1/tenants/{OURS}", Role.OPERATOR, body={"safeguarding_webhook": url})
+        assert answer.status == 200, answer.body

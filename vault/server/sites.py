@@ -1,0 +1,118 @@
+"""What pages of other sites may make a browser do here: nothing, but record where the tenant lists their origin.
+
+A browser says where a request comes from by `Sec-Fetch-Site` (W3C Fetch Metadata) and `Origin` (RFC 6454); what is no
+browser sends neither, and is not asked for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from vault.errors import Forbidden, Refused, UnsupportedMedia
+from vault.server.context import CONFIG, VAULT, checked_tenant
+
+INGEST: Final = "/v1/ingest/"
+_GUARDED: Final = ("/v1/", "/s3/")
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN: Final = frozenset({"same-origin", "none"})
+_SITE: Final = web.RequestKey("site", str)
+_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_EXPOSED: Final = ", ".join(
+    (
+        *("Location", "Retry-After", "Request-Id"),
+        *("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size"),
+        *("Upload-Offset", "Upload-Length", "Upload-Expires", "Upload-Complete", "Upload-Limit"),
+        "Upload-Draft-Interop-Version",
+    )
+)
+
+
+@web.middleware
+async def sites(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse what a page of another site makes a browser send; outside ingest, also bodies that are no JSON."""
+    if not request.path.startswith(_GUARDED):
+        return await handler(request)
+    foreign = _foreign(request)
+    if request.path.startswith(INGEST):
+        if foreign and (answer := await _from_page(request)) is not None:
+            return answer
+    elif foreign and (request.path.startswith("/s3/") or request.method not in _SAFE):
+        raise Forbidden("a page of another site sent this", hint="programs send neither Origin nor Sec-Fetch-Site")
+    elif request.path.startswith("/v1/") and request.method not in _SAFE:
+        _require_json(request)
+    return await handler(request)
+
+
+async def share_with_site(request: web.Request, response: web.StreamResponse) -> None:
+    """Let the page that sent the request read its answer, if the tenant lists the page's origin."""
+    site = request.get(_SITE)
+    if site is not None:
+        response.headers["Access-Control-Allow-Origin"] = site
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        response.headers.add("Vary", "Origin")
+
+
+def _foreign(request: web.Request) -> bool:
+    fetched = request.headers.get("Sec-Fetch-Site")
+    if fetched is not None:
+        return fetched not in _OWN
+    origin = request.headers.get("Origin")
+    # A WebSocket library that is no browser may say the name of the server it connects to, with any scheme and port.
+    return origin is not None and _host(origin) not in _own_hosts(request)
+
+
+def _own_hosts(request: web.Request) -> set[str | None]:
+    public = request.app[CONFIG].server.public_url
+    return {_host(f"//{request.host}")} | ({_host(public)} if public else set())
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return None
+
+
+async def _from_page(request: web.Request) -> web.StreamResponse | None:
+    """Return the answer to a preflight, or None for a request that may go on; Forbidden."""
+    origin = request.headers.get("Origin", "")
+    if not origin or origin not in await _origins(request):
+        raise Forbidden(
+            "a page of another site sent this, and the tenant does not list its origin",
+            hint="callvault tenants set TENANT --origin https://SITE",
+        )
+    request[_SITE] = origin
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        answer = web.Response(status=204)
+        answer.headers["Access-Control-Allow-Methods"] = _METHODS
+        # Whatever a page may set, an upload may carry: what is of no use is not read.
+        answer.headers["Access-Control-Allow-Headers"] = request.headers.get("Access-Control-Request-Headers", "")
+        answer.headers["Access-Control-Max-Age"] = "600"
+        return answer
+    if request.headers.get("Authorization", "").partition(" ")[0].lower() != "bearer":
+        raise Forbidden("a browser records with a bearer token alone", hint="send Authorization: Bearer TOKEN")
+    return None
+
+
+async def _origins(request: web.Request) -> tuple[str, ...]:
+    try:
+        # From the path itself: a preflight has no route.
+        tenant = checked_tenant(request.path.removeprefix(INGEST).partition("/")[0])
+        return await request.app[VAULT].tenants.origins(tenant)
+    except Refused:
+        # No tenant, no origins: whether it exists is told to nobody.
+        return ()
+
+
+def _require_json(request: web.Request) -> None:
+    """Raise UnsupportedMedia for a body that is not declared as JSON: a form of any page can send every other kind."""
+    if request.can_read_body and request.content_type != "application/json":
+        raise UnsupportedMedia(
+            "a body is sent as application/json here", hint="with curl: --json, or -H 'Content-Type: application/json'"
+        )
