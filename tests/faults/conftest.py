@@ -16,7 +16,7 @@ def site(tmp_path_factory):
     return asyncio.run(
         make_site(
             tmp_path_factory.mktemp("hostile"),
-            server={"idle_timeout": "1s", "resume_grace": "1s", "max_recording_bytes": LIMIT},
+            server={"idle_timeout": "1s", "resume_grace": "1s", "max_recording_bytes": f"{LIMIT}B"},
             segments={"max_age": "300ms"},
         )
     )

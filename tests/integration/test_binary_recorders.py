@@ -21,7 +21,7 @@ EVERY = pytest.mark.parametrize("recorder", RECORDERS.values(), ids=RECORDERS)
 def site(tmp_path_factory):
     directory = tmp_path_factory.mktemp("recorders")
     return asyncio.run(
-        make_site(directory, server={"resume_grace": "2s", "max_recording_bytes": LIMIT}, log={"level": "DEBUG"})
+        make_site(directory, server={"resume_grace": "2s", "max_recording_bytes": f"{LIMIT}B"}, log={"level": "DEBUG"})
     )
 
 
