@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
 from cli.instants import instant_or_none
@@ -14,6 +15,8 @@ from cli.instants import instant_or_none
 group = new_group("Shred what is due and not held, or see what that would be.")
 override = new_group("Let a sweep pass a tripped guard; it takes two people.")
 group.add_typer(override, name="override")
+
+OverrideName = Annotated[str, typer.Argument(metavar="OVERRIDE", help="ovr_ and 32 hex digits.")]
 
 
 def _fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -27,6 +30,7 @@ def _fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
             ("objects deleted for", report["objects_deleted_for"]),
             ("waiting for deletion", report["waiting_for_deletion"]),
         ]
+    pairs += [("postponed", _postponed(each)) for each in report["postponed"]]
     if receipt := report.get("receipt"):
         pairs += [
             ("epoch destroyed", receipt["epoch_destroyed"]),
@@ -36,9 +40,17 @@ def _fields(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     return pairs
 
 
+def _postponed(item: Mapping[str, Any]) -> str:
+    return f"{item['tenant'] or 'the whole sweep'}: {item['reason']}"
+
+
 def _override_fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
-    names = ("id", "through", "reason", "requested_by", "requested_at", "approved_by")
-    return [(name.replace("_", " "), item[name]) for name in names]
+    names = (
+        *("id", "tenant", "stopped", "early", "through", "reason", "requested_by", "requested_at"),
+        *("approved_by", "rejected_by", "used_at", "shown"),
+    )
+    pairs = [(name.replace("_", " "), item[name]) for name in names]
+    return [(name, value) for name, value in pairs if value is not None]
 
 
 @remote(group, "run", examples=["callvault sweep run --dry-run", "callvault sweep run"])
@@ -50,17 +62,20 @@ async def run(
     report = await call.client.post("/v1/sweeps", {"dry_run": dry_run})
     call.out.show(report, _fields(report))
     if dry_run and not call.out.as_json:
-        rows = [(item["id"], item["action"], item["reason"]) for item in report["recordings"]]
-        call.out.table(["recording", "action", "reason"], rows, empty="nothing is due")
+        rows = [(item["id"], item["tenant"], item["action"], item["reason"]) for item in report["recordings"]]
+        call.out.table(["recording", "tenant", "action", "reason"], rows, empty="nothing is due")
+    for each in report["postponed"]:
+        call.out.note(f"warning: the guard stopped {_postponed(each)}")
 
 
 @remote(group, "status", examples=["callvault sweep status", "callvault sweep status --json"])
 async def status(call: Remote) -> None:
-    """Say when the last sweep was and how late the promise is."""
+    """Say when the last sweep was, what a guard stopped, and how late the promise is."""
     found = await call.client.get("/v1/sweeps")
     pairs: list[tuple[str, object]] = [
         ("last sweep", found["last_sweep_at"]),
         ("overdue", f"{found['overdue_seconds']:.0f} s"),
+        *(("stopped", _postponed(item)) for item in found["tripped"]),
         ("overrides", [item["id"] for item in found["overrides"]]),
     ]
     call.out.show(found, [*pairs, *(_fields(found["last"])[1:] if found["last"] else [])])
@@ -69,27 +84,64 @@ async def status(call: Remote) -> None:
 @remote(
     override,
     "request",
-    examples=['callvault sweep override request --through +2h --reason "machine was off for a week; clock is right"'],
+    examples=[
+        'callvault sweep override request --through +2h --reason "machine was off for a week; clock is right"',
+        'callvault sweep override request --tenant northfield-college --through +1d --reason "left; exported"',
+    ],
 )
 async def request(
     call: Remote,
+    *,
+    tenant: Annotated[
+        str | None, typer.Option(help="Whose early recordings may go; left out, an operator vouches for the clock.")
+    ] = None,
     through: Annotated[str, typer.Option(help="Until when the guard is lifted: +2h or an instant.")],
     reason: Annotated[str, typer.Option(help="Why the clock and the number are right.")],
 ) -> None:
-    """Vouch, as the first person, for the clock and for what is due."""
-    asked = await call.client.post("/v1/sweeps/overrides", {"through": instant_or_none(through), "reason": reason})
+    """Vouch, as the first person, for the clock, or for what of a tenant goes before its date."""
+    body = {"through": instant_or_none(through), "reason": reason, **({"tenant": tenant} if tenant else {})}
+    asked = await call.client.post("/v1/sweeps/overrides", body)
     call.out.show(asked, _override_fields(asked))
-    call.out.hint(f"a second operator, with their own token: callvault sweep override approve {asked['id']}")
+    second = "another operator" if asked["tenant"] is None else "an operator, or the tenant's dpo or compliance,"
+    call.out.hint(f"{second} with their own token: callvault sweep override approve {asked['id']}")
 
 
 @remote(
     override,
     "approve",
-    examples=["callvault sweep override approve ovr_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"],
+    examples=[
+        "callvault sweep override approve ovr_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f",
+        "callvault sweep override approve ovr_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f --json --shown DIGEST",
+    ],
 )
 async def approve(
-    call: Remote, identifier: Annotated[str, typer.Argument(metavar="OVERRIDE", help="ovr_ and 32 hex digits.")]
+    call: Remote,
+    identifier: OverrideName,
+    *,
+    shown: Shown = None,
+    yes: Yes = False,
 ) -> None:
-    """Agree as the second person."""
-    approved = await call.client.post(f"/v1/sweeps/overrides/{segment(identifier)}/approve", {})
+    """Read the request and agree, as the second person."""
+    path = f"/v1/sweeps/overrides/{segment(identifier)}"
+    named = await digest(
+        call,
+        path,
+        look=lambda found: found["shown"],
+        render=lambda found: call.out.fields(_override_fields(found)),
+        shown=shown,
+        yes=yes,
+    )
+    approved = await call.client.post(f"{path}/approve", {"shown": named})
     call.out.show(approved, _override_fields(approved))
+
+
+@remote(
+    override,
+    "reject",
+    examples=["callvault sweep override reject ovr_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"],
+)
+async def reject(call: Remote, identifier: OverrideName) -> None:
+    """Refuse a request as the second person, or take back one's own."""
+    path = f"/v1/sweeps/overrides/{segment(identifier)}/approve"
+    rejected = await call.client.post(path, {"approve": False})
+    call.out.show(rejected, _override_fields(rejected))

@@ -188,7 +188,8 @@ class SweepSettings(Section):
     jitter: Duration = timedelta(minutes=5)
     max_jump: Duration = timedelta(days=2)
     max_share: float = Field(default=0.5, gt=0, le=1)
-    max_share_minimum: int = Field(default=1000, ge=0)
+    max_share_minimum: int | None = Field(default=None, ge=0)
+    """Read and ignored, so that older files open: the share counts from the first recording."""
 
 
 class IdentitySettings(Section):

@@ -89,6 +89,10 @@ class Metrics:
         self.alerts_pending = gauge("alerts_pending", "Alerts that no webhook has acknowledged")
         self.alert_oldest = gauge("alert_oldest_seconds", "Age of the oldest of them")
         self.sweep_overdue = gauge("sweep_overdue_seconds", "Age of the oldest recording due and not shredded")
+        self.sweep_tripped = counter("sweep_tripped_total", "Sweeps that postponed what goes early of a tenant")
+        self.sweep_tripped_tenants = gauge(
+            "sweep_tripped_tenants", "Tenants of which the last sweep postponed something"
+        )
         self.sweep_duration = histogram("sweep_duration_seconds", "One sweep", buckets=_SWEEP_BUCKETS)
         self.shredded = counter("shredded_total", "Recordings shredded", "trigger")
         self.certificates = counter("certificates_total", "Certificates issued", "status")

@@ -155,6 +155,7 @@ SWEEP = {
     "kept": 1,
     "objects_deleted_for": 2,
     "waiting_for_deletion": 0,
+    "postponed": [],
     "receipt": {
         "epoch_destroyed": 3,
         "epoch_live": 4,
@@ -166,15 +167,22 @@ SWEEP = {
 DRY_RUN = {
     **{key: value for key, value in SWEEP.items() if key != "receipt"},
     "dry_run": True,
-    "recordings": [{"id": REC, "action": "shred", "reason": "retention ended"}],
+    "recordings": [{"id": REC, "tenant": "a-college", "action": "shred", "reason": "retention ended"}],
 }
+TRIPPED = {"guard": "mass_shred", "tenant": "b-school", "reason": "7 of 9 would go early", "early": 7, "live": 9}
 OVERRIDE = {
     "id": OVR,
+    "tenant": "b-school",
+    "stopped": "7 of 9 would go early",
+    "early": 7,
     "through": AT,
     "reason": "was off",
     "requested_by": TOK,
     "requested_at": AT,
     "approved_by": None,
+    "rejected_by": None,
+    "used_at": None,
+    "shown": SHOWN,
 }
 ENTRY = {
     "seq": 1,
@@ -191,7 +199,7 @@ ENTRY = {
     "previous_sha256": "0" * 64,
     "sha256": "0" * 64,
 }
-STATUS = {"last": SWEEP, "last_sweep_at": AT, "overdue_seconds": 0.0, "overrides": [OVERRIDE]}
+STATUS = {"last": SWEEP, "last_sweep_at": AT, "overdue_seconds": 0.0, "tripped": [TRIPPED], "overrides": [OVERRIDE]}
 
 
 def install(stub: StubServer) -> None:
@@ -229,6 +237,7 @@ def install(stub: StubServer) -> None:
         ("POST", "/v1/sweeps", SWEEP),
         ("GET", "/v1/sweeps", STATUS),
         ("POST", "/v1/sweeps/overrides", OVERRIDE),
+        ("GET", f"/v1/sweeps/overrides/{OVR}", OVERRIDE),
         ("POST", f"/v1/sweeps/overrides/{OVR}/approve", OVERRIDE),
     ):
         stub.on(method, path, answer(document))

@@ -69,7 +69,8 @@ COMMANDS = [
     ("sweep run", SWEEP, "best_effort"),
     ("sweep status", STATUS, OVR),
     ("sweep override request --through +2h --reason off", OVERRIDE, OVR),
-    (f"sweep override approve {OVR}", OVERRIDE, OVR),
+    (f"sweep override approve {OVR} --shown {SHOWN}", OVERRIDE, OVR),
+    (f"sweep override reject {OVR}", OVERRIDE, "7 of 9"),
 ]
 
 
@@ -111,7 +112,7 @@ def test_a_dry_run_lists_what_would_go_and_why(stub: StubServer, capsys: pytest.
     assert stub.asked[0].body == {"dry_run": True}
     shown = capsys.readouterr().out
     assert "would shred" in shown
-    assert f"{REC}  shred   retention ended" in shown
+    assert f"{REC}  a-college  shred   retention ended" in shown
 
 
 def test_a_hold_carries_everything_it_was_given(stub: StubServer) -> None:

@@ -260,30 +260,6 @@ async def test_a_clock_that_stepped_back_between_two_sweeps_still_certifies(app)
 # -- guards -------------------------------------------------------------------------------------------------------
 
 
-async def test_two_people_pass_a_tripped_guard_for_one_sweep():
-    with memory_directory() as base:
-        async with running(base, sweep={"enabled": False, "max_jump": "2d"}) as app:
-            first = await app.upload("first", AUDIO)
-            app.clock.advance(days=12)
-            tripped = await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})
-            assert (tripped.status, tripped.problem) == (409, "guard_tripped")
-            assert not await is_shredded(app, first)
-            body = {"name": "second operator", "role": "operator"}
-            second = (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"]
-            through = (app.clock.now() + timedelta(days=60)).isoformat()
-            asked = await app.ask(
-                "POST", "/v1/sweeps/overrides", Role.OPERATOR, body={"through": through, "reason": "clock checked"}
-            )
-            approve = f"/v1/sweeps/overrides/{asked.json['id']}/approve"
-            assert (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})).status == 409
-            assert (await app.ask("POST", approve, Role.OPERATOR)).status == 403
-            assert (await app.ask("POST", approve, second)).status == 200
-            assert (await app.sweep())["shredded"] == 1
-            assert await is_shredded(app, first)
-            app.clock.advance(days=12)
-            assert (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})).status == 409, "it served twice"
-
-
 async def test_a_sweeper_that_meets_a_contradiction_stops_and_leaves_the_vault_running(monkeypatch):
     with memory_directory() as base:
         settings = {"enabled": False, "interval": "1ms", "jitter": "0s"}

@@ -70,6 +70,7 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/sweeps"): Act.SWEEP_RUN,
     ("GET", "/v1/sweeps"): Act.SWEEP_READ,
     ("POST", "/v1/sweeps/overrides"): Act.SWEEP_OVERRIDE,
+    ("GET", "/v1/sweeps/overrides/{override}"): Act.SWEEP_READ,
     ("POST", "/v1/sweeps/overrides/{override}/approve"): Act.SWEEP_OVERRIDE,
     ("GET", "/v1/audit"): Act.AUDIT_READ,
     ("POST", "/v1/erasures"): Act.ERASURE_REQUEST,
@@ -289,7 +290,7 @@ async def test_each_role_may_do_at_each_address_what_the_table_of_permissions_sa
 
 @pytest.mark.parametrize("role", [role for role in BOUND_ROLES if not permits(role, Act.HOLD_PLACE)])
 async def test_a_refused_role_learns_nothing_from_a_malformed_body(app, role):
-    for path in ("/v1/holds", "/v1/tokens", "/v1/tenants", "/v1/sweeps/overrides"):
+    for path in ("/v1/holds", "/v1/tokens", "/v1/tenants", "/v1/sweeps"):
         before = await denials(app)
         assert (await app.ask("POST", path, role, body={"nonsense": 1})).status == 403
         assert await denials(app) == before + 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.catalog_support import tenant as a_tenant
 from vault.retention.durations import format_duration, parse_duration
-from vault.retention.guards import Limits, check_sweep, effective_now
+from vault.retention.guards import Limits, check_clock, effective_now
 from vault.retention.policy import (
     agreed_from_now,
     due_through,
@@ -104,10 +104,10 @@ def test_a_written_duration_reads_back(milliseconds: int) -> None:
 def test_whatever_the_clock_does_sweeps_advance_at_most_one_jump_each(
     readings: list[datetime], jump: timedelta
 ) -> None:
-    limits = Limits(max_jump=jump, max_share=1.0, max_share_minimum=0)
+    limits = Limits(max_jump=jump, max_share=1.0)
     last = readings[0]
     for reading in readings[1:]:
-        tripped = check_sweep(now=reading, last_sweep_at=last, due_count=0, live_count=0, limits=limits)
+        tripped = check_clock(now=reading, last_sweep_at=last, limits=limits)
         if tripped is None:
             swept = effective_now(reading, last)
             assert timedelta(0) <= swept - last <= jump

@@ -191,6 +191,7 @@ def test_what_the_views_render_is_what_the_document_promises(described):
 
 
 def test_what_the_sweep_views_render_is_what_the_document_promises(described):
+    from vault.retention.guards import Guard, Tripped  # noqa: PLC0415
     from vault.server import views  # noqa: PLC0415
     from vault.services.sweep import SweepLine, SweepReport  # noqa: PLC0415
 
@@ -205,9 +206,12 @@ def test_what_the_sweep_views_render_is_what_the_document_promises(described):
         unrecoverable_at=NOW,
         caches_clear_at=NOW,
     )
-    line = SweepLine(recording=samples.recording().id, action="keep", reason="a hold protects it")
+    tripped = Tripped(guard=Guard.MASS_SHRED, reason="too much", tenant=samples.recording().tenant, early=7, live=9)
+    line = SweepLine(
+        recording=samples.recording().id, tenant=samples.recording().tenant, action="keep", reason="a hold protects it"
+    )
     for report in (
-        SweepReport(at=NOW, dry_run=False, due_through=1, shredded=1, receipt=receipt),
+        SweepReport(at=NOW, dry_run=False, due_through=1, shredded=1, receipt=receipt, postponed=[tripped]),
         SweepReport(at=NOW, dry_run=True, due_through=1, kept=1, lines=(line,)),
     ):
         shown = views.sweep(report)
@@ -221,6 +225,7 @@ def test_what_the_sweep_views_render_is_what_the_document_promises(described):
         id="ovr_" + "0" * 32, through=NOW, reason="clock is right", requested_by=TOKEN_ID, requested_at=NOW
     )
     matches(described, "Override", views.override(override))
+    matches(described, "Tripped", views.tripped(tripped))
 
 
 async def test_the_answer_is_the_document_as_json(described):

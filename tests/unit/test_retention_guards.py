@@ -2,60 +2,125 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from vault.retention.guards import Guard, Limits, Tripped, check_sweep, effective_now
+from tests.unit.test_retention_decide import CLOCKS, DUE_AT, RECORDING, facts, hold
+from vault.ids import TenantId
+from vault.model import HoldState, Part, RecordingState
+from vault.retention.decide import decide
+from vault.retention.guards import (
+    Guard,
+    Limits,
+    Tripped,
+    check_clock,
+    check_share,
+    effective_now,
+    goes_early,
+    lifts,
+)
 
 LAST = datetime(2026, 5, 30, tzinfo=UTC)
-LIMITS = Limits(max_jump=timedelta(days=2), max_share=0.5, max_share_minimum=10)
+LIMITS = Limits(max_jump=timedelta(days=2), max_share=0.5)
+OAKFIELD = TenantId("oakfield")
+DAY = timedelta(days=1)
 
 
-def sweep(
-    now: datetime,
-    *,
-    last: datetime | None = LAST,
-    due: int = 1,
-    live: int = 100,
-    override: datetime | None = None,
-) -> Tripped | None:
-    return check_sweep(
-        now=now, last_sweep_at=last, due_count=due, live_count=live, limits=LIMITS, override_through=override
-    )
+def clock(now: datetime, *, last: datetime | None = LAST) -> Tripped | None:
+    return check_clock(now=now, last_sweep_at=last, limits=LIMITS)
 
 
 def test_a_clock_that_jumped_ahead_stops_the_sweep() -> None:
-    assert sweep(LAST + timedelta(days=2)) is None
-    tripped = sweep(LAST + timedelta(days=2, microseconds=1))
+    assert clock(LAST + timedelta(days=2)) is None
+    tripped = clock(LAST + timedelta(days=2, microseconds=1))
     assert tripped is not None
-    assert tripped.guard is Guard.CLOCK_JUMP
-    assert "nothing was deleted" in tripped.reason
-
-
-def test_a_clock_jump_stops_even_a_sweep_with_nothing_due() -> None:
-    # Else its last-sweep instant would become the reference and the next sweep would pass.
-    assert sweep(LAST + timedelta(days=300), due=0) is not None
+    assert (tripped.guard, tripped.tenant) == (Guard.CLOCK_JUMP, None)
 
 
 def test_the_first_sweep_and_an_earlier_clock_pass() -> None:
-    assert sweep(LAST + timedelta(days=300), last=None) is None
-    assert sweep(LAST - timedelta(days=300)) is None
+    assert clock(LAST + timedelta(days=300), last=None) is None
+    assert clock(LAST - timedelta(days=300)) is None
 
 
 @pytest.mark.parametrize(
-    ("due", "live", "trips"),
-    [(50, 100, False), (51, 100, True), (10, 10, False), (11, 11, True), (0, 0, False), (600, 1000, True)],
+    ("early", "live", "trips"),
+    [(50, 100, False), (51, 100, True), (1, 1, True), (1, 2, False), (0, 0, False), (600, 1000, True)],
 )
-def test_a_sweep_that_takes_too_much_of_what_is_alive_stops(due: int, live: int, trips: bool) -> None:
-    tripped = sweep(LAST, due=due, live=live)
-    assert (tripped is not None and tripped.guard is Guard.MASS_SHRED) == trips
+def test_what_goes_before_its_date_counts_from_the_first_recording(early: int, live: int, trips: bool) -> None:
+    tripped = check_share(OAKFIELD, early=early, live=live, limits=LIMITS)
+    assert (tripped is not None) == trips
+    if tripped is not None:
+        assert (tripped.guard, tripped.tenant, tripped.early) == (Guard.MASS_SHRED, OAKFIELD, early)
+        assert check_share(OAKFIELD, early=early, live=live, limits=replace(LIMITS, max_share=1.0)) is None
 
 
-def test_two_people_may_let_a_sweep_pass_both_guards_up_to_the_end_of_their_permission() -> None:
-    now = LAST + timedelta(days=300)
-    assert sweep(now, due=100, override=now) is None
-    assert sweep(now, due=100, override=now - timedelta(microseconds=1)) is not None
+def early(now: datetime, *, last: datetime | None = None, recording: Any = RECORDING, **more: Any) -> bool:
+    found = facts(recording, *more.pop("holds", ()), **more)
+    return goes_early(found, now=now, last_sweep_at=last)
+
+
+def test_what_goes_on_its_date_is_never_early_however_short_its_life() -> None:
+    seconds = replace(RECORDING, started_at=DUE_AT - timedelta(days=90), created_at=DUE_AT - timedelta(seconds=4))
+    assert not early(DUE_AT, recording=seconds)
+    assert not early(DUE_AT + 100 * DAY, last=DUE_AT + 99 * DAY), "late is not early"
+
+
+def test_the_end_of_a_contract_is_early_for_what_has_a_later_date_or_none() -> None:
+    over = replace(CLOCKS, contract_over=DUE_AT - DAY)
+    assert early(DUE_AT - DAY, clocks=over)
+    only_metadata = frozenset({Part.METADATA})
+    assert early(DUE_AT + DAY, clocks=over, keys=only_metadata)
+    dated = replace(over, metadata_retention=DAY)
+    month_ends = datetime(2026, 6, 1, tzinfo=UTC)
+    row = replace(
+        RECORDING, metadata=replace(RECORDING.metadata, cohort=replace(RECORDING.metadata.cohort, period=2026 * 12 + 4))
+    )
+    assert not early(month_ends + DAY, recording=row, clocks=dated), "audio and metadata have had their day"
+
+
+def test_metadata_is_early_if_the_policy_of_today_would_have_taken_it_at_the_last_sweep() -> None:
+    month = replace(RECORDING.metadata.cohort, period=2026 * 12 + 1)
+    row = replace(RECORDING, metadata=replace(RECORDING.metadata, cohort=month))
+    due = datetime(2026, 3, 2, tzinfo=UTC)
+    clocks = replace(CLOCKS, metadata_retention=DAY)
+    row = replace(row, ended_at=due - 10 * DAY, state=RecordingState.SHREDDED)
+    assert decide(facts(row, clocks=clocks), Part.METADATA, now=due + DAY) != decide(facts(row), Part.METADATA, now=due)
+    assert early(due + DAY, last=due, recording=row, clocks=clocks), "the policy became shorter"
+    assert not early(due + DAY, last=due - DAY, recording=row, clocks=clocks), "its time came since"
+    assert not early(due + DAY, last=None, recording=row, clocks=clocks)
+    released = hold(state=HoldState.RELEASED, grace_until=due + timedelta(hours=1))
+    assert not early(due + DAY, last=due, recording=row, clocks=clocks, holds=[released]), "a hold kept it until now"
+    assert not early(due + DAY, last=due, recording=replace(row, ended_at=due + DAY), clocks=clocks), "it was live"
+
+
+def test_an_erasure_and_whatever_is_kept_is_never_early() -> None:
+    over = replace(CLOCKS, contract_over=DUE_AT - DAY)
+    now = DUE_AT - DAY
+    assert not early(now, erasing_since=now)
+    assert not early(now, clocks=over, holds=[hold()])
+    assert not early(now, clocks=over, recording=replace(RECORDING, state=RecordingState.OPEN))
+    assert not early(now, clocks=over, keys=frozenset())
+
+
+def test_a_permission_lifts_one_guard_once_until_its_end_and_for_no_more_than_was_seen() -> None:
+    stopped = Tripped(guard=Guard.MASS_SHRED, reason="", tenant=OAKFIELD, early=7, live=9)
+
+    def permitted(**changed: Any) -> bool:
+        given = {"tenant": OAKFIELD, "early": 7, "through": LAST, "used": False, "now": LAST, **changed}
+        return lifts(stopped, **given)
+
+    assert permitted()
+    assert permitted(early=8)
+    assert not permitted(early=6), "more is early than two people saw"
+    assert not permitted(tenant=None), "vouching for the clock takes nothing of a tenant"
+    assert not permitted(tenant=TenantId("southgate"))
+    assert not permitted(used=True)
+    assert not permitted(now=LAST + timedelta(microseconds=1))
+    jumped = Tripped(guard=Guard.CLOCK_JUMP, reason="")
+    assert lifts(jumped, tenant=None, early=0, through=LAST, used=False, now=LAST)
 
 
 def test_a_clock_stepped_back_never_moves_the_sweep_back() -> None:

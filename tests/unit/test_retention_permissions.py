@@ -16,9 +16,9 @@ TABLE = {
     "hold_release_request hold_release_approve certificate_read",
     Role.COMPLIANCE: f"{SEE} facts_read play play_held pause flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve erasure_read erasure_request erasure_decide certificate_read "
-    "tenant_read",
+    "sweep_read sweep_override tenant_read",
     Role.DPO: f"{SEE} facts_read play play_held hold_list hold_release_approve erasure_read erasure_request "
-    "erasure_decide certificate_read audit_read tenant_read tenant_offboard",
+    "erasure_decide certificate_read audit_read sweep_read sweep_override tenant_read tenant_offboard",
     Role.OPERATOR: f"{SEE} hold_list certificate_read audit_read sweep_read sweep_run sweep_override tenant_read "
     "tenant_admin tenant_offboard token_admin keys_read keys_rotate metrics_read",
     Role.AUDITOR: f"{SEE} hold_list erasure_read certificate_read audit_read sweep_read tenant_read",
@@ -47,8 +47,17 @@ def test_only_a_recorder_writes_recordings(role: Role) -> None:
 
 def test_nobody_who_runs_sweeps_may_touch_holds() -> None:
     for role in Role:
-        runs = permits(role, Act.SWEEP_RUN) or permits(role, Act.SWEEP_OVERRIDE)
+        runs = permits(role, Act.SWEEP_RUN)
         assert not (runs and (permits(role, Act.HOLD_RELEASE_REQUEST) or permits(role, Act.HOLD_RELEASE_APPROVE)))
+
+
+def test_only_an_operator_lifts_a_guard_for_everybody() -> None:
+    for role in Role:
+        bound = principal(role, "oakfield")
+        assert not permits_in(bound, Act.SWEEP_OVERRIDE, None)
+        assert not permits_in(bound, Act.SWEEP_OVERRIDE, TenantId("elmtree"))
+        mine = permits_in(bound, Act.SWEEP_OVERRIDE, TenantId("oakfield"))
+        assert mine == (role in {Role.COMPLIANCE, Role.DPO, Role.OPERATOR})
 
 
 def principal(role: Role, tenant: str | None) -> Principal:

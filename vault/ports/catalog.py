@@ -91,15 +91,27 @@ class CertificateBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOverride:
-    """Two-person permission for one sweep past a tripped guard, up to `through`."""
+    """Two-person permission for one sweep past a tripped guard, up to `through`.
+
+    For what goes early of `tenant`, or for the clock (None). `stopped` says what had tripped when it was asked for;
+    the permission covers no more than `early` recordings.
+    """
 
     id: str
+    tenant: TenantId | None = None
+    stopped: str = ""
+    early: int = 0
     through: datetime
     reason: str
     requested_by: str
     requested_at: datetime
     approved_by: str | None = None
+    rejected_by: str | None = None
     used_at: datetime | None = None
+
+    def is_open(self, *, now: datetime) -> bool:
+        """Tell whether it may still serve, once it is approved."""
+        return self.rejected_by is None and self.used_at is None and now <= self.through
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +197,18 @@ class RecordingRows(Protocol):
     async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
         """Count the rows that `due_recordings` pages through."""
 
+    async def doubtful_recordings(
+        self, *, through: int, now: datetime, after: RecordingId | None, limit: int
+    ) -> Sequence[Recording]:
+        """Return those of the audio's `due_recordings` that something speaks for, in id order.
+
+        That is a retain-until after `now`, or a hold in force. Both are rare: what a sweep takes and nobody looks at
+        row by row is everything else.
+        """
+
+    async def count_live(self, tenant: TenantId) -> int:
+        """Count the tenant's rows of which the audio or the metadata is not certified gone."""
+
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""
 
@@ -197,8 +221,11 @@ class RecordingRows(Protocol):
     async def count_kept(self, tenant: TenantId) -> Kept:
         """Count a tenant's recordings that are not shredded, and of them those that holds in force protect."""
 
-    async def oldest_due(self, *, now: datetime) -> datetime | None:
-        """Return the earliest retain-until <= now among finished rows without an active hold, or None."""
+    async def oldest_due(self, *, now: datetime, tenant: TenantId | None = None) -> datetime | None:
+        """Return the earliest retain-until <= now among finished rows without an active hold, or None.
+
+        Of one tenant or all.
+        """
 
     async def add_segments(self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None) -> None:
         """Record verified objects and, if given, set the recording's stored byte count. Repeating is harmless."""
@@ -299,14 +326,19 @@ class ShredRows(Protocol):
     """Intents, receipts, certificates."""
 
     async def intend_shred(
-        self, shred: Shred, *, erasures: Sequence[Erasure] = (), audit: Sequence[AuditEvent] = ()
+        self,
+        shred: Shred,
+        *,
+        erasures: Sequence[Erasure] = (),
+        spared: Sequence[RecordingId] = (),
+        audit: Sequence[AuditEvent] = (),
     ) -> Sequence[Recording]:
         """Make the intent durable and the sweep floor at least `due_through`, in one transaction.
 
         `erasures` are saved with it, Conflict if one is no longer approved and waiting: this shred takes their
-        recordings whose outcome is `erasing`, and those not yet shredded go to state shredding. Returns the open
-        recordings that fall under the intent, which this shred must keep. Repeating an id changes nothing and returns
-        the same.
+        recordings whose outcome is `erasing`, and those not yet shredded go to state shredding. Returns what this shred
+        must keep: the open recordings that fall under the intent, and `spared`. Repeating an id changes nothing and
+        returns the same.
         """
 
     async def sweep_floor(self) -> int | None:
@@ -365,7 +397,7 @@ class ShredRows(Protocol):
         """Return a page, newest first."""
 
     async def add_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists."""
+        """Insert; Conflict if it exists, or if another one of its tenant (or of the clock) is open."""
 
     async def revise_override(self, override: str, revision: Revision[SweepOverride]) -> SweepOverride:
         """Replace the override as `revision` says and return it; NotFound."""

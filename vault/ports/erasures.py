@@ -86,5 +86,8 @@ class ErasureRows(Protocol):
     ) -> Sequence[Erasure]:
         """Return a page, newest first; `states` empty means all."""
 
+    async def erasures_on(self, recording: RecordingId) -> Sequence[Erasure]:
+        """Return every erasure that names the recording, newest first; `recordings` holds that one's outcome alone."""
+
     async def erasures_of(self, shred: str) -> Sequence[tuple[Erasure, Sequence[Recording]]]:
         """Return the erasures that were intended with a shred, each with the recordings it took for them."""

@@ -40,7 +40,7 @@ class Act(enum.StrEnum):
     SWEEP_READ = "sweep_read"
     SWEEP_RUN = "sweep_run"
     SWEEP_OVERRIDE = "sweep_override"
-    """Request or approve passing a tripped guard; it takes two people who both hold this."""
+    """Request or approve passing a tripped guard: two operators for the clock, an operator and a tenant for its own."""
     TENANT_READ = "tenant_read"
     TENANT_ADMIN = "tenant_admin"
     TENANT_OFFBOARD = "tenant_offboard"
@@ -84,6 +84,8 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.FLAG,
         Act.HOLD_RELEASE_APPROVE,
         Act.CERTIFICATE_READ,
+        Act.SWEEP_READ,
+        Act.SWEEP_OVERRIDE,
         Act.TENANT_READ,
     },
     Role.DPO: _SEE
@@ -97,6 +99,8 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.HOLD_RELEASE_APPROVE,
         Act.CERTIFICATE_READ,
         Act.AUDIT_READ,
+        Act.SWEEP_READ,
+        Act.SWEEP_OVERRIDE,
         Act.TENANT_READ,
     },
     # Runs the vault and sees rows without people in them: no audio, no facts, no holds of its own.

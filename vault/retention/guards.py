@@ -1,7 +1,9 @@
-"""What stops a sweep: a clock that jumped ahead, or a sweep that would take too much of what is alive.
+"""What stops a sweep: a clock that jumped ahead, or a tenant whose sweep takes too much before its own date.
 
-A clock jump is a mass shred, so it is the last sweep, recorded in the keyring, that says how far `now` may be ahead;
-going past a guard takes two people.
+A clock jump is a mass shred of everybody, so it stops the whole sweep; the last sweep, recorded in the keyring, says
+how far `now` may be ahead. Whatever goes on the date that was fixed when it was recorded is ordinary, however much of
+it there is on one day. What goes earlier than that - because a contract ended or a policy became shorter - is counted,
+tenant by tenant, and stops that tenant alone. Going past a guard takes two people.
 """
 
 from __future__ import annotations
@@ -10,6 +12,9 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from vault.ids import TenantId
+from vault.model import HoldState, Part
+from vault.retention.decide import Due, Facts, Ground, decide_parts, falls_due
 from vault.retention.durations import format_duration
 
 
@@ -22,58 +27,108 @@ class Guard(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tripped:
-    """The sweep must not run; `reason` is fit for the operator and the audit trail."""
+    """What must not be swept: everything, or what of `tenant` goes before its date.
+
+    `early` of its `live` recordings would. `reason` is fit for the operator and the audit trail.
+    """
 
     guard: Guard
     reason: str
+    tenant: TenantId | None = None
+    early: int = 0
+    live: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How far a sweep may reach.
 
-    `max_jump` bounds the distance from the last sweep. A sweep that takes more than `max_share_minimum` recordings may
-    not take more than `max_share` (0 to 1) of the live ones.
+    `max_jump` bounds the distance from the last sweep, `max_share` (0 to 1) which share of a tenant's live recordings
+    may go before the date that was fixed when they were recorded. With 1, none is too much.
     """
 
     max_jump: timedelta
     max_share: float
-    max_share_minimum: int
 
 
-def check_sweep(
-    *,
-    now: datetime,
-    last_sweep_at: datetime | None,
-    due_count: int,
-    live_count: int,
-    limits: Limits,
-    override_through: datetime | None = None,
-) -> Tripped | None:
+def check_clock(*, now: datetime, last_sweep_at: datetime | None, limits: Limits) -> Tripped | None:
     """Return what forbids a sweep at `now`, or None.
 
-    `live_count` counts every recording that still has a key, the due ones included. `override_through` is the end of an
-    unused permission by two people: a sweep at or before it passes both guards. The first sweep of a vault
-    (`last_sweep_at` None) has no distance to measure; a `now` before the last sweep is harmless, see `effective_now`.
+    The first sweep of a vault (`last_sweep_at` None) has no distance to measure; a `now` before the last sweep is
+    harmless, see `effective_now`.
     """
-    if override_through is not None and now <= override_through:
+    if last_sweep_at is None or now - last_sweep_at <= limits.max_jump:
         return None
-    if last_sweep_at is not None and now - last_sweep_at > limits.max_jump:
-        ahead = format_duration(now - last_sweep_at)
-        bound = format_duration(limits.max_jump)
-        return Tripped(
-            guard=Guard.CLOCK_JUMP,
-            reason=f"the clock is {ahead} ahead of the last sweep and the limit is {bound}; nothing was deleted",
+    ahead, bound = format_duration(now - last_sweep_at), format_duration(limits.max_jump)
+    return Tripped(
+        guard=Guard.CLOCK_JUMP,
+        reason=f"the clock is {ahead} ahead of the last sweep and the limit is {bound}",
+    )
+
+
+def goes_early(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> bool:
+    """Tell whether a sweep at `now` takes any part of the recording on another ground than the date fixed at capture.
+
+    Audio has that date in its coordinate. Metadata has only its tenant's policy: what is due by it, but was already at
+    the last sweep and was not taken then, is due because the policy became shorter. An erasure is never counted: two
+    people saw each recording of it.
+    """
+    return any(
+        isinstance(decision, Due)
+        and decision.ground is not Ground.ERASURE
+        and _early(facts, part, now=now, last_sweep_at=last_sweep_at)
+        for part, decision in decide_parts(facts, now=now).items()
+    )
+
+
+def _early(facts: Facts, part: Part, *, now: datetime, last_sweep_at: datetime | None) -> bool:
+    own = falls_due(facts.recording, part, facts.clocks)
+    if own is None or own > now:
+        return True
+    known = part is Part.METADATA and last_sweep_at is not None and own <= last_sweep_at
+    return known and last_sweep_at is not None and not _kept_at(facts, last_sweep_at)
+
+
+def _kept_at(facts: Facts, at: datetime) -> bool:
+    """Tell whether a hold or the call itself kept the recording at an earlier sweep."""
+    ended = facts.recording.ended_at
+    return (
+        ended is None
+        or ended > at
+        or any(
+            hold.state is HoldState.RELEASED and hold.grace_until is not None and hold.grace_until > at
+            for hold in facts.holds
         )
-    if due_count > limits.max_share_minimum and due_count > limits.max_share * live_count:
-        return Tripped(
-            guard=Guard.MASS_SHRED,
-            reason=(
-                f"{due_count} of {live_count} live recordings are due and the limit is "
-                f"{limits.max_share:.0%} of them; nothing was deleted"
-            ),
-        )
-    return None
+    )
+
+
+def check_share(tenant: TenantId, *, early: int, live: int, limits: Limits) -> Tripped | None:
+    """Return what forbids to sweep this tenant: `early` of its `live` recordings would go before their date.
+
+    Counts from the first one: for a tenant with one recording it is all of them.
+    """
+    if early <= limits.max_share * live:
+        return None
+    return Tripped(
+        guard=Guard.MASS_SHRED,
+        reason=(
+            f"{early} of {live} live recordings would go before the date that was fixed when they were recorded, "
+            f"and the limit is {limits.max_share:.0%}"
+        ),
+        tenant=tenant,
+        early=early,
+        live=live,
+    )
+
+
+def lifts(
+    stopped: Tripped, *, tenant: TenantId | None, early: int, through: datetime, used: bool, now: datetime
+) -> bool:
+    """Tell whether an approved permission lifts a guard at `now`: one for `tenant` (None: the clock) until `through`.
+
+    It serves once, and for no more recordings than the `early` that two people saw.
+    """
+    return not used and now <= through and stopped.tenant == tenant and stopped.early <= early
 
 
 def effective_now(now: datetime, last_sweep_at: datetime | None) -> datetime:

@@ -1,4 +1,4 @@
-"""Certificates, tenants, tokens, sweeps and the audit trail over HTTP."""
+"""Certificates, tenants, tokens and the audit trail over HTTP."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from vault.server.bodies import (
     EndContract,
     IssueToken,
     Page,
-    RequestOverride,
-    RunSweep,
 )
 from vault.server.context import (
     VAULT,
@@ -31,7 +29,6 @@ from vault.server.context import (
     query_id,
 )
 from vault.server.recordings import scope
-from vault.services.status import overdue_seconds
 from vault.services.tenants import UNCHANGED
 from vault.tlog.auditchain import instant
 from vault.tlog.shape import canonical_json
@@ -211,53 +208,6 @@ async def revoke_token(request: web.Request) -> web.Response:
     identifier = checked_id(wanted, "tok", "token")
     await vault.access.revoke(TokenId(identifier), actor=actor)
     return web.Response(status=204)
-
-
-async def run_sweep(request: web.Request) -> web.Response:
-    """POST /v1/sweeps: sweep now, or say what a sweep would do."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.SWEEP_RUN)
-    wanted = await body(request, RunSweep)
-    report = (
-        await vault.sweeper.preview() if wanted.dry_run else await vault.sweeper.sweep(trigger="expiry", actor=actor)
-    )
-    return web.json_response(views.sweep(report))
-
-
-async def sweep_status(request: web.Request) -> web.Response:
-    """GET /v1/sweeps: the last one, the guard's overrides, and how late the promise is."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.SWEEP_READ)
-    last = vault.sweeper.last
-    return web.json_response(
-        {
-            "last": views.sweep(last) if last else None,
-            "last_sweep_at": views.moment(vault.keyring.last_sweep_at),
-            "overdue_seconds": await overdue_seconds(vault, now=vault.clock.now()),
-            "overrides": [views.override(item) for item in await vault.catalog.overrides()],
-        }
-    )
-
-
-async def request_override(request: web.Request) -> web.Response:
-    """POST /v1/sweeps/overrides: the first person vouches for the clock."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.SWEEP_OVERRIDE)
-    wanted = await body(request, RequestOverride)
-    asked = await vault.sweeper.request_override(through=wanted.through, reason=wanted.reason, actor=actor)
-    return web.json_response(views.override(asked), status=202)
-
-
-async def approve_override(request: web.Request) -> web.Response:
-    """POST /v1/sweeps/overrides/{id}/approve: the second person agrees."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.SWEEP_OVERRIDE)
-    approved = await vault.sweeper.approve_override(request.match_info["override"], actor=actor)
-    return web.json_response(views.override(approved))
 
 
 async def audit(request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, s3, streams
+from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, s3, streams, sweeps
 from vault.server.connections import Guest, bind, connections_of
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.intake import BODIES, CALLS, Intake
@@ -128,10 +128,11 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.get("/v1/tokens", admin.tokens),
             web.post("/v1/tokens", admin.issue_token),
             web.delete("/v1/tokens/{token}", admin.revoke_token),
-            web.post("/v1/sweeps", admin.run_sweep),
-            web.get("/v1/sweeps", admin.sweep_status),
-            web.post("/v1/sweeps/overrides", admin.request_override),
-            web.post("/v1/sweeps/overrides/{override}/approve", admin.approve_override),
+            web.post("/v1/sweeps", sweeps.run),
+            web.get("/v1/sweeps", sweeps.status),
+            web.post("/v1/sweeps/overrides", sweeps.request_override),
+            web.get("/v1/sweeps/overrides/{override}", sweeps.show_override),
+            web.post("/v1/sweeps/overrides/{override}/approve", sweeps.decide_override),
             web.get("/v1/keys", keys.status),
             web.get("/v1/keys/findings", keys.findings),
             web.post("/v1/keys/rotate", keys.rotate),

@@ -135,8 +135,9 @@ class RunSweep(_Body):
 
 
 class RequestOverride(_Body):
-    """POST /v1/sweeps/overrides."""
+    """POST /v1/sweeps/overrides: for what of `tenant` is early; an operator leaves it out for the clock."""
 
+    tenant: str | None = None
     through: AwareDatetime
     reason: Words
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from vault.model import Assurance, CertificateStatus, Codec, Container, HoldKind, HoldState, Part, RecordingState, Role
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
+from vault.retention.guards import Guard
 
 Schema = Mapping[str, Any]
 
@@ -98,6 +99,9 @@ _RULE: Final = record(
         "matter": nullable(TEXT),
         "until": nullable(MOMENT),
         "certificate": nullable(identifier("cert")),
+        "erasure": nullable(identifier("era")),
+        "requested_by": nullable(identifier("tok")),
+        "approved_by": nullable(identifier("tok")),
     }
 )
 
@@ -165,6 +169,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "retain_until": MOMENT,
             "key_exists": FLAG,
             "certificate_id": nullable(identifier("cert")),
+            "metadata_key_exists": FLAG,
+            "metadata_certificate_id": nullable(identifier("cert")),
             "rules": array(_RULE),
         }
     ),
@@ -299,10 +305,18 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "kept": COUNT,
             "objects_deleted_for": COUNT,
             "waiting_for_deletion": COUNT,
+            "postponed": array(reference("Tripped")),
         },
         {
             "recordings": array(
-                record({"id": RECORDING_ID, "action": {"type": "string", "enum": ["keep", "shred"]}, "reason": TEXT})
+                record(
+                    {
+                        "id": RECORDING_ID,
+                        "tenant": TENANT_ID,
+                        "action": {"type": "string", "enum": ["keep", "shred", "postpone"]},
+                        "reason": TEXT,
+                    }
+                )
             ),
             "receipt": record(
                 {
@@ -320,17 +334,33 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "last": nullable(reference("Sweep")),
             "last_sweep_at": nullable(MOMENT),
             "overdue_seconds": {"type": "number", "minimum": 0},
+            "tripped": array(reference("Tripped")),
             "overrides": array(reference("Override")),
+        }
+    ),
+    "Tripped": record(
+        {
+            "guard": choice(Guard),
+            "tenant": {**nullable(TENANT_ID), "description": "Null: the whole sweep is stopped."},
+            "reason": TEXT,
+            "early": {**COUNT, "description": "Recordings that would go before the date fixed at capture."},
+            "live": COUNT,
         }
     ),
     "Override": record(
         {
             "id": identifier("ovr"),
+            "tenant": {**nullable(TENANT_ID), "description": "Null: of the clock, for everybody."},
+            "stopped": {**TEXT, "description": "What had tripped when it was asked for."},
+            "early": {**COUNT, "description": "The permission covers no more recordings than these."},
             "through": MOMENT,
             "reason": TEXT,
             "requested_by": identifier("tok"),
             "requested_at": MOMENT,
             "approved_by": nullable(identifier("tok")),
+            "rejected_by": nullable(identifier("tok")),
+            "used_at": nullable(MOMENT),
+            "shown": {**SHA256, "description": "Of what is shown here; an approval repeats it."},
         }
     ),
     "AuditPage": record(

@@ -11,6 +11,7 @@ from vault.model import Hold, HoldState, StoredCertificate, Token
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
 from vault.protocol.alerts import origin_of
+from vault.retention.guards import Tripped
 from vault.retention.policy import month_name
 from vault.retention.shown import shown_digest
 from vault.services.erasure import ErasureView, erasure_document
@@ -201,10 +202,12 @@ def sweep(value: SweepReport) -> dict[str, Any]:
         "kept": value.kept,
         "objects_deleted_for": value.deleted,
         "waiting_for_deletion": value.waiting_for_deletion,
+        "postponed": [tripped(each) for each in value.postponed],
     }
     if value.dry_run:
         shown["recordings"] = [
-            {"id": line.recording, "action": line.action, "reason": line.reason} for line in value.lines
+            {"id": line.recording, "tenant": line.tenant, "action": line.action, "reason": line.reason}
+            for line in value.lines
         ]
     if value.receipt is not None:
         shown["receipt"] = {
@@ -218,12 +221,29 @@ def sweep(value: SweepReport) -> dict[str, Any]:
 
 
 def override(value: SweepOverride) -> dict[str, Any]:
-    """Render a two-person override."""
-    return {
+    """Render a two-person override; `shown` is the digest of the rest."""
+    document = {
         "id": value.id,
+        "tenant": value.tenant,
+        "stopped": value.stopped,
+        "early": value.early,
         "through": moment(value.through),
         "reason": value.reason,
         "requested_by": value.requested_by,
         "requested_at": moment(value.requested_at),
         "approved_by": value.approved_by,
+        "rejected_by": value.rejected_by,
+        "used_at": moment(value.used_at),
+    }
+    return {**document, "shown": shown_digest(document)}
+
+
+def tripped(value: Tripped) -> dict[str, Any]:
+    """Render what a guard stopped; without a tenant it is the whole sweep."""
+    return {
+        "guard": value.guard.value,
+        "tenant": value.tenant,
+        "reason": value.reason,
+        "early": value.early,
+        "live": value.live,
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -17,16 +16,16 @@ from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable, UnderHold
 from vault.ids import RecordingId, TenantId, new_id
-from vault.model import AuditEvent, Cohort, Coordinate, Hold, Principal, Recording, RecordingState
+from vault.model import AuditEvent, Coordinate, Hold, Principal, Recording
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring
 from vault.ports.revision import Revision
 from vault.ports.time import Clock, Entropy
-from vault.retention.decide import IN_FORCE
+from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.retention.shown import check_shown
 from vault.services.audit import event
-from vault.services.holds import Holds
+from vault.services.dossiers import Dossiers
 from vault.services.search import Search, Wanted
 from vault.services.shredding import Shredder, settling
 
@@ -60,20 +59,6 @@ class ErasureView:
     live: frozenset[RecordingId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Keeping:
-    """What must stay: leaves that pins keep, which a stale catalog cannot overrule, and recordings held in it."""
-
-    pinned: Mapping[Cohort, Sequence[tuple[int, int]]]
-    held: frozenset[RecordingId]
-
-    def keeps(self, row: Recording, keys: Sequence[Coordinate]) -> bool:
-        """Tell whether a hold or its grace keeps the recording, of which `keys` are left."""
-        return row.id in self.held or any(
-            first <= place.leaf <= last for place in keys for first, last in self.pinned.get(place.cohort, ())
-        )
-
-
 class Erasures:
     """The life of erasures. Approvals within `window` of each other share one shred."""
 
@@ -82,7 +67,7 @@ class Erasures:
         *,
         catalog: Catalog,
         keyring: Keyring,
-        holds: Holds,
+        dossiers: Dossiers,
         search: Search,
         shredder: Shredder,
         clock: Clock,
@@ -91,7 +76,7 @@ class Erasures:
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
-        self._holds = holds
+        self._dossiers = dossiers
         self._search = search
         self._shredder = shredder
         self._clock = clock
@@ -251,14 +236,10 @@ class Erasures:
     async def carry_out(self) -> int:
         """Erase everything approved that nothing keeps; the caller is alone with the shredder. Returns how many."""
         await self._shredder.resume()
-        waiting = [
-            each
-            for each in await self._catalog.erasures(states=[ErasureState.APPROVED], limit=_MAX_RECORDINGS)
-            if ErasureOutcome.PENDING in each.recordings.values()
-        ]
+        waiting = await self._waiting()
         if not waiting:
             return 0
-        now = self._clock.now()
+        now = self._dossiers.now(self._clock.now())
         # Inside the writer: whether a recording is held cannot change between this look and the intent.
         async with self._keyring.writer() as writer:
             decided = [await self._decide(each, now) for each in waiting]
@@ -276,28 +257,38 @@ class Erasures:
         return count
 
     async def _decide(self, erasure: Erasure, now: datetime) -> Erasure:
-        keeping = await self._keeping(erasure.tenant, now)
+        dossier = await self._dossiers.tenant(erasure.tenant)
         stays = ErasureOutcome.PENDING if erasure.queue else ErasureOutcome.KEPT
         outcomes = dict(erasure.recordings)
         for identifier in [each for each, outcome in outcomes.items() if outcome is ErasureOutcome.PENDING]:
             row = await self._catalog.recording(identifier)
-            keys = self._keys(row)
-            if row.state is RecordingState.OPEN or keeping.keeps(row, keys):
-                outcomes[identifier] = stays
-            else:
-                outcomes[identifier] = ErasureOutcome.ERASING if keys else ErasureOutcome.GONE
+            match decide_erasure(dossier.facts(row, erasing_since=erasure.decided_at), now=now):
+                case Due():
+                    outcomes[identifier] = ErasureOutcome.ERASING
+                case Gone():
+                    outcomes[identifier] = ErasureOutcome.GONE
+                case Held() | NotDue():
+                    outcomes[identifier] = stays
         state = erasure.state if _UNSETTLED & {*outcomes.values()} else ErasureState.DONE
         return dataclasses.replace(erasure, recordings=outcomes, state=state)
 
-    async def _keeping(self, tenant: TenantId, now: datetime) -> _Keeping:
-        """Return what holds keep, by the keyring and by the catalog; grace is in the pins."""
-        expired = set(await self._holds.expired_pins(now=now))
-        pinned: defaultdict[Cohort, list[tuple[int, int]]] = defaultdict(list)
-        for pin in self._keyring.pins(tenant):
-            if pin not in expired:
-                pinned[pin.cohort].append((pin.first, pin.last))
-        holds = await self._catalog.holds(tenant=tenant, states=[*IN_FORCE], limit=_MAX_HOLDS)
-        return _Keeping(pinned=pinned, held=frozenset(row for hold in holds for row in hold.recordings))
+    async def ready(self) -> Sequence[Recording]:
+        """Return what the next sweep erases before anything else: approved by two people, and kept by nothing."""
+        now = self._dossiers.now(self._clock.now())
+        decided = [await self._decide(each, now) for each in await self._waiting()]
+        return [
+            await self._catalog.recording(identifier)
+            for erasure in decided
+            for identifier, outcome in erasure.recordings.items()
+            if outcome is ErasureOutcome.ERASING
+        ]
+
+    async def _waiting(self) -> Sequence[Erasure]:
+        return [
+            each
+            for each in await self._catalog.erasures(states=[ErasureState.APPROVED], limit=_MAX_RECORDINGS)
+            if ErasureOutcome.PENDING in each.recordings.values()
+        ]
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -309,16 +300,17 @@ class Erasures:
         return await self._view(found)
 
     async def _view(self, erasure: Erasure) -> ErasureView:
-        now = self._clock.now()
-        keeping = await self._keeping(erasure.tenant, now)
+        now = self._dossiers.now(self._clock.now())
+        dossier = await self._dossiers.tenant(erasure.tenant)
         held: dict[RecordingId, Sequence[Hold]] = {}
         live: set[RecordingId] = set()
         for identifier in [each for each, outcome in erasure.recordings.items() if outcome in _WAITING]:
-            row = await self._catalog.recording(identifier)
-            if keeping.keeps(row, self._keys(row)):
-                held[identifier] = await self._holds.keeping(row, now=now)
-            elif row.state is RecordingState.OPEN:
-                live.add(identifier)
+            facts = dossier.facts(await self._catalog.recording(identifier))
+            match decide_erasure(facts, now=now):
+                case Held(holds=holds):
+                    held[identifier] = [hold for hold in facts.holds if hold.id in holds]
+                case NotDue():
+                    live.add(identifier)
         return ErasureView(erasure=erasure, held=held, live=frozenset(live))
 
 

@@ -22,7 +22,6 @@ from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act
-from vault.retention.decide import Held, decide_erasure
 from vault.retention.shown import check_shown
 from vault.services.audit import event
 
@@ -273,12 +272,6 @@ class Holds:
                 await self._decide(hold, None)
             except TooLate:
                 logger.info("an interrupted hold came too late", extra={"fields": {"hold": hold.id}})
-
-    async def keeping(self, recording: Recording, *, now: datetime) -> Sequence[Hold]:
-        """Return the holds for which the recording must not be erased now, released ones in their grace included."""
-        found = await self._catalog.holds_on(recording.id)
-        decision = decide_erasure(recording, found, now=now)
-        return [hold for hold in found if isinstance(decision, Held) and hold.id in decision.holds]
 
     async def expired_pins(self, *, now: datetime) -> list[Pin]:
         """Return the pins whose hold is released and past its grace: the ones a sweep may drop.

@@ -7,15 +7,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vault.ids import RecordingId
-from vault.model import CallFacts, Hold, Principal, Recording, RecordingState
+from vault.ids import RecordingId, TokenId
+from vault.model import CallFacts, Hold, Part, Principal, Recording, RecordingState, Tenant
 from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock
-from vault.retention.decide import explain
+from vault.protocol.permissions import Act, permits
+from vault.retention.decide import Facts, Ground
+from vault.retention.explain import Case, Contract, Ending, Person, Story, explain
 from vault.services.audit import event
+from vault.services.certificates import Certificates
+from vault.services.dossiers import Dossiers
 from vault.services.ingest import Ingest
 from vault.services.search import Search, Wanted, facts_of
+from vault.tlog.attested import Trigger
+from vault.tlog.certificate import AnyCertificate, DeletionCertificate
+
+_BASES = {
+    ErasureBasis.ART17: "requested under UK GDPR Art. 17",
+    ErasureBasis.CONTROLLER_INSTRUCTION: "instructed by the controller",
+}
+_TAKES = frozenset({ErasureOutcome.ERASED, ErasureOutcome.ERASING})
+_GROUNDS = {
+    Trigger.ART17: Ground.ERASURE,
+    Trigger.OBJECTION: Ground.ERASURE,
+    Trigger.RANGE: Ground.ERASURE,
+    Trigger.CONTROLLER_INSTRUCTION: Ground.ERASURE,
+    Trigger.CONTRACT_END: Ground.CONTRACT_END,
+    Trigger.EXPIRY: Ground.EXPIRY,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +53,20 @@ class RecordingView:
 class Recordings:
     """Look-ups over the catalog, logged."""
 
-    def __init__(self, *, catalog: Catalog, keyring: Keyring, ingest: Ingest, search: Search, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        ingest: Ingest,
+        search: Search,
+        dossiers: Dossiers,
+        certificates: Certificates,
+        clock: Clock,
+    ) -> None:
         self._catalog = catalog
+        self._dossiers = dossiers
+        self._certificates = certificates
         self._search = search
         self._keyring = keyring
         self._ingest = ingest
@@ -80,15 +113,75 @@ class Recordings:
         )
 
     async def why(self, recording: Recording, *, actor: Principal) -> Mapping[str, Any]:
-        """Explain, rule by rule, why the recording is kept or gone."""
+        """Explain, rule by rule, why the recording is kept or gone.
+
+        Who decided it is told to those who may read certificates, which say so too.
+        """
         view = await self.show(recording, actor=actor, facts=False)
+        facts = await self._dossiers.facts(recording)
+        story = await self._story(facts) if permits(actor.role, Act.CERTIFICATE_READ) else None
         row = view.recording
         gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
+        now = self._dossiers.now(self._clock.now())
         return {
             "recording_id": row.id,
             "state": row.state.value,
             "retain_until": row.retain_until.isoformat(),
-            "key_exists": not gone and self._keyring.derivable(row.audio),
+            "key_exists": not gone and Part.AUDIO in facts.keys,
             "certificate_id": row.certificate_id,
-            "rules": [line.as_json() for line in explain(row, view.holds, now=self._clock.now())],
+            "metadata_key_exists": Part.METADATA in facts.keys,
+            "metadata_certificate_id": row.metadata_certificate_id,
+            "rules": [line.as_json() for line in explain(facts, now=now, story=story)],
         }
+
+    async def _story(self, facts: Facts) -> Story:
+        """Tell who decided about a recording: from its erasures, its tenant and its certificates."""
+        row = facts.recording
+        erasures = await self._catalog.erasures_on(row.id)
+        case = next((each for each in erasures if each.recordings[row.id] in _TAKES), None) or next(
+            (each for each in erasures if each.state is ErasureState.APPROVED), None
+        )
+        tenant = await self._catalog.tenant(row.tenant)
+        return Story(
+            endings=await self._endings(row),
+            case=None if case is None else await self._case(case),
+            contract=await self._contract(tenant),
+        )
+
+    async def _endings(self, row: Recording) -> Mapping[Part, Ending]:
+        issued = await self._catalog.certificates_of([row.id])
+        current = [each for each in issued if each.id in (row.certificate_id, row.metadata_certificate_id)]
+        return {
+            part: Ending(
+                ground=_GROUNDS[_trigger(document)],
+                at=document.sanitisation.unrecoverable_at,
+                certificate=stored.id,
+            )
+            for stored, document in zip(current, await self._certificates.documents(current), strict=True)
+            for part in stored.parts
+        }
+
+    async def _case(self, erasure: Erasure) -> Case:
+        assert erasure.decided_by is not None
+        return Case(
+            id=erasure.id,
+            basis=_BASES[erasure.basis],
+            reference=erasure.case_reference or None,
+            asked=await self._person(erasure.requested_by),
+            approved=await self._person(erasure.decided_by),
+        )
+
+    async def _contract(self, tenant: Tenant) -> Contract | None:
+        asked, approved = tenant.offboard_requested_by, tenant.offboard_approved_by
+        if tenant.ends_at is None or asked is None or approved is None:
+            return None
+        return Contract(ended=tenant.ends_at, asked=await self._person(asked), approved=await self._person(approved))
+
+    async def _person(self, token: str) -> Person:
+        found = await self._catalog.token(TokenId(token))
+        return Person(token=token, name=None if found is None else found.name)
+
+
+def _trigger(document: AnyCertificate) -> Trigger:
+    """Return why it was deleted, in either version of the document."""
+    return document.trigger.kind if isinstance(document, DeletionCertificate) else document.retention.trigger

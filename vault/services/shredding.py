@@ -163,15 +163,25 @@ class Shredder:
 
     # -- keys ---------------------------------------------------------------------------------------------------
 
-    async def complete(self, shred: Shred) -> tuple[ShredReceipt, int]:
-        """Carry one shred from wherever it is to fully certified; returns how many recordings were certified."""
+    async def complete(self, shred: Shred, *, spared: Sequence[Recording] = ()) -> tuple[ShredReceipt, int]:
+        """Carry one shred from wherever it is to fully certified; returns how many recordings were certified.
+
+        `spared` stay; once the shred is intended it knows them itself.
+        """
         receipt = shred.receipt
         if receipt is None:
             async with self._keyring.writer() as writer:
-                receipt = await self.take(shred, writer)
+                receipt = await self.take(shred, writer, spared=spared)
         return receipt, await self.account(shred, receipt)
 
-    async def take(self, shred: Shred, writer: KeyringWriter, *, erasures: Sequence[Erasure] = ()) -> ShredReceipt:
+    async def take(
+        self,
+        shred: Shred,
+        writer: KeyringWriter,
+        *,
+        erasures: Sequence[Erasure] = (),
+        spared: Sequence[Recording] = (),
+    ) -> ShredReceipt:
         """Make the intent durable, then take the keys.
 
         Inside the writer: no hold can be decided between the intent and the point of no return.
@@ -179,9 +189,10 @@ class Shredder:
         detail: dict[str, object] = {"due_through": shred.due_through}
         if erasures:
             detail = {"erasures": len(erasures)}
-        still_open = await self._catalog.intend_shred(
+        kept = await self._catalog.intend_shred(
             shred,
             erasures=erasures,
+            spared=[row.id for row in spared],
             audit=[event("shred.intended", None, target=shred.id, detail=detail), *closing(erasures)],
         )
         leaves = frozenset(
@@ -199,7 +210,7 @@ class Shredder:
             drop_tenants=shred.drop_tenants,
             spared=shred.spared,
             leaves=leaves,
-            keep=frozenset(row.audio for row in still_open) | await self.outliving(shred, still_open),
+            keep=frozenset(row.audio for row in kept) | await self.outliving(shred, kept),
             unpin=tuple(unpin) if shred.due_through is not None else _on(unpin, leaves),
         )
         return await writer.shred(plan)

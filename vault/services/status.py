@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from vault.ids import TenantId
 from vault.model import HoldKind, HoldState, RecordingState
 from vault.retention.review import review_overdue
 from vault.services.vault import Vault
 
 
-async def overdue_seconds(vault: Vault, *, now: datetime) -> float:
-    """Return how long the oldest recording that is due and not held has waited for its shred; 0 if none is."""
-    oldest = await vault.catalog.oldest_due(now=now)
+async def overdue_seconds(vault: Vault, *, now: datetime, tenant: TenantId | None = None) -> float:
+    """Return how long the oldest recording, of one tenant or all, that is due and not held has waited; 0 if none is."""
+    oldest = await vault.catalog.oldest_due(now=now, tenant=tenant)
     return max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
 
 

@@ -22,6 +22,7 @@ from vault.services.keys import Keys
 from vault.services.nodes import Presence
 from vault.services.notes import Notes
 from vault.services.objects import Objects
+from vault.services.overrides import Overrides
 from vault.services.parts import Parts
 from vault.services.playback import Playback
 from vault.services.recordings import Recordings
@@ -59,6 +60,7 @@ class Vault:
     parts: Parts
     playback: Playback
     presence: Presence
+    overrides: Overrides
     recordings: Recordings
     repeats: Repeats
     search: Search

@@ -23,6 +23,7 @@ from vault.services.attest import Identity
 from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.coordinates import Coordinates
+from vault.services.dossiers import Dossiers
 from vault.services.erasure import Erasures
 from vault.services.feed import FeedParts
 from vault.services.flags import Flags
@@ -32,7 +33,9 @@ from vault.services.keys import Keys
 from vault.services.nodes import Presence
 from vault.services.notes import Notes
 from vault.services.objects import Objects
+from vault.services.overrides import Overrides
 from vault.services.parts import Parts
+from vault.services.planning import Planner
 from vault.services.playback import Playback
 from vault.services.reading import Reader
 from vault.services.recordings import Recordings
@@ -162,10 +165,13 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         clock=clock,
         metrics=metrics,
     )
+    dossiers = Dossiers(catalog=catalog, keyring=keyring, export_window=config.retention.export_window)
+    overrides = Overrides(catalog=catalog, clock=clock, entropy=entropy)
+    guard = Limits(max_jump=config.sweep.max_jump, max_share=config.sweep.max_share)
     erasures = Erasures(
         catalog=catalog,
         keyring=keyring,
-        holds=holds,
+        dossiers=dossiers,
         search=search,
         shredder=shredder,
         clock=clock,
@@ -241,7 +247,16 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         presence=Presence(
             catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
         ),
-        recordings=Recordings(catalog=catalog, keyring=keyring, ingest=ingest, search=search, clock=clock),
+        overrides=overrides,
+        recordings=Recordings(
+            catalog=catalog,
+            keyring=keyring,
+            ingest=ingest,
+            search=search,
+            dossiers=dossiers,
+            certificates=certificates,
+            clock=clock,
+        ),
         search=search,
         shredder=shredder,
         storer=ingest.storer,
@@ -249,22 +264,21 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         sweeper=Sweeper(
             catalog=catalog,
             keyring=keyring,
-            holds=holds,
+            planner=Planner(
+                catalog=catalog,
+                keyring=keyring,
+                holds=holds,
+                dossiers=dossiers,
+                shredder=shredder,
+                entropy=entropy,
+                limits=guard,
+            ),
+            overrides=overrides,
             shredder=shredder,
             erasures=erasures,
             clock=clock,
-            entropy=entropy,
             metrics=metrics,
-            limits=SweepLimits(
-                interval=config.sweep.interval,
-                jitter=config.sweep.jitter,
-                export_window=config.retention.export_window,
-                guard=Limits(
-                    max_jump=config.sweep.max_jump,
-                    max_share=config.sweep.max_share,
-                    max_share_minimum=config.sweep.max_share_minimum,
-                ),
-            ),
+            limits=SweepLimits(interval=config.sweep.interval, jitter=config.sweep.jitter, guard=guard),
         ),
         tenants=tenants,
         uploads=Uploads(

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound
-from vault.ids import TenantId
+from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Recording, RecordingState
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.revision import Revision
@@ -42,6 +42,12 @@ _TAKEN = (
     .join(recordings, recordings.c.id == _o.recording)
     .where(_o.shred == sa.bindparam("key"))
     .order_by(_o.erasure, _o.position)
+)
+_NAMING = (
+    sa.select(*erasures.columns, _o.recording, _o.outcome)
+    .join(erasure_recordings, _o.erasure == _e.id)
+    .where(_o.recording == sa.bindparam("at"))
+    .order_by(_e.id.desc())
 )
 _ID = attrgetter("id")
 
@@ -109,6 +115,11 @@ class ErasureStore:
         if before is not None:
             statement = statement.where(_e.id < before)
         return await self._erasures(statement)
+
+    async def erasures_on(self, recording: RecordingId) -> Sequence[Erasure]:
+        """Return the erasures that name the recording, newest first, each with that one's outcome alone."""
+        found = await self._database.fetch(_NAMING, {"at": rows.key(recording)})
+        return [_to_erasure([row]) for row in found]
 
     async def erasures_of(self, shred: str) -> Sequence[tuple[Erasure, Sequence[Recording]]]:
         """Return the erasures of a shred with the recordings it took for each."""

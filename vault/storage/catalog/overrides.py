@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound
+from vault.ids import TenantId
 from vault.model import AuditEvent
 from vault.ports.catalog import SweepOverride
 from vault.ports.revision import Revision
@@ -34,11 +35,18 @@ class OverrideStore:
     _database: Database
 
     async def add_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists."""
+        """Insert; Conflict if it exists, or another one for the same guard is open."""
 
         async def act(transaction: Transaction) -> None:
             if await transaction.fetch(_OVERRIDE, {"key": override.id}):
                 raise Conflict(f"override {override.id} exists")
+            others = [_to_override(row) for row in await transaction.fetch(_OVERRIDES)]
+            for other in others:
+                if other.tenant == override.tenant and other.is_open(now=override.requested_at):
+                    raise Conflict(
+                        f"{other.id} is asked for already, and lifts the same guard",
+                        hint="approve it or reject it first",
+                    )
             await transaction.write(_INSERT_OVERRIDE, _from_override(override))
             transaction.audit(audit)
 
@@ -75,6 +83,10 @@ def _from_override(override: SweepOverride) -> rows.Values:
         "requested_at": rows.micros(override.requested_at),
         "approved_by": override.approved_by,
         "used_at": rows.maybe_micros(override.used_at),
+        "tenant": override.tenant,
+        "stopped": override.stopped,
+        "early": override.early,
+        "rejected_by": override.rejected_by,
     }
 
 
@@ -87,4 +99,8 @@ def _to_override(row: sa.Row[Any]) -> SweepOverride:
         requested_at=rows.moment(row.requested_at),
         approved_by=row.approved_by,
         used_at=rows.maybe_moment(row.used_at),
+        tenant=None if row.tenant is None else TenantId(row.tenant),
+        stopped=row.stopped,
+        early=row.early,
+        rejected_by=row.rejected_by,
     )

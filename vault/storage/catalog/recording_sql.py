@@ -57,6 +57,14 @@ UNCONFIRMED = (
     .order_by(_r.id)
     .limit(sa.bindparam("page"))
 )
+COUNT_LIVE = (
+    sa.select(sa.func.count())
+    .select_from(recordings)
+    .where(
+        _IN_TENANT,
+        sa.or_(_r.state != RecordingState.SHREDDED.value, sa.and_(HAS_METADATA, sa.func.length(_r.sealed_facts) > 0)),
+    )
+)
 COUNT = sa.select(_r.state, sa.func.count().label("n")).group_by(_r.state)
 FOUND = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 # The same SQL in two dialects: the database itself decides which call tokens are taken, by their unique index.
@@ -149,4 +157,24 @@ OLDEST_DUE = (
     )
     .order_by(_r.retain_until)
     .limit(1)
+)
+OLDEST_DUE_OF = OLDEST_DUE.where(_IN_TENANT)
+DOUBTFUL = (
+    sa.select(recordings)
+    .where(
+        *_DUE[Part.AUDIO, False],
+        _r.id > sa.bindparam("after"),
+        sa.or_(
+            _r.retain_until > sa.bindparam("now"),
+            sa.exists()
+            .select_from(HELD_BY)
+            .where(
+                hold_recordings.c.recording == _r.id,
+                hold_recordings.c.too_late.is_(sa.false()),
+                holds.c.state.in_(IN_FORCE),
+            ),
+        ),
+    )
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
 )

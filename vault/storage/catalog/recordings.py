@@ -168,6 +168,19 @@ class RecordingStore:
         found = await self._database.fetch(sql.DUE[part, tenant is not None], place)
         return [rows.to_recording(row) for row in found]
 
+    async def doubtful_recordings(
+        self, *, through: int, now: datetime, after: RecordingId | None, limit: int
+    ) -> Sequence[Recording]:
+        """Return those of `due_recordings` that a date or a hold speaks for, in id order."""
+        place = {"through": through, "now": rows.micros(now), "after": _after(after), "page": max(limit, 0)}
+        return [rows.to_recording(row) for row in await self._database.fetch(sql.DOUBTFUL, place)]
+
+    async def count_live(self, tenant: TenantId) -> int:
+        """Count the tenant's rows of which a part is not certified gone."""
+        found = await self._database.fetch(sql.COUNT_LIVE, {"tenant_id": tenant})
+        count: int = found[0][0]
+        return count
+
     async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
         """Count the rows that `due_recordings` pages through."""
         found = await self._database.fetch(sql.COUNT_DUE[part, tenant is not None], _due(through, tenant))
@@ -193,9 +206,13 @@ class RecordingStore:
         found = (await self._database.fetch(sql.COUNT_KEPT, {"tenant_id": tenant}))[0]
         return Kept(live=found.live, held=found.held)
 
-    async def oldest_due(self, *, now: datetime) -> datetime | None:
+    async def oldest_due(self, *, now: datetime, tenant: TenantId | None = None) -> datetime | None:
         """Return the earliest retain-until that has passed and is neither held nor in a release's grace."""
-        found = await self._database.fetch(sql.OLDEST_DUE, {"now": rows.micros(now)})
+        place: dict[str, Any] = {"now": rows.micros(now)}
+        if tenant is None:
+            found = await self._database.fetch(sql.OLDEST_DUE, place)
+        else:
+            found = await self._database.fetch(sql.OLDEST_DUE_OF, {**place, "tenant_id": tenant})
         return rows.moment(found[0].retain_until) if found else None
 
     async def add_segments(self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None) -> None:

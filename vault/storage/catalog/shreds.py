@@ -147,9 +147,14 @@ class ShredStore:
     _database: Database
 
     async def intend_shred(
-        self, shred: Shred, *, erasures: Sequence[Erasure] = (), audit: Sequence[AuditEvent] = ()
+        self,
+        shred: Shred,
+        *,
+        erasures: Sequence[Erasure] = (),
+        spared: Sequence[RecordingId] = (),
+        audit: Sequence[AuditEvent] = (),
     ) -> Sequence[Recording]:
-        """Make the intent and the floor durable; return the open recordings the shred must keep, as they are now."""
+        """Make the intent and the floor durable; return the recordings the shred must keep, as they are now."""
         values = _from_shred(shred)
 
         async def act(transaction: Transaction) -> Sequence[sa.Row[Any]]:
@@ -160,7 +165,8 @@ class ShredStore:
                 if shred.due_through is not None or shred.metadata_through or shred.drop_tenants:
                     floor = (await transaction.fetch(_FLOOR))[0].period
                     below = [row for row in await transaction.fetch(_OPEN) if _falls_under(row, shred, floor)]
-                    await transaction.write(_KEEP, [{"shred": shred.id, "recording": row.id} for row in below])
+                    kept = {row.id for row in below} | {rows.key(recording) for recording in spared}
+                    await transaction.write(_KEEP, [{"shred": shred.id, "recording": key} for key in sorted(kept)])
                 for erasure in erasures:
                     await begin_erasing(transaction, erasure, shred.id)
                 transaction.audit(audit)

@@ -238,6 +238,7 @@ erasure_recordings = sa.Table(
     sa.Column("outcome", sa.Text, nullable=False),
     sa.Column("shred", sa.Text, sa.ForeignKey(shreds.c.id)),
 )
+sa.Index("ix_erasure_recordings_recording", erasure_recordings.c.recording, erasure_recordings.c.erasure)
 sa.Index("ix_erasure_recordings_shred", erasure_recordings.c.shred, erasure_recordings.c.recording)
 
 # One row, there from the first migration on; `period` stays null until the first sweep, `generation` until the first
@@ -297,6 +298,10 @@ sweep_overrides = sa.Table(
     sa.Column("requested_at", sa.BigInteger, nullable=False),
     sa.Column("approved_by", sa.Text),
     sa.Column("used_at", sa.BigInteger),
+    sa.Column("tenant", sa.Text),
+    sa.Column("stopped", sa.Text, nullable=False, server_default=""),
+    sa.Column("early", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("rejected_by", sa.Text),
 )
 
 tenants = sa.Table(

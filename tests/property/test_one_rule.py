@@ -1,0 +1,188 @@
+"""Whatever state a vault is in: dry run, sweep, erasures and the answers to "why" say what the rule says."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.catalog_support import becomes
+from tests.faults.crashing import (
+    ACME,
+    BETA,
+    ManualClock,
+    call,
+    config_at,
+    hold_request,
+    memory_directory,
+    person,
+    record,
+)
+from vault.ids import RecordingId, TenantId, new_id
+from vault.model import Hold, HoldState, Part, Role, Tenant
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.retention.decide import PARTS, Due, Gone, Held, NotDue, decide_parts
+from vault.services.dossiers import Dossiers, place_of
+from vault.services.vault import Vault
+from vault.wiring import init_vault, open_vault
+
+TENANTS = (ACME, BETA)
+ASKED, APPROVED = "tok_" + "a" * 32, "tok_" + "b" * 32
+
+_HOLD = st.sampled_from(["none", "none", "active", "requested", "placing", "grace", "over"])
+_RECORDING = st.fixed_dictionaries(
+    {
+        "tenant": st.sampled_from(TENANTS),
+        "days": st.integers(1, 60),
+        "hold": _HOLD,
+        "erasing": st.sampled_from([False, False, True]),
+    }
+)
+_TENANT = st.fixed_dictionaries(
+    {"metadata_days": st.sampled_from([None, 1, 20]), "left_days_ago": st.sampled_from([None, 5, 40])}
+)
+_WORLD = st.fixed_dictionaries(
+    {
+        "recordings": st.lists(_RECORDING, min_size=3, max_size=7),
+        "tenants": st.tuples(_TENANT, _TENANT),
+        "now_days": st.integers(0, 70),
+    }
+)
+
+
+class World:
+    """A vault in a state that people and time could have brought it into."""
+
+    def __init__(self, vault: Vault, clock: ManualClock) -> None:
+        self.vault, self.clock = vault, clock
+        self.dossiers = Dossiers(catalog=vault.catalog, keyring=vault.keyring, export_window=timedelta(days=30))
+
+    async def build(self, wanted: dict[str, Any]) -> list[RecordingId]:
+        vault, clock = self.vault, self.clock
+        for tenant in TENANTS:
+            await vault.tenants.add(
+                identifier=tenant, name=tenant, controller=tenant, contact="dpo", retention=None, actor=None
+            )
+        made = [
+            await record(vault, call(f"call-{number}", tenant=each["tenant"], days=each["days"]), bytes(160))
+            for number, each in enumerate(wanted["recordings"])
+        ]
+        now = clock.now() + timedelta(days=wanted["now_days"], hours=1)
+        for recording, each in zip(made, wanted["recordings"], strict=True):
+            await self.hold(recording, each["tenant"], each["hold"], now)
+            if each["erasing"]:
+                await self.erase(recording, each["tenant"])
+        for tenant, each in zip(TENANTS, wanted["tenants"], strict=True):
+            await self.change(tenant, each, now)
+        clock.at = now
+        return made
+
+    async def hold(self, recording: RecordingId, tenant: TenantId, state: str, now: Any) -> None:
+        if state == "none":
+            return
+        catalog = self.vault.catalog
+        request = hold_request(recording, clock=self.clock, tenant=tenant)
+        placed = await self.vault.holds.place(request, actor=person("ann", tenant=tenant))
+        changes: dict[str, dict[str, Any]] = {
+            "active": {},
+            "placing": {"state": HoldState.PLACING},
+            "requested": {"state": HoldState.RELEASE_REQUESTED},
+            "grace": {"state": HoldState.RELEASED, "released_at": now, "grace_until": now + timedelta(days=1)},
+            "over": {"state": HoldState.RELEASED, "released_at": now, "grace_until": now},
+        }
+        after: Hold = dataclasses.replace(placed, **changes[state])
+        await catalog.revise_hold(placed.id, becomes(after))
+
+    async def erase(self, recording: RecordingId, tenant: TenantId) -> None:
+        now = self.clock.now()
+        await self.vault.catalog.add_erasure(
+            Erasure(
+                id=ErasureId(new_id("era", at=now, entropy=os.urandom)),
+                tenant=tenant,
+                basis=ErasureBasis.ART17,
+                case_reference="DSR-7",
+                queue=True,
+                state=ErasureState.APPROVED,
+                requested_by=ASKED,
+                requested_at=now,
+                recordings={recording: ErasureOutcome.PENDING},
+                decided_by=APPROVED,
+                decided_at=now,
+            )
+        )
+
+    async def change(self, tenant: TenantId, wanted: dict[str, Any], now: Any) -> None:
+        before = await self.vault.catalog.tenant(tenant)
+        after: Tenant = before
+        if wanted["metadata_days"] is not None:
+            after = dataclasses.replace(after, metadata_retention_seconds=wanted["metadata_days"] * 86_400.0)
+        if wanted["left_days_ago"] is not None:
+            end = now - timedelta(days=wanted["left_days_ago"])
+            after = dataclasses.replace(
+                after,
+                contract_end=end,
+                offboard_requested_by=ASKED,
+                offboard_approved_by=APPROVED,
+                offboard_approved_at=end,
+            )
+        if after != before:
+            await self.vault.catalog.revise_tenant(tenant, becomes(after))
+
+    async def decisions(self, recording: RecordingId) -> dict[Part, Any]:
+        facts = await self.dossiers.facts(await self.vault.catalog.recording(recording))
+        return dict(decide_parts(facts, now=self.dossiers.now(self.clock.now())))
+
+    async def why(self, recording: RecordingId) -> dict[str, str]:
+        row = await self.vault.catalog.recording(recording)
+        actor = person("olga", Role.AUDITOR, row.tenant)
+        found = await self.vault.recordings.why(row, actor=actor)
+        return {line["rule"]: line["effect"] for line in found["rules"]}
+
+    async def keys(self, recording: RecordingId) -> dict[Part, bool]:
+        row = await self.vault.catalog.recording(recording)
+        return {part: self.vault.keyring.derivable(place_of(row, part)) for part in PARTS}
+
+
+async def live_through(wanted: dict[str, Any]) -> None:
+    with memory_directory() as base:
+        clock = ManualClock()
+        config = config_at(base)
+        await init_vault(config, clock=clock)
+        async with open_vault(config, clock=clock) as vault:
+            world = World(vault, clock)
+            made = await world.build(wanted)
+            before = {each: await world.decisions(each) for each in made}
+            said = {each: await world.why(each) for each in made}
+            dry = await vault.sweeper.preview()
+            swept = await vault.sweeper.sweep(trigger="expiry", actor=None)
+            lines = {line.recording: line.action for line in dry.lines}
+            for recording, decisions in before.items():
+                left = await world.keys(recording)
+                for part, decision in decisions.items():
+                    assert left[part] == isinstance(decision, Held | NotDue), (part, decision)
+                    rule = "decision" if part is Part.AUDIO else "metadata"
+                    assert said[recording][rule] == ("keeps" if isinstance(decision, Held | NotDue) else "deletes")
+                if any(isinstance(decision, Due) for decision in decisions.values()):
+                    assert lines[recording] == "shred"
+                else:
+                    assert lines.get(recording, "keep") == "keep"
+                after = await world.decisions(recording)
+                assert {part for part in PARTS if isinstance(after[part], Gone)} == {
+                    part for part in PARTS if not left[part]
+                }
+            going = sum(any(isinstance(each, Due) for each in parts.values()) for parts in before.values())
+            assert (dry.shredded, swept.shredded) == (going, going)
+            assert dry.kept == swept.kept
+            again = await vault.sweeper.sweep(trigger="expiry", actor=None)
+            assert (again.shredded, again.receipt) == (0, None), "the rule and the plan differ for ever"
+
+
+@settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(wanted=_WORLD)
+def test_sweep_dry_run_erasure_contract_and_why_do_what_the_rule_decides(wanted: dict[str, Any]) -> None:
+    asyncio.run(live_through(wanted))

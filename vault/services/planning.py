@@ -1,0 +1,312 @@
+"""What a sweep takes: the cohorts whose time has come, checked against the rule that decides about each recording.
+
+Whole cohorts of audio go without their rows being read: the rule says of every row in them what it says of the cohort,
+unless a date or a hold speaks for one, and those the catalog names. Metadata and what a contract leaves are decided row
+by row. A row that the rule keeps although its cohort goes is spared, loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
+
+from vault.ids import RecordingId, TenantId, new_id
+from vault.model import INDEX_LEAF, Coordinate, Part, Pin, Recording, ShredPlan, Tenant
+from vault.ports.catalog import Catalog, Shred
+from vault.ports.keys import Keyring
+from vault.ports.time import Entropy
+from vault.retention.decide import Decision, Due, Gone, Held, decide_parts
+from vault.retention.guards import Limits, Tripped, check_share, goes_early
+from vault.retention.policy import LAST_PERIOD, due_through, metadata_due
+from vault.services.dossiers import Dossier, Dossiers
+from vault.services.holds import Holds
+from vault.services.shredding import Shredder
+
+_PAGE = 500
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one tenant loses by other clocks than those of its audio: months up to a period, or everything.
+
+    `months_spared` are not due yet, `outliving` is metadata that stays with its audio, and what finds it. `kept` are
+    recordings whose time has come for this and which holds keep, `spared` those that the rule keeps against the plan.
+    `tripped`: nothing of it goes this time.
+    """
+
+    tenant: TenantId
+    metadata_through: int | None
+    dropped: bool
+    months_spared: frozenset[int] = frozenset()
+    outliving: frozenset[Coordinate] = frozenset()
+    kept: frozenset[RecordingId] = frozenset()
+    spared: Sequence[Recording] = ()
+    tripped: Tripped | None = None
+
+    def takes_month(self, row: Recording) -> bool:
+        """Tell whether the metadata of the row's month goes by its own clock."""
+        month = row.metadata.cohort.period
+        return month <= _or_none(self.metadata_through) and month not in self.months_spared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One sweep before it is intended: `base` takes the audio that is due, and every share that did not trip more."""
+
+    base: Shred
+    unpin: Sequence[Pin]
+    doubtful: Sequence[Recording] = ()
+    shares: Sequence[Share] = ()
+
+    @property
+    def tripped(self) -> Sequence[Tripped]:
+        """What the guard stopped, tenant by tenant."""
+        return [share.tripped for share in self.shares if share.tripped is not None]
+
+    @property
+    def shred(self) -> Shred:
+        """What goes."""
+        passing = [share for share in self.shares if share.tripped is None]
+        return dataclasses.replace(
+            self.base,
+            metadata_through={
+                share.tenant: share.metadata_through for share in passing if share.metadata_through is not None
+            },
+            spared=frozenset((share.tenant, month) for share in passing for month in share.months_spared),
+            drop_tenants=frozenset(share.tenant for share in passing if share.dropped),
+        )
+
+    @property
+    def spared(self) -> Sequence[Recording]:
+        """What stays although its cohort goes, each once."""
+        passing = (share.spared for share in self.shares if share.tripped is None)
+        return list({row.id: row for row in chain(self.doubtful, *passing)}.values())
+
+    @property
+    def kept(self) -> frozenset[RecordingId]:
+        """What holds keep of that which would go by other clocks than those of audio."""
+        return frozenset().union(*(share.kept for share in self.shares if share.tripped is None))
+
+    def plan(self) -> ShredPlan:
+        """Return what the keyring is asked to take."""
+        shred, outliving = self.shred, (share.outliving for share in self.shares if share.tripped is None)
+        places = {place for row in self.spared for place in (row.audio, row.metadata, _index(row.metadata))}
+        return ShredPlan(
+            intent_id=shred.id,
+            at=shred.intended_at,
+            due_through=shred.due_through,
+            metadata_through=shred.metadata_through,
+            spared=shred.spared,
+            drop_tenants=shred.drop_tenants,
+            keep=frozenset(places).union(*outliving),
+            unpin=tuple(self.unpin),
+        )
+
+    def lifted(self, tenant: TenantId) -> Planned:
+        """Return the plan as two people let what is early of one tenant go."""
+        shares = [
+            dataclasses.replace(share, tripped=None) if share.tenant == tenant else share for share in self.shares
+        ]
+        return dataclasses.replace(self, shares=shares)
+
+    def takes(self, row: Recording, part: Part, *, tripped: bool = False) -> bool:
+        """Tell whether the part's cohort goes; with `tripped`, or would without a guard."""
+        if part is Part.AUDIO and row.audio.cohort.period <= _or_none(self.base.due_through):
+            return True
+        mine = (share for share in self.shares if share.tenant == row.tenant and (tripped or share.tripped is None))
+        return any(
+            share.dropped or (part is Part.METADATA and share.takes_month(row) and row.metadata not in share.outliving)
+            for share in mine
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A recording in a sweep's way, and what the rule says of each part of it."""
+
+    row: Recording
+    decisions: Mapping[Part, Decision]
+
+    @property
+    def held(self) -> bool:
+        """Tell whether holds keep something of it."""
+        return any(isinstance(decision, Held) for decision in self.decisions.values())
+
+
+@dataclass(slots=True, kw_only=True)
+class _Count:
+    early: int = 0
+    kept: set[RecordingId] = field(default_factory=set)
+    spared: list[Recording] = field(default_factory=list)
+
+
+class Planner:
+    """Says what a sweep at an instant takes; changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        holds: Holds,
+        dossiers: Dossiers,
+        shredder: Shredder,
+        entropy: Entropy,
+        limits: Limits,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._holds = holds
+        self._dossiers = dossiers
+        self._shredder = shredder
+        self._entropy = entropy
+        self._limits = limits
+
+    async def plan(self, now: datetime, trigger: str) -> Planned:
+        """Plan a sweep at `now`: of metadata and tenants, only where something has a key that nothing keeps."""
+        base = Shred(
+            id=new_id("shr", at=now, entropy=self._entropy),
+            intended_at=now,
+            trigger=trigger,
+            due_through=due_through(now, self._keyring.cohort_width_seconds),
+        )
+        planned = Planned(base=base, unpin=await self._holds.expired_pins(now=now))
+        planned = dataclasses.replace(planned, doubtful=await self._doubtful(planned))
+        shares = [
+            await self._judged(planned, share, tenant)
+            for tenant in await self._catalog.tenants()
+            if (share := self._share(planned, tenant)) is not None
+        ]
+        return dataclasses.replace(planned, shares=shares)
+
+    async def candidates(self, planned: Planned) -> AsyncIterator[Candidate]:
+        """Yield every recording in the way of the plan, those of tripped tenants included, each once."""
+        dossiers = {tenant.id: await self._dossiers.of(tenant) for tenant in await self._catalog.tenants()}
+        seen: set[RecordingId] = set()
+        through = planned.base.due_through
+        assert through is not None
+        sources = [self._due(through), *(self._rows(share) for share in planned.shares)]
+        for rows in sources:
+            async for row in rows:
+                if row.id not in seen:
+                    seen.add(row.id)
+                    yield _candidate(dossiers[row.tenant], row, planned.base.intended_at)
+
+    def _share(self, planned: Planned, tenant: Tenant) -> Share | None:
+        """Return what of the tenant's goes by other clocks than its audio's; None if nothing of it has a key."""
+        clocks, now = self._dossiers.clocks(tenant), planned.base.intended_at
+        cohorts = self._keyring.cohorts(tenant.id, Part.METADATA)
+        nothing = Share(tenant=tenant.id, metadata_through=None, dropped=False)
+        share = nothing
+        through, later = metadata_due(tenant, (cohort.period for cohort in cohorts), now=now)
+        # The look at one tenant's months spares, nearly always, the one at every tenant's keys.
+        if through is not None:
+            months = dataclasses.replace(nothing, metadata_through=through, months_spared=later)
+            if self._has_due(planned, months):
+                share = months
+        if clocks.contract_over is not None and clocks.contract_over <= now:
+            everything = dataclasses.replace(nothing, dropped=True)
+            if (cohorts or self._keyring.cohorts(tenant.id, Part.AUDIO)) and self._has_due(planned, everything):
+                share = dataclasses.replace(share, dropped=True)
+        return None if share is nothing else share
+
+    def _has_due(self, planned: Planned, share: Share) -> bool:
+        alone = dataclasses.replace(planned, base=dataclasses.replace(planned.base, due_through=None), shares=[share])
+        return self._keyring.has_due(alone.plan())
+
+    async def _judged(self, planned: Planned, share: Share, tenant: Tenant) -> Share:
+        """Decide about each row of a share, and trip it if too much would go before its date."""
+        now, last = planned.base.intended_at, self._keyring.last_sweep_at
+        share = dataclasses.replace(share, outliving=await self._outliving(planned, share))
+        alone = dataclasses.replace(planned, shares=[share])
+        dossier, counted = await self._dossiers.of(tenant), _Count()
+        async for row in self._rows(share):
+            found = _candidate(dossier, row, now)
+            counted.early += goes_early(dossier.facts(row), now=now, last_sweep_at=last)
+            if found.held and alone.takes(row, Part.METADATA) and not planned.takes(row, Part.AUDIO):
+                counted.kept.add(row.id)
+            if _contradicts(alone, dossier, found):
+                counted.spared.append(row)
+        tripped = None
+        if counted.early:
+            live = await self._catalog.count_live(tenant.id)
+            tripped = check_share(tenant.id, early=counted.early, live=live, limits=self._limits)
+        return dataclasses.replace(share, kept=frozenset(counted.kept), spared=tuple(counted.spared), tripped=tripped)
+
+    async def _outliving(self, planned: Planned, share: Share) -> frozenset[Coordinate]:
+        alone = dataclasses.replace(planned, shares=[share])
+        return frozenset() if share.metadata_through is None else await self._shredder.outliving(alone.shred)
+
+    async def _doubtful(self, planned: Planned) -> Sequence[Recording]:
+        """Return the rows in due cohorts of audio that the rule keeps and no pin does."""
+        tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
+        dossiers: dict[TenantId, Dossier] = {}
+        found: list[Recording] = []
+        now, through = planned.base.intended_at, planned.base.due_through
+        assert through is not None
+        after: RecordingId | None = None
+        while page := await self._catalog.doubtful_recordings(through=through, now=now, after=after, limit=_PAGE):
+            for row in page:
+                if row.tenant not in dossiers:
+                    dossiers[row.tenant] = await self._dossiers.of(tenants[row.tenant])
+                dossier = dossiers[row.tenant]
+                if _contradicts(planned, dossier, _candidate(dossier, row, now)):
+                    found.append(row)
+            after = page[-1].id
+        return found
+
+    async def _rows(self, share: Share) -> AsyncIterator[Recording]:
+        """Yield each finished row of which the share may take something."""
+        through = LAST_PERIOD if share.dropped else share.metadata_through
+        assert through is not None
+        async for row in self._due(through, part=Part.METADATA, tenant=share.tenant):
+            yield row
+        if share.dropped:
+            async for row in self._due(LAST_PERIOD, tenant=share.tenant):
+                if row.metadata_certificate_id is not None or not row.sealed_facts:
+                    yield row
+
+    async def _due(
+        self, through: int, *, part: Part = Part.AUDIO, tenant: TenantId | None = None
+    ) -> AsyncIterator[Recording]:
+        after: RecordingId | None = None
+        while page := await self._catalog.due_recordings(
+            through=through, after=after, limit=_PAGE, part=part, tenant=tenant
+        ):
+            for row in page:
+                yield row
+            after = page[-1].id
+            await asyncio.sleep(0)
+
+
+def _candidate(dossier: Dossier, row: Recording, now: datetime) -> Candidate:
+    return Candidate(row=row, decisions=decide_parts(dossier.facts(row), now=now))
+
+
+def _contradicts(planned: Planned, dossier: Dossier, found: Candidate) -> bool:
+    """Tell whether the plan would take something that the rule keeps and no pin protects."""
+    for part, decision in found.decisions.items():
+        kept = not isinstance(decision, Due | Gone)
+        if kept and planned.takes(found.row, part) and not dossier.pinned(found.row, part, decision):
+            logger.error(
+                "a recording that must be kept lies in a cohort that goes; it is spared",
+                extra={"fields": {"recording": found.row.id, "part": part.value, "why": type(decision).__name__}},
+            )
+            return True
+    return False
+
+
+def _index(place: Coordinate) -> Coordinate:
+    """Return the key of the index that finds what is sealed under `place`."""
+    return dataclasses.replace(place, leaf=INDEX_LEAF)
+
+
+def _or_none(period: int | None) -> int:
+    return -1 if period is None else period
