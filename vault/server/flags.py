@@ -57,8 +57,8 @@ async def recording(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.FLAG, target=possible_id(request.match_info["recording"], "rec"))
-    row = await vault.recordings.find(path_recording(request))
-    await vault.access.authorise(actor, Act.FLAG, tenant=row.tenant, target=row.id)
+    identifier = path_recording(request)
+    row = await vault.access.own(actor, Act.FLAG, vault.recordings.find(identifier), target=identifier)
     wanted = await body(request, FlagRecording)
     flagged = await vault.flags.flag(
         row, category=wanted.category, matter=wanted.matter, reason=wanted.reason, actor=actor

@@ -44,9 +44,7 @@ async def permitted(request: web.Request, act: Act) -> Recording:
     actor = await principal(request)
     await vault.access.authorise(actor, act, target=possible_id(request.match_info["recording"], "rec"))
     identifier = path_recording(request)
-    row = await vault.recordings.find(identifier)
-    await vault.access.authorise(actor, act, tenant=row.tenant, target=identifier)
-    return row
+    return await vault.access.own(actor, act, vault.recordings.find(identifier), target=identifier)
 
 
 def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from vault.crypto.derive import open_with_any
 from vault.crypto.tokens import open_secret, seal_secret
@@ -30,6 +31,14 @@ def _digest(secret: str) -> str:
 
 def _principal(token: Token) -> Principal:
     return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant)
+
+
+class _Owned(Protocol):
+    @property
+    def tenant(self) -> TenantId | None: ...
+
+
+Owned = TypeVar("Owned", bound=_Owned)
 
 
 class Access:
@@ -86,7 +95,7 @@ class Access:
         """End a token at once."""
         found = await self._catalog.token(token)
         if found is None or (actor.tenant is not None and found.tenant != actor.tenant):
-            raise NotFound("there is no such token")
+            raise await self.none_of_its_own(actor, Act.TOKEN_ADMIN, token)
         await self._catalog.revoke_token(
             token,
             at=self._clock.now(),
@@ -170,8 +179,22 @@ class Access:
             await self._denied(actor, act, target, "role")
             raise Forbidden(f"the role {actor.role.value} may not do this ({act.value})")
         if actor.tenant is not None and tenant is not None and tenant != actor.tenant:
-            await self._denied(actor, act, target, "tenant")
-            raise NotFound("there is no such thing, or not for this token")
+            raise await self.none_of_its_own(actor, act, target)
+
+    async def own(self, actor: Principal, act: Act, looked_up: Awaitable[Owned], *, target: str) -> Owned:
+        """Return what was looked up if it is there and the actor's tenant's; else log and refuse, alike for both."""
+        try:
+            found = await looked_up
+        except NotFound:
+            raise await self.none_of_its_own(actor, act, target) from None
+        if actor.tenant is not None and found.tenant != actor.tenant:
+            raise await self.none_of_its_own(actor, act, target)
+        return found
+
+    async def none_of_its_own(self, actor: Principal, act: Act, target: str | None) -> NotFound:
+        """Log that the actor named what is not its own, or is not at all, and return the one answer to that."""
+        await self._denied(actor, act, target, "not its own")
+        return NotFound("there is no such thing, or not for this token")
 
     async def _denied(self, actor: Principal, act: Act, target: str | None, why: str) -> None:
         await self._catalog.append_audit(
