@@ -18,6 +18,7 @@ from benchmarks.shred import OPERATOR, multiply, one_recording
 from vault.config import parse_config
 from vault.ids import TenantId, TokenId
 from vault.ports.erasures import ErasureBasis
+from vault.retention.periods import Period
 from vault.retention.shown import shown_digest
 from vault.services.erasure import ErasureRequest, erasure_document
 from vault.wiring import init_vault, open_vault
@@ -66,7 +67,7 @@ async def measure(recordings):
                 name="Bench",
                 controller="Bench",
                 contact="bench@example.org",
-                retention=timedelta(days=30),
+                retention=Period(timedelta(days=30)),
                 actor=OPERATOR,
             )
             first = await one_recording(vault, TENANT)

@@ -34,6 +34,7 @@ lease = "2s"
 precreate_days = 0
 [retention]
 default = "20s"
+floor = "1s"
 cohort_width = "1s"
 [sweep]
 enabled = false

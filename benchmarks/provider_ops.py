@@ -21,6 +21,7 @@ from benchmarks.common import report, run
 from vault.config import parse_config
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Role, ShredPlan
+from vault.retention.periods import Period
 from vault.services.holds import HoldRequest
 from vault.services.sessions import CallStart
 from vault.wiring import SystemClock, init_vault, open_vault
@@ -96,7 +97,7 @@ async def before(config, clock, arguments):
             name="Bench",
             controller="Bench",
             contact="bench@example.org",
-            retention=timedelta(days=1),
+            retention=Period(timedelta(days=1)),
             actor=OPERATOR,
         )
         wanted = arguments.erasures + arguments.holds

@@ -24,6 +24,7 @@ from vault.config import parse_config
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role
 from vault.ports.catalog import RecordingQuery
+from vault.retention.periods import Period
 from vault.services.sessions import CallStart
 from vault.tlog.certificate import verify_certificate
 from vault.wiring import SystemClock, init_vault, open_vault
@@ -51,7 +52,7 @@ async def one_recording(vault, tenant, *, key="call"):
         media=Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1),
         facts=CallFacts(),
         started_at=None,
-        retention=timedelta(days=1),
+        retention=Period(timedelta(days=1)),
     )
     session = await vault.ingest.start(call, actor=dataclasses.replace(OPERATOR, tenant=tenant))
     await vault.ingest.write(session, os.urandom(1600))
@@ -155,7 +156,7 @@ async def prepare(config, clock, recordings, tenants):
                 name="Bench",
                 controller="Bench",
                 contact="bench@example.org",
-                retention=timedelta(days=1),
+                retention=Period(timedelta(days=1)),
                 actor=OPERATOR,
             )
             sample = await one_recording(vault, tenant)

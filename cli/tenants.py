@@ -30,8 +30,7 @@ _RETENTION = "How long future recordings are kept, such as 90d; "
 
 
 def _retention(tenant: Mapping[str, Any]) -> str:
-    seconds = tenant["retention_seconds"]
-    return "the vault's default" if seconds is None else format_duration(timedelta(seconds=seconds))
+    return tenant["retention"] or "the vault's default"
 
 
 def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:

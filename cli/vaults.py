@@ -52,8 +52,10 @@ async def init(
         return
     for line in made.created:
         out.note(f"created {line}")
-    if trial:
-        out.note("this is a trial vault, for ever: its recordings may end within a day, and its certificates say trial")
+    for finding in made.findings:
+        out.note(f"warning: {finding.message}")
+        if finding.hint:
+            out.hint(finding.hint)
     out.note("the first operator's token; this is the only time it is shown:")
     out.text(made.operator_token)
     out.hint("next: callvault serve, then callvault tenants add with this token in CALLVAULT_TOKEN")

@@ -15,6 +15,7 @@ from vault.errors import Shredded
 from vault.ids import RecordingId, TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Recording, Role
 from vault.ports.progress import Silent
+from vault.retention.periods import Period
 from vault.services.holds import HoldRequest
 from vault.services.sessions import CallStart
 from vault.services.vault import Vault
@@ -64,7 +65,7 @@ class Site:
             media=MEDIA,
             facts=CallFacts(caller="+442079460123"),
             started_at=None,
-            retention=timedelta(days=days),
+            retention=Period(timedelta(days=days)),
         )
         session = await vault.ingest.start(call, actor=who("pbx", Role.RECORDER, tenant))
         await vault.ingest.write(session, audio)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from vault.errors import ConfigError
+from vault.retention.periods import Period
 from vault.rootsettings import RootSection, SingleRootSection, overlay
-from vault.settings import Duration, Retention, Section, Size
+from vault.settings import CalendarPeriod, Duration, Retention, Section, Size
 from vault.streamsettings import StreamSettings
 
 S3_SCHEME = "s3://"
@@ -162,11 +163,14 @@ class SegmentSettings(Section):
 
 
 class RetentionSettings(Section):
-    """How long recordings are kept. `cohort_width` is fixed at `init`."""
+    """How long recordings are kept. `cohort_width` is fixed at `init`.
 
-    default: Retention = timedelta(days=90)
-    floor: Duration = timedelta(0)
-    cap: Retention = timedelta(days=365 * 7)
+    What an unset `floor` means, and how low a set one may be, depends on the vault: `vault.retention.bounds`.
+    """
+
+    default: Retention = Period(timedelta(days=90))
+    floor: CalendarPeriod | None = None
+    cap: Retention = Period(months=12 * 7)
     cohort_width: Duration = timedelta(days=1)
     release_grace: Duration = timedelta(days=14)
     flag_review: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
@@ -175,7 +179,7 @@ class RetentionSettings(Section):
 
     @model_validator(mode="after")
     def _bounds(self) -> RetentionSettings:
-        if not self.floor <= self.default <= self.cap:
+        if not (self.default.covers(self.floor or Period()) and self.cap.covers(self.default)):
             raise ValueError("floor, default and cap are in this order")
         return self
 

@@ -246,8 +246,9 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """The organisation called: the controller. `retention_seconds` None means the vault's default.
+    """The organisation called: the controller.
 
+    `retention` is a period as text, such as `90d` or `7y`; None means the vault's default.
     `metadata_retention_seconds` counts from the end of the month of a call; None keeps the metadata until the contract
     ends. It is that of calls to come: `metadata_before` are the ones agreed before, each with the last month (as in
     `Cohort.period`) that it holds for, in order. `contract_end` takes effect once a second person has approved it.
@@ -259,7 +260,7 @@ class Tenant:
     controller: str
     contact: str
     created_at: datetime
-    retention_seconds: float | None = None
+    retention: str | None = None
     metadata_retention_seconds: float | None = None
     metadata_before: tuple[tuple[int, float | None], ...] = ()
     contract_end: datetime | None = None

@@ -6,11 +6,26 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    WithJsonSchema,
+)
+from pydantic_core import core_schema
 
 from vault.errors import Invalid
 from vault.retention.durations import parse_duration
+from vault.retention.periods import Period, parse_period
 
+PERIOD_SCHEMA = {
+    "type": "string",
+    "pattern": "^(?=.)(?:[0-9]+y)?(?:[0-9]+mo)?(?:[0-9]+(?:ms|[wdhms]))*$",
+    "examples": ["90d", "18mo", "7y", "1h30m"],
+}
 _SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB|TiB)", re.ASCII)
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -26,7 +41,21 @@ def _duration(value: Any) -> timedelta:
         raise ValueError(error.hint or "not a duration") from error
 
 
-def _kept(value: timedelta) -> timedelta:
+def _period(value: Any) -> Period:
+    if not isinstance(value, str):
+        raise ValueError('a period is text with a unit: "90d", "18mo", "7y"')  # noqa: TRY004 - for pydantic
+    try:
+        return parse_period(value)
+    except Invalid as error:
+        raise ValueError(error.hint or "not a period") from error
+
+
+def _validates(_source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    # The text alone: of the value's own members the described API knows nothing.
+    return core_schema.no_info_plain_validator_function(_period)
+
+
+def _kept(value: Period) -> Period:
     if not value:
         raise ValueError('a retention is longer than nothing: "90d"')
     return value
@@ -43,8 +72,10 @@ def _size(value: Any) -> int:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 """Text with units, in config.toml and in the bodies of the API alike; no number is one."""
-Retention = Annotated[Duration, AfterValidator(_kept)]
-"""How long something is kept: a duration that is not zero."""
+CalendarPeriod = Annotated[Period, GetPydanticSchema(_validates), WithJsonSchema(PERIOD_SCHEMA)]
+"""A duration that may also have calendar months and years: `18mo`, `7y`."""
+Retention = Annotated[CalendarPeriod, AfterValidator(_kept)]
+"""How long something is kept: a period that is not zero."""
 Size = Annotated[int, BeforeValidator(_size)]
 """Bytes, as text with a unit; no number is one."""
 

@@ -51,6 +51,7 @@ lease = "2s"
 
 [retention]
 default = "{retention_seconds}s"
+floor = "1s"
 cohort_width = "1s"
 release_grace = "2s"
 

@@ -19,6 +19,7 @@ TENANT = {
     "controller": "A College Trust",
     "contact": "dpo@a-college.example",
     "created_at": AT,
+    "retention": "1d",
     "retention_seconds": 86400.0,
     "metadata_retention_seconds": 63072000.0,
     "metadata_before": [{"through": "2026-11", "retention_seconds": 94608000.0}],

@@ -1144,12 +1144,12 @@ async def test_tenants_are_added_once_and_revised_by_id(catalog):
         await catalog.tenant(ACME)
     with pytest.raises(NotFound):
         await catalog.revise_tenant(ACME, becomes(tenant(), event()))
-    zed = tenant("zed", retention_seconds=86_400.5, metadata_before=((24_314, None), (24_320, 86_400.5)))
+    zed = tenant("zed", retention="1y1d", metadata_before=((24_314, None), (24_320, 86_400.5)))
     await catalog.add_tenant(zed)
     await catalog.add_tenant(tenant(), audit=[event("added")])
     with pytest.raises(Conflict):
         await catalog.add_tenant(tenant(), audit=[event()])
-    changed = tenant(contact="new@acme.example", retention_seconds=5.0)
+    changed = tenant(contact="new@acme.example", retention="5s")
     with pytest.raises(Conflict):
         await catalog.revise_tenant(ACME, refuses)
     assert await catalog.revise_tenant(ACME, becomes(changed, event("saved"))) == changed
@@ -1483,6 +1483,31 @@ async def test_certificates_issued_before_there_were_batches_survive_the_migrati
     assert (kept.id, kept.jws, kept.place, kept.parts) == ("cert_old", "a.b.c", None, (Part.AUDIO,))
     await certify(opened, [certificate(recording(id=identifier))])
     assert await opened.certificates(recording=identifier) == [kept]
+    await opened.close()
+
+
+async def test_a_retention_in_seconds_survives_the_migration_as_a_period(path):
+    path.parent.mkdir(exist_ok=True)
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
+    chosen = {"acme": 7_776_000.0, "beta": None, "gamma": 5400.5}
+    with engine.begin() as connection:
+        command.upgrade(schema._config(connection), "0015")
+        for name, seconds in chosen.items():
+            connection.execute(
+                sa.text(
+                    "INSERT INTO tenants (id, name, controller, contact, created_at, retention_seconds)"
+                    " VALUES (:name, :name, 'c', 'd', 1, :seconds)"
+                ),
+                {"name": name, "seconds": seconds},
+            )
+    engine.dispose()
+    opened = open_catalog(path, clock=SteppingClock())
+    await opened.migrate()
+    assert {each.id: each.retention for each in await opened.tenants()} == {
+        "acme": "90d",
+        "beta": None,
+        "gamma": "1h30m500ms",
+    }
     await opened.close()
 
 

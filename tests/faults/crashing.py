@@ -25,6 +25,7 @@ from vault.keystore.file import FileRootKeys
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
 from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Role
+from vault.retention.periods import Period
 from vault.services.holds import HoldRequest
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
@@ -317,7 +318,7 @@ def call(key: str, *, tenant: TenantId = ACME, days: float = 10) -> CallStart:
         media=MEDIA,
         facts=CallFacts(caller="+442079460123"),
         started_at=None,
-        retention=timedelta(days=days),
+        retention=Period(timedelta(days=days)),
     )
 
 

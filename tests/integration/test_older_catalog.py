@@ -12,6 +12,7 @@ from vault.errors import Shredded
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role, ShredPlan
 from vault.ports.catalog import RecordingQuery
+from vault.retention.periods import Period
 from vault.services.search import Wanted
 from vault.services.sessions import CallStart
 from vault.wiring import init_vault, open_vault
@@ -28,7 +29,7 @@ async def record(vault, key, audio, days=10):
         media=MEDIA,
         facts=CallFacts(caller="+442079460123"),
         started_at=None,
-        retention=timedelta(days=days),
+        retention=Period(timedelta(days=days)),
     )
     session = await vault.ingest.start(call, actor=RECORDER)
     await vault.ingest.write(session, audio)

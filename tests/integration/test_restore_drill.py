@@ -26,7 +26,7 @@ SHORT, LONG = "northfield", "southgate"
 PCMU = {"Content-Type": "audio/PCMU;rate=8000;channels=1"}
 PURPOSE = {"Purpose": "quality"}
 SETTINGS = document(
-    retention={"default": "3s", "cohort_width": "1s", "release_grace": "1s"},
+    retention={"default": "3s", "floor": "1s", "cohort_width": "1s", "release_grace": "1s"},
     segments={"max_bytes": "64KiB", "max_age": "300ms"},
     sweep={"enabled": False, "max_jump": "1d"},
     server={"finish_wait": "5s", "resume_grace": "1s"},

@@ -22,7 +22,7 @@ def processes():
 
 def site_in(directory):
     sections = {
-        "retention": {"default": "2s", "cohort_width": "1s"},
+        "retention": {"default": "2s", "floor": "1s", "cohort_width": "1s"},
         "keyring": {"lease": f"{LEASE_SECONDS:g}s", "precreate_days": 0},
     }
     return asyncio.run(make_site(directory, **sections))

@@ -29,6 +29,7 @@ from vault.errors import Refused
 from vault.ids import RecordingId
 from vault.model import HoldState, Role
 from vault.ports.erasures import ErasureState
+from vault.retention.periods import Period
 from vault.retention.shown import shown_digest
 from vault.services.erasure import erasure_document
 from vault.services.holds import release_document
@@ -160,7 +161,7 @@ async def test_of_two_acts_on_a_tenant_at_once_neither_is_undone(scene):
     acts = {
         "keep keys": change(keep_dtmf=True),
         "drop keys": change(keep_dtmf=False),
-        "shorter": change(retention=timedelta(days=30)),
+        "shorter": change(retention=Period(timedelta(days=30))),
         "webhook": change(safeguarding_webhook="https://alerts.acme.example/x"),
         "ask": ask(ANN, end),
         "ask otherwise": ask(CY, BEGAN),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.catalog_support import tenant as a_tenant
 from vault.retention.durations import format_duration, parse_duration
 from vault.retention.guards import Limits, check_clock, effective_now
+from vault.retention.periods import Period, parse_period
 from vault.retention.policy import (
     agreed_from_now,
     due_through,
@@ -114,3 +115,27 @@ def test_whatever_the_clock_does_sweeps_advance_at_most_one_jump_each(
             last = swept
         else:
             assert reading - last > jump
+
+
+PERIODS = st.builds(
+    Period, st.timedeltas(timedelta(0), timedelta(days=800)) | st.just(timedelta(0)), st.integers(0, 100)
+)
+
+
+@given(start=INSTANTS, period=PERIODS)
+def test_a_period_is_never_shorter_or_longer_than_it_says(start: datetime, period: Period) -> None:
+    assert period.shortest <= period.after(start) - start <= period.longest
+
+
+@given(start=INSTANTS, first=PERIODS, second=PERIODS)
+def test_a_period_that_covers_another_never_ends_before_it(start: datetime, first: Period, second: Period) -> None:
+    if first.covers(second):
+        assert first.after(start) >= second.after(start)
+    assert first.covers(first)
+    assert first.covers(second) or second.covers(first) or first.months != second.months
+
+
+@given(period=PERIODS)
+def test_every_period_survives_being_written(period: Period) -> None:
+    cut = Period(period.rest - period.rest % timedelta(milliseconds=1), period.months)
+    assert parse_period(str(period)) == cut

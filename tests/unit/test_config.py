@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from vault.config import Config, S3Access, S3Section, load_config, parse_config
 from vault.errors import ConfigError
+from vault.retention.periods import Period
 from vault.rootsettings import AwsKmsRootSection, FileRootSection, Pkcs11RootSection, TransitRootSection
 from vault.server.bodies import AddTenant, ChangeTenant
 from vault.streamsettings import Listener, RtpengineListener
@@ -220,10 +221,23 @@ def test_anything_else_is_no_size(text):
     ],
 )
 def test_durations_take_units(text, span):
-    assert parse({"retention": {"default": text}}).retention.default == span
+    assert parse({"retention": {"default": text}}).retention.default == Period(span)
+    assert parse({"retention": {"release_grace": text}}).retention.release_grace == span
 
 
-@pytest.mark.parametrize("text", ["90", "90 d", "-1d", "1.5h", "30m1h", "P90D", ""])
+def test_periods_take_months_and_years_of_the_calendar_too():
+    retention = parse({"retention": {"default": "18mo", "floor": "1mo", "cap": "8y"}}).retention
+    assert (retention.default, retention.floor, retention.cap) == (
+        Period(months=18),
+        Period(months=1),
+        Period(months=96),
+    )
+    assert parse({}).retention.cap == Period(months=84)
+    with pytest.raises(ConfigError, match=r"retention\.release_grace"):
+        parse({"retention": {"release_grace": "1mo"}})
+
+
+@pytest.mark.parametrize("text", ["90", "90 d", "-1d", "1.5h", "30m1h", "P90D", "1mo1y", ""])
 def test_anything_else_is_no_duration(text):
     with pytest.raises(ConfigError, match=r"retention\.default"):
         parse({"retention": {"default": text}})
@@ -396,7 +410,8 @@ def test_nothing_is_kept_for_no_time(key):
 @pytest.mark.parametrize("name", ["retention", "metadata_retention"])
 def test_the_api_takes_the_same_durations(body, name):
     sound = {"id": "a", "name": "a", "controller": "a", "contact": "a"} if body is AddTenant else {}
-    assert getattr(body.model_validate(sound | {name: "90d"}), name) == timedelta(days=90)
+    assert getattr(body.model_validate(sound | {name: "90d"}), name) == Period(timedelta(days=90))
+    assert getattr(body.model_validate(sound | {name: "2y"}), name) == Period(months=24)
     assert getattr(body.model_validate(sound | {name: None}), name) is None
     for value in [*(value for value in UNITLESS if value is not None), "0s", "0d0h"]:
         with pytest.raises(ValidationError, match="90d"):

@@ -8,89 +8,17 @@ import pytest
 
 from vault.errors import Invalid
 from vault.retention.policy import (
-    RetentionPolicy,
-    check_retention,
     due_through,
     expiry_period,
     metadata_period,
     period_instant,
-    retain_until,
-    retention_for,
 )
 
 CALL = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 DAY = 86_400
-POLICY = RetentionPolicy(
-    version="2026-1",
-    defaults={"recording": timedelta(days=90), "prospect": timedelta(days=730)},
-    floor=timedelta(days=1),
-    cap=timedelta(days=2555),
-)
 
 
-def test_a_recording_is_kept_ninety_days_from_the_start_of_the_call() -> None:
-    assert retain_until(CALL, POLICY) == datetime(2026, 5, 30, 9, 30, tzinfo=UTC)
-
-
-def test_the_call_may_be_given_in_any_zone_and_the_answer_is_utc() -> None:
-    local = CALL.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert retain_until(local, POLICY) == retain_until(CALL, POLICY)
-    assert retain_until(local, POLICY).tzinfo is UTC
-
-
-@pytest.mark.parametrize(
-    ("chosen", "kept"),
-    [
-        (None, timedelta(days=90)),
-        (timedelta(days=30), timedelta(days=30)),
-        (timedelta(hours=1), timedelta(days=1)),
-        (timedelta(days=9999), timedelta(days=2555)),
-    ],
-)
-def test_a_tenants_choice_counts_within_floor_and_cap(chosen: timedelta | None, kept: timedelta) -> None:
-    assert retention_for(POLICY, tenant_retention=chosen) == kept
-
-
-def test_a_tenants_choice_speaks_for_recordings_only() -> None:
-    kept = retention_for(POLICY, retention_class="prospect", tenant_retention=timedelta(days=30))
-    assert kept == timedelta(days=730)
-
-
-def test_an_unknown_class_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(Invalid) as caught:
-        retain_until(CALL, POLICY, retention_class="voicemail")
-    assert caught.value.hint == "use one of: prospect, recording"
-
-
-def test_a_choice_outside_the_bounds_is_refused_when_it_is_made() -> None:
-    check_retention(POLICY, timedelta(days=1))
-    check_retention(POLICY, timedelta(days=2555))
-    for outside in (timedelta(hours=23), timedelta(days=2556)):
-        with pytest.raises(Invalid) as caught:
-            check_retention(POLICY, outside)
-        assert "1d to 2555d" in caught.value.message
-
-
-@pytest.mark.parametrize(
-    ("defaults", "floor", "cap"),
-    [
-        ({}, timedelta(0), timedelta(days=1)),
-        ({"recording": timedelta(days=1)}, timedelta(days=2), timedelta(days=1)),
-        ({"recording": timedelta(days=1)}, timedelta(days=-1), timedelta(days=1)),
-        ({"recording": timedelta(days=3)}, timedelta(0), timedelta(days=2)),
-        ({"recording": timedelta(0)}, timedelta(seconds=1), timedelta(days=2)),
-    ],
-)
-def test_a_policy_that_contradicts_itself_cannot_exist(
-    defaults: dict[str, timedelta], floor: timedelta, cap: timedelta
-) -> None:
-    with pytest.raises(Invalid):
-        RetentionPolicy(version="x", defaults=defaults, floor=floor, cap=cap)
-
-
-def test_a_retention_beyond_the_calendar_is_invalid() -> None:
-    with pytest.raises(Invalid):
-        retain_until(datetime(9999, 12, 1, tzinfo=UTC), POLICY)
+def test_a_cohort_beyond_the_calendar_is_invalid() -> None:
     with pytest.raises(Invalid):
         period_instant(1 << 47, DAY)
 

@@ -1,4 +1,4 @@
-"""Retention arithmetic: from a call's start to its retain-until, and from there to the cohort it expires with.
+"""Retention arithmetic: from a retain-until to the cohort it expires with, and from a month to when it is due.
 
 All of it is exact: instants are integer microseconds since the Unix epoch, so no rounding can move a recording into
 an earlier cohort than its retain-until allows.
@@ -6,84 +6,22 @@ an earlier cohort than its retain-until allows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vault.errors import Invalid
 from vault.model import Tenant
 from vault.retention.durations import format_duration
+from vault.retention.periods import Period
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-DEFAULT_CLASS: Final = "recording"
 LAST_PERIOD: Final = (1 << 48) - 1
 """No period lies above it (docs/format.md, "Coordinate")."""
 METADATA_FLOOR: Final = timedelta(days=1)
 METADATA_CAP: Final = timedelta(days=36_525)
 _MICROSECOND: Final = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionPolicy:
-    """How long each retention class is kept, and the bounds a tenant may choose within.
-
-    `defaults` names at least the class `recording`. Every default lies within `floor..cap`, else Invalid.
-    """
-
-    version: str
-    defaults: Mapping[str, timedelta]
-    floor: timedelta
-    cap: timedelta
-
-    def __post_init__(self) -> None:
-        if not timedelta(0) <= self.floor <= self.cap:
-            raise Invalid("the retention floor lies between zero and the cap")
-        if DEFAULT_CLASS not in self.defaults:
-            raise Invalid(f"the policy has no default for the class {DEFAULT_CLASS}")
-        for name, duration in self.defaults.items():
-            check_retention(self, duration, what=f"the default of class {name}")
-
-
-def check_retention(policy: RetentionPolicy, duration: timedelta, *, what: str = "the retention") -> None:
-    """Raise Invalid unless `duration` lies within the policy's floor and cap."""
-    if not policy.floor <= duration <= policy.cap:
-        low, high = format_duration(policy.floor), format_duration(policy.cap)
-        raise Invalid(f"{what} is outside {low} to {high}", hint=f"choose between {low} and {high}")
-
-
-def retention_for(
-    policy: RetentionPolicy,
-    *,
-    retention_class: str = DEFAULT_CLASS,
-    tenant_retention: timedelta | None = None,
-) -> timedelta:
-    """Return how long the class is kept; a tenant's own choice speaks for the class `recording`.
-
-    The choice is held within floor and cap here as well as when it is made: a cap lowered later still binds.
-    An unknown class raises Invalid.
-    """
-    if retention_class not in policy.defaults:
-        known = ", ".join(sorted(policy.defaults))
-        raise Invalid("the policy does not know this retention class", hint=f"use one of: {known}")
-    if tenant_retention is None or retention_class != DEFAULT_CLASS:
-        return policy.defaults[retention_class]
-    return min(max(tenant_retention, policy.floor), policy.cap)
-
-
-def retain_until(
-    call_started: datetime,
-    policy: RetentionPolicy,
-    *,
-    retention_class: str = DEFAULT_CLASS,
-    tenant_retention: timedelta | None = None,
-) -> datetime:
-    """Return the instant from which the recording may be shredded, counted from the start of the call."""
-    kept = retention_for(policy, retention_class=retention_class, tenant_retention=tenant_retention)
-    try:
-        return call_started.astimezone(UTC) + kept
-    except OverflowError:
-        raise Invalid("the retention ends beyond the calendar") from None
 
 
 def expiry_period(retain_until: datetime, width_seconds: float) -> int:
@@ -155,12 +93,11 @@ def agreed_from_now(tenant: Tenant, seconds: float | None, *, now: datetime) -> 
     return replace(tenant, metadata_retention_seconds=seconds, metadata_before=before)
 
 
-def check_metadata_outlives(metadata: timedelta | None, audio: timedelta) -> None:
+def check_metadata_outlives(metadata: timedelta | None, audio: Period) -> None:
     """Raise Invalid if metadata would be kept shorter than its audio: nobody could find what is still there."""
-    if metadata is not None and metadata < audio:
+    if metadata is not None and metadata < audio.longest:
         raise Invalid(
-            f"metadata kept for {format_duration(metadata)} would go before its audio, "
-            f"which is kept for {format_duration(audio)}",
+            f"metadata kept for {format_duration(metadata)} would go before its audio, which is kept for {audio}",
             hint="choose a metadata retention that is at least that of the audio",
         )
 

@@ -10,8 +10,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
-from pydantic_core import core_schema
+from pydantic.json_schema import models_json_schema
 
 from vault import __version__
 from vault.protocol.permissions import PERMISSIONS, Act
@@ -40,14 +39,6 @@ _TAGS: Final = (
 )
 
 
-class _Schemas(GenerateJsonSchema):
-    """Durations as `vault.retention.durations` reads them, not as ISO 8601."""
-
-    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:  # noqa: ARG002  # pydantic's
-        """Describe a duration with units."""
-        return {"type": "string", "pattern": "^(?:[0-9]+(?:ms|[wdhms]))+$", "examples": ["90d", "1h30m"]}
-
-
 async def document(_: web.Request) -> web.Response:
     """GET /v1/openapi.json; no token needed."""
     return web.Response(body=_encoded(), content_type="application/json", charset="utf-8")
@@ -61,9 +52,7 @@ def _encoded() -> bytes:
 def build() -> dict[str, Any]:
     """Return the document; the same for every server of this version."""
     models = sorted({each.body for each in OPERATIONS if each.body is not None}, key=lambda model: model.__name__)
-    _, generated = models_json_schema(
-        [(model, "validation") for model in models], ref_template=_REFERENCE, schema_generator=_Schemas
-    )
+    _, generated = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
@@ -133,7 +122,7 @@ def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
         return [
             {"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in operation.queries
         ]
-    schema = operation.query.model_json_schema(schema_generator=_Schemas)
+    schema = operation.query.model_json_schema()
     properties = _inlined(schema["properties"], schema.get("$defs", {}))
     return [
         {"name": name, "in": "query", "required": False, "schema": _present(properties[name])}

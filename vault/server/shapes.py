@@ -237,7 +237,12 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "controller": TEXT,
             "contact": TEXT,
             "created_at": MOMENT,
-            "retention_seconds": nullable({"type": "number", "minimum": 0}),
+            "retention": {**nullable(TEXT), "description": "How long recordings are kept; null follows the vault."},
+            "retention_seconds": {
+                **nullable({"type": "number", "minimum": 0}),
+                "description": "The same in seconds, at its longest; it goes in the next version.",
+                "deprecated": True,
+            },
             "metadata_retention_seconds": nullable({"type": "number", "minimum": 0}),
             "metadata_before": {
                 **array(record({"through": TEXT, "retention_seconds": nullable({"type": "number", "minimum": 0})})),

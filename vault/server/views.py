@@ -12,6 +12,7 @@ from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
 from vault.protocol.alerts import origin_of
 from vault.retention.guards import Tripped
+from vault.retention.periods import parse_period
 from vault.retention.policy import month_name
 from vault.retention.shown import shown_digest
 from vault.services.erasure import ErasureView, erasure_document
@@ -134,7 +135,8 @@ def tenant(view: TenantView) -> dict[str, Any]:
         "controller": value.controller,
         "contact": value.contact,
         "created_at": moment(value.created_at),
-        "retention_seconds": value.retention_seconds,
+        "retention": value.retention,
+        "retention_seconds": value.retention and parse_period(value.retention).longest.total_seconds(),
         "metadata_retention_seconds": value.metadata_retention_seconds,
         "metadata_before": [
             {"through": month_name(month), "retention_seconds": seconds} for month, seconds in value.metadata_before

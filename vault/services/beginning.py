@@ -14,7 +14,6 @@ from vault.model import Cohort, DataKey, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
-from vault.retention.durations import format_duration
 from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
@@ -70,7 +69,7 @@ class Beginning:
         started = call.started_at or now
         if started > now + timedelta(days=1):
             raise Invalid("Call-Started lies in the future", hint="send the start of the call in UTC, RFC 3339")
-        retain_until = started + call.retention
+        retain_until = call.retention.after(started)
         if retain_until <= now:
             raise Invalid(
                 "Call-Started is longer ago than recordings are kept: it would be deleted on arrival",
@@ -104,7 +103,7 @@ class Beginning:
             node=self._node,
             audio_commitment=commitment(key),
             metadata_commitment=commitment(metadata_key),
-            retention_period=format_duration(call.retention),
+            retention_period=str(call.retention),
         )
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)

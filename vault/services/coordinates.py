@@ -14,6 +14,7 @@ from vault.model import Cohort, Coordinate, Part
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.retention.guards import effective_now
+from vault.retention.periods import Period
 from vault.retention.policy import expiry_period, metadata_period
 
 _LEAF_BLOCK = 64
@@ -69,9 +70,7 @@ class Coordinates:
             async with self._keyring.writer() as writer:
                 await writer.add_cohorts(missing)
 
-    async def precreate(
-        self, tenants: Iterable[tuple[TenantId, timedelta]], *, now: datetime, periods_ahead: int
-    ) -> None:
+    async def precreate(self, tenants: Iterable[tuple[TenantId, Period]], *, now: datetime, periods_ahead: int) -> None:
         """Create the cohorts that calls of the coming periods will need, so that a call writes no keyring.
 
         A clock that stepped back creates none in a month that a sweep may have taken.
@@ -83,7 +82,7 @@ class Coordinates:
         now = effective_now(now, self._keyring.last_sweep_at)
         cohorts: list[Cohort] = []
         for tenant, retention in tenants:
-            first = expiry_period(now + retention, width)
+            first = expiry_period(retention.after(now), width)
             months = {metadata_period(now), metadata_period(now + timedelta(seconds=width * periods_ahead))}
             cohorts += [
                 Cohort(tenant=tenant, part=Part.AUDIO, period=period, generation=generation)

@@ -16,6 +16,7 @@ from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
 from vault.model import AuditEvent, CallFacts, DataKey, Media, Recording, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
+from vault.retention.periods import Period
 from vault.services.keeping import Keeping, frame_bytes
 
 TOTAL: Final = "upload_length"
@@ -40,7 +41,7 @@ class CallStart:
     media: Media
     facts: CallFacts
     started_at: datetime | None
-    retention: timedelta
+    retention: Period
     grace: timedelta | None = None
     """How long an interrupted recording waits for its recorder, where the dialect's clients take longer than most."""
     resumable: bool = False

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from vault.errors import Conflict, Forbidden, Invalid, Unavailable
+from vault.errors import Conflict, Forbidden, Unavailable
 from vault.ids import TenantId, parse_tenant
 from vault.model import AuditEvent, Principal, Tenant
 from vault.ports.catalog import Catalog, Kept
@@ -16,6 +16,8 @@ from vault.ports.revision import Revision
 from vault.ports.time import Clock
 from vault.protocol.alerts import origin_of
 from vault.protocol.origins import checked_origins
+from vault.retention.bounds import RetentionBounds
+from vault.retention.periods import Period, parse_period
 from vault.retention.policy import (
     agreed_from_now,
     check_metadata_outlives,
@@ -32,17 +34,6 @@ logger = logging.getLogger(__name__)
 
 _KNOWN_SECONDS: Final = 5.0
 """For how long a tenant is used as it was read: what another node decided counts here after that."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionBounds:
-    """The vault's default retention and the bounds within which a tenant may choose its own."""
-
-    default: timedelta
-    floor: timedelta
-    cap: timedelta
-    periods_ahead: int
-    export_window: timedelta
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +65,16 @@ class Tenants:
         webhooks: Webhooks,
         clock: Clock,
         bounds: RetentionBounds,
+        periods_ahead: int,
+        export_window: timedelta,
     ) -> None:
         self._catalog = catalog
         self._webhooks = webhooks
         self._coordinates = coordinates
         self._clock = clock
         self._bounds = bounds
+        self._periods_ahead = periods_ahead
+        self._export_window = export_window
         self._known: dict[TenantId, tuple[float, Tenant]] = {}
 
     async def add(
@@ -89,25 +84,27 @@ class Tenants:
         name: str,
         controller: str,
         contact: str,
-        retention: timedelta | None,
-        metadata_retention: timedelta | None = None,
+        retention: Period | None,
+        metadata_retention: Period | None = None,
         keep_dtmf: bool = False,
         safeguarding_webhook: str | None = None,
         origins: Sequence[str] = (),
         actor: Principal | None,
     ) -> Tenant:
         """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
-        self._check(retention)
-        check_metadata_retention(metadata_retention)
-        check_metadata_outlives(metadata_retention, retention or self._bounds.default)
+        if retention is not None:
+            self._bounds.check(retention)
+        metadata = None if metadata_retention is None else metadata_retention.longest
+        check_metadata_retention(metadata)
+        check_metadata_outlives(metadata, self._bounds.of(retention))
         tenant = Tenant(
             id=parse_tenant(identifier),
             name=name,
             controller=controller,
             contact=contact,
             created_at=self._clock.now(),
-            retention_seconds=_seconds(retention),
-            metadata_retention_seconds=_seconds(metadata_retention),
+            retention=_text(retention),
+            metadata_retention_seconds=_seconds(metadata),
             keep_dtmf=keep_dtmf,
             safeguarding_webhook=await self._webhook(safeguarding_webhook),
             origins=checked_origins(origins),
@@ -126,19 +123,12 @@ class Tenants:
     async def _webhook(self, url: str | None) -> str | None:
         return None if url is None else await self._webhooks.checked(url)
 
-    def _check(self, retention: timedelta | None) -> None:
-        if retention is not None and not self._bounds.floor <= retention <= self._bounds.cap:
-            raise Invalid(
-                "the retention is outside the vault's bounds",
-                hint=f"choose between {self._bounds.floor} and {self._bounds.cap}",
-            )
-
     async def change(
         self,
         identifier: TenantId,
         *,
-        retention: timedelta | Unchanged | None = UNCHANGED,
-        metadata_retention: timedelta | Unchanged | None = UNCHANGED,
+        retention: Period | Unchanged | None = UNCHANGED,
+        metadata_retention: Period | Unchanged | None = UNCHANGED,
         keep_dtmf: bool | Unchanged = UNCHANGED,
         safeguarding_webhook: str | Unchanged | None = UNCHANGED,
         origins: Sequence[str] | Unchanged = UNCHANGED,
@@ -153,10 +143,12 @@ class Tenants:
         """
         wanted: dict[str, Any] = {}
         if not isinstance(retention, Unchanged):
-            self._check(retention)
-            wanted["retention_seconds"] = _seconds(retention)
-        if not isinstance(metadata_retention, Unchanged):
-            check_metadata_retention(metadata_retention)
+            if retention is not None:
+                self._bounds.check(retention)
+            wanted["retention"] = _text(retention)
+        metadata = metadata_retention.longest if isinstance(metadata_retention, Period) else metadata_retention
+        if not isinstance(metadata, Unchanged):
+            check_metadata_retention(metadata)
         if not isinstance(keep_dtmf, Unchanged):
             wanted["keep_dtmf"] = keep_dtmf
         if not isinstance(safeguarding_webhook, Unchanged):
@@ -168,9 +160,9 @@ class Tenants:
 
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             after = dataclasses.replace(before, **wanted)
-            if not isinstance(metadata_retention, Unchanged):
-                after = agreed_from_now(after, _seconds(metadata_retention), now=now)
-            if "retention_seconds" in wanted or not isinstance(metadata_retention, Unchanged):
+            if not isinstance(metadata, Unchanged):
+                after = agreed_from_now(after, _seconds(metadata), now=now)
+            if "retention" in wanted or not isinstance(metadata, Unchanged):
                 check_metadata_outlives(_duration(after.metadata_retention_seconds), self._of(after))
             detail = _policy_change(before, after)
             return after, [event("policy.changed", actor, tenant=identifier, target=identifier, detail=detail)]
@@ -227,7 +219,7 @@ class Tenants:
                     hint="a second person approves with their own token",
                 )
             if approve:
-                check_shown(shown, offboarding_document(before, self._bounds.export_window))
+                check_shown(shown, offboarding_document(before, self._export_window))
                 after = dataclasses.replace(before, offboard_approved_by=actor.token_id, offboard_approved_at=now)
             else:
                 after = dataclasses.replace(before, contract_end=None, offboard_requested_by=None)
@@ -244,7 +236,7 @@ class Tenants:
         """Return the tenant as people see it."""
         if tenant.contract_end is None:
             return TenantView(tenant=tenant)
-        window = self._bounds.export_window
+        window = self._export_window
         goes = export_ends(tenant, window) or max(tenant.contract_end, self._clock.now()) + window
         waits = tenant.offboard_approved_by is None
         return TenantView(
@@ -261,7 +253,7 @@ class Tenants:
         except Unavailable as error:
             logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
 
-    async def retention(self, identifier: TenantId) -> timedelta:
+    async def retention(self, identifier: TenantId) -> Period:
         """Return how long a recording that begins now is kept by default.
 
         NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is taken in for it.
@@ -298,10 +290,8 @@ class Tenants:
     def _left(self, tenant: Tenant) -> bool:
         return tenant.ends_at is not None and tenant.ends_at <= self._clock.now()
 
-    def _of(self, tenant: Tenant) -> timedelta:
-        if tenant.retention_seconds is None:
-            return self._bounds.default
-        return timedelta(seconds=tenant.retention_seconds)
+    def _of(self, tenant: Tenant) -> Period:
+        return self._bounds.of(None if tenant.retention is None else parse_period(tenant.retention))
 
     async def all(self) -> Sequence[Tenant]:
         """Return every tenant."""
@@ -310,7 +300,7 @@ class Tenants:
     async def precreate(self) -> None:
         """Create the cohorts of the coming periods for every tenant."""
         tenants = [(tenant.id, self._of(tenant)) for tenant in await self._catalog.tenants() if not self._left(tenant)]
-        await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._bounds.periods_ahead)
+        await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._periods_ahead)
 
 
 def offboarding_document(tenant: Tenant, window: timedelta) -> dict[str, object]:
@@ -329,8 +319,8 @@ def offboarding_document(tenant: Tenant, window: timedelta) -> dict[str, object]
 
 def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:
     detail = {
-        "before": before.retention_seconds,
-        "after": after.retention_seconds,
+        "before": before.retention,
+        "after": after.retention,
         "metadata_before": before.metadata_retention_seconds,
         "metadata_after": after.metadata_retention_seconds,
         "metadata_kept_through": month_name(after.metadata_before[-1][0]) if after.metadata_before else None,
@@ -352,6 +342,10 @@ def _offboarding(tenant: Tenant, decided: str, actor: Principal) -> AuditEvent:
 
 def _duration(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _text(period: Period | None) -> str | None:
+    return None if period is None else str(period)
 
 
 def _seconds(duration: timedelta | None) -> float | None:

@@ -18,7 +18,7 @@ from vault.services.webhooks import Webhooks
 from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
 from vault.wiring.memory import memory_findings
 from vault.wiring.opening import open_vault
-from vault.wiring.retention import retention_findings
+from vault.wiring.retention import bounds_of, retention_findings
 
 _LATE: Final = timedelta(hours=1)
 
@@ -40,7 +40,8 @@ async def check_vault(config: Config) -> Sequence[Finding]:
     try:
         async with open_vault(config, background=False) as vault:
             findings += await vault.keyring.check()
-            findings += retention_findings(trial=vault.keyring.trial)
+            bounds, tenants = bounds_of(config, vault.keyring), await vault.tenants.all()
+            findings += retention_findings(bounds, trial=vault.keyring.trial, tenants=tenants)
             findings += await alert_findings(vault, config)
     except VaultError as error:
         level = "warning" if isinstance(error, Unavailable) else "error"

@@ -45,13 +45,14 @@ from vault.services.shredding import Shredder
 from vault.services.spooling import Windows
 from vault.services.storing import SegmentLimits, Storer
 from vault.services.sweep import Sweeper, SweepLimits
-from vault.services.tenants import RetentionBounds, Tenants
+from vault.services.tenants import Tenants
 from vault.services.uploads import Uploads
 from vault.services.vault import Vault
 from vault.services.webhooks import Webhooks
 from vault.storage.journal import FileJournal
 from vault.storage.spool import FileSpool
 from vault.telemetry import Metrics
+from vault.wiring.retention import bounds_of
 
 _MOST_AHEAD = 32
 """Periods; only a vault with a cohort width far below a day has more to create ahead."""
@@ -80,15 +81,11 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         coordinates=coordinates,
         clock=clock,
         webhooks=Webhooks(networks=config.alerts.private_networks),
-        bounds=RetentionBounds(
-            default=config.retention.default,
-            floor=config.retention.floor,
-            cap=config.retention.cap,
-            periods_ahead=min(
-                int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
-            ),
-            export_window=config.retention.export_window,
+        bounds=bounds_of(config, keyring),
+        periods_ahead=min(
+            int(timedelta(days=config.keyring.precreate_days) / config.retention.cohort_width), _MOST_AHEAD
         ),
+        export_window=config.retention.export_window,
     )
     notes = Notes(catalog=catalog, keyring=keyring, index=index, tenants=tenants, clock=clock, entropy=entropy)
     ingest = Ingest(

@@ -13,23 +13,26 @@ from vault.crypto.signing import SigningKey
 from vault.errors import ConfigError
 from vault.keystore.keyring import Keyring
 from vault.keystore.provider import RootKeys
-from vault.model import DataKey, Role
+from vault.model import DataKey, Finding, Role
 from vault.ports.time import Clock, Entropy
+from vault.retention.bounds import check_new_width
 from vault.services.access import Access
 from vault.services.keys import COUNTED_SINCE
 from vault.storage.bucket import provision
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
+from vault.wiring.retention import bounds_in, retention_findings
 from vault.wiring.rootkeys import root_directories
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitResult:
-    """What `init` made; the token is shown once."""
+    """What `init` made, and what is to be said of it; the token is shown once."""
 
     operator_token: str = field(repr=False)
     created: Sequence[str]
+    findings: Sequence[Finding]
 
 
 def _existing(config: Config) -> list[Path]:
@@ -53,6 +56,8 @@ async def init_vault(
     `trial` marks the vault for ever as one whose recordings may end early.
     """
     clock = clock or SystemClock()
+    bounds = bounds_in(config, trial=trial)
+    check_new_width(config.retention.cohort_width, trial=trial)
     if found := _existing(config):
         raise ConfigError(
             f"{found[0]} exists already; nothing was created or changed",
@@ -62,12 +67,15 @@ async def init_vault(
         raise ConfigError("keyring.previous_root: a new vault has no previous provider; nothing was created")
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:
-        return await _create(config, catalog, clock, entropy, trial=trial)
+        token, created = await _create(config, catalog, clock, entropy, trial=trial)
     finally:
         await catalog.close()
+    return InitResult(operator_token=token, created=created, findings=retention_findings(bounds, trial=trial))
 
 
-async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: Entropy, *, trial: bool) -> InitResult:
+async def _create(
+    config: Config, catalog: SqlCatalog, clock: Clock, entropy: Entropy, *, trial: bool
+) -> tuple[str, Sequence[str]]:
     if not await catalog.is_empty():
         raise ConfigError(
             "catalog.url: the database holds a catalog already; nothing was created or changed",
@@ -104,7 +112,7 @@ async def _create(config: Config, catalog: SqlCatalog, clock: Clock, entropy: En
     access = Access(catalog=catalog, clock=clock, entropy=entropy, sealing_keys=_no_recorder)
     _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
     created.append(f"catalog {config.catalog_path or 'in PostgreSQL'}")
-    return InitResult(operator_token=token, created=created)
+    return token, created
 
 
 def _no_recorder() -> Sequence[DataKey]:

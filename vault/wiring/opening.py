@@ -36,7 +36,7 @@ from vault.wiring.adapters import (
 )
 from vault.wiring.compose import Adapters, compose
 from vault.wiring.lineage import Company, same_lineage
-from vault.wiring.retention import retention_findings
+from vault.wiring.retention import bounds_of, retention_findings
 
 _PRECREATE_SECONDS = 3600.0
 
@@ -139,7 +139,8 @@ async def _assemble(
         )
     stack.push_async_callback(keyring.close)
     await _same_vault(catalog, keyring, config)
-    for finding in retention_findings(trial=keyring.trial):
+    bounds, tenants = bounds_of(config, keyring), await catalog.tenants()
+    for finding in retention_findings(bounds, trial=keyring.trial, tenants=tenants):
         logger.warning(finding.message, extra={"fields": {"hint": finding.hint}})
     company = Company(place if isinstance(place, Path) else None)
     stack.callback(company.leave)

@@ -312,7 +312,6 @@ tenants = sa.Table(
     sa.Column("controller", sa.Text, nullable=False),
     sa.Column("contact", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("retention_seconds", sa.Double),
     sa.Column("metadata_retention_seconds", sa.Double),
     sa.Column("contract_end", sa.BigInteger),
     sa.Column("offboard_requested_by", sa.Text),
@@ -324,6 +323,7 @@ tenants = sa.Table(
     sa.Column("metadata_before", sa.Text, nullable=False, server_default="[]"),
     # Separated by spaces, which no origin has.
     sa.Column("origins", sa.Text, nullable=False, server_default=""),
+    sa.Column("retention", sa.Text),
 )
 
 tokens = sa.Table(

@@ -1,0 +1,107 @@
+"""How long something is kept, as people write it: `90d`, `18mo`, `7y`; months and years are those of the calendar."""
+
+from __future__ import annotations
+
+import re
+from calendar import monthrange
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+from vault.errors import Invalid
+from vault.retention.durations import format_duration, parse_duration
+
+_TEXT: Final = re.compile(r"(?:([0-9]{1,15})y)?(?:([0-9]{1,15})mo)?(.*)", re.ASCII | re.DOTALL)
+_HINT: Final = "write whole numbers with a unit, largest first: 7y, 18mo, 90d, 12h, 1h30m"
+_MONTHS: Final = 120_000
+_DAYS: Final = timedelta(days=3_652_500)
+"""Ten thousand years: no calendar of ours is longer."""
+_CYCLE_MONTHS: Final = 4_800
+_CYCLE_DAYS: Final = 146_097
+"""After 400 years the Gregorian calendar repeats itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A number of calendar months and then a time; how long that is depends on the instant from which it counts."""
+
+    rest: timedelta = timedelta(0)
+    months: int = 0
+
+    def after(self, start: datetime) -> datetime:
+        """Return the end of the period that begins at `start`, in UTC; Invalid if that lies beyond the calendar.
+
+        Months keep the day of the month. Where the month reached has no such day, its last one takes its place:
+        a month from 31 January is 28 or 29 February.
+        """
+        utc = start.astimezone(UTC)
+        year, month = divmod(utc.year * 12 + utc.month - 1 + self.months, 12)
+        try:
+            day = min(utc.day, monthrange(year, month + 1)[1])
+            return utc.replace(year=year, month=month + 1, day=day) + self.rest
+        except (OverflowError, ValueError):
+            raise Invalid("the retention ends beyond the calendar") from None
+
+    @property
+    def shortest(self) -> timedelta:
+        """How long it is at least, whenever it begins."""
+        return timedelta(days=_days(self.months)[0]) + self.rest
+
+    @property
+    def longest(self) -> timedelta:
+        """How long it is at most, whenever it begins."""
+        return timedelta(days=_days(self.months)[1]) + self.rest
+
+    def covers(self, other: Period) -> bool:
+        """Whether it ends at or after `other` whenever both begin. False where that is not certain."""
+        more = self.months - other.months
+        if more >= 0:
+            return timedelta(days=_days(more)[0]) + self.rest >= other.rest
+        return self.shortest >= other.longest
+
+    def __bool__(self) -> bool:
+        return bool(self.months or self.rest)
+
+    def __str__(self) -> str:
+        """Write it as `parse_period` reads it: years, months, days and smaller, cut to whole milliseconds."""
+        years, months = divmod(self.months, 12)
+        text = (f"{years}y" if years else "") + (f"{months}mo" if months else "")
+        rest = format_duration(self.rest)
+        return text if text and rest == "0s" else text + rest
+
+
+def parse_period(text: str) -> Period:
+    """Return the period `text` spells: `<n>y`, `<n>mo`, and what `parse_duration` reads, each at most once, in order.
+
+    Invalid for anything else.
+    """
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise AssertionError("the last group takes anything")
+    years, months, rest = match.groups()
+    try:
+        period = Period(
+            parse_duration(rest) if rest or (years is None and months is None) else timedelta(0),
+            int(years or 0) * 12 + int(months or 0),
+        )
+    except Invalid as error:
+        raise Invalid(error.message.replace(repr(rest[:40]), repr(text[:40])), hint=_HINT) from None
+    if period.months > _MONTHS or period.rest > _DAYS:
+        raise Invalid(f"{text[:40]!r} is longer than any calendar", hint=_HINT)
+    return period
+
+
+@lru_cache(maxsize=256)
+def _days(months: int) -> tuple[int, int]:
+    """Return how many days so many months are, from whatever day: at least, at most."""
+    cycles, part = divmod(months, _CYCLE_MONTHS)
+    firsts = [date(2000 + month // 12, month % 12 + 1, 1).toordinal() for month in range(_CYCLE_MONTHS + part + 2)]
+    whole = [firsts[month + part] - firsts[month] for month in range(_CYCLE_MONTHS)]
+    # From a month's last day fewer pass where the month reached is shorter.
+    lost = [
+        max(0, (firsts[month + 1] - firsts[month]) - (firsts[month + part + 1] - firsts[month + part]))
+        for month in range(_CYCLE_MONTHS)
+    ]
+    shortest = min(days - less for days, less in zip(whole, lost, strict=True))
+    return cycles * _CYCLE_DAYS + shortest, cycles * _CYCLE_DAYS + max(whole)
