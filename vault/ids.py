@@ -19,7 +19,8 @@ NodeId = NewType("NodeId", str)
 
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _CALL_KEY = re.compile(r"[A-Za-z0-9._~@:+=,-]{1,200}")
-_MOST_RECORDINGS = 100
+_NUMBERED = re.compile(r"(.+)~([1-9][0-9]{0,17})")
+_MOST_TRIES = 100
 _PREFIXED = re.compile(r"([a-z]{2,5})_([0-9a-f]{32})")
 
 
@@ -37,14 +38,24 @@ def parse_call_key(text: str) -> str:
     return text
 
 
-def call_keys(key: str) -> Iterator[str]:
-    """Yield the call keys that the recordings of one call have, one after the other: `key`, `key~2` and so on.
+def call_name(key: str, number: int) -> str:
+    """Return the call key of a call's first recording, `key`, or of its second, `key~2`, and so on; raises Invalid."""
+    return parse_call_key(key if number < 2 else f"{key}~{number}")  # noqa: PLR2004  # the second has a number
 
-    Invalid for one that is not usable; it ends after a hundred, a number that only something broken reaches.
+
+def call_number(name: str) -> tuple[str, int]:
+    """Return the key and the number of which `name` is the `call_name`; number 1 if it ends in none."""
+    match = _NUMBERED.fullmatch(name)
+    return (name, 1) if match is None or match[2] == "1" else (match[1], int(match[2]))
+
+
+def call_keys(key: str, *, first: int = 1) -> Iterator[str]:
+    """Yield the call keys to try for a recording of a call, one after the other, beginning with that of number `first`.
+
+    Invalid for one that is not usable; it ends after a hundred: so many are not taken while one looks.
     """
-    yield parse_call_key(key)
-    for number in range(2, _MOST_RECORDINGS + 1):
-        yield parse_call_key(f"{key}~{number}")
+    for number in range(max(first, 1), max(first, 1) + _MOST_TRIES):
+        yield call_name(key, number)
 
 
 def uuid7(*, unix_ms: int, entropy: bytes) -> UUID:

@@ -172,6 +172,54 @@ async def test_the_same_body_again_is_recorded_once_and_another_one_beside_it(ap
     assert await keys(app) == {"call": ("sealed", len(WAV)), "call~2": ("sealed", len(other))}
 
 
+async def test_the_hundred_and_fiftieth_body_of_one_key_asks_the_catalog_no_more_than_the_tenth(
+    app, recorder, monkeypatch
+):
+    path, asked, call = f"/s3/{BUCKET}/call", [], app.vault.search.call
+
+    async def counted(tenant, name):
+        asked.append(name)
+        return await call(tenant, name)
+
+    monkeypatch.setattr(app.vault.search, "call", counted)
+    cost, looked = [], []
+    for number in range(150):
+        body = HEAD + sound(500 + 2 * number, 9)
+        asked.clear()
+        assert (await ask(app, recorder, "PUT", path, body=body))[0] == 200
+        cost.append(len(asked))
+        if number > 10 and number % 10:
+            continue
+        asked.clear()
+        status, _, headers = await ask(app, recorder, "HEAD", path)
+        assert (status, headers["Content-Length"]) == (200, str(len(body)))
+        looked.append(len(asked))
+    assert max(cost) <= 8, "two looks at the newest name, its neighbours, and the four that are compared"
+    assert max(looked) <= 5
+    await asyncio.gather(*(session.done.wait() for session in app.vault.ingest._by_id.values()))
+    assert app.vault.ingest._by_call == app.vault.ingest._further == {}
+    names = [await app.vault.search.call(TENANTS[0], "call" if n == 1 else f"call~{n}") for n in range(1, 152)]
+    assert len({row.id for row in names[:150]}) == 150
+    assert names[150] is None
+
+
+async def test_two_bodies_that_come_at_once_under_a_key_with_recordings_are_both_kept(app, recorder):
+    path = f"/s3/{BUCKET}/call"
+    bodies = [HEAD + sound(500 + 2 * number, 9) for number in range(5)]
+    for body in bodies[:3]:
+        assert (await ask(app, recorder, "PUT", path, body=body))[0] == 200
+
+    async def put(body):
+        while (status := (await ask(app, recorder, "PUT", path, body=body))[0]) == 503:
+            await asyncio.sleep(0.01)
+        return status
+
+    assert await asyncio.gather(put(bodies[3]), put(bodies[4])) == [200, 200]
+    kept = await keys(app)
+    assert sorted(kept) == ["call", "call~2", "call~3", "call~4", "call~5"]
+    assert sorted(size for _, size in kept.values()) == [len(body) for body in bodies]
+
+
 async def test_recorders_read_list_and_delete_nothing(app, recorder):
     await ask(app, recorder, "PUT", f"/s3/{BUCKET}/call", body=WAV)
     for method, path in (

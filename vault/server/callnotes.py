@@ -10,7 +10,7 @@ from aiohttp import web
 
 from vault.errors import Conflict, Invalid, NotFound, TooLarge, UnsupportedMedia
 from vault.format.notes import MAX_DOCUMENT_BYTES, MAX_MEDIA_TYPE, Document, Missing, Note, Pause, Tone
-from vault.ids import TenantId, call_keys, parse_call_key
+from vault.ids import TenantId, parse_call_key
 from vault.model import Recording, RecordingState
 from vault.protocol import siprec
 from vault.protocol.permissions import Act
@@ -172,7 +172,7 @@ async def _session(request: web.Request) -> IngestSession:
 
 def _live(vault: Vault, tenant: TenantId, call_key: str) -> IngestSession | None:
     """Return the live recording of this key, or of those that followed it as `key~2` and on."""
-    for name in call_keys(call_key):
+    for name in vault.ingest.live_names(tenant, call_key):
         session = vault.ingest.live_call(tenant, name)
         if session is not None and session.ending is None:
             return session

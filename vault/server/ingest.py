@@ -6,8 +6,8 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Conflict, Invalid, NotFound, TooLarge
-from vault.ids import TenantId, call_keys, parse_call_key
+from vault.errors import Invalid, NotFound, TooLarge
+from vault.ids import TenantId, call_name, parse_call_key
 from vault.media.descriptor import is_declared, parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol.facts import call_facts, call_started
@@ -159,13 +159,11 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) ->
     """
     if place.offset is not None:
         return await _newest(vault, tenant, key, place)
-    for name in call_keys(key):
+    for name in vault.ingest.live_names(tenant, key):
         session = vault.ingest.live_call(tenant, name)
-        if session is None and await vault.search.call(tenant, name) is None:
-            return name
         if session is not None and not session.appended:
             return name
-    raise Conflict("too many recordings have this call key", hint="give each stream a call key of its own")
+    return call_name(key, await vault.names.newest(tenant, key) + 1)
 
 
 async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing) -> str:
@@ -173,13 +171,12 @@ async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing) -> s
 
     If all have, a piece from within the newest is that one's, and a later one is a further recording's.
     """
-    sessions = ((name, vault.ingest.live_call(tenant, name)) for name in call_keys(key))
+    sessions = ((name, vault.ingest.live_call(tenant, name)) for name in vault.ingest.live_names(tenant, key))
     if live := [name for name, session in sessions if session is not None and session.ended is None]:
         return live[-1]
-    newest, sent = key, 0
-    for name in call_keys(key):
-        known = await last(vault, tenant, name)
-        if known is None:
-            return name if place.goes_on and (place.offset or 0) >= sent else newest
-        newest, sent = name, known.received
-    return newest
+    number = await vault.names.newest(tenant, key)
+    newest = call_name(key, number)
+    known = await last(vault, tenant, newest)
+    if known is None or not place.goes_on or (place.offset or 0) < known.received:
+        return newest
+    return call_name(key, number + 1)

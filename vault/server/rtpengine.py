@@ -7,8 +7,8 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Conflict, Invalid
-from vault.ids import TenantId, call_keys
+from vault.errors import Invalid
+from vault.ids import TenantId, call_name
 from vault.media.descriptor import parse_content_type
 from vault.model import RecordingState
 from vault.protocol.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
@@ -107,16 +107,17 @@ async def _call_key(vault: Vault, tenant: TenantId, key: str) -> str:
 
     A file that comes again after the grace of its first attempt would be lost if it were refused for its name.
     """
-    for name in call_keys(key):
+    for name in vault.ingest.live_names(tenant, key):
         session = vault.ingest.live_call(tenant, name)
-        if session is not None:
-            ended = (session.ending or "").partition(":")[0]
-        else:
-            row = await vault.search.call(tenant, name)
-            ended = row.state.value if row is not None else ""
-        if ended != RecordingState.TRUNCATED.value:
+        if session is not None and (session.ending or "").partition(":")[0] != RecordingState.TRUNCATED.value:
             return name
-    raise Conflict("too many broken attempts to send this file are kept already")
+    number = await vault.names.newest(tenant, key)
+    newest = call_name(key, number)
+    if vault.ingest.live_call(tenant, newest) is None:
+        row = await vault.search.call(tenant, newest)
+        if row is None or row.state is not RecordingState.TRUNCATED:
+            return newest
+    return call_name(key, number + 1)
 
 
 class _FilePieces(Source):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from vault.errors import Conflict, Invalid, JournalFull
-from vault.ids import TenantId, call_keys
+from vault.ids import TenantId
 from vault.model import Principal, RecordingState
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
 from vault.services.ingest import Ingest
+from vault.services.naming import CallNames
 from vault.services.notes import Notes
 from vault.services.search import Search
 from vault.services.sessions import ROOM_PAUSES, CallStart, IngestSession
@@ -27,6 +28,7 @@ class FeedParts:
     """The collaborators of every feed."""
 
     ingest: Ingest
+    names: CallNames
     notes: Notes
     search: Search
     tenants: Tenants
@@ -69,7 +71,7 @@ class Feed:
         if key is None:
             raise Invalid("the recorder names no call", hint="add ?call_key=… to the address")
         retention = await self._parts.tenants.retention(self._tenant)
-        for name in call_keys(key):
+        async for name in self._parts.names.to_try(self._tenant, key):
             call = CallStart(
                 tenant=self._tenant,
                 call_key=name,

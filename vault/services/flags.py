@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from vault.errors import Conflict, Invalid, NotFound, TooLate
-from vault.ids import HoldId, TenantId, call_keys, new_id
+from vault.ids import HoldId, TenantId, call_name, new_id
 from vault.model import Hold, HoldKind, HoldState, Principal, Recording, RecordingState, Tenant
 from vault.ports.alerts import Alert
 from vault.ports.catalog import Catalog
@@ -23,6 +23,7 @@ from vault.protocol.alerts import FlagCategory, flagged_body
 from vault.services.audit import event
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
+from vault.services.naming import CallNames
 from vault.services.search import Search
 
 _RECORDER_MAY: Final = timedelta(hours=1)
@@ -52,6 +53,7 @@ class Flags:
         catalog: Catalog,
         holds: Holds,
         ingest: Ingest,
+        names: CallNames,
         search: Search,
         clock: Clock,
         entropy: Entropy,
@@ -61,6 +63,7 @@ class Flags:
         self._catalog = catalog
         self._holds = holds
         self._ingest = ingest
+        self._names = names
         self._search = search
         self._clock = clock
         self._entropy = entropy
@@ -135,14 +138,9 @@ class Flags:
 
     async def _newest(self, tenant: TenantId, call_key: str) -> Recording | None:
         """Return the recording of a call, the last one if its recorder came back after the end and it has several."""
-        newest = None
-        for name in call_keys(call_key):
-            session = self._ingest.live_call(tenant, name)
-            row = session.recording if session is not None else await self._search.call(tenant, name)
-            if row is None:
-                break
-            newest = row
-        return newest
+        name = call_name(call_key, await self._names.newest(tenant, call_key))
+        session = self._ingest.live_call(tenant, name)
+        return session.recording if session is not None else await self._search.call(tenant, name)
 
     def _live(self, row: Recording) -> bool:
         session = self._ingest.live(row.id)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from vault.errors import Conflict, JournalFull, NotFound, TooLarge, Unavailable
-from vault.ids import NodeId, RecordingId, TenantId
+from vault.ids import NodeId, RecordingId, TenantId, call_name, call_number
 from vault.model import Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, JournalEntry, JournalOpening
@@ -66,6 +66,8 @@ class Ingest:
         self._metrics = metrics
         self._limits = limits
         self._by_call: dict[tuple[TenantId, str], IngestSession] = {}
+        self._further: dict[tuple[TenantId, str], set[int]] = {}
+        """The numbers above 1 of a call's names in `_by_call`."""
         self._by_id: dict[RecordingId, IngestSession] = {}
         self._takeup = TakeUp(
             catalog=catalog, keyring=keyring, journal=journal, coordinates=coordinates, clock=clock, entropy=entropy
@@ -92,6 +94,15 @@ class Ingest:
     def live_call(self, tenant: TenantId, call_key: str) -> IngestSession | None:
         """Return the session behind a recorder's call key."""
         return self._by_call.get((tenant, call_key))
+
+    def live_numbers(self, tenant: TenantId, call_key: str) -> Sequence[int]:
+        """Return the numbers of the call's names that have a session, in ascending order."""
+        further = self._further.get((tenant, call_key), ())
+        return [1, *sorted(further)] if (tenant, call_key) in self._by_call else sorted(further)
+
+    def live_names(self, tenant: TenantId, call_key: str) -> Sequence[str]:
+        """Return the call's names that have a session, `key`, `key~2` and so on; without asking the catalog."""
+        return [call_name(call_key, number) for number in self.live_numbers(tenant, call_key)]
 
     @property
     def node(self) -> NodeId:
@@ -167,6 +178,9 @@ class Ingest:
         recording = session.recording
         if session.call_key is not None:
             self._by_call[(recording.tenant, session.call_key)] = session
+            key, number = call_number(session.call_key)
+            if number > 1:
+                self._further.setdefault((recording.tenant, key), set()).add(number)
         self._by_id[recording.id] = session
         self._metrics.ingest_open.set(len(self._by_id))
         self.storer.watch(session)
@@ -331,6 +345,11 @@ class Ingest:
         recording = session.recording
         if session.call_key is not None:
             self._by_call.pop((recording.tenant, session.call_key), None)
+            key, number = call_number(session.call_key)
+            if (further := self._further.get((recording.tenant, key))) is not None:
+                further.discard(number)
+                if not further:
+                    del self._further[(recording.tenant, key)]
         self._by_id.pop(recording.id, None)
         session.done.set()
         self._metrics.ingest_open.set(len(self._by_id))

@@ -10,18 +10,23 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from vault.errors import Conflict, Unavailable
-from vault.ids import RecordingId, TenantId, call_keys, new_id
+from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
 from vault.model import DataKey, Principal, Recording, RecordingState
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
 from vault.services.ingest import Ingest
+from vault.services.naming import CallNames
 from vault.services.parts import continued
 from vault.services.playback import Playback
 from vault.services.search import Search
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
+
+_RETRIED: Final = 4
+"""With how many of a name's newest recordings a body is compared: a retry follows closely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ class Objects:
         self,
         *,
         ingest: Ingest,
+        names: CallNames,
         playback: Playback,
         search: Search,
         spool: Spool,
@@ -61,6 +67,7 @@ class Objects:
         windows: Windows,
     ) -> None:
         self._ingest = ingest
+        self._names = names
         self._playback = playback
         self._search = search
         self._spool = spool
@@ -85,15 +92,19 @@ class Objects:
             await file.close()
 
     async def put(self, call: CallStart, body: Body, *, sha256: str, actor: Principal) -> RecordingId:
-        """Record a checked body; durable when this returns. The same body under the same name is recorded once.
+        """Record a checked body; durable when this returns.
 
+        One that is the same as one of the newest few of its name is not recorded again.
         A name whose recording is another one, or is being made of parts, leads to a further recording, `~2` and so on:
         a call is never turned away for its name.
         """
         reader = await body.reader()
-        for name in call_keys(call.call_key):
+        newest = await self._names.newest(call.tenant, call.call_key)
+        first = max(newest - _RETRIED + 1, 1)
+        for number, name in enumerate(call_keys(call.call_key, first=first), first):
             named = replace(call, call_key=name)
-            session = await self._session(named, actor)
+            known_taken = number <= newest and self._ingest.live_call(call.tenant, name) is None
+            session = None if known_taken else await self._session(named, actor)
             if session is not None:
                 if await self._write(session, reader):
                     return session.recording.id
@@ -165,16 +176,13 @@ class Objects:
         return row.id if (await self._playback.finished(row)).sha256 == sha256 else None
 
     async def free_name(self, call: CallStart) -> str:
-        """Return the first name under which no recording is known; Conflict if there are too many."""
-        for name in call_keys(call.call_key):
-            if self._ingest.live_call(call.tenant, name) is None and await self._search.call(call.tenant, name) is None:
-                return name
-        raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
+        """Return the first name under which no recording is known."""
+        return call_name(call.call_key, await self._names.newest(call.tenant, call.call_key) + 1)
 
     async def find(self, tenant: TenantId, call_key: str) -> Whole | None:
         """Return the newest recording of a name that is whole; None if there is none, or it is still being made."""
-        found: Whole | None = None
-        for name in call_keys(call_key):
+        for number in range(await self._names.newest(tenant, call_key), 0, -1):
+            name = call_name(call_key, number)
             session = self._ingest.live_call(tenant, name)
             row: Recording | None
             if session is not None:
@@ -183,9 +191,9 @@ class Objects:
             else:
                 row = await self._search.call(tenant, name)
                 if row is None:
-                    break
+                    continue
                 whole = row.state is RecordingState.SEALED
                 size = (await self._playback.finished(row)).length if whole else 0
             if whole:
-                found = Whole(recording=row.id, size=size, started_at=row.started_at)
-        return found
+                return Whole(recording=row.id, size=size, started_at=row.started_at)
+        return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Locked, NotFound, Unavailable, UploadGone
-from vault.ids import RecordingId, TenantId, call_keys, parse_call_key
+from vault.ids import RecordingId, TenantId, parse_call_key
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -22,6 +22,7 @@ from vault.protocol.uploads import STEPS, Description, Stage, Step, Verb, names,
 from vault.services.audit import event
 from vault.services.holds import pinned
 from vault.services.ingest import Ingest
+from vault.services.naming import CallNames
 from vault.services.notes import Notes
 from vault.services.playback import Playback
 from vault.services.search import Search
@@ -96,6 +97,7 @@ class Uploads:
         *,
         catalog: Catalog,
         ingest: Ingest,
+        names: CallNames,
         keyring: Keyring,
         notes: Notes,
         playback: Playback,
@@ -107,6 +109,7 @@ class Uploads:
     ) -> None:
         self._catalog = catalog
         self._ingest = ingest
+        self._names = names
         self._keyring = keyring
         self._notes = notes
         self._playback = playback
@@ -137,7 +140,7 @@ class Uploads:
         """
         retention = await self._tenants.retention(tenant)
         key, distinct = names(description, self._entropy(_FRESH_BYTES).hex())
-        for following in call_keys(key):
+        async for following in self._names.to_try(tenant, key):
             name = following if following == key or not distinct else parse_call_key(f"{key}~{distinct}")
             session = self._ingest.live_call(tenant, name)
             if description.call_key is not None and session is not None and _same(session, media, total):

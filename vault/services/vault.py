@@ -19,6 +19,7 @@ from vault.services.flags import Flags
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
 from vault.services.keys import Keys
+from vault.services.naming import CallNames
 from vault.services.nodes import Presence
 from vault.services.notes import Notes
 from vault.services.objects import Objects
@@ -55,6 +56,7 @@ class Vault:
     keyring: Keyring
     keys: Keys
     metrics: Metrics
+    names: CallNames
     notes: Notes
     objects: Objects
     parts: Parts

@@ -30,6 +30,7 @@ from vault.services.flags import Flags
 from vault.services.holds import Holds, pinned
 from vault.services.ingest import Ingest, IngestLimits
 from vault.services.keys import Keys
+from vault.services.naming import CallNames
 from vault.services.nodes import Presence
 from vault.services.notes import Notes
 from vault.services.objects import Objects
@@ -201,6 +202,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         limit=config.server.max_recording_bytes,
         windows=Windows(bound=config.journal.max_undurable_bytes),
     )
+    names = CallNames(ingest=ingest, search=search)
     return Vault(
         repeats=Repeats(
             catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys
@@ -212,11 +214,12 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         certifier=certifier,
         clock=clock,
         erasures=erasures,
-        feeds=FeedParts(ingest=ingest, notes=notes, search=search, tenants=tenants),
+        feeds=FeedParts(ingest=ingest, names=names, notes=notes, search=search, tenants=tenants),
         flags=Flags(
             catalog=catalog,
             holds=holds,
             ingest=ingest,
+            names=names,
             search=search,
             clock=clock,
             entropy=entropy,
@@ -229,9 +232,11 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         keyring=keyring,
         keys=Keys(catalog=catalog, keyring=keyring, clock=clock, entropy=entropy, ahead=tenants.precreate),
         metrics=metrics,
+        names=names,
         notes=notes,
         objects=Objects(
             ingest=ingest,
+            names=names,
             playback=playback,
             search=search,
             spool=spool,
@@ -281,6 +286,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         uploads=Uploads(
             catalog=catalog,
             ingest=ingest,
+            names=names,
             keyring=keyring,
             notes=notes,
             playback=playback,

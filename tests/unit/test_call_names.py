@@ -1,0 +1,76 @@
+"""The newest of a call's names is found without asking for each of them."""
+
+import pytest
+
+from vault.errors import Invalid
+from vault.ids import call_keys, call_name, call_number
+from vault.services.naming import CallNames
+
+
+class Taken:
+    """Stands for the sessions and the catalog: which names are taken, and what was asked."""
+
+    def __init__(self, *, stored=(), live=()):
+        self.stored, self.live, self.asked = set(stored), set(live), 0
+
+    def live_call(self, tenant, name):
+        return name in self.live or None
+
+    def live_numbers(self, tenant, key):
+        return sorted(number for name in self.live for at, number in [call_number(name)] if at == key)
+
+    def live_names(self, tenant, key):
+        return [call_name(key, number) for number in self.live_numbers(tenant, key)]
+
+    async def call(self, tenant, name):
+        self.asked += 1
+        return name in self.stored or None
+
+
+def named(count, first=1):
+    return {call_name("k", number) for number in range(first, count + 1)}
+
+
+async def test_the_newest_name_is_found_whatever_its_number():
+    for count in [*range(40), 99, 100, 101, 128, 1000]:
+        taken = Taken(stored=named(count))
+        names = CallNames(ingest=taken, search=taken)
+        assert await names.newest("t", "k") == count
+        assert taken.asked <= 2 * count.bit_length() + 2, "a look that remembers nothing asks for every name"
+        for further in range(count + 1, count + 4):
+            taken.stored.add(call_name("k", further))
+            taken.asked = 0
+            assert await names.newest("t", "k") == further
+            assert taken.asked <= 4
+
+
+async def test_names_that_went_with_their_month_leave_a_free_one_and_another_nodes_are_found():
+    taken = Taken(stored=named(200))
+    names = CallNames(ingest=taken, search=taken)
+    assert await names.newest("t", "k") == 200
+    taken.stored |= named(260)
+    assert await names.newest("t", "k") == 260
+    taken.stored = named(300, first=270)
+    free = call_name("k", await names.newest("t", "k") + 1)
+    assert free not in taken.stored
+    taken.stored.clear()
+    assert await names.newest("t", "k") == 0
+
+
+async def test_a_broken_connection_comes_back_without_the_catalog():
+    taken = Taken(live={"k~120"})
+    names = CallNames(ingest=taken, search=taken)
+    tried = names.to_try("t", "k")
+    assert (await anext(tried), taken.asked) == ("k~120", 0)
+    assert [await anext(tried), await anext(tried)] == ["k~120", "k~121"]
+
+
+def test_a_name_and_its_number_are_one_another():
+    for number in (1, 2, 10, 101):
+        assert call_number(call_name("a~b", number)) == ("a~b", number)
+    for odd in ("k~1", "k~02", "k~", "~2", "k~0"):
+        assert call_number(odd) == (odd, 1)
+    assert list(call_keys("k", first=0))[:2] == ["k", "k~2"]
+    assert next(call_keys("k", first=150)) == "k~150"
+    with pytest.raises(Invalid):
+        call_name("k" * 199, 2)
