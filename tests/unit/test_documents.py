@@ -45,6 +45,20 @@ def test_the_roles_table_is_the_permissions_table():
     assert [cell.strip() for cell in head.split("|")[2:-1]] == [role.value.replace("_", " ") for role in Role]
 
 
+def test_every_line_about_a_credential_is_backed_by_a_test_that_exists_and_no_role_is_left_out():
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    lines = page.split("<!-- credentials:")[1].split("<!-- /credentials -->")[0].splitlines()[3:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    for who, can, cannot, test in rows:
+        assert who
+        assert can
+        assert cannot
+        path, _, name = test.strip("`").partition("::")
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), test
+    named = {word for row in rows for word in re.findall(r"\w+", row[0])}
+    assert {"nobody", "catalog", *(role.value for role in Role)} <= named
+
+
 def test_the_api_page_shows_every_operation():
     shown = set()
     for methods, path in re.findall(
