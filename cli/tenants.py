@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import policy
 from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
@@ -26,6 +27,7 @@ _METADATA = "How long numbers and tags are kept after the month of the call, suc
 _KEEP_DTMF = "Keep the keys that callers press, sealed like the audio: they can be card numbers."
 _WEBHOOK = "Where safeguarding flags are told, an https address; "
 _ORIGIN = "The origin of a web page that may record, such as https://portal.northfield.example; repeat for several; "
+_EXISTING = "Ask, as the first of two people, that --metadata-retention hold for the calls that exist; for no others."
 _RETENTION = "How long future recordings are kept, such as 90d; "
 
 
@@ -45,6 +47,7 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
             (f"  through {each['through']}", _metadata_retention(each["retention_seconds"]))
             for each in tenant["metadata_before"]
         ),
+        *_changed(tenant),
         ("pressed keys", "kept" if tenant["keep_dtmf"] else "dropped"),
         ("flags told to", tenant["safeguarding_webhook"]),
         ("pages that may record", ", ".join(tenant["origins"]) or "none"),
@@ -52,6 +55,15 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("contract ends", _contract_end(tenant)),
         *_leaving(tenant),
     ]
+
+
+def _changed(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Say what two people decided for the metadata of calls that existed."""
+    change = tenant["metadata_changed"]
+    if change is None:
+        return []
+    kept = _metadata_retention(change["retention_seconds"])
+    return [(f"  changed through {change['through']}", f"{kept} ({change['policy']})")]
 
 
 def _leaving(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -144,6 +156,7 @@ async def show(call: Remote, tenant: TenantName) -> None:
         "callvault tenants set northfield-college --retention 180d",
         "callvault tenants set northfield-college --retention default",
         "callvault tenants set northfield-college --retention 90d --metadata-retention 730d",
+        "callvault tenants set northfield-college --metadata-retention 365d --existing",
         "callvault tenants set northfield-college --safeguarding-webhook https://alerts.northfield.example/callvault",
         "callvault tenants set northfield-college --keep-dtmf",
         "callvault tenants set northfield-college --origin https://portal.northfield.example",
@@ -166,6 +179,7 @@ async def change(
     origin: Annotated[
         list[str] | None, typer.Option(help=_ORIGIN + 'these replace the ones before, "none" removes all.')
     ] = None,
+    existing: Annotated[bool, typer.Option("--existing", help=_EXISTING)] = False,
 ) -> None:
     """Change how long future recordings and their metadata are kept, or who hears of flags; what exists stays as it is.
 
@@ -185,6 +199,13 @@ async def change(
         body["origins"] = [] if origin == ["none"] else origin
     if not body:
         raise Invalid("there is nothing to change", hint="say --retention, --metadata-retention or another setting")
+    if existing:
+        if keep_dtmf is not None or origin is not None or safeguarding_webhook is not None:
+            raise Invalid("--existing goes with --metadata-retention alone")
+        asked = await call.client.post("/v1/policies", {"tenant": tenant, **body})
+        call.out.show(asked, policy.fields(asked))
+        call.out.hint(f"a second person, with their own token: callvault policy approve {asked['id']}")
+        return
     changed = await call.client.call("PUT", f"/v1/tenants/{segment(tenant)}", body=body)
     call.out.show(changed, _fields(changed))
 

@@ -24,6 +24,7 @@ from vault.model import (
     HoldKind,
     HoldState,
     Media,
+    MetadataChange,
     Part,
     Recording,
     RecordingState,
@@ -37,6 +38,7 @@ from vault.model import (
 from vault.ports.alerts import Alert
 from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.repeats import Keyed
 from vault.ports.revision import Revision, T
 
@@ -44,6 +46,7 @@ NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 ACME = TenantId("acme")
 OTHER = TenantId("other-college")
 PERIOD = 20_600
+CHANGE = MetadataChange(request="pol_" + "0" * 32, through=24_320, seconds=86_400.5)
 
 _numbers = itertools.count(1)
 
@@ -237,6 +240,21 @@ def token(**changes: Any) -> Token:
     return replace(fresh, **changes)
 
 
+def policy_request(**changes: Any) -> PolicyRequest:
+    fresh = PolicyRequest(
+        id=new_id("pol"),
+        tenant=ACME,
+        through=24_320,
+        retention_seconds=86_400.5,
+        state=PolicyState.REQUESTED,
+        preview=PolicyPreview(changed=3, earlier=2, later=1, held=1),
+        requested_by="ann",
+        requested_role=Role.DPO,
+        requested_at=NOW,
+    )
+    return replace(fresh, **changes)
+
+
 def override(**changes: Any) -> SweepOverride:
     fresh = SweepOverride(id=new_id("ovr"), through=NOW, reason="clock was wrong", requested_by="ann", requested_at=NOW)
     return replace(fresh, **changes)
@@ -351,6 +369,13 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.add_tenant(tenant(), audit=audit)
     await catalog.revise_tenant(ACME, becomes(tenant(contact="new@acme.example"), *audit))
     await catalog.revise_override((await catalog.overrides())[0].id, becomes(override(), *audit))
+    asked = policy_request()
+    await catalog.add_policy_request(asked, audit=audit)
+    await catalog.revise_policy_request(asked.id, becomes(replace(asked, state=PolicyState.APPROVED), *audit))
+    await catalog.apply_policy_request(
+        asked.id, becomes((replace(asked, state=PolicyState.APPLIED), tenant(metadata_changed=CHANGE)), *audit)
+    )
+    await catalog.policy_requests(tenant=ACME)
     await catalog.tenant(ACME)
     await catalog.tenants()
     issued = token()

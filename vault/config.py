@@ -176,6 +176,7 @@ class RetentionSettings(Section):
     flag_review: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
     export_window: Duration = timedelta(days=30)
     erasure_window: Duration = timedelta(seconds=1)
+    notice: Duration = timedelta(days=14)
 
     @model_validator(mode="after")
     def _bounds(self) -> RetentionSettings:

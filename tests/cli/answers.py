@@ -10,6 +10,7 @@ CERT = "cert_" + "3" * 32
 TOK = "tok_" + "4" * 32
 ERA = "era_" + "6" * 32
 OVR = "ovr_" + "5" * 32
+POL = "pol_" + "0" * 32
 SHOWN = "ab" * 32
 AT = "2026-11-24T03:04:52.870Z"
 
@@ -23,6 +24,7 @@ TENANT = {
     "retention_seconds": 86400.0,
     "metadata_retention_seconds": 63072000.0,
     "metadata_before": [{"through": "2026-11", "retention_seconds": 94608000.0}],
+    "metadata_changed": {"through": "2026-10", "retention_seconds": 7776000.0, "policy": POL},
     "contract_end": None,
     "offboard_requested_by": None,
     "offboard_approved_by": None,
@@ -185,6 +187,23 @@ OVERRIDE = {
     "used_at": None,
     "shown": SHOWN,
 }
+POLICY = {
+    "id": POL,
+    "tenant": "a-college",
+    "through": "2026-11",
+    "retention_seconds": None,
+    "state": "requested",
+    "preview": {"changed": 9, "earlier": 7, "later": 2, "held": 1},
+    "requested_by": TOK,
+    "requested_role": "dpo",
+    "requested_at": AT,
+    "decided_by": None,
+    "decided_role": None,
+    "decided_at": None,
+    "takes_effect_at": None,
+    "applied_at": None,
+    "shown": SHOWN,
+}
 ENTRY = {
     "seq": 1,
     "at": "2026-11-24T03:04:52.870123Z",
@@ -235,6 +254,10 @@ def install(stub: StubServer) -> None:
         ("GET", "/v1/certificates", {"certificates": [CERTIFICATE], "before": None}),
         ("GET", f"/v1/certificates/{CERT}", CERTIFICATE),
         ("GET", f"/v1/certificates/{CERT}/objects", OBJECTS),
+        ("GET", "/v1/policies", {"policies": [POLICY]}),
+        ("POST", "/v1/policies", POLICY),
+        ("GET", f"/v1/policies/{POL}", POLICY),
+        ("POST", f"/v1/policies/{POL}/approve", POLICY),
         ("POST", "/v1/sweeps", SWEEP),
         ("GET", "/v1/sweeps", STATUS),
         ("POST", "/v1/sweeps/overrides", OVERRIDE),

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.catalog_support import (
     ACME,
+    CHANGE,
     NODE,
     NOW,
     OTHER,
@@ -30,6 +31,7 @@ from tests.catalog_support import (
     new_id,
     node,
     override,
+    policy_request,
     receipt,
     recording,
     sealed,
@@ -64,9 +66,11 @@ from vault.model import (
     Media,
     Part,
     RecordingState,
+    Role,
 )
 from vault.ports.catalog import MOST_HOLDS, RecordingQuery
 from vault.ports.erasures import ErasureOutcome, ErasureState
+from vault.ports.policies import PolicyState
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import settings
@@ -971,6 +975,45 @@ async def test_an_override_is_added_once_and_revised_by_id(catalog):
     assert await events(catalog) == ["a", "b"]
 
 
+async def test_a_policy_request_is_the_only_open_one_of_its_tenant_and_is_applied_with_it_or_not_at_all(catalog):
+    await catalog.add_tenant(tenant())
+    one, theirs = policy_request(), policy_request(tenant=OTHER)
+    await catalog.add_policy_request(one, audit=[event("a")])
+    await catalog.add_policy_request(theirs)
+    for another in (one, policy_request()):
+        with pytest.raises(Conflict):
+            await catalog.add_policy_request(another, audit=[event()])
+    with pytest.raises(Conflict):
+        await catalog.revise_policy_request(one.id, refuses)
+    with pytest.raises(NotFound):
+        await catalog.revise_policy_request("pol_none", becomes(one, event()))
+    approved = replace(
+        one,
+        state=PolicyState.APPROVED,
+        decided_by="bob",
+        decided_role=Role.COMPLIANCE,
+        decided_at=NOW,
+        takes_effect_at=NOW + timedelta(days=14),
+    )
+    assert await catalog.revise_policy_request(one.id, becomes(approved, event("b"))) == approved
+    with pytest.raises(Conflict):
+        await catalog.add_policy_request(policy_request())
+    applied, changed = replace(approved, state=PolicyState.APPLIED, applied_at=NOW), tenant(metadata_changed=CHANGE)
+    for identifier, refusal in ((one.id, Conflict), ("pol_none", NotFound), (theirs.id, NotFound)):
+        with pytest.raises(refusal):
+            await catalog.apply_policy_request(
+                identifier, refuses if identifier == one.id else becomes((theirs, changed), event())
+            )
+    assert await catalog.tenant(ACME) == tenant()
+    assert await catalog.apply_policy_request(one.id, becomes((applied, changed), event("c"))) == (applied, changed)
+    assert await catalog.tenant(ACME) == changed
+    another = policy_request(requested_at=NOW + timedelta(days=1), retention_seconds=None)
+    await catalog.add_policy_request(another)
+    assert await catalog.policy_requests(tenant=ACME) == [another, applied]
+    assert len(await catalog.policy_requests()) == 3
+    assert await events(catalog) == ["a", "b", "c"]
+
+
 async def test_metadata_has_a_certificate_and_a_clock_of_its_own(catalog):
     one = await sealed(catalog, caller_token="caller", called_token="called")
     other = await sealed(catalog, tenant=OTHER)
@@ -1145,6 +1188,7 @@ async def test_tenants_are_added_once_and_revised_by_id(catalog):
     with pytest.raises(NotFound):
         await catalog.revise_tenant(ACME, becomes(tenant(), event()))
     zed = tenant("zed", retention="1y1d", metadata_before=((24_314, None), (24_320, 86_400.5)))
+    zed = replace(zed, metadata_changed=CHANGE)
     await catalog.add_tenant(zed)
     await catalog.add_tenant(tenant(), audit=[event("added")])
     with pytest.raises(Conflict):

@@ -57,7 +57,7 @@ _CATALOG_READS = frozenset(
         ),
         *("count_due", "segments_of", "recording_states", "uncertified", "erasure", "erasures", "erasures_of"),
         *("doubtful_recordings", "count_live", "erasures_on"),
-        *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides"),
+        *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides", "policy_requests"),
         *("alert_of", "alerts_waiting"),
         *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),
         *("notes", "tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),

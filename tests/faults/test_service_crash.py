@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,10 @@ from vault.errors import Shredded
 from vault.format.names import recording_prefix
 from vault.ids import RecordingId, id_bytes
 from vault.keystore import file
-from vault.model import CertificateStatus, Hold, HoldState, RecordingState
+from vault.model import CertificateStatus, Hold, HoldState, RecordingState, Role
 from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
+from vault.ports.policies import PolicyState
 from vault.services.erasure import ErasureRequest
 from vault.services.search import facts_of
 from vault.services.vault import Vault
@@ -50,7 +52,7 @@ from vault.wiring import init_vault, open_vault
 
 MODES = pytest.mark.parametrize("mode", ["lost", "landed"])
 SOUND = random.Random(7).randbytes
-ANN, BOB = person("ann"), person("bob")
+ANN, BOB, DAN = person("ann"), person("bob"), person("dan", Role.DPO)
 ENOUGH = 400
 
 
@@ -435,6 +437,44 @@ async def test_a_crash_at_any_write_of_a_sweep_takes_metadata_by_its_own_clock_a
 
     writes = await enumerate_crashes(stage, mode, days=45, flow=flow, laws=laws)
     assert {"catalog.revise_tenant", "catalog.intend_shred", "catalog.certify", "catalog.finish_shred"} <= set(writes)
+
+
+@MODES
+async def test_a_crash_at_any_write_of_a_change_of_existing_metadata_neither_forgets_nor_invents_a_step(stage, mode):
+    order = [None, PolicyState.REQUESTED, PolicyState.APPROVED, PolicyState.APPLIED]
+
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        policies = process.vault.policies
+        asked = await policies.request(ACME, retention=timedelta(days=1), actor=DAN)
+        answers["state"] = asked.state
+        answers["state"] = (await policies.decide(asked.id, approve=True, actor=ANN)).state
+        process.clock.advance(days=15)
+        await policies.apply(process.clock.now())  # as a sweep does before its own writes
+        answers["state"] = PolicyState.APPLIED
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        found = next(iter(await vault.policies.all(tenant=ACME)), None)
+        state = None if found is None else found.state
+        assert order.index(state) - order.index(answers.get("state")) in (0, 1)
+        tenant = await vault.catalog.tenant(ACME)
+        assert (tenant.metadata_changed is not None) == (state is PolicyState.APPLIED), "both or neither"
+        due = await vault.catalog.recording(stage.recordings["due-1"])
+        assert vault.keyring.derivable(due.metadata)
+        if found is None:
+            found = await vault.policies.request(ACME, retention=timedelta(days=1), actor=DAN)
+        if found.state is PolicyState.REQUESTED:
+            found = await vault.policies.decide(found.id, approve=True, actor=ANN)
+        clock.advance(days=15)
+        await sweep(vault, clock)
+        assert not vault.keyring.derivable(due.metadata)
+        await assert_playable(vault, stage, "held")
+        [applied] = await vault.policies.all(tenant=ACME)
+        assert applied.state is PolicyState.APPLIED
+
+    writes = await enumerate_crashes(stage, mode, days=45, flow=flow, laws=laws)
+    assert {"catalog.add_policy_request", "catalog.revise_policy_request", "catalog.apply_policy_request"} <= set(
+        writes
+    )
 
 
 # -- erasing ------------------------------------------------------------------------------------------------------

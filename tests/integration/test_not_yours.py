@@ -11,6 +11,8 @@ async def test_a_foreign_id_and_an_unknown_one_are_answered_and_audited_alike(ap
     hold = (await app.hold(theirs, tenant=TENANTS[1])).json["id"]
     body = {"basis": "art17", "case_reference": "C", "recordings": [theirs], "queue": True}
     erasure = (await app.ask("POST", "/v1/erasures", Role.COMPLIANCE, tenant=TENANTS[1], body=body)).json["id"]
+    change = {"metadata_retention": "90d"}
+    policy = (await app.ask("POST", "/v1/policies", Role.DPO, tenant=TENANTS[1], body=change)).json["id"]
     for method, path, foreign, who, sent in (
         ("GET", "/v1/recordings/{}", theirs, Role.COMPLIANCE, None),
         ("GET", "/v1/recordings/{}/why", theirs, Role.COMPLIANCE, None),
@@ -21,6 +23,8 @@ async def test_a_foreign_id_and_an_unknown_one_are_answered_and_audited_alike(ap
         ("GET", "/v1/holds/{}", hold, Role.COMPLIANCE, None),
         ("POST", "/v1/holds/{}/release", hold, Role.COMPLIANCE, {"reason": "r"}),
         ("GET", "/v1/erasures/{}", erasure, Role.COMPLIANCE, None),
+        ("GET", "/v1/policies/{}", policy, Role.COMPLIANCE, None),
+        ("POST", "/v1/policies/{}/approve", policy, Role.COMPLIANCE, {"approve": False}),
     ):
         unknown = foreign.partition("_")[0] + "_" + "0123456789abcdef" * 2
         seen = []

@@ -13,6 +13,7 @@ from tests.integration.app import SETTINGS, TENANTS, app, out_of_reach, running,
 from vault.config import parse_config
 from vault.errors import Unavailable
 from vault.model import HoldState, Role
+from vault.retention.guards import Guard, Tripped
 from vault.server.app import serve
 from vault.wiring import open_vault
 
@@ -40,11 +41,14 @@ async def test_every_creation_takes_effect_once_under_its_key(app):
     tenant = {"id": "eastgate", "name": "E", "controller": "E", "contact": "dpo"}
     override = {"through": (app.clock.now() + timedelta(hours=1)).isoformat(), "reason": "the clock was checked"}
     token = {"name": "second", "role": "recorder", "tenant": OURS}
+    jumped = Tripped(guard=Guard.CLOCK_JUMP, reason="the clock is ahead of the last sweep")
+    await app.vault.overrides.remember([jumped])
     for path, who, body in (
         ("/v1/holds", Role.COMPLIANCE, app.hold_body(recording)),
         ("/v1/erasures", Role.COMPLIANCE, erasure),
         ("/v1/tenants", Role.OPERATOR, tenant),
         ("/v1/tokens", Role.OPERATOR, token),
+        ("/v1/policies", Role.DPO, {"metadata_retention": "90d"}),
         ("/v1/sweeps/overrides", Role.OPERATOR, override),
         (f"/v1/recordings/{other}/flag", Role.AGENT, {"category": "distress", "matter": "one"}),
         ("/v1/sweeps", Role.OPERATOR, {"dry_run": True}),

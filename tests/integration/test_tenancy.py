@@ -61,6 +61,10 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("POST", "/v1/tenants"): Act.TENANT_ADMIN,
     ("GET", "/v1/tenants/{tenant}"): Act.TENANT_READ,
     ("PUT", "/v1/tenants/{tenant}"): Act.TENANT_ADMIN,
+    ("POST", "/v1/policies"): Act.POLICY_DECIDE,
+    ("GET", "/v1/policies"): Act.POLICY_READ,
+    ("GET", "/v1/policies/{policy}"): Act.POLICY_READ,
+    ("POST", "/v1/policies/{policy}/approve"): Act.POLICY_DECIDE,
     ("GET", "/v1/tokens"): Act.TOKEN_ADMIN,
     ("POST", "/v1/tokens"): Act.TOKEN_ADMIN,
     ("DELETE", "/v1/tokens/{token}"): Act.TOKEN_ADMIN,
@@ -104,6 +108,7 @@ LISTS = [
     ("/v1/erasures", "erasures"),
     ("/v1/certificates", "certificates"),
     ("/v1/tenants", "tenants"),
+    ("/v1/policies", "policies"),
     ("/v1/audit?limit=1000", "entries"),
 ]
 
@@ -117,6 +122,7 @@ class Things:
     hold: str
     certificate: str = ""
     erasure: str = ""
+    policy: str = ""
     token: str
     places: dict[str, str] = field(default_factory=dict)
 
@@ -130,6 +136,7 @@ class Things:
             certificate=self.certificate,
             token=self.token,
             erasure=self.erasure,
+            policy=self.policy,
             override="ovr_" + "0" * 32,
             number="0",
         )
@@ -141,6 +148,7 @@ class Things:
             ("POST", "/v1/holds/{hold}/review"): {"next_review": later, "note": "looked"},
             ("POST", "/v1/holds/{hold}/release"): {"reason": "settled"},
             ("POST", "/v1/erasures"): self.erasure_body(self.recording),
+            ("POST", "/v1/policies"): {"tenant": self.tenant, "metadata_retention": "90d"},
             ("POST", "/v1/recordings/search"): {"limit": 5},
             ("POST", "/v1/recordings/{recording}/flag"): {"category": "other"},
             ("POST", "/v1/ingest/{tenant}/{call_key}/flag"): {"category": "other"},
@@ -181,6 +189,8 @@ async def things(app: App, tenant: str) -> Things:
         token=tokens[0]["id"],
     )
     unwanted = made.erasure_body(await app.upload("unwanted", sound(500, 4), tenant=tenant))
+    asked = {"metadata_retention": "90d"}
+    made.policy = (await app.ask("POST", "/v1/policies", Role.DPO, tenant=tenant, body=asked)).json["id"]
     made.erasure = (await app.ask("POST", "/v1/erasures", tenant=tenant, body=unwanted)).json["id"]
     return made
 
@@ -250,6 +260,7 @@ async def test_lists_hold_the_tokens_own_tenant_and_no_other(app, role):
     await things(app, OURS)
     theirs = await things(app, THEIRS)
     foreign = {theirs.tenant, theirs.recording, theirs.hold, theirs.certificate, theirs.erasure, theirs.token}
+    foreign.add(theirs.policy)
     for path, name in LISTS:
         answer = await app.ask("GET", path, role, tenant=OURS)
         if not permits(role, ROUTES["GET", path.partition("?")[0]]):

@@ -22,6 +22,7 @@ from vault.model import (
 )
 from vault.ports.catalog import Kept, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.protocol.permissions import Act, permits
 from vault.server.openapi import build, document
 
@@ -225,6 +226,18 @@ def test_what_the_sweep_views_render_is_what_the_document_promises(described):
         id="ovr_" + "0" * 32, through=NOW, reason="clock is right", requested_by=TOKEN_ID, requested_at=NOW
     )
     matches(described, "Override", views.override(override))
+    request = PolicyRequest(
+        id="pol_" + "0" * 32,
+        tenant=samples.recording().tenant,
+        through=24_320,
+        retention_seconds=None,
+        state=PolicyState.REQUESTED,
+        preview=PolicyPreview(changed=3, earlier=2, later=1, held=1),
+        requested_by=TOKEN_ID,
+        requested_role=Role.DPO,
+        requested_at=NOW,
+    )
+    matches(described, "PolicyRequest", views.policy(request))
     matches(described, "Tripped", views.tripped(tripped))
 
 

@@ -30,6 +30,7 @@ from vault.model import (
 )
 from vault.ports.alerts import AlertRows
 from vault.ports.erasures import Erasure, ErasureRows
+from vault.ports.policies import PolicyRows
 from vault.ports.repeats import KeyedRows
 from vault.ports.revision import Revision
 from vault.tlog.attested import Subject
@@ -450,7 +451,17 @@ class AdminRows(Protocol):
 
 
 class Catalog(
-    RecordingRows, NoteRows, NodeRows, HoldRows, AlertRows, ShredRows, ErasureRows, AdminRows, KeyedRows, Protocol
+    RecordingRows,
+    NoteRows,
+    NodeRows,
+    HoldRows,
+    AlertRows,
+    ShredRows,
+    ErasureRows,
+    PolicyRows,
+    AdminRows,
+    KeyedRows,
+    Protocol,
 ):
     """All rows, one database."""
 

@@ -45,6 +45,9 @@ class Act(enum.StrEnum):
     TENANT_ADMIN = "tenant_admin"
     TENANT_OFFBOARD = "tenant_offboard"
     """End a contract: request or approve; it takes two people who both hold this."""
+    POLICY_READ = "policy_read"
+    POLICY_DECIDE = "policy_decide"
+    """Request, approve or withdraw a change of how long existing calls are kept: a dpo and (compliance or lead)."""
     TOKEN_ADMIN = "token_admin"  # noqa: S105 - the name of an act
     KEYS_READ = "keys_read"
     KEYS_ROTATE = "keys_rotate"
@@ -56,6 +59,7 @@ NEEDS_PURPOSE: Final = frozenset({Act.PLAY, Act.PLAY_HELD})
 
 _SEE: Final = frozenset({Act.RECORDING_LIST, Act.RECORDING_SHOW, Act.RECORDING_WHY})
 _ERASE: Final = frozenset({Act.ERASURE_READ, Act.ERASURE_REQUEST, Act.ERASURE_DECIDE})
+_POLICY: Final = frozenset({Act.POLICY_READ, Act.POLICY_DECIDE})
 _HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST})
 
 PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
@@ -64,6 +68,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
     Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.PAUSE, Act.FLAG},
     Role.SAFEGUARDING_LEAD: _SEE
     | _HOLDS
+    | _POLICY
     | {
         Act.FACTS_READ,
         Act.PLAY,
@@ -76,6 +81,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
     Role.COMPLIANCE: _SEE
     | _HOLDS
     | _ERASE
+    | _POLICY
     | {
         Act.FACTS_READ,
         Act.PLAY,
@@ -90,6 +96,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
     },
     Role.DPO: _SEE
     | _ERASE
+    | _POLICY
     | {
         Act.TENANT_OFFBOARD,
         Act.FACTS_READ,
@@ -115,13 +122,22 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.TENANT_READ,
         Act.TENANT_ADMIN,
         Act.TENANT_OFFBOARD,
+        Act.POLICY_READ,
         Act.TOKEN_ADMIN,
         Act.KEYS_READ,
         Act.KEYS_ROTATE,
         Act.METRICS_READ,
     },
     Role.AUDITOR: _SEE
-    | {Act.HOLD_LIST, Act.ERASURE_READ, Act.CERTIFICATE_READ, Act.AUDIT_READ, Act.SWEEP_READ, Act.TENANT_READ},
+    | {
+        Act.HOLD_LIST,
+        Act.ERASURE_READ,
+        Act.CERTIFICATE_READ,
+        Act.AUDIT_READ,
+        Act.SWEEP_READ,
+        Act.TENANT_READ,
+        Act.POLICY_READ,
+    },
 }
 
 

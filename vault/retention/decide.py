@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from vault.ids import HoldId
-from vault.model import Hold, HoldKind, HoldState, Part, Recording, RecordingState
+from vault.model import Hold, HoldKind, HoldState, MetadataChange, Part, Recording, RecordingState
 from vault.retention.policy import metadata_until, period_instant
 
 IN_FORCE: Final = frozenset({HoldState.PLACING, HoldState.ACTIVE, HoldState.RELEASE_REQUESTED})
@@ -40,17 +40,31 @@ class Clocks:
 
     Audio falls due with its cohort, a period of `cohort_width` seconds. Metadata does `metadata_retention` after the
     end of its month, or with the contract if that is None, and never before its audio; `metadata_before` are the
-    retentions agreed before, each with the last month that it holds for, in order. `contract_over` is when the export
-    window after the contract ends; None while two people have not ended the contract.
+    retentions agreed before, each with the last month that it holds for, in order. `metadata_changed` outranks both for
+    the months that it names. `contract_over` is when the export window after the contract ends; None while two people
+    have not ended the contract.
     """
 
     cohort_width: float
     metadata_retention: timedelta | None = None
     metadata_before: tuple[tuple[int, timedelta | None], ...] = ()
+    metadata_changed: MetadataChange | None = None
     contract_over: datetime | None = None
+
+    @property
+    def as_captured(self) -> Clocks:
+        """The clocks as they were agreed when the calls were recorded."""
+        return replace(self, metadata_changed=None)
+
+    def changed_by(self, month: int) -> MetadataChange | None:
+        """Return the change that two people decided for the metadata of a month, if they did."""
+        change = self.metadata_changed
+        return change if change is not None and month <= change.through else None
 
     def metadata_kept(self, month: int) -> timedelta | None:
         """Return how long after its end the metadata of a month is kept; None as long as the contract."""
+        if change := self.changed_by(month):
+            return None if change.seconds is None else timedelta(seconds=change.seconds)
         return next((kept for through, kept in self.metadata_before if month <= through), self.metadata_retention)
 
 

@@ -235,6 +235,8 @@ def _clock_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
 
 
 def _metadata_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
+    change = facts.clocks.changed_by(facts.recording.metadata.cohort.period)
+    changed = "" if change is None else f"; two people changed its clock: {change.request}"
     match decide(facts, Part.METADATA, now=now):
         case Gone():
             certificate = facts.recording.metadata_certificate_id
@@ -247,11 +249,11 @@ def _metadata_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
             until = None if grace is None else stamp(grace)
             return RuleLine(rule="metadata", applies=True, effect="keeps", text=text, until=until)
         case NotDue() as kept:
-            text = f"{_FACTS} are {_kept(kept)}"
+            text = f"{_FACTS} are {_kept(kept)}{changed}"
             until = None if kept.until is None else stamp(kept.until)
             return RuleLine(rule="metadata", applies=True, effect="keeps", text=text, until=until)
         case Due(since=since, ground=ground):
-            text = f"{_FACTS} are due since {stamp(since)} {_GROUNDS[ground]}: they go with the next sweep"
+            text = f"{_FACTS} are due since {stamp(since)} {_GROUNDS[ground]}: they go with the next sweep{changed}"
             return RuleLine(rule="metadata", applies=True, effect="deletes", text=text)
 
 

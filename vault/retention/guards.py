@@ -69,9 +69,9 @@ def check_clock(*, now: datetime, last_sweep_at: datetime | None, limits: Limits
 def goes_early(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> bool:
     """Tell whether a sweep at `now` takes any part of the recording on another ground than the date fixed at capture.
 
-    Audio has that date in its coordinate. Metadata has only its tenant's policy: what is due by it, but was already at
-    the last sweep and was not taken then, is due because the policy became shorter. An erasure is never counted: two
-    people saw each recording of it.
+    Audio has that date in its coordinate, metadata in what was agreed for its month. Metadata that is due by its
+    tenant's policy, but was already at the last sweep and was not taken then, is due because the policy became shorter.
+    An erasure is never counted: two people saw each recording of it.
     """
     return any(
         isinstance(decision, Due)
@@ -83,7 +83,8 @@ def goes_early(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -
 
 def _early(facts: Facts, part: Part, *, now: datetime, last_sweep_at: datetime | None) -> bool:
     own = falls_due(facts.recording, part, facts.clocks)
-    if own is None or own > now:
+    captured = falls_due(facts.recording, part, facts.clocks.as_captured)
+    if own is None or own > now or captured is None or captured > now:
         return True
     known = part is Part.METADATA and last_sweep_at is not None and own <= last_sweep_at
     return known and last_sweep_at is not None and not _kept_at(facts, last_sweep_at)

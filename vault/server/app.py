@@ -14,7 +14,21 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import admin, dialects, erasures, flags, health, holds, keys, openapi, recordings, s3, streams, sweeps
+from vault.server import (
+    admin,
+    dialects,
+    erasures,
+    flags,
+    health,
+    holds,
+    keys,
+    openapi,
+    policies,
+    recordings,
+    s3,
+    streams,
+    sweeps,
+)
 from vault.server.connections import Guest, bind, connections_of
 from vault.server.context import CONFIG, VAULT, WORKER
 from vault.server.intake import BODIES, CALLS, Intake
@@ -125,6 +139,10 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.put("/v1/tenants/{tenant}", admin.change_tenant),
             web.post("/v1/tenants/{tenant}/offboard", admin.request_offboarding),
             web.post("/v1/tenants/{tenant}/offboard/approve", admin.decide_offboarding),
+            web.post("/v1/policies", policies.ask),
+            web.get("/v1/policies", policies.listing),
+            web.get("/v1/policies/{policy}", policies.show),
+            web.post("/v1/policies/{policy}/approve", policies.approve),
             web.get("/v1/tokens", admin.tokens),
             web.post("/v1/tokens", admin.issue_token),
             web.delete("/v1/tokens/{token}", admin.revoke_token),

@@ -95,6 +95,16 @@ class EndContract(_Body):
     contract_end: AwareDatetime | None = None
 
 
+class RequestPolicy(_Body):
+    """POST /v1/policies: what is to hold for the calls that exist."""
+
+    tenant: str | None = None
+    metadata_retention: Retention | None = None
+    """null keeps metadata until the contract ends."""
+    retention: Retention | None = None
+    """Refused: the audio of existing calls keeps its date."""
+
+
 class Approve(_Body):
     """The second person's word: an approval names the `shown` of what it approves."""
 

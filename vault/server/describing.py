@@ -114,4 +114,5 @@ PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "certificate": "The certificate's id; with `.jws` appended the answer is the compact JWS alone.",
     "token": "The token's id (not its secret).",
     "override": "The override's id.",
+    "policy": "The policy request's id.",
 }

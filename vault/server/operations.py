@@ -276,6 +276,53 @@ ADMINISTRATION: Final = (
     ),
 )
 
+POLICIES: Final = (
+    Operation(
+        method="post",
+        path="/v1/policies",
+        name="requestPolicy",
+        tag="policies",
+        summary="Ask to keep the metadata of existing calls otherwise: the first of two people",
+        act=Act.POLICY_DECIDE,
+        body=bodies.RequestPolicy,
+        answers={202: _json("The request, waiting for the second person.", "PolicyRequest")},
+        problems=(404, 409, 422),
+    ),
+    Operation(
+        method="get",
+        path="/v1/policies",
+        name="listPolicies",
+        tag="policies",
+        summary="List the requests, newest first",
+        act=Act.POLICY_READ,
+        query=bodies.Page,
+        queries=("tenant",),
+        answers={200: _json("The requests the token may see.", "PolicyRequests")},
+        problems=(422,),
+    ),
+    Operation(
+        method="get",
+        path="/v1/policies/{policy}",
+        name="showPolicy",
+        tag="policies",
+        summary="Show one request, and the digest that its approval repeats",
+        act=Act.POLICY_READ,
+        answers={200: _json("The request.", "PolicyRequest")},
+        problems=(404,),
+    ),
+    Operation(
+        method="post",
+        path="/v1/policies/{policy}/approve",
+        name="approvePolicy",
+        tag="policies",
+        summary="Approve as the second person, or reject or withdraw until it is applied",
+        act=Act.POLICY_DECIDE,
+        body=bodies.Approve,
+        answers={200: _json("The request, with when it takes effect, or rejected.", "PolicyRequest")},
+        problems=(404, 409, 422),
+    ),
+)
+
 SWEEPS: Final = (
     Operation(
         method="get",
@@ -367,5 +414,17 @@ SERVER: Final = (
 )
 
 OPERATIONS: Final = (
-    *(*INGEST, *RECORDINGS, *HOLDS, *FLAGS, *PERSONAL, *CERTIFICATES, *ADMINISTRATION, *SWEEPS, *KEYS, *SERVER),
+    *(
+        *INGEST,
+        *RECORDINGS,
+        *HOLDS,
+        *FLAGS,
+        *PERSONAL,
+        *CERTIFICATES,
+        *ADMINISTRATION,
+        *POLICIES,
+        *SWEEPS,
+        *KEYS,
+        *SERVER,
+    ),
 )

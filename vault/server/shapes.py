@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from vault.model import Assurance, CertificateStatus, Codec, Container, HoldKind, HoldState, Part, RecordingState, Role
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
+from vault.ports.policies import PolicyState
 from vault.retention.guards import Guard
 
 Schema = Mapping[str, Any]
@@ -248,6 +249,18 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                 **array(record({"through": TEXT, "retention_seconds": nullable({"type": "number", "minimum": 0})})),
                 "description": "What was agreed before, each through its last month; later ones follow the present.",
             },
+            "metadata_changed": {
+                **nullable(
+                    record(
+                        {
+                            "through": TEXT,
+                            "retention_seconds": nullable({"type": "number", "minimum": 0}),
+                            "policy": identifier("pol"),
+                        }
+                    )
+                ),
+                "description": "What two people decided for the calls through a month; outranks what was agreed.",
+            },
             "contract_end": nullable(MOMENT),
             "offboard_requested_by": nullable(identifier("tok")),
             "offboard_approved_by": nullable(identifier("tok")),
@@ -264,6 +277,29 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "origins": {**array(TEXT), "description": "The web origins whose pages may record."},
         }
     ),
+    "PolicyRequest": record(
+        {
+            "id": identifier("pol"),
+            "tenant": TENANT_ID,
+            "through": {**TEXT, "description": "The last month of calls that it is for."},
+            "retention_seconds": nullable({"type": "number", "minimum": 0}),
+            "state": choice(PolicyState),
+            "preview": {
+                **record({"changed": COUNT, "earlier": COUNT, "later": COUNT, "held": COUNT}),
+                "description": "Recordings whose metadata would get another date, counted when it was asked for.",
+            },
+            "requested_by": identifier("tok"),
+            "requested_role": choice(Role),
+            "requested_at": MOMENT,
+            "decided_by": nullable(identifier("tok")),
+            "decided_role": nullable(choice(Role)),
+            "decided_at": nullable(MOMENT),
+            "takes_effect_at": nullable(MOMENT),
+            "applied_at": nullable(MOMENT),
+            "shown": {**SHA256, "description": "Of what is shown here; an approval repeats it."},
+        }
+    ),
+    "PolicyRequests": record({"policies": array(reference("PolicyRequest"))}),
     "Erasure": record(
         {
             **_ERASURE,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.model import Hold, HoldState, StoredCertificate, Token
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
+from vault.ports.policies import PolicyRequest
 from vault.protocol.alerts import origin_of
 from vault.retention.guards import Tripped
 from vault.retention.periods import parse_period
@@ -141,6 +143,13 @@ def tenant(view: TenantView) -> dict[str, Any]:
         "metadata_before": [
             {"through": month_name(month), "retention_seconds": seconds} for month, seconds in value.metadata_before
         ],
+        "metadata_changed": None
+        if value.metadata_changed is None
+        else {
+            "through": month_name(value.metadata_changed.through),
+            "retention_seconds": value.metadata_changed.seconds,
+            "policy": value.metadata_changed.request,
+        },
         "contract_end": moment(value.contract_end),
         "offboard_requested_by": value.offboard_requested_by,
         "offboard_approved_by": value.offboard_approved_by,
@@ -236,6 +245,27 @@ def override(value: SweepOverride) -> dict[str, Any]:
         "approved_by": value.approved_by,
         "rejected_by": value.rejected_by,
         "used_at": moment(value.used_at),
+    }
+    return {**document, "shown": shown_digest(document)}
+
+
+def policy(value: PolicyRequest) -> dict[str, Any]:
+    """Render a request to change existing metadata; `shown` is the digest of the rest."""
+    document = {
+        "id": value.id,
+        "tenant": value.tenant,
+        "through": month_name(value.through),
+        "retention_seconds": value.retention_seconds,
+        "state": value.state.value,
+        "preview": asdict(value.preview),
+        "requested_by": value.requested_by,
+        "requested_role": value.requested_role.value,
+        "requested_at": moment(value.requested_at),
+        "decided_by": value.decided_by,
+        "decided_role": None if value.decided_role is None else value.decided_role.value,
+        "decided_at": moment(value.decided_at),
+        "takes_effect_at": moment(value.takes_effect_at),
+        "applied_at": moment(value.applied_at),
     }
     return {**document, "shown": shown_digest(document)}
 

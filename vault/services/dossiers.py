@@ -71,6 +71,7 @@ class Dossiers:
             cohort_width=self._keyring.cohort_width_seconds,
             metadata_retention=_duration(tenant.metadata_retention_seconds),
             metadata_before=tuple((through, _duration(seconds)) for through, seconds in tenant.metadata_before),
+            metadata_changed=tenant.metadata_changed,
             contract_over=export_ends(tenant, self._export_window),
         )
 

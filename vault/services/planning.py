@@ -25,6 +25,7 @@ from vault.retention.guards import Limits, Tripped, check_share, goes_early
 from vault.retention.policy import LAST_PERIOD, due_through, metadata_due
 from vault.services.dossiers import Dossier, Dossiers
 from vault.services.holds import Holds
+from vault.services.policies import Policies, changed
 from vault.services.shredding import Shredder
 
 _PAGE = 500
@@ -157,6 +158,7 @@ class Planner:
         keyring: Keyring,
         holds: Holds,
         dossiers: Dossiers,
+        policies: Policies,
         shredder: Shredder,
         entropy: Entropy,
         limits: Limits,
@@ -165,6 +167,7 @@ class Planner:
         self._keyring = keyring
         self._holds = holds
         self._dossiers = dossiers
+        self._policies = policies
         self._shredder = shredder
         self._entropy = entropy
         self._limits = limits
@@ -181,14 +184,16 @@ class Planner:
         planned = dataclasses.replace(planned, doubtful=await self._doubtful(planned))
         shares = [
             await self._judged(planned, share, tenant)
-            for tenant in await self._catalog.tenants()
+            for tenant in await self._tenants(now)
             if (share := self._share(planned, tenant)) is not None
         ]
         return dataclasses.replace(planned, shares=shares)
 
     async def candidates(self, planned: Planned) -> AsyncIterator[Candidate]:
         """Yield every recording in the way of the plan, those of tripped tenants included, each once."""
-        dossiers = {tenant.id: await self._dossiers.of(tenant) for tenant in await self._catalog.tenants()}
+        dossiers = {
+            tenant.id: await self._dossiers.of(tenant) for tenant in await self._tenants(planned.base.intended_at)
+        }
         seen: set[RecordingId] = set()
         through = planned.base.due_through
         assert through is not None
@@ -198,6 +203,14 @@ class Planner:
                 if row.id not in seen:
                     seen.add(row.id)
                     yield _candidate(dossiers[row.tenant], row, planned.base.intended_at)
+
+    async def _tenants(self, now: datetime) -> Sequence[Tenant]:
+        """Return every tenant as a sweep at `now` finds it: with the changes that it would apply first."""
+        ready = {each.tenant: each for each in await self._policies.ready(now)}
+        return [
+            tenant if tenant.id not in ready else changed(tenant, ready[tenant.id])
+            for tenant in await self._catalog.tenants()
+        ]
 
     def _share(self, planned: Planned, tenant: Tenant) -> Share | None:
         """Return what of the tenant's goes by other clocks than its audio's; None if nothing of it has a key."""
@@ -246,7 +259,7 @@ class Planner:
 
     async def _doubtful(self, planned: Planned) -> Sequence[Recording]:
         """Return the rows in due cohorts of audio that the rule keeps and no pin does."""
-        tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
+        tenants = {tenant.id: tenant for tenant in await self._tenants(planned.base.intended_at)}
         dossiers: dict[TenantId, Dossier] = {}
         found: list[Recording] = []
         now, through = planned.base.intended_at, planned.base.due_through

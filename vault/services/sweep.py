@@ -27,6 +27,7 @@ from vault.services.audit import event
 from vault.services.erasure import Erasures
 from vault.services.overrides import Overrides
 from vault.services.planning import Candidate, Planned, Planner
+from vault.services.policies import Policies
 from vault.services.shredding import Shredder
 from vault.telemetry import Metrics
 
@@ -91,6 +92,7 @@ class Sweeper:
         keyring: Keyring,
         planner: Planner,
         overrides: Overrides,
+        policies: Policies,
         shredder: Shredder,
         erasures: Erasures,
         clock: Clock,
@@ -101,6 +103,7 @@ class Sweeper:
         self._keyring = keyring
         self._planner = planner
         self._overrides = overrides
+        self._policies = policies
         self._shredder = shredder
         self._erasures = erasures
         self._clock = clock
@@ -176,6 +179,7 @@ class Sweeper:
         # A clock that stepped back moves neither the floor nor the guard's memory backwards.
         now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
         await self._check_clock(now, actor)
+        await self._policies.apply(now)
         planned = await self._guarded(await self._planner.plan(now, trigger), now, actor)
         shred = planned.shred
         shredded = erased

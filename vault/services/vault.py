@@ -26,6 +26,7 @@ from vault.services.objects import Objects
 from vault.services.overrides import Overrides
 from vault.services.parts import Parts
 from vault.services.playback import Playback
+from vault.services.policies import Policies
 from vault.services.recordings import Recordings
 from vault.services.repeats import Repeats
 from vault.services.search import Search
@@ -63,6 +64,7 @@ class Vault:
     playback: Playback
     presence: Presence
     overrides: Overrides
+    policies: Policies
     recordings: Recordings
     repeats: Repeats
     search: Search

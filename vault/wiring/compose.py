@@ -38,6 +38,7 @@ from vault.services.overrides import Overrides
 from vault.services.parts import Parts
 from vault.services.planning import Planner
 from vault.services.playback import Playback
+from vault.services.policies import Policies
 from vault.services.reading import Reader
 from vault.services.recordings import Recordings
 from vault.services.repeats import Repeats
@@ -165,6 +166,9 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     )
     dossiers = Dossiers(catalog=catalog, keyring=keyring, export_window=config.retention.export_window)
     overrides = Overrides(catalog=catalog, clock=clock, entropy=entropy)
+    policies = Policies(
+        catalog=catalog, dossiers=dossiers, clock=clock, entropy=entropy, notice=config.retention.notice
+    )
     guard = Limits(max_jump=config.sweep.max_jump, max_share=config.sweep.max_share)
     erasures = Erasures(
         catalog=catalog,
@@ -250,6 +254,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
         ),
         overrides=overrides,
+        policies=policies,
         recordings=Recordings(
             catalog=catalog,
             keyring=keyring,
@@ -271,11 +276,13 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
                 keyring=keyring,
                 holds=holds,
                 dossiers=dossiers,
+                policies=policies,
                 shredder=shredder,
                 entropy=entropy,
                 limits=guard,
             ),
             overrides=overrides,
+            policies=policies,
             shredder=shredder,
             erasures=erasures,
             clock=clock,

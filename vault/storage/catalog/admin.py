@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import TenantId, TokenId
-from vault.model import AuditEntry, AuditEvent, Role, Tenant, Token
+from vault.model import AuditEntry, AuditEvent, MetadataChange, Role, Tenant, Token
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
@@ -66,22 +66,7 @@ class AdminStore:
 
     async def revise_tenant(self, tenant: TenantId, revision: Revision[Tenant]) -> Tenant:
         """Replace, and hasten the waiting alerts if the webhook changed; NotFound."""
-
-        async def act(transaction: Transaction) -> Tenant:
-            found = await transaction.fetch(_TENANT, {"key": tenant})
-            if not found:
-                raise NotFound(f"there is no tenant {tenant}")
-            before = _to_tenant(found[0])
-            after, audit = revision(before)
-            if after != before:
-                values = {f"new_{name}": value for name, value in _from_tenant(after).items() if name != "id"}
-                await transaction.write(_REPLACE_TENANT, {"key": tenant, **values})
-            if after.safeguarding_webhook != before.safeguarding_webhook:
-                await transaction.write(_HASTEN, {"key": tenant})
-            transaction.audit(audit)
-            return after
-
-        return await self._database.writer.run(act)
+        return await self._database.writer.run(lambda transaction: revised_tenant(transaction, tenant, revision))
 
     async def tenant(self, tenant: TenantId) -> Tenant:
         """Return one; NotFound."""
@@ -164,6 +149,26 @@ async def _append(transaction: Transaction, batches: Sequence[Sequence[AuditEven
     return [None] * len(batches)
 
 
+async def revised_tenant(transaction: Transaction, tenant: TenantId, revision: Revision[Tenant]) -> Tenant:
+    """Replace the tenant as `revision` says within a transaction; NotFound."""
+    found = await transaction.fetch(_TENANT, {"key": tenant})
+    if not found:
+        raise NotFound(f"there is no tenant {tenant}")
+    before = _to_tenant(found[0])
+    after, audit = revision(before)
+    if after != before:
+        values = {f"new_{name}": value for name, value in _from_tenant(after).items() if name != "id"}
+        await transaction.write(_REPLACE_TENANT, {"key": tenant, **values})
+    if after.safeguarding_webhook != before.safeguarding_webhook:
+        await transaction.write(_HASTEN, {"key": tenant})
+    transaction.audit(audit)
+    return after
+
+
+def _change_text(change: MetadataChange) -> str:
+    return json.dumps({"request": change.request, "through": change.through, "seconds": change.seconds})
+
+
 def _from_tenant(tenant: Tenant) -> rows.Values:
     return {
         "id": tenant.id,
@@ -174,6 +179,7 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "retention": tenant.retention,
         "metadata_retention_seconds": tenant.metadata_retention_seconds,
         "metadata_before": json.dumps(tenant.metadata_before),
+        "metadata_changed": None if tenant.metadata_changed is None else _change_text(tenant.metadata_changed),
         "contract_end": rows.maybe_micros(tenant.contract_end),
         "offboard_requested_by": tenant.offboard_requested_by,
         "offboard_approved_by": tenant.offboard_approved_by,
@@ -194,6 +200,7 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         retention=row.retention,
         metadata_retention_seconds=row.metadata_retention_seconds,
         metadata_before=tuple((through, seconds) for through, seconds in json.loads(row.metadata_before)),
+        metadata_changed=None if row.metadata_changed is None else MetadataChange(**json.loads(row.metadata_changed)),
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,
         offboard_approved_by=row.offboard_approved_by,

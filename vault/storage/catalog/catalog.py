@@ -17,6 +17,7 @@ from vault.storage.catalog.holds import HoldStore
 from vault.storage.catalog.nodes import NodeStore
 from vault.storage.catalog.notes import NoteStore
 from vault.storage.catalog.overrides import OverrideStore
+from vault.storage.catalog.policies import PolicyStore
 from vault.storage.catalog.recordings import RecordingStore
 from vault.storage.catalog.repeats import RepeatStore
 from vault.storage.catalog.rescue import RescueStore
@@ -33,6 +34,7 @@ class SqlCatalog(
     AlertStore,
     ShredStore,
     OverrideStore,
+    PolicyStore,
     ErasureStore,
     AdminStore,
     RepeatStore,

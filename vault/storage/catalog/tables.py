@@ -304,6 +304,26 @@ sweep_overrides = sa.Table(
     sa.Column("rejected_by", sa.Text),
 )
 
+policy_requests = sa.Table(
+    "policy_requests",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("through", sa.Integer, nullable=False),
+    sa.Column("retention_seconds", sa.Double),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("preview", sa.Text, nullable=False),
+    sa.Column("requested_by", sa.Text, nullable=False),
+    sa.Column("requested_role", sa.Text, nullable=False),
+    sa.Column("requested_at", sa.BigInteger, nullable=False),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("decided_role", sa.Text),
+    sa.Column("decided_at", sa.BigInteger),
+    sa.Column("takes_effect_at", sa.BigInteger),
+    sa.Column("applied_at", sa.BigInteger),
+)
+sa.Index("ix_policy_requests_tenant", policy_requests.c.tenant)
+
 tenants = sa.Table(
     "tenants",
     metadata,
@@ -321,6 +341,8 @@ tenants = sa.Table(
     sa.Column("offboard_approved_at", sa.BigInteger),
     # JSON: [last month, seconds or null] of each retention agreed before, in order.
     sa.Column("metadata_before", sa.Text, nullable=False, server_default="[]"),
+    # JSON: the request, its last month, seconds or null; of the change of existing metadata that is in force.
+    sa.Column("metadata_changed", sa.Text),
     # Separated by spaces, which no origin has.
     sa.Column("origins", sa.Text, nullable=False, server_default=""),
     sa.Column("retention", sa.Text),

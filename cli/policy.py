@@ -1,0 +1,93 @@
+"""`callvault policy`: changes of how long the metadata of existing calls is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from cli.approving import Shown, Yes, digest
+from cli.client import segment
+from cli.command import Remote, new_group, remote
+from vault.retention.durations import format_duration
+
+group = new_group("Change how long the numbers and tags of existing calls are kept; it takes two people.")
+
+PolicyName = Annotated[str, typer.Argument(metavar="POLICY", help="pol_ and 32 hex digits.")]
+
+
+def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Return a request as people read it."""
+    preview = item["preview"]
+    pairs: list[tuple[str, object]] = [
+        ("id", item["id"]),
+        ("tenant", item["tenant"]),
+        ("state", item["state"]),
+        ("calls through", item["through"]),
+        ("metadata kept for", kept(item)),
+        ("get another date", f"{preview['changed']}: {preview['earlier']} earlier, {preview['later']} later"),
+        ("of them held", preview["held"]),
+        ("requested by", f"{item['requested_by']} ({item['requested_role']})"),
+        ("requested at", item["requested_at"]),
+        ("decided by", item["decided_by"]),
+        ("takes effect", item["takes_effect_at"]),
+        ("applied", item["applied_at"]),
+        ("shown", item["shown"]),
+    ]
+    return [(name, value) for name, value in pairs if value is not None]
+
+
+def kept(item: Mapping[str, Any]) -> str:
+    """Return for how long a request keeps metadata."""
+    seconds = item["retention_seconds"]
+    return "the contract" if seconds is None else f"{format_duration(timedelta(seconds=seconds))} after its month"
+
+
+@remote(group, "list", examples=["callvault policy list", "callvault policy list --json"])
+async def listing(call: Remote) -> None:
+    """List the requests, newest first."""
+    found = await call.client.get("/v1/policies")
+    if call.out.as_json:
+        call.out.document(found)
+        return
+    rows = [(item["id"], item["tenant"], item["state"], item["through"], kept(item)) for item in found["policies"]]
+    call.out.table(["request", "tenant", "state", "calls through", "metadata kept for"], rows, empty="no requests")
+
+
+@remote(group, "show", examples=["callvault policy show pol_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])
+async def show(call: Remote, identifier: PolicyName) -> None:
+    """Show one request."""
+    found = await call.client.get(f"/v1/policies/{segment(identifier)}")
+    call.out.show(found, fields(found))
+
+
+@remote(
+    group,
+    "approve",
+    examples=[
+        "callvault policy approve pol_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f",
+        "callvault policy approve pol_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f --json --shown DIGEST",
+    ],
+)
+async def approve(call: Remote, identifier: PolicyName, *, shown: Shown = None, yes: Yes = False) -> None:
+    """Read the request and agree, as the second person; it takes effect after the notice."""
+    path = f"/v1/policies/{segment(identifier)}"
+    named = await digest(
+        call,
+        path,
+        look=lambda found: found["shown"],
+        render=lambda found: call.out.fields(fields(found)),
+        shown=shown,
+        yes=yes,
+    )
+    approved = await call.client.post(f"{path}/approve", {"shown": named})
+    call.out.show(approved, fields(approved))
+
+
+@remote(group, "reject", examples=["callvault policy reject pol_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])
+async def reject(call: Remote, identifier: PolicyName) -> None:
+    """Refuse a request, or withdraw it until it is applied: nothing changes."""
+    rejected = await call.client.post(f"/v1/policies/{segment(identifier)}/approve", {"approve": False})
+    call.out.show(rejected, fields(rejected))

@@ -1,0 +1,75 @@
+"""Changes of how long the metadata of existing calls is kept, over HTTP."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from vault.errors import Invalid
+from vault.model import Principal
+from vault.ports.policies import PolicyRequest
+from vault.protocol.permissions import Act
+from vault.retention.shown import check_shown
+from vault.server import views
+from vault.server.bodies import Approve, Page, RequestPolicy
+from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query
+from vault.server.recordings import scope
+from vault.services.vault import Vault
+
+
+async def ask(request: web.Request) -> web.Response:
+    """POST /v1/policies: the first person asks; nothing changes yet."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, Act.POLICY_DECIDE)
+    wanted = await body(request, RequestPolicy)
+    tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
+    await vault.access.authorise(actor, Act.POLICY_DECIDE, tenant=tenant)
+    assert tenant is not None, "only tokens of a tenant may decide"
+    if "retention" in wanted.model_fields_set:
+        raise Invalid(
+            "the audio of existing calls keeps the date that it was recorded with",
+            hint="keep it longer by a hold of kind client_request; have it go earlier by an erasure",
+        )
+    if "metadata_retention" not in wanted.model_fields_set:
+        raise Invalid("there is nothing to change", hint="say metadata_retention; null: as long as the contract")
+    # At least what was said, as for calls to come: months and years differ in length.
+    kept = None if wanted.metadata_retention is None else wanted.metadata_retention.longest
+    asked = await vault.policies.request(tenant, retention=kept, actor=actor)
+    return web.json_response(views.policy(asked), status=202, headers={"Location": f"/v1/policies/{asked.id}"})
+
+
+async def listing(request: web.Request) -> web.Response:
+    """GET /v1/policies."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = query(request, Page)
+    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
+    await vault.access.authorise(actor, Act.POLICY_READ, tenant=asked)
+    found = await vault.policies.all(tenant=scope(wanted.tenant, actor.tenant))
+    return web.json_response({"policies": [views.policy(each) for each in found]})
+
+
+async def show(request: web.Request) -> web.Response:
+    """GET /v1/policies/{policy}."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    return web.json_response(views.policy(await _found(request, vault, actor, Act.POLICY_READ)))
+
+
+async def approve(request: web.Request) -> web.Response:
+    """POST /v1/policies/{policy}/approve: the second person approves what was shown; either withdraws."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    found = await _found(request, vault, actor, Act.POLICY_DECIDE)
+    wanted = await body(request, Approve)
+    if wanted.approve:
+        check_shown(wanted.shown, views.policy(found))
+    decided = await vault.policies.decide(found.id, approve=wanted.approve, actor=actor)
+    return web.json_response(views.policy(decided))
+
+
+async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> PolicyRequest:
+    wanted = request.match_info["policy"]
+    await vault.access.authorise(actor, act, target=possible_id(wanted, "pol"))
+    identifier = checked_id(wanted, "pol", "policy request")
+    return await vault.access.own(actor, act, vault.policies.show(identifier), target=identifier)

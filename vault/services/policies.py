@@ -1,0 +1,183 @@
+"""Changes of how long the metadata of existing calls is kept: two people, a notice, then a sweep.
+
+Order: request row → approval, which fixes when it takes effect → by a sweep, request and tenant in one transaction →
+that sweep's own intent. A crash between leaves a request that the next sweep applies, or a change that it goes by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from vault.errors import Conflict, Forbidden, NotFound
+from vault.ids import RecordingId, TenantId, new_id
+from vault.model import AuditEvent, MetadataChange, Part, Principal, Role, Tenant
+from vault.ports.catalog import Catalog
+from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
+from vault.ports.time import Clock, Entropy
+from vault.retention.decide import Facts, falls_due, held_by
+from vault.retention.policy import check_metadata_retention, metadata_period
+from vault.services.audit import event
+from vault.services.dossiers import Dossiers
+
+_PAGE = 500
+_OTHERS = frozenset({Role.COMPLIANCE, Role.SAFEGUARDING_LEAD})
+
+
+class Policies:
+    """Requests, decisions about them, and what a sweep applies."""
+
+    def __init__(
+        self, *, catalog: Catalog, dossiers: Dossiers, clock: Clock, entropy: Entropy, notice: timedelta
+    ) -> None:
+        self._catalog = catalog
+        self._dossiers = dossiers
+        self._clock = clock
+        self._entropy = entropy
+        self._notice = notice
+
+    async def all(self, *, tenant: TenantId | None = None) -> Sequence[PolicyRequest]:
+        """Return every request, or a tenant's, newest first."""
+        return await self._catalog.policy_requests(tenant=tenant)
+
+    async def show(self, identifier: str) -> PolicyRequest:
+        """Return one; NotFound."""
+        for each in await self.all():
+            if each.id == identifier:
+                return each
+        raise NotFound("there is no such policy request")
+
+    async def request(self, identifier: TenantId, *, retention: timedelta | None, actor: Principal) -> PolicyRequest:
+        """First of two people: keep the metadata of the calls up to this month for `retention`; None: the contract.
+
+        Nothing changes before it is approved and its notice has ended. Invalid for a retention that no tenant may
+        have, NotFound, Conflict while another one of the tenant is open.
+        """
+        check_metadata_retention(retention)
+        now = self._clock.now()
+        tenant = await self._catalog.tenant(identifier)
+        change = MetadataChange(
+            request=new_id("pol", at=now, entropy=self._entropy),
+            through=metadata_period(now),
+            seconds=None if retention is None else retention.total_seconds(),
+        )
+        request = PolicyRequest(
+            id=change.request,
+            tenant=identifier,
+            through=change.through,
+            retention_seconds=change.seconds,
+            state=PolicyState.REQUESTED,
+            preview=await self._preview(tenant, change),
+            requested_by=actor.token_id,
+            requested_role=actor.role,
+            requested_at=now,
+        )
+        await self._catalog.add_policy_request(request, audit=[_event("requested", request, actor)])
+        return request
+
+    async def decide(self, identifier: str, *, approve: bool, actor: Principal) -> PolicyRequest:
+        """Approve as the second person, or reject or withdraw, which anybody who may decide can until it is applied.
+
+        Forbidden for the first person, and unless of the two one is a dpo, and the other compliance or a safeguarding
+        lead. Conflict if it is decided.
+        """
+        now = self._clock.now()
+
+        def revision(before: PolicyRequest) -> tuple[PolicyRequest, Sequence[AuditEvent]]:
+            if not before.is_open or (approve and before.state is not PolicyState.REQUESTED):
+                raise Conflict(f"{before.id} is {before.state.value} already", hint="ask for another change")
+            if approve:
+                _check_pair(before, actor)
+            after = dataclasses.replace(
+                before,
+                state=PolicyState.APPROVED if approve else PolicyState.REJECTED,
+                decided_by=actor.token_id,
+                decided_role=actor.role,
+                decided_at=now,
+                takes_effect_at=now + self._notice if approve else None,
+            )
+            return after, [_event(after.state.value, after, actor)]
+
+        return await self._catalog.revise_policy_request(identifier, revision)
+
+    async def ready(self, now: datetime) -> Sequence[PolicyRequest]:
+        """Return the requests that a sweep at `now` applies."""
+        return [each for each in await self._catalog.policy_requests() if each.is_ready(now=now)]
+
+    async def apply(self, now: datetime) -> None:
+        """Apply what two people approved and whose notice has ended; one that was withdrawn meanwhile is left."""
+        for each in await self.ready(now):
+
+            def revision(
+                before: tuple[PolicyRequest, Tenant],
+            ) -> tuple[tuple[PolicyRequest, Tenant], Sequence[AuditEvent]]:
+                request, tenant = before
+                if not request.is_ready(now=now):
+                    return before, []
+                after = dataclasses.replace(request, state=PolicyState.APPLIED, applied_at=now)
+                return (after, changed(tenant, request)), [_event("applied", after, None)]
+
+            await self._catalog.apply_policy_request(each.id, revision)
+
+    async def _preview(self, tenant: Tenant, change: MetadataChange) -> PolicyPreview:
+        """Count the recordings whose metadata would get another date."""
+        dossier = await self._dossiers.of(tenant)
+        earlier, later, held = 0, 0, 0
+        after: RecordingId | None = None
+        while page := await self._catalog.due_recordings(
+            through=change.through, after=after, limit=_PAGE, part=Part.METADATA, tenant=tenant.id
+        ):
+            for row in page:
+                facts = dossier.facts(row)
+                was, becomes = _dates(facts, change)
+                if was == becomes or Part.METADATA not in facts.keys:
+                    continue
+                sooner = becomes is not None and (was is None or becomes < was)
+                earlier, later = earlier + sooner, later + (not sooner)
+                held += bool(held_by(facts))
+            after = page[-1].id
+            await asyncio.sleep(0)
+        return PolicyPreview(changed=earlier + later, earlier=earlier, later=later, held=held)
+
+
+def changed(tenant: Tenant, request: PolicyRequest) -> Tenant:
+    """Return the tenant as the request changes it: later ones name later months, so one is in force at a time."""
+    change = MetadataChange(request=request.id, through=request.through, seconds=request.retention_seconds)
+    return dataclasses.replace(tenant, metadata_changed=change)
+
+
+def _dates(facts: Facts, change: MetadataChange) -> tuple[datetime | None, datetime | None]:
+    clocks = dataclasses.replace(facts.clocks, metadata_changed=change)
+    return (
+        falls_due(facts.recording, Part.METADATA, facts.clocks),
+        falls_due(facts.recording, Part.METADATA, clocks),
+    )
+
+
+def _check_pair(request: PolicyRequest, actor: Principal) -> None:
+    if request.requested_by == actor.token_id:
+        raise Forbidden(
+            "the person who asked for a change of existing calls cannot approve it",
+            hint="a second person approves with their own token",
+        )
+    roles = {request.requested_role, actor.role}
+    if Role.DPO not in roles or not roles & _OTHERS:
+        asked_by_dpo = request.requested_role is Role.DPO
+        second = "compliance or a safeguarding lead" if asked_by_dpo else "the dpo"
+        raise Forbidden(
+            "a change of existing calls is decided by the tenant's dpo, and compliance or a safeguarding lead",
+            hint=f"{second} of the tenant approves with their own token",
+        )
+
+
+def _event(what: str, request: PolicyRequest, actor: Principal | None) -> AuditEvent:
+    detail = {
+        "through": str(request.through),
+        "metadata_retention_seconds": "contract"
+        if request.retention_seconds is None
+        else str(request.retention_seconds),
+        "changed": str(request.preview.changed),
+    }
+    return event(f"policy.{what}", actor, tenant=request.tenant, target=request.id, detail=detail)
