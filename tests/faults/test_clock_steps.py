@@ -86,11 +86,13 @@ async def test_a_clock_far_ahead_shreds_nothing_until_two_operators_vouch_for_it
     assert status == 202
     approve = f"/v1/sweeps/overrides/{override['id']}/approve"
     assert (await world.sweep())[0] == 409
-    assert (await world.post(approve, {}))[0] == 403
+    seen = {"shown": override["shown"]}
+    assert (await world.post(approve, {}, role="operator2"))[0] == 422, "approved unseen"
+    assert (await world.post(approve, seen))[0] == 403
     assert (await world.sweep())[0] == 409
     assert await world.audio(recording) == (200, data)
 
-    assert (await world.post(approve, {}, role="operator2"))[0] == 200
+    assert (await world.post(approve, seen, role="operator2"))[0] == 200
     status, report = await world.sweep()
     assert (status, report["shredded"]) == (200, 1)
     assert (await world.audio(recording))[0] == 410

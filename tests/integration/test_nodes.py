@@ -256,7 +256,7 @@ def shredding(tmp_path, **sections):
         tmp_path,
         roles=("recorder", "agent", "auditor"),
         retention={"default": "4s", "floor": "1s", "cohort_width": "1s"},
-        sweep={"enabled": True, "interval": "200ms", "jitter": "50ms", "max_share_minimum": 10_000},
+        sweep={"enabled": True, "interval": "200ms", "jitter": "50ms"},
         keyring={"precreate_days": 0},
         **sections,
     )

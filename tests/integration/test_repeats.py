@@ -40,6 +40,7 @@ async def test_every_creation_takes_effect_once_under_its_key(app):
     erasure = {"basis": "art17", "case_reference": "C-1", "recordings": [other]}
     tenant = {"id": "eastgate", "name": "E", "controller": "E", "contact": "dpo"}
     override = {"through": (app.clock.now() + timedelta(hours=1)).isoformat(), "reason": "the clock was checked"}
+    await app.vault.overrides.remember([Tripped(guard=Guard.CLOCK_JUMP, reason="the clock jumped")])
     token = {"name": "second", "role": "recorder", "tenant": OURS}
     jumped = Tripped(guard=Guard.CLOCK_JUMP, reason="the clock is ahead of the last sweep")
     await app.vault.overrides.remember([jumped])

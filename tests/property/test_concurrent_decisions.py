@@ -244,11 +244,11 @@ async def test_of_two_decisions_about_an_erasure_at_once_one_stands(scene):
 
 
 async def test_of_two_acts_on_an_override_or_a_token_at_once_one_stands(scene):
-    catalog, sweeper = scene.vault.catalog, scene.vault.sweeper
+    catalog, overrides = scene.vault.catalog, scene.vault.overrides
     asked = override(requested_by=ANN.token_id)
     await catalog.add_override(asked)
     approvals = {
-        actor.name: lambda _, actor=actor: sweeper.approve_override(asked.id, actor=actor) for actor in (BOB, CY)
+        actor.name: lambda _, actor=actor: overrides.decide(asked, approve=True, actor=actor) for actor in (BOB, CY)
     }
     assert (
         await scene.check(
