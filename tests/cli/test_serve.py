@@ -63,7 +63,8 @@ def server(vault: tuple[Path, str]) -> Iterator[tuple[subprocess.Popen[bytes], i
 
 def call(port: int, method: str, path: str, token: str, body: str | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, body, {"Authorization": f"Bearer {token}"})
+    kind = {} if body is None else {"Content-Type": "application/json"}
+    connection.request(method, path, body, {"Authorization": f"Bearer {token}", **kind})
     response = connection.getresponse()
     answer = response.status, response.read()
     connection.close()

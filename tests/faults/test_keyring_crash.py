@@ -495,7 +495,7 @@ async def test_a_new_epoch_that_is_not_exactly_right_is_found_before_anything_is
     world, keyring = await prepared()
     truth = {probe: keyring.derive(probe).material for probe in PROBES}
     right = states.shredded
-    monkeypatch.setattr(states, "shredded", lambda state, plan: mistake(state, right(state, plan)))
+    monkeypatch.setattr(states, "shredded", lambda state, plan, **new: mistake(state, right(state, plan, **new)))
     with pytest.raises(IntegrityError, match="nothing was destroyed"):
         await act_on(world, keyring, "shred")
     assert world.provider.destroyed == []

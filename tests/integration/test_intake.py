@@ -38,7 +38,7 @@ def gate(monkeypatch):
 @asynccontextmanager
 async def vault(bound=BOUND, **server):
     with memory_directory() as base:
-        journal = {**SETTINGS["journal"], "file_bytes": "8MiB", "max_undurable_bytes": bound}
+        journal = {**SETTINGS["journal"], "file_bytes": "8MiB", "max_undurable_bytes": f"{bound}B"}
         settings = {**SETTINGS["server"], "finish_wait": "0s", **server}
         async with running(base, server=settings, journal=journal, segments={"max_bytes": "8MiB"}) as app:
             yield app

@@ -112,7 +112,7 @@ async def test_a_range_on_a_condition_that_cannot_hold_is_the_whole(app):
 @pytest.mark.parametrize("full", [False, True], ids=["at once", "while the vault waits for it"])
 async def test_a_listener_that_hangs_up_is_no_error_of_the_vault(app, caplog, monkeypatch, full):
     recording = await app.upload("call", io.BytesIO(sound(8 << 20)))
-    sent, done, lines = recordings._send, asyncio.Event(), []
+    sent, done, lines = recordings.send, asyncio.Event(), []
 
     async def sending(request, *arguments, **named):
         lines.append(request.transport)
@@ -121,7 +121,7 @@ async def test_a_listener_that_hangs_up_is_no_error_of_the_vault(app, caplog, mo
         finally:
             done.set()
 
-    monkeypatch.setattr(recordings, "_send", sending)
+    monkeypatch.setattr(recordings, "send", sending)
     line = await Wire.to(app)
     who = {"Authorization": f"Bearer {app.token(Role.COMPLIANCE)}", **PURPOSE}
     line.send("GET", f"/v1/recordings/{recording}/audio", **who)

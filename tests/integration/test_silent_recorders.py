@@ -95,7 +95,8 @@ async def test_a_small_body_that_never_comes_is_not_waited_for_for_ever(path, ro
     with memory_directory() as base:
         async with running(base, server={**SETTINGS["server"], "idle_timeout": "1s"}) as app:
             line = await Wire.to(app)
-            line.send("POST", path, b"{", Content_Length="9", Authorization=f"Bearer {app.token(role)}")
+            who = f"Bearer {app.token(role)}"
+            line.send("POST", path, b"{", Content_Length="9", Content_Type="application/json", Authorization=who)
             assert (await line.answer())[0] == 408
             line.close()
 
@@ -112,7 +113,8 @@ async def test_a_body_that_is_no_audio_and_drips_has_a_deadline_for_all_of_it(me
     with memory_directory() as base:
         async with running(base, server={**SETTINGS["server"], "idle_timeout": "1s"}) as app:
             line = await Wire.to(app)
-            line.send(method, path, b"{", Content_Length="900", Authorization=f"Bearer {app.token(role)}")
+            who = f"Bearer {app.token(role)}"
+            line.send(method, path, b"{", Content_Length="900", Content_Type="application/json", Authorization=who)
 
             async def drip():
                 while True:
