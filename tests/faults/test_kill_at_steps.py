@@ -124,7 +124,7 @@ async def test_a_flag_killed_at_any_step_leaves_no_pin_without_its_alert_and_no_
             await audit_verifies(vault)
         stage.discard(config)
     assert steps[0] == "catalog.save_flag"
-    assert {"keyring.swap_head", "catalog.add_hold"} <= set(steps)
+    assert {"keyring.swap_head", "catalog.revise_hold"} <= set(steps)
 
 
 async def raw_pins(config: Config) -> set[bytes]:
