@@ -329,11 +329,13 @@ async def call_everything(catalog: Catalog) -> None:
         )
         assert [row.id for row in await catalog.recordings(query)] == ([] if held is False else [one.id])
     await catalog.due_recordings(through=PERIOD, after=None, limit=10)
+    await catalog.doubtful_recordings(through=PERIOD, now=NOW, after=None, limit=10)
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, tenant=ACME)
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, part=Part.METADATA, tenant=ACME)
     await catalog.recordings(RecordingQuery(tenant=ACME, caller_tokens=("a", "b"), limit=10))
     await catalog.count_recordings()
     await catalog.count_kept(ACME)
+    await catalog.count_live(ACME)
     await catalog.oldest_due(now=NOW)
     intent = shred()
     await catalog.create_recording(recording(), elsewhere=["other-month"])
@@ -345,6 +347,7 @@ async def call_everything(catalog: Catalog) -> None:
     erasing = replace(asked, state=ErasureState.APPROVED, recordings={one.id: ErasureOutcome.ERASING})
     await catalog.intend_shred(intent, erasures=[erasing], audit=audit)
     await catalog.erasures_of(intent.id)
+    await catalog.erasures_on(one.id)
     await catalog.sweep_floor()
     await catalog.record_receipt(intent.id, receipt(intent), audit=audit)
     await catalog.due_subjects(through=PERIOD, after=None, limit=10)
@@ -399,6 +402,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.save_setting("vault_id", "one")
     await catalog.setting("vault_id")
     await catalog.check_schema()
+    await catalog.close_generations(1, since=0, audit=audit)
 
 
 @contextmanager
