@@ -279,6 +279,26 @@ async def test_a_new_webhook_hears_at_once_what_the_old_one_refused(app):
         await lead.times(1, seconds=3)
 
 
+async def test_what_the_old_webhook_answers_after_the_change_puts_the_new_one_off_no_longer(app, monkeypatch):
+    settle, refused, changed = app.vault.catalog.settle_alert, asyncio.Event(), asyncio.Event()
+
+    async def settled_late(alert, **outcome):
+        if len(wrong.heard) == 3 and not changed.is_set():
+            refused.set()
+            await changed.wait()
+        await settle(alert, **outcome)
+
+    monkeypatch.setattr(app.vault.catalog, "settle_alert", settled_late)
+    async with receiving() as wrong, receiving() as lead:
+        wrong.answers = [404] * 50
+        await listen(app, wrong.url)
+        await flag(app, await app.upload("call", sound(500)))
+        await refused.wait()
+        await listen(app, lead.url)
+        changed.set()
+        await lead.times(1, seconds=1.5)
+
+
 async def test_an_alert_an_hour_old_is_an_error_in_the_doctors_eyes(app):
     async with receiving() as lead:
         lead.answers = [500] * 500

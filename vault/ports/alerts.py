@@ -71,7 +71,10 @@ class AlertRows(Protocol):
     async def settle_alert(
         self, alert: str, *, next_at: datetime, delivered_at: datetime | None, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Note an acknowledgement, or when to try again. One that is acknowledged already stays so."""
+        """Note an acknowledgement, or when to try again.
+
+        One that is acknowledged already stays so. One that a new webhook hastened meanwhile stays due at once.
+        """
 
     async def alert_of(self, hold: HoldId) -> Alert | None:
         """Return the alert of a hold; None if the hold was not placed by a flag."""

@@ -46,6 +46,8 @@ _SETTLE = (
     .where(_a.id == sa.bindparam("key"), IS_WAITING)
     .values(next_at=sa.bindparam("new_next_at"), delivered_at=sa.bindparam("new_delivered_at"))
 )
+# A new webhook sets `next_at` to 0. What the old one answered to an attempt under way does not put that off.
+_PUT_OFF = _SETTLE.where(_a.next_at != 0)
 
 
 class AlertStore:
@@ -115,7 +117,7 @@ class AlertStore:
         }
 
         async def act(transaction: Transaction) -> None:
-            if await transaction.write(_SETTLE, values):
+            if await transaction.write(_PUT_OFF if delivered_at is None else _SETTLE, values):
                 transaction.audit(audit)
 
         await self._database.writer.run(act)
