@@ -408,3 +408,20 @@ async def test_a_recording_in_the_past_is_refused_rather_than_born_into_a_swept_
     answer = await app.ask("PUT", "/v1/ingest/northfield/late", Role.RECORDER, data=AUDIO, headers=headers)
     assert (answer.status, answer.problem) == (422, "invalid")
     assert (await app.ask("GET", "/v1/recordings?state=open")).json["recordings"] == []
+
+
+async def test_a_controllers_wish_is_reviewed_before_the_cap_ends_when_placed_and_when_reviewed(app: App) -> None:
+    recording = await app.upload("wished", sound(160))
+
+    def within(years: int) -> str:
+        return (app.clock.now() + timedelta(days=365 * years)).isoformat()
+
+    refused = await app.hold(recording, kind="client_request", review_at=within(60))
+    assert (refused.status, "retention cap" in refused.json["detail"]) == (422, True)
+    placed = await app.hold(recording, kind="client_request", review_at=within(6))
+    assert placed.status == 201, placed.body
+    path = f"/v1/holds/{placed.json['id']}/review"
+    for years, status in ((60, 422), (-1, 422), (6, 200)):
+        body = {"next_review": within(years), "note": "asked again"}
+        assert (await app.ask("POST", path, Role.COMPLIANCE, body=body)).status == status, years
+    assert (await app.hold(recording, kind="legal", matter="OTHER", review_at=within(60))).status == 201

@@ -22,6 +22,8 @@ from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act
+from vault.retention.periods import Period
+from vault.retention.review import check_review
 from vault.retention.shown import check_shown
 from vault.services.audit import event
 
@@ -73,6 +75,7 @@ class Holds:
         clock: Clock,
         entropy: Entropy,
         release_grace: timedelta,
+        cap: Period,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
@@ -80,12 +83,14 @@ class Holds:
         self._clock = clock
         self._entropy = entropy
         self._release_grace = release_grace
+        self._cap = cap
 
     async def place(self, request: HoldRequest, *, actor: Principal) -> Hold:
         """Place a hold and return it with what it protects and what came too late; TooLate if nothing was left."""
         now = self._clock.now()
-        self._check(request, now)
+        self._check(request)
         rows = [await self._own(recording, request.tenant, actor) for recording in request.recordings]
+        check_review(request.review_at, request.kind, now=now, latest=self._latest(rows))
         hold = Hold(
             id=HoldId(new_id("hold", at=now, entropy=self._entropy)),
             tenant=request.tenant,
@@ -105,14 +110,14 @@ class Holds:
         )
         return await self._decide(hold, actor)
 
-    def _check(self, request: HoldRequest, now: datetime) -> None:
+    def _latest(self, rows: Sequence[Recording]) -> datetime:
+        """Return the instant after which no controller's wish keeps any of these recordings longer."""
+        return min(self._cap.after(row.started_at) for row in rows)
+
+    def _check(self, request: HoldRequest) -> None:
         for name in ("matter", "reason", "authority", "owner"):
             if not getattr(request, name).strip():
                 raise Invalid(f"a hold needs a {name}")
-        if request.review_at <= now:
-            raise Invalid(
-                "a hold's review date lies in the future", hint="holds never lapse by themselves; plan a review"
-            )
         if not 1 <= len(set(request.recordings)) == len(request.recordings) <= _MAX_RECORDINGS:
             raise Invalid(f"a hold names 1 to {_MAX_RECORDINGS} different recordings")
 
@@ -185,9 +190,11 @@ class Holds:
 
     async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> Hold:
         """Record that somebody looked and why it stays."""
-        await self.show(hold, tenant=actor.tenant)
-        if next_review <= self._clock.now():
-            raise Invalid("the next review lies in the future")
+        found = await self.show(hold, tenant=actor.tenant)
+        latest = None
+        if found.kind is HoldKind.CLIENT_REQUEST:
+            latest = self._latest([await self._catalog.recording(each) for each in found.recordings])
+        check_review(next_review, found.kind, now=self._clock.now(), latest=latest)
 
         def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
             if before.state is HoldState.RELEASED:

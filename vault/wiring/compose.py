@@ -129,6 +129,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         clock=clock,
         entropy=entropy,
         release_grace=config.retention.release_grace,
+        cap=config.retention.cap,
     )
     issuer_key = _issuer_key(config)
     alerts = Alerts(
