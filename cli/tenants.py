@@ -23,12 +23,12 @@ _ADD = (
     'callvault tenants add northfield-college --name "Northfield College" '
     '--controller "Northfield College Corporation" --contact dpo@northfield.example --retention 90d'
 )
-_METADATA = "How long numbers and tags are kept after the month of the call, such as 730d; "
+_METADATA = "How long numbers and tags are kept after the month of the call, such as 730d or 2y; "
 _KEEP_DTMF = "Keep the keys that callers press, sealed like the audio: they can be card numbers."
 _WEBHOOK = "Where safeguarding flags are told, an https address; "
 _ORIGIN = "The origin of a web page that may record, such as https://portal.northfield.example; repeat for several; "
 _EXISTING = "Ask, as the first of two people, that --metadata-retention hold for the calls that exist; for no others."
-_RETENTION = "How long future recordings are kept, such as 90d; "
+_RETENTION = "How long future recordings are kept, such as 90d, 18mo or 7y; "
 
 
 def _retention(tenant: Mapping[str, Any]) -> str:
