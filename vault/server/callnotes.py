@@ -18,7 +18,7 @@ from vault.server.context import VAULT, Handler, authorised, principal, small_bo
 from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 from vault.server.problems import problem
-from vault.server.recordings import permitted, readable, send
+from vault.server.recordings import permitted, playing, readable, send
 from vault.server.shapes import TEXT
 from vault.server.views import moment_of_ms
 from vault.services.playback import Playable
@@ -269,7 +269,7 @@ def _numbered(request: web.Request, found: Sequence[_T], what: str) -> _T:
 async def aside(request: web.Request) -> web.StreamResponse:
     """GET /v1/recordings/{id}/aside/{n}: a part that is not in the audio, verified as the audio is."""
     playback = request.app[VAULT].playback
-    with playback.slots.taken((await principal(request)).token_id):
+    with playing(request, await principal(request)):
         opened = await _opened(request)
         part = _numbered(request, opened.aside, "part kept aside")
 

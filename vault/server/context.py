@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
-from vault.ids import RecordingId, TenantId, id_bytes, parse_tenant
+from vault.ids import RecordingId, TenantId, TokenId, id_bytes, parse_tenant
 from vault.model import Principal, Role
 from vault.protocol.jsontext import NotJson, Repeated, load_unique
 from vault.protocol.permissions import Act
@@ -26,6 +26,8 @@ CONFIG = web.AppKey("config", Config)
 WORKER = web.AppKey("worker", Worker)
 _BODY = web.RequestKey("body", bytes)
 _PRINCIPAL = web.RequestKey("principal", Principal)
+HOLDER = web.RequestKey("holder", TokenId)
+"""Whose token a request came with, once that is known."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
@@ -66,6 +68,7 @@ async def principal(request: web.Request) -> Principal:
             # A browser remembers Basic credentials and adds them to whatever any page makes it send.
             raise Unauthenticated("only a recorder's token may be the password of Basic", hint=_BEARER)
         request[_PRINCIPAL] = known
+        request[HOLDER] = known.token_id
         identify(request)
     return known
 

@@ -10,10 +10,11 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from vault.errors import Locked, UploadStalled, VaultError
-from vault.server.context import CONFIG
+from vault.server.context import CONFIG, HOLDER, VAULT
 from vault.server.intake import BODIES
 from vault.server.lines import HttpLine
 from vault.server.quiet import Quiet
+from vault.services.underway import ended
 from vault.services.uploads import Writer
 
 _PIECE_BYTES: Final = 1 << 18
@@ -75,7 +76,7 @@ class Source:
 class BodyPieces(Source):
     """The request body; ends the request when nothing arrives for too long. Close it when done.
 
-    Locked once `stop` was called.
+    Locked once `stop` was called, Unauthenticated once the request's token was revoked.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -83,6 +84,8 @@ class BodyPieces(Source):
         self._content = request.content
         idle = request.app[CONFIG].server.idle_timeout.total_seconds()
         self._stopped = False
+        self._revoked = False
+        self._leave = request.app[VAULT].access.underway.enter(request[HOLDER], self._revoke)
         self._intake = request.app[BODIES]
         self._line = request.protocol if isinstance(request.protocol, HttpLine) else None
         self._in_hand = 0
@@ -102,6 +105,7 @@ class BodyPieces(Source):
     def close(self) -> None:
         """Stop watching the connection."""
         self._quiet.close()
+        self._leave()
         if self._line is not None:
             self._line.intake = None
             self._intake.leave(self._line)
@@ -109,6 +113,10 @@ class BodyPieces(Source):
     def stop(self) -> None:
         """Another request goes on in this one's place: hand out nothing more."""
         self._stopped = True
+        self._content.set_exception(TimeoutError())
+
+    def _revoke(self) -> None:
+        self._revoked = True
         self._content.set_exception(TimeoutError())
 
     def stalled(self) -> VaultError:
@@ -134,6 +142,8 @@ class BodyPieces(Source):
             self._content._exception = None  # noqa: SLF001
             return self._content.read_nowait()
         except TimeoutError as error:
+            if self._revoked:
+                raise ended() from error
             if self._stopped:
                 raise Locked("another request continues this upload in place of this one") from error
             raise self.stalled() from error

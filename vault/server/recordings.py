@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from vault.errors import Refused, VaultError
 from vault.ids import RecordingId, TenantId
 from vault.media.ranges import parse_range
 from vault.media.wav import WAV_HEAD_BYTES, View, needs_head, playable, verbatim
-from vault.model import Recording
+from vault.model import Principal, Recording
 from vault.ports.catalog import RecordingQuery
 from vault.protocol.permissions import Act, permits
 from vault.server import views
@@ -116,13 +117,30 @@ async def readable(request: web.Request) -> tuple[Recording, str]:
     return row, purpose
 
 
+@contextmanager
+def playing(request: web.Request, actor: Principal) -> Iterator[None]:
+    """Have one of the token's playbacks inside the context; revoking the token cuts the answer off."""
+    vault = request.app[VAULT]
+
+    def cut() -> None:
+        if request.transport is not None:
+            request.transport.abort()
+
+    with vault.playback.slots.taken(actor.token_id):
+        leave = vault.access.underway.enter(actor.token_id, cut)
+        try:
+            yield
+        finally:
+            leave()
+
+
 async def audio(request: web.Request) -> web.StreamResponse:
     """GET /v1/recordings/{id}/audio: verified before the first byte leaves; cut off if a later byte fails."""
     vault = request.app[VAULT]
     row, purpose = await readable(request)
     wanted = query(request, PlayAudio)
     actor = await principal(request)
-    with vault.playback.slots.taken(actor.token_id):
+    with playing(request, actor):
         opened = await vault.playback.open(row.id, actor=actor, purpose=purpose)
         view = await _view(vault, opened, raw=wanted.format == "raw")
         return await send(

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Invalid, NotFound, UploadStalled, VaultError
+from vault.errors import Invalid, NotFound, Unauthenticated, UploadStalled, VaultError
 from vault.media.descriptor import parse_content_type
 from vault.model import Media
 from vault.protocol import s3
@@ -106,7 +106,7 @@ async def _put(request: web.Request, asked: Signed) -> web.Response:
             async with aclosing(arriving(request, expected)) as pieces:
                 async for piece in pieces:
                     await body.writer.write(piece)
-        except (ConnectionError, web.RequestPayloadError, UploadStalled):
+        except (ConnectionError, web.RequestPayloadError, UploadStalled, Unauthenticated):
             await _keep(vault, asked, body, expected.vouched)
             raise
         if not expected.size:

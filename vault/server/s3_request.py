@@ -17,7 +17,7 @@ from vault.protocol.permissions import Act
 from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, plan_body
 from vault.protocol.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, read_claim, verify
-from vault.server.context import CONFIG, VAULT, checked_tenant, require_uncoded
+from vault.server.context import CONFIG, HOLDER, VAULT, checked_tenant, require_uncoded
 from vault.server.lines import identify
 from vault.server.pieces import BodyPieces
 from vault.services.sessions import CallStart
@@ -72,6 +72,7 @@ async def signed(request: web.Request) -> Signed:
     actor, secret = await vault.access.signing_secret(claim.access_key)
     signing_key = verify(claim, head, secret, now=vault.clock.now())
     identify(request)
+    request[HOLDER] = actor.token_id
     key = _key(request)
     try:
         tenant = checked_tenant(request.match_info["bucket"])

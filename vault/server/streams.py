@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 from vault.config import Config
 from vault.errors import ConfigError, Conflict, UploadStalled, VaultError
@@ -23,6 +24,7 @@ from vault.server.intake import Intake
 from vault.server.quiet import Quiet
 from vault.server.tls import server_context
 from vault.services.feed import Feed
+from vault.services.underway import ended
 from vault.services.vault import Vault
 from vault.streamsettings import Listener
 
@@ -114,10 +116,20 @@ class _Reader(asyncio.StreamReader):
 
     failure: Exception | None = None
     """Why nothing comes after that, if the other end did not close."""
+    _stopped = False
 
     def set_exception(self, exc: Exception) -> None:
         self.failure = exc
         self.feed_eof()
+
+    def stop(self) -> None:
+        """Wake who reads, as at the end; whatever still comes is passed over."""
+        self._stopped = True
+        self.feed_eof()
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        if not self._stopped:
+            super().feed_data(data)
 
 
 class _Stream(asyncio.StreamReaderProtocol):
@@ -215,6 +227,8 @@ class _Line:
         self._bytes = vault.metrics.ingest_bytes.labels(self._machine.name)
         self._feed: Feed | None = None
         self._ended = False
+        self._revoked = False
+        self._leave: Callable[[], None] = lambda: None
         self._idle_seconds = idle_seconds
         self._quiet = Quiet(
             intake,
@@ -243,11 +257,17 @@ class _Line:
         self._quiet.waiting()
         data = await self._reader.read(_READ_BYTES)
         self._quiet.taking()
+        if self._revoked:
+            raise ended()
         if data or self._reader.failure is None:
             return data
         if isinstance(self._reader.failure, TimeoutError):
             raise UploadStalled("no audio arrived for too long; what was received is durable")
         return None
+
+    def _revoke(self) -> None:
+        self._revoked = True
+        self._reader.stop()
 
     async def _begin(self, started: Started, entropy: Entropy) -> Feed:
         """Start or continue the recording; what the recorder did not name is named here."""
@@ -255,6 +275,7 @@ class _Line:
         tenant = parse_tenant(settings.tenant)
         actor = await access.acting(TokenId(settings.token))
         await access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+        self._leave = access.underway.enter(actor.token_id, self._revoke)
         self._guest.identify()
         name = started.call_key or f"{self._machine.name}-{entropy(_NAME_BYTES).hex()}"
         for leg in range(1, _MOST_LEGS + 1):
@@ -291,5 +312,6 @@ class _Line:
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""
         self._quiet.close()
+        self._leave()
         if self._feed is not None:
             self._feed.lost()

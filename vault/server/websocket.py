@@ -26,6 +26,7 @@ from vault.server.intake import CALLS
 from vault.server.lines import HttpLine, identify
 from vault.server.problems import close_code
 from vault.services.feed import Feed
+from vault.services.underway import ended
 from vault.services.vault import Vault
 
 _MAX_MESSAGE_BYTES: Final = 1 << 18
@@ -144,12 +145,19 @@ class _Line:
         """What has come is being taken: however long that lasts, the recorder is not to blame."""
         self._idle_seconds = request.app[CONFIG].server.idle_timeout.total_seconds()
         self._quiet = False
+        self._revoked = False
+        self._leave_token: Callable[[], None] = lambda: None
         self._pinged_at = -math.inf
         self._deaf = False
         """Whether the recorder listens no more."""
         first = min(_FIRST_SECONDS, self._idle_seconds)
         self._first_by = self._loop.time() + first
         self._watch = self._loop.call_later(first, self._look)
+        if actor is not None:
+            self._enter(actor)
+
+    def _enter(self, actor: Principal) -> None:
+        self._leave_token = self._vault.access.underway.enter(actor.token_id, self._revoke)
 
     # -- in the loop's own turn ---------------------------------------------------------------------------------
 
@@ -165,6 +173,11 @@ class _Line:
         else:
             self._quiet = True
             self._socket.inlet.wake()
+
+    def _revoke(self) -> None:
+        self._revoked = True
+        self._socket.inlet.take = None
+        self._socket.inlet.wake()
 
     def _silent_seconds(self) -> float:
         return 0.0 if self._taking else self._intake.silence(self._heard_at, self._loop.time())
@@ -210,6 +223,8 @@ class _Line:
             inlet.take = None
             self._taking = True
             await self._settle()
+            if self._revoked:
+                raise ended()
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
                     await self._heard(message.data)
@@ -299,6 +314,7 @@ class _Line:
             self._actor = await self._vault.access.authenticate(started.token)
             identify(self._request)
             await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
+            self._enter(self._actor)
         assert self._machine is not None
         feed = Feed(
             self._vault.feeds,
@@ -345,6 +361,7 @@ class _Line:
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""
         self._watch.cancel()
+        self._leave_token()
         self._count()
         if isinstance(self._request.protocol, HttpLine):
             self._intake.leave(self._request.protocol)

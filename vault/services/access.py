@@ -17,6 +17,7 @@ from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act, permits
 from vault.services.audit import event
+from vault.services.underway import UnderWay
 
 _CACHE_SECONDS = 5.0
 _SECRET_BYTES = 32
@@ -55,6 +56,7 @@ class Access:
         self._entropy = entropy
         self._sealing_keys = sealing_keys
         self._cache: dict[TokenId, tuple[float, Token]] = {}
+        self.underway = UnderWay(catalog=catalog)
 
     async def issue(
         self, *, name: str, role: Role, tenant: TenantId | None, actor: Principal | None
@@ -92,7 +94,7 @@ class Access:
         return seal_secret(self._sealing_keys()[0], token, secret, nonce=self._entropy(_NONCE_BYTES))
 
     async def revoke(self, token: TokenId, *, actor: Principal) -> None:
-        """End a token at once."""
+        """End a token, and what is under way for it: here at once, in other processes within five seconds."""
         found = await self._catalog.token(token)
         if found is None or (actor.tenant is not None and found.tenant != actor.tenant):
             raise await self.none_of_its_own(actor, Act.TOKEN_ADMIN, token)
@@ -102,6 +104,7 @@ class Access:
             audit=[event("admin.token", actor, tenant=found.tenant, target=token, detail={"action": "revoked"})],
         )
         self._cache.pop(token, None)
+        self.underway.end(token)
 
     async def authenticate(self, text: str) -> Principal:
         """Return who presents this token text; Unauthenticated says nothing about why."""

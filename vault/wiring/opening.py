@@ -90,6 +90,7 @@ def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None
         vault.parts.run(),
         vault.presence.run(),
         vault.alerts.run(),
+        vault.access.underway.run(),
         _keep_ahead(vault),
         vault.shredder.finish(),
     ]

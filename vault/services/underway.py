@@ -1,0 +1,73 @@
+"""What is under way for each token: the work of a token that is revoked ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from vault.errors import Unauthenticated, VaultError
+from vault.ids import TokenId
+from vault.ports.catalog import Catalog
+
+_ROUND_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+def ended() -> Unauthenticated:
+    """Return what work is answered with whose token was revoked meanwhile."""
+    return Unauthenticated(
+        "the token was revoked while this was under way; what was acknowledged is durable",
+        hint="continue with a token that is in force",
+    )
+
+
+class UnderWay:
+    """The requests, calls and playbacks of this process, by token."""
+
+    def __init__(self, *, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._ends: dict[TokenId, set[Callable[[], None]]] = {}
+
+    def enter(self, token: TokenId, end: Callable[[], None]) -> Callable[[], None]:
+        """Have `end` called once if the token is revoked; return what withdraws that, which may be called again.
+
+        `end` returns at once and raises nothing: it makes the work stop soon.
+        """
+
+        def once() -> None:
+            end()
+
+        self._ends.setdefault(token, set()).add(once)
+
+        def leave() -> None:
+            ends = self._ends.get(token)
+            if ends is not None:
+                ends.discard(once)
+                if not ends:
+                    del self._ends[token]
+
+        return leave
+
+    def end(self, token: TokenId) -> None:
+        """End what is under way for the token in this process."""
+        for end in self._ends.pop(token, ()):
+            end()
+
+    async def run(self) -> None:
+        """End what is under way for tokens that were revoked elsewhere, until cancelled."""
+        while True:
+            await asyncio.sleep(_ROUND_SECONDS)
+            try:
+                await self.look()
+            except VaultError as error:
+                # The next round asks again; a catalog that cannot be asked revokes nothing.
+                logger.warning("revoked tokens could not be looked for", extra={"fields": {"error": error.code}})
+
+    async def look(self) -> None:
+        """Ask the catalog for every token that has something under way, and end what is revoked."""
+        for token in tuple(self._ends):
+            found = await self._catalog.token(token)
+            if found is None or found.revoked_at is not None:
+                self.end(token)
