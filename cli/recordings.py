@@ -54,6 +54,10 @@ async def listing(
     held: Annotated[
         bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")
     ] = None,
+    ahead: Annotated[
+        bool | None,
+        typer.Option("--ahead/--not-ahead", help="Only those kept longer for a start after their receipt, or not."),
+    ] = None,
     caller: Annotated[str | None, typer.Option(help="Only calls from this number; needs --purpose.")] = None,
     called: Annotated[str | None, typer.Option(help="Only calls to this number; needs --purpose.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only calls with this tag; needs --purpose.")] = None,
@@ -68,6 +72,7 @@ async def listing(
         "from": instant_or_none(started_from),
         "to": instant_or_none(started_to),
         "held": held,
+        "ahead": ahead,
         "caller": caller,
         "called": called,
         "tag": tag,

@@ -8,6 +8,7 @@ import typer
 
 from cli.client import segment
 from cli.command import Remote, new_group, remote
+from cli.instants import instant_or_none
 from vault.model import Role
 
 group = new_group("Credentials for recorders and people.")
@@ -19,6 +20,7 @@ group = new_group("Credentials for recorders and people.")
     examples=[
         "callvault tokens issue --tenant northfield-college --role recorder --name pbx-1",
         'callvault tokens issue --tenant northfield-college --role compliance --name "Asha Patel" > asha.token',
+        "callvault tokens issue --tenant northfield-college --role recorder --name old-archive --imports-until +14d",
     ],
 )
 async def issue(
@@ -26,9 +28,14 @@ async def issue(
     role: Annotated[Role, typer.Option(help="What the token may do.")],
     name: Annotated[str, typer.Option(help="The person or recorder that uses it.")],
     tenant: Annotated[str | None, typer.Option(help="Whose calls it reaches; only operators have none.")] = None,
+    imports_until: Annotated[
+        str | None,
+        typer.Option(help="For a migration: until then retention counts from true starts; at most +90d."),
+    ] = None,
 ) -> None:
     """Issue a token and print it, this once: it cannot be read back."""
-    issued = await call.client.post("/v1/tokens", {"name": name, "role": role.value, "tenant": tenant})
+    wanted = {"name": name, "role": role.value, "tenant": tenant, "imports_until": instant_or_none(imports_until)}
+    issued = await call.client.post("/v1/tokens", {key: value for key, value in wanted.items() if value is not None})
     if call.out.as_json:
         call.out.document(issued)
         return
@@ -44,10 +51,18 @@ async def listing(call: Remote, tenant: Annotated[str | None, typer.Option(help=
         call.out.document(found)
         return
     rows = [
-        (item["id"], item["name"], item["role"], item["tenant"], item["created_at"], item["revoked_at"])
+        (
+            item["id"],
+            item["name"],
+            item["role"],
+            item["tenant"],
+            item["created_at"],
+            item["revoked_at"],
+            item["imports_until"],
+        )
         for item in found["tokens"]
     ]
-    call.out.table(["token", "name", "role", "tenant", "created", "revoked"], rows, empty="no tokens")
+    call.out.table(["token", "name", "role", "tenant", "created", "revoked", "imports until"], rows, empty="no tokens")
 
 
 @remote(group, "revoke", examples=["callvault tokens revoke tok_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])

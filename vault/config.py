@@ -171,6 +171,7 @@ class RetentionSettings(Section):
     default: Retention = Period(timedelta(days=90))
     floor: CalendarPeriod | None = None
     cap: Retention = Period(months=12 * 7)
+    backdating: Duration = timedelta(days=7)
     cohort_width: Duration = timedelta(days=1)
     release_grace: Duration = timedelta(days=14)
     flag_review: Duration = Field(default=timedelta(days=7), gt=timedelta(0))

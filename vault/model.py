@@ -225,13 +225,16 @@ class Principal:
     name: str
     role: Role
     tenant: TenantId | None
+    imports_until: datetime | None = None
+    """See `Token.imports_until`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """A credential as stored: SHA-256 of the secret, never the secret in clear.
 
-    A recorder's is there sealed too, because a request signature can only be checked with the secret itself.
+    A recorder's is there sealed too, because a request signature can only be checked with the secret itself. Until
+    `imports_until` the retention of what it records counts from the start that it states, however long ago.
     """
 
     id: TokenId
@@ -242,6 +245,7 @@ class Token:
     created_at: datetime
     revoked_at: datetime | None = None
     sealed_secret: bytes | None = field(default=None, repr=False)
+    imports_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,11 @@ class Metrics:
         )
         registry.register(self.ingest_ack)
         self.ingest_refused = counter("ingest_refused_total", "Uploads refused", "reason")
+        self.stated_starts = counter(
+            "recording_starts_total",
+            "Recordings begun, by what the stated start did to their retention",
+            "effect",
+        )
         self.connections = gauge("connections", "Connections, by whether a valid credential came over them", "state")
         self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", "reason")
         self.undurable_bytes = gauge("undurable_bytes", "Bytes that recorders sent and that are not yet durable")

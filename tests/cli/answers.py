@@ -49,6 +49,7 @@ TOKEN_ROW = {
     "tenant": "a-college",
     "created_at": AT,
     "revoked_at": None,
+    "imports_until": None,
 }
 RECORDING: dict[str, Any] = {
     "id": REC,

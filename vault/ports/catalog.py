@@ -43,6 +43,7 @@ MOST_HOLDS: Final = 32
 class RecordingQuery:
     """Filters for a page of recordings, newest id first; `before` is the last id of the previous page.
 
+    `ahead`: only those whose stated start lies after their receipt, which keeps them longer, or only the others.
     `caller_tokens` and `called_tokens` match rows that carry any of them; an empty tuple matches none.
     """
 
@@ -51,6 +52,7 @@ class RecordingQuery:
     started_from: datetime | None = None
     started_to: datetime | None = None
     held: bool | None = None
+    ahead: bool | None = None
     caller_tokens: tuple[str, ...] | None = None
     called_tokens: tuple[str, ...] | None = None
     before: RecordingId | None = None

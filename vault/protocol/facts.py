@@ -20,6 +20,8 @@ MAX_FACT: Final = 200
 
 MANY_TAGS: Final = f"a call has at most {MAX_TAGS} tags"
 DIRECTIONS: Final = ("inbound", "outbound")
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _MEMBERS: Final = ("from", "to", "direction", "tags")
 
 
@@ -72,14 +74,17 @@ def stated_facts(members: Mapping[str, str], refusal: Refusal) -> CallFacts:
 
 
 def instant(text: str) -> datetime:
-    """Return an RFC 3339 instant in UTC; NoZone if it has no time zone, ValueError if it is none."""
+    """Return an RFC 3339 instant in UTC; NoZone if it has no time zone, ValueError if it is none.
+
+    One that lies beyond the calendar only in UTC is the calendar's own first or last.
+    """
     started = datetime.fromisoformat(text)
     if started.tzinfo is None:
         raise NoZone
     try:
         return started.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError from error
+    except OverflowError:
+        return _FIRST if started.year == _FIRST.year else _LAST
 
 
 # -- the Call- headers ----------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ an earlier cohort than its retain-until allows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -21,7 +22,62 @@ LAST_PERIOD: Final = (1 << 48) - 1
 """No period lies above it (docs/format.md, "Coordinate")."""
 METADATA_FLOOR: Final = timedelta(days=1)
 METADATA_CAP: Final = timedelta(days=36_525)
+FIRST_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""No recorder made a call before it: an earlier start is that of a clock which was never set."""
+MAX_AHEAD: Final = timedelta(days=1)
+"""How far the start of a call may lie after its receipt: a wrong time zone does, a call does not."""
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class StartEffect(enum.StrEnum):
+    """What the start that a recorder states does to how long the recording is kept."""
+
+    NONE = "none"
+    SHORTENED = "shortened"
+    BOUNDED = "bounded"
+    """It is shortened too, and would have been by more: it counts from `retention.backdating` before the receipt."""
+    LENGTHENED = "lengthened"
+    REPLACED = "replaced"
+    """It cannot be a start; the time of receipt stands for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetime:
+    """When a call began, from when its recording may be shredded, and what would hold had no start been stated."""
+
+    started_at: datetime
+    retain_until: datetime
+    unstated_until: datetime
+    effect: StartEffect
+
+
+def lifetime(
+    stated: datetime | None,
+    *,
+    receipt: datetime,
+    after: Callable[[datetime], datetime],
+    floor: Callable[[datetime], datetime],
+    backdating: timedelta | None,
+) -> Lifetime:
+    """Return how long a recording that begins at `receipt` is kept, whatever start its recorder states.
+
+    `after` adds the retention to an instant, `floor` the least retention; Invalid beyond the calendar. It counts from the stated start, but from no earlier than `backdating`
+    before the receipt; None takes true dates. Nothing ends before the floor after the receipt, or the retention
+    after it where that is less. A start before the year 2000 or more than a day ahead counts as none.
+    """
+    receipt = receipt.astimezone(UTC)
+    unstated = after(receipt)
+    if stated is None or not FIRST_START <= stated <= receipt + MAX_AHEAD:
+        effect = StartEffect.NONE if stated is None else StartEffect.REPLACED
+        return Lifetime(started_at=receipt, retain_until=unstated, unstated_until=unstated, effect=effect)
+    started = stated.astimezone(UTC)
+    counted = started if backdating is None or receipt - started <= backdating else receipt - backdating
+    until = max(after(counted), min(floor(receipt), unstated))
+    effect = StartEffect.NONE
+    if until != unstated:
+        shortened = StartEffect.SHORTENED if counted == started else StartEffect.BOUNDED
+        effect = shortened if until < unstated else StartEffect.LENGTHENED
+    return Lifetime(started_at=started, retain_until=until, unstated_until=unstated, effect=effect)
 
 
 def expiry_period(retain_until: datetime, width_seconds: float) -> int:

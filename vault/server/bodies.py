@@ -136,6 +136,7 @@ class IssueToken(_Body):
     name: Words
     role: Role
     tenant: str | None = None
+    imports_until: AwareDatetime | None = None
 
 
 class RunSweep(_Body):
@@ -163,6 +164,7 @@ class SearchRecordings(_Body):
     started_from: AwareDatetime | None = Field(default=None, alias="from")
     started_to: AwareDatetime | None = Field(default=None, alias="to")
     held: bool | None = None
+    ahead: bool | None = None
     before: str | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 

@@ -77,6 +77,7 @@ async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
         started_from=wanted.started_from,
         started_to=wanted.started_to,
         held=wanted.held,
+        ahead=wanted.ahead,
         before=RecordingId(before) if before else None,
         limit=wanted.limit,
     )

@@ -155,7 +155,13 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                         "called": nullable(TEXT),
                         "direction": nullable(TEXT),
                         "tags": array(TEXT),
-                    }
+                    },
+                    {
+                        "stated_start": {
+                            **MOMENT,
+                            "description": "What the recorder stated, where the receipt stands for the start.",
+                        }
+                    },
                 ),
                 "description": "Only for roles that may read facts, and only while their key exists.",
             },
@@ -334,6 +340,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "tenant": nullable(TENANT_ID),
             "created_at": MOMENT,
             "revoked_at": nullable(MOMENT),
+            "imports_until": nullable(MOMENT),
         },
         {"token": {"type": "string", "description": "The secret; only in the answer that issued it."}},
     ),

@@ -21,6 +21,7 @@ from vault.services.erasure import ErasureView, erasure_document
 from vault.services.holds import release_document
 from vault.services.recordings import RecordingView
 from vault.services.search import CALL_KEY
+from vault.services.sessions import STATED_START
 from vault.services.sweep import SweepReport
 from vault.services.tenants import TenantView
 
@@ -70,6 +71,8 @@ def recording(view: RecordingView) -> dict[str, Any]:
             "direction": view.facts.direction,
             "tags": list(view.facts.tags),
         }
+        if STATED_START in view.facts.extra:
+            shown["call"]["stated_start"] = view.facts.extra[STATED_START]
     if view.holds:
         shown["holds"] = [{"id": hold.id, "kind": hold.kind.value, "state": hold.state.value} for hold in view.holds]
     return shown
@@ -125,6 +128,7 @@ def token(value: Token) -> dict[str, Any]:
         "tenant": value.tenant,
         "created_at": moment(value.created_at),
         "revoked_at": moment(value.revoked_at),
+        "imports_until": moment(value.imports_until),
     }
 
 

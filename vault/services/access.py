@@ -6,7 +6,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from datetime import datetime, timedelta
+from typing import Final, Protocol, TypeVar
 
 from vault.crypto.derive import open_with_any
 from vault.crypto.tokens import open_secret, seal_secret
@@ -16,6 +17,7 @@ from vault.model import DataKey, Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act, permits
+from vault.retention.durations import format_duration
 from vault.services.audit import event
 from vault.services.underway import UnderWay
 
@@ -23,6 +25,8 @@ _CACHE_SECONDS = 5.0
 _SECRET_BYTES = 32
 _NONCE_BYTES = 12
 _CACHE_LIMIT = 10_000
+MAX_IMPORT: Final = timedelta(days=90)
+"""For how long from its issue a recorder's token may take true dates."""
 _TOKEN_PREFIX = "cv_"  # noqa: S105  # the public prefix by which scanners recognise a leaked token
 
 
@@ -31,7 +35,25 @@ def _digest(secret: str) -> str:
 
 
 def _principal(token: Token) -> Principal:
-    return Principal(token_id=token.id, name=token.name, role=token.role, tenant=token.tenant)
+    return Principal(
+        token_id=token.id,
+        name=token.name,
+        role=token.role,
+        tenant=token.tenant,
+        imports_until=token.imports_until,
+    )
+
+
+def _check_import(until: datetime, *, role: Role, actor: Principal | None, now: datetime) -> None:
+    if actor is not None and actor.role is not Role.OPERATOR:
+        raise Forbidden("only an operator issues a token that imports")
+    if role is not Role.RECORDER:
+        raise Invalid("only a recorder's token imports", hint="leave imports_until out")
+    if not now < until <= now + MAX_IMPORT:
+        raise Invalid(
+            f"imports_until is not within the next {format_duration(MAX_IMPORT)}",
+            hint="choose the day on which the migration is over",
+        )
 
 
 class _Owned(Protocol):
@@ -59,9 +81,18 @@ class Access:
         self.underway = UnderWay(catalog=catalog)
 
     async def issue(
-        self, *, name: str, role: Role, tenant: TenantId | None, actor: Principal | None
+        self,
+        *,
+        name: str,
+        role: Role,
+        tenant: TenantId | None,
+        actor: Principal | None,
+        imports_until: datetime | None = None,
     ) -> tuple[Token, str]:
-        """Create a token and return it with its secret text, which is shown once and cannot be read back."""
+        """Create a token and return it with its secret text, which is shown once and cannot be read back.
+
+        `imports_until` is for a migration, see `Token`: a recorder's, issued by an operator, for at most MAX_IMPORT.
+        """
         if tenant is None and role is not Role.OPERATOR:
             raise Invalid(f"a {role.value} token belongs to one tenant", hint="pass --tenant")
         if tenant is not None and role is Role.OPERATOR:
@@ -72,6 +103,8 @@ class Access:
         if not name.strip():
             raise Invalid("a token needs a name: the person or recorder that uses it")
         now = self._clock.now()
+        if imports_until is not None:
+            _check_import(imports_until, role=role, actor=actor, now=now)
         identifier = TokenId(new_id("tok", at=now, entropy=self._entropy))
         secret = base64.urlsafe_b64encode(self._entropy(_SECRET_BYTES)).rstrip(b"=").decode()
         text = f"{_TOKEN_PREFIX}{identifier.removeprefix('tok_')}_{secret}"
@@ -83,8 +116,11 @@ class Access:
             secret_sha256=_digest(secret),
             created_at=now,
             sealed_secret=self._sealed(identifier, secret) if role is Role.RECORDER else None,
+            imports_until=imports_until,
         )
         detail = {"action": "issued", "role": role.value}
+        if imports_until is not None:
+            detail["imports_until"] = imports_until.isoformat()
         await self._catalog.add_token(
             token, audit=[event("admin.token", actor, tenant=tenant, target=identifier, detail=detail)]
         )

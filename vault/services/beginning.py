@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from vault.crypto.blind import Field
 from vault.crypto.derive import commitment
 from vault.crypto.sealed import seal_facts
-from vault.errors import GenerationPassed, Invalid, OutcomeUnknown, TooLate, Unavailable
+from vault.errors import GenerationPassed, OutcomeUnknown, TooLate, Unavailable
 from vault.ids import NodeId, RecordingId, new_id
 from vault.model import Cohort, DataKey, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.retention.guards import effective_now
+from vault.retention.periods import Period
+from vault.retention.policy import Lifetime, StartEffect, lifetime
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 from vault.services.search import CALL_KEY, BlindIndex
-from vault.services.sessions import CallStart, stated
+from vault.services.sessions import STATED_START, CallStart, stated
+from vault.telemetry import Metrics
 
 _DEFAULT_CLASS = "recording"
 
@@ -36,6 +40,9 @@ class Beginning:
         clock: Clock,
         entropy: Entropy,
         node: NodeId,
+        metrics: Metrics,
+        floor: Period,
+        backdating: timedelta,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
@@ -44,11 +51,16 @@ class Beginning:
         self._clock = clock
         self._entropy = entropy
         self._node = node
+        self._metrics = metrics
+        self._floor = floor
+        self._backdating = backdating
         self.doubtful: set[RecordingId] = set()
         """Whose row may or may not exist: its commit's answer was lost."""
 
     async def create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
-        """Return the new open row and its key; Conflict if the call key is taken, Invalid for a start that cannot be.
+        """Return the new open row and its key; Conflict if the call key is taken.
+
+        No start that a recorder states is refused; what it does to the retention is counted and in the audit trail.
 
         The key is derived before there is a row: a row without a session would hold its call key until a restart. A
         rotation that ends between the two makes this begin again, under a key that no copy from before it opens.
@@ -66,21 +78,24 @@ class Beginning:
         wall = self._clock.now()
         # A clock that stepped back must not shorten a retention: time is at least the last sweep's.
         now = effective_now(wall, self._keyring.last_sweep_at)
-        started = call.started_at or now
-        if started > now + timedelta(days=1):
-            raise Invalid("Call-Started lies in the future", hint="send the start of the call in UTC, RFC 3339")
-        retain_until = call.retention.after(started)
-        if retain_until <= now:
-            raise Invalid(
-                "Call-Started is longer ago than recordings are kept: it would be deleted on arrival",
-                hint="check the recorder's clock, or give the tenant a longer retention",
-            )
+        imports = actor.imports_until is not None and now < actor.imports_until
+        life = lifetime(
+            call.started_at,
+            receipt=now,
+            after=call.retention.after,
+            floor=self._floor.after,
+            backdating=None if imports else self._backdating,
+        )
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
-        facts = replace(call.facts, extra={**stated(call.facts).extra, **call.terms, CALL_KEY: call.call_key})
+        noted = _noted(call.started_at, life)
+        extra = {**stated(call.facts).extra, **call.terms, CALL_KEY: call.call_key}
+        if call.started_at is not None and life.effect is StartEffect.REPLACED:
+            extra[STATED_START] = call.started_at.isoformat()
+        facts = replace(call.facts, extra=extra)
         metadata_key = self._keyring.derive(metadata)
         sealed = seal_facts(metadata_key, identifier, facts, nonce=self._entropy(12))
-        audio = await self._coordinates.audio(call.tenant, retain_until)
+        audio = await self._coordinates.audio(call.tenant, life.retain_until)
         key = self._keyring.derive(audio)
         recording = Recording(
             id=identifier,
@@ -92,9 +107,9 @@ class Beginning:
             metadata=metadata,
             media=call.media,
             created_at=now,
-            started_at=started,
+            started_at=life.started_at,
             ended_at=None,
-            retain_until=retain_until,
+            retain_until=life.retain_until,
             retention_class=_DEFAULT_CLASS,
             stored_bytes=0,
             sealed_facts=sealed,
@@ -106,15 +121,32 @@ class Beginning:
             retention_period=str(call.retention),
         )
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
-        started_event = event("recording.started", actor, tenant=call.tenant, target=identifier)
+        detail = {**noted, "import": True} if imports and call.started_at is not None else noted
+        started_event = event("recording.started", actor, tenant=call.tenant, target=identifier, detail=detail)
         try:
             await self._catalog.create_recording(recording, elsewhere=elsewhere, audit=[started_event])
         except OutcomeUnknown:
             self.doubtful.add(identifier)
             raise
         except TooLate as error:
-            raise Invalid("the recording's retention has already run out", hint="check the recorder's clock") from error
+            # Only where the floor is next to nothing: a sweep came between the look at the clock and the row.
+            raise Unavailable(
+                "a sweep passed the end of the recording as it began; nothing was taken in", retry_after_seconds=1
+            ) from error
+        self._metrics.stated_starts.labels(life.effect.value).inc()
         return recording, key
 
     def _token(self, cohort: Cohort, field: Field, value: str | None) -> str | None:
         return None if value is None else self._index.token_in(cohort, field, value)
+
+
+def _noted(stated_start: datetime | None, life: Lifetime) -> Mapping[str, str]:
+    """Return what the audit trail says of a stated start that changed a life or was replaced."""
+    if stated_start is None or life.effect is StartEffect.NONE:
+        return {}
+    return {
+        "stated_start": stated_start.isoformat(),
+        "retention": life.effect.value,
+        "retain_until": life.retain_until.isoformat(),
+        "unstated_until": life.unstated_until.isoformat(),
+    }

@@ -19,6 +19,7 @@ from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, JournalEntry, JournalOpening
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
+from vault.retention.periods import Period
 from vault.services.beginning import Beginning
 from vault.services.coordinates import Coordinates
 from vault.services.notes import Notes
@@ -40,6 +41,9 @@ class IngestLimits:
     max_recording_bytes: int
     max_open_recordings: int
     resume_grace: timedelta
+    backdating: timedelta
+    """How long before its receipt a call's retention may begin to count."""
+    retention_floor: Period
 
 
 class Ingest:
@@ -81,6 +85,9 @@ class Ingest:
             clock=clock,
             entropy=entropy,
             node=journal.node,
+            metrics=metrics,
+            floor=limits.retention_floor,
+            backdating=limits.backdating,
         )
         self.storer: Storer
         self.draining = False

@@ -187,6 +187,7 @@ class Search:
             and (wanted.tag is None or wanted.tag in facts.tags)
             and query.state in (None, row.state)
             and query.held is not False
+            and query.ahead in (None, row.started_at > row.created_at)
             and (query.before is None or row.id < query.before)
             and (query.started_from is None or row.started_at >= query.started_from)
             and (query.started_to is None or row.started_at < query.started_to)

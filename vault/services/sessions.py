@@ -21,9 +21,11 @@ from vault.services.keeping import Keeping, frame_bytes
 
 TOTAL: Final = "upload_length"
 """The member of a call's `extra` facts that holds `CallStart.total`."""
+STATED_START: Final = "stated_start"
+"""The member of a call's `extra` facts with the start that its recorder stated and that cannot be one."""
 _DEFERRED: Final = "deferred"
 _GRACE: Final = "grace_seconds"
-_TERMS: Final = frozenset({TOTAL, _GRACE})
+_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START})
 _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 ROOM_PAUSES: Final = (0.1,) * 100
@@ -59,7 +61,7 @@ class CallStart:
 
 
 def stated(facts: CallFacts) -> CallFacts:
-    """Return a recorder's facts without extras of the names under which the terms of an upload are kept."""
+    """Return a recorder's facts without extras of the names that the vault itself uses."""
     return replace(facts, extra={name: text for name, text in facts.extra.items() if name not in _TERMS})
 
 

@@ -15,6 +15,7 @@ from vault.ports.catalog import Catalog
 from vault.ports.cluster import ClusterLocks
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.retention.bounds import FLOOR
 from vault.retention.guards import Limits
 from vault.server.messenger import HttpMessenger
 from vault.services.access import Access
@@ -104,6 +105,8 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             max_recording_bytes=config.server.max_recording_bytes,
             max_open_recordings=config.server.max_open_recordings,
             resume_grace=config.server.resume_grace,
+            backdating=config.retention.backdating,
+            retention_floor=bounds_of(config, keyring).floor or FLOOR,
         ),
     )
     ingest.storer = Storer(

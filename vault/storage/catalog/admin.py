@@ -221,6 +221,7 @@ def _from_token(token: Token) -> rows.Values:
         "created_at": rows.micros(token.created_at),
         "revoked_at": rows.maybe_micros(token.revoked_at),
         "sealed_secret": token.sealed_secret,
+        "imports_until": rows.maybe_micros(token.imports_until),
     }
 
 
@@ -234,4 +235,5 @@ def _to_token(row: sa.Row[Any]) -> Token:
         created_at=rows.moment(row.created_at),
         revoked_at=rows.maybe_moment(row.revoked_at),
         sealed_secret=row.sealed_secret,
+        imports_until=rows.maybe_moment(row.imports_until),
     )

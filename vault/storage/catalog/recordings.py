@@ -398,6 +398,8 @@ def _page(query: RecordingQuery) -> sa.Select[Any]:
         statement = statement.where(_r.started_at < rows.micros(query.started_to))
     if query.held is not None:
         statement = statement.where(_r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD))
+    if query.ahead is not None:
+        statement = statement.where(_r.started_at > _r.created_at if query.ahead else _r.started_at <= _r.created_at)
     for column, tokens in ((_tokens.caller_token, query.caller_tokens), (_tokens.called_token, query.called_tokens)):
         if tokens is not None:
             statement = statement.where(_r.id.in_(_carrying(column, tokens, query.before)))

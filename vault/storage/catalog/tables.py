@@ -359,6 +359,7 @@ tokens = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
     sa.Column("sealed_secret", sa.LargeBinary),
+    sa.Column("imports_until", sa.BigInteger),
 )
 sa.Index("ix_tokens_tenant", tokens.c.tenant)
 

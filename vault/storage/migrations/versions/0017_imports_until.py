@@ -1,0 +1,15 @@
+"""Until when a recorder's token imports: retention counts from the true starts of its calls."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0017"
+down_revision = "0016"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("tokens", sa.Column("imports_until", sa.BigInteger(), nullable=True))
