@@ -325,6 +325,7 @@ async def call_everything(catalog: Catalog) -> None:
             started_from=NOW - timedelta(days=1),
             started_to=NOW,
             held=held,
+            ahead=False,
             before=RecordingId(new_id("rec")),
         )
         assert [row.id for row in await catalog.recordings(query)] == ([] if held is False else [one.id])

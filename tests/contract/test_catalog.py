@@ -333,6 +333,8 @@ async def test_filters_narrow_a_page(catalog):
     assert await found(tenant=ACME, state=RecordingState.OPEN) == {mine.id}
     assert await found(started_from=NOW + timedelta(microseconds=1)) == {ended.id}
     assert await found(started_from=NOW, started_to=NOW + timedelta(hours=1)) == {mine.id, theirs.id}
+    assert await found(ahead=True) == {ended.id}
+    assert await found(ahead=False) == {mine.id, theirs.id}
     assert await found(tenant=TenantId("nobody")) == set()
     assert await found(limit=0) == set()
 
