@@ -61,9 +61,10 @@ def lifetime(
 ) -> Lifetime:
     """Return how long a recording that begins at `receipt` is kept, whatever start its recorder states.
 
-    `after` adds the retention to an instant, `floor` the least retention; Invalid beyond the calendar. It counts from the stated start, but from no earlier than `backdating`
-    before the receipt; None takes true dates. Nothing ends before the floor after the receipt, or the retention
-    after it where that is less. A start before the year 2000 or more than a day ahead counts as none.
+    `after` adds the retention to an instant, `floor` the least one; Invalid beyond the calendar. The retention counts
+    from the stated start, but from no earlier than `backdating` before the receipt; None takes true dates. Nothing ends
+    before the floor after the receipt, or the retention after it where that is less. A start before the year 2000 or
+    more than a day ahead counts as none.
     """
     receipt = receipt.astimezone(UTC)
     unstated = after(receipt)
