@@ -407,6 +407,19 @@ async def test_no_recording_starts_below_the_disk_reserve_and_those_under_way_co
     await journal.close()
 
 
+async def test_what_is_admitted_begins_though_the_disk_would_be_asked_again_in_between(tmp_path):
+    disk = FaultyDisk()
+    disk.free = 1 << 30
+    journal = make(tmp_path / "journal", disk=disk, disk_reserve_bytes=1 << 30)
+    assert journal.admits()
+    journal._disk_checked_at -= 0.9  # a tenth before the disk is asked again
+    assert journal.admits()
+    disk.free -= 1
+    journal._disk_checked_at -= 0.4  # as long after the admission
+    start(journal, 1)
+    await journal.close()
+
+
 @pytest.mark.parametrize(("number", "expected"), [(errno.ENOSPC, DiskFull), (errno.EIO, Unavailable)])
 @pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
 @pytest.mark.parametrize("call", ["write", "sync"])

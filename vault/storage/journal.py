@@ -24,6 +24,9 @@ from vault.telemetry import Metrics
 _LOCK_NAME: Final = "journal.lock"
 _FILES_PER_BOUND: Final = 4
 _DISK_CHECK_SECONDS: Final = 1.0
+_ADMISSION_SECONDS: Final = 0.5
+"""What is admitted begins with the same answer of the disk for half a second: a row of a call that then has no place in
+the journal would use up its call key."""
 
 
 class FileJournal:
@@ -140,15 +143,15 @@ class FileJournal:
 
     def admits(self) -> bool:
         """Tell whether a new recording would be accepted now."""
-        return not self._committer.closed and not self._nearly_full() and self._roomy()
+        return not self._committer.closed and not self._nearly_full() and self._roomy(_ADMISSION_SECONDS)
 
     def _nearly_full(self) -> bool:
         return self._committer.bytes_used() * 5 >= self._bytes_bound * 4
 
-    def _roomy(self) -> bool:
-        """Ask the file system at most once a second."""
+    def _roomy(self, fresh: float = _DISK_CHECK_SECONDS) -> bool:
+        """Tell whether the reserve is free; an answer that is less than `fresh` seconds old is used again."""
         now = self._clock.monotonic()
-        if self._reserve and now - self._disk_checked_at >= _DISK_CHECK_SECONDS:
+        if self._reserve and now - self._disk_checked_at >= fresh:
             try:
                 self._disk_has_room = self._disk.free_bytes(self._directory) >= self._reserve
             except OSError as error:
