@@ -16,6 +16,7 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import SETTINGS, Answer, App, app, running, sound
 from vault.ids import RecordingId, TenantId
 from vault.model import Role
+from vault.retention.periods import Period
 from vault.services.vault import Vault
 from vault.storage.catalog.rows import key
 
@@ -65,7 +66,7 @@ async def leaving(app: App) -> tuple[str, str]:
     theirs = await app.upload("theirs", AUDIO, tenant=THEIRS)
     await app.vault.tenants.change(
         TenantId("northfield"),
-        retention=timedelta(days=300),
+        retention=Period(rest=timedelta(days=300)),
         actor=await app.vault.access.authenticate(app.token(Role.OPERATOR)),
     )
     ours = await app.upload("ours", AUDIO)
