@@ -37,7 +37,6 @@ _CODINGS = ("Content-Encoding", "Transfer-Encoding")
 _PLAIN = frozenset({"", "identity", "aws-chunked", "chunked"})
 
 
-_WITHOUT: Final = "this needs a token"
 _BEARER: Final = "send Authorization: Bearer TOKEN"
 
 
@@ -55,7 +54,7 @@ def presented(request: web.Request) -> tuple[str, bool]:
             except (binascii.Error, UnicodeDecodeError) as error:
                 raise Unauthenticated("the Basic credentials are not readable") from error
         case _:
-            raise Unauthenticated(_WITHOUT, hint=_BEARER)
+            raise Unauthenticated("this needs a token", hint=_BEARER)
 
 
 async def principal(request: web.Request) -> Principal:

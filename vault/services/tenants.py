@@ -281,9 +281,9 @@ class Tenants:
             try:
                 known = await self._catalog.tenant(identifier)
             except Unavailable:
+                # A call that runs neither ends nor waits again and again because the catalog is away.
                 if known is None:
                     raise
-                return known  # a call that runs does not end because the catalog is away
             self._known[identifier] = now, known
         return known
 

@@ -51,6 +51,7 @@ async def check_vault(config: Config) -> Sequence[Finding]:
 
 async def alert_findings(vault: Vault, config: Config) -> Sequence[Finding]:
     """Warn of tenants whose flags nobody would hear of, and of alerts that nobody has acknowledged for an hour."""
+    tenants = await vault.tenants.all()
     findings = [
         Finding(
             level="warning",
@@ -58,7 +59,7 @@ async def alert_findings(vault: Vault, config: Config) -> Sequence[Finding]:
             message=f"{tenant.id} has no safeguarding webhook: a flag keeps a recording and tells nobody",
             hint=f"callvault tenants set {tenant.id} --safeguarding-webhook URL",
         )
-        for tenant in await vault.tenants.all()
+        for tenant in tenants
         if tenant.safeguarding_webhook is None and tenant.ends_at is None
     ]
     webhooks = Webhooks(networks=config.alerts.private_networks)
@@ -69,7 +70,7 @@ async def alert_findings(vault: Vault, config: Config) -> Sequence[Finding]:
             message=f"the safeguarding webhook of {tenant.id} leads to a private or link-local address; it still works",
             hint="name its network in alerts.private_networks, or set another webhook: callvault tenants set",
         )
-        for tenant in await vault.tenants.all()
+        for tenant in tenants
         if tenant.safeguarding_webhook is not None and await webhooks.leads_inside(tenant.safeguarding_webhook)
     ]
     waiting = await vault.catalog.alerts_waiting()
