@@ -5,7 +5,7 @@ import { PassThrough } from "node:stream";
 import * as tus from "tus-js-client";
 
 const ask = JSON.parse(process.argv[2]);
-const { file, url, token, metadata, stream = false, storage = null, uppy = false, pause = 0, options = {} } = ask;
+const { file, url, token, metadata, stream = false, storage = null, uppy = false, pause = 0, halt = null, options = {} } = ask;
 const say = (event, more = {}) => process.stdout.write(`${JSON.stringify({ event, ...more })}\n`);
 const common = {
   endpoint: url,
@@ -35,7 +35,11 @@ const upload = new tus.Upload(source, {
   metadata,
   ...(storage === null ? {} : { urlStorage: new tus.FileUrlStorage(storage), fingerprint: async () => file }),
   onUploadUrlAvailable: () => say("url", { url: upload.url }),
-  onProgress: (sent, total) => say("progress", { sent, total }),
+  onProgress: (sent, total) => {
+    say("progress", { sent, total });
+    // Whoever kills a client within its request must not come after its end, however busy the machine.
+    if (halt !== null && sent >= halt && sent < total) process.kill(process.pid, "SIGSTOP");
+  },
   onChunkComplete: (size, accepted) => say("chunk", { accepted }),
   onSuccess: () => say("success", { url: upload.url }),
   onError: (error) => {

@@ -214,7 +214,8 @@ async def test_a_killed_client_that_comes_back_goes_on_where_it_was(host, tmp_pa
 
 async def test_a_client_killed_within_a_request_leaves_what_was_sent(host, tmp_path):
     name, size = "within", 12_000_000
-    async with client(host.url, host.token, tmp_path, name, size=size, storage=str(tmp_path / "urls.json")) as run:
+    ask = {"size": size, "storage": str(tmp_path / "urls.json")}
+    async with client(host.url, host.token, tmp_path, name, halt=200_000, **ask) as run:
         while (await run.hears("progress"))["sent"] < 200_000:
             pass
         await run.kill()
@@ -224,7 +225,7 @@ async def test_a_client_killed_within_a_request_leaves_what_was_sent(host, tmp_p
         status, headers, _ = await host.ask("HEAD", url.removeprefix(host.url), **{"Tus-Resumable": "1.0.0"})
     durable = int(headers["Upload-Offset"])
     assert 0 < durable < size
-    async with client(host.url, host.token, tmp_path, name, size=size, storage=str(tmp_path / "urls.json")) as run:
+    async with client(host.url, host.token, tmp_path, name, **ask) as run:
         done = await run.hears("success")
     assert run.said[0]["event"] == "resumed"
     assert done["url"] == url
