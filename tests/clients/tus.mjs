@@ -1,5 +1,6 @@
 // Uploads one file with tus-js-client or @uppy/tus, as a recorder's script would. One JSON line an event on stdout.
 import { createReadStream, openAsBlob } from "node:fs";
+import { ClientRequest } from "node:http";
 import { basename } from "node:path";
 import { PassThrough } from "node:stream";
 import * as tus from "tus-js-client";
@@ -14,6 +15,22 @@ const common = {
   onBeforeRequest: () => new Promise((resolve) => setTimeout(resolve, 1000 * pause)),
   ...options,
 };
+
+if (halt !== null) {
+  // Stop within the request, at that many bytes of bodies: whoever kills the client then cannot come after its end.
+  // Not in onProgress, which is told every 100 ms at most: a whole body can go out in between.
+  const write = ClientRequest.prototype.write;
+  let given = 0;
+  ClientRequest.prototype.write = function (chunk, ...rest) {
+    const more = write.call(this, chunk, ...rest);
+    given += chunk.length;
+    if (given >= halt) {
+      say("halted", { given });
+      process.kill(process.pid, "SIGSTOP");
+    }
+    return more;
+  };
+}
 
 if (uppy) {
   const { default: Uppy } = await import("@uppy/core");
@@ -35,11 +52,7 @@ const upload = new tus.Upload(source, {
   metadata,
   ...(storage === null ? {} : { urlStorage: new tus.FileUrlStorage(storage), fingerprint: async () => file }),
   onUploadUrlAvailable: () => say("url", { url: upload.url }),
-  onProgress: (sent, total) => {
-    say("progress", { sent, total });
-    // Whoever kills a client within its request must not come after its end, however busy the machine.
-    if (halt !== null && sent >= halt && sent < total) process.kill(process.pid, "SIGSTOP");
-  },
+  onProgress: (sent, total) => say("progress", { sent, total }),
   onChunkComplete: (size, accepted) => say("chunk", { accepted }),
   onSuccess: () => say("success", { url: upload.url }),
   onError: (error) => {
