@@ -65,11 +65,15 @@ async def place(
     reason: Annotated[str, typer.Option(help="What happened.")],
     authority: Annotated[str, typer.Option(help="Who decided it.")],
     owner: Annotated[str, typer.Option(help="Who answers for it.")],
-    review: Annotated[str, typer.Option(help="When somebody looks again: 2027-01-31 or +180d.")],
+    review: Annotated[
+        str | None, typer.Option(help="When somebody looks again: 2027-01-31 or +180d; without it, a date by the kind.")
+    ] = None,
 ) -> None:
     """Keep recordings whatever their retention says, until two people release them.
 
-    The answer says for each recording whether it is held or the hold came too late.
+    Without --review somebody looks again after the term that goes with the kind: legal six years after the call,
+    regulatory five, safeguarding a year from now, a client's request when the longest retention ends. The answer says
+    for each recording whether it is held or the hold came too late.
     """
     body = {
         "kind": kind.value,

@@ -8,7 +8,7 @@ import contextlib
 import io
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import aiohttp
 import pytest
@@ -408,6 +408,17 @@ async def test_a_recording_from_the_past_is_not_born_into_a_swept_cohort(app):
     late = await app.upload("late", AUDIO, headers=headers)
     await app.sweep()
     assert (await app.play(late)).body == AUDIO
+
+
+async def test_a_hold_without_a_review_date_gets_the_earliest_that_fits_its_kind_and_any_of_its_calls(app: App) -> None:
+    old = (app.clock.now() - timedelta(days=5)).replace(microsecond=0)
+    headers = {"Content-Type": PCMU, "Call-Started": old.isoformat()}
+    calls = [await app.upload("new", AUDIO), await app.upload("old", AUDIO, headers=headers)]
+    for kind, years in (("legal", 6), ("regulatory", 5), ("safeguarding", 1), ("client_request", 7)):
+        placed = await app.hold(*calls, kind=kind, review_at=None)
+        due, now = (datetime.fromisoformat(placed.json[name]) for name in ("review_at", "created_at"))
+        start = now if kind == "safeguarding" else old
+        assert due == start.replace(year=start.year + years), kind
 
 
 async def test_a_controllers_wish_is_reviewed_before_the_cap_ends_when_placed_and_when_reviewed(app: App) -> None:

@@ -71,17 +71,15 @@ def test_any_damage_to_a_message_is_refused(size, data):
 
 
 @given(size=st.integers(1, 100_000), data=st.data())
-def test_ranges_of_a_segment_equal_slices_from_either_way_of_starting(size, data):
+def test_ranges_of_a_segment_equal_slices(size, data):
     plain = pattern(size)
     stored = bytes(seal_segment(KEY, header(), plain, salt=SALT))
     start = data.draw(st.integers(0, size))
     end = data.draw(st.integers(start, size))
-    known = SegmentOpener(KEY, header(), length=size)
-    known.check_prefix(stored[: known.prefix_bytes])
-    found = SegmentOpener.from_head(KEY, None, stored[:1024], object_bytes=len(stored))
-    for opener in (known, found):
-        a, b = opener.ciphertext_range(start, end)
-        assert opener.open(start, end, stored[a:b]) == plain[start:end]
+    opener = SegmentOpener(KEY, header(), length=size)
+    opener.check_prefix(stored[: opener.prefix_bytes])
+    a, b = opener.ciphertext_range(start, end)
+    assert opener.open(start, end, stored[a:b]) == plain[start:end]
 
 
 @given(junk=st.binary(max_size=300))

@@ -52,32 +52,6 @@ def test_known_points_of_the_scales() -> None:
 
 
 @pytest.mark.parametrize("codec", TABLES)
-def test_compressing_what_was_expanded_gives_the_code_back(codec: Codec) -> None:
-    back = g711.encode(codec, g711.decode(codec, ALL_CODES))
-    # Mu-law has two zeros; only the positive one can come back.
-    assert back == (ALL_CODES.replace(b"\x7f", b"\xff") if codec is Codec.PCMU else ALL_CODES)
-
-
-def half_interval(codec: Codec, code: int) -> int:
-    """Half of the distance between the two decision values around the code's value, on the 16-bit scale."""
-    if codec is Codec.PCMU:
-        return 4 * 2 ** ((255 - code) % 128 // 16)
-    return 8 * 2 ** max((code ^ 0b01010101) % 128 // 16 - 1, 0)
-
-
-@pytest.mark.parametrize("codec", TABLES)
-def test_every_sample_lies_between_the_decision_values_of_its_code(codec: Codec) -> None:
-    every = range(-32768, 32768)
-    codes = g711.encode(codec, struct.pack("<65536h", *every))
-    loudest = max(TABLES[codec])
-    for sample, code in zip(every, codes, strict=True):
-        value = TABLES[codec][code]
-        # A decision value itself may fall to either side, and what is too loud is clipped.
-        assert abs(sample - value) <= half_interval(codec, code) or abs(sample) > abs(value) == loudest
-        assert sample == 0 or value == 0 or (sample < 0) == (value < 0)
-
-
-@pytest.mark.parametrize("codec", TABLES)
 def test_the_silence_code_is_the_sample_nearest_zero(codec: Codec) -> None:
     silence = TABLES[codec][g711.SILENCE[codec]]
     assert silence >= 0
@@ -90,14 +64,7 @@ def test_decoding_keeps_order_and_doubles_the_length() -> None:
     assert g711.decode(Codec.PCMA, b"") == b""
 
 
-def test_half_a_sample_cannot_be_compressed() -> None:
-    with pytest.raises(Invalid):
-        g711.encode(Codec.PCMU, b"\x00\x00\x00")
-
-
 @pytest.mark.parametrize("codec", [Codec.S16LE, Codec.S16BE, Codec.STREAM])
 def test_other_codecs_are_not_g711(codec: Codec) -> None:
     with pytest.raises(Invalid):
         g711.decode(codec, b"\x00")
-    with pytest.raises(Invalid):
-        g711.encode(codec, b"\x00\x00")

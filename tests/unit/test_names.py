@@ -34,7 +34,7 @@ def test_a_name_states_its_place():
     place = names.SegmentName(tenant=TENANT, period=20_512, recording=RECORDING, index=41, attempt=ATTEMPT)
     assert names.parse_segment_name(SEGMENT) == names.parse_name(SEGMENT) == place
     place = names.ManifestName(tenant=TENANT, period=20_512, recording=RECORDING)
-    assert names.parse_manifest_name(MANIFEST) == names.parse_name(MANIFEST) == place
+    assert names.parse_name(MANIFEST) == place
 
 
 def test_segments_sort_by_index():
@@ -77,11 +77,9 @@ def test_any_other_string_is_refused(name):
         names.parse_name(name)
 
 
-def test_one_kind_of_name_is_not_the_other():
+def test_a_manifests_name_is_no_segments():
     with pytest.raises(FormatError):
         names.parse_segment_name(MANIFEST)
-    with pytest.raises(FormatError):
-        names.parse_manifest_name(SEGMENT)
 
 
 @pytest.mark.parametrize(

@@ -10,29 +10,28 @@ import pytest
 from tests.unit.test_retention_decide import hold
 from vault.errors import Invalid
 from vault.model import HoldKind, HoldState
-from vault.retention.review import add_years, check_review, review_overdue, suggest_review
+from vault.retention.review import check_review, review_overdue, suggest_review
 
 CALL = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-CAP = timedelta(days=365)
+LATEST = datetime(2027, 3, 1, 9, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("kind", HoldKind)
-def test_every_hold_needs_a_review_date_that_lies_ahead(kind: HoldKind) -> None:
+def test_a_review_date_lies_ahead(kind: HoldKind) -> None:
     assert check_review(NOW + timedelta(days=1), kind, now=NOW) == NOW + timedelta(days=1)
-    for unusable in (None, NOW, NOW - timedelta(days=1)):
+    for unusable in (NOW, NOW - timedelta(days=1)):
         with pytest.raises(Invalid):
             check_review(unusable, kind, now=NOW)
 
 
 def test_only_a_clients_wish_ends_with_the_cap() -> None:
-    cap_end = CALL + CAP
-    beyond = cap_end + timedelta(microseconds=1)
-    assert check_review(cap_end, HoldKind.CLIENT_REQUEST, now=NOW, latest=cap_end) == cap_end
+    beyond = LATEST + timedelta(microseconds=1)
+    assert check_review(LATEST, HoldKind.CLIENT_REQUEST, now=NOW, latest=LATEST) == LATEST
     with pytest.raises(Invalid):
-        check_review(beyond, HoldKind.CLIENT_REQUEST, now=NOW, latest=cap_end)
+        check_review(beyond, HoldKind.CLIENT_REQUEST, now=NOW, latest=LATEST)
     for kind in (HoldKind.LEGAL, HoldKind.REGULATORY, HoldKind.SAFEGUARDING):
-        assert check_review(beyond, kind, now=NOW, latest=cap_end) == beyond
+        assert check_review(beyond, kind, now=NOW, latest=LATEST) == beyond
 
 
 @pytest.mark.parametrize(
@@ -45,19 +44,19 @@ def test_only_a_clients_wish_ends_with_the_cap() -> None:
     ],
 )
 def test_a_suggested_review_follows_the_kind(kind: HoldKind, expected: datetime) -> None:
-    assert suggest_review(kind, now=NOW, call_started=CALL, cap=CAP) == expected
+    assert suggest_review(kind, now=NOW, call_started=CALL, latest=LATEST) == expected
 
 
 @pytest.mark.parametrize("kind", HoldKind)
 @pytest.mark.parametrize("age", [timedelta(0), timedelta(days=800), timedelta(days=365 * 20)])
-def test_what_is_suggested_is_always_acceptable(kind: HoldKind, age: timedelta) -> None:
-    started = NOW - age
-    suggested = suggest_review(kind, now=NOW, call_started=started, cap=CAP)
-    if suggested is None:
-        assert kind is HoldKind.CLIENT_REQUEST
-        assert age > CAP
+def test_what_is_suggested_is_acceptable_unless_the_cap_has_ended(kind: HoldKind, age: timedelta) -> None:
+    latest = NOW - age + timedelta(days=365)
+    suggested = suggest_review(kind, now=NOW, call_started=NOW - age, latest=latest)
+    if kind is HoldKind.CLIENT_REQUEST and latest < NOW:
+        with pytest.raises(Invalid):
+            check_review(suggested, kind, now=NOW, latest=latest)
     else:
-        assert check_review(suggested, kind, now=NOW, latest=started + CAP) == suggested
+        assert check_review(suggested, kind, now=NOW, latest=latest) == suggested
 
 
 def test_a_review_is_overdue_only_while_the_hold_is_in_force() -> None:
@@ -65,8 +64,3 @@ def test_a_review_is_overdue_only_while_the_hold_is_in_force() -> None:
     assert not review_overdue(item, now=item.review_at - timedelta(microseconds=1))
     assert review_overdue(item, now=item.review_at)
     assert not review_overdue(replace(item, state=HoldState.RELEASED), now=item.review_at)
-
-
-def test_a_leap_day_becomes_the_first_of_march() -> None:
-    assert add_years(datetime(2028, 2, 29, 12, tzinfo=UTC), 6) == datetime(2034, 3, 1, 12, tzinfo=UTC)
-    assert add_years(datetime(2028, 2, 29, 12, tzinfo=UTC), 4) == datetime(2032, 2, 29, 12, tzinfo=UTC)

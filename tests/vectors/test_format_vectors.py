@@ -14,12 +14,20 @@ from tests.vectors.encoding import from_json, plaintext_facts
 from tests.vectors.make_manifest import plain_json
 from vault.crypto import chunked
 from vault.crypto.notes import open_note, seal_note
-from vault.crypto.sealed import SegmentOpener, open_facts, open_manifest, open_segment, seal_facts, seal_manifest
+from vault.crypto.sealed import (
+    HEAD_BYTES,
+    SegmentOpener,
+    open_facts,
+    open_manifest,
+    open_segment,
+    seal_facts,
+    seal_manifest,
+)
 from vault.errors import FormatError, IntegrityError, Tampered, Truncated
 from vault.format import codec
 from vault.format.manifest import encode_manifest
 from vault.format.notes import note_value
-from vault.format.segment import decode_header
+from vault.format.segment import decode_header, parse_segment
 from vault.model import CallFacts, DataKey
 
 ERRORS = {"tampered": Tampered, "wrong_position": Tampered, "truncated": Truncated, "format": FormatError}
@@ -145,7 +153,9 @@ def test_segment_vector_by_random_access(case):
     data, expected = from_json(case["object"]), decode_header(codec.pack(case["expected"]))
 
     def read():
-        opener = SegmentOpener.from_head(data_key(case), expected, data[:1024], object_bytes=len(data))
+        _, _, start = parse_segment(data[:HEAD_BYTES])
+        opener = SegmentOpener(data_key(case), expected, length=chunked.plaintext_length(len(data) - start))
+        opener.check_prefix(data[: opener.prefix_bytes])
         start, end = opener.ciphertext_range(0, opener.length)
         return opener.open(0, opener.length, data[start:end])
 

@@ -89,11 +89,6 @@ def descends(cover: Cover, later: Cover) -> bool:
     return True
 
 
-def size(cover: Cover) -> int:
-    """Return the bytes the cover takes on disk."""
-    return NODE_BYTES * len(cover.nodes)
-
-
 def _span(node: Node) -> tuple[int, int]:
     depth, prefix = node
     width = DEPTH - depth

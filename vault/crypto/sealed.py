@@ -6,9 +6,6 @@ Reading a range of a segment takes three steps against an object store::
     opener.check_prefix(get(0, opener.prefix_bytes))                # refuses swapped objects and wrong keys
     a, b = opener.ciphertext_range(start, end)                      # plaintext offsets inside the segment
     audio = opener.open(start, end, get(a, b))
-
-A reader that knows only the object's name and size fetches its first HEAD_BYTES and starts with
-`SegmentOpener.from_head` instead.
 """
 
 from __future__ import annotations
@@ -91,26 +88,6 @@ class SegmentOpener:
         self._context = encode_header(header)
         self._frame_bytes = len(segment_frame(header))
         self._opener: chunked.Opener | None = None
-
-    @classmethod
-    def from_head(
-        cls,
-        key: DataKey,
-        expected: SegmentHeader | SegmentPlace | None,
-        head: Bytes,
-        *,
-        object_bytes: int,
-    ) -> SegmentOpener:
-        """Return a ready opener from the object's first HEAD_BYTES (or all of it) and its total size.
-
-        The length that follows from `object_bytes` is the store's word until the end of the segment is opened.
-        """
-        header, _, start = parse_segment(head)
-        with _naming_segment(header):
-            _require_place(header, expected)
-            opener = cls(key, header, length=chunked.plaintext_length(object_bytes - start))
-        opener.check_prefix(head)
-        return opener
 
     @property
     def prefix_bytes(self) -> int:

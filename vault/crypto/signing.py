@@ -79,10 +79,6 @@ class VerifyKey:
         """Return the key as SubjectPublicKeyInfo PEM."""
         return self._key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
-    def to_jwk(self) -> dict[str, str]:
-        """Return the key as a JWK with its thumbprint as `kid`."""
-        return {"kty": "OKP", "crv": ALGORITHM, "x": encode_base64url(self.raw), "kid": self.key_id}
-
     @property
     def key_id(self) -> str:
         """The RFC 7638 thumbprint: base64url of SHA-256 over the required members in lexical order."""
@@ -108,10 +104,13 @@ class SigningKey:
     """An Ed25519 private key: its 32-byte seed, never printed."""
 
     seed: bytes = field(repr=False)
+    key_id: str = field(init=False, repr=False, compare=False)
+    """The public key's thumbprint."""
 
     def __post_init__(self) -> None:
         if len(self.seed) != SEED_BYTES:
             raise FormatError(f"an Ed25519 private key is {SEED_BYTES} bytes")
+        object.__setattr__(self, "key_id", self.public.key_id)
 
     @classmethod
     def generate(cls, entropy: bytes) -> SigningKey:
@@ -141,11 +140,6 @@ class SigningKey:
         """The public key."""
         return VerifyKey(self._key().public_key().public_bytes_raw())
 
-    @property
-    def key_id(self) -> str:
-        """The public key's thumbprint."""
-        return self.public.key_id
-
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature; signing the same message again gives the same one."""
         return self._key().sign(message)
@@ -158,18 +152,24 @@ class SigningKey:
         return Ed25519PrivateKey.from_private_bytes(self.seed)
 
 
-def sign_compact(payload: bytes, key: SigningKey, extra: Mapping[str, str] | None = None) -> str:
+def sign_compact(
+    payload: bytes,
+    key: SigningKey,
+    extra: Mapping[str, str] | None = None,
+    *,
+    sign: Callable[[bytes], bytes] | None = None,
+) -> str:
     """Return a compact JWS over `payload`; `extra` adds members (such as `typ`) to the protected header.
 
     The header's members are sorted and without spaces, so the same payload and key always give the same JWS.
-    ValueError if `extra` names a member whose meaning is fixed here.
+    ValueError if `extra` names a member whose meaning is fixed here. Who signs much passes the key's `signer()`.
     """
     members = dict(extra or {})
     if _RESERVED & members.keys():
         raise ValueError("alg, kid, crit and b64 are not for callers to set")
     protected = _compact(members | {"alg": ALGORITHM, "kid": key.key_id})
     signed = f"{encode_base64url(protected)}.{encode_base64url(payload)}"
-    return f"{signed}.{encode_base64url(key.sign(signed.encode()))}"
+    return f"{signed}.{encode_base64url((sign or key.sign)(signed.encode()))}"
 
 
 def protected_header(jws: str) -> dict[str, Any]:

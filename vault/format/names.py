@@ -111,14 +111,6 @@ def parse_segment_name(name: str) -> SegmentName:
     return parsed
 
 
-def parse_manifest_name(name: str) -> ManifestName:
-    """Return the place of a manifest; FormatError, also for a segment's name."""
-    parsed = parse_name(name)
-    if not isinstance(parsed, ManifestName):
-        raise FormatError("a segment's name where a manifest's is expected")
-    return parsed
-
-
 def _tenant(text: str) -> TenantId:
     try:
         return parse_tenant(text)

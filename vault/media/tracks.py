@@ -75,12 +75,6 @@ class Tracks:
         self._jumps = 0
         self.dropped = 0
         """Pieces that were not taken, because they came twice or too late."""
-        self._filled = 0
-
-    @property
-    def filled_ms(self) -> int:
-        """How much silence stands for audio that did not come, all tracks together."""
-        return self._filled * 1_000 // self._rate
 
     def add(self, number: int, chunk: int, timestamp_ms: int, data: bytes) -> Sequence[bytes | Missing]:
         """Take one piece of whole samples and return what is decided by it; Invalid if timestamps jump without end."""
@@ -184,7 +178,6 @@ class Tracks:
     def _pass_over(self, track: _Track, until: int) -> None:
         """Give up what is missing before `until`."""
         hole = until - track.placed
-        self._filled += hole
         track.placed = until
         track.ready += self._silence * hole
         if track.held and track.held[0].start <= until:

@@ -83,10 +83,6 @@ class ReadPlan:
         """
         return _Converter(codec=self.codec, skip=self.skip, remaining=self.body_bytes)
 
-    def convert(self, stored: bytes) -> bytes:
-        """Return the whole body from the whole of stored `[first, last)`."""
-        return self.converter()(stored)
-
 
 class View(Protocol):
     """A playable rendering of a recording's stored bytes."""
@@ -185,13 +181,6 @@ def verbatim(media: Media, stored_bytes: int) -> View:
     else:
         content_type = _CONTAINER_TYPES[media.container]
     return PassThroughView(content_type, stored_bytes)
-
-
-def duration_seconds(media: Media, stored_bytes: int) -> float | None:
-    """Return how long headerless audio plays, or None where only the container knows."""
-    if media.container is not Container.RAW:
-        return None
-    return WavView(media, stored_bytes).data_bytes / (_SAMPLE_BYTES * media.channels * media.rate)
 
 
 def patch_wav_sizes(first: bytes, stored_length: int) -> bytes:

@@ -30,7 +30,7 @@ class PlaceHold(_Body):
     reason: Words
     authority: Words
     owner: Words
-    review_at: AwareDatetime
+    review_at: AwareDatetime | None = None
     recordings: Annotated[list[str], Field(min_length=1, max_length=10_000)]
 
 

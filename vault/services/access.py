@@ -16,7 +16,7 @@ from vault.ids import TenantId, TokenId, new_id
 from vault.model import DataKey, Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
-from vault.protocol.permissions import Act, permits
+from vault.protocol.permissions import Act, permits, permits_in
 from vault.retention.durations import format_duration
 from vault.services.audit import event
 from vault.services.underway import UnderWay
@@ -217,7 +217,7 @@ class Access:
         if not permits(actor.role, act):
             await self._denied(actor, act, target, "role")
             raise Forbidden(f"the role {actor.role.value} may not do this ({act.value})")
-        if actor.tenant is not None and tenant is not None and tenant != actor.tenant:
+        if tenant is not None and not permits_in(actor, act, tenant):
             raise await self.none_of_its_own(actor, act, target)
 
     async def own(self, actor: Principal, act: Act, looked_up: Awaitable[Owned], *, target: str) -> Owned:
@@ -226,7 +226,7 @@ class Access:
             found = await looked_up
         except NotFound:
             raise await self.none_of_its_own(actor, act, target) from None
-        if actor.tenant is not None and found.tenant != actor.tenant:
+        if not permits_in(actor, act, found.tenant):
             raise await self.none_of_its_own(actor, act, target)
         return found
 

@@ -23,7 +23,7 @@ from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.protocol.permissions import Act
 from vault.retention.periods import Period
-from vault.retention.review import check_review
+from vault.retention.review import check_review, suggest_review
 from vault.retention.shown import check_shown
 from vault.services.audit import event
 
@@ -42,7 +42,8 @@ class HoldRequest:
     reason: str
     authority: str
     owner: str
-    review_at: datetime
+    review_at: datetime | None
+    """None takes the earliest date that fits the kind and any of the calls."""
     recordings: tuple[RecordingId, ...]
 
 
@@ -90,7 +91,12 @@ class Holds:
         now = self._clock.now()
         self._check(request)
         rows = [await self._own(recording, request.tenant, actor) for recording in request.recordings]
-        check_review(request.review_at, request.kind, now=now, latest=self._latest(rows))
+        review_at = check_review(
+            request.review_at or self._suggested(request.kind, rows, now),
+            request.kind,
+            now=now,
+            latest=self._latest(rows),
+        )
         hold = Hold(
             id=HoldId(new_id("hold", at=now, entropy=self._entropy)),
             tenant=request.tenant,
@@ -101,7 +107,7 @@ class Holds:
             owner=request.owner,
             state=HoldState.PLACING,
             created_at=now,
-            review_at=request.review_at,
+            review_at=review_at,
             recordings=tuple(row.id for row in rows),
         )
         await self._catalog.add_hold(
@@ -113,6 +119,12 @@ class Holds:
     def _latest(self, rows: Sequence[Recording]) -> datetime:
         """Return the instant after which no controller's wish keeps any of these recordings longer."""
         return min(self._cap.after(row.started_at) for row in rows)
+
+    def _suggested(self, kind: HoldKind, rows: Sequence[Recording], now: datetime) -> datetime:
+        return min(
+            suggest_review(kind, now=now, call_started=row.started_at, latest=self._cap.after(row.started_at))
+            for row in rows
+        )
 
     def _check(self, request: HoldRequest) -> None:
         for name in ("matter", "reason", "authority", "owner"):

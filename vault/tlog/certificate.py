@@ -17,8 +17,7 @@ from typing import Any, Final, TypeAlias
 
 import rfc8785
 
-from vault.crypto.signing import ALGORITHM as JWS_ALGORITHM
-from vault.crypto.signing import SigningKey, VerifyKey, encode_base64url, protected_header, verify_compact
+from vault.crypto.signing import SigningKey, VerifyKey, protected_header, sign_compact, verify_compact
 from vault.errors import FormatError, IntegrityError
 from vault.ids import CertificateId
 from vault.model import Assurance, CertificateStatus, Part, Recording, SegmentRef
@@ -227,7 +226,7 @@ class Issuer:
     """Signs certificates and batches with one key; the same content and key always give the same text."""
 
     def __init__(self, key: SigningKey) -> None:
-        self._key_id = key.key_id
+        self._key = key
         self._sign = key.signer()
 
     def issue(self, certificate: AnyCertificate) -> str:
@@ -243,9 +242,7 @@ class Issuer:
         return self._compact(BATCH_TYPE, statement_payload(statement))
 
     def _compact(self, typ: str, payload: bytes, extra: Mapping[str, str] | None = None) -> str:
-        header = {"alg": JWS_ALGORITHM, "kid": self._key_id, "typ": typ, **(extra or {})}
-        signed = f"{encode_base64url(rfc8785.dumps(header))}.{encode_base64url(payload)}"
-        return f"{signed}.{encode_base64url(self._sign(signed.encode()))}"
+        return sign_compact(payload, self._key, {"typ": typ, **(extra or {})}, sign=self._sign)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
