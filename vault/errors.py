@@ -236,6 +236,12 @@ class Crowded(Unavailable):
     code = "crowded"
 
 
+class OverShare(Unavailable):
+    """Others wait, and whoever asks has its share of what it asks for; nothing was begun."""
+
+    code = "over_share"
+
+
 class JournalFull(Unavailable):
     """The journal reached its bound; recorders are asked to come back."""
 

@@ -75,6 +75,11 @@ class Metrics:
         )
         registry.register(self.ingest_ack)
         self.ingest_refused = counter("ingest_refused_total", "Uploads refused", "reason")
+        self.share_used = gauge("share_used", "What is in use of what tenants share", "resource")
+        self.share_capacity = gauge("share_capacity", "How much of it this process has", "resource")
+        self.share_waiting = gauge("share_waiting", "Tenants that were refused lately and may come back", "resource")
+        self.share_refused = counter("share_refused_total", "Refusals of more of it", "resource", "reason")
+        self.share_displaced = counter("share_displaced_total", "What made way for a tenant with less", "resource")
         self.stated_starts = counter(
             "recording_starts_total",
             "Recordings begun, by what the stated start did to their retention",

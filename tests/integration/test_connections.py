@@ -238,5 +238,5 @@ async def test_a_token_has_its_share_of_playbacks_and_the_others_theirs():
             assert len(await app.audit("access.play")) == accesses + 1
             for line in lines:
                 line.close()
-            await until(lambda: not app.vault.playback.slots._taken)
+            await until(lambda: not app.vault.playback.slots.uses)
             assert (await app.play(recording, headers={"Range": "bytes=0-9"})).status == 206

@@ -47,7 +47,7 @@ async def preflight(vault: Vault, upload: Upload) -> None:
     """Raise what `take` would certainly raise, before any of the body is asked for."""
     session = vault.ingest.live_call(upload.tenant, upload.call_key)
     if session is None:
-        vault.ingest.admit()
+        vault.ingest.admit(upload.tenant)
         await vault.tenants.retention(upload.tenant)
     elif session.ended is None and not upload.placing.resends and session.durable == session.appended:
         await vault.notes.acknowledge(session)

@@ -89,7 +89,7 @@ class Feed:
     async def _rejoin(self, call: CallStart) -> IngestSession | None:
         ingest = self._parts.ingest
         session = ingest.live_call(call.tenant, call.call_key)
-        if session is None or session.ending is not None:
+        if session is None or session.leaving:
             return None
         if session.recording.media != call.media or session.resumable or session.owner is not None:
             return None  # other audio, or an upload with an address or parts of its own

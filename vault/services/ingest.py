@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from vault.errors import Conflict, JournalFull, NotFound, TooLarge, Unavailable
 from vault.ids import NodeId, RecordingId, TenantId, call_name, call_number
@@ -25,10 +27,15 @@ from vault.services.coordinates import Coordinates
 from vault.services.notes import Notes
 from vault.services.search import BlindIndex
 from vault.services.sessions import ROOM_PAUSES, CallStart, IngestSession
+from vault.services.slots import Resource, Shares
 from vault.services.storing import Storer
 from vault.services.takeup import TakeUp
+from vault.services.waiting import Waiting
 from vault.telemetry import Metrics
 
+OPEN_RECORDINGS: Final = Resource(
+    name="recordings", what="open recordings", full="as many recordings are open as this server takes"
+)
 _TICK_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
@@ -39,7 +46,6 @@ class IngestLimits:
     """Bounds of one recording, and how long an interrupted one may be resumed."""
 
     max_recording_bytes: int
-    max_open_recordings: int
     resume_grace: timedelta
     backdating: timedelta
     """How long before its receipt a call's retention may begin to count."""
@@ -62,7 +68,11 @@ class Ingest:
         entropy: Entropy,
         metrics: Metrics,
         limits: IngestLimits,
+        shares: Shares,
     ) -> None:
+        self._shares = shares
+        self._waiting = Waiting(clock=clock)
+        self._displaced = asyncio.Event()
         self._catalog = catalog
         self._journal = journal
         self._notes = notes
@@ -152,12 +162,15 @@ class Ingest:
 
     # -- starting and continuing --------------------------------------------------------------------------------
 
-    def admit(self) -> None:
-        """Return if a new recording would be taken in now; else Unavailable says why not."""
+    def admit(self, tenant: TenantId) -> None:
+        """Return if a new recording of the tenant would be taken in now; else Unavailable says why not."""
+        self._require_taking()
+        if self._make_way(tenant) is None:
+            self._shares.require(tenant)
+
+    def _require_taking(self) -> None:
         if self.draining:
             raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
-        if len(self._by_id) >= self._limits.max_open_recordings:
-            raise Unavailable("as many recordings are open as this server takes", retry_after_seconds=5)
         if not self._journal.admits():
             raise JournalFull(
                 "the journal is nearly full, so new recordings are not accepted; those under way continue",
@@ -165,21 +178,42 @@ class Ingest:
                 retry_after_seconds=10,
             )
 
+    def _make_way(self, tenant: TenantId) -> IngestSession | None:
+        """Return the upload that ends for a new recording of a tenant below its share, if there is no room else."""
+        waiting = (self._waiting.least(TenantId(each)) for each in self._shares.over(tenant))
+        return next((each for each in waiting if each is not None), None)
+
+    def _displace(self, session: IngestSession) -> None:
+        """Let it end as at the end of its grace, and its place be another's at once."""
+        session.displaced = True
+        self._waiting.discard(session)
+        self._shares.displace(session.recording.tenant)
+        self._displaced.set()
+
     async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
-        """Create the recording and attach this upload to it; Conflict if the call key is taken."""
-        self.admit()
+        """Create the recording and attach this upload to it; Conflict if the call key is taken.
+
+        Where there is no room, one that only waits for its recorder makes way, of a tenant with more than its share.
+        """
+        self._require_taking()
         place = (call.tenant, call.call_key)
         if place in self._starting or place in self._by_call:
             raise Conflict("another upload for this call key is under way")
+        if (least := self._make_way(call.tenant)) is not None:
+            self._displace(least)
+        self._shares.take(call.tenant)
         self._starting.add(place)
         try:
             recording, key = await self._beginning.create(call, actor=actor)
-            session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
-            session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
-            self._adopt(session)
-            return session
+        except BaseException:
+            self._shares.give(call.tenant)
+            raise
         finally:
             self._starting.discard(place)
+        session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
+        session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
+        self._adopt(session)
+        return session
 
     def _adopt(self, session: IngestSession) -> None:
         recording = session.recording
@@ -200,9 +234,11 @@ class Ingest:
         """
         if session.owner is not owner:
             raise Conflict("this call is being uploaded in parts, which nothing else continues or ends")
-        if session.uploads or session.ending is not None:
+        # What was displaced still comes to its best end, with parts that lie elsewhere.
+        if session.uploads or (session.leaving if owner is None else session.ending is not None):
             raise Conflict("another upload for this call key is under way or it has just ended")
         session.uploads = 1
+        self._waiting.discard(session)
         session.detached_at = None
         try:
             await self._settle(session)
@@ -333,10 +369,12 @@ class Ingest:
             return
         entry = session.entry or self._open_entry(session)
         session.ending = ended
+        self._waiting.discard(session)
         try:
             await entry.end(ended)  # one commit carries the last pieces and the end
         except (Unavailable, ValueError):
             session.ending = None  # no end was written: the recording is still open
+            self._waiting.add(session)
             raise
         session.ended = ended
         self.storer.poke(session)
@@ -346,6 +384,18 @@ class Ingest:
         session.uploads = 0
         if session.ended is None:
             session.detached_at = self._clock.monotonic()
+        self._waiting.add(session)
+
+    @contextmanager
+    def hearing(self, session: IngestSession) -> Iterator[None]:
+        """A request sends a part of it inside the context: it does not wait for its recorder."""
+        session.arriving += 1
+        self._waiting.discard(session)
+        try:
+            yield
+        finally:
+            session.arriving -= 1
+            self._waiting.add(session)
 
     def finished(self, session: IngestSession) -> None:
         """The recording is sealed or truncated and stored; forget it."""
@@ -358,20 +408,30 @@ class Ingest:
                 if not further:
                     del self._further[(recording.tenant, key)]
         self._by_id.pop(recording.id, None)
+        self._waiting.discard(session)
+        if not session.displaced:
+            self._shares.give(recording.tenant)
         session.done.set()
         self._metrics.ingest_open.set(len(self._by_id))
 
     # -- background ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Close recordings whose recorder did not come back within the grace period; until cancelled."""
+        """Close recordings whose recorder did not come back in time, or that made way; until cancelled."""
         while True:
-            await asyncio.sleep(_TICK_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._displaced.wait()
+            self._displaced.clear()
             await self._look_up()
             now = self._clock.monotonic()
             for session in tuple(self._by_id.values()):
                 grace = (session.grace or self._limits.resume_grace).total_seconds()
-                if session.detached_at is not None and session.ended is None and now - session.detached_at >= grace:
+                if session.ended is not None or session.detached_at is None:
+                    continue
+                if session.displaced:
+                    await self._truncate(session, "displaced")
+                elif now - session.detached_at >= grace:
                     await self._truncate(session, "recorder_gone")
 
     async def _look_up(self) -> None:
@@ -420,6 +480,8 @@ class Ingest:
         return [self._continue(session) async for session in self._takeup.abandoned(node)]
 
     def _continue(self, session: IngestSession) -> RecordingId:
+        self._shares.count(session.recording.tenant)
         self._adopt(session)
+        self._waiting.add(session)
         self.storer.poke(session)
         return session.recording.id

@@ -136,7 +136,7 @@ class Objects:
                 return await self._ingest.start(call, actor=actor)
             except Conflict:
                 return None
-        if session.ending is not None or session.owner is not None or session.resumable:
+        if session.leaving or session.owner is not None or session.resumable:
             return None
         if session.recording.media != call.media:
             return None

@@ -155,6 +155,7 @@ class PartSink:
         if known is not None:
             upload.replaced.append(known)
         upload.parts[part.number] = part
+        upload.session.spooled += part.size
 
 
 def _touch(session: IngestSession, clock: Clock) -> None:
@@ -233,15 +234,17 @@ class Parts:
     @asynccontextmanager
     async def receive(self, upload: Upload, number: int) -> AsyncIterator[PartSink]:
         """Take a part in; what the context leaves without `keep` is gone."""
-        file = await self._spool.begin(upload.session.recording.id, number)
-        try:
-            writer = BodyWriter(file, _part_key(upload.session, number), entropy=self._entropy, windows=self.windows)
+        with self._ingest.hearing(upload.session):
+            file = await self._spool.begin(upload.session.recording.id, number)
             try:
-                yield PartSink(self, upload, number, writer, self._clock, room=partial(self._left, upload))
+                key = _part_key(upload.session, number)
+                writer = BodyWriter(file, key, entropy=self._entropy, windows=self.windows)
+                try:
+                    yield PartSink(self, upload, number, writer, self._clock, room=partial(self._left, upload))
+                finally:
+                    writer.drop()
             finally:
-                writer.drop()
-        finally:
-            await file.close()
+                await file.close()
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -421,8 +424,9 @@ class Parts:
             session = self._ingest.live(identifier)
             if session is not None and session.ended is None:
                 upload = Upload(session=session)
-                for number, version in sorted(sizes):
-                    await self._take_up(upload, number, version)
+                with self._ingest.hearing(session):
+                    for number, version in sorted(sizes):
+                        await self._take_up(upload, number, version)
                 self._adopt(upload)
             elif session is not None or await self._is_over(identifier):
                 await self._spool.drop(identifier)
@@ -435,6 +439,7 @@ class Parts:
             if number in upload.parts:
                 upload.replaced.append(upload.parts[number])
             upload.parts[number] = Part(number=number, version=version, size=reader.size, etag=etag)
+            upload.session.spooled += reader.size
         except IntegrityError as error:
             fields = {"recording": upload.session.recording.id, "part": number, "error": error.code}
             logger.error("a part in the spool is damaged", extra={"fields": fields})  # noqa: TRY400  # the fact

@@ -107,6 +107,12 @@ class IngestSession:
     stored: int = 0
     digest: hashlib._Hash | None = field(default_factory=hashlib.sha256)
     uploads: int = 0
+    arriving: int = 0
+    """How many requests send parts of it that lie elsewhere until it is put together."""
+    spooled: int = 0
+    """Bytes of it that were acknowledged and lie there."""
+    displaced: bool = False
+    """It had to make way for another tenant's while it waited for its recorder, and is about to end."""
     detached_at: float | None = None
     grace: timedelta | None = None
     """In place of the vault's own, see `CallStart.grace`."""
@@ -154,6 +160,16 @@ class IngestSession:
 
     def __post_init__(self) -> None:
         self.keeping = Keeping(frame=frame_bytes(self.recording.media))
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it has ended, or is about to: no recorder continues it."""
+        return self.ending is not None or self.displaced
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of it has come."""
+        return not self.sent and not self.spooled
 
     @property
     def durable(self) -> int:

@@ -309,12 +309,14 @@ class Uploads:
 
 
 def _same(session: IngestSession, media: Media, total: int | None) -> bool:
-    return session.ending is None and session.resumable and session.total == total and session.recording.media == media
+    return not session.leaving and session.resumable and session.total == total and session.recording.media == media
 
 
 def _stage(session: IngestSession) -> Stage:
     if session.ended is not None:
         return Stage.COMPLETE if session.ended == "sealed" else Stage.GONE
+    if session.displaced:
+        return Stage.GONE
     if session.ending is not None:
         return Stage.BUSY
     if not session.uploads:

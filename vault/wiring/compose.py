@@ -29,7 +29,7 @@ from vault.services.erasure import Erasures
 from vault.services.feed import FeedParts
 from vault.services.flags import Flags
 from vault.services.holds import Holds, pinned
-from vault.services.ingest import Ingest, IngestLimits
+from vault.services.ingest import OPEN_RECORDINGS, Ingest, IngestLimits
 from vault.services.keys import Keys
 from vault.services.naming import CallNames
 from vault.services.nodes import Presence
@@ -45,6 +45,7 @@ from vault.services.recordings import Recordings
 from vault.services.repeats import Repeats
 from vault.services.search import BlindIndex, Search
 from vault.services.shredding import Shredder
+from vault.services.slots import Shares
 from vault.services.spooling import Windows
 from vault.services.storing import SegmentLimits, Storer
 from vault.services.sweep import Sweeper, SweepLimits
@@ -103,11 +104,11 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         metrics=metrics,
         limits=IngestLimits(
             max_recording_bytes=config.server.max_recording_bytes,
-            max_open_recordings=config.server.max_open_recordings,
             resume_grace=config.server.resume_grace,
             backdating=config.retention.backdating,
             retention_floor=bounds_of(config, keyring).floor or FLOOR,
         ),
+        shares=Shares(config.server.max_open_recordings, OPEN_RECORDINGS, clock=clock, metrics=metrics),
     )
     ingest.storer = Storer(
         store=store,

@@ -1,0 +1,147 @@
+"""Two tenants, one server: none of them uses up what the other needs, and one alone may use everything."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from tests.faults.crashing import memory_directory
+from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.uploads import Tus
+from vault.model import Role
+
+NORTH, SOUTH = TENANTS
+AUDIO = sound(4_000)
+
+
+@asynccontextmanager
+async def serving(most, **sections):
+    with memory_directory() as base:
+        server = {**SETTINGS["server"], "max_open_recordings": most}
+        async with running(base, server=server, **sections) as app:
+            yield app
+
+
+async def metric(app, line):
+    return f"callvault_{line}\n" in (await app.ask("GET", "/metrics", None)).body.decode()
+
+
+async def shown(app, recording, tenant):
+    """Return a recording once it has ended."""
+    session = app.vault.ingest.live(recording)
+    if session is not None:
+        await asyncio.wait_for(session.done.wait(), 5)
+    return (await app.ask("GET", f"/v1/recordings/{recording}", tenant=tenant)).json
+
+
+@asynccontextmanager
+async def live(app, key, tenant):
+    """A call that is being sent; yields the task, which ends with the call once the event is set."""
+    over = asyncio.Event()
+
+    async def audio():
+        yield AUDIO
+        await over.wait()
+
+    sent = {"Content-Type": PCMU}
+    address = f"/v1/ingest/{tenant}/{key}"
+    task = asyncio.create_task(app.ask("PUT", address, Role.RECORDER, tenant=tenant, data=audio(), headers=sent))
+    while (session := app.vault.ingest.live_call(tenant, key)) is None or session.durable < len(AUDIO):
+        assert not task.done(), task.result().body
+        await asyncio.sleep(0.005)
+    try:
+        yield task, over
+    finally:
+        over.set()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def broken_off(app, key, tenant):
+    """Send a beginning, and go; return the recording's id."""
+    async with live(app, key, tenant) as (task, _):
+        session = app.vault.ingest.live_call(tenant, key)
+        task.cancel()
+        while session.uploads:
+            await asyncio.sleep(0.005)
+        return session.recording.id
+
+
+async def put(app, key, tenant):
+    return await app.ask(
+        "PUT", f"/v1/ingest/{tenant}/{key}", Role.RECORDER, tenant=tenant, data=AUDIO, headers={"Content-Type": PCMU}
+    )
+
+
+async def test_fifty_empty_uploads_of_one_tenant_do_not_keep_out_a_call_of_another():
+    async with serving(50) as app:
+        tus = Tus(app)
+        made = [await tus.made(1000) for _ in range(50)]
+        assert await metric(app, 'share_used{resource="recordings"} 50.0')
+        await app.upload("call", AUDIO, tenant=SOUTH)
+        assert await metric(app, 'share_displaced_total{resource="recordings"} 1.0')
+        gone = made[0].rpartition("/")[2]
+        ended = await shown(app, gone, NORTH)
+        assert (ended["state"], ended["state_reason"]) == ("truncated", "displaced")
+        (entry,) = [each for each in await app.audit("recording.truncated") if each["target"] == gone]
+        assert entry["detail"] == {"bytes": 0, "reason": "displaced"}
+        assert (entry["tenant"], entry["actor"], entry["request_id"]) == (NORTH, "vault", None)
+        assert (await tus.patch(made[0], 0, AUDIO[:1000])).status == 410
+        for path in made[1:]:
+            assert (await tus.patch(path, 0, AUDIO[:1000])).status == 204
+
+
+async def test_one_tenant_alone_may_have_every_open_recording():
+    async with serving(5) as app:
+        tus = Tus(app)
+        for _ in range(5):
+            await tus.made(1000)
+        refused = await tus.create(1000)
+        assert (refused.status, refused.problem) == (503, "unavailable")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert await metric(app, 'share_refused_total{reason="full",resource="recordings"} 1.0')
+        assert await metric(app, 'share_refused_total{reason="share",resource="recordings"} 0.0')
+        assert await metric(app, 'share_displaced_total{resource="recordings"} 0.0')
+
+
+async def test_what_is_being_sent_is_never_cut_and_what_waits_for_its_recorder_ends_with_all_that_came():
+    async with serving(3) as app:
+        waits = await broken_off(app, "waits", NORTH)
+        async with live(app, "a", NORTH), live(app, "b", NORTH):
+            # It was left a moment ago: its recorder may be about to come back.
+            assert (await put(app, "call", SOUTH)).status == 503
+            app.clock.slept += 6
+            assert (await put(app, "call", SOUTH)).status == 201
+            ended = await shown(app, waits, NORTH)
+            assert (ended["state"], ended["state_reason"], ended["bytes"]) == ("truncated", "displaced", len(AUDIO))
+            assert (await app.play(waits)).body == AUDIO
+        for key in "ab":
+            assert app.vault.ingest.live_call(NORTH, key) is None
+        states = {each["state"] for each in (await app.ask("GET", "/v1/recordings")).json["recordings"]}
+        assert states == {"sealed", "truncated"}
+
+
+async def test_room_that_becomes_free_is_kept_for_the_tenant_that_was_refused():
+    async with serving(2) as app, live(app, "a", NORTH), live(app, "b", NORTH) as (_, over):
+        refused = await put(app, "call", SOUTH)
+        assert (refused.status, refused.problem) == (503, "unavailable")
+        over.set()
+        while app.vault.ingest.live_call(NORTH, "b") is not None:
+            await asyncio.sleep(0.005)
+        for _ in range(3):
+            kept = await put(app, "c", NORTH)
+            assert (kept.status, kept.problem) == (503, "over_share")
+            assert "share" in kept.json["detail"]
+        assert int(kept.headers["Retry-After"]) > 0
+        assert (await put(app, "call", SOUTH)).status == 201
+        assert await metric(app, 'share_refused_total{reason="share",resource="recordings"} 3.0')
+        # Nobody waits any longer than it was told, and a little.
+        app.clock.slept += 8
+        assert (await put(app, "c", NORTH)).status == 201
+
+
+async def test_a_tenant_with_its_share_displaces_nobody():
+    async with serving(4) as app:
+        tus = Tus(app)
+        for _ in range(4):
+            await tus.made(1000)
+        async with live(app, "a", SOUTH), live(app, "b", SOUTH):
+            assert (await put(app, "c", SOUTH)).status == 503
+            assert await metric(app, 'share_displaced_total{resource="recordings"} 2.0')
