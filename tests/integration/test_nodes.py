@@ -16,6 +16,7 @@ from tests.catalog_support import SteppingClock
 from tests.faults.recorder import Line, Recorder, path
 from tests.faults.server import PURPOSE, Site, make_site, session, zygote
 from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
+from tests.streams import token_id
 from vault.keystore.keyring import Keyring
 from vault.services.search import BlindIndex, Search
 from vault.storage.catalog import open_catalog
@@ -182,6 +183,32 @@ async def test_each_node_keeps_its_own_calls_through_the_death_and_return_of_ano
     for server in servers:
         server.kill()
     await trail_is_whole(nodes[0])
+
+
+async def test_a_token_that_one_node_revokes_has_ended_on_the_others_within_five_seconds(nodes, processes):
+    one, two = (processes.start(site) for site in nodes[:2])
+    async with session(one) as a, session(two) as b:
+        recorder = Recorder(nodes[0], a)
+        line = Line(recorder, "call")
+        line.say(sound := random.randbytes(70_000))
+        operator = nodes[0].auth("operator")
+        body = {"name": "another", "role": "recorder", "tenant": "northfield"}
+        async with b.post("/v1/tokens", json=body, headers=operator) as answer:
+            another = await answer.json()
+        await durable(recorder, "call", len(sound))  # node one has just seen the token in force
+        async with asyncio.timeout(5):
+            async with b.delete(f"/v1/tokens/{token_id(nodes[0].tokens['recorder'])}", headers=operator) as answer:
+                assert answer.status == 204
+            assert (await line.task)[0] == 401
+            while True:
+                async with a.head(path("call"), headers=nodes[0].auth("recorder")) as answer:
+                    if answer.status == 401:
+                        break
+                await asyncio.sleep(0.05)
+        nodes[0].tokens["recorder"] = another["token"]
+        assert (await recorder.head("call"))[:2] == (len(sound), "open")
+    for server in (one, two):
+        server.kill()
 
 
 async def test_a_dead_nodes_journal_is_finished_from_its_directory(nodes, processes):

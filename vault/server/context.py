@@ -156,8 +156,11 @@ async def small_body(request: web.Request, *, limit: int, too_large: VaultError)
     """Return a body of at most `limit` bytes; `too_large` for more.
 
     UploadStalled for one that is not whole within `server.idle_timeout`: it is no audio, which takes as long as a call.
+    Unauthenticated once the request's token was revoked: what it asks for is not done.
     """
     content = bytearray()
+    underway, holder = request.app[VAULT].access.underway, request.get(HOLDER)
+    leave = None if holder is None else underway.enter(holder, lambda: request.content.set_exception(TimeoutError()))
     try:
         async with asyncio.timeout(request.app[CONFIG].server.idle_timeout.total_seconds()):
             while piece := await request.content.readany():
@@ -166,7 +169,12 @@ async def small_body(request: web.Request, *, limit: int, too_large: VaultError)
                     raise too_large
         return bytes(content)
     except TimeoutError as error:
+        if holder is not None:
+            underway.require(holder)
         raise UploadStalled("the request's body did not come; nothing was done", hint="send it again") from error
+    finally:
+        if leave is not None:
+            leave()
 
 
 async def body(request: web.Request, kind: type[Body]) -> Body:

@@ -153,11 +153,10 @@ class _Line:
         first = min(_FIRST_SECONDS, self._idle_seconds)
         self._first_by = self._loop.time() + first
         self._watch = self._loop.call_later(first, self._look)
-        if actor is not None:
-            self._enter(actor)
 
-    def _enter(self, actor: Principal) -> None:
-        self._leave_token = self._vault.access.underway.enter(actor.token_id, self._revoke)
+    def _enter(self) -> None:
+        if self._actor is not None:
+            self._leave_token = self._vault.access.underway.enter(self._actor.token_id, self._revoke)
 
     # -- in the loop's own turn ---------------------------------------------------------------------------------
 
@@ -214,6 +213,7 @@ class _Line:
 
     async def run(self) -> None:
         """Carry every message into the recording until the end is durable or the connection is gone."""
+        self._enter()
         inlet = self._socket.inlet
         while not self._ended:
             if self._feed is not None and not self._rest and self._failure is None and not inlet.holds:
@@ -314,7 +314,7 @@ class _Line:
             self._actor = await self._vault.access.authenticate(started.token)
             identify(self._request)
             await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
-            self._enter(self._actor)
+            self._enter()
         assert self._machine is not None
         feed = Feed(
             self._vault.feeds,

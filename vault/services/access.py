@@ -21,7 +21,9 @@ from vault.retention.durations import format_duration
 from vault.services.audit import event
 from vault.services.underway import UnderWay
 
-_CACHE_SECONDS = 5.0
+_CACHE_SECONDS = 2.5
+"""For how long a process takes a token as it last saw it. With the two seconds after which work is looked after
+(vault.services.underway), what another process revoked has ended everywhere within five."""
 _SECRET_BYTES = 32
 _NONCE_BYTES = 12
 _CACHE_LIMIT = 10_000
@@ -151,8 +153,8 @@ class Access:
         head, _, secret = text.removeprefix(_TOKEN_PREFIX).partition("_")
         if not text.startswith(_TOKEN_PREFIX) or not head or not secret or not (text.isascii() and text.isprintable()):
             raise refused  # JSON can spell what no catalog can be asked for
-        token = await self._token(TokenId(f"tok_{head}"))
-        if token is None or token.revoked_at is not None:
+        token = await self._in_force(TokenId(f"tok_{head}"))
+        if token is None:
             raise refused
         if not hmac.compare_digest(token.secret_sha256, _digest(secret)):
             raise refused
@@ -160,16 +162,16 @@ class Access:
 
     async def shared_secret(self, token: TokenId) -> bytes | None:
         """Return the secret of a recorder's token, for protocols that sign with it; None if it cannot be known."""
-        found = await self._token(token)
-        sealed = None if found is None or found.revoked_at is not None else found.sealed_secret
+        found = await self._in_force(token)
+        sealed = None if found is None else found.sealed_secret
         if found is None or sealed is None:
             return None
         return open_with_any(self._sealing_keys(), lambda key: open_secret(key, found.id, sealed)).encode()
 
     async def acting(self, token: TokenId) -> Principal:
         """Return the principal of a token whose holder is known by other means; Unauthenticated if it has ended."""
-        found = await self._token(token)
-        if found is None or found.revoked_at is not None:
+        found = await self._in_force(token)
+        if found is None:
             raise Unauthenticated("the token is unknown or revoked")
         return _principal(found)
 
@@ -180,8 +182,8 @@ class Access:
         that cannot sign from an unknown one only for recorders' tokens issued before secrets were sealed.
         """
         secret = await self.shared_secret(TokenId(access_key))
-        token = await self._token(TokenId(access_key))
-        if token is None or token.revoked_at is not None or token.role is not Role.RECORDER:
+        token = await self._in_force(TokenId(access_key))
+        if token is None or token.role is not Role.RECORDER:
             raise Unauthenticated(
                 "the access key is unknown, revoked or not a recorder's",
                 hint="the access key is the recorder token's id, the secret key its secret part",
@@ -194,6 +196,14 @@ class Access:
                 s3="InvalidAccessKeyId",
             )
         return _principal(token), secret.decode()
+
+    async def _in_force(self, identifier: TokenId) -> Token | None:
+        """Return the token unless it is unknown or revoked.
+
+        What the catalog said is not enough: while it was asked, this process may have revoked the token.
+        """
+        token = await self._token(identifier)
+        return None if token is None or token.revoked_at is not None or self.underway.knows(identifier) else token
 
     async def _token(self, identifier: TokenId) -> Token | None:
         now = self._clock.monotonic()
@@ -212,8 +222,10 @@ class Access:
     ) -> None:
         """Return if the role permits the act and the tenant is the actor's own; else log and refuse.
 
-        Another tenant's things answer NotFound, so that their existence is not told.
+        Another tenant's things answer NotFound, so that their existence is not told. Unauthenticated once the actor's
+        token was revoked: it may have been let in before that.
         """
+        self.underway.require(actor.token_id)
         if not permits(actor.role, act):
             await self._denied(actor, act, target, "role")
             raise Forbidden(f"the role {actor.role.value} may not do this ({act.value})")

@@ -24,17 +24,33 @@ def ended() -> Unauthenticated:
 
 
 class UnderWay:
-    """The requests, calls and playbacks of this process, by token."""
+    """The requests, calls and playbacks of this process, by token.
+
+    A token that this process knows as revoked stays known: who was let in before that, and begins only after it, finds
+    the door shut.
+    """
 
     def __init__(self, *, catalog: Catalog) -> None:
         self._catalog = catalog
         self._ends: dict[TokenId, set[Callable[[], None]]] = {}
+        self._revoked: set[TokenId] = set()
+
+    def knows(self, token: TokenId) -> bool:
+        """Tell whether this process knows the token as revoked."""
+        return token in self._revoked
+
+    def require(self, token: TokenId) -> None:
+        """Return unless this process knows the token as revoked; else Unauthenticated."""
+        if self.knows(token):
+            raise ended()
 
     def enter(self, token: TokenId, end: Callable[[], None]) -> Callable[[], None]:
         """Have `end` called once if the token is revoked; return what withdraws that, which may be called again.
 
-        `end` returns at once and raises nothing: it makes the work stop soon.
+        `end` returns at once and raises nothing: it makes the work stop soon. Unauthenticated if the token is revoked
+        already.
         """
+        self.require(token)
 
         def once() -> None:
             end()
@@ -51,7 +67,8 @@ class UnderWay:
         return leave
 
     def end(self, token: TokenId) -> None:
-        """End what is under way for the token in this process."""
+        """End what is under way for the revoked token in this process, and let nothing more begin."""
+        self._revoked.add(token)
         for end in self._ends.pop(token, ()):
             end()
 
