@@ -8,7 +8,9 @@ from functools import partial
 
 import pytest
 from botocore.exceptions import ClientError
+from prometheus_client import CollectorRegistry
 
+from tests.faults.crashing import ManualClock
 from tests.faults.recorder import until
 from tests.faults.server import TENANT, in_process, log_lines, make_site, session, zygote
 from tests.faults.stores import Fault, install
@@ -17,7 +19,10 @@ from tests.s3clients import HEAD, Recorder, rclone, rclone_command
 from vault.errors import Unavailable
 from vault.services.ingest import Ingest
 from vault.services.parts import Parts
+from vault.services.slots import Shares
+from vault.services.spooling import SPOOL
 from vault.storage.spool import FileSpool
+from vault.telemetry import Metrics
 from vault.wiring.journals import recover_journal
 
 PART = 300_000
@@ -302,13 +307,12 @@ RECORDING = "rec_" + "0" * 32
 
 
 def spool_at(path, **changes):
-    return FileSpool(
-        path / "parts", **{"max_bytes": 1 << 20, "disk_reserve_bytes": 0, "entropy": os.urandom, **changes}
-    )
+    room = Shares(1 << 20, SPOOL, clock=ManualClock(), metrics=Metrics(CollectorRegistry()))
+    return FileSpool(path / "parts", **{"room": room, "disk_reserve_bytes": 0, "entropy": os.urandom, **changes})
 
 
 async def kept(spool, number, data, version=0):
-    file = await spool.begin(RECORDING, number)
+    file = await spool.begin(RECORDING, number, tenant=TENANT)
     await file.append(data)
     await file.keep(version)
     await file.close()
@@ -319,9 +323,9 @@ async def test_only_what_was_kept_is_there_after_a_crash(tmp_path):
     await spool.prepare(RECORDING)
     await kept(spool, 1, b"first")
     await kept(spool, 1, b"again and longer", version=1)
-    abandoned = await spool.begin(RECORDING, 2)
+    abandoned = await spool.begin(RECORDING, 2, tenant=TENANT)
     await abandoned.append(b"never kept")
-    scratch = await spool.scratch()
+    scratch = await spool.scratch(tenant=TENANT)
     await scratch.append(b"nameless")
     later = spool_at(tmp_path)
     assert await later.kept() == {RECORDING: {(1, 0): 5, (1, 1): 16}}
@@ -330,10 +334,11 @@ async def test_only_what_was_kept_is_there_after_a_crash(tmp_path):
         file = await later.open(RECORDING, 1, version)
         assert await file.read(0, 5) == begins
         await file.close()
-    await later.drop(RECORDING)
-    await later.drop(RECORDING)
+    later.room.count(TENANT, 21)
+    await later.drop(RECORDING, tenant=TENANT)
+    await later.drop(RECORDING, tenant=TENANT)
     assert await later.kept() == {}
-    assert later._used == 0
+    assert not later.room.uses
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
@@ -347,13 +352,13 @@ async def test_a_part_that_could_not_be_made_durable_leaves_the_one_before(tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(os if call == "fsync" else type(tmp_path), call, fails)
-        file = await spool.begin(RECORDING, 1)
+        file = await spool.begin(RECORDING, 1, tenant=TENANT)
         await file.append(b"second")
         with pytest.raises(Unavailable):
             await file.keep(1)
         await file.close()
     assert await spool.kept() == {RECORDING: {(1, 0): 5}}
-    assert spool._used == 5
+    assert spool.room.uses == {TENANT: 5}
 
 
 async def test_parts_of_a_finished_recording_are_dropped_and_those_of_an_unknown_one_are_kept(tmp_path):

@@ -402,7 +402,7 @@ async def test_recorders_slow_down_where_the_spool_is_full_and_lose_nothing():
             assert (await ask(app, recorder, "POST", address, body=listing((1, MD5))))[0] == 200
             assert (await ask(app, recorder, "PUT", f"/s3/{BUCKET}/next", body=WAV))[0] == 200
             assert await keys(app) == {"call.wav": ("sealed", len(WAV)), "next": ("sealed", len(WAV))}
-            assert app.vault.parts._spool._used == 0
+            assert not app.vault.parts._shares.uses
 
 
 async def test_a_recording_that_is_too_large_is_refused_in_whole_and_in_parts():

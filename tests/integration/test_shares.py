@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.integration.test_s3_refusals import MD5, WAV, ask, begun, code, listing, part
+from tests.s3clients import Recorder
 from tests.uploads import Tus
 from vault.model import Role
 
@@ -13,9 +15,9 @@ AUDIO = sound(4_000)
 
 
 @asynccontextmanager
-async def serving(most, **sections):
+async def serving(most, *, resume_grace="60s", **sections):
     with memory_directory() as base:
-        server = {**SETTINGS["server"], "max_open_recordings": most}
+        server = {**SETTINGS["server"], "max_open_recordings": most, "resume_grace": resume_grace}
         async with running(base, server=server, **sections) as app:
             yield app
 
@@ -145,3 +147,67 @@ async def test_a_tenant_with_its_share_displaces_nobody():
         async with live(app, "a", SOUTH), live(app, "b", SOUTH):
             assert (await put(app, "c", SOUTH)).status == 503
             assert await metric(app, 'share_displaced_total{resource="recordings"} 2.0')
+
+
+# -- the spool ------------------------------------------------------------------------------------------------------
+
+
+def recorder(app, tenant):
+    return Recorder.of(app.url, app.token(Role.RECORDER, tenant))
+
+
+async def filled(app, uploads):
+    """Let the first tenant fill the spool with one part for each upload; return their addresses."""
+    north = recorder(app, NORTH)
+    addresses = [await begun(app, north, f"{number}.wav") for number in range(uploads)]
+    for each in addresses:
+        assert (await ask(app, north, "PUT", part(each, 1), body=WAV))[0] == 200
+    status, document, headers = await ask(app, north, "PUT", part(addresses[0], 2), body=WAV)
+    assert (status, code(document)) == (503, "SlowDown")
+    assert int(headers["Retry-After"]) > 0
+    return addresses
+
+
+async def test_the_room_of_the_spool_that_becomes_free_is_not_taken_by_the_tenant_that_filled_it():
+    async with serving(50, parts={"max_bytes": "300KiB"}) as app:
+        north, south = recorder(app, NORTH), recorder(app, SOUTH)
+        addresses = await filled(app, 4)
+        assert (await ask(app, south, "PUT", f"/s3/{SOUTH}/call", body=WAV))[0] == 503
+        assert (await ask(app, north, "POST", addresses[0], body=listing((1, MD5))))[0] == 200
+        status, document, _ = await ask(app, north, "PUT", part(addresses[1], 2), body=WAV)
+        assert (status, code(document)) == (503, "SlowDown")
+        assert "share" in document.decode()
+        assert await metric(app, 'share_refused_total{reason="share",resource="spool"} 1.0')
+        assert (await ask(app, south, "PUT", f"/s3/{SOUTH}/call", body=WAV))[0] == 200
+        for each in addresses[1:]:  # what was acknowledged stays
+            assert (await ask(app, north, "POST", each, body=listing((1, MD5))))[0] == 200
+        assert await metric(app, 'share_used{resource="spool"} 0.0')
+
+
+async def test_parts_that_nobody_completes_make_way_with_all_that_was_acknowledged():
+    async with serving(50, parts={"max_bytes": "300KiB"}, resume_grace="4s") as app:
+        south = recorder(app, SOUTH)
+        addresses = await filled(app, 4)
+        assert (await ask(app, south, "PUT", f"/s3/{SOUTH}/call", body=WAV))[0] == 503
+        app.vault.parts.make_room()
+        assert await metric(app, 'share_displaced_total{resource="spool"} 0.0')  # they were heard a moment ago
+        app.clock.slept += 5
+        assert (await ask(app, south, "PUT", f"/s3/{SOUTH}/call", body=WAV))[0] == 503
+        app.vault.parts.make_room()
+        app.vault.parts.make_room()
+        assert await metric(app, 'share_displaced_total{resource="spool"} 1.0')
+        gone = addresses[0].rpartition("=")[2]
+        ended = await shown(app, gone, NORTH)
+        assert (ended["state"], ended["state_reason"], ended["bytes"]) == ("truncated", "displaced", len(WAV))
+        assert (await app.play(gone)).body == WAV
+        await app.vault.parts.tidy()
+        assert (await ask(app, south, "PUT", f"/s3/{SOUTH}/call", body=WAV))[0] == 200
+        assert await metric(app, 'share_displaced_total{resource="spool"} 1.0')
+
+
+async def test_one_tenant_alone_displaces_none_of_its_own_parts():
+    async with serving(50, parts={"max_bytes": "300KiB"}, resume_grace="4s") as app:
+        await filled(app, 4)
+        app.clock.slept += 5
+        app.vault.parts.make_room()
+        assert await metric(app, 'share_displaced_total{resource="spool"} 0.0')

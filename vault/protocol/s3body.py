@@ -125,6 +125,11 @@ class S3Body:
         self._running: Mapping[str, Checksum] = {name: ALGORITHMS[name]() for name in plan.checksums}
         self.size = 0
 
+    @property
+    def announced(self) -> int | None:
+        """How many decoded bytes will come; None if that was not said."""
+        return self._plan.length
+
     def feed(self, data: bytes) -> list[bytes]:
         """Return the decoded bytes in `data`, as pieces."""
         pieces = [data] if self._decoder is None else self._decoder.feed(data)

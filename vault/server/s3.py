@@ -101,7 +101,7 @@ async def _put(request: web.Request, asked: Signed) -> web.Response:
     vault = request.app[VAULT]
     expected = expected_body(request, asked)
     await call_start(vault, asked, parse_content_type("audio/basic"))  # what its head says is refused before its body
-    async with vault.objects.body() as body:
+    async with vault.objects.body(asked.tenant, size=expected.announced) as body:
         try:
             async with aclosing(arriving(request, expected)) as pieces:
                 async for piece in pieces:

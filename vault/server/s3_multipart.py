@@ -87,7 +87,7 @@ async def _part(request: web.Request, asked: Signed) -> web.Response:
     number = s3.part_number(asked.parameters["partNumber"])
     upload = await _on_this_node(vault, asked)
     expected = expected_body(request, asked, limit=vault.parts.room(upload, number))
-    async with vault.parts.receive(upload, number) as sink:
+    async with vault.parts.receive(upload, number, size=expected.announced) as sink:
         async with aclosing(arriving(request, expected)) as pieces:
             async for piece in pieces:
                 await sink.write(piece)

@@ -183,11 +183,10 @@ class Ingest:
         waiting = (self._waiting.least(TenantId(each)) for each in self._shares.over(tenant))
         return next((each for each in waiting if each is not None), None)
 
-    def _displace(self, session: IngestSession) -> None:
-        """Let it end as at the end of its grace, and its place be another's at once."""
+    def displace(self, session: IngestSession) -> None:
+        """Let one that waits for its recorder end as at the end of its grace, soon."""
         session.displaced = True
         self._waiting.discard(session)
-        self._shares.displace(session.recording.tenant)
         self._displaced.set()
 
     async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
@@ -200,7 +199,10 @@ class Ingest:
         if place in self._starting or place in self._by_call:
             raise Conflict("another upload for this call key is under way")
         if (least := self._make_way(call.tenant)) is not None:
-            self._displace(least)
+            self.displace(least)
+            least.placed = False  # its place is the new one's at once
+            self._shares.give(least.recording.tenant)
+            self._shares.displaced()
         self._shares.take(call.tenant)
         self._starting.add(place)
         try:
@@ -409,7 +411,7 @@ class Ingest:
                     del self._further[(recording.tenant, key)]
         self._by_id.pop(recording.id, None)
         self._waiting.discard(session)
-        if not session.displaced:
+        if session.placed:
             self._shares.give(recording.tenant)
         session.done.set()
         self._metrics.ingest_open.set(len(self._by_id))

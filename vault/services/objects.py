@@ -23,6 +23,7 @@ from vault.services.parts import continued
 from vault.services.playback import Playback
 from vault.services.search import Search
 from vault.services.sessions import CallStart, IngestSession
+from vault.services.slots import Shares
 from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 _RETRIED: Final = 4
@@ -62,6 +63,7 @@ class Objects:
         playback: Playback,
         search: Search,
         spool: Spool,
+        shares: Shares,
         clock: Clock,
         entropy: Entropy,
         windows: Windows,
@@ -71,14 +73,19 @@ class Objects:
         self._playback = playback
         self._search = search
         self._spool = spool
+        self._shares = shares
         self._clock = clock
         self._entropy = entropy
         self._windows = windows
 
     @asynccontextmanager
-    async def body(self) -> AsyncIterator[Body]:
-        """Take a body into the spool; it is gone when the context ends."""
-        file = await self._spool.scratch()
+    async def body(self, tenant: TenantId, *, size: int | None) -> AsyncIterator[Body]:
+        """Take a body of `size` bytes, if that is known, into the spool; it is gone when the context ends.
+
+        Unavailable if the tenant may not have so much of the spool now.
+        """
+        self._shares.require(tenant, size or 0)
+        file = await self._spool.scratch(tenant=tenant)
         try:
             # The id is never anybody's: it only makes the message's context complete.
             nobody = RecordingId(new_id("rec", at=self._clock.now(), entropy=self._entropy))

@@ -35,7 +35,7 @@ from vault.errors import (
     UnderHold,
 )
 from vault.ids import RecordingId, TenantId
-from vault.model import Principal, RecordingState
+from vault.model import Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.spool import Spool
@@ -46,6 +46,7 @@ from vault.services.holds import pinned
 from vault.services.ingest import Ingest
 from vault.services.notes import Notes
 from vault.services.sessions import CallStart, IngestSession
+from vault.services.slots import Shares
 from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 ABORTED: Final = "truncated:aborted"
@@ -174,9 +175,11 @@ class Parts:
         keyring: Keyring,
         notes: Notes,
         spool: Spool,
+        shares: Shares,
         clock: Clock,
         entropy: Entropy,
         grace: timedelta,
+        patience: timedelta,
         limit: int,
         windows: Windows,
     ) -> None:
@@ -186,9 +189,12 @@ class Parts:
         self._keyring = keyring
         self._notes = notes
         self._spool = spool
+        self._shares = shares
         self._clock = clock
         self._entropy = entropy
         self._grace = grace
+        self._patience = patience
+        """How long an upload of which nothing comes has its room while others wait for it."""
         self._limit = limit
         self._uploads: dict[RecordingId, Upload] = {}
 
@@ -232,10 +238,15 @@ class Parts:
         return self._limit - sum(part.size for part in upload.every)
 
     @asynccontextmanager
-    async def receive(self, upload: Upload, number: int) -> AsyncIterator[PartSink]:
-        """Take a part in; what the context leaves without `keep` is gone."""
+    async def receive(self, upload: Upload, number: int, *, size: int | None) -> AsyncIterator[PartSink]:
+        """Take a part of `size` bytes in, if that is known; what the context leaves without `keep` is gone.
+
+        Unavailable if the tenant may not have so much of the spool now.
+        """
+        recording = upload.session.recording
+        self._shares.require(recording.tenant, size or 0)
         with self._ingest.hearing(upload.session):
-            file = await self._spool.begin(upload.session.recording.id, number)
+            file = await self._spool.begin(recording.id, number, tenant=recording.tenant)
             try:
                 key = _part_key(upload.session, number)
                 writer = BodyWriter(file, key, entropy=self._entropy, windows=self.windows)
@@ -395,25 +406,53 @@ class Parts:
         return True
 
     async def _drop(self, upload: Upload) -> None:
-        self._uploads.pop(upload.session.recording.id, None)
+        recording = upload.session.recording
+        self._uploads.pop(recording.id, None)
         try:
-            await self._spool.drop(upload.session.recording.id)
+            await self._spool.drop(recording.id, tenant=recording.tenant)
         except Unavailable as error:  # the next start drops it
             logger.warning("parts were not removed", extra={"fields": {"reason": error.message}})
 
     # -- background ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Drop the parts of recordings that the vault ended, until cancelled."""
+        """Drop the parts of recordings that the vault ended, and make room for who has less; until cancelled."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             await self.tidy()
+            self.make_room()
 
     async def tidy(self) -> None:
         """Drop the parts of recordings that have ended."""
         for upload in tuple(self._uploads.values()):
             if upload.session.ended is not None and not upload.lock.locked():
                 await self._drop(upload)
+
+    def make_room(self) -> None:
+        """Let one upload end of a tenant above its share, while one below its own finds no room in the spool.
+
+        It is the one that was left longest ago, of those that even an upload without an address would have lost its
+        recorder by now. One at a time: what it frees may be enough.
+        """
+        crowding = self._shares.crowding()
+        sessions = [upload.session for upload in self._uploads.values()] if crowding else []
+        if any(session.displaced for session in sessions):
+            return
+        latest = self._clock.monotonic() - self._patience.total_seconds()
+        for tenant in crowding:
+            left = [
+                (session.detached_at, session)
+                for session in sessions
+                if session.recording.tenant == tenant
+                and not (session.arriving or session.leaving)
+                and session.spooled
+                and session.detached_at is not None
+                and session.detached_at <= latest
+            ]
+            if left:
+                self._ingest.displace(min(left, key=lambda each: each[0])[1])
+                self._shares.displaced()
+                return
 
     async def recover(self) -> None:
         """Take up the uploads of an earlier incarnation; drop what belongs to no open recording of this node.
@@ -422,14 +461,17 @@ class Parts:
         """
         for identifier, sizes in (await self._spool.kept()).items():
             session = self._ingest.live(identifier)
+            row = session.recording if session is not None else await self._row(identifier)
+            tenant = "" if row is None else row.tenant
+            self._shares.count(tenant, sum(sizes.values()))
             if session is not None and session.ended is None:
                 upload = Upload(session=session)
                 with self._ingest.hearing(session):
                     for number, version in sorted(sizes):
                         await self._take_up(upload, number, version)
                 self._adopt(upload)
-            elif session is not None or await self._is_over(identifier):
-                await self._spool.drop(identifier)
+            elif session is not None or (row is not None and _is_over(row)):
+                await self._spool.drop(identifier, tenant=tenant)
 
     async def _take_up(self, upload: Upload, number: int, version: int) -> None:
         file = await self._spool.open(upload.session.recording.id, number, version)
@@ -446,18 +488,21 @@ class Parts:
         finally:
             await file.close()
 
-    async def _is_over(self, identifier: RecordingId) -> bool:
+    async def _row(self, identifier: RecordingId) -> Recording | None:
         try:
-            row = await self._catalog.recording(identifier)
+            return await self._catalog.recording(identifier)
         except NotFound:
             # A catalog from a backup does not know it, and a newer one may: what was acknowledged is not dropped.
             fields = {"recording": identifier}
             logger.error("the spool holds parts of an unknown recording; they are kept", extra={"fields": fields})  # noqa: TRY400
-            return False
-        if row.state is RecordingState.OPEN:
-            fields = {"recording": identifier}
-            logger.error("the spool holds parts of another node's recording; they are kept", extra={"fields": fields})
-        return row.state is not RecordingState.OPEN
+            return None
+
+
+def _is_over(row: Recording) -> bool:
+    if row.state is RecordingState.OPEN:
+        fields = {"recording": row.id}
+        logger.error("the spool holds parts of another node's recording; they are kept", extra={"fields": fields})
+    return row.state is not RecordingState.OPEN
 
 
 async def continued(ingest: Ingest, session: IngestSession, pieces: AsyncIterator[bytes]) -> None:

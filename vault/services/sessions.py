@@ -113,6 +113,8 @@ class IngestSession:
     """Bytes of it that were acknowledged and lie there."""
     displaced: bool = False
     """It had to make way for another tenant's while it waited for its recorder, and is about to end."""
+    placed: bool = True
+    """It has one of the places of open recordings."""
     detached_at: float | None = None
     grace: timedelta | None = None
     """In place of the vault's own, see `CallStart.grace`."""

@@ -94,8 +94,8 @@ class Shares(_Taken):
         self._capacity = capacity
         self._resource = resource
         self._clock = clock
-        self._waiting: dict[str, float] = {}
-        """Until when each holder waits that was refused; who has waited longest since it last got something first."""
+        self._waiting: dict[str, tuple[float, int]] = {}
+        """Until when each holder waits that was refused, and for how much; who got nothing for longest comes first."""
         self._total = 0
         self._refused = metrics.share_refused
         self._displaced = metrics.share_displaced.labels(resource.name)
@@ -108,7 +108,7 @@ class Shares(_Taken):
     def _line(self) -> Sequence[str]:
         if self._waiting:
             now = self._clock.monotonic()
-            self._waiting = {each: until for each, until in self._waiting.items() if until > now}
+            self._waiting = {each: (until, size) for each, (until, size) in self._waiting.items() if until > now}
         return tuple(self._waiting)
 
     def require(self, holder: str, size: int = 1) -> None:
@@ -121,13 +121,14 @@ class Shares(_Taken):
             return
         told = self._resource
         self._refused.labels(told.name, ruling.value).inc()
-        self._waiting[holder] = self._clock.monotonic() + told.retry_after_seconds + _LATE_SECONDS
+        self._waiting[holder] = (self._clock.monotonic() + told.retry_after_seconds + _LATE_SECONDS, size)
         if ruling is Ruling.FULL:
             raise Unavailable(told.full, hint=told.hint, retry_after_seconds=told.retry_after_seconds)
         share = level(self._capacity, self.uses, {*line, holder})
         raise OverShare(
-            f"others wait for {told.what}, and your share of {self._capacity} is {share} until they have theirs",
-            hint="let something of yours end, or come back: a share binds only while others wait",
+            f"others wait for {told.what}, and your share is {share} of {self._capacity} until they have theirs",
+            hint="let something of yours end, or come back: a share binds only while others wait, and what was "
+            "acknowledged is safe",
             retry_after_seconds=told.retry_after_seconds,
         )
 
@@ -154,7 +155,16 @@ class Shares(_Taken):
             return ()
         return above(self._capacity, self.uses, self._line(), holder)
 
-    def displace(self, holder: str) -> None:
-        """Give one back of a holder from `over`, for who asked that."""
-        self.give(holder)
+    def crowding(self) -> Sequence[str]:
+        """Return who has more than its share, the most first, while one with less than its own waits for room."""
+        line = self._line()
+        for each in line:
+            if self._total + self._waiting[each][1] > self._capacity and (
+                found := above(self._capacity, self.uses, line, each)
+            ):
+                return found
+        return ()
+
+    def displaced(self) -> None:
+        """Something of a holder from `over` or `crowding` makes way."""
         self._displaced.inc()

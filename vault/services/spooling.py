@@ -18,7 +18,15 @@ from vault.ids import RecordingId, id_bytes
 from vault.model import DataKey
 from vault.ports.spool import SpoolFile
 from vault.ports.time import Entropy
+from vault.services.slots import Resource
 
+SPOOL: Final = Resource(
+    name="spool",
+    what="bytes of the spool",
+    full="the spool of uploads in parts is full; what was acknowledged is safe",
+    hint="uploads that nobody completes keep its room for their grace, or parts.max_bytes is too small",
+    retry_after_seconds=10,
+)
 _WINDOW_BYTES: Final = 16 * chunked.CHUNK_BYTES
 _MD5_BYTES: Final = 16
 _CONTEXT: Final = b"callvault/part/1\0"

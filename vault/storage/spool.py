@@ -21,6 +21,7 @@ from typing import Final
 
 from vault.errors import DiskFull, NotFound, Truncated, Unavailable
 from vault.ids import RecordingId
+from vault.ports.spool import Room
 from vault.ports.time import Entropy
 from vault.storage.threads import run_in
 
@@ -56,8 +57,9 @@ def _kept_name(number: str, version: int) -> str:
 class FileSpoolFile:
     """Implements `vault.ports.spool.SpoolFile`; every system call runs in a thread."""
 
-    def __init__(self, spool: FileSpool, fd: int, *, size: int = 0, path: Path | None = None) -> None:
+    def __init__(self, spool: FileSpool, fd: int, *, tenant: str, size: int = 0, path: Path | None = None) -> None:
         self._spool = spool
+        self._tenant = tenant
         self._fd = fd
         self._path = path
         self._charged = 0
@@ -65,7 +67,7 @@ class FileSpoolFile:
 
     async def append(self, data: bytes) -> None:
         """Add bytes at the end."""
-        self._spool.charge(len(data))
+        self._spool.room.take(self._tenant, len(data))
         self._charged += len(data)
         await run_in(None, self._append, data)
 
@@ -94,7 +96,7 @@ class FileSpoolFile:
         assert self._path is not None
         replaced = await run_in(None, self._keep, self._path, version)
         self._path, self._charged = None, 0
-        self._spool.charge(-replaced)
+        self._spool.room.give(self._tenant, replaced)
 
     def _keep(self, path: Path, version: int) -> int:
         with _translated():
@@ -111,7 +113,7 @@ class FileSpoolFile:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             await run_in(None, self._close, fd)
-            self._spool.charge(-self._charged)
+            self._spool.room.give(self._tenant, self._charged)
 
     def _close(self, fd: int) -> None:
         os.close(fd)
@@ -123,25 +125,14 @@ class FileSpoolFile:
 class FileSpool:
     """Implements `vault.ports.spool.Spool` below `path`, which is made with the first upload.
 
-    All files together have at most `max_bytes`, and leave `disk_reserve_bytes` of the file system to the journal.
+    All files together have at most what `room` has, and leave `disk_reserve_bytes` of the file system to the journal.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, disk_reserve_bytes: int, entropy: Entropy) -> None:
+    def __init__(self, path: Path, *, room: Room, disk_reserve_bytes: int, entropy: Entropy) -> None:
         self._path = path
-        self._max = max_bytes
+        self.room = room
         self._reserve = disk_reserve_bytes
         self._entropy = entropy
-        self._used = 0
-
-    def charge(self, size: int) -> None:
-        """Count bytes; Unavailable if there would be more than the bound."""
-        if size > 0 and self._used + size > self._max:
-            raise Unavailable(
-                "the spool of uploads in parts is full; what was acknowledged is safe",
-                hint="uploads that nobody completes keep its room for their grace, or parts.max_bytes is too small",
-                retry_after_seconds=10,
-            )
-        self._used += size
 
     def require_room(self, size: int) -> None:
         """Raise DiskFull if `size` more bytes would take what is reserved; blocking."""
@@ -167,19 +158,19 @@ class FileSpool:
             self._path.mkdir(mode=0o700, exist_ok=True)
             _sync_directory(self._path.parent)
 
-    async def begin(self, recording: RecordingId, number: int) -> FileSpoolFile:
+    async def begin(self, recording: RecordingId, number: int, *, tenant: str) -> FileSpoolFile:
         """Return a new file for a part."""
         path = self._place(recording) / f"{number:05}.{self._entropy(_SUFFIX_BYTES).hex()}"
-        return FileSpoolFile(self, await run_in(None, self._open, path, _NEW), path=path)
+        return FileSpoolFile(self, await run_in(None, self._open, path, _NEW), tenant=tenant, path=path)
 
     @staticmethod
     def _open(path: Path, flags: int) -> int:
         with _translated():
             return os.open(path, flags, 0o600)
 
-    async def scratch(self) -> FileSpoolFile:
+    async def scratch(self, *, tenant: str) -> FileSpoolFile:
         """Return a new file without a name."""
-        return FileSpoolFile(self, await run_in(None, self._scratch))
+        return FileSpoolFile(self, await run_in(None, self._scratch), tenant=tenant)
 
     def _scratch(self) -> int:
         with _translated():
@@ -192,7 +183,7 @@ class FileSpool:
         """Return a version of a part that was kept."""
         path = self._place(recording) / _kept_name(f"{number:05}", version)
         fd = await run_in(None, self._open_kept, path)
-        return FileSpoolFile(self, fd, size=os.fstat(fd).st_size)
+        return FileSpoolFile(self, fd, tenant="", size=os.fstat(fd).st_size)
 
     @staticmethod
     def _open_kept(path: Path) -> int:
@@ -205,9 +196,7 @@ class FileSpool:
 
     async def kept(self) -> Mapping[RecordingId, Mapping[tuple[int, int], int]]:
         """Return every place and what is kept in it."""
-        found = await run_in(None, self._kept)
-        self._used = sum(sum(sizes.values()) for sizes in found.values())
-        return found
+        return await run_in(None, self._kept)
 
     def _kept(self) -> dict[RecordingId, dict[tuple[int, int], int]]:
         found: dict[RecordingId, dict[tuple[int, int], int]] = {}
@@ -225,9 +214,9 @@ class FileSpool:
                         each.unlink()
         return found
 
-    async def drop(self, recording: RecordingId) -> None:
+    async def drop(self, recording: RecordingId, *, tenant: str) -> None:
         """Remove a recording's place."""
-        self.charge(-await run_in(None, self._drop, self._place(recording)))
+        self.room.give(tenant, await run_in(None, self._drop, self._place(recording)))
 
     def _drop(self, place: Path) -> int:
         freed = 0

@@ -46,7 +46,7 @@ from vault.services.repeats import Repeats
 from vault.services.search import BlindIndex, Search
 from vault.services.shredding import Shredder
 from vault.services.slots import Shares
-from vault.services.spooling import Windows
+from vault.services.spooling import SPOOL, Windows
 from vault.services.storing import SegmentLimits, Storer
 from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import Tenants
@@ -193,9 +193,10 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         purposes=config.access.purposes,
         each=config.access.max_playbacks,
     )
+    spooled = Shares(config.parts.max_bytes, SPOOL, clock=clock, metrics=metrics)
     spool = FileSpool(
         config.spool_path,
-        max_bytes=config.parts.max_bytes,
+        room=spooled,
         disk_reserve_bytes=config.journal.disk_reserve,
         entropy=entropy,
     )
@@ -205,9 +206,11 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         keyring=keyring,
         notes=notes,
         spool=spool,
+        shares=spooled,
         clock=clock,
         entropy=entropy,
         grace=config.server.upload_grace,
+        patience=config.server.resume_grace,
         limit=config.server.max_recording_bytes,
         windows=Windows(bound=config.journal.max_undurable_bytes),
     )
@@ -249,6 +252,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             playback=playback,
             search=search,
             spool=spool,
+            shares=spooled,
             clock=clock,
             entropy=entropy,
             windows=parts.windows,
