@@ -17,6 +17,7 @@ from benchmarks.common import report, run
 from benchmarks.shred import OPERATOR, multiply, one_recording
 from vault.config import parse_config
 from vault.ids import TenantId, TokenId
+from vault.model import Role
 from vault.ports.erasures import ErasureBasis
 from vault.retention.periods import Period
 from vault.retention.shown import shown_digest
@@ -25,8 +26,8 @@ from vault.wiring import init_vault, open_vault
 
 ROUNDS = 7
 TENANT = TenantId("bench")
-ANN = dataclasses.replace(OPERATOR, tenant=TENANT, token_id=TokenId("tok_" + "1" * 32))
-BOB = dataclasses.replace(OPERATOR, tenant=TENANT, token_id=TokenId("tok_" + "2" * 32))
+ANN = dataclasses.replace(OPERATOR, role=Role.COMPLIANCE, tenant=TENANT, token_id=TokenId("tok_" + "1" * 32))
+BOB = dataclasses.replace(ANN, token_id=TokenId("tok_" + "2" * 32))
 
 
 async def erase(vault, recording):

@@ -22,7 +22,7 @@ async def approve_release(vault: Vault, hold: HoldId, *, actor: Principal) -> Ho
 
 
 async def approve_erasure(vault: Vault, erasure: ErasureId, *, actor: Principal) -> ErasureView:
-    seen = await vault.erasures.show(erasure, tenant=actor.tenant)
+    seen = await vault.erasures.show(erasure)
     return await vault.erasures.approve(erasure, shown=shown_digest(erasure_document(seen)), actor=actor)
 
 

@@ -1,39 +1,153 @@
-"""What is another tenant's and what is not at all have one answer and one audit entry."""
+"""What is another tenant's and what is not at all have one answer and one audit entry, wherever it is named."""
 
-from tests.integration.app import PURPOSE, TENANTS, app, sound
+import dataclasses
+import re
+
+import pytest
+
+from tests.integration.app import BOUND_ROLES, PCMU, TENANTS, app, sound
+from tests.integration.test_tenancy import ABOUT_ONE, ROUTES, SIGNED, things
+from tests.s3clients import Recorder, signed
+from tests.uploads import BYTES, PARTIAL, metadata
 from vault.model import Role
+from vault.protocol.permissions import permits
+from vault.server import operations
 
 __all__ = ["app"]
 
+OURS, THEIRS = TENANTS
+WITHIN = {"call_key", "number"}
+"""What tells things apart within the tenant or the recording that the address names beside it."""
+NOUNS = {noun for _, path in ROUTES for noun in re.findall(r"{(\w+)}", path)} - WITHIN
+OPERATIONS = {(each.method.upper(), each.path): each for each in operations.OPERATIONS}
+TUS = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": BYTES, "X-HTTP-Method-Override": "PATCH"}
+IETF = {"Upload-Complete": "?0", "Upload-Offset": "0", "Content-Type": PARTIAL, "X-HTTP-Method-Override": "PATCH"}
+PART = f"<Part><PartNumber>1</PartNumber><ETag>{'0' * 32}</ETag></Part>"
+COMPLETE = f"<CompleteMultipartUpload>{PART}</CompleteMultipartUpload>".encode()
+
+
+def nouns_in(names):
+    return [name for name in names if name.removesuffix("s") in NOUNS]
+
+
+def unknown(noun, theirs):
+    """Return an id of the kind that is nobody's."""
+    return "nowhere" if noun == "tenant" else f"{getattr(theirs, noun).partition('_')[0]}_{'0123456789abcdef' * 2}"
+
+
+async def denied(app, ask):
+    """Return the answer to a request and what it left in the trail about denials."""
+    head = await app.vault.catalog.audit_head()
+    answer = await ask
+    entries = [entry.event for entry in await app.vault.catalog.audit_entries(after=head.seq)]
+    return answer, [event for event in entries if event.event == "access.denied"]
+
+
+async def seen(app, ours, route, role, identifier, query=""):
+    """Ask once in each dialect of the address; return all that the answers and the audit trail tell, but the id."""
+    told = []
+    for dialect in (TUS, IETF) if "{upload}" in route[1] else ({},):
+        answer, events = await denied(app, ours.ask(app, route, role, OURS, headers=dialect, query=query))
+        body = re.sub(rb'"request_id": "\w+"', b"", answer.body)
+        headers = {name: value for name, value in answer.headers.items() if name not in ("Request-Id", "Date")}
+        assert identifier.encode() not in body
+        assert [event.target for event in events] == [identifier] * (answer.status == 404)
+        trail = [(event.actor, event.role, event.outcome, event.tenant, event.detail) for event in events]
+        told.append((answer.status, headers, body, trail))
+    return told
+
 
 async def test_a_foreign_id_and_an_unknown_one_are_answered_and_audited_alike(app):
-    theirs = await app.upload("call", sound(500), tenant=TENANTS[1])
-    hold = (await app.hold(theirs, tenant=TENANTS[1])).json["id"]
-    body = {"basis": "art17", "case_reference": "C", "recordings": [theirs], "queue": True}
-    erasure = (await app.ask("POST", "/v1/erasures", Role.COMPLIANCE, tenant=TENANTS[1], body=body)).json["id"]
-    change = {"metadata_retention": "90d"}
-    policy = (await app.ask("POST", "/v1/policies", Role.DPO, tenant=TENANTS[1], body=change)).json["id"]
-    for method, path, foreign, who, sent in (
-        ("GET", "/v1/recordings/{}", theirs, Role.COMPLIANCE, None),
-        ("GET", "/v1/recordings/{}/why", theirs, Role.COMPLIANCE, None),
-        ("GET", "/v1/recordings/{}/audio", theirs, Role.COMPLIANCE, None),
-        ("GET", "/v1/recordings/{}/notes", theirs, Role.COMPLIANCE, None),
-        ("POST", "/v1/recordings/{}/flag", theirs, Role.AGENT, {"category": "distress"}),
-        ("POST", "/v1/recordings/{}/pause", theirs, Role.AGENT, None),
-        ("GET", "/v1/holds/{}", hold, Role.COMPLIANCE, None),
-        ("POST", "/v1/holds/{}/release", hold, Role.COMPLIANCE, {"reason": "r"}),
-        ("GET", "/v1/erasures/{}", erasure, Role.COMPLIANCE, None),
-        ("GET", "/v1/policies/{}", policy, Role.COMPLIANCE, None),
-        ("POST", "/v1/policies/{}/approve", policy, Role.COMPLIANCE, {"approve": False}),
-    ):
-        unknown = foreign.partition("_")[0] + "_" + "0123456789abcdef" * 2
-        seen = []
-        for identifier in (foreign, unknown):
-            before = len(await app.audit("access.denied"))
-            answer = await app.ask(method, path.format(identifier), who, body=sent, headers=PURPOSE)
-            document = {name: value for name, value in answer.json.items() if name != "request_id"}
-            [entry] = (await app.audit("access.denied"))[before:]
-            assert entry["target"] == identifier
-            seen.append((answer.status, document, entry["detail"], entry["tenant"]))
-        assert seen[0] == seen[1], path
-        assert seen[0][0] == 404
+    ours, theirs = await things(app, OURS), await things(app, THEIRS)
+    made = {"Tus-Resumable": "1.0.0", "Upload-Length": "500", "Upload-Metadata": metadata(filetype=PCMU)}
+    begun = await app.ask("POST", f"/v1/ingest/{THEIRS}/tus", Role.RECORDER, tenant=THEIRS, headers=made)
+    live = theirs.upload = begun.headers["Location"].rpartition("/")[2]
+    for route, act in ROUTES.items():
+        role = next((role for role in BOUND_ROLES if act is not None and permits(role, act)), None)
+        if role is None:
+            continue  # of an operator, and of what needs no token, nothing is another's
+        operation = OPERATIONS[route]
+        places = nouns_in(re.findall(r"{(\w+)}", route[1]))
+        names = [] if operation.body is None else nouns_in(operation.body.model_fields)
+        for noun in [*places, *(name.removesuffix("s") for name in names)]:
+            foreign = [getattr(theirs, noun), *({"recording": [live], "upload": [theirs.recording]}.get(noun, []))]
+            asked = [dataclasses.replace(ours, **{noun: each}) for each in (*foreign, unknown(noun, theirs))]
+            sent = {(each.path(route[1]), str(each.body(app, route))) for each in asked}
+            assert len(sent) == len(asked), f"{route}: the {noun} that it names is not in what is asked"
+            alike = [await seen(app, each, route, role, getattr(each, noun)) for each in asked]
+            assert all(each == alike[0] for each in alike), (route, noun, alike)
+            assert {answer[0] for answer in alike[0]} == {404}, (route, noun)
+        for noun in nouns_in(operation.queries):
+            identifiers = (getattr(theirs, noun), unknown(noun, theirs))
+            alike = [await seen(app, ours, route, role, each, f"?{noun}={each}") for each in identifiers]
+            assert alike[0] == alike[1], (route, noun)
+            assert noun != "tenant" or alike[0][0][0] == 404
+
+
+async def test_each_id_of_several_in_a_body_is_looked_at_before_anything_is_told(app):
+    ours, theirs = await things(app, OURS), await things(app, THEIRS)
+    gone = (await app.ask("GET", "/v1/recordings?state=shredded")).json["recordings"][0]["id"]
+    for path, body in (("/v1/holds", app.hold_body()), ("/v1/erasures", ours.erasure_body(""))):
+        told = []
+        for last in (theirs.recording, unknown("recording", theirs)):
+            for first in (ours.recording, gone):
+                ask = app.ask("POST", path, body={**body, "recordings": [first, last]})
+                answer, [event] = await denied(app, ask)
+                told.append((answer.status, answer.json["detail"], event.detail))
+                assert event.target == last
+        assert told == [told[0]] * 4, path
+        assert told[0][0] == 404
+
+
+@pytest.mark.parametrize("folder", ["/s3", ""])
+async def test_s3_tells_a_foreign_bucket_or_upload_from_an_unknown_one_by_nothing(app, folder):
+    other = Recorder.of(app.url, app.token(Role.RECORDER, THEIRS))
+    path = f"/s3/{THEIRS}/call.wav?uploads"
+    begun = await app.ask("POST", path, None, headers=signed(other, "POST", path))
+    upload = re.search(rb"<UploadId>(\w+)<", begun.body)[1].decode()
+    whole = await app.upload("whole", sound(500), tenant=THEIRS)
+    none = "rec_" + "0123456789abcdef" * 2
+    ours = Recorder.of(app.url, app.token(Role.RECORDER))
+
+    async def told(method, path):
+        body = COMPLETE if method == "POST" else b""
+        ask = app.ask(method, path, None, data=body or None, headers=signed(ours, method, path, body=body))
+        answer, [event] = await denied(app, ask)
+        document = re.sub(rb"<RequestId>\w+<", b"<", answer.body)
+        return answer.status, document, event.detail, event.target in path
+
+    for method, route in SIGNED:
+        if not route.startswith(folder + "/{bucket}"):
+            continue
+        key = route.removeprefix(folder + "/{bucket}").replace("{key}", "call.wav")
+        buckets = [await told(method, f"{folder}/{bucket}{key}") for bucket in (THEIRS, "nowhere")]
+        assert buckets[0] == buckets[1]
+        assert (buckets[0][0], buckets[0][3]) == (404, True)
+        if not key:
+            continue
+        for number in ("partNumber=1&",) if method == "PUT" else ("",):
+            uploads = [
+                await told(method, f"{folder}/{OURS}{key}?{number}uploadId={each}") for each in (upload, whole, none)
+            ]
+            assert uploads == [uploads[0]] * 3, (method, uploads)
+            assert (uploads[0][0], uploads[0][3]) == (404, True)
+
+
+async def test_what_cannot_be_an_id_is_answered_by_its_form_and_is_in_no_log(app):
+    ours = await things(app, OURS)
+    for noun in NOUNS - {"tenant"}:
+        routes = [route for route in ABOUT_ONE if f"{{{noun}}}" in route[1]]
+        for route in routes:
+            role = next(role for role in Role if permits(role, ROUTES[route]))
+            asked = dataclasses.replace(ours, **{noun: "Bearer-cv_pasted"})
+            ask = asked.ask(app, route, role, OURS, headers=TUS if noun == "upload" else {})
+            answer, events = await denied(app, ask)
+            assert (answer.status, events) == (404, []), route
+            assert b"pasted" not in answer.body
+
+
+async def test_an_operator_hears_the_same_of_what_is_not_there(app):
+    for path in ("/v1/tenants/nowhere", f"/v1/sweeps/overrides/ovr_{'0' * 32}", f"/v1/certificates/cert_{'0' * 32}"):
+        answer, [event] = await denied(app, app.ask("GET", path, Role.OPERATOR))
+        assert (answer.status, answer.json["detail"]) == (404, "there is no such thing, or not for this token")
+        assert event.target == path.rpartition("/")[2]

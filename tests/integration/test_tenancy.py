@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
-from tests.integration.app import BOUND_ROLES, PURPOSE, TENANTS, App, app, sound
+from tests.integration.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, App, app, sound
+from vault.ids import TenantId
 from vault.model import Role
 from vault.protocol.permissions import Act, permits
+from vault.retention.guards import Guard, Tripped
 from vault.server.app import build_app
 
 __all__ = ["app"]
@@ -101,7 +105,7 @@ SIGNED = {
 }
 """Addresses that take a signature instead of a token: test_s3_refusals tries them."""
 PRIVATE = [route for route, act in ROUTES.items() if act is not None]
-ABOUT_ONE = [route for route in PRIVATE if "{" in route[1] and "{override}" not in route[1]]
+ABOUT_ONE = [route for route in PRIVATE if "{" in route[1]]
 LISTS = [
     ("/v1/recordings", "recordings"),
     ("/v1/holds", "holds"),
@@ -123,21 +127,22 @@ class Things:
     certificate: str = ""
     erasure: str = ""
     policy: str = ""
+    override: str = ""
+    upload: str = ""
     token: str
-    places: dict[str, str] = field(default_factory=dict)
 
     def path(self, template: str) -> str:
         return template.format(
             tenant=self.tenant,
             call_key="call-1",
-            upload=self.recording,
+            upload=self.upload or self.recording,
             recording=self.recording,
             hold=self.hold,
             certificate=self.certificate,
             token=self.token,
             erasure=self.erasure,
             policy=self.policy,
-            override="ovr_" + "0" * 32,
+            override=self.override,
             number="0",
         )
 
@@ -149,27 +154,37 @@ class Things:
             ("POST", "/v1/holds/{hold}/release"): {"reason": "settled"},
             ("POST", "/v1/erasures"): self.erasure_body(self.recording),
             ("POST", "/v1/policies"): {"tenant": self.tenant, "metadata_retention": "90d"},
-            ("POST", "/v1/recordings/search"): {"limit": 5},
+            ("POST", "/v1/recordings/search"): {"limit": 5, "tenant": self.tenant},
             ("POST", "/v1/recordings/{recording}/flag"): {"category": "other"},
             ("POST", "/v1/ingest/{tenant}/{call_key}/flag"): {"category": "other"},
             ("POST", "/v1/tenants"): {"id": "third", "name": "t", "controller": "t", "contact": "t"},
             ("PUT", "/v1/tenants/{tenant}"): {"retention": "5d"},
             ("POST", "/v1/tokens"): {"name": "mine", "role": "compliance", "tenant": self.tenant},
-            ("POST", "/v1/sweeps/overrides"): {"through": later, "reason": "clock checked"},
+            ("POST", "/v1/sweeps/overrides"): {"tenant": self.tenant, "through": later, "reason": "looked at"},
         }
         return bodies.get(route, {} if route[0] == "POST" else None)
 
     def erasure_body(self, recording: str) -> Any:
         return {"basis": "art17", "case_reference": "DSR-1", "recordings": [recording], "tenant": self.tenant}
 
-    async def ask(self, app: App, route: tuple[str, str], who: Role | None, tenant: str) -> Any:
+    async def ask(
+        self,
+        app: App,
+        route: tuple[str, str],
+        who: Role | None,
+        tenant: str,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        query: str = "",
+    ) -> Any:
         method, template = route
-        headers = {"Purpose": "quality"}
+        sending = {"Purpose": "quality"}
         sent: dict[str, Any] = {"body": self.body(app, route)}
         if "ingest" in template and not template.endswith("/flag"):
             sent = {"data": None if method == "HEAD" else b"x" * 200}
-            headers["Content-Type"] = "audio/PCMU;rate=8000;channels=1"
-        return await app.ask(method, self.path(template), who, tenant=tenant, headers=headers, **sent)
+            sending["Content-Type"] = PCMU
+        path = self.path(template) + query
+        return await app.ask(method, path, who, tenant=tenant, headers={**sending, **headers}, **sent)
 
 
 async def things(app: App, tenant: str) -> Things:
@@ -192,6 +207,10 @@ async def things(app: App, tenant: str) -> Things:
     asked = {"metadata_retention": "90d"}
     made.policy = (await app.ask("POST", "/v1/policies", Role.DPO, tenant=tenant, body=asked)).json["id"]
     made.erasure = (await app.ask("POST", "/v1/erasures", tenant=tenant, body=unwanted)).json["id"]
+    stopped = Tripped(guard=Guard.MASS_SHRED, reason="too much goes early", tenant=TenantId(tenant), early=2, live=2)
+    await app.vault.overrides.remember([*await app.vault.overrides.tripped(), stopped])
+    lifted = made.body(app, ("POST", "/v1/sweeps/overrides"))
+    made.override = (await app.ask("POST", "/v1/sweeps/overrides", Role.DPO, tenant=tenant, body=lifted)).json["id"]
     return made
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from vault.errors import Invalid
+from vault.errors import Invalid, NotFound
 from vault.ids import CertificateId, RecordingId, TokenId
-from vault.model import StoredCertificate
+from vault.model import Principal, StoredCertificate, Tenant
 from vault.protocol.permissions import Act
 from vault.server import views
 from vault.server.bodies import (
@@ -95,13 +95,22 @@ async def tenants(request: web.Request) -> web.Response:
     return web.json_response({"tenants": [views.tenant(await vault.tenants.view(item)) for item in found]})
 
 
-async def tenant(request: web.Request) -> web.Response:
-    """GET /v1/tenants/{tenant}."""
+async def _tenant(request: web.Request, act: Act) -> tuple[Tenant, Principal]:
+    """Return the tenant in the path, and who asks, once they may do `act` with it; NotFound, logged."""
     vault = request.app[VAULT]
     actor = await principal(request)
     identifier = path_tenant(request)
-    await vault.access.authorise(actor, Act.TENANT_READ, tenant=identifier, target=identifier)
-    return web.json_response(views.tenant(await vault.tenants.view(await vault.catalog.tenant(identifier))))
+    await vault.access.authorise(actor, act, tenant=identifier, target=identifier)
+    try:
+        return await vault.catalog.tenant(identifier), actor
+    except NotFound:
+        raise await vault.access.none_of_its_own(actor, act, identifier) from None
+
+
+async def tenant(request: web.Request) -> web.Response:
+    """GET /v1/tenants/{tenant}."""
+    found, _ = await _tenant(request, Act.TENANT_READ)
+    return web.json_response(views.tenant(await request.app[VAULT].tenants.view(found)))
 
 
 async def add_tenant(request: web.Request) -> web.Response:
@@ -130,15 +139,13 @@ async def add_tenant(request: web.Request) -> web.Response:
 async def change_tenant(request: web.Request) -> web.Response:
     """PUT /v1/tenants/{tenant}: what the body names, of its retention, that of metadata, and its webhook."""
     vault = request.app[VAULT]
-    actor = await principal(request)
-    identifier = path_tenant(request)
-    await vault.access.authorise(actor, Act.TENANT_ADMIN, tenant=identifier, target=identifier)
+    found, actor = await _tenant(request, Act.TENANT_ADMIN)
     wanted = await body(request, ChangeTenant)
     given = wanted.model_fields_set
     if not given:
         raise Invalid("there is nothing to change", hint="retention, metadata_retention or safeguarding_webhook")
     changed = await vault.tenants.change(
-        identifier,
+        found.id,
         retention=wanted.retention if "retention" in given else UNCHANGED,
         metadata_retention=wanted.metadata_retention if "metadata_retention" in given else UNCHANGED,
         safeguarding_webhook=wanted.safeguarding_webhook if "safeguarding_webhook" in given else UNCHANGED,
@@ -152,24 +159,18 @@ async def change_tenant(request: web.Request) -> web.Response:
 async def request_offboarding(request: web.Request) -> web.Response:
     """POST /v1/tenants/{tenant}/offboard: the first person says when the contract ends."""
     vault = request.app[VAULT]
-    actor = await principal(request)
-    identifier = path_tenant(request)
-    await vault.access.authorise(actor, Act.TENANT_OFFBOARD, tenant=identifier, target=identifier)
+    found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
     wanted = await body(request, EndContract)
-    asked = await vault.tenants.request_offboarding(identifier, contract_end=wanted.contract_end, actor=actor)
+    asked = await vault.tenants.request_offboarding(found.id, contract_end=wanted.contract_end, actor=actor)
     return web.json_response(views.tenant(await vault.tenants.view(asked)), status=202)
 
 
 async def decide_offboarding(request: web.Request) -> web.Response:
     """POST /v1/tenants/{tenant}/offboard/approve: the second person decides."""
     vault = request.app[VAULT]
-    actor = await principal(request)
-    identifier = path_tenant(request)
-    await vault.access.authorise(actor, Act.TENANT_OFFBOARD, tenant=identifier, target=identifier)
+    found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
     wanted = await body(request, Approve)
-    decided = await vault.tenants.decide_offboarding(
-        identifier, approve=wanted.approve, shown=wanted.shown, actor=actor
-    )
+    decided = await vault.tenants.decide_offboarding(found.id, approve=wanted.approve, shown=wanted.shown, actor=actor)
     return web.json_response(views.tenant(await vault.tenants.view(decided)))
 
 

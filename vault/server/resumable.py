@@ -87,14 +87,14 @@ async def create(request: web.Request) -> web.Response:
 
 async def append(request: web.Request) -> web.Response:
     """Add the next bytes (Upload Append)."""
-    tenant, _ = await authorised(request)
+    tenant, actor = await authorised(request)
     vault, limit = request.app[VAULT], request.app[CONFIG].server.max_recording_bytes
     vault.uploads.require_taking()
     wanted = resumable.append(request.headers, request.content_length, limit=limit)
     try:
         with incoming(request) as (body, writer):
             async with vault.uploads.entered(
-                tenant, path_upload(request), Verb.APPEND, writer, alone=True, offset=wanted.offset
+                tenant, path_upload(request), Verb.APPEND, writer, actor=actor, alone=True, offset=wanted.offset
             ) as standing:
                 if standing.session is None:
                     if await body.first():
@@ -115,10 +115,10 @@ async def append(request: web.Request) -> web.Response:
 
 async def head(request: web.Request) -> web.Response:
     """Tell how much is durable (Offset Retrieval)."""
-    tenant, _ = await authorised(request)
+    tenant, actor = await authorised(request)
     uploads = request.app[VAULT].uploads
     writer = Writer()
-    async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, alone=True) as standing:
+    async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor, alone=True) as standing:
         if standing.session is not None and standing.session.complete:
             await uploads.settle(standing.session)
         return web.Response(status=204, headers={**_state(request, standing), "Cache-Control": "no-store"})

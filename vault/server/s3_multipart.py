@@ -15,6 +15,7 @@ from vault.ids import RecordingId
 from vault.media.descriptor import parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol import s3
+from vault.protocol.permissions import Act
 from vault.protocol.s3 import NamedPart, S3Operation
 from vault.protocol.s3body import S3Body, stated_checksums
 from vault.server.context import CONFIG, VAULT, possible_id
@@ -56,29 +57,35 @@ def _identifier(asked: Signed) -> RecordingId:
     return RecordingId(found)
 
 
-def _upload(vault: Vault, asked: Signed) -> Upload:
-    return vault.parts.find(_identifier(asked), tenant=asked.tenant)
-
-
 async def _row(vault: Vault, asked: Signed) -> Recording:
+    identifier = _identifier(asked)
+    looked_up = vault.catalog.recording(identifier)
     try:
-        row = await vault.catalog.recording(_identifier(asked))
-    except NotFound:
-        row = None
-    if row is None or row.tenant != asked.tenant:
-        raise NotFound("there is no such upload", s3="NoSuchUpload")
-    return row
+        return await vault.access.own(asked.actor, Act.INGEST, looked_up, target=identifier, tenant=asked.tenant)
+    except NotFound as error:
+        raise NotFound(error.message, s3="NoSuchUpload") from error
 
 
-async def _on_this_node(vault: Vault, asked: Signed) -> Upload:
-    """Return the upload; Unavailable if another node has it, which a recorder's next attempt may reach."""
+async def _found(vault: Vault, asked: Signed) -> Upload | Recording:
+    """Return the upload, or what has become of it; NotFound, logged, if there is none of the tenant's.
+
+    Unavailable if another node has it, which a recorder's next attempt may reach.
+    """
     try:
-        return _upload(vault, asked)
+        return vault.parts.find(_identifier(asked), tenant=asked.tenant)
     except NotFound:
         row = await _row(vault, asked)
         if row.state is RecordingState.OPEN and vault.ingest.live(row.id) is None:
             vault.ingest.require_here(row)
-        raise
+        return row
+
+
+async def _on_this_node(vault: Vault, asked: Signed) -> Upload:
+    """Return the upload as `_found` does; NotFound also if it was completed or aborted."""
+    found = await _found(vault, asked)
+    if isinstance(found, Recording):
+        raise NotFound("the upload was completed or aborted", s3="NoSuchUpload")
+    return found
 
 
 async def _part(request: web.Request, asked: Signed) -> web.Response:
@@ -102,12 +109,11 @@ async def _complete(request: web.Request, asked: Signed) -> web.Response:
     checks = stated_checksums(asked.head)
     expected = expected_body(request, asked, limit=s3.MAX_XML_BYTES, audio=False)
     named = s3.parse_complete(await _document(request, expected))
-    try:
-        upload = await _on_this_node(vault, asked)
-    except NotFound:
-        await _require_completed(vault, asked)
+    found = await _found(vault, asked)
+    if isinstance(found, Recording):
+        _require_completed(vault, found)
     else:
-        await vault.parts.complete(upload, {part.number: part.etag for part in named}, checks=checks)
+        await vault.parts.complete(found, {part.number: part.etag for part in named}, checks=checks)
     return _completed(asked, named)
 
 
@@ -137,9 +143,8 @@ def _completed(asked: Signed, named: Sequence[NamedPart]) -> web.Response:
     return xml("CompleteMultipartUploadResult", members)
 
 
-async def _require_completed(vault: Vault, asked: Signed) -> None:
+def _require_completed(vault: Vault, row: Recording) -> None:
     """Return if the upload was completed before: its answer may have been lost. NotFound otherwise."""
-    row = await _row(vault, asked)
     session = vault.ingest.live(row.id)
     if row.state is not RecordingState.SEALED and (session is None or session.ended != "sealed"):
         raise NotFound("there is no such upload, or it was aborted", s3="NoSuchUpload")

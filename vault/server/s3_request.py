@@ -78,7 +78,7 @@ async def signed(request: web.Request) -> Signed:
         tenant = checked_tenant(request.match_info["bucket"])
         await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     except (Invalid, NotFound) as error:
-        raise NotFound("there is no such bucket, or not for this key", s3="NoSuchBucket") from error
+        raise NotFound(error.message, s3="NoSuchBucket") from error
     require_uncoded(request)
     parameters = head.parameters()
     found = Signed(

@@ -82,4 +82,5 @@ async def decide_override(request: web.Request) -> web.Response:
 async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> SweepOverride:
     wanted = request.match_info["override"]
     await vault.access.authorise(actor, act, target=possible_id(wanted, "ovr"))
-    return await vault.overrides.show(checked_id(wanted, "ovr", "override"), tenant=actor.tenant)
+    identifier = checked_id(wanted, "ovr", "override")
+    return await vault.access.own(actor, act, vault.overrides.show(identifier), target=identifier)

@@ -188,7 +188,7 @@ async def _create(request: web.Request) -> web.Response:
 
 
 async def _append(request: web.Request) -> web.Response:
-    tenant, _ = await authorised(request)
+    tenant, actor = await authorised(request)
     tus.require_version(request.headers)
     vault = request.app[VAULT]
     vault.uploads.require_taking()
@@ -196,7 +196,7 @@ async def _append(request: web.Request) -> web.Response:
     with incoming(request) as (body, writer):
         adding = await _checked(wanted.checksum, request, body)
         async with vault.uploads.entered(
-            tenant, path_upload(request), Verb.APPEND, writer, offset=wanted.offset
+            tenant, path_upload(request), Verb.APPEND, writer, actor=actor, offset=wanted.offset
         ) as standing:
             session = standing.session
             if session is None:
@@ -221,10 +221,10 @@ async def _checked(checksum: tus.Checksum | None, request: web.Request, body: In
 
 
 async def _head(request: web.Request) -> web.Response:
-    tenant, _ = await authorised(request)
+    tenant, actor = await authorised(request)
     uploads = request.app[VAULT].uploads
     writer = Writer()
-    async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer) as standing:
+    async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor) as standing:
         session, offset, total = standing.session, standing.offset, standing.total
         # A client whose last bytes were taken in, and whose answer was lost, may only ask, and never send again.
         if session is not None and session.complete:

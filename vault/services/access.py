@@ -230,15 +230,26 @@ class Access:
             await self._denied(actor, act, target, "role")
             raise Forbidden(f"the role {actor.role.value} may not do this ({act.value})")
         if tenant is not None and not permits_in(actor, act, tenant):
-            raise await self.none_of_its_own(actor, act, target)
+            raise await self.none_of_its_own(actor, act, target or tenant)
 
-    async def own(self, actor: Principal, act: Act, looked_up: Awaitable[Owned], *, target: str) -> Owned:
-        """Return what was looked up if it is there and the actor's tenant's; else log and refuse, alike for both."""
+    async def own(
+        self,
+        actor: Principal,
+        act: Act,
+        looked_up: Awaitable[Owned],
+        *,
+        target: str,
+        tenant: TenantId | None = None,
+    ) -> Owned:
+        """Return what was looked up if it is there and the actor's tenant's; else log and refuse, alike for both.
+
+        With `tenant`, only what is that tenant's: the one that the address or the body names.
+        """
         try:
             found = await looked_up
         except NotFound:
             raise await self.none_of_its_own(actor, act, target) from None
-        if not permits_in(actor, act, found.tenant):
+        if not permits_in(actor, act, found.tenant) or tenant not in (None, found.tenant):
             raise await self.none_of_its_own(actor, act, target)
         return found
 

@@ -22,8 +22,10 @@ from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcom
 from vault.ports.keys import Keyring
 from vault.ports.revision import Revision
 from vault.ports.time import Clock, Entropy
+from vault.protocol.permissions import Act
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.retention.shown import check_shown
+from vault.services.access import Access
 from vault.services.audit import event
 from vault.services.dossiers import Dossiers
 from vault.services.search import Search, Wanted
@@ -60,11 +62,15 @@ class ErasureView:
 
 
 class Erasures:
-    """The life of erasures. Approvals within `window` of each other share one shred."""
+    """The life of erasures. Approvals within `window` of each other share one shred.
+
+    Whose erasure it is that is shown or decided, the caller has seen to.
+    """
 
     def __init__(
         self,
         *,
+        access: Access,
         catalog: Catalog,
         keyring: Keyring,
         dossiers: Dossiers,
@@ -74,6 +80,7 @@ class Erasures:
         entropy: Entropy,
         window: timedelta,
     ) -> None:
+        self._access = access
         self._catalog = catalog
         self._keyring = keyring
         self._dossiers = dossiers
@@ -90,7 +97,8 @@ class Erasures:
         """First of the two people: say what goes, on what ground, and see what is held.
 
         UnderHold, naming the holds, and Conflict for a call still being recorded, if a recording that was named
-        cannot go and the request does not wait; a search lists it instead, unless it is all there is.
+        cannot go and the request does not wait; a search lists it instead, unless it is all there is. NotFound,
+        logged, if one that was named is not there or another tenant's.
         """
         if not request.case_reference.strip():
             raise Invalid("an erasure needs a case reference", hint="it is printed on the certificate")
@@ -124,13 +132,13 @@ class Erasures:
     async def _named(self, request: ErasureRequest, actor: Principal) -> Sequence[Recording]:
         if len(set(request.recordings)) != len(request.recordings) or len(request.recordings) > _MAX_RECORDINGS:
             raise Invalid(f"an erasure names up to {_MAX_RECORDINGS} different recordings")
-        rows = [await self._catalog.recording(identifier) for identifier in request.recordings]
+        rows = [
+            await self._access.own(
+                actor, Act.ERASURE_REQUEST, self._catalog.recording(each), target=each, tenant=request.tenant
+            )
+            for each in request.recordings
+        ]
         for row in rows:
-            if row.tenant != request.tenant:
-                await self._catalog.append_audit(
-                    [event("access.denied", actor, outcome="refused", target=row.id, detail={"why": "tenant"})]
-                )
-                raise NotFound(f"there is no recording {row.id}")
             if not self._keys(row):
                 raise Conflict(f"nothing of {row.id} is left to erase", hint="its certificates say since when")
         return rows
@@ -185,7 +193,7 @@ class Erasures:
         Forbidden for the first person; UnderHold if by now nothing of it can go and it does not wait; ChangedSince if
         what would go is no longer what was shown.
         """
-        view = await self.show(identifier, tenant=actor.tenant)
+        view = await self.show(identifier)
         found = view.erasure
         _check_decidable(found, actor, approve=True)
         if not found.queue and {*view.held, *view.live} >= found.recordings.keys():
@@ -193,11 +201,10 @@ class Erasures:
         check_shown(shown, erasure_document(view))
         await self._catalog.revise_erasure(identifier, self._decision(ErasureState.APPROVED, actor))
         await self._together()
-        return await self.show(identifier, tenant=actor.tenant)
+        return await self.show(identifier)
 
     async def reject(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
         """Second of the two people, or the first, who withdraws it: nothing is erased."""
-        await self.show(identifier, tenant=actor.tenant)
         rejected = await self._catalog.revise_erasure(identifier, self._decision(ErasureState.REJECTED, actor))
         return await self._view(rejected)
 
@@ -292,12 +299,9 @@ class Erasures:
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    async def show(self, identifier: ErasureId, *, tenant: TenantId | None) -> ErasureView:
-        """Return the erasure and what keeps it now; NotFound if it belongs to another tenant."""
-        found = await self._catalog.erasure(identifier)
-        if tenant is not None and found.tenant != tenant:
-            raise NotFound("there is no such erasure")
-        return await self._view(found)
+    async def show(self, identifier: ErasureId) -> ErasureView:
+        """Return the erasure and what keeps it now; NotFound."""
+        return await self._view(await self._catalog.erasure(identifier))
 
     async def _view(self, erasure: Erasure) -> ErasureView:
         now = self._dossiers.now(self._clock.now())

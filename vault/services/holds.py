@@ -25,6 +25,7 @@ from vault.protocol.permissions import Act
 from vault.retention.periods import Period
 from vault.retention.review import check_review, suggest_review
 from vault.retention.shown import check_shown
+from vault.services.access import Access
 from vault.services.audit import event
 
 _MAX_RECORDINGS = 10_000
@@ -65,11 +66,12 @@ def pinned(keyring: Keyring, recording: Recording) -> bool:
 
 
 class Holds:
-    """The life of holds."""
+    """The life of holds. Whose hold it is that is reviewed or released, the caller has seen to."""
 
     def __init__(
         self,
         *,
+        access: Access,
         catalog: Catalog,
         keyring: Keyring,
         store: ObjectStore,
@@ -78,6 +80,7 @@ class Holds:
         release_grace: timedelta,
         cap: Period,
     ) -> None:
+        self._access = access
         self._catalog = catalog
         self._keyring = keyring
         self._store = store
@@ -87,10 +90,18 @@ class Holds:
         self._cap = cap
 
     async def place(self, request: HoldRequest, *, actor: Principal) -> Hold:
-        """Place a hold and return it with what it protects and what came too late; TooLate if nothing was left."""
+        """Place a hold and return it with what it protects and what came too late; TooLate if nothing was left.
+
+        NotFound, logged, if a recording that it names is not there or another tenant's.
+        """
         now = self._clock.now()
         self._check(request)
-        rows = [await self._own(recording, request.tenant, actor) for recording in request.recordings]
+        rows = [
+            await self._access.own(
+                actor, Act.HOLD_PLACE, self._catalog.recording(each), target=each, tenant=request.tenant
+            )
+            for each in request.recordings
+        ]
         review_at = check_review(
             request.review_at or self._suggested(request.kind, rows, now),
             request.kind,
@@ -132,16 +143,6 @@ class Holds:
                 raise Invalid(f"a hold needs a {name}")
         if not 1 <= len(set(request.recordings)) == len(request.recordings) <= _MAX_RECORDINGS:
             raise Invalid(f"a hold names 1 to {_MAX_RECORDINGS} different recordings")
-
-    async def _own(self, recording: RecordingId, tenant: TenantId, actor: Principal) -> Recording:
-        row = await self._catalog.recording(recording)
-        if row.tenant != tenant:
-            detail = {"act": Act.HOLD_PLACE.value, "why": "tenant"}
-            await self._catalog.append_audit(
-                [event("access.denied", actor, outcome="refused", target=recording, detail=detail)]
-            )
-            raise NotFound(f"there is no recording {recording}")
-        return row
 
     async def _decide(self, hold: Hold, actor: Principal | None) -> Hold:
         async with self._keyring.writer() as writer:
@@ -193,16 +194,9 @@ class Holds:
                     )
                     return
 
-    async def show(self, hold: HoldId, *, tenant: TenantId | None) -> Hold:
-        """Return the hold; NotFound if it belongs to another tenant."""
-        found = await self._catalog.hold(hold)
-        if tenant is not None and found.tenant != tenant:
-            raise NotFound(f"there is no hold {hold}")
-        return found
-
     async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> Hold:
         """Record that somebody looked and why it stays."""
-        found = await self.show(hold, tenant=actor.tenant)
+        found = await self._catalog.hold(hold)
         latest = None
         if found.kind is HoldKind.CLIENT_REQUEST:
             latest = self._latest([await self._catalog.recording(each) for each in found.recordings])
@@ -219,7 +213,6 @@ class Holds:
 
     async def request_release(self, hold: HoldId, *, reason: str, actor: Principal) -> Hold:
         """First of the two people: ask for the release, saying why."""
-        await self.show(hold, tenant=actor.tenant)
         if not reason.strip():
             raise Invalid("a release needs a reason")
 
@@ -244,7 +237,6 @@ class Holds:
         Pins stay until the grace has passed and a sweep takes them with the shred. Forbidden for the first person;
         ChangedSince, and nothing is decided, if the hold is no longer the one that was shown.
         """
-        await self.show(hold, tenant=actor.tenant)
         now = self._clock.now()
         decision: dict[str, Any] = (
             {

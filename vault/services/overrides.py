@@ -49,9 +49,9 @@ class Overrides:
         """Return every permission, newest first; with `tenant`, those of that tenant alone."""
         return [each for each in await self._catalog.overrides() if tenant is None or each.tenant == tenant]
 
-    async def show(self, identifier: str, *, tenant: TenantId | None) -> SweepOverride:
-        """Return one; NotFound if it is not `tenant`'s."""
-        for each in await self.all(tenant=tenant):
+    async def show(self, identifier: str) -> SweepOverride:
+        """Return one; NotFound."""
+        for each in await self.all():
             if each.id == identifier:
                 return each
         raise NotFound("there is no such override")

@@ -12,13 +12,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from vault.errors import Conflict, Forbidden, Locked, NotFound, Unavailable, UploadGone
+from vault.errors import Conflict, Forbidden, Locked, Unavailable, UploadGone
 from vault.ids import RecordingId, TenantId, parse_call_key
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
+from vault.protocol.permissions import Act
 from vault.protocol.uploads import STEPS, Description, Stage, Step, Verb, names, require_length
+from vault.services.access import Access
 from vault.services.audit import event
 from vault.services.holds import pinned
 from vault.services.ingest import Ingest
@@ -95,6 +97,7 @@ class Uploads:
     def __init__(
         self,
         *,
+        access: Access,
         catalog: Catalog,
         ingest: Ingest,
         names: CallNames,
@@ -107,6 +110,7 @@ class Uploads:
         entropy: Entropy,
         grace: timedelta,
     ) -> None:
+        self._access = access
         self._catalog = catalog
         self._ingest = ingest
         self._names = names
@@ -182,17 +186,19 @@ class Uploads:
         verb: Verb,
         writer: Writer,
         *,
+        actor: Principal,
         alone: bool = False,
         offset: int | None = None,
     ) -> AsyncIterator[Standing]:
         """Have the upload to oneself, all that came before durable, or hear how it ended.
 
         `alone`: the protocol's clients have one request at a time, so that an older one is known to be dead. Raises
-        Locked, UploadGone, Forbidden as `STEPS` has it, OffsetMismatch if `offset` is not the durable end.
+        Locked, UploadGone, Forbidden as `STEPS` has it, OffsetMismatch if `offset` is not the durable end; NotFound,
+        logged, if there is no such upload of the tenant's.
         """
         step = Step.TAKE_OVER
         while step is Step.TAKE_OVER:
-            session, row, stage = await self._find(tenant, identifier)
+            session, row, stage = await self._find(tenant, identifier, actor)
             step = STEPS[Stage.SILENT if stage is Stage.BUSY and alone else stage, verb]
             if step is Step.TAKE_OVER:
                 await self._take_over(session)  # and look again: it may have come to its end
@@ -212,18 +218,20 @@ class Uploads:
                 async with self.held(session, writer, offset=offset):
                     yield Standing(row=row, session=session, offset=session.received, total=session.total)
 
-    async def _find(self, tenant: TenantId, identifier: RecordingId) -> tuple[IngestSession | None, Recording, Stage]:
+    async def _find(
+        self, tenant: TenantId, identifier: RecordingId, actor: Principal
+    ) -> tuple[IngestSession | None, Recording, Stage]:
         session = self._ingest.live(identifier)
-        if session is None:
-            row = await self._catalog.recording(identifier)
-            if row.tenant != tenant:
-                raise NotFound(f"there is no upload {identifier}")
+        if session is None or session.recording.tenant != tenant:
+            # Another tenant's live upload is looked up like what is not there: memory would answer sooner.
+            looked_up = self._catalog.recording(identifier)
+            row = await self._access.own(actor, Act.INGEST, looked_up, target=identifier, tenant=tenant)
             if row.state is RecordingState.OPEN:
                 self._ingest.require_here(row)
                 raise Unavailable("this upload is just being taken up again", retry_after_seconds=2)
             return None, row, Stage.COMPLETE if row.state is RecordingState.SEALED else Stage.GONE
-        if session.recording.tenant != tenant or not session.resumable:
-            raise NotFound(f"there is no upload {identifier}")
+        if not session.resumable:
+            raise await self._access.none_of_its_own(actor, Act.INGEST, identifier)
         return session, session.recording, _stage(session)
 
     async def _take_over(self, session: IngestSession | None) -> None:
@@ -298,7 +306,7 @@ class Uploads:
 
         The audit entry comes before the end: a crash between them leaves an upload that its client may terminate again.
         """
-        async with self.entered(tenant, identifier, Verb.TERMINATE, writer, alone=alone) as standing:
+        async with self.entered(tenant, identifier, Verb.TERMINATE, writer, actor=actor, alone=alone) as standing:
             if pinned(self._keyring, standing.row):
                 raise Forbidden("a hold protects this recording; it was not ended", hint="finish the upload")
             assert standing.session is not None

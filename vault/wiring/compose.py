@@ -76,6 +76,7 @@ class Adapters:
 def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, adapters: Adapters) -> Vault:
     """Wire every service; starts nothing."""
     catalog, keyring, store = adapters.catalog, adapters.keyring, adapters.store
+    access = Access(catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys)
     coordinates = Coordinates(catalog=catalog, keyring=keyring)
     index = BlindIndex(keyring=keyring)
     search = Search(catalog=catalog, keyring=keyring, index=index)
@@ -127,6 +128,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         finished=ingest.finished,
     )
     holds = Holds(
+        access=access,
         catalog=catalog,
         keyring=keyring,
         store=store,
@@ -176,6 +178,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     )
     guard = Limits(max_jump=config.sweep.max_jump, max_share=config.sweep.max_share)
     erasures = Erasures(
+        access=access,
         catalog=catalog,
         keyring=keyring,
         dossiers=dossiers,
@@ -219,7 +222,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         repeats=Repeats(
             catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys
         ),
-        access=Access(catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys),
+        access=access,
         alerts=alerts,
         catalog=catalog,
         certificates=certificates,
@@ -300,6 +303,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         ),
         tenants=tenants,
         uploads=Uploads(
+            access=access,
             catalog=catalog,
             ingest=ingest,
             names=names,
