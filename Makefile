@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo serve test check fix bench integration lock clean
+.PHONY: demo serve test check fix bench soak lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Callvault needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
@@ -20,8 +20,11 @@ serve: $(STAMP)  ## initialise ./data once, then serve it with config.toml
 	@test -e data || $(BIN)/callvault init --config config.toml
 	$(BIN)/callvault serve --config config.toml
 
-test: $(STAMP)
+test: $(STAMP)  ## every test, the long ones as a sample; CALLVAULT_SEED draws that of another day
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+soak: $(STAMP)  ## the long tests, whole
+	CALLVAULT_SOAK=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m soak
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -36,9 +39,6 @@ fix: $(STAMP)
 
 bench: $(STAMP)  ## one JSON line per claim; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
-
-integration: $(STAMP)  ## the longer runs, against the servers named in docs/operations.md
-	CALLVAULT_INTEGRATION=1 $(BIN)/python -m pytest -n 0 tests/property tests/integration tests/faults
 
 lock:  ## refresh the hashed lock files (needs uv)
 	uv pip compile --generate-hashes --no-emit-index-url --no-header requirements/runtime.in -o requirements/runtime.txt

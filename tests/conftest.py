@@ -1,9 +1,16 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and how much of the long tests a run does."""
 
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests import catalog_template, soak
 from tests.integration.seaweed import seaweed
 from tests.openbao import fragile_openbao, openbao
 from tests.postgres import postgres, postgres_settings, postgres_template
 from tests.softhsm import softhsm
+from vault.storage.catalog import schema
 
 __all__ = [
     "fragile_openbao",
@@ -14,3 +21,27 @@ __all__ = [
     "seaweed",
     "softhsm",
 ]
+
+PROPERTIES = Path(__file__).with_name("property")
+
+settings.register_profile("test", max_examples=30, deadline=None)
+settings.register_profile("soak", max_examples=300, deadline=None)
+settings.load_profile("soak" if soak.SOAK else "test")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def migrated_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "upgrade", catalog_template.upgrade)
+        yield
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if PROPERTIES in item.path.parents:
+            item.add_marker("soak")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not soak.SOAK:
+        terminalreporter.write_line(f"long tests were sampled; to draw the same again: CALLVAULT_SEED={soak.SEED}")

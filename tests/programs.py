@@ -35,7 +35,7 @@ class Running:
     def signal(self, number):
         self.process.send_signal(number)
 
-    async def done(self, *, seconds=20):
+    async def done(self, *, seconds=60):
         """Close its input and return (exit code, standard output, standard error)."""
         if self.process.stdin is not None:
             self.process.stdin.close()
@@ -58,7 +58,7 @@ async def running(*command, stdin=asyncio.subprocess.PIPE):
         process._transport.close()
 
 
-async def run(*command, seconds=20):
+async def run(*command, seconds=60):
     """Run a command to its end and return (exit code, standard output, standard error)."""
     async with running(*command, stdin=asyncio.subprocess.DEVNULL) as each:
         return await each.done(seconds=seconds)

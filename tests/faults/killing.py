@@ -6,12 +6,13 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from tests.faults.crashing import Faults, ManualClock, Process, config_at, start
+from tests.soak import steps
+from vault.config import Config
 from vault.keystore import file
 
 SMALL_MATERIAL = 1 << 12
@@ -86,13 +87,23 @@ def killed(base: Path, flow: Flow, *, days: float, at: int, landed: bool) -> tup
     return died, names
 
 
-def every_kill(copy: Callable[[], Any], flow: Flow, *, days: float, landed: bool) -> Any:
-    """Yield (configuration, write's name) for a kill at each write of `flow` in turn, then (configuration, None)."""
-    at = 0
-    while True:
-        at += 1
-        config = copy()
-        died, names = killed(config.base, flow, days=days, at=at, landed=landed)
-        yield config, names[-1] if died else None
-        if not died:
-            return
+class Kills:
+    """Each write of `flow` as (a configuration killed there, the write's name), and at last (one that ended, None).
+
+    In `make test` that is the first write and a sample of the others.
+    """
+
+    def __init__(self, copy: Callable[[], Config], flow: Flow, *, days: float, landed: bool) -> None:
+        self._copy, self._flow, self._days, self._landed = copy, flow, days, landed
+        self.writes: list[str] = []
+        """The names of all writes of the flow, in order."""
+
+    def __iter__(self) -> Iterator[tuple[Config, str | None]]:
+        whole = self._copy()
+        died, self.writes = killed(whole.base, self._flow, days=self._days, at=0, landed=self._landed)
+        assert not died
+        for at in steps(len(self.writes), of=f"{self._flow.__name__} {self._landed}"):
+            config = self._copy()
+            died, names = killed(config.base, self._flow, days=self._days, at=at, landed=self._landed)
+            yield config, names[-1] if died else None
+        yield whole, None

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.catalog_support import ACME, SteppingClock, event, finish, recording, segment
+from tests.catalog_template import migrate
 from vault.ids import RecordingId, prefixed, uuid7
 from vault.model import MANIFEST_INDEX, RecordingState
-from vault.storage.catalog import open_catalog, schema
+from vault.storage.catalog import open_catalog
 from vault.storage.postgres import PostgresSettings
 from vault.tlog.auditchain import verify_chain
 
@@ -104,7 +105,7 @@ async def test_a_migration_killed_half_way_leaves_no_half_schema(tmp_path):
 
     async def half_way() -> None:
         async with first._database.engine.begin() as connection:
-            await connection.run_sync(schema.upgrade)
+            await connection.run_sync(migrate)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

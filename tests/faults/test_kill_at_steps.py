@@ -7,7 +7,6 @@ repeated has its whole effect, and no older copy of the keyring opens under the 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from tests import approvals
 from tests.faults import acts
 from tests.faults.crashing import ManualClock, config_at, start
-from tests.faults.killing import SMALL_MATERIAL, every_kill
+from tests.faults.killing import SMALL_MATERIAL, Kills
 from tests.faults.test_service_crash import (
     Stage,
     assert_nothing_is_gone_without_a_certificate,
@@ -39,6 +38,8 @@ from vault.wiring import open_vault
 from vault.wiring.adapters import SystemClock, root_keys
 
 __all__ = ["stage"]
+
+pytestmark = pytest.mark.soak
 
 MODES = pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
 DUE = {"due-1", "due-2", "other"}
@@ -71,9 +72,8 @@ async def laws(
 
 @MODES
 async def test_a_sweep_killed_at_any_step(stage, landed):
-    steps: Counter[str] = Counter()
-    for config, step in every_kill(stage.copy, acts.sweep, days=12, landed=landed):
-        steps[step or "done"] += 1
+    kills = Kills(stage.copy, acts.sweep, days=12, landed=landed)
+    for config, step in kills:
         clock = ManualClock()
         clock.advance(days=12)
         await laws(config, stage, clock, gone=set() if step else DUE, maybe=DUE)
@@ -83,14 +83,13 @@ async def test_a_sweep_killed_at_any_step(stage, landed):
             await assert_shredded(vault, stage, *DUE)
         assert not await old_keyring_opens(config, config_at(stage.path).replica_paths[0])
         stage.discard(config)
-    assert {"provider.replace", "provider.overwrite", "provider.unlink", "keyring.swap_head", "catalog.certify"} <= set(
-        steps
-    )
+    wanted = {"provider.replace", "provider.overwrite", "provider.unlink", "keyring.swap_head", "catalog.certify"}
+    assert wanted <= set(kills.writes)
 
 
 @MODES
 async def test_a_hold_killed_at_any_step_holds_or_was_never_answered(stage, landed):
-    for config, _ in every_kill(stage.copy, acts.hold, days=0, landed=landed):
+    for config, _ in Kills(stage.copy, acts.hold, days=0, landed=landed):
         clock = ManualClock()
         clock.advance(days=12)
         async with open_vault(config, clock=clock, background=False) as vault:
@@ -103,9 +102,8 @@ async def test_a_hold_killed_at_any_step_holds_or_was_never_answered(stage, land
 
 @MODES
 async def test_a_flag_killed_at_any_step_leaves_no_pin_without_its_alert_and_no_alert_without_its_pin(stage, landed):
-    steps: list[str | None] = []
-    for config, step in every_kill(stage.copy, acts.flag, days=0, landed=landed):
-        steps.append(step)
+    kills = Kills(stage.copy, acts.flag, days=0, landed=landed)
+    for config, step in kills:
         clock = ManualClock()
         before = (await raw_pins(config)) - {id_bytes(stage.hold.id)}
         async with open_vault(config, clock=clock, background=False) as vault:
@@ -116,15 +114,15 @@ async def test_a_flag_killed_at_any_step_leaves_no_pin_without_its_alert_and_no_
                 raised = await vault.catalog.alert_of(each.id)
                 assert raised is not None
                 assert raised.delivered_at is None
-            assert placed or step == steps[0]
+            assert placed or step == kills.writes[0]
             clock.advance(days=45)
             await sweep(vault, clock)
             later = await derivable(vault, stage.recordings["later"])
             assert later == bool(placed)
             await audit_verifies(vault)
         stage.discard(config)
-    assert steps[0] == "catalog.save_flag"
-    assert {"keyring.swap_head", "catalog.revise_hold"} <= set(steps)
+    assert kills.writes[0] == "catalog.save_flag"
+    assert {"keyring.swap_head", "catalog.revise_hold"} <= set(kills.writes)
 
 
 async def raw_pins(config: Config) -> set[bytes]:
@@ -139,7 +137,7 @@ async def raw_pins(config: Config) -> set[bytes]:
 
 @MODES
 async def test_a_release_killed_at_any_step_frees_nothing_before_its_grace(stage, landed):
-    for config, step in every_kill(stage.copy, acts.release, days=12, landed=landed):
+    for config, step in Kills(stage.copy, acts.release, days=12, landed=landed):
         clock = ManualClock()
         clock.advance(days=12)
         async with open_vault(config, clock=clock, background=False) as vault:
@@ -155,7 +153,7 @@ async def test_a_release_killed_at_any_step_frees_nothing_before_its_grace(stage
 
 @MODES
 async def test_a_rotation_killed_at_any_step_loses_nothing(stage, landed):
-    for config, step in every_kill(stage.copy, acts.rotate, days=0, landed=landed):
+    for config, step in Kills(stage.copy, acts.rotate, days=0, landed=landed):
         clock = ManualClock()
         await laws(config, stage, clock, gone=set())
         if step is None:
@@ -165,10 +163,9 @@ async def test_a_rotation_killed_at_any_step_loses_nothing(stage, landed):
 
 @MODES
 async def test_an_erasure_killed_at_any_step_takes_what_two_people_agreed_on_and_nothing_else(stage, landed):
-    steps: Counter[str] = Counter()
     by_number = {"due-1", "due-2"}
-    for config, step in every_kill(stage.copy, acts.erase, days=0, landed=landed):
-        steps[step or "done"] += 1
+    kills = Kills(stage.copy, acts.erase, days=0, landed=landed)
+    for config, step in kills:
         clock = ManualClock()
         async with open_vault(config, clock=clock, background=False) as vault:
             await assert_nothing_is_gone_without_a_certificate(vault, stage)
@@ -202,8 +199,8 @@ async def test_an_erasure_killed_at_any_step_takes_what_two_people_agreed_on_and
         "catalog.intend_shred",
         "catalog.certify",
         "keyring.swap_head",
-    } <= set(steps)
-    assert {"provider.replace", "provider.overwrite", "provider.unlink", "objects.delete"} <= set(steps)
+    } <= set(kills.writes)
+    assert {"provider.replace", "provider.overwrite", "provider.unlink", "objects.delete"} <= set(kills.writes)
 
 
 @pytest.fixture(autouse=True)

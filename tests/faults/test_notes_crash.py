@@ -1,7 +1,6 @@
 """Whatever write a process dies at: no byte of an answered pause is kept, no note that was answered is lost."""
 
 import asyncio
-from collections import Counter
 
 import pytest
 
@@ -21,6 +20,7 @@ from tests.faults.crashing import (
     storing,
 )
 from tests.faults.test_service_crash import Stage, audit_verifies
+from tests.soak import steps
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import Document, Missing, Pause, dropped_bytes
 from vault.keystore import file
@@ -85,25 +85,26 @@ async def record(vault, answered):
             await session.done.wait()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
 async def test_a_paused_call_at_every_write(stage, landed):
-    seen: Counter[str] = Counter()
-    for step in range(1, 200):
+    async def run(step):
         config, clock = stage.copy(), ManualClock()
         process = await start(config, clock, Faults())
         process.faults.arm(step, landed=landed)
         answered = {"told": []}
         with crash_is_the_end(process.faults):
             await record(process.vault, answered)
-        died = process.faults.dead
-        seen[process.faults.trace[-1]] += 1
         await process.abandon()
         await laws(config, clock, answered)
         stage.discard(config)
-        if not died:
-            break
-    assert {"catalog.put_notes", "catalog.revise_facts", "catalog.finish_recording", "objects.put"} <= set(seen)
-    assert any(name.startswith("journal.") for name in seen)
+        return process.faults.trace
+
+    writes = await run(None)
+    for step in steps(len(writes), of=f"paused {landed}"):
+        await run(step)
+    assert {"catalog.put_notes", "catalog.revise_facts", "catalog.finish_recording", "objects.put"} <= set(writes)
+    assert any(name.startswith("journal.") for name in writes)
 
 
 async def laws(config, clock, answered):

@@ -8,6 +8,7 @@ import pytest
 from tests.faults.crashing import Faults, crash_is_the_end, memory_directory, start
 from tests.integration.app import sound
 from tests.restores import Site
+from tests.soak import steps
 from vault.config import parse_config
 from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
@@ -18,7 +19,7 @@ from vault.storage.catalog.catalog import open_catalog
 from vault.wiring.adapters import RECONCILE
 from vault.wiring.opening import open_vault
 
-ENOUGH = 200
+pytestmark = pytest.mark.soak
 SOUTH = TenantId("southgate")
 
 
@@ -58,7 +59,7 @@ class Stage(Site):
 
 
 async def dies(stage, config, step, *, landed):
-    """Reconcile until the `step`-th write; return whether it got that far."""
+    """Reconcile until the `step`-th write; return its writes."""
     faults = Faults()
     process = await start(config, stage.clock, faults)
     vault = process.vault
@@ -75,7 +76,7 @@ async def dies(stage, config, step, *, landed):
             node=vault.journal.node,
         ).run("a test")
     await process.abandon()
-    return faults.dead, faults.trace
+    return faults.trace
 
 
 async def laws(stage, config):
@@ -101,19 +102,21 @@ async def laws(stage, config):
 
 @pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
 async def test_a_crash_at_any_write_of_a_reconciliation_is_answered_by_running_it_again(landed):
-    seen = []
     with memory_directory() as base:
         (base / "stage").mkdir()
         stage = Stage(base / "stage")
         await stage.play()
-        for step in range(1, ENOUGH):
+
+        async def run(step):
             shutil.copytree(base / "stage", base / "copy")
             config = parse_config(stage.document, base=base / "copy")
-            died, trace = await dies(stage, config, step, landed=landed)
+            trace = await dies(stage, config, step, landed=landed)
             await laws(stage, config)
             shutil.rmtree(base / "copy")
-            if not died:
-                seen = trace
-                break
-    assert {"catalog.rebuild_recording", "catalog.shred_uncertified", "catalog.finish_recording"} <= set(seen)
-    assert {"catalog.add_tenant", "catalog.add_hold", "objects.delete", "catalog.append_audit"} <= set(seen)
+            return trace
+
+        writes = await run(None)
+        for step in steps(len(writes), of=f"reconciliation {landed}"):
+            await run(step)
+    assert {"catalog.rebuild_recording", "catalog.shred_uncertified", "catalog.finish_recording"} <= set(writes)
+    assert {"catalog.add_tenant", "catalog.add_hold", "objects.delete", "catalog.append_audit"} <= set(writes)

@@ -13,13 +13,14 @@ from tests.faults.crashing import memory_directory
 from tests.faults.server import Site as Target
 from tests.faults.server import log_of, zygote
 from tests.restores import TENANT, Site
+from tests.soak import SOAK, chance, sample
 from vault.errors import Shredded
 from vault.model import HoldState
 from vault.ports.catalog import RecordingQuery
 from vault.wiring import open_vault
 
 KILLS = 60
-RUNS = 27
+RUNS = sample(range(27), 4, of="restore")
 DOCUMENT = {
     "journal": {"file_bytes": "1MiB", "max_bytes": "64MiB", "disk_reserve": "1MiB"},
     "segments": {"max_bytes": "64KiB"},
@@ -78,22 +79,23 @@ async def check(disaster, site):
         assert not given & {session.recording.audio, session.recording.metadata}
 
 
+@pytest.mark.soak
 async def test_a_restore_killed_anywhere_and_run_again_ends_whole():
-    chance = random.Random(20)
+    random = chance("restore")
     kills = 0
     died_at = set()
     with memory_directory() as base, zygote() as process:
         (base / "pristine").mkdir()
         disaster = Disaster(base / "pristine")
         await disaster.happen()
-        for run in range(RUNS):
+        for run in RUNS:
             site = Target(directory=base / f"run-{run}", document=DOCUMENT, tokens={})
             shutil.copytree(base / "pristine", site.directory)
             for attempt in range(4):
-                dies_at = {0: run, 2: chance.randrange(20)}.get(attempt)
+                dies_at = {0: run, 2: random.randrange(20)}.get(attempt)
                 restoring = process.restore(site, disaster.destination, backup=disaster.backup, dies_at=dies_at)
                 if attempt == 1:
-                    await asyncio.sleep(chance.uniform(0.02, 0.2))
+                    await asyncio.sleep(random.uniform(0.02, 0.2))
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(restoring.pid, signal.SIGKILL)
                 code = restoring.wait()
@@ -104,5 +106,7 @@ async def test_a_restore_killed_anywhere_and_run_again_ends_whole():
                 died_at |= {dies_at}
             await check(disaster, site)
             shutil.rmtree(site.directory)
-    assert len(died_at) > 15
-    assert kills >= KILLS, kills
+    assert kills >= len(RUNS) // 2
+    if SOAK:
+        assert len(died_at) > 15
+        assert kills >= KILLS, kills

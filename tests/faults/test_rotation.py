@@ -310,6 +310,7 @@ async def test_a_rotation_drops_nothing_by_the_counters_of_a_catalog_that_was_pu
         old.unlink()
 
 
+@pytest.mark.soak
 @MODES
 async def test_a_rotation_that_crashes_at_any_write_loses_nothing_and_repeated_shuts_every_older_copy_out(stage, mode):
     async def flow(process, answers):

@@ -1,9 +1,7 @@
-"""kill -9, a hundred times on one data directory: what was acknowledged is there, and no nonce ever repeats."""
+"""kill -9 on one data directory, over and over: what was acknowledged is there, and no nonce ever repeats."""
 
 import asyncio
 import contextlib
-import os
-import secrets
 import time
 
 import pytest
@@ -11,8 +9,9 @@ import pytest
 from tests.faults.load import Load
 from tests.faults.salts import SaltLedger
 from tests.faults.server import log_of, make_site, session, zygote
+from tests.soak import SOAK, chance
 
-KILLS = 100
+KILLS = 100 if SOAK else 10
 CONCURRENT = 6
 SETTINGS = {
     "server": {"resume_grace": "2s", "finish_wait": "500ms"},
@@ -124,35 +123,32 @@ class Ordeal:
             assert call.state == ("truncated" if call.acked < len(call.data) else call.state)
             assert call.state == "sealed" or not call.whole, f"{call} was acknowledged whole and is {call.state}"
         sealed = [call for call in self.load.calls if call.state == "sealed"]
-        for call in self.random.sample(sealed, 20):
+        for call in self.random.sample(sealed, min(20, len(sealed))):
             assert await self.load.upload(client, call) == 200  # the receipt's digest is checked there
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("kill")
-async def test_a_hundred_kills_lose_no_acknowledged_byte_and_repeat_no_nonce(tmp_path):
-    seed = int(os.environ.get("CALLVAULT_KILL_SEED") or secrets.randbits(32))
+async def test_kills_lose_no_acknowledged_byte_and_repeat_no_nonce(tmp_path):
     site = await make_site(tmp_path, **SETTINGS)
-    try:
-        with zygote() as process:
-            ordeal = Ordeal(site, seed, process)
-            while ordeal.kills < KILLS:
-                await ordeal.cycle()
-            server = process.start(site)
-            async with session(server) as client:
-                await ordeal.last_words(client)
-            server.terminate()
-            assert server.wait() == 0
-            ordeal.salts.inspect()
-    except BaseException as error:
-        error.add_note(f"repeat with CALLVAULT_KILL_SEED={seed}")
-        raise
+    with zygote() as process:
+        ordeal = Ordeal(site, chance("kills").getrandbits(32), process)
+        while ordeal.kills < KILLS:
+            await ordeal.cycle()
+        server = process.start(site)
+        async with session(server) as client:
+            await ordeal.last_words(client)
+        server.terminate()
+        assert server.wait() == 0
+        ordeal.salts.inspect()
     states = [call.state for call in ordeal.load.calls]
-    # The run is worth nothing unless the kills hit every stage.
+    # The run is worth nothing unless the kills hit every stage; a few of them need not.
     assert states.count("sealed") > KILLS
-    assert states.count("truncated") > KILLS // 20
-    assert ordeal.resumed > KILLS // 5
-    assert ordeal.salts.objects > 2 * KILLS
-    assert ordeal.salts.journal_files >= KILLS // 2
     assert ordeal.salts.records > 10 * KILLS
+    if SOAK:
+        assert states.count("truncated") > KILLS // 20
+        assert ordeal.resumed > KILLS // 5
+        assert ordeal.salts.objects > 2 * KILLS
+        assert ordeal.salts.journal_files >= KILLS // 2
     assert not list(site.config.journal_path.glob("*.damaged"))
     assert {path.name for path in site.config.journal_path.iterdir()} == {"journal.lock", "node.id"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.faults.crashing import (
     start,
     storing,
 )
+from tests.soak import steps
 from tests.tenants import metadata_kept
 from vault.config import Config
 from vault.crypto.signing import VerifyKey
@@ -53,7 +55,8 @@ from vault.wiring import init_vault, open_vault
 MODES = pytest.mark.parametrize("mode", ["lost", "landed"])
 SOUND = random.Random(7).randbytes
 ANN, BOB, DAN = person("ann"), person("bob"), person("dan", Role.DPO)
-ENOUGH = 400
+
+pytestmark = pytest.mark.soak
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,8 +118,9 @@ Laws = Callable[[Vault, ManualClock, Mapping[str, object]], Awaitable[None]]
 
 
 async def enumerate_crashes(stage: Stage, mode: str, *, days: float, flow: Flow, laws: Laws) -> list[str]:
-    """Run `flow` with a crash at every write in turn, `laws` on what the next process finds; return the writes."""
-    for step in range(1, ENOUGH):
+    """Run `flow` whole and with a crash at writes of it, `laws` on what the next process finds; return the writes."""
+
+    async def run(step: int | None) -> list[str]:
         config, clock = stage.copy(), ManualClock()
         clock.advance(days=days)
         process = await start(config, clock)
@@ -124,7 +128,6 @@ async def enumerate_crashes(stage: Stage, mode: str, *, days: float, flow: Flow,
         answers: dict[str, object] = {}
         with crash_is_the_end(process.faults):
             await flow(process, answers)
-        died = process.faults.dead
         gone = {name for name, each in stage.recordings.items() if not await derivable(process.vault, each)}
         await process.abandon()
         async with open_vault(config, clock=clock, background=False) as vault:
@@ -134,9 +137,12 @@ async def enumerate_crashes(stage: Stage, mode: str, *, days: float, flow: Flow,
             await laws(vault, clock, answers)
             await audit_verifies(vault)
         stage.discard(config)
-        if not died:
-            return process.faults.trace
-    raise AssertionError("the flow does not end")
+        return process.faults.trace
+
+    writes = await run(None)
+    for step in steps(len(writes), of=f"{flow.__qualname__} {mode}"):
+        await run(step)
+    return writes
 
 
 async def derivable(vault: Vault, recording: RecordingId) -> bool:
@@ -371,7 +377,8 @@ async def test_a_crash_at_any_write_of_the_recovery_from_a_crash_is_recovered_fr
     # Between the two heads: a replica to mend, a root version to destroy and the whole shred to repeat.
     first = "keyring.swap_head"
     number = await writes_until(stage, first)
-    for step in range(1, ENOUGH):
+
+    async def run(step: int | None) -> list[str]:
         config, clock = stage.copy(), ManualClock()
         clock.advance(days=12)
         process = await start(config, clock)
@@ -381,22 +388,19 @@ async def test_a_crash_at_any_write_of_the_recovery_from_a_crash_is_recovered_fr
         assert process.faults.trace[-1] == first
         await process.abandon()
         faults = Faults()
-        faults.arm(step, landed=step % 2 == 0)
-        try:
-            again = await start(config, clock, faults)
-        except Crash:
-            died = True
-        else:
-            died = faults.dead
-            await again.abandon()
+        faults.arm(step, landed=step is None or step % 2 == 0)
+        with suppress(Crash):
+            await (await start(config, clock, faults)).abandon()
         async with open_vault(config, clock=clock, background=False) as vault:
             await assert_swept(vault, stage, clock)
             await audit_verifies(vault)
         stage.discard(config)
-        if not died:
-            assert step > 5
-            return
-    raise AssertionError("the recovery does not end")
+        return faults.trace
+
+    writes = await run(None)
+    assert len(writes) > 5
+    for step in steps(len(writes), of="recovery"):
+        await run(step)
 
 
 async def writes_until(stage: Stage, wanted: str) -> int:

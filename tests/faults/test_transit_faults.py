@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import ssl
 from pathlib import Path
@@ -13,6 +12,7 @@ from aiohttp import web
 from tests.integration.test_tls import write_certificate
 from tests.keyring_support import TestClock
 from tests.openbao import MOUNT
+from tests.soak import SOAK
 from vault.errors import ConfigError, Destroyed, Unavailable
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
@@ -22,7 +22,6 @@ from vault.keystore.transitclient import TransitSession, TransitSettings
 from vault.model import ShredPlan
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"tag of a keyring"
-LONG = "CALLVAULT_INTEGRATION" in os.environ
 PROVIDERS = Path(__file__).parents[2] / "docs" / "providers.md"
 
 pytestmark = pytest.mark.xdist_group("openbao")
@@ -166,7 +165,7 @@ async def test_a_death_at_any_step_of_a_shred_leaves_a_keyring_that_opens_on_one
             await keyring.close()
 
     killing = Killing(monkeypatch, fragile_openbao)
-    async for step in killing.every_death(shred, stride=1 if LONG else 5):
+    async for step in killing.every_death(shred, stride=1 if SOAK else 5):
         keyring = await Keyring.open(replicas, provider, clock=clock)
         epochs.append(keyring.epoch)
         await keyring.close()

@@ -16,6 +16,7 @@ from tests.catalog_support import SteppingClock
 from tests.faults.recorder import Line, Recorder, path
 from tests.faults.server import PURPOSE, Site, make_site, session, zygote
 from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
+from tests.soak import sample
 from tests.streams import token_id
 from vault.keystore.keyring import Keyring
 from vault.services.search import BlindIndex, Search
@@ -23,6 +24,7 @@ from vault.storage.catalog import open_catalog
 from vault.tlog.auditchain import verify_chain
 from vault.wiring.adapters import SystemClock, catalog_place, keyring_replicas, root_keys
 
+pytestmark = pytest.mark.soak
 NAMES = ("one", "two", "three")
 
 
@@ -32,7 +34,11 @@ def processes():
         yield started
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.xdist_group("postgres"))])
+ON_POSTGRES = pytest.param("postgres", marks=pytest.mark.xdist_group("postgres"))
+ON_A_BUCKET = pytest.param("postgres and s3", marks=pytest.mark.xdist_group("seaweed"))
+
+
+@pytest.fixture(params=sample(["sqlite", ON_POSTGRES], 1, of="nodes"))
 def sections(request):
     kind = request.param
     if kind == "sqlite":
@@ -55,15 +61,8 @@ def bucket(request):
     return {"kind": "s3", "s3": s3}
 
 
-with_a_bucket = pytest.mark.parametrize(
-    "sections",
-    [
-        "sqlite",
-        pytest.param("postgres", marks=pytest.mark.xdist_group("postgres")),
-        pytest.param("postgres and s3", marks=pytest.mark.xdist_group("seaweed")),
-    ],
-    indirect=True,
-)
+def on_each_store(of):
+    return pytest.mark.parametrize("sections", sample(["sqlite", ON_POSTGRES, ON_A_BUCKET], 1, of=of), indirect=True)
 
 
 def nodes_of(site: Site) -> list[Site]:
@@ -135,7 +134,7 @@ async def durable(recorder: Recorder, key: str, size: int) -> None:
     raise AssertionError(f"{size} bytes of {key} are not durable")
 
 
-@with_a_bucket
+@on_each_store("nodes keep their own")
 async def test_each_node_keeps_its_own_calls_through_the_death_and_return_of_another(nodes, processes):
     servers = [processes.start(site) for site in nodes]
     data = [random.randbytes(90_000) for _ in nodes]
@@ -317,7 +316,7 @@ async def shredded_once(site: Site, servers, clients) -> None:
         await catalog.close()
 
 
-@with_a_bucket
+@on_each_store("sweepers")
 async def test_of_several_sweepers_one_shreds_and_each_call_is_certified_once(tmp_path, sections, processes):
     nodes = await asyncio.to_thread(lambda: nodes_of(asyncio.run(shredding(tmp_path, **sections))))
     servers = [processes.start(site) for site in nodes]

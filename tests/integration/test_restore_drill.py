@@ -16,6 +16,7 @@ import pytest
 
 from tests.faults.crashing import memory_directory
 from tests.faults.server import Site, bearer, document, log_of, make_site, session, zygote
+from tests.soak import sample
 from vault.model import RecordingState
 from vault.ports.catalog import RecordingQuery
 from vault.storage.catalog.catalog import open_catalog
@@ -202,7 +203,8 @@ async def leaves_are_unique(site: Site) -> None:
         assert (row.state is not RecordingState.SHREDDED) or not keyring.derivable(row.audio)
 
 
-@pytest.mark.parametrize("objects", ["lost", "kept"])
+@pytest.mark.soak
+@pytest.mark.parametrize("objects", sample(["lost", "kept"], 1, of="drill"))
 async def test_every_backup_brings_all_survivors_back_and_nothing_that_was_shredded(objects):
     with memory_directory() as base, zygote() as process:
         directory = base / "vault"

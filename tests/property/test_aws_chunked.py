@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.transcripts import MUTATIONS, mutated
+from tests.soak import examples
 from vault.errors import VaultError
 from vault.protocol.awschunked import ChunkedDecoder
 from vault.protocol.sigv4 import ChunkSigner, Claim
@@ -96,7 +97,7 @@ def test_damaged_bodies_end_in_an_answer_and_hold_no_more_than_they_were_fed(sig
             continue
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.binary(max_size=3_000), st.booleans())
 def test_noise_ends_in_an_answer(noise, signed):
     machine = decoder(signed=signed, trailer=True)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.property.transcripts import MUTATIONS, mutated
 from tests.recorders import RECORDERS, text
+from tests.soak import examples
 from vault.errors import VaultError
 from vault.protocol.events import Audio, Dtmf, Ended, Handshake, Started
 from vault.protocol.recognise import recognise
@@ -88,7 +89,7 @@ def test_a_damaged_transcript_is_refused_or_understood_and_nothing_else(recorder
         sound(*heard(mutated(recorder.messages, seed), recorder.handshake))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     first=st.one_of(
         st.text(max_size=200),

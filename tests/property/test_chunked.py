@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.soak import examples
 from tests.vectors.make_segment import KEY, SALT, header
 from vault.crypto import chunked
 from vault.crypto.sealed import SegmentOpener, open_segment, seal_segment
@@ -58,7 +59,7 @@ def test_lengths_map_both_ways(size):
     assert chunked.plaintext_length(chunked.sealed_length(size)) == size
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(size=sizes, data=st.data())
 def test_any_damage_to_a_message_is_refused(size, data):
     message = bytes(chunked.seal(INPUT_KEY, SALT, CONTEXT, pattern(size)))

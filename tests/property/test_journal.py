@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.journals import FaultyDisk, drop, make, replay, start
+from tests.soak import examples
 from vault.errors import Unavailable
 from vault.storage.journal_entry import FileEntry
 
@@ -158,7 +159,7 @@ async def play(steps):
             await world.journal.close()
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 def test_the_journal_agrees_with_its_model_through_failures_and_restarts(steps):
     asyncio.run(play(steps))

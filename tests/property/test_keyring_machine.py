@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from tests.keyring_support import REPLICAS, Adversary, Crash, World, at, opens
+from tests.soak import SOAK
 from vault.errors import IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
 from vault.ids import TenantId
 from vault.keystore.engine import Engine
@@ -34,7 +34,6 @@ from vault.keystore.storing import Stored
 from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, ShredPlan
 from vault.ports.keys import DestroyReceipt
 
-LONG = "CALLVAULT_INTEGRATION" in os.environ
 TENANTS = (TenantId("acme"), TenantId("beta"))
 crashes = st.none() | st.tuples(st.sampled_from(range(1, 17)), st.sampled_from(["lost", "landed", "torn"]))
 
@@ -393,7 +392,7 @@ def profile(examples: int, **more: Any) -> settings:
         stateful_step_count=25,
         deadline=None,
         database=None,
-        derandomize=not LONG,
+        derandomize=not SOAK,
         suppress_health_check=list(HealthCheck),
         print_blob=False,
         **more,
@@ -401,7 +400,7 @@ def profile(examples: int, **more: Any) -> settings:
 
 
 def test_survivors_survive_and_the_shredded_stay_shredded_through_every_crash_and_restore():
-    run_state_machine_as_test(KeyringMachine, settings=profile(1500 if LONG else 120))
+    run_state_machine_as_test(KeyringMachine, settings=profile(1_500 if SOAK else 40))
 
 
 @pytest.mark.parametrize(("engine", "caught"), [(DestroysFirst, SurvivorsLost), (NeverDestroys, Resurrected)])

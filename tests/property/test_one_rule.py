@@ -23,6 +23,7 @@ from tests.faults.crashing import (
     person,
     record,
 )
+from tests.soak import examples
 from vault.ids import RecordingId, TenantId, new_id
 from vault.model import Hold, HoldState, Part, Role, Tenant
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
@@ -182,7 +183,7 @@ async def live_through(wanted: dict[str, Any]) -> None:
             assert (again.shredded, again.receipt) == (0, None), "the rule and the plan differ for ever"
 
 
-@settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=examples(15), deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(wanted=_WORLD)
 def test_sweep_dry_run_erasure_contract_and_why_do_what_the_rule_decides(wanted: dict[str, Any]) -> None:
     asyncio.run(live_through(wanted))

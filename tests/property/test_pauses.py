@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.faults.crashing import ACME, ManualClock, call, config_at, memory_directory, person, play, start, storing
+from tests.soak import examples
 from vault.format.notes import dropped_bytes, kept_of
 from vault.keystore import file
 from vault.model import Codec, Container, Media, Role
@@ -163,4 +164,4 @@ class Calls(RuleBasedStateMachine):
 
 
 TestPauses = Calls.TestCase
-TestPauses.settings = settings(max_examples=10, stateful_step_count=30, deadline=None)
+TestPauses.settings = settings(max_examples=examples(10), stateful_step_count=30, deadline=None)

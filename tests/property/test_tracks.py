@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.soak import examples
 from vault.errors import Invalid
 from vault.media.tracks import FILL_MS, MAX_JUMPS, WINDOW_MS, WINDOW_PIECES, Missing, Tracks, interleaved
 
@@ -111,7 +112,7 @@ def test_what_comes_out_is_bounded_by_the_time_span_and_what_came_in(count, step
     assert came // count <= now * RATE // 1_000 + received
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     st.integers(1, 2),
     st.lists(

@@ -1,9 +1,10 @@
 """Golden transcripts, damaged: what a machine hears when the recorder, or what lies between, is broken or hostile."""
 
-import os
 import random
 
-MUTATIONS = 100_000 if os.environ.get("CALLVAULT_INTEGRATION") == "1" else 2_000
+from tests.soak import SOAK
+
+MUTATIONS = 100_000 if SOAK else 1_000
 """How many damaged transcripts a machine must survive."""
 
 _NASTY = (

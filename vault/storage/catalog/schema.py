@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -26,16 +27,14 @@ def _config(connection: sa.Connection | None = None, *, output: io.StringIO | No
 
 def upgrade(connection: sa.Connection) -> None:
     """Run every migration the database lacks, inside the caller's transaction; ConfigError if it is newer."""
-    config = _config(connection)
-    _check_known(current_revision(connection), ScriptDirectory.from_config(config))
-    command.upgrade(config, "head")
+    _check_known(current_revision(connection))
+    command.upgrade(_config(connection), "head")
 
 
 def upgrade_to(connection: sa.Connection, revision: str) -> None:
     """Run the migrations up to one revision, inside the caller's transaction; ConfigError if this code lacks it."""
-    config = _config(connection)
-    _check_known(revision, ScriptDirectory.from_config(config))
-    command.upgrade(config, revision)
+    _check_known(revision)
+    command.upgrade(_config(connection), revision)
 
 
 def current_revision(connection: sa.Connection) -> str | None:
@@ -48,20 +47,25 @@ def current_revision(connection: sa.Connection) -> str | None:
 
 def check(revision: str | None) -> None:
     """ConfigError unless `revision` is this code's."""
-    script = ScriptDirectory.from_config(_config())
     if revision is None:
         raise ConfigError("catalog: the database has no schema", hint="run callvault init")
-    _check_known(revision, script)
-    if revision != script.get_current_head():
+    _check_known(revision)
+    if revision != _revisions()[0]:
         raise ConfigError(
             f"catalog: the schema is at {revision}, older than this version of callvault needs",
             hint="back the catalog up, then run callvault catalog upgrade",
         )
 
 
-def _check_known(revision: str | None, script: ScriptDirectory) -> None:
-    known: Sequence[str] = [step.revision for step in script.walk_revisions()]
-    if revision is not None and revision not in known:
+@cache
+def _revisions() -> Sequence[str]:
+    """Return the revisions that this code knows, the newest first."""
+    # Alembic compiles every migration to answer this; it does so once in a process.
+    return [step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions()]
+
+
+def _check_known(revision: str | None) -> None:
+    if revision is not None and revision not in _revisions():
         raise ConfigError(
             f"catalog: the schema is at {revision[:80]}, newer than this version of callvault knows",
             hint="upgrade callvault to the version that last opened this catalog",
