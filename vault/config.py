@@ -37,6 +37,7 @@ class ServerSettings(Section):
     drain_grace: Duration = timedelta(seconds=30)
     finish_wait: Duration = timedelta(seconds=1)
     max_open_recordings: int = Field(default=20_000, gt=0)
+    max_requests: int = Field(default=1_000, gt=0)
     max_connections: int | None = Field(default=None, gt=0)
     max_unauthenticated: int | None = Field(default=None, gt=0)
     unauthenticated_timeout: Duration = Field(default=timedelta(seconds=10), gt=timedelta(0))

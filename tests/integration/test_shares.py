@@ -211,3 +211,72 @@ async def test_one_tenant_alone_displaces_none_of_its_own_parts():
         app.clock.slept += 5
         app.vault.parts.make_room()
         assert await metric(app, 'share_displaced_total{resource="spool"} 0.0')
+
+
+# -- requests -------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def searching(app, tenant):
+    """A request in work, whose body comes once the event is set."""
+    over = asyncio.Event()
+
+    async def body():
+        yield b"{"
+        await over.wait()
+        yield b"}"
+
+    path, headers = "/v1/recordings/search", {"Content-Type": "application/json"}
+    before = app.vault.metrics.registry.get_sample_value("callvault_share_used", {"resource": "requests"})
+    task = asyncio.create_task(app.ask("POST", path, Role.AGENT, tenant=tenant, data=body(), headers=headers))
+    while app.vault.metrics.registry.get_sample_value("callvault_share_used", {"resource": "requests"}) == before:
+        assert not task.done(), task.result().body
+        await asyncio.sleep(0.005)
+    try:
+        yield task, over
+    finally:
+        over.set()
+        assert (await task).status == 200
+
+
+async def test_requests_of_one_tenant_leave_room_for_another_and_never_refuse_a_call():
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "max_requests": 3}) as app:
+
+            async def look(tenant, who=Role.AGENT):
+                return await app.ask("GET", "/v1/recordings", who, tenant=tenant)
+
+            async with searching(app, NORTH), searching(app, NORTH), searching(app, NORTH) as (task, over):
+                assert (await look(NORTH)).problem == "unavailable"  # it has them all
+                app.clock.slept += 5
+                refused = await look(SOUTH)
+                assert (refused.status, refused.problem) == (503, "unavailable")
+                assert int(refused.headers["Retry-After"]) > 0
+                over.set()
+                await task
+                kept = await look(NORTH)
+                assert (kept.status, kept.problem) == (503, "over_share")
+                async with searching(app, SOUTH):
+                    # Recorders, who acts on a live call, health and metrics are never refused for it.
+                    async with live(app, "call", NORTH):
+                        recording = app.vault.ingest.live_call(NORTH, "call").recording.id
+                        for act in ("pause", "resume"):
+                            assert (
+                                await app.ask("POST", f"/v1/recordings/{recording}/{act}", Role.AGENT)
+                            ).status == 200
+                    assert (await app.ask("GET", "/healthz", None)).status == 200
+                    assert await metric(app, 'share_used{resource="requests"} 3.0')
+                    assert (await look(NORTH, Role.OPERATOR)).status == 503
+            assert (await look(NORTH, Role.OPERATOR)).status == 200
+            assert (await look(SOUTH)).status == 200
+            assert await metric(app, 'share_used{resource="requests"} 0.0')
+
+
+async def test_a_request_that_is_refused_or_fails_gives_back_what_it_had():
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "max_requests": 1}) as app:
+            for _ in range(3):
+                assert (await app.ask("GET", "/v1/recordings/rec_nonsense", Role.AGENT)).status == 404
+                assert (await app.ask("GET", "/v1/recordings", "callvault_nonsense")).status == 401
+                assert (await app.ask("GET", "/v1/tenants", Role.AGENT)).status == 403
+            assert (await app.ask("GET", "/v1/tenants", Role.OPERATOR)).status == 200

@@ -30,12 +30,12 @@ from vault.server import (
     sweeps,
 )
 from vault.server.connections import Guest, bind, connections_of
-from vault.server.context import CONFIG, VAULT, WORKER
+from vault.server.context import CONFIG, INGEST, VAULT, WORKER, end_work
 from vault.server.intake import BODIES, CALLS, Intake
 from vault.server.lines import SERVER_NAME, HttpLine
 from vault.server.problems import Unexpected, plain_problem, problem
 from vault.server.repeating import once
-from vault.server.sites import INGEST, share_with_site, sites
+from vault.server.sites import share_with_site, sites
 from vault.server.tls import server_context
 from vault.server.workers import Worker
 from vault.services.vault import Vault
@@ -64,6 +64,7 @@ async def envelope(
             response.headers["Request-Id"] = identifier
         return response
     finally:
+        end_work(request)
         request_id.reset(token)
 
 

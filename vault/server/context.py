@@ -21,11 +21,19 @@ from vault.server.lines import identify
 from vault.server.workers import Worker
 from vault.services.vault import Vault
 
+INGEST: Final = "/v1/ingest/"
+"""Where recorders send; S3 aside."""
+_DURING_A_CALL: Final = ("/pause", "/resume", "/flag")
+"""Ends of the addresses where people act on a call while it is spoken: that cannot be repeated later."""
+_OPERATORS: Final = ""
+"""Who shares as one holder what belongs to no tenant."""
+
 VAULT = web.AppKey("vault", Vault)
 CONFIG = web.AppKey("config", Config)
 WORKER = web.AppKey("worker", Worker)
 _BODY = web.RequestKey("body", bytes)
 _PRINCIPAL = web.RequestKey("principal", Principal)
+_AT_WORK = web.RequestKey("at_work", str)
 HOLDER = web.RequestKey("holder", TokenId)
 """Whose token a request came with, once that is known."""
 
@@ -66,10 +74,25 @@ async def principal(request: web.Request) -> Principal:
         if basic and known.role is not Role.RECORDER:
             # A browser remembers Basic credentials and adds them to whatever any page makes it send.
             raise Unauthenticated("only a recorder's token may be the password of Basic", hint=_BEARER)
-        request[_PRINCIPAL] = known
         request[HOLDER] = known.token_id
         identify(request)
+        _begin_work(request, known)
+        request[_PRINCIPAL] = known
     return known
+
+
+def _begin_work(request: web.Request, actor: Principal) -> None:
+    """Count the request for its tenant, unless a live call is what it is about: that is bounded by open recordings."""
+    if not request.path.startswith(INGEST) and not request.path.endswith(_DURING_A_CALL):
+        holder = actor.tenant or _OPERATORS
+        request.app[VAULT].requests.take(holder)
+        request[_AT_WORK] = holder
+
+
+def end_work(request: web.Request) -> None:
+    """The request is answered."""
+    if (holder := request.get(_AT_WORK)) is not None:
+        request.app[VAULT].requests.give(holder)
 
 
 def path_tenant(request: web.Request) -> TenantId:

@@ -17,7 +17,7 @@ from vault.ids import HoldId, TenantId
 from vault.ports.erasures import ErasureId
 from vault.ports.repeats import Effects, Keyed, noting
 from vault.server import views
-from vault.server.context import VAULT, Handler, principal, whole_body
+from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
 from vault.server.operations import OPERATIONS
 from vault.server.problems import problem
 from vault.services.repeats import checked_key
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 async def once(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Carry out a request that acts; one under a key that was carried out before gets the first answer."""
     place = _place(request)
-    if place is None or place[0] in _SAFE or place[1].startswith("/v1/ingest/") or not place[1].startswith("/v1/"):
+    if place is None or place[0] in _SAFE or place[1].startswith(INGEST) or not place[1].startswith("/v1/"):
         return await handler(request)
     told = request.headers.get(HEADER)
     if told is None or place not in _KEYED:

@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from vault.errors import Forbidden, Refused, UnsupportedMedia
-from vault.server.context import CONFIG, VAULT, checked_tenant
+from vault.server.context import CONFIG, INGEST, VAULT, checked_tenant
 
-INGEST: Final = "/v1/ingest/"
 _GUARDED: Final = ("/v1/", "/s3/")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN: Final = frozenset({"same-origin", "none"})

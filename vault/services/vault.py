@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal
@@ -31,11 +32,20 @@ from vault.services.recordings import Recordings
 from vault.services.repeats import Repeats
 from vault.services.search import Search
 from vault.services.shredding import Shredder
+from vault.services.slots import Resource, Shares
 from vault.services.storing import Storer
 from vault.services.sweep import Sweeper
 from vault.services.tenants import Tenants
 from vault.services.uploads import Uploads
 from vault.telemetry import Metrics
+
+IN_WORK: Final = Resource(
+    name="requests",
+    what="requests in work",
+    full="as many requests are in work as this server takes; nothing was begun",
+    hint="come back: calls that are being recorded go on",
+    retry_after_seconds=2,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +76,8 @@ class Vault:
     overrides: Overrides
     policies: Policies
     recordings: Recordings
+    requests: Shares
+    """Requests in work that came with a credential, outside ingest; the connections bound what comes without."""
     repeats: Repeats
     search: Search
     shredder: Shredder

@@ -51,7 +51,7 @@ from vault.services.storing import SegmentLimits, Storer
 from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import Tenants
 from vault.services.uploads import Uploads
-from vault.services.vault import Vault
+from vault.services.vault import IN_WORK, Vault
 from vault.services.webhooks import Webhooks
 from vault.storage.journal import FileJournal
 from vault.storage.spool import FileSpool
@@ -276,6 +276,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             certificates=certificates,
             clock=clock,
         ),
+        requests=Shares(config.server.max_requests, IN_WORK, clock=clock, metrics=metrics),
         search=search,
         shredder=shredder,
         storer=ingest.storer,
