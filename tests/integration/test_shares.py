@@ -139,6 +139,20 @@ async def test_room_that_becomes_free_is_kept_for_the_tenant_that_was_refused():
         assert (await put(app, "c", NORTH)).status == 201
 
 
+async def test_an_upload_in_parts_that_has_just_begun_is_not_cut_before_its_first_part_and_later_makes_way():
+    async with serving(2) as app:
+        north = recorder(app, NORTH)
+        first, second = [await begun(app, north, f"{name}.wav") for name in "ab"]
+        assert (await put(app, "call", SOUTH)).status == 503
+        assert (await ask(app, north, "PUT", part(first, 1), body=WAV))[0] == 200
+        app.clock.slept += 6
+        assert (await ask(app, north, "PUT", part(first, 2), body=WAV))[0] == 200
+        assert (await put(app, "call", SOUTH)).status == 201
+        ended = await shown(app, second.rpartition("=")[2], NORTH)
+        assert (ended["state"], ended["state_reason"], ended["bytes"]) == ("truncated", "displaced", 0)
+        assert (await ask(app, north, "POST", first, body=listing((1, MD5), (2, MD5))))[0] == 200
+
+
 async def test_a_tenant_with_its_share_displaces_nobody():
     async with serving(4) as app:
         tus = Tus(app)

@@ -135,13 +135,17 @@ def test_a_share_is_the_water_level_of_what_is_wanted(capacity, uses, waiting):
         assert poured(share + 1) > capacity
 
 
-@given(capacity=st.integers(1, 60), uses=uses, waiting=lines, holder=st.sampled_from(HOLDERS))
-def test_only_who_has_more_than_its_share_makes_way_and_for_one_that_ends_with_no_more_than_it(
-    capacity, uses, waiting, holder
-):
-    for victim in above(capacity, uses, waiting, holder):
-        assert victim != holder
-        assert uses.get(holder, 0) + 1 <= uses[victim] - 1 or uses.get(holder, 0) + 1 <= level(
-            capacity, uses, {*waiting, holder}
-        )
-        assert uses[victim] > level(capacity, uses, {*waiting, holder})
+few = st.dictionaries(st.sampled_from(HOLDERS), st.integers(1, 6))
+
+
+@given(capacity=st.integers(1, 15), uses=few, waiting=lines, holder=st.sampled_from(HOLDERS))
+def test_only_who_has_more_than_its_share_makes_way_and_only_for_who_has_less(capacity, uses, waiting, holder):
+    share = level(capacity, uses, {*waiting, holder})
+    found = above(capacity, uses, waiting, holder)
+    over = {each for each, use in uses.items() if use > share}
+    assert set(found) == (over if uses.get(holder, 0) < share else set())
+    assert holder not in found
+    assert [uses[each] for each in found] == sorted((uses[each] for each in found), reverse=True)
+    if found and sum(uses.values()) <= capacity:
+        rest = {**uses, found[0]: uses[found[0]] - 1}
+        assert ruled(capacity, rest, waiting, holder, 1) is Ruling.ADMITTED

@@ -466,10 +466,10 @@ class Parts:
             self._shares.count(tenant, sum(sizes.values()))
             if session is not None and session.ended is None:
                 upload = Upload(session=session)
+                self._adopt(upload)
                 with self._ingest.hearing(session):
                     for number, version in sorted(sizes):
                         await self._take_up(upload, number, version)
-                self._adopt(upload)
             elif session is not None or (row is not None and _is_over(row)):
                 await self._spool.drop(identifier, tenant=tenant)
 

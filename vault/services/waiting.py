@@ -24,7 +24,8 @@ class Waiting:
         """A request has left this one: unless another sends it or it has ended, it waits from now on."""
         if session.uploads or session.arriving or session.leaving:
             return
-        left = self._empty if session.empty else self._begun
+        # A client of an upload in parts does not begin another one for the first part that is refused.
+        left = self._empty if session.empty and session.owner is None else self._begun
         left.setdefault(session.recording.tenant, {})[session] = self._clock.monotonic()
 
     def discard(self, session: IngestSession) -> None:
