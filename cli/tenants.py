@@ -230,7 +230,7 @@ async def offboard(
     shown: Shown = None,
     yes: Yes = False,
 ) -> None:
-    """End a tenant's contract; it takes two people.
+    """End a tenant's contract; it takes the tenant's dpo and an operator.
 
     From its end no call is taken in. After the export window, which counts from the later of that end and the approval,
     a sweep shreds everything that no hold keeps.
@@ -254,4 +254,4 @@ async def offboard(
         return
     asked = await call.client.post(path, {"contract_end": instant_or_none(ends)})
     call.out.show(asked, _fields(asked))
-    call.out.hint(f"a second person, with their own token: callvault tenants offboard {tenant} --approve")
+    call.out.hint(f"the other of dpo and operator, with their own token: callvault tenants offboard {tenant} --approve")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vault.ids import HoldId, TenantId
-from vault.model import Hold, Principal, Tenant
+from vault.model import Hold, Principal, Tenant, Token
 from vault.ports.erasures import ErasureId
 from vault.retention.shown import shown_digest
 from vault.services.erasure import ErasureView, erasure_document
@@ -14,6 +14,23 @@ from vault.services.vault import Vault
 
 if TYPE_CHECKING:
     from tests.integration.app import Answer, App
+
+
+async def known(vault: Vault, *people: Principal) -> None:
+    """Let the catalog know the tokens of people who never were issued one."""
+    for each in people:
+        if await vault.catalog.token(each.token_id) is None:
+            await vault.catalog.add_token(
+                Token(
+                    id=each.token_id,
+                    name=each.name,
+                    role=each.role,
+                    tenant=each.tenant,
+                    secret_sha256="0" * 64,
+                    created_at=vault.clock.now(),
+                    issued_by=each.issued_by,
+                )
+            )
 
 
 async def approve_release(vault: Vault, hold: HoldId, *, actor: Principal) -> Hold:

@@ -97,7 +97,8 @@ class Site:
 
     async def release(self, vault: Vault, hold) -> None:
         await vault.holds.request_release(hold.id, reason="settled", actor=who("ann"))
-        await approvals.approve_release(vault, hold.id, actor=who("bob"))
+        await approvals.known(vault, who("ann"))
+        await approvals.approve_release(vault, hold.id, actor=who("bob", Role.DPO))
 
     @staticmethod
     async def sweep(vault: Vault) -> int:

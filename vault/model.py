@@ -227,6 +227,8 @@ class Principal:
     tenant: TenantId | None
     imports_until: datetime | None = None
     """See `Token.imports_until`."""
+    issued_by: TokenId | None = None
+    """See `Token.issued_by`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +248,8 @@ class Token:
     revoked_at: datetime | None = None
     sealed_secret: bytes | None = field(default=None, repr=False)
     imports_until: datetime | None = None
+    issued_by: TokenId | None = None
+    """The token that issued it; None for one made on the machine itself, or before that was written down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

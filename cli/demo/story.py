@@ -28,7 +28,7 @@ _PEOPLE: Final = (
     ("recorder", _COLLEGE, "recorder", "switchboard"),
     ("agent", _COLLEGE, "agent", "Robin, admissions"),
     ("first", _COLLEGE, "compliance", "Asha, compliance"),
-    ("second", _COLLEGE, "compliance", "Miles, compliance"),
+    ("second", _COLLEGE, "dpo", "Miles, data protection"),
     ("auditor", _COLLEGE, "auditor", "Noor, auditor"),
     ("stranger", _SCHOOL, "agent", "Sam, another school"),
 )

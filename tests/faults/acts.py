@@ -6,11 +6,12 @@ from typing import Any
 
 from tests import approvals
 from tests.faults.crashing import ACME, Process, hold_request, leases_run_out, person
+from vault.model import Role
 from vault.ports.erasures import ErasureBasis
 from vault.protocol.alerts import FlagCategory
 from vault.services.erasure import ErasureRequest
 
-ANN, BOB = person("ann"), person("bob")
+ANN, BOB = person("ann"), person("bob", Role.DPO)
 CALLER = "+442079460123"
 
 
@@ -40,6 +41,7 @@ async def release(process: Process) -> None:
     (held,) = [each for each in await process.vault.catalog.holds(tenant=ACME) if each.state.value != "released"]
     if held.state.value == "active":
         await process.vault.holds.request_release(held.id, reason="settled", actor=ANN)
+    await approvals.known(process.vault, ANN)
     await approvals.approve_release(process.vault, held.id, actor=BOB)
 
 
@@ -57,4 +59,5 @@ async def erase(process: Process) -> None:
 async def approved(process: Process, **wanted: Any) -> None:
     request = ErasureRequest(tenant=ACME, basis=ErasureBasis.ART17, case_reference="DSR-17", **wanted)
     asked = await process.vault.erasures.request(request, actor=ANN)
+    await approvals.known(process.vault, ANN)
     await approvals.approve_erasure(process.vault, asked.erasure.id, actor=BOB)

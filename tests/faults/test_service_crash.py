@@ -54,7 +54,7 @@ from vault.wiring import init_vault, open_vault
 
 MODES = pytest.mark.parametrize("mode", ["lost", "landed"])
 SOUND = random.Random(7).randbytes
-ANN, BOB, DAN = person("ann"), person("bob"), person("dan", Role.DPO)
+ANN, BOB, DAN = person("ann"), person("bob", Role.DPO), person("dan", Role.DPO)
 
 pytestmark = pytest.mark.soak
 
@@ -108,6 +108,7 @@ async def stage(monkeypatch) -> AsyncIterator[Stage]:
         made.audio["live"] = SOUND(30_000)
         live = await begin(vault, call("live"), made.audio["live"][:9_000])
         made.recordings["live"] = live.recording.id
+        await approvals.known(vault, ANN, DAN)
         made.hold = await vault.holds.place(hold_request(made.recordings["held"], clock=clock), actor=ANN)
         await process.abandon()
         yield made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.tenants import metadata_kept
 from vault.crypto.derive import commitment
 from vault.crypto.signing import VerifyKey
 from vault.errors import Unavailable
-from vault.ids import RecordingId
+from vault.ids import RecordingId, TenantId
 from vault.model import Part, Role
 from vault.storage.cluster import FileClusterLocks
 from vault.tlog.certificate import (
@@ -457,6 +458,61 @@ async def offboard(app: App) -> None:
     assert (await approvals.approve(app, f"{path}", Role.OPERATOR)).status == 403
     approved = await approvals.approve(app, f"{path}", Role.DPO)
     assert approved.status == 200
+
+
+async def test_a_contract_is_ended_by_the_tenants_dpo_and_an_operator_and_never_by_operators_alone(app):
+    path = "/v1/tenants/northfield/offboard"
+    body = {"name": "another operator", "role": "operator"}
+    another = (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"]
+    theirs = (
+        await app.ask("POST", "/v1/tokens", another, body={"name": "d", "role": "dpo", "tenant": "northfield"})
+    ).json["token"]
+    ours = await app.second_person(Role.DPO)
+    foreign = app.token(Role.DPO, "southgate")
+    for first, second, status in (
+        (Role.OPERATOR, another, 403),
+        (another, Role.OPERATOR, 403),
+        (Role.DPO, theirs, 403),
+        (Role.OPERATOR, Role.COMPLIANCE, 403),
+        (Role.OPERATOR, foreign, 404),
+        (Role.OPERATOR, ours, 403),
+        (another, ours, 403),
+        (Role.DPO, another, 200),
+    ):
+        asked = await app.ask("POST", path, first, body={})
+        assert asked.status == 202, asked.body
+        decided = await app.ask("POST", f"{path}/approve", second, body={"shown": asked.json["offboarding"]["shown"]})
+        assert decided.status == status, (first, second, decided.body)
+        if (first, second) == (Role.OPERATOR, another):
+            assert "the tenant's dpo approves" in decided.json["hint"]
+        if status != 200:
+            assert (await app.ask("GET", "/v1/tenants/northfield", Role.DPO)).json["offboard_approved_by"] is None
+            assert (await app.ask("POST", f"{path}/approve", Role.DPO, body={"approve": False})).status == 200
+
+
+async def test_what_two_operators_ended_before_stands_and_what_was_open_needs_the_dpo(app):
+    ends = app.clock.now()
+    first, second = [
+        (await app.vault.access.issue(name=name, role=Role.OPERATOR, tenant=None, actor=None))[0] for name in "ab"
+    ]
+    for tenant, approved in (("northfield", None), ("southgate", second.id)):
+        await app.vault.catalog.revise_tenant(
+            TenantId(tenant),
+            lambda found, approved=approved: (
+                replace(
+                    found,
+                    contract_end=ends,
+                    offboard_requested_by=first.id,
+                    offboard_approved_by=approved,
+                    offboard_approved_at=None if approved is None else ends,
+                ),
+                [],
+            ),
+        )
+    assert (await approvals.approve(app, "/v1/tenants/northfield/offboard", Role.OPERATOR)).status == 403
+    assert (await approvals.approve(app, "/v1/tenants/northfield/offboard", Role.DPO)).status == 200
+    left = (await app.ask("GET", "/v1/tenants/southgate", Role.OPERATOR)).json
+    assert (left["offboard_approved_by"], left["offboarding"]["shown"]) == (second.id, None)
 
 
 async def test_a_tenant_that_leaves_takes_everything_along_but_what_is_held(app):

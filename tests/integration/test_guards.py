@@ -149,8 +149,8 @@ async def test_what_goes_early_of_a_tenant_takes_one_of_its_people_and_an_operat
         assert (await approve(app, by_operator, another)).status == 403, "two operators and nobody of the tenant"
         assert (await approve(app, by_operator, Role.DPO, THEIRS)).status == 404
         assert (await approve(app, by_operator, Role.AUDITOR)).status == 403
-        assert (await approve(app, by_operator, Role.COMPLIANCE, shown=None)).status == 422, "approved unseen"
-        changed = await approve(app, by_operator, Role.COMPLIANCE, shown="0" * 64)
+        assert (await approve(app, by_operator, Role.DPO, shown=None)).status == 422, "approved unseen"
+        changed = await approve(app, by_operator, Role.DPO, shown="0" * 64)
         assert (changed.status, changed.problem) == (409, "changed_since")
         assert not await is_shredded(app, ours)
         rejected = await approve(app, by_operator, Role.DPO, approve=False)

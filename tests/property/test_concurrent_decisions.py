@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.approvals import known
 from tests.catalog_support import becomes, erasure, hold, override, tenant
 from tests.faults.crashing import (
     _CATALOG_READS,
@@ -36,7 +37,9 @@ from vault.services.holds import release_document
 from vault.services.vault import Vault
 from vault.wiring import init_vault
 
-ANN, BOB, CY = (person(name, Role.DPO) for name in ("ann", "bob", "cy"))
+ANN = person("ann")
+BOB, CY = (person(name, Role.DPO) for name in ("bob", "cy"))
+DAN, EVE, FAY = (person(name, Role.OPERATOR, None) for name in ("dan", "eve", "fay"))
 
 Act = Callable[[Vault], Awaitable[object]]
 
@@ -136,6 +139,7 @@ async def scene() -> AsyncIterator[Scene]:
         process = await start(config, clock)
         vault = process.vault
         await vault.tenants.add(identifier=ACME, name="a", controller="a", contact="dpo", retention=None, actor=None)
+        await known(vault, ANN, DAN)
         async with storing(vault):
             recording = await record(vault, call_of("one"), b"\xff" * 800)
         together = process.vault.catalog._inner = Together(process.vault.catalog._inner)
@@ -145,11 +149,11 @@ async def scene() -> AsyncIterator[Scene]:
 
 async def test_of_two_acts_on_a_tenant_at_once_neither_is_undone(scene):
     def change(**wanted: Any) -> Act:
-        return lambda vault: vault.tenants.change(ACME, **wanted, actor=ANN)
+        return lambda vault: vault.tenants.change(ACME, **wanted, actor=DAN)
 
     end = BEGAN + timedelta(days=90)
     fresh = tenant(created_at=BEGAN)
-    asked = replace(fresh, contract_end=end, offboard_requested_by=ANN.token_id)
+    asked = replace(fresh, contract_end=end, offboard_requested_by=DAN.token_id)
     shown = (await scene.vault.tenants.view(asked)).shown
 
     def ask(actor, end) -> Act:
@@ -163,7 +167,7 @@ async def test_of_two_acts_on_a_tenant_at_once_neither_is_undone(scene):
         "drop keys": change(keep_dtmf=False),
         "shorter": change(retention=Period(timedelta(days=30))),
         "webhook": change(safeguarding_webhook="https://alerts.acme.example/x"),
-        "ask": ask(ANN, end),
+        "ask": ask(DAN, end),
         "ask otherwise": ask(CY, BEGAN),
         "approve": decide(BOB, approve=True),
         "approve too": decide(CY, approve=True),
@@ -245,10 +249,10 @@ async def test_of_two_decisions_about_an_erasure_at_once_one_stands(scene):
 
 async def test_of_two_acts_on_an_override_or_a_token_at_once_one_stands(scene):
     catalog, overrides = scene.vault.catalog, scene.vault.overrides
-    asked = override(requested_by=ANN.token_id)
+    asked = override(requested_by=DAN.token_id)
     await catalog.add_override(asked)
     approvals = {
-        actor.name: lambda _, actor=actor: overrides.decide(asked, approve=True, actor=actor) for actor in (BOB, CY)
+        actor.name: lambda _, actor=actor: overrides.decide(asked, approve=True, actor=actor) for actor in (EVE, FAY)
     }
     assert (
         await scene.check(

@@ -13,13 +13,14 @@ TABLE = {
     Role.RECORDER: "ingest flag_live",
     Role.AGENT: f"{SEE} facts_read play pause flag",
     Role.SAFEGUARDING_LEAD: f"{SEE} facts_read play play_held pause flag hold_list hold_place hold_review "
-    "hold_release_request hold_release_approve certificate_read policy_read policy_decide",
+    "hold_release_request hold_release_approve erasure_read erasure_request erasure_decide certificate_read "
+    "policy_read policy_decide",
     Role.COMPLIANCE: f"{SEE} facts_read play play_held pause flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve erasure_read erasure_request erasure_decide certificate_read "
-    "sweep_read sweep_override tenant_read policy_read policy_decide",
-    Role.DPO: f"{SEE} facts_read play play_held hold_list hold_release_approve erasure_read erasure_request "
-    "erasure_decide certificate_read audit_read sweep_read sweep_override tenant_read tenant_offboard "
-    "policy_read policy_decide",
+    "sweep_read tenant_read policy_read policy_decide",
+    Role.DPO: f"{SEE} facts_read play play_held hold_list hold_release_request hold_release_approve "
+    "erasure_read erasure_request erasure_decide certificate_read audit_read sweep_read sweep_override tenant_read "
+    "tenant_offboard policy_read policy_decide",
     Role.OPERATOR: f"{SEE} hold_list certificate_read audit_read sweep_read sweep_run sweep_override tenant_read "
     "tenant_admin tenant_offboard policy_read token_admin keys_read keys_rotate metrics_read",
     Role.AUDITOR: f"{SEE} hold_list erasure_read certificate_read audit_read sweep_read tenant_read policy_read",
@@ -58,7 +59,7 @@ def test_only_an_operator_lifts_a_guard_for_everybody() -> None:
         assert not permits_in(bound, Act.SWEEP_OVERRIDE, None)
         assert not permits_in(bound, Act.SWEEP_OVERRIDE, TenantId("elmtree"))
         mine = permits_in(bound, Act.SWEEP_OVERRIDE, TenantId("oakfield"))
-        assert mine == (role in {Role.COMPLIANCE, Role.DPO, Role.OPERATOR})
+        assert mine == (role in {Role.DPO, Role.OPERATOR})
 
 
 def principal(role: Role, tenant: str | None) -> Principal:

@@ -8,9 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.unit.test_retention_decide import hold
-from vault.errors import Invalid
+from vault.errors import Conflict, Invalid
 from vault.model import HoldKind, HoldState
-from vault.retention.review import check_review, review_overdue, suggest_review
+from vault.retention.review import (
+    check_not_sooner,
+    check_release,
+    check_review,
+    review_overdue,
+    suggest_review,
+)
 
 CALL = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -64,3 +70,19 @@ def test_a_review_is_overdue_only_while_the_hold_is_in_force() -> None:
     assert not review_overdue(item, now=item.review_at - timedelta(microseconds=1))
     assert review_overdue(item, now=item.review_at)
     assert not review_overdue(replace(item, state=HoldState.RELEASED), now=item.review_at)
+
+
+def test_a_regulatory_hold_is_a_minimum_that_nobody_shortens():
+    for kind in HoldKind:
+        placed = replace(hold(), kind=kind, review_at=NOW + timedelta(days=9))
+        check_release(placed, now=NOW + timedelta(days=9))
+        check_not_sooner(placed, NOW + timedelta(days=9))
+        for early in (
+            lambda placed=placed: check_release(placed, now=NOW + timedelta(days=8)),
+            lambda placed=placed: check_not_sooner(placed, NOW + timedelta(days=8)),
+        ):
+            if kind is HoldKind.REGULATORY:
+                with pytest.raises(Conflict, match="minimum set by law"):
+                    early()
+            else:
+                early()

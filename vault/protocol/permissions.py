@@ -40,14 +40,14 @@ class Act(enum.StrEnum):
     SWEEP_READ = "sweep_read"
     SWEEP_RUN = "sweep_run"
     SWEEP_OVERRIDE = "sweep_override"
-    """Request or approve passing a tripped guard: two operators for the clock, an operator and a tenant for its own."""
+    """Request or approve passing a tripped guard; `vault.protocol.deciders` says which two."""
     TENANT_READ = "tenant_read"
     TENANT_ADMIN = "tenant_admin"
     TENANT_OFFBOARD = "tenant_offboard"
-    """End a contract: request or approve; it takes two people who both hold this."""
+    """End a contract: request, approve or reject; `vault.protocol.deciders` says which two."""
     POLICY_READ = "policy_read"
     POLICY_DECIDE = "policy_decide"
-    """Request, approve or withdraw a change of how long existing calls are kept: a dpo and (compliance or lead)."""
+    """Request, approve or withdraw a change of how long existing calls are kept: see `vault.protocol.deciders`."""
     TOKEN_ADMIN = "token_admin"  # noqa: S105 - the name of an act
     KEYS_READ = "keys_read"
     KEYS_ROTATE = "keys_rotate"
@@ -68,6 +68,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
     Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.PAUSE, Act.FLAG},
     Role.SAFEGUARDING_LEAD: _SEE
     | _HOLDS
+    | _ERASE
     | _POLICY
     | {
         Act.FACTS_READ,
@@ -91,7 +92,6 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.HOLD_RELEASE_APPROVE,
         Act.CERTIFICATE_READ,
         Act.SWEEP_READ,
-        Act.SWEEP_OVERRIDE,
         Act.TENANT_READ,
     },
     Role.DPO: _SEE
@@ -103,6 +103,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.PLAY,
         Act.PLAY_HELD,
         Act.HOLD_LIST,
+        Act.HOLD_RELEASE_REQUEST,
         Act.HOLD_RELEASE_APPROVE,
         Act.CERTIFICATE_READ,
         Act.AUDIT_READ,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from vault.errors import Invalid
+from vault.errors import Conflict, Invalid
 from vault.model import Hold, HoldKind
 from vault.retention.decide import in_force
 from vault.retention.periods import Period
@@ -36,6 +36,24 @@ def check_review(
     if kind is HoldKind.CLIENT_REQUEST and latest is not None and review_at > latest:
         raise Invalid("a client's request cannot be reviewed after the tenant's retention cap ends", hint=_HINT)
     return review_at
+
+
+def check_release(hold: Hold, *, now: datetime) -> None:
+    """Raise Conflict for a regulatory hold before its date: what the law demands is a minimum."""
+    if hold.kind is HoldKind.REGULATORY and now < hold.review_at:
+        raise Conflict(
+            f"{hold.id} is a minimum set by law until {hold.review_at.isoformat()}; it is not released before",
+            hint="a hold of the wrong kind is corrected by placing the right one; its date stays",
+        )
+
+
+def check_not_sooner(hold: Hold, review_at: datetime) -> None:
+    """Raise Conflict if the date of a regulatory hold would come sooner: one person does not shorten a minimum."""
+    if hold.kind is HoldKind.REGULATORY and review_at < hold.review_at:
+        raise Conflict(
+            f"{hold.id} is a minimum set by law until {hold.review_at.isoformat()}; its date only moves later",
+            hint="name that date or a later one",
+        )
 
 
 def suggest_review(kind: HoldKind, *, now: datetime, call_started: datetime, latest: datetime) -> datetime:

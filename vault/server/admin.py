@@ -166,7 +166,7 @@ async def request_offboarding(request: web.Request) -> web.Response:
 
 
 async def decide_offboarding(request: web.Request) -> web.Response:
-    """POST /v1/tenants/{tenant}/offboard/approve: the second person decides."""
+    """POST /v1/tenants/{tenant}/offboard/approve: the other of dpo and operator decides."""
     vault = request.app[VAULT]
     found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
     wanted = await body(request, Approve)

@@ -43,6 +43,7 @@ def _principal(token: Token) -> Principal:
         role=token.role,
         tenant=token.tenant,
         imports_until=token.imports_until,
+        issued_by=token.issued_by,
     )
 
 
@@ -119,6 +120,7 @@ class Access:
             created_at=now,
             sealed_secret=self._sealed(identifier, secret) if role is Role.RECORDER else None,
             imports_until=imports_until,
+            issued_by=None if actor is None else actor.token_id,
         )
         detail = {"action": "issued", "role": role.value}
         if imports_until is not None:

@@ -14,14 +14,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from vault.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable, UnderHold
-from vault.ids import RecordingId, TenantId, new_id
+from vault.errors import Conflict, Invalid, NotFound, Unavailable, UnderHold
+from vault.ids import RecordingId, TenantId, TokenId, new_id
 from vault.model import AuditEvent, Coordinate, Hold, Principal, Recording
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring
 from vault.ports.revision import Revision
 from vault.ports.time import Clock, Entropy
+from vault.protocol.deciders import Asker, Decider, Decision, check_two
 from vault.protocol.permissions import Act
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.retention.shown import check_shown
@@ -190,16 +191,18 @@ class Erasures:
     async def approve(self, identifier: ErasureId, *, shown: str | None, actor: Principal) -> ErasureView:
         """Second of the two people, who says what was `shown`: erase. Returns once the keys are gone and certified.
 
-        Forbidden for the first person; UnderHold if by now nothing of it can go and it does not wait; ChangedSince if
-        what would go is no longer what was shown.
+        Forbidden unless the two are the tenant's dpo and compliance or a safeguarding lead; UnderHold if by now nothing
+        of it can go and it does not wait; ChangedSince if what would go is no longer what was shown.
         """
         view = await self.show(identifier)
         found = view.erasure
-        _check_decidable(found, actor, approve=True)
+        asked = await self._catalog.token(TokenId(found.requested_by))
+        asker = Asker(token=found.requested_by, decider=None if asked is None else Decider.of(asked))
+        _check_decidable(found, actor, asker)
         if not found.queue and {*view.held, *view.live} >= found.recordings.keys():
             await self._refuse(view, actor)
         check_shown(shown, erasure_document(view))
-        await self._catalog.revise_erasure(identifier, self._decision(ErasureState.APPROVED, actor))
+        await self._catalog.revise_erasure(identifier, self._decision(ErasureState.APPROVED, actor, asker))
         await self._together()
         return await self.show(identifier)
 
@@ -208,14 +211,13 @@ class Erasures:
         rejected = await self._catalog.revise_erasure(identifier, self._decision(ErasureState.REJECTED, actor))
         return await self._view(rejected)
 
-    def _decision(self, state: ErasureState, actor: Principal) -> Revision[Erasure]:
+    def _decision(self, state: ErasureState, actor: Principal, asker: Asker | None = None) -> Revision[Erasure]:
         now = self._clock.now()
-        approve = state is ErasureState.APPROVED
 
         def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
-            _check_decidable(before, actor, approve=approve)
+            _check_decidable(before, actor, asker)
             own = before.requested_by == actor.token_id
-            name = "case.approved" if approve else "case.withdrawn" if own else "case.refused"
+            name = "case.approved" if asker else "case.withdrawn" if own else "case.refused"
             decided = dataclasses.replace(before, state=state, decided_by=actor.token_id, decided_at=now)
             return decided, [event(name, actor, tenant=before.tenant, target=before.id)]
 
@@ -334,11 +336,9 @@ def erasure_document(view: ErasureView) -> dict[str, object]:
     }
 
 
-def _check_decidable(erasure: Erasure, actor: Principal, *, approve: bool) -> None:
+def _check_decidable(erasure: Erasure, actor: Principal, asker: Asker | None) -> None:
+    """Raise unless the erasure may be decided: rejected, or where `asker` is given, approved."""
     if erasure.state is not ErasureState.REQUESTED:
         raise Conflict(f"{erasure.id} is {erasure.state.value} already")
-    if approve and erasure.requested_by == actor.token_id:
-        raise Forbidden(
-            "the person who asked for an erasure cannot approve it",
-            hint="a second person decides with their own token",
-        )
+    if asker is not None:
+        check_two(Decision.ERASURE, asked_by=erasure.requested_by, asker=asker, approves=actor, tenant=erasure.tenant)

@@ -14,19 +14,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from vault.errors import Conflict, Forbidden, Invalid, NotFound, TooLate, Unavailable
+from vault.errors import Conflict, Invalid, NotFound, TooLate, Unavailable
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
 from vault.model import AuditEvent, Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
+from vault.protocol.deciders import RELEASE_OF, Asker, check_two
 from vault.protocol.permissions import Act
 from vault.retention.periods import Period
-from vault.retention.review import check_review, suggest_review
+from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review
 from vault.retention.shown import check_shown
 from vault.services.access import Access
 from vault.services.audit import event
+from vault.services.deciding import with_asker
 
 _MAX_RECORDINGS = 10_000
 
@@ -205,6 +207,7 @@ class Holds:
         def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
             if before.state is HoldState.RELEASED:
                 raise Conflict(f"{hold} is released")
+            check_not_sooner(before, next_review)
             dates = {"before": before.review_at.isoformat(), "after": next_review.isoformat()}
             reviewed = event("hold.reviewed", actor, tenant=before.tenant, target=hold, detail={"note": note, **dates})
             return dataclasses.replace(before, review_at=next_review), [reviewed]
@@ -234,9 +237,22 @@ class Holds:
     async def decide_release(self, hold: HoldId, *, approve: bool, shown: str | None = None, actor: Principal) -> Hold:
         """Approve as the second person, who says what was `shown`, or reject, as the first one may too.
 
-        Pins stay until the grace has passed and a sweep takes them with the shred. Forbidden for the first person;
-        ChangedSince, and nothing is decided, if the hold is no longer the one that was shown.
+        Pins stay until the grace has passed and a sweep takes them with the shred. Forbidden unless the two are those
+        who decide about a hold of this kind; Conflict for a regulatory one before its date; ChangedSince, and nothing
+        is decided, if the hold is no longer the one that was shown.
         """
+
+        async def asked_by() -> str | None:
+            return (await self._catalog.hold(hold)).release_requested_by
+
+        async def decide(asker: Asker) -> Hold:
+            return await self._decide_release(hold, approve=approve, shown=shown, actor=actor, asker=asker)
+
+        return await with_asker(self._catalog, asked_by, decide)
+
+    async def _decide_release(
+        self, hold: HoldId, *, approve: bool, shown: str | None, actor: Principal, asker: Asker
+    ) -> Hold:
         now = self._clock.now()
         decision: dict[str, Any] = (
             {
@@ -255,13 +271,16 @@ class Holds:
                     f"no release of {hold} has been requested", hint=f"callvault holds release {hold} --reason …"
                 )
             own = before.release_requested_by == actor.token_id
-            if approve and own:
-                raise Forbidden(
-                    "the person who asked for a release cannot approve it",
-                    hint="a second person approves with their own token",
-                )
             if approve:
                 check_shown(shown, release_document(before))
+                check_two(
+                    RELEASE_OF[before.kind],
+                    asked_by=before.release_requested_by,
+                    asker=asker,
+                    approves=actor,
+                    tenant=before.tenant,
+                )
+                check_release(before, now=now)
             name = "approved" if approve else "withdrawn" if own else "rejected"
             decided = dataclasses.replace(before, **decision)
             return decided, [event(f"hold.release_{name}", actor, tenant=before.tenant, target=hold)]

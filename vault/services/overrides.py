@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from vault.errors import Conflict, Forbidden, Invalid, NotFound
+from vault.errors import Conflict, Invalid, NotFound
 from vault.ids import TenantId, TokenId, new_id
-from vault.model import AuditEvent, Principal, Role
+from vault.model import AuditEvent, Principal
 from vault.ports.catalog import Catalog, SweepOverride
 from vault.ports.time import Clock, Entropy
+from vault.protocol.deciders import Asker, Decider, Decision, check_two
 from vault.retention.guards import Guard, Tripped, lifts
 from vault.services.audit import event
 
@@ -90,12 +91,13 @@ class Overrides:
     async def decide(self, found: SweepOverride, *, approve: bool, actor: Principal) -> SweepOverride:
         """Second of two people: agree to `found`, or reject it.
 
-        Forbidden for the first, and for anybody who with the first does not make an operator and the tenant. Conflict
-        if it is decided, used or over.
+        Forbidden unless the two are two operators for the clock, an operator and the tenant's dpo for what goes early.
+        Conflict if it is decided, used or over.
         """
         now = self._clock.now()
         asked = await self._catalog.token(TokenId(found.requested_by))
-        operators = [actor.role is Role.OPERATOR, asked is not None and asked.role is Role.OPERATOR]
+        asker = Asker(token=found.requested_by, decider=None if asked is None else Decider.of(asked))
+        decision = Decision.CLOCK_OVERRIDE if found.tenant is None else Decision.TENANT_OVERRIDE
 
         def revision(before: SweepOverride) -> tuple[SweepOverride, Sequence[AuditEvent]]:
             if before.approved_by is not None or not before.is_open(now=now):
@@ -103,18 +105,7 @@ class Overrides:
             if not approve:
                 after = dataclasses.replace(before, rejected_by=actor.token_id)
                 return after, [event("sweep.override_rejected", actor, tenant=before.tenant, target=before.id)]
-            if before.requested_by == actor.token_id:
-                raise Forbidden("the person who asked for an override cannot approve it")
-            if before.tenant is not None and all(operators):
-                raise Forbidden(
-                    "what goes early of a tenant is decided by one of its own people and an operator",
-                    hint="the tenant's dpo or compliance approves with their own token",
-                )
-            if before.tenant is not None and not any(operators):
-                raise Forbidden(
-                    "what goes early of a tenant is decided by one of its own people and an operator",
-                    hint="an operator approves with their own token",
-                )
+            check_two(decision, asked_by=before.requested_by, asker=asker, approves=actor, tenant=before.tenant)
             after = dataclasses.replace(before, approved_by=actor.token_id)
             return after, [event("sweep.override_approved", actor, tenant=before.tenant, target=before.id)]
 

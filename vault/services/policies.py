@@ -11,19 +11,19 @@ import dataclasses
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from vault.errors import Conflict, Forbidden, NotFound
-from vault.ids import RecordingId, TenantId, new_id
-from vault.model import AuditEvent, MetadataChange, Part, Principal, Role, Tenant
+from vault.errors import Conflict, NotFound
+from vault.ids import RecordingId, TenantId, TokenId, new_id
+from vault.model import AuditEvent, MetadataChange, Part, Principal, Tenant
 from vault.ports.catalog import Catalog
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.time import Clock, Entropy
+from vault.protocol.deciders import Asker, Decider, Decision, check_two
 from vault.retention.decide import Facts, falls_due, held_by
 from vault.retention.policy import check_metadata_retention, metadata_period
 from vault.services.audit import event
 from vault.services.dossiers import Dossiers
 
 _PAGE = 500
-_OTHERS = frozenset({Role.COMPLIANCE, Role.SAFEGUARDING_LEAD})
 
 
 class Policies:
@@ -84,12 +84,17 @@ class Policies:
         lead. Conflict if it is decided.
         """
         now = self._clock.now()
+        found = await self.show(identifier)
+        asked = await self._catalog.token(TokenId(found.requested_by))
+        asker = Asker(token=found.requested_by, decider=None if asked is None else Decider.of(asked))
 
         def revision(before: PolicyRequest) -> tuple[PolicyRequest, Sequence[AuditEvent]]:
             if not before.is_open or (approve and before.state is not PolicyState.REQUESTED):
                 raise Conflict(f"{before.id} is {before.state.value} already", hint="ask for another change")
             if approve:
-                _check_pair(before, actor)
+                check_two(
+                    Decision.POLICY, asked_by=before.requested_by, asker=asker, approves=actor, tenant=before.tenant
+                )
             after = dataclasses.replace(
                 before,
                 state=PolicyState.APPROVED if approve else PolicyState.REJECTED,
@@ -154,22 +159,6 @@ def _dates(facts: Facts, change: MetadataChange) -> tuple[datetime | None, datet
         falls_due(facts.recording, Part.METADATA, facts.clocks),
         falls_due(facts.recording, Part.METADATA, clocks),
     )
-
-
-def _check_pair(request: PolicyRequest, actor: Principal) -> None:
-    if request.requested_by == actor.token_id:
-        raise Forbidden(
-            "the person who asked for a change of existing calls cannot approve it",
-            hint="a second person approves with their own token",
-        )
-    roles = {request.requested_role, actor.role}
-    if Role.DPO not in roles or not roles & _OTHERS:
-        asked_by_dpo = request.requested_role is Role.DPO
-        second = "compliance or a safeguarding lead" if asked_by_dpo else "the dpo"
-        raise Forbidden(
-            "a change of existing calls is decided by the tenant's dpo, and compliance or a safeguarding lead",
-            hint=f"{second} of the tenant approves with their own token",
-        )
 
 
 def _event(what: str, request: PolicyRequest, actor: Principal | None) -> AuditEvent:

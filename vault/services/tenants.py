@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from vault.errors import Conflict, Forbidden, Unavailable
+from vault.errors import Conflict, Unavailable
 from vault.ids import TenantId, parse_tenant
 from vault.model import AuditEvent, Principal, Tenant
 from vault.ports.catalog import Catalog, Kept
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
 from vault.protocol.alerts import origin_of
+from vault.protocol.deciders import Asker, Decision, check_two
 from vault.protocol.origins import checked_origins
 from vault.retention.bounds import RetentionBounds
 from vault.retention.periods import Period, parse_period
@@ -28,6 +29,7 @@ from vault.retention.policy import (
 from vault.retention.shown import check_shown, shown_digest
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
+from vault.services.deciding import with_asker
 from vault.services.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
@@ -201,9 +203,21 @@ class Tenants:
         """Approve as the second person, who says what was `shown`, or reject, as the first one may too.
 
         From the contract's end no call is taken in; after the export window, which counts from the later of that end
-        and this approval, a sweep drops the tenant. Forbidden for the first person, Conflict if nobody asked,
-        ChangedSince if what is asked for is not what was shown.
+        and this approval, a sweep drops the tenant. Forbidden unless the two are the tenant's dpo and an operator,
+        Conflict if nobody asked, ChangedSince if what is asked for is not what was shown.
         """
+
+        async def asked_by() -> str | None:
+            return (await self._catalog.tenant(identifier)).offboard_requested_by
+
+        async def decide(asker: Asker) -> Tenant:
+            return await self._decide_offboarding(identifier, approve=approve, shown=shown, actor=actor, asker=asker)
+
+        return await with_asker(self._catalog, asked_by, decide)
+
+    async def _decide_offboarding(
+        self, identifier: TenantId, *, approve: bool, shown: str | None, actor: Principal, asker: Asker
+    ) -> Tenant:
         now = self._clock.now()
 
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
@@ -213,13 +227,15 @@ class Tenants:
                     hint=f"callvault tenants offboard {identifier}",
                 )
             own = before.offboard_requested_by == actor.token_id
-            if approve and own:
-                raise Forbidden(
-                    "the person who asked to end a contract cannot approve it",
-                    hint="a second person approves with their own token",
-                )
             if approve:
                 check_shown(shown, offboarding_document(before, self._export_window))
+                check_two(
+                    Decision.OFFBOARDING,
+                    asked_by=before.offboard_requested_by,
+                    asker=asker,
+                    approves=actor,
+                    tenant=identifier,
+                )
                 after = dataclasses.replace(before, offboard_approved_by=actor.token_id, offboard_approved_at=now)
             else:
                 after = dataclasses.replace(before, contract_end=None, offboard_requested_by=None)

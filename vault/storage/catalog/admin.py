@@ -222,6 +222,7 @@ def _from_token(token: Token) -> rows.Values:
         "revoked_at": rows.maybe_micros(token.revoked_at),
         "sealed_secret": token.sealed_secret,
         "imports_until": rows.maybe_micros(token.imports_until),
+        "issued_by": token.issued_by,
     }
 
 
@@ -236,4 +237,5 @@ def _to_token(row: sa.Row[Any]) -> Token:
         revoked_at=rows.maybe_moment(row.revoked_at),
         sealed_secret=row.sealed_secret,
         imports_until=rows.maybe_moment(row.imports_until),
+        issued_by=None if row.issued_by is None else TokenId(row.issued_by),
     )

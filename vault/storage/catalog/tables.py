@@ -360,6 +360,7 @@ tokens = sa.Table(
     sa.Column("revoked_at", sa.BigInteger),
     sa.Column("sealed_secret", sa.LargeBinary),
     sa.Column("imports_until", sa.BigInteger),
+    sa.Column("issued_by", sa.Text),
 )
 sa.Index("ix_tokens_tenant", tokens.c.tenant)
 
