@@ -1,5 +1,6 @@
 """Fixtures that several test modules share, and how much of the long tests a run does."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if PROPERTIES in item.path.parents:
             item.add_marker("soak")
+
+
+def pytest_collection_finish():
+    # Thousands of items and modules live until the end: looking through them again for garbage finds none.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import json
@@ -172,23 +173,34 @@ class Zygote:
         server.url = port_file.read_text()
         return server
 
-    def close(self):
+    def clear(self):
+        """Kill what still runs."""
         for pid in tuple(self._running):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             self.ask({"do": "wait", "pid": pid})
+
+    def close(self):
         self._process.stdin.close()
         self._process.wait(10)
         self._process.stdout.close()
 
 
+_idle = []
+
+
 @contextlib.contextmanager
 def zygote():
-    process = Zygote()
+    """Lend a zygote; one that comes back serves whoever asks next, for its imports take longer than most tests."""
+    if not _idle:
+        _idle.append(Zygote())
+        atexit.register(_idle[0].close)
+    process = _idle.pop()
     try:
         yield process
     finally:
-        process.close()
+        process.clear()
+        _idle.append(process)
 
 
 def log_of(site):

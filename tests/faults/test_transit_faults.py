@@ -12,7 +12,7 @@ from aiohttp import web
 from tests.integration.test_tls import write_certificate
 from tests.keyring_support import TestClock
 from tests.openbao import MOUNT
-from tests.soak import SOAK
+from tests.soak import steps
 from vault.errors import ConfigError, Destroyed, Unavailable
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
@@ -92,11 +92,11 @@ class Killing:
 
         monkeypatch.setattr(TransitSession, "ask", killing)
 
-    async def every_death(self, act, error=Unavailable, stride=1):
+    async def every_death(self, act, error=Unavailable, sampled=False):
         """Run `act` with a death at each of its requests, lost and landed; yields after each restart."""
         self.count, self.at = 0, None
         await act()
-        for at in range(1, self.count + 1, stride):
+        for at in steps(self.count, of="deaths") if sampled else range(1, self.count + 1):
             for landed in (False, True):
                 self.count, self.at, self.landed = 0, at, landed
                 with pytest.raises(error):
@@ -147,6 +147,7 @@ async def test_a_death_at_any_step_of_destroy_is_repaired_by_destroying_again(fr
         assert set(await provider.versions()) == {version}, step
 
 
+@pytest.mark.soak
 async def test_a_death_at_any_step_of_a_shred_leaves_a_keyring_that_opens_on_one_version(
     fragile_openbao, monkeypatch, tmp_path
 ):
@@ -165,7 +166,7 @@ async def test_a_death_at_any_step_of_a_shred_leaves_a_keyring_that_opens_on_one
             await keyring.close()
 
     killing = Killing(monkeypatch, fragile_openbao)
-    async for step in killing.every_death(shred, stride=1 if SOAK else 5):
+    async for step in killing.every_death(shred, sampled=True):
         keyring = await Keyring.open(replicas, provider, clock=clock)
         epochs.append(keyring.epoch)
         await keyring.close()

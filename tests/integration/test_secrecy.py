@@ -292,6 +292,10 @@ async def live(base: Path, life: Life) -> None:
     life.snapshot("after the end", base)
 
 
+# One worker lives the life.
+pytestmark = pytest.mark.xdist_group("secrecy")
+
+
 @pytest.fixture(scope="module")
 def life() -> Life:
     lived = Life()
