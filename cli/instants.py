@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from vault.errors import Invalid
-from vault.retention.durations import parse_duration
+from vault.retention.periods import parse_period
 
-_HINT = "write 2027-01-31, 2027-01-31T09:00:00Z or +180d"
+_HINT = "write 2027-01-31, 2027-01-31T09:00:00Z, +180d or +6mo"
 
 
 def parse_instant(text: str, *, now: datetime) -> str:
     """Return `text` as RFC 3339 in UTC; a bare date begins at midnight UTC, `+180d` counts from `now`."""
     try:
         if text.startswith("+"):
-            moment = now + parse_duration(text[1:])
+            moment = parse_period(text[1:]).after(now)
         else:
             moment = datetime.fromisoformat(text)
             if moment.tzinfo is None:

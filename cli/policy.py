@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,6 @@ import typer
 from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
-from vault.retention.durations import format_duration
 
 group = new_group("Change how long the numbers and tags of existing calls are kept; it takes two people.")
 
@@ -41,8 +39,8 @@ def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 def kept(item: Mapping[str, Any]) -> str:
     """Return for how long a request keeps metadata."""
-    seconds = item["retention_seconds"]
-    return "the contract" if seconds is None else f"{format_duration(timedelta(seconds=seconds))} after its month"
+    period = item["metadata_retention"]
+    return "the contract" if period is None else f"{period} after its month"
 
 
 @remote(group, "list", examples=["callvault policy list", "callvault policy list --json"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,6 @@ from cli.client import segment
 from cli.command import Remote, new_group, remote
 from cli.instants import instant_or_none
 from vault.errors import Invalid
-from vault.retention.durations import format_duration
 
 group = new_group("The organisations called: the data controllers.")
 
@@ -42,9 +40,9 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("controller", tenant["controller"]),
         ("contact", tenant["contact"]),
         ("retention", _retention(tenant)),
-        ("metadata kept for", _metadata_retention(tenant["metadata_retention_seconds"])),
+        ("metadata kept for", _metadata_retention(tenant["metadata_retention"])),
         *(
-            (f"  through {each['through']}", _metadata_retention(each["retention_seconds"]))
+            (f"  through {each['through']}", _metadata_retention(each["retention"]))
             for each in tenant["metadata_before"]
         ),
         *_changed(tenant),
@@ -62,7 +60,7 @@ def _changed(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
     change = tenant["metadata_changed"]
     if change is None:
         return []
-    kept = _metadata_retention(change["retention_seconds"])
+    kept = _metadata_retention(change["retention"])
     return [(f"  changed through {change['through']}", f"{kept} ({change['policy']})")]
 
 
@@ -80,8 +78,8 @@ def _leaving(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [(name, value) for name, value in pairs if value is not None]
 
 
-def _metadata_retention(seconds: float | None) -> str:
-    return "the contract" if seconds is None else f"{format_duration(timedelta(seconds=seconds))} after its month"
+def _metadata_retention(period: str | None) -> str:
+    return "the contract" if period is None else f"{period} after its month"
 
 
 def _contract_end(tenant: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 ACME = TenantId("acme")
 OTHER = TenantId("other-college")
 PERIOD = 20_600
-CHANGE = MetadataChange(request="pol_" + "0" * 32, through=24_320, seconds=86_400.5)
+CHANGE = MetadataChange(request="pol_" + "0" * 32, through=24_320, retention="1d500ms")
 
 _numbers = itertools.count(1)
 
@@ -245,7 +245,7 @@ def policy_request(**changes: Any) -> PolicyRequest:
         id=new_id("pol"),
         tenant=ACME,
         through=24_320,
-        retention_seconds=86_400.5,
+        metadata_retention="1d500ms",
         state=PolicyState.REQUESTED,
         preview=PolicyPreview(changed=3, earlier=2, later=1, held=1),
         requested_by="ann",

@@ -174,11 +174,11 @@ class RetentionSettings(Section):
     cap: Retention = Period(months=12 * 7)
     backdating: Duration = timedelta(days=7)
     cohort_width: Duration = timedelta(days=1)
-    release_grace: Duration = timedelta(days=14)
-    flag_review: Duration = Field(default=timedelta(days=7), gt=timedelta(0))
-    export_window: Duration = timedelta(days=30)
+    release_grace: CalendarPeriod = Period(timedelta(days=14))
+    flag_review: Retention = Period(timedelta(days=7))
+    export_window: CalendarPeriod = Period(timedelta(days=30))
     erasure_window: Duration = timedelta(seconds=1)
-    notice: Duration = timedelta(days=14)
+    notice: CalendarPeriod = Period(timedelta(days=14))
 
     @model_validator(mode="after")
     def _bounds(self) -> RetentionSettings:

@@ -256,22 +256,23 @@ class Token:
 class MetadataChange:
     """What two people decided for the metadata of calls that exist, through a month; `request` names who and why.
 
-    `seconds` count from the end of the month of a call; None keeps the metadata until the contract ends.
+    `retention` is a period as text that counts from the end of the month of a call; None keeps the metadata until the
+    contract ends.
     """
 
     request: str
     through: int
-    seconds: float | None
+    retention: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
     """The organisation called: the controller.
 
-    `retention` is a period as text, such as `90d` or `7y`; None means the vault's default.
-    `metadata_retention_seconds` counts from the end of the month of a call; None keeps the metadata until the contract
-    ends. It is that of calls to come: `metadata_before` are the ones agreed before, each with the last month (as in
-    `Cohort.period`) that it holds for, in order; `metadata_changed` outranks both.
+    `retention` is a period as text, such as `90d` or `7y`; None means the vault's default. `metadata_retention` is one
+    too, counted from the end of the month of a call; None keeps the metadata until the contract ends. It is that of
+    calls to come: `metadata_before` are the ones agreed before, each with the last month (as in `Cohort.period`) that
+    it holds for, in order; `metadata_changed` outranks both.
     `contract_end` takes effect once a second person has approved it.
     `safeguarding_webhook` hears of flags; its address may hold a secret.
     """
@@ -282,8 +283,8 @@ class Tenant:
     contact: str
     created_at: datetime
     retention: str | None = None
-    metadata_retention_seconds: float | None = None
-    metadata_before: tuple[tuple[int, float | None], ...] = ()
+    metadata_retention: str | None = None
+    metadata_before: tuple[tuple[int, str | None], ...] = ()
     metadata_changed: MetadataChange | None = None
     contract_end: datetime | None = None
     offboard_requested_by: str | None = None
@@ -295,12 +296,12 @@ class Tenant:
     origins: tuple[str, ...] = ()
     """The web origins (RFC 6454) whose pages may record for it."""
 
-    def metadata_retention_of(self, month: int) -> float | None:
-        """Return for how many seconds after its end the metadata of a month is kept; None as long as the contract."""
+    def metadata_retention_of(self, month: int) -> str | None:
+        """Return for how long after its end the metadata of a month is kept; None as long as the contract."""
         if self.metadata_changed is not None and month <= self.metadata_changed.through:
-            return self.metadata_changed.seconds
-        agreed = (seconds for through, seconds in self.metadata_before if month <= through)
-        return next(agreed, self.metadata_retention_seconds)
+            return self.metadata_changed.retention
+        agreed = (kept for through, kept in self.metadata_before if month <= through)
+        return next(agreed, self.metadata_retention)
 
     @property
     def ends_at(self) -> datetime | None:

@@ -41,7 +41,7 @@ COMMANDS = [
     ("tenants add a-college --name A --controller T --contact C --retention 1d", TENANT, "1d"),
     ("tenants set a-college --retention 1d", TENANT, "1d"),
     ("tenants set a-college --retention 1d --keep-dtmf", TENANT, "kept"),
-    ("tenants set a-college --retention 1d --metadata-retention contract", TENANT, "730d after its month"),
+    ("tenants set a-college --retention 1d --metadata-retention contract", TENANT, "2y after its month"),
     ("tenants offboard a-college --ends 2027-01-31", TENANT, "not ended"),
     (f"tenants offboard a-college --approve --shown {SHOWN}", TENANT, "if approved now"),
     ("tenants set a-college --metadata-retention contract --existing", POLICY, "7 earlier, 2 later"),

@@ -64,6 +64,7 @@ from vault.model import (
     HoldKind,
     HoldState,
     Media,
+    MetadataChange,
     Part,
     RecordingState,
     Role,
@@ -1009,7 +1010,7 @@ async def test_a_policy_request_is_the_only_open_one_of_its_tenant_and_is_applie
     assert await catalog.tenant(ACME) == tenant()
     assert await catalog.apply_policy_request(one.id, becomes((applied, changed), event("c"))) == (applied, changed)
     assert await catalog.tenant(ACME) == changed
-    another = policy_request(requested_at=NOW + timedelta(days=1), retention_seconds=None)
+    another = policy_request(requested_at=NOW + timedelta(days=1), metadata_retention=None)
     await catalog.add_policy_request(another)
     assert await catalog.policy_requests(tenant=ACME) == [another, applied]
     assert len(await catalog.policy_requests()) == 3
@@ -1189,7 +1190,7 @@ async def test_tenants_are_added_once_and_revised_by_id(catalog):
         await catalog.tenant(ACME)
     with pytest.raises(NotFound):
         await catalog.revise_tenant(ACME, becomes(tenant(), event()))
-    zed = tenant("zed", retention="1y1d", metadata_before=((24_314, None), (24_320, 86_400.5)))
+    zed = tenant("zed", retention="1y1d", metadata_before=((24_314, None), (24_320, "6mo")))
     zed = replace(zed, metadata_changed=CHANGE)
     await catalog.add_tenant(zed)
     await catalog.add_tenant(tenant(), audit=[event("added")])
@@ -1553,6 +1554,44 @@ async def test_a_retention_in_seconds_survives_the_migration_as_a_period(path):
         "acme": "90d",
         "beta": None,
         "gamma": "1h30m500ms",
+    }
+    await opened.close()
+
+
+async def test_a_metadata_retention_in_seconds_survives_the_migration_as_a_period(path):
+    path.parent.mkdir(exist_ok=True)
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
+    with engine.begin() as connection:
+        command.upgrade(schema._config(connection), "0019")
+        connection.execute(
+            sa.text(
+                "INSERT INTO tenants (id, name, controller, contact, created_at, metadata_retention_seconds,"
+                " metadata_before, metadata_changed) VALUES"
+                " ('acme', 'a', 'c', 'd', 1, 63158400.0, '[[24314, null], [24320, 86400.5]]',"
+                """ '{"request": "pol_1", "through": 24320, "seconds": 7776000.0}'), """
+                "('beta', 'b', 'c', 'd', 1, NULL, '[]', NULL)"
+            )
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO policy_requests (id, tenant, through, retention_seconds, state, preview, requested_by,"
+                " requested_role, requested_at) VALUES ('pol_1', 'acme', 24320, 7776000.0, 'requested',"
+                """ '{"changed": 1, "earlier": 1, "later": 0, "held": 0}', 'tok_1', 'dpo', 1), """
+                """('pol_2', 'beta', 24320, NULL, 'requested', '{"changed": 1, "earlier": 1, "later": 0, "held": 0}',"""
+                " 'tok_1', 'dpo', 2)"
+            )
+        )
+    engine.dispose()
+    opened = open_catalog(path, clock=SteppingClock())
+    await opened.migrate()
+    acme, beta = sorted(await opened.tenants(), key=lambda each: each.id)
+    assert acme.metadata_retention == "731d", "what was stored as so many days stays as many"
+    assert acme.metadata_before == ((24_314, None), (24_320, "1d500ms"))
+    assert acme.metadata_changed == MetadataChange(request="pol_1", through=24_320, retention="90d")
+    assert (beta.metadata_retention, beta.metadata_before, beta.metadata_changed) == (None, (), None)
+    assert {each.id: each.metadata_retention for each in await opened.policy_requests()} == {
+        "pol_1": "90d",
+        "pol_2": None,
     }
     await opened.close()
 

@@ -376,7 +376,7 @@ async def test_one_operators_change_of_the_metadata_retention_is_for_calls_from_
     shorter = await set_metadata_retention(app, "30d")
     this = app.clock.now().strftime("%Y-%m")
     assert shorter.json["metadata_retention_seconds"] == 30 * 86400
-    assert shorter.json["metadata_before"] == [{"through": this, "retention_seconds": 730 * 86400}]
+    assert shorter.json["metadata_before"] == [{"through": this, "retention": "730d", "retention_seconds": 730 * 86400}]
     same_month = await app.upload("same-month", AUDIO, headers=CALLER)
     app.clock.advance(days=32)
     new = await app.upload("new", AUDIO, headers=CALLER)

@@ -67,6 +67,7 @@ async def test_a_change_of_existing_calls_takes_effect_after_two_people_and_the_
     tenant = (await app.ask("GET", "/v1/tenants/northfield")).json
     assert tenant["metadata_changed"] == {
         "through": asked.json["through"],
+        "retention": "30d",
         "retention_seconds": 30 * 86400,
         "policy": asked.json["id"],
     }

@@ -28,6 +28,7 @@ from vault.ids import RecordingId, TenantId, new_id
 from vault.model import Hold, HoldState, Part, Role, Tenant
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.retention.decide import PARTS, Due, Gone, Held, NotDue, decide_parts
+from vault.retention.periods import Period
 from vault.services.dossiers import Dossiers, place_of
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
@@ -61,7 +62,7 @@ class World:
 
     def __init__(self, vault: Vault, clock: ManualClock) -> None:
         self.vault, self.clock = vault, clock
-        self.dossiers = Dossiers(catalog=vault.catalog, keyring=vault.keyring, export_window=timedelta(days=30))
+        self.dossiers = Dossiers(catalog=vault.catalog, keyring=vault.keyring, export_window=Period(timedelta(days=30)))
 
     async def build(self, wanted: dict[str, Any]) -> list[RecordingId]:
         vault, clock = self.vault, self.clock
@@ -121,7 +122,7 @@ class World:
         before = await self.vault.catalog.tenant(tenant)
         after: Tenant = before
         if wanted["metadata_days"] is not None:
-            after = dataclasses.replace(after, metadata_retention_seconds=wanted["metadata_days"] * 86_400.0)
+            after = dataclasses.replace(after, metadata_retention=f"{wanted['metadata_days']}d")
         if wanted["left_days_ago"] is not None:
             end = now - timedelta(days=wanted["left_days_ago"])
             after = dataclasses.replace(

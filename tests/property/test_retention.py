@@ -57,41 +57,44 @@ def test_what_is_kept_longer_is_never_swept_earlier(first: datetime, second: dat
     assert due_through(earlier, width) <= due_through(later, width)
 
 
-@given(called=INSTANTS, now=INSTANTS, kept=st.timedeltas(timedelta(days=1), timedelta(days=3650)))
+KEPT = st.builds(Period, st.timedeltas(timedelta(days=1), timedelta(days=3650)), st.integers(0, 120))
+
+
+@given(called=INSTANTS, now=INSTANTS, kept=KEPT)
 def test_metadata_is_due_exactly_when_its_retention_has_passed_since_the_end_of_its_month(
-    called: datetime, now: datetime, kept: timedelta
+    called: datetime, now: datetime, kept: Period
 ) -> None:
     month, this = metadata_period(called), metadata_period(now)
-    tenant = replace(TENANT, metadata_retention_seconds=kept.total_seconds())
+    tenant = replace(TENANT, metadata_retention=str(kept := parse_period(str(kept))))
     through, spared = metadata_due(tenant, [month, this], now=now)
     assert (through is not None and month <= through) == (now >= metadata_until(month, kept))
-    assert metadata_until(month, kept) >= called + kept
+    assert metadata_until(month, kept) >= kept.after(called)
     # The month under way is never due, so no call is born into one; with one retention no month is spared.
     assert (through is None or through < this, spared) == (True, frozenset())
 
 
 @given(
     now=INSTANTS,
-    agreed=st.lists(st.tuples(INSTANTS, st.none() | st.integers(1, 3650)), max_size=4),
+    agreed=st.lists(st.tuples(INSTANTS, st.none() | KEPT.map(str)), max_size=4),
     months=st.sets(st.integers(1970 * 12, 2200 * 12), min_size=1, max_size=12),
 )
 def test_a_month_goes_by_what_was_agreed_when_it_was_recorded_and_by_nothing_later(
-    now: datetime, agreed: list[tuple[datetime, int | None]], months: set[int]
+    now: datetime, agreed: list[tuple[datetime, str | None]], months: set[int]
 ) -> None:
-    tenant = replace(TENANT, metadata_retention_seconds=None)
-    past: dict[int, float | None] = {}
-    for at, days in sorted(agreed, key=lambda each: each[0]):
+    tenant = replace(TENANT, metadata_retention=None)
+    past: dict[int, str | None] = {}
+    for at, kept in sorted(agreed, key=lambda each: each[0]):
         for month in months:
             if month <= metadata_period(at):
-                past.setdefault(month, tenant.metadata_retention_seconds)
-        tenant = agreed_from_now(tenant, None if days is None else days * 86_400.0, now=at)
+                past.setdefault(month, tenant.metadata_retention)
+        tenant = agreed_from_now(tenant, kept, now=at)
     through, spared = metadata_due(tenant, months, now=now)
     taken = {month for month in months if through is not None and month <= through} - spared
-    expected = {month: past.get(month, tenant.metadata_retention_seconds) for month in months}
+    expected = {month: past.get(month, tenant.metadata_retention) for month in months}
     assert taken == {
         month
-        for month, seconds in expected.items()
-        if seconds is not None and metadata_until(month, timedelta(seconds=seconds)) <= now
+        for month, text in expected.items()
+        if text is not None and metadata_until(month, parse_period(text)) <= now
     }
 
 

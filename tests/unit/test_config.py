@@ -222,7 +222,7 @@ def test_anything_else_is_no_size(text):
 )
 def test_durations_take_units(text, span):
     assert parse({"retention": {"default": text}}).retention.default == Period(span)
-    assert parse({"retention": {"release_grace": text}}).retention.release_grace == span
+    assert parse({"sweep": {"max_jump": text}}).sweep.max_jump == span
 
 
 def test_periods_take_months_and_years_of_the_calendar_too():
@@ -233,8 +233,11 @@ def test_periods_take_months_and_years_of_the_calendar_too():
         Period(months=96),
     )
     assert parse({}).retention.cap == Period(months=84)
-    with pytest.raises(ConfigError, match=r"retention\.release_grace"):
-        parse({"retention": {"release_grace": "1mo"}})
+    for name in ("release_grace", "flag_review", "export_window", "notice"):
+        assert getattr(parse({"retention": {name: "1y1mo"}}).retention, name) == Period(months=13)
+    for section, name in (("sweep", "max_jump"), ("retention", "backdating"), ("retention", "cohort_width")):
+        with pytest.raises(ConfigError, match=rf"{section}\.{name}"):
+            parse({section: {name: "1mo"}})
 
 
 @pytest.mark.parametrize("text", ["90", "90 d", "-1d", "1.5h", "30m1h", "P90D", "1mo1y", ""])

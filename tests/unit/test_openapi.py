@@ -232,7 +232,7 @@ def test_what_the_sweep_views_render_is_what_the_document_promises(described):
         id="pol_" + "0" * 32,
         tenant=samples.recording().tenant,
         through=24_320,
-        retention_seconds=None,
+        metadata_retention=None,
         state=PolicyState.REQUESTED,
         preview=PolicyPreview(changed=3, earlier=2, later=1, held=1),
         requested_by=TOKEN_ID,

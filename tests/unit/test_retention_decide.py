@@ -40,6 +40,7 @@ from vault.retention.decide import (
     in_grace,
 )
 from vault.retention.explain import Case, Contract, Ending, Person, Story, explain
+from vault.retention.periods import Period
 
 DUE_AT = datetime(2026, 5, 30, 9, 30, tzinfo=UTC)
 BEFORE = DUE_AT - timedelta(microseconds=1)
@@ -137,7 +138,7 @@ def test_a_recording_goes_with_its_cohort_and_never_before_its_date() -> None:
 @pytest.mark.parametrize("now", [BEFORE, AFTER, AFTER + timedelta(days=40_000)])
 def test_a_hold_of_any_kind_outranks_whatever_makes_it_due(kind: HoldKind, state: HoldState, now: datetime) -> None:
     placed = hold(kind=kind, state=state)
-    clocks = replace(CLOCKS, contract_over=BEFORE, metadata_retention=timedelta(days=1))
+    clocks = replace(CLOCKS, contract_over=BEFORE, metadata_retention=Period(timedelta(days=1)))
     for part in PARTS:
         assert decide(facts(RECORDING, placed), part, now=now) == Held(holds=(placed.id,))
         everything = facts(RECORDING, placed, clocks=clocks, erasing_since=BEFORE)
@@ -195,13 +196,13 @@ def test_metadata_goes_by_the_clock_of_its_month_or_with_the_contract() -> None:
     month = replace(RECORDING.metadata.cohort, period=2026 * 12 + 1)
     row = replace(in_state(RecordingState.SHREDDED), metadata=replace(RECORDING.metadata, cohort=month))
     ends = datetime(2026, 3, 31, tzinfo=UTC)
-    clocks = replace(CLOCKS, metadata_retention=timedelta(days=30))
+    clocks = replace(CLOCKS, metadata_retention=Period(timedelta(days=30)))
     assert decide(facts(row, clocks=clocks), METADATA, now=ends) == Due(since=ends, ground=Ground.EXPIRY)
     assert decide(facts(row, clocks=clocks), METADATA, now=ends - timedelta(seconds=1)) == NotDue(until=ends)
     assert decide(facts(row), METADATA, now=AFTER + timedelta(days=9999)) == NotDue(until=None)
     alive = replace(row, state=RecordingState.SEALED)
     assert decide(facts(alive, clocks=clocks), METADATA, now=ends) == UNTIL_DUE, "never before its audio"
-    agreed = replace(clocks, metadata_retention=None, metadata_before=((2026 * 12 + 1, timedelta(days=30)),))
+    agreed = replace(clocks, metadata_retention=None, metadata_before=((2026 * 12 + 1, Period(timedelta(days=30))),))
     assert decide(facts(row, clocks=agreed), METADATA, now=ends) == Due(since=ends, ground=Ground.EXPIRY)
 
 

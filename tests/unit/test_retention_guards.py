@@ -22,6 +22,7 @@ from vault.retention.guards import (
     goes_early,
     lifts,
 )
+from vault.retention.periods import Period
 
 LAST = datetime(2026, 5, 30, tzinfo=UTC)
 LIMITS = Limits(max_jump=timedelta(days=2), max_share=0.5)
@@ -73,7 +74,7 @@ def test_the_end_of_a_contract_is_early_for_what_has_a_later_date_or_none() -> N
     assert early(DUE_AT - DAY, clocks=over)
     only_metadata = frozenset({Part.METADATA})
     assert early(DUE_AT + DAY, clocks=over, keys=only_metadata)
-    dated = replace(over, metadata_retention=DAY)
+    dated = replace(over, metadata_retention=Period(DAY))
     month_ends = datetime(2026, 6, 1, tzinfo=UTC)
     row = replace(
         RECORDING, metadata=replace(RECORDING.metadata, cohort=replace(RECORDING.metadata.cohort, period=2026 * 12 + 4))
@@ -85,7 +86,7 @@ def test_metadata_is_early_if_the_policy_of_today_would_have_taken_it_at_the_las
     month = replace(RECORDING.metadata.cohort, period=2026 * 12 + 1)
     row = replace(RECORDING, metadata=replace(RECORDING.metadata, cohort=month))
     due = datetime(2026, 3, 2, tzinfo=UTC)
-    clocks = replace(CLOCKS, metadata_retention=DAY)
+    clocks = replace(CLOCKS, metadata_retention=Period(DAY))
     row = replace(row, ended_at=due - 10 * DAY, state=RecordingState.SHREDDED)
     assert decide(facts(row, clocks=clocks), Part.METADATA, now=due + DAY) != decide(facts(row), Part.METADATA, now=due)
     assert early(due + DAY, last=due, recording=row, clocks=clocks), "the policy became shorter"

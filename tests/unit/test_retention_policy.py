@@ -7,10 +7,14 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from vault.errors import Invalid
+from vault.retention.periods import parse_period
 from vault.retention.policy import (
+    check_metadata_outlives,
+    check_metadata_retention,
     due_through,
     expiry_period,
     metadata_period,
+    metadata_until,
     period_instant,
 )
 
@@ -49,3 +53,30 @@ def test_metadata_is_bucketed_by_the_utc_month_of_creation() -> None:
     assert metadata_period(datetime(2026, 12, 31, 23, 59, tzinfo=UTC)) == 2026 * 12 + 11
     new_year_in_asia = datetime(2027, 1, 1, 1, tzinfo=timezone(timedelta(hours=9)))
     assert metadata_period(new_year_in_asia) == 2026 * 12 + 11
+
+
+def test_metadata_goes_by_the_calendar_and_not_by_so_many_days() -> None:
+    def until(year: int, month: int, kept: str) -> datetime:
+        return metadata_until(year * 12 + month - 1, parse_period(kept))
+
+    # Two years are 730 or 731 days; six months from the first of a month are 181 to 184.
+    assert until(2026, 2, "2y") == datetime(2028, 3, 1, tzinfo=UTC)
+    assert until(2027, 2, "2y") == datetime(2029, 3, 1, tzinfo=UTC)
+    assert until(2026, 8, "6mo") == datetime(2027, 3, 1, tzinfo=UTC)
+    assert until(2026, 12, "1mo1d") == datetime(2027, 2, 2, tzinfo=UTC)
+
+
+def test_metadata_of_two_years_outlives_audio_of_two_years_and_not_of_a_day_more() -> None:
+    check_metadata_outlives(parse_period("2y"), parse_period("2y"))
+    check_metadata_outlives(None, parse_period("7y"))
+    for shorter, audio in (("2y", "2y1d"), ("730d", "2y"), ("5mo", "6mo")):
+        with pytest.raises(Invalid, match=shorter):
+            check_metadata_outlives(parse_period(shorter), parse_period(audio))
+
+
+def test_metadata_is_kept_for_a_day_to_a_century() -> None:
+    for sound in (None, "1d", "1mo", "100y", "36525d"):
+        check_metadata_retention(None if sound is None else parse_period(sound))
+    for unsound in ("23h", "100y1d", "101y"):
+        with pytest.raises(Invalid):
+            check_metadata_retention(parse_period(unsound))

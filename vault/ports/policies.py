@@ -36,7 +36,8 @@ class PolicyPreview:
 class PolicyRequest:
     """Asks that metadata through a month (as in `Cohort.period`) be kept otherwise than was agreed for it.
 
-    `retention_seconds` count from the end of the month of a call; None keeps it until the contract ends. `preview` is
+    `metadata_retention` is a period as text, counted from the end of the month of a call; None keeps it until the
+    contract ends. `preview` is
     of when it was asked for. `decided_by` approved or rejected it. It is applied by the first sweep from
     `takes_effect_at` on.
     """
@@ -44,7 +45,7 @@ class PolicyRequest:
     id: str
     tenant: TenantId
     through: int
-    retention_seconds: float | None
+    metadata_retention: str | None
     state: PolicyState
     preview: PolicyPreview
     requested_by: str

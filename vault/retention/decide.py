@@ -10,11 +10,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from vault.ids import HoldId
 from vault.model import Hold, HoldKind, HoldState, MetadataChange, Part, Recording, RecordingState
+from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import metadata_until, period_instant
 
 IN_FORCE: Final = frozenset({HoldState.PLACING, HoldState.ACTIVE, HoldState.RELEASE_REQUESTED})
@@ -46,8 +47,8 @@ class Clocks:
     """
 
     cohort_width: float
-    metadata_retention: timedelta | None = None
-    metadata_before: tuple[tuple[int, timedelta | None], ...] = ()
+    metadata_retention: Period | None = None
+    metadata_before: tuple[tuple[int, Period | None], ...] = ()
     metadata_changed: MetadataChange | None = None
     contract_over: datetime | None = None
 
@@ -61,10 +62,10 @@ class Clocks:
         change = self.metadata_changed
         return change if change is not None and month <= change.through else None
 
-    def metadata_kept(self, month: int) -> timedelta | None:
+    def metadata_kept(self, month: int) -> Period | None:
         """Return how long after its end the metadata of a month is kept; None as long as the contract."""
         if change := self.changed_by(month):
-            return None if change.seconds is None else timedelta(seconds=change.seconds)
+            return maybe_period(change.retention)
         return next((kept for through, kept in self.metadata_before if month <= through), self.metadata_retention)
 
 

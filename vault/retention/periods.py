@@ -92,6 +92,11 @@ def parse_period(text: str) -> Period:
     return period
 
 
+def maybe_period(text: str | None) -> Period | None:
+    """Return the period `text` spells, None for none. Invalid as `parse_period`."""
+    return None if text is None else parse_period(text)
+
+
 @lru_cache(maxsize=256)
 def _days(months: int) -> tuple[int, int]:
     """Return how many days so many months are, from whatever day: at least, at most."""

@@ -14,13 +14,12 @@ from typing import Final
 
 from vault.errors import Invalid
 from vault.model import Tenant
-from vault.retention.durations import format_duration
-from vault.retention.periods import Period
+from vault.retention.periods import Period, maybe_period
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_PERIOD: Final = (1 << 48) - 1
 """No period lies above it (docs/format.md, "Coordinate")."""
-METADATA_FLOOR: Final = timedelta(days=1)
+METADATA_FLOOR: Final = Period(timedelta(days=1))
 METADATA_CAP: Final = timedelta(days=36_525)
 FIRST_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """No recorder made a call before it: an earlier start is that of a clock which was never set."""
@@ -114,13 +113,14 @@ def month_name(period: int) -> str:
     return f"{year:04d}-{month + 1:02d}"
 
 
-def metadata_until(period: int, retention: timedelta) -> datetime:
+def metadata_until(period: int, retention: Period) -> datetime:
     """Return when the metadata of a creation month falls due: `retention` after the month's end."""
     year, month = divmod(period + 1, 12)
     try:
-        return datetime(year, month + 1, 1, tzinfo=UTC) + retention
+        end = datetime(year, month + 1, 1, tzinfo=UTC)
     except (OverflowError, ValueError):
         raise Invalid("the retention ends beyond the calendar") from None
+    return retention.after(end)
 
 
 def metadata_due(tenant: Tenant, months: Iterable[int], *, now: datetime) -> tuple[int | None, frozenset[int]]:
@@ -129,37 +129,33 @@ def metadata_due(tenant: Tenant, months: Iterable[int], *, now: datetime) -> tup
     Each month goes by the retention that was agreed when it was recorded, so a later one may be due first.
     """
     known = set(months)
-    kept = {month: tenant.metadata_retention_of(month) for month in known}
-    due = {
-        month
-        for month, seconds in kept.items()
-        if seconds is not None and metadata_until(month, timedelta(seconds=seconds)) <= now
-    }
+    kept = {month: maybe_period(tenant.metadata_retention_of(month)) for month in known}
+    due = {month for month, period in kept.items() if period is not None and metadata_until(month, period) <= now}
     through = max(due, default=None)
     return through, frozenset(month for month in known - due if through is not None and month < through)
 
 
-def agreed_from_now(tenant: Tenant, seconds: float | None, *, now: datetime) -> Tenant:
+def agreed_from_now(tenant: Tenant, retention: str | None, *, now: datetime) -> Tenant:
     """Return the tenant with another retention of metadata for calls from the next month on.
 
     A month is one cohort with one clock, and calls of this one have been recorded under what was agreed before.
     """
     this, before = metadata_period(now), tenant.metadata_before
     if not before or before[-1][0] < this:
-        before = (*before, (this, tenant.metadata_retention_seconds))
-    return replace(tenant, metadata_retention_seconds=seconds, metadata_before=before)
+        before = (*before, (this, tenant.metadata_retention))
+    return replace(tenant, metadata_retention=retention, metadata_before=before)
 
 
-def check_metadata_outlives(metadata: timedelta | None, audio: Period) -> None:
+def check_metadata_outlives(metadata: Period | None, audio: Period) -> None:
     """Raise Invalid if metadata would be kept shorter than its audio: nobody could find what is still there."""
-    if metadata is not None and metadata < audio.longest:
+    if metadata is not None and not metadata.covers(audio):
         raise Invalid(
-            f"metadata kept for {format_duration(metadata)} would go before its audio, which is kept for {audio}",
+            f"metadata kept for {metadata} would go before its audio, which is kept for {audio}",
             hint="choose a metadata retention that is at least that of the audio",
         )
 
 
-def export_ends(tenant: Tenant, window: timedelta) -> datetime | None:
+def export_ends(tenant: Tenant, window: Period) -> datetime | None:
     """Return from when a sweep drops a tenant that leaves: `window` after its contract ended and was agreed to end.
 
     None while two people have not agreed. The later of the two counts: an end that is already past when it is agreed
@@ -167,15 +163,15 @@ def export_ends(tenant: Tenant, window: timedelta) -> datetime | None:
     """
     if tenant.ends_at is None or tenant.offboard_approved_at is None:
         return None
-    return max(tenant.ends_at, tenant.offboard_approved_at) + window
+    return window.after(max(tenant.ends_at, tenant.offboard_approved_at))
 
 
-def check_metadata_retention(duration: timedelta | None) -> None:
+def check_metadata_retention(retention: Period | None) -> None:
     """Raise Invalid for a retention under which a call could be born into a month that is due."""
-    if duration is not None and not METADATA_FLOOR <= duration <= METADATA_CAP:
+    if retention is not None and not (retention.covers(METADATA_FLOOR) and retention.longest <= METADATA_CAP):
         raise Invalid(
             "the metadata retention is not between a day and a century",
-            hint="it counts from the end of the month of the call: 730d keeps two years",
+            hint="it counts from the end of the month of the call: 2y keeps two years",
         )
 
 

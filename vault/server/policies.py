@@ -32,9 +32,7 @@ async def ask(request: web.Request) -> web.Response:
         )
     if "metadata_retention" not in wanted.model_fields_set:
         raise Invalid("there is nothing to change", hint="say metadata_retention; null: as long as the contract")
-    # At least what was said, as for calls to come: months and years differ in length.
-    kept = None if wanted.metadata_retention is None else wanted.metadata_retention.longest
-    asked = await vault.policies.request(tenant, retention=kept, actor=actor)
+    asked = await vault.policies.request(tenant, retention=wanted.metadata_retention, actor=actor)
     return web.json_response(views.policy(asked), status=202, headers={"Location": f"/v1/policies/{asked.id}"})
 
 

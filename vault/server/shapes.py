@@ -35,6 +35,13 @@ def array(schema: Schema) -> Schema:
     return {"type": "array", "items": dict(schema)}
 
 
+_SECONDS: Final[Schema] = {
+    **nullable({"type": "number", "minimum": 0}),
+    "description": "The same in seconds, at its longest; it goes in the next version.",
+    "deprecated": True,
+}
+
+
 def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
     """Describe an object with exactly these members."""
     return {
@@ -245,14 +252,14 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "contact": TEXT,
             "created_at": MOMENT,
             "retention": {**nullable(TEXT), "description": "How long recordings are kept; null follows the vault."},
-            "retention_seconds": {
-                **nullable({"type": "number", "minimum": 0}),
-                "description": "The same in seconds, at its longest; it goes in the next version.",
-                "deprecated": True,
+            "retention_seconds": _SECONDS,
+            "metadata_retention": {
+                **nullable(TEXT),
+                "description": "How long metadata is kept after the month of its call; null: as long as the contract.",
             },
-            "metadata_retention_seconds": nullable({"type": "number", "minimum": 0}),
+            "metadata_retention_seconds": _SECONDS,
             "metadata_before": {
-                **array(record({"through": TEXT, "retention_seconds": nullable({"type": "number", "minimum": 0})})),
+                **array(record({"through": TEXT, "retention": nullable(TEXT), "retention_seconds": _SECONDS})),
                 "description": "What was agreed before, each through its last month; later ones follow the present.",
             },
             "metadata_changed": {
@@ -260,7 +267,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                     record(
                         {
                             "through": TEXT,
-                            "retention_seconds": nullable({"type": "number", "minimum": 0}),
+                            "retention": nullable(TEXT),
+                            "retention_seconds": _SECONDS,
                             "policy": identifier("pol"),
                         }
                     )
@@ -288,7 +296,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "id": identifier("pol"),
             "tenant": TENANT_ID,
             "through": {**TEXT, "description": "The last month of calls that it is for."},
-            "retention_seconds": nullable({"type": "number", "minimum": 0}),
+            "metadata_retention": nullable(TEXT),
+            "retention_seconds": _SECONDS,
             "state": choice(PolicyState),
             "preview": {
                 **record({"changed": COUNT, "earlier": COUNT, "later": COUNT, "held": COUNT}),

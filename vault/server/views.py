@@ -142,16 +142,19 @@ def tenant(view: TenantView) -> dict[str, Any]:
         "contact": value.contact,
         "created_at": moment(value.created_at),
         "retention": value.retention,
-        "retention_seconds": value.retention and parse_period(value.retention).longest.total_seconds(),
-        "metadata_retention_seconds": value.metadata_retention_seconds,
+        "retention_seconds": _seconds(value.retention),
+        "metadata_retention": value.metadata_retention,
+        "metadata_retention_seconds": _seconds(value.metadata_retention),
         "metadata_before": [
-            {"through": month_name(month), "retention_seconds": seconds} for month, seconds in value.metadata_before
+            {"through": month_name(month), "retention": kept, "retention_seconds": _seconds(kept)}
+            for month, kept in value.metadata_before
         ],
         "metadata_changed": None
         if value.metadata_changed is None
         else {
             "through": month_name(value.metadata_changed.through),
-            "retention_seconds": value.metadata_changed.seconds,
+            "retention": value.metadata_changed.retention,
+            "retention_seconds": _seconds(value.metadata_changed.retention),
             "policy": value.metadata_changed.request,
         },
         "contract_end": moment(value.contract_end),
@@ -165,6 +168,11 @@ def tenant(view: TenantView) -> dict[str, Any]:
         "safeguarding_webhook": origin_of(value.safeguarding_webhook),
         "origins": list(value.origins),
     }
+
+
+def _seconds(period: str | None) -> float | None:
+    """Return how many seconds a period is at its longest, for those who still read numbers."""
+    return None if period is None else parse_period(period).longest.total_seconds()
 
 
 def erasure_summary(case: Erasure) -> dict[str, Any]:
@@ -259,7 +267,8 @@ def policy(value: PolicyRequest) -> dict[str, Any]:
         "id": value.id,
         "tenant": value.tenant,
         "through": month_name(value.through),
-        "retention_seconds": value.retention_seconds,
+        "metadata_retention": value.metadata_retention,
+        "retention_seconds": _seconds(value.metadata_retention),
         "state": value.state.value,
         "preview": asdict(value.preview),
         "requested_by": value.requested_by,

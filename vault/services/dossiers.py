@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from vault.errors import NotFound
 from vault.ids import HoldId, RecordingId, TenantId
@@ -15,6 +15,7 @@ from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring
 from vault.retention.decide import IN_FORCE, PARTS, Clocks, Decision, Facts, Held
 from vault.retention.guards import effective_now
+from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import export_ends
 
 _EVERY_HOLD = 10_000_000
@@ -60,7 +61,7 @@ class Dossier:
 class Dossiers:
     """Reads what decides from the catalog and the keyring."""
 
-    def __init__(self, *, catalog: Catalog, keyring: Keyring, export_window: timedelta) -> None:
+    def __init__(self, *, catalog: Catalog, keyring: Keyring, export_window: Period) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._export_window = export_window
@@ -69,8 +70,8 @@ class Dossiers:
         """Return the clocks of a tenant."""
         return Clocks(
             cohort_width=self._keyring.cohort_width_seconds,
-            metadata_retention=_duration(tenant.metadata_retention_seconds),
-            metadata_before=tuple((through, _duration(seconds)) for through, seconds in tenant.metadata_before),
+            metadata_retention=maybe_period(tenant.metadata_retention),
+            metadata_before=tuple((through, maybe_period(kept)) for through, kept in tenant.metadata_before),
             metadata_changed=tenant.metadata_changed,
             contract_over=export_ends(tenant, self._export_window),
         )
@@ -147,10 +148,6 @@ def _by_cohort(pins: Iterable[Pin]) -> Mapping[Cohort, Sequence[Pin]]:
 def place_of(row: Recording, part: Part) -> Coordinate:
     """Return where the part's key is."""
     return row.metadata if part is Part.METADATA else row.audio
-
-
-def _duration(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _hold_of(pin: Pin) -> HoldId:

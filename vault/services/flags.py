@@ -20,6 +20,7 @@ from vault.ports.alerts import Alert
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
 from vault.protocol.alerts import FlagCategory, flagged_body
+from vault.retention.periods import Period
 from vault.services.audit import event
 from vault.services.holds import Holds
 from vault.services.ingest import Ingest
@@ -57,7 +58,7 @@ class Flags:
         search: Search,
         clock: Clock,
         entropy: Entropy,
-        review: timedelta,
+        review: Period,
         raised: Callable[[], None],
     ) -> None:
         self._catalog = catalog
@@ -161,7 +162,7 @@ class Flags:
             owner=tenant.contact,
             state=HoldState.PLACING,
             created_at=now,
-            review_at=now + self._review,
+            review_at=self._review.after(now),
             recordings=(row.id,),
         )
 

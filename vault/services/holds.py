@@ -79,7 +79,7 @@ class Holds:
         store: ObjectStore,
         clock: Clock,
         entropy: Entropy,
-        release_grace: timedelta,
+        release_grace: Period,
         cap: Period,
     ) -> None:
         self._access = access
@@ -259,7 +259,7 @@ class Holds:
                 "state": HoldState.RELEASED,
                 "released_by": actor.token_id,
                 "released_at": now,
-                "grace_until": now + self._release_grace,
+                "grace_until": self._release_grace.after(now),
             }
             if approve
             else {"state": HoldState.ACTIVE, "release_requested_by": None, "release_reason": None}

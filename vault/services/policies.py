@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from vault.errors import Conflict, NotFound
 from vault.ids import RecordingId, TenantId, TokenId, new_id
@@ -19,6 +19,7 @@ from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.time import Clock, Entropy
 from vault.protocol.deciders import Asker, Decider, Decision, check_two
 from vault.retention.decide import Facts, falls_due, held_by
+from vault.retention.periods import Period
 from vault.retention.policy import check_metadata_retention, metadata_period
 from vault.services.audit import event
 from vault.services.dossiers import Dossiers
@@ -29,9 +30,7 @@ _PAGE = 500
 class Policies:
     """Requests, decisions about them, and what a sweep applies."""
 
-    def __init__(
-        self, *, catalog: Catalog, dossiers: Dossiers, clock: Clock, entropy: Entropy, notice: timedelta
-    ) -> None:
+    def __init__(self, *, catalog: Catalog, dossiers: Dossiers, clock: Clock, entropy: Entropy, notice: Period) -> None:
         self._catalog = catalog
         self._dossiers = dossiers
         self._clock = clock
@@ -49,7 +48,7 @@ class Policies:
                 return each
         raise NotFound("there is no such policy request")
 
-    async def request(self, identifier: TenantId, *, retention: timedelta | None, actor: Principal) -> PolicyRequest:
+    async def request(self, identifier: TenantId, *, retention: Period | None, actor: Principal) -> PolicyRequest:
         """First of two people: keep the metadata of the calls up to this month for `retention`; None: the contract.
 
         Nothing changes before it is approved and its notice has ended. Invalid for a retention that no tenant may
@@ -61,13 +60,13 @@ class Policies:
         change = MetadataChange(
             request=new_id("pol", at=now, entropy=self._entropy),
             through=metadata_period(now),
-            seconds=None if retention is None else retention.total_seconds(),
+            retention=None if retention is None else str(retention),
         )
         request = PolicyRequest(
             id=change.request,
             tenant=identifier,
             through=change.through,
-            retention_seconds=change.seconds,
+            metadata_retention=change.retention,
             state=PolicyState.REQUESTED,
             preview=await self._preview(tenant, change),
             requested_by=actor.token_id,
@@ -101,7 +100,7 @@ class Policies:
                 decided_by=actor.token_id,
                 decided_role=actor.role,
                 decided_at=now,
-                takes_effect_at=now + self._notice if approve else None,
+                takes_effect_at=self._notice.after(now) if approve else None,
             )
             return after, [_event(after.state.value, after, actor)]
 
@@ -149,7 +148,7 @@ class Policies:
 
 def changed(tenant: Tenant, request: PolicyRequest) -> Tenant:
     """Return the tenant as the request changes it: later ones name later months, so one is in force at a time."""
-    change = MetadataChange(request=request.id, through=request.through, seconds=request.retention_seconds)
+    change = MetadataChange(request=request.id, through=request.through, retention=request.metadata_retention)
     return dataclasses.replace(tenant, metadata_changed=change)
 
 
@@ -164,9 +163,7 @@ def _dates(facts: Facts, change: MetadataChange) -> tuple[datetime | None, datet
 def _event(what: str, request: PolicyRequest, actor: Principal | None) -> AuditEvent:
     detail = {
         "through": str(request.through),
-        "metadata_retention_seconds": "contract"
-        if request.retention_seconds is None
-        else str(request.retention_seconds),
+        "metadata_retention": request.metadata_retention or "contract",
         "changed": str(request.preview.changed),
     }
     return event(f"policy.{what}", actor, tenant=request.tenant, target=request.id, detail=detail)

@@ -37,7 +37,7 @@ from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
-from vault.retention.durations import format_duration
+from vault.retention.periods import maybe_period
 from vault.retention.policy import LAST_PERIOD, metadata_until
 from vault.services.audit import event
 from vault.services.certificates import IssuedBatch
@@ -423,8 +423,8 @@ def _retain_until(gone: _Gone) -> datetime:
     if through is None or Part.METADATA not in gone.parts:
         return row.retain_until
     month = row.metadata.cohort.period
-    kept = None if tenant is None else tenant.metadata_retention_of(month)
-    metadata = through if kept is None else min(metadata_until(month, timedelta(seconds=kept)), through)
+    kept = None if tenant is None else maybe_period(tenant.metadata_retention_of(month))
+    metadata = through if kept is None else min(metadata_until(month, kept), through)
     return max(metadata, row.retain_until) if Part.AUDIO in gone.parts else metadata
 
 
@@ -437,5 +437,4 @@ def _applied(gone: _Gone) -> Policy | None:
     if Part.AUDIO in gone.parts or tenant is None:
         return None
     kept = tenant.metadata_retention_of(gone.recording.metadata.cohort.period)
-    period = None if kept is None else format_duration(timedelta(seconds=kept))
-    return Policy(name=Part.METADATA.value, version=POLICY_VERSION, period=period)
+    return Policy(name=Part.METADATA.value, version=POLICY_VERSION, period=kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from vault.errors import Conflict, Unavailable
@@ -18,7 +18,7 @@ from vault.protocol.alerts import origin_of
 from vault.protocol.deciders import Asker, Decision, check_two
 from vault.protocol.origins import checked_origins
 from vault.retention.bounds import RetentionBounds
-from vault.retention.periods import Period, parse_period
+from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import (
     agreed_from_now,
     check_metadata_outlives,
@@ -68,7 +68,7 @@ class Tenants:
         clock: Clock,
         bounds: RetentionBounds,
         periods_ahead: int,
-        export_window: timedelta,
+        export_window: Period,
     ) -> None:
         self._catalog = catalog
         self._webhooks = webhooks
@@ -96,9 +96,8 @@ class Tenants:
         """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
         if retention is not None:
             self._bounds.check(retention)
-        metadata = None if metadata_retention is None else metadata_retention.longest
-        check_metadata_retention(metadata)
-        check_metadata_outlives(metadata, self._bounds.of(retention))
+        check_metadata_retention(metadata_retention)
+        check_metadata_outlives(metadata_retention, self._bounds.of(retention))
         tenant = Tenant(
             id=parse_tenant(identifier),
             name=name,
@@ -106,7 +105,7 @@ class Tenants:
             contact=contact,
             created_at=self._clock.now(),
             retention=_text(retention),
-            metadata_retention_seconds=_seconds(metadata),
+            metadata_retention=_text(metadata_retention),
             keep_dtmf=keep_dtmf,
             safeguarding_webhook=await self._webhook(safeguarding_webhook),
             origins=checked_origins(origins),
@@ -148,9 +147,8 @@ class Tenants:
             if retention is not None:
                 self._bounds.check(retention)
             wanted["retention"] = _text(retention)
-        metadata = metadata_retention.longest if isinstance(metadata_retention, Period) else metadata_retention
-        if not isinstance(metadata, Unchanged):
-            check_metadata_retention(metadata)
+        if not isinstance(metadata_retention, Unchanged):
+            check_metadata_retention(metadata_retention)
         if not isinstance(keep_dtmf, Unchanged):
             wanted["keep_dtmf"] = keep_dtmf
         if not isinstance(safeguarding_webhook, Unchanged):
@@ -162,10 +160,10 @@ class Tenants:
 
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             after = dataclasses.replace(before, **wanted)
-            if not isinstance(metadata, Unchanged):
-                after = agreed_from_now(after, _seconds(metadata), now=now)
-            if "retention" in wanted or not isinstance(metadata, Unchanged):
-                check_metadata_outlives(_duration(after.metadata_retention_seconds), self._of(after))
+            if not isinstance(metadata_retention, Unchanged):
+                after = agreed_from_now(after, _text(metadata_retention), now=now)
+            if "retention" in wanted or not isinstance(metadata_retention, Unchanged):
+                check_metadata_outlives(maybe_period(after.metadata_retention), self._of(after))
             detail = _policy_change(before, after)
             return after, [event("policy.changed", actor, tenant=identifier, target=identifier, detail=detail)]
 
@@ -253,7 +251,7 @@ class Tenants:
         if tenant.contract_end is None:
             return TenantView(tenant=tenant)
         window = self._export_window
-        goes = export_ends(tenant, window) or max(tenant.contract_end, self._clock.now()) + window
+        goes = export_ends(tenant, window) or window.after(max(tenant.contract_end, self._clock.now()))
         waits = tenant.offboard_approved_by is None
         return TenantView(
             tenant=tenant,
@@ -307,7 +305,7 @@ class Tenants:
         return tenant.ends_at is not None and tenant.ends_at <= self._clock.now()
 
     def _of(self, tenant: Tenant) -> Period:
-        return self._bounds.of(None if tenant.retention is None else parse_period(tenant.retention))
+        return self._bounds.of(maybe_period(tenant.retention))
 
     async def all(self) -> Sequence[Tenant]:
         """Return every tenant."""
@@ -319,7 +317,7 @@ class Tenants:
         await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._periods_ahead)
 
 
-def offboarding_document(tenant: Tenant, window: timedelta) -> dict[str, object]:
+def offboarding_document(tenant: Tenant, window: Period) -> dict[str, object]:
     """Return what somebody decides about who decides about the end of a contract.
 
     Not how many recordings there are: that changes with every call, and all of them go whatever their number.
@@ -329,7 +327,7 @@ def offboarding_document(tenant: Tenant, window: timedelta) -> dict[str, object]
         "controller": tenant.controller,
         "contract_end": None if tenant.contract_end is None else tenant.contract_end.isoformat(),
         "offboard_requested_by": tenant.offboard_requested_by,
-        "export_window_seconds": window.total_seconds(),
+        "export_window": str(window),
     }
 
 
@@ -337,8 +335,8 @@ def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:
     detail = {
         "before": before.retention,
         "after": after.retention,
-        "metadata_before": before.metadata_retention_seconds,
-        "metadata_after": after.metadata_retention_seconds,
+        "metadata_before": before.metadata_retention,
+        "metadata_after": after.metadata_retention,
         "metadata_kept_through": month_name(after.metadata_before[-1][0]) if after.metadata_before else None,
         "keep_dtmf_before": before.keep_dtmf,
         "keep_dtmf_after": after.keep_dtmf,
@@ -356,13 +354,5 @@ def _offboarding(tenant: Tenant, decided: str, actor: Principal) -> AuditEvent:
     return event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)
 
 
-def _duration(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
-
-
 def _text(period: Period | None) -> str | None:
     return None if period is None else str(period)
-
-
-def _seconds(duration: timedelta | None) -> float | None:
-    return None if duration is None else duration.total_seconds()

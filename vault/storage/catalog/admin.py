@@ -166,7 +166,7 @@ async def revised_tenant(transaction: Transaction, tenant: TenantId, revision: R
 
 
 def _change_text(change: MetadataChange) -> str:
-    return json.dumps({"request": change.request, "through": change.through, "seconds": change.seconds})
+    return json.dumps({"request": change.request, "through": change.through, "retention": change.retention})
 
 
 def _from_tenant(tenant: Tenant) -> rows.Values:
@@ -177,7 +177,7 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "contact": tenant.contact,
         "created_at": rows.micros(tenant.created_at),
         "retention": tenant.retention,
-        "metadata_retention_seconds": tenant.metadata_retention_seconds,
+        "metadata_retention": tenant.metadata_retention,
         "metadata_before": json.dumps(tenant.metadata_before),
         "metadata_changed": None if tenant.metadata_changed is None else _change_text(tenant.metadata_changed),
         "contract_end": rows.maybe_micros(tenant.contract_end),
@@ -198,8 +198,8 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         contact=row.contact,
         created_at=rows.moment(row.created_at),
         retention=row.retention,
-        metadata_retention_seconds=row.metadata_retention_seconds,
-        metadata_before=tuple((through, seconds) for through, seconds in json.loads(row.metadata_before)),
+        metadata_retention=row.metadata_retention,
+        metadata_before=tuple((through, kept) for through, kept in json.loads(row.metadata_before)),
         metadata_changed=None if row.metadata_changed is None else MetadataChange(**json.loads(row.metadata_changed)),
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,

@@ -310,7 +310,6 @@ policy_requests = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("tenant", sa.Text, nullable=False),
     sa.Column("through", sa.Integer, nullable=False),
-    sa.Column("retention_seconds", sa.Double),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("preview", sa.Text, nullable=False),
     sa.Column("requested_by", sa.Text, nullable=False),
@@ -321,6 +320,7 @@ policy_requests = sa.Table(
     sa.Column("decided_at", sa.BigInteger),
     sa.Column("takes_effect_at", sa.BigInteger),
     sa.Column("applied_at", sa.BigInteger),
+    sa.Column("metadata_retention", sa.Text),
 )
 sa.Index("ix_policy_requests_tenant", policy_requests.c.tenant)
 
@@ -332,20 +332,20 @@ tenants = sa.Table(
     sa.Column("controller", sa.Text, nullable=False),
     sa.Column("contact", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("metadata_retention_seconds", sa.Double),
     sa.Column("contract_end", sa.BigInteger),
     sa.Column("offboard_requested_by", sa.Text),
     sa.Column("offboard_approved_by", sa.Text),
     sa.Column("keep_dtmf", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("safeguarding_webhook", sa.Text),
     sa.Column("offboard_approved_at", sa.BigInteger),
-    # JSON: [last month, seconds or null] of each retention agreed before, in order.
+    # JSON: [last month, period or null] of each retention agreed before, in order.
     sa.Column("metadata_before", sa.Text, nullable=False, server_default="[]"),
-    # JSON: the request, its last month, seconds or null; of the change of existing metadata that is in force.
+    # JSON: the request, its last month, period or null; of the change of existing metadata that is in force.
     sa.Column("metadata_changed", sa.Text),
     # Separated by spaces, which no origin has.
     sa.Column("origins", sa.Text, nullable=False, server_default=""),
     sa.Column("retention", sa.Text),
+    sa.Column("metadata_retention", sa.Text),
 )
 
 tokens = sa.Table(
