@@ -30,6 +30,7 @@ from vault.errors import Refused
 from vault.ids import RecordingId
 from vault.model import HoldState, Role
 from vault.ports.erasures import ErasureState
+from vault.ports.policies import PolicyRequest, PolicyState
 from vault.retention.periods import Period
 from vault.retention.shown import shown_digest
 from vault.services.erasure import erasure_document
@@ -245,6 +246,46 @@ async def test_of_two_decisions_about_an_erasure_at_once_one_stands(scene):
             )
             == 10
         )
+
+
+async def test_of_two_acts_on_a_change_of_existing_calls_at_once_one_stands(scene):
+    catalog, policies = scene.vault.catalog, scene.vault.policies
+    await known(scene.vault, BOB)
+    fresh = await catalog.tenant(ACME)
+    asked = await policies.request(ACME, retention=Period(months=6), actor=BOB)
+    approved = replace(
+        asked,
+        state=PolicyState.APPROVED,
+        decided_by=ANN.token_id,
+        decided_role=ANN.role,
+        decided_at=BEGAN,
+        takes_effect_at=BEGAN,
+    )
+
+    def decide(actor, *, approve: bool) -> Act:
+        return lambda _: policies.decide(asked.id, approve=approve, actor=actor)
+
+    acts = {
+        "approve": decide(ANN, approve=True),
+        "approve too": decide(person("lea", Role.SAFEGUARDING_LEAD), approve=True),
+        "withdraw": decide(BOB, approve=False),
+        "reject": decide(CY, approve=False),
+        "ask otherwise": lambda _: policies.request(ACME, retention=None, actor=CY),
+        "apply": lambda vault: policies.apply(vault.clock.now()),
+    }
+
+    async def look() -> object:
+        others = [each.id for each in await catalog.policy_requests() if each.is_open and each.id != asked.id]
+        return await policies.show(asked.id), await catalog.tenant(ACME), len(others)
+
+    async def reset(begun: PolicyRequest) -> None:
+        for each in await catalog.policy_requests():
+            after = begun if each.id == asked.id else replace(each, state=PolicyState.REJECTED)
+            await catalog.revise_policy_request(each.id, becomes(after))
+        await catalog.revise_tenant(ACME, becomes(fresh))
+
+    for begun in (asked, approved):
+        assert await scene.check(acts, reset=lambda begun=begun: reset(begun), look=look) == 21
 
 
 async def test_of_two_acts_on_an_override_or_a_token_at_once_one_stands(scene):
