@@ -308,6 +308,23 @@ async def test_unknown_and_malformed_ids_are_told_apart(catalog):
     assert await catalog.segments(MISSING) == []
 
 
+async def test_what_is_looked_up_within_a_tenant_is_that_tenants_or_not_found(catalog):
+    mine = await sealed(catalog)
+    held, erased = hold(mine), erasure(mine)
+    await catalog.add_hold(held)
+    await catalog.add_erasure(erased)
+    [proof] = await certify(catalog, [certificate(mine)])
+    for look_up, identifier in (
+        (catalog.recording, mine.id),
+        (catalog.hold, held.id),
+        (catalog.erasure, erased.id),
+        (catalog.certificate, proof.id),
+    ):
+        assert await look_up(identifier, tenant=ACME) == await look_up(identifier)
+        with pytest.raises(NotFound):
+            await look_up(identifier, tenant=OTHER)
+
+
 async def test_pages_run_from_the_newest_to_the_oldest_without_gap_or_repeat(catalog):
     rows = [recording() for _ in range(25)]
     await asyncio.gather(*[catalog.create_recording(one) for one in rows])

@@ -170,8 +170,8 @@ class RecordingRows(Protocol):
         GenerationPassed if a coordinate's generation is closed, unless the recording was `begun_before` in a journal.
         """
 
-    async def recording(self, recording: RecordingId) -> Recording:
-        """Return the row; NotFound."""
+    async def recording(self, recording: RecordingId, *, tenant: TenantId | None = None) -> Recording:
+        """Return the row, with `tenant` only if it is that tenant's; NotFound."""
 
     async def recording_by_call(self, tenant: TenantId, tokens: Sequence[str]) -> Recording | None:
         """Return the row that has one of these call tokens, the newest if there are several."""
@@ -313,8 +313,8 @@ class HoldRows(Protocol):
     async def revise_hold(self, hold: HoldId, revision: Revision[Hold]) -> Hold:
         """Replace the hold as `revision` says and return it; NotFound."""
 
-    async def hold(self, hold: HoldId) -> Hold:
-        """Return the hold; NotFound."""
+    async def hold(self, hold: HoldId, *, tenant: TenantId | None = None) -> Hold:
+        """Return the hold, with `tenant` only if it is that tenant's; NotFound."""
 
     async def holds(
         self, *, tenant: TenantId | None = None, states: Sequence[HoldState] = (), limit: int = 1000
@@ -377,8 +377,8 @@ class ShredRows(Protocol):
         tokens out of the row. Repeating the same recording, status and parts is harmless: the first stays.
         """
 
-    async def certificate(self, certificate: CertificateId) -> StoredCertificate:
-        """Return one; NotFound."""
+    async def certificate(self, certificate: CertificateId, *, tenant: TenantId | None = None) -> StoredCertificate:
+        """Return one, with `tenant` only if it is that tenant's; NotFound."""
 
     async def certificates_of(self, recordings: Sequence[RecordingId]) -> Sequence[StoredCertificate]:
         """Return every certificate of up to 1,000 recordings."""

@@ -73,8 +73,8 @@ class ErasureRows(Protocol):
     async def revise_erasure(self, erasure: ErasureId, revision: Revision[Erasure]) -> Erasure:
         """Replace the erasure's state, decision and outcomes as `revision` says and return it; NotFound."""
 
-    async def erasure(self, erasure: ErasureId) -> Erasure:
-        """Return one; NotFound."""
+    async def erasure(self, erasure: ErasureId, *, tenant: TenantId | None = None) -> Erasure:
+        """Return one, with `tenant` only if it is that tenant's; NotFound."""
 
     async def erasures(
         self,

@@ -40,8 +40,8 @@ async def _certificate(request: web.Request) -> StoredCertificate:
     wanted = request.match_info["certificate"].removesuffix(".jws")
     await vault.access.authorise(actor, Act.CERTIFICATE_READ, target=possible_id(wanted, "cert"))
     identifier = checked_id(wanted, "cert", "certificate")
-    looked_up = vault.catalog.certificate(CertificateId(identifier))
-    return await vault.access.own(actor, Act.CERTIFICATE_READ, looked_up, target=identifier)
+    look_up = vault.catalog.certificate
+    return await vault.access.own(actor, Act.CERTIFICATE_READ, look_up, CertificateId(identifier))
 
 
 async def certificate(request: web.Request) -> web.Response:

@@ -67,7 +67,7 @@ async def _erasure(request: web.Request, act: Act) -> tuple[Erasure, Principal]:
     wanted = request.match_info["erasure"]
     await vault.access.authorise(actor, act, target=possible_id(wanted, "era"))
     identifier = checked_id(wanted, "era", "erasure")
-    found = await vault.access.own(actor, act, vault.catalog.erasure(ErasureId(identifier)), target=identifier)
+    found = await vault.access.own(actor, act, vault.catalog.erasure, ErasureId(identifier))
     return found, actor
 
 

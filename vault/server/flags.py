@@ -58,7 +58,7 @@ async def recording(request: web.Request) -> web.Response:
     actor = await principal(request)
     await vault.access.authorise(actor, Act.FLAG, target=possible_id(request.match_info["recording"], "rec"))
     identifier = path_recording(request)
-    row = await vault.access.own(actor, Act.FLAG, vault.recordings.find(identifier), target=identifier)
+    row = await vault.access.own(actor, Act.FLAG, vault.catalog.recording, identifier)
     wanted = await body(request, FlagRecording)
     flagged = await vault.flags.flag(
         row, category=wanted.category, matter=wanted.matter, reason=wanted.reason, actor=actor

@@ -60,7 +60,7 @@ async def _hold(request: web.Request, act: Act) -> tuple[Hold, Principal]:
     wanted = request.match_info["hold"]
     await vault.access.authorise(actor, act, target=possible_id(wanted, "hold"))
     identifier = checked_id(wanted, "hold", "hold")
-    found = await vault.access.own(actor, act, vault.catalog.hold(HoldId(identifier)), target=identifier)
+    found = await vault.access.own(actor, act, vault.catalog.hold, HoldId(identifier))
     return found, actor
 
 

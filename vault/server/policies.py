@@ -70,4 +70,4 @@ async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act)
     wanted = request.match_info["policy"]
     await vault.access.authorise(actor, act, target=possible_id(wanted, "pol"))
     identifier = checked_id(wanted, "pol", "policy request")
-    return await vault.access.own(actor, act, vault.policies.show(identifier), target=identifier)
+    return await vault.access.own(actor, act, vault.policies.show, identifier)

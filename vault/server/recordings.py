@@ -45,7 +45,7 @@ async def permitted(request: web.Request, act: Act) -> Recording:
     actor = await principal(request)
     await vault.access.authorise(actor, act, target=possible_id(request.match_info["recording"], "rec"))
     identifier = path_recording(request)
-    return await vault.access.own(actor, act, vault.recordings.find(identifier), target=identifier)
+    return await vault.access.own(actor, act, vault.catalog.recording, identifier)
 
 
 def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:

@@ -59,9 +59,9 @@ def _identifier(asked: Signed) -> RecordingId:
 
 async def _row(vault: Vault, asked: Signed) -> Recording:
     identifier = _identifier(asked)
-    looked_up = vault.catalog.recording(identifier)
+    look_up = vault.catalog.recording
     try:
-        return await vault.access.own(asked.actor, Act.INGEST, looked_up, target=identifier, tenant=asked.tenant)
+        return await vault.access.own(asked.actor, Act.INGEST, look_up, identifier, tenant=asked.tenant)
     except NotFound as error:
         raise NotFound(error.message, s3="NoSuchUpload") from error
 

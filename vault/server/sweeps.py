@@ -83,4 +83,4 @@ async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act)
     wanted = request.match_info["override"]
     await vault.access.authorise(actor, act, target=possible_id(wanted, "ovr"))
     identifier = checked_id(wanted, "ovr", "override")
-    return await vault.access.own(actor, act, vault.overrides.show(identifier), target=identifier)
+    return await vault.access.own(actor, act, vault.overrides.show, identifier)

@@ -238,21 +238,22 @@ class Access:
         self,
         actor: Principal,
         act: Act,
-        looked_up: Awaitable[Owned],
+        look_up: Callable[..., Awaitable[Owned]],
+        identifier: str,
         *,
-        target: str,
         tenant: TenantId | None = None,
     ) -> Owned:
-        """Return what was looked up if it is there and the actor's tenant's; else log and refuse, alike for both.
+        """Return what `look_up` finds if it is the actor's tenant's; else log and refuse, as for what is not there.
 
-        With `tenant`, only what is that tenant's: the one that the address or the body names.
+        With `tenant`, only what is that tenant's: the one that the address or the body names. `look_up` is told the id
+        and the `tenant`, so that another one's row is not read at all: reading it would take longer than finding none.
         """
         try:
-            found = await looked_up
+            found = await look_up(identifier, tenant=actor.tenant if tenant is None else tenant)
         except NotFound:
-            raise await self.none_of_its_own(actor, act, target) from None
+            raise await self.none_of_its_own(actor, act, identifier) from None
         if not permits_in(actor, act, found.tenant) or tenant not in (None, found.tenant):
-            raise await self.none_of_its_own(actor, act, target)
+            raise await self.none_of_its_own(actor, act, identifier)
         return found
 
     async def none_of_its_own(self, actor: Principal, act: Act, target: str | None) -> NotFound:

@@ -134,9 +134,7 @@ class Erasures:
         if len(set(request.recordings)) != len(request.recordings) or len(request.recordings) > _MAX_RECORDINGS:
             raise Invalid(f"an erasure names up to {_MAX_RECORDINGS} different recordings")
         rows = [
-            await self._access.own(
-                actor, Act.ERASURE_REQUEST, self._catalog.recording(each), target=each, tenant=request.tenant
-            )
+            await self._access.own(actor, Act.ERASURE_REQUEST, self._catalog.recording, each, tenant=request.tenant)
             for each in request.recordings
         ]
         for row in rows:

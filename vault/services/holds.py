@@ -99,9 +99,7 @@ class Holds:
         now = self._clock.now()
         self._check(request)
         rows = [
-            await self._access.own(
-                actor, Act.HOLD_PLACE, self._catalog.recording(each), target=each, tenant=request.tenant
-            )
+            await self._access.own(actor, Act.HOLD_PLACE, self._catalog.recording, each, tenant=request.tenant)
             for each in request.recordings
         ]
         review_at = check_review(

@@ -50,9 +50,9 @@ class Overrides:
         """Return every permission, newest first; with `tenant`, those of that tenant alone."""
         return [each for each in await self._catalog.overrides() if tenant is None or each.tenant == tenant]
 
-    async def show(self, identifier: str) -> SweepOverride:
-        """Return one; NotFound."""
-        for each in await self.all():
+    async def show(self, identifier: str, *, tenant: TenantId | None = None) -> SweepOverride:
+        """Return one, with `tenant` only of that tenant; NotFound."""
+        for each in await self.all(tenant=tenant):
             if each.id == identifier:
                 return each
         raise NotFound("there is no such override")

@@ -41,9 +41,9 @@ class Policies:
         """Return every request, or a tenant's, newest first."""
         return await self._catalog.policy_requests(tenant=tenant)
 
-    async def show(self, identifier: str) -> PolicyRequest:
-        """Return one; NotFound."""
-        for each in await self.all():
+    async def show(self, identifier: str, *, tenant: TenantId | None = None) -> PolicyRequest:
+        """Return one, with `tenant` only of that tenant; NotFound."""
+        for each in await self.all(tenant=tenant):
             if each.id == identifier:
                 return each
         raise NotFound("there is no such policy request")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vault.ids import RecordingId, TokenId
+from vault.ids import TokenId
 from vault.model import CallFacts, Hold, Part, Principal, Recording, RecordingState, Tenant
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureOutcome, ErasureState
@@ -86,10 +86,6 @@ class Recordings:
         )
         await self._catalog.append_audit([entry])
         return [await self._view(row, facts=False, holds=()) for row in await self._search.page(query, wanted)]
-
-    async def find(self, identifier: RecordingId) -> Recording:
-        """Return the row for an authorisation check; not an access."""
-        return await self._catalog.recording(identifier)
 
     async def show(self, recording: Recording, *, actor: Principal, facts: bool) -> RecordingView:
         """Return what is known about one recording, with `facts` the personal ones too."""

@@ -224,8 +224,7 @@ class Uploads:
         session = self._ingest.live(identifier)
         if session is None or session.recording.tenant != tenant:
             # Another tenant's live upload is looked up like what is not there: memory would answer sooner.
-            looked_up = self._catalog.recording(identifier)
-            row = await self._access.own(actor, Act.INGEST, looked_up, target=identifier, tenant=tenant)
+            row = await self._access.own(actor, Act.INGEST, self._catalog.recording, identifier, tenant=tenant)
             if row.state is RecordingState.OPEN:
                 self._ingest.require_here(row)
                 raise Unavailable("this upload is just being taken up again", retry_after_seconds=2)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from vault.errors import Unavailable, VaultError
+from vault.ids import TenantId
 from vault.ports.time import Clock
 from vault.storage.catalog import postgresql, sqlite
 from vault.storage.catalog.faults import is_broken, translate
@@ -44,6 +45,15 @@ def engines(place: Path | PostgresSettings | None) -> Engines:
     if isinstance(place, Path):
         return Engines(writing=sqlite.writing_engine(place), reading=sqlite.reading_engine(place), file=place)
     return Engines(writing=postgresql.writing_engine(place), reading=postgresql.reading_engine(place))
+
+
+def narrowed(
+    anybodys: sa.Executable, one_tenants: sa.Executable, key: str | bytes, tenant: TenantId | None
+) -> tuple[sa.Executable, Parameters]:
+    """Return the statement that reads the row of `key`, and its parameters; with `tenant`, of that tenant only."""
+    if tenant is None:
+        return anybodys, {"key": key}
+    return one_tenants, {"key": key, "in_tenant": tenant}
 
 
 class Database:

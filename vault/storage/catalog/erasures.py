@@ -15,7 +15,7 @@ from vault.model import AuditEvent, Recording, RecordingState
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
-from vault.storage.catalog.database import Database
+from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import erasure_recordings, erasures, recordings
 from vault.storage.catalog.writer import Transaction
 
@@ -62,7 +62,9 @@ def _with_outcomes(statement: sa.Select[Any]) -> sa.Select[Any]:
     )
 
 
-_ONE = _with_outcomes(sa.select(erasures).where(_e.id == sa.bindparam("key")))
+_BY_ID = sa.select(erasures).where(_e.id == sa.bindparam("key"))
+_ONE = _with_outcomes(_BY_ID)
+_ONE_IN = _with_outcomes(_BY_ID.where(_e.tenant == sa.bindparam("in_tenant")))
 
 
 class ErasureStore:
@@ -94,9 +96,9 @@ class ErasureStore:
 
         return await self._database.writer.run(act)
 
-    async def erasure(self, erasure: ErasureId) -> Erasure:
-        """Return one; NotFound."""
-        return _only(_to_erasures(await self._database.fetch(_ONE, {"key": erasure})), erasure)
+    async def erasure(self, erasure: ErasureId, *, tenant: TenantId | None = None) -> Erasure:
+        """Return one, with `tenant` only if it is that tenant's; NotFound."""
+        return _only(_to_erasures(await self._database.fetch(*narrowed(_ONE, _ONE_IN, erasure, tenant))), erasure)
 
     async def erasures(
         self,

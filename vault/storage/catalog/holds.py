@@ -15,7 +15,7 @@ from vault.model import AuditEvent, Hold, HoldKind, HoldState
 from vault.ports.catalog import MOST_HOLDS
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
-from vault.storage.catalog.database import Database
+from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import hold_recordings, holds, recordings
 from vault.storage.catalog.writer import Transaction
 
@@ -66,7 +66,9 @@ def _with_recordings(statement: sa.Select[Any]) -> sa.Select[Any]:
     )
 
 
-_ONE = _with_recordings(sa.select(holds).where(_h.id == sa.bindparam("key")))
+_BY_ID = sa.select(holds).where(_h.id == sa.bindparam("key"))
+_ONE = _with_recordings(_BY_ID)
+_ONE_IN = _with_recordings(_BY_ID.where(_h.tenant == sa.bindparam("in_tenant")))
 
 
 class HoldStore:
@@ -97,9 +99,9 @@ class HoldStore:
 
         return await self._database.writer.run(act)
 
-    async def hold(self, hold: HoldId) -> Hold:
-        """Return the hold; NotFound."""
-        return _only(_to_holds(await self._database.fetch(_ONE, {"key": hold})), hold)
+    async def hold(self, hold: HoldId, *, tenant: TenantId | None = None) -> Hold:
+        """Return the hold, with `tenant` only if it is that tenant's; NotFound."""
+        return _only(_to_holds(await self._database.fetch(*narrowed(_ONE, _ONE_IN, hold, tenant))), hold)
 
     async def holds(
         self, *, tenant: TenantId | None = None, states: Sequence[HoldState] = (), limit: int = 1000

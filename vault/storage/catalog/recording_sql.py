@@ -25,6 +25,7 @@ from vault.storage.catalog.tables import (
 
 _r = recordings.c
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
+BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
 BY_CALL = sa.select(recordings).where(
     _r.tenant == sa.bindparam("tenant_id"), _r.call_token.in_(sa.bindparam("tokens", expanding=True))
 )

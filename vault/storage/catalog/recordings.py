@@ -15,7 +15,7 @@ from vault.model import INDEX_LEAF, AuditEvent, Cohort, Part, Recording, Recordi
 from vault.ports.catalog import Kept, RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
-from vault.storage.catalog.database import Database
+from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import (
     recordings,
 )
@@ -129,9 +129,9 @@ class RecordingStore:
         )
         await self._database.writer.submit(_create, creation)
 
-    async def recording(self, recording: RecordingId) -> Recording:
-        """Return the row; NotFound."""
-        found = await self._database.fetch(sql.BY_ID, {"key": rows.key(recording)})
+    async def recording(self, recording: RecordingId, *, tenant: TenantId | None = None) -> Recording:
+        """Return the row, with `tenant` only if it is that tenant's; NotFound."""
+        found = await self._database.fetch(*narrowed(sql.BY_ID, sql.BY_ID_IN, rows.key(recording), tenant))
         if not found:
             raise _unknown(recording)
         return rows.to_recording(found[0])

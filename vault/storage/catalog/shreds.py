@@ -27,7 +27,7 @@ from vault.model import (
 from vault.ports.catalog import CertificateBatch, Shred
 from vault.ports.erasures import Erasure
 from vault.storage.catalog import rows
-from vault.storage.catalog.database import Database
+from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.erasures import begin_erasing
 from vault.storage.catalog.tables import (
     IS_FINISHED,
@@ -139,6 +139,7 @@ _OBJECTS = (
 )
 _CERTIFICATES_OF = sa.select(certificates).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
 _CERTIFICATE = sa.select(certificates).where(_c.id == sa.bindparam("key"))
+_CERTIFICATE_IN = _CERTIFICATE.where(_c.tenant == sa.bindparam("in_tenant"))
 
 
 class ShredStore:
@@ -278,9 +279,9 @@ class ShredStore:
             raise NotFound(f"there is no certificate form {min(missing).hex()}")
         return found
 
-    async def certificate(self, certificate: CertificateId) -> StoredCertificate:
-        """Return one; NotFound."""
-        found = await self._database.fetch(_CERTIFICATE, {"key": certificate})
+    async def certificate(self, certificate: CertificateId, *, tenant: TenantId | None = None) -> StoredCertificate:
+        """Return one, with `tenant` only if it is that tenant's; NotFound."""
+        found = await self._database.fetch(*narrowed(_CERTIFICATE, _CERTIFICATE_IN, certificate, tenant))
         if not found:
             raise NotFound(f"there is no certificate {certificate[:80]}")
         return rows.to_certificate(found[0])
