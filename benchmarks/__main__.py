@@ -15,6 +15,7 @@ NAMES = (
     "provider_ops",
     "http_peers",
     "tus_peer",
+    "not_yours",
 )
 
 if __name__ == "__main__":

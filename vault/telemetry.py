@@ -111,6 +111,7 @@ class Metrics:
         self.keyring_replicas_ok = gauge("keyring_replicas_ok", "Replicas that hold the live head")
         self.root_provider = histogram("root_provider_seconds", "One root-key provider call", "op", "outcome")
         self.log_tree_size = gauge("log_tree_size", "Entries in the transparency log")
+        self.denials = counter("denials_total", "Requests denied to a token", "why")
         self.audit_events = counter("audit_events_total", "Audit entries written", "event", "outcome")
         self.worker_up = gauge("worker_up", "Whether the worker answered; only with several workers", "worker")
         self.build_info = gauge("build_info", "Always 1", "version")

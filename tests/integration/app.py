@@ -156,6 +156,11 @@ class App:
         answer = await self.ask("GET", "/v1/audit?limit=1000", Role.OPERATOR)
         return [entry for entry in answer.json["entries"] if name in (None, entry["event"])]
 
+    async def denials(self) -> int:
+        """Return how many requests were denied to a token, as the trail has it once every count is written."""
+        await self.vault.access.denials.settle()
+        return sum(entry["detail"].get("count", 1) for entry in await self.audit("access.denied"))
+
     async def second_person(self, role: Role, tenant: str = TENANTS[0]) -> str:
         """Return the token of another person in the same role."""
         body = {"name": f"second {role.value}", "role": role.value, "tenant": tenant}

@@ -36,7 +36,8 @@ def unknown(noun, theirs):
 
 
 async def denied(app, ask):
-    """Return the answer to a request and what it left in the trail about denials."""
+    """Return the answer to a request and what it left in the trail about denials, as the first of its kind."""
+    await app.vault.access.denials.settle()
     head = await app.vault.catalog.audit_head()
     answer = await ask
     entries = [entry.event for entry in await app.vault.catalog.audit_entries(after=head.seq)]

@@ -76,7 +76,7 @@ async def test_who_does_not_sign_rightly_is_refused_with_the_code_that_says_why(
 async def test_a_bucket_of_another_tenant_is_none_and_the_attempt_is_logged(app, recorder):
     for bucket in (TENANTS[1], "nobody", "A%20b"):
         assert await refused(app, recorder, "PUT", f"/s3/{bucket}/call", body=WAV) == (404, "NoSuchBucket")
-    assert len(await app.audit("access.denied")) == 2
+    assert await app.denials() == 2
     foreign = await ask(app, recorder, "POST", f"/s3/{BUCKET}/call.wav?uploads")
     upload = ET.fromstring(foreign[1]).findtext("{*}UploadId")
     other = Recorder.of(app.url, app.token(Role.RECORDER, TENANTS[1]))

@@ -214,10 +214,6 @@ async def things(app: App, tenant: str) -> Things:
     return made
 
 
-async def denials(app: App) -> int:
-    return len(await app.audit("access.denied"))
-
-
 def test_the_table_of_routes_is_the_router(app):
     routes = {(route.method, route.resource.canonical) for route in build_app(app.vault, app.config).router.routes()}
     # aiohttp answers HEAD wherever it answers GET.
@@ -237,11 +233,11 @@ async def test_nothing_private_answers_without_a_token(app):
 async def test_another_tenants_token_reaches_nothing_and_every_attempt_is_logged(app, role):
     theirs = await things(app, THEIRS)
     for route in ABOUT_ONE:
-        before = await denials(app)
+        before = await app.denials()
         answer = await theirs.ask(app, route, role, OURS)
         allowed = permits(role, ROUTES[route])
         assert answer.status == (404 if allowed else 403), route
-        assert await denials(app) == before + 1, route
+        assert await app.denials() == before + 1, route
         assert THEIRS.encode() not in answer.body
     assert (await app.play(theirs.recording, tenant=THEIRS)).body == sound(500, 2)
 
@@ -249,11 +245,11 @@ async def test_another_tenants_token_reaches_nothing_and_every_attempt_is_logged
 async def test_a_hold_reaches_no_recording_of_another_tenant_whichever_tenant_it_claims(app):
     ours, theirs = await things(app, OURS), await things(app, THEIRS)
     for claimed in (None, OURS, THEIRS):
-        before = await denials(app)
+        before = await app.denials()
         body = app.hold_body(ours.recording, theirs.recording, tenant=claimed)
         answer = await app.ask("POST", "/v1/holds", Role.COMPLIANCE, tenant=OURS, body=body)
         assert answer.status == 404
-        assert await denials(app) == before + 1
+        assert await app.denials() == before + 1
     holds = (await app.ask("GET", "/v1/holds", Role.OPERATOR)).json["holds"]
     assert {hold["id"] for hold in holds} == {ours.hold, theirs.hold}
 
@@ -265,10 +261,10 @@ async def test_a_search_by_number_stays_in_its_tenant_and_needs_a_role_and_a_pur
         assert (await app.ask("POST", "/v1/recordings/search", role, body=what, headers=PURPOSE)).status == 403
     found = await app.ask("POST", "/v1/recordings/search", Role.AGENT, body=what, headers=PURPOSE)
     assert (found.status, found.json["recordings"]) == (200, [])
-    before = await denials(app)
+    before = await app.denials()
     other = await app.ask("POST", "/v1/recordings/search", Role.AGENT, body={**what, "tenant": THEIRS}, headers=PURPOSE)
     assert other.status == 404
-    assert await denials(app) == before + 1
+    assert await app.denials() == before + 1
     for headers in ({}, {"Purpose": "curiosity"}):
         refused = await app.ask("POST", "/v1/recordings/search", Role.AGENT, body=what, headers=headers)
         assert (refused.status, refused.problem) == (422, "invalid")
@@ -293,10 +289,10 @@ async def test_lists_hold_the_tokens_own_tenant_and_no_other(app, role):
 @pytest.mark.parametrize("path", ["/v1/recordings", "/v1/holds", "/v1/erasures", "/v1/certificates"])
 async def test_asking_a_list_for_another_tenant_is_refused_and_logged(app, path):
     await things(app, THEIRS)
-    before = await denials(app)
+    before = await app.denials()
     answer = await app.ask("GET", f"{path}?tenant={THEIRS}", Role.COMPLIANCE, tenant=OURS)
     assert answer.status == 404
-    assert await denials(app) == before + 1
+    assert await app.denials() == before + 1
 
 
 async def test_a_recording_of_another_tenant_cannot_be_told_apart_from_none(app):
@@ -311,9 +307,9 @@ async def test_a_recording_of_another_tenant_cannot_be_told_apart_from_none(app)
 async def test_each_role_may_do_at_each_address_what_the_table_of_permissions_says(app, role):
     ours = await things(app, OURS)
     for route in PRIVATE:
-        before = await denials(app)
+        before = await app.denials()
         answer = await ours.ask(app, route, role, OURS)
-        denied = await denials(app) - before
+        denied = await app.denials() - before
         assert denied == (not permits(role, ROUTES[route])), (route, answer.status, answer.body)
         assert answer.status == 403 if denied else answer.status < 500
 
@@ -321,9 +317,9 @@ async def test_each_role_may_do_at_each_address_what_the_table_of_permissions_sa
 @pytest.mark.parametrize("role", [role for role in BOUND_ROLES if not permits(role, Act.HOLD_PLACE)])
 async def test_a_refused_role_learns_nothing_from_a_malformed_body(app, role):
     for path in ("/v1/holds", "/v1/tokens", "/v1/tenants", "/v1/sweeps"):
-        before = await denials(app)
+        before = await app.denials()
         assert (await app.ask("POST", path, role, body={"nonsense": 1})).status == 403
-        assert await denials(app) == before + 1
+        assert await app.denials() == before + 1
 
 
 async def test_no_token_of_a_tenant_is_an_operators(app):

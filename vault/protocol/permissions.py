@@ -10,6 +10,15 @@ from vault.ids import TenantId
 from vault.model import Principal, Role
 
 
+class Why(enum.StrEnum):
+    """What a credential is denied an act for."""
+
+    ROLE = "role"
+    """Its role may not do this."""
+    NOT_ITS_OWN = "not its own"
+    """What it named is another tenant's, or is not there."""
+
+
 class Act(enum.StrEnum):
     """Everything a credential can be used for."""
 

@@ -14,6 +14,10 @@ from vault.retention.guards import Guard
 Schema = Mapping[str, Any]
 
 TEXT: Final[Schema] = {"type": "string"}
+_DETAIL: Final = (
+    "What the event says more. Of `access.denied`: `act` and `why`; where it counts what repeats an earlier one, also "
+    "`count`, `first`, `last`, `targets` and `different_targets`."
+)
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 FLAG: Final[Schema] = {"type": "boolean"}
 MOMENT: Final[Schema] = {"type": "string", "format": "date-time"}
@@ -435,7 +439,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                         "purpose": nullable(TEXT),
                         "request_id": nullable(TEXT),
                         "target": nullable(TEXT),
-                        "detail": {"type": "object"},
+                        "detail": {"type": "object", "description": _DETAIL},
                         "previous_sha256": SHA256,
                         "sha256": SHA256,
                     }

@@ -16,10 +16,12 @@ from vault.ids import TenantId, TokenId, new_id
 from vault.model import DataKey, Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
-from vault.protocol.permissions import Act, permits, permits_in
+from vault.protocol.permissions import Act, Why, permits, permits_in
 from vault.retention.durations import format_duration
 from vault.services.audit import event
+from vault.services.denials import Denials
 from vault.services.underway import UnderWay
+from vault.telemetry import Metrics
 
 _CACHE_SECONDS = 2.5
 """For how long a process takes a token as it last saw it. With the two seconds after which work is looked after
@@ -74,7 +76,13 @@ class Access:
     """
 
     def __init__(
-        self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_keys: Callable[[], Sequence[DataKey]]
+        self,
+        *,
+        catalog: Catalog,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+        sealing_keys: Callable[[], Sequence[DataKey]],
     ) -> None:
         self._catalog = catalog
         self._clock = clock
@@ -82,6 +90,7 @@ class Access:
         self._sealing_keys = sealing_keys
         self._cache: dict[TokenId, tuple[float, Token]] = {}
         self.underway = UnderWay(catalog=catalog)
+        self.denials = Denials(catalog=catalog, clock=clock, metrics=metrics)
 
     async def issue(
         self,
@@ -229,7 +238,7 @@ class Access:
         """
         self.underway.require(actor.token_id)
         if not permits(actor.role, act):
-            await self._denied(actor, act, target, "role")
+            await self.denials.write(actor, act, target, Why.ROLE)
             raise Forbidden(f"the role {actor.role.value} may not do this ({act.value})")
         if tenant is not None and not permits_in(actor, act, tenant):
             raise await self.none_of_its_own(actor, act, target or tenant)
@@ -258,10 +267,5 @@ class Access:
 
     async def none_of_its_own(self, actor: Principal, act: Act, target: str | None) -> NotFound:
         """Log that the actor named what is not its own, or is not at all, and return the one answer to that."""
-        await self._denied(actor, act, target, "not its own")
+        await self.denials.write(actor, act, target, Why.NOT_ITS_OWN)
         return NotFound("there is no such thing, or not for this token")
-
-    async def _denied(self, actor: Principal, act: Act, target: str | None, why: str) -> None:
-        await self._catalog.append_audit(
-            [event("access.denied", actor, outcome="refused", target=target, detail={"act": act.value, "why": why})]
-        )

@@ -76,7 +76,13 @@ class Adapters:
 def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, adapters: Adapters) -> Vault:
     """Wire every service; starts nothing."""
     catalog, keyring, store = adapters.catalog, adapters.keyring, adapters.store
-    access = Access(catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys)
+    access = Access(
+        catalog=catalog,
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+        sealing_keys=lambda: adapters.keyring.backup_keys,
+    )
     coordinates = Coordinates(catalog=catalog, keyring=keyring)
     index = BlindIndex(keyring=keyring)
     search = Search(catalog=catalog, keyring=keyring, index=index)

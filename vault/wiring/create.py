@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from vault.config import Config
 from vault.crypto.signing import SigningKey
 from vault.errors import ConfigError
@@ -21,6 +23,7 @@ from vault.services.keys import COUNTED_SINCE
 from vault.storage.bucket import provision
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
+from vault.telemetry import Metrics
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
 from vault.wiring.retention import bounds_in, retention_findings
 from vault.wiring.rootkeys import root_directories
@@ -109,7 +112,8 @@ async def _create(
     await catalog.migrate()
     await catalog.save_setting(KEYRING_ID, keyring_id.hex())
     await catalog.save_setting(COUNTED_SINCE, "0")
-    access = Access(catalog=catalog, clock=clock, entropy=entropy, sealing_keys=_no_recorder)
+    metrics = Metrics(CollectorRegistry())
+    access = Access(catalog=catalog, clock=clock, entropy=entropy, metrics=metrics, sealing_keys=_no_recorder)
     _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
     created.append(f"catalog {config.catalog_path or 'in PostgreSQL'}")
     return token, created

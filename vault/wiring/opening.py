@@ -91,6 +91,7 @@ def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None
         vault.presence.run(),
         vault.alerts.run(),
         vault.access.underway.run(),
+        vault.access.denials.run(),
         _keep_ahead(vault),
         vault.shredder.finish(),
     ]
