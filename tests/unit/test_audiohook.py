@@ -93,13 +93,15 @@ def test_a_probe_that_offers_no_audio_is_answered_too():
     assert client.heard(said.payload) == ("opened", {"media": [], "startPaused": False})
 
 
-def test_what_comes_while_paused_is_not_kept():
+def test_what_comes_while_paused_is_left_to_the_recording_which_may_have_ended_the_pause():
     client, server, _ = opened()
     assert server.receive(client.say("paused")) == (Paused(),)
-    assert server.receive(client.say("paused")) == ()
-    assert server.receive(TONE) == ()
-    assert server.receive(client.say("dtmf", digit="5")) == ()
+    assert server.receive(client.say("paused")) == (Paused(),)
+    assert server.receive(TONE) == (Audio(TONE),)
+    assert server.receive(client.say("dtmf", digit="5")) == (Dtmf(digit="5"),)
+    assert server.receive(client.say("discarded", start="PT0S", discarded="PT1S")) == (Gap(missing_ms=1000),)
     assert server.receive(client.say("resumed", start="PT0S", discarded="PT1S")) == (Resumed(),)
+    assert server.receive(client.say("resumed", start="PT0S", discarded="PT1S")) == ()
     assert server.receive(TONE) == (Audio(TONE),)
 
 

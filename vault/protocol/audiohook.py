@@ -161,8 +161,8 @@ class AudioHook:
     def _audio(self, data: bytes) -> Sequence[Event]:
         if self._state not in _OPEN:
             raise Invalid("audio came before the session was open, or after it was closed")
-        # Paused, it must not be kept, whoever sends it all the same.
-        return (Audio(data),) if data and self._state is _State.ACTIVE else ()
+        # What is sent in a pause all the same is for the recording to drop: it knows whether the pause still lasts.
+        return (Audio(data),) if data and self._state is not _State.PROBED else ()
 
     def _open(self, parameters: Mapping[str, Any]) -> Sequence[Event]:
         conversation = parameters.get("conversationId")
@@ -267,10 +267,10 @@ class AudioHook:
         (_State.PAUSED, "ping"): _ping,
         (_State.PAUSED, "update"): _update,
         (_State.PAUSED, "error"): _nothing,
-        (_State.PAUSED, "discarded"): _nothing,
-        (_State.PAUSED, "paused"): _nothing,
+        (_State.PAUSED, "discarded"): _discarded,
+        (_State.PAUSED, "paused"): _paused,
         (_State.PAUSED, "resumed"): _resumed,
-        (_State.PAUSED, "dtmf"): _nothing,
+        (_State.PAUSED, "dtmf"): _dtmf,
         (_State.PAUSED, "close"): _close,
     }
 

@@ -45,7 +45,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """What follows must not be kept, until `Resumed`."""
+    """What follows must not be kept, until `Resumed` or until the pause has lasted too long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,13 +156,20 @@ class Feed:
             case Paused():
                 await self._parts.notes.pause(session, actor=self._actor, own=True)
             case Resumed():
-                await self._parts.notes.resume(session, actor=self._actor, own=True)
+                await self._resume(session)
             case Dtmf():
                 await self._parts.notes.dtmf(session, event)
             case Facts():
                 await self._parts.notes.facts(session, event)
             case _:
                 raise AssertionError(f"not for a recording: {type(event).__name__}")
+
+    async def _resume(self, session: IngestSession) -> None:
+        """End the pause; if the vault or somebody has ended it before, what was not sent since then is a gap."""
+        if session.keeping.paused:
+            await self._parts.notes.resume(session, actor=self._actor, own=True)
+        else:
+            await self._parts.notes.rejoined(session)
 
     async def _finish(self, session: IngestSession) -> None:
         """End in order; wait for room in a full journal as audio does, because a live recorder cannot end it again."""
