@@ -279,12 +279,15 @@ async def export(
 
 async def _turn(call: Remote, recording: str, verb: str) -> None:
     turned = await call.client.post(f"/v1/recordings/{segment(recording)}/{verb}", {})
-    call.out.show(turned, [(name.replace("_", " "), value) for name, value in turned.items()])
+    call.out.show(turned, [(name.replace("_", " "), value) for name, value in turned.items() if value is not None])
 
 
 @remote(group, "pause", examples=[f"callvault recordings pause {_ID}", f"callvault recordings pause {_ID} --json"])
 async def pause(call: Remote, recording: RecordingName) -> None:
-    """Stop keeping a live call, as while card data is spoken: what arrives is dropped before it is sealed."""
+    """Stop keeping a live call, as while card data is spoken: what arrives is dropped before it is sealed.
+
+    It ends by itself, with an alarm, after ingest.pause_max (15m).
+    """
     await _turn(call, recording, "pause")
     call.out.hint(f"callvault recordings resume {recording}")
 

@@ -149,6 +149,12 @@ class PartsSettings(Section):
     max_bytes: Size = 8 << 30
 
 
+class IngestSettings(Section):
+    """What calls under way may ask for."""
+
+    pause_max: Duration = Field(default=timedelta(minutes=15), gt=timedelta(0), le=timedelta(days=1))
+
+
 class SegmentSettings(Section):
     """How a recording is cut into objects."""
 
@@ -254,6 +260,7 @@ class Config(Section):
     keyring: KeyringSettings = KeyringSettings()
     journal: JournalSettings = JournalSettings()
     parts: PartsSettings = PartsSettings()
+    ingest: IngestSettings = IngestSettings()
     segments: SegmentSettings = SegmentSettings()
     retention: RetentionSettings = RetentionSettings()
     sweep: SweepSettings = SweepSettings()

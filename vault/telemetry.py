@@ -85,6 +85,7 @@ class Metrics:
             "Recordings begun, by what the stated start did to their retention",
             "effect",
         )
+        self.pauses_ended = counter("pauses_ended_total", "Pauses that lasted too long and that the vault ended")
         self.connections = gauge("connections", "Connections, by whether a valid credential came over them", "state")
         self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", "reason")
         self.undurable_bytes = gauge("undurable_bytes", "Bytes that recorders sent and that are not yet durable")

@@ -80,7 +80,7 @@ WHY = {
         {"rule": "decision", "applies": True, "effect": "keeps", "text": "kept until later"},
     ],
 }
-PAUSE = {"recording_id": REC, "paused": True, "bytes": 800}
+PAUSE = {"recording_id": REC, "paused": True, "ends_at": AT, "bytes": 800}
 NOTES: dict[str, Any] = {
     "recording_id": REC,
     "live": True,

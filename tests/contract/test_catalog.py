@@ -594,6 +594,21 @@ async def test_notes_of_an_open_recording_are_replaced_by_number_and_go_with_its
     assert "recording.resumed" not in told
 
 
+async def test_the_newest_entry_of_an_act_at_a_target_is_found(catalog):
+    for name, target, actor in (
+        ("recording.paused", "rec_1", "first"),
+        ("recording.paused", "rec_1", "second"),
+        ("recording.paused", "rec_2", "other"),
+        ("recording.resumed", "rec_1", "third"),
+    ):
+        await catalog.append_audit([replace(event(name), target=target, actor=actor)])
+    found = await catalog.last_audited("recording.paused", "rec_1")
+    assert found is not None
+    assert found.event.actor == "second"
+    assert found in await catalog.audit_entries(limit=100_000)
+    assert await catalog.last_audited("recording.paused", "rec_3") is None
+
+
 async def test_notes_put_together_are_all_there(catalog):
     rows = [recording() for _ in range(20)]
     for row in rows:

@@ -60,7 +60,18 @@ _CATALOG_READS = frozenset(
         *("sweep_floor", "unfinished_shreds", "shred", "certificate", "certificates", "overrides", "policy_requests"),
         *("alert_of", "alerts_waiting"),
         *("due_subjects", "certificates_of", "certificate_batches", "certificate_forms"),
-        *("notes", "tenant", "tenants", "token", "tokens", "audit_entries", "setting", "check_schema", "close"),
+        *(
+            "notes",
+            "tenant",
+            "tenants",
+            "token",
+            "tokens",
+            "audit_entries",
+            "last_audited",
+            "setting",
+            "check_schema",
+            "close",
+        ),
     }
 )
 _STORE_READS = frozenset({"kind", "get", "stat", "list", "check", "close"})

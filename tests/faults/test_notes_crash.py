@@ -1,6 +1,7 @@
 """Whatever write a process dies at: no byte of an answered pause is kept, no note that was answered is lost."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -131,6 +132,53 @@ async def laws(config, clock, answered):
         assert await vault.search.call(ACME, "live") == row
         assert await vault.catalog.notes(row.id) == {}
         await audit_verifies(vault)
+
+
+@pytest.mark.parametrize("landed", [False, True], ids=["lost", "landed"])
+async def test_an_overlong_pause_ends_once_whatever_write_of_its_end_a_process_dies_at(stage, landed):
+    limit = timedelta(minutes=15)
+    seen = set()
+    for step in range(1, 20):
+        config, clock = stage.copy(), ManualClock()
+        process = await start(config, clock, Faults())
+        vault = process.vault
+        session = vault.ingest.live_call(ACME, "live")
+        await vault.ingest.attach(session, offset=None)
+        await vault.ingest.write(session, FIRST)
+        await vault.notes.pause(session, actor=PBX)
+        await vault.ingest.write(session, CARD)
+        assert await vault.notes.acknowledge(session) == RESUMED
+        assert not await vault.notes.end_overlong(session, limit)
+        clock.advance(minutes=15)
+        clock.slept += limit.total_seconds()
+        await vault.keyring.refresh()
+        process.faults.arm(step, landed=landed)
+        with crash_is_the_end(process.faults):
+            assert await vault.notes.end_overlong(session, limit)
+            await vault.ingest.write(session, LAST)
+            await session.entry.barrier()
+        seen.add(process.faults.trace[-1])
+        await process.abandon()
+        async with open_vault(config, clock=clock, background=False) as vault:
+            session = vault.ingest.live_call(ACME, "live")
+            was_paused = session.keeping.paused
+            assert await vault.notes.end_overlong(session, limit) is was_paused
+            assert not session.keeping.paused
+            told = await vault.ingest.attach(session, offset=None)
+            await vault.ingest.write(session, STREAM[told:])
+            async with storing(vault):
+                await vault.ingest.finish(session)
+                async with asyncio.timeout(10):
+                    await session.done.wait()
+            assert await play(vault, session.recording.id) == KEPT
+            trail = [entry.event for entry in await vault.catalog.audit_entries(limit=1000)]
+            [entry] = [each for each in trail if each.event == "recording.pause_ended"]
+            assert (entry.actor, entry.detail["paused_by"]) == ("vault", f"{PBX.token_id} {PBX.name}")
+            assert entry.detail["paused_at"] == "2026-03-01T09:00:00+00:00"
+        stage.discard(config)
+        if not process.faults.dead:
+            break
+    assert "catalog.put_notes" in seen
 
 
 async def test_an_outage_of_the_catalog_ends_no_call_and_loses_no_note_of_it(stage):

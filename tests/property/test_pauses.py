@@ -1,7 +1,11 @@
-"""Any sequence of audio, pauses, resumes and crashes keeps exactly what was sent outside of pauses, in whole frames."""
+"""Any sequence of audio, pauses, resumes and crashes keeps exactly what was sent outside of pauses, in whole frames.
+
+And no sequence leaves out more of a call than it may without the vault's alarm.
+"""
 
 import asyncio
 import contextlib
+from datetime import timedelta
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,7 +20,20 @@ from vault.services.sessions import CallStart
 from vault.wiring import init_vault
 
 FRAME = 4
+MAX = 5
+"""Minutes."""
 STEREO = Media(container=Container.RAW, codec=Codec.S16LE, rate=8000, channels=2)
+
+
+class OwnClock(ManualClock):
+    """No time passes but what a test says."""
+
+    def monotonic(self) -> float:
+        return self.slept
+
+    def advance(self, **by: float) -> None:
+        super().advance(**by)
+        self.slept += timedelta(**by).total_seconds()
 
 
 def whole(size: int) -> int:
@@ -33,12 +50,19 @@ class Calls(RuleBasedStateMachine):
         config = config_at(self._stack.enter_context(memory_directory()))
         # Nothing is stored before the end, and every crash leaves a journal file behind: there is room for each step's.
         journal = config.journal.model_copy(update={"max_bytes": 64 << 20})
-        self._config = config.model_copy(update={"journal": journal})
-        self._clock = ManualClock()
+        ingest = config.ingest.model_copy(update={"pause_max": timedelta(minutes=MAX)})
+        self._config = config.model_copy(update={"journal": journal, "ingest": ingest})
+        self._clock = OwnClock()
         self.sent = bytearray()
         self.paused = False
         self.dropped: list[list[int]] = []
         """`[first, last)` of the recorder's own stream, one for each run of pauses without a kept byte in between."""
+        self.used = 0.0
+        """Minutes of pauses, less those in which the call was kept: what the vault must not let grow beyond MAX."""
+        self.merged = False
+        """Whether one note tells of several pauses: after a restart they count as if they had followed each other."""
+        self.silent = 0.0
+        """Minutes of pauses since the last that the vault ended: before MAX of them it has nothing to end."""
 
     def _run(self, work):
         return self._runner.run(work)
@@ -84,17 +108,38 @@ class Calls(RuleBasedStateMachine):
     @rule()
     def pause(self) -> None:
         self._run(self.vault.notes.pause(self.session))
-        if not self.paused and not (self.dropped and self.dropped[-1][1] >= len(self.sent)):
-            self.dropped.append([len(self.sent), len(self.sent)])
+        if not self.paused:
+            if self.dropped and self.dropped[-1][1] >= len(self.sent):
+                self.merged = True
+            else:
+                self.dropped.append([len(self.sent), len(self.sent)])
         self.paused = True
 
     @rule()
     def resume(self) -> None:
         self._run(self.vault.notes.resume(self.session))
         if self.paused:
-            first = self.dropped[-1][0]
-            self.dropped[-1][1] = first + whole(len(self.sent) - first)
+            self._kept_again()
+
+    def _kept_again(self) -> None:
+        first = self.dropped[-1][0]
+        self.dropped[-1][1] = first + whole(len(self.sent) - first)
         self.paused = False
+
+    @rule(minutes=st.integers(1, MAX))
+    def wait(self, minutes: int) -> None:
+        for _ in range(minutes):
+            self._clock.advance(minutes=1)
+            self._run(self.vault.keyring.refresh())
+            self.used = self.used + 1 if self.paused else max(self.used - 1, 0)
+            self.silent += self.paused
+            if self._run(self.vault.notes.end_overlong(self.session, timedelta(minutes=MAX))):
+                assert self.paused
+                assert self.silent >= MAX
+                self.used = self.silent = 0
+                self._kept_again()
+            assert self.used < MAX
+            assert self.session.keeping.paused == self.paused
 
     @rule()
     def ask(self) -> None:
@@ -116,6 +161,9 @@ class Calls(RuleBasedStateMachine):
         found = self.vault.ingest.live_call(ACME, "call-1")
         assert found is not None
         self.session = found
+        used = found.allowance.used_at(self._clock.monotonic()) / 60
+        assert used == self.used or self.merged
+        self.used, self.silent = used, max(self.silent, used)
         await self._come_back()
 
     async def _come_back(self) -> None:

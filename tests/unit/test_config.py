@@ -109,6 +109,8 @@ def test_the_commented_s3_section_of_the_shipped_file_shows_its_defaults():
         ({"server": {"port": 70000}}, "server.port"),
         ({"server": {"idle_timeout": "soon"}}, "server.idle_timeout"),
         ({"segments": {"concurrency": 0}}, "segments.concurrency"),
+        ({"ingest": {"pause_max": "0s"}}, "ingest.pause_max"),
+        ({"ingest": {"pause_max": "25h"}}, "ingest.pause_max"),
         ({"sweep": {"max_share": 1.5}}, "sweep.max_share"),
         ({"log": {"level": "LOUD"}}, "log.level"),
         ({"objects": {"kind": "s3", "s3": {}}}, "objects.s3.bucket"),

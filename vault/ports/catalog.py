@@ -445,6 +445,9 @@ class AdminRows(Protocol):
     async def audit_entries(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEntry]:
         """Return entries with seq > after, in order."""
 
+    async def last_audited(self, event: str, target: str) -> AuditEntry | None:
+        """Return the newest of the trail's last 100,000 entries that tells of this event at this target."""
+
     async def setting(self, name: str) -> str | None:
         """Return a small setting of the vault (its id, its schema's origin)."""
 

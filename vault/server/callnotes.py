@@ -20,7 +20,7 @@ from vault.server.describing import json_answer as _json
 from vault.server.problems import problem
 from vault.server.recordings import permitted, playing, readable, send
 from vault.server.shapes import TEXT
-from vault.server.views import moment_of_ms
+from vault.server.views import moment, moment_of_ms
 from vault.services.playback import Playable
 from vault.services.sessions import IngestSession
 from vault.services.vault import Vault
@@ -146,7 +146,15 @@ async def _turn(request: web.Request, session: IngestSession, *, paused: bool) -
         )
     change = vault.notes.pause if paused else vault.notes.resume
     await change(session, actor=await principal(request))
-    return web.json_response({"recording_id": session.recording.id, "paused": paused, "bytes": session.durable})
+    left = vault.ingest.pause_left(session)
+    return web.json_response(
+        {
+            "recording_id": session.recording.id,
+            "paused": session.keeping.paused,
+            "ends_at": None if left is None else moment(vault.clock.now() + left),
+            "bytes": session.durable,
+        }
+    )
 
 
 def _not_live(vault: Vault, row: Recording) -> Conflict:

@@ -12,6 +12,7 @@ NOTE_SCHEMAS: Final[Mapping[str, Schema]] = {
         {
             "recording_id": RECORDING_ID,
             "paused": FLAG,
+            "ends_at": {**nullable(MOMENT), "description": "When the vault will end the pause; null without one."},
             "bytes": {**COUNT, "description": "Durable bytes of the call so far."},
         }
     ),

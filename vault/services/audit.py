@@ -10,6 +10,11 @@ from vault.model import AuditEvent, Principal
 from vault.telemetry import request_id
 
 
+def named(actor: Principal | None) -> str:
+    """Return how the audit trail names who acts; None is the vault itself."""
+    return f"{actor.token_id} {actor.name}" if actor else "vault"
+
+
 def event(
     name: str,
     actor: Principal | None,
@@ -23,7 +28,7 @@ def event(
     """Describe one act of `actor` (None: the vault itself) within the current request."""
     return AuditEvent(
         event=name,
-        actor=f"{actor.token_id} {actor.name}" if actor else "vault",
+        actor=named(actor),
         role=actor.role.value if actor else None,
         outcome=outcome,
         tenant=tenant if tenant is not None else (actor.tenant if actor else None),

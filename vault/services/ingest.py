@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from vault.errors import Conflict, JournalFull, NotFound, TooLarge, Unavailable
+from vault.errors import Conflict, JournalFull, NotFound, Refused, TooLarge, Unavailable
 from vault.ids import NodeId, RecordingId, TenantId, call_name, call_number
 from vault.model import Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
@@ -37,6 +37,7 @@ OPEN_RECORDINGS: Final = Resource(
     name="recordings", what="open recordings", full="as many recordings are open as this server takes"
 )
 _TICK_SECONDS = 0.5
+_AGAIN_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class IngestLimits:
     backdating: timedelta
     """How long before its receipt a call's retention may begin to count."""
     retention_floor: Period
+    pause_max: timedelta
+    """How long a call may be paused, see `Allowance`, before the vault ends the pause."""
 
 
 class Ingest:
@@ -84,7 +87,13 @@ class Ingest:
         """The numbers above 1 of a call's names in `_by_call`."""
         self._by_id: dict[RecordingId, IngestSession] = {}
         self._takeup = TakeUp(
-            catalog=catalog, keyring=keyring, journal=journal, coordinates=coordinates, clock=clock, entropy=entropy
+            catalog=catalog,
+            keyring=keyring,
+            journal=journal,
+            coordinates=coordinates,
+            clock=clock,
+            entropy=entropy,
+            pause_max=limits.pause_max,
         )
         self._starting: set[tuple[TenantId, str]] = set()
         self._beginning = Beginning(
@@ -419,7 +428,13 @@ class Ingest:
     # -- background ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Close recordings whose recorder did not come back in time, or that made way; until cancelled."""
+        """Close recordings whose recorder is gone or that made way, and end overlong pauses; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._close_left())
+            # A task of its own: it waits for the catalog, which the end of a recording does not need.
+            group.create_task(self._end_pauses())
+
+    async def _close_left(self) -> None:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_SECONDS):
@@ -435,6 +450,35 @@ class Ingest:
                     await self._truncate(session, "displaced")
                 elif now - session.detached_at >= grace:
                     await self._truncate(session, "recorder_gone")
+
+    async def _end_pauses(self) -> None:
+        """While the catalog cannot answer, try one pause every five seconds: others would only wait as long."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            limit = self._limits.pause_max
+            for session in tuple(self._by_id.values()):
+                over = session.allowance.over(limit.total_seconds(), self._clock.monotonic())
+                if not over or session.ending is not None:
+                    continue
+                fields: dict[str, object] = {"recording": session.recording.id}
+                try:
+                    if not await self._notes.end_overlong(session, limit):
+                        continue
+                except (Unavailable, Refused) as error:
+                    fields["error"] = error.code
+                    logger.warning("a pause that lasted too long could not be ended yet", extra={"fields": fields})
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                    continue
+                self._metrics.pauses_ended.inc()
+                fields["pause_max_seconds"] = limit.total_seconds()
+                logger.warning(
+                    "a pause lasted too long and was ended; the call is kept again", extra={"fields": fields}
+                )
+
+    def pause_left(self, session: IngestSession) -> timedelta | None:
+        """Return after what time the vault ends the session's pause; None without one."""
+        left = session.allowance.left(self._limits.pause_max.total_seconds(), self._clock.monotonic())
+        return None if left is None else timedelta(seconds=left)
 
     async def _look_up(self) -> None:
         """Take up a recording whose creation got no answer, once its row is found: its recorder may come back to it.

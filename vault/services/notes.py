@@ -10,7 +10,9 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Final
 
 from vault.crypto.blind import Field
 from vault.crypto.notes import open_note, seal_note
@@ -22,7 +24,8 @@ from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.protocol.events import Dtmf, Facts
-from vault.services.audit import event
+from vault.services.allowance import Allowance, noted_use
+from vault.services.audit import event, named
 from vault.services.keeping import gaps_of
 from vault.services.reading import unix_ms
 from vault.services.search import CALL_KEY, BlindIndex, facts_of
@@ -77,24 +80,26 @@ class Notes:
         """
         session.require_open()
         session.own_pause = own and (session.own_pause or not session.keeping.paused)
-        self._stop_keeping(session)
+        self._stop_keeping(session, actor)
         async with _noting(session):
             # Once more: a resume may have been under way.
-            self._stop_keeping(session)
+            self._stop_keeping(session, actor)
             if _lasting(session) is None:
                 if session.entry is not None:
                     # The offset of a pause never lies beyond what survives a crash.
                     await session.entry.barrier()
-                self._begin_pause(session, actor)
+                self._begin_pause(session)
             elif not session.unwritten:
                 return
             await (self._write_or_wait(session) if own else self._write(session, {}))
 
-    def _stop_keeping(self, session: IngestSession) -> None:
+    def _stop_keeping(self, session: IngestSession, actor: Principal | None) -> None:
         if not session.keeping.paused:
             session.keeping.paused, session.keeping.since_ms = True, self._now_ms()
+            session.paused_by = actor
+            session.allowance.turn(paused=True, now=self._clock.monotonic())
 
-    def _begin_pause(self, session: IngestSession, actor: Principal | None) -> None:
+    def _begin_pause(self, session: IngestSession) -> None:
         keeping, offset = session.keeping, session.appended
         last = keeping.last
         before = keeping.notes[last] if last is not None else None
@@ -103,7 +108,7 @@ class Notes:
             session.unwritten.add(last)
         else:
             _append(session, Pause(offset=offset, at_ms=keeping.since_ms))
-        session.untold.append(_told("recording.paused", session, actor))
+        session.untold.append(_told("recording.paused", session, session.paused_by))
         keeping.fresh = True
 
     async def resume(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
@@ -116,34 +121,71 @@ class Notes:
         if not session.keeping.paused:
             return
         async with _noting(session):
-            keeping = session.keeping
-            if not keeping.paused:
-                return
-            session.resuming = True
-            # All of a window's audio came before this: the pause takes it, whenever it comes out.
-            late = 0 if session.feed is None else session.feed.waiting
-            try:
-                if _lasting(session) is None:
-                    if session.entry is not None:
-                        await session.entry.barrier()
-                    self._begin_pause(session, actor)
-                at, pause = _last_pause(session)
-                counted = keeping.unnoted
-                missing = pause.missing_ms + max(self._now_ms() - pause.at_ms, 0)
-                ended = replace(pause, missing_ms=missing, dropped=pause.dropped + counted + late, lasting=False)
-                told = _told("recording.resumed", session, actor, missing_ms=missing, dropped_bytes=ended.dropped)
-                if own:
-                    keeping.notes[at] = ended
-                    session.unwritten.add(at)
-                    session.untold.append(told)
-                    await self._write_or_wait(session)
-                else:
-                    await self._write(session, {at: ended}, audit=[told])
-                keeping.unnoted -= counted
-                keeping.late = late
-                keeping.paused = session.own_pause = False
-            finally:
-                session.resuming = False
+            if session.keeping.paused:
+                await self._keep_again(session, "recording.resumed", actor, own=own)
+                session.allowance.turn(paused=False, now=self._clock.monotonic())
+
+    async def end_overlong(self, session: IngestSession, limit: timedelta) -> bool:
+        """End a pause with which the call's pauses have used up `limit`; False if there is none.
+
+        As `resume` does it, but in the vault's name, and with who paused and when in the audit entry. The count of what
+        the call's pauses use begins anew. Unavailable or Refused, and the pause goes on, if that could not be made
+        durable.
+        """
+        seconds = limit.total_seconds()
+        async with session.noting:
+            # Only now: while this waited, the pause may have ended, or the call.
+            if session.ending is not None or not session.allowance.over(seconds, self._clock.monotonic()):
+                return False
+            paused_at = datetime.fromtimestamp(session.keeping.since_ms / 1000, UTC)
+            detail = {"paused_by": await self._paused_by(session), "paused_at": paused_at.isoformat()}
+            await self._keep_again(session, "recording.pause_ended", None, detail=detail)
+            session.allowance = Allowance(since=self._clock.monotonic())
+            return True
+
+    async def _paused_by(self, session: IngestSession) -> str | None:
+        """Return who began the pause, as the audit trail names them; the trail knows if another process heard it."""
+        if session.paused_by is not None:
+            return named(session.paused_by)
+        entry = await self._catalog.last_audited("recording.paused", session.recording.id)
+        return None if entry is None else entry.event.actor
+
+    async def _keep_again(
+        self,
+        session: IngestSession,
+        name: str,
+        actor: Principal | None,
+        *,
+        own: bool = False,
+        detail: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> None:
+        """Make the end of the present pause durable, with the audit entry `name`; then keep what arrives."""
+        keeping = session.keeping
+        session.resuming = True
+        # All of a window's audio came before this: the pause takes it, whenever it comes out.
+        late = 0 if session.feed is None else session.feed.waiting
+        try:
+            if _lasting(session) is None:
+                if session.entry is not None:
+                    await session.entry.barrier()
+                self._begin_pause(session)
+            at, pause = _last_pause(session)
+            counted = keeping.unnoted
+            missing = pause.missing_ms + max(self._now_ms() - pause.at_ms, 0)
+            ended = replace(pause, missing_ms=missing, dropped=pause.dropped + counted + late, lasting=False)
+            told = _told(name, session, actor, **detail, missing_ms=missing, dropped_bytes=ended.dropped)
+            if own:
+                keeping.notes[at] = ended
+                session.unwritten.add(at)
+                session.untold.append(told)
+                await self._write_or_wait(session)
+            else:
+                await self._write(session, {at: ended}, audit=[told])
+            keeping.unnoted -= counted
+            keeping.late = late
+            keeping.paused = session.own_pause = False
+        finally:
+            session.resuming = False
 
     async def acknowledge(self, session: IngestSession) -> int:
         """Make what a pause has dropped so far durable and return the offset to tell the recorder.
@@ -318,10 +360,11 @@ class Notes:
             keeping.notes[at] = note
 
 
-async def take_up(catalog: Catalog, session: IngestSession) -> None:
+async def take_up(catalog: Catalog, session: IngestSession, *, clock: Clock, pause_max: timedelta) -> None:
     """Give a session that is taken up again the notes of its row: a call that was paused still is.
 
-    A note that does not open is logged, and one that says nothing has its number.
+    What its pauses have used of `pause_max` is what the notes tell. A note that does not open is logged, and one that
+    says nothing has its number.
     """
     keeping = session.keeping
     for at, sealed in (await catalog.notes(session.recording.id)).items():
@@ -333,7 +376,11 @@ async def take_up(catalog: Catalog, session: IngestSession) -> None:
                 "a note of a call does not open",
                 extra={"fields": {"recording": session.recording.id, "note": at, "error": error.code}},
             )
-    keeping.paused = _lasting(session) is not None
+    pause = _lasting(session)
+    if pause is not None:
+        keeping.paused, keeping.since_ms = True, pause.at_ms
+    used = noted_use(keeping.notes, limit=pause_max.total_seconds(), now_ms=unix_ms(clock.now()))
+    session.allowance = Allowance(used=used, since=clock.monotonic(), paused=keeping.paused)
     keeping.continue_at(session.durable)
 
 
@@ -386,6 +433,6 @@ def _lasting(session: IngestSession) -> Pause | None:
     return pause if pause.lasting else None
 
 
-def _told(name: str, session: IngestSession, actor: Principal | None, **detail: int) -> AuditEvent:
+def _told(name: str, session: IngestSession, actor: Principal | None, **detail: Any) -> AuditEvent:
     row = session.recording
     return event(name, actor, tenant=row.tenant, target=row.id, detail=detail)

@@ -14,9 +14,10 @@ from typing import Final, Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
-from vault.model import AuditEvent, CallFacts, DataKey, Media, Recording, SegmentRef
+from vault.model import AuditEvent, CallFacts, DataKey, Media, Principal, Recording, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.retention.periods import Period
+from vault.services.allowance import Allowance
 from vault.services.keeping import Keeping, frame_bytes
 
 TOTAL: Final = "upload_length"
@@ -126,8 +127,12 @@ class IngestSession:
     """Bytes that the recorder counts and that never came: it went on after it had been refused."""
     own_pause: bool = False
     """The present pause was asked for by the recorder in its stream: it ends with that connection, if this process
-    still knows; after a restart it lasts, because keeping too little is the lesser harm.
+    still knows; after a restart it lasts as any other, because keeping too little is the lesser harm.
     """
+    paused_by: Principal | None = None
+    """Who began the last pause; None if another process heard it."""
+    allowance: Allowance = field(default_factory=Allowance)
+    """What its pauses have used of `ingest.pause_max`, in seconds of the monotonic clock."""
     owner: object | None = None
     """Who alone may write to it: an upload in parts, which what comes by another way would neither continue nor end."""
     feed: LiveFeed | None = None

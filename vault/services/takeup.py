@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 from vault.errors import NotFound, Shredded
 from vault.ids import NodeId, RecordingId
@@ -33,6 +34,7 @@ class TakeUp:
         coordinates: Coordinates,
         clock: Clock,
         entropy: Entropy,
+        pause_max: timedelta,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
@@ -40,6 +42,7 @@ class TakeUp:
         self._coordinates = coordinates
         self._clock = clock
         self._entropy = entropy
+        self._pause_max = pause_max
 
     async def own(self) -> AsyncIterator[IngestSession]:
         """Replay the journal and yield a session for each of this node's open rows.
@@ -112,5 +115,5 @@ class TakeUp:
         )
         session.recall(extra)
         session.rejoin(found)
-        await take_up(self._catalog, session)
+        await take_up(self._catalog, session, clock=self._clock, pause_max=self._pause_max)
         return session

@@ -114,6 +114,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             resume_grace=config.server.resume_grace,
             backdating=config.retention.backdating,
             retention_floor=bounds_of(config, keyring).floor or FLOOR,
+            pause_max=config.ingest.pause_max,
         ),
         shares=Shares(config.server.max_open_recordings, OPEN_RECORDINGS, clock=clock, metrics=metrics),
     )

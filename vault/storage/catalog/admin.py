@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -19,6 +19,8 @@ from vault.storage.catalog.tables import IS_WAITING, alerts, audit_head, setting
 from vault.storage.catalog.tables import audit as audit_table
 from vault.storage.catalog.writer import Transaction
 from vault.tlog.auditchain import AuditHead
+
+_SEARCHED: Final = 100_000
 
 _TENANT = sa.select(tenants).where(tenants.c.id == sa.bindparam("key"))
 _TENANTS = sa.select(tenants).order_by(tenants.c.id)
@@ -41,6 +43,17 @@ _ENTRIES = (
     .where(audit_table.c.seq > sa.bindparam("after"))
     .order_by(audit_table.c.seq)
     .limit(sa.bindparam("page"))
+)
+# The last entries only: there is no index by target, and what is asked for is of a call under way.
+_LAST = (
+    sa.select(audit_table)
+    .where(
+        audit_table.c.seq > sa.select(audit_head.c.seq).scalar_subquery() - _SEARCHED,
+        audit_table.c.event == sa.bindparam("name"),
+        audit_table.c.target == sa.bindparam("about"),
+    )
+    .order_by(audit_table.c.seq.desc())
+    .limit(1)
 )
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
 _SETTING = sa.select(settings.c.value).where(settings.c.name == sa.bindparam("key"))
@@ -122,6 +135,11 @@ class AdminStore:
         """Return entries with seq > after, in order."""
         found = await self._database.fetch(_ENTRIES, {"after": after, "page": max(limit, 0)})
         return [rows.to_audit(row) for row in found]
+
+    async def last_audited(self, event: str, target: str) -> AuditEntry | None:
+        """Return the newest of the trail's last 100,000 entries that tells of this event at this target."""
+        found = await self._database.fetch(_LAST, {"name": event, "about": target})
+        return rows.to_audit(found[0]) if found else None
 
     async def audit_head(self) -> AuditHead:
         """Return the last entry's number and hash, or the genesis of an empty trail."""
