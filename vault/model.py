@@ -65,6 +65,10 @@ class RecordingState(enum.StrEnum):
     SHREDDED = "shredded"
 
 
+EMPTY: Final = "empty"
+"""Why a recording is truncated that ended with nothing acknowledged to its recorder: its call key is free again."""
+
+
 class Codec(enum.StrEnum):
     """Sample encodings; `stream` is whatever the container says."""
 

@@ -497,6 +497,29 @@ async def test_finishing_closes_the_row_and_records_everything_at_once(catalog):
     assert await events(catalog) == ["recording.truncated"]
 
 
+async def test_a_row_that_ends_empty_gives_its_call_token_to_one_of_those_that_want_it(catalog):
+    empty, *others = recording(call_token="call"), *(recording(call_token="call") for _ in range(3))
+    kept = recording(call_token="kept")
+    for one in (empty, kept):
+        await catalog.create_recording(one)
+    with pytest.raises(Conflict):
+        await catalog.create_recording(others[0])
+    for one, reason in ((empty, "empty"), (kept, "idle")):
+        await finish(catalog, one, RecordingState.TRUNCATED, reason=reason, stored_bytes=0)
+    row = await catalog.recording(empty.id)
+    assert (row.call_token, row.state, row.state_reason) == (empty.id, RecordingState.TRUNCATED, "empty")
+    assert (row.audio, row.metadata) == (empty.audio, empty.metadata)
+    assert await catalog.recording_by_call(ACME, ["call"]) is None
+    raced = await asyncio.gather(*(catalog.create_recording(one) for one in others), return_exceptions=True)
+    assert sorted(type(each).__name__ for each in raced) == ["Conflict", "Conflict", "NoneType"]
+    (taken,) = [one for one, answer in zip(others, raced, strict=True) if answer is None]
+    assert (await catalog.recording_by_call(ACME, ["call"])).id == taken.id
+    with pytest.raises(Conflict):
+        await catalog.create_recording(recording(call_token="kept"))
+    await finish(catalog, empty, RecordingState.TRUNCATED, reason="empty", stored_bytes=0)
+    assert (await catalog.recording_by_call(ACME, ["call"])).id == taken.id, "a repeated finish took the token back"
+
+
 async def test_finishing_again_leaves_the_row_and_the_audit_as_they_are(catalog):
     one = recording()
     await catalog.create_recording(one)

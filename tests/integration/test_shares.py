@@ -81,9 +81,9 @@ async def test_fifty_empty_uploads_of_one_tenant_do_not_keep_out_a_call_of_anoth
         assert await metric(app, 'share_displaced_total{resource="recordings"} 1.0')
         gone = made[0].rpartition("/")[2]
         ended = await shown(app, gone, NORTH)
-        assert (ended["state"], ended["state_reason"]) == ("truncated", "displaced")
+        assert (ended["state"], ended["state_reason"]) == ("truncated", "empty")
         (entry,) = [each for each in await app.audit("recording.truncated") if each["target"] == gone]
-        assert entry["detail"] == {"bytes": 0, "reason": "displaced"}
+        assert entry["detail"] == {"bytes": 0, "reason": "empty", "cause": "displaced"}
         assert (entry["tenant"], entry["actor"], entry["request_id"]) == (NORTH, "vault", None)
         assert (await tus.patch(made[0], 0, AUDIO[:1000])).status == 410
         for path in made[1:]:
@@ -149,7 +149,7 @@ async def test_an_upload_in_parts_that_has_just_begun_is_not_cut_before_its_firs
         assert (await ask(app, north, "PUT", part(first, 2), body=WAV))[0] == 200
         assert (await put(app, "call", SOUTH)).status == 201
         ended = await shown(app, second.rpartition("=")[2], NORTH)
-        assert (ended["state"], ended["state_reason"], ended["bytes"]) == ("truncated", "displaced", 0)
+        assert (ended["state"], ended["state_reason"], ended["bytes"]) == ("truncated", "empty", 0)
         assert (await ask(app, north, "POST", first, body=listing((1, MD5), (2, MD5))))[0] == 200
 
 

@@ -252,7 +252,8 @@ class RecordingRows(Protocol):
     ) -> None:
         """Move open → sealed | truncated and record `objects`: the manifest and any segments not yet recorded.
 
-        The notes go with the same transaction: the manifest has them.
+        The notes go with the same transaction: the manifest has them. Truncated with the reason `EMPTY` frees the call
+        key: the row's call token becomes its id, and another recording may have the token it had.
 
         Repeating is harmless: a row that has left `open` stays as it is and the audit events are not written again.
         """

@@ -101,6 +101,8 @@ class Journal(Protocol):
 
     node: NodeId
     """The journal's own name, the same at every opening; rows of recordings with bytes in it carry it."""
+    damaged: bool
+    """Whether the replay met damage: any recording may lack bytes that were acknowledged."""
 
     async def replay(
         self, keys: Callable[[Coordinate], DataKey], *, skip: Callable[[str], bool]

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
-from vault.errors import Conflict, Invalid, OffsetMismatch
+from vault.errors import Conflict, Invalid, OffsetMismatch, Unavailable
 from vault.format.notes import Note, kept_before, kept_of
 from vault.ids import TenantId
 from vault.media.ends import TAIL_BYTES, says_end
@@ -22,6 +22,9 @@ from vault.server.pieces import Pieces
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.uploads import Writer
 from vault.services.vault import Vault
+
+_PUT_AWAY_SECONDS: Final = 5.0
+"""How long an upload waits for an attempt of which nothing arrived to give its call key back."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ async def preflight(vault: Vault, upload: Upload) -> None:
 async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> web.Response:
     """Take the body in: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition."""
     placing = upload.placing
-    session = vault.ingest.live_call(upload.tenant, upload.call_key)
+    session = await _session(vault, upload)
     if session is not None and session.ended is None:
         if session.resumable:
             raise Conflict("this call is an upload with an address of its own: only there it goes on, or ends")
@@ -84,6 +87,21 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> 
         pieces.push_back(first)
         await _receive(vault, session, upload, pieces)
     return await _answer(vault, session, upload)
+
+
+async def _session(vault: Vault, upload: Upload) -> IngestSession | None:
+    """Return the session that has the call key; one that ended empty is waited for, because it gives the key back."""
+    session = vault.ingest.live_call(upload.tenant, upload.call_key)
+    if session is None or not session.ends_empty:
+        return session
+    try:
+        async with asyncio.timeout(_PUT_AWAY_SECONDS):
+            await session.done.wait()
+    except TimeoutError as error:
+        raise Unavailable(
+            "an attempt of which nothing arrived still has this call key; nothing was taken in", retry_after_seconds=2
+        ) from error
+    return vault.ingest.live_call(upload.tenant, upload.call_key)
 
 
 async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSession | None, Recording | None]:

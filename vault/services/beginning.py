@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from vault.crypto.blind import Field
 from vault.crypto.derive import commitment
@@ -123,8 +125,16 @@ class Beginning:
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         detail = {**noted, "import": True} if imports and call.started_at is not None else noted
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier, detail=detail)
+        creating = asyncio.ensure_future(
+            self._catalog.create_recording(recording, elsewhere=elsewhere, audit=[started_event])
+        )
         try:
-            await self._catalog.create_recording(recording, elsewhere=elsewhere, audit=[started_event])
+            await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            # The catalog carries out what it has begun: its row would hold the call key until a restart.
+            self.doubtful.add(identifier)
+            creating.add_done_callback(partial(self._created_unheard, identifier))
+            raise
         except OutcomeUnknown:
             self.doubtful.add(identifier)
             raise
@@ -135,6 +145,12 @@ class Beginning:
             ) from error
         self._metrics.stated_starts.labels(life.effect.value).inc()
         return recording, key
+
+    def _created_unheard(self, identifier: RecordingId, creating: asyncio.Future[None]) -> None:
+        """Forget a row that will not come: only one that is there, or may be, is looked for."""
+        error = None if creating.cancelled() else creating.exception()
+        if creating.cancelled() or (error is not None and not isinstance(error, OutcomeUnknown)):
+            self.doubtful.discard(identifier)
 
     def _token(self, cohort: Cohort, field: Field, value: str | None) -> str | None:
         return None if value is None else self._index.token_in(cohort, field, value)

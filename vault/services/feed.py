@@ -10,7 +10,7 @@ from typing import Final
 
 from vault.errors import Conflict, Invalid, JournalFull
 from vault.ids import TenantId
-from vault.model import Principal, RecordingState
+from vault.model import EMPTY, Principal, RecordingState
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
 from vault.services.ingest import Ingest
 from vault.services.naming import CallNames
@@ -172,14 +172,18 @@ class Feed:
             await self._parts.notes.rejoined(session)
 
     async def _finish(self, session: IngestSession) -> None:
-        """End in order; wait for room in a full journal as audio does, because a live recorder cannot end it again."""
+        """End in order; wait for room in a full journal as audio does, because a live recorder cannot end it again.
+
+        A call of which nothing came is not sealed: a hang-up says nothing of what there was to record.
+        """
+        ended = RecordingState.SEALED.value if session.sent else f"{RecordingState.TRUNCATED}:{EMPTY}"
         try:
-            return await self._parts.ingest.finish(session)
+            return await self._parts.ingest.finish(session, ended=ended)
         except JournalFull:
             for pause in ROOM_PAUSES:
                 await asyncio.sleep(pause)
                 with suppress(JournalFull):
-                    return await self._parts.ingest.finish(session)
+                    return await self._parts.ingest.finish(session, ended=ended)
             raise
 
     def _open(self) -> IngestSession:

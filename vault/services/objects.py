@@ -115,7 +115,7 @@ class Objects:
             if session is not None:
                 if await self._write(session, reader):
                     return session.recording.id
-            elif (known := await self._same(named, size=reader.size, sha256=sha256)) is not None:
+            elif (known := await self._same(named, size=reader.size, sha256=sha256, gap=known_taken)) is not None:
                 return known
         raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
 
@@ -165,8 +165,8 @@ class Objects:
             self._ingest.detach(session)
         return True
 
-    async def _same(self, call: CallStart, *, size: int, sha256: str) -> RecordingId | None:
-        """Return the finished recording of this name if it is this body."""
+    async def _same(self, call: CallStart, *, size: int, sha256: str, gap: bool) -> RecordingId | None:
+        """Return the finished recording of this name if it is this body; with `gap` there may be none of this name."""
         session = self._ingest.live_call(call.tenant, call.call_key)
         if session is not None:
             if session.ended is None or session.durable != size:
@@ -174,6 +174,8 @@ class Objects:
             known = await self._ingest.storer.plaintext_sha256(session)
             return session.recording.id if known == sha256 else None
         row = await self._search.call(call.tenant, call.call_key)
+        if row is None and gap:
+            return None
         if row is None or row.state is RecordingState.OPEN:
             if row is not None:
                 self._ingest.require_here(row)

@@ -138,6 +138,11 @@ class Search:
         """Return the recording a recorder means by its call key, as long as its metadata exists."""
         return await self._catalog.recording_by_call(tenant, self._index.tokens(tenant, Field.CALL_KEY, call_key))
 
+    async def any_call(self, tenant: TenantId, call_keys: Sequence[str]) -> bool:
+        """Return whether one of these call keys is a recording's, as long as its metadata exists."""
+        tokens = [token for key in call_keys for token in self._index.tokens(tenant, Field.CALL_KEY, key)]
+        return await self._catalog.recording_by_call(tenant, tokens) is not None
+
     async def page(self, query: RecordingQuery, wanted: Wanted) -> Sequence[Recording]:
         """Return one page, newest first; Invalid unless the query names a tenant."""
         tenant = query.tenant

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId
-from vault.model import AuditEvent, CallFacts, DataKey, Media, Principal, Recording, SegmentRef
+from vault.model import AuditEvent, CallFacts, DataKey, Media, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.retention.periods import Period
 from vault.services.allowance import Allowance
@@ -125,6 +125,8 @@ class IngestSession:
     """See `CallStart.total`."""
     skipped: int = 0
     """Bytes that the recorder counts and that never came: it went on after it had been refused."""
+    lossy: bool = False
+    """Bytes that were acknowledged may be gone: its journal is damaged or lost."""
     own_pause: bool = False
     """The present pause was asked for by the recorder in its stream: it ends with that connection, if this process
     still knows; after a restart it lasts as any other, because keeping too little is the lesser harm.
@@ -198,6 +200,15 @@ class IngestSession:
         """How many bytes of its stream the recorder has sent: those taken in, and those that pauses dropped."""
         return self.appended + self.keeping.taken(self.appended)
 
+    @property
+    def ends_empty(self) -> bool:
+        """Whether it ends, or has ended, with nothing acknowledged, and its recorder did not say that this is all.
+
+        What a pause dropped was acknowledged, and so may have been what was lost.
+        """
+        broken_off = self.displaced if self.ending is None else self.ending.startswith(RecordingState.TRUNCATED)
+        return broken_off and self.empty and not self.lossy
+
     def recall(self, extra: Mapping[str, str]) -> None:
         """Take up the terms that a session before this one began under.
 
@@ -245,6 +256,7 @@ class IngestSession:
                     }
                 },
             )
+            self.lossy = True
             return
         self.ended = self.ending = found.ended
         if found.durable < self.stored:

@@ -20,7 +20,7 @@ from vault.crypto.sealed import seal_manifest, seal_segment
 from vault.errors import IntegrityError, Unavailable
 from vault.format.manifest import CatalogCopy, Gap, Manifest, ManifestSegment, merkle_root
 from vault.format.names import manifest_name, segment_name
-from vault.model import MANIFEST_INDEX, Recording, RecordingState, SegmentRef
+from vault.model import EMPTY, MANIFEST_INDEX, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
@@ -234,7 +234,9 @@ class Storer:
     async def _finish(self, session: IngestSession) -> None:
         recording = session.recording
         assert session.ended is not None
-        state, _, reason = session.ended.partition(":")
+        state, _, cause = session.ended.partition(":")
+        # Told by what is durable, so that a finish which a crash makes repeat itself comes to the same.
+        reason = EMPTY if session.ends_empty else cause
         ended_at = self._clock.now()
         async with session.noting:  # a note that is being written gets into the manifest, which replaces its row
             await self._settle(session)
@@ -304,7 +306,8 @@ class Storer:
                     None,
                     tenant=recording.tenant,
                     target=recording.id,
-                    detail={"bytes": session.stored, "reason": reason or None},
+                    detail={"bytes": session.stored, "reason": reason or None}
+                    | ({"cause": cause} if reason != cause else {}),
                 ),
             ],
         )

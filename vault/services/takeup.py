@@ -61,6 +61,7 @@ class TakeUp:
         for row in rows.values():
             session = await self.session(row, replayed.get(row.id))
             if session is not None:
+                session.lossy |= self._journal.damaged
                 yield session
 
     async def _unknown(self, identifier: RecordingId, found: ReplayedRecording) -> Recording | None:
@@ -92,6 +93,7 @@ class TakeUp:
             session = await self.session(row, None)
             if session is not None:
                 session.ended = session.ending = "truncated:node_lost"
+                session.lossy = True
                 yield session
 
     async def session(self, row: Recording, found: ReplayedRecording | None) -> IngestSession | None:

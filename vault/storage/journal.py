@@ -65,6 +65,7 @@ class FileJournal:
         self._disk_checked_at = float("-inf")
         self._disk_has_room = True
         self._opened = False
+        self.damaged = False
         self._replayed = False
         self._lock_fd = _lock(directory)
         try:
@@ -109,6 +110,7 @@ class FileJournal:
             raise ValueError("replay comes once, before the first open")
         tracks = await asyncio.to_thread(Replay(self._old, keys=keys, skip=skip).run)
         self._replayed = True
+        self.damaged = any(file.damaged for file in self._old)
         found = [self._replayed_recording(track) for track in tracks]
         for file in self._old:
             self._committer.reap(file)

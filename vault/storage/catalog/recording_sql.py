@@ -83,6 +83,7 @@ FINISH = (
         stored_bytes=sa.bindparam("new_bytes"),
     )
 )
+FREE_CALL_KEY = sa.update(recordings).where(_r.id == sa.bindparam("key")).values(call_token=sa.bindparam("new_token"))
 SET_BYTES = sa.update(recordings).where(_r.id == sa.bindparam("key")).values(stored_bytes=sa.bindparam("new_bytes"))
 SET_MEDIA = (
     sa.update(recordings)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from vault.errors import Conflict, GenerationPassed, Invalid, NotFound, Refused, TooLarge, TooLate
 from vault.ids import NodeId, RecordingId, TenantId
-from vault.model import INDEX_LEAF, AuditEvent, Cohort, Part, Recording, RecordingState, SegmentRef
+from vault.model import EMPTY, INDEX_LEAF, AuditEvent, Cohort, Part, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Kept, RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
@@ -361,6 +361,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
     objects: dict[tuple[bytes, int], Mapping[str, Any]] = {}
     lengths: list[Mapping[str, Any]] = []
     finishes: list[Mapping[str, Any]] = []
+    freed: list[Mapping[str, Any]] = []
     for storing in storings:
         state = states.get(storing.key)
         if state is None:
@@ -374,12 +375,15 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
             continue
         if storing.final is not None:
             finishes.append(storing.final)
+            if (storing.final["new_state"], storing.final["new_reason"]) == (RecordingState.TRUNCATED.value, EMPTY):
+                freed.append({"key": storing.key, "new_token": storing.recording})
             states[storing.key] = RecordingState(storing.final["new_state"])
             transaction.audit(storing.audit)
         elif storing.stored_bytes is not None:
             lengths.append({"key": storing.key, "new_bytes": storing.stored_bytes})
     await transaction.write(sql.SET_BYTES, lengths)
     await transaction.write(sql.FINISH, finishes)
+    await transaction.write(sql.FREE_CALL_KEY, freed)
     await transaction.write(sql.DROP_NOTES, [{"key": final["key"]} for final in finishes])
     await transaction.write(sql.DROP_SEGMENT, [{"key": recording, "at": number} for recording, number in objects])
     await transaction.write(sql.INSERT_SEGMENT, list(objects.values()))
