@@ -38,6 +38,8 @@ def _fields(erasure: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _why(item: Mapping[str, Any]) -> str:
+    if item["gone"]:
+        return f"gone already: {', '.join(item['certificates']) or 'not certified yet, or not by this vault'}"
     if item["live"]:
         return "still being recorded"
     holds = ", ".join(f"{hold['id']} (matter {hold['matter']})" for hold in item["holds"])
@@ -48,7 +50,7 @@ def _show(call: Remote, erasure: Mapping[str, Any]) -> None:
     call.out.show(erasure, _fields(erasure))
     if not call.out.as_json:
         rows = [(item["id"], item["outcome"], _why(item)) for item in erasure["recordings"]]
-        call.out.table(["recording", "outcome", "kept by"], rows, empty="no recordings")
+        call.out.table(["recording", "outcome", "why"], rows, empty="no recordings")
 
 
 @remote(

@@ -129,6 +129,8 @@ ERASURE: dict[str, Any] = {
             "held": True,
             "live": False,
             "holds": [{"id": HOLD, "matter": "SMITH-2026", "grace_until": None}],
+            "gone": False,
+            "certificates": [],
         }
     ],
     "shown": SHOWN,

@@ -70,7 +70,7 @@ from vault.model import (
     Role,
 )
 from vault.ports.catalog import MOST_HOLDS, RecordingQuery
-from vault.ports.erasures import ErasureOutcome, ErasureState
+from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.catalog import rows as rows_of
@@ -1033,6 +1033,23 @@ async def test_an_override_is_added_once_and_revised_by_id(catalog):
     assert await events(catalog) == ["a", "b"]
 
 
+async def test_of_overrides_and_policy_requests_that_would_overlap_one_is_open(catalog):
+    await catalog.add_tenant(tenant())
+    for raced in (
+        await outcomes(catalog.add_override(override(through=NOW + timedelta(days=day))) for day in range(1, 6)),
+        await outcomes(catalog.add_policy_request(policy_request()) for _ in range(5)),
+    ):
+        assert raced.count(None) == 1
+        assert {type(each) for each in raced if each is not None} == {Conflict}
+    (standing,) = await catalog.overrides()
+    approved = replace(standing, approved_by="tok_bob")
+    await catalog.revise_override(standing.id, becomes(approved))
+    with pytest.raises(Conflict, match=standing.id):  # approved, and not used yet
+        await catalog.add_override(override(through=NOW + timedelta(days=9)))
+    await catalog.revise_override(standing.id, becomes(replace(approved, used_at=NOW)))
+    await catalog.add_override(override(through=NOW + timedelta(days=9)))
+
+
 async def test_a_policy_request_is_the_only_open_one_of_its_tenant_and_is_applied_with_it_or_not_at_all(catalog):
     await catalog.add_tenant(tenant())
     one, theirs = policy_request(), policy_request(tenant=OTHER)
@@ -1190,9 +1207,30 @@ async def test_an_erasure_comes_back_as_it_was_and_changes_state_once(catalog):
         await catalog.erasure("era_" + "0" * 32)
 
 
+async def test_an_open_erasure_of_a_case_keeps_a_second_one_of_that_case_from_its_recordings(catalog):
+    one, two = [await sealed(catalog) for _ in range(2)]
+    first = erasure(one, two)
+    await catalog.add_erasure(first)
+    for over in ((one,), (two, one)):
+        with pytest.raises(Conflict, match=first.id):
+            await catalog.add_erasure(erasure(*over))
+    await catalog.add_erasure(erasure(one, case_reference="DSR-2"))
+    await catalog.add_erasure(erasure(one, basis=ErasureBasis.CONTROLLER_INSTRUCTION))
+    await catalog.add_erasure(erasure(await sealed(catalog)))
+    settled = replace(first, state=ErasureState.APPROVED, recordings={**first.recordings, one.id: ErasureOutcome.GONE})
+    await catalog.revise_erasure(first.id, becomes(settled))
+    raced = await outcomes(catalog.add_erasure(each) for each in [erasure(one) for _ in range(5)])
+    assert raced.count(None) == 1, "of those at once one is the first"
+    with pytest.raises(Conflict, match=first.id):
+        await catalog.add_erasure(erasure(two))
+    await catalog.revise_erasure(first.id, becomes(replace(first, state=ErasureState.REJECTED)))
+    await catalog.add_erasure(erasure(two))
+
+
 async def test_erasures_are_paged_newest_first_and_filtered(catalog):
     one = await sealed(catalog)
-    made = [erasure(one), erasure(one, state=ErasureState.DONE), erasure(one)]
+    states = (ErasureState.REQUESTED, ErasureState.DONE, ErasureState.REQUESTED)
+    made = [erasure(one, state=state, case_reference=f"DSR-{number}") for number, state in enumerate(states)]
     for each in made:
         await catalog.add_erasure(each)
     assert [each.id for each in await catalog.erasures()] == [each.id for each in reversed(made)]

@@ -11,7 +11,7 @@ import pytest
 
 from tests import approvals
 from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, running, sound
+from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, out_of_reach, running, sound
 from tests.tenants import metadata_kept
 from vault.crypto.derive import commitment
 from vault.crypto.signing import VerifyKey
@@ -110,6 +110,92 @@ async def test_an_erasure_takes_two_people_and_both_parts_and_says_so_on_its_cer
     names = [entry["event"] for entry in await app.audit() if entry["event"].startswith(("case.", "shred."))]
     assert names == ["case.received", "case.approved", "shred.intended", "shred.done", "case.fulfilled"]
     assert (await approve(app, asked.json["id"])).status == 409
+
+
+async def test_a_second_request_of_one_case_is_refused_with_the_id_of_the_open_one(app):
+    one, two = await app.upload("a", AUDIO), await app.upload("b", AUDIO)
+    open_one = (await request(app, one)).json["id"]
+    again = await request(app, two, one)
+    assert (again.status, again.problem) == (409, "conflict")
+    assert open_one in again.json["detail"]
+    assert open_one in again.json["hint"]
+    assert (await request(app, two)).status == 202  # the same case, and another recording
+    for changes in ({"case_reference": "DSR-2026-18"}, {"basis": "controller_instruction"}):
+        assert (await request(app, one, **changes)).status == 202
+    assert (await app.ask("POST", f"/v1/erasures/{open_one}/reject", Role.DPO)).status == 200
+    together = await asyncio.gather(request(app, one), request(app, one))
+    assert sorted(answer.status for answer in together) == [202, 409]
+
+
+async def overlapping(app):
+    """Return three recordings, and two erasures of different cases that both name the second."""
+    rows = [await app.upload(key, AUDIO, headers=CALLER) for key in "abc"]
+    first = (await request(app, *rows[:2])).json["id"]
+    second = (await request(app, *rows[1:], case_reference="DSR-2026-18")).json["id"]
+    return rows, first, second
+
+
+async def named_on(app, recording):
+    """Return the case that the certificates of a recording name, if all name one."""
+    (case,) = {each.trigger.case.id for each in await certificates(app, recording)}
+    return case
+
+
+async def test_of_two_cases_that_name_a_recording_the_later_says_what_took_it_and_claims_nothing(app):
+    (one, both, two), first, second = await overlapping(app)
+    seen = (await app.ask("GET", f"/v1/erasures/{second}", Role.DPO)).json["shown"]
+    assert outcomes(await approve(app, first)) == {one: "erased", both: "erased"}
+    blind = await app.ask("POST", f"/v1/erasures/{second}/approve", Role.DPO, body={"shown": seen})
+    assert (blind.status, blind.problem) == (409, "changed_since")
+    assert (await app.play(two)).status == 200
+    looked = (await app.ask("GET", f"/v1/erasures/{second}", Role.DPO)).json["recordings"]
+    assert [(each["id"], each["gone"]) for each in looked] == [(both, True), (two, False)]
+    done = await approve(app, second)
+    assert (done.status, done.json["state"], outcomes(done)) == (200, "done", {both: "gone", two: "erased"})
+    taken = (await app.ask("GET", f"/v1/recordings/{both}")).json["certificate_id"]
+    assert [each["certificates"] for each in done.json["recordings"]] == [[taken], []]
+    assert (await named_on(app, both), await named_on(app, two)) == (first, second)
+    counts = [entry["detail"] for entry in await app.audit("case.fulfilled")]
+    assert counts == [{"erased": 2}, {"gone": 1, "erased": 1}]
+
+
+async def test_of_two_cases_that_are_approved_at_once_each_recording_goes_for_one(app, monkeypatch):
+    monkeypatch.setattr(app.vault.erasures, "_window", timedelta(seconds=0.3))
+    (one, both, two), first, second = await overlapping(app)
+    answers = await asyncio.gather(approve(app, first), approve(app, second))
+    assert [(answer.status, answer.json["state"]) for answer in answers] == [(200, "done")] * 2
+    told = {each: outcomes(answer) for each, answer in zip((first, second), answers, strict=True)}
+    takes, finds = (first, second) if told[first][both] == "erased" else (second, first)
+    assert (told[takes][both], told[finds][both]) == ("erased", "gone")
+    assert (told[first][one], told[second][two]) == ("erased", "erased")
+    assert await named_on(app, both) == takes
+    assert len(await app.audit("shred.intended")) == 1, "approvals at once share one shred"
+    assert len(await certificates(app, both)) == 1
+    await app.certified()
+    assert [(each.status, each.trigger.case.id) for each in await certificates(app, both)] == [
+        ("final", takes),
+        ("provisional", takes),
+    ]
+
+
+async def test_of_two_cases_whose_shred_broke_off_the_next_sweep_ends_both_truly(app, monkeypatch):
+    monkeypatch.setattr(app.vault.erasures, "_window", timedelta(seconds=0.3))
+    (_, both, _), first, second = await overlapping(app)
+    with out_of_reach(app.vault.erasures._shredder, "account"):
+        answers = await asyncio.gather(approve(app, first), approve(app, second))
+    assert {answer.status for answer in answers} == {503}
+    shown = [(await app.ask("GET", f"/v1/erasures/{each}", Role.DPO)).json for each in (first, second)]
+    assert [each["state"] for each in shown] == ["approved", "approved"]
+    assert {each["outcome"] for case in shown for each in case["recordings"] if each["id"] == both} == {
+        "erasing",
+        "pending",
+    }
+    await app.sweep()
+    shown = [(await app.ask("GET", f"/v1/erasures/{each}", Role.DPO)).json for each in (first, second)]
+    assert [each["state"] for each in shown] == ["done", "done"]
+    ended = {case["id"]: each["outcome"] for case in shown for each in case["recordings"] if each["id"] == both}
+    assert sorted(ended.values()) == ["erased", "gone"]
+    assert ended[await named_on(app, both)] == "erased"
 
 
 async def test_a_rejected_erasure_erases_nothing_and_is_over(app):

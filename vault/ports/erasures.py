@@ -42,6 +42,7 @@ class ErasureOutcome(enum.StrEnum):
     """Its shred is decided: it is not read any more."""
     ERASED = "erased"
     GONE = "gone"
+    """Something else took it: its date, the end of the contract, or an erasure of another case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,10 @@ class ErasureRows(Protocol):
     """Requests to erase recordings before their date."""
 
     async def add_erasure(self, erasure: Erasure, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists."""
+        """Insert; Conflict if it exists, or if another one of its case is open and would take one of its recordings.
+
+        A case is a tenant's basis and reference. Of two insertions at once the second sees the first.
+        """
 
     async def revise_erasure(self, erasure: ErasureId, revision: Revision[Erasure]) -> Erasure:
         """Replace the erasure's state, decision and outcomes as `revision` says and return it; NotFound."""

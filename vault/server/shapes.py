@@ -330,6 +330,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                         "held": {**FLAG, "description": "A hold keeps it now."},
                         "live": {**FLAG, "description": "Its call is still being recorded."},
                         "holds": array(record({"id": HOLD_ID, "matter": TEXT, "grace_until": nullable(MOMENT)})),
+                        "gone": {**FLAG, "description": "Something else took it: `certificates` say what."},
+                        "certificates": array(identifier("cert")),
                     }
                 )
             ),

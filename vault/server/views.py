@@ -193,6 +193,8 @@ def erasure(value: ErasureView) -> dict[str, Any]:
                 {"id": hold.id, "matter": hold.matter, "grace_until": moment(hold.grace_until)}
                 for hold in value.held.get(recording, ())
             ],
+            "gone": recording in value.gone,
+            "certificates": list(value.gone.get(recording, ())),
         }
         for recording, outcome in value.erasure.recordings.items()
     ]

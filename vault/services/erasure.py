@@ -2,7 +2,8 @@
 
 Order: request (row) → approval (row) → intent, in which the recordings stop being read → the rest as for every shred,
 see `vault.services.shredding`. An approval that a crash leaves without its intent is taken up at the next start or
-sweep, as is one that waits for holds to end. Both parts of a recording go: its audio and its metadata.
+sweep, as is one that waits for holds to end. Both parts of a recording go: its audio and its metadata. Erasures of
+different cases may name the same recording: one of them takes it, and the others say what certifies that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Invalid, NotFound, Unavailable, UnderHold
-from vault.ids import RecordingId, TenantId, TokenId, new_id
+from vault.ids import CertificateId, RecordingId, TenantId, TokenId, new_id
 from vault.model import AuditEvent, Coordinate, Hold, Principal, Recording
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
@@ -36,7 +37,7 @@ _TRIGGER = "erasure"
 _MAX_RECORDINGS = 10_000
 _MAX_HOLDS = 1_000_000
 _PAGE = 1000
-_WAITING = frozenset({ErasureOutcome.PENDING, ErasureOutcome.KEPT})
+_LOOKED_AT = frozenset({ErasureOutcome.PENDING, ErasureOutcome.KEPT, ErasureOutcome.GONE})
 _UNSETTLED = frozenset({ErasureOutcome.PENDING, ErasureOutcome.ERASING})
 
 
@@ -55,11 +56,15 @@ class ErasureRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureView:
-    """An erasure and what keeps its recordings now: holds, or a call that is still being recorded."""
+    """An erasure and what keeps its recordings now: holds, or a call that is still being recorded.
+
+    `gone` are those that something else took, with what certifies it: nothing of them is left for this one.
+    """
 
     erasure: Erasure
     held: Mapping[RecordingId, Sequence[Hold]]
     live: frozenset[RecordingId] = frozenset()
+    gone: Mapping[RecordingId, Sequence[CertificateId]] = field(default_factory=dict)
 
 
 class Erasures:
@@ -91,6 +96,9 @@ class Erasures:
         self._entropy = entropy
         self._window = window
         self._rounds = 0
+        """How many rounds have begun."""
+        self._carried_out = 0
+        """The last round that did not fail."""
 
     # -- asking -------------------------------------------------------------------------------------------------
 
@@ -99,7 +107,9 @@ class Erasures:
 
         UnderHold, naming the holds, and Conflict for a call still being recorded, if a recording that was named
         cannot go and the request does not wait; a search lists it instead, unless it is all there is. NotFound,
-        logged, if one that was named is not there or another tenant's.
+        logged, if one that was named is not there or another tenant's. Conflict, too, if an open erasure of the same
+        case names one of the recordings; one of another case is no obstacle, because each person of a call has a right
+        of their own.
         """
         if not request.case_reference.strip():
             raise Invalid("an erasure needs a case reference", hint="it is printed on the certificate")
@@ -232,24 +242,30 @@ class Erasures:
                     "another node shreds for long; the erasure is approved and the next sweep carries it out",
                     retry_after_seconds=30,
                 ) from error
-            if self._rounds > seen:
+            if self._carried_out > seen:
                 return  # a round that began after this approval was durable has carried it out
             await asyncio.sleep(self._window.total_seconds())
             self._rounds += 1
             await self.carry_out()
+            self._carried_out = self._rounds
 
     # -- carrying out -------------------------------------------------------------------------------------------
 
     async def carry_out(self) -> int:
         """Erase everything approved that nothing keeps; the caller is alone with the shredder. Returns how many."""
         await self._shredder.resume()
+        count = await self._round()
+        # What several erasures name is taken for one of them: only now can the others say that it is gone.
+        return count + await self._round() if count else 0
+
+    async def _round(self) -> int:
         waiting = await self._waiting()
         if not waiting:
             return 0
         now = self._dossiers.now(self._clock.now())
         # Inside the writer: whether a recording is held cannot change between this look and the intent.
         async with self._keyring.writer() as writer:
-            decided = [await self._decide(each, now) for each in waiting]
+            decided = await self._decided(waiting, now)
             changed = [after for before, after in zip(waiting, decided, strict=True) if before != after]
             if not any(ErasureOutcome.ERASING in each.recordings.values() for each in changed):
                 for each in changed:
@@ -263,15 +279,23 @@ class Erasures:
         await self._shredder.delete()
         return count
 
-    async def _decide(self, erasure: Erasure, now: datetime) -> Erasure:
+    async def _decided(self, waiting: Sequence[Erasure], now: datetime) -> Sequence[Erasure]:
+        """Return what becomes of each; a recording that several name is taken for the first that was decided."""
+        taken: set[RecordingId] = set()
+        return [await self._decide(each, now, taken) for each in waiting]
+
+    async def _decide(self, erasure: Erasure, now: datetime, taken: set[RecordingId]) -> Erasure:
         dossier = await self._dossiers.tenant(erasure.tenant)
         stays = ErasureOutcome.PENDING if erasure.queue else ErasureOutcome.KEPT
         outcomes = dict(erasure.recordings)
         for identifier in [each for each, outcome in outcomes.items() if outcome is ErasureOutcome.PENDING]:
             row = await self._catalog.recording(identifier)
             match decide_erasure(dossier.facts(row, erasing_since=erasure.decided_at), now=now):
+                case Due() if identifier in taken:
+                    pass  # no certificate names two cases: it is gone for this one once it is gone for the other
                 case Due():
                     outcomes[identifier] = ErasureOutcome.ERASING
+                    taken.add(identifier)
                 case Gone():
                     outcomes[identifier] = ErasureOutcome.GONE
                 case Held() | NotDue():
@@ -282,7 +306,7 @@ class Erasures:
     async def ready(self) -> Sequence[Recording]:
         """Return what the next sweep erases before anything else: approved by two people, and kept by nothing."""
         now = self._dossiers.now(self._clock.now())
-        decided = [await self._decide(each, now) for each in await self._waiting()]
+        decided = await self._decided(await self._waiting(), now)
         return [
             await self._catalog.recording(identifier)
             for erasure in decided
@@ -291,11 +315,10 @@ class Erasures:
         ]
 
     async def _waiting(self) -> Sequence[Erasure]:
-        return [
-            each
-            for each in await self._catalog.erasures(states=[ErasureState.APPROVED], limit=_MAX_RECORDINGS)
-            if ErasureOutcome.PENDING in each.recordings.values()
-        ]
+        """Return what is approved and not carried out, in the order in which it was decided."""
+        approved = await self._catalog.erasures(states=[ErasureState.APPROVED], limit=_MAX_RECORDINGS)
+        waiting = [each for each in approved if ErasureOutcome.PENDING in each.recordings.values()]
+        return sorted(waiting, key=lambda each: (each.decided_at or each.requested_at, each.id))
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -308,18 +331,23 @@ class Erasures:
         dossier = await self._dossiers.tenant(erasure.tenant)
         held: dict[RecordingId, Sequence[Hold]] = {}
         live: set[RecordingId] = set()
-        for identifier in [each for each, outcome in erasure.recordings.items() if outcome in _WAITING]:
-            facts = dossier.facts(await self._catalog.recording(identifier))
+        gone: dict[RecordingId, Sequence[CertificateId]] = {}
+        for identifier in [each for each, outcome in erasure.recordings.items() if outcome in _LOOKED_AT]:
+            row = await self._catalog.recording(identifier)
+            facts = dossier.facts(row)
             match decide_erasure(facts, now=now):
                 case Held(holds=holds):
                     held[identifier] = [hold for hold in facts.holds if hold.id in holds]
                 case NotDue():
                     live.add(identifier)
-        return ErasureView(erasure=erasure, held=held, live=frozenset(live))
+                case Gone():
+                    both = (row.certificate_id, row.metadata_certificate_id)
+                    gone[identifier] = [*dict.fromkeys(each for each in both if each is not None)]
+        return ErasureView(erasure=erasure, held=held, live=frozenset(live), gone=gone)
 
 
 def erasure_document(view: ErasureView) -> dict[str, object]:
-    """Return what somebody decides about who decides about an erasure: what was asked, and what would stay."""
+    """Return what somebody decides about who decides about an erasure: what was asked, what would stay, what went."""
     erasure = view.erasure
     return {
         "erasure": erasure.id,
@@ -331,6 +359,7 @@ def erasure_document(view: ErasureView) -> dict[str, object]:
         "recordings": list(erasure.recordings),
         "held": {recording: sorted(hold.id for hold in holds) for recording, holds in view.held.items()},
         "live": sorted(view.live),
+        "gone": sorted(view.gone),
     }
 
 

@@ -49,6 +49,18 @@ _NAMING = (
     .where(_o.recording == sa.bindparam("at"))
     .order_by(_e.id.desc())
 )
+_OPEN_OF_CASE = (
+    sa.select(_o.erasure, _o.recording)
+    .join(erasures, _e.id == _o.erasure)
+    .where(
+        _e.tenant == sa.bindparam("of"),
+        _e.basis == sa.bindparam("on"),
+        _e.case_reference == sa.bindparam("called"),
+        _e.state.in_([ErasureState.REQUESTED.value, ErasureState.APPROVED.value]),
+        _o.outcome.in_([ErasureOutcome.PENDING.value, ErasureOutcome.ERASING.value]),
+    )
+    .order_by(_e.id, _o.position)
+)
 _ID = attrgetter("id")
 
 
@@ -73,11 +85,18 @@ class ErasureStore:
     _database: Database
 
     async def add_erasure(self, erasure: Erasure, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists."""
+        """Insert; Conflict if it exists, or another one of its case is open over one of its recordings."""
+        case = {"of": erasure.tenant, "on": erasure.basis.value, "called": erasure.case_reference}
 
         async def act(transaction: Transaction) -> None:
             if await transaction.fetch(_STATE, {"key": erasure.id}):
                 raise Conflict(f"{erasure.id} exists already; nothing was changed")
+            for row in await transaction.fetch(_OPEN_OF_CASE, case):
+                if (recording := rows.recording_id(row.recording)) in erasure.recordings:
+                    raise Conflict(
+                        f"{row.erasure} of the same case is open and names {recording} already; nothing was changed",
+                        hint=f"decide that one first: callvault erasures show {row.erasure}",
+                    )
             await transaction.write(_INSERT, _from_erasure(erasure))
             await transaction.write(_INSERT_OUTCOME, _from_outcomes(erasure))
             transaction.audit(audit)
