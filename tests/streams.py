@@ -27,7 +27,7 @@ def listener(app, **changes):
 async def listening(app, **sections):
     """Listen beside a served vault and yield the ports."""
     config = app.config.model_copy(update={"streams": StreamSettings.model_validate(sections)})
-    connections = connections_of(config.server, app.vault.metrics)
+    connections = connections_of(config.server, app.vault.metrics, clock=app.vault.clock)
     intake = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: app.vault.journal.undurable)
     async with connections.watched(), streams.listening(app.vault, config, connections, intake) as ports:
         yield ports

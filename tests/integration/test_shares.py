@@ -7,7 +7,7 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
 from tests.integration.test_s3_refusals import MD5, WAV, ask, begun, code, listing, part
 from tests.s3clients import Recorder
-from tests.uploads import Tus
+from tests.uploads import Tus, Wire
 from vault.model import Role
 
 NORTH, SOUTH = TENANTS
@@ -294,3 +294,66 @@ async def test_a_request_that_is_refused_or_fails_gives_back_what_it_had():
                 assert (await app.ask("GET", "/v1/recordings", "callvault_nonsense")).status == 401
                 assert (await app.ask("GET", "/v1/tenants", Role.AGENT)).status == 403
             assert (await app.ask("GET", "/v1/tenants", Role.OPERATOR)).status == 200
+
+
+# -- connections ----------------------------------------------------------------------------------------------------
+
+
+async def knocked(app, tenant, *, sends=None):
+    """Open a connection of a tenant and ask; return it and the answer's status, or begin to send a call over it."""
+    wire = await Wire.to(app)
+    authorization = f"Bearer {app.token(Role.RECORDER, tenant)}"
+    if sends is None:
+        wire.send("HEAD", f"/v1/ingest/{tenant}/none", Authorization=authorization)
+        return wire, (await wire.head())[0]
+    wire.send("PUT", f"/v1/ingest/{tenant}/{sends}", Authorization=authorization, Content_Length="9", Content_Type=PCMU)
+    return wire, None
+
+
+async def held(app, state):
+    """Return how many connections there are of a kind."""
+    return app.vault.metrics.registry.get_sample_value("callvault_connections", {"state": state})
+
+
+async def test_connections_that_one_tenant_holds_open_make_way_for_another_and_its_requests_are_not_cut():
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "max_connections": 4}) as app:
+            waits = [await knocked(app, NORTH, sends=key) for key in "ab"]
+            while await held(app, "authenticated") < 2:
+                await asyncio.sleep(0.005)
+            idle = [await knocked(app, NORTH) for _ in range(2)]
+            assert [status for _, status in idle] == [404, 404]  # alone it may have them all
+            late, status = await knocked(app, NORTH)
+            assert status == 503
+            south = [await knocked(app, SOUTH) for _ in range(2)]
+            assert [status for _, status in south] == [404, 404]
+            assert await metric(app, 'share_displaced_total{resource="connections"} 2.0')
+            for wire, _ in idle:
+                assert await asyncio.wait_for(wire._reader.read(), 5) == b""
+            for wire, _ in waits:
+                wire.write(AUDIO[:9])
+                assert (await wire.answer())[0] == 201
+            for wire, _ in (*waits, *idle, *south, (late, None)):
+                wire.close()
+
+
+async def test_a_connection_that_becomes_free_is_kept_for_the_tenant_that_was_refused():
+    with memory_directory() as base:
+        async with running(base, server={**SETTINGS["server"], "max_connections": 3}) as app:
+            waits = [await knocked(app, NORTH, sends=key) for key in "abc"]
+            while await held(app, "authenticated") < 3:
+                await asyncio.sleep(0.005)
+            assert (await app.ask("GET", "/healthz", None)).status == 200
+            refused, status = await knocked(app, SOUTH)
+            assert status == 503
+            assert await metric(app, 'share_refused_total{reason="full",resource="connections"} 1.0')
+            waits.pop()[0].close()
+            while await held(app, "authenticated") > 2:
+                await asyncio.sleep(0.005)
+            again, status = await knocked(app, NORTH)
+            assert status == 503
+            assert await metric(app, 'share_refused_total{reason="share",resource="connections"} 1.0')
+            got, status = await knocked(app, SOUTH)
+            assert status == 404
+            for wire in (refused, again, got, *(wire for wire, _ in waits)):
+                wire.close()

@@ -217,7 +217,7 @@ async def serve(
         return HttpLine(guest, server, access_log=None, keepalive_timeout=kept, auto_decompress=False)
 
     _watch_the_journal(app)
-    connections = connections_of(settings, vault.metrics)
+    connections = connections_of(settings, vault.metrics, clock=vault.clock)
     try:
         try:
             sockets = bind(settings.host, settings.port) if listener is None else [listener]

@@ -50,7 +50,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     vault = request.app[VAULT]
     actor = await _recorder(request, vault)
     tenant = path_tenant(request)
-    identify(request)
+    identify(request, actor.tenant)
     await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     machine = AudioHook(
         session=request.headers.get("Audiohook-Session-Id", ""),

@@ -6,6 +6,10 @@ calls under way nothing, and recorders with tokens get in beside it.
 
 A stranger that has just come is not displaced at once: it may be a recorder whose token is on its way. Until one is old
 enough the next ones wait unaccepted.
+
+Tenants share the places: `vault.services.slots` decides once the credential is known. So a few strangers are let in
+even where no place is left, to say whose they are. One of a tenant below its share takes the place of a connection
+over which nothing is asked, of a tenant above; what is being answered or recorded is never cut off.
 """
 
 from __future__ import annotations
@@ -15,14 +19,20 @@ import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 from vault.config import ServerSettings
+from vault.ids import TenantId
+from vault.ports.time import Clock
 from vault.server.process import descriptor_limit
+from vault.services.slots import OPERATORS, Resource, Shares
 from vault.telemetry import Metrics
 
+CONNECTIONS: Final = Resource(
+    name="connections", what="connections", full="as many connections are open as this server takes; nothing was begun"
+)
 _BACKLOG: Final = 1024
 _BATCH: Final = 64
 """Connections that are accepted in one turn of the loop."""
@@ -33,16 +43,13 @@ _YOUNG_SECONDS: Final = 0.25
 _LONGEST_TICK_SECONDS: Final = 1.0
 _UNSENT_BYTES: Final = 1 << 18
 """What the kernel holds for a reader that takes nothing, beside what is on its way to it."""
-_DRAINED_BYTES: Final = 1 << 16
 _RESERVE_SHARE: Final = 8
 _RESERVE: Final = (64, 1024)
 _FILES_EACH: Final = 2
 """Descriptors a connection: its socket, and a file while its body or its answer goes through one."""
 _STRANGERS_SHARE: Final = 4
-_FULL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nServer: callvault\r\nRetry-After: 5\r\nContent-Length: 0\r\n"
-    b"Connection: close\r\n\r\n"
-)
+_DOOR_SHARE: Final = 8
+"""One part in so many of the reserve is for strangers where no place is left."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +65,7 @@ class Line(Protocol):
 class Guest:
     """One connection: its protocol calls `arrived`, `took` and `gone`, and who finds a credential valid `identify`."""
 
-    __slots__ = ("_connections", "_quiet_since", "_task", "_transport", "_unsent", "known", "line", "opened")
+    __slots__ = ("_connections", "_quiet_since", "_task", "_transport", "_unsent", "holder", "line", "opened")
 
     def __init__(self, connections: Connections, *, opened: float) -> None:
         self._connections = connections
@@ -67,8 +74,8 @@ class Guest:
         self._unsent = 0
         self._quiet_since = opened
         self.opened = opened
-        self.known = False
-        """Whether a valid credential came over it."""
+        self.holder: str | None = None
+        """Whose valid credential came over it first."""
         self.line: Line | None = None
 
     def start(self, task: asyncio.Task[None]) -> None:
@@ -79,11 +86,15 @@ class Guest:
         """The connection has reached its protocol."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def identify(self) -> None:
-        """A valid credential came: from now on this is no stranger's."""
-        if not self.known:
-            self.known = True
-            self._connections.identified(self)
+    def identify(self, tenant: TenantId | None) -> None:
+        """A valid credential came, of a tenant or an operator: from now on this is no stranger's.
+
+        Unavailable, and it stays one, if there is no place for another connection of that tenant now.
+        """
+        if self.holder is None:
+            holder = tenant or OPERATORS
+            self._connections.identify(self, holder)
+            self.holder = holder
 
     def took(self) -> None:
         """The other end has taken what was sent to it."""
@@ -100,6 +111,11 @@ class Guest:
         elif self._task is not None:
             self._task.cancel()
 
+    @property
+    def idle(self) -> bool:
+        """Whether it stands open and nothing is asked over it."""
+        return self.line is not None and not self.line.answering
+
     def unread(self, now: float) -> float:
         """Return for how many seconds the other end has taken nothing of what is to be sent; look now and then."""
         size = 0 if self._transport is None else self._transport.get_write_buffer_size()
@@ -115,6 +131,8 @@ class Bounds:
 
     most: int
     most_strangers: int
+    door: int
+    """How many strangers are let in where all places are taken."""
     stranger_seconds: float
     idle_seconds: float
 
@@ -122,12 +140,15 @@ class Bounds:
     def of(cls, settings: ServerSettings, *, descriptors: int) -> Bounds:
         """Return the bounds of a process that may have so many descriptors."""
         low, high = _RESERVE
-        allowed = max(1, (descriptors - min(max(descriptors // _RESERVE_SHARE, low), high)) // _FILES_EACH)
+        reserve = min(max(descriptors // _RESERVE_SHARE, low), high)
+        allowed = max(1, (descriptors - reserve) // _FILES_EACH)
         most = min(settings.max_connections or allowed, allowed)
         idle = settings.idle_timeout.total_seconds()
+        strangers = min(settings.max_unauthenticated or max(1, most // _STRANGERS_SHARE), most)
         return cls(
             most=most,
-            most_strangers=min(settings.max_unauthenticated or max(1, most // _STRANGERS_SHARE), most),
+            most_strangers=strangers,
+            door=min(strangers, reserve // _FILES_EACH // _DOOR_SHARE),
             stranger_seconds=min(settings.unauthenticated_timeout.total_seconds(), idle),
             idle_seconds=idle,
         )
@@ -136,9 +157,12 @@ class Bounds:
 class Connections:
     """Accepts for every listener of the process and ends what breaks the bounds."""
 
-    def __init__(self, bounds: Bounds, metrics: Metrics) -> None:
+    def __init__(self, bounds: Bounds, metrics: Metrics, *, clock: Clock) -> None:
         self.bounds = bounds
         self._metrics = metrics
+        self._shares = Shares(bounds.most, CONNECTIONS, clock=clock, metrics=metrics)
+        self._known: dict[str, dict[Guest, None]] = {}
+        """Of each holder, the oldest first."""
         self._guests: set[Guest] = set()
         self._strangers: dict[Guest, None] = {}
         """The oldest first."""
@@ -146,15 +170,29 @@ class Connections:
 
     # -- for guests ---------------------------------------------------------------------------------------------------
 
-    def identified(self, guest: Guest) -> None:
-        """A stranger is none any more."""
-        self._strangers.pop(guest, None)
+    def identify(self, guest: Guest, holder: str) -> None:
+        """Give a stranger the place of a known one; Unavailable if the holder may have none now."""
+        if guest not in self._strangers:
+            return  # it is closed already
+        for each in self._shares.over(holder):
+            if (idle := next((other for other in self._known[each] if other.idle), None)) is not None:
+                self._shares.displaced()
+                self._end(idle, "displaced")
+                break
+        self._shares.take(holder)
+        self._known.setdefault(holder, {})[guest] = None
+        del self._strangers[guest]
         self._count()
 
     def left(self, guest: Guest) -> None:
         """A connection is closed; telling it twice changes nothing."""
         self._guests.discard(guest)
         self._strangers.pop(guest, None)
+        if guest.holder is not None and guest in (known := self._known.get(guest.holder, {})):
+            del known[guest]
+            if not known:
+                del self._known[guest.holder]
+            self._shares.give(guest.holder)
         self._count()
 
     def _count(self) -> None:
@@ -212,18 +250,17 @@ class Connections:
         finally:
             door.close()
 
-    def room(self) -> bool | None:
-        """Tell whether another stranger may come in: yes, not yet (None), or no."""
+    def room(self) -> bool:
+        """Tell whether another stranger may come in already."""
         if not self._crowded:
             return True
-        oldest = next(iter(self._strangers), None)
-        if oldest is None:
-            return False
-        return True if asyncio.get_running_loop().time() - oldest.opened >= _YOUNG_SECONDS else None
+        oldest = next(iter(self._strangers))
+        return asyncio.get_running_loop().time() - oldest.opened >= _YOUNG_SECONDS
 
     @property
     def _crowded(self) -> bool:
-        return len(self._guests) >= self.bounds.most or len(self._strangers) >= self.bounds.most_strangers
+        most = self.bounds.most_strangers if len(self._guests) < self.bounds.most else self.bounds.door
+        return len(self._strangers) >= most
 
     def welcome(
         self, accepted: socket.socket, line: Callable[[Guest], asyncio.Protocol], tls: ssl.SSLContext | None
@@ -261,17 +298,6 @@ class Connections:
             guest.gone()
             raise
 
-    def refuse(self, accepted: socket.socket, *, plain: bool) -> None:
-        """Turn a connection away, in HTTP if that can be said in clear."""
-        self._metrics.connections_ended.labels("full").inc()
-        with accepted:
-            accepted.setblocking(False)
-            if plain:
-                with suppress(OSError):
-                    accepted.recv(_DRAINED_BYTES)  # what is unread would turn the answer into a reset
-                with suppress(OSError):
-                    accepted.send(_FULL)
-
 
 class _Door:
     """One listening socket."""
@@ -307,8 +333,7 @@ class _Door:
 
     def _accept(self) -> None:
         for _ in range(_BATCH):
-            room = self._connections.room()
-            if room is None:
+            if not self._connections.room():
                 return self._wait(_PAUSE_SECONDS)
             try:
                 accepted, _ = self._socket.accept()
@@ -317,14 +342,11 @@ class _Door:
             except OSError as error:
                 logger.error("no connection can be accepted", extra={"fields": {"error": error.strerror}})  # noqa: TRY400  # the reason is the errno
                 return self._wait(_FAILED_PAUSE_SECONDS)
-            if room:
-                self._connections.welcome(accepted, self._line, self._tls)
-            else:
-                self._connections.refuse(accepted, plain=self._tls is None)
+            self._connections.welcome(accepted, self._line, self._tls)
         return None
 
 
-def connections_of(settings: ServerSettings, metrics: Metrics) -> Connections:
+def connections_of(settings: ServerSettings, metrics: Metrics, *, clock: Clock) -> Connections:
     """Return the connections of this process, bounded by what the settings say and its descriptors allow."""
     descriptors = descriptor_limit()
     bounds = Bounds.of(settings, descriptors=descriptors)
@@ -333,7 +355,7 @@ def connections_of(settings: ServerSettings, metrics: Metrics) -> Connections:
             "server.max_connections is more than the descriptors allow",
             extra={"fields": {"connections": bounds.most, "descriptors": descriptors}},
         )
-    return Connections(bounds, metrics)
+    return Connections(bounds, metrics, clock=clock)
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:

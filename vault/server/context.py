@@ -19,14 +19,13 @@ from vault.protocol.jsontext import NotJson, Repeated, load_unique
 from vault.protocol.permissions import Act
 from vault.server.lines import identify
 from vault.server.workers import Worker
+from vault.services.slots import OPERATORS
 from vault.services.vault import Vault
 
 INGEST: Final = "/v1/ingest/"
 """Where recorders send; S3 aside."""
 _DURING_A_CALL: Final = ("/pause", "/resume", "/flag")
 """Ends of the addresses where people act on a call while it is spoken: that cannot be repeated later."""
-_OPERATORS: Final = ""
-"""Who shares as one holder what belongs to no tenant."""
 
 VAULT = web.AppKey("vault", Vault)
 CONFIG = web.AppKey("config", Config)
@@ -75,7 +74,7 @@ async def principal(request: web.Request) -> Principal:
             # A browser remembers Basic credentials and adds them to whatever any page makes it send.
             raise Unauthenticated("only a recorder's token may be the password of Basic", hint=_BEARER)
         request[HOLDER] = known.token_id
-        identify(request)
+        identify(request, known.tenant)
         _begin_work(request, known)
         request[_PRINCIPAL] = known
     return known
@@ -84,7 +83,7 @@ async def principal(request: web.Request) -> Principal:
 def _begin_work(request: web.Request, actor: Principal) -> None:
     """Count the request for its tenant, unless a live call is what it is about: that is bounded by open recordings."""
     if not request.path.startswith(INGEST) and not request.path.endswith(_DURING_A_CALL):
-        holder = actor.tenant or _OPERATORS
+        holder = actor.tenant or OPERATORS
         request.app[VAULT].requests.take(holder)
         request[_AT_WORK] = holder
 

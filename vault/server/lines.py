@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from vault.ids import TenantId
 from vault.server.connections import Guest
 from vault.server.intake import Intake
 
@@ -92,7 +93,7 @@ class HttpLine(RequestHandler):
         return answer
 
 
-def identify(request: web.BaseRequest) -> None:
-    """A valid credential came with the request: its connection is no stranger's."""
+def identify(request: web.BaseRequest, tenant: TenantId | None) -> None:
+    """A valid credential came with the request: its connection is no stranger's. Unavailable if there is no place."""
     if isinstance(request.protocol, HttpLine):
-        request.protocol.guest.identify()
+        request.protocol.guest.identify(tenant)

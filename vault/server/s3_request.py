@@ -71,7 +71,7 @@ async def signed(request: web.Request) -> Signed:
     claim = read_claim(head)
     actor, secret = await vault.access.signing_secret(claim.access_key)
     signing_key = verify(claim, head, secret, now=vault.clock.now())
-    identify(request)
+    identify(request, actor.tenant)
     request[HOLDER] = actor.token_id
     key = _key(request)
     try:

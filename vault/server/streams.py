@@ -276,7 +276,7 @@ class _Line:
         actor = await access.acting(TokenId(settings.token))
         await access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
         self._leave = access.underway.enter(actor.token_id, self._revoke)
-        self._guest.identify()
+        self._guest.identify(tenant)
         name = started.call_key or f"{self._machine.name}-{entropy(_NAME_BYTES).hex()}"
         for leg in range(1, _MOST_LEGS + 1):
             feed = Feed(

@@ -312,7 +312,7 @@ class _Line:
             if started.token is None:
                 raise Unauthenticated("this needs a token: in the Authorization header, or as the dialect carries it")
             self._actor = await self._vault.access.authenticate(started.token)
-            identify(self._request)
+            identify(self._request, self._actor.tenant)
             await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
             self._enter()
         assert self._machine is not None

@@ -14,6 +14,8 @@ from vault.ports.time import Clock
 from vault.protocol.shares import Ruling, above, level, rule
 from vault.telemetry import Metrics
 
+OPERATORS: Final = ""
+"""The one holder of what belongs to no tenant."""
 _RETRY_SECONDS: Final = 5
 _LATE_SECONDS: Final = 2.0
 """How much later than it was told a refused holder may come back and still find its room."""
