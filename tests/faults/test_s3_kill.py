@@ -385,3 +385,6 @@ async def test_parts_of_a_finished_recording_are_dropped_and_those_of_an_unknown
         listed = await asyncio.to_thread(client.list_parts, **upload)
         assert [each["PartNumber"] for each in listed["Parts"]] == [1]
         assert vault.ingest.live_call(TENANT, "open.wav").grace.total_seconds() == 3600
+        # Each tenant has what lies there of its own, and nobody what lies there of an unknown one.
+        own = sum(each.stat().st_size for each in (places / made["UploadId"]).iterdir())
+        assert vault.parts._shares.uses == {TENANT: own, "": len(b"left behind")}
