@@ -1,12 +1,15 @@
 """Fixtures that several test modules share, and how much of the long tests a run does."""
 
+import functools
 import gc
 from pathlib import Path
 
+import botocore.session
 import pytest
 from hypothesis import settings
 
 from tests import catalog_template, soak
+from tests.integration.app import furnished
 from tests.integration.seaweed import seaweed
 from tests.openbao import fragile_openbao, openbao
 from tests.postgres import postgres, postgres_settings, postgres_template
@@ -15,6 +18,7 @@ from vault.storage.catalog import schema
 
 __all__ = [
     "fragile_openbao",
+    "furnished",
     "openbao",
     "postgres",
     "postgres_settings",
@@ -31,9 +35,11 @@ settings.load_profile("soak" if soak.SOAK else "test")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def migrated_once():
+def done_once():
+    """Do once in a run what every new catalog and every new client of AWS would do again alike."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "upgrade", catalog_template.upgrade)
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
         yield
 
 
