@@ -29,3 +29,16 @@ def parse_instant(text: str, *, now: datetime) -> str:
 def instant_or_none(text: str | None) -> str | None:
     """Return an optional instant, counted from the machine's clock."""
     return None if text is None else parse_instant(text, now=datetime.now(UTC))
+
+
+def parse_end(text: str, *, now: datetime) -> str:
+    """Return `text` as RFC 3339 in UTC: what `parse_instant` reads, or a period from `now` such as `90d` or `1y`."""
+    try:
+        return parse_period(text).after(now).isoformat().replace("+00:00", "Z")
+    except Invalid:
+        return parse_instant(text, now=now)
+
+
+def end_or_none(text: str | None) -> str | None:
+    """Return an optional end, counted from the machine's clock."""
+    return None if text is None else parse_end(text, now=datetime.now(UTC))

@@ -8,7 +8,7 @@ import typer
 
 from cli.client import segment
 from cli.command import Remote, new_group, remote
-from cli.instants import instant_or_none
+from cli.instants import end_or_none, instant_or_none
 from vault.model import Role
 
 group = new_group("Credentials for recorders and people.")
@@ -20,21 +20,33 @@ group = new_group("Credentials for recorders and people.")
     examples=[
         "callvault tokens issue --tenant northfield-college --role recorder --name pbx-1",
         'callvault tokens issue --tenant northfield-college --role compliance --name "Asha Patel" > asha.token',
+        'callvault tokens issue --tenant northfield-college --role auditor --name "External audit" --expires 90d',
         "callvault tokens issue --tenant northfield-college --role recorder --name old-archive --imports-until +14d",
     ],
 )
 async def issue(
     call: Remote,
+    *,
     role: Annotated[Role, typer.Option(help="What the token may do.")],
     name: Annotated[str, typer.Option(help="The person or recorder that uses it.")],
     tenant: Annotated[str | None, typer.Option(help="Whose calls it reaches; only operators have none.")] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="From then it begins nothing: 90d, 1y or a date. Without it, in force until revoked."),
+    ] = None,
     imports_until: Annotated[
         str | None,
         typer.Option(help="For a migration: until then retention counts from true starts; at most +90d."),
     ] = None,
 ) -> None:
     """Issue a token and print it, this once: it cannot be read back."""
-    wanted = {"name": name, "role": role.value, "tenant": tenant, "imports_until": instant_or_none(imports_until)}
+    wanted = {
+        "name": name,
+        "role": role.value,
+        "tenant": tenant,
+        "expires_at": end_or_none(expires),
+        "imports_until": instant_or_none(imports_until),
+    }
     issued = await call.client.post("/v1/tokens", {key: value for key, value in wanted.items() if value is not None})
     if call.out.as_json:
         call.out.document(issued)
@@ -58,11 +70,13 @@ async def listing(call: Remote, tenant: Annotated[str | None, typer.Option(help=
             item["tenant"],
             item["created_at"],
             item["revoked_at"],
+            item["expires_at"],
             item["imports_until"],
         )
         for item in found["tokens"]
     ]
-    call.out.table(["token", "name", "role", "tenant", "created", "revoked", "imports until"], rows, empty="no tokens")
+    heads = ["token", "name", "role", "tenant", "created", "revoked", "expires", "imports until"]
+    call.out.table(heads, rows, empty="no tokens")
 
 
 @remote(group, "revoke", examples=["callvault tokens revoke tok_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])

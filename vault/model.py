@@ -233,6 +233,9 @@ class Principal:
     """See `Token.imports_until`."""
     issued_by: TokenId | None = None
     """See `Token.issued_by`."""
+    expires_at: datetime | None = None
+    expired: bool = False
+    """Whether the token had expired when it was let in: then only to finish a recording that it began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +243,8 @@ class Token:
     """A credential as stored: SHA-256 of the secret, never the secret in clear.
 
     A recorder's is there sealed too, because a request signature can only be checked with the secret itself. Until
-    `imports_until` the retention of what it records counts from the start that it states, however long ago.
+    `imports_until` the retention of what it records counts from the start that it states, however long ago. From
+    `expires_at` on it begins nothing; what it began it may finish.
     """
 
     id: TokenId
@@ -254,6 +258,7 @@ class Token:
     imports_until: datetime | None = None
     issued_by: TokenId | None = None
     """The token that issued it; None for one made on the machine itself, or before that was written down."""
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

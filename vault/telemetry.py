@@ -96,6 +96,7 @@ class Metrics:
         self.recordings = gauge("recordings", "Catalog rows", "state")
         self.holds_active = gauge("holds_active", "Holds in force", "kind")
         self.holds_review_overdue = gauge("holds_review_overdue", "Holds in force past their review date")
+        self.tokens_expiring = gauge("tokens_expiring", "Tokens in force that expire within 14 days", "role")
         self.alerts = counter("alerts_total", "Attempts to deliver an alert", "outcome")
         self.alerts_pending = gauge("alerts_pending", "Alerts that no webhook has acknowledged")
         self.alert_oldest = gauge("alert_oldest_seconds", "Age of the oldest of them")

@@ -51,6 +51,7 @@ TOKEN_ROW = {
     "created_at": AT,
     "revoked_at": None,
     "imports_until": None,
+    "expires_at": None,
 }
 RECORDING: dict[str, Any] = {
     "id": REC,

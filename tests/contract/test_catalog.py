@@ -1298,6 +1298,18 @@ async def test_tenants_are_added_once_and_revised_by_id(catalog):
     assert await events(catalog) == ["added", "saved"]
 
 
+async def test_tokens_that_expire_by_an_instant_are_those_not_revoked(catalog):
+    soon, at, later, never, gone = (
+        token(expires_at=expires_at, created_at=NOW + timedelta(seconds=number))
+        for number, expires_at in enumerate((NOW, NOW + timedelta(days=1), NOW + timedelta(days=2), None, NOW))
+    )
+    for one in (soon, at, later, never, gone):
+        await catalog.add_token(one)
+    await catalog.revoke_token(gone.id, at=NOW)
+    assert await catalog.tokens(expiring_by=NOW + timedelta(days=1)) == [soon, at]
+    assert await catalog.tokens(tenant=OTHER, expiring_by=NOW + timedelta(days=1)) == []
+
+
 async def test_a_revoked_token_is_still_known_and_revoked_once(catalog):
     mine = token()
     operators = token(tenant=None, created_at=NOW + timedelta(seconds=1))

@@ -1,34 +1,24 @@
 """A revoked token ends at once, and with it what is under way for it; what was received stays."""
 
 import asyncio
-import base64
 import io
 import json
-import re
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 
-from tests.audiohook_client import CALL_KEY, TONE
 from tests.faults.recorder import until
-from tests.hook_recorders import CALL, UUID_FRAME, Rtpengine, audio
-from tests.integration.app import PCMU, PURPOSE, TENANTS, app, sound
-from tests.integration.test_audiohook import opened
+from tests.hook_recorders import UUID_FRAME, audio
+from tests.integration.app import PURPOSE, TENANTS, app, sound
 from tests.integration.test_frames import START, close_of, frame, upgraded
-from tests.integration.test_s3_refusals import ask as s3
-from tests.integration.test_s3_refusals import begun as s3_upload
-from tests.integration.test_s3_refusals import part
-from tests.s3clients import HEAD, Recorder, signed
 from tests.streams import listener, listening, token_id
-from tests.transcripts import bytes_of, transcript
-from tests.uploads import Resumable, Tus, Wire, recording
+from tests.underway import FIRST_PART, PLACE, UnderWay, begun
+from tests.uploads import Wire
 from vault.errors import Unauthenticated, Unavailable
 from vault.model import Role
 from vault.protocol.permissions import Act
 
 __all__ = ("app",)
 
-PLACE = f"/v1/ingest/{TENANTS[0]}/call-1"
 AT_ONCE = 1.0
 """Seconds in which what is under way ends in the process that is asked to revoke."""
 
@@ -41,13 +31,6 @@ async def revoke(app, role=Role.RECORDER):
 async def revoke_elsewhere(app, role=Role.RECORDER):
     """Revoke as another process does: this one learns of it from the catalog alone."""
     await app.vault.catalog.revoke_token(token_id(app.token(role)), at=app.clock.now())
-
-
-async def begun(app):
-    line = await Wire.to(app)
-    line.send("PUT", PLACE, sound(1_000), Content_Type=PCMU, Content_Length="2000")
-    await until(lambda: app.vault.ingest.unstored_bytes == 1_000)
-    return line
 
 
 async def test_an_upload_under_way_is_answered_with_401_and_what_was_received_waits_for_its_grace(app):
@@ -131,156 +114,17 @@ async def test_what_ended_by_itself_is_under_way_no_more(app):
     await until(lambda: not app.vault.access.underway._ends)
 
 
-class UnderWay:
-    """Uploads and calls of every kind, all of one recorder's token and all in their midst."""
-
-    def __init__(self, app):
-        self.app = app
-        self.lines = []
-        """Connections that are to be answered with an HTTP status, and which."""
-        self.sockets = []
-        self.streams = []
-        self.waiting = {}
-        """How many durable bytes each recording is to have, by its id."""
-
-    async def begin(self, ports):
-        await self.live_put()
-        await self.tus_patch()
-        await self.ietf_patch()
-        await self.s3_part()
-        await self.rtpengine_file()
-        await self.jambonz()
-        await self.twilio()
-        for name, opening, key in (
-            ("audiosocket", UUID_FRAME + audio(sound(320)), CALL),
-            ("rtpengine", Rtpengine.opening + sound(320), Rtpengine.key),
-        ):
-            reader, writer = await asyncio.open_connection("127.0.0.1", ports[name])
-            writer.write(opening)
-            self.streams.append((reader, writer))
-            await self.taken(320, call=key)
-
-    def session(self, *, call=None, upload=None):
-        return self.app.vault.ingest.live(upload) if call is None else self.app.vault.ingest.live_call(TENANTS[0], call)
-
-    async def taken(self, size, **which):
-        await until(lambda: (found := self.session(**which)) is not None and found.appended == size)
-        self.waiting[self.session(**which).recording.id] = size
-
-    async def live_put(self):
-        self.lines.append((await begun(self.app), 401))
-        await self.taken(1_000, call="call-1")
-
-    async def tus_patch(self):
-        client = Tus(self.app)
-        path = await client.made(2_000)
-        line = await Wire.to(self.app)
-        headers = {**client.version, "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
-        line.send("PATCH", path, sound(500), Content_Length="2000", **headers)
-        self.lines.append((line, 401))
-        await self.taken(500, upload=recording(path))
-
-    async def ietf_patch(self):
-        client = Resumable(self.app)
-        path = client.path(await client.begin(sound(300), complete=False))
-        line = await Wire.to(self.app)
-        headers = {**client.version, "Content-Type": "application/partial-upload", "Upload-Complete": "?1"}
-        line.send("PATCH", path, sound(200), Content_Length="1000", Upload_Offset="300", **headers)
-        self.lines.append((line, 401))
-        await self.taken(500, upload=recording(path))
-
-    async def s3_part(self):
-        """The second part of an upload whose first was acknowledged, and is in the spool."""
-        client = Recorder.of(self.app.url, self.app.token(Role.RECORDER))
-        address = await s3_upload(self.app, client)
-        assert (await s3(self.app, client, "PUT", part(address, 1), body=HEAD + sound(5_000)))[0] == 200
-        line = await Wire.to(self.app)
-        headers = {**signed(client, "PUT", part(address, 2), body=sound(9_000)), "Host": client.host}
-        line.send("PUT", part(address, 2), sound(9_000)[:4_000], Content_Length="9000", **headers)
-        self.lines.append((line, 403))
-        await self.taken(0, upload=address.partition("uploadId=")[2])
-
-    async def rtpengine_file(self):
-        token = base64.b64encode(f"recorder:{self.app.token(Role.RECORDER)}".encode())
-        sent = re.sub(rb"(?<=Basic )\S+", token, bytes_of("rtpengine-26.3.http"))
-        half = sent.index(b"RIFF") + 400
-        line = await Wire.to(self.app)
-        line.write(sent[:half])
-        self.lines.append((line, 401))
-        (key,) = await self.new_calls("1-4242@192.0.2.7")
-        await until(lambda: self.session(call=key).appended)  # the form holds back what may be its boundary
-        await self.taken(self.session(call=key).appended, call=key)
-
-    async def new_calls(self, beginning):
-        ingest = self.app.vault.ingest
-        await until(lambda: any(key.startswith(beginning) for _, key in ingest._by_call))
-        return [key for _, key in ingest._by_call if key.startswith(beginning)]
-
-    async def jambonz(self):
-        line = await upgraded(self.app, key="jambonz")
-        line.write(frame(START, 1) + frame(sound(1_000)))
-        self.sockets.append(line)
-        await self.taken(1_000, call="jambonz")
-
-    async def twilio(self):
-        """Its token comes in its first message, after the upgrade."""
-        connected, start, *rest = transcript("twilio")
-        line = await upgraded(self.app, token=False, key="twilio")
-        start = start.replace("cv_secret", self.app.token(Role.RECORDER))
-        media = [message for message in rest if json.loads(message)["event"] == "media"]
-        line.write(b"".join(frame(message.encode(), 1) for message in (connected, start, *media)))
-        self.sockets.append(line)
-        await until(lambda: self.session(call="twilio") is not None)
-
-    async def is_over(self):
-        """Every connection is ended as its dialect ends one."""
-        for line, status in self.lines:
-            while (answered := (await line.answer())[0]) < 200:
-                pass  # an interim response tells how much is durable
-            assert answered == status
-            line.close()
-        for line in self.sockets:
-            assert await close_of(line) == 1008
-            line.close()
-        for reader, writer in self.streams:
-            assert await reader.read() == b""
-            writer.close()
-
-    async def waits(self):
-        """Assert that what came is durable, and each recording without an end: its grace begins."""
-        sessions = [self.app.vault.ingest.live(identifier) for identifier in self.waiting]
-        await until(lambda: not any(session.uploads for session in sessions))
-        for session in sessions:
-            found = (session.durable, session.ended, session.ending)
-            assert found == (self.waiting[session.recording.id], None, None), session.call_key
-        assert all(session.detached_at is not None for session in sessions if session.owner is None)
-
-
 async def test_whatever_is_under_way_for_a_revoked_token_ends_within_a_second_and_waits_for_its_grace(app):
-    everything = UnderWay(app)
-    listeners = {name: listener(app) for name in ("audiosocket", "rtpengine")}
-    listeners["rtpengine"] |= {"rate": 8000, "channels": 1}
-    async with listening(app, **listeners) as ports, opened(app) as (client, socket):
-        await everything.begin(ports)
-        await socket.send(TONE)
-        await everything.taken(len(TONE), call=CALL_KEY)
+    async with UnderWay(app).of_every_kind() as everything:
         await revoke(app)
         async with asyncio.timeout(AT_ONCE):
-            await everything.is_over()
-            kind, said = client.heard(await socket.recv())
-            assert (kind, said["reason"]) == ("disconnect", "unauthorized")
-            with pytest.raises(ConnectionClosed):
-                await socket.recv()
+            await everything.is_cut_off()
         await everything.waits()
         parts = [upload.parts for upload in app.vault.parts._uploads.values()]
-        assert [[part.size for part in each.values()] for each in parts] == [[len(HEAD) + 5_000]]
-        answer = await app.ask("HEAD", PLACE, await another_recorder(app))
-        assert answer.headers["Upload-Offset"] == "1000"
-
-
-async def another_recorder(app):
-    body = {"name": "another", "role": "recorder", "tenant": TENANTS[0]}
-    return (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"]
+        assert [[part.size for part in each.values()] for each in parts] == [[len(FIRST_PART)]]
+        body = {"name": "another", "role": "recorder", "tenant": TENANTS[0]}
+        another = (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"]
+        assert (await app.ask("HEAD", PLACE, another)).headers["Upload-Offset"] == "1000"
 
 
 # -- a request that comes as the token is revoked --------------------------------------------------------------------

@@ -434,8 +434,8 @@ class AdminRows(Protocol):
     async def token(self, token: TokenId) -> Token | None:
         """Return one, revoked ones included."""
 
-    async def tokens(self, *, tenant: TenantId | None = None) -> Sequence[Token]:
-        """Return all or a tenant's."""
+    async def tokens(self, *, tenant: TenantId | None = None, expiring_by: datetime | None = None) -> Sequence[Token]:
+        """Return all or a tenant's, oldest first; with `expiring_by` those not revoked that expire by then."""
 
     async def revoke_token(self, token: TokenId, *, at: datetime, audit: Sequence[AuditEvent] = ()) -> None:
         """Revoke; NotFound. Repeating is harmless."""

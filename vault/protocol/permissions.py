@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 from vault.ids import TenantId
-from vault.model import Principal, Role
+from vault.model import Principal, Role, Token
 
 
 class Why(enum.StrEnum):
@@ -167,3 +168,8 @@ def permits_in(principal: Principal, act: Act, tenant: TenantId | None) -> bool:
     if principal.tenant is None:
         return principal.role is Role.OPERATOR
     return tenant is not None and principal.tenant == tenant
+
+
+def has_expired(token: Token, *, now: datetime) -> bool:
+    """Tell whether a token has expired: from then on it begins nothing."""
+    return token.expires_at is not None and token.expires_at <= now

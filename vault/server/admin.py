@@ -194,7 +194,12 @@ async def issue_token(request: web.Request) -> web.Response:
     tenant_id = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=tenant_id)
     issued, secret = await vault.access.issue(
-        name=wanted.name, role=wanted.role, tenant=tenant_id, actor=actor, imports_until=wanted.imports_until
+        name=wanted.name,
+        role=wanted.role,
+        tenant=tenant_id,
+        actor=actor,
+        imports_until=wanted.imports_until,
+        expires_at=wanted.expires_at,
     )
     return web.json_response(
         {**views.token(issued), "token": secret}, status=201, headers={"Cache-Control": "no-store"}

@@ -68,24 +68,25 @@ async def connect(request: web.Request) -> web.StreamResponse:
 
 async def _recorder(request: web.Request, vault: Vault) -> Principal:
     """Return who opens the session: the token's id in X-API-KEY with a signature, or the whole token anywhere."""
+    began = vault.begun.here
     key = request.headers.get("X-API-KEY")
     if key is None:
-        return await principal(request)
+        return await principal(request, began=began)
     if not key.isascii():
         raise Unauthenticated("this needs a token", hint="send the recorder token's id, or the token, as X-API-KEY")
-    whole = await vault.access.authenticate(key) if possible_id(key, "tok") is None else None
+    whole = await vault.access.authenticate(key, began=began) if possible_id(key, "tok") is None else None
     if whole is not None and not {"Signature", "Signature-Input"} & request.headers.keys():
         return whole
     signature = parse_signature(request.headers.get("Signature-Input", ""), request.headers.get("Signature", ""))
     token = TokenId(key) if whole is None else whole.token_id
-    secret = await vault.access.shared_secret(token)
+    secret = await vault.access.shared_secret(token, began=began)
     now = vault.clock.now().timestamp()
     # Without a secret the same work is done and the answer is no, whatever came out: anyone can sign with nothing.
     verify(signature, key=secret or _NO_SECRET, values=_components(request), required=_REQUIRED, now=now)
     if not secret or signature.keyid != key:
         raise Unauthenticated("the signature or the token is unknown, wrong, too old or was used before")
     request.app[NONCES].spend(signature, now=now)
-    return whole or await vault.access.acting(token)
+    return whole or await vault.access.acting(token, began=began)
 
 
 def _components(request: web.Request) -> Mapping[str, str]:

@@ -137,6 +137,7 @@ class IssueToken(_Body):
     role: Role
     tenant: str | None = None
     imports_until: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
 
 
 class RunSweep(_Body):

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final, TypeVar
 
 from aiohttp import HttpVersion11, web
@@ -13,12 +14,13 @@ from pydantic import BaseModel, ValidationError
 
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
-from vault.ids import RecordingId, TenantId, TokenId, id_bytes, parse_tenant
+from vault.ids import RecordingId, TenantId, TokenId, id_bytes, parse_call_key, parse_tenant
 from vault.model import Principal, Role
 from vault.protocol.jsontext import NotJson, Repeated, load_unique
 from vault.protocol.permissions import Act
 from vault.server.lines import identify
 from vault.server.workers import Worker
+from vault.services.access import Began
 from vault.services.slots import OPERATORS
 from vault.services.vault import Vault
 
@@ -64,12 +66,12 @@ def presented(request: web.Request) -> tuple[str, bool]:
             raise Unauthenticated("this needs a token", hint=_BEARER)
 
 
-async def principal(request: web.Request) -> Principal:
-    """Return who asks; checked once a request."""
+async def principal(request: web.Request, *, began: Began | None = None) -> Principal:
+    """Return who asks; checked once a request. An expired token is let in where `began` says so."""
     known = request.get(_PRINCIPAL)
     if known is None:
         text, basic = presented(request)
-        known = await request.app[VAULT].access.authenticate(text)
+        known = await request.app[VAULT].access.authenticate(text, began=began)
         if basic and known.role is not Role.RECORDER:
             # A browser remembers Basic credentials and adds them to whatever any page makes it send.
             raise Unauthenticated("only a recorder's token may be the password of Basic", hint=_BEARER)
@@ -118,13 +120,30 @@ def require_uncoded(request: web.Request) -> None:
         )
 
 
-async def authorised(request: web.Request) -> tuple[TenantId, Principal]:
-    """Return the tenant in the path and who records for it; raises for anybody who may not."""
-    actor = await principal(request)
+async def authorised(request: web.Request, *, began: Began | None = None) -> tuple[TenantId, Principal]:
+    """Return the tenant in the path and who records for it; raises for anybody who may not.
+
+    An expired token finishes what it began: the open recording that the path names, or that `began` knows of.
+    """
+    actor = await principal(request, began=began or partial(_began_named, request))
     tenant = path_tenant(request)
     await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     require_uncoded(request)
     return tenant, actor
+
+
+async def _began_named(request: web.Request, token: TokenId) -> bool:
+    """Tell whether the token began the open recording that the path names, by its id or its call key."""
+    begun, named = request.app[VAULT].begun, request.match_info
+    try:
+        if "upload" in named:
+            upload = possible_id(named["upload"], "rec")
+            return upload is not None and await begun.upload(token, RecordingId(upload))
+        if "call_key" in named:
+            return await begun.call(token, parse_tenant(named["tenant"]), parse_call_key(named["call_key"]))
+    except Invalid:  # who is let in is told of it
+        return False
+    return False
 
 
 async def asked_later(_: web.Request) -> None:

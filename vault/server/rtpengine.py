@@ -8,14 +8,14 @@ from typing import Final
 from aiohttp import web
 
 from vault.errors import Invalid
-from vault.ids import TenantId, call_name
+from vault.ids import TenantId, TokenId, call_name
 from vault.media.descriptor import parse_content_type
 from vault.model import RecordingState
 from vault.protocol.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
 from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing
 from vault.protocol.rtpengine import FIELD, event_name, notification
-from vault.server.context import CONFIG, VAULT, authorised, go_on, small_body
+from vault.server.context import CONFIG, VAULT, authorised, go_on, path_tenant, small_body
 from vault.server.describing import Answer, Operation
 from vault.server.ingest import UPLOAD_PROBLEMS, UPLOADED, ask, require_size
 from vault.server.pieces import BodyPieces, Source, writing
@@ -83,7 +83,15 @@ async def _note(request: web.Request) -> web.Response:
 
 async def _upload(request: web.Request) -> Upload:
     """Read the notification's headers before its body."""
-    tenant, actor = await authorised(request)
+
+    async def began(token: TokenId) -> bool:
+        try:
+            key = notification(request.headers).call_key
+            return await request.app[VAULT].begun.call(token, path_tenant(request), key)
+        except Invalid:
+            return False
+
+    tenant, actor = await authorised(request, began=began)
     require_size(request)
     boundary_of(request.headers["Content-Type"])
     said = notification(request.headers)

@@ -10,14 +10,14 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from vault.errors import Invalid, NotFound, UploadStalled
-from vault.ids import TenantId, parse_call_key
+from vault.ids import RecordingId, TenantId, TokenId, parse_call_key
 from vault.model import Media, Principal
 from vault.protocol import s3
 from vault.protocol.permissions import Act
 from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, plan_body
 from vault.protocol.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, read_claim, verify
-from vault.server.context import CONFIG, HOLDER, VAULT, checked_tenant, require_uncoded
+from vault.server.context import CONFIG, HOLDER, VAULT, checked_tenant, possible_id, require_uncoded
 from vault.server.lines import identify
 from vault.server.pieces import BodyPieces
 from vault.services.sessions import CallStart
@@ -69,7 +69,13 @@ async def signed(request: web.Request) -> Signed:
     if not is_signed(head) and not request.path.startswith(FOLDER):
         raise web.HTTPNotFound  # at the root, what is not signed is not for S3
     claim = read_claim(head)
-    actor, secret = await vault.access.signing_secret(claim.access_key)
+    parameters = head.parameters()
+
+    async def began(token: TokenId) -> bool:
+        upload = possible_id(dict(parameters).get("uploadId", ""), "rec")
+        return upload is not None and await vault.begun.upload(token, RecordingId(upload))
+
+    actor, secret = await vault.access.signing_secret(claim.access_key, began=began)
     signing_key = verify(claim, head, secret, now=vault.clock.now())
     identify(request, actor.tenant)
     request[HOLDER] = actor.token_id
@@ -80,7 +86,6 @@ async def signed(request: web.Request) -> Signed:
     except (Invalid, NotFound) as error:
         raise NotFound(error.message, s3="NoSuchBucket") from error
     require_uncoded(request)
-    parameters = head.parameters()
     found = Signed(
         head=head,
         claim=claim,

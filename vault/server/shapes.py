@@ -356,6 +356,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "created_at": MOMENT,
             "revoked_at": nullable(MOMENT),
             "imports_until": nullable(MOMENT),
+            "expires_at": nullable(MOMENT),
         },
         {"token": {"type": "string", "description": "The secret; only in the answer that issued it."}},
     ),

@@ -273,7 +273,7 @@ class _Line:
         """Start or continue the recording; what the recorder did not name is named here."""
         access, settings = self._vault.access, self._door.settings
         tenant = parse_tenant(settings.tenant)
-        actor = await access.acting(TokenId(settings.token))
+        actor = await access.acting(TokenId(settings.token), began=self._vault.begun.here)
         await access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
         self._leave = access.underway.enter(actor.token_id, self._revoke)
         self._guest.identify(tenant)

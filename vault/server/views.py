@@ -129,6 +129,7 @@ def token(value: Token) -> dict[str, Any]:
         "created_at": moment(value.created_at),
         "revoked_at": moment(value.revoked_at),
         "imports_until": moment(value.imports_until),
+        "expires_at": moment(value.expires_at),
     }
 
 

@@ -83,7 +83,7 @@ async def record(
     # Who speaks one of these subprotocols, or no WebSocket at all, can send a header and has no token elsewhere.
     late = "Upgrade" in request.headers and not set(subprotocols).intersection(offered)
     if actor is None and ("Authorization" in request.headers or not late):
-        actor = await principal(request)
+        actor = await principal(request, began=vault.begun.here)
         await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     socket = LiveSocket(subprotocols=subprotocols, max_message_bytes=_MAX_MESSAGE_BYTES)
     await socket.prepare(request)
@@ -311,7 +311,7 @@ class _Line:
         if self._actor is None:
             if started.token is None:
                 raise Unauthenticated("this needs a token: in the Authorization header, or as the dialect carries it")
-            self._actor = await self._vault.access.authenticate(started.token)
+            self._actor = await self._vault.access.authenticate(started.token, began=self._vault.begun.here)
             identify(self._request, self._actor.tenant)
             await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
             self._enter()

@@ -16,8 +16,9 @@ from vault.ids import TenantId, TokenId, new_id
 from vault.model import DataKey, Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
-from vault.protocol.permissions import Act, Why, permits, permits_in
+from vault.protocol.permissions import Act, Why, has_expired, permits, permits_in
 from vault.retention.durations import format_duration
+from vault.retention.guards import effective_now
 from vault.services.audit import event
 from vault.services.denials import Denials
 from vault.services.underway import UnderWay
@@ -31,22 +32,24 @@ _NONCE_BYTES = 12
 _CACHE_LIMIT = 10_000
 MAX_IMPORT: Final = timedelta(days=90)
 """For how long from its issue a recorder's token may take true dates."""
+MAX_LIFE: Final = timedelta(days=3660)
+"""How far ahead a token's expiry may lie; one that is to last longer has none."""
 _TOKEN_PREFIX = "cv_"  # noqa: S105  # the public prefix by which scanners recognise a leaked token
+
+Began = Callable[[TokenId], Awaitable[bool]]
+"""Tells whether a token began the recording that a request goes on with, and that is open yet."""
+
+
+def unknown_token() -> Unauthenticated:
+    """Return the refusal of whatever is no token in force, which says nothing about why."""
+    return Unauthenticated(
+        "the token is unknown, wrong, expired or revoked",
+        hint="send Authorization: Bearer TOKEN",
+    )
 
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _principal(token: Token) -> Principal:
-    return Principal(
-        token_id=token.id,
-        name=token.name,
-        role=token.role,
-        tenant=token.tenant,
-        imports_until=token.imports_until,
-        issued_by=token.issued_by,
-    )
 
 
 def _check_import(until: datetime, *, role: Role, actor: Principal | None, now: datetime) -> None:
@@ -61,6 +64,14 @@ def _check_import(until: datetime, *, role: Role, actor: Principal | None, now: 
         )
 
 
+def _check_expiry(expires_at: datetime, *, now: datetime) -> None:
+    if not now < expires_at <= now + MAX_LIFE:
+        raise Invalid(
+            f"expires_at is not within the next {format_duration(MAX_LIFE)}",
+            hint="leave it out for a token that does not expire",
+        )
+
+
 class _Owned(Protocol):
     @property
     def tenant(self) -> TenantId | None: ...
@@ -72,7 +83,8 @@ Owned = TypeVar("Owned", bound=_Owned)
 class Access:
     """Authenticates and authorises; `sealing_keys` returns those that recorders' secrets are sealed under.
 
-    The first seals; any may have.
+    The first seals; any may have. Tokens expire by the vault's time, which is never before `last_sweep_at`: a clock
+    that steps back revives none of those.
     """
 
     def __init__(
@@ -83,11 +95,13 @@ class Access:
         entropy: Entropy,
         metrics: Metrics,
         sealing_keys: Callable[[], Sequence[DataKey]],
+        last_sweep_at: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._catalog = catalog
         self._clock = clock
         self._entropy = entropy
         self._sealing_keys = sealing_keys
+        self._last_sweep_at = last_sweep_at
         self._cache: dict[TokenId, tuple[float, Token]] = {}
         self.underway = UnderWay(catalog=catalog)
         self.denials = Denials(catalog=catalog, clock=clock, metrics=metrics)
@@ -100,10 +114,12 @@ class Access:
         tenant: TenantId | None,
         actor: Principal | None,
         imports_until: datetime | None = None,
+        expires_at: datetime | None = None,
     ) -> tuple[Token, str]:
         """Create a token and return it with its secret text, which is shown once and cannot be read back.
 
         `imports_until` is for a migration, see `Token`: a recorder's, issued by an operator, for at most MAX_IMPORT.
+        `expires_at` lies at most MAX_LIFE ahead; without it the token is in force until it is revoked.
         """
         if tenant is None and role is not Role.OPERATOR:
             raise Invalid(f"a {role.value} token belongs to one tenant", hint="pass --tenant")
@@ -114,7 +130,9 @@ class Access:
             await self._catalog.tenant(tenant)
         if not name.strip():
             raise Invalid("a token needs a name: the person or recorder that uses it")
-        now = self._clock.now()
+        now = self._now()
+        if expires_at is not None:
+            _check_expiry(expires_at, now=now)
         if imports_until is not None:
             _check_import(imports_until, role=role, actor=actor, now=now)
         identifier = TokenId(new_id("tok", at=now, entropy=self._entropy))
@@ -130,10 +148,12 @@ class Access:
             sealed_secret=self._sealed(identifier, secret) if role is Role.RECORDER else None,
             imports_until=imports_until,
             issued_by=None if actor is None else actor.token_id,
+            expires_at=expires_at,
         )
         detail = {"action": "issued", "role": role.value}
-        if imports_until is not None:
-            detail["imports_until"] = imports_until.isoformat()
+        for name_of, until in (("imports_until", imports_until), ("expires_at", expires_at)):
+            if until is not None:
+                detail[name_of] = until.isoformat()
         await self._catalog.add_token(
             token, audit=[event("admin.token", actor, tenant=tenant, target=identifier, detail=detail)]
         )
@@ -155,48 +175,48 @@ class Access:
         self._cache.pop(token, None)
         self.underway.end(token)
 
-    async def authenticate(self, text: str) -> Principal:
-        """Return who presents this token text; Unauthenticated says nothing about why."""
-        refused = Unauthenticated(
-            "the token is unknown, wrong or revoked",
-            hint="send Authorization: Bearer TOKEN",
-        )
+    async def authenticate(self, text: str, *, began: Began | None = None) -> Principal:
+        """Return who presents this token text; Unauthenticated says nothing about why.
+
+        An expired token is let in where `began` says so.
+        """
+        refused = unknown_token()
         head, _, secret = text.removeprefix(_TOKEN_PREFIX).partition("_")
         if not text.startswith(_TOKEN_PREFIX) or not head or not secret or not (text.isascii() and text.isprintable()):
             raise refused  # JSON can spell what no catalog can be asked for
-        token = await self._in_force(TokenId(f"tok_{head}"))
+        token = await self._in_force(TokenId(f"tok_{head}"), began)
         if token is None:
             raise refused
         if not hmac.compare_digest(token.secret_sha256, _digest(secret)):
             raise refused
-        return _principal(token)
+        return self._principal(token)
 
-    async def shared_secret(self, token: TokenId) -> bytes | None:
+    async def shared_secret(self, token: TokenId, *, began: Began | None = None) -> bytes | None:
         """Return the secret of a recorder's token, for protocols that sign with it; None if it cannot be known."""
-        found = await self._in_force(token)
+        found = await self._in_force(token, began)
         sealed = None if found is None else found.sealed_secret
         if found is None or sealed is None:
             return None
         return open_with_any(self._sealing_keys(), lambda key: open_secret(key, found.id, sealed)).encode()
 
-    async def acting(self, token: TokenId) -> Principal:
+    async def acting(self, token: TokenId, *, began: Began | None = None) -> Principal:
         """Return the principal of a token whose holder is known by other means; Unauthenticated if it has ended."""
-        found = await self._in_force(token)
+        found = await self._in_force(token, began)
         if found is None:
-            raise Unauthenticated("the token is unknown or revoked")
-        return _principal(found)
+            raise unknown_token()
+        return self._principal(found)
 
-    async def signing_secret(self, access_key: str) -> tuple[Principal, str]:
+    async def signing_secret(self, access_key: str, *, began: Began | None = None) -> tuple[Principal, str]:
         """Return who an S3 access key stands for and the secret that signs for it; Unauthenticated.
 
         The access key is a recorder token's id, the secret key the secret part of its text. The answer tells a token
         that cannot sign from an unknown one only for recorders' tokens issued before secrets were sealed.
         """
-        secret = await self.shared_secret(TokenId(access_key))
-        token = await self._in_force(TokenId(access_key))
+        secret = await self.shared_secret(TokenId(access_key), began=began)
+        token = await self._in_force(TokenId(access_key), began)
         if token is None or token.role is not Role.RECORDER:
             raise Unauthenticated(
-                "the access key is unknown, revoked or not a recorder's",
+                "the access key is unknown, expired, revoked or not a recorder's",
                 hint="the access key is the recorder token's id, the secret key its secret part",
                 s3="InvalidAccessKeyId",
             )
@@ -206,15 +226,33 @@ class Access:
                 hint="issue a new recorder token",
                 s3="InvalidAccessKeyId",
             )
-        return _principal(token), secret.decode()
+        return self._principal(token), secret.decode()
 
-    async def _in_force(self, identifier: TokenId) -> Token | None:
-        """Return the token unless it is unknown or revoked.
+    def _principal(self, token: Token) -> Principal:
+        return Principal(
+            token_id=token.id,
+            name=token.name,
+            role=token.role,
+            tenant=token.tenant,
+            imports_until=token.imports_until,
+            expires_at=token.expires_at,
+            issued_by=token.issued_by,
+            expired=has_expired(token, now=self._now()),
+        )
+
+    def _now(self) -> datetime:
+        return effective_now(self._clock.now(), self._last_sweep_at())
+
+    async def _in_force(self, identifier: TokenId, began: Began | None) -> Token | None:
+        """Return the token unless it is unknown, revoked, or expired and did not begin what the request goes on with.
 
         What the catalog said is not enough: while it was asked, this process may have revoked the token.
         """
         token = await self._token(identifier)
-        return None if token is None or token.revoked_at is not None or self.underway.knows(identifier) else token
+        if token is None or token.revoked_at is not None or self.underway.knows(identifier):
+            return None
+        finishes = not has_expired(token, now=self._now()) or (began is not None and await began(identifier))
+        return token if finishes and not self.underway.knows(identifier) else None
 
     async def _token(self, identifier: TokenId) -> Token | None:
         now = self._clock.monotonic()

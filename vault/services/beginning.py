@@ -23,7 +23,7 @@ from vault.retention.policy import Lifetime, StartEffect, lifetime
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
 from vault.services.search import CALL_KEY, BlindIndex
-from vault.services.sessions import STATED_START, CallStart, stated
+from vault.services.sessions import BEGUN_BY, STATED_START, CallStart, stated
 from vault.telemetry import Metrics
 
 _DEFAULT_CLASS = "recording"
@@ -94,6 +94,8 @@ class Beginning:
         extra = {**stated(call.facts).extra, **call.terms, CALL_KEY: call.call_key}
         if call.started_at is not None and life.effect is StartEffect.REPLACED:
             extra[STATED_START] = call.started_at.isoformat()
+        if actor.expires_at is not None:
+            extra[BEGUN_BY] = actor.token_id
         facts = replace(call.facts, extra=extra)
         metadata_key = self._keyring.derive(metadata)
         sealed = seal_facts(metadata_key, identifier, facts, nonce=self._entropy(12))

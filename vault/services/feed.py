@@ -93,6 +93,8 @@ class Feed:
             return None
         if session.recording.media != call.media or session.resumable or session.owner is not None:
             return None  # other audio, or an upload with an address or parts of its own
+        if self._actor.expired and session.begun_by != self._actor.token_id:
+            return None
         if session.uploads and session.feed is not None and session.feed.silent:
             session.feed.give_way()
         await ingest.attach(session, offset=None)

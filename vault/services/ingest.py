@@ -15,13 +15,14 @@ from datetime import timedelta
 from typing import Final
 
 from vault.errors import Conflict, JournalFull, NotFound, Refused, TooLarge, Unavailable
-from vault.ids import NodeId, RecordingId, TenantId, call_name, call_number
+from vault.ids import NodeId, RecordingId, TenantId, TokenId, call_name, call_number
 from vault.model import Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, JournalEntry, JournalOpening
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.retention.periods import Period
+from vault.services.access import unknown_token
 from vault.services.beginning import Beginning
 from vault.services.coordinates import Coordinates
 from vault.services.notes import Notes
@@ -130,6 +131,10 @@ class Ingest:
         """Return the call's names that have a session, `key`, `key~2` and so on; without asking the catalog."""
         return [call_name(call_key, number) for number in self.live_numbers(tenant, call_key)]
 
+    def has_begun(self, token: TokenId) -> bool:
+        """Tell whether a recording is unfinished that the token began."""
+        return any(session.begun_by == token for session in self._by_id.values())
+
     @property
     def node(self) -> NodeId:
         """Whose journal this is: the node that this process serves."""
@@ -201,8 +206,11 @@ class Ingest:
     async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
         """Create the recording and attach this upload to it; Conflict if the call key is taken.
 
+        Unauthenticated if the actor's token was let in as an expired one, to finish what it had begun.
         Where there is no room, one that only waits for its recorder makes way, of a tenant with more than its share.
         """
+        if actor.expired:
+            raise unknown_token()
         self._require_taking()
         place = (call.tenant, call.call_key)
         if place in self._starting or place in self._by_call:
@@ -221,7 +229,9 @@ class Ingest:
             raise
         finally:
             self._starting.discard(place)
-        session = IngestSession(recording=recording, key=key, call_key=call.call_key, uploads=1)
+        session = IngestSession(
+            recording=recording, key=key, call_key=call.call_key, uploads=1, begun_by=actor.token_id
+        )
         session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
         self._adopt(session)
         return session

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
-from vault.ids import TenantId
+from vault.ids import TenantId, TokenId
 from vault.model import AuditEvent, CallFacts, DataKey, Media, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.retention.periods import Period
@@ -24,9 +24,11 @@ TOTAL: Final = "upload_length"
 """The member of a call's `extra` facts that holds `CallStart.total`."""
 STATED_START: Final = "stated_start"
 """The member of a call's `extra` facts with the start that its recorder stated and that cannot be one."""
+BEGUN_BY: Final = "begun_by"
+"""The member of a call's `extra` facts with the id of the token that began it, if that token expires."""
 _DEFERRED: Final = "deferred"
 _GRACE: Final = "grace_seconds"
-_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START})
+_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START, BEGUN_BY})
 _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 ROOM_PAUSES: Final = (0.1,) * 100
@@ -103,6 +105,8 @@ class IngestSession:
     key: DataKey = field(repr=False)
     call_key: str | None = field(default=None, repr=False)
     """The recorder's name for the call, which may be a number; None if it can no longer be read."""
+    begun_by: TokenId | None = None
+    """Whose token began it; after a restart known of tokens that expire."""
     entry: JournalEntry | None = None
     segments: list[SegmentRef] = field(default_factory=list)
     stored: int = 0
@@ -215,6 +219,8 @@ class IngestSession:
         What is none is passed over: a row may hold a recorder's own word under such a name.
         """
         total, grace = extra.get(TOTAL, ""), extra.get(_GRACE, "")
+        if BEGUN_BY in extra:
+            self.begun_by = TokenId(extra[BEGUN_BY])
         if total == _DEFERRED or _COUNT.fullmatch(total):
             self.resumable = True
             self.total = None if total == _DEFERRED else int(total)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from vault.ids import TenantId
-from vault.model import HoldKind, HoldState, RecordingState
+from vault.model import HoldKind, HoldState, RecordingState, Role
+from vault.protocol.permissions import has_expired
 from vault.retention.review import review_overdue
 from vault.services.vault import Vault
+
+EXPIRES_SOON: Final = timedelta(days=14)
+"""How long before a token expires it is spoken of."""
 
 
 async def overdue_seconds(vault: Vault, *, now: datetime, tenant: TenantId | None = None) -> float:
@@ -30,5 +35,10 @@ async def refresh_gauges(vault: Vault) -> None:
     waiting = await vault.catalog.alerts_waiting()
     vault.metrics.alerts_pending.set(waiting.count)
     vault.metrics.alert_oldest.set(max((now - waiting.oldest).total_seconds(), 0.0) if waiting.oldest else 0.0)
+    expiring = [
+        each for each in await vault.catalog.tokens(expiring_by=now + EXPIRES_SOON) if not has_expired(each, now=now)
+    ]
+    for role in Role:
+        vault.metrics.tokens_expiring.labels(role.value).set(sum(token.role is role for token in expiring))
     usage = vault.journal.usage()
     vault.metrics.journal_bytes.set(usage.bytes_used)

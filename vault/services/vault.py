@@ -12,6 +12,7 @@ from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
 from vault.services.access import Access
 from vault.services.alerts import Alerts
+from vault.services.begun import Begun
 from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.erasure import Erasures
@@ -53,6 +54,7 @@ class Vault:
     """A composition of collaborators; `vault.wiring` builds it and owns its background tasks."""
 
     access: Access
+    begun: Begun
     alerts: Alerts
     catalog: Catalog
     certificates: Certificates

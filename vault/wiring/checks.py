@@ -13,6 +13,8 @@ from vault.keystore import recovery
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
 from vault.model import Finding
+from vault.protocol.permissions import has_expired
+from vault.services.status import EXPIRES_SOON
 from vault.services.vault import Vault
 from vault.services.webhooks import Webhooks
 from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
@@ -43,6 +45,7 @@ async def check_vault(config: Config) -> Sequence[Finding]:
             bounds, tenants = bounds_of(config, vault.keyring), await vault.tenants.all()
             findings += retention_findings(bounds, trial=vault.keyring.trial, tenants=tenants)
             findings += await alert_findings(vault, config)
+            findings += await token_findings(vault)
     except VaultError as error:
         level = "warning" if isinstance(error, Unavailable) else "error"
         findings.append(Finding(level=level, subject="vault", message=error.message, hint=error.hint))
@@ -79,6 +82,22 @@ async def alert_findings(vault: Vault, config: Config) -> Sequence[Finding]:
         hint = "is the safeguarding webhook reachable? the server's log says what it answered"
         findings.append(Finding(level="error", subject="alerts", message=message, hint=hint))
     return findings
+
+
+async def token_findings(vault: Vault) -> Sequence[Finding]:
+    """Warn of tokens that expire soon, or did of late: a recorder that falls silent records nothing."""
+    now = vault.clock.now()
+    return [
+        Finding(
+            level="warning",
+            subject="tokens",
+            message=f"{token.id}, {token.role.value} of {token.tenant or 'the vault'}, "
+            f"{'has expired' if has_expired(token, now=now) else 'expires'} at {expires_at.isoformat()}",
+            hint="give its holder a successor (callvault tokens issue), then revoke it (callvault tokens revoke)",
+        )
+        for token in await vault.catalog.tokens(expiring_by=now + EXPIRES_SOON)
+        if (expires_at := token.expires_at) is not None and now - expires_at < EXPIRES_SOON
+    ]
 
 
 async def verify_keyring(config: Config) -> Sequence[Finding]:

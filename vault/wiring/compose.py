@@ -21,6 +21,7 @@ from vault.server.messenger import HttpMessenger
 from vault.services.access import Access
 from vault.services.alerts import Alerts
 from vault.services.attest import Identity
+from vault.services.begun import Begun
 from vault.services.certificates import Certificates
 from vault.services.certify import Certifier
 from vault.services.coordinates import Coordinates
@@ -82,6 +83,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         metrics=metrics,
         sealing_keys=lambda: adapters.keyring.backup_keys,
+        last_sweep_at=lambda: adapters.keyring.last_sweep_at,
     )
     coordinates = Coordinates(catalog=catalog, keyring=keyring)
     index = BlindIndex(keyring=keyring)
@@ -230,6 +232,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys
         ),
         access=access,
+        begun=Begun(catalog=catalog, ingest=ingest, keyring=keyring, search=search),
         alerts=alerts,
         catalog=catalog,
         certificates=certificates,

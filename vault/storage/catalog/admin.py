@@ -108,11 +108,13 @@ class AdminStore:
         found = await self._database.fetch(_TOKEN, {"key": token})
         return _to_token(found[0]) if found else None
 
-    async def tokens(self, *, tenant: TenantId | None = None) -> Sequence[Token]:
-        """Return all or a tenant's, oldest first."""
+    async def tokens(self, *, tenant: TenantId | None = None, expiring_by: datetime | None = None) -> Sequence[Token]:
+        """Return all or a tenant's, oldest first; with `expiring_by` those not revoked that expire by then."""
         statement = sa.select(tokens).order_by(tokens.c.created_at, tokens.c.id)
         if tenant is not None:
             statement = statement.where(tokens.c.tenant == tenant)
+        if expiring_by is not None:
+            statement = statement.where(tokens.c.revoked_at.is_(None), tokens.c.expires_at <= rows.micros(expiring_by))
         return [_to_token(row) for row in await self._database.fetch(statement)]
 
     async def revoke_token(self, token: TokenId, *, at: datetime, audit: Sequence[AuditEvent] = ()) -> None:
@@ -241,6 +243,7 @@ def _from_token(token: Token) -> rows.Values:
         "sealed_secret": token.sealed_secret,
         "imports_until": rows.maybe_micros(token.imports_until),
         "issued_by": token.issued_by,
+        "expires_at": rows.maybe_micros(token.expires_at),
     }
 
 
@@ -256,4 +259,5 @@ def _to_token(row: sa.Row[Any]) -> Token:
         sealed_secret=row.sealed_secret,
         imports_until=rows.maybe_moment(row.imports_until),
         issued_by=None if row.issued_by is None else TokenId(row.issued_by),
+        expires_at=rows.maybe_moment(row.expires_at),
     )

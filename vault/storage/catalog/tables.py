@@ -361,6 +361,7 @@ tokens = sa.Table(
     sa.Column("sealed_secret", sa.LargeBinary),
     sa.Column("imports_until", sa.BigInteger),
     sa.Column("issued_by", sa.Text),
+    sa.Column("expires_at", sa.BigInteger),
 )
 sa.Index("ix_tokens_tenant", tokens.c.tenant)
 
