@@ -51,6 +51,16 @@ async def test_no_credential_alone_decides_what_takes_two(app, role):
     assert (await app.play(recording)).body == sound(500)
 
 
+async def test_an_operators_sweeps_take_nothing_before_its_date(app):
+    recording = await app.upload("call", sound(500))
+    for _ in range(2):
+        assert (await app.sweep())["shredded"] == 0
+        app.clock.advance(days=5, minutes=-1)
+    assert (await app.play(recording)).body == sound(500)
+    app.clock.advance(days=2)
+    assert (await app.sweep())["shredded"] == 1
+
+
 def test_no_address_takes_a_recording_back(app):
     routes = {(route.method, route.resource.canonical) for route in build_app(app.vault, app.config).router.routes()}
     assert not [path for method, path in routes if method in ("DELETE", "PUT", "PATCH") and "{recording}" in path]

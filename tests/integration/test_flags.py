@@ -236,6 +236,7 @@ async def test_no_role_makes_the_keyring_grow_by_repeating_itself(app):
     once = size()
     for number in range(20):
         assert (await flag(app, call, matter=f"M-{number}")).status == 200
+        assert (await flag_call(app, "call")).status == 200
     assert size() == once
     statuses = [(await app.hold(call, matter=f"M-{number}")).status for number in range(MOST_HOLDS + 3)]
     assert statuses.count(201) <= MOST_HOLDS

@@ -145,6 +145,7 @@ async def test_what_goes_early_of_a_tenant_takes_one_of_its_people_and_an_operat
         by_operator = await request(app, Role.OPERATOR, "northfield")
         assert by_operator.status == 202
         assert by_operator.json["stopped"].startswith("1 of 1 live recordings")
+        assert (await approve(app, by_operator, Role.OPERATOR)).status == 403, "one's own"
         another = await second_operator(app)
         assert (await approve(app, by_operator, another)).status == 403, "two operators and nobody of the tenant"
         assert (await approve(app, by_operator, Role.DPO, THEIRS)).status == 404

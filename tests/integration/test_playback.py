@@ -189,11 +189,18 @@ async def test_who_may_not_play_gets_no_audio(app, role):
 
 
 async def test_what_is_held_plays_only_for_roles_that_may_play_held(app):
-    recording = await app.upload("call", sound(100))
+    recording = await app.upload("call", sound(100), headers={"Call-From": "+442079460123"})
     assert (await app.play(recording, Role.AGENT)).status == 200
+    listed = await app.ask("GET", "/v1/recordings", Role.AGENT)
+    wanted = {"caller": "+442079460123"}
+    found = await app.ask("POST", "/v1/recordings/search", Role.AGENT, body=wanted, headers=PURPOSE)
+    assert [each["id"] for each in listed.json["recordings"]] == [each["id"] for each in found.json["recordings"]]
     assert (await app.hold(recording)).status == 201
     assert (await app.play(recording, Role.AGENT)).status == 403
     assert (await app.play(recording, Role.SAFEGUARDING_LEAD)).status == 200
+    for role in (Role.AGENT, Role.SAFEGUARDING_LEAD):
+        assert (await app.ask("GET", f"/v1/recordings/{recording}/audio", role)).status == 422, "without a purpose"
+    assert (await app.ask("POST", "/v1/recordings/search", Role.AGENT, body=wanted)).status == 422
 
 
 async def test_the_audit_entry_is_written_before_the_first_byte_is_read(app, monkeypatch):

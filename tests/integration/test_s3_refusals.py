@@ -231,7 +231,17 @@ async def test_recorders_read_list_and_delete_nothing(app, recorder):
         ("PUT", "call?acl"),
     ):
         assert await refused(app, recorder, method, f"/s3/{BUCKET}/{path}") == (403, "AccessDenied")
-    assert await keys(app) == {"call": ("sealed", len(WAV))}
+    place = f"/v1/ingest/{TENANTS[0]}/live"
+    sent = {"Content-Type": "audio/PCMU;rate=8000;channels=1", "Content-Range": "bytes 0-99/*"}
+    begun = await app.ask("PUT", place, Role.RECORDER, data=sound(100), headers=sent)
+    assert begun.status == 202
+    end = {"Content-Type": sent["Content-Type"], "Upload-Offset": "100"}
+    assert (await app.ask("PUT", place, Role.RECORDER, data=sound(50), headers=end)).status == 201
+    recording = f"/v1/recordings/{begun.json['recording_id']}"
+    for path in ("/v1/recordings", recording, f"{recording}/audio", f"{recording}/notes", "/v1/holds"):
+        assert (await app.ask("GET", path, Role.RECORDER, headers=PURPOSE)).status == 403
+    assert (await app.ask("DELETE", recording, Role.RECORDER)).status == 405
+    assert await keys(app) == {"call": ("sealed", len(WAV)), "live": ("sealed", 150)}
 
 
 async def begun(app, recorder, key="call.wav"):

@@ -39,7 +39,14 @@ def test_every_role_has_a_row_and_every_act_someone_who_may() -> None:
 
 @pytest.mark.parametrize("role", [Role.RECORDER, Role.OPERATOR, Role.AUDITOR])
 def test_recorder_operator_and_auditor_never_hear_or_see_a_caller(role: Role) -> None:
-    assert not {act for act in NEEDS_PURPOSE if permits(role, act)}
+    assert not {act for act in (*NEEDS_PURPOSE, Act.FACTS_READ) if permits(role, act)}
+
+
+def test_an_auditor_reads_rows_trail_and_certificates_and_hears_sees_and_changes_nothing() -> None:
+    may = {act for act in Act if permits(Role.AUDITOR, act)}
+    assert {Act.RECORDING_LIST, Act.RECORDING_SHOW, Act.AUDIT_READ, Act.CERTIFICATE_READ} <= may
+    looks = {act for act in Act if act.value.endswith(("_read", "_list", "_show", "_why"))}
+    assert may <= looks - {Act.FACTS_READ}
 
 
 @pytest.mark.parametrize("role", [role for role in Role if role is not Role.RECORDER])
@@ -50,7 +57,8 @@ def test_only_a_recorder_writes_recordings(role: Role) -> None:
 def test_nobody_who_runs_sweeps_may_touch_holds() -> None:
     for role in Role:
         runs = permits(role, Act.SWEEP_RUN)
-        assert not (runs and (permits(role, Act.HOLD_RELEASE_REQUEST) or permits(role, Act.HOLD_RELEASE_APPROVE)))
+        touches = (Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST, Act.HOLD_RELEASE_APPROVE)
+        assert not (runs and any(permits(role, act) for act in touches))
 
 
 def test_only_an_operator_lifts_a_guard_for_everybody() -> None:
