@@ -45,6 +45,7 @@ from vault.model import CertificateStatus, Hold, HoldState, RecordingState, Role
 from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
+from vault.retention.periods import Period
 from vault.services.erasure import ErasureRequest
 from vault.services.search import facts_of
 from vault.services.vault import Vault
@@ -450,7 +451,7 @@ async def test_a_crash_at_any_write_of_a_change_of_existing_metadata_neither_for
 
     async def flow(process: Process, answers: dict[str, object]) -> None:
         policies = process.vault.policies
-        asked = await policies.request(ACME, retention=timedelta(days=1), actor=DAN)
+        asked = await policies.request(ACME, retention=Period(timedelta(days=1)), actor=DAN)
         answers["state"] = asked.state
         answers["state"] = (await policies.decide(asked.id, approve=True, actor=ANN)).state
         process.clock.advance(days=15)
@@ -466,7 +467,7 @@ async def test_a_crash_at_any_write_of_a_change_of_existing_metadata_neither_for
         due = await vault.catalog.recording(stage.recordings["due-1"])
         assert vault.keyring.derivable(due.metadata)
         if found is None:
-            found = await vault.policies.request(ACME, retention=timedelta(days=1), actor=DAN)
+            found = await vault.policies.request(ACME, retention=Period(timedelta(days=1)), actor=DAN)
         if found.state is PolicyState.REQUESTED:
             found = await vault.policies.decide(found.id, approve=True, actor=ANN)
         clock.advance(days=15)
