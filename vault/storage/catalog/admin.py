@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -13,6 +13,7 @@ from vault.errors import Conflict, NotFound, Refused
 from vault.ids import TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent, MetadataChange, Role, Tenant, Token
 from vault.ports.revision import Revision
+from vault.retention.durations import format_duration
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import IS_WAITING, alerts, audit_head, settings, tenants, tokens
@@ -189,6 +190,16 @@ def _change_text(change: MetadataChange) -> str:
     return json.dumps({"request": change.request, "through": change.through, "retention": change.retention})
 
 
+def _to_change(stored: dict[str, Any]) -> MetadataChange:
+    kept = stored["retention"] if "retention" in stored else stored["seconds"]
+    return MetadataChange(request=stored["request"], through=stored["through"], retention=_period(kept))
+
+
+def _period(stored: str | float | None) -> str | None:
+    """Return a period as text: rows from before it was one have seconds."""
+    return format_duration(timedelta(seconds=stored)) if isinstance(stored, int | float) else stored
+
+
 def _from_tenant(tenant: Tenant) -> rows.Values:
     return {
         "id": tenant.id,
@@ -219,8 +230,8 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         created_at=rows.moment(row.created_at),
         retention=row.retention,
         metadata_retention=row.metadata_retention,
-        metadata_before=tuple((through, kept) for through, kept in json.loads(row.metadata_before)),
-        metadata_changed=None if row.metadata_changed is None else MetadataChange(**json.loads(row.metadata_changed)),
+        metadata_before=tuple((through, _period(kept)) for through, kept in json.loads(row.metadata_before)),
+        metadata_changed=None if row.metadata_changed is None else _to_change(json.loads(row.metadata_changed)),
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,
         offboard_approved_by=row.offboard_approved_by,
