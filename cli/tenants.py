@@ -24,6 +24,7 @@ _ADD = (
 _METADATA = "How long numbers and tags are kept after the month of the call, such as 730d or 2y; "
 _KEEP_DTMF = "Keep the keys that callers press, sealed like the audio: they can be card numbers."
 _WEBHOOK = "Where safeguarding flags are told, an https address; "
+_REGION = "Where numbers without a country code are dialled, two letters such as GB or IE; "
 _ORIGIN = "The origin of a web page that may record, such as https://portal.northfield.example; repeat for several; "
 _EXISTING = "Ask, as the first of two people, that --metadata-retention hold for the calls that exist; for no others."
 _RETENTION = "How long future recordings are kept, such as 90d, 18mo or 7y; "
@@ -46,6 +47,7 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
             for each in tenant["metadata_before"]
         ),
         *_changed(tenant),
+        ("numbers of", tenant["numbering_region"]),
         ("pressed keys", "kept" if tenant["keep_dtmf"] else "dropped"),
         ("flags told to", tenant["safeguarding_webhook"]),
         ("pages that may record", ", ".join(tenant["origins"]) or "none"),
@@ -107,6 +109,7 @@ async def add(
         str | None, typer.Option(help=_METADATA + "as long as the contract if left out.")
     ] = None,
     safeguarding_webhook: Annotated[str | None, typer.Option(help=_WEBHOOK + "nobody if left out.")] = None,
+    numbering_region: Annotated[str | None, typer.Option(help=_REGION + "GB if left out.")] = None,
     keep_dtmf: Annotated[bool, typer.Option("--keep-dtmf", help=_KEEP_DTMF)] = False,
     origin: Annotated[list[str] | None, typer.Option(help=_ORIGIN + "none if left out.")] = None,
 ) -> None:
@@ -120,6 +123,8 @@ async def add(
         "metadata_retention": metadata_retention,
         "safeguarding_webhook": safeguarding_webhook,
     }
+    if numbering_region is not None:
+        body["numbering_region"] = numbering_region
     if keep_dtmf:
         body["keep_dtmf"] = True
     if origin:
@@ -171,6 +176,7 @@ async def change(
         str | None, typer.Option(help=_METADATA + '"contract" follows the contract. From the next month on.')
     ] = None,
     safeguarding_webhook: Annotated[str | None, typer.Option(help=_WEBHOOK + '"none" tells nobody.')] = None,
+    numbering_region: Annotated[str | None, typer.Option(help=_REGION + "then run callvault tenants reindex.")] = None,
     keep_dtmf: Annotated[
         bool | None, typer.Option("--keep-dtmf/--drop-dtmf", help=_KEEP_DTMF + " From the next one on.")
     ] = None,
@@ -191,6 +197,8 @@ async def change(
     body: dict[str, Any] = {
         name: None if value == unset else value for name, value, unset in given if value is not None
     }
+    if numbering_region is not None:
+        body["numbering_region"] = numbering_region
     if keep_dtmf is not None:
         body["keep_dtmf"] = keep_dtmf
     if origin is not None:
@@ -198,7 +206,7 @@ async def change(
     if not body:
         raise Invalid("there is nothing to change", hint="say --retention, --metadata-retention or another setting")
     if existing:
-        if keep_dtmf is not None or origin is not None or safeguarding_webhook is not None:
+        if body.keys() - {"metadata_retention"}:
             raise Invalid("--existing goes with --metadata-retention alone")
         asked = await call.client.post("/v1/policies", {"tenant": tenant, **body})
         call.out.show(asked, policy.fields(asked))
@@ -206,6 +214,26 @@ async def change(
         return
     changed = await call.client.call("PUT", f"/v1/tenants/{segment(tenant)}", body=body)
     call.out.show(changed, _fields(changed))
+
+
+@remote(group, "reindex", examples=["callvault tenants reindex northfield-college"])
+async def reindex(call: Remote, tenant: TenantName) -> None:
+    """Read the numbers of existing calls anew, so that a search finds them in every spelling.
+
+    Needed once after an upgrade from a version that read them otherwise, and after --numbering-region. It can be
+    stopped and begun again; calls go on meanwhile.
+    """
+    total = {"looked_at": 0, "changed": 0}
+    body: dict[str, Any] = {}
+    with call.out.progress("reading numbers", None, unit="recordings") as bar:
+        while True:
+            page = await call.client.post(f"/v1/tenants/{segment(tenant)}/reindex", body)
+            total = {name: total[name] + page[name] for name in total}
+            bar.update(bar.task_ids[0], completed=total["looked_at"])
+            if page["before"] is None:
+                break
+            body = {"before": page["before"]}
+    call.out.show(total, [("recordings looked at", total["looked_at"]), ("found otherwise now", total["changed"])])
 
 
 @remote(

@@ -36,7 +36,7 @@ from vault.model import (
     Token,
 )
 from vault.ports.alerts import Alert
-from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Shred, SweepOverride
+from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Reindexed, Shred, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.repeats import Keyed
@@ -302,6 +302,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.put_notes(one.id, {0: b"sealed", 1: b"too"}, audit=audit)
     assert await catalog.notes(one.id) == {0: b"sealed", 1: b"too"}
     await catalog.revise_facts(one.id, sealed_facts=b"later", caller_token=None, called_token="token", audit=audit)
+    again = Reindexed(recording=one.id, sealed_facts=b"later", caller_token="c", called_token=None)
+    assert await catalog.reindex([again], audit=audit) == 1
     await catalog.count_due(through=PERIOD)
     await catalog.count_due(through=PERIOD, part=Part.METADATA, tenant=ACME)
     await finish(catalog, one, audit=audit)

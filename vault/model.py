@@ -299,6 +299,8 @@ class Tenant:
     offboard_requested_by: str | None = None
     offboard_approved_by: str | None = None
     offboard_approved_at: datetime | None = None
+    numbering_region: str = "GB"
+    """Where its numbers without a country code are dialled, ISO 3166-1 alpha-2."""
     keep_dtmf: bool = False
     """Whether the keys that callers press are kept, sealed like their audio; dropped otherwise."""
     safeguarding_webhook: str | None = field(default=None, repr=False)

@@ -42,6 +42,7 @@ COMMANDS = [
     ("tenants set a-college --retention 1d", TENANT, "1d"),
     ("tenants set a-college --retention 1d --keep-dtmf", TENANT, "kept"),
     ("tenants set a-college --retention 1d --metadata-retention contract", TENANT, "2y after its month"),
+    ("tenants reindex a-college", {"looked_at": 12, "changed": 3}, "found otherwise now"),
     ("tenants offboard a-college --ends 2027-01-31", TENANT, "not ended"),
     (f"tenants offboard a-college --approve --shown {SHOWN}", TENANT, "if approved now"),
     ("tenants set a-college --metadata-retention contract --existing", POLICY, "7 earlier, 2 later"),

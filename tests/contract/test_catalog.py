@@ -69,7 +69,7 @@ from vault.model import (
     RecordingState,
     Role,
 )
-from vault.ports.catalog import MOST_HOLDS, RecordingQuery
+from vault.ports.catalog import MOST_HOLDS, RecordingQuery, Reindexed
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
 from vault.storage.catalog import open_catalog, schema
@@ -656,6 +656,21 @@ async def test_facts_are_revised_only_while_the_row_is_open(catalog):
     with pytest.raises(Conflict):
         await catalog.revise_facts(one.id, **{**late, "sealed_facts": b"latest"})
     assert (await catalog.recording(one.id)).sealed_facts == b"later"
+
+
+async def test_tokens_are_computed_anew_only_for_the_facts_that_were_read(catalog):
+    one, other = recording(), recording()
+    for row in (one, other):
+        await catalog.create_recording(row)
+        await finish(catalog, row)
+    stale = Reindexed(recording=other.id, sealed_facts=b"read before", caller_token="stale", called_token="stale")
+    fresh = Reindexed(recording=one.id, sealed_facts=one.sealed_facts, caller_token="new", called_token=None)
+    gone = replace(fresh, recording=recording().id)
+    assert await catalog.reindex([stale, fresh, gone]) == 1
+    [found] = await catalog.recordings(RecordingQuery(caller_tokens=("new",)))
+    assert found.id == one.id
+    assert found.called_token is None
+    assert (await catalog.recording(other.id)).caller_token != "stale"
 
 
 # Holds

@@ -94,6 +94,7 @@ async def test_what_a_real_daemon_sent_is_recorded_once(vault, version):
         "called": "+441632960100",
         "direction": "inbound",
         "tags": ["mixed"],
+        "called_sent": "01632960100",
     }
 
 

@@ -86,6 +86,7 @@ ROUTES: dict[tuple[str, str], Act | None] = {
     ("GET", "/v1/erasures/{erasure}"): Act.ERASURE_READ,
     ("POST", "/v1/erasures/{erasure}/approve"): Act.ERASURE_DECIDE,
     ("POST", "/v1/erasures/{erasure}/reject"): Act.ERASURE_DECIDE,
+    ("POST", "/v1/tenants/{tenant}/reindex"): Act.TENANT_ADMIN,
     ("POST", "/v1/tenants/{tenant}/offboard"): Act.TENANT_OFFBOARD,
     ("POST", "/v1/tenants/{tenant}/offboard/approve"): Act.TENANT_OFFBOARD,
     ("GET", "/v1/issuer-key"): None,

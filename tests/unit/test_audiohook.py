@@ -7,6 +7,7 @@ from vault.errors import Invalid
 from vault.model import Codec, Container, Media
 from vault.protocol.audiohook import AudioHook
 from vault.protocol.events import Audio, Dtmf, Ended, Gap, Paused, Resumed, Say, Started
+from vault.protocol.parties import read
 
 
 def machine():
@@ -29,8 +30,9 @@ def test_a_session_of_the_reference_client_becomes_events():
         media=Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=2, channel_map=("caller", "callee")),
         facts=started.facts,
     )
-    assert started.facts.caller == "+15555551234"
-    assert started.facts.called == "+18005556789"
+    facts = read(started.facts)
+    assert facts.caller == "+15555551234"
+    assert facts.called == "+18005556789"
     assert started.facts.extra["caller_name"] == "John Doe"
     assert started.facts.extra["session_id"] == SESSION
     assert [type(event) for event in events[1:]] == [
@@ -249,7 +251,7 @@ def test_credentials_and_unprintable_text_of_an_integration_stay_out_of_the_fact
     custom = {"token": "cv_secret", "direction": "inbound", "tags": ["admissions", 7, "\ud800\x00night"]}
     participant = {**OPEN["participant"], "ani": "tel:+442079460000", "aniName": "J" * 500}
     _, _, started = opened(customConfig=custom, participant=participant)
-    facts = started.facts
+    facts = read(started.facts)
     assert "cv_secret" not in str(facts.extra) + str(facts.tags)
     assert (facts.caller, facts.direction, facts.tags) == ("+442079460000", "inbound", ("admissions", "night"))
     assert len(facts.extra["caller_name"]) == 200

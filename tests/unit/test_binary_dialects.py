@@ -6,6 +6,7 @@ from tests.recorders import ASTERISK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, 
 from vault.errors import Invalid, Refused, UnsupportedMedia
 from vault.model import Codec
 from vault.protocol.events import Audio, Dtmf, Ended, Handshake, Started
+from vault.protocol.parties import read
 from vault.protocol.recognise import recognise
 from vault.server.problems import close_code
 
@@ -61,7 +62,7 @@ def test_a_frame_that_has_begun_is_told_to_wait_whole():
 
 @EVERY
 def test_a_real_recorder_tells_who_called_whom(recorder):
-    facts = started(recorder.messages[0], recorder.handshake).facts
+    facts = read(started(recorder.messages[0], recorder.handshake).facts)
     assert (facts.caller, facts.called, facts.direction) == (recorder.caller, recorder.called, recorder.direction)
 
 
@@ -164,7 +165,7 @@ def test_a_number_that_is_none_does_not_cost_the_call(value):
 
 
 def test_a_number_without_quotes_is_one():
-    assert started(text(sampleRate=8000, **{"from": 441632960001})).facts.caller == "+441632960001"
+    assert read(started(text(sampleRate=8000, **{"from": 441632960001})).facts).caller == "+441632960001"
 
 
 def test_a_call_is_named_by_the_first_name_that_can_be_one():

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tests.vectors.generate import load
 from vault.crypto.blind import Field, token
 from vault.model import DataKey
-from vault.protocol.numbers import normalised
 
 LEAF = DataKey(bytes(range(32)))
 
@@ -31,17 +30,3 @@ def test_months_and_fields_share_no_token(first, second, value):
     leaves = {first, second}
     tokens = {token(DataKey(leaf), field, value) for leaf in leaves for field in Field}
     assert len(tokens) == len(leaves) * len(Field)
-
-
-@pytest.mark.parametrize(
-    "written", ["+442079460123", "020 7946 0123", "(020) 7946-0123", "+44 20 7946 0123", "+44 (0)20 7946 0123"]
-)
-def test_a_number_has_one_token_however_it_is_written(written):
-    assert token(LEAF, Field.CALLER, normalised(written)) == token(LEAF, Field.CALLER, "+442079460123")
-
-
-@pytest.mark.parametrize("kept", ["anonymous", "sip:rene@pbx.example", "1234", "07"])
-def test_what_is_no_number_stays_as_it_is(kept):
-    assert normalised(kept) == kept
-    assert normalised("") is None
-    assert normalised("020 7946 0123 ext. 12") == "+442079460123"

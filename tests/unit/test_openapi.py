@@ -148,7 +148,8 @@ def test_what_the_views_render_is_what_the_document_promises(described):
     row = samples.recording()
     bare = RecordingView(recording=row, length=8, live=False, facts=None, holds=())
     matches(described, "Recording", views.recording(bare))
-    facts = CallFacts(caller="+441632960001", tags=("vip",), extra={STATED_START: "2100-01-01T00:00:00+00:00"})
+    sent = {"caller_sent": "01632 960001", "called_sent": "sip:01632960100@pbx.example"}
+    facts = CallFacts(caller="+441632960001", tags=("vip",), extra={STATED_START: "2100-01-01T00:00:00+00:00", **sent})
     full = views.recording(replace(bare, facts=facts, holds=(HOLD,)))
     matches(described, "Recording", full)
     call = described["components"]["schemas"]["Recording"]["properties"]["call"]

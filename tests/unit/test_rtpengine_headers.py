@@ -9,6 +9,7 @@ from multidict import CIMultiDict
 
 from vault.errors import Invalid, UnsupportedMedia, VaultError
 from vault.ids import parse_call_key
+from vault.protocol.parties import read
 from vault.protocol.rtpengine import event_name, notification
 
 SENT = {
@@ -36,7 +37,8 @@ def test_a_notification_is_read_as_the_daemon_meant_it():
     assert found.call_key == "1-4242@192.0.2.7~1-4242@192.0.2.7-1c07bd2c44bfb1c9-mix.wav"
     assert found.content_type == "audio/wav"
     assert found.started_at == datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
-    assert (found.facts.caller, found.facts.called) == ("+441632960001", "+441632960100")
+    facts = read(found.facts)
+    assert (facts.caller, facts.called) == ("+441632960001", "+441632960100")
     assert found.facts.tags == ("mixed",)
     assert found.facts.extra == {
         "rtpengine.queue": "admissions",

@@ -262,6 +262,16 @@ class RecordingRows(Protocol):
         """Replace the media descriptor of an open row."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reindexed:
+    """New tokens for the numbers in a row's facts, as long as those are still the ones that were read."""
+
+    recording: RecordingId
+    sealed_facts: bytes
+    caller_token: str | None
+    called_token: str | None
+
+
 class NoteRows(Protocol):
     """What happened to open recordings beside their audio, sealed; and facts that came late."""
 
@@ -283,6 +293,9 @@ class NoteRows(Protocol):
         audit: Sequence[AuditEvent] = (),
     ) -> None:
         """Replace an open row's sealed facts and the tokens of its numbers; NotFound, Conflict if it is not open."""
+
+    async def reindex(self, rows: Sequence[Reindexed], *, audit: Sequence[AuditEvent] = ()) -> int:
+        """Replace tokens in one transaction, and return in how many rows; other facts or none keep what they have."""
 
 
 class NodeRows(Protocol):

@@ -16,7 +16,6 @@ from vault.errors import Invalid
 from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
 from vault.protocol.facts import DIRECTIONS, cut
-from vault.protocol.numbers import normalised
 
 _RATE: Final = 8_000
 _MAX_TEXT: Final = 65_535
@@ -317,4 +316,4 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> str | None:
-    return normalised(_text(value).removeprefix("tel:").strip())
+    return _text(value).strip() or None

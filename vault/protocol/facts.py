@@ -12,7 +12,6 @@ from typing import Final
 
 from vault.errors import Invalid
 from vault.model import CallFacts
-from vault.protocol.numbers import normalised
 
 MAX_TAGS: Final = 20
 MAX_FACT: Final = 200
@@ -66,8 +65,8 @@ def stated_facts(members: Mapping[str, str], refusal: Refusal) -> CallFacts:
     if direction is not None and direction not in DIRECTIONS:
         raise refusal(Fault.DIRECTION, "direction")
     return CallFacts(
-        caller=normalised(fact(members, "from", refusal)),
-        called=normalised(fact(members, "to", refusal)),
+        caller=fact(members, "from", refusal) or None,
+        called=fact(members, "to", refusal) or None,
         direction=direction,
         tags=tags,
     )

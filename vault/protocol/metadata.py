@@ -16,7 +16,6 @@ from vault.model import CallFacts
 from vault.protocol.events import Dtmf
 from vault.protocol.facts import DIRECTIONS, MAX_FACT
 from vault.protocol.jsontext import NotJson, load_unique
-from vault.protocol.numbers import normalised
 
 MAX_TEXT: Final = 1 << 16
 """How many characters of JSON a recorder may send at once."""
@@ -69,7 +68,7 @@ def number(document: Mapping[str, Any], name: str) -> int | None:
 def call_facts(document: Mapping[str, Any], *, known: frozenset[str] = frozenset()) -> CallFacts:
     """Return what a recorder's document says about a call; `known` are names that say something else.
 
-    Numbers are normalised. What has no place of its own goes to the extras, nested values under dotted names: at most
+    What has no place of its own goes to the extras, nested values under dotted names: at most
     50, each printable and at most 200 characters. Anything longer, unprintable or named like a credential is left out.
     """
     used = {name for names in (_CALLER, _CALLED, _DIRECTION) if (name := _first(document, names)) is not None}
@@ -82,8 +81,8 @@ def call_facts(document: Mapping[str, Any], *, known: frozenset[str] = frozenset
         if _is_fact(value) and _is_fact(name) and len(name) <= _MAX_NAME:
             extra[name] = value
     return CallFacts(
-        caller=normalised(_said(document, _CALLER) or ""),
-        called=normalised(_said(document, _CALLED) or ""),
+        caller=_said(document, _CALLER),
+        called=_said(document, _CALLED),
         direction=direction.lower() if direction and direction.lower() in DIRECTIONS else None,
         extra=extra,
     )

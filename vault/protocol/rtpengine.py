@@ -19,7 +19,6 @@ from vault.errors import Invalid, UnsupportedMedia
 from vault.ids import parse_call_key
 from vault.model import CallFacts
 from vault.protocol.facts import DIRECTIONS, MAX_FACT
-from vault.protocol.numbers import normalised
 
 FIELD: Final = "ngfile"
 
@@ -139,8 +138,8 @@ def _facts(headers: Mapping[str, str]) -> CallFacts:
     direction = members.get("direction")
     kind = _text(_header(headers, "Kind"))
     return CallFacts(
-        caller=normalised(caller),
-        called=normalised(called),
+        caller=caller or None,
+        called=called or None,
         direction=direction if direction in DIRECTIONS else None,
         tags=() if kind is None else (kind,),
         extra={f"rtpengine.{key}": value for key, value in members.items()},

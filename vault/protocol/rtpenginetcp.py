@@ -20,7 +20,6 @@ from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.audiosocket import ORDERLY
 from vault.protocol.events import Audio, Ended, Event, Say, Started
 from vault.protocol.facts import cut
-from vault.protocol.numbers import normalised
 
 _MAX_INTRO: Final = 8_192
 _MAX_PAIRS: Final = 32
@@ -123,8 +122,8 @@ def _understood(text: str) -> tuple[str | None, CallFacts]:
     for name in _KEYS[:2]:
         pairs.pop(name, None)
     return key, CallFacts(
-        caller=normalised(caller),
-        called=normalised(called),
+        caller=caller or None,
+        called=called or None,
         direction=direction if direction in {"inbound", "outbound"} else None,
         extra={name: value for name, value in pairs.items() if value},
     )

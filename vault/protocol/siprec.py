@@ -13,13 +13,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import unquote
 
 from vault.errors import Invalid
 from vault.model import CallFacts
 from vault.protocol.defused import Defused, walk
 from vault.protocol.facts import cut
-from vault.protocol.numbers import normalised
 
 MAX_BYTES: Final = 256 << 10
 _MOST_ELEMENTS: Final = 4_000
@@ -32,9 +30,6 @@ XML_TYPES: Final = frozenset({"application/rs-metadata+xml", "application/rs-met
 _BOUNDARY: Final = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE | re.ASCII)
 _PART_TYPE: Final = re.compile(rb"^content-type:[ \t]*([^\s;]{1,100})", re.IGNORECASE | re.MULTILINE)
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
-_ADDRESS: Final = re.compile(r"<?\s*(?:sips?:([^@:;>?]{1,200})[^@>]*@|tel:([^;>?]{1,200}))", re.IGNORECASE)
-"""The user of a SIP address, without password and parameters (RFC 3261 section 19.1.1), or a telephone number."""
-_SCHEME: Final = re.compile(r"<?\s*(?:sips?|tel):", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +105,7 @@ def facts(metadata: Metadata) -> CallFacts:
         else "",
     }
     return CallFacts(
-        caller=_number(caller), called=_number(called), extra={name: text for name, text in extra.items() if text}
+        caller=_address(caller), called=_address(called), extra={name: text for name, text in extra.items() if text}
     )
 
 
@@ -123,17 +118,8 @@ def _sides(metadata: Metadata) -> tuple[Participant | None, Participant | None]:
     return caller, next((each for each in present if each is not caller), None)
 
 
-def _number(participant: Participant | None) -> str | None:
-    if participant is None or not participant.aor:
-        return None
-    found = _ADDRESS.match(participant.aor)
-    if found is not None:
-        user = found[1] or found[2]
-    elif _SCHEME.match(participant.aor):
-        return None  # the address of a host
-    else:
-        user = participant.aor.partition("@")[0]
-    return normalised(cut(unquote(user)).strip())
+def _address(participant: Participant | None) -> str | None:
+    return cut(participant.aor).strip() or None if participant is not None else None
 
 
 def _shown(participant: Participant) -> dict[str, str | list[str]]:

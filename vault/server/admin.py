@@ -16,6 +16,7 @@ from vault.server.bodies import (
     EndContract,
     IssueToken,
     Page,
+    Reindex,
 )
 from vault.server.context import (
     VAULT,
@@ -126,6 +127,7 @@ async def add_tenant(request: web.Request) -> web.Response:
         contact=wanted.contact,
         retention=wanted.retention,
         metadata_retention=wanted.metadata_retention,
+        numbering_region=wanted.numbering_region,
         keep_dtmf=wanted.keep_dtmf,
         safeguarding_webhook=wanted.safeguarding_webhook,
         origins=wanted.origins,
@@ -149,11 +151,24 @@ async def change_tenant(request: web.Request) -> web.Response:
         retention=wanted.retention if "retention" in given else UNCHANGED,
         metadata_retention=wanted.metadata_retention if "metadata_retention" in given else UNCHANGED,
         safeguarding_webhook=wanted.safeguarding_webhook if "safeguarding_webhook" in given else UNCHANGED,
+        numbering_region=UNCHANGED if wanted.numbering_region is None else wanted.numbering_region,
         keep_dtmf=UNCHANGED if wanted.keep_dtmf is None else wanted.keep_dtmf,
         origins=UNCHANGED if wanted.origins is None else wanted.origins,
         actor=actor,
     )
     return web.json_response(views.tenant(await vault.tenants.view(changed)))
+
+
+async def reindex(request: web.Request) -> web.Response:
+    """POST /v1/tenants/{tenant}/reindex: one page of its recordings."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    identifier = path_tenant(request)
+    await vault.access.authorise(actor, Act.TENANT_ADMIN, tenant=identifier, target=identifier)
+    wanted = await body(request, Reindex)
+    before = None if wanted.before is None else RecordingId(checked_id(wanted.before, "rec", "recording"))
+    done = await vault.reindexing.page(identifier, before=before, actor=actor)
+    return web.json_response({"looked_at": done.looked_at, "changed": done.changed, "before": done.before})
 
 
 async def request_offboarding(request: web.Request) -> web.Response:

@@ -138,6 +138,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.post("/v1/tenants", admin.add_tenant),
             web.get("/v1/tenants/{tenant}", admin.tenant),
             web.put("/v1/tenants/{tenant}", admin.change_tenant),
+            web.post("/v1/tenants/{tenant}/reindex", admin.reindex),
             web.post("/v1/tenants/{tenant}/offboard", admin.request_offboarding),
             web.post("/v1/tenants/{tenant}/offboard/approve", admin.decide_offboarding),
             web.post("/v1/policies", policies.ask),

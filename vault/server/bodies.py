@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from vault.model import HoldKind, RecordingState, Role
 from vault.ports.erasures import ErasureBasis
 from vault.protocol.alerts import FlagCategory
+from vault.protocol.parties import DEFAULT_REGION
 from vault.settings import Retention
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
@@ -69,6 +70,7 @@ class AddTenant(_Body):
     contact: Words
     retention: Retention | None = None
     metadata_retention: Retention | None = None
+    numbering_region: str = DEFAULT_REGION
     keep_dtmf: bool = False
     safeguarding_webhook: Address | None = None
     origins: list[Address] = []
@@ -83,10 +85,18 @@ class ChangeTenant(_Body):
     """null keeps metadata until the contract ends."""
     safeguarding_webhook: Address | None = None
     """Where flags are told; null tells nobody."""
+    numbering_region: str | None = None
+    """Where numbers without a country code are dialled; null changes nothing."""
     keep_dtmf: bool | None = None
     """Whether pressed keys are kept; null changes nothing."""
     origins: list[Address] | None = None
     """The web origins whose pages may record; null changes nothing."""
+
+
+class Reindex(_Body):
+    """POST /v1/tenants/{tenant}/reindex: where the page begins."""
+
+    before: Number | None = None
 
 
 class EndContract(_Body):

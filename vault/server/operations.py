@@ -230,6 +230,17 @@ ADMINISTRATION: Final = (
         problems=(404, 422),
     ),
     Operation(
+        method="post",
+        path="/v1/tenants/{tenant}/reindex",
+        name="reindexTenant",
+        tag="administration",
+        summary="Read the numbers of a page of existing calls anew, as a search reads them; repeat with its `before`",
+        act=Act.TENANT_ADMIN,
+        body=bodies.Reindex,
+        answers={200: _json("What became of the page.", "Reindexed")},
+        problems=(404, 422),
+    ),
+    Operation(
         method="get",
         path="/v1/tokens",
         name="listTokens",

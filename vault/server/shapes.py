@@ -171,7 +171,12 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                         "stated_start": {
                             **MOMENT,
                             "description": "What the recorder stated, where the receipt stands for the start.",
-                        }
+                        },
+                        "caller_sent": {
+                            **TEXT,
+                            "description": "How the recorder spelt the caller, where that differs.",
+                        },
+                        "called_sent": {**TEXT, "description": "How it spelt the called party, where that differs."},
                     },
                 ),
                 "description": "Only for roles that may read facts, and only while their key exists.",
@@ -286,6 +291,10 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "offboarding": {
                 **nullable(record({"recordings": COUNT, "held": COUNT, "goes_from": MOMENT, "shown": SHOWN})),
                 "description": "What goes if the contract ends, not before when, and what its approval names.",
+            },
+            "numbering_region": {
+                **TEXT,
+                "description": "Where numbers without a country code are dialled, ISO 3166-1; `GB` if left out.",
             },
             "keep_dtmf": {**FLAG, "description": "Whether the keys that callers press are kept."},
             "safeguarding_webhook": {
@@ -502,6 +511,16 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "generation": COUNT,
             "trees_dropped": COUNT,
             "calls_under_way": COUNT,
+        }
+    ),
+    "Reindexed": record(
+        {
+            "looked_at": COUNT,
+            "changed": COUNT,
+            "before": {
+                **nullable(identifier("rec")),
+                "description": "Where the next page begins; null after the last.",
+            },
         }
     ),
     "Liveness": record({"status": {"const": "ok"}, "trial": FLAG}),

@@ -13,6 +13,7 @@ from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
 from vault.ports.policies import PolicyRequest
 from vault.protocol.alerts import origin_of
+from vault.protocol.parties import SENT
 from vault.retention.guards import Tripped
 from vault.retention.periods import parse_period
 from vault.retention.policy import month_name
@@ -71,8 +72,8 @@ def recording(view: RecordingView) -> dict[str, Any]:
             "direction": view.facts.direction,
             "tags": list(view.facts.tags),
         }
-        if STATED_START in view.facts.extra:
-            shown["call"]["stated_start"] = view.facts.extra[STATED_START]
+        also = (STATED_START, *SENT)
+        shown["call"] |= {name: view.facts.extra[name] for name in also if name in view.facts.extra}
     if view.holds:
         shown["holds"] = [{"id": hold.id, "kind": hold.kind.value, "state": hold.state.value} for hold in view.holds]
     return shown
@@ -165,6 +166,7 @@ def tenant(view: TenantView) -> dict[str, Any]:
         "offboarding": None
         if kept is None
         else {"recordings": kept.live, "held": kept.held, "goes_from": moment(view.goes_from), "shown": view.shown},
+        "numbering_region": value.numbering_region,
         "keep_dtmf": value.keep_dtmf,
         "safeguarding_webhook": origin_of(value.safeguarding_webhook),
         "origins": list(value.origins),

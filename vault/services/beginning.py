@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,11 +12,12 @@ from vault.crypto.blind import Field
 from vault.crypto.derive import commitment
 from vault.crypto.sealed import seal_facts
 from vault.errors import GenerationPassed, OutcomeUnknown, TooLate, Unavailable
-from vault.ids import NodeId, RecordingId, new_id
+from vault.ids import NodeId, RecordingId, TenantId, new_id
 from vault.model import Cohort, DataKey, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
+from vault.protocol.parties import read
 from vault.retention.guards import effective_now
 from vault.retention.periods import Period
 from vault.retention.policy import Lifetime, StartEffect, lifetime
@@ -39,6 +40,7 @@ class Beginning:
         keyring: Keyring,
         coordinates: Coordinates,
         index: BlindIndex,
+        region: Callable[[TenantId], Awaitable[str]],
         clock: Clock,
         entropy: Entropy,
         node: NodeId,
@@ -50,6 +52,7 @@ class Beginning:
         self._keyring = keyring
         self._coordinates = coordinates
         self._index = index
+        self._region = region
         self._clock = clock
         self._entropy = entropy
         self._node = node
@@ -91,12 +94,13 @@ class Beginning:
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
         noted = _noted(call.started_at, life)
-        extra = {**stated(call.facts).extra, **call.terms, CALL_KEY: call.call_key}
+        said = read(stated(call.facts), await self._region(call.tenant))
+        extra = {**said.extra, **call.terms, CALL_KEY: call.call_key}
         if call.started_at is not None and life.effect is StartEffect.REPLACED:
             extra[STATED_START] = call.started_at.isoformat()
         if actor.expires_at is not None:
             extra[BEGUN_BY] = actor.token_id
-        facts = replace(call.facts, extra=extra)
+        facts = replace(said, extra=extra)
         metadata_key = self._keyring.derive(metadata)
         sealed = seal_facts(metadata_key, identifier, facts, nonce=self._entropy(12))
         audio = await self._coordinates.audio(call.tenant, life.retain_until)

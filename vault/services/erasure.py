@@ -25,6 +25,7 @@ from vault.ports.revision import Revision
 from vault.ports.time import Clock, Entropy
 from vault.protocol.deciders import Asker, Decider, Decision, check_two
 from vault.protocol.permissions import Act
+from vault.protocol.parties import ANONYMOUS, party
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.retention.shown import check_shown
 from vault.services.access import Access
@@ -155,6 +156,11 @@ class Erasures:
     async def _matching(self, request: ErasureRequest, actor: Principal) -> Sequence[Recording]:
         """Search by number; the number goes no further than this."""
         wanted = Wanted(caller=request.caller, called=request.called)
+        if ANONYMOUS in {party(each) for each in (request.caller, request.called) if each is not None}:
+            raise Invalid(
+                "callers who withheld their number are many people, and an erasure is about one",
+                hint="find the calls by their time, and name their recordings",
+            )
         await self._catalog.append_audit(
             [event("case.searched", actor, tenant=request.tenant, detail={"by": ", ".join(wanted.fields)})]
         )

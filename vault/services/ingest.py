@@ -32,6 +32,7 @@ from vault.services.slots import Resource, Shares
 from vault.services.storing import Storer
 from vault.services.takeup import TakeUp
 from vault.services.waiting import Waiting
+from vault.services.tenants import Tenants
 from vault.telemetry import Metrics
 
 OPEN_RECORDINGS: Final = Resource(
@@ -67,6 +68,7 @@ class Ingest:
         journal: Journal,
         coordinates: Coordinates,
         index: BlindIndex,
+        tenants: Tenants,
         notes: Notes,
         clock: Clock,
         entropy: Entropy,
@@ -102,6 +104,7 @@ class Ingest:
             keyring=keyring,
             coordinates=coordinates,
             index=index,
+            region=tenants.region,
             clock=clock,
             entropy=entropy,
             node=journal.node,

@@ -6,7 +6,7 @@ The catalog holds blind tokens. A number is looked for as one token for each met
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from vault.ids import HoldId, RecordingId, TenantId
 from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
-from vault.protocol.numbers import normalised
+from vault.protocol.parties import party, read, sent
 
 CALL_KEY = "call_key"
 """The member of a call's `extra` facts that holds the recorder's own name for it."""
@@ -129,8 +129,11 @@ class Wanted:
 class Search:
     """Looks recordings up by sealed facts. Who may, and that it is logged, is the caller's to see to."""
 
-    def __init__(self, *, catalog: Catalog, keyring: Keyring, index: BlindIndex) -> None:
+    def __init__(
+        self, *, catalog: Catalog, keyring: Keyring, index: BlindIndex, region: Callable[[TenantId], Awaitable[str]]
+    ) -> None:
         self._catalog = catalog
+        self._region = region
         self._keyring = keyring
         self._index = index
 
@@ -148,7 +151,10 @@ class Search:
         tenant = query.tenant
         if tenant is None:
             raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
-        wanted = replace(wanted, caller=_number("caller", wanted.caller), called=_number("called", wanted.called))
+        region = await self._region(tenant)
+        wanted = replace(
+            wanted, caller=_party("caller", wanted.caller, region), called=_party("called", wanted.called, region)
+        )
         query = replace(
             query,
             caller_tokens=self._tokens(tenant, Field.CALLER, wanted.caller),
@@ -158,13 +164,15 @@ class Search:
         if wanted.caller is None and wanted.called is None:
             return found
         # A month is swept when its own retention says so, perhaps before an older one.
-        both = [*found, *await self._unindexed(tenant, query, wanted)]
+        both = [*found, *await self._unindexed(tenant, query, wanted, region)]
         return sorted(both, key=lambda row: row.id, reverse=True)[: query.limit]
 
     def _tokens(self, tenant: TenantId, field: Field, number: str | None) -> tuple[str, ...] | None:
         return None if number is None else self._index.tokens(tenant, field, number)
 
-    async def _unindexed(self, tenant: TenantId, query: RecordingQuery, wanted: Wanted) -> Sequence[Recording]:
+    async def _unindexed(
+        self, tenant: TenantId, query: RecordingQuery, wanted: Wanted, region: str
+    ) -> Sequence[Recording]:
         """Open the facts of what holds kept when the index of its month was swept, newest first: those are few."""
         swept = {
             cohort
@@ -180,11 +188,12 @@ class Search:
         return [
             rows[each]
             for each in sorted(rows, reverse=True)
-            if rows[each].metadata.cohort in swept and self._matches(rows[each], query, wanted)
+            if rows[each].metadata.cohort in swept and self._matches(rows[each], query, wanted, region)
         ]
 
-    def _matches(self, row: Recording, query: RecordingQuery, wanted: Wanted) -> bool:
-        facts = facts_of(self._keyring, row)
+    def _matches(self, row: Recording, query: RecordingQuery, wanted: Wanted, region: str) -> bool:
+        kept = facts_of(self._keyring, row)
+        facts = None if kept is None else read(sent(kept), region)
         return (
             facts is not None
             and wanted.caller in (None, facts.caller)
@@ -220,11 +229,11 @@ class Search:
         return found
 
 
-def _number(name: str, text: str | None) -> str | None:
-    """Return a number as it is compared; Invalid for one that is only spaces."""
+def _party(name: str, text: str | None, region: str) -> str | None:
+    """Return a party as it is compared; Invalid for one that is nobody."""
     if text is None:
         return None
-    value = normalised(text.strip())
+    value = party(text, region)
     if value is None:
-        raise Invalid(f"{name}: an empty number matches nothing")
+        raise Invalid(f"{name}: that names no number and no other party", hint="for example +44 1632 960001")
     return value

@@ -17,6 +17,7 @@ from vault.ports.time import Clock
 from vault.protocol.alerts import origin_of
 from vault.protocol.deciders import Asker, Decision, check_two
 from vault.protocol.origins import checked_origins
+from vault.protocol.parties import DEFAULT_REGION, checked_region
 from vault.retention.bounds import RetentionBounds
 from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import (
@@ -88,6 +89,7 @@ class Tenants:
         contact: str,
         retention: Period | None,
         metadata_retention: Period | None = None,
+        numbering_region: str = DEFAULT_REGION,
         keep_dtmf: bool = False,
         safeguarding_webhook: str | None = None,
         origins: Sequence[str] = (),
@@ -106,6 +108,7 @@ class Tenants:
             created_at=self._clock.now(),
             retention=_text(retention),
             metadata_retention=_text(metadata_retention),
+            numbering_region=checked_region(numbering_region),
             keep_dtmf=keep_dtmf,
             safeguarding_webhook=await self._webhook(safeguarding_webhook),
             origins=checked_origins(origins),
@@ -130,6 +133,7 @@ class Tenants:
         *,
         retention: Period | Unchanged | None = UNCHANGED,
         metadata_retention: Period | Unchanged | None = UNCHANGED,
+        numbering_region: str | Unchanged = UNCHANGED,
         keep_dtmf: bool | Unchanged = UNCHANGED,
         safeguarding_webhook: str | Unchanged | None = UNCHANGED,
         origins: Sequence[str] | Unchanged = UNCHANGED,
@@ -142,19 +146,22 @@ class Tenants:
         alerts that were never acknowledged go there at once. The audit entry has the webhook's origin alone.
         `keep_dtmf` holds for keys pressed from now on.
         """
-        wanted: dict[str, Any] = {}
+        given = {
+            "keep_dtmf": keep_dtmf,
+            "numbering_region": numbering_region
+            if isinstance(numbering_region, Unchanged)
+            else checked_region(numbering_region),
+            "origins": origins if isinstance(origins, Unchanged) else checked_origins(origins),
+        }
+        wanted: dict[str, Any] = {name: value for name, value in given.items() if not isinstance(value, Unchanged)}
         if not isinstance(retention, Unchanged):
             if retention is not None:
                 self._bounds.check(retention)
             wanted["retention"] = _text(retention)
         if not isinstance(metadata_retention, Unchanged):
             check_metadata_retention(metadata_retention)
-        if not isinstance(keep_dtmf, Unchanged):
-            wanted["keep_dtmf"] = keep_dtmf
         if not isinstance(safeguarding_webhook, Unchanged):
             wanted["safeguarding_webhook"] = await self._webhook(safeguarding_webhook)
-        if not isinstance(origins, Unchanged):
-            wanted["origins"] = checked_origins(origins)
 
         now = self._clock.now()
 
@@ -280,6 +287,10 @@ class Tenants:
             )
         return self._of(known)
 
+    async def region(self, identifier: TenantId) -> str:
+        """Return where this tenant's numbers without a country code are dialled, ISO 3166-1; NotFound."""
+        return (await self._lookup(identifier)).numbering_region
+
     async def keeps_dtmf(self, identifier: TenantId) -> bool:
         """Tell whether the keys that this tenant's callers press are kept."""
         return (await self._lookup(identifier)).keep_dtmf
@@ -338,6 +349,8 @@ def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:
         "metadata_before": before.metadata_retention,
         "metadata_after": after.metadata_retention,
         "metadata_kept_through": month_name(after.metadata_before[-1][0]) if after.metadata_before else None,
+        "numbering_region_before": before.numbering_region,
+        "numbering_region_after": after.numbering_region,
         "keep_dtmf_before": before.keep_dtmf,
         "keep_dtmf_after": after.keep_dtmf,
         "webhook_before": origin_of(before.safeguarding_webhook),

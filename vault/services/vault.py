@@ -30,6 +30,7 @@ from vault.services.parts import Parts
 from vault.services.playback import Playback
 from vault.services.policies import Policies
 from vault.services.recordings import Recordings
+from vault.services.reindexing import Reindexing
 from vault.services.repeats import Repeats
 from vault.services.search import Search
 from vault.services.shredding import Shredder
@@ -87,4 +88,5 @@ class Vault:
     store: ObjectStore
     sweeper: Sweeper
     tenants: Tenants
+    reindexing: Reindexing
     uploads: Uploads

@@ -43,6 +43,7 @@ from vault.services.playback import Playback
 from vault.services.policies import Policies
 from vault.services.reading import Reader
 from vault.services.recordings import Recordings
+from vault.services.reindexing import Reindexing
 from vault.services.repeats import Repeats
 from vault.services.search import BlindIndex, Search
 from vault.services.shredding import Shredder
@@ -87,7 +88,6 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     )
     coordinates = Coordinates(catalog=catalog, keyring=keyring)
     index = BlindIndex(keyring=keyring)
-    search = Search(catalog=catalog, keyring=keyring, index=index)
     reader = Reader(store=store)
     tenants = Tenants(
         catalog=catalog,
@@ -100,6 +100,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         ),
         export_window=config.retention.export_window,
     )
+    search = Search(catalog=catalog, keyring=keyring, index=index, region=tenants.region)
     notes = Notes(catalog=catalog, keyring=keyring, index=index, tenants=tenants, clock=clock, entropy=entropy)
     ingest = Ingest(
         catalog=catalog,
@@ -107,6 +108,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         journal=adapters.journal,
         coordinates=coordinates,
         index=index,
+        tenants=tenants,
         notes=notes,
         clock=clock,
         entropy=entropy,
@@ -228,6 +230,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     )
     names = CallNames(ingest=ingest, search=search)
     return Vault(
+        reindexing=Reindexing(catalog=catalog, keyring=keyring, index=index, tenants=tenants),
         repeats=Repeats(
             catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys
         ),

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import RecordingId
 from vault.model import AuditEvent, RecordingState
+from vault.ports.catalog import Reindexed
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
@@ -29,6 +30,11 @@ _SET_FACTS = (
         caller_token=sa.bindparam("new_caller"),
         called_token=sa.bindparam("new_called"),
     )
+)
+_REINDEX = (
+    sa.update(recordings)
+    .where(recordings.c.id == sa.bindparam("key"), recordings.c.sealed_facts == sa.bindparam("read_facts"))
+    .values(caller_token=sa.bindparam("new_caller"), called_token=sa.bindparam("new_called"))
 )
 
 
@@ -79,6 +85,28 @@ class NoteStore:
             raise _not_open(recording, there=bool(found))
 
         await self._database.writer.run(act)
+
+    async def reindex(self, rows_: Sequence[Reindexed], *, audit: Sequence[AuditEvent] = ()) -> int:
+        """Replace tokens in one transaction, and return in how many rows; other facts or none keep what they have."""
+        values = [
+            {
+                "key": rows.key(each.recording),
+                "read_facts": each.sealed_facts,
+                "new_caller": each.caller_token,
+                "new_called": each.called_token,
+            }
+            for each in rows_
+        ]
+        changed = 0
+
+        async def act(transaction: Transaction) -> None:
+            nonlocal changed
+            changed = sum([await transaction.write(_REINDEX, value) for value in values])
+            if changed:
+                transaction.audit(audit)
+
+        await self._database.writer.run(act)
+        return changed
 
 
 async def _put(transaction: Transaction, notings: Sequence[_Noting]) -> Sequence[Refused | None]:

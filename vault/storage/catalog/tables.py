@@ -335,6 +335,7 @@ tenants = sa.Table(
     sa.Column("contract_end", sa.BigInteger),
     sa.Column("offboard_requested_by", sa.Text),
     sa.Column("offboard_approved_by", sa.Text),
+    sa.Column("numbering_region", sa.Text, nullable=False, server_default="GB"),
     sa.Column("keep_dtmf", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("safeguarding_webhook", sa.Text),
     sa.Column("offboard_approved_at", sa.BigInteger),

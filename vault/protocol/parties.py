@@ -1,0 +1,178 @@
+"""Who is on a line, read from whatever a recorder says of it: one spelling for each party, so that it is found again.
+
+A full telephone number becomes E.164. What a recorder may send for one is a number as people write it, a `tel:` URI
+(RFC 3966), a `sip:` or `sips:` URI (RFC 3261 section 19.1), `user@host`, or either as a name-addr with a display name,
+with parameters and with URI escapes. Only what is a number as a whole is one: digits within a name are part of a name.
+
+Everything else stays what it is, without display name, password, parameters and port: a short number as its digits,
+whatever host it was dialled at, and a name as `name@host`, or as it was sent if it has no host. A caller who withheld
+the number is ANONYMOUS.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import replace
+from typing import Final
+from urllib.parse import unquote
+
+import phonenumbers
+from phonenumbers import CountryCodeSource, PhoneNumberFormat, ValidationResult
+
+from vault.errors import Invalid
+from vault.model import CallFacts
+
+DEFAULT_REGION: Final = "GB"
+"""How a number without a country code is read."""
+ANONYMOUS: Final = "anonymous"
+"""A caller who withheld the number, RFC 3323; nobody in particular."""
+
+SENT: Final = ("caller_sent", "called_sent")
+"""The extra facts that keep what a recorder said of a party, where that is not how the party is spelt here."""
+
+_NAME_ADDR: Final = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^<"]*)\s*<([^<>]*)>?')
+_SCHEME: Final = re.compile(r"(sips?|tel|callto|whatsapp):(?://)?", re.IGNORECASE)
+_SPELT: Final = re.compile(r"\(?\+?[\s().\-/]*\d[\d\s().\-/]*", re.ASCII)
+_DIALLED: Final = re.compile(r"[\d*#][\d*#\s()\-]*", re.ASCII)
+_QUAD: Final = re.compile(r"(?:[1-9]?\d|[12]\d\d)(?:\.(?:[1-9]?\d|[12]\d\d)){3}", re.ASCII)
+"""An address of IPv4."""
+_AFTERWARDS: Final = re.compile(r"\s*(?:,.*|(?:x|ext\.?|extension)\s*\d{1,7})", re.ASCII | re.IGNORECASE)
+"""What was dialled once the call had been answered."""
+_CONTEXT: Final = re.compile(r";phone-context=(\+[\d().\-]+)", re.ASCII | re.IGNORECASE)
+_FILLING: Final = re.compile(r"[\s().\-/_]")
+_DASHES: Final = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))
+_WITHHELD: Final = frozenset(
+    {
+        *("anonymous", "restricted", "private", "withheld", "unavailable", "unknown", "blocked", "nocallerid"),
+        *("privatenumber", "numberwithheld", "withheldnumber", "unknownnumber", "unknowncaller", "privatecaller"),
+    }
+)
+_WITHHELD_DIGITS: Final = frozenset({"+266696687", "+7378742833", "+2562533", "+8656696", "+86282452253"})
+"""The same words on a keypad, as Twilio writes them:
+https://support.twilio.com/hc/en-us/articles/223179988
+"""
+_LONG: Final = 9
+"""Digits without a prefix that are more than an internal number."""
+_SIP: Final = ("sip", "sips")
+_NOWHERE: Final = "anonymous.invalid"
+
+
+def read(facts: CallFacts, region: str = DEFAULT_REGION) -> CallFacts:
+    """Return facts with both parties in their one spelling, and as they were sent in the extras where that differs."""
+    extra = {name: text for name, text in facts.extra.items() if name not in SENT}
+    found = []
+    for name, said in zip(SENT, (facts.caller, facts.called), strict=True):
+        spelt = None if said is None else party(said, region)
+        found.append(spelt)
+        if said and said != spelt:
+            extra[name] = said
+    return replace(facts, caller=found[0], called=found[1], extra=extra)
+
+
+def sent(facts: CallFacts) -> CallFacts:
+    """Return facts with both parties as the recorder sent them: what `read` was given."""
+    caller, called = (facts.extra.get(name) for name in SENT)
+    extra = {name: text for name, text in facts.extra.items() if name not in SENT}
+    return replace(facts, caller=caller or facts.caller, called=called or facts.called, extra=extra)
+
+
+def checked_region(text: str) -> str:
+    """Return a region as ISO 3166-1 alpha-2 in capitals; Invalid if nothing is known of its numbers."""
+    region = text.strip().upper()
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        raise Invalid("numbering_region is no region with telephone numbers", hint="two letters, for example GB or IE")
+    return region
+
+
+def party(said: str, region: str = DEFAULT_REGION) -> str | None:
+    """Return the one spelling of the party that a recorder, or whoever searches, means; None if that is nobody.
+
+    `region` (ISO 3166-1 alpha-2) is where a number without a country code is dialled. What was read once is read the
+    same again, escapes within escapes included. The address of a host alone is nobody's.
+    """
+    found = _once(said, region)
+    while found is not None and (again := _once(found, region)) != found:
+        found = again  # shorter each time, but for a number, which is complete then
+    return found
+
+
+def _once(said: str, region: str) -> str | None:
+    text = _plain(said)
+    named = _NAME_ADDR.match(text) if "<" in text else None
+    if named is not None:
+        text = named[1].strip() or text.partition("<")[0].strip(' "')
+    scheme = _SCHEME.match(text)
+    is_sip = scheme is not None and scheme[1].lower() in _SIP
+    address = text if scheme is None else text[scheme.end() :]
+    user, host = address, ""
+    if (scheme is None or is_sip) and "@" in address:
+        user, _, host = address.partition("@")
+        user, host = user.partition(":")[0], _host(host)
+    elif is_sip and not address.startswith("+"):
+        return None
+    context = _CONTEXT.search(user)
+    user = _plain(unquote(user.partition(";")[0]))
+    if context is not None and not user.startswith("+"):
+        user = context[1] + user
+    return _read(user, host, region)
+
+
+def _plain(said: str) -> str:
+    """Return the text with one spelling of spaces, dashes and digits, without what is not printed."""
+    text = unicodedata.normalize("NFKC", said).translate(_DASHES)
+    spaced = (" " if unicodedata.category(each) in {"Zs", "Cc"} else each for each in text)
+    return "".join(each for each in spaced if each.isprintable()).strip()
+
+
+def _host(text: str) -> str:
+    """Return the host of a URI, lower-case, without port, parameters and headers."""
+    bare = re.split(r"[;?>]", text, maxsplit=1)[0].strip().lower()
+    return re.sub(r":\d*$", "", bare) if not bare.startswith("[") else bare.partition("]")[0] + "]"
+
+
+def _read(user: str, host: str, region: str) -> str | None:
+    number = _full_number(user, region)
+    if number in _WITHHELD_DIGITS or _FILLING.sub("", user).lower() in _WITHHELD or host == _NOWHERE:
+        return ANONYMOUS
+    if number is not None:
+        return number
+    if _DIALLED.fullmatch(user):
+        return _FILLING.sub("", user)
+    return f"{user}@{host}" if user and host else user or None
+
+
+def _full_number(text: str, region: str) -> str | None:
+    """Return E.164 if the text as a whole is a number that can be dialled from elsewhere, else None."""
+    spelt = _AFTERWARDS.sub("", text)
+    if not _SPELT.fullmatch(spelt) or _QUAD.fullmatch(spelt):
+        return None
+    digits = re.sub(r"\D", "", spelt)
+    international = "+" in spelt
+    try:
+        parsed = phonenumbers.parse(f"+{digits}" if international else digits, region, keep_raw_input=True)
+    except phonenumbers.NumberParseException:
+        return None
+    found = phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
+    if international and found in _WITHHELD_DIGITS:
+        return found
+    # "Possible locally" is what an extension of three or four digits would be taken for.
+    if phonenumbers.is_possible_number_with_reason(parsed) != ValidationResult.IS_POSSIBLE:
+        return None
+    return found if _is_prefixed(parsed, digits, region) or _is_long(parsed) else None
+
+
+def _is_prefixed(parsed: phonenumbers.PhoneNumber, digits: str, region: str) -> bool:
+    """Tell whether a prefix says that this is more than an internal number: +, 00, or the 0 of the region."""
+    if parsed.country_code_source in {
+        CountryCodeSource.FROM_NUMBER_WITH_PLUS_SIGN,
+        CountryCodeSource.FROM_NUMBER_WITH_IDD,
+    }:
+        return True
+    trunk = phonenumbers.ndd_prefix_for_region(region, strip_non_digits=True)
+    return trunk is not None and trunk != "" and digits.startswith(trunk)
+
+
+def _is_long(parsed: phonenumbers.PhoneNumber) -> bool:
+    """Tell whether it is longer than internal numbers are, or one that its numbering plan has given out."""
+    return phonenumbers.is_valid_number(parsed) or len(phonenumbers.national_significant_number(parsed)) >= _LONG
