@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,9 @@ NodeId = NewType("NodeId", str)
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _CALL_KEY = re.compile(r"[A-Za-z0-9._~@:+=,-]{1,200}")
 _NUMBERED = re.compile(r"(.+)~([1-9][0-9]{0,17})")
+_PLAIN = re.compile(r"[A-Za-z0-9._~@:+,-]")
+_LONGEST_NAME = 180
+"""Leaves room for the `~2` of a further recording under the same call key."""
 _MOST_TRIES = 100
 _PREFIXED = re.compile(r"([a-z]{2,5})_([0-9a-f]{32})")
 
@@ -36,6 +40,29 @@ def parse_call_key(text: str) -> str:
     if not _CALL_KEY.fullmatch(text):
         raise Invalid("the call key is not usable", hint="use 1-200 of A-Z a-z 0-9 . _ ~ @ : + = , -")
     return text
+
+
+def call_key_of(name: str) -> str:
+    """Return the call key for whatever a recorder calls a call, such as a SIP Call-ID; Invalid only for no name.
+
+    A name that can be a call key is one. Any other is escaped, or hashed where that is too long.
+    """
+    if not name:
+        raise Invalid("the call key is empty", hint="name the call, by its Call-ID for example")
+    return name if _CALL_KEY.fullmatch(name) and len(name) <= _LONGEST_NAME else escaped_call_key(name)
+
+
+def escaped_call_key(name: str) -> str:
+    """Return a call key that no other name is escaped to.
+
+    Bytes that a call key cannot have become `=XX` (UTF-8, in hex), `=` among them. What is too long then is
+    `=sha256=` and the hash of the name, which no escaped name begins with.
+    """
+    raw = name.encode("utf-8", "surrogateescape")
+    escaped = "".join(chr(byte) if _PLAIN.fullmatch(chr(byte)) else f"={byte:02X}" for byte in raw)
+    if len(escaped) <= _LONGEST_NAME:
+        return escaped
+    return "=sha256=" + hashlib.sha256(raw).hexdigest()
 
 
 def call_name(key: str, number: int) -> str:

@@ -112,6 +112,8 @@ class CallFacts:
     direction: str | None = None
     tags: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    """What was stated and left out, and why; not sealed with the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,12 @@ class Metrics:
             "effect",
         )
         self.pauses_ended = counter("pauses_ended_total", "Pauses that lasted too long and that the vault ended")
+        self.facts_left_out = counter(
+            "facts_left_out_total",
+            "What recorders stated of a call and could not be kept; its audio was",
+            "fact",
+            "reason",
+        )
         self.connections = gauge("connections", "Connections, by whether a valid credential came over them", "state")
         self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", "reason")
         self.undurable_bytes = gauge("undurable_bytes", "Bytes that recorders sent and that are not yet durable")

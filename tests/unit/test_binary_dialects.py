@@ -4,6 +4,7 @@ import pytest
 
 from tests.recorders import ASTERISK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, l16, samples, text
 from vault.errors import Invalid, Refused, UnsupportedMedia
+from vault.ids import call_key_of
 from vault.model import Codec
 from vault.protocol.events import Audio, Dtmf, Ended, Handshake, Started
 from vault.protocol.parties import read
@@ -168,9 +169,9 @@ def test_a_number_without_quotes_is_one():
     assert read(started(text(sampleRate=8000, **{"from": 441632960001})).facts).caller == "+441632960001"
 
 
-def test_a_call_is_named_by_the_first_name_that_can_be_one():
-    assert started(text(sampleRate=8000, callSid="a b", callId="x!1@[::1]", uuid="u-1")).call_key == "u-1"
-    assert started(text(sampleRate=8000, callId="x!1@[::1]")).call_key is None
+def test_a_call_is_named_by_the_first_name_that_it_has_whatever_its_characters():
+    assert started(text(sampleRate=8000, callSid="", callId="x!1@[::1]")).call_key == "x=211@=5B::1=5D"
+    assert started(text(sampleRate=8000, callId="a" * 201)).call_key == call_key_of("a" * 201)
     assert started(text(sampleRate=8000, callSid=7)).call_key is None
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from vault.errors import Invalid
-from vault.ids import call_keys, call_name, call_number
+from vault.ids import call_key_of, call_keys, call_name, call_number
 from vault.services.naming import CallNames
 
 
@@ -92,3 +92,17 @@ def test_a_name_and_its_number_are_one_another():
     assert next(call_keys("k", first=150)) == "k~150"
     with pytest.raises(Invalid):
         call_name("k" * 199, 2)
+
+
+def test_whatever_a_recorder_calls_a_call_is_a_call_key_with_room_for_further_ones():
+    for name in ("call-1", "a" * 180, "5f3c@192.0.2.1:5060", "a=b"):
+        assert call_key_of(name) == name
+    odd = ["5f3c@[2001:db8::1]", "%40", "*", "!", "a b", "a/b", "é", "a" * 181, "a" * 5000, "\udce9", "é" * 60]
+    keys = [call_key_of(name) for name in odd]
+    assert len(set(keys)) == len(odd)
+    assert keys[:3] == ["5f3c@=5B2001:db8::1=5D", "=2540", "=2A"]
+    for key in keys:
+        assert call_key_of(key) == key
+        assert call_name(key, 10**12).endswith("~1000000000000")
+    with pytest.raises(Invalid):
+        call_key_of("")

@@ -15,11 +15,10 @@ from typing import Any, ClassVar, Final
 from vault.errors import Invalid
 from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
-from vault.protocol.facts import DIRECTIONS, cut
+from vault.protocol.facts import Reading, cut
 
 _RATE: Final = 8_000
 _MAX_TEXT: Final = 65_535
-_MAX_TAGS: Final = 20
 _MAX_OFFERS: Final = 32
 _MAX_GAP_SECONDS: Final = 7 * 86_400
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -197,14 +196,15 @@ class AudioHook:
         }
         # Of customConfig only what has a meaning here: integrations put credentials of their own into it.
         chosen = custom if isinstance(custom, dict) else {}
-        direction = chosen.get("direction")
-        tags = chosen.get("tags")
+        direction, tags = chosen.get("direction"), chosen.get("tags")
+        reading = Reading()
         return CallFacts(
             caller=_number(participant.get("ani")),
             called=_number(participant.get("dnis")),
-            direction=direction if direction in DIRECTIONS else None,
-            tags=tuple(filter(None, map(_text, tags[:_MAX_TAGS]))) if isinstance(tags, list) else (),
+            direction=reading.direction("direction", direction if isinstance(direction, str) else None),
+            tags=reading.tags("tags", [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else ()),
             extra={name: value for name, value in extra.items() if value},
+            unusable=reading.unusable,
         )
 
     def _ping(self, _: Mapping[str, Any]) -> Sequence[Event]:

@@ -1,117 +1,159 @@
-"""What a recorder states about a call beside its audio: numbers, direction, tags and start, whatever its protocol.
+"""What a recorder states about a call beside its audio: parties, direction, tags and start, whatever its protocol.
 
-Each protocol spells the members its own way and refuses in its own terms; what is usable is the same for all.
+A fact that cannot be used is left out, and noted in `CallFacts.unusable` with the reason: it never costs the audio.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from vault.errors import Invalid
 from vault.model import CallFacts
 
 MAX_TAGS: Final = 20
 MAX_FACT: Final = 200
 """Characters of one fact."""
+MAX_UNUSABLE: Final = 20
 
-MANY_TAGS: Final = f"a call has at most {MAX_TAGS} tags"
-DIRECTIONS: Final = ("inbound", "outbound")
+_DIRECTIONS: Final = {
+    **dict.fromkeys(("inbound", "incoming", "in"), "inbound"),
+    **dict.fromkeys(("outbound", "outgoing", "out"), "outbound"),
+}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_TIME: Final = re.compile(r"(\d{9,10})(\.\d{1,9})?|(\d{12,13})", re.ASCII)
+"""Seconds or milliseconds since 1970."""
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
-_MEMBERS: Final = ("from", "to", "direction", "tags")
+_HEADER: Final = "Call-"
+_HEADERS: Final = {f"{_HEADER}{name.title()}": name for name in ("from", "to", "direction", "started", "tags")}
 
 
-class Fault(enum.Enum):
-    """Why a member cannot be used."""
-
-    TEXT = enum.auto()
-    """It is longer than MAX_FACT, or not printable."""
-    TAGS = enum.auto()
-    """There are more than MAX_TAGS."""
-    DIRECTION = enum.auto()
-    """It is neither inbound nor outbound."""
+KINDS: Final = ("from", "to", "direction", "started", "tags", "other")
+"""What a fact that was left out is counted as, see `kind_of`."""
 
 
-Refusal = Callable[[Fault, str], Invalid]
-"""Return the protocol's own error for a fault of the named member; it does not repeat the value."""
+class Unusable(enum.StrEnum):
+    """Why a fact was left out."""
+
+    TEXT = "text"
+    """It is longer than MAX_FACT, or no text."""
+    MANY = "many"
+    """There are more of them than are kept."""
+    VALUE = "value"
+    """It is not what its name says."""
+    UNKNOWN = "unknown"
+    """Nothing has this name."""
 
 
-class NoZone(ValueError):
-    """An instant without a time zone is none."""
+class Reading:
+    """Takes the usable from what a recorder states; `unusable` says what was left out, and why."""
 
+    def __init__(self) -> None:
+        self.unusable: dict[str, str] = {}
 
-def fact(members: Mapping[str, str], name: str, refusal: Refusal) -> str:
-    """Return one member without the space around it, "" if it is not stated; Invalid by `refusal`."""
-    value = members.get(name, "").strip()
-    if len(value) > MAX_FACT or not value.isprintable():
-        raise refusal(Fault.TEXT, name)
-    return value
+    def leave_out(self, name: str, why: Unusable) -> None:
+        """Note that the member of this name is not used."""
+        if len(self.unusable) < MAX_UNUSABLE:
+            self.unusable[cut(name)] = why.value
+
+    def text(self, name: str, said: str | None) -> str | None:
+        """Return a text without the space around it and without what is not printed; None if nothing is left."""
+        value = cut(_decoded(said or "")).strip() if len(said or "") <= MAX_FACT else None
+        if value is None or (not value and (said or "").strip()):
+            self.leave_out(name, Unusable.TEXT)
+        return value or None
+
+    def direction(self, name: str, said: str | None) -> str | None:
+        """Return inbound or outbound."""
+        value = self.text(name, said)
+        found = _DIRECTIONS.get((value or "").lower())
+        if value is not None and found is None:
+            self.leave_out(name, Unusable.VALUE)
+        return found
+
+    def tags(self, name: str, said: Iterable[str]) -> tuple[str, ...]:
+        """Return the first MAX_TAGS tags."""
+        found = [tag for each in said if (tag := self.text(name, each)) is not None]
+        if len(found) > MAX_TAGS:
+            self.leave_out(name, Unusable.MANY)
+        return tuple(found[:MAX_TAGS])
+
+    def started(self, name: str, said: str | None) -> datetime | None:
+        """Return a start in UTC: RFC 3339 with its time zone, or seconds or milliseconds since 1970."""
+        value = self.text(name, said)
+        if value is None:
+            return None
+        try:
+            return instant(value)
+        except ValueError:
+            self.leave_out(name, Unusable.VALUE)
+            return None
+
+    def facts(self, members: Mapping[str, str], *, named: Mapping[str, str] | None = None) -> CallFacts:
+        """Return the facts in the members from, to, direction and tags (with commas between).
+
+        `named` says how the protocol calls them.
+        """
+        names = {name: (named or {}).get(name, name) for name in ("from", "to", "direction", "tags")}
+        said = {name: members.get(spelt) for name, spelt in names.items()}
+        many = said["tags"]
+        return CallFacts(
+            caller=self.text(names["from"], said["from"]),
+            called=self.text(names["to"], said["to"]),
+            direction=self.direction(names["direction"], said["direction"]),
+            tags=self.tags(names["tags"], many.split(",") if many else ()),
+            unusable=self.unusable,
+        )
 
 
 def cut(text: str) -> str:
-    """Return what of a text can be a fact, for protocols that refuse no call for one: printable, MAX_FACT at most."""
+    """Return what of a text can be a fact: printable, MAX_FACT at most."""
     return "".join(each for each in text[:MAX_FACT] if each.isprintable())
 
 
-def stated_facts(members: Mapping[str, str], refusal: Refusal) -> CallFacts:
-    """Return the facts in the members from, to, direction and tags (with commas between); Invalid by `refusal`."""
-    tags = tuple(tag.strip() for tag in fact(members, "tags", refusal).split(",") if tag.strip())
-    if len(tags) > MAX_TAGS:
-        raise refusal(Fault.TAGS, "tags")
-    direction = fact(members, "direction", refusal) or None
-    if direction is not None and direction not in DIRECTIONS:
-        raise refusal(Fault.DIRECTION, "direction")
-    return CallFacts(
-        caller=fact(members, "from", refusal) or None,
-        called=fact(members, "to", refusal) or None,
-        direction=direction,
-        tags=tags,
-    )
+def kind_of(name: str) -> str:
+    """Return which fact a member of this name would have been, whatever the protocol puts before it."""
+    short = name.lower().rpartition("-")[2]
+    return short if short in KINDS else "other"
+
+
+def _decoded(text: str) -> str:
+    """Return a text whose bytes are not UTF-8 as the ISO 8859-1 that they then are."""
+    with suppress(UnicodeEncodeError):  # there are surrogates of another kind, which are no text
+        raw = text.encode("utf-8", "surrogateescape")
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw.decode("iso-8859-1")
+    return text
 
 
 def instant(text: str) -> datetime:
-    """Return an RFC 3339 instant in UTC; NoZone if it has no time zone, ValueError if it is none.
+    """Return an RFC 3339 instant, or an epoch time, in UTC; ValueError if it is none, or has no time zone.
 
     One that lies beyond the calendar only in UTC is the calendar's own first or last.
     """
+    epoch = _EPOCH_TIME.fullmatch(text)
+    if epoch is not None:
+        return _EPOCH + (timedelta(milliseconds=int(epoch[3])) if epoch[3] else timedelta(seconds=float(text)))
     started = datetime.fromisoformat(text)
     if started.tzinfo is None:
-        raise NoZone
+        raise ValueError("an instant without a time zone is none")
     try:
         return started.astimezone(UTC)
     except OverflowError:
         return _FIRST if started.year == _FIRST.year else _LAST
 
 
-# -- the Call- headers ----------------------------------------------------------------------------------------------
-
-
-def call_facts(headers: Mapping[str, str]) -> CallFacts:
-    """Return the facts in headers whose names are looked up without regard to case; Invalid for unusable ones."""
-    return stated_facts({name: headers.get(f"Call-{name.title()}", "") for name in _MEMBERS}, _refusal)
-
-
-def _refusal(fault: Fault, name: str) -> Invalid:
-    match fault:
-        case Fault.TEXT:
-            return Invalid("a fact header is too long or not text")
-        case Fault.TAGS:
-            return Invalid(MANY_TAGS)
-        case Fault.DIRECTION:
-            return Invalid(f"Call-{name.title()} is inbound or outbound")
-
-
-def call_started(headers: Mapping[str, str]) -> datetime | None:
-    """Return the start of the call in UTC, None if it is not said; Invalid unless it is an RFC 3339 instant."""
-    value = headers.get("Call-Started")
-    if value is None:
-        return None
-    try:
-        return instant(value)
-    except NoZone as error:
-        raise Invalid("Call-Started has no time zone", hint="for example 2026-01-31T09:30:00Z") from error
-    except ValueError as error:
-        raise Invalid("Call-Started is not an RFC 3339 instant", hint="for example 2026-01-31T09:30:00Z") from error
+def call_headers(headers: Mapping[str, str]) -> tuple[CallFacts, datetime | None]:
+    """Return the facts and the start in the Call- headers, which are looked up without regard to case."""
+    reading = Reading()
+    for name in headers:
+        if name.title().startswith(_HEADER) and name.title() not in _HEADERS:
+            reading.leave_out(name, Unusable.UNKNOWN)
+    started = reading.started("Call-Started", headers.get("Call-Started"))
+    return reading.facts(headers, named={member: header for header, member in _HEADERS.items()}), started

@@ -24,6 +24,7 @@ from vault.media.g711 import SILENCE
 from vault.media.tracks import Missing, Tracks
 from vault.model import CallFacts, Codec, Media
 from vault.protocol.events import Audio, Ended, Event, Gap, Handshake, Say, Started
+from vault.protocol.facts import Reading
 from vault.protocol.metadata import address_facts, call_facts, call_key, dtmf, number, parse_object
 
 _MAX_UNKNOWN: Final = 16
@@ -31,8 +32,6 @@ _MAX_UNKNOWN: Final = 16
 _MOST_AUDIO: Final = 1 << 18
 """Bytes of one event: a hole that is filled can be longer than what may be sealed as one piece."""
 _MAX_DIGITS: Final = 15
-_MAX_TAGS: Final = 20
-_MAX_TAG: Final = 200
 _TRACKS: Final = ("inbound", "outbound")
 """In the order of the channels: the caller, who is heard on the inbound track, comes first."""
 _KNOWN: Final = frozenset({"token", "call_key", "tags", "tracks", "byteorder"})
@@ -297,9 +296,10 @@ def _facts(start: Message, custom: Message, spelling: _Spelling) -> CallFacts:
     direction = str(document.get("direction", "")).partition("-")[0]
     listed, added = start.get("tags"), _text(custom, "tags")
     tags = [*(listed if isinstance(listed, list) else ()), *(added.split(",") if added else ())]
-    usable = (tag.strip() for tag in tags if isinstance(tag, str) and len(tag) <= _MAX_TAG and tag.isprintable())
     facts = call_facts({**document, "direction": direction}, known=_KNOWN)
-    return replace(facts, tags=tuple(tag for tag in usable if tag)[:_MAX_TAGS])
+    reading = Reading()
+    usable = reading.tags("tags", [tag for tag in tags if isinstance(tag, str)])
+    return replace(facts, tags=usable, unusable={**facts.unusable, **reading.unusable})
 
 
 def _events(decided: Sequence[bytes | Missing]) -> Sequence[Event]:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from vault.errors import Invalid
-from vault.ids import parse_call_key
+from vault.ids import call_key_of
 from vault.model import CallFacts
 from vault.protocol.events import Dtmf
-from vault.protocol.facts import DIRECTIONS, MAX_FACT
+from vault.protocol.facts import MAX_FACT, Reading, Unusable
 from vault.protocol.jsontext import NotJson, load_unique
 
 MAX_TEXT: Final = 1 << 16
@@ -47,12 +46,9 @@ def parse_object(text: str | bytes) -> dict[str, Any] | None:
 
 
 def call_key(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """Return the first of `names` that can be a call key; SIP's Call-ID, for one, often cannot."""
-    for name in names:
-        if isinstance(value := document.get(name), str):
-            with suppress(Invalid):
-                return parse_call_key(value)
-    return None
+    """Return the call key that the first of `names` gives."""
+    said = (document.get(name) for name in names)
+    return next((call_key_of(value) for value in said if isinstance(value, str) and value), None)
 
 
 def number(document: Mapping[str, Any], name: str) -> int | None:
@@ -71,20 +67,24 @@ def call_facts(document: Mapping[str, Any], *, known: frozenset[str] = frozenset
     What has no place of its own goes to the extras, nested values under dotted names: at most
     50, each printable and at most 200 characters. Anything longer, unprintable or named like a credential is left out.
     """
+    reading = Reading()
     used = {name for names in (_CALLER, _CALLED, _DIRECTION) if (name := _first(document, names)) is not None}
-    direction = _said(document, _DIRECTION)
     rest = {name: value for name, value in document.items() if name not in known | used}
     extra: dict[str, str] = {}
     for name, value in _flat(rest, "", _MAX_DEPTH):
         if len(extra) == _MAX_EXTRAS:
+            reading.leave_out("others", Unusable.MANY)
             break
         if _is_fact(value) and _is_fact(name) and len(name) <= _MAX_NAME:
             extra[name] = value
+        else:
+            reading.leave_out("others", Unusable.TEXT)
     return CallFacts(
-        caller=_said(document, _CALLER),
-        called=_said(document, _CALLED),
-        direction=direction.lower() if direction and direction.lower() in DIRECTIONS else None,
+        caller=reading.text("from", _said(document, _CALLER)),
+        called=reading.text("to", _said(document, _CALLED)),
+        direction=reading.direction("direction", _said(document, _DIRECTION)),
         extra=extra,
+        unusable=reading.unusable,
     )
 
 
@@ -94,8 +94,7 @@ def _first(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 def _said(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
     name = _first(document, names)
-    value = "" if name is None else str(document[name]).strip()
-    return value if value and _is_fact(value) else None
+    return None if name is None else str(document[name])
 
 
 def _is_fact(value: str) -> bool:

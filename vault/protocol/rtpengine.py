@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 from vault.errors import Invalid, UnsupportedMedia
 from vault.ids import parse_call_key
 from vault.model import CallFacts
-from vault.protocol.facts import DIRECTIONS, MAX_FACT
+from vault.protocol.facts import MAX_FACT, Reading
 
 FIELD: Final = "ngfile"
 
@@ -135,14 +135,15 @@ def _facts(headers: Mapping[str, str]) -> CallFacts:
     }
     caller = next((members.pop(key) for key in list(members) if key.lower() in _CALLER), "")
     called = next((members.pop(key) for key in list(members) if key.lower() in _CALLED), "")
-    direction = members.get("direction")
+    reading = Reading()
     kind = _text(_header(headers, "Kind"))
     return CallFacts(
-        caller=caller or None,
-        called=called or None,
-        direction=direction if direction in DIRECTIONS else None,
+        caller=reading.text("from", caller),
+        called=reading.text("to", called),
+        direction=reading.direction("direction", members.get("direction")),
         tags=() if kind is None else (kind,),
         extra={f"rtpengine.{key}": value for key, value in members.items()},
+        unusable=reading.unusable,
     )
 
 

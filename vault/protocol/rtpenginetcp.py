@@ -10,23 +10,19 @@ The metadata is what the `metadata` key of the ng protocol set, `key:value|key:v
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from vault.errors import Invalid
-from vault.ids import parse_call_key
+from vault.ids import call_key_of
 from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.audiosocket import ORDERLY
 from vault.protocol.events import Audio, Ended, Event, Say, Started
-from vault.protocol.facts import cut
+from vault.protocol.facts import Reading, cut
 
 _MAX_INTRO: Final = 8_192
 _MAX_PAIRS: Final = 32
 _SAMPLE_BYTES: Final = 2
-_MAX_KEY: Final = 190
-"""Shorter than a call key may be: the call's further legs and recordings append to it."""
-_UNUSABLE: Final = re.compile(r"[^A-Za-z0-9._~@:+,-]")
 _KEYS: Final = ("call_key", "call-key", "call_id", "call-id", "callid")
 _CALLERS: Final = ("caller", "from")
 _CALLED: Final = ("called", "to")
@@ -113,19 +109,21 @@ def _understood(text: str) -> tuple[str | None, CallFacts]:
     for part in text.split("|")[:_MAX_PAIRS]:
         name, colon, value = part.partition(":")
         if colon and name.strip():
-            pairs.setdefault(cut(name.strip().lower()), cut(value.strip()))
+            pairs.setdefault(cut(name.strip().lower()), value.strip())
     if not pairs:
         return _key(text.strip()), CallFacts()
-    direction = pairs.pop("direction", None)
+    reading = Reading()
+    direction = reading.direction("direction", pairs.pop("direction", None))
     caller, called = _first(pairs, _CALLERS), _first(pairs, _CALLED)
     key = _key(next((pairs[name] for name in _KEYS if pairs.get(name)), ""))
     for name in _KEYS[:2]:
         pairs.pop(name, None)
     return key, CallFacts(
-        caller=caller or None,
-        called=called or None,
-        direction=direction if direction in {"inbound", "outbound"} else None,
-        extra={name: value for name, value in pairs.items() if value},
+        caller=reading.text("from", caller),
+        called=reading.text("to", called),
+        direction=direction,
+        extra={name: cut(value) for name, value in pairs.items() if cut(value)},
+        unusable=reading.unusable,
     )
 
 
@@ -135,9 +133,4 @@ def _first(pairs: dict[str, str], names: Sequence[str]) -> str:
 
 
 def _key(text: str) -> str | None:
-    """Return a call key that stands for `text` alone: a Call-ID may have other characters, or too many."""
-    key = _UNUSABLE.sub(lambda match: "".join(f"={byte:02X}" for byte in match[0].encode(errors="replace")), text)
-    try:
-        return parse_call_key(key) if len(key) <= _MAX_KEY else None
-    except Invalid:
-        return None
+    return call_key_of(text) if text else None

@@ -16,9 +16,10 @@ from itertools import pairwise
 from typing import Final
 
 from vault.errors import Forbidden, Invalid
+from vault.ids import escaped_call_key
 from vault.model import CallFacts
 from vault.protocol.defused import walk
-from vault.protocol.facts import MANY_TAGS, Fault, fact, instant, stated_facts
+from vault.protocol.facts import Reading
 
 MAX_PARTS: Final = 10_000
 MAX_XML_BYTES: Final = 4 << 20
@@ -26,9 +27,6 @@ META: Final = "x-amz-meta-"
 
 _NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _CALL_KEY: Final = re.compile(r"[A-Za-z0-9._~@:+,-]{1,180}")
-_PLAIN: Final = re.compile(r"[A-Za-z0-9._~@:+,-]")
-_MAX_CALL_KEY: Final = 180
-"""Leaves room for the `~2` of a further recording under the same key."""
 _PART_NUMBER: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _MAX_DEPTH: Final = 8
 
@@ -87,16 +85,8 @@ def part_number(text: str) -> int:
 
 
 def call_key_for(key: str) -> str:
-    """Return the call key of an object key: itself if it can be one, else escaped, else hashed; no two are the same.
-
-    Bytes that a call key cannot have become `=XX` (UTF-8, in hex), `=` among them. What is too long then is
-    `=sha256=` and the hash of the key, which no escaped key begins with.
-    """
-    if _CALL_KEY.fullmatch(key):
-        return key
-    raw = key.encode("utf-8", "surrogateescape")
-    escaped = "".join(chr(byte) if _PLAIN.fullmatch(chr(byte)) else f"={byte:02X}" for byte in raw)
-    return escaped if len(escaped) <= _MAX_CALL_KEY else "=sha256=" + hashlib.sha256(raw).hexdigest()
+    """Return the call key of an object key: itself if it can be one, else escaped, else hashed; no two are the same."""
+    return key if _CALL_KEY.fullmatch(key) else escaped_call_key(key)
 
 
 def meta_facts(headers: Sequence[tuple[str, str]], *, key: str, call_key: str) -> tuple[CallFacts, datetime | None]:
@@ -104,35 +94,14 @@ def meta_facts(headers: Sequence[tuple[str, str]], *, key: str, call_key: str) -
 
     A key that is not the call key itself is kept among the facts, under `s3_key`.
     """
-    found = {name.lower().removeprefix(META): value for name, value in headers if name.lower().startswith(META)}
-    facts = stated_facts(found, _refusal)
+    found = {name.lower(): value for name, value in headers if name.lower().startswith(META)}
+    reading = Reading()
+    started = reading.started(f"{META}started", found.get(f"{META}started"))
+    facts = reading.facts(found, named={name: META + name for name in ("from", "to", "direction", "tags")})
     if key != call_key:
         kept = key.encode("utf-8", "surrogateescape").decode(errors="replace")
         facts = replace(facts, extra={"s3_key": kept})
-    return facts, _started(fact(found, "started", _refusal))
-
-
-def _refusal(fault: Fault, name: str) -> Invalid:
-    match fault:
-        case Fault.TEXT:
-            return Invalid("an x-amz-meta header is too long or not text", s3="MetadataTooLarge")
-        case Fault.TAGS:
-            return Invalid(MANY_TAGS, s3="InvalidArgument")
-        case Fault.DIRECTION:
-            return Invalid(f"{META}{name} is inbound or outbound", s3="InvalidArgument")
-
-
-def _started(text: str) -> datetime | None:
-    if not text:
-        return None
-    try:
-        return instant(text)
-    except ValueError as error:
-        raise Invalid(
-            "x-amz-meta-started is not an RFC 3339 instant",
-            hint="for example 2026-01-31T09:30:00Z",
-            s3="InvalidArgument",
-        ) from error
+    return facts, started
 
 
 _BY_ENDING: Final = {

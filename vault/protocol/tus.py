@@ -166,7 +166,8 @@ def _decoded(text: str) -> bytes | None:
 
 
 def _text(value: bytes) -> str:
+    """Return a value as it is meant: some clients send ISO 8859-1."""
     try:
         return value.decode()
-    except UnicodeDecodeError as error:
-        raise Malformed("a metadata value is not UTF-8") from error
+    except UnicodeDecodeError:
+        return value.decode("iso-8859-1")

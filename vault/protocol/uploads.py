@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Final
 
 from vault.errors import InconsistentLength, Invalid, Malformed, TooLarge
-from vault.ids import parse_call_key
+from vault.ids import call_key_of
 from vault.model import CallFacts
-from vault.protocol.facts import MANY_TAGS, Fault, fact, instant, stated_facts
+from vault.protocol.facts import Reading
 
 _MAX_NAME: Final = 150
 _NOT_IN_A_KEY: Final = re.compile(r"[^A-Za-z0-9._~@:+=,-]+")
@@ -111,35 +111,17 @@ class Description:
 def describe(metadata: Mapping[str, str]) -> Description:
     """Read the members that the vault knows: call_key, filename, filetype, from, to, direction, started, tags.
 
-    Others are left out: nobody asked for them. Invalid for a member that is not what its name says.
+    Others are left out: nobody asked for them; so is a fact that is not what its name says.
     """
     key = metadata.get("call_key")
+    reading = Reading()
     return Description(
-        call_key=parse_call_key(key) if key else None,
+        call_key=call_key_of(key) if key else None,
         file_name=posixpath.basename(metadata.get("filename", "").replace("\\", "/")) or None,
         media_type=metadata.get("filetype"),
-        facts=stated_facts(metadata, _refusal),
-        started_at=_started(fact(metadata, "started", _refusal)),
+        started_at=reading.started("started", metadata.get("started")),
+        facts=reading.facts(metadata),
     )
-
-
-def _refusal(fault: Fault, name: str) -> Invalid:
-    match fault:
-        case Fault.TEXT:
-            return Invalid(f"{name}: too long, or not text")
-        case Fault.TAGS:
-            return Invalid(MANY_TAGS)
-        case Fault.DIRECTION:
-            return Invalid(f"{name} is inbound or outbound")
-
-
-def _started(text: str) -> datetime | None:
-    try:
-        return instant(text) if text else None
-    except ValueError as error:
-        raise Invalid(
-            "started is not an RFC 3339 instant with its time zone", hint="for example 2026-01-31T09:30:00Z"
-        ) from error
 
 
 def names(description: Description, fresh: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from vault.errors import Conflict, Invalid, NotFound, TooLarge, UnsupportedMedia
 from vault.format.notes import MAX_DOCUMENT_BYTES, MAX_MEDIA_TYPE, Document, Missing, Note, Pause, Tone
-from vault.ids import TenantId, parse_call_key
+from vault.ids import TenantId, call_key_of
 from vault.model import Recording, RecordingState
 from vault.protocol import siprec
 from vault.protocol.permissions import Act
@@ -168,7 +168,7 @@ async def _session(request: web.Request) -> IngestSession:
     """Return the live recording behind the recorder's call key; NotFound, Conflict once it ended."""
     vault = request.app[VAULT]
     tenant, _ = await authorised(request)
-    call_key = parse_call_key(request.match_info["call_key"])
+    call_key = call_key_of(request.match_info["call_key"])
     found = _live(vault, tenant, call_key)
     if found is None:
         row = await vault.search.call(tenant, call_key)

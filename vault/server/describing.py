@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from vault.protocol.permissions import Act
-from vault.server.shapes import COUNT, MOMENT, TEXT, Schema, reference
+from vault.server.shapes import COUNT, TEXT, Schema, reference
 
 AUDIO_TYPES: Final = (
     "audio/basic",
@@ -79,11 +79,11 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         "The body is this piece of the recording: `bytes a-b/*`, or with the total in place of the star.",
         TEXT,
     ),
-    "Call-From": ("The caller's number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
-    "Call-To": ("The called number. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
-    "Call-Direction": ("Which way the call went.", {"type": "string", "enum": ["inbound", "outbound"]}),
-    "Call-Started": ("When the call began; the clock of its retention. Default: now.", MOMENT),
-    "Call-Tags": ("Up to 20 tags, separated by commas. Sealed under the metadata key.", {**TEXT, "maxLength": 200}),
+    "Call-From": ("The caller's number. Sealed under the metadata key.", TEXT),
+    "Call-To": ("The called number. Sealed under the metadata key.", TEXT),
+    "Call-Direction": ("Which way the call went.", {**TEXT, "examples": ["inbound", "outbound"]}),
+    "Call-Started": ("When the call began; the clock of its retention. Default: now.", TEXT),
+    "Call-Tags": ("Up to 20 tags, separated by commas. Sealed under the metadata key.", TEXT),
     "Idempotency-Key": (
         "A fresh UUID in quotes: for 24 hours the same request under it takes effect once, and has the first answer.",
         {**TEXT, "maxLength": 257},

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from vault.ids import parse_call_key
+from vault.ids import call_key_of
 from vault.protocol.permissions import Act
 from vault.server.bodies import FlagCall, FlagRecording
 from vault.server.context import VAULT, body, path_recording, path_tenant, possible_id, principal
@@ -73,7 +73,7 @@ async def call(request: web.Request) -> web.Response:
     tenant = path_tenant(request)
     await vault.access.authorise(actor, Act.FLAG_LIVE, tenant=tenant, target=tenant)
     wanted = await body(request, FlagCall)
-    call_key = parse_call_key(request.match_info["call_key"])
+    call_key = call_key_of(request.match_info["call_key"])
     return _answer(await vault.flags.flag_call(tenant, call_key, category=wanted.category, actor=actor))
 
 

@@ -7,10 +7,10 @@ from typing import Final
 from aiohttp import web
 
 from vault.errors import Invalid, NotFound, TooLarge
-from vault.ids import TenantId, call_name, parse_call_key
+from vault.ids import TenantId, call_key_of, call_name
 from vault.media.descriptor import is_declared, parse_content_type
 from vault.model import Recording, RecordingState
-from vault.protocol.facts import call_facts, call_started
+from vault.protocol.facts import call_headers
 from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing, placing
 from vault.server.context import CONFIG, VAULT, authorised, go_on
@@ -86,7 +86,7 @@ async def ask(request: web.Request, said: Upload) -> None:
 async def head(request: web.Request) -> web.Response:
     """Say how many bytes are durable."""
     tenant, _ = await authorised(request)
-    call_key = parse_call_key(request.match_info["call_key"])
+    call_key = call_key_of(request.match_info["call_key"])
     vault = request.app[VAULT]
     session = vault.ingest.live_call(tenant, call_key)
     if session is not None:
@@ -130,7 +130,7 @@ def require_size(request: web.Request) -> None:
 async def _upload(request: web.Request) -> Upload:
     """Read the request's headers, all of them, before its body."""
     tenant, actor = await authorised(request)
-    call_key = parse_call_key(request.match_info["call_key"])
+    call_key = call_key_of(request.match_info["call_key"])
     require_size(request)
     place = placing(request.headers, append="append" in request.query)
     if place.length is not None and place.length != request.content_length:
@@ -138,13 +138,14 @@ async def _upload(request: web.Request) -> Upload:
     declared = request.headers.get("Content-Type")
     if is_declared(declared):
         parse_content_type(declared)
+    facts, started_at = call_headers(request.headers)
     return Upload(
         tenant=tenant,
         call_key=await _appended(request.app[VAULT], tenant, call_key, place) if place.appends else call_key,
         actor=actor,
         media=lambda first: parse_content_type(declared, first),
-        facts=call_facts(request.headers),
-        started_at=call_started(request.headers),
+        facts=facts,
+        started_at=started_at,
         placing=place,
         dialect=_DIALECT,
         finish_wait=request.app[CONFIG].server.finish_wait.total_seconds(),

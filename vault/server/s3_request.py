@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from vault.errors import Invalid, NotFound, UploadStalled
-from vault.ids import RecordingId, TenantId, TokenId, parse_call_key
+from vault.ids import RecordingId, TenantId, TokenId, call_key_of
 from vault.model import Media, Principal
 from vault.protocol import s3
 from vault.protocol.permissions import Act
@@ -53,7 +53,7 @@ class Signed:
     def call_key(self) -> str:
         """The call key of the object."""
         own = next((value for name, value in self.said if name.lower() == _OWN_KEY), None)
-        return s3.call_key_for(self.key) if own is None else parse_call_key(own)
+        return s3.call_key_for(self.key) if own is None else call_key_of(own)
 
 
 _SIGNED = web.RequestKey("s3", Signed)

@@ -176,6 +176,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                             **TEXT,
                             "description": "How the recorder spelt the caller, where that differs.",
                         },
+                        "facts_left_out": {**TEXT, "description": "Which stated facts were not kept, and why."},
                         "called_sent": {**TEXT, "description": "How it spelt the called party, where that differs."},
                     },
                 ),

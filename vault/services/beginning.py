@@ -7,16 +7,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import product
 
 from vault.crypto.blind import Field
 from vault.crypto.derive import commitment
 from vault.crypto.sealed import seal_facts
 from vault.errors import GenerationPassed, OutcomeUnknown, TooLate, Unavailable
 from vault.ids import NodeId, RecordingId, TenantId, new_id
-from vault.model import Cohort, DataKey, Principal, Recording, RecordingState
+from vault.model import CallFacts, Cohort, DataKey, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
+from vault.protocol.facts import KINDS, Unusable, kind_of
 from vault.protocol.parties import read
 from vault.retention.guards import effective_now
 from vault.retention.periods import Period
@@ -59,6 +61,8 @@ class Beginning:
         self._metrics = metrics
         self._floor = floor
         self._backdating = backdating
+        for kind, why in product(KINDS, Unusable):
+            metrics.facts_left_out.labels(kind, why.value)
         self.doubtful: set[RecordingId] = set()
         """Whose row may or may not exist: its commit's answer was lost."""
 
@@ -93,8 +97,8 @@ class Beginning:
         )
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
-        noted = _noted(call.started_at, life)
         said = read(stated(call.facts), await self._region(call.tenant))
+        noted = {**_noted(call.started_at, life), **_left_out(call.facts)}
         extra = {**said.extra, **call.terms, CALL_KEY: call.call_key}
         if call.started_at is not None and life.effect is StartEffect.REPLACED:
             extra[STATED_START] = call.started_at.isoformat()
@@ -150,6 +154,8 @@ class Beginning:
                 "a sweep passed the end of the recording as it began; nothing was taken in", retry_after_seconds=1
             ) from error
         self._metrics.stated_starts.labels(life.effect.value).inc()
+        for name, why in call.facts.unusable.items():
+            self._metrics.facts_left_out.labels(kind_of(name), why).inc()
         return recording, key
 
     def _created_unheard(self, identifier: RecordingId, creating: asyncio.Future[None]) -> None:
@@ -160,6 +166,12 @@ class Beginning:
 
     def _token(self, cohort: Cohort, field: Field, value: str | None) -> str | None:
         return None if value is None else self._index.token_in(cohort, field, value)
+
+
+def _left_out(facts: CallFacts) -> Mapping[str, str]:
+    """Return which facts the audit trail says were not kept: none by a name that its recorder chose."""
+    kinds = sorted({kind_of(name) for name in facts.unusable})
+    return {"facts_left_out": ", ".join(kinds)} if kinds else {}
 
 
 def _noted(stated_start: datetime | None, life: Lifetime) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vault.errors import Conflict, Invalid, JournalFull
-from vault.ids import TenantId
+from vault.ids import TenantId, call_key_of
 from vault.model import EMPTY, Principal, RecordingState
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
 from vault.services.ingest import Ingest
@@ -67,9 +67,10 @@ class Feed:
         A call key whose recording has ended already leads to a further recording, `key~2` and so on: a live call is
         never turned away for its name. Conflict while another connection is live under it.
         """
-        key = call_key or started.call_key
-        if key is None:
+        said = call_key or started.call_key
+        if said is None:
             raise Invalid("the recorder names no call", hint="add ?call_key=… to the address")
+        key = call_key_of(said)
         retention = await self._parts.tenants.retention(self._tenant)
         async for name in self._parts.names.to_try(self._tenant, key):
             call = CallStart(

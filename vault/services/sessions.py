@@ -26,9 +26,11 @@ STATED_START: Final = "stated_start"
 """The member of a call's `extra` facts with the start that its recorder stated and that cannot be one."""
 BEGUN_BY: Final = "begun_by"
 """The member of a call's `extra` facts with the id of the token that began it, if that token expires."""
+LEFT_OUT: Final = "facts_left_out"
+"""The member of a call's `extra` facts that says which facts were not kept, and why."""
 _DEFERRED: Final = "deferred"
 _GRACE: Final = "grace_seconds"
-_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START, BEGUN_BY})
+_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START, BEGUN_BY, LEFT_OUT})
 _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 ROOM_PAUSES: Final = (0.1,) * 100
@@ -64,8 +66,11 @@ class CallStart:
 
 
 def stated(facts: CallFacts) -> CallFacts:
-    """Return a recorder's facts without extras of the names that the vault itself uses."""
-    return replace(facts, extra={name: text for name, text in facts.extra.items() if name not in _TERMS})
+    """Return a recorder's facts without extras of the names that the vault itself uses, and with what was left out."""
+    extra = {name: text for name, text in facts.extra.items() if name not in _TERMS}
+    if facts.unusable:
+        extra[LEFT_OUT] = ", ".join(f"{name} ({why})" for name, why in facts.unusable.items())
+    return replace(facts, extra=extra)
 
 
 def require_end(durable: int, offset: int | None) -> None:

@@ -1,0 +1,122 @@
+"""A fact that cannot be used never costs the audio: it is left out, told, counted and in the audit trail."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+
+from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app, sound
+from tests.s3clients import Recorder
+from vault.model import Role
+from vault.protocol.facts import KINDS, Unusable
+
+__all__ = ["app"]
+
+TENANT = TENANTS[0]
+AUDIO = sound(800)
+
+
+async def call(app: App, recording: str) -> dict[str, object]:
+    return (await app.ask("GET", f"/v1/recordings/{recording}", Role.AGENT, headers=PURPOSE)).json["call"]
+
+
+async def counted(app: App) -> dict[tuple[str, str], float]:
+    found = {}
+    for metric in app.vault.metrics.facts_left_out.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_total"):
+                found[sample.labels["fact"], sample.labels["reason"]] = sample.value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("Call-Started", "yesterday", "Call-Started (value)"),
+        ("Call-Started", "2026-01-01T00:00:00", "Call-Started (value)"),
+        ("Call-Direction", "internal", "Call-Direction (value)"),
+        ("Call-From", "0" * 201, "Call-From (text)"),
+        ("Call-Tags", ",".join("abcdefghijklmnopqrstu"), "Call-Tags (many)"),
+        ("Call-Fron", "+441632960001", "Call-Fron (unknown)"),
+    ],
+)
+async def test_an_unusable_header_is_left_out_and_told(app, name, value, told):
+    recording = await app.upload("call-1", AUDIO, headers={"Call-To": "201", name: value})
+    found = await call(app, recording)
+    assert (found["called"], found["facts_left_out"]) == ("201", told)
+    assert (await app.play(recording)).body == AUDIO
+    [entry] = [each for each in await app.audit("recording.started") if each["target"] == recording]
+    kind = told.partition(" ")[0].removeprefix("Call-").lower()
+    kind = kind if kind in KINDS else "other"
+    assert entry["detail"]["facts_left_out"] == kind
+    reason = told.rpartition("(")[2].removesuffix(")")
+    counts = await counted(app)
+    assert counts.pop((kind, reason)) == 1
+    assert set(counts.values()) == {0}
+    assert len(counts) + 1 == len(KINDS) * len(Unusable)
+
+
+async def test_what_is_only_spelt_otherwise_is_used(app):
+    started = app.clock.now().timestamp()
+    said = {
+        "Call-Direction": "Inbound",
+        "Call-Started": str(int(started)),
+        "Call-Tags": "\u202avip\u202c, " + "t" * 150,
+    }
+    found = await call(app, await app.upload("call-1", AUDIO, headers=said))
+    assert (found["direction"], found["tags"]) == ("inbound", ["vip", "t" * 150])
+    assert "facts_left_out" not in found
+
+
+async def test_a_header_in_iso_8859_1_is_read_as_what_it_is(app):
+    head = (
+        f"PUT /v1/ingest/{TENANT}/latin HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {PCMU}\r\n"
+        f"Authorization: Bearer {app.tokens[TENANT, Role.RECORDER]}\r\nContent-Length: {len(AUDIO)}\r\n"
+        "Call-From: Ren\xe9e\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(app.url.rpartition(":")[2]))
+    writer.write(head.encode("iso-8859-1") + AUDIO)
+    assert b"201" in await reader.readline()
+    writer.close()
+    row = await app.vault.search.call(TENANT, "latin")
+    assert (await call(app, row.id))["caller"] == "Ren\xe9e"
+
+
+async def test_an_upload_over_tus_keeps_its_audio_whatever_its_metadata_say(app):
+    values = {"filetype": PCMU, "call_key": "a/b [c]", "direction": "sideways", "started": "soon", "from": b"Ren\xe9e"}
+    said = ",".join(
+        f"{name} {base64.b64encode(value if isinstance(value, bytes) else value.encode()).decode()}"
+        for name, value in values.items()
+    )
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": str(len(AUDIO)), "Upload-Metadata": said}
+    sent = {"Content-Type": "application/offset+octet-stream"}
+    made = await app.ask("POST", f"/v1/ingest/{TENANT}/tus", Role.RECORDER, data=AUDIO, headers={**headers, **sent})
+    assert made.status == 201, made.text
+    row = await app.vault.search.call(TENANT, "a=2Fb=20=5Bc=5D")
+    found = await call(app, row.id)
+    assert (found["caller"], found["facts_left_out"]) == ("Ren\xe9e", "started (value), direction (value)")
+
+
+async def test_an_object_over_s3_keeps_its_audio_whatever_its_metadata_say(app):
+    client = Recorder.of(app.url, app.tokens[TENANT, Role.RECORDER]).boto()
+    meta = {"direction": "sideways", "started": "soon", "from": "0" * 300, "to": "201", "call-key": "5f3c@[::1]"}
+    await asyncio.to_thread(
+        client.put_object, Bucket=TENANT, Key="call.pcmu", Body=AUDIO, Metadata=meta, ContentType=PCMU
+    )
+    row = await app.vault.search.call(TENANT, "5f3c@=5B::1=5D")
+    found = await call(app, row.id)
+    assert found["called"] == "201"
+    assert found["facts_left_out"] == (
+        "x-amz-meta-started (value), x-amz-meta-from (text), x-amz-meta-direction (value)"
+    )
+
+
+@pytest.mark.parametrize("key", ["5f3c@[2001:db8::1]", "%2540", "*", "!", "a%2Fb", "a" * 300])
+async def test_a_call_is_found_again_under_whatever_its_recorder_calls_it(app, key):
+    recording = await app.upload(key, AUDIO)
+    again = await app.ask("HEAD", f"/v1/ingest/{TENANT}/{key}", Role.RECORDER)
+    assert again.headers["Recording-Id"] == recording
+    flagged = await app.ask("POST", f"/v1/ingest/{TENANT}/{key}/flag", Role.RECORDER, body={"category": "other"})
+    assert flagged.json["recording_id"] == recording
