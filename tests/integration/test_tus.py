@@ -110,7 +110,7 @@ REFUSED = [
     ({"Upload-Length": "10", "Upload-Metadata": metadata(filetype=PCMU) + ",filetype YQ=="}, 400),
     ({"Upload-Length": "10", "Upload-Metadata": ""}, 415),
     ({"Upload-Length": "10", "Upload-Metadata": metadata(filetype="video/mp4")}, 415),
-    ({"Upload-Length": "10", "Upload-Metadata": metadata(filetype=b"\xff")}, 415),
+    ({"Upload-Length": "10", "Upload-Metadata": metadata(filetype=b"\xff")}, 422),
 ]
 
 
