@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from vault.media import g711
 from vault.media.descriptor import raw_media
 from vault.media.ranges import parse_range
-from vault.media.wav import WAV_HEAD_BYTES, patch_wav_sizes, playable, verbatim, wav_header
+from vault.media.wav import WAV_HEAD_BYTES, playable, verbatim, wav_header
+from vault.media.wavsizes import patch_wav_sizes
 from vault.model import Codec, Container, Media
 
 SAMPLE_BYTES = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
@@ -76,7 +77,12 @@ def test_any_range_of_a_stored_container_equals_slicing_it(
         assert plan.header + plan.converter()(stored[plan.first : plan.last]) == expected[start:end]
 
 
-@given(first=st.binary(max_size=80).map(lambda tail: b"RIFF" + tail), stored_length=st.integers(0, 1 << 33))
+@given(
+    first=st.binary(max_size=80).map(lambda tail: b"RIFF" + tail)
+    | st.binary(max_size=80).map(lambda tail: b"RIFF\x08\0\0\0WAVEdata" + tail)
+    | st.binary(max_size=80).map(lambda tail: b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0" + bytes(28) + b"data" + tail),
+    stored_length=st.integers(0, 1 << 33),
+)
 def test_patching_is_total_and_settles_at_once(first: bytes, stored_length: int) -> None:
     stored_length = max(stored_length, len(first))
     once = patch_wav_sizes(first, stored_length)

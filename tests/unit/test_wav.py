@@ -12,14 +12,15 @@ from vault.errors import Invalid
 from vault.media.descriptor import raw_media
 from vault.media.wav import (
     HEADER_BYTES,
+    WAV_HEAD_BYTES,
     PassThroughView,
     WavView,
     needs_head,
-    patch_wav_sizes,
     playable,
     verbatim,
     wav_header,
 )
+from vault.media.wavsizes import patch_wav_sizes
 from vault.model import Codec, Container, Media
 
 STEREO_PCMU = raw_media(Codec.PCMU, rate=8000, channels=2)
@@ -110,6 +111,46 @@ def test_a_streamed_wav_gets_the_sizes_of_what_is_stored(unknown: int, before: b
     assert patch_wav_sizes(wav_file(riff=unknown, data=unknown, before=before), len(wav_file(before=before))) == (
         wav_file(before=before)
     )
+
+
+@pytest.mark.parametrize("riff", [0, 8, 36, 4088, 0xFFFFFFFF])
+def test_what_follows_a_size_of_nothing_is_what_plays(riff: int) -> None:
+    stored = wav_file(riff=riff, data=0)
+    assert patch_wav_sizes(stored, len(stored)) == wav_file()
+
+
+def test_a_head_that_tells_the_first_write_alone_gets_the_sizes_of_all() -> None:
+    stored = wav_file(riff=36 + 100, data=100)
+    assert patch_wav_sizes(stored, len(stored)) == wav_file()
+
+
+def test_samples_behind_much_padding_are_found() -> None:
+    padding = chunk(b"JUNK", bytes(40_000))
+    stored = wav_file(riff=0, data=0, before=padding)
+    played = playable(WAV, len(stored), head=stored[:WAV_HEAD_BYTES])
+    assert whole(played, stored) == wav_file(before=padding)
+
+
+def ds64(riff: int, data: int, samples: int) -> bytes:
+    return chunk(b"ds64", struct.pack("<QQQI", riff, data, samples, 0))
+
+
+def rf64(sizes: tuple[int, int, int], *, data: int = 0xFFFFFFFF) -> bytes:
+    return b"RF64\xff\xff\xff\xffWAVE" + ds64(*sizes) + FMT + chunk(b"data", SAMPLES, data)
+
+
+@pytest.mark.parametrize("sizes", [(0, 0, 0), (8, 0, 0), (1 << 40, 1 << 40, 1 << 39), (136, 100, 50)])
+def test_an_rf64_file_whose_ds64_was_never_filled_in_gets_its_sizes(sizes: tuple[int, int, int]) -> None:
+    finished = rf64((len(rf64((0, 0, 0))) - 8, len(SAMPLES), len(SAMPLES) // 2))
+    assert patch_wav_sizes(rf64(sizes), len(finished)) == finished
+    assert patch_wav_sizes(rf64(sizes, data=0), len(finished)) == finished
+    assert patch_wav_sizes(finished, len(finished)) == finished
+
+
+def test_an_odd_size_whose_padding_was_not_counted_is_a_finished_file() -> None:
+    body = b"WAVE" + FMT + chunk(b"data", b"odd")
+    stored = b"RIFF" + struct.pack("<I", len(body) - 1) + body
+    assert patch_wav_sizes(stored, len(stored)) == stored
 
 
 def test_a_wav_cut_short_is_playable_up_to_the_cut() -> None:

@@ -19,13 +19,13 @@ from typing import Final, Protocol
 from vault.errors import Invalid
 from vault.media import g711
 from vault.media.descriptor import SAMPLE_BYTES as STORED_SAMPLE_BYTES
+from vault.media.wavsizes import UNKNOWN, patch_wav_sizes
 from vault.model import Codec, Container, Media
 
 HEADER_BYTES: Final = 44
-WAV_HEAD_BYTES: Final = 4096
+WAV_HEAD_BYTES: Final = 1 << 16
 """How many first bytes of a stored WAV a view wants: its chunks up to the samples are expected within them."""
 
-_UNKNOWN: Final = 0xFFFFFFFF
 _SAMPLE_BYTES: Final = 2
 _RAW_TYPES: Final = {
     Codec.PCMU: "audio/PCMU;rate={rate};channels={channels}",
@@ -47,18 +47,18 @@ def wav_header(*, rate: int, channels: int, data_bytes: int) -> bytes:
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         b"RIFF",
-        min(data_bytes + HEADER_BYTES - 8, _UNKNOWN),
+        min(data_bytes + HEADER_BYTES - 8, UNKNOWN),
         b"WAVE",
         b"fmt ",
         16,
         1,
         channels,
         rate,
-        min(rate * frame, _UNKNOWN),
+        min(rate * frame, UNKNOWN),
         frame,
         8 * _SAMPLE_BYTES,
         b"data",
-        min(data_bytes, _UNKNOWN),
+        min(data_bytes, UNKNOWN),
     )
 
 
@@ -171,7 +171,8 @@ def playable(media: Media, stored_bytes: int, *, head: bytes = b"") -> View:
         return WavView(media, stored_bytes)
     patched = patch_wav_sizes(head, stored_bytes)
     # Unchanged bytes come from the store like all others: what was replaced is all that is worth keeping here.
-    return PassThroughView(_CONTAINER_TYPES[media.container], stored_bytes, patched if patched != head else b"")
+    changed = max((at + 1 for at in range(len(head)) if head[at] != patched[at]), default=0) if patched != head else 0
+    return PassThroughView(_CONTAINER_TYPES[media.container], stored_bytes, patched[:changed])
 
 
 def verbatim(media: Media, stored_bytes: int) -> View:
@@ -181,32 +182,6 @@ def verbatim(media: Media, stored_bytes: int) -> View:
     else:
         content_type = _CONTAINER_TYPES[media.container]
     return PassThroughView(content_type, stored_bytes)
-
-
-def patch_wav_sizes(first: bytes, stored_length: int) -> bytes:
-    """Return `first`, the beginning of a stored WAV of `stored_length` bytes, with impossible sizes corrected.
-
-    A RIFF or data size that is FFFFFFFF, reaches beyond the stored end, or is 0 in a file whose RIFF size is wrong as
-    well (a recorder writes both on close) becomes what the stored length says. Everything else is returned untouched:
-    correct files, other formats, a data chunk that begins later than `first` reaches.
-    """
-    if first[:4] != b"RIFF" or first[8:12] != b"WAVE":
-        return first
-    (riff_size,) = struct.unpack_from("<I", first, 4)
-    unfinished = riff_size == 0 or riff_size > stored_length - 8
-    patched = bytearray(first)
-    if unfinished:
-        struct.pack_into("<I", patched, 4, min(stored_length - 8, _UNKNOWN))
-    offset = 12
-    while offset + 8 <= len(first):
-        name, size = struct.unpack_from("<4sI", first, offset)
-        room = stored_length - offset - 8
-        if name == b"data":
-            if size > room or (size == 0 and unfinished):
-                struct.pack_into("<I", patched, offset + 4, min(room, _UNKNOWN))
-            break
-        offset += 8 + size + size % 2
-    return bytes(patched)
 
 
 def _check(start: int, end: int, total: int) -> None:
