@@ -18,6 +18,9 @@ def raw(codec: Codec, rate: int, channels: int) -> Media:
     ("value", "expected"),
     [
         ("audio/basic", raw(Codec.PCMU, 8000, 1)),
+        ("audio/basic;rate=16000", raw(Codec.PCMU, 16000, 1)),
+        ("audio/x-mulaw", raw(Codec.PCMU, 8000, 1)),
+        ("audio/x-alaw;channels=2", raw(Codec.PCMA, 8000, 2)),
         ("audio/PCMU", raw(Codec.PCMU, 8000, 1)),
         ("audio/PCMU;rate=8000;channels=2", raw(Codec.PCMU, 8000, 2)),
         ("AUDIO/pcmu ; Rate=16000 ; Channels=1", raw(Codec.PCMU, 16000, 1)),
@@ -45,13 +48,18 @@ def test_headerless_types_carry_their_samples_shape(value: str, expected: Media)
         ("audio/opus", Container.OGG),
         ("audio/webm", Container.WEBM),
         ("audio/mpeg", Container.MP3),
+        ("audio/mp3", Container.MP3),
+        ("video/webm;codecs=opus", Container.WEBM),
+        ("application/ogg", Container.OGG),
     ],
 )
 def test_container_types_leave_the_codec_to_the_container(value: str, container: Container) -> None:
     assert parse_content_type(value, b"") == Media(container=container, codec=Codec.STREAM)
 
 
-@pytest.mark.parametrize("declared", [None, "", "  ", "application/octet-stream", "Application/Octet-Stream"])
+@pytest.mark.parametrize(
+    "declared", [None, "", "  ", "Application/Octet-Stream", "binary/octet-stream", "application/x-www-form-urlencoded"]
+)
 @pytest.mark.parametrize(
     ("first", "container"),
     [

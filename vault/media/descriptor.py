@@ -29,16 +29,19 @@ _HINT: Final = (
     "[;byteorder=le], audio/wav, audio/ogg, audio/webm or audio/mpeg"
 )
 _CONTAINERS: Final[Mapping[str, Container]] = {
-    "audio/wav": Container.WAV,
-    "audio/x-wav": Container.WAV,
-    "audio/wave": Container.WAV,
-    "audio/vnd.wave": Container.WAV,
-    "audio/ogg": Container.OGG,
-    "audio/opus": Container.OGG,
-    "audio/webm": Container.WEBM,
-    "audio/mpeg": Container.MP3,
+    **dict.fromkeys(("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"), Container.WAV),
+    **dict.fromkeys(("audio/ogg", "audio/opus", "audio/x-ogg", "application/ogg"), Container.OGG),
+    **dict.fromkeys(("audio/webm", "video/webm"), Container.WEBM),
+    **dict.fromkeys(("audio/mpeg", "audio/mp3", "audio/x-mp3", "audio/mpeg3", "audio/x-mpeg"), Container.MP3),
 }
-_UNDECLARED: Final = frozenset({"", "application/octet-stream"})
+_G711: Final[Mapping[str, Codec]] = {
+    **dict.fromkeys(("audio/basic", "audio/pcmu", "audio/mulaw", "audio/x-mulaw", "audio/x-ulaw"), Codec.PCMU),
+    **dict.fromkeys(("audio/pcma", "audio/alaw", "audio/x-alaw"), Codec.PCMA),
+}
+_UNDECLARED: Final = frozenset(
+    {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
+)
+"""What clients say of everything they send, the last of them curl."""
 _TYPE: Final = re.compile(r"\s*([!#$%&'*+.^_`|~\w-]+/[!#$%&'*+.^_`|~\w-]+)\s*", re.ASCII)
 _PARAMETER: Final = re.compile(r';\s*(?:([!#$%&\'*+.^_`|~\w-]+)=(?:([!#$%&\'*+.^_`|~\w-]+)|"([^"\\]*)")\s*)?', re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -76,15 +79,10 @@ def raw_media(codec: Codec, *, rate: int, channels: int) -> Media:
 
 
 def _headerless(name: str, parameters: Mapping[str, str]) -> Media:
-    match name:
-        case "audio/basic":
-            return raw_media(Codec.PCMU, rate=TELEPHONE_RATE, channels=1)
-        case "audio/pcmu":
-            return _declared(Codec.PCMU, parameters, default_rate=TELEPHONE_RATE)
-        case "audio/pcma":
-            return _declared(Codec.PCMA, parameters, default_rate=TELEPHONE_RATE)
-        case "audio/l16":
-            return _declared(_l16_codec(parameters), parameters, default_rate=None)
+    if codec := _G711.get(name):
+        return _declared(codec, parameters, default_rate=TELEPHONE_RATE)
+    if name == "audio/l16":
+        return _declared(_l16_codec(parameters), parameters, default_rate=None)
     raise UnsupportedMedia("the declared content type is not one the vault can keep and play", hint=_HINT)
 
 

@@ -115,7 +115,8 @@ _BY_ENDING: Final = {
 
 def told_type(content_type: str | None) -> str | None:
     """Return the declared content type, None if it says nothing of audio: many clients send one for all they have."""
-    return content_type if (content_type or "").strip().lower().startswith("audio/") else None
+    said = (content_type or "").partition(";")[0].strip().lower()
+    return content_type if said.startswith("audio/") or said in {"video/webm", "application/ogg"} else None
 
 
 def type_by_name(key: str) -> str | None:
