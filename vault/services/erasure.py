@@ -24,8 +24,8 @@ from vault.ports.keys import Keyring
 from vault.ports.revision import Revision
 from vault.ports.time import Clock, Entropy
 from vault.protocol.deciders import Asker, Decider, Decision, check_two
-from vault.protocol.permissions import Act
 from vault.protocol.parties import ANONYMOUS, party
+from vault.protocol.permissions import Act
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.retention.shown import check_shown
 from vault.services.access import Access

@@ -31,8 +31,8 @@ from vault.services.sessions import ROOM_PAUSES, CallStart, IngestSession
 from vault.services.slots import Resource, Shares
 from vault.services.storing import Storer
 from vault.services.takeup import TakeUp
-from vault.services.waiting import Waiting
 from vault.services.tenants import Tenants
+from vault.services.waiting import Waiting
 from vault.telemetry import Metrics
 
 OPEN_RECORDINGS: Final = Resource(
