@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
-from vault.ids import RecordingId, TenantId, TokenId, id_bytes, parse_call_key, parse_tenant
+from vault.ids import RecordingId, TenantId, TokenId, call_key_of, id_bytes, parse_tenant
 from vault.model import Principal, Role
 from vault.protocol.jsontext import NotJson, Repeated, load_unique
 from vault.protocol.permissions import Act
@@ -140,7 +140,7 @@ async def _began_named(request: web.Request, token: TokenId) -> bool:
             upload = possible_id(named["upload"], "rec")
             return upload is not None and await begun.upload(token, RecordingId(upload))
         if "call_key" in named:
-            return await begun.call(token, parse_tenant(named["tenant"]), parse_call_key(named["call_key"]))
+            return await begun.call(token, parse_tenant(named["tenant"]), call_key_of(named["call_key"]))
     except Invalid:  # who is let in is told of it
         return False
     return False
