@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests import approvals
-from tests.integration.app import TENANTS, app, sound
+from tests.integration.app import PURPOSE, TENANTS, app, sound
 from tests.integration.test_tenancy import PRIVATE, things
 from vault.model import Role
 from vault.protocol.permissions import Act, permits
@@ -49,6 +49,37 @@ async def test_no_credential_alone_decides_what_takes_two(app, role):
     app.clock.advance(days=5)
     await app.sweep()
     assert (await app.play(recording)).body == sound(500)
+
+
+async def test_an_instant_that_no_calendar_has_is_refused_and_stops_nobodys_sweep(app):
+    ours, theirs = await app.upload("call", sound(500)), await app.upload("call", sound(500), tenant=THEIRS)
+    held = (await app.hold(ours)).json["id"]
+    for beyond in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", 4_102_444_800, "4102444800"):
+        asked = {
+            f"/v1/tenants/{OURS}/offboard": (Role.DPO, {"contract_end": beyond}),
+            "/v1/holds": (Role.COMPLIANCE, app.hold_body(ours, matter="other", review_at=beyond)),
+            f"/v1/holds/{held}/review": (Role.SAFEGUARDING_LEAD, {"next_review": beyond, "note": "looked"}),
+            "/v1/sweeps/overrides": (Role.OPERATOR, {"through": beyond, "reason": "drift"}),
+            "/v1/tokens": (Role.OPERATOR, {"name": "t", "role": "agent", "tenant": OURS, "expires_at": beyond}),
+            "/v1/recordings/search": (Role.COMPLIANCE, {"from": beyond}),
+        }
+        for path, (role, body) in asked.items():
+            answer = await app.ask("POST", path, role, body=body, headers=PURPOSE)
+            assert (answer.status, answer.problem) == (422, "invalid"), (path, beyond, answer.body)
+    assert (await app.ask("GET", "/v1/tenants", Role.OPERATOR)).status == 200
+    app.clock.advance(days=12)
+    assert (await app.sweep())["shredded"] == 1
+    assert (await app.play(theirs, tenant=THEIRS)).status == 410
+    assert (await app.play(ours)).body == sound(500)
+
+
+async def test_a_contract_whose_export_window_no_calendar_has_is_not_asked_for(app):
+    answer = await app.ask(
+        "POST", f"/v1/tenants/{OURS}/offboard", Role.DPO, body={"contract_end": "9999-12-31T23:59:59Z"}
+    )
+    assert (answer.status, answer.problem) == (422, "invalid")
+    found = (await app.ask("GET", "/v1/tenants", Role.OPERATOR)).json["tenants"]
+    assert [each["contract_end"] for each in found] == [None, None]
 
 
 async def test_an_operators_sweeps_take_nothing_before_its_date(app):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from vault.model import HoldKind, RecordingState, Role
 from vault.ports.erasures import ErasureBasis
@@ -16,6 +18,25 @@ Words = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[str, Field(min_length=1, max_length=200)]
 Address = Annotated[str, Field(min_length=1, max_length=2000)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+_NUMBER: Final = re.compile(r"\s*[+-]?[\d.]+(?:e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+
+
+def _no_number(value: object) -> object:
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        raise ValueError("write an instant as RFC 3339: 2026-12-01T09:00:00Z")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it lies beyond the calendar") from None
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc), BeforeValidator(_no_number)]
+"""An instant of the calendar in UTC: one that is beyond it there is written, and cannot be read again."""
 
 
 class _Body(BaseModel):
@@ -31,14 +52,14 @@ class PlaceHold(_Body):
     reason: Words
     authority: Words
     owner: Words
-    review_at: AwareDatetime | None = None
+    review_at: Instant | None = None
     recordings: Annotated[list[str], Field(min_length=1, max_length=10_000)]
 
 
 class ReviewHold(_Body):
     """POST /v1/holds/{id}/review."""
 
-    next_review: AwareDatetime
+    next_review: Instant
     note: Words
 
 
@@ -102,7 +123,7 @@ class Reindex(_Body):
 class EndContract(_Body):
     """POST /v1/tenants/{tenant}/offboard."""
 
-    contract_end: AwareDatetime | None = None
+    contract_end: Instant | None = None
 
 
 class RequestPolicy(_Body):
@@ -146,8 +167,8 @@ class IssueToken(_Body):
     name: Words
     role: Role
     tenant: str | None = None
-    imports_until: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
+    imports_until: Instant | None = None
+    expires_at: Instant | None = None
 
 
 class RunSweep(_Body):
@@ -160,7 +181,7 @@ class RequestOverride(_Body):
     """POST /v1/sweeps/overrides: for what of `tenant` is early; an operator leaves it out for the clock."""
 
     tenant: str | None = None
-    through: AwareDatetime
+    through: Instant
     reason: Words
 
 
@@ -172,8 +193,8 @@ class SearchRecordings(_Body):
     called: Number | None = None
     tag: Number | None = None
     state: RecordingState | None = None
-    started_from: AwareDatetime | None = Field(default=None, alias="from")
-    started_to: AwareDatetime | None = Field(default=None, alias="to")
+    started_from: Instant | None = Field(default=None, alias="from")
+    started_to: Instant | None = Field(default=None, alias="to")
     held: bool | None = None
     ahead: bool | None = None
     before: str | None = None

@@ -185,9 +185,12 @@ class Tenants:
     ) -> Tenant:
         """First of two people: say when the contract ends, now if left out. Nothing changes before it is approved.
 
-        Conflict while a request is open, and once one is approved: what is being decided about does not change.
+        Conflict while a request is open, and once one is approved: what is being decided about does not change. Invalid
+        for an end whose export window lies beyond the calendar.
         """
-        end = contract_end or self._clock.now()
+        now = self._clock.now()
+        end = contract_end or now
+        self._export_window.after(max(end, now))  # whoever looks at the tenant is told of it
 
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             if before.ends_at is not None:
