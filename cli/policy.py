@@ -1,4 +1,4 @@
-"""`callvault policy`: changes of how long the metadata of existing calls is kept."""
+"""`callvault policy`: changes of how long existing calls and their metadata are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
 
-group = new_group("Change how long the numbers and tags of existing calls are kept; it takes two people.")
+group = new_group("Change how long existing calls, or their numbers and tags, are kept; it takes two people.")
 
 PolicyName = Annotated[str, typer.Argument(metavar="POLICY", help="pol_ and 32 hex digits.")]
 
@@ -24,9 +24,10 @@ def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("tenant", item["tenant"]),
         ("state", item["state"]),
         ("calls through", item["through"]),
-        ("metadata kept for", kept(item)),
+        ("kept for", kept(item)),
         ("get another date", f"{preview['changed']}: {preview['earlier']} earlier, {preview['later']} later"),
         ("of them held", preview["held"]),
+        *_dates(preview),
         ("requested by", f"{item['requested_by']} ({item['requested_role']})"),
         ("requested at", item["requested_at"]),
         ("decided by", item["decided_by"]),
@@ -37,10 +38,23 @@ def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [(name, value) for name, value in pairs if value is not None]
 
 
+def _dates(preview: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Say of audio when it would go."""
+    if preview["earliest"] is None:
+        return []
+    return [
+        ("still recorded", preview["live"]),
+        ("due at once", preview["due_at_once"]),
+        ("new dates", f"{preview['earliest']} to {preview['latest']}"),
+    ]
+
+
 def kept(item: Mapping[str, Any]) -> str:
-    """Return for how long a request keeps metadata."""
+    """Return for how long a request keeps what, and from when on."""
+    if item["retention"] is not None:
+        return f"audio: {item['retention']} from the call"
     period = item["metadata_retention"]
-    return "the contract" if period is None else f"{period} after its month"
+    return "metadata: the contract" if period is None else f"metadata: {period} after its month"
 
 
 @remote(group, "list", examples=["callvault policy list", "callvault policy list --json"])
@@ -51,7 +65,7 @@ async def listing(call: Remote) -> None:
         call.out.document(found)
         return
     rows = [(item["id"], item["tenant"], item["state"], item["through"], kept(item)) for item in found["policies"]]
-    call.out.table(["request", "tenant", "state", "calls through", "metadata kept for"], rows, empty="no requests")
+    call.out.table(["request", "tenant", "state", "calls through", "kept for"], rows, empty="no requests")
 
 
 @remote(group, "show", examples=["callvault policy show pol_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])

@@ -26,7 +26,7 @@ _KEEP_DTMF = "Keep the keys that callers press, sealed like the audio: they can 
 _WEBHOOK = "Where safeguarding flags are told, an https address; "
 _REGION = "Where numbers without a country code are dialled, two letters such as GB or IE; "
 _ORIGIN = "The origin of a web page that may record, such as https://portal.northfield.example; repeat for several; "
-_EXISTING = "Ask, as the first of two people, that --metadata-retention hold for the calls that exist; for no others."
+_EXISTING = "Ask, as the first of two people, that it hold for the calls that exist, and for no others."
 _RETENTION = "How long future recordings are kept, such as 90d, 18mo or 7y; "
 
 
@@ -47,6 +47,7 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
             for each in tenant["metadata_before"]
         ),
         *_changed(tenant),
+        *_changed_audio(tenant),
         ("numbers of", tenant["numbering_region"]),
         ("pressed keys", "kept" if tenant["keep_dtmf"] else "dropped"),
         ("flags told to", tenant["safeguarding_webhook"]),
@@ -64,6 +65,15 @@ def _changed(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
         return []
     kept = _metadata_retention(change["retention"])
     return [(f"  changed through {change['through']}", f"{kept} ({change['policy']})")]
+
+
+def _changed_audio(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Say what two people decided for the audio of calls that existed."""
+    change = tenant["retention_changed"]
+    if change is None:
+        return []
+    words = f"{change['retention']} since {change['since']} ({change['policy']})"
+    return [(f"  calls until {change['captured_through']}", words)]
 
 
 def _leaving(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -160,6 +170,7 @@ async def show(call: Remote, tenant: TenantName) -> None:
         "callvault tenants set northfield-college --retention default",
         "callvault tenants set northfield-college --retention 90d --metadata-retention 730d",
         "callvault tenants set northfield-college --metadata-retention 365d --existing",
+        "callvault tenants set northfield-college --retention 180d --existing",
         "callvault tenants set northfield-college --safeguarding-webhook https://alerts.northfield.example/callvault",
         "callvault tenants set northfield-college --keep-dtmf",
         "callvault tenants set northfield-college --origin https://portal.northfield.example",
@@ -206,8 +217,8 @@ async def change(
     if not body:
         raise Invalid("there is nothing to change", hint="say --retention, --metadata-retention or another setting")
     if existing:
-        if body.keys() - {"metadata_retention"}:
-            raise Invalid("--existing goes with --metadata-retention alone")
+        if body.keys() - {"retention", "metadata_retention"}:
+            raise Invalid("--existing goes with --retention or --metadata-retention")
         asked = await call.client.post("/v1/policies", {"tenant": tenant, **body})
         call.out.show(asked, policy.fields(asked))
         call.out.hint(f"a second person, with their own token: callvault policy approve {asked['id']}")

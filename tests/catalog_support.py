@@ -28,6 +28,7 @@ from vault.model import (
     Part,
     Recording,
     RecordingState,
+    RetentionChange,
     Role,
     SegmentRef,
     ShredReceipt,
@@ -47,6 +48,9 @@ ACME = TenantId("acme")
 OTHER = TenantId("other-college")
 PERIOD = 20_600
 CHANGE = MetadataChange(request="pol_" + "0" * 32, through=24_320, retention="1d500ms")
+RETENTION_CHANGE = RetentionChange(
+    request="pol_" + "1" * 32, through=NOW, retention="6mo", since=NOW, floor="1d", backdating_seconds=604_800.0
+)
 
 _numbers = itertools.count(1)
 
@@ -341,6 +345,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.count_recordings()
     await catalog.count_kept(ACME)
     await catalog.count_live(ACME)
+    await catalog.changed_recordings(ACME, through=NOW, started_to=NOW, after=None, limit=10)
     await catalog.oldest_due(now=NOW)
     intent = shred()
     await catalog.create_recording(recording(), elsewhere=["other-month"])

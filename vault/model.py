@@ -277,6 +277,23 @@ class MetadataChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionChange:
+    """What two people decided for the audio of calls captured up to `through`; `request` names who and why.
+
+    `retention` is a period as text, counted as at capture: from no earlier than `backdating_seconds` before the
+    receipt unless the recorder imported. `floor` is the least period after the receipt. Nothing goes earlier by it than
+    `since`.
+    """
+
+    request: str
+    through: datetime
+    retention: str
+    since: datetime
+    floor: str
+    backdating_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
     """The organisation called: the controller.
 
@@ -297,6 +314,8 @@ class Tenant:
     metadata_retention: str | None = None
     metadata_before: tuple[tuple[int, str | None], ...] = ()
     metadata_changed: MetadataChange | None = None
+    retention_changed: RetentionChange | None = None
+    """Outranks the date of calls that were captured before; `retention` is that of calls to come."""
     contract_end: datetime | None = None
     offboard_requested_by: str | None = None
     offboard_approved_by: str | None = None
@@ -413,6 +432,9 @@ class ShredPlan:
     Every audio and transcript cohort with `period <= due_through`, every metadata cohort of a tenant with `period <=
     metadata_through[tenant]` that is not of a month in `spared`, and every cohort of `drop_tenants`, keeps only leaves
     covered by its remaining pins and by `keep`; `leaves` are punctured individually; `unpin` pins are dropped first.
+    `expired` are leaves whose own date has come, whatever that of their cohort is: each goes unless a pin or `keep`
+    covers it. Pins with a tag in `yielding` keep a leaf through the date of its cohort, and against nothing else: not
+    against `leaves`, `expired` or the end of a contract.
     With `new_generation` what is to come gets trees that no copy of the keyring from before has.
     """
 
@@ -424,6 +446,8 @@ class ShredPlan:
     leaves: frozenset[Coordinate] = frozenset()
     keep: frozenset[Coordinate] = frozenset()
     unpin: tuple[Pin, ...] = ()
+    expired: Mapping[Cohort, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    yielding: frozenset[bytes] = frozenset()
     drop_tenants: frozenset[TenantId] = frozenset()
     new_generation: bool = False
 

@@ -18,6 +18,7 @@ from tests.catalog_support import (
     NOW,
     OTHER,
     PERIOD,
+    RETENTION_CHANGE,
     SteppingClock,
     alert,
     becomes,
@@ -1299,7 +1300,7 @@ async def test_tenants_are_added_once_and_revised_by_id(catalog):
     with pytest.raises(NotFound):
         await catalog.revise_tenant(ACME, becomes(tenant(), event()))
     zed = tenant("zed", retention="1y1d", metadata_before=((24_314, None), (24_320, "6mo")))
-    zed = replace(zed, metadata_changed=CHANGE)
+    zed = replace(zed, metadata_changed=CHANGE, retention_changed=RETENTION_CHANGE)
     await catalog.add_tenant(zed)
     await catalog.add_tenant(tenant(), audit=[event("added")])
     with pytest.raises(Conflict):
@@ -1676,6 +1677,46 @@ async def test_a_retention_in_seconds_survives_the_migration_as_a_period(path):
         "gamma": "1h30m500ms",
     }
     await opened.close()
+
+
+async def test_what_a_change_of_retention_is_for_is_left_out_of_what_goes_by_its_cohort(catalog):
+    await catalog.add_tenant(tenant("acme", retention_changed=RETENTION_CHANGE))
+    await catalog.add_tenant(tenant("beta"))
+    ours, after, theirs = (
+        recording(created_at=NOW, started_at=NOW),
+        recording(created_at=NOW + timedelta(microseconds=1), started_at=NOW),
+        recording(tenant=TenantId("beta"), created_at=NOW, started_at=NOW),
+    )
+    for each in (ours, after, theirs):
+        await catalog.create_recording(each)
+        await finish(catalog, each)
+    through = max(each.audio.cohort.period for each in (ours, after, theirs))
+    late = NOW + timedelta(days=3650)
+    found = await catalog.due_recordings(through=through, after=None, limit=9)
+    assert {each.id for each in found} == {after.id, theirs.id}
+    assert await catalog.count_due(through=through) == 2
+    assert {each.recording_id for each in await catalog.due_subjects(through=through, after=None, limit=9)} == {
+        after.id,
+        theirs.id,
+    }
+    assert ours.id not in {
+        each.id for each in await catalog.doubtful_recordings(through=through, now=NOW, after=None, limit=9)
+    }
+    assert {
+        each.id for each in await catalog.due_recordings(through=through, after=None, limit=9, tenant=TenantId("acme"))
+    } == {
+        ours.id,
+        after.id,
+    }, "the end of a contract takes all"
+
+    async def changed(**wanted: object) -> list[object]:
+        asked = {"through": NOW, "started_to": late, "after": None, "limit": 9, **wanted}
+        return [each.id for each in await catalog.changed_recordings(TenantId("acme"), **asked)]
+
+    assert await changed() == [ours.id]
+    assert await changed(started_to=NOW - timedelta(microseconds=1)) == []
+    assert await changed(through=NOW - timedelta(microseconds=1)) == []
+    assert await changed(after=ours.id) == []
 
 
 async def test_a_metadata_retention_in_seconds_survives_the_migration_as_a_period(path):

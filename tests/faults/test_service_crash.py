@@ -446,6 +446,28 @@ async def test_a_crash_at_any_write_of_a_sweep_takes_metadata_by_its_own_clock_a
 
 
 @MODES
+async def test_a_crash_at_any_write_of_a_change_that_keeps_audio_longer_loses_no_key(stage, mode):
+    async def flow(process: Process, answers: dict[str, object]) -> None:
+        policies = process.vault.policies
+        asked = await policies.request_audio(ACME, retention=Period(timedelta(days=200)), actor=DAN)
+        await policies.decide(asked.id, approve=True, actor=ANN)
+        answers["approved"] = True
+        # The notice ends before the day of the call's cohort, and the sweep that applies the change comes on that day.
+        process.clock.advance(days=40)
+        await sweep(process.vault, process.clock)
+
+    async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
+        row = await vault.catalog.recording(stage.recordings["due-1"])
+        await sweep(vault, clock)
+        if answers.get("approved"):
+            assert vault.keyring.derivable(row.audio), "two people had decided to keep it"
+            await assert_playable(vault, stage, "due-1")
+
+    writes = await enumerate_crashes(stage, mode, days=0, flow=flow, laws=laws)
+    assert {"keyring.replace", "catalog.apply_policy_request"} <= set(writes)
+
+
+@MODES
 async def test_a_crash_at_any_write_of_a_change_of_existing_metadata_neither_forgets_nor_invents_a_step(stage, mode):
     order = [None, PolicyState.REQUESTED, PolicyState.APPROVED, PolicyState.APPLIED]
 

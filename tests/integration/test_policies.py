@@ -23,6 +23,11 @@ async def ask(app: App, who: Role | str = Role.DPO, retention: str | None = "30d
     return await app.ask("POST", "/v1/policies", who, body={"metadata_retention": retention, **body})
 
 
+def counted(asked: Answer) -> dict[str, int]:
+    """Return what of the preview is counted at all."""
+    return {name: count for name, count in asked.json["preview"].items() if count}
+
+
 async def approve(app: App, asked: Answer, who: Role | str = Role.COMPLIANCE, **body: Any) -> Answer:
     return await approvals.approve(app, f"/v1/policies/{asked.json['id']}", who, **body)
 
@@ -48,7 +53,7 @@ async def test_a_change_of_existing_calls_takes_effect_after_two_people_and_the_
     old = await old_calls(app)
     asked = await ask(app)
     assert asked.status == 202, asked.body
-    assert asked.json["preview"] == {"changed": 2, "earlier": 2, "later": 0, "held": 0}
+    assert counted(asked) == {"changed": 2, "earlier": 2}
     assert asked.json["takes_effect_at"] is None
     app.clock.advance(days=60)
     assert (await app.sweep())["shredded"] == 0, "nobody else has agreed"
@@ -79,7 +84,7 @@ async def test_a_change_of_existing_calls_takes_effect_after_two_people_and_the_
 async def test_calls_that_were_to_go_are_kept_longer_and_why_names_the_request(app):
     old = await old_calls(app, days=90)
     asked = await ask(app, retention="730d")
-    assert asked.json["preview"] == {"changed": 2, "earlier": 0, "later": 2, "held": 0}
+    assert counted(asked) == {"changed": 2, "later": 2}
     await approve(app, asked)
     app.clock.advance(days=15)
     await app.sweep()
@@ -160,12 +165,10 @@ async def test_of_an_approval_and_a_withdrawal_at_once_one_stands(app):
     assert (await show(app, asked))["state"] == "rejected"
 
 
-async def test_the_audio_of_existing_calls_keeps_its_date_and_the_refusal_says_what_to_do(app):
-    for body in ({"retention": "5d"}, {"retention": "5d", "metadata_retention": "30d"}):
+async def test_a_request_changes_one_thing_within_its_bounds(app):
+    for body in ({}, {"retention": None}, {"retention": "5d", "metadata_retention": "30d"}, {"retention": "8y"}):
         refused = await app.ask("POST", "/v1/policies", Role.DPO, body=body)
-        assert (refused.status, refused.problem) == (422, "invalid")
-        assert "client_request" in refused.json["hint"]
-    assert (await app.ask("POST", "/v1/policies", Role.DPO, body={})).status == 422
+        assert (refused.status, refused.problem) == (422, "invalid"), body
     assert (await ask(app, retention="1h")).status == 422
 
 

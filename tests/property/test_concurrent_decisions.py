@@ -271,6 +271,7 @@ async def test_of_two_acts_on_a_change_of_existing_calls_at_once_one_stands(scen
         "withdraw": decide(BOB, approve=False),
         "reject": decide(CY, approve=False),
         "ask otherwise": lambda _: policies.request(ACME, retention=None, actor=CY),
+        "ask about audio": lambda _: policies.request_audio(ACME, retention=Period(months=6), actor=CY),
         "apply": lambda vault: policies.apply(vault.clock.now()),
     }
 
@@ -285,7 +286,7 @@ async def test_of_two_acts_on_a_change_of_existing_calls_at_once_one_stands(scen
         await catalog.revise_tenant(ACME, becomes(fresh))
 
     for begun in (asked, approved):
-        assert await scene.check(acts, reset=lambda begun=begun: reset(begun), look=look) == 21
+        assert await scene.check(acts, reset=lambda begun=begun: reset(begun), look=look) == 28
 
 
 async def test_of_two_acts_on_an_override_or_a_token_at_once_one_stands(scene):

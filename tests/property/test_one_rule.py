@@ -27,6 +27,7 @@ from tests.soak import examples
 from vault.ids import RecordingId, TenantId, new_id
 from vault.model import Hold, HoldState, Part, Role, Tenant
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.policies import PolicyState
 from vault.retention.decide import PARTS, Due, Gone, Held, NotDue, decide_parts
 from vault.retention.periods import Period
 from vault.services.dossiers import Dossiers, place_of
@@ -46,7 +47,11 @@ _RECORDING = st.fixed_dictionaries(
     }
 )
 _TENANT = st.fixed_dictionaries(
-    {"metadata_days": st.sampled_from([None, 1, 20]), "left_days_ago": st.sampled_from([None, 5, 40])}
+    {
+        "metadata_days": st.sampled_from([None, 1, 20]),
+        "left_days_ago": st.sampled_from([None, 5, 40]),
+        "changed_days": st.sampled_from([None, None, 3, 100]),
+    }
 )
 _WORLD = st.fixed_dictionaries(
     {
@@ -134,6 +139,20 @@ class World:
             )
         if after != before:
             await self.vault.catalog.revise_tenant(tenant, becomes(after))
+        if wanted["changed_days"] is not None:
+            await self.keep(tenant, wanted["changed_days"], now)
+
+    async def keep(self, tenant: TenantId, days: int, now: Any) -> None:
+        """Have two people change the audio that exists; the notice has ended, and what is longer is pinned."""
+        policies = self.vault.policies
+        asked = await policies.request_audio(
+            tenant, retention=Period(timedelta(days=days)), actor=person("dan", Role.DPO)
+        )
+        approved = dataclasses.replace(
+            asked, state=PolicyState.APPROVED, decided_by=APPROVED, decided_at=asked.requested_at, takes_effect_at=now
+        )
+        await self.vault.catalog.revise_policy_request(asked.id, becomes(approved))
+        await policies.apply(now)
 
     async def decisions(self, recording: RecordingId) -> dict[Part, Any]:
         facts = await self.dossiers.facts(await self.vault.catalog.recording(recording))

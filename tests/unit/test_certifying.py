@@ -519,7 +519,7 @@ class Alone:
 
 
 def shredder(certifier) -> Shredder:
-    unused: dict = dict.fromkeys(("catalog", "keyring", "holds", "clock", "metrics"))
+    unused: dict = dict.fromkeys(("catalog", "keyring", "dossiers", "holds", "clock", "metrics"))
     return Shredder(certifier=certifier, locks=Alone(), **unused)
 
 

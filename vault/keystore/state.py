@@ -133,17 +133,23 @@ class Taking:
 
     tenants: frozenset[TenantId]
     leaves: Mapping[Cohort, Spans]
+    expired: Mapping[Cohort, Spans]
     due_through: int | None
     metadata_through: Mapping[TenantId, int]
     spared: frozenset[tuple[TenantId, int]]
     kept: Mapping[Cohort, Spans]
+    yielding: Mapping[Cohort, Spans]
+    """What keeps leaves through the date of their cohort, and against nothing else."""
 
     def of(self, cohort: Cohort) -> Spans:
         """Return the leaves that are taken from `cohort`."""
-        taken = self.leaves.get(cohort, ())
+        kept = self.kept.get(cohort, ())
+        taken = (*self.leaves.get(cohort, ()), *spans.subtract(self.expired.get(cohort, ()), kept))
         if self.whole(cohort):
-            taken = spans.union((*taken, *spans.subtract(_EVERY_LEAF, self.kept.get(cohort, ()))))
-        return taken
+            if cohort.tenant not in self.tenants:
+                kept = spans.union((*kept, *self.yielding.get(cohort, ())))
+            taken = (*taken, *spans.subtract(_EVERY_LEAF, kept))
+        return spans.union(taken)
 
     def whole(self, cohort: Cohort) -> bool:
         """Tell whether the cohort's time has come: it loses every leaf that nothing keeps."""
@@ -169,10 +175,11 @@ def taking(state: State, plan: ShredPlan) -> Taking:
         raise Invalid("a shred names the same coordinate to take and to keep; nothing was deleted")
     leaves = _points(plan.leaves)
     kept: dict[Cohort, list[tuple[int, int]]] = defaultdict(list)
+    yielding: dict[Cohort, list[tuple[int, int]]] = defaultdict(list)
     dropped = frozenset(plan.unpin)
     for page in state.pages.values():
         for pin in page.pins - dropped:
-            kept[pin.cohort].append((pin.first, pin.last))
+            (yielding if pin.tag in plan.yielding else kept)[pin.cohort].append((pin.first, pin.last))
     for cohort, runs in leaves.items():
         cover = state.cover(cohort)
         if cover is None:
@@ -185,10 +192,12 @@ def taking(state: State, plan: ShredPlan) -> Taking:
     return Taking(
         tenants=plan.drop_tenants,
         leaves=leaves,
+        expired={cohort: spans.union(runs) for cohort, runs in plan.expired.items()},
         due_through=plan.due_through,
         metadata_through=plan.metadata_through,
         spared=plan.spared,
         kept={cohort: spans.union(runs) for cohort, runs in kept.items()},
+        yielding={cohort: spans.union(runs) for cohort, runs in yielding.items()},
     )
 
 
@@ -226,7 +235,7 @@ def has_due(state: State, plan: ShredPlan) -> bool:
         spans.intersect(ggm.spans(cover), taken.of(cohort))
         for page in state.pages.values()
         for cohort, cover in page.cohorts.items()
-        if taken.whole(cohort) or cohort in taken.leaves
+        if taken.whole(cohort) or cohort in taken.leaves or cohort in taken.expired
     )
 
 

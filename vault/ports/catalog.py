@@ -64,7 +64,8 @@ class Shred:
     """A shred as the catalog knows it: intended, then with a receipt, then finished (everything certified).
 
     What it takes: audio periods up to `due_through`, metadata periods of each tenant up to `metadata_through` but for
-    the months in `spared`, everything of `drop_tenants`, and the recordings of the erasures that were intended with it.
+    the months in `spared`, everything of `drop_tenants`, the recordings of the erasures that were intended with it, and
+    of `changed` tenants the audio that a change of its retention has made due.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Shred:
     metadata_through: Mapping[TenantId, int] = field(default_factory=dict)
     spared: frozenset[tuple[TenantId, int]] = frozenset()
     drop_tenants: frozenset[TenantId] = frozenset()
+    changed: frozenset[TenantId] = frozenset()
     receipt: ShredReceipt | None = None
     finished_at: datetime | None = None
 
@@ -207,6 +209,15 @@ class RecordingRows(Protocol):
 
         That is a retain-until after `now`, or a hold in force. Both are rare: what a sweep takes and nobody looks at
         row by row is everything else.
+        """
+
+    async def changed_recordings(
+        self, tenant: TenantId, *, through: datetime, started_to: datetime, after: RecordingId | None, limit: int
+    ) -> Sequence[Recording]:
+        """Return the tenant's finished rows captured up to `through`, of calls begun up to `started_to`, in id order.
+
+        `due_recordings` of all tenants, `count_due`, `doubtful_recordings` and `due_subjects` leave out what a tenant's
+        change of retention is for: these rows go by it.
         """
 
     async def count_live(self, tenant: TenantId) -> int:

@@ -24,12 +24,20 @@ class PolicyState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyPreview:
-    """How many recordings' metadata gets another date, an earlier or a later one; `held` of them wait for no date."""
+    """How many recordings get another date, an earlier or a later one; `held` of them wait for no date.
+
+    For audio moreover: how many of them are `due_at_once` when the change takes effect, how many are still being
+    recorded, and between which instants the new dates lie.
+    """
 
     changed: int
     earlier: int
     later: int
     held: int
+    live: int = 0
+    due_at_once: int = 0
+    earliest: datetime | None = None
+    latest: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +53,8 @@ class PolicyRequest:
     id: str
     tenant: TenantId
     through: int
-    metadata_retention: str | None
+    metadata_retention: str | None = None
+    retention: str | None = None
     state: PolicyState
     preview: PolicyPreview
     requested_by: str

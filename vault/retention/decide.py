@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Final
 
 from vault.ids import HoldId
-from vault.model import Hold, HoldKind, HoldState, MetadataChange, Part, Recording, RecordingState
+from vault.model import Hold, HoldKind, HoldState, MetadataChange, Part, Recording, RecordingState, RetentionChange
+from vault.retention.existing import changed_until, covers
 from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import metadata_until, period_instant
 
@@ -50,12 +51,18 @@ class Clocks:
     metadata_retention: Period | None = None
     metadata_before: tuple[tuple[int, Period | None], ...] = ()
     metadata_changed: MetadataChange | None = None
+    retention_changed: RetentionChange | None = None
     contract_over: datetime | None = None
 
     @property
     def as_captured(self) -> Clocks:
         """The clocks as they were agreed when the calls were recorded."""
-        return replace(self, metadata_changed=None)
+        return replace(self, metadata_changed=None, retention_changed=None)
+
+    def changes(self, recording: Recording) -> RetentionChange | None:
+        """Return the change that two people decided for the audio of a recording, if they did."""
+        change = self.retention_changed
+        return change if change is not None and covers(change, recording) else None
 
     def changed_by(self, month: int) -> MetadataChange | None:
         """Return the change that two people decided for the metadata of a month, if they did."""
@@ -135,9 +142,12 @@ def in_grace(hold: Hold, *, now: datetime) -> bool:
 def falls_due(recording: Recording, part: Part, clocks: Clocks) -> datetime | None:
     """Return when the part falls due by its own clock; None for metadata that is kept as long as the contract.
 
-    For audio that is never before its retain-until, even if its period were wrong.
+    For audio that is never before its retain-until, even if its period were wrong, unless two people changed it.
+    Metadata never falls due before its audio; a change that shortens the audio leaves its metadata where it was.
     """
-    audio = max(recording.retain_until, period_instant(recording.audio.cohort.period, clocks.cohort_width))
+    captured = max(recording.retain_until, period_instant(recording.audio.cohort.period, clocks.cohort_width))
+    change = clocks.changes(recording)
+    audio = captured if change is None else changed_until(recording, change, captured=captured)
     if part is not Part.METADATA:
         return audio
     month = recording.metadata.cohort.period
@@ -145,7 +155,9 @@ def falls_due(recording: Recording, part: Part, clocks: Clocks) -> datetime | No
     if kept is None:
         return None
     until = metadata_until(month, kept)
-    return until if recording.state is RecordingState.SHREDDED else max(until, audio)
+    if recording.state is RecordingState.SHREDDED:
+        return until if change is None else max(until, captured)
+    return max(until, audio, captured)
 
 
 def decide(facts: Facts, part: Part, *, now: datetime) -> Decision:

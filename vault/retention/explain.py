@@ -17,6 +17,7 @@ from vault.retention.decide import (
     NotDue,
     decide,
     decide_parts,
+    falls_due,
     in_force,
     in_grace,
     ranked,
@@ -84,6 +85,8 @@ class Story:
     endings: Mapping[Part, Ending] = field(default_factory=dict)
     case: Case | None = None
     contract: Contract | None = None
+    change: tuple[Person, Person] | None = None
+    """Who asked for the change of its date that is in force, and who approved it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,16 +216,32 @@ def _contract_lines(facts: Facts, story: Story, now: datetime) -> Iterator[RuleL
 
 def _clock_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
     row = facts.recording
-    until = stamp(row.retain_until)
-    past_due = now >= row.retain_until
+    change = facts.clocks.changes(row)
+    due = row.retain_until if change is None else falls_due(row, Part.AUDIO, facts.clocks) or row.retain_until
+    until, past_due = stamp(due), now >= due
     words = "has passed" if past_due else "lies ahead"
     text = f"retention class {row.retention_class}: retain-until {until} {words}"
+    asked = approved = None
+    if change is not None:
+        text = f"{text}; two people changed it from {stamp(row.retain_until)}: {change.request}, {change.retention}"
+        if story.change is not None:
+            first, second = story.change
+            text = f"{text}; {first} asked for it, {second} approved it"
+            asked, approved = first.token, second.token
     if Part.AUDIO in facts.keys:
         effect = "deletes" if past_due else "keeps"
-        return RuleLine(rule="retention", applies=True, effect=effect, text=text, until=until)
+        return RuleLine(
+            rule="retention",
+            applies=True,
+            effect=effect,
+            text=text,
+            until=until,
+            requested_by=asked,
+            approved_by=approved,
+        )
     ending = story.endings.get(Part.AUDIO)
     if ending is not None and ending.ground is Ground.EXPIRY:
-        text = f"retention class {row.retention_class}: retain-until {until} had come when it was shredded"
+        text = text.replace(words, "had come when it was shredded", 1)
         return RuleLine(
             rule="retention",
             applies=True,
@@ -230,6 +249,8 @@ def _clock_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
             text=text,
             until=until,
             certificate=ending.certificate,
+            requested_by=asked,
+            approved_by=approved,
         )
     return RuleLine(rule="retention", applies=False, effect="none", text=text, until=until)
 

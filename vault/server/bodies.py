@@ -133,7 +133,7 @@ class RequestPolicy(_Body):
     metadata_retention: Retention | None = None
     """null keeps metadata until the contract ends."""
     retention: Retention | None = None
-    """Refused: the audio of existing calls keeps its date."""
+    """For audio; one request changes one of the two."""
 
 
 class Approve(_Body):

@@ -34,7 +34,7 @@ _TAGS: Final = (
     ("erasures", "Erasure before the date: two people, and no hold in the way."),
     ("certificates", "Proof of deletion that anyone can check offline."),
     ("administration", "Tenants, tokens and the audit trail."),
-    ("policies", "Changes of how long the metadata of existing calls is kept; two people decide them."),
+    ("policies", "Changes of how long existing calls and their metadata are kept; two people decide them."),
     ("sweeps", "Deletion on time, and the guards around it."),
     ("server", "Health, metrics and this document."),
 )

@@ -1,4 +1,4 @@
-"""Changes of how long the metadata of existing calls is kept, over HTTP."""
+"""Changes of how long existing calls and their metadata are kept, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ async def ask(request: web.Request) -> web.Response:
     tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
     await vault.access.authorise(actor, Act.POLICY_DECIDE, tenant=tenant)
     assert tenant is not None, "only tokens of a tenant may decide"
-    if "retention" in wanted.model_fields_set:
-        raise Invalid(
-            "the audio of existing calls keeps the date that it was recorded with",
-            hint="keep it longer by a hold of kind client_request; have it go earlier by an erasure",
-        )
-    if "metadata_retention" not in wanted.model_fields_set:
-        raise Invalid("there is nothing to change", hint="say metadata_retention; null: as long as the contract")
-    asked = await vault.policies.request(tenant, retention=wanted.metadata_retention, actor=actor)
+    given = wanted.model_fields_set & {"retention", "metadata_retention"}
+    if len(given) != 1:
+        raise Invalid("a request changes one thing", hint="say retention, or metadata_retention; null: the contract")
+    if "metadata_retention" in given:
+        asked = await vault.policies.request(tenant, retention=wanted.metadata_retention, actor=actor)
+    elif wanted.retention is None:
+        raise Invalid("the audio of existing calls is kept for a period", hint='say "retention": "180d"')
+    else:
+        asked = await vault.policies.request_audio(tenant, retention=wanted.retention, actor=actor)
     return web.json_response(views.policy(asked), status=202, headers={"Location": f"/v1/policies/{asked.id}"})
 
 

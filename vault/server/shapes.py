@@ -285,6 +285,14 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                 ),
                 "description": "What two people decided for the calls through a month; outranks what was agreed.",
             },
+            "retention_changed": {
+                **nullable(
+                    record(
+                        {"captured_through": MOMENT, "retention": TEXT, "since": MOMENT, "policy": identifier("pol")}
+                    )
+                ),
+                "description": "What two people decided for the audio of calls captured until then; outranks its date.",
+            },
             "contract_end": nullable(MOMENT),
             "offboard_requested_by": nullable(identifier("tok")),
             "offboard_approved_by": nullable(identifier("tok")),
@@ -313,9 +321,16 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "metadata_retention": nullable(TEXT),
             "retention_seconds": _SECONDS,
             "state": choice(PolicyState),
+            "retention": {**nullable(TEXT), "description": "For audio; null for a request about metadata."},
             "preview": {
-                **record({"changed": COUNT, "earlier": COUNT, "later": COUNT, "held": COUNT}),
-                "description": "Recordings whose metadata would get another date, counted when it was asked for.",
+                **record(
+                    {
+                        **dict.fromkeys(("changed", "earlier", "later", "held", "live", "due_at_once"), COUNT),
+                        "earliest": nullable(MOMENT),
+                        "latest": nullable(MOMENT),
+                    }
+                ),
+                "description": "Recordings that would get another date, counted when it was asked for.",
             },
             "requested_by": identifier("tok"),
             "requested_role": choice(Role),

@@ -159,6 +159,14 @@ def tenant(view: TenantView) -> dict[str, Any]:
             "retention_seconds": _seconds(value.metadata_changed.retention),
             "policy": value.metadata_changed.request,
         },
+        "retention_changed": None
+        if value.retention_changed is None
+        else {
+            "captured_through": moment(value.retention_changed.through),
+            "retention": value.retention_changed.retention,
+            "since": moment(value.retention_changed.since),
+            "policy": value.retention_changed.request,
+        },
         "contract_end": moment(value.contract_end),
         "offboard_requested_by": value.offboard_requested_by,
         "offboard_approved_by": value.offboard_approved_by,
@@ -274,8 +282,13 @@ def policy(value: PolicyRequest) -> dict[str, Any]:
         "through": month_name(value.through),
         "metadata_retention": value.metadata_retention,
         "retention_seconds": _seconds(value.metadata_retention),
+        "retention": value.retention,
         "state": value.state.value,
-        "preview": asdict(value.preview),
+        "preview": {
+            **asdict(value.preview),
+            "earliest": moment(value.preview.earliest),
+            "latest": moment(value.preview.latest),
+        },
         "requested_by": value.requested_by,
         "requested_role": value.requested_role.value,
         "requested_at": moment(value.requested_at),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from vault.errors import NotFound
-from vault.ids import HoldId, RecordingId, TenantId
+from vault.ids import HoldId, RecordingId, TenantId, id_bytes
 from vault.model import Cohort, Coordinate, Hold, Part, Pin, Recording, Tenant
 from vault.ports.catalog import Catalog
 from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
@@ -34,10 +34,17 @@ class Dossier:
     by_recording: Mapping[RecordingId, Sequence[Hold]]
     by_id: Mapping[HoldId, Hold]
     pins: Mapping[Cohort, Sequence[Pin]]
+    changes: frozenset[bytes] = frozenset()
+    """The tags of pins that a change of retention put there: no holds, they only carry a key past its cohort's day."""
 
     def facts(self, row: Recording, *, erasing_since: datetime | None = None) -> Facts:
         """Return the facts of one row of the tenant."""
-        pins = frozenset(_hold_of(pin) for place in (row.audio, row.metadata) for pin in self._on(place))
+        pins = frozenset(
+            _hold_of(pin)
+            for place in (row.audio, row.metadata)
+            for pin in self._on(place)
+            if pin.tag not in self.changes
+        )
         holds = {hold.id: hold for hold in self.by_recording.get(row.id, ())}
         holds |= {pin: self.by_id[pin] for pin in pins if pin in self.by_id}
         return Facts(
@@ -52,7 +59,7 @@ class Dossier:
     def pinned(self, row: Recording, part: Part, decision: Decision) -> bool:
         """Tell whether the keyring itself keeps the part, by a pin of one of the holds that decided."""
         holds = decision.holds if isinstance(decision, Held) else ()
-        return any(_hold_of(pin) in holds for pin in self._on(place_of(row, part)))
+        return any(pin.tag in self.changes or _hold_of(pin) in holds for pin in self._on(place_of(row, part)))
 
     def _on(self, place: Coordinate) -> Iterable[Pin]:
         return (pin for pin in self.pins.get(place.cohort, ()) if pin.first <= place.leaf <= pin.last)
@@ -73,6 +80,7 @@ class Dossiers:
             metadata_retention=maybe_period(tenant.metadata_retention),
             metadata_before=tuple((through, maybe_period(kept)) for through, kept in tenant.metadata_before),
             metadata_changed=tenant.metadata_changed,
+            retention_changed=tenant.retention_changed,
             contract_over=export_ends(tenant, self._export_window),
         )
 
@@ -91,7 +99,18 @@ class Dossiers:
         by_id = {hold.id: hold for hold in holds}
         by_id |= await self._known({_hold_of(pin) for each in pins.values() for pin in each} - by_id.keys())
         return Dossier(
-            clocks=self.clocks(tenant), keyring=self._keyring, by_recording=by_recording, by_id=by_id, pins=pins
+            clocks=self.clocks(tenant),
+            keyring=self._keyring,
+            by_recording=by_recording,
+            by_id=by_id,
+            pins=pins,
+            changes=await self.changes(tenant.id),
+        )
+
+    async def changes(self, tenant: TenantId) -> frozenset[bytes]:
+        """Return the tags of the pins that the tenant's changes of retention set."""
+        return frozenset(
+            id_bytes(each.id) for each in await self._catalog.policy_requests(tenant=tenant) if each.retention
         )
 
     async def _known(self, identifiers: Iterable[HoldId]) -> dict[HoldId, Hold]:
@@ -120,6 +139,7 @@ class Dossiers:
             by_recording={row.id: tuple(holds.values())},
             by_id=by_id,
             pins=_by_cohort(pins),
+            changes=await self.changes(row.tenant),
         )
         return dossier.facts(row, erasing_since=erasing_since(await self._catalog.erasures_on(row.id), row.id))
 

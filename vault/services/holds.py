@@ -20,6 +20,7 @@ from vault.model import AuditEvent, Hold, HoldKind, HoldState, Pin, Principal, R
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
+from vault.ports.policies import PolicyRequest
 from vault.ports.time import Clock, Entropy
 from vault.protocol.deciders import RELEASE_OF, Asker, check_two
 from vault.protocol.permissions import Act
@@ -301,6 +302,13 @@ class Holds:
             except TooLate:
                 logger.info("an interrupted hold came too late", extra={"fields": {"hold": hold.id}})
 
+    async def _keeps(self, request: PolicyRequest) -> bool:
+        """Tell whether the pins of a change of retention are needed: while it may come into force, or is in force."""
+        if request.is_open:
+            return True
+        changed = (await self._catalog.tenant(request.tenant)).retention_changed
+        return changed is not None and changed.request == request.id
+
     async def expired_pins(self, *, now: datetime) -> list[Pin]:
         """Return the pins whose hold is released and past its grace: the ones a sweep may drop.
 
@@ -310,7 +318,11 @@ class Holds:
         for pin in self._keyring.pins():
             by_tag.setdefault(pin.tag, []).append(pin)
         free: list[Pin] = []
+        requests = {id_bytes(each.id): each for each in await self._catalog.policy_requests()}
         for tag, pins in by_tag.items():
+            if tag in requests:
+                free += [] if await self._keeps(requests[tag]) else pins
+                continue
             try:
                 hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
             except NotFound:

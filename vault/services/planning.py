@@ -10,22 +10,24 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
 
+from vault.crypto.spans import Spans, points
 from vault.ids import RecordingId, TenantId, new_id
-from vault.model import INDEX_LEAF, Coordinate, Part, Pin, Recording, ShredPlan, Tenant
+from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, Recording, ShredPlan, Tenant
 from vault.ports.catalog import Catalog, Shred
 from vault.ports.keys import Keyring
 from vault.ports.time import Entropy
-from vault.retention.decide import Decision, Due, Gone, Held, decide_parts
+from vault.retention.decide import Clocks, Decision, Due, Gone, Held, decide_parts, falls_due
 from vault.retention.guards import Limits, Tripped, check_share, goes_early
-from vault.retention.policy import LAST_PERIOD, due_through, metadata_due
+from vault.retention.policy import LAST_PERIOD, due_through, metadata_due, period_instant
 from vault.services.dossiers import Dossier, Dossiers
 from vault.services.holds import Holds
-from vault.services.policies import Policies, changed
+from vault.services.policies import Policies
 from vault.services.shredding import Shredder
 
 _PAGE = 500
@@ -50,11 +52,28 @@ class Share:
     kept: frozenset[RecordingId] = frozenset()
     spared: Sequence[Recording] = ()
     tripped: Tripped | None = None
+    clocks: Clocks | None = None
+    """Set where a change of retention is in force: the leaves that it has made due are `expired`."""
+    expired: Mapping[Cohort, Spans] = field(default_factory=dict)
 
     def takes_month(self, row: Recording) -> bool:
         """Tell whether the metadata of the row's month goes by its own clock."""
         month = row.metadata.cohort.period
         return month <= _or_none(self.metadata_through) and month not in self.months_spared
+
+    def keeps_longer(self, row: Recording) -> bool:
+        """Tell whether a change of retention carries the row's audio past the day of its cohort."""
+        if self.clocks is None or self.clocks.changes(row) is None:
+            return False
+        until = falls_due(row, Part.AUDIO, self.clocks)
+        return until is not None and until > period_instant(row.audio.cohort.period, self.clocks.cohort_width)
+
+    def has_expired(self, row: Recording, now: datetime) -> bool:
+        """Tell whether a change of retention has made the row's audio due."""
+        if self.clocks is None or self.clocks.changes(row) is None:
+            return False
+        until = falls_due(row, Part.AUDIO, self.clocks)
+        return until is not None and until <= now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +82,7 @@ class Planned:
 
     base: Shred
     unpin: Sequence[Pin]
+    yielding: frozenset[bytes] = frozenset()
     doubtful: Sequence[Recording] = ()
     shares: Sequence[Share] = ()
 
@@ -82,7 +102,15 @@ class Planned:
             },
             spared=frozenset((share.tenant, month) for share in passing for month in share.months_spared),
             drop_tenants=frozenset(share.tenant for share in passing if share.dropped),
+            changed=frozenset(share.tenant for share in passing if share.expired),
         )
+
+    @property
+    def expired(self) -> Mapping[Cohort, Spans]:
+        """The leaves of audio that go by a changed date."""
+        return {
+            cohort: runs for share in self.shares if share.tripped is None for cohort, runs in share.expired.items()
+        }
 
     @property
     def spared(self) -> Sequence[Recording]:
@@ -108,6 +136,8 @@ class Planned:
             drop_tenants=shred.drop_tenants,
             keep=frozenset(places).union(*outliving),
             unpin=tuple(self.unpin),
+            expired=self.expired,
+            yielding=self.yielding,
         )
 
     def lifted(self, tenant: TenantId) -> Planned:
@@ -119,12 +149,17 @@ class Planned:
 
     def takes(self, row: Recording, part: Part, *, tripped: bool = False) -> bool:
         """Tell whether the part's cohort goes; with `tripped`, or would without a guard."""
-        if part is Part.AUDIO and row.audio.cohort.period <= _or_none(self.base.due_through):
+        mine = [share for share in self.shares if share.tenant == row.tenant]
+        passed = part is Part.AUDIO and row.audio.cohort.period <= _or_none(self.base.due_through)
+        # What is kept longer than its cohort has a pin of its own, and goes by its own date alone.
+        if passed and not any(share.keeps_longer(row) for share in mine):
             return True
-        mine = (share for share in self.shares if share.tenant == row.tenant and (tripped or share.tripped is None))
         return any(
-            share.dropped or (part is Part.METADATA and share.takes_month(row) and row.metadata not in share.outliving)
+            share.dropped
+            or (part is Part.AUDIO and share.has_expired(row, self.base.intended_at))
+            or (part is Part.METADATA and share.takes_month(row) and row.metadata not in share.outliving)
             for share in mine
+            if tripped or share.tripped is None
         )
 
 
@@ -146,6 +181,7 @@ class _Count:
     early: int = 0
     kept: set[RecordingId] = field(default_factory=set)
     spared: list[Recording] = field(default_factory=list)
+    expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
 class Planner:
@@ -180,12 +216,14 @@ class Planner:
             trigger=trigger,
             due_through=due_through(now, self._keyring.cohort_width_seconds),
         )
-        planned = Planned(base=base, unpin=await self._holds.expired_pins(now=now))
+        planned = Planned(
+            base=base, unpin=await self._holds.expired_pins(now=now), yielding=await self._shredder.yielding()
+        )
         planned = dataclasses.replace(planned, doubtful=await self._doubtful(planned))
         shares = [
             await self._judged(planned, share, tenant)
             for tenant in await self._tenants(now)
-            if (share := self._share(planned, tenant)) is not None
+            if (share := await self._with_changed(planned, tenant)) is not None
         ]
         return dataclasses.replace(planned, shares=shares)
 
@@ -197,7 +235,11 @@ class Planner:
         seen: set[RecordingId] = set()
         through = planned.base.due_through
         assert through is not None
-        sources = [self._due(through), *(self._rows(share) for share in planned.shares)]
+        tenants = {tenant.id: tenant for tenant in await self._tenants(planned.base.intended_at)}
+        sources = [
+            self._due(through),
+            *(self._rows(share, tenants[share.tenant], planned.base.intended_at) for share in planned.shares),
+        ]
         for rows in sources:
             async for row in rows:
                 if row.id not in seen:
@@ -208,9 +250,23 @@ class Planner:
         """Return every tenant as a sweep at `now` finds it: with the changes that it would apply first."""
         ready = {each.tenant: each for each in await self._policies.ready(now)}
         return [
-            tenant if tenant.id not in ready else changed(tenant, ready[tenant.id])
+            tenant if tenant.id not in ready else self._policies.changed(tenant, ready[tenant.id])
             for tenant in await self._catalog.tenants()
         ]
+
+    async def _with_changed(self, planned: Planned, tenant: Tenant) -> Share | None:
+        """Return the tenant's share, with the audio that a change of its retention has made due; None for nothing."""
+        share, now = self._share(planned, tenant), planned.base.intended_at
+        if tenant.retention_changed is None:
+            return share
+        clocks = self._dossiers.clocks(tenant)
+        if share is not None:
+            return dataclasses.replace(share, clocks=clocks)
+        share = Share(tenant=tenant.id, metadata_through=None, dropped=False, clocks=clocks)
+        async for row in self._shredder.changed(tenant, now):
+            if share.has_expired(row, now):
+                return share
+        return None
 
     def _share(self, planned: Planned, tenant: Tenant) -> Share | None:
         """Return what of the tenant's goes by other clocks than its audio's; None if nothing of it has a key."""
@@ -237,13 +293,17 @@ class Planner:
     async def _judged(self, planned: Planned, share: Share, tenant: Tenant) -> Share:
         """Decide about each row of a share, and trip it if too much would go before its date."""
         now, last = planned.base.intended_at, self._keyring.last_sweep_at
-        share = dataclasses.replace(share, outliving=await self._outliving(planned, share))
+        share = dataclasses.replace(share, outliving=await self._outliving(planned, share, tenant))
         alone = dataclasses.replace(planned, shares=[share])
         dossier, counted = await self._dossiers.of(tenant), _Count()
-        async for row in self._rows(share):
+        async for row in self._rows(share, tenant, now):
             found = _candidate(dossier, row, now)
             counted.early += goes_early(dossier.facts(row), now=now, last_sweep_at=last)
-            if found.held and alone.takes(row, Part.METADATA) and not planned.takes(row, Part.AUDIO):
+            if share.has_expired(row, now) and isinstance(found.decisions[Part.AUDIO], Due):
+                counted.expired[row.audio.cohort].append(row.audio.leaf)
+            if found.held and (
+                share.has_expired(row, now) or (alone.takes(row, Part.METADATA) and not planned.takes(row, Part.AUDIO))
+            ):
                 counted.kept.add(row.id)
             if _contradicts(alone, dossier, found):
                 counted.spared.append(row)
@@ -251,11 +311,19 @@ class Planner:
         if counted.early:
             live = await self._catalog.count_live(tenant.id)
             tripped = check_share(tenant.id, early=counted.early, live=live, limits=self._limits)
-        return dataclasses.replace(share, kept=frozenset(counted.kept), spared=tuple(counted.spared), tripped=tripped)
+        return dataclasses.replace(
+            share,
+            kept=frozenset(counted.kept),
+            spared=tuple(counted.spared),
+            expired={cohort: points(leaves) for cohort, leaves in counted.expired.items()},
+            tripped=tripped,
+        )
 
-    async def _outliving(self, planned: Planned, share: Share) -> frozenset[Coordinate]:
+    async def _outliving(self, planned: Planned, share: Share, tenant: Tenant) -> frozenset[Coordinate]:
         alone = dataclasses.replace(planned, shares=[share])
-        return frozenset() if share.metadata_through is None else await self._shredder.outliving(alone.shred)
+        if share.metadata_through is None:
+            return frozenset()
+        return await self._shredder.outliving(alone.shred, tenants=[tenant])
 
     async def _doubtful(self, planned: Planned) -> Sequence[Recording]:
         """Return the rows in due cohorts of audio that the rule keeps and no pin does."""
@@ -275,12 +343,16 @@ class Planner:
             after = page[-1].id
         return found
 
-    async def _rows(self, share: Share) -> AsyncIterator[Recording]:
-        """Yield each finished row of which the share may take something."""
+    async def _rows(self, share: Share, tenant: Tenant, now: datetime) -> AsyncIterator[Recording]:
+        """Yield each finished row of which the share may take something, once."""
         through = LAST_PERIOD if share.dropped else share.metadata_through
-        assert through is not None
-        async for row in self._due(through, part=Part.METADATA, tenant=share.tenant):
-            yield row
+        if through is not None:
+            async for row in self._due(through, part=Part.METADATA, tenant=share.tenant):
+                yield row
+        if share.clocks is not None and not share.dropped:
+            async for row in self._shredder.changed(tenant, now):
+                if row.metadata.cohort.period > _or_none(through) or not row.sealed_facts:
+                    yield row
         if share.dropped:
             async for row in self._due(LAST_PERIOD, tenant=share.tenant):
                 if row.metadata_certificate_id is not None or not row.sealed_facts:

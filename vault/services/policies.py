@@ -1,26 +1,43 @@
-"""Changes of how long the metadata of existing calls is kept: two people, a notice, then a sweep.
+"""Changes of how long existing calls, or their metadata, are kept: two people, a notice, then a sweep.
 
-Order: request row → approval, which fixes when it takes effect → by a sweep, request and tenant in one transaction →
-that sweep's own intent. A crash between leaves a request that the next sweep applies, or a change that it goes by.
+Order: request row → approval, which fixes when it takes effect → by a sweep, pins on the audio that is to be kept
+longer, then request and tenant in one transaction → that sweep's own intent. A crash between leaves a request that the
+next sweep applies, with pins that keep meanwhile, or a change that it goes by. The other order would let the day of a
+cohort take a key that two people had decided to keep.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Sequence
-from datetime import datetime
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
 
+from vault.crypto.spans import points
 from vault.errors import Conflict, NotFound
-from vault.ids import RecordingId, TenantId, TokenId, new_id
-from vault.model import AuditEvent, MetadataChange, Part, Principal, Tenant
-from vault.ports.catalog import Catalog
+from vault.ids import RecordingId, TenantId, TokenId, id_bytes, new_id
+from vault.model import (
+    AuditEvent,
+    Cohort,
+    MetadataChange,
+    Part,
+    Pin,
+    Principal,
+    Recording,
+    RecordingState,
+    RetentionChange,
+    Tenant,
+)
+from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.time import Clock, Entropy
 from vault.protocol.deciders import Asker, Decider, Decision, check_two
+from vault.retention.bounds import FLOOR, RetentionBounds
 from vault.retention.decide import Facts, falls_due, held_by
 from vault.retention.periods import Period
-from vault.retention.policy import check_metadata_retention, metadata_period
+from vault.retention.policy import check_metadata_retention, metadata_period, period_instant
 from vault.services.audit import event
 from vault.services.dossiers import Dossiers
 
@@ -30,7 +47,21 @@ _PAGE = 500
 class Policies:
     """Requests, decisions about them, and what a sweep applies."""
 
-    def __init__(self, *, catalog: Catalog, dossiers: Dossiers, clock: Clock, entropy: Entropy, notice: Period) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        dossiers: Dossiers,
+        clock: Clock,
+        entropy: Entropy,
+        notice: Period,
+        bounds: RetentionBounds,
+        backdating: timedelta,
+    ) -> None:
+        self._keyring = keyring
+        self._bounds = bounds
+        self._backdating = backdating
         self._catalog = catalog
         self._dossiers = dossiers
         self._clock = clock
@@ -76,6 +107,31 @@ class Policies:
         await self._catalog.add_policy_request(request, audit=[_event("requested", request, actor)])
         return request
 
+    async def request_audio(self, identifier: TenantId, *, retention: Period, actor: Principal) -> PolicyRequest:
+        """First of two people: keep the audio of the calls captured up to the approval for `retention`.
+
+        Nothing changes before it is approved and its notice has ended. Invalid outside the vault's floor and cap,
+        NotFound, Conflict while another one of the tenant is open.
+        """
+        self._bounds.check(retention)
+        now = self._clock.now()
+        tenant = await self._catalog.tenant(identifier)
+        request = PolicyRequest(
+            id=new_id("pol", at=now, entropy=self._entropy),
+            tenant=identifier,
+            through=metadata_period(now),
+            retention=str(retention),
+            state=PolicyState.REQUESTED,
+            preview=PolicyPreview(changed=0, earlier=0, later=0, held=0),
+            requested_by=actor.token_id,
+            requested_role=actor.role,
+            requested_at=now,
+        )
+        change = self._change(request, through=now, since=self._notice.after(now))
+        request = dataclasses.replace(request, preview=await self._preview_audio(tenant, change))
+        await self._catalog.add_policy_request(request, audit=[_event("requested", request, actor)])
+        return request
+
     async def decide(self, identifier: str, *, approve: bool, actor: Principal) -> PolicyRequest:
         """Approve as the second person, or reject or withdraw, which anybody who may decide can until it is applied.
 
@@ -113,6 +169,8 @@ class Policies:
     async def apply(self, now: datetime) -> None:
         """Apply what two people approved and whose notice has ended; one that was withdrawn meanwhile is left."""
         for each in await self.ready(now):
+            if each.retention is not None:
+                await self._carry(each)
 
             def revision(
                 before: tuple[PolicyRequest, Tenant],
@@ -121,9 +179,85 @@ class Policies:
                 if not request.is_ready(now=now):
                     return before, []
                 after = dataclasses.replace(request, state=PolicyState.APPLIED, applied_at=now)
-                return (after, changed(tenant, request)), [_event("applied", after, None)]
+                return (after, self.changed(tenant, request)), [_event("applied", after, None)]
 
             await self._catalog.apply_policy_request(each.id, revision)
+
+    def changed(self, tenant: Tenant, request: PolicyRequest) -> Tenant:
+        """Return the tenant as the request changes it: a later one covers all of an earlier, so one is in force."""
+        if request.retention is None:
+            change = MetadataChange(request=request.id, through=request.through, retention=request.metadata_retention)
+            return dataclasses.replace(tenant, metadata_changed=change)
+        assert request.decided_at is not None, "only what is approved is applied"
+        assert request.takes_effect_at is not None, "an approval says when"
+        audio = self._change(request, through=request.decided_at, since=request.takes_effect_at)
+        return dataclasses.replace(tenant, retention_changed=audio)
+
+    def _change(self, request: PolicyRequest, *, through: datetime, since: datetime) -> RetentionChange:
+        assert request.retention is not None, "a change of audio names its retention"
+        return RetentionChange(
+            request=request.id,
+            through=through,
+            retention=request.retention,
+            since=since,
+            floor=str(self._bounds.floor or FLOOR),
+            backdating_seconds=self._backdating.total_seconds(),
+        )
+
+    async def _carry(self, request: PolicyRequest) -> None:
+        """Pin what is to be kept past the day of its cohort: runs of leaves, so that their number costs little."""
+        tenant = await self._catalog.tenant(request.tenant)
+        clocks = self._dossiers.clocks(self.changed(tenant, request))
+        leaves: dict[Cohort, list[int]] = defaultdict(list)
+        async for row in self._recordings(request.tenant):
+            cohort = row.audio.cohort
+            until = falls_due(row, Part.AUDIO, clocks)
+            if clocks.changes(row) is None or until is None or not self._keyring.derivable(row.audio):
+                continue
+            if until > period_instant(cohort.period, clocks.cohort_width):
+                leaves[cohort].append(row.audio.leaf)
+        tag = id_bytes(request.id)
+        async with self._keyring.writer() as writer:
+            await writer.pin(
+                [
+                    Pin(cohort=cohort, first=first, last=last, tag=tag)
+                    for cohort, each in leaves.items()
+                    for first, last in points(each)
+                ]
+            )
+
+    async def _recordings(self, tenant: TenantId) -> AsyncIterator[Recording]:
+        """Yield the tenant's recordings whose audio is not shredded."""
+        before: RecordingId | None = None
+        while page := await self._catalog.recordings(RecordingQuery(tenant=tenant, before=before, limit=_PAGE)):
+            for row in page:
+                if row.state not in (RecordingState.SHREDDING, RecordingState.SHREDDED):
+                    yield row
+            before = page[-1].id
+            await asyncio.sleep(0)
+
+    async def _preview_audio(self, tenant: Tenant, change: RetentionChange) -> PolicyPreview:
+        """Count the recordings whose audio would get another date, and say between which instants the new ones lie."""
+        dossier = await self._dossiers.of(tenant)
+        clocks = dataclasses.replace(dossier.clocks, retention_changed=change)
+        count: Counter[str] = Counter()
+        dates: list[datetime] = []
+        async for row in self._recordings(tenant.id):
+            facts = dossier.facts(row)
+            was, becomes = (falls_due(row, Part.AUDIO, each) for each in (facts.clocks, clocks))
+            if was is None or becomes is None or was == becomes or Part.AUDIO not in facts.keys:
+                continue
+            count["earlier" if becomes < was else "later"] += 1
+            count["held"] += bool(held_by(facts))
+            count["live"] += row.state is RecordingState.OPEN
+            count["due_at_once"] += becomes <= change.since
+            dates = [min([*dates, becomes]), max([*dates, becomes])]
+        return PolicyPreview(
+            changed=count["earlier"] + count["later"],
+            **{name: count[name] for name in ("earlier", "later", "held", "live", "due_at_once")},
+            earliest=dates[0] if dates else None,
+            latest=dates[1] if dates else None,
+        )
 
     async def _preview(self, tenant: Tenant, change: MetadataChange) -> PolicyPreview:
         """Count the recordings whose metadata would get another date."""
@@ -146,12 +280,6 @@ class Policies:
         return PolicyPreview(changed=earlier + later, earlier=earlier, later=later, held=held)
 
 
-def changed(tenant: Tenant, request: PolicyRequest) -> Tenant:
-    """Return the tenant as the request changes it: later ones name later months, so one is in force at a time."""
-    change = MetadataChange(request=request.id, through=request.through, retention=request.metadata_retention)
-    return dataclasses.replace(tenant, metadata_changed=change)
-
-
 def _dates(facts: Facts, change: MetadataChange) -> tuple[datetime | None, datetime | None]:
     clocks = dataclasses.replace(facts.clocks, metadata_changed=change)
     return (
@@ -163,7 +291,11 @@ def _dates(facts: Facts, change: MetadataChange) -> tuple[datetime | None, datet
 def _event(what: str, request: PolicyRequest, actor: Principal | None) -> AuditEvent:
     detail = {
         "through": str(request.through),
-        "metadata_retention": request.metadata_retention or "contract",
+        **(
+            {"metadata_retention": request.metadata_retention or "contract"}
+            if request.retention is None
+            else {"retention": request.retention}
+        ),
         "changed": str(request.preview.changed),
     }
     return event(f"policy.{what}", actor, tenant=request.tenant, target=request.id, detail=detail)

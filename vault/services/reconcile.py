@@ -22,7 +22,7 @@ from datetime import timedelta
 
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
-from vault.ids import HoldId, NodeId, RecordingId, TenantId, born
+from vault.ids import HoldId, NodeId, RecordingId, TenantId, born, id_bytes
 from vault.model import AuditEvent, Cohort, Hold, HoldKind, HoldState, Part, Pin, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.keys import Keyring, KeyringWriter
@@ -98,6 +98,8 @@ class _Intent:
         if row.state is RecordingState.OPEN:
             return False
         if row.id in self.recordings or row.tenant in self.shred.drop_tenants:
+            return True
+        if part is Part.AUDIO and row.tenant in self.shred.changed:
             return True
         if part is Part.AUDIO:
             return self.shred.due_through is not None and row.audio.cohort.period <= self.shred.due_through
@@ -347,8 +349,9 @@ def _hold_id(tag: bytes) -> HoldId:
 
 
 async def _knows(catalog: Catalog, tag: bytes) -> bool:
+    """Tell whether the catalog knows what set the pin: a hold, or a change of how long audio is kept."""
     try:
         await catalog.hold(_hold_id(tag))
     except NotFound:
-        return False
+        return tag in {id_bytes(each.id) for each in await catalog.policy_requests()}
     return True

@@ -142,6 +142,7 @@ class Recordings:
             endings=await self._endings(row),
             case=None if case is None else await self._case(case),
             contract=await self._contract(tenant),
+            change=await self._change(facts),
         )
 
     async def _endings(self, row: Recording) -> Mapping[Part, Ending]:
@@ -172,6 +173,14 @@ class Recordings:
         if tenant.ends_at is None or asked is None or approved is None:
             return None
         return Contract(ended=tenant.ends_at, asked=await self._person(asked), approved=await self._person(approved))
+
+    async def _change(self, facts: Facts) -> tuple[Person, Person] | None:
+        change = facts.clocks.changes(facts.recording)
+        found = None if change is None else await self._catalog.policy_requests(tenant=facts.recording.tenant)
+        for each in found or ():
+            if change is not None and each.id == change.request and each.decided_by is not None:
+                return await self._person(each.requested_by), await self._person(each.decided_by)
+        return None
 
     async def _person(self, token: str) -> Person:
         found = await self._catalog.token(TokenId(token))

@@ -11,22 +11,25 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from vault.crypto.spans import Spans, points
 from vault.errors import Conflict, Unavailable, VaultError
-from vault.ids import RecordingId, TenantId, TokenId
+from vault.ids import RecordingId, TenantId, TokenId, id_bytes
 from vault.model import (
     INDEX_LEAF,
     AuditEvent,
+    Cohort,
     Coordinate,
     Part,
     Pin,
     Recording,
     RecordingState,
+    RetentionChange,
     ShredPlan,
     ShredReceipt,
     Tenant,
@@ -37,11 +40,13 @@ from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
-from vault.retention.periods import maybe_period
-from vault.retention.policy import LAST_PERIOD, metadata_until
+from vault.retention.decide import Clocks, Due, Ground, decide, falls_due
+from vault.retention.periods import parse_period
+from vault.retention.policy import LAST_PERIOD
 from vault.services.audit import event
 from vault.services.certificates import IssuedBatch
 from vault.services.certify import Certifier, Deletions
+from vault.services.dossiers import Dossiers
 from vault.services.holds import Holds
 from vault.telemetry import Metrics
 from vault.tlog.certificate import (
@@ -92,6 +97,7 @@ class Shredder:
         keyring: Keyring,
         locks: ClusterLocks,
         holds: Holds,
+        dossiers: Dossiers,
         certifier: Certifier,
         clock: Clock,
         metrics: Metrics,
@@ -99,6 +105,7 @@ class Shredder:
         self._catalog = catalog
         self._keyring = keyring
         self._holds = holds
+        self._dossiers = dossiers
         self._certifier = certifier
         self._clock = clock
         self._metrics = metrics
@@ -163,15 +170,19 @@ class Shredder:
 
     # -- keys ---------------------------------------------------------------------------------------------------
 
-    async def complete(self, shred: Shred, *, spared: Sequence[Recording] = ()) -> tuple[ShredReceipt, int]:
+    async def complete(
+        self, shred: Shred, *, spared: Sequence[Recording] = (), expired: Mapping[Cohort, Spans] | None = None
+    ) -> tuple[ShredReceipt, int]:
         """Carry one shred from wherever it is to fully certified; returns how many recordings were certified.
 
-        `spared` stay; once the shred is intended it knows them itself.
+        `spared` stay; once the shred is intended it knows them itself. `expired` is what `expired` says of it, if that
+        was asked already.
         """
         receipt = shred.receipt
         if receipt is None:
+            expired = await self.expired(shred) if expired is None else expired
             async with self._keyring.writer() as writer:
-                receipt = await self.take(shred, writer, spared=spared)
+                receipt = await self.take(shred, writer, spared=spared, expired=expired)
         return receipt, await self.account(shred, receipt)
 
     async def take(
@@ -181,6 +192,7 @@ class Shredder:
         *,
         erasures: Sequence[Erasure] = (),
         spared: Sequence[Recording] = (),
+        expired: Mapping[Cohort, Spans] | None = None,
     ) -> ShredReceipt:
         """Make the intent durable, then take the keys.
 
@@ -212,20 +224,62 @@ class Shredder:
             leaves=leaves,
             keep=frozenset(row.audio for row in kept) | await self.outliving(shred, kept),
             unpin=tuple(unpin) if shred.due_through is not None else _on(unpin, leaves),
+            expired=expired or {},
+            yielding=await self.yielding(),
         )
         return await writer.shred(plan)
 
-    async def outliving(self, shred: Shred, still_open: Sequence[Recording] = ()) -> frozenset[Coordinate]:
+    async def yielding(self) -> frozenset[bytes]:
+        """Return the tags of the pins that changes of retention set; a stale catalog knows none, and they hold."""
+        return frozenset(id_bytes(each.id) for each in await self._catalog.policy_requests() if each.retention)
+
+    async def expired(self, shred: Shred) -> Mapping[Cohort, Spans]:
+        """Return the leaves of audio that changes of retention have made due, of the tenants that the shred names.
+
+        The same whenever it is asked for one shred, but for what a hold keeps since.
+        """
+        leaves: dict[Cohort, list[int]] = defaultdict(list)
+        for identifier in sorted(shred.changed):
+            tenant = await self._catalog.tenant(identifier)
+            dossier = await self._dossiers.of(tenant)
+            async for row in self.changed(tenant, shred.intended_at):
+                decision = decide(dossier.facts(row), Part.AUDIO, now=shred.intended_at)
+                if isinstance(decision, Due) and decision.ground is Ground.EXPIRY:
+                    leaves[row.audio.cohort].append(row.audio.leaf)
+        return {cohort: points(each) for cohort, each in leaves.items()}
+
+    async def changed(self, tenant: Tenant, now: datetime) -> AsyncIterator[Recording]:
+        """Yield the tenant's finished rows that a change of retention may have made due by `now`."""
+        change = tenant.retention_changed
+        if change is None:
+            return
+        started_to = now - parse_period(change.retention).shortest
+        after: RecordingId | None = None
+        while page := await self._catalog.changed_recordings(
+            tenant.id, through=change.through, started_to=started_to, after=after, limit=_PAGE
+        ):
+            for row in page:
+                yield row
+            after = page[-1].id
+            await asyncio.sleep(0)
+
+    async def outliving(
+        self, shred: Shred, still_open: Sequence[Recording] = (), *, tenants: Sequence[Tenant] = ()
+    ) -> frozenset[Coordinate]:
         """Return the metadata that stays although its month goes, that of audio which stays, and what finds it.
 
-        The same whenever it is asked for one shred: it goes by the date that the audio has since its capture.
+        The same whenever it is asked for one shred: it goes by the date that the audio has, whoever gave it. `tenants`
+        are those that are not as the catalog has them: as a request that is yet to be applied makes them.
         """
-        audio_through = -1 if shred.due_through is None else shred.due_through
         keep = {row.metadata for row in still_open}
-        for tenant, through in shred.metadata_through.items():
-            async for row in self.due(through, part=Part.METADATA, tenant=tenant):
-                stays = row.state in (RecordingState.SEALED, RecordingState.TRUNCATED)
-                if stays and row.audio.cohort.period > audio_through and tenant not in shred.drop_tenants:
+        known = {tenant.id: tenant for tenant in tenants}
+        for identifier, through in shred.metadata_through.items():
+            tenant = known.get(identifier) or await self._catalog.tenant(identifier)
+            clocks = self._dossiers.clocks(tenant)
+            async for row in self.due(through, part=Part.METADATA, tenant=identifier):
+                until = falls_due(row, Part.METADATA, clocks)
+                stays = until is not None and until > shred.intended_at and row.state is not RecordingState.SHREDDING
+                if stays and identifier not in shred.drop_tenants:
                     keep.add(row.metadata)
         return frozenset({*keep, *(Coordinate(cohort=place.cohort, leaf=INDEX_LEAF) for place in keep)})
 
@@ -294,13 +348,15 @@ class Shredder:
 
     async def _certify_page(self, gone: Sequence[_Gone], shred: Shred, receipt: ShredReceipt) -> int:
         objects = await self._catalog.segments_of([each.recording.id for each in gone if Part.AUDIO in each.parts])
+        tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
+        clocks = {identifier: self._dossiers.clocks(tenant) for identifier, tenant in tenants.items()}
         subjects = [
             subject(
                 each.recording,
                 objects.get(each.recording.id, ()),
                 parts=each.parts,
-                retain_until=_retain_until(each),
-                applied=_applied(each),
+                retain_until=_retain_until(each, clocks[each.recording.tenant]),
+                applied=_applied(each, tenants[each.recording.tenant], clocks[each.recording.tenant]),
                 authority=each.reason.authority,
             )
             for each in gone
@@ -319,6 +375,20 @@ class Shredder:
             for part in (Part.AUDIO, Part.METADATA):
                 async for row in self.due(LAST_PERIOD, part=part, tenant=identifier):
                     yield row, reason
+        async for row, reason in self._run_out(shred, tenants):
+            yield row, reason
+
+    async def _run_out(
+        self, shred: Shred, tenants: Mapping[TenantId, Tenant]
+    ) -> AsyncIterator[tuple[Recording, _Reason]]:
+        """Yield what changed clocks of audio and the clocks of metadata may have taken."""
+        for tenant in tenants.values():
+            if shred.due_through is None or tenant.retention_changed is None:
+                continue
+            authority = await self._of_change(tenant.retention_changed)
+            reason = _Reason(authority=authority, tenant=tenant, through=shred.intended_at)
+            async for row in self.changed(tenant, shred.intended_at):
+                yield row, reason
         for identifier, through in sorted(shred.metadata_through.items()):
             reason = _Reason(authority=EXPIRED, tenant=tenants[identifier], through=shred.intended_at)
             async for row in self.due(through, part=Part.METADATA, tenant=identifier):
@@ -330,6 +400,14 @@ class Shredder:
             (erasure.requested_by, erasure.requested_at), (erasure.decided_by, erasure.decided_at)
         )
         return _Reason(authority=Authority(Trigger(erasure.basis.value), case, deciders))
+
+    async def _of_change(self, change: RetentionChange) -> Authority:
+        """Return on whose word audio goes by a changed date: it expires, and the two who changed it are named."""
+        request = next(each for each in await self._catalog.policy_requests() if each.id == change.request)
+        deciders = await self._deciders(
+            (request.requested_by, request.requested_at), (request.decided_by, request.decided_at)
+        )
+        return Authority(Trigger.EXPIRY, None, deciders)
 
     async def _of_contract(self, tenant: Tenant) -> _Reason:
         deciders = await self._deciders(
@@ -417,24 +495,27 @@ def _on(pins: Sequence[Pin], leaves: frozenset[Coordinate]) -> tuple[Pin, ...]:
     return tuple(pin for pin in pins if pin.first == pin.last and (pin.cohort, pin.first) in places)
 
 
-def _retain_until(gone: _Gone) -> datetime:
+def _retain_until(gone: _Gone, clocks: Clocks) -> datetime:
     """Return from when every one of the parts was due by its clock, as it stood when the shred was intended."""
-    row, tenant, through = gone.recording, gone.reason.tenant, gone.reason.through
-    if through is None or Part.METADATA not in gone.parts:
-        return row.retain_until
-    month = row.metadata.cohort.period
-    kept = None if tenant is None else maybe_period(tenant.metadata_retention_of(month))
-    metadata = through if kept is None else min(metadata_until(month, kept), through)
-    return max(metadata, row.retain_until) if Part.AUDIO in gone.parts else metadata
+    row, through = gone.recording, gone.reason.through
+    audio = falls_due(row, Part.AUDIO, clocks) if clocks.changes(row) else row.retain_until
+    if audio is None or through is None or Part.METADATA not in gone.parts:
+        return audio or row.retain_until
+    metadata = falls_due(dataclasses.replace(row, state=RecordingState.SHREDDED), Part.METADATA, clocks)
+    metadata = through if metadata is None else min(metadata, through)
+    return max(metadata, audio) if Part.AUDIO in gone.parts else metadata
 
 
-def _applied(gone: _Gone) -> Policy | None:
-    """Return the policy by which metadata that went alone was due, None where the audio's policy is the one.
+def _applied(gone: _Gone, tenant: Tenant, clocks: Clocks) -> Policy | None:
+    """Return the policy by which it was due, None where that is the one of its capture.
 
-    The period is the one that was agreed for its month, whatever is agreed for others since.
+    That of metadata which went alone is what was agreed for its month, whatever is agreed for others since.
     """
-    tenant = gone.reason.tenant
-    if Part.AUDIO in gone.parts or tenant is None:
+    if Part.AUDIO in gone.parts:
+        change = clocks.changes(gone.recording)
+        name = gone.recording.retention_class
+        return None if change is None else Policy(name=name, version=POLICY_VERSION, period=change.retention)
+    if gone.reason.tenant is None:
         return None
     kept = tenant.metadata_retention_of(gone.recording.metadata.cohort.period)
     return Policy(name=Part.METADATA.value, version=POLICY_VERSION, period=kept)

@@ -186,7 +186,7 @@ class Sweeper:
         receipt: ShredReceipt | None = None
         if self._keyring.has_due(planned.plan()):
             await self._catalog.append_audit([event("sweep.started", actor, detail={"trigger": trigger})])
-            receipt, certified = await self._shredder.complete(shred, spared=planned.spared)
+            receipt, certified = await self._shredder.complete(shred, spared=planned.spared, expired=planned.expired)
             shredded += certified
         else:
             async with self._keyring.writer() as writer:

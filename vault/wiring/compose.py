@@ -173,19 +173,28 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         entropy=entropy,
         metrics=metrics,
     )
+    dossiers = Dossiers(catalog=catalog, keyring=keyring, export_window=config.retention.export_window)
     shredder = Shredder(
         catalog=catalog,
         keyring=keyring,
         locks=adapters.locks,
         holds=holds,
+        dossiers=dossiers,
         certifier=certifier,
         clock=clock,
         metrics=metrics,
     )
-    dossiers = Dossiers(catalog=catalog, keyring=keyring, export_window=config.retention.export_window)
     overrides = Overrides(catalog=catalog, clock=clock, entropy=entropy)
+    bounds = bounds_of(config, keyring)
     policies = Policies(
-        catalog=catalog, dossiers=dossiers, clock=clock, entropy=entropy, notice=config.retention.notice
+        catalog=catalog,
+        keyring=keyring,
+        dossiers=dossiers,
+        clock=clock,
+        entropy=entropy,
+        notice=config.retention.notice,
+        bounds=bounds,
+        backdating=config.retention.backdating,
     )
     guard = Limits(max_jump=config.sweep.max_jump, max_share=config.sweep.max_share)
     erasures = Erasures(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import TenantId, TokenId
-from vault.model import AuditEntry, AuditEvent, MetadataChange, Role, Tenant, Token
+from vault.model import AuditEntry, AuditEvent, MetadataChange, RetentionChange, Role, Tenant, Token
 from vault.ports.revision import Revision
 from vault.retention.durations import format_duration
 from vault.storage.catalog import rows
@@ -200,6 +201,16 @@ def _period(stored: str | float | None) -> str | None:
     return format_duration(timedelta(seconds=stored)) if isinstance(stored, int | float) else stored
 
 
+def _retention_text(change: RetentionChange) -> str:
+    moments = {"through": rows.micros(change.through), "since": rows.micros(change.since)}
+    return json.dumps({**asdict(change), **moments})
+
+
+def _to_retention(stored: dict[str, Any]) -> RetentionChange:
+    moments = {name: rows.moment(stored[name]) for name in ("through", "since")}
+    return RetentionChange(**{**stored, **moments})
+
+
 def _from_tenant(tenant: Tenant) -> rows.Values:
     return {
         "id": tenant.id,
@@ -211,6 +222,10 @@ def _from_tenant(tenant: Tenant) -> rows.Values:
         "metadata_retention": tenant.metadata_retention,
         "metadata_before": json.dumps(tenant.metadata_before),
         "metadata_changed": None if tenant.metadata_changed is None else _change_text(tenant.metadata_changed),
+        "retention_changed": None if tenant.retention_changed is None else _retention_text(tenant.retention_changed),
+        "retention_changed_through": None
+        if tenant.retention_changed is None
+        else rows.micros(tenant.retention_changed.through),
         "contract_end": rows.maybe_micros(tenant.contract_end),
         "offboard_requested_by": tenant.offboard_requested_by,
         "offboard_approved_by": tenant.offboard_approved_by,
@@ -233,6 +248,7 @@ def _to_tenant(row: sa.Row[Any]) -> Tenant:
         metadata_retention=row.metadata_retention,
         metadata_before=tuple((through, _period(kept)) for through, kept in json.loads(row.metadata_before)),
         metadata_changed=None if row.metadata_changed is None else _to_change(json.loads(row.metadata_changed)),
+        retention_changed=None if row.retention_changed is None else _to_retention(json.loads(row.retention_changed)),
         contract_end=rows.maybe_moment(row.contract_end),
         offboard_requested_by=row.offboard_requested_by,
         offboard_approved_by=row.offboard_approved_by,

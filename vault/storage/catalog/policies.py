@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -114,8 +115,9 @@ def _from_request(request: PolicyRequest) -> rows.Values:
         "tenant": request.tenant,
         "through": request.through,
         "metadata_retention": request.metadata_retention,
+        "retention": request.retention,
         "state": request.state.value,
-        "preview": json.dumps(asdict(request.preview)),
+        "preview": json.dumps(_from_preview(request.preview)),
         "requested_by": request.requested_by,
         "requested_role": request.requested_role.value,
         "requested_at": rows.micros(request.requested_at),
@@ -127,14 +129,26 @@ def _from_request(request: PolicyRequest) -> rows.Values:
     }
 
 
+def _from_preview(preview: PolicyPreview) -> dict[str, Any]:
+    found = asdict(preview)
+    return {name: rows.micros(each) if isinstance(each, datetime) else each for name, each in found.items()}
+
+
+def _to_preview(stored: dict[str, Any]) -> PolicyPreview:
+    """Return it as it was counted; one from before there were dates has none."""
+    dates = {name: rows.maybe_moment(stored.get(name)) for name in ("earliest", "latest")}
+    return PolicyPreview(**{**stored, **dates})
+
+
 def _to_request(row: sa.Row[Any]) -> PolicyRequest:
     return PolicyRequest(
         id=row.id,
         tenant=TenantId(row.tenant),
         through=row.through,
         metadata_retention=row.metadata_retention,
+        retention=row.retention,
         state=PolicyState(row.state),
-        preview=PolicyPreview(**json.loads(row.preview)),
+        preview=_to_preview(json.loads(row.preview)),
         requested_by=row.requested_by,
         requested_role=Role(row.requested_role),
         requested_at=rows.moment(row.requested_at),

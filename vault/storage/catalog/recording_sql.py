@@ -14,6 +14,7 @@ from vault.storage.catalog.tables import (
     IS_OPEN,
     IS_UNCONFIRMED,
     IS_UNDELETED,
+    NOT_CHANGED,
     hold_recordings,
     holds,
     leaf_counters,
@@ -32,7 +33,7 @@ BY_CALL = sa.select(recordings).where(
 OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.id)
 _IN_TENANT = _r.tenant == sa.bindparam("tenant_id")
 _DUE: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[bool]]] = {
-    (Part.AUDIO, False): (IS_FINISHED, _r.audio_period <= sa.bindparam("through")),
+    (Part.AUDIO, False): (IS_FINISHED, _r.audio_period <= sa.bindparam("through"), NOT_CHANGED),
     (Part.AUDIO, True): (IS_FINISHED, _IN_TENANT, _r.audio_period <= sa.bindparam("through")),
     (Part.METADATA, True): (
         HAS_METADATA,
@@ -49,6 +50,18 @@ DUE = {
     for of, where in _DUE.items()
 }
 COUNT_DUE = {of: sa.select(sa.func.count()).select_from(recordings).where(*where) for of, where in _DUE.items()}
+CHANGED = (
+    sa.select(recordings)
+    .where(
+        IS_FINISHED,
+        _IN_TENANT,
+        _r.created_at <= sa.bindparam("through"),
+        _r.started_at <= sa.bindparam("started_to"),
+        _r.id > sa.bindparam("after"),
+    )
+    .order_by(_r.id)
+    .limit(sa.bindparam("page"))
+)
 UNDELETED = (
     sa.select(recordings).where(IS_UNDELETED, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
 )
@@ -147,6 +160,7 @@ OLDEST_DUE = (
     .where(
         IS_FINISHED,
         _r.retain_until <= sa.bindparam("now"),
+        NOT_CHANGED,
         sa.not_(
             sa.exists()
             .select_from(HELD_BY)

@@ -175,6 +175,19 @@ class RecordingStore:
         place = {"through": through, "now": rows.micros(now), "after": _after(after), "page": max(limit, 0)}
         return [rows.to_recording(row) for row in await self._database.fetch(sql.DOUBTFUL, place)]
 
+    async def changed_recordings(
+        self, tenant: TenantId, *, through: datetime, started_to: datetime, after: RecordingId | None, limit: int
+    ) -> Sequence[Recording]:
+        """Return the tenant's finished rows captured up to `through`, of calls begun up to `started_to`."""
+        place = {
+            "tenant_id": tenant,
+            "through": rows.micros(through),
+            "started_to": rows.micros(started_to),
+            "after": _after(after),
+            "page": max(limit, 0),
+        }
+        return [rows.to_recording(row) for row in await self._database.fetch(sql.CHANGED, place)]
+
     async def count_live(self, tenant: TenantId) -> int:
         """Count the tenant's rows of which a part is not certified gone."""
         found = await self._database.fetch(sql.COUNT_LIVE, {"tenant_id": tenant})

@@ -32,6 +32,7 @@ from vault.storage.catalog.erasures import begin_erasing
 from vault.storage.catalog.tables import (
     IS_FINISHED,
     IS_OPEN,
+    NOT_CHANGED,
     certificate_batches,
     certificate_forms,
     certificates,
@@ -122,7 +123,7 @@ _FORGOTTEN = {
     .values(_FORGET),
     CertificateStatus.FINAL: sa.update(recordings).where(_r.id == sa.bindparam("key")).values(_FORGET),
 }
-_DUE = sa.and_(IS_FINISHED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
+_DUE = sa.and_(IS_FINISHED, NOT_CHANGED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
 _SUBJECTS = (
     sa.select(
         *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.audio_commitment),
@@ -352,6 +353,7 @@ def _from_shred(shred: Shred) -> rows.Values:
         "due_through": shred.due_through,
         "plan": codec.pack(
             {
+                "changed": sorted(shred.changed),
                 "drop": sorted(shred.drop_tenants),
                 "metadata": dict(shred.metadata_through),
                 "spared": [[tenant, month] for tenant, month in sorted(shred.spared)],
@@ -372,6 +374,7 @@ def _to_shred(row: sa.Row[Any]) -> Shred:
         metadata_through=plan.get("metadata", {}),
         spared=frozenset((TenantId(tenant), month) for tenant, month in plan.get("spared", ())),
         drop_tenants=frozenset(plan.get("drop", ())),
+        changed=frozenset(plan.get("changed", ())),
         receipt=None if row.receipt is None else _receipt(row.receipt),
         finished_at=rows.maybe_moment(row.finished_at),
     )

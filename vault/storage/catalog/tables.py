@@ -321,6 +321,7 @@ policy_requests = sa.Table(
     sa.Column("takes_effect_at", sa.BigInteger),
     sa.Column("applied_at", sa.BigInteger),
     sa.Column("metadata_retention", sa.Text),
+    sa.Column("retention", sa.Text),
 )
 sa.Index("ix_policy_requests_tenant", policy_requests.c.tenant)
 
@@ -347,6 +348,9 @@ tenants = sa.Table(
     sa.Column("origins", sa.Text, nullable=False, server_default=""),
     sa.Column("retention", sa.Text),
     sa.Column("metadata_retention", sa.Text),
+    # JSON of the change of existing audio that is in force, and the last instant of capture that it is for.
+    sa.Column("retention_changed", sa.Text),
+    sa.Column("retention_changed_through", sa.BigInteger),
 )
 
 tokens = sa.Table(
@@ -417,3 +421,8 @@ settings = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
+
+NOT_CHANGED = ~sa.exists().where(
+    tenants.c.id == recordings.c.tenant, tenants.c.retention_changed_through >= recordings.c.created_at
+)
+"""Recordings that go by the policy of their capture: no change of existing audio is for them."""
