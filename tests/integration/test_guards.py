@@ -56,9 +56,15 @@ async def approve(app: App, asked: Answer, who: Role | str, of: str = "northfiel
     return await app.ask("POST", f"{path}/approve", who, tenant=of, body={"shown": shown, **body})
 
 
-async def second_operator(app: App) -> str:
-    body = {"name": "second operator", "role": "operator"}
+async def issued_operator(app: App) -> str:
+    body = {"name": "issued operator", "role": "operator"}
     return str((await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"])
+
+
+async def second_operator(app: App) -> str:
+    """Return the token of an operator that no other one issued."""
+    _, text = await app.vault.access.issue(name="second operator", role=Role.OPERATOR, tenant=None, actor=None)
+    return text
 
 
 async def leaving(app: App) -> tuple[str, str]:
@@ -127,6 +133,7 @@ async def test_a_clock_that_jumped_stops_everybody_until_two_operators_vouch_for
         assert (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})).status == 409
         assert (await approve(app, asked, Role.OPERATOR)).status == 403
         assert (await approve(app, asked, Role.DPO)).status == 404, "whose the clock's is not"
+        assert (await approve(app, asked, await issued_operator(app))).status == 403, "one person may hold both"
         assert (await approve(app, asked, await second_operator(app))).status == 200
         assert (await app.sweep())["shredded"] == 1
         assert await is_shredded(app, first)

@@ -103,13 +103,17 @@ def test_a_refusal_names_who_is_missing(
 
 def test_with_an_operator_neither_token_was_made_by_the_other_nor_both_by_one() -> None:
     operator, dpo = person("op", Role.OPERATOR), person("dpo", Role.DPO)
-    for decision in (Decision.OFFBOARDING, Decision.TENANT_OVERRIDE):
-        made = replace(dpo, issued_by=operator.token_id)
+    for decision, second in (
+        (Decision.OFFBOARDING, dpo),
+        (Decision.TENANT_OVERRIDE, dpo),
+        (Decision.CLOCK_OVERRIDE, person("second", Role.OPERATOR)),
+    ):
+        made = replace(second, issued_by=operator.token_id)
         assert "issued by the other" in str(decides(decision, operator, made))
         assert "issued by the other" in str(decides(decision, made, operator))
-        both = [replace(each, issued_by=TokenId("tok_root")) for each in (operator, dpo)]
+        both = [replace(each, issued_by=TokenId("tok_root")) for each in (operator, second)]
         assert "issued by the same" in str(decides(decision, *both))
-        assert decides(decision, operator, replace(dpo, issued_by=TokenId("tok_other"))) is None
+        assert decides(decision, operator, replace(second, issued_by=TokenId("tok_other"))) is None
 
 
 def test_what_somebody_unknown_asked_for_is_approved_by_nobody() -> None:

@@ -50,7 +50,7 @@ RELEASE_OF: Final[Mapping[HoldKind, Decision]] = {
     HoldKind.SAFEGUARDING: Decision.SAFEGUARDING_RELEASE,
 }
 
-_APART: Final = frozenset({Decision.OFFBOARDING, Decision.TENANT_OVERRIDE})
+_APART: Final = frozenset(each for each, pairs in PAIRS.items() if any(Role.OPERATOR in pair for pair in pairs))
 _NAMES: Final[Mapping[Role, str]] = {
     Role.DPO: "the tenant's dpo",
     Role.COMPLIANCE: "compliance",
