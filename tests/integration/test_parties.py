@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.integration.app import PURPOSE, TENANTS, App, app, sound
+import asyncio
+
+from tests.faults.recorder import until
+from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app, sound
 from vault.model import Role
 from vault.services import beginning
 
@@ -20,6 +23,11 @@ THEIRS = (
     f'"Bob" <sip:{NUMBER}@pbx.example.com>',
     "01632905657@10.0.0.1",
     f"{NUMBER};tag=1",
+)
+SIPREC = (
+    b'<recording xmlns="urn:ietf:params:xml:ns:recording:1"><datamode>complete</datamode>'
+    b'<session session_id="hVpd7YQgRW2nD22h7q60JQ=="><sipSessionID>ab30317f1a784dc48ff824d0d3715d86</sipSessionID>'
+    b"</session></recording>"
 )
 OTHERS = ("client:bob_1632905657", "agent 1632905657", "anonymous", "sip:alice@pbx.example.com", "60006")
 
@@ -105,3 +113,29 @@ async def test_a_large_catalog_is_reindexed_page_by_page(app, monkeypatch):
         assert before in older
     assert sum(seen) == len(older)
     assert seen == [2, 2, 1]
+
+
+async def test_what_is_told_late_of_a_call_takes_back_no_reindexing(app):
+    more = asyncio.Event()
+
+    async def call():
+        yield sound(500)
+        await more.wait()
+        yield sound(500)
+
+    headers = {"Content-Type": PCMU, "Call-From": "01 234 5678"}
+    live = asyncio.create_task(app.ask("PUT", f"/v1/ingest/{TENANT}/live", Role.RECORDER, data=call(), headers=headers))
+    await until(lambda: app.vault.ingest.live_call(TENANT, "live"))
+    path = f"/v1/tenants/{TENANT}"
+    assert (await app.ask("PUT", path, Role.OPERATOR, body={"numbering_region": "IE"})).status == 200
+    assert (await app.ask("POST", f"{path}/reindex", Role.OPERATOR, body={})).json["changed"] == 1
+    assert len(await found(app, "+353 1 234 5678")) == 1
+    told = {"Content-Type": "application/rs-metadata+xml"}
+    siprec = f"/v1/ingest/{TENANT}/live/siprec"
+    assert (await app.ask("POST", siprec, Role.RECORDER, data=SIPREC, headers=told)).json["parsed"] is True
+    assert len(await found(app, "+353 1 234 5678")) == 1
+    more.set()
+    recording = (await live).json["recording_id"]
+    shown = (await app.ask("GET", f"/v1/recordings/{recording}", Role.AGENT, headers=PURPOSE)).json["call"]
+    assert (shown["caller"], shown["caller_sent"]) == ("+35312345678", "01 234 5678")
+    assert await found(app, "01 234 5678") == {recording}

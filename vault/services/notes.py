@@ -24,7 +24,7 @@ from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
 from vault.protocol.events import Dtmf, Facts
-from vault.protocol.parties import SENT, read
+from vault.protocol.parties import read, sent
 from vault.services.allowance import Allowance, noted_use
 from vault.services.audit import event, named
 from vault.services.keeping import gaps_of
@@ -305,7 +305,8 @@ class Notes:
     async def _revise(self, session: IngestSession, late: CallFacts) -> None:
         row = session.recording
         known = facts_of(self._keyring, row) or CallFacts()
-        merged = merge(known, read(late, await self._tenants.region(row.tenant)))
+        # The parties are read anew, as reindexing does: its tokens are not to be taken back.
+        merged = read(merge(sent(known), late), await self._tenants.region(row.tenant))
         if merged == known:
             return
         cohort = row.metadata.cohort
@@ -387,9 +388,7 @@ async def take_up(catalog: Catalog, session: IngestSession, *, clock: Clock, pau
 
 def merge(known: CallFacts, late: CallFacts) -> CallFacts:
     """Return facts in which what is set late replaces, and tags and extras are added; the oldest extras stay."""
-    replaced = {name for name, said in zip(SENT, (late.caller, late.called), strict=True) if said}
-    extra = {name: value for name, value in known.extra.items() if name not in replaced}
-    extra |= {name: value for name, value in late.extra.items() if name != CALL_KEY}
+    extra = {**known.extra, **{name: value for name, value in late.extra.items() if name != CALL_KEY}}
     return CallFacts(
         caller=late.caller or known.caller,
         called=late.called or known.called,
