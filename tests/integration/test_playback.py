@@ -203,6 +203,20 @@ async def test_what_is_held_plays_only_for_roles_that_may_play_held(app):
     assert (await app.ask("POST", "/v1/recordings/search", Role.AGENT, body=wanted)).status == 422
 
 
+async def test_what_a_hold_is_being_placed_on_plays_for_them_only_too(app, monkeypatch):
+    recording = await app.upload("call", sound(500))
+    with monkeypatch.context() as outage:
+        outage.setattr(app.vault.holds, "_decide", unanswered)
+        assert (await app.hold(recording)).problem == "outcome_unknown"
+    assert (await app.ask("GET", "/v1/holds")).json["holds"][0]["state"] == "placing"
+    assert (await app.play(recording, Role.AGENT)).status == 403
+    assert (await app.play(recording, Role.COMPLIANCE)).status == 200
+
+
+async def unanswered(*_: object) -> None:
+    raise Unavailable("no answer")
+
+
 async def test_the_audit_entry_is_written_before_the_first_byte_is_read(app, monkeypatch):
     recording = await app.upload("call", sound(3000))
     seen = []

@@ -16,6 +16,7 @@ from vault.media.wav import WAV_HEAD_BYTES, View, needs_head, playable, verbatim
 from vault.model import Principal, Recording
 from vault.ports.catalog import RecordingQuery
 from vault.protocol.permissions import Act, permits
+from vault.retention.decide import in_force
 from vault.server import views
 from vault.server.bodies import ListRecordings, PlayAudio, SearchRecordings
 from vault.server.context import (
@@ -113,7 +114,7 @@ async def readable(request: web.Request) -> tuple[Recording, str]:
     row = await permitted(request, Act.PLAY)
     actor = await principal(request)
     purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
-    if any(hold.state.value in {"active", "release_requested"} for hold in await vault.catalog.holds_on(row.id)):
+    if any(in_force(hold) for hold in await vault.catalog.holds_on(row.id)):
         await vault.access.authorise(actor, Act.PLAY_HELD, tenant=row.tenant, target=row.id)
     return row, purpose
 
