@@ -68,7 +68,8 @@ class World:
 @pytest.fixture
 async def world(tmp_path):
     clock = SteppedClock()
-    site = await make_site(tmp_path, clock=clock, retention={"default": "90d"})
+    roles = ("recorder", "agent", "compliance", "dpo")
+    site = await make_site(tmp_path, clock=clock, roles=roles, retention={"default": "90d"})
     async with in_process(site, clock=clock) as (vault, url), aiohttp.ClientSession(url) as client:
         yield World(site, client, vault, clock)
 
@@ -169,3 +170,34 @@ async def test_an_interrupted_call_outlives_a_clock_step_until_its_grace_ends(tm
         async with client.put(target, data=data[10_000:], headers=headers) as answer:
             assert answer.status == 201
             assert (await answer.json())["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+async def test_a_clock_far_back_shortens_no_grace_no_notice_and_no_export_window(world):
+    held, data = await world.record("held")
+    last = world.vault.keyring.last_sweep_at
+    review = (datetime.now(UTC) + timedelta(days=400)).isoformat()
+    words = {"kind": "legal", "matter": "M", "reason": "r", "authority": "a", "owner": "o", "review_at": review}
+    status, hold = await world.post("/v1/holds", {**words, "recordings": [held]}, role="compliance")
+    assert status == 201
+    world.clock.offset = -STEP
+    status, asked = await world.post(f"/v1/holds/{hold['id']}/release", {"reason": "settled"}, role="compliance")
+    assert status == 202
+    approve = f"/v1/holds/{hold['id']}/approve"
+    status, released = await world.post(approve, {"shown": asked["shown"]}, role="dpo")
+    assert status == 200
+    assert datetime.fromisoformat(released["grace_until"]) >= last + timedelta(days=14)
+    status, asked = await world.post("/v1/policies", {"metadata_retention": "9y"}, role="dpo")
+    assert status == 202
+    status, decided = await world.post(
+        f"/v1/policies/{asked['id']}/approve", {"shown": asked["shown"]}, role="compliance"
+    )
+    assert status == 200
+    assert datetime.fromisoformat(decided["takes_effect_at"]) >= last + timedelta(days=14)
+    status, asked = await world.post(f"/v1/tenants/{TENANT}/offboard", {}, role="dpo")
+    assert status == 202
+    shown = {"shown": asked["offboarding"]["shown"]}
+    status, leaving = await world.post(f"/v1/tenants/{TENANT}/offboard/approve", shown, role="operator2")
+    assert status == 200
+    assert datetime.fromisoformat(leaving["offboarding"]["goes_from"]) >= last + timedelta(days=30)
+    assert (await world.sweep())[1]["shredded"] == 0
+    assert await world.audio(held) == (200, data)

@@ -54,6 +54,7 @@ from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import Tenants
 from vault.services.uploads import Uploads
 from vault.services.vault import IN_WORK, Vault
+from vault.services.vaulttime import VaultTime
 from vault.services.webhooks import Webhooks
 from vault.storage.journal import FileJournal
 from vault.storage.spool import FileSpool
@@ -78,6 +79,7 @@ class Adapters:
 def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, adapters: Adapters) -> Vault:
     """Wire every service; starts nothing."""
     catalog, keyring, store = adapters.catalog, adapters.keyring, adapters.store
+    vault_time = VaultTime(clock, lambda: keyring.last_sweep_at)
     access = Access(
         catalog=catalog,
         clock=clock,
@@ -92,7 +94,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     tenants = Tenants(
         catalog=catalog,
         coordinates=coordinates,
-        clock=clock,
+        clock=vault_time,
         webhooks=Webhooks(networks=config.alerts.private_networks),
         bounds=bounds_of(config, keyring),
         periods_ahead=min(
@@ -143,7 +145,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         catalog=catalog,
         keyring=keyring,
         store=store,
-        clock=clock,
+        clock=vault_time,
         entropy=entropy,
         release_grace=config.retention.release_grace,
         cap=config.retention.cap,
@@ -184,13 +186,13 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         clock=clock,
         metrics=metrics,
     )
-    overrides = Overrides(catalog=catalog, clock=clock, entropy=entropy)
+    overrides = Overrides(catalog=catalog, clock=vault_time, entropy=entropy)
     bounds = bounds_of(config, keyring)
     policies = Policies(
         catalog=catalog,
         keyring=keyring,
         dossiers=dossiers,
-        clock=clock,
+        clock=vault_time,
         entropy=entropy,
         notice=config.retention.notice,
         bounds=bounds,
@@ -204,7 +206,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         dossiers=dossiers,
         search=search,
         shredder=shredder,
-        clock=clock,
+        clock=vault_time,
         entropy=entropy,
         window=config.retention.erasure_window,
     )
