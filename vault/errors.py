@@ -270,3 +270,7 @@ class ConfigError(VaultError):
     """The configuration or the state on disk does not permit a start; names section and key."""
 
     code = "config"
+
+
+class InUse(ConfigError):
+    """Another process has what only one may have, such as a journal directory."""

@@ -126,6 +126,18 @@ def test_doctor_asks_the_server_it_is_pointed_at(vault: tuple[Path, str]) -> Non
     assert asked.stderr == "error: doctor found 1 error\n"
 
 
+def test_doctor_looks_at_a_vault_beside_the_server_that_serves_it(vault, server) -> None:
+    directory, _ = vault
+    _, port = server
+    asked = command(directory, "doctor", "--server", f"http://127.0.0.1:{port}", "--json")
+    assert asked.returncode == 0, asked.stdout
+    found = json.loads(asked.stdout)["findings"]
+    told = {item["subject"]: item["message"] for item in found if item["level"] == "ok"}
+    assert told["journal"] == "a process has it open"
+    assert told["server"].startswith("ready")
+    assert "keyring" in told
+
+
 def test_serve_says_where_it_listens_leaves_no_core_and_ends_in_good_order(vault, server) -> None:
     directory, token = vault
     process, port = server

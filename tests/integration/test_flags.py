@@ -63,6 +63,11 @@ async def metrics(app, name):
     return {name: float(value) for name, _, value in lines}
 
 
+async def found(app):
+    """Return what doctor finds about alerts."""
+    return await alert_findings(app.vault.catalog, app.config, now=app.clock.now())
+
+
 async def test_a_recorder_flags_its_call_and_expiry_takes_the_others(app):
     async with receiving() as lead:
         await listen(app, lead.url)
@@ -261,13 +266,13 @@ async def test_without_a_webhook_a_flag_keeps_and_says_that_nobody_is_told_until
     flagged = await flag(app, call)
     assert (flagged.status, flagged.json["alert"]) == (201, "none_configured")
     assert (await metrics(app, "callvault_alerts_pending"))["callvault_alerts_pending"] == 0
-    (warning, other) = await alert_findings(app.vault, app.config)
+    (warning, other) = await found(app)
     assert (warning.level, OURS in warning.message, TENANTS[1] in other.message) == ("warning", True, True)
     async with receiving() as lead:
         await listen(app, lead.url)
         await lead.times(1)
         assert lead.messages[0]["data"]["recording_id"] == call
-    assert OURS not in "".join(each.message for each in await alert_findings(app.vault, app.config))
+    assert OURS not in "".join(each.message for each in await found(app))
 
 
 async def test_a_new_webhook_hears_at_once_what_the_old_one_refused(app):
@@ -307,7 +312,10 @@ async def test_an_alert_an_hour_old_is_an_error_in_the_doctors_eyes(app):
         await flag(app, await app.upload("call", sound(500)))
         await lead.times(1)
         app.clock.advance(hours=2)
-        assert [each.level for each in await alert_findings(app.vault, app.config)] == ["warning", "error"]
+        assert [each.level for each in await found(app)] == [
+            "warning",
+            "error",
+        ]
 
 
 async def test_a_recorder_reads_nothing_by_flagging_and_flags_no_old_call(app):

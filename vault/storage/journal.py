@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from vault.errors import ConfigError, DiskFull, JournalFull, Unavailable
+from vault.errors import ConfigError, DiskFull, InUse, JournalFull, Unavailable
 from vault.format.journal import HEADER_BYTES, MAX_FILE_BYTES, parse_file_name
 from vault.model import Coordinate, DataKey
 from vault.ports.journal import JournalOpening, JournalUsage, ReplayedRecording
@@ -205,7 +205,7 @@ def _lock(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise ConfigError(
+        raise InUse(
             "journal.path is in use by another process", hint="two vaults never share one journal directory"
         ) from error
     return fd

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from vault.config import Config
-from vault.errors import Unavailable, VaultError
+from vault.errors import InUse, Unavailable, VaultError
 from vault.keystore import recovery
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
 from vault.model import Finding
+from vault.ports.catalog import Catalog
+from vault.ports.keys import Keyring as AnyKeyring
+from vault.ports.time import Clock
 from vault.protocol.permissions import has_expired
 from vault.services.status import EXPIRES_SOON
-from vault.services.vault import Vault
 from vault.services.webhooks import Webhooks
 from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
 from vault.wiring.memory import memory_findings
-from vault.wiring.opening import open_vault
+from vault.wiring.opening import observe_vault, open_vault
 from vault.wiring.retention import bounds_of, retention_findings
 
 _LATE: Final = timedelta(hours=1)
@@ -40,21 +42,37 @@ async def check_vault(config: Config) -> Sequence[Finding]:
     except VaultError as error:
         findings.append(Finding(level="error", subject="objects", message=error.message, hint=error.hint))
     try:
-        async with open_vault(config, background=False) as vault:
-            findings += await vault.keyring.check()
-            bounds, tenants = bounds_of(config, vault.keyring), await vault.tenants.all()
-            findings += retention_findings(bounds, trial=vault.keyring.trial, tenants=tenants)
-            findings += await alert_findings(vault, config)
-            findings += await token_findings(vault)
+        findings += await _opened(config, clock)
     except VaultError as error:
         level = "warning" if isinstance(error, Unavailable) else "error"
         findings.append(Finding(level=level, subject="vault", message=error.message, hint=error.hint))
     return findings
 
 
-async def alert_findings(vault: Vault, config: Config) -> Sequence[Finding]:
+async def _opened(config: Config, clock: Clock) -> Sequence[Finding]:
+    """Return what the open vault says of itself; beside a process that serves it, what its catalog and keyring say."""
+    try:
+        async with open_vault(config, background=False) as vault:
+            return await _look(config, vault.catalog, vault.keyring, now=clock.now())
+    except InUse:
+        async with observe_vault(config, clock=clock) as (catalog, keyring):
+            found = await _look(config, catalog, keyring, now=clock.now())
+        return [Finding(level="ok", subject="journal", message="a process has it open"), *found]
+
+
+async def _look(config: Config, catalog: Catalog, keyring: AnyKeyring, *, now: datetime) -> Sequence[Finding]:
+    tenants = await catalog.tenants()
+    return [
+        *await keyring.check(),
+        *retention_findings(bounds_of(config, keyring), trial=keyring.trial, tenants=tenants),
+        *await alert_findings(catalog, config, now=now),
+        *await token_findings(catalog, now=now),
+    ]
+
+
+async def alert_findings(catalog: Catalog, config: Config, *, now: datetime) -> Sequence[Finding]:
     """Warn of tenants whose flags nobody would hear of, and of alerts that nobody has acknowledged for an hour."""
-    tenants = await vault.tenants.all()
+    tenants = await catalog.tenants()
     findings = [
         Finding(
             level="warning",
@@ -76,17 +94,16 @@ async def alert_findings(vault: Vault, config: Config) -> Sequence[Finding]:
         for tenant in tenants
         if tenant.safeguarding_webhook is not None and await webhooks.leads_inside(tenant.safeguarding_webhook)
     ]
-    waiting = await vault.catalog.alerts_waiting()
-    if waiting.oldest is not None and vault.clock.now() - waiting.oldest > _LATE:
+    waiting = await catalog.alerts_waiting()
+    if waiting.oldest is not None and now - waiting.oldest > _LATE:
         message = f"{waiting.count} alerts are not acknowledged, the oldest since {waiting.oldest.isoformat()}"
         hint = "is the safeguarding webhook reachable? the server's log says what it answered"
         findings.append(Finding(level="error", subject="alerts", message=message, hint=hint))
     return findings
 
 
-async def token_findings(vault: Vault) -> Sequence[Finding]:
+async def token_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding]:
     """Warn of tokens that expire soon, or did of late: a recorder that falls silent records nothing."""
-    now = vault.clock.now()
     return [
         Finding(
             level="warning",
@@ -95,7 +112,7 @@ async def token_findings(vault: Vault) -> Sequence[Finding]:
             f"{'has expired' if has_expired(token, now=now) else 'expires'} at {expires_at.isoformat()}",
             hint="give its holder a successor (callvault tokens issue), then revoke it (callvault tokens revoke)",
         )
-        for token in await vault.catalog.tokens(expiring_by=now + EXPIRES_SOON)
+        for token in await catalog.tokens(expiring_by=now + EXPIRES_SOON)
         if (expires_at := token.expires_at) is not None and now - expires_at < EXPIRES_SOON
     ]
 

@@ -16,6 +16,7 @@ from vault.config import Config
 from vault.errors import ConfigError, Unavailable, VaultError
 from vault.keystore.keyring import Keyring
 from vault.ports.catalog import Catalog
+from vault.ports.cluster import ClusterLocks
 from vault.ports.progress import Progress, Silent
 from vault.ports.time import Clock, Entropy
 from vault.services.coordinates import Coordinates
@@ -83,6 +84,14 @@ async def open_vault(
                         await vault.presence.beat()
 
 
+@asynccontextmanager
+async def observe_vault(config: Config, *, clock: Clock) -> AsyncIterator[tuple[Catalog, Keyring]]:
+    """Open the catalog and the keyring to read what they say, beside a process that serves the vault."""
+    async with AsyncExitStack() as stack:
+        catalog, keyring, _ = await _look(config, clock, os.urandom, Metrics(CollectorRegistry()), stack)
+        yield catalog, keyring
+
+
 def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
     work = [
         vault.storer.run(),
@@ -122,28 +131,11 @@ async def _assemble(
     config: Config, clock: Clock, entropy: Entropy, registry: CollectorRegistry, stack: AsyncExitStack
 ) -> tuple[SqlCatalog, Vault]:
     metrics = Metrics(registry)
-    place = catalog_place(config)
-    if isinstance(place, Path) and not place.exists():
-        raise ConfigError(f"there is no vault at {config.resolve(None, '')}", hint="create one: callvault init")
-    catalog = open_catalog(place, clock=clock, metrics=metrics)
-    stack.push_async_callback(catalog.close)
-    await catalog.check_schema()
-    locks = cluster_locks(config, clock)
-    # A first look has nothing to fall back on: not while another node's sweep replaces what it reads.
-    async with locks.hold("keyring"):
-        keyring = await Keyring.observe(
-            keyring_replicas(config),
-            root_keys(config, clock, entropy),
-            clock=clock,
-            entropy=entropy,
-            metrics=metrics,
-            guard=partial(locks.hold, "keyring"),
-        )
-    stack.push_async_callback(keyring.close)
-    await _same_vault(catalog, keyring, config)
+    catalog, keyring, locks = await _look(config, clock, entropy, metrics, stack)
     bounds, tenants = bounds_of(config, keyring), await catalog.tenants()
     for finding in retention_findings(bounds, trial=keyring.trial, tenants=tenants):
         logger.warning(finding.message, extra={"fields": {"hint": finding.hint}})
+    place = catalog_place(config)
     company = Company(place if isinstance(place, Path) else None)
     stack.callback(company.leave)
     await same_lineage(catalog, keyring, company, stack)
@@ -163,6 +155,32 @@ async def _assemble(
     )
     stack.push_async_callback(journal.close)
     return catalog, compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal, locks))
+
+
+async def _look(
+    config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, stack: AsyncExitStack
+) -> tuple[SqlCatalog, Keyring, ClusterLocks]:
+    """Open the catalog and the keyring, for whoever only reads too; nothing is changed."""
+    place = catalog_place(config)
+    if isinstance(place, Path) and not place.exists():
+        raise ConfigError(f"there is no vault at {config.resolve(None, '')}", hint="create one: callvault init")
+    catalog = open_catalog(place, clock=clock, metrics=metrics)
+    stack.push_async_callback(catalog.close)
+    await catalog.check_schema()
+    locks = cluster_locks(config, clock)
+    # A first look has nothing to fall back on: not while another node's sweep replaces what it reads.
+    async with locks.hold("keyring"):
+        keyring = await Keyring.observe(
+            keyring_replicas(config),
+            root_keys(config, clock, entropy),
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            guard=partial(locks.hold, "keyring"),
+        )
+    stack.push_async_callback(keyring.close)
+    await _same_vault(catalog, keyring, config)
+    return catalog, keyring, locks
 
 
 async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progress: Progress) -> Reconciled | None:
