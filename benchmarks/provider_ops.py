@@ -43,14 +43,14 @@ class MovedClock(SystemClock):
         return datetime.now(UTC) + self.ahead
 
 
-async def record(vault, number, retention):
+async def record(vault, number, days):
     call = CallStart(
         tenant=TENANT,
         call_key=f"call-{number}",
         media=Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1),
         facts=CallFacts(),
         started_at=None,
-        retention=retention,
+        retention=Period(timedelta(days=days)),
     )
     session = await vault.ingest.start(call, actor=dataclasses.replace(OPERATOR, tenant=TENANT))
     await vault.ingest.write(session, os.urandom(1600))
@@ -101,8 +101,8 @@ async def before(config, clock, arguments):
             actor=OPERATOR,
         )
         wanted = arguments.erasures + arguments.holds
-        kept = [await record(vault, number, timedelta(days=30)) for number in range(wanted)]
-        await record(vault, wanted, timedelta(days=1))
+        kept = [await record(vault, number, 30) for number in range(wanted)]
+        await record(vault, wanted, 1)
     return kept
 
 
@@ -125,7 +125,7 @@ async def day(config, clock, arguments, kept):
                         await vault.sweeper.sweep(trigger="expiry", actor=OPERATOR)
                     case "call":
                         number += 1
-                        await record(vault, f"day-{number}", timedelta(days=30))
+                        await record(vault, f"day-{number}", 30)
                     case ("erase", recording):
                         await erase(vault, recording, clock)
                     case ("hold", recording):

@@ -1,0 +1,37 @@
+"""Benchmarks are run by hand and seldom: each still has to run with the vault as it is, here over next to nothing."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import soak
+
+pytestmark = pytest.mark.soak
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "erasure": "--recordings 10",
+    "ingest": "--uploads 2 --megabytes 1",
+    "keyring_size": "--up-to 10000",
+    "live": "--calls 2 --seconds 1",
+    "not_yours": "--requests 2 --denied 20",
+    "provider_ops": "--sweeps 2 --erasures 1 --holds 1 --restarts 1 --calls 1",
+    "shred": "--recordings 20",
+    "websocket": "--calls 2 --seconds 1",
+}
+
+
+async def test_each_benchmark_of_the_vault_runs_and_prints_its_figures():
+    for name in soak.sample(sorted(SMALL), 2, of="benchmarks"):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"benchmarks.{name}", *SMALL[name].split()),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, (name, err.decode()[-2000:])
+        assert json.loads(out.splitlines()[0])["benchmark"] == name
