@@ -40,7 +40,7 @@ Instant = Annotated[AwareDatetime, AfterValidator(_in_utc), BeforeValidator(_no_
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class PlaceHold(_Body):
@@ -92,6 +92,7 @@ class AddTenant(_Body):
     retention: Retention | None = None
     metadata_retention: Retention | None = None
     numbering_region: str = DEFAULT_REGION
+    """Where numbers without a country code are dialled, ISO 3166-1."""
     keep_dtmf: bool = False
     safeguarding_webhook: Address | None = None
     origins: list[Address] = []
@@ -168,7 +169,9 @@ class IssueToken(_Body):
     role: Role
     tenant: str | None = None
     imports_until: Instant | None = None
+    """Until then a recorder's calls are kept from their true starts: at most 90 days ahead; an operator issues it."""
     expires_at: Instant | None = None
+    """From then on the token begins nothing: at most ten years ahead; null never."""
 
 
 class RunSweep(_Body):

@@ -16,7 +16,8 @@ Schema = Mapping[str, Any]
 TEXT: Final[Schema] = {"type": "string"}
 _DETAIL: Final = (
     "What the event says more. Of `access.denied`: `act` and `why`; where it counts what repeats an earlier one, also "
-    "`count`, `first`, `last`, `targets` and `different_targets`."
+    "`count`, `first`, `last`, `targets` and `different_targets`; beyond 256 kinds of a tenant's, `tokens`, "
+    "`different_tokens`, `acts` and `different_acts` in place of `act` and `why`."
 )
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 FLAG: Final[Schema] = {"type": "boolean"}
@@ -380,8 +381,14 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "tenant": nullable(TENANT_ID),
             "created_at": MOMENT,
             "revoked_at": nullable(MOMENT),
-            "imports_until": nullable(MOMENT),
-            "expires_at": nullable(MOMENT),
+            "imports_until": {
+                **nullable(MOMENT),
+                "description": "Until then its recordings are kept from their true starts; null: it does not import.",
+            },
+            "expires_at": {
+                **nullable(MOMENT),
+                "description": "From then on it begins nothing; what it began before, it finishes. Null: never.",
+            },
         },
         {"token": {"type": "string", "description": "The secret; only in the answer that issued it."}},
     ),
