@@ -1,10 +1,22 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "demo.md"
+NAMED_ANEW = r"\b[0-9a-f]{32}\b|\b[0-9a-f]{12}…|\b\d+\b"
+
+
+def said(answer: str | None) -> str:
+    return "" if answer is None else f"\n{answer}"
+
+
+def without_names(text: str) -> str:
+    return re.sub(NAMED_ANEW, "…", text.replace("rec_", "").replace("hold_", ""))
 
 
 @pytest.mark.xdist_group("demo")
@@ -28,5 +40,12 @@ def test_the_demo_proves_every_claim(tmp_path: Path) -> None:
     assert steps == list(range(1, done["steps"] + 1))
     # Every step but those that only set the scene proves something.
     assert {line["step"] for line in proven} == set(steps)
+    told = [f"✓ {line['claim']}" + said(line["evidence"].get("answer")) for line in proven]
+    printed = [line.strip() for line in DOCUMENT.read_text().splitlines() if line.strip().startswith("✓")]
+    assert len(printed) == len(told)
+    for line, each in zip(printed, told, strict=True):
+        claim, _, answer = each.partition("\n")
+        assert without_names(line).startswith(without_names(claim)), "docs/demo.md is not what the demo prints"
+        assert without_names(answer) in without_names(line), "docs/demo.md is not what the demo prints"
     assert "cv_" not in ended.stdout + ended.stderr
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,11 @@
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
+from cli.main import app
 from vault.model import Role
 from vault.protocol.permissions import PERMISSIONS, Act
 from vault.server.openapi import build
@@ -98,3 +101,41 @@ def test_the_build_tools_of_the_image_are_the_ones_development_locks():
     development = dict(REQUIREMENT.findall((ROOT / "requirements" / "dev.txt").read_text()))
     assert any(name.startswith("hatchling==") for name in build_lock)
     assert build_lock.items() <= development.items()
+
+
+def test_the_readme_shows_a_part_of_what_the_demo_prints():
+    part = (
+        (ROOT / "README.md").read_text().split("<!-- demo output: begin -->")[1].split("<!-- demo output: end -->")[0]
+    )
+    whole = (ROOT / "docs" / "demo.md").read_text()
+    for step in part.replace("```", "").strip("\n").split("\n\n"):
+        assert step in whole
+
+
+def printed_commands(page):
+    """Return the command lines of `callvault` on a page: whole ones of blocks, and those named in prose."""
+    text = page.read_text()
+    blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+    whole = re.findall(r"^(?:\$ )?(callvault [a-z]+ .*?)(?: {2,}#.*)?$", blocks, re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    named = [" ".join(each.split()) for each in re.findall(r"`(callvault [a-z][^`]*)`", prose)]
+    return [(line, False) for line in whole] + [(line, True) for line in named]
+
+
+PRINTING = [
+    page for page in PAGES if page.suffix == ".md" and page.name not in {"CHANGELOG.md", "format.md", "demo.md"}
+]
+
+
+@pytest.mark.parametrize("page", PRINTING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_a_page_prints_is_one_that_parses(page):
+    for line, named in printed_commands(page):
+        command, (_, *words) = typer.main.get_command(app), shlex.split(re.split(r" [|>] ", line)[0])
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        if named:
+            assert not hasattr(command, "commands") or not words, line
+            known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+            assert {word for word in words if word.startswith("--")} <= known, line
+        else:
+            command.make_context("callvault", words).close()
