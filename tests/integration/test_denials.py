@@ -49,6 +49,14 @@ async def test_a_thousand_denied_requests_write_a_handful_of_entries_that_count_
     lines = "\n".join(json.dumps(entry) for entry in await app.audit())
     assert verify_chain(parse_entries(lines.encode())).seq == counted["seq"]
 
+    for role in Role:
+        for _ in range(20):
+            mine = ("GET", f"/v1/recordings/{theirs}/audio") if role is Role.OPERATOR else ("POST", "/v1/keys/rotate")
+            assert (await app.ask(*mine, role)).status == 403
+    await app.vault.access.denials.settle()
+    entries = (await app.audit("access.denied"))[2:]
+    assert sorted(entry["detail"].get("count", 1) for entry in entries) == [1] * len(Role) + [19] * len(Role)
+
 
 async def test_what_repeats_nothing_is_written_at_once(app):
     for who, path, tenant in (

@@ -131,8 +131,10 @@ async def test_the_two_are_the_dpo_and_compliance_or_a_safeguarding_lead_of_the_
         assert (await show(app, asked))["state"] == ("approved" if status == 200 else "requested")
         gone = await app.ask("POST", f"/v1/policies/{asked.json['id']}/approve", Role.DPO, body={"approve": False})
         assert (gone.status, gone.json["state"]) == (200, "rejected"), "it can be withdrawn until it is applied"
+    asked = await ask(app, Role.DPO)
     for who in (Role.OPERATOR, Role.AUDITOR, Role.AGENT, Role.RECORDER):
         assert (await ask(app, who, tenant="northfield")).status == 403
+        assert (await approve(app, asked, who)).status == 403
     app.clock.advance(days=60)
     await app.sweep()
     assert (await app.ask("GET", "/v1/tenants/northfield")).json["metadata_changed"] is None
