@@ -82,6 +82,12 @@ async def test_a_contract_whose_export_window_no_calendar_has_is_not_asked_for(a
     assert [each["contract_end"] for each in found] == [None, None]
 
 
+async def test_a_place_in_the_trail_that_no_catalog_can_count_is_refused(app):
+    assert (await app.ask("GET", f"/v1/audit?after={(1 << 63) - 1}", Role.DPO)).json["entries"] == []
+    for beyond in (1 << 63, 10**40):
+        assert (await app.ask("GET", f"/v1/audit?after={beyond}", Role.DPO)).problem == "invalid"
+
+
 async def test_an_operators_sweeps_take_nothing_before_its_date(app):
     recording = await app.upload("call", sound(500))
     for _ in range(2):

@@ -214,7 +214,7 @@ class Page(_Body):
     tenant: str | None = None
     recording: str | None = None
     before: str | None = None
-    after: Annotated[int, Field(ge=0)] = 0
+    after: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
