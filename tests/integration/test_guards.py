@@ -110,6 +110,10 @@ async def test_a_tenant_that_trips_is_postponed_alone_and_its_own_dates_go_on():
         assert await is_shredded(app, theirs, THEIRS), "the other tenant's day had come"
         assert await is_shredded(app, dated), "what goes on the date it was given needs nobody"
         assert not await is_shredded(app, ours)
+        why = (await app.ask("GET", f"/v1/recordings/{ours}/why")).json["rules"]
+        assert [each["text"].partition(": ")[2] for each in why[-2:]] == [
+            "a guard has stopped the sweep before it; two people may let it go"
+        ] * 2, "no sweep takes it before"
         assert not await is_shredded(app, more, THEIRS)
         [entry] = await app.audit("sweep.tripped")
         assert (entry["tenant"], entry["outcome"]) == ("northfield", "refused")
@@ -125,6 +129,8 @@ async def test_a_clock_that_jumped_stops_everybody_until_two_operators_vouch_for
         app.clock.advance(days=12)
         assert (await app.ask("POST", "/v1/sweeps", Role.OPERATOR, body={})).problem == "guard_tripped"
         assert not await is_shredded(app, first)
+        why = (await app.ask("GET", f"/v1/recordings/{first}/why")).json["rules"]
+        assert why[-1]["text"].endswith("a guard has stopped the sweep before it; two people may let it go")
         for role in (Role.DPO, Role.COMPLIANCE, Role.AUDITOR):
             assert (await app.ask("GET", "/v1/sweeps", role)).json["tripped"] == []
             assert (await request(app, role, None)).status in (403, 409), "a tenant does not vouch for the clock"

@@ -34,6 +34,7 @@ _GROUNDS = {
     Ground.CONTRACT_END: "by the end of the contract",
     Ground.EXPIRY: "by its own clock",
 }
+_STOPPED = "a guard has stopped the sweep before it; two people may let it go"
 _FACTS = "its numbers, tags and other facts"
 
 
@@ -113,10 +114,13 @@ class RuleLine:
         return asdict(self)
 
 
-def explain(facts: Facts, *, now: datetime, story: Story | None = None) -> list[RuleLine]:
+def explain(
+    facts: Facts, *, now: datetime, story: Story | None = None, stopped: frozenset[Part] = frozenset()
+) -> list[RuleLine]:
     """Say why a recording is kept or was deleted: every rule in order of precedence, the decision as the last line.
 
-    Agrees with `decide` in every case. `story` tells who decided, and is None for those who may not know.
+    Agrees with `decide` in every case. `story` tells who decided, and is None for those who may not know; `stopped` are
+    the parts that a guard keeps sweeps from.
     """
     told = story or Story()
     return [
@@ -125,8 +129,8 @@ def explain(facts: Facts, *, now: datetime, story: Story | None = None) -> list[
         *_case_lines(facts, told),
         *_contract_lines(facts, told, now),
         _clock_line(facts, told, now),
-        _metadata_line(facts, told, now),
-        _decision_line(facts, told, now),
+        _metadata_line(facts, told, now, stopped),
+        _decision_line(facts, told, now, stopped),
     ]
 
 
@@ -255,7 +259,7 @@ def _clock_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
     return RuleLine(rule="retention", applies=False, effect="none", text=text, until=until)
 
 
-def _metadata_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
+def _metadata_line(facts: Facts, story: Story, now: datetime, stopped: frozenset[Part]) -> RuleLine:
     change = facts.clocks.changed_by(facts.recording.metadata.cohort.period)
     changed = "" if change is None else f"; two people changed its clock: {change.request}"
     match decide(facts, Part.METADATA, now=now):
@@ -274,11 +278,12 @@ def _metadata_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
             until = None if kept.until is None else stamp(kept.until)
             return RuleLine(rule="metadata", applies=True, effect="keeps", text=text, until=until)
         case Due(since=since, ground=ground):
-            text = f"{_FACTS} are due since {stamp(since)} {_GROUNDS[ground]}: they go with the next sweep{changed}"
+            when = _STOPPED if _waits(Part.METADATA, ground, stopped) else "they go with the next sweep"
+            text = f"{_FACTS} are due since {stamp(since)} {_GROUNDS[ground]}: {when}{changed}"
             return RuleLine(rule="metadata", applies=True, effect="deletes", text=text)
 
 
-def _decision_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
+def _decision_line(facts: Facts, story: Story, now: datetime, stopped: frozenset[Part]) -> RuleLine:
     match decide(facts, Part.AUDIO, now=now):
         case Gone():
             return _gone_line(facts, story)
@@ -290,8 +295,14 @@ def _decision_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
             until = None if kept.until is None else stamp(kept.until)
             return RuleLine(rule="decision", applies=True, effect="keeps", text=_kept(kept), until=until)
         case Due(since=since, ground=ground):
-            text = f"due since {stamp(since)} {_GROUNDS[ground]}: goes with the next sweep of its cohort"
+            when = _STOPPED if _waits(Part.AUDIO, ground, stopped) else "goes with the next sweep of its cohort"
+            text = f"due since {stamp(since)} {_GROUNDS[ground]}: {when}"
             return RuleLine(rule="decision", applies=True, effect="deletes", text=text)
+
+
+def _waits(part: Part, ground: Ground, stopped: frozenset[Part]) -> bool:
+    """Tell whether a guard keeps sweeps from what is due; it never does from an erasure."""
+    return part in stopped and ground is not Ground.ERASURE
 
 
 def _gone_line(facts: Facts, story: Story) -> RuleLine:

@@ -9,12 +9,13 @@ tenant by tenant, and stops that tenant alone. Going past a guard takes two peop
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vault.ids import TenantId
 from vault.model import HoldState, Part
-from vault.retention.decide import Due, Facts, Ground, decide_parts, falls_due
+from vault.retention.decide import PARTS, Due, Facts, Ground, decide_parts, falls_due
 from vault.retention.durations import format_duration
 
 
@@ -73,12 +74,31 @@ def goes_early(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -
     tenant's policy, but was already at the last sweep and was not taken then, is due because the policy became shorter.
     An erasure is never counted: two people saw each recording of it.
     """
-    return any(
-        isinstance(decision, Due)
+    return bool(early_parts(facts, now=now, last_sweep_at=last_sweep_at))
+
+
+def early_parts(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> frozenset[Part]:
+    """Return the parts of which `goes_early` tells."""
+    return frozenset(
+        part
+        for part, decision in decide_parts(facts, now=now).items()
+        if isinstance(decision, Due)
         and decision.ground is not Ground.ERASURE
         and _early(facts, part, now=now, last_sweep_at=last_sweep_at)
-        for part, decision in decide_parts(facts, now=now).items()
     )
+
+
+def stopped_parts(
+    facts: Facts, tripped: Iterable[Tripped], *, now: datetime, last_sweep_at: datetime | None
+) -> frozenset[Part]:
+    """Return the parts that a sweep at `now` leaves because of what `tripped`; an erasure is never stopped."""
+    found: frozenset[Part] = frozenset()
+    for each in tripped:
+        if each.tenant is None:
+            found = frozenset(PARTS)
+        elif each.tenant == facts.recording.tenant:
+            found |= early_parts(facts, now=now, last_sweep_at=last_sweep_at)
+    return found
 
 
 def _early(facts: Facts, part: Part, *, now: datetime, last_sweep_at: datetime | None) -> bool:

@@ -16,10 +16,12 @@ from vault.ports.time import Clock
 from vault.protocol.permissions import Act, permits
 from vault.retention.decide import Facts, Ground
 from vault.retention.explain import Case, Contract, Ending, Person, Story, explain
+from vault.retention.guards import stopped_parts
 from vault.services.audit import event
 from vault.services.certificates import Certificates
 from vault.services.dossiers import Dossiers
 from vault.services.ingest import Ingest
+from vault.services.overrides import Overrides
 from vault.services.search import Search, Wanted, facts_of
 from vault.tlog.attested import Trigger
 from vault.tlog.certificate import AnyCertificate, DeletionCertificate
@@ -62,8 +64,10 @@ class Recordings:
         search: Search,
         dossiers: Dossiers,
         certificates: Certificates,
+        overrides: Overrides,
         clock: Clock,
     ) -> None:
+        self._overrides = overrides
         self._catalog = catalog
         self._dossiers = dossiers
         self._certificates = certificates
@@ -119,6 +123,9 @@ class Recordings:
         row = view.recording
         gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
         now = self._dossiers.now(self._clock.now())
+        stopped = stopped_parts(
+            facts, await self._overrides.tripped(), now=now, last_sweep_at=self._keyring.last_sweep_at
+        )
         return {
             "recording_id": row.id,
             "state": row.state.value,
@@ -127,7 +134,7 @@ class Recordings:
             "certificate_id": row.certificate_id,
             "metadata_key_exists": Part.METADATA in facts.keys,
             "metadata_certificate_id": row.metadata_certificate_id,
-            "rules": [line.as_json() for line in explain(facts, now=now, story=story)],
+            "rules": [line.as_json() for line in explain(facts, now=now, story=story, stopped=stopped)],
         }
 
     async def _story(self, facts: Facts) -> Story:

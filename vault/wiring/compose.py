@@ -298,6 +298,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             search=search,
             dossiers=dossiers,
             certificates=certificates,
+            overrides=overrides,
             clock=clock,
         ),
         requests=Shares(config.server.max_requests, IN_WORK, clock=clock, metrics=metrics),
