@@ -80,6 +80,12 @@ class ServedVault:
         assert found[1] == state
         return found[2]
 
+    async def forgets(self, key, *, seconds=20):
+        """Wait until a call of which nothing arrived has given its key back."""
+        async with asyncio.timeout(seconds):
+            while await self.head(key) is not None:
+                await asyncio.sleep(0.02)
+
     async def play(self, key):
         _, _, recording = await self.head(key)
         url = f"{self.url}/v1/recordings/{recording}/audio?format=raw"

@@ -28,7 +28,7 @@ class Call:
     whole: bool = False
     """Answered 201 or 200: every byte and the end are durable."""
     known: bool = False
-    """The server has answered for this call once, so it may never be unknown again."""
+    """The server has answered for bytes of this call once, so it may never be unknown again."""
     abandoned: bool = False
     state: str = ""
     recording: str = ""
@@ -104,8 +104,9 @@ class Load:
             durable = int(answer.headers["Upload-Offset"])
             call.state = answer.headers["Recording-State"]
             recording = answer.headers["Recording-Id"]
-        assert call.recording in ("", recording), f"{call}: another recording took its place"
-        call.recording, call.known = recording, True
+        assert not call.known or call.recording in ("", recording), f"{call}: another recording took its place"
+        call.recording = recording
+        call.known = call.known or durable > 0  # what nothing arrived of may give its call key to the next attempt
         assert durable >= call.acked, f"{call}: {durable} bytes are durable, {call.acked} were acknowledged"
         assert durable <= call.sent, f"{call}: {durable} bytes are stored, {call.sent} were sent"
         call.acked = durable

@@ -80,9 +80,9 @@ async def test_the_end_of_a_call_waits_for_room_in_the_journal_as_its_audio_does
             await say(left - OVERHEAD_BYTES)  # not a byte is left
             finish, tried = vault.ingest.finish, asyncio.Event()
 
-            def finishing(session):
+            def finishing(session, **how):
                 tried.set()
-                return finish(session)
+                return finish(session, **how)
 
             monkeypatch.setattr(vault.ingest, "finish", finishing)
             closing = asyncio.create_task(socket.close())

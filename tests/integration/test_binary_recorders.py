@@ -160,7 +160,7 @@ async def test_a_recorder_that_does_not_answer_the_close_is_no_defect_of_the_ser
         writer.close()
     else:
         assert await reader.read() == b"\x03\xe8"
-    await vault.keeps(recorder.key, b"")
+    await vault.forgets(recorder.key)
     writer.close()
     assert [line for line in log_of(vault.site).splitlines() if '"level":"error"' in line] == []
 

@@ -19,6 +19,7 @@ from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
 from tests.soak import sample
 from tests.streams import token_id
 from vault.keystore.keyring import Keyring
+from vault.protocol.parties import DEFAULT_REGION
 from vault.services.search import BlindIndex, Search
 from vault.storage.catalog import open_catalog
 from vault.tlog.auditchain import verify_chain
@@ -103,6 +104,10 @@ async def catalog_of(site: Site):
     return open_catalog(catalog_place(site.config), clock=SteppingClock())
 
 
+async def _region(_: str) -> str:
+    return DEFAULT_REGION
+
+
 async def row_of(site: Site, key: str):
     catalog = await catalog_of(site)
     clock = SystemClock()
@@ -110,7 +115,8 @@ async def row_of(site: Site, key: str):
         keyring_replicas(site.config), root_keys(site.config, clock, random.randbytes), clock=clock
     )
     try:
-        row = await Search(catalog=catalog, keyring=keyring, index=BlindIndex(keyring=keyring)).call("northfield", key)
+        index = BlindIndex(keyring=keyring)
+        row = await Search(catalog=catalog, keyring=keyring, index=index, region=_region).call("northfield", key)
         return row, await catalog.segments(row.id) if row else []
     finally:
         await keyring.close()
