@@ -8,7 +8,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.catalog_support import becomes
@@ -205,5 +205,20 @@ async def live_through(wanted: dict[str, Any]) -> None:
 
 @settings(max_examples=examples(15), deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(wanted=_WORLD)
+@example(  # what holds keep of a tenant that left, whose calls another decision was to keep longer
+    wanted={
+        "now_days": 55,
+        "tenants": (
+            {"changed_days": 100, "left_days_ago": 40, "metadata_days": None},
+            {"changed_days": None, "left_days_ago": None, "metadata_days": None},
+        ),
+        "recordings": [
+            {"tenant": "acme", "days": 5, "erasing": True, "hold": "placing"},
+            {"tenant": "acme", "days": 40, "erasing": True, "hold": "grace"},
+            {"tenant": "acme", "days": 26, "erasing": False, "hold": "requested"},
+            {"tenant": "acme", "days": 26, "erasing": False, "hold": "none"},
+        ],
+    }
+)
 def test_sweep_dry_run_erasure_contract_and_why_do_what_the_rule_decides(wanted: dict[str, Any]) -> None:
     asyncio.run(live_through(wanted))

@@ -61,16 +61,20 @@ class Share:
         month = row.metadata.cohort.period
         return month <= _or_none(self.metadata_through) and month not in self.months_spared
 
+    def changes(self, row: Recording) -> bool:
+        """Tell whether a change of retention is for the row: it is not among what is due by the date of its capture."""
+        return self.clocks is not None and self.clocks.changes(row) is not None
+
     def keeps_longer(self, row: Recording) -> bool:
         """Tell whether a change of retention carries the row's audio past the day of its cohort."""
-        if self.clocks is None or self.clocks.changes(row) is None:
+        if self.clocks is None or not self.changes(row):
             return False
         until = falls_due(row, Part.AUDIO, self.clocks)
         return until is not None and until > period_instant(row.audio.cohort.period, self.clocks.cohort_width)
 
     def has_expired(self, row: Recording, now: datetime) -> bool:
         """Tell whether a change of retention has made the row's audio due."""
-        if self.clocks is None or self.clocks.changes(row) is None:
+        if self.clocks is None or not self.changes(row):
             return False
         until = falls_due(row, Part.AUDIO, self.clocks)
         return until is not None and until <= now
@@ -302,7 +306,8 @@ class Planner:
             if share.has_expired(row, now) and isinstance(found.decisions[Part.AUDIO], Due):
                 counted.expired[row.audio.cohort].append(row.audio.leaf)
             if found.held and (
-                share.has_expired(row, now) or (alone.takes(row, Part.METADATA) and not planned.takes(row, Part.AUDIO))
+                share.has_expired(row, now)
+                or (alone.takes(row, Part.METADATA) and (share.changes(row) or not planned.takes(row, Part.AUDIO)))
             ):
                 counted.kept.add(row.id)
             if _contradicts(alone, dossier, found):
