@@ -43,7 +43,6 @@ async def digest(
     if found is None:
         raise Conflict("nothing waits for an approval here; nothing was approved")
     render(request)
-    call.out.note(f"shown: {found}")
     if not yes and not typer.confirm("approve this?", err=True):
         raise Conflict("not approved")
     return found

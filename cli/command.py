@@ -128,9 +128,20 @@ def _register(
     # Typer reads the signature to build the options; the function itself takes them as keywords.
     command.__dict__["__signature__"] = inspect.Signature([*by_name, *shared], return_annotation=None)
     command.__annotations__.clear()
-    command.__doc__ = function.__doc__
-    lines = [f"  {example.replace('[', chr(92) + '[')}" for example in examples]
+    command.__doc__ = _as_help(function.__doc__ or "")
+    lines = [f"  {_escaped(example)}" for example in examples]
     group.command(name, epilog="\n\n".join(["Examples:", *lines]))(command)
+
+
+def _escaped(text: str) -> str:
+    """Return the text as it is shown where square brackets are markup."""
+    return text.replace("[", "\\[")
+
+
+def _as_help(text: str) -> str:
+    """Return a docstring as help: one line for each paragraph, which the terminal breaks, and no markup."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(_escaped(paragraph).split()) for paragraph in paragraphs)
 
 
 def _chosen_token(token: str | None, token_file: Path | None) -> str | None:

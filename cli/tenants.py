@@ -196,7 +196,9 @@ async def change(
     ] = None,
     existing: Annotated[bool, typer.Option("--existing", help=_EXISTING)] = False,
 ) -> None:
-    """Change how long future recordings and their metadata are kept, or who hears of flags; what exists stays as it is.
+    """Change a tenant: how long calls to come are kept, how numbers are read, who hears of flags.
+
+    What exists stays as it is, but for what --existing asks for.
 
     A new webhook is told of every flag that was never acknowledged.
     """

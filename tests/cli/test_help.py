@@ -37,6 +37,9 @@ def test_every_command_explains_itself_with_an_example_and_offers_json(
     assert f"Examples: callvault {' '.join(path)}" in shown
     assert "--json" in shown
     assert LEAVES[path].help
+    for paragraph in LEAVES[path].help.split("\n\n"):
+        assert "\n" not in paragraph
+        assert paragraph.replace("\\[", "[") in shown
 
 
 @pytest.mark.parametrize(("path", "example"), EXAMPLES, ids=[example for _, example in EXAMPLES])
