@@ -214,9 +214,10 @@ def _put_back_json(found: PutBack) -> dict[str, Any]:
 def _sentence(found: Reconciled) -> Iterator[str]:
     """Yield what a person wants to know, leaving out what did not happen."""
     yield f"{found.surviving:,} restored"
+    if found.rebuilt:
+        yield f"{found.rebuilt:,} of them newer and rebuilt"
     for count, one, many in (
         (len(found.shredded), "shredded since and gone", "shredded since and gone"),
-        (found.rebuilt, "newer rebuilt", "newer rebuilt"),
         (found.completed, "completed from the store", "completed from the store"),
         (found.unfinished, "unfinished rebuilt from its segments", "unfinished rebuilt from their segments"),
         (found.holds_reapplied, "hold re-applied", "holds re-applied"),

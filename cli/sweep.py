@@ -66,6 +66,9 @@ async def run(
         call.out.table(["recording", "tenant", "action", "reason"], rows, empty="nothing is due")
     for each in report["postponed"]:
         call.out.note(f"warning: the guard stopped {_postponed(each)}")
+        if each["tenant"]:
+            lift = f"callvault sweep override request --tenant {each['tenant']} --through +2h --reason TEXT"
+            call.out.hint(f"if it is meant, the tenant's dpo and an operator lift the guard: {lift}")
 
 
 @remote(group, "status", examples=["callvault sweep status", "callvault sweep status --json"])
@@ -102,7 +105,7 @@ async def request(
     body = {"through": instant_or_none(through), "reason": reason, **({"tenant": tenant} if tenant else {})}
     asked = await call.client.post("/v1/sweeps/overrides", body)
     call.out.show(asked, _override_fields(asked))
-    second = "another operator" if asked["tenant"] is None else "an operator, or the tenant's dpo or compliance,"
+    second = "another operator" if asked["tenant"] is None else "the other of operator and the tenant's dpo,"
     call.out.hint(f"{second} with their own token: callvault sweep override approve {asked['id']}")
 
 

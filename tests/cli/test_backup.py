@@ -104,7 +104,9 @@ def test_a_restore_says_what_it_found(scene, place, capsys):
     scene.lose_catalog()
     assert scene.run("restore", place) == 0
     shown = capsys.readouterr()
-    assert shown.out == "2 restored, 1 shredded since and gone, 1 newer rebuilt, 1 hold rebuilt from its pin\n"
+    assert (
+        shown.out == "2 restored, 1 of them newer and rebuilt, 1 shredded since and gone, 1 hold rebuilt from its pin\n"
+    )
     assert scene.brief.id in shown.err
     assert "callvault holds list" in shown.err
     assert scene.run("restore", place) == 3

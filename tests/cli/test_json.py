@@ -29,6 +29,7 @@ from tests.cli.answers import (
     TENANT,
     TOK,
     TOKEN_ROW,
+    TRIPPED,
     WHY,
     install,
 )
@@ -121,6 +122,26 @@ def test_a_dry_run_lists_what_would_go_and_why(stub: StubServer, capsys: pytest.
     shown = capsys.readouterr().out
     assert "would shred" in shown
     assert f"{REC}  a-college  shred   retention ended" in shown
+
+
+def test_a_sweep_that_a_guard_stopped_says_how_the_guard_is_lifted_and_by_whom(
+    stub: StubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.on("POST", "/v1/sweeps", answer({**SWEEP, "postponed": [TRIPPED]}))
+    assert main(["sweep", "run"]) == 0
+    said = capsys.readouterr().err
+    assert "the tenant's dpo and an operator" in said
+    assert "callvault sweep override request --tenant b-school" in said
+
+
+def test_an_approval_prints_the_digest_of_what_it_approves_once(
+    stub: StubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(stub)
+    stub.on("POST", f"/v1/sweeps/overrides/{OVR}/approve", answer({**OVERRIDE, "shown": None}))
+    assert main(["sweep", "override", "approve", OVR, "--yes"]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count(SHOWN) == 1
 
 
 def test_a_hold_carries_everything_it_was_given(stub: StubServer) -> None:

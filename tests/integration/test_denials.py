@@ -72,6 +72,21 @@ async def test_what_repeats_nothing_is_written_at_once(app):
         assert len(await app.audit("access.denied")) == before + 1
 
 
+async def test_a_refused_role_hears_which_roles_may(app):
+    refused = await app.ask("GET", "/v1/keys", Role.AGENT)
+    assert refused.status == 403
+    assert refused.json["hint"] == "a token of one of these roles may: operator"
+    held = await app.upload("held", sound(500))
+    flagged = await app.ask("POST", f"/v1/recordings/{held}/flag", Role.AGENT, body={"category": "distress"})
+    assert flagged.status == 201
+    headers = {"Purpose": "quality"}
+    refused = await app.ask("GET", f"/v1/recordings/{held}/audio", Role.AGENT, headers=headers)
+    assert refused.status == 403
+    assert refused.json["hint"].startswith("a hold protects this recording; ")
+    assert "compliance" in refused.json["hint"]
+    assert "agent" not in refused.json["hint"]
+
+
 async def test_a_window_that_ends_is_one_entry_and_the_next_denial_is_a_first_one_again(app):
     denials = app.vault.access.denials
     for number in range(3):

@@ -106,6 +106,13 @@ def test_deleted_first_entry_is_detected(entries):
         verify_chain(entries[1:])
 
 
+def test_a_trail_with_gaps_says_whose_export_has_them_and_who_can_make_a_whole_one(entries):
+    with pytest.raises(IntegrityError) as refused:
+        verify_chain(entries[2:])
+    assert "a tenant's token" in refused.value.hint
+    assert "let an operator export the whole trail" in refused.value.hint
+
+
 def test_reordered_entries_are_detected(entries):
     entries[2], entries[3] = entries[3], entries[2]
     with pytest.raises(IntegrityError, match="entry 4 follows entry 2"):

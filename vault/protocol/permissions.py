@@ -152,6 +152,11 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
 }
 
 
+def roles_with(act: Act) -> tuple[Role, ...]:
+    """Return the roles that may do this, in the order of the table."""
+    return tuple(role for role, acts in PERMISSIONS.items() if act in acts)
+
+
 def permits(role: Role, act: Act) -> bool:
     """Tell whether the role may perform the act at all, tenant and purpose aside."""
     return act in PERMISSIONS[role]

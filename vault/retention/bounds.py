@@ -61,7 +61,7 @@ def retention_bounds(
     elif floor is None:
         floor = FLOOR
     elif not floor:
-        raise ConfigError("retention.floor: the floor is longer than nothing", hint=_hint(trial=trial))
+        raise ConfigError("retention.floor: the floor has to be longer than nothing", hint=_hint(trial=trial))
     elif not trial and not floor.covers(FLOOR):
         raise ConfigError(f"retention.floor: {floor} is below {FLOOR}", hint=_hint(trial=trial))
     if floor is not None and not default.covers(floor):

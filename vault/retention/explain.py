@@ -32,7 +32,7 @@ _RULES = {
 _GROUNDS = {
     Ground.ERASURE: "by an erasure",
     Ground.CONTRACT_END: "by the end of the contract",
-    Ground.EXPIRY: "by its own clock",
+    Ground.EXPIRY: "because its time was up",
 }
 _STOPPED = "a guard has stopped the sweep before it; two people may let it go"
 _FACTS = "its numbers, tags and other facts"

@@ -16,7 +16,7 @@ from vault.ids import TenantId, TokenId, new_id
 from vault.model import DataKey, Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
-from vault.protocol.permissions import Act, Why, has_expired, permits, permits_in
+from vault.protocol.permissions import Act, Why, has_expired, permits, permits_in, roles_with
 from vault.retention.durations import format_duration
 from vault.retention.guards import effective_now
 from vault.services.audit import event
@@ -68,8 +68,15 @@ def _check_expiry(expires_at: datetime, *, now: datetime) -> None:
     if not now < expires_at <= now + MAX_LIFE:
         raise Invalid(
             f"expires_at is not within the next {format_duration(MAX_LIFE)}",
-            hint="leave it out for a token that does not expire",
+            hint="choose an instant to come, or leave it out for a token that does not expire",
         )
+
+
+def _who_may(act: Act) -> str | None:
+    """Say whose token may, where anybody's may."""
+    roles = ", ".join(role.value for role in roles_with(act))
+    held = "a hold protects this recording; " if act is Act.PLAY_HELD else ""
+    return f"{held}a token of one of these roles may: {roles}" if roles else None
 
 
 class _Owned(Protocol):
@@ -277,7 +284,7 @@ class Access:
         self.underway.require(actor.token_id)
         if not permits(actor.role, act):
             await self.denials.write(actor, act, target, Why.ROLE)
-            raise Forbidden(f"the role {actor.role.value} may not do this ({act.value})")
+            raise Forbidden(f"the role {actor.role.value} may not do this ({act.value})", hint=_who_may(act))
         if tenant is not None and not permits_in(actor, act, tenant):
             raise await self.none_of_its_own(actor, act, target or tenant)
 

@@ -77,7 +77,7 @@ class Playback:
                 "every play, export and search carries a purpose"
                 if purpose is None
                 else "that purpose is not permitted here",
-                hint="send the header Purpose with one of: " + ", ".join(sorted(self._purposes)),
+                hint="name one in the header Purpose, or with --purpose: " + ", ".join(sorted(self._purposes)),
             )
         return purpose
 

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 import rfc8785
 
@@ -23,6 +24,11 @@ class AuditHead:
     seq: int
     sha256: str
 
+
+_GAPS: Final = (
+    "an export by a tenant's token has only its entries and cannot be checked: let an operator export the whole trail; "
+    "one that was made with --after is checked with --after NUMBER:HASH, the head before it"
+)
 
 GENESIS = AuditHead(seq=0, sha256="00" * 32)
 
@@ -81,7 +87,9 @@ def verify_chain(
     met = expected is None or expected == after
     for entry in entries:
         if entry.seq != head.seq + 1:
-            raise IntegrityError(f"audit entry {entry.seq} follows entry {head.seq}: entries are missing or reordered")
+            raise IntegrityError(
+                f"audit entry {entry.seq} follows entry {head.seq}: entries are missing or reordered", hint=_GAPS
+            )
         if entry.previous_sha256 != head.sha256:
             raise IntegrityError(
                 f"audit entry {entry.seq} does not continue entry {head.seq}: one of them was replaced"

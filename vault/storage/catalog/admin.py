@@ -87,7 +87,7 @@ class AdminStore:
         """Return one; NotFound."""
         found = await self._database.fetch(_TENANT, {"key": tenant})
         if not found:
-            raise NotFound(f"there is no tenant {tenant}")
+            raise NotFound(f"there is no tenant {tenant}", hint="callvault tenants list shows them")
         return _to_tenant(found[0])
 
     async def tenants(self) -> Sequence[Tenant]:
@@ -175,7 +175,7 @@ async def revised_tenant(transaction: Transaction, tenant: TenantId, revision: R
     """Replace the tenant as `revision` says within a transaction; NotFound."""
     found = await transaction.fetch(_TENANT, {"key": tenant})
     if not found:
-        raise NotFound(f"there is no tenant {tenant}")
+        raise NotFound(f"there is no tenant {tenant}", hint="callvault tenants list shows them")
     before = _to_tenant(found[0])
     after, audit = revision(before)
     if after != before:
