@@ -219,6 +219,22 @@ async def test_parts_that_nobody_completes_make_way_with_all_that_was_acknowledg
         assert await metric(app, 'share_displaced_total{resource="spool"} 1.0')
 
 
+async def test_a_part_that_no_share_covers_displaces_nothing():
+    """300 KiB are shared by two: a part of 200 KiB fits only beside nobody, one of 400 KiB never."""
+    async with serving(50, parts={"max_bytes": "300KiB"}, resume_grace="4s") as app:
+        await filled(app, 4)
+        app.clock.slept += 5
+        for size in (200 << 10, 400 << 10):
+            body = WAV + bytes(size - len(WAV))
+            assert (await ask(app, recorder(app, SOUTH), "PUT", f"/s3/{SOUTH}/call", body=body))[0] == 503
+            app.vault.parts.make_room()
+        assert await metric(app, 'share_displaced_total{resource="spool"} 0.0')
+        app.clock.slept += 60
+        assert await metric(app, 'share_waiting{resource="spool"} 0.0')
+        assert (await ask(app, recorder(app, SOUTH), "PUT", f"/s3/{SOUTH}/call", body=body))[0] == 503
+        assert await metric(app, 'share_waiting{resource="spool"} 0.0')
+
+
 async def test_one_tenant_alone_displaces_none_of_its_own_parts():
     async with serving(50, parts={"max_bytes": "300KiB"}, resume_grace="4s") as app:
         await filled(app, 4)

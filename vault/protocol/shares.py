@@ -48,9 +48,11 @@ def rule(capacity: int, uses: Mapping[str, int], waiting: Sequence[str], holder:
     return Ruling.ADMITTED if room else Ruling.FULL
 
 
-def above(capacity: int, uses: Mapping[str, int], waiting: Collection[str], holder: str) -> Sequence[str]:
-    """Return who has more than its share, the most first, where `holder` wants one more and has less than its own."""
+def above(
+    capacity: int, uses: Mapping[str, int], waiting: Collection[str], holder: str, *, wanted: int = 1
+) -> Sequence[str]:
+    """Return who has more than its share, the most first, where the share of `holder` covers the `wanted` more."""
     share = level(capacity, uses, {*waiting, holder})
-    if uses.get(holder, 0) >= share:
+    if uses.get(holder, 0) + wanted > share:
         return ()
     return sorted((each for each, use in uses.items() if use > share), key=lambda each: -uses[each])

@@ -123,7 +123,8 @@ class Shares(_Taken):
             return
         told = self._resource
         self._refused.labels(told.name, ruling.value).inc()
-        self._waiting[holder] = (self._clock.monotonic() + told.retry_after_seconds + _LATE_SECONDS, size)
+        if size <= self._capacity:  # what never fits waits for nothing
+            self._waiting[holder] = (self._clock.monotonic() + told.retry_after_seconds + _LATE_SECONDS, size)
         if ruling is Ruling.FULL:
             raise Unavailable(told.full, hint=told.hint, retry_after_seconds=told.retry_after_seconds)
         share = level(self._capacity, self.uses, {*line, holder})
@@ -158,11 +159,12 @@ class Shares(_Taken):
         return above(self._capacity, self.uses, self._line(), holder)
 
     def crowding(self) -> Sequence[str]:
-        """Return who has more than its share, the most first, while one with less than its own waits for room."""
+        """Return who has more than its share, the most first, while one waits for room that its own share covers."""
         line = self._line()
         for each in line:
-            if self._total + self._waiting[each][1] > self._capacity and (
-                found := above(self._capacity, self.uses, line, each)
+            wanted = self._waiting[each][1]
+            if self._total + wanted > self._capacity and (
+                found := above(self._capacity, self.uses, line, each, wanted=wanted)
             ):
                 return found
         return ()
