@@ -86,8 +86,10 @@ def remote(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callabl
             out = Output(as_json=as_json)
 
             async def work() -> None:
-                async with Client(server, _chosen_token(token, token_file)) as client:
-                    if carries_clear(client.url):
+                # What acts on the vault's own files asks no server, and needs no token.
+                aside = options.get("config") is not None
+                async with Client(server, None if aside else _chosen_token(token, token_file)) as client:
+                    if not aside and carries_clear(client.url):
                         out.note("warning: plain HTTP carries the token and any audio in clear")
                     await function(Remote(client=client, out=out), **options)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from cli.client import segment
 from cli.command import Remote, new_group, remote
 from cli.instants import end_or_none, instant_or_none
+from vault.config import load_config
+from vault.errors import Invalid
 from vault.model import Role
 
 group = new_group("Credentials for recorders and people.")
@@ -22,6 +26,7 @@ group = new_group("Credentials for recorders and people.")
         'callvault tokens issue --tenant northfield-college --role compliance --name "Asha Patel" > asha.token',
         'callvault tokens issue --tenant northfield-college --role auditor --name "External audit" --expires 90d',
         "callvault tokens issue --tenant northfield-college --role recorder --name old-archive --imports-until +14d",
+        'callvault tokens issue --role operator --name "Kit Moss" --config /etc/callvault/config.toml',
     ],
 )
 async def issue(
@@ -38,8 +43,15 @@ async def issue(
         str | None,
         typer.Option(help="For a migration: until then retention counts from true starts; at most +90d."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="An operator's token from the vault's own files, by whoever owns them: no server is asked."),
+    ] = None,
 ) -> None:
     """Issue a token and print it, this once: it cannot be read back."""
+    if config is not None:
+        _show(call, await _issued_aside(config, name=name, role=role, tenant=tenant, expires=expires))
+        return
     wanted = {
         "name": name,
         "role": role.value,
@@ -47,7 +59,24 @@ async def issue(
         "expires_at": end_or_none(expires),
         "imports_until": instant_or_none(imports_until),
     }
-    issued = await call.client.post("/v1/tokens", {key: value for key, value in wanted.items() if value is not None})
+    _show(call, await call.client.post("/v1/tokens", {key: each for key, each in wanted.items() if each is not None}))
+
+
+async def _issued_aside(
+    config: Path, *, name: str, role: Role, tenant: str | None, expires: str | None
+) -> dict[str, Any]:
+    from vault.wiring.issuing import issue_operator  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    if role is not Role.OPERATOR or tenant is not None:
+        raise Invalid("--config issues operators' tokens only", hint="with it, issue the others over the server")
+    until = end_or_none(expires)
+    token, text = await issue_operator(
+        load_config(config), name=name, expires_at=None if until is None else datetime.fromisoformat(until)
+    )
+    return {"id": token.id, "name": token.name, "role": token.role.value, "token": text}
+
+
+def _show(call: Remote, issued: dict[str, Any]) -> None:
     if call.out.as_json:
         call.out.document(issued)
         return

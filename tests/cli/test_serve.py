@@ -138,6 +138,27 @@ def test_doctor_looks_at_a_vault_beside_the_server_that_serves_it(vault, server)
     assert "keyring" in told
 
 
+def test_whoever_owns_the_files_issues_an_operators_token_beside_the_server(vault, server) -> None:
+    directory, token = vault
+    _, port = server
+    own = call(port, "GET", "/v1/tokens", token)
+    [first] = [each["id"] for each in json.loads(own[1])["tokens"] if each["role"] == "operator"]
+    refused = call(port, "DELETE", f"/v1/tokens/{first}", token)
+    assert refused[0] == 409
+    assert "last operator" in refused[1].decode()
+    words = ("tokens", "issue", "--role", "operator", "--name", "Kit Moss", "--config", "config.toml")
+    issued = json.loads(command(directory, *words, "--json").stdout)
+    assert call(port, "GET", "/v1/tokens", issued["token"])[0] == 200
+    entries = json.loads(call(port, "GET", "/v1/audit?limit=1000", issued["token"])[1])["entries"]
+    [entry] = [each for each in entries if each["target"] == issued["id"]]
+    assert (entry["event"], entry["detail"]["action"], entry["actor"]) == ("admin.token", "issued", "vault")
+    assert call(port, "DELETE", f"/v1/tokens/{issued['id']}", token)[0] == 204
+    assert call(port, "DELETE", f"/v1/tokens/{first}", token)[0] == 409
+    other = command(directory, "tokens", "issue", "--role", "agent", "--name", "x", "--config", "config.toml")
+    assert other.returncode == 2
+    assert "operators' tokens only" in other.stderr
+
+
 def test_serve_says_where_it_listens_leaves_no_core_and_ends_in_good_order(vault, server) -> None:
     directory, token = vault
     process, port = server

@@ -674,6 +674,22 @@ async def test_tokens_are_computed_anew_only_for_the_facts_that_were_read(catalo
     assert (await catalog.recording(other.id)).caller_token != "stale"
 
 
+async def test_the_last_operators_token_is_not_revoked_whoever_asks_at_once(catalog):
+    first, second, late = (token(role=Role.OPERATOR, tenant=None) for _ in range(3))
+    late = replace(late, expires_at=NOW - timedelta(seconds=1))
+    for each in (first, second, late, token()):
+        await catalog.add_token(each)
+    answers = await asyncio.gather(
+        *(catalog.revoke_token(each.id, at=NOW) for each in (first, second)), return_exceptions=True
+    )
+    assert sorted(type(each) for each in answers if each is not None) == [Conflict]
+    left = [each for each in (first, second) if (await catalog.token(each.id)).revoked_at is None]
+    assert len(left) == 1
+    await catalog.revoke_token(late.id, at=NOW)
+    await catalog.add_token(token(role=Role.OPERATOR, tenant=None))
+    await catalog.revoke_token(left[0].id, at=NOW)
+
+
 # Holds
 
 

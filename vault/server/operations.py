@@ -271,7 +271,7 @@ ADMINISTRATION: Final = (
         summary="Revoke a token",
         act=Act.TOKEN_ADMIN,
         answers={204: Answer(text="The token is revoked.")},
-        problems=(404,),
+        problems=(404, 409),
     ),
     Operation(
         method="get",

@@ -40,6 +40,16 @@ _REVOKE = (
     .where(tokens.c.id == sa.bindparam("key"), tokens.c.revoked_at.is_(None))
     .values(revoked_at=sa.bindparam("new_revoked_at"))
 )
+_OTHER_OPERATORS = (
+    sa.select(tokens.c.id)
+    .where(
+        tokens.c.role == Role.OPERATOR.value,
+        tokens.c.id != sa.bindparam("key"),
+        tokens.c.revoked_at.is_(None),
+        sa.or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > sa.bindparam("now")),
+    )
+    .limit(1)
+)
 _ENTRIES = (
     sa.select(audit_table)
     .where(audit_table.c.seq > sa.bindparam("after"))
@@ -120,12 +130,24 @@ class AdminStore:
         return [_to_token(row) for row in await self._database.fetch(statement)]
 
     async def revoke_token(self, token: TokenId, *, at: datetime, audit: Sequence[AuditEvent] = ()) -> None:
-        """Revoke; NotFound. The first revocation's time stays and only it is audited."""
+        """Revoke; NotFound. The first revocation's time stays and only it is audited.
+
+        Conflict for the last operator's token that is in force.
+        """
 
         async def act(transaction: Transaction) -> None:
+            found = await transaction.fetch(_TOKEN, {"key": token})
+            if found and found[0].role == Role.OPERATOR.value and found[0].revoked_at is None:
+                others = await transaction.fetch(_OTHER_OPERATORS, {"key": token, "now": rows.micros(at)})
+                if not others:
+                    raise Conflict(
+                        "this is the last operator's token: without it nobody could look after the vault",
+                        hint="issue another one first; whoever owns the vault's files can: "
+                        "callvault tokens issue --role operator --name NAME --config config.toml",
+                    )
             if await transaction.write(_REVOKE, {"key": token, "new_revoked_at": rows.micros(at)}):
                 transaction.audit(audit)
-            elif not await transaction.fetch(_TOKEN, {"key": token}):
+            elif not found:
                 raise NotFound(f"there is no token {token[:80]}")
 
         await self._database.writer.run(act)
