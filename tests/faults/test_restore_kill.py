@@ -20,7 +20,7 @@ from vault.ports.catalog import RecordingQuery
 from vault.wiring import open_vault
 
 KILLS = 60
-RUNS = sample(range(27), 4, of="restore")
+RUNS = sample(range(27), 2, of="restore")
 DOCUMENT = {
     "journal": {"file_bytes": "1MiB", "max_bytes": "64MiB", "disk_reserve": "1MiB"},
     "segments": {"max_bytes": "64KiB"},

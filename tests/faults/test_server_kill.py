@@ -11,7 +11,7 @@ from tests.faults.salts import SaltLedger
 from tests.faults.server import log_of, make_site, session, zygote
 from tests.soak import SOAK, chance
 
-KILLS = 100 if SOAK else 10
+KILLS = 100 if SOAK else 6
 CONCURRENT = 6
 SETTINGS = {
     "server": {"resume_grace": "2s", "finish_wait": "500ms"},

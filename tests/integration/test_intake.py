@@ -102,7 +102,7 @@ async def test_live_calls_are_read_only_while_little_enough_of_all_of_them_is_un
 
 
 async def test_a_recorder_that_is_held_back_is_not_taken_for_silent(gate):
-    async with vault(idle_timeout="1s") as app:
+    async with vault(idle_timeout="4s") as app:
         lines = await uploads(app)
         live = await upgraded(app, key="live")
         live.write(frame(START, 1) + frame(b"x" * 100))
@@ -112,7 +112,7 @@ async def test_a_recorder_that_is_held_back_is_not_taken_for_silent(gate):
             line.write(sound(EACH, number)[100:])
         live.write(frame(b"y" * 100))
         await settled(app)
-        await asyncio.sleep(2)
+        await asyncio.sleep(5)
         assert app.vault.ingest.uploading == CALLS + 1
         gate.set()
         for line in lines:
