@@ -377,7 +377,16 @@ async def test_an_abandoned_upload_plays_the_parts_before_the_first_gap_and_keep
                     await asyncio.sleep(0.05)
 
 
-async def test_a_body_that_breaks_off_keeps_what_is_the_recorders_and_the_retry_completes_it(app, recorder):
+async def test_a_body_that_breaks_off_keeps_what_is_the_recorders_and_the_retry_completes_it(
+    app, recorder, monkeypatch
+):
+    begun, body = asyncio.Event(), app.vault.objects.body
+
+    def reading(*said, **named):
+        begun.set()
+        return body(*said, **named)
+
+    monkeypatch.setattr(app.vault.objects, "body", reading)
     path = f"/s3/{BUCKET}/call"
     headers = signed(recorder, "PUT", path, body=WAV, payload="UNSIGNED-PAYLOAD")
     headers |= {"Host": recorder.host, "Content-Length": str(len(WAV))}
@@ -385,6 +394,8 @@ async def test_a_body_that_breaks_off_keeps_what_is_the_recorders_and_the_retry_
     lines = [f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
     writer.write("\r\n".join(lines).encode() + WAV[:40_000])
     await writer.drain()
+    async with asyncio.timeout(30):
+        await begun.wait()
     for _ in range(2):  # by the time these are answered, the server has read what came before them
         assert (await ask(app, recorder, "HEAD", path))[0] == 404
     writer.close()
