@@ -171,7 +171,8 @@ def playable(media: Media, stored_bytes: int, *, head: bytes = b"") -> View:
         return WavView(media, stored_bytes)
     patched = patch_wav_sizes(head, stored_bytes)
     # Unchanged bytes come from the store like all others: what was replaced is all that is worth keeping here.
-    changed = max((at + 1 for at in range(len(head)) if head[at] != patched[at]), default=0) if patched != head else 0
+    difference = int.from_bytes(head, "little") ^ int.from_bytes(patched, "little")
+    changed = (difference.bit_length() + 7) // 8
     return PassThroughView(_CONTAINER_TYPES[media.container], stored_bytes, patched[:changed])
 
 
