@@ -86,26 +86,9 @@ class Policies:
         have, NotFound, Conflict while another one of the tenant is open.
         """
         check_metadata_retention(retention)
-        now = self._clock.now()
         tenant = await self._catalog.tenant(identifier)
-        change = MetadataChange(
-            request=new_id("pol", at=now, entropy=self._entropy),
-            through=metadata_period(now),
-            retention=None if retention is None else str(retention),
-        )
-        request = PolicyRequest(
-            id=change.request,
-            tenant=identifier,
-            through=change.through,
-            metadata_retention=change.retention,
-            state=PolicyState.REQUESTED,
-            preview=await self._preview(tenant, change),
-            requested_by=actor.token_id,
-            requested_role=actor.role,
-            requested_at=now,
-        )
-        await self._catalog.add_policy_request(request, audit=[_event("requested", request, actor)])
-        return request
+        request = self._asked(identifier, actor=actor, metadata_retention=None if retention is None else str(retention))
+        return await self._add(request, await self._preview(tenant, _metadata_change(request)), actor=actor)
 
     async def request_audio(self, identifier: TenantId, *, retention: Period, actor: Principal) -> PolicyRequest:
         """First of two people: keep the audio of the calls captured up to the approval for `retention`.
@@ -114,21 +97,35 @@ class Policies:
         NotFound, Conflict while another one of the tenant is open.
         """
         self._bounds.check(retention)
-        now = self._clock.now()
         tenant = await self._catalog.tenant(identifier)
-        request = PolicyRequest(
+        request = self._asked(identifier, actor=actor, retention=str(retention))
+        change = self._change(request, through=request.requested_at, since=self._notice.after(request.requested_at))
+        return await self._add(request, await self._preview_audio(tenant, change), actor=actor)
+
+    def _asked(
+        self,
+        tenant: TenantId,
+        *,
+        actor: Principal,
+        metadata_retention: str | None = None,
+        retention: str | None = None,
+    ) -> PolicyRequest:
+        now = self._clock.now()
+        return PolicyRequest(
             id=new_id("pol", at=now, entropy=self._entropy),
-            tenant=identifier,
+            tenant=tenant,
             through=metadata_period(now),
-            retention=str(retention),
+            metadata_retention=metadata_retention,
+            retention=retention,
             state=PolicyState.REQUESTED,
             preview=PolicyPreview(changed=0, earlier=0, later=0, held=0),
             requested_by=actor.token_id,
             requested_role=actor.role,
             requested_at=now,
         )
-        change = self._change(request, through=now, since=self._notice.after(now))
-        request = dataclasses.replace(request, preview=await self._preview_audio(tenant, change))
+
+    async def _add(self, request: PolicyRequest, preview: PolicyPreview, *, actor: Principal) -> PolicyRequest:
+        request = dataclasses.replace(request, preview=preview)
         await self._catalog.add_policy_request(request, audit=[_event("requested", request, actor)])
         return request
 
@@ -186,8 +183,7 @@ class Policies:
     def changed(self, tenant: Tenant, request: PolicyRequest) -> Tenant:
         """Return the tenant as the request changes it: a later one covers all of an earlier, so one is in force."""
         if request.retention is None:
-            change = MetadataChange(request=request.id, through=request.through, retention=request.metadata_retention)
-            return dataclasses.replace(tenant, metadata_changed=change)
+            return dataclasses.replace(tenant, metadata_changed=_metadata_change(request))
         assert request.decided_at is not None, "only what is approved is applied"
         assert request.takes_effect_at is not None, "an approval says when"
         audio = self._change(request, through=request.decided_at, since=request.takes_effect_at)
@@ -278,6 +274,10 @@ class Policies:
             after = page[-1].id
             await asyncio.sleep(0)
         return PolicyPreview(changed=earlier + later, earlier=earlier, later=later, held=held)
+
+
+def _metadata_change(request: PolicyRequest) -> MetadataChange:
+    return MetadataChange(request=request.id, through=request.through, retention=request.metadata_retention)
 
 
 def _dates(facts: Facts, change: MetadataChange) -> tuple[datetime | None, datetime | None]:
