@@ -12,6 +12,9 @@ from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
 from tests.s3clients import Recorder
 from tests.uploads import BYTES, Tus, metadata
 from vault.model import Role
+from vault.retention.durations import parse_duration
+from vault.retention.periods import parse_period
+from vault.retention.policy import lifetime
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -176,6 +179,27 @@ async def test_a_token_that_imports_takes_true_dates_until_it_is_an_ordinary_rec
     assert near(found["retain_until"], found["created_at"] - BACKDATING + PERIOD)
     assert said["retention"] == "bounded"
     assert "import" not in said
+
+
+async def test_a_recorder_can_ask_beforehand_how_long_what_it_sends_is_kept(app):
+    until = app.clock.now() + timedelta(days=14)
+    wanted = {"name": "an archive", "role": "recorder", "tenant": TENANTS[0], "imports_until": until.isoformat()}
+    importing = (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=wanted)).json["token"]
+    for token, imports in ((Role.RECORDER, False), (importing, True)):
+        said = (await app.ask("GET", f"/v1/ingest/{TENANTS[0]}", token)).json
+        assert said["max_recording_bytes"] == app.config.server.max_recording_bytes
+        assert (said["imports_until"] is not None) is imports
+        for number, days in enumerate((3, 80, 900)):
+            start = app.clock.now() - timedelta(days=days)
+            found, _ = await shown(app, await put(app, f"asked-{imports}-{number}", start, token))
+            promised = lifetime(
+                start,
+                receipt=found["created_at"],
+                after=parse_period(said["retention"]).after,
+                floor=parse_period(said["floor"]).after,
+                backdating=None if imports else parse_duration(said["backdating"]),
+            )
+            assert near(found["retain_until"], promised.retain_until)
 
 
 async def test_only_an_operator_issues_a_token_that_imports_and_only_to_a_recorder_and_for_a_while(app):

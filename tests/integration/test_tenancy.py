@@ -22,6 +22,7 @@ __all__ = ["app"]
 OURS, THEIRS = TENANTS
 
 ROUTES: dict[tuple[str, str], Act | None] = {
+    ("GET", "/v1/ingest/{tenant}"): Act.INGEST,
     ("PUT", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("POST", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,
     ("HEAD", "/v1/ingest/{tenant}/{call_key}"): Act.INGEST,

@@ -31,6 +31,7 @@ def add_routes(app: web.Application) -> None:
     router.add_post("/v1/ingest/{tenant}/rtpengine", rtpengine.notify, expect_handler=asked_later)
     callnotes.add_routes(app)
     tus.add_routes(app)
+    router.add_get("/v1/ingest/{tenant}", ingest.terms)
     for method in ("PUT", "POST"):
         router.add_route(method, "/v1/ingest/{tenant}/{call_key}", ingest.upload, expect_handler=asked_later)
     router.add_route("HEAD", "/v1/ingest/{tenant}/{call_key}", ingest.head)

@@ -13,6 +13,7 @@ from vault.model import Recording, RecordingState
 from vault.protocol.facts import call_headers
 from vault.protocol.permissions import Act
 from vault.protocol.placing import Placing, placing
+from vault.server import views
 from vault.server.context import CONFIG, VAULT, authorised, go_on
 from vault.server.describing import Answer, Operation, json_answer
 from vault.server.pieces import BodyPieces, writing
@@ -45,6 +46,16 @@ UPLOADED: Final = {
 UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 423, 507)
 
 OPERATIONS: Final = (
+    Operation(
+        method="get",
+        path="/v1/ingest/{tenant}",
+        name="ingestTerms",
+        tag="ingest",
+        summary="Ask how long what this token records is kept, and how large it may be",
+        act=Act.INGEST,
+        answers={200: json_answer("What holds for recordings that begin now.", "Terms")},
+        problems=(404, 409),
+    ),
     *(
         Operation(
             method=method,
@@ -81,6 +92,15 @@ async def ask(request: web.Request, said: Upload) -> None:
     if "Expect" in request.headers:
         await preflight(request.app[VAULT], said)
         go_on(request)
+
+
+async def terms(request: web.Request) -> web.Response:
+    """Say what holds for what this token records now: whoever brings an archive asks before it sends any of it."""
+    tenant, actor = await authorised(request)
+    vault = request.app[VAULT]
+    return web.json_response(
+        views.terms(tenant, await vault.tenants.retention(tenant), actor=actor, limits=vault.ingest.limits)
+    )
 
 
 async def head(request: web.Request) -> web.Response:

@@ -133,6 +133,23 @@ _ERASURE: Final[Mapping[str, Schema]] = {
 
 SCHEMAS: Final[Mapping[str, Schema]] = {
     "Problem": PROBLEM,
+    "Terms": record(
+        {
+            "tenant": TENANT_ID,
+            "retention": {**TEXT, "description": "How long a recording that begins now is kept.", "examples": ["90d"]},
+            "floor": {**TEXT, "description": "What it is kept at least after its receipt.", "examples": ["1d"]},
+            "backdating": {
+                **TEXT,
+                "description": "How long before the receipt the retention counts from at most, unless this imports.",
+                "examples": ["7d"],
+            },
+            "imports_until": {
+                **nullable(MOMENT),
+                "description": "Until then the retention counts from true starts; null: this token does not import.",
+            },
+            "max_recording_bytes": COUNT,
+        }
+    ),
     "Receipt": record(
         {
             "recording_id": RECORDING_ID,

@@ -8,18 +8,21 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.model import Hold, HoldState, StoredCertificate, Token
+from vault.ids import TenantId
+from vault.model import Hold, HoldState, Principal, StoredCertificate, Token
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
 from vault.ports.policies import PolicyRequest
 from vault.protocol.alerts import origin_of
 from vault.protocol.parties import SENT
+from vault.retention.durations import format_duration
 from vault.retention.guards import Tripped
-from vault.retention.periods import parse_period
+from vault.retention.periods import Period, parse_period
 from vault.retention.policy import month_name
 from vault.retention.shown import shown_digest
 from vault.services.erasure import ErasureView, erasure_document
 from vault.services.holds import release_document
+from vault.services.ingest import IngestLimits
 from vault.services.recordings import RecordingView
 from vault.services.search import CALL_KEY
 from vault.services.sessions import LEFT_OUT, STATED_START
@@ -37,6 +40,18 @@ def moment(value: datetime | None) -> str | None:
 def moment_of_ms(value: int) -> str | None:
     """Render whole milliseconds since 1970 likewise."""
     return moment(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value))
+
+
+def terms(tenant: TenantId, retention: Period, *, actor: Principal, limits: IngestLimits) -> dict[str, Any]:
+    """Render what holds for what a recorder sends."""
+    return {
+        "tenant": tenant,
+        "retention": str(retention),
+        "floor": str(limits.retention_floor),
+        "backdating": format_duration(limits.backdating),
+        "imports_until": moment(actor.imports_until),
+        "max_recording_bytes": limits.max_recording_bytes,
+    }
 
 
 def recording(view: RecordingView) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Ingest:
         self._notes = notes
         self._clock = clock
         self._metrics = metrics
-        self._limits = limits
+        self.limits = limits
         self._by_call: dict[tuple[TenantId, str], IngestSession] = {}
         self._further: dict[tuple[TenantId, str], set[int]] = {}
         """The numbers above 1 of a call's names in `_by_call`."""
@@ -308,7 +308,7 @@ class Ingest:
             entry is None
             or session.ending is not None
             or session.digest is None
-            or entry.appended + len(piece) > self._limits.max_recording_bytes
+            or entry.appended + len(piece) > self.limits.max_recording_bytes
             or not entry.roomy
         ):
             return False
@@ -335,8 +335,8 @@ class Ingest:
         if session.keeping.watching and not (piece := session.keeping.keep(piece)):
             return
         entry = session.entry or self._open_entry(session)
-        if bounded and entry.appended + len(piece) > self._limits.max_recording_bytes:
-            raise TooLarge(f"the recording exceeds {self._limits.max_recording_bytes} bytes")
+        if bounded and entry.appended + len(piece) > self.limits.max_recording_bytes:
+            raise TooLarge(f"the recording exceeds {self.limits.max_recording_bytes} bytes")
         try:
             entry.append(piece)
         except JournalFull:
@@ -456,7 +456,7 @@ class Ingest:
             await self._look_up()
             now = self._clock.monotonic()
             for session in tuple(self._by_id.values()):
-                grace = (session.grace or self._limits.resume_grace).total_seconds()
+                grace = (session.grace or self.limits.resume_grace).total_seconds()
                 if session.ended is not None or session.detached_at is None:
                     continue
                 if session.displaced:
@@ -468,7 +468,7 @@ class Ingest:
         """While the catalog cannot answer, try one pause every five seconds: others would only wait as long."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            limit = self._limits.pause_max
+            limit = self.limits.pause_max
             for session in tuple(self._by_id.values()):
                 over = session.allowance.over(limit.total_seconds(), self._clock.monotonic())
                 if not over or session.ending is not None:
@@ -490,7 +490,7 @@ class Ingest:
 
     def pause_left(self, session: IngestSession) -> timedelta | None:
         """Return after what time the vault ends the session's pause; None without one."""
-        left = session.allowance.left(self._limits.pause_max.total_seconds(), self._clock.monotonic())
+        left = session.allowance.left(self.limits.pause_max.total_seconds(), self._clock.monotonic())
         return None if left is None else timedelta(seconds=left)
 
     async def _look_up(self) -> None:
