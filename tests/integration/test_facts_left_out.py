@@ -99,6 +99,18 @@ async def test_an_upload_over_tus_keeps_its_audio_whatever_its_metadata_say(app)
     assert (found["caller"], found["facts_left_out"]) == ("Ren\xe9e", "started (value), direction (value)")
 
 
+async def test_an_upload_over_tus_keeps_its_audio_whatever_becomes_of_its_metadata(app):
+    pairs = ["filetype " + base64.b64encode(PCMU.encode()).decode().rstrip("="), "call_key MQ==", "from !", "to MjAx"]
+    pairs += ["to MjAy", "départ MQ==", "", "relativePath !", *(f"k{each}" for each in range(64)), "tags dmlw"]
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": str(len(AUDIO)), "Upload-Metadata": ",".join(pairs)}
+    sent = {"Content-Type": "application/offset+octet-stream"}
+    made = await app.ask("POST", f"/v1/ingest/{TENANT}/tus", Role.RECORDER, data=AUDIO, headers={**headers, **sent})
+    assert made.status == 201, made.text
+    found = await call(app, (await app.vault.search.call(TENANT, "1")).id)
+    assert found["called"] == "201"
+    assert found["facts_left_out"] == "from (text), to (many), départ (unknown), tags (many)"
+
+
 async def test_an_object_over_s3_keeps_its_audio_whatever_its_metadata_say(app):
     client = Recorder.of(app.url, app.tokens[TENANT, Role.RECORDER]).boto()
     meta = {"direction": "sideways", "started": "soon", "from": "0" * 300, "to": "201", "call-key": "5f3c@[::1]"}

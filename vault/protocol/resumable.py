@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from vault.errors import InconsistentLength, Malformed, UnsupportedMedia
 from vault.protocol import tus
+from vault.protocol.facts import Reading
 from vault.protocol.uploads import require_size
 
 PARTIAL: Final = "application/partial-upload"
@@ -41,6 +42,7 @@ class Creation:
     complete: bool
     length: int | None
     metadata: Mapping[str, str] = field(repr=False)
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +83,8 @@ def creation(headers: Mapping[str, str], content_length: int | None, *, limit: i
     if length is not None and content_length is not None and content_length > length:
         raise InconsistentLength(f"{content_length} bytes are sent, and {length} were announced")
     require_size(length, limit=limit)
-    return Creation(complete=complete, length=length, metadata=_metadata(headers))
+    reading = Reading()
+    return Creation(complete=complete, length=length, metadata=_metadata(headers, reading), unusable=reading.unusable)
 
 
 def append(headers: Mapping[str, str], content_length: int | None, *, limit: int) -> Append:
@@ -124,9 +127,9 @@ def flag(value: bool) -> str:  # noqa: FBT001  # the one thing that is rendered
     return "?1" if value else "?0"
 
 
-def _metadata(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _metadata(headers: Mapping[str, str], reading: Reading) -> Mapping[str, str]:
     """Read what describes the call: Upload-Metadata as tus clients send it, else the headers of a plain upload."""
-    found = dict(tus.metadata(headers.get("Upload-Metadata", "")))
+    found = dict(tus.metadata(headers.get("Upload-Metadata", ""), reading))
     for name, header in _FROM_HEADERS.items():
         if header in headers:
             found.setdefault(name, headers[header])

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vault.errors import ChecksumMismatch, Malformed, TooLarge, UnsupportedMedia, UnsupportedVersion
+from vault.protocol.facts import Reading, Unusable
 from vault.protocol.uploads import count, require_size
 
 VERSION: Final = "1.0.0"
@@ -57,10 +58,14 @@ class Checksum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Creation:
-    """A POST to the creation address. `length` None: deferred. `carries`: the body is the upload's first bytes."""
+    """A POST to the creation address. `length` None: deferred. `carries`: the body is the upload's first bytes.
+
+    `unusable` names the metadata that were left out, with the reason.
+    """
 
     length: int | None
     metadata: Mapping[str, str] = field(repr=False)
+    unusable: Mapping[str, str] = field(default_factory=dict)
     carries: bool = False
     checksum: Checksum | None = None
 
@@ -74,9 +79,9 @@ class Append:
     checksum: Checksum | None = None
 
 
-def require_version(headers: Mapping[str, str]) -> None:
-    """Raise UnsupportedVersion unless the client speaks 1.0.0 (Tus-Resumable)."""
-    if headers.get("Tus-Resumable") != VERSION:
+def require_version(headers: Mapping[str, str], *, said: bool = True) -> None:
+    """Raise UnsupportedVersion unless the client speaks 1.0.0 (Tus-Resumable); `said`: it has to say so."""
+    if headers.get("Tus-Resumable", "" if said else VERSION) != VERSION:
         raise UnsupportedVersion(
             "the request is not tus 1.0.0", hint=f"send Tus-Resumable: {VERSION}, or Upload-Draft-Interop-Version"
         )
@@ -96,9 +101,11 @@ def creation(headers: Mapping[str, str], *, limit: int) -> Creation:
     if (length is None) is (deferred is None):
         raise Malformed("an upload is created with either Upload-Length or Upload-Defer-Length")
     require_size(length, limit=limit)
+    reading = Reading()
     return Creation(
         length=length,
-        metadata=metadata(headers.get("Upload-Metadata", "")),
+        metadata=metadata(headers.get("Upload-Metadata", ""), reading),
+        unusable=reading.unusable,
         carries=headers.get("Content-Type") == BYTES,
         checksum=checksum(headers),
     )
@@ -117,7 +124,10 @@ def append(headers: Mapping[str, str], *, limit: int) -> Append:
 
 
 def checksum(headers: Mapping[str, str]) -> Checksum | None:
-    """Read Upload-Checksum (Checksum); Malformed for an algorithm that is not offered or a digest that is none."""
+    """Read Upload-Checksum (Checksum).
+
+    Malformed for an algorithm that is not offered, ChecksumMismatch for a digest that is none: no bytes have it.
+    """
     value = headers.get("Upload-Checksum")
     if value is None:
         return None
@@ -127,7 +137,10 @@ def checksum(headers: Mapping[str, str]) -> Checksum | None:
         raise Malformed("the checksum's algorithm is not offered", hint=f"one of {', '.join(CHECKSUMS)}")
     digest = _decoded(encoded)
     if digest is None or len(digest) != size:
-        raise Malformed(f"the checksum is not a base64 {algorithm} digest")
+        raise ChecksumMismatch(
+            f"the checksum announced is no {algorithm} digest in base64, so no bytes have it; none of them was kept",
+            hint=f"send the {size} bytes of the digest in base64, and the bytes again",
+        )
     return Checksum(algorithm=algorithm, digest=digest)
 
 
@@ -140,27 +153,36 @@ def require_checkable(size: int) -> None:
         )
 
 
-def metadata(header: str) -> Mapping[str, str]:
-    """Read Upload-Metadata: pairs of a key and a base64 value, or keys alone; Malformed for anything else.
+def metadata(header: str, reading: Reading) -> Mapping[str, str]:
+    """Read Upload-Metadata: pairs of a key and a base64 value, or keys alone.
 
-    Only the members that `uploads.describe` reads are decoded: others may be bytes of any kind.
+    Only the members that `uploads.describe` reads are decoded: others may be bytes of any kind. One that cannot be
+    read, comes a second time or is one too many is left out, and `reading` notes it.
     """
     found: dict[str, str] = {}
-    pairs = [pair.strip() for pair in header.split(",")] if header.strip() else []
-    if len(pairs) > _MAX_METADATA:
-        raise Malformed(f"an upload has at most {_MAX_METADATA} metadata pairs")
-    for pair in pairs:
+    pairs = [pair for each in header.split(",") if (pair := each.strip())]
+    for number, pair in enumerate(pairs):
         key, _, encoded = pair.partition(" ")
+        if key not in _USED:
+            if not key.isascii():
+                reading.leave_out(key, Unusable.UNKNOWN)
+            continue
         value = _decoded(encoded.strip())
-        if not key or not key.isascii() or value is None or key in found:
-            raise Malformed("Upload-Metadata is not pairs of a key and a base64 value, each key once")
-        found[key] = _text(value) if key in _USED else ""
-    return {key: value for key, value in found.items() if key in _USED}
+        if number >= _MAX_METADATA:
+            reading.leave_out(key, Unusable.MANY)
+        elif value is None:
+            reading.leave_out(key, Unusable.TEXT)
+        elif key in found:
+            reading.leave_out(key, Unusable.MANY)
+        else:
+            found[key] = _text(value)
+    return found
 
 
 def _decoded(text: str) -> bytes | None:
+    """Return base64 decoded, with its padding or without it; None for anything else."""
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
 

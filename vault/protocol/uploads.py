@@ -17,7 +17,9 @@ from vault.protocol.facts import Reading
 
 _MAX_NAME: Final = 150
 _NOT_IN_A_KEY: Final = re.compile(r"[^A-Za-z0-9._~@:+=,-]+")
-_NUMBER: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]+", re.ASCII)
+_ENDLESS: Final = 10**18
+"""What stands for every larger number: no recording comes near it."""
 _GENERIC: Final = frozenset({"", "application/octet-stream", "binary/octet-stream", "null", "undefined"})
 _EXTENSIONS: Final[Mapping[str, str]] = {
     ".wav": "audio/wav",
@@ -108,13 +110,15 @@ class Description:
     started_at: datetime | None = None
 
 
-def describe(metadata: Mapping[str, str]) -> Description:
+def describe(metadata: Mapping[str, str], unusable: Mapping[str, str] | None = None) -> Description:
     """Read the members that the vault knows: call_key, filename, filetype, from, to, direction, started, tags.
 
-    Others are left out: nobody asked for them; so is a fact that is not what its name says.
+    Others are left out: nobody asked for them; so is a fact that is not what its name says. `unusable` was left out
+    before.
     """
     key = metadata.get("call_key")
     reading = Reading()
+    reading.unusable.update(unusable or {})
     return Description(
         call_key=call_key_of(key) if key else None,
         file_name=posixpath.basename(metadata.get("filename", "").replace("\\", "/")) or None,
@@ -150,9 +154,11 @@ def count(headers: Mapping[str, str], name: str) -> int | None:
     value = headers.get(name)
     if value is None:
         return None
-    if not _NUMBER.fullmatch(value.strip()):
+    digits = value.strip()
+    if not _NUMBER.fullmatch(digits):
         raise Malformed(f"{name} is not a byte count")
-    return int(value)
+    significant = digits.lstrip("0")
+    return int(significant or "0") if len(significant) < len(str(_ENDLESS)) else _ENDLESS
 
 
 def require_size(size: int | None, *, limit: int) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from vault.errors import InconsistentLength, Invalid, MismatchingOffset, OffsetMismatch, UploadComplete
-from vault.protocol import resumable
+from vault.protocol import resumable, tus
 from vault.protocol.uploads import Verb, describe, require_room
 from vault.server.context import CONFIG, VAULT, authorised
 from vault.server.resuming import (
@@ -68,9 +68,10 @@ class _Interim:
 async def create(request: web.Request) -> web.Response:
     """Begin an upload, with none, some or all of its bytes (Upload Creation)."""
     tenant, actor = await authorised(request)
+    tus.require_version(request.headers, said=False)  # a PUT comes here whatever it says
     vault, limit = request.app[VAULT], request.app[CONFIG].server.max_recording_bytes
     wanted = resumable.creation(request.headers, request.content_length, limit=limit)
-    description = describe(wanted.metadata)
+    description = describe(wanted.metadata, wanted.unusable)
     interim = _Interim(request)
     with incoming(request) as (body, writer):
         media = await media_in(description, body)

@@ -78,7 +78,7 @@ OPERATIONS: Final = (
         summary="Ask where the upload goes on",
         act=Act.INGEST,
         answers={200: Answer(text="The upload is known.", headers=_STATE), 204: Answer(text="The same (IETF).")},
-        problems=(404, 410, 423),
+        problems=(404, 410, 412, 423),
     ),
     Operation(
         method="patch",
@@ -171,7 +171,7 @@ async def _create(request: web.Request) -> web.Response:
     tus.require_version(request.headers)
     vault = request.app[VAULT]
     wanted = tus.creation(request.headers, limit=request.app[CONFIG].server.max_recording_bytes)
-    description = describe(wanted.metadata)
+    description = describe(wanted.metadata, wanted.unusable)
     with incoming(request) as (body, writer):
         if wanted.carries:
             require_room(0, await _checked(wanted.checksum, request, body), wanted.length)
@@ -222,6 +222,8 @@ async def _checked(checksum: tus.Checksum | None, request: web.Request, body: In
 
 async def _head(request: web.Request) -> web.Response:
     tenant, actor = await authorised(request)
+    # Who only asks need not say a version: a person looks at the address with a browser.
+    tus.require_version(request.headers, said=False)
     uploads = request.app[VAULT].uploads
     writer = Writer()
     async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor) as standing:
