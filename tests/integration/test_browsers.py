@@ -10,10 +10,12 @@ import pytest
 
 from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app
 from vault.model import Role
+from vault.server import dialects
+from vault.server.sites import EXPOSED
 
 __all__ = ["app"]
 
-OURS, _ = TENANTS
+OURS, THEIRS = TENANTS
 EVIL = "https://evil.example"
 PORTAL = "https://portal.northfield.example"
 FROM_ELSEWHERE: tuple[Mapping[str, str], ...] = (
@@ -109,16 +111,70 @@ async def test_a_page_records_with_a_bearer_token_from_an_origin_that_its_tenant
     status, headers, _ = await raw(app, "PUT", path, {**bearer, **page}, b"\xff" * 160)
     assert (status, headers["Access-Control-Allow-Origin"]) == (201, PORTAL)
     assert "Upload-Offset" in headers["Access-Control-Expose-Headers"]
+    assert headers.getall("Vary") == ["Origin"]
 
     remembered = {**basic(app.token(Role.RECORDER)), "Content-Type": PCMU}
     assert (await raw(app, "PUT", f"{path}b", {**remembered, **page}, b"\xff"))[0] == 403
     for other in ({"Origin": EVIL}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": f"{PORTAL}.evil.example"}):
         assert (await raw(app, "PUT", f"{path}c", {**bearer, **other}, b"\xff"))[0] == 403, other
-    unknown = await raw(app, "PUT", "/v1/ingest/nobody/x", {**bearer, **page}, b"\xff")
-    assert unknown[0] == 403  # whether there is such a tenant is told to no page
     emptied = await app.ask("PUT", f"/v1/tenants/{OURS}", Role.OPERATOR, body={"origins": []})
     assert emptied.json["origins"] == []
     assert (await raw(app, "PUT", f"{path}d", {**bearer, **page}, b"\xff"))[0] == 403
+
+
+async def test_nobody_learns_which_tenant_lists_an_origin(app: App) -> None:
+    listed = await app.ask("PUT", f"/v1/tenants/{OURS}", Role.OPERATOR, body={"origins": [PORTAL]})
+    assert listed.status == 200
+    page = {"Origin": PORTAL, "Sec-Fetch-Site": "cross-site", "Content-Type": PCMU}
+    preflight = {"Access-Control-Request-Method": "POST"}
+    guesses = {"": {}, "bearer": {"Authorization": "Bearer cv_x"}, "basic": basic("x")}
+
+    def told(answer: tuple[int, Mapping[str, str], bytes]) -> object:
+        status, headers, content = answer
+        request_id = headers["Request-Id"].encode()
+        kept = {name: value for name, value in headers.items() if name not in {"Date", "Request-Id"}}
+        return status, kept, content.replace(request_id, b"")
+
+    for origin in (PORTAL, EVIL):
+        for what in ("tus", "call-1"):
+            paths = [f"/v1/ingest/{tenant}/{what}" for tenant in (OURS, THEIRS, "nobody")]
+            for sent in ({**page, **preflight}, *({**page, **each} for each in guesses.values())):
+                method = "OPTIONS" if "Access-Control-Request-Method" in sent else "POST"
+                answers = [told(await raw(app, method, path, {**sent, "Origin": origin})) for path in paths]
+                assert answers[0] == answers[1] == answers[2], (origin, sent)
+
+    # A token of the other tenant uploads from no page, and this one's reaches the other tenant as without a browser.
+    theirs = {**page, "Authorization": f"Bearer {app.token(Role.RECORDER, THEIRS)}"}
+    status, headers, _ = await raw(app, "POST", f"/v1/ingest/{THEIRS}/call-1", theirs, b"\xff")
+    assert (status, "Access-Control-Allow-Origin" in headers) == (403, False)
+    ours = {**page, "Authorization": f"Bearer {app.token(Role.RECORDER)}"}
+    for tenant in (THEIRS, "nobody"):
+        assert (await raw(app, "POST", f"/v1/ingest/{tenant}/call-1", ours, b"\xff"))[0] == 404
+
+
+def test_a_page_reads_every_header_that_ingest_answers_with() -> None:
+    described = {
+        name
+        for operation in dialects.OPERATIONS
+        if operation.path.startswith("/v1/ingest/")
+        for answer in operation.answers.values()
+        for name in answer.headers
+    }
+    assert "Upload-Offset" in described
+    assert described <= {*EXPOSED}
+
+
+async def test_an_answer_over_tus_has_no_header_that_a_page_cannot_read(app: App) -> None:
+    place = f"/v1/ingest/{OURS}/tus"
+    sent = {"Authorization": f"Bearer {app.token(Role.RECORDER)}", "Tus-Resumable": "1.0.0"}
+    made = {"Upload-Defer-Length": "1", "Upload-Metadata": "filetype YXVkaW8vYmFzaWM="}
+    _, first, _ = await raw(app, "POST", place, {**sent, **made})
+    asked = [("OPTIONS", place, {}), ("HEAD", first["Location"], {}), ("POST", place, {"Tus-Resumable": "9"})]
+    found = {*first}
+    for method, path, more in asked:
+        found |= {*(await raw(app, method, path, {**sent, **more}))[1]}
+    assert {"Tus-Version", "Upload-Defer-Length", "Tus-Checksum-Algorithm"} <= found
+    assert found - {*EXPOSED} <= {"Server", "Date", "Content-Type", "Content-Length", "Cache-Control"}
 
 
 async def test_a_page_of_another_site_opens_no_websocket_and_signs_no_bucket_request(app: App) -> None:

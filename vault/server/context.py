@@ -120,12 +120,17 @@ def require_uncoded(request: web.Request) -> None:
         )
 
 
+async def recorder(request: web.Request, *, began: Began | None = None) -> Principal:
+    """Return who records; an expired token finishes what it began."""
+    return await principal(request, began=began or partial(_began_named, request))
+
+
 async def authorised(request: web.Request, *, began: Began | None = None) -> tuple[TenantId, Principal]:
     """Return the tenant in the path and who records for it; raises for anybody who may not.
 
     An expired token finishes what it began: the open recording that the path names, or that `began` knows of.
     """
-    actor = await principal(request, began=began or partial(_began_named, request))
+    actor = await recorder(request, began=began)
     tenant = path_tenant(request)
     await request.app[VAULT].access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     require_uncoded(request)

@@ -2,6 +2,10 @@
 
 A browser says where a request comes from by `Sec-Fetch-Site` (W3C Fetch Metadata) and `Origin` (RFC 6454); what is no
 browser sends neither, and is not asked for them.
+
+A preflight carries no token, and who asks need not be a browser: were it decided by the tenant in the address, anybody
+could learn which tenant lists which origin, and which tenants there are. So before a token is known an origin counts
+that any tenant lists, whatever the address says; once it is known, only what the token's own tenant lists.
 """
 
 from __future__ import annotations
@@ -12,22 +16,23 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from vault.errors import Forbidden, Refused, UnsupportedMedia
-from vault.server.context import CONFIG, INGEST, VAULT, checked_tenant
+from vault.errors import Forbidden, UnsupportedMedia
+from vault.server.context import CONFIG, INGEST, VAULT, recorder
 
 _GUARDED: Final = ("/v1/", "/s3/")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN: Final = frozenset({"same-origin", "none"})
 _SITE: Final = web.RequestKey("site", str)
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-_EXPOSED: Final = ", ".join(
-    (
-        *("Location", "Retry-After", "Request-Id"),
-        *("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size"),
-        *("Upload-Offset", "Upload-Length", "Upload-Expires", "Upload-Complete", "Upload-Limit"),
-        "Upload-Draft-Interop-Version",
-    )
+EXPOSED: Final = (
+    *("Location", "Retry-After", "Request-Id", "Recording-Id", "Recording-State"),
+    *("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm", "Accept-Patch"),
+    *("Upload-Offset", "Upload-Length", "Upload-Defer-Length", "Upload-Expires", "Upload-Complete", "Upload-Limit"),
+    "Upload-Draft-Interop-Version",
 )
+"""What a page may read of an answer, beside what every page may (Fetch, CORS-safelisted response-header name)."""
+_UNLISTED: Final = "a page of another site sent this, and the tenant does not list its origin"
+_LIST_IT: Final = "callvault tenants set TENANT --origin https://SITE"
 
 
 @web.middleware
@@ -53,7 +58,7 @@ async def share_with_site(request: web.Request, response: web.StreamResponse) ->
     site = request.get(_SITE)
     if site is not None:
         response.headers["Access-Control-Allow-Origin"] = site
-        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        response.headers["Access-Control-Expose-Headers"] = ", ".join(EXPOSED)
         response.headers.add("Vary", "Origin")
 
 
@@ -80,12 +85,10 @@ def _host(url: str) -> str | None:
 
 async def _from_page(request: web.Request) -> web.StreamResponse | None:
     """Return the answer to a preflight, or None for a request that may go on; Forbidden."""
+    tenants = request.app[VAULT].tenants
     origin = request.headers.get("Origin", "")
-    if not origin or origin not in await _origins(request):
-        raise Forbidden(
-            "a page of another site sent this, and the tenant does not list its origin",
-            hint="callvault tenants set TENANT --origin https://SITE",
-        )
+    if not origin or origin not in await tenants.listed_origins():
+        raise Forbidden(_UNLISTED, hint=_LIST_IT)
     request[_SITE] = origin
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         answer = web.Response(status=204)
@@ -96,17 +99,12 @@ async def _from_page(request: web.Request) -> web.StreamResponse | None:
         return answer
     if request.headers.get("Authorization", "").partition(" ")[0].lower() != "bearer":
         raise Forbidden("a browser records with a bearer token alone", hint="send Authorization: Bearer TOKEN")
+    # Another tenant's address is refused where the token is asked for it, as if no browser had sent it.
+    own = (await recorder(request)).tenant
+    if own is None or origin not in await tenants.origins(own):
+        del request[_SITE]
+        raise Forbidden(_UNLISTED, hint=_LIST_IT)
     return None
-
-
-async def _origins(request: web.Request) -> tuple[str, ...]:
-    try:
-        # From the path itself: a preflight has no route.
-        tenant = checked_tenant(request.path.removeprefix(INGEST).partition("/")[0])
-        return await request.app[VAULT].tenants.origins(tenant)
-    except Refused:
-        # No tenant, no origins: whether it exists is told to nobody.
-        return ()
 
 
 def _require_json(request: web.Request) -> None:

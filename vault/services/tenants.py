@@ -79,6 +79,7 @@ class Tenants:
         self._periods_ahead = periods_ahead
         self._export_window = export_window
         self._known: dict[TenantId, tuple[float, Tenant]] = {}
+        self._listed: tuple[float, frozenset[str]] | None = None
 
     async def add(
         self,
@@ -121,6 +122,7 @@ class Tenants:
         await self._catalog.add_tenant(
             tenant, audit=[event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)]
         )
+        self._listed = None
         await self._precreate_if_possible()
         return tenant
 
@@ -254,6 +256,7 @@ class Tenants:
     async def _revise(self, identifier: TenantId, revision: Revision[Tenant]) -> Tenant:
         revised = await self._catalog.revise_tenant(identifier, revision)
         self._known.pop(identifier, None)
+        self._listed = None
         return revised
 
     async def view(self, tenant: Tenant) -> TenantView:
@@ -301,6 +304,19 @@ class Tenants:
     async def origins(self, identifier: TenantId) -> tuple[str, ...]:
         """Return the web origins whose pages may record for this tenant; NotFound."""
         return (await self._lookup(identifier)).origins
+
+    async def listed_origins(self) -> frozenset[str]:
+        """Return the web origins that any tenant lists: which one lists which is told to its own tokens alone."""
+        now = self._clock.monotonic()
+        if self._listed is None or now - self._listed[0] >= _KNOWN_SECONDS:
+            try:
+                found = frozenset(each for tenant in await self._catalog.tenants() for each in tenant.origins)
+            except Unavailable:
+                if self._listed is None:
+                    raise
+                found = self._listed[1]
+            self._listed = now, found
+        return self._listed[1]
 
     async def _lookup(self, identifier: TenantId) -> Tenant:
         now = self._clock.monotonic()
