@@ -19,6 +19,7 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import PURPOSE, TENANTS, app, running, sound
 from tests.s3clients import BUCKET, HEAD, Recorder, signed
 from vault.model import Role
+from vault.protocol.checksums import ALGORITHMS
 from vault.protocol.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
 from vault.storage import spool
 
@@ -294,17 +295,44 @@ async def test_a_part_that_could_not_be_kept_leaves_the_one_that_was_acknowledge
     assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
 
 
-async def test_a_completion_compares_the_whole_with_the_checksum_it_states(app, recorder):
+def crc(*pieces):
+    return base64.b64encode(b"".join(zlib.crc32(piece).to_bytes(4, "big") for piece in pieces)).decode()
+
+
+async def test_a_completion_compares_all_that_it_states_of_the_parts_and_of_the_whole(app, recorder):
     address = await begun(app, recorder)
     halves = WAV[:40_000], WAV[40_000:]
     for number, half in enumerate(halves, 1):
-        assert (await ask(app, recorder, "PUT", part(address, number), body=half))[0] == 200
+        sent = {"x_amz_checksum_crc32": crc(half)} if number == 1 else {}
+        assert (await ask(app, recorder, "PUT", part(address, number), body=half, **sent))[0] == 200
     named = listing(*((number, hashlib.md5(half).hexdigest()) for number, half in enumerate(halves, 1)))
-    crc = base64.b64encode(zlib.crc32(WAV).to_bytes(4, "big")).decode()
-    wrong = base64.b64encode(bytes(4)).decode()
-    assert await refused(app, recorder, "POST", address, body=named, x_amz_checksum_crc32=wrong) == (400, "BadDigest")
-    assert (await ask(app, recorder, "POST", address, body=named, x_amz_checksum_crc32=crc))[0] == 200
+    checked = named
+    for half in halves:
+        checked = checked.replace(
+            b"</ETag></Part>", f"</ETag><ChecksumCRC32>{crc(half)}</ChecksumCRC32></Part>".encode(), 1
+        )
+    zero = base64.b64encode(bytes(4)).decode()
+    composite = base64.b64encode(zlib.crc32(base64.b64decode(crc(*halves))).to_bytes(4, "big")).decode()
+    for body, stated, expected in (
+        (named, {"x_amz_checksum_crc32": zero}, "BadDigest"),
+        (named, {"x_amz_checksum_crc32": f"{zero}-2"}, "BadDigest"),
+        (named, {"x_amz_checksum_crc32": f"{composite}-3"}, "BadDigest"),
+        (named, {"x_amz_mp_object_size": "7"}, "InvalidRequest"),
+        (checked.replace(crc(halves[0]).encode(), zero.encode()), {}, "InvalidPart"),
+        (checked.replace(crc(halves[1]).encode(), zero.encode()), {}, "InvalidPart"),
+        (checked.replace(b"CRC32", b"WHIRLPOOL"), {}, "NotImplemented"),
+    ):
+        assert (await refused(app, recorder, "POST", address, body=body, **stated))[1] == expected, stated
+    true = {"x_amz_checksum_crc64nvme": whole_digest("crc64nvme"), "x_amz_checksum_crc32": f"{composite}-2"}
+    size = str(len(WAV))
+    assert (await ask(app, recorder, "POST", address, body=checked, x_amz_mp_object_size=size, **true))[0] == 200
     assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
+
+
+def whole_digest(name):
+    running = ALGORITHMS[name]()
+    running.update(WAV)
+    return base64.b64encode(running.digest()).decode()
 
 
 async def test_an_upload_that_never_was_is_none(app, recorder):

@@ -11,7 +11,7 @@ from vault.ids import TokenId, parse_call_key
 from vault.model import DataKey
 from vault.protocol import s3
 from vault.protocol.awschunked import ChunkedDecoder
-from vault.protocol.s3body import BodyPlan, S3Body, plan_body
+from vault.protocol.s3body import BodyPlan, S3Body, WholeChecks, plan_body, whole_checks
 from vault.protocol.sigv4 import Claim, RequestHead
 
 
@@ -192,6 +192,35 @@ def test_a_trailing_checksum_is_compared_and_must_come():
         body.feed(bad)
         with pytest.raises(Invalid):
             body.finish()
+
+
+def test_a_checksum_that_cannot_be_compared_is_refused():
+    for code, headers in (
+        ("NotImplemented", {"x_amz_checksum_whirlpool": CRC}),
+        ("NotImplemented", {"x_amz_trailer": "x-amz-checksum-whirlpool"}),
+        ("InvalidRequest", {"x_amz_sdk_checksum_algorithm": "CRC32"}),
+        ("InvalidDigest", {"x_amz_checksum_crc32": CRC + "-2"}),
+    ):
+        with pytest.raises(Invalid) as caught:
+            plan_body(head(content_length="1", **headers), claim("UNSIGNED-PAYLOAD"))
+        assert caught.value.facts["s3"] == code
+    about = {"x_amz_checksum_algorithm": "CRC32", "x_amz_checksum_type": "FULL_OBJECT"}
+    assert plan_body(head(**about), claim("UNSIGNED-PAYLOAD")).checksums == {}
+
+
+def test_what_a_completion_states_of_the_whole_is_of_its_bytes_or_of_its_parts_digests():
+    digest = base64.b64decode(CRC)
+    assert whole_checks(head(x_amz_checksum_crc32=CRC, x_amz_mp_object_size="9"), parts=2) == WholeChecks(
+        whole={"crc32": digest}, size=9
+    )
+    for composite in (
+        {"x_amz_checksum_crc32": CRC + "-2"},
+        {"x_amz_checksum_crc32": CRC, "x_amz_checksum_type": "COMPOSITE"},
+    ):
+        assert whole_checks(head(**composite), parts=2) == WholeChecks(composite={"crc32": digest})
+    with pytest.raises(Invalid) as caught:
+        whole_checks(head(x_amz_checksum_crc32=CRC + "-3"), parts=2)
+    assert caught.value.facts["s3"] == "BadDigest"
 
 
 @pytest.mark.parametrize("surplus", [b"x\r\n", b"\r\n\r\n", b"\r\nx\r\n", b"x" * 2000])

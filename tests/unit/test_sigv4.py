@@ -5,7 +5,6 @@ Amazon S3 API reference (key AKIAIOSFODNN7EXAMPLE), chunked uploads and the trai
 """
 
 import hashlib
-import random
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
@@ -309,25 +308,28 @@ def test_the_trailer_signature_of_the_worked_example():
             ChunkedDecoder(signer=signer(head), trailer=True).feed(wrong)
 
 
-@pytest.mark.parametrize(
-    ("name", "check"), [("crc32", "cbf43926"), ("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")]
-)
-def test_the_checksums_check_values(name, check):
-    running = ALGORITHMS[name]()
-    for byte in b"123456789":
-        running.update(bytes([byte]))
-    assert running.digest().hex() == check
+CHECK_VALUES = {
+    "crc32": "cbf43926",
+    "crc32c": "e3069283",
+    "crc64nvme": "ae8b14860a799888",
+    "md5": "25f9e794323b453885f5181f1b624d0b",
+    "sha1": "f7c3bc1d808e04732adf679965ccc34ca7ae3441",
+    "sha256": "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225",
+    "sha512": "d9e6762dd1c8eaf6d61b3c6192fc408d4d6d5f1176d0c29169bc24e71c3f274a"
+    "d27fcd5811b313d681f7e55ec02d73d499c95455b6b5bb503acf574fba8ffe85",
+    "xxhash64": "8cb841db40e6ae83",
+    "xxhash3": "72dcb18b67a17dff",
+    "xxhash128": "33119477ede5dcd5e9716427681d5860",
+}
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-def test_a_checksum_does_not_depend_on_how_the_bytes_were_cut(name):
-    data = random.Random(1).randbytes(200_000)
-    for length in (*range(64, 300), 65_535, 65_536, 65_537, len(data)):
-        whole, cut = ALGORITHMS[name](), ALGORITHMS[name]()
-        whole.update(data[:length])
-        for start in range(0, length, 61):
-            cut.update(data[start : min(start + 61, length)])
-        assert whole.digest() == cut.digest(), length
+def test_the_checksums_have_their_check_values_however_the_bytes_were_cut():
+    assert ALGORITHMS.keys() == CHECK_VALUES.keys()
+    for name, check in CHECK_VALUES.items():
+        running = ALGORITHMS[name]()
+        for piece in (b"1", b"", b"2345", b"6789"):
+            running.update(piece)
+        assert [running.digest().hex(), running.digest().hex()] == [check, check], name
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import hashlib
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from vault.errors import Forbidden, Invalid
 from vault.ids import escaped_call_key
 from vault.model import CallFacts
+from vault.protocol.checksums import parse_digest
 from vault.protocol.defused import walk
 from vault.protocol.facts import Reading
 
@@ -29,6 +30,8 @@ _NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _CALL_KEY: Final = re.compile(r"[A-Za-z0-9._~@:+,-]{1,180}")
 _PART_NUMBER: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _MAX_DEPTH: Final = 8
+_CHECKSUM: Final = "Checksum"
+"""How the members of a part begin that are its checksums."""
 
 
 class S3Operation(enum.StrEnum):
@@ -143,10 +146,11 @@ def upload_etag(etags: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedPart:
-    """A part as CompleteMultipartUpload names it; `etag` is 32 hex digits."""
+    """A part as CompleteMultipartUpload names it; `etag` is 32 hex digits, `checksums` are digests by algorithm."""
 
     number: int
     etag: str
+    checksums: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class _Parts:
@@ -173,7 +177,14 @@ class _Parts:
             etag = unquoted(self._texts.get("ETag", ""))
             if len(self.found) >= MAX_PARTS or not re.fullmatch("[0-9a-f]{32}", etag):
                 raise _malformed()
-            self.found.append(NamedPart(number=part_number(self._texts.get("PartNumber", "").strip()), etag=etag))
+            number = part_number(self._texts.get("PartNumber", "").strip())
+            stated = {
+                name.removeprefix(_CHECKSUM).lower(): value
+                for name, value in self._texts.items()
+                if name.startswith(_CHECKSUM)
+            }
+            checksums = {name: parse_digest(name, value.strip()) for name, value in stated.items()}
+            self.found.append(NamedPart(number=number, etag=etag, checksums=checksums))
         if len(self._path) == 1 and self._path[0] != "CompleteMultipartUpload":
             raise _malformed()
         self._path.pop()
@@ -251,6 +262,7 @@ ERROR_STATUS: Final[Mapping[str, int]] = {
     "InvalidDigest": 400,
     "InvalidPart": 400,
     "InvalidPartOrder": 400,
+    "InvalidRequest": 400,
     "MalformedXML": 400,
     "MetadataTooLarge": 400,
     "MissingContentLength": 411,

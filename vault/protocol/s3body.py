@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from vault.errors import Invalid, TooLarge
 from vault.protocol.awschunked import ChunkedDecoder
-from vault.protocol.checksums import ALGORITHMS, Checksum
+from vault.protocol.checksums import ALGORITHMS, Checksum, parse_digest
 from vault.protocol.sigv4 import UNSIGNED_PAYLOAD, ChunkSigner, Claim, RequestHead
 
 CHECKSUM: Final = "x-amz-checksum-"
@@ -23,6 +22,8 @@ _UNSIGNED_TRAILER: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 _TRAILER: Final = "-TRAILER"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LENGTH: Final = re.compile(r"\d{1,13}", re.ASCII)
+_NO_DIGEST: Final = frozenset({"algorithm", "type", "mode"})
+"""What follows CHECKSUM in headers that are about checksums and are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,23 @@ class BodyPlan:
     checksums: Mapping[str, bytes | None] = field(default_factory=dict)
 
 
-def plan_body(head: RequestHead, claim: Claim) -> BodyPlan:
-    """Return what to expect; Invalid for what is contradictory or not offered."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeChecks:
+    """What CompleteMultipartUpload states about the object that its parts make.
+
+    `whole` are digests of its bytes, `composite` of its parts' digests, one after the other; `size` counts its bytes.
+    """
+
+    whole: Mapping[str, bytes] = field(default_factory=dict)
+    composite: Mapping[str, bytes] = field(default_factory=dict)
+    size: int | None = None
+
+
+def plan_body(head: RequestHead, claim: Claim, *, audio: bool = True) -> BodyPlan:
+    """Return what to expect; Invalid for what is contradictory or not offered.
+
+    Without `audio` the head's checksums are about something else than the body.
+    """
     mode = claim.payload
     chunked = mode.startswith("STREAMING-")
     if chunked and mode.removesuffix(_TRAILER) != _SIGNED_CHUNKS and mode != _UNSIGNED_TRAILER:
@@ -51,57 +67,61 @@ def plan_body(head: RequestHead, claim: Claim) -> BodyPlan:
     if not chunked and mode != UNSIGNED_PAYLOAD and not _SHA256.fullmatch(mode):
         raise Invalid("x-amz-content-sha256 is neither a hash nor a known word", s3="InvalidArgument")
     length = head.header("x-amz-decoded-content-length" if chunked else "content-length")
-    if length is not None and not _LENGTH.fullmatch(length):
-        raise Invalid("the body's length is not a byte count", s3="InvalidArgument")
     if chunked and length is None:
         raise Invalid("x-amz-decoded-content-length is missing", s3="MissingContentLength")
+    md5 = head.header("content-md5")
     return BodyPlan(
-        length=None if length is None else int(length),
+        length=_length(length),
         sha256=mode if _SHA256.fullmatch(mode) else None,
         chunked=chunked,
         signed=mode.startswith(_SIGNED_CHUNKS),
         trailer=mode.endswith(_TRAILER),
-        md5=_digest(head.header("content-md5"), 16),
-        checksums=_checksums(head),
+        md5=None if md5 is None else parse_digest("md5", md5),
+        checksums=_checksums(head) if audio else {},
     )
 
 
-def stated_checksums(head: RequestHead) -> Mapping[str, bytes]:
-    """Return the digests that the head states, by algorithm; Invalid for one that is malformed.
+def _length(stated: str | None) -> int | None:
+    if stated is not None and not _LENGTH.fullmatch(stated):
+        raise Invalid("the body's length is not a byte count", s3="InvalidArgument")
+    return None if stated is None else int(stated)
 
-    For CompleteMultipartUpload they are of the whole object; those of its parts' checksums (`…-N`) are not offered.
+
+def whole_checks(head: RequestHead, *, parts: int) -> WholeChecks:
+    """Return what CompleteMultipartUpload states about `parts` parts together; Invalid for what is malformed.
+
+    A digest of digests says so by its type, or by how many they are behind a hyphen.
     """
-    stated = {}
+    whole: dict[str, bytes] = {}
+    composite: dict[str, bytes] = {}
+    for algorithm, stated in _stated(head):
+        value, hyphen, count = stated.partition("-")
+        if hyphen and count != str(parts):
+            raise Invalid("a checksum is of another number of parts; nothing was recorded", s3="BadDigest")
+        of_parts = hyphen or (head.header("x-amz-checksum-type") or "").upper() == "COMPOSITE"
+        (composite if of_parts else whole)[algorithm] = parse_digest(algorithm, value)
+    return WholeChecks(whole=whole, composite=composite, size=_length(head.header("x-amz-mp-object-size")))
+
+
+def _stated(head: RequestHead) -> Iterator[tuple[str, str]]:
+    """Yield the checksums in the head: algorithm and value."""
     for name, value in head.headers:
         algorithm = name.lower().removeprefix(CHECKSUM)
-        if algorithm in ALGORITHMS and name.lower().startswith(CHECKSUM):
-            digest = _digest(value, len(ALGORITHMS[algorithm]().digest()))
-            assert digest is not None
-            stated[algorithm] = digest
-    return stated
+        if name.lower().startswith(CHECKSUM) and algorithm not in _NO_DIGEST:
+            yield algorithm, value
 
 
 def _checksums(head: RequestHead) -> Mapping[str, bytes | None]:
-    wanted: dict[str, bytes | None] = {**stated_checksums(head)}
+    wanted: dict[str, bytes | None] = {name: parse_digest(name, value) for name, value in _stated(head)}
     for name in (head.header("x-amz-trailer") or "").split(","):
         algorithm = name.strip().lower().removeprefix(CHECKSUM)
         if name.strip() and algorithm not in ALGORITHMS:
             raise Invalid("the announced trailer is not a checksum that is offered", s3="NotImplemented")
         if name.strip():
             wanted[algorithm] = None
+    if head.header("x-amz-sdk-checksum-algorithm") is not None and not wanted:
+        raise Invalid("x-amz-sdk-checksum-algorithm names a checksum that does not come", s3="InvalidRequest")
     return wanted
-
-
-def _digest(value: str | None, size: int) -> bytes | None:
-    if value is None:
-        return None
-    try:
-        digest = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Invalid("a checksum is not base64", s3="InvalidDigest") from error
-    if len(digest) != size:
-        raise Invalid("a checksum has the wrong length", s3="InvalidDigest")
-    return digest
 
 
 class S3Body:
@@ -163,9 +183,14 @@ class S3Body:
         return self._sha256.hexdigest()
 
     @property
+    def digests(self) -> Mapping[str, bytes]:
+        """The checksums that were compared, by algorithm."""
+        return {name: each.digest() for name, each in self._running.items()}
+
+    @property
     def answers(self) -> Mapping[str, str]:
-        """The checksums that were compared, as headers for the answer."""
-        return {CHECKSUM + name: base64.b64encode(each.digest()).decode() for name, each in self._running.items()}
+        """The same, as headers for the answer."""
+        return {CHECKSUM + name: base64.b64encode(digest).decode() for name, digest in self.digests.items()}
 
     def finish(self) -> None:
         """Compare everything; Invalid if anything differs."""
@@ -183,10 +208,10 @@ class S3Body:
 
     def _trailed(self, name: str) -> bytes:
         trailers = {} if self._decoder is None else self._decoder.trailers
-        found = _digest(trailers.get(CHECKSUM + name), len(self._running[name].digest()))
+        found = trailers.get(CHECKSUM + name)
         if found is None:
             raise Invalid("the announced checksum did not come; nothing was kept", s3="IncompleteBody")
-        return found
+        return parse_digest(name, found)
 
 
 def _too_large(limit: int) -> TooLarge:

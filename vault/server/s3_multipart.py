@@ -17,7 +17,7 @@ from vault.model import Recording, RecordingState
 from vault.protocol import s3
 from vault.protocol.permissions import Act
 from vault.protocol.s3 import NamedPart, S3Operation
-from vault.protocol.s3body import S3Body, stated_checksums
+from vault.protocol.s3body import S3Body, whole_checks
 from vault.server.context import CONFIG, VAULT, possible_id
 from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, xml
 from vault.services.parts import Upload
@@ -98,7 +98,7 @@ async def _part(request: web.Request, asked: Signed) -> web.Response:
         async with aclosing(arriving(request, expected)) as pieces:
             async for piece in pieces:
                 await sink.write(piece)
-        part = await sink.keep()
+        part = await sink.keep(expected.digests)
     vault.metrics.ingest_bytes.labels(DIALECT).inc(part.size)
     return web.Response(headers={"ETag": f'"{part.etag}"', **expected.answers})
 
@@ -106,14 +106,13 @@ async def _part(request: web.Request, asked: Signed) -> web.Response:
 async def _complete(request: web.Request, asked: Signed) -> web.Response:
     """CompleteMultipartUpload: 200 once the whole recording and its end are durable, and again when repeated."""
     vault = request.app[VAULT]
-    checks = stated_checksums(asked.head)
     expected = expected_body(request, asked, limit=s3.MAX_XML_BYTES, audio=False)
     named = s3.parse_complete(await _document(request, expected))
     found = await _found(vault, asked)
     if isinstance(found, Recording):
         _require_completed(vault, found)
     else:
-        await vault.parts.complete(found, {part.number: part.etag for part in named}, checks=checks)
+        await vault.parts.complete(found, named, checks=whole_checks(asked.head, parts=len(named)))
     return _completed(asked, named)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
 
@@ -125,9 +125,8 @@ def expected_body(request: web.Request, asked: Signed, *, limit: int | None = No
     Without `audio` the head's checksums are about something else than the body.
     """
     most = request.app[CONFIG].server.max_recording_bytes
-    plan = plan_body(asked.head, asked.claim)
     return S3Body(
-        plan if audio else replace(plan, checksums={}),
+        plan_body(asked.head, asked.claim, audio=audio),
         signer=ChunkSigner(asked.claim, asked.signing_key),
         limit=most if limit is None else min(limit, most),
     )

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -41,6 +42,8 @@ from vault.ports.keys import Keyring
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
 from vault.protocol.checksums import ALGORITHMS
+from vault.protocol.s3 import NamedPart
+from vault.protocol.s3body import WholeChecks
 from vault.services.audit import event
 from vault.services.holds import pinned
 from vault.services.ingest import Ingest
@@ -92,6 +95,8 @@ class Upload:
     """The part that counts under each number."""
     replaced: list[Part] = field(default_factory=list)
     """Those that counted before, and were acknowledged."""
+    digests: dict[tuple[int, int], dict[str, bytes]] = field(default_factory=dict)
+    """What is known of a part, by number and version: digests by algorithm, none of a part before a restart."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a part is put in its place, and while the parts become a recording."""
 
@@ -124,10 +129,11 @@ class PartSink:
         _touch(self._upload.session, self._clock)
         await self._writer.write(piece)
 
-    async def keep(self) -> Part:
+    async def keep(self, digests: Mapping[str, bytes]) -> Part:
         """Make it durable; the last one kept under a number is the one that counts, and the others stay.
 
-        A part that is there already, byte for byte, is not kept twice.
+        A part that is there already, byte for byte, is not kept twice. `digests` of its bytes, by algorithm, are
+        remembered.
         """
         md5 = await self._writer.end()
         upload = self._upload
@@ -143,6 +149,8 @@ class PartSink:
             )
             if known is None or not await self._parts.same(upload, known, part, self._writer):
                 await self._keep(part, known)
+            kept = upload.parts[self._number]
+            upload.digests.setdefault((kept.number, kept.version), {}).update(digests)
         _touch(upload.session, self._clock)
         return part
 
@@ -259,21 +267,21 @@ class Parts:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    async def complete(self, upload: Upload, named: Mapping[int, str], *, checks: Mapping[str, bytes]) -> None:
+    async def complete(self, upload: Upload, named: Sequence[NamedPart], *, checks: WholeChecks) -> None:
         """Make the named parts the recording, in ascending order, and end it; durable when this returns.
 
-        `named` are ETags by number, `checks` digests of the whole by algorithm. Invalid with `s3` InvalidPart or
-        BadDigest, and nothing is changed, if one is not that part or the whole is another one. What is not named is
-        kept aside; UnderHold, and nothing is changed, if a hold protects the recording and there is any.
+        Invalid with `s3` InvalidPart, BadDigest or InvalidRequest, and nothing is changed, if one is not that part or
+        the whole is another one. What is not named is kept aside; UnderHold, and nothing is changed, if a hold protects
+        the recording and there is any.
         """
         session = upload.session
         async with upload.lock:
             if session.ended == "sealed":
                 return
-            for number, etag in named.items():
-                if number not in upload.parts or upload.parts[number].etag != etag:
-                    raise Invalid(f"part {number} was not received, or is another one", s3="InvalidPart")
-            plan = upload.plan(list(named))
+            for each in named:
+                if each.number not in upload.parts or upload.parts[each.number].etag != each.etag:
+                    raise _other_part(each.number)
+            plan = upload.plan([each.number for each in named])
             if plan.aside and pinned(self._keyring, session.recording):
                 raise UnderHold(
                     "a hold protects this recording, and this completion leaves out what was acknowledged; nothing was "
@@ -281,7 +289,7 @@ class Parts:
                     hint="name every part as it was first sent, or abort: that keeps everything",
                     s3="OperationAborted",
                 )
-            await self._compare(upload, plan.audio, checks)
+            await self._compare(upload, plan, named, checks)
             await self._ingest.attach(session, offset=None, owner=upload)
             try:
                 await self._put_together(upload, plan)
@@ -290,17 +298,40 @@ class Parts:
                 self._ingest.detach(session)
         await self._drop(upload)
 
-    async def _compare(self, upload: Upload, parts: Sequence[Part], checks: Mapping[str, bytes]) -> None:
-        """Read the whole before any of it is recorded, if there is something to compare it with."""
-        running = {name: ALGORITHMS[name]() for name in checks}
-        if not running:
-            return
+    async def _compare(self, upload: Upload, plan: Plan, named: Sequence[NamedPart], checks: WholeChecks) -> None:
+        """Compare everything that is stated of the parts and of the whole, before any of it is recorded."""
+        if checks.size is not None and checks.size != plan.length:
+            raise Invalid(
+                "the parts together have another size than is stated; nothing was recorded", s3="InvalidRequest"
+            )
+        for part, stated in zip(plan.audio, named, strict=True):
+            digests = await self._digests(upload, part, {*stated.checksums, *checks.composite})
+            if any(digests[name] != digest for name, digest in stated.checksums.items()):
+                raise _other_part(part.number)
+        for name, digest in checks.composite.items():
+            joined = ALGORITHMS[name]()
+            for part in plan.audio:
+                joined.update(upload.digests[part.number, part.version][name])
+            if joined.digest() != digest:
+                raise _other_whole()
+        if checks.whole and await self._digested(upload, plan.audio, checks.whole) != checks.whole:
+            raise _other_whole()
+
+    async def _digests(self, upload: Upload, part: Part, names: AbstractSet[str]) -> Mapping[str, bytes]:
+        """Return digests of one part; it is read where they are not known, or no longer."""
+        known = upload.digests.setdefault((part.number, part.version), {})
+        if unknown := names - known.keys():
+            known.update(await self._digested(upload, [part], unknown))
+        return known
+
+    async def _digested(self, upload: Upload, parts: Sequence[Part], names: Iterable[str]) -> Mapping[str, bytes]:
+        """Read parts and return digests of them together, by algorithm."""
+        running = {name: ALGORITHMS[name]() for name in names}
         async with aclosing(self._bytes(upload, parts)) as pieces:
             async for piece in pieces:
                 for each in running.values():
                     each.update(piece)
-        if any(each.digest() != checks[name] for name, each in running.items()):
-            raise Invalid("the checksum is not that of the parts together; nothing was recorded", s3="BadDigest")
+        return {name: each.digest() for name, each in running.items()}
 
     async def _put_together(self, upload: Upload, plan: Plan) -> None:
         """Write the audio, and behind it what is kept aside; the note that tells them apart comes first."""
@@ -530,6 +561,14 @@ def _require_same(session: IngestSession, resent: hashlib._Hash) -> None:
     assert session.digest is not None
     if resent.digest() != session.digest.digest():
         raise Conflict("other audio of this call is durable already")
+
+
+def _other_part(number: int) -> Invalid:
+    return Invalid(f"part {number} was not received, or is another one", s3="InvalidPart")
+
+
+def _other_whole() -> Invalid:
+    return Invalid("the checksum is not that of the parts together; nothing was recorded", s3="BadDigest")
 
 
 def _pieces_of(parts: Sequence[Part]) -> list[tuple[int, int]]:
