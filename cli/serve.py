@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import socket
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,7 @@ from cli.output import Output
 from cli.workers import Supervisor, end_with_parent, listener, worker_command
 from vault.config import Config, load_config
 from vault.errors import ConfigError
-from vault.telemetry import configure_logging
+from vault.telemetry import configure_logging, set_level
 
 if TYPE_CHECKING:
     from vault.server.workers import Worker
@@ -51,18 +52,29 @@ def run(
     What was acknowledged is durable either way. Logs are JSON lines on standard error; with --json the address is
     printed as JSON on standard output too. With --workers, a worker that dies is started again and takes up its own
     journal; an interrupted upload can be continued at its own worker only, and meets another one with 503.
+
+    SIGHUP reads the TLS files and log.level again. New connections get the new certificate, and those under way go on.
+    What cannot be used leaves in force what was, and the log says why.
     """
+    hung_up = _hang_ups()
     settings = load_config(config)
     configure_logging(level=settings.log.level)
     if as_worker is not None:
-        _work(settings, out, as_worker, workers)
+        _work(config, out, as_worker, workers, hung_up)
         return
     _refuse_left_over(settings.journal_path, workers)
     if workers > 1:
         asyncio.run(_supervise(settings, out, config, workers, port_file))
         return
     _guard()
-    uvloop.run(_serve(settings, out, port_file))
+    uvloop.run(_serve(lambda: load_config(config), out, port_file, hung_up))
+
+
+def _hang_ups() -> asyncio.Event:
+    """Return what SIGHUP sets from now on; one that comes before anybody waits is kept, and none ends the process."""
+    hung_up = asyncio.Event()
+    signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
+    return hung_up
 
 
 def _guard() -> None:
@@ -81,17 +93,22 @@ def _refuse_left_over(journal: Path, workers: int) -> None:
         )
 
 
-def _work(settings: Config, out: Output, place: str, count: int) -> None:
+def _work(config: Path, out: Output, place: str, count: int, hung_up: asyncio.Event) -> None:
     """Be one of the workers that the supervisor starts: `place` is number, inherited socket and siblings' directory."""
     from vault.server.workers import Worker, worker_journal  # noqa: PLC0415 - loads the server; most commands need none
 
     end_with_parent()
     _guard()
     number, listening, directory = place.split(":", 2)
-    own = settings.journal.model_copy(update={"path": worker_journal(settings.journal_path, int(number))})
+
+    def load() -> Config:
+        settings = load_config(config)
+        own = settings.journal.model_copy(update={"path": worker_journal(settings.journal_path, int(number))})
+        return settings.model_copy(update={"journal": own})
+
     worker = Worker(number=int(number), count=count, directory=Path(directory))
     shared = socket.socket(fileno=int(listening))
-    uvloop.run(_serve(settings.model_copy(update={"journal": own}), out, None, worker=worker, shared=shared))
+    uvloop.run(_serve(load, out, None, hung_up, worker=worker, shared=shared))
 
 
 async def _supervise(settings: Config, out: Output, config: Path, count: int, port_file: Path | None) -> None:
@@ -112,8 +129,15 @@ async def _supervise(settings: Config, out: Output, config: Path, count: int, po
             command=worker_command(config, count),
             listening=listening,
             ready=lambda: _started(out, port_file, url),
+            hung_up=lambda: _level(config),
         ).run()
     logger.info("stopped")
+
+
+def _level(config: Path) -> None:
+    # A worker says why, should the settings not be usable.
+    with suppress(ConfigError):
+        set_level(load_config(config).log.level)
 
 
 def _started(out: Output, port_file: Path | None, url: str, *, quiet: bool = False) -> None:
@@ -127,15 +151,17 @@ def _started(out: Output, port_file: Path | None, url: str, *, quiet: bool = Fal
 
 
 async def _serve(
-    settings: Config,
+    load: Callable[[], Config],
     out: Output,
     port_file: Path | None,
+    hung_up: asyncio.Event,
     *,
     worker: Worker | None = None,
     shared: socket.socket | None = None,
 ) -> None:
     from vault.server.app import serve  # noqa: PLC0415 - loads storage drivers; most commands need none
     from vault.server.process import raise_descriptor_limit, tune  # noqa: PLC0415 - likewise
+    from vault.server.rereading import Reread  # noqa: PLC0415 - likewise
     from vault.wiring import open_vault  # noqa: PLC0415 - likewise
 
     tune()
@@ -144,12 +170,22 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop, number)
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    settings = load()
 
     def started(url: str) -> None:
         _started(out, port_file, url, quiet=worker is not None)  # the supervisor speaks for its workers
 
     async with open_vault(settings) as vault, worker.answering(vault) if worker is not None else nullcontext():
-        await serve(vault, settings, stop=stop, started=started, worker=worker, listener=shared)
+        await serve(
+            vault,
+            settings,
+            stop=stop,
+            started=started,
+            worker=worker,
+            listener=shared,
+            reread=Reread(asked=hung_up, load=load),
+        )
     logger.info("stopped")
 
 

@@ -54,9 +54,13 @@ class Supervisor:
     listening: socket.socket
     ready: Callable[[], None]
     """Called once, when every worker takes recordings."""
+    hung_up: Callable[[], None]
+    """Called at each SIGHUP, before the workers hear of it."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _running: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
     _ready: set[int] = field(default_factory=set)
+    _serving: set[asyncio.subprocess.Process] = field(default_factory=set)
+    _hang_ups: int = 0
     _first: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
@@ -64,6 +68,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, self._stop, each)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         siblings = Path(tempfile.mkdtemp(prefix="callvault-"))
         try:
             async with asyncio.TaskGroup() as group:
@@ -82,6 +87,13 @@ class Supervisor:
         for process in self._running.values():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
+
+    def _hang_up(self) -> None:
+        """Have the workers read their files again; one that does not serve yet could die of it, so it hears later."""
+        self._hang_ups += 1
+        self.hung_up()
+        for process in self._serving:
+            _hang_up(process)
 
     async def _keep(self, number: int, siblings: Path) -> None:
         if number:
@@ -109,6 +121,7 @@ class Supervisor:
 
     async def _once(self, number: int, siblings: Path) -> int:
         """Run one worker to its end and return its exit code; its first line says that it serves."""
+        heard = self._hang_ups
         process = await asyncio.create_subprocess_exec(
             *self.command,
             f"--as-worker={number}:{self.listening.fileno()}:{siblings}",
@@ -123,6 +136,9 @@ class Supervisor:
             line = await process.stdout.readline()
             if line and json.loads(line).get("url"):
                 self._ready.add(number)
+                self._serving.add(process)
+                if heard != self._hang_ups:
+                    _hang_up(process)
                 logger.info("a worker serves", extra={"fields": {"worker": number, "pid": process.pid}})
                 self._first.set()
                 if len(self._ready) == self.count:
@@ -130,6 +146,7 @@ class Supervisor:
             return await process.wait()
         finally:
             self._running.pop(number, None)
+            self._serving.discard(process)
 
 
 def worker_command(config: Path, count: int) -> list[str]:
@@ -137,6 +154,11 @@ def worker_command(config: Path, count: int) -> list[str]:
     # -P: whatever lies in the working directory is not imported.
     python = [sys.executable, "-P", "-m", "cli"]
     return [*python, "serve", f"--config={config.absolute()}", f"--workers={count}", "--json"]
+
+
+def _hang_up(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGHUP)
 
 
 def _failure(number: int, code: int) -> ConfigError | Unavailable:

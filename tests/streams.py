@@ -29,7 +29,7 @@ async def listening(app, **sections):
     config = app.config.model_copy(update={"streams": StreamSettings.model_validate(sections)})
     connections = connections_of(config.server, app.vault.metrics, clock=app.vault.clock)
     intake = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: app.vault.journal.undurable)
-    async with connections.watched(), streams.listening(app.vault, config, connections, intake) as ports:
+    async with connections.watched(), streams.listening(app.vault, config, connections, intake, certified=[]) as ports:
         yield ports
 
 

@@ -162,11 +162,16 @@ def configure_logging(*, level: str = "INFO", stream: TextIO | None = None) -> N
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    for name in _OWN_LOGGERS:
-        logging.getLogger(name).setLevel(level.upper())
     logging.getLogger("aiohttp.server").setLevel(
         logging.CRITICAL
     )  # an error a malformed request: anyone could flood it
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns of a subprotocol, which may be a token
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each of its plugins at every start
-    root.setLevel(max(logging.getLevelName(level.upper()), logging.INFO))
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log from `level` on, from now on; libraries from INFO at least."""
+    for name in _OWN_LOGGERS:
+        logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger().setLevel(max(logging.getLevelName(level.upper()), logging.INFO))

@@ -159,19 +159,30 @@ def test_whoever_owns_the_files_issues_an_operators_token_beside_the_server(vaul
     assert "operators' tokens only" in other.stderr
 
 
-def test_serve_says_where_it_listens_leaves_no_core_and_ends_in_good_order(vault, server) -> None:
+def test_serve_says_where_it_listens_leaves_no_core_outlives_sighup_and_ends_in_good_order(vault, server) -> None:
     directory, token = vault
     process, port = server
     assert call(port, "GET", "/v1/tenants", token)[0] == 200
     limits = Path(f"/proc/{process.pid}/limits").read_text().splitlines()
     core = next(line for line in limits if line.startswith("Max core file size"))
     assert core.split()[4:6] == ["0", "0"]
+    (directory / "config.toml").write_text(CONFIG.replace("4MiB", "8MiB"))
+    process.send_signal(signal.SIGHUP)
+    said = "settings changed that need a restart"
+    for _ in range(200):
+        if said in (directory / "log").read_text():
+            break
+        time.sleep(0.05)
+    assert call(port, "GET", "/v1/tenants", token)[0] == 200
+    (directory / "config.toml").write_text(CONFIG)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
     log = (directory / "log").read_text()
     assert f"callvault listens on http://127.0.0.1:{port}\n" in log
     assert token not in log
     assert '"message":"stopped"' in log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert [line["settings"] for line in lines if line["message"] == said] == [["journal.file_bytes"]]
 
 
 def test_a_second_signal_does_not_wait_for_open_calls(vault, server) -> None:

@@ -8,7 +8,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
 
 from tests.faults.crashing import memory_directory
@@ -66,6 +72,15 @@ def test_an_unusable_certificate_refuses_the_start_and_names_the_setting(tmp_pat
     write_certificate(tmp_path)
     (tmp_path / missing).write_text("not a certificate")
     with pytest.raises(ConfigError, match=r"server\.tls_cert"):
+        tls_context(parse_config({"server": FILES}, base=tmp_path))
+
+
+def test_a_key_that_asks_for_a_password_refuses_the_start_instead_of_asking(tmp_path):
+    write_certificate(tmp_path)
+    key = load_pem_private_key((tmp_path / "key.pem").read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (tmp_path / "key.pem").write_bytes(locked)
+    with pytest.raises(ConfigError, match="encrypted"):
         tls_context(parse_config({"server": FILES}, base=tmp_path))
 
 

@@ -35,8 +35,9 @@ from vault.server.intake import BODIES, CALLS, Intake
 from vault.server.lines import SERVER_NAME, HttpLine
 from vault.server.problems import Unexpected, plain_problem, problem
 from vault.server.repeating import once
+from vault.server.rereading import Reread
 from vault.server.sites import share_with_site, sites
-from vault.server.tls import server_context
+from vault.server.tls import Certified, load_chain, server_context
 from vault.server.workers import Worker
 from vault.services.vault import Vault
 from vault.telemetry import request_id
@@ -184,7 +185,7 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
         return None
     context = server_context()
     try:
-        context.load_cert_chain(*config.tls_paths)
+        load_chain(context, *config.tls_paths)
     except (OSError, ssl.SSLError) as error:
         raise errors.ConfigError(f"server.tls_cert: the certificate or key cannot be used: {error}") from error
     return context
@@ -198,13 +199,15 @@ async def serve(
     started: Callable[[str], None],
     worker: Worker | None = None,
     listener: socket.socket | None = None,
+    reread: Reread | None = None,
 ) -> None:
     """Listen until `stop` is set, then drain: refuse new calls, let open ones end, close the rest as truncated.
 
-    With `listener`, accept on that socket, which siblings of `worker` share.
+    With `listener`, accept on that socket, which siblings of `worker` share. With `reread`, read certificates and the
+    level of the log again whenever it asks.
     """
     settings = config.server
-    context = tls_context(config)
+    certified = [Certified("server", config, tls_context)]
     app = build_app(vault, config)
     if worker is not None:
         app[WORKER] = worker
@@ -230,11 +233,15 @@ async def serve(
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         async with connections.watched(), AsyncExitStack() as listening:
             for each in sockets:
-                listening.enter_context(connections.listening(each, line, tls=context))
+                listening.enter_context(connections.listening(each, line, tls=certified[0]))
             await listening.enter_async_context(
-                streams.listening(vault, config, connections, app[CALLS], shared=worker is not None)
+                streams.listening(
+                    vault, config, connections, app[CALLS], certified=certified, shared=worker is not None
+                )
             )
-            started(f"{'https' if context else 'http'}://{host}:{port}")
+            if reread is not None:
+                await listening.enter_async_context(reread.followed(config, certified))
+            started(f"{'https' if certified[0].context else 'http'}://{host}:{port}")
             await stop.wait()
             await _drain(vault, settings)
     finally:

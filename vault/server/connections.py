@@ -27,6 +27,7 @@ from vault.config import ServerSettings
 from vault.ids import TenantId
 from vault.ports.time import Clock
 from vault.server.process import descriptor_limit
+from vault.server.tls import Certified
 from vault.services.slots import OPERATORS, Resource, Shares
 from vault.telemetry import Metrics
 
@@ -240,9 +241,12 @@ class Connections:
 
     @contextmanager
     def listening(
-        self, listener: socket.socket, line: Callable[[Guest], asyncio.Protocol], *, tls: ssl.SSLContext | None
+        self, listener: socket.socket, line: Callable[[Guest], asyncio.Protocol], *, tls: Certified
     ) -> Iterator[None]:
-        """Accept on a socket inside the context, which closes it; `line` makes the protocol of a guest."""
+        """Accept on a socket inside the context, which closes it; `line` makes the protocol of a guest.
+
+        Each connection gets the TLS that is in force when it comes.
+        """
         door = _Door(self, listener, line, tls)
         door.open()
         try:
@@ -307,7 +311,7 @@ class _Door:
         connections: Connections,
         listener: socket.socket,
         line: Callable[[Guest], asyncio.Protocol],
-        tls: ssl.SSLContext | None,
+        tls: Certified,
     ) -> None:
         self._connections = connections
         self._socket = listener
@@ -342,7 +346,7 @@ class _Door:
             except OSError as error:
                 logger.error("no connection can be accepted", extra={"fields": {"error": error.strerror}})  # noqa: TRY400  # the reason is the errno
                 return self._wait(_FAILED_PAUSE_SECONDS)
-            self._connections.welcome(accepted, self._line, self._tls)
+            self._connections.welcome(accepted, self._line, self._tls.context)
         return None
 
 

@@ -22,7 +22,7 @@ from vault.protocol.rtpenginetcp import RtpengineTcp
 from vault.server.connections import Connections, Guest, bind
 from vault.server.intake import Intake
 from vault.server.quiet import Quiet
-from vault.server.tls import server_context
+from vault.server.tls import Certified, load_chain, server_context
 from vault.services.feed import Feed
 from vault.services.underway import ended
 from vault.services.vault import Vault
@@ -44,7 +44,7 @@ class _Door:
     name: str
     settings: Listener
     machine: Callable[[], Dialect]
-    tls: ssl.SSLContext | None
+    tls: Certified
 
 
 @asynccontextmanager
@@ -54,18 +54,20 @@ async def listening(
     connections: Connections,
     intake: Intake,
     *,
+    certified: list[Certified],
     shared: bool = False,
     entropy: Entropy = os.urandom,
 ) -> AsyncIterator[Mapping[str, int]]:
     """Take calls on the configured listeners inside the context; then close what is left, as a lost connection.
 
-    Yields the port of each listener by its name. With `shared`, siblings listen on the same ports. ConfigError if one
-    cannot listen.
+    Yields the port of each listener by its name, and adds its TLS to `certified`. With `shared`, siblings listen on the
+    same ports. ConfigError if one cannot listen.
     """
     calls = _Calls(vault, intake, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
     ports: dict[str, int] = {}
     with ExitStack() as listeners:
         for door in _doors(config):
+            certified.append(door.tls)
             try:
                 sockets = bind(*door.settings.address, shared=shared)
             except OSError as error:
@@ -85,7 +87,7 @@ async def listening(
 
 def _doors(config: Config) -> Iterator[_Door]:
     if (audiosocket := config.streams.audiosocket) is not None:
-        tls = _tls(config, "audiosocket", audiosocket)
+        tls = Certified("streams.audiosocket", config, lambda now: _tls(now, "audiosocket", now.streams.audiosocket))
         yield _Door(name="audiosocket", settings=audiosocket, machine=AudioSocket, tls=tls)
     if (rtpengine := config.streams.rtpengine) is not None:
         rate, channels = rtpengine.rate, rtpengine.channels
@@ -93,18 +95,18 @@ def _doors(config: Config) -> Iterator[_Door]:
             name="rtpengine",
             settings=rtpengine,
             machine=lambda: RtpengineTcp(rate=rate, channels=channels),
-            tls=_tls(config, "rtpengine", rtpengine),
+            tls=Certified("streams.rtpengine", config, lambda now: _tls(now, "rtpengine", now.streams.rtpengine)),
         )
 
 
-def _tls(config: Config, name: str, settings: Listener) -> ssl.SSLContext | None:
+def _tls(config: Config, name: str, settings: Listener | None) -> ssl.SSLContext | None:
     """Return TLS that asks for a client's certificate, or None on loopback."""
-    if settings.tls_cert is None or settings.tls_key is None or settings.client_ca is None:
+    if settings is None or settings.tls_cert is None or settings.tls_key is None or settings.client_ca is None:
         return None
     context = server_context()
     context.verify_mode = ssl.CERT_REQUIRED
     try:
-        context.load_cert_chain(config.resolve(settings.tls_cert, ""), config.resolve(settings.tls_key, ""))
+        load_chain(context, config.resolve(settings.tls_cert, ""), config.resolve(settings.tls_key, ""))
         context.load_verify_locations(config.resolve(settings.client_ca, ""))
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"streams.{name}: tls_cert, tls_key or client_ca cannot be used: {error}") from error

@@ -1,9 +1,14 @@
-"""What every TLS listener has in common."""
+"""What every TLS listener has in common: the protocol, and files that are read again while the server runs."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from pathlib import Path
 from typing import Final
+
+from vault.config import Config
+from vault.errors import ConfigError
 
 _AEAD_OF_1_2: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2); 1.3 has nothing else."""
@@ -15,3 +20,33 @@ def server_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_AEAD_OF_1_2)
     return context
+
+
+def load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Give a context its certificate and key; OSError or SSLError, and nobody is asked for a password."""
+    context.load_cert_chain(certificate, key, password=_no_password)
+
+
+def _no_password() -> str:
+    raise ssl.SSLError("the key is encrypted; the server needs one without a password")
+
+
+class Certified:
+    """The TLS of one listener, as its files say; `read` makes it of the settings, and raises ConfigError."""
+
+    def __init__(self, listener: str, config: Config, read: Callable[[Config], ssl.SSLContext | None]) -> None:
+        self.listener = listener
+        self._read = read
+        self.context = read(config)
+        """What new handshakes use; None for a listener without TLS."""
+
+    def reread(self, config: Config) -> bool:
+        """Have new handshakes use what the files say now, and return whether there are any; connections stay.
+
+        ConfigError if they cannot be used, or would turn TLS on or off: then what was in force stays.
+        """
+        context = self._read(config)
+        if (context is None) != (self.context is None):
+            raise ConfigError(f"{self.listener}: TLS is turned on or off by a restart")
+        self.context = context
+        return context is not None
