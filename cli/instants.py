@@ -1,29 +1,51 @@
-"""Instants as people type them: a date, an RFC 3339 instant, or a distance from now."""
+"""Instants as people type them: a date or a time where they are, an RFC 3339 instant, or a distance from now."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from vault.errors import Invalid
 from vault.retention.periods import parse_period
 
-_HINT = "write 2027-01-31, 2027-01-31T09:00:00Z, +180d or +6mo"
+_HINT = "write 2027-01-31, 2027-01-31T09:00 or with Z, today, yesterday, now, -7d, +180d or +6mo"
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 
 
 def parse_instant(text: str, *, now: datetime) -> str:
-    """Return `text` as RFC 3339 in UTC; a bare date begins at midnight UTC, `+180d` counts from `now`."""
+    """Return `text` as RFC 3339 in UTC; Invalid for what is none.
+
+    A date begins at midnight, and a time without a zone is, where this machine is; `-7d` and `+180d` count from `now`.
+    """
     try:
-        if text.startswith("+"):
+        if text == "now":
+            moment = now
+        elif text in _DAYS:
+            today = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+            moment = today + timedelta(days=_DAYS[text])
+        elif text.startswith("+"):
             moment = parse_period(text[1:]).after(now)
+        elif text.startswith("-"):
+            moment = parse_period(text[1:]).before(now)
         else:
             moment = datetime.fromisoformat(text)
-            if moment.tzinfo is None:
-                if len(text) > len("2027-01-31"):
-                    raise Invalid(f"{text[:40]!r} has no time zone", hint=_HINT)
-                moment = moment.replace(tzinfo=UTC)
+        return _utc(moment)
     except (ValueError, OverflowError) as error:
         raise Invalid(f"{text[:40]!r} is not a date", hint=_HINT) from error
+
+
+def _utc(moment: datetime) -> str:
+    """Render an instant; one without a zone is this machine's."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def local_minute(text: str) -> str:
+    """Return an RFC 3339 instant as a person reads it in a list: to the minute, where this machine is."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def zone(*, now: datetime) -> str:
+    """Return what this machine's zone is called, for the head of a column of local times."""
+    return now.astimezone().strftime("%Z")
 
 
 def instant_or_none(text: str | None) -> str | None:

@@ -1,8 +1,9 @@
+import time
 from datetime import UTC, datetime
 
 import pytest
 
-from cli.instants import end_or_none, instant_or_none, parse_end, parse_instant
+from cli.instants import end_or_none, instant_or_none, local_minute, parse_end, parse_instant, zone
 from vault.errors import Invalid
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -16,13 +17,46 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
         ("2027-01-31T09:00:00+01:00", "2027-01-31T08:00:00Z"),
         ("+180d", "2027-05-23T12:00:00Z"),
         ("+1h30m", "2026-11-24T13:30:00Z"),
+        ("-7d", "2026-11-17T12:00:00Z"),
+        ("-1mo", "2026-10-24T12:00:00Z"),
+        ("now", "2026-11-24T12:00:00Z"),
     ],
 )
 def test_dates_instants_and_distances_become_utc(text: str, expected: str) -> None:
     assert parse_instant(text, now=NOW) == expected
 
 
-@pytest.mark.parametrize("text", ["", "+", "soon", "31.1.2027", "+3 days", "2027-01-31T09:00:00", "+999999999999d"])
+def test_a_month_before_a_day_that_the_month_has_not_is_its_last_day() -> None:
+    assert parse_instant("-1mo", now=datetime(2027, 3, 31, 9, tzinfo=UTC)) == "2027-02-28T09:00:00Z"
+
+
+def test_days_and_times_without_a_zone_are_those_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/London")
+    time.tzset()
+    try:
+        late = datetime(2026, 7, 1, 23, 30, tzinfo=UTC)  # half past midnight of 2 July in London
+        told = {
+            text: parse_instant(text, now=late)
+            for text in ("today", "yesterday", "tomorrow", "2026-07-01", "2026-12-01", "2026-07-01T09:00")
+        }
+        assert told == {
+            "today": "2026-07-01T23:00:00Z",
+            "yesterday": "2026-06-30T23:00:00Z",
+            "tomorrow": "2026-07-02T23:00:00Z",
+            "2026-07-01": "2026-06-30T23:00:00Z",
+            "2026-12-01": "2026-12-01T00:00:00Z",
+            "2026-07-01T09:00": "2026-07-01T08:00:00Z",
+        }
+        assert (local_minute("2026-07-01T23:30:59.000Z"), zone(now=late)) == ("2026-07-02 00:30", "BST")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "+", "-", "soon", "31.1.2027", "+3 days", "-7", "Today", "+999999999999d", "-9999y", "0001-01-01T00:00+14:00"],
+)
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_instant(text, now=NOW)

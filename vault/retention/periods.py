@@ -41,7 +41,11 @@ class Period:
             day = min(utc.day, monthrange(year, month + 1)[1])
             return utc.replace(year=year, month=month + 1, day=day) + self.rest
         except (OverflowError, ValueError):
-            raise Invalid("the retention ends beyond the calendar") from None
+            raise Invalid("it lies beyond the calendar") from None
+
+    def before(self, end: datetime) -> datetime:
+        """Return the instant that lies the period before `end`, in UTC; the day of the month as in `after`."""
+        return Period(-self.rest, -self.months).after(end)
 
     @property
     def shortest(self) -> timedelta:
