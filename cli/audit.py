@@ -1,11 +1,11 @@
-"""`callvault audit`: the trail of who did what, exported and verified."""
+"""`callvault audit`: the trail of who did what, listed, exported and verified."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,13 +13,14 @@ import typer
 
 from cli.command import Remote, local, new_group, remote
 from cli.files import STDOUT, read_file, whole_file
+from cli.instants import instant_or_none, local_minute, zone
 from cli.output import Output
 from vault.errors import FormatError, Invalid
 from vault.ids import TenantId
 from vault.model import AuditEntry, AuditEvent
 from vault.tlog.auditchain import AuditHead, verify_chain
 
-group = new_group("Who did what, and who was refused: export it, verify its chain.")
+group = new_group("Who did what, and who was refused: ask it, export it, verify its chain.")
 
 _PAGE = 1000
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
@@ -27,37 +28,122 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OPTIONAL: Final = ("role", "tenant", "purpose", "request_id", "target")
 
 
+OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's entries.")]
+OfRecording = Annotated[str | None, typer.Option("--recording", help="Only what was done with this recording.")]
+OfActor = Annotated[str | None, typer.Option("--actor", help="Only what this token did: tok_ and 32 hex digits.")]
+OfEvent = Annotated[
+    str | None, typer.Option("--event", help="Only this event, such as access.play; access for all that begin so.")
+]
+Since = Annotated[str | None, typer.Option("--from", help="At or after this: -7d, today, a date or an instant.")]
+Until = Annotated[str | None, typer.Option("--to", help="Before this: now, today, a date or an instant.")]
+
+
+@remote(
+    group,
+    "list",
+    examples=[
+        "callvault audit list --recording rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f",
+        "callvault audit list --recording rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f --event access.play",
+        "callvault audit list --actor tok_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f --from -7d",
+        "callvault audit list --event access --from 2026-11-01 --to 2026-12-01 --json",
+    ],
+)
+async def listing(
+    call: Remote,
+    *,
+    recording: OfRecording = None,
+    actor: OfActor = None,
+    event: OfEvent = None,
+    since: Since = None,
+    until: Until = None,
+    tenant: OfTenant = None,
+    before: Annotated[int | None, typer.Option(min=1, help="Continue after this entry, the last of a page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
+) -> None:
+    """List who did what and who was refused, newest first; a tenant's token sees its tenant's entries."""
+    wanted = _filters(tenant=tenant, recording=recording, actor=actor, event=event, since=since, until=until)
+    found: list[dict[str, Any]] = []
+    while len(found) < limit:
+        at_most = min(limit - len(found), _PAGE)
+        page = await call.client.get("/v1/audit", **wanted, order="newest", before=before, limit=at_most)
+        found += page["entries"]
+        before = page["before"]
+        if before is None:
+            break
+    if call.out.as_json:
+        call.out.document({"entries": found, "before": before})
+        return
+    rows = [
+        (
+            local_minute(entry["at"]),
+            entry["event"] if entry["outcome"] == "ok" else f"{entry['event']}: {entry['outcome']}",
+            entry["actor"].partition(" ")[2] or entry["actor"],
+            entry["purpose"] if recording else entry["target"],
+        )
+        for entry in found
+    ]
+    at = f"at ({zone(now=datetime.now(UTC))})"
+    columns = [at, "event", "who", "purpose" if recording else "what"]
+    call.out.table(columns, rows, empty="no entries match")
+    if before is not None:
+        call.out.hint(f"there may be more: add --before {before}")
+
+
+def _filters(**given: str | None) -> dict[str, str]:
+    """Return the filters that were given, as the API names them."""
+    names = {"since": "from", "until": "to"}
+    read = {**given, "since": instant_or_none(given["since"]), "until": instant_or_none(given["until"])}
+    return {names.get(name, name): text for name, text in read.items() if text is not None}
+
+
 @remote(
     group,
     "export",
-    examples=["callvault audit export > audit.jsonl", "callvault audit export --after 10000 -o new.jsonl"],
+    examples=[
+        "callvault audit export > audit.jsonl",
+        "callvault audit export --after 10000 -o new.jsonl",
+        "callvault audit export --recording rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f -o recording.jsonl",
+    ],
 )
 async def export(
     call: Remote,
+    *,
     output: Annotated[
         str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")
     ] = STDOUT,
     after: Annotated[int, typer.Option(min=0, help="Only entries after this number.")] = 0,
+    recording: OfRecording = None,
+    actor: OfActor = None,
+    event: OfEvent = None,
+    since: Since = None,
+    until: Until = None,
+    tenant: OfTenant = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
-    """Export the trail as JSON lines, oldest first; a tenant's token sees its tenant's entries."""
+    """Export the trail as JSON lines, oldest first; a tenant's token sees its tenant's entries.
+
+    With a filter it is a part of the trail, and says so: nothing shows that no entry of it was left out.
+    """
+    wanted = _filters(tenant=tenant, recording=recording, actor=actor, event=event, since=since, until=until)
+    if wanted:
+        call.out.note("this is a part of the trail: what matched, without what shows that nothing is missing")
     if output == STDOUT:
-        async for entry in _entries(call, after):
+        async for entry in _entries(call, after, wanted):
             call.out.line(entry)
         return
     count = 0
     with whole_file(Path(output), force=force) as file:
-        async for entry in _entries(call, after):
+        async for entry in _entries(call, after, wanted):
             file.write(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
             count += 1
-    written = {"file": output, "entries": count}
+    written = {"file": output, "entries": count, "part": bool(wanted)}
     call.out.show(written, list(written.items()))
 
 
-async def _entries(call: Remote, after: int) -> AsyncIterator[dict[str, Any]]:
+async def _entries(call: Remote, after: int, wanted: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
     """Yield entries page by page; a page that moves no further is the end."""
     while True:
-        page = await call.client.get("/v1/audit", after=after, limit=_PAGE)
+        page = await call.client.get("/v1/audit", **wanted, after=after, limit=_PAGE)
         for entry in page["entries"]:
             yield entry
         if page["after"] == after:

@@ -37,7 +37,16 @@ from vault.model import (
     Token,
 )
 from vault.ports.alerts import Alert
-from vault.ports.catalog import Catalog, CertificateBatch, Node, RecordingQuery, Reindexed, Shred, SweepOverride
+from vault.ports.catalog import (
+    AuditQuery,
+    Catalog,
+    CertificateBatch,
+    Node,
+    RecordingQuery,
+    Reindexed,
+    Shred,
+    SweepOverride,
+)
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.repeats import Keyed
@@ -411,6 +420,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.leave_request(claimed, at=one.created_at)
     await catalog.settle_request(claimed, status=200, answer=b"sealed")
     await catalog.audit_entries()
+    await catalog.audit_entries(tenant=ACME)
+    await catalog.audit_found(AuditQuery(tenant=ACME, event="access", beyond=1))
     await catalog.last_audited("access.play", one.id)
     await catalog.save_setting("vault_id", "one")
     await catalog.setting("vault_id")

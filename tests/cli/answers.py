@@ -273,6 +273,7 @@ def install(stub: StubServer) -> None:
         ("GET", "/v1/certificates", {"certificates": [CERTIFICATE], "before": None}),
         ("GET", f"/v1/certificates/{CERT}", CERTIFICATE),
         ("GET", f"/v1/certificates/{CERT}/objects", OBJECTS),
+        ("GET", "/v1/audit", {"entries": [ENTRY], "after": 0, "before": None}),
         ("GET", "/v1/policies", {"policies": [POLICY]}),
         ("POST", "/v1/policies", POLICY),
         ("GET", f"/v1/policies/{POL}", POLICY),

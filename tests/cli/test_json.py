@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,8 @@ COMMANDS = [
     ("certificates list", {"certificates": [CERTIFICATE], "before": None}, CERT),
     (f"certificates get {CERT}", CERTIFICATE, "a.b.c"),
     (f"certificates objects {CERT}", OBJECTS, "v1/a/1.seg"),
+    (f"audit list --recording {REC}", {"entries": [ENTRY], "before": None}, "admin.token"),
+    ("audit list --event admin --from -7d", {"entries": [ENTRY], "before": None}, TOK),
     ("sweep run", SWEEP, "best_effort"),
     ("sweep status", STATUS, OVR),
     ("sweep override request --through +2h --reason off", OVERRIDE, OVR),
@@ -270,6 +273,47 @@ def test_pages_are_joined_until_the_limit(stub: StubServer, capsys: pytest.Captu
     assert len(shown["recordings"]) == 1001
     assert shown["before"] == last
     assert [(asked.body["limit"], asked.body.get("before")) for asked in stub.asked] == [(1000, None), (1, first)]
+
+
+def test_an_audit_list_asks_for_what_was_said_page_after_page(
+    stub: StubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = {**ENTRY, "event": "access.play", "actor": f"{TOK} Asha Patel", "purpose": "complaint", "target": REC}
+    stub.on(
+        "GET",
+        "/v1/audit",
+        answer({"entries": [{**heard, "seq": 1003 - n} for n in range(1000)], "after": 0, "before": 4}),
+        answer({"entries": [{**heard, "seq": 3}], "after": 0, "before": None}),
+    )
+    asked = ["--recording", REC, "--actor", TOK, "--event", "access.play", "--from", "2026-11-01", "--to", "2026-12-01"]
+    assert main(["audit", "list", *asked, "--limit", "1001"]) == 0
+    expected = {
+        "recording": REC,
+        "actor": TOK,
+        "event": "access.play",
+        "from": "2026-11-01T00:00:00Z",
+        "to": "2026-12-01T00:00:00Z",
+        "order": "newest",
+    }
+    assert [each.query for each in stub.asked] == [
+        {**expected, "limit": "1000"},
+        {**expected, "limit": "1", "before": "4"},
+    ]
+    head, first, *_ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["at", "(UTC)", "event", "who", "purpose"]
+    assert first.split() == ["2026-11-24", "03:04", "access.play", "Asha", "Patel", "complaint"]
+
+
+def test_a_filtered_audit_export_says_that_it_is_a_part(
+    stub: StubServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stub.on("GET", "/v1/audit", answer({"entries": [], "after": 0, "before": None}))
+    for options, part in ((["--recording", REC], True), ([], False)):
+        assert main(["audit", "export", "-o", str(tmp_path / f"{part}.jsonl"), "--json", *options]) == 0
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["part"] is part
+        assert ("a part of the trail" in shown.err) is part
+    assert stub.asked[0].query["recording"] == REC
 
 
 def test_the_audit_export_is_json_lines_page_after_page(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:

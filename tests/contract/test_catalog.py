@@ -1,6 +1,7 @@
 """The contract of `vault.ports.catalog`, in memory, on a file and on a PostgreSQL server."""
 
 import asyncio
+import re
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -70,7 +71,7 @@ from vault.model import (
     RecordingState,
     Role,
 )
-from vault.ports.catalog import MOST_HOLDS, RecordingQuery, Reindexed
+from vault.ports.catalog import MOST_HOLDS, AuditQuery, RecordingQuery, Reindexed
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
 from vault.storage.catalog import open_catalog, schema
@@ -134,6 +135,43 @@ async def on_file(migrated, metrics):
     opened = open_catalog(migrated, clock=SteppingClock(), metrics=metrics)
     yield opened
     await opened.close()
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def now(self):
+        return self.at
+
+    def monotonic(self):
+        return 0.0
+
+
+async def plan_of(catalog, reading):
+    """Return how the database would find what the last statement of `reading` asks for, if it had many rows."""
+    engine = catalog._database._readers or catalog._database.engine
+    asked = []
+
+    def collect(_connection, _cursor, statement, parameters, *_rest):
+        asked.append((statement, parameters))
+
+    sa.event.listen(engine.sync_engine, "before_cursor_execute", collect)
+    await reading
+    sa.event.remove(engine.sync_engine, "before_cursor_execute", collect)
+    statement, parameters = next(each for each in reversed(asked) if each[0].startswith("SELECT"))
+    async with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            return "; ".join(row[3] for row in rows)
+        # What is cheap for the few rows of a test says nothing of many.
+        for way in ("seqscan", "bitmapscan", "sort"):
+            await connection.exec_driver_sql(f"SET enable_{way} = off")
+        rows = (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).all()
+        await connection.invalidate()
+        return "; ".join(row[0] for row in rows)
 
 
 async def trail(catalog):
@@ -1426,6 +1464,83 @@ async def test_the_trail_has_no_gap_under_concurrency_and_verifies(catalog):
     assert [entry.seq for entry in entries] == list(range(1, 201))
     assert verify_chain(entries) == await catalog.audit_head()
     assert await catalog.audit_entries(after=195, limit=3) == entries[195:198]
+
+
+async def asked(catalog, **query):
+    return [entry.seq for entry in await catalog.audit_found(AuditQuery(**query))]
+
+
+async def test_the_trail_is_asked_by_recording_person_event_and_time(catalog):
+    play = event("access.play", actor="tok_1 Asha", tenant=ACME, target="rec_1")
+    for one in (
+        play,
+        replace(play, actor="tok_12 Asha"),
+        replace(play, target="rec_2"),
+        replace(play, event="access.metadata"),
+        replace(play, event="accessory.sold"),
+        replace(play, tenant=OTHER),
+        replace(play, tenant=None, target=None),
+    ):
+        await catalog.append_audit([one])
+    at = [entry.at for entry in await trail(catalog)]
+    assert await asked(catalog, target="rec_1") == [1, 2, 4, 5, 6]
+    assert await asked(catalog, target="rec_1", tenant=ACME, newest_first=True) == [5, 4, 2, 1]
+    assert await asked(catalog, actor="tok_1 Asha", tenant=ACME) == [1, 3, 4, 5]
+    assert await asked(catalog, actor="tok_12 Asha", target="rec_1", tenant=ACME) == [2]
+    assert await asked(catalog, event="access", tenant=ACME) == [1, 2, 3, 4]
+    assert await asked(catalog, event="access.play", since=at[1], until=at[6]) == [2, 3, 6]
+    assert await asked(catalog, event="access_play") == []
+    assert await asked(catalog, since=at[5], tenant=OTHER) == [6]
+    assert await asked(catalog, limit=0) == []
+    assert [entry.seq for entry in await catalog.audit_entries(tenant=ACME, after=1, limit=2)] == [2, 3]
+
+
+async def test_pages_of_the_trail_lose_and_repeat_nothing_where_instants_are_equal_or_the_clock_went_back(place):
+    clock = Clock(NOW)
+    catalog = open_catalog(place, clock=clock)
+    if place is None:
+        await catalog.migrate()
+    one = event("access.play", tenant=ACME, target="rec_1")
+    for hours in (2, 3, 1):
+        clock.at = NOW + timedelta(hours=hours)
+        await catalog.append_audit([one] * 3)
+    oldest = [7, 8, 9, 1, 2, 3, 4, 5, 6]
+    for chosen in ({"target": "rec_1"}, {"tenant": ACME}, {"actor": one.actor}, {}):
+        for newest, expected in ((False, oldest), (True, oldest[::-1])):
+            read, last = [], None
+            while page := await asked(catalog, **chosen, newest_first=newest, beyond=last, limit=2):
+                read += page
+                last = page[-1]
+            assert read == expected, chosen
+    assert await asked(catalog, beyond=10) == []
+    await catalog.close()
+
+
+AUDIT_PLANS = [
+    ({"tenant": ACME, "target": "rec_1", "actor": "tok_1 A", "since": NOW}, "ix_audit_target"),
+    ({"tenant": ACME, "actor": "tok_1 A", "event": "access", "until": NOW}, "ix_audit_actor"),
+    ({"tenant": ACME, "event": "access.play", "since": NOW}, "ix_audit_tenant_at"),
+    ({"tenant": ACME}, "ix_audit_tenant_at"),
+    ({"event": "access", "since": NOW, "until": NOW}, "ix_audit_at"),
+]
+
+
+async def test_each_question_to_the_trail_walks_an_index_in_order(place):
+    catalog = open_catalog(place, clock=SteppingClock())
+    if place is None:
+        await catalog.migrate()
+    await catalog.append_audit([event("access.play", tenant=ACME, target="rec_1")])
+    for chosen, index in AUDIT_PLANS:
+        for newest in (False, True):
+            plan = await plan_of(catalog, catalog.audit_found(AuditQuery(**chosen, newest_first=newest, beyond=1)))
+            assert re.search(rf"{index}\b", plan), (chosen, plan)
+            assert "Sort" not in plan
+            assert "TEMP B-TREE" not in plan
+    plan = await plan_of(catalog, catalog.audit_entries(tenant=ACME, after=1))
+    assert re.search(r"ix_audit_tenant\b", plan), plan
+    plan = await plan_of(catalog, catalog.last_audited("access.play", "rec_1"))
+    assert "ix_audit_target" in plan
+    await catalog.close()
 
 
 async def test_an_audit_entry_comes_back_as_it_was_written(catalog):

@@ -14,10 +14,10 @@ TABLE = {
     Role.AGENT: f"{SEE} facts_read play pause flag",
     Role.SAFEGUARDING_LEAD: f"{SEE} facts_read play play_held pause flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve erasure_read erasure_request erasure_decide certificate_read "
-    "policy_read policy_decide",
+    "audit_read_held policy_read policy_decide",
     Role.COMPLIANCE: f"{SEE} facts_read play play_held pause flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve erasure_read erasure_request erasure_decide certificate_read "
-    "sweep_read tenant_read policy_read policy_decide",
+    "audit_read sweep_read tenant_read policy_read policy_decide",
     Role.DPO: f"{SEE} facts_read play play_held hold_list hold_release_request hold_release_approve "
     "erasure_read erasure_request erasure_decide certificate_read audit_read sweep_read sweep_override tenant_read "
     "tenant_offboard policy_read policy_decide",

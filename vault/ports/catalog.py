@@ -60,6 +60,26 @@ class RecordingQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditQuery:
+    """Filters for a page of the audit trail by time, entries of one instant by number.
+
+    `actor` is who acted as the trail writes it, `target` what was acted on. `event` is the name of an event, or what
+    stands before its full stop: `access` is every access. `since` belongs to the time, `until` no more.
+    `beyond` is the number of the last entry of the previous page.
+    """
+
+    tenant: TenantId | None = None
+    target: str | None = None
+    actor: str | None = None
+    event: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    newest_first: bool = False
+    beyond: int | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shred:
     """A shred as the catalog knows it: intended, then with a receipt, then finished (everything certified).
 
@@ -467,11 +487,16 @@ class AdminRows(Protocol):
     async def append_audit(self, events: Sequence[AuditEvent]) -> None:
         """Write the events, numbered without gaps and hash-chained: SHA-256 over the previous hash and the entry."""
 
-    async def audit_entries(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEntry]:
-        """Return entries with seq > after, in order."""
+    async def audit_entries(
+        self, *, after: int = 0, limit: int = 1000, tenant: TenantId | None = None
+    ) -> Sequence[AuditEntry]:
+        """Return entries with seq > after, in order: all, or a tenant's."""
+
+    async def audit_found(self, query: AuditQuery) -> Sequence[AuditEntry]:
+        """Return one page of the entries that match."""
 
     async def last_audited(self, event: str, target: str) -> AuditEntry | None:
-        """Return the newest of the trail's last 100,000 entries that tells of this event at this target."""
+        """Return the newest entry of the trail that tells of this event at this target."""
 
     async def setting(self, name: str) -> str | None:
         """Return a small setting of the vault (its id, its schema's origin)."""

@@ -47,6 +47,8 @@ class Act(enum.StrEnum):
     ERASURE_DECIDE = "erasure_decide"
     CERTIFICATE_READ = "certificate_read"
     AUDIT_READ = "audit_read"
+    AUDIT_READ_HELD = "audit_read_held"
+    """Read what the audit trail says of a recording that a safeguarding hold keeps."""
     SWEEP_READ = "sweep_read"
     SWEEP_RUN = "sweep_run"
     SWEEP_OVERRIDE = "sweep_override"
@@ -88,6 +90,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.FLAG,
         Act.HOLD_RELEASE_APPROVE,
         Act.CERTIFICATE_READ,
+        Act.AUDIT_READ_HELD,
     },
     Role.COMPLIANCE: _SEE
     | _HOLDS
@@ -101,6 +104,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.FLAG,
         Act.HOLD_RELEASE_APPROVE,
         Act.CERTIFICATE_READ,
+        Act.AUDIT_READ,
         Act.SWEEP_READ,
         Act.TENANT_READ,
     },

@@ -31,7 +31,6 @@ from vault.server.context import (
 )
 from vault.server.recordings import scope
 from vault.services.tenants import UNCHANGED
-from vault.tlog.auditchain import instant
 from vault.tlog.shape import canonical_json
 
 
@@ -230,32 +229,3 @@ async def revoke_token(request: web.Request) -> web.Response:
     identifier = checked_id(wanted, "tok", "token")
     await vault.access.revoke(TokenId(identifier), actor=actor)
     return web.Response(status=204)
-
-
-async def audit(request: web.Request) -> web.Response:
-    """GET /v1/audit: entries in order; a tenant's token sees its tenant's."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.AUDIT_READ)
-    wanted = query(request, Page)
-    entries = await vault.catalog.audit_entries(after=wanted.after, limit=wanted.limit)
-    shown = [
-        {
-            "seq": entry.seq,
-            "at": instant(entry.at),  # as it was hashed, to the microsecond
-            "event": entry.event.event,
-            "actor": entry.event.actor,
-            "role": entry.event.role,
-            "tenant": entry.event.tenant,
-            "outcome": entry.event.outcome,
-            "purpose": entry.event.purpose,
-            "request_id": entry.event.request_id,
-            "target": entry.event.target,
-            "detail": dict(entry.event.detail),
-            "previous_sha256": entry.previous_sha256,
-            "sha256": entry.sha256,
-        }
-        for entry in entries
-        if actor.tenant in (None, entry.event.tenant)
-    ]
-    return web.json_response({"entries": shown, "after": entries[-1].seq if entries else wanted.after})

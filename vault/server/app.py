@@ -16,6 +16,7 @@ from vault import errors
 from vault.config import Config, ServerSettings
 from vault.server import (
     admin,
+    audit,
     dialects,
     erasures,
     flags,
@@ -157,7 +158,7 @@ def build_app(vault: Vault, config: Config) -> web.Application:
             web.get("/v1/keys", keys.status),
             web.get("/v1/keys/findings", keys.findings),
             web.post("/v1/keys/rotate", keys.rotate),
-            web.get("/v1/audit", admin.audit),
+            web.get("/v1/audit", audit.audit),
             web.get("/v1/openapi.json", openapi.document),
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),

@@ -214,7 +214,26 @@ class Page(_Body):
     tenant: str | None = None
     recording: str | None = None
     before: str | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class ReadAudit(_Body):
+    """GET /v1/audit."""
+
+    tenant: str | None = None
+    recording: str | None = None
+    """Only what was done with this recording."""
+    actor: str | None = None
+    """Only what this token did."""
+    event: Annotated[str, Field(pattern=r"^[a-z_]{1,60}(\.[a-z_]{1,60})?$")] | None = None
+    """`access.play`, or `access` for all that begin so."""
+    since: Instant | None = Field(default=None, alias="from")
+    until: Instant | None = Field(default=None, alias="to")
+    order: Annotated[str, Field(pattern="^(oldest|newest)$")] = "oldest"
+    before: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    """With `order=newest`: continue after this entry, the last one of a page."""
     after: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    """With `order=oldest`: likewise."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 

@@ -278,12 +278,12 @@ ADMINISTRATION: Final = (
         path="/v1/audit",
         name="readAudit",
         tag="administration",
-        summary="Read the audit trail in order",
+        summary="Read the audit trail in order, or find entries in it by recording, token, event and time",
         act=Act.AUDIT_READ,
-        query=bodies.Page,
-        queries=("after", "limit"),
-        answers={200: _json("Entries the token may see; `after` continues.", "AuditPage")},
-        problems=(422,),
+        query=bodies.ReadAudit,
+        queries=("tenant", "recording", "actor", "event", "from", "to", "order", "before", "after", "limit"),
+        answers={200: _json("Entries the token may see; `after` continues, `before` the newest.", "AuditPage")},
+        problems=(404, 422),
     ),
 )
 

@@ -498,6 +498,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                 )
             ),
             "after": COUNT,
+            "before": {**nullable(COUNT), "description": "Continues the newest entries; null after the last."},
         }
     ),
     "Readiness": record(

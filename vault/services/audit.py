@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from vault.ids import TenantId
-from vault.model import AuditEvent, Principal
+from vault.model import AuditEvent, Principal, Token
 from vault.telemetry import request_id
 
 
-def named(actor: Principal | None) -> str:
+def named(actor: Principal | Token | None) -> str:
     """Return how the audit trail names who acts; None is the vault itself."""
-    return f"{actor.token_id} {actor.name}" if actor else "vault"
+    if actor is None:
+        return "vault"
+    return f"{actor.id if isinstance(actor, Token) else actor.token_id} {actor.name}"
 
 
 def event(

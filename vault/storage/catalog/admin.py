@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent, MetadataChange, RetentionChange, Role, Tenant, Token
+from vault.ports.catalog import AuditQuery
 from vault.ports.revision import Revision
 from vault.retention.durations import format_duration
 from vault.storage.catalog import rows
@@ -21,8 +22,6 @@ from vault.storage.catalog.tables import IS_WAITING, alerts, audit_head, setting
 from vault.storage.catalog.tables import audit as audit_table
 from vault.storage.catalog.writer import Transaction
 from vault.tlog.auditchain import AuditHead
-
-_SEARCHED: Final = 100_000
 
 _TENANT = sa.select(tenants).where(tenants.c.id == sa.bindparam("key"))
 _TENANTS = sa.select(tenants).order_by(tenants.c.id)
@@ -56,15 +55,14 @@ _ENTRIES = (
     .order_by(audit_table.c.seq)
     .limit(sa.bindparam("page"))
 )
-# The last entries only: there is no index by target, and what is asked for is of a call under way.
+_ENTRIES_OF = _ENTRIES.where(audit_table.c.tenant == sa.bindparam("in_tenant"))
+_INSTANT = sa.select(audit_table.c.at).where(audit_table.c.seq == sa.bindparam("key"))
 _LAST = (
     sa.select(audit_table)
-    .where(
-        audit_table.c.seq > sa.select(audit_head.c.seq).scalar_subquery() - _SEARCHED,
-        audit_table.c.event == sa.bindparam("name"),
-        audit_table.c.target == sa.bindparam("about"),
-    )
-    .order_by(audit_table.c.seq.desc())
+    .where(audit_table.c.event == sa.bindparam("name"), audit_table.c.target == sa.bindparam("about"))
+    # Of one target there are few, and of what comes last the number tells, which no clock moves. Spelt so that no
+    # database walks the trail back from its end in search of one.
+    .order_by((audit_table.c.seq + 0).desc())
     .limit(1)
 )
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
@@ -157,13 +155,29 @@ class AdminStore:
         if events:
             await self._database.writer.submit(_append, tuple(events))
 
-    async def audit_entries(self, *, after: int = 0, limit: int = 1000) -> Sequence[AuditEntry]:
-        """Return entries with seq > after, in order."""
-        found = await self._database.fetch(_ENTRIES, {"after": after, "page": max(limit, 0)})
+    async def audit_entries(
+        self, *, after: int = 0, limit: int = 1000, tenant: TenantId | None = None
+    ) -> Sequence[AuditEntry]:
+        """Return entries with seq > after, in order: all, or a tenant's."""
+        place = {"after": after, "page": max(limit, 0)}
+        if tenant is None:
+            found = await self._database.fetch(_ENTRIES, place)
+        else:
+            found = await self._database.fetch(_ENTRIES_OF, {**place, "in_tenant": tenant})
         return [rows.to_audit(row) for row in found]
 
+    async def audit_found(self, query: AuditQuery) -> Sequence[AuditEntry]:
+        """Return one page of the entries that match."""
+        last = None
+        if query.beyond is not None:
+            at = await self._database.fetch(_INSTANT, {"key": query.beyond})
+            if not at:
+                return []
+            last = (at[0].at, query.beyond)
+        return [rows.to_audit(row) for row in await self._database.fetch(_matching(query, last))]
+
     async def last_audited(self, event: str, target: str) -> AuditEntry | None:
-        """Return the newest of the trail's last 100,000 entries that tells of this event at this target."""
+        """Return the newest entry of the trail that tells of this event at this target."""
         found = await self._database.fetch(_LAST, {"name": event, "about": target})
         return rows.to_audit(found[0]) if found else None
 
@@ -185,6 +199,34 @@ class AdminStore:
             await transaction.write(_INSERT_SETTING, {"name": name, "value": value})
 
         await self._database.writer.run(act)
+
+
+def _matching(query: AuditQuery, last: tuple[int, int] | None) -> sa.Select[Any]:
+    """Select the page after the entry of the instant and number `last`.
+
+    Of what would find rows the first of target, actor and tenant does; the others are wrapped, so that a database
+    without statistics does not prefer one that finds more.
+    """
+    table = audit_table.c
+    place = (table.at, table.seq)
+    statement = sa.select(audit_table).limit(max(query.limit, 0))
+    statement = statement.order_by(*(column.desc() if query.newest_first else column for column in place))
+    found = False
+    for column, wanted in ((table.target, query.target), (table.actor, query.actor), (table.tenant, query.tenant)):
+        if wanted is not None:
+            statement = statement.where((sa.func.coalesce(column, "") if found else column) == wanted)
+            found = True
+    if query.event is not None:
+        family = table.event.startswith(f"{query.event}.", autoescape=True)
+        statement = statement.where(table.event == query.event if "." in query.event else family)
+    if query.since is not None:
+        statement = statement.where(table.at >= rows.micros(query.since))
+    if query.until is not None:
+        statement = statement.where(table.at < rows.micros(query.until))
+    if last is not None:
+        here, there = sa.tuple_(*place), sa.tuple_(*last)
+        statement = statement.where(here < there if query.newest_first else here > there)
+    return statement
 
 
 async def _append(transaction: Transaction, batches: Sequence[Sequence[AuditEvent]]) -> Sequence[Refused | None]:

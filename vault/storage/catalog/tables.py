@@ -388,6 +388,20 @@ audit = sa.Table(
     sa.Column("previous_sha256", sa.LargeBinary(32), nullable=False),
     sa.Column("sha256", sa.LargeBinary(32), nullable=False),
 )
+HAS_TARGET = audit.c.target.is_not(None)
+sa.Index("ix_audit_tenant", audit.c.tenant, audit.c.seq)
+sa.Index(
+    "ix_audit_target",
+    audit.c.target,
+    audit.c.at,
+    audit.c.seq,
+    sqlite_where=HAS_TARGET,
+    postgresql_where=HAS_TARGET,
+)
+sa.Index("ix_audit_actor", audit.c.actor, audit.c.at, audit.c.seq)
+# `event` only rides along, so a page of one kind of event reads the index and not the rows it skips.
+sa.Index("ix_audit_tenant_at", audit.c.tenant, audit.c.at, audit.c.seq, audit.c.event)
+sa.Index("ix_audit_at", audit.c.at, audit.c.seq, audit.c.event)
 
 # `key` and `request` are digests; `answer` is sealed under the keyring and the key itself.
 keyed_requests = sa.Table(
