@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,16 +108,33 @@ class Postgres:
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT is its orderly end, SIGKILL that of a power cut; what was committed survives both."""
-        children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True, check=False
-        ).stdout.split()
+        children = self._children()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, number)
         if number is signal.SIGKILL:
             for child in children:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(child), number)
+                    os.kill(child, number)
         self._process.wait(timeout=30)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop every process of it inside the block, as SIGSTOP does: connections stand, and nothing answers."""
+        pids = [self._process.pid, *self._children()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def _children(self) -> list[int]:
+        found = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(pid) for pid in found.stdout.split()]
 
     def remove(self) -> None:
         self.stop(signal.SIGKILL)

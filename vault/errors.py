@@ -9,6 +9,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def size_text(size: int) -> str:
+    """Return a size in bytes as messages show it: 512 B, 60 MiB, 1.5 GiB."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f}".removesuffix(".0") + f" {name}"
+    return f"{size} B"
+
+
 class VaultError(Exception):
     """Base of all errors; `hint` says what the reader can do next."""
 

@@ -6,14 +6,14 @@ import json
 import logging
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Final, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from vault import __version__
@@ -23,6 +23,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _OWN_LOGGERS: Final = ("vault", "cli")
 _ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_STALE_SECONDS: Final = 300.0
 _SWEEP_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
 
 
@@ -52,12 +53,44 @@ class LoopHistogram(Collector):
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
+class CatalogGauges(Collector):
+    """What is read from the catalog together; told only while it is recent: an outage must not look like good old days.
+
+    Whoever reads it sets `age` to tell how many seconds ago that was.
+    """
+
+    def __init__(self, ns: str) -> None:
+        self.age: Callable[[], float] = lambda: float("inf")
+        self._name = f"{ns}_catalog_age_seconds"
+        self._registry = CollectorRegistry()
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"{ns}_{name}", text, labels, registry=self._registry)
+
+        self.recordings = gauge("recordings", "Catalog rows", "state")
+        self.holds_active = gauge("holds_active", "Holds in force", "kind")
+        self.holds_review_overdue = gauge("holds_review_overdue", "Holds in force past their review date")
+        self.tokens_expiring = gauge("tokens_expiring", "Tokens in force that expire within 14 days", "role")
+        self.alerts_pending = gauge("alerts_pending", "Alerts that no webhook has acknowledged")
+        self.alert_oldest = gauge("alert_oldest_seconds", "Age of the oldest of them")
+        self.sweep_overdue = gauge("sweep_overdue_seconds", "Age of the oldest recording due and not shredded")
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the age, and the gauges unless they are too old."""
+        age = self.age()
+        yield GaugeMetricFamily(self._name, "Since the gauges that are read from the catalog were read", value=age)
+        if age < _STALE_SECONDS:
+            yield from self._registry.collect()
+
+
 class Metrics:
     """Every metric the vault exports (prefix `callvault_`, base units, no personal or per-recording labels)."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         ns = "callvault"
+        self.catalog = CatalogGauges(ns)
+        registry.register(self.catalog)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"{ns}_{name}", text, labels, registry=registry)
@@ -99,14 +132,7 @@ class Metrics:
         self.journal_commit = histogram("journal_commit_seconds", "One group commit: write and fdatasync")
         self.segment_put = histogram("segment_put_seconds", "One object put and its verification", "store", "outcome")
         self.segments_pending = gauge("segments_pending", "Segments cut and not yet stored")
-        self.recordings = gauge("recordings", "Catalog rows", "state")
-        self.holds_active = gauge("holds_active", "Holds in force", "kind")
-        self.holds_review_overdue = gauge("holds_review_overdue", "Holds in force past their review date")
-        self.tokens_expiring = gauge("tokens_expiring", "Tokens in force that expire within 14 days", "role")
         self.alerts = counter("alerts_total", "Attempts to deliver an alert", "outcome")
-        self.alerts_pending = gauge("alerts_pending", "Alerts that no webhook has acknowledged")
-        self.alert_oldest = gauge("alert_oldest_seconds", "Age of the oldest of them")
-        self.sweep_overdue = gauge("sweep_overdue_seconds", "Age of the oldest recording due and not shredded")
         self.sweep_tripped = counter("sweep_tripped_total", "Sweeps that postponed what goes early of a tenant")
         self.sweep_tripped_tenants = gauge(
             "sweep_tripped_tenants", "Tenants of which the last sweep postponed something"
@@ -116,7 +142,10 @@ class Metrics:
         self.certificates = counter("certificates_total", "Certificates issued", "status")
         self.keyring_epoch = gauge("keyring_epoch", "The live epoch")
         self.keyring_replicas = gauge("keyring_replicas", "Replicas that are configured")
-        self.keyring_replicas_ok = gauge("keyring_replicas_ok", "Replicas that hold the live head")
+        self.keyring_replicas_ok = gauge(
+            "keyring_replicas_ok", "Replicas that hold the live head; 0 if no look came back within a lease"
+        )
+        self.keyring_lease = gauge("keyring_lease_seconds", "For how long keys may be derived yet; negative: not now")
         self.root_provider = histogram("root_provider_seconds", "One root-key provider call", "op", "outcome")
         self.log_tree_size = gauge("log_tree_size", "Entries in the transparency log")
         self.denials = counter("denials_total", "Requests denied to a token", "why")

@@ -368,7 +368,7 @@ async def test_a_missing_directory_is_the_operators_to_make(tmp_path):
 async def test_new_recordings_are_refused_at_four_fifths_and_bytes_only_at_the_bound(tmp_path):
     journal = make(tmp_path / "journal", bytes_bound=100_000, file_bytes=10_000)
     entry = start(journal, 1)
-    while journal.admits():
+    while journal.refusal() is None:
         feed(entry, 1, 1000)
         await entry.writable()
     await entry.barrier()
@@ -383,7 +383,7 @@ async def test_new_recordings_are_refused_at_four_fifths_and_bytes_only_at_the_b
     assert entry.durable == entry.appended == kept
     assert sum(path.stat().st_size for path in journal_files(tmp_path / "journal")) <= 100_000
     entry.release(kept - 1000)
-    assert journal.admits()
+    assert journal.refusal() is None
     feed(entry, 1, 5000)
     other.append(b"x")
     await other.barrier()
@@ -398,7 +398,7 @@ async def test_no_recording_starts_below_the_disk_reserve_and_those_under_way_co
     entry = start(journal, 1)
     disk.free -= 1
     journal._disk_checked_at = float("-inf")  # as a second later
-    assert not journal.admits()
+    assert journal.refusal() is not None
     with pytest.raises(DiskFull):
         start(journal, 2)
     feed(entry, 1, 100)
@@ -407,13 +407,29 @@ async def test_no_recording_starts_below_the_disk_reserve_and_those_under_way_co
     await journal.close()
 
 
+async def test_what_a_refusal_says_is_which_bound_was_met_and_by_how_much(tmp_path):
+    disk = FaultyDisk()
+    disk.free = 60 << 20
+    journal = make(tmp_path / "journal", disk=disk, bytes_bound=1 << 30, file_bytes=256 << 20, disk_reserve_bytes=1)
+    assert str(journal.refusal()) == (
+        "the journal's disk has 60 MiB free, and its next file takes 256 MiB at once (journal.file_bytes): "
+        "no recording begins"
+    )
+    await journal.close()
+    assert "closed" in str(journal.refusal())
+    disk.free = 512 << 20
+    journal = make(tmp_path / "other", disk=disk, disk_reserve_bytes=1 << 30)
+    assert "512 MiB free, and journal.disk_reserve keeps 1 GiB" in str(journal.refusal())
+    await journal.close()
+
+
 async def test_what_is_admitted_begins_though_the_disk_would_be_asked_again_in_between(tmp_path):
     disk = FaultyDisk()
     disk.free = 1 << 30
     journal = make(tmp_path / "journal", disk=disk, disk_reserve_bytes=1 << 30)
-    assert journal.admits()
+    assert journal.refusal() is None
     journal._disk_checked_at -= 0.9  # a tenth before the disk is asked again
-    assert journal.admits()
+    assert journal.refusal() is None
     disk.free -= 1
     journal._disk_checked_at -= 0.4  # as long after the admission
     start(journal, 1)
@@ -585,7 +601,7 @@ async def test_closing_commits_what_is_queued_and_gives_back_the_allocation(tmp_
     assert entry.durable == 3000
     [path] = journal_files(tmp_path / "journal")
     assert path.stat().st_size < 4000
-    assert not journal.admits()
+    assert journal.refusal() is not None
     with pytest.raises(Unavailable):
         entry.append(b"x")
     with pytest.raises(Unavailable):

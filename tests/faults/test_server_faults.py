@@ -11,6 +11,7 @@ from tests.faults.recorder import Line, durable_bytes, serving, until
 from tests.faults.server import make_site
 from tests.faults.stores import Fault
 from vault.errors import Unavailable
+from vault.services.status import CHECKS
 
 # -- the object store -------------------------------------------------------------------------------------------
 
@@ -33,7 +34,8 @@ async def test_while_the_object_store_is_down_calls_are_taken_played_and_stored_
             200,
             {
                 "status": "ready",
-                "checks": {"journal": "ok", "draining": "ok", "catalog": "ok"},
+                "checks": dict.fromkeys(CHECKS, "ok"),
+                "reasons": [],
                 "object_store": "down, the journal absorbs",
             },
         )
@@ -146,7 +148,7 @@ async def test_before_the_disk_is_full_new_calls_are_asked_to_come_back_and_old_
             store.fault = Fault.NONE
             for key in taken:
                 await recorder.ends_as(key, "sealed")
-            await until(vault.journal.admits)
+            await until(lambda: vault.journal.refusal() is None)
             assert (await recorder.ready())[0] == 200
             status, _, _ = await recorder.put(f"call-{number}", data)
             assert status == 201
@@ -219,7 +221,7 @@ async def test_a_nearly_full_journal_takes_no_new_call_and_lets_old_ones_end(tmp
         for key, whole in {**taken, "old": old}.items():
             assert await recorder.audio(key) == whole
         store.fault = Fault.NONE
-        await until(vault.journal.admits)
+        await until(lambda: vault.journal.refusal() is None)
         assert (await recorder.put(f"call-{number}", data))[0] == 201
 
 

@@ -11,6 +11,7 @@ from tests.faults.server import TENANT, bearer
 from tests.integration.app import sound
 from tests.integration.recorders import made, samples, vault, wav
 from tests.programs import ffmpeg, program, run, running
+from vault.errors import JournalFull
 
 __all__ = ("made", "vault")
 
@@ -267,7 +268,7 @@ async def test_a_recorder_that_appends_goes_on_after_a_refusal_and_its_recording
 async def test_a_recorder_that_appends_and_was_refused_at_first_is_kept_from_then_on(vault, monkeypatch):
     data = sound(9_000)
     with monkeypatch.context() as full:
-        full.setattr(vault.vault.journal, "admits", lambda: False)
+        full.setattr(vault.vault.journal, "refusal", lambda: JournalFull("no room"))
         assert (await piece(vault, "call", data[:3_000], None, query="?append"))[0] == 503
     assert (await piece(vault, "call", data[3_000:6_000], 3_000, query="?append"))[:2] == (202, "3000")
     status, _, receipt = await piece(vault, "call", data[6_000:], 6_000, total=9_000, query="?append")

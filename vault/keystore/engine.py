@@ -16,7 +16,7 @@ from typing import Final
 
 from vault.crypto import spans
 from vault.crypto.spans import Span
-from vault.errors import ConfigError, Destroyed, IntegrityError, Unavailable
+from vault.errors import ConfigError, Destroyed, IntegrityError, Unavailable, VaultError
 from vault.keystore import recovery, sealing
 from vault.keystore import state as states
 from vault.keystore.replicas import Rank, Replicas, Round, Survey, rank_of
@@ -64,6 +64,13 @@ class Engine:
         # True while root versions that an earlier writer left may live.
         self._owing = False
         self._fresh_until = looked_at + self.lease.total_seconds()
+        self._trouble: VaultError | None = None
+        """Why the latest look failed."""
+        self._replicas_ok = 0
+        self._measured_at = looked_at
+        if metrics is not None:
+            metrics.keyring_replicas_ok.set_function(self._replicas_now)
+            metrics.keyring_lease.set_function(lambda: self._fresh_until - self._clock.monotonic())
 
     @classmethod
     async def look(
@@ -98,11 +105,18 @@ class Engine:
     def state(self) -> State:
         """What the keyring holds; Unavailable once the lease on the last look has run out."""
         if self._clock.monotonic() >= self._fresh_until:
-            raise Unavailable(
-                "the keyring has not been looked at within its lease; no key is derived until it has been",
-                hint="too few replicas answer, or this process was stopped for a while",
-            )
+            raise self._run_out()
         return self._stored.state
+
+    def _run_out(self) -> Unavailable:
+        trouble = self._trouble
+        why = "" if trouble is None else f" ({trouble.message})"
+        cause = "keyring" if trouble is None else trouble.facts.get("cause", "keyring")
+        return Unavailable(
+            f"the keyring has not been looked at within its lease{why}; no key is derived until it has been",
+            hint=(trouble and trouble.hint) or "too few replicas answer, or this process was stopped for a while",
+            cause=cause,
+        )
 
     @property
     def rank(self) -> Rank:
@@ -135,9 +149,15 @@ class Engine:
             looked_at, survey, found = await _settled_look(
                 self._replicas, self._provider, self._clock, known=self._stored
             )
+            self._require_same(survey)
         except ConfigError as error:
-            raise self._went_away(error) from error
-        self._require_same(survey)
+            self._trouble = self._went_away(error)
+            raise self._trouble from error
+        except VaultError as error:
+            self._measure_seen()
+            self._trouble = error
+            raise
+        self._trouble = None
         if rank_of(found.head) > rank_of(self._stored.head):
             self._settle(found, survey.holding(found.head))
         if found.head == self._stored.head:
@@ -180,13 +200,16 @@ class Engine:
             survey = await self._replicas.survey()
         except ConfigError as error:
             raise self._went_away(error) from error
+        except Unavailable:
+            self._measure_seen()
+            raise
         self._require_same(survey)
         return survey
 
     def _went_away(self, error: ConfigError) -> Unavailable:
         """Say of what at a start is the operator's to settle that under a running process a disk went away."""
-        self._measure(0)
-        return Unavailable(error.message, hint=error.hint)
+        self._measure_seen()
+        return Unavailable(error.message, hint=error.hint, cause="keyring")
 
     def _require_same(self, survey: Survey) -> None:
         if survey.keyring != self._stored.state.keyring:
@@ -228,8 +251,16 @@ class Engine:
         return ReplicaStatus(name=store.name, ok=ok, detail=None if ok else "has another head; the next write mends it")
 
     def _measure(self, replicas_ok: int) -> None:
-        if self._metrics is not None:
-            self._metrics.keyring_replicas_ok.set(replicas_ok)
+        self._replicas_ok = replicas_ok
+        self._measured_at = self._clock.monotonic()
+
+    def _measure_seen(self) -> None:
+        """After a look that failed: count the replicas that answered it with the live head."""
+        self._measure(sum(head == self._stored.head for head in self._replicas.seen.values()))
+
+    def _replicas_now(self) -> int:
+        """Return what the latest look found; 0 if none has come back for a lease: then nobody knows of any."""
+        return self._replicas_ok if self._clock.monotonic() - self._measured_at < self.lease.total_seconds() else 0
 
     @contextmanager
     def _risky(self) -> Iterator[None]:

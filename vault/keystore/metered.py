@@ -61,6 +61,7 @@ class MeteredRootKeys:
             outcome = "ok"
         except VaultError as error:
             outcome = error.code
+            error.facts.setdefault("cause", "root provider")
             raise
         finally:
             self._metrics.root_provider.labels(op, outcome).observe(self._clock.monotonic() - started)

@@ -71,6 +71,8 @@ class Replicas:
         if len({store.name for store in stores}) != len(stores):
             raise ConfigError("keyring.replicas names one replica twice")
         self.stores = tuple(stores)
+        self.seen: Mapping[KeyringStore, bytes | None] = {}
+        """The heads of those that answered the latest look, were they enough or not."""
         self.write_quorum = len(stores) // 2 + 1
         self.read_quorum = len(stores) - self.write_quorum + 1
 
@@ -104,6 +106,7 @@ class Replicas:
                 markers[store], heads[store] = await self._look(store)
             except (Unavailable, ConfigError) as error:
                 out[store] = error
+        self.seen = heads
         if len(heads) < self.read_quorum:
             raise self._unreadable(len(heads), out)
         first, keyring = next(iter(markers.items()))

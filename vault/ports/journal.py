@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vault.errors import Unavailable
 from vault.ids import NodeId
 from vault.model import Coordinate, DataKey
 
@@ -121,8 +122,8 @@ class Journal(Protocol):
         ends at the bound itself.
         """
 
-    def admits(self) -> bool:
-        """Tell whether a new recording would be accepted now."""
+    def refusal(self) -> Unavailable | None:
+        """Return why a new recording would be refused now, or None: DiskFull or JournalFull with the figures."""
 
     def usage(self) -> JournalUsage:
         """Return how full the journal is."""

@@ -256,7 +256,7 @@ async def _drain(vault: Vault, settings: ServerSettings) -> None:
     if ingest.uploading:
         await ingest.truncate_all("server_shutdown", uploading=True)
     # Give the object store a moment; what it does not take stays in the journal for the next start.
-    await _until(lambda: not ingest.ending or vault.storer.store_down, _STORE_DRAIN_SECONDS)
+    await _until(lambda: not ingest.ending or vault.storer.stalled, _STORE_DRAIN_SECONDS)
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:

@@ -10,6 +10,7 @@ from vault.model import Assurance, CertificateStatus, Codec, Container, HoldKind
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
 from vault.retention.guards import Guard
+from vault.services.status import CHECKS
 
 Schema = Mapping[str, Any]
 
@@ -505,6 +506,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         {
             "status": {"type": "string", "enum": ["ready", "not ready"]},
             "checks": {"type": "object", "additionalProperties": {"type": "string", "enum": ["ok", "failing"]}},
+            "reasons": array(
+                record({"check": {"type": "string", "enum": list(CHECKS)}, "detail": TEXT, "hint": nullable(TEXT)})
+            ),
             "object_store": TEXT,
         }
     ),

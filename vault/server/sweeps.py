@@ -40,7 +40,7 @@ async def status(request: web.Request) -> web.Response:
         {
             "last": views.sweep(last) if last else None,
             "last_sweep_at": views.moment(vault.keyring.last_sweep_at),
-            "overdue_seconds": await overdue_seconds(vault, now=vault.clock.now(), tenant=actor.tenant),
+            "overdue_seconds": await overdue_seconds(vault.catalog, now=vault.clock.now(), tenant=actor.tenant),
             "tripped": [views.tripped(each) for each in await vault.overrides.tripped(tenant=actor.tenant)],
             "overrides": [views.override(each) for each in await vault.overrides.all(tenant=actor.tenant)],
         }

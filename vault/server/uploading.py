@@ -227,7 +227,7 @@ async def _created(vault: Vault, session: IngestSession, wait_seconds: float) ->
     assert session.digest is not None
     assert session.ended is not None
     digest = session.digest.hexdigest()
-    if not vault.storer.store_down:
+    if not vault.storer.stalled:
         try:
             async with asyncio.timeout(wait_seconds):
                 await session.done.wait()

@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from vault.format.journal import parse_file_name
-from vault.services.status import refresh_gauges
 from vault.services.vault import Vault
 
 _ANSWER_SECONDS: Final = 3.0
@@ -41,7 +40,7 @@ class Worker:
         """Tell siblings what this worker measures, inside the context."""
 
         async def own(_: web.Request) -> web.Response:
-            await refresh_gauges(vault)
+            await vault.status.gauges()
             return web.Response(body=generate_latest(vault.metrics.registry))
 
         app = web.Application()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -77,9 +77,20 @@ class Coordinates:
 
         `tenants` are pairs of tenant and default retention. Old blocks are forgotten on the way.
         """
+        now = effective_now(now, self._keyring.last_sweep_at)
+        await self.ensure(self._needed(tenants, now, periods_ahead))
+        self._forget(now, self._keyring.cohort_width_seconds)
+
+    def lack(self, tenants: Iterable[tuple[TenantId, Period]], *, now: datetime) -> bool:
+        """Tell whether a call that began now would have to write the keyring first, for any of these tenants."""
+        now = effective_now(now, self._keyring.last_sweep_at)
+        return not all(map(self._keyring.has_cohort, self._needed(tenants, now, 0)))
+
+    def _needed(
+        self, tenants: Iterable[tuple[TenantId, Period]], now: datetime, periods_ahead: int
+    ) -> Sequence[Cohort]:
         width = self._keyring.cohort_width_seconds
         generation = self._keyring.generation
-        now = effective_now(now, self._keyring.last_sweep_at)
         cohorts: list[Cohort] = []
         for tenant, retention in tenants:
             first = expiry_period(retention.after(now), width)
@@ -92,8 +103,7 @@ class Coordinates:
                 Cohort(tenant=tenant, part=Part.METADATA, period=month, generation=generation)
                 for month in sorted(months)
             ]
-        await self.ensure(cohorts)
-        self._forget(now, width)
+        return cohorts
 
     def _forget(self, now: datetime, width: float) -> None:
         past, generation = int(now.timestamp() // width), self._keyring.generation

@@ -188,12 +188,8 @@ class Ingest:
     def _require_taking(self) -> None:
         if self.draining:
             raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
-        if not self._journal.admits():
-            raise JournalFull(
-                "the journal is nearly full, so new recordings are not accepted; those under way continue",
-                hint="the object store is slow or down, or the journal's bound is too small",
-                retry_after_seconds=10,
-            )
+        if (refusal := self._journal.refusal()) is not None:
+            raise refusal
 
     def _make_way(self, tenant: TenantId) -> IngestSession | None:
         """Return the upload that ends for a new recording of a tenant below its share, if there is no room else."""
@@ -372,7 +368,9 @@ class Ingest:
                 continue
             return True
         raise JournalFull(
-            "the journal is full and did not drain; what was acknowledged is safe", retry_after_seconds=30
+            "the journal is full and did not drain; what was acknowledged is safe",
+            retry_after_seconds=30,
+            cause="journal",
         )
 
     async def commit(self, session: IngestSession) -> None:

@@ -23,6 +23,8 @@ class Presence:
         self._ingest = ingest
         self._clock = clock
         self._name = name
+        self.seen = True
+        """Whether the latest beat is in the catalog."""
 
     async def register(self) -> None:
         """Appear in the catalog; before the first recording, so that no row names a node that nobody knows."""
@@ -34,13 +36,22 @@ class Presence:
         while True:
             await asyncio.sleep(_BEAT_SECONDS)
             try:
-                try:
-                    await self.beat()
-                except NotFound:
-                    logger.warning("the node was taken for lost; it appears again")
-                    await self.register()
+                await self.appear()
             except Unavailable as error:
                 logger.warning("the node was not seen", extra={"fields": {"reason": error.message}})
+
+    async def appear(self) -> None:
+        """Beat, as a new node if this one was taken for lost; Unavailable if the catalog takes nothing now."""
+        try:
+            try:
+                await self.beat()
+            except NotFound:
+                logger.warning("the node was taken for lost; it appears again")
+                await self.register()
+        except Unavailable:
+            self.seen = False
+            raise
+        self.seen = True
 
     async def beat(self) -> None:
         """Note the time and what is not stored yet."""

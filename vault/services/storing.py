@@ -82,12 +82,14 @@ class Storer:
         self._queue: asyncio.Queue[IngestSession] = asyncio.Queue()
         self._sessions: set[IngestSession] = set()
         self._pause = 0.0
+        self.store_down = False
+        """Whether the latest put failed."""
         self._sealing = asyncio.Semaphore(1)
         """Sealing is all interpreter and processor: more of it at once would only hold up the event loop."""
 
     @property
-    def store_down(self) -> bool:
-        """Whether the latest store operation failed."""
+    def stalled(self) -> bool:
+        """Whether nothing gets out of the journal now: object store or catalog do not take it."""
         return self._pause > 0
 
     @property
@@ -229,6 +231,7 @@ class Storer:
             await self._store.put(ref.name, [memoryview(data)], meta=meta)
             outcome = "ok"
         finally:
+            self.store_down = outcome != "ok"
             self._metrics.segment_put.labels(self._store.kind, outcome).observe(self._clock.monotonic() - began)
 
     async def _finish(self, session: IngestSession) -> None:

@@ -80,6 +80,8 @@ class Tenants:
         self._export_window = export_window
         self._known: dict[TenantId, tuple[float, Tenant]] = {}
         self._listed: tuple[float, frozenset[str]] | None = None
+        self._unprepared: tuple[Sequence[tuple[TenantId, Period]], Unavailable] | None = None
+        """Whose cohorts the latest attempt could not create, and why."""
 
     async def add(
         self,
@@ -344,7 +346,19 @@ class Tenants:
     async def precreate(self) -> None:
         """Create the cohorts of the coming periods for every tenant."""
         tenants = [(tenant.id, self._of(tenant)) for tenant in await self._catalog.tenants() if not self._left(tenant)]
-        await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._periods_ahead)
+        try:
+            await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._periods_ahead)
+        except Unavailable as error:
+            self._unprepared = tenants, error
+            raise
+        self._unprepared = None
+
+    def require_prepared(self) -> None:
+        """Raise Unavailable if calls that begin now need cohorts that could not be created."""
+        if self._unprepared is not None:
+            tenants, error = self._unprepared
+            if self._coordinates.lack(tenants, now=self._clock.now()):
+                raise error
 
 
 def offboarding_document(tenant: Tenant, window: Period) -> dict[str, object]:

@@ -35,6 +35,7 @@ from vault.services.repeats import Repeats
 from vault.services.search import Search
 from vault.services.shredding import Shredder
 from vault.services.slots import Resource, Shares
+from vault.services.status import Status
 from vault.services.storing import Storer
 from vault.services.sweep import Sweeper
 from vault.services.tenants import Tenants
@@ -83,6 +84,7 @@ class Vault:
     """Requests in work that came with a credential, outside ingest; the connections bound what comes without."""
     repeats: Repeats
     search: Search
+    status: Status
     shredder: Shredder
     storer: Storer
     store: ObjectStore

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from vault.errors import ConfigError, DiskFull, InUse, JournalFull, Unavailable
+from vault.errors import ConfigError, DiskFull, InUse, JournalFull, Unavailable, size_text
 from vault.format.journal import HEADER_BYTES, MAX_FILE_BYTES, parse_file_name
 from vault.model import Coordinate, DataKey
 from vault.ports.journal import JournalOpening, JournalUsage, ReplayedRecording
@@ -63,7 +63,7 @@ class FileJournal:
         self._undurable_bytes = undurable_bytes
         self._disk = disk or Disk()
         self._disk_checked_at = float("-inf")
-        self._disk_has_room = True
+        self._free = 0
         self._opened = False
         self.damaged = False
         self._replayed = False
@@ -134,32 +134,56 @@ class FileJournal:
 
     def open(self, opening: JournalOpening, key: DataKey, *, offset: int = 0) -> FileEntry:
         """Start or continue a recording; its first piece or its end writes the OPEN record."""
-        if not self._roomy():
-            raise DiskFull("the disk is nearly full, so the journal takes no further recording")
-        if not offset and self._nearly_full():
-            raise JournalFull("the journal is nearly full; recordings under way continue", retry_after_seconds=10)
+        refusal = self._disk_refusal(_DISK_CHECK_SECONDS) or (None if offset else self._bound_refusal())
+        if refusal is not None:
+            raise refusal
         if self._committer.closed:
-            raise Unavailable("the journal is closed")
+            raise _closed()
         self._opened = True
         return FileEntry(opening, key, offset=offset, committer=self._committer, undurable_bound=self._undurable_bytes)
 
-    def admits(self) -> bool:
-        """Tell whether a new recording would be accepted now."""
-        return not self._committer.closed and not self._nearly_full() and self._roomy(_ADMISSION_SECONDS)
+    def refusal(self) -> Unavailable | None:
+        """Return why a new recording would be refused now, or None."""
+        if self._committer.closed:
+            return _closed()
+        return self._bound_refusal() or self._disk_refusal(_ADMISSION_SECONDS)
 
-    def _nearly_full(self) -> bool:
-        return self._committer.bytes_used() * 5 >= self._bytes_bound * 4
+    def _bound_refusal(self) -> JournalFull | None:
+        used, bound = self._committer.bytes_used(), self._bytes_bound
+        if used * 5 < bound * 4:
+            return None
+        return JournalFull(
+            f"the journal has {size_text(used)} of the {size_text(bound)} that journal.max_bytes gives it; from four "
+            "fifths on no recording begins, those under way continue",
+            hint="the object store is slow or down, or the bound is too small",
+            retry_after_seconds=10,
+            cause="journal",
+        )
 
-    def _roomy(self, fresh: float = _DISK_CHECK_SECONDS) -> bool:
-        """Tell whether the reserve is free; an answer that is less than `fresh` seconds old is used again."""
+    def _disk_refusal(self, fresh: float) -> Unavailable | None:
+        """Return what the disk lacks for a new recording; an answer less than `fresh` seconds old is used again."""
+        needed = self._committer.next_allocation
+        if not self._reserve and not needed:
+            return None
         now = self._clock.monotonic()
-        if self._reserve and now - self._disk_checked_at >= fresh:
+        if now - self._disk_checked_at >= fresh:
             try:
-                self._disk_has_room = self._disk.free_bytes(self._directory) >= self._reserve
-            except OSError as error:
-                raise Unavailable("the journal's file system does not answer") from error
+                self._free = self._disk.free_bytes(self._directory)
+            except OSError:
+                return Unavailable("the journal's file system does not answer", cause="disk")
             self._disk_checked_at = now
-        return self._disk_has_room
+        if self._free < self._reserve:
+            wants = f"journal.disk_reserve keeps {size_text(self._reserve)} for recordings under way"
+        elif self._free < needed:
+            wants = f"its next file takes {size_text(needed)} at once (journal.file_bytes)"
+        else:
+            return None
+        return DiskFull(
+            f"the journal's disk has {size_text(self._free)} free, and {wants}: no recording begins",
+            hint="free space, or give the journal a larger disk of its own",
+            retry_after_seconds=10,
+            cause="disk",
+        )
 
     def usage(self) -> JournalUsage:
         """Return the bytes that records take, the bound, and the number of files."""
@@ -187,6 +211,10 @@ class FileJournal:
             await self._committer.close(keep=self._old)
         finally:
             os.close(lock_fd)
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the journal is closed: the server ends", cause="journal")
 
 
 def journal_files(directory: Path) -> Sequence[Path]:

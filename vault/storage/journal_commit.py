@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from vault.errors import JournalFull, Unavailable
+from vault.errors import JournalFull, Unavailable, size_text
 from vault.format.journal import HEADER_BYTES, SALT_BYTES, FileHeader, encode_header, file_name
 from vault.ports.time import Clock, Entropy
 from vault.storage.journal_file import Disk, JournalFile, as_unavailable
@@ -124,7 +124,7 @@ class Committer:
     def room(self, size: int) -> JournalFile:
         """Return the file that takes the next `size` bytes of records; JournalFull at the bound."""
         if self._closing:
-            raise Unavailable("the journal is closed")
+            raise Unavailable("the journal is closed: the server ends", cause="journal")
         file = self.current
         if file is None or file.end + size > file.capacity:
             file = self._roll(size)
@@ -133,7 +133,13 @@ class Committer:
     def _roll(self, size: int) -> JournalFile:
         capacity = max(self._file_bytes, HEADER_BYTES + size)
         if sum(file.allocated for file in self.files) + capacity > self._bytes_bound:
-            raise JournalFull("the journal is full; what was acknowledged is safe", retry_after_seconds=10)
+            raise JournalFull(
+                f"the journal's files take all {size_text(self._bytes_bound)} that journal.max_bytes gives; what was "
+                "acknowledged is safe",
+                hint="the object store is slow or down, or the bound is too small",
+                retry_after_seconds=10,
+                cause="journal",
+            )
         self._retire()
         salt = self._entropy(SALT_BYTES)
         number = self._next_number
@@ -154,6 +160,11 @@ class Committer:
         self.current.batches += 1
         self._queue.append(batch)
         return batch
+
+    @property
+    def next_allocation(self) -> int:
+        """How many bytes of the disk the next record takes at once: a whole file where none takes records now."""
+        return self._file_bytes if self.current is None else 0
 
     def _retire(self) -> None:
         """The current file takes no more records."""

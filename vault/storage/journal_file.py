@@ -73,8 +73,13 @@ class Disk:
 def as_unavailable(error: OSError) -> Unavailable:
     """Return what a failed write means to a recorder; the message names no path."""
     if error.errno in _FULL:
-        return DiskFull("the disk has no room for another journal byte; what was acknowledged is safe")
-    return Unavailable(f"the journal could not be written ({errno.errorcode.get(error.errno or 0, 'I/O error')})")
+        return DiskFull(
+            "the journal's disk has no room for another byte; what was acknowledged is safe",
+            hint="free space, or give the journal a larger disk of its own",
+            cause="disk",
+        )
+    reason = errno.errorcode.get(error.errno or 0, "I/O error")
+    return Unavailable(f"the journal could not be written ({reason})", cause="disk")
 
 
 class JournalFile:

@@ -108,8 +108,9 @@ def _unreachable(error: Exception) -> VaultError:
         return Unavailable(
             "the catalog's database does not let this user in; nothing was changed",
             hint="check user, password and database in catalog.url or CALLVAULT_CATALOG_URL",
+            cause="catalog",
         )
-    return Unavailable("the catalog's database cannot be reached; nothing was changed")
+    return Unavailable("the catalog's database cannot be reached; nothing was changed", cause="catalog")
 
 
 def _check_state(state: Any) -> None:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from vault.errors import DiskFull, NotFound, Truncated, Unavailable
+from vault.errors import DiskFull, NotFound, Truncated, Unavailable, size_text
 from vault.ids import RecordingId
 from vault.ports.spool import Room
 from vault.ports.time import Entropy
@@ -38,8 +38,10 @@ def _translated() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise DiskFull("the disk has no room for another part; what was acknowledged is safe") from error
-        raise Unavailable(f"the spool cannot be used ({errno.errorcode.get(error.errno or 0, 'I/O error')})") from error
+            text = "the journal's disk has no room for another part; what was acknowledged is safe"
+            raise DiskFull(text, cause="disk") from error
+        reason = errno.errorcode.get(error.errno or 0, "I/O error")
+        raise Unavailable(f"the spool cannot be used ({reason})", cause="disk") from error
 
 
 def _sync_directory(path: Path) -> None:
@@ -137,8 +139,14 @@ class FileSpool:
     def require_room(self, size: int) -> None:
         """Raise DiskFull if `size` more bytes would take what is reserved; blocking."""
         stat = os.statvfs(self._path)
-        if stat.f_bavail * stat.f_frsize - size < self._reserve:
-            raise DiskFull("the disk has no room for another part; what was acknowledged is safe")
+        free = stat.f_bavail * stat.f_frsize
+        if free - size < self._reserve:
+            raise DiskFull(
+                f"the journal's disk has {size_text(free)} free, of which journal.disk_reserve keeps "
+                f"{size_text(self._reserve)}: no room for another part; what was acknowledged is safe",
+                hint="free space, or give the journal a larger disk of its own",
+                cause="disk",
+            )
 
     def _place(self, recording: RecordingId) -> Path:
         return self._path / recording

@@ -49,6 +49,7 @@ from vault.services.search import BlindIndex, Search
 from vault.services.shredding import Shredder
 from vault.services.slots import Shares
 from vault.services.spooling import SPOOL, Windows
+from vault.services.status import Status
 from vault.services.storing import SegmentLimits, Storer
 from vault.services.sweep import Sweeper, SweepLimits
 from vault.services.tenants import Tenants
@@ -240,6 +241,9 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         windows=Windows(bound=config.journal.max_undurable_bytes),
     )
     names = CallNames(ingest=ingest, search=search)
+    presence = Presence(
+        catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
+    )
     return Vault(
         reindexing=Reindexing(catalog=catalog, keyring=keyring, index=index, tenants=tenants),
         repeats=Repeats(
@@ -286,9 +290,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         ),
         parts=parts,
         playback=playback,
-        presence=Presence(
-            catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
-        ),
+        presence=presence,
         overrides=overrides,
         policies=policies,
         recordings=Recordings(
@@ -304,6 +306,16 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         requests=Shares(config.server.max_requests, IN_WORK, clock=clock, metrics=metrics),
         search=search,
         shredder=shredder,
+        status=Status(
+            catalog=catalog,
+            ingest=ingest,
+            journal=adapters.journal,
+            keyring=keyring,
+            presence=presence,
+            tenants=tenants,
+            clock=clock,
+            metrics=metrics,
+        ),
         storer=ingest.storer,
         store=store,
         sweeper=Sweeper(

@@ -40,6 +40,7 @@ from vault.wiring.lineage import Company, same_lineage
 from vault.wiring.retention import bounds_of, retention_findings
 
 _PRECREATE_SECONDS = 3600.0
+_PRECREATE_AGAIN_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ async def open_vault(
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         catalog, vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
+        stack.push_async_callback(vault.status.close)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(vault.keyring.run())]
             try:
@@ -116,7 +118,9 @@ async def _keep_ahead(vault: Vault) -> None:
             await vault.tenants.precreate()
         except Unavailable as error:
             logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
-        await asyncio.sleep(_PRECREATE_SECONDS)
+            await asyncio.sleep(_PRECREATE_AGAIN_SECONDS)
+        else:
+            await asyncio.sleep(_PRECREATE_SECONDS)
 
 
 async def _recover(vault: Vault) -> None:

@@ -91,8 +91,13 @@ class Database:
     async def inspect(self, work: Callable[[sa.Connection], R]) -> R:
         """Run what only looks, without waiting for those who write where the database permits it."""
         engine = self.engine if self._readers is None else self._readers
-        async with engine.connect() as connection:
-            return await connection.run_sync(work)
+        try:
+            return await _inspect(engine, work)
+        except Exception as error:
+            if not is_broken(error):
+                raise
+        # As in `fetch`: the connection may have died in the pool.
+        return await _inspect(engine, work)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
@@ -135,6 +140,11 @@ async def _read(readers: AsyncEngine, statement: sa.Executable, parameters: Para
         except (OSError, TimeoutError):
             await connection.invalidate()  # whatever it still answers belongs to this statement
             raise
+
+
+async def _inspect(engine: AsyncEngine, work: Callable[[sa.Connection], R]) -> R:
+    async with engine.connect() as connection:
+        return await connection.run_sync(work)
 
 
 async def _fetch_each(

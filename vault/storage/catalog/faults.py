@@ -53,9 +53,9 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, DBAPIError):
         return _translate_driver(error)
     if isinstance(error, PoolTimeout):
-        return Unavailable("every catalog connection is busy")
+        return Unavailable("every catalog connection is busy", cause="catalog")
     if isinstance(error, OSError | TimeoutError):
-        return Unavailable("the catalog's database does not answer; nothing was changed")
+        return Unavailable("the catalog's database does not answer; nothing was changed", cause="catalog")
     if isinstance(error, StatementError) and isinstance(error.orig, VaultError):
         return error.orig
     return error
@@ -70,14 +70,15 @@ def _translate_driver(error: DBAPIError) -> VaultError:
     if code.startswith(_DATA):
         return Invalid("a value is not one that the catalog can hold; nothing was changed")
     if name.startswith("SQLITE_FULL") or code == _DISK_FULL or "disk is full" in text:
-        return DiskFull("the catalog's file system is full; nothing was changed", hint="free space, then retry")
+        text = "the catalog's file system is full; nothing was changed"
+        return DiskFull(text, hint="free space, then retry", cause="catalog")
     if name.startswith(_CORRUPT) or code in _DAMAGED or "malformed" in text or "not a database" in text:
         return IntegrityError(
             "the catalog's file is damaged; nothing of it was returned", hint="restore the catalog from a backup"
         )
     if code in _NO_SCHEMA or "no such table" in text or "no such column" in text:
         return ConfigError("catalog: the database has no usable schema", hint="run callvault init")
-    return Unavailable("the catalog's database cannot answer now; nothing was changed")
+    return Unavailable("the catalog's database cannot answer now; nothing was changed", cause="catalog")
 
 
 def _sqlstate(error: DBAPIError) -> str:

@@ -1,0 +1,182 @@
+"""What a monitor and a balancer are told when something the vault needs is gone: the cause, at once."""
+
+import asyncio
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout
+
+from tests.faults.disks import small_disk
+from tests.faults.recorder import Recorder, until
+from tests.faults.server import in_process, make_site
+from tests.integration.app import Role, app, furnished, out_of_reach, sound
+from vault.errors import Unavailable
+
+__all__ = ["app", "furnished"]
+
+
+async def told(app):
+    """Return the status of /readyz, the checks that fail, and why."""
+    answer = await app.ask("GET", "/readyz", None)
+    failing = {name for name, verdict in answer.json["checks"].items() if verdict != "ok"}
+    assert failing == {reason["check"] for reason in answer.json["reasons"]}
+    return answer.status, failing, " ".join(reason["detail"] for reason in answer.json["reasons"])
+
+
+async def metric(app, name):
+    answer = await app.ask("GET", "/metrics", None)
+    assert answer.status == 200
+    found = [line.split()[-1] for line in answer.body.decode().splitlines() if line.startswith(f"callvault_{name} ")]
+    return float(found[0]) if found else None
+
+
+@contextmanager
+def moved_away(*paths):
+    """Take directories away until the block ends, as disks that are not mounted."""
+    for path in paths:
+        path.rename(path.with_name(f"{path.name}-away"))
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.with_name(f"{path.name}-away").rename(path)
+
+
+@pytest.mark.xdist_group("postgres")
+async def test_a_frozen_database_is_named_within_a_second_and_metrics_do_not_wait_for_it(tmp_path, postgres):
+    database = await postgres.new_database()
+    site = await make_site(tmp_path, catalog={"url": postgres.url(database)})
+    async with in_process(site) as (vault, url), ClientSession(url, timeout=ClientTimeout(total=20)) as client:
+        recorder = Recorder(site, client)
+        assert (await recorder.ready())[0] == 200
+        assert await scraped(client) < 1
+        with postgres.frozen():
+            for _ in range(2):
+                began = time.monotonic()
+                status, body = await recorder.ready()
+                assert time.monotonic() - began < 1
+                assert (status, body["checks"]["catalog"]) == (503, "failing")
+                assert [reason["check"] for reason in body["reasons"]] == ["catalog"]
+                assert "has not answered for" in body["reasons"][0]["detail"]
+                assert body["object_store"] == "ok"
+                assert await scraped(client) < 1
+        await until_ready(recorder)
+        assert not vault.storer.store_down
+
+
+async def scraped(client):
+    """Return how long /metrics took."""
+    began = time.monotonic()
+    async with client.get("/metrics") as answer:
+        assert answer.status == 200
+        assert "callvault_catalog_age_seconds" in await answer.text()
+    return time.monotonic() - began
+
+
+async def until_ready(recorder):
+    async with asyncio.timeout(5):
+        while (await recorder.ready())[0] != 200:
+            await asyncio.sleep(0.02)
+
+
+async def test_without_its_replicas_the_vault_is_unready_once_the_lease_is_over_and_says_which_are_gone(app):
+    replicas = [Path(replica) for replica in app.config.replicas]
+    assert await metric(app, "keyring_replicas_ok") == 3
+    with moved_away(*replicas[1:]):
+        with pytest.raises(Unavailable):
+            await app.vault.keyring.refresh()
+        assert await metric(app, "keyring_replicas_ok") == 1
+        assert (await told(app))[0] == 200  # within the lease calls begin
+        app.clock.slept += app.vault.keyring.lease.total_seconds()
+        status, failing, why = await told(app)
+        assert (status, failing) == (503, {"keyring"})
+        assert str(replicas[1]) in why
+        answer = await app.ask("PUT", "/v1/ingest/northfield/call", Role.RECORDER, data=sound(100), headers=PCMU)
+        assert answer.status == 503
+        assert "lease" in answer.json["detail"]
+        assert str(replicas[1]) in answer.json["detail"]
+        assert await metric(app, "keyring_lease_seconds") < 0
+    await app.vault.keyring.refresh()
+    assert (await told(app))[0] == 200
+    assert await metric(app, "keyring_replicas_ok") == 3
+
+
+PCMU = {"Content-Type": "audio/PCMU;rate=8000;channels=1"}
+
+
+async def test_no_replica_is_told_as_alive_once_no_look_has_come_back_for_a_lease(app):
+    app.clock.slept += app.vault.keyring.lease.total_seconds()
+    assert await metric(app, "keyring_replicas_ok") == 0
+
+
+async def test_a_root_provider_that_new_calls_need_is_named(app):
+    async def refused(**_):
+        raise Unavailable("the token does not answer", cause="root provider")
+
+    assert (await told(app))[0] == 200
+    app.clock.advance(days=40)
+    with pytest.MonkeyPatch.context() as outage:
+        outage.setattr(app.vault.keyring._engine, "ready", refused)
+        with pytest.raises(Unavailable):
+            await app.vault.tenants.precreate()
+        assert await told(app) == (503, {"root_provider"}, "the token does not answer")
+    await app.vault.tenants.precreate()
+    assert (await told(app))[0] == 200
+
+
+async def test_a_provider_that_only_cohorts_of_later_calls_wait_for_does_not_make_the_vault_unready(app):
+    with out_of_reach(app.vault.keyring._engine, "ready"):
+        app.vault.tenants._periods_ahead = 3
+        with pytest.raises(Unavailable):
+            await app.vault.tenants.precreate()
+    assert (await told(app))[0] == 200
+
+
+async def test_what_the_catalog_does_not_take_is_not_blamed_on_the_object_store(app):
+    with out_of_reach(app.vault.catalog, "finish_recording"):
+        call = asyncio.create_task(
+            app.ask("PUT", "/v1/ingest/northfield/call", Role.RECORDER, data=sound(100), headers=PCMU)
+        )
+        await until(lambda: app.vault.storer.stalled)
+        assert (await app.ask("GET", "/readyz", None)).json["object_store"] == "ok"
+    assert (await call).status == 201
+
+
+async def test_a_catalog_that_can_be_read_and_not_written_makes_the_vault_unready(app):
+    with out_of_reach(app.vault.presence._catalog, "beat_node"):
+        with pytest.raises(Unavailable):
+            await app.vault.presence.appear()
+        assert await told(app) == (503, {"catalog"}, "no answer")
+    assert (await told(app))[0] == 200
+
+
+async def test_a_disk_on_which_the_journal_has_no_room_for_its_next_file_makes_the_vault_unready(tmp_path, monkeypatch):
+    site = await make_site(
+        tmp_path, journal={"file_bytes": "256MiB", "max_bytes": "1GiB", "disk_reserve": "1MiB"}, roles=("recorder",)
+    )
+    with small_disk(site.config.journal_path, size=60 << 20, kind="tmpfs", monkeypatch=monkeypatch):
+        async with in_process(site) as (_, url), ClientSession(url) as client:
+            recorder = Recorder(site, client)
+            status, body = await recorder.ready()
+            assert (status, body["checks"]["journal"]) == (503, "failing")
+            [reason] = body["reasons"]
+            assert "60 MiB free" in reason["detail"]
+            assert "256 MiB" in reason["detail"]
+            status, headers, problem = await recorder.put("call", sound(100))
+            assert (status, problem["detail"], problem["cause"]) == (507, reason["detail"], "disk")
+            assert int(headers["Retry-After"]) > 0
+
+
+async def test_gauges_of_a_catalog_that_is_away_are_told_for_a_while_with_their_age_and_then_not(app):
+    assert await metric(app, "holds_review_overdue") == 0
+    with out_of_reach(app.vault.catalog, "count_recordings"):
+        app.clock.slept += 200
+        assert await metric(app, "holds_review_overdue") == 0
+        assert 200 <= await metric(app, "catalog_age_seconds") < 300
+        app.clock.slept += 200
+        assert await metric(app, "holds_review_overdue") is None
+        assert await metric(app, "catalog_age_seconds") >= 400
+    assert await metric(app, "holds_review_overdue") == 0
+    assert await metric(app, "catalog_age_seconds") < 1
