@@ -28,6 +28,7 @@ from cli import (
     tokens,
     vaults,
 )
+from cli.archives import importing
 from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
@@ -66,6 +67,7 @@ def callvault(
 vaults.register(app)
 serve.register(app)
 demo.register(app)
+importing.register(app)
 for name, group in (
     ("tenants", tenants.group),
     ("tokens", tokens.group),

@@ -1,0 +1,218 @@
+"""From a row of a table to what is told of a call: which column says what, true starts, and what cannot be used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cli.archives.tables import Row, Said
+from vault.errors import Invalid
+from vault.model import CallFacts
+from vault.protocol.facts import Reading, Unusable, instant
+
+NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "file": ("filename", "filepath", "path", "recording", "recordingfile", "recordingpath", "audio", "audiofile"),
+    "call_key": ("callid", "uniqueid", "uuid", "calluuid", "sipcallid"),
+    "from": ("caller", "callfrom", "src", "source", "ani", "callingnumber", "callernumber", "fromnumber"),
+    "to": ("called", "callee", "callto", "dst", "destination", "dnis", "callednumber", "dialednumber", "tonumber"),
+    "direction": ("calldirection",),
+    "started": ("start", "starttime", "startedat", "callstart", "callstarted", "calldate", "timestamp", "datetime"),
+    "tags": ("tag", "labels"),
+    "agent": ("agentname", "agentid"),
+    "sha256": ("sha256sum",),
+    "media_type": ("mediatype", "contenttype", "mimetype"),
+}
+"""What a table can say of a call, and what else its columns are called, without regard to case and punctuation."""
+
+AGENT_TAG: Final = "agent:"
+_SEVERAL: Final = ("tags", "started")
+"""Which may be in more columns than one: each a tag; a date and a time."""
+_ROUNDED: Final = re.compile(r"\d(?:[.,]\d+)?E\+\d{1,3}", re.ASCII | re.IGNORECASE)
+"""What a spreadsheet makes of a long number: most of its digits are lost."""
+_SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+Columns = Mapping[str, Sequence[str]]
+"""Which columns say a thing."""
+
+
+class NoZone(ValueError):
+    """A date says no time zone, and none was given for such."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dates:
+    """How dates are read: `zone` for those that name none, `form` for strptime where they are not ISO 8601."""
+
+    zone: ZoneInfo | None = None
+    form: str | None = None
+
+    def read(self, text: str) -> datetime:
+        """Return the instant a text says, in UTC; ValueError if it is none, NoZone if it names no zone and should."""
+        if self.form is not None:
+            return self._placed(datetime.strptime(text, self.form))  # noqa: DTZ007  # placed right here
+        try:
+            return instant(text)
+        except ValueError:
+            return self._placed(datetime.fromisoformat(text))
+
+    def _placed(self, moment: datetime) -> datetime:
+        if moment.tzinfo is None:
+            if self.zone is None:
+                raise NoZone("a date without a time zone")
+            moment = moment.replace(tzinfo=self.zone)
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError("an instant beyond the calendar") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a row tells of a call. `unusable` is what it states and what is not used, with the reason."""
+
+    line: int | None
+    file: str = ""
+    call_key: str | None = field(default=None, repr=False)
+    facts: CallFacts = field(default_factory=CallFacts, repr=False)
+    started: datetime | None = None
+    sha256: str | None = None
+    media_type: str | None = None
+    zoneless: bool = False
+    fault: str | None = None
+
+    @property
+    def unusable(self) -> Mapping[str, str]:
+        """What was stated and is not used."""
+        return self.facts.unusable
+
+
+def zone_of(name: str | None) -> ZoneInfo | None:
+    """Return a time zone of the IANA's names; Invalid if there is none."""
+    if name is None:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise Invalid(
+            f"{name[:40]!r} is no time zone",
+            hint="for example Europe/London or UTC; names are those of the system's tzdata",
+        ) from error
+
+
+def columns_of(columns: Sequence[str], mapping: Sequence[str]) -> Columns:
+    """Return which columns say what: those that a mapping such as `from=ANI` names, else those with a usual name.
+
+    `started=Date+Time` joins two columns, `agent=` uses none. Invalid for a mapping that names what is not there, and
+    where two columns could be meant.
+    """
+    chosen: dict[str, Sequence[str]] = {}
+    for each in mapping:
+        name, equals, said = each.partition("=")
+        if name not in NAMES or not equals:
+            raise Invalid(f"--mapping {each[:60]!r} maps nothing", hint=f"write NAME=COLUMN; names: {', '.join(NAMES)}")
+        chosen[name] = _named(said, columns, several=name in _SEVERAL)
+    taken = {column for found in chosen.values() for column in found}
+    plain = {column: _plain(column) for column in columns if column not in taken}
+    for name in NAMES.keys() - chosen.keys():
+        exact = [column for column, spelt in plain.items() if spelt == _plain(name)]
+        found = exact or [column for column, spelt in plain.items() if spelt in NAMES[name]]
+        if len(found) > 1:
+            raise Invalid(
+                f"the columns {' and '.join(found)[:120]} could both be {name!r}",
+                hint=f"say --mapping {name}={found[0]}",
+            )
+        chosen[name] = found
+    return chosen
+
+
+def told(row: Row, columns: Columns, dates: Dates) -> Told:
+    """Return what a row tells of its call; what cannot be used is noted, and never costs the rest."""
+    if row.fault is not None:
+        return Told(line=row.line, fault=row.fault)
+    reading = Reading()
+    tags = [*_texts(row, columns["tags"], split=True), *(AGENT_TAG + name for name in _texts(row, columns["agent"]))]
+    started, zoneless = _started(" ".join(_texts(row, columns["started"])), dates, reading)
+    stated = _one(row, columns["sha256"]).lower()
+    facts = CallFacts(
+        caller=_party("from", _one(row, columns["from"]), reading),
+        called=_party("to", _one(row, columns["to"]), reading),
+        direction=reading.direction("direction", _one(row, columns["direction"])),
+        tags=reading.tags("tags", tags),
+        unusable=reading.unusable,
+    )
+    return Told(
+        line=row.line,
+        file=_one(row, columns["file"]),
+        call_key=_one(row, columns["call_key"]) or None,
+        facts=facts,
+        started=started,
+        sha256=stated or None,
+        media_type=_one(row, columns["media_type"]) or None,
+        zoneless=zoneless,
+        fault="its sha256 is none" if stated and not _SHA256.fullmatch(stated) else None,
+    )
+
+
+def headers_of(call: Told) -> dict[str, str]:
+    """Return the headers that tell the vault what is known of a call."""
+    facts = call.facts
+    said = {
+        "Call-From": facts.caller,
+        "Call-To": facts.called,
+        "Call-Direction": facts.direction,
+        "Call-Started": None if call.started is None else call.started.isoformat(),
+        "Call-Tags": ",".join(facts.tags),
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def _started(text: str, dates: Dates, reading: Reading) -> tuple[datetime | None, bool]:
+    if not text:
+        return None, False
+    try:
+        return dates.read(text), False
+    except NoZone:
+        return None, True
+    except ValueError:
+        reading.leave_out("started", Unusable.VALUE)
+        return None, False
+
+
+def _party(name: str, said: str, reading: Reading) -> str | None:
+    if _ROUNDED.fullmatch(said):
+        reading.leave_out(name, Unusable.VALUE)
+        return None
+    return reading.text(name, said)
+
+
+def _named(said: str, columns: Sequence[str], *, several: bool) -> Sequence[str]:
+    if not said:
+        return ()
+    spelt = {column.lower(): column for column in columns}
+    wanted = [said] if said.lower() in spelt or not several else said.split("+")
+    for each in wanted:
+        if each.lower() not in spelt:
+            raise Invalid(f"the table has no column {each[:60]!r}", hint=f"it has {', '.join(columns)[:300]}")
+    return [spelt[each.lower()] for each in wanted]
+
+
+def _plain(column: str) -> str:
+    return "".join(char for char in column.lower() if char.isalnum())
+
+
+def _texts(row: Row, columns: Sequence[str], *, split: bool = False) -> list[str]:
+    found = [each.strip() for column in columns for each in _several(row.members.get(column, ""))]
+    parts = [part.strip() for each in found for part in (each.split(",") if split else (each,))]
+    return [part for part in parts if part]
+
+
+def _several(said: Said) -> Sequence[str]:
+    return (said,) if isinstance(said, str) else said
+
+
+def _one(row: Row, columns: Sequence[str]) -> str:
+    return next(iter(_texts(row, columns)), "")

@@ -1,0 +1,126 @@
+"""How long an archive's calls would be kept, said before any of them is sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from cli.archives.plan import Item
+from vault.retention.durations import parse_duration
+from vault.retention.periods import Period, parse_period
+from vault.retention.policy import Lifetime, StartEffect, lifetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for what a token records now. `imports`: the retention counts from true starts."""
+
+    retention: Period
+    floor: Period
+    backdating: timedelta
+    imports: bool
+    max_bytes: int
+
+    def life(self, started: datetime | None, *, now: datetime) -> Lifetime:
+        """Return how long a call that is received now is kept."""
+        return lifetime(
+            started,
+            receipt=now,
+            after=self.retention.after,
+            floor=self.floor.after,
+            backdating=None if self.imports else self.backdating,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreseen:
+    """Of so many calls: those whose time is over, those that count as younger than they are, those without a start.
+
+    `due_from` and `bounded_until` are the last instants until which the first two are kept.
+    """
+
+    calls: int
+    due: int
+    due_from: datetime | None
+    bounded: int
+    bounded_until: datetime | None
+    unstated: int
+
+    @property
+    def harmless(self) -> bool:
+        """Whether each call is kept as long as its true start and the retention say."""
+        return not (self.due or self.bounded or self.unstated)
+
+
+def terms_of(document: Mapping[str, Any], *, now: datetime) -> Terms:
+    """Read what the vault answers to `GET /v1/ingest/{tenant}`."""
+    until = document["imports_until"]
+    return Terms(
+        retention=parse_period(document["retention"]),
+        floor=parse_period(document["floor"]),
+        backdating=parse_duration(document["backdating"]),
+        imports=until is not None and now < datetime.fromisoformat(until),
+        max_bytes=document["max_recording_bytes"],
+    )
+
+
+def is_due(life: Lifetime, terms: Terms, *, now: datetime) -> bool:
+    """Tell whether a call is kept for no more than the floor, because it is old."""
+    return life.retain_until < life.unstated_until and life.retain_until <= terms.floor.after(now)
+
+
+def foresee(items: Iterable[Item], terms: Terms, *, now: datetime) -> Foreseen:
+    """Return what would become of calls that are received now."""
+    count: Counter[str] = Counter()
+    last: dict[str, datetime] = {}
+    for item in items:
+        life = terms.life(item.told.started, now=now)
+        if item.told.started is None or life.effect is StartEffect.REPLACED:
+            kind = "unstated"
+        elif is_due(life, terms, now=now):
+            kind = "due"
+        else:
+            kind = "bounded" if life.effect is StartEffect.BOUNDED else "kept"
+        count[kind] += 1
+        last[kind] = max(life.retain_until, last.get(kind, life.retain_until))
+    return Foreseen(
+        calls=count.total(),
+        due=count["due"],
+        due_from=last.get("due"),
+        bounded=count["bounded"],
+        bounded_until=last.get("bounded"),
+        unstated=count["unstated"],
+    )
+
+
+def words(foreseen: Foreseen, terms: Terms, *, tenant: str) -> Iterator[str]:
+    """Say what a person has to know before these calls are sent."""
+    of = f"of {foreseen.calls} calls"
+    if foreseen.due and foreseen.due_from is not None:
+        yield (
+            f"{foreseen.due} {of} are past their retention of {terms.retention}: they would be due at once, and are "
+            f"shredded from {_day(foreseen.due_from)} on ({terms.floor} after their receipt) unless a hold keeps them"
+        )
+        yield (
+            f"set the tenant's retention first (callvault tenants set {tenant} --retention …), or hold them before: "
+            "the report has their ids"
+        )
+    if foreseen.bounded and foreseen.bounded_until is not None:
+        span = str(Period(terms.backdating))
+        yield (
+            f"{foreseen.bounded} {of} began more than {span} ago, and this token does not import: their retention of "
+            f"{terms.retention} would count from {span} before their receipt, until {_day(foreseen.bounded_until)}"
+        )
+        yield (
+            "with a token that imports it counts from their true starts: callvault tokens issue --role recorder "
+            f"--tenant {tenant} --name archive --imports-until +14d"
+        )
+    if foreseen.unstated:
+        yield f"{foreseen.unstated} {of} have no start that can be one: their retention counts from their receipt"
+
+
+def _day(moment: datetime) -> str:
+    return moment.date().isoformat()

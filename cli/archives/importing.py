@@ -1,0 +1,308 @@
+"""`callvault import`: an existing store of recordings, with what is known of each, through a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from cli.archives.calls import Dates, zone_of
+from cli.archives.foresight import Foreseen, Terms, foresee, is_due, terms_of, words
+from cli.archives.plan import REPORT_PREFIX, Item, LeftOut, Plan, Reader, Why, alike, by_key
+from cli.archives.sending import Done, Outcome, Sender, hashed
+from cli.client import segment
+from cli.command import Remote, remote
+from cli.files import whole_file
+from vault.errors import Invalid, Refused, VaultError
+
+_MOST_AT_ONCE: Final = 32
+_SHEET: Final = (
+    "callvault import calls.csv --tenant northfield-college --time-zone Europe/London --mapping from=ANI "
+    "--mapping started=Date+Time --date-format '%d/%m/%Y %H:%M:%S'"
+)
+_EXAMPLES: Final = (
+    "callvault import /srv/archive --tenant northfield-college --dry-run",
+    "callvault import /srv/archive --tenant northfield-college --report import.jsonl",
+    _SHEET,
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """What became of an archive so far."""
+
+    source: Path
+    tenant: str
+    dry_run: bool
+    terms: Terms
+    began: datetime
+    plan: Plan
+    foreseen: Foreseen
+    left_out: list[LeftOut]
+    done: list[Done] = field(default_factory=list)
+    error: VaultError | None = None
+    stopped: bool = False
+
+    @property
+    def files(self) -> int:
+        """Every file and every row of the archive."""
+        return len(self.plan.items) + len(self.plan.left_out)
+
+    @property
+    def not_tried(self) -> int:
+        """Files that the end came before."""
+        return self.files - len(self.done) - len(self.left_out)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `import`."""
+    remote(app, "import", examples=_EXAMPLES)(bring_in)
+
+
+async def bring_in(
+    call: Remote,
+    *,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="DIR|TABLE", help="A directory, or the table (CSV, JSON, JSON Lines) beside its files."),
+    ],
+    tenant: Annotated[str, typer.Option(help="The tenant whose calls they are.")],
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(help="Which column says what, such as from=ANI or started=Date+Time; repeat for several."),
+    ] = None,
+    time_zone: Annotated[
+        str | None, typer.Option(help="Of dates that name none, such as Europe/London; there is no default.")
+    ] = None,
+    date_format: Annotated[
+        str | None, typer.Option(help="Of dates that are not ISO 8601, such as '%d/%m/%Y %H:%M'.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of the table, if it is not told by its first bytes.")] = None,
+    without_facts: Annotated[
+        bool, typer.Option("--without-facts", help="Import files that nothing is told of, too.")
+    ] = False,
+    parallel: Annotated[int, typer.Option(min=1, max=_MOST_AT_ONCE, help="How many files are sent at once.")] = 4,
+    report: Annotated[
+        Path | None, typer.Option(help="Where it is written, in JSON Lines, what became of each file; replaced.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and compare everything, and send nothing.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Import without being asked, whatever is said of old calls.")
+    ] = False,
+) -> None:
+    """Import an existing archive of recordings with a recorder's token, each file once.
+
+    A table, or a JSON file beside each recording, says who called whom, when, and the file's SHA-256. What is left out
+    is told with the reason. Run it again after any interruption: the vault says what it has.
+    """
+    now = datetime.now(UTC)
+    terms = terms_of(await call.client.get(f"/v1/ingest/{segment(tenant)}"), now=now)
+    reader = Reader(
+        mapping=mapping or (),
+        dates=Dates(zone=zone_of(time_zone), form=date_format),
+        encoding=encoding,
+        without_facts=without_facts,
+        max_bytes=terms.max_bytes,
+    )
+    plan = reader.plan(source)
+    _require_zones(plan.items)
+    copies = await _copies(plan.items)
+    items = [item for item in plan.items if item.name not in copies]
+    run = _Run(
+        source=source,
+        tenant=tenant,
+        dry_run=dry_run,
+        terms=terms,
+        began=now,
+        plan=plan,
+        foreseen=foresee(items, terms, now=now),
+        left_out=[*plan.left_out, *copies.values()],
+    )
+    _confirm(call, run, yes=yes)
+    written = report or Path(f"{REPORT_PREFIX}{now:%Y%m%dT%H%M%SZ}.jsonl")
+    _write(written, run)  # a place that cannot be written is told before anything is sent
+    try:
+        await _send(call, run, items, parallel=parallel)
+    finally:
+        _write(written, run)
+    _tell(call, run, written)
+
+
+async def _send(call: Remote, run: _Run, items: Sequence[Item], *, parallel: int) -> None:
+    """Send every call, `parallel` at a time; the first failure that is not one file's ends it, and is kept."""
+    waiting = iter(by_key(items))
+    title = "comparing" if run.dry_run else "importing"
+    with call.out.progress(title, sum(item.size for item in items)) as bar, _interruptible(run):
+        sender = Sender(
+            call.client, run.tenant, moved=lambda count: bar.advance(bar.task_ids[0], count), dry_run=run.dry_run
+        )
+
+        async def work() -> None:
+            for group in waiting:
+                if run.stopped:
+                    return
+                try:
+                    async for each in sender.group(group):
+                        (run.done if isinstance(each, Done) else run.left_out).append(each)  # type: ignore[arg-type]
+                except VaultError as error:
+                    run.error, run.stopped = run.error or error, True
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(parallel):
+                tasks.create_task(work())
+
+
+@contextmanager
+def _interruptible(run: _Run) -> Iterator[None]:
+    """Let what is being sent come to its end at the first interruption; the second one breaks it off."""
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are another's
+        return
+
+    def stop() -> None:
+        run.stopped = True
+        loop.remove_signal_handler(signal.SIGINT)
+
+    loop.add_signal_handler(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _require_zones(items: Sequence[Item]) -> None:
+    zoneless = [item for item in items if item.told.zoneless]
+    if zoneless:
+        first = "" if zoneless[0].told.line is None else f", the first in line {zoneless[0].told.line}"
+        raise Invalid(
+            f"{len(zoneless)} of {len(items)} starts name no time zone{first}; nothing was sent",
+            hint="say where they were written: --time-zone Europe/London, or UTC",
+        )
+
+
+async def _copies(items: Sequence[Item]) -> dict[str, LeftOut]:
+    """Return the files that are another file's copy: the same bytes, start and facts, and no call key of their own."""
+    found: dict[str, LeftOut] = {}
+    for group in alike(items):
+        first: dict[str, Item] = {}
+        for item in group:
+            try:
+                original = first.setdefault(await hashed(item.path), item)
+            except OSError:
+                continue
+            if original is not item:
+                more = f"a copy of {original.name}"
+                found[item.name] = LeftOut(name=item.name, line=item.told.line, why=Why.DUPLICATE, more=more)
+    return found
+
+
+def _confirm(call: Remote, run: _Run, *, yes: bool) -> None:
+    """Say what becomes of old calls before any is sent, and ask."""
+    if run.foreseen.harmless:
+        return
+    for line in words(run.foreseen, run.terms, tenant=run.tenant):
+        call.out.note(line)
+    if run.dry_run or yes:
+        return
+    if call.out.as_json or not sys.stdin.isatty():
+        raise Refused("nothing was sent: nobody is asked here about what was just said", hint="look, then pass --yes")
+    if not typer.confirm("import them?", err=True):
+        raise Refused("nothing was sent")
+
+
+def _write(path: Path, run: _Run) -> None:
+    with whole_file(path, force=True) as file:
+        for line in (*_done_lines(run), *_left_lines(run.left_out)):
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def _done_lines(run: _Run) -> Iterator[dict[str, Any]]:
+    for done in run.done:
+        told = done.item.told
+        life = run.terms.life(told.started, now=run.began)
+        yield {
+            "file": done.item.name,
+            "line": told.line,
+            "outcome": done.outcome.value,
+            "recording_id": done.recording,
+            "bytes": done.item.size,
+            "sha256": done.sha256,
+            "started": None if told.started is None else told.started.isoformat(),
+            "kept_until": life.retain_until.isoformat(timespec="seconds"),
+            "due_at_once": is_due(life, run.terms, now=run.began),
+            "facts_left_out": dict(told.unusable),
+            "truncated_beside": done.beside,
+        }
+
+
+def _left_lines(left_out: Iterable[LeftOut]) -> Iterator[dict[str, Any]]:
+    for left in left_out:
+        yield {"file": left.name, "line": left.line, "outcome": "left out", "why": left.why.value, "more": left.more}
+
+
+def _document(run: _Run, report: Path) -> dict[str, Any]:
+    outcomes = Counter(done.outcome for done in run.done)
+    return {
+        "tenant": run.tenant,
+        "source": str(run.source),
+        "dry_run": run.dry_run,
+        "files": run.files,
+        "imported": outcomes[Outcome.IMPORTED],
+        "would_be_imported": outcomes[Outcome.WOULD],
+        "already_there": outcomes[Outcome.THERE],
+        "left_out": dict(Counter(left.why.value for left in run.left_out)),
+        "not_tried": run.not_tried,
+        "bytes": sum(done.item.size for done in run.done),
+        "facts_left_out": dict(Counter(name for done in run.done for name in done.item.told.unusable)),
+        "truncated_beside": sum(done.beside is not None for done in run.done),
+        "columns_not_used": list(run.plan.unused),
+        "due_at_once": run.foreseen.due,
+        "due_from": _instant(run.foreseen.due_from),
+        "counted_as_younger": run.foreseen.bounded,
+        "counted_as_younger_until": _instant(run.foreseen.bounded_until),
+        "without_start": run.foreseen.unstated,
+        "report": str(report),
+    }
+
+
+def _tell(call: Remote, run: _Run, report: Path) -> None:
+    """Print what became of the archive; an import that left something out, or ended early, does not end well."""
+    document = _document(run, report)
+    call.out.show(document, list(_fields(document)))
+    if run.error is not None:
+        run.error.hint = f"{run.not_tried} files were not tried: run it again, it goes on where it was"
+        raise run.error
+    if run.not_tried:
+        call.out.note(f"interrupted; {run.not_tried} files were not tried: run it again, it goes on where it was")
+        raise typer.Abort
+    if run.foreseen.due and not run.dry_run:
+        call.out.hint(f"those with due_at_once in {report} go from {document['due_from']} on: hold what has to stay")
+    if run.left_out:
+        raise Refused(
+            f"{len(run.left_out)} of {run.files} files and rows are left out", hint=f"{report} says which, and why"
+        )
+
+
+def _fields(document: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for name, value in document.items():
+        if isinstance(value, dict):
+            words_of = name.replace("_", " ")
+            yield from ((f"{words_of}: {key}", count) for key, count in value.items())
+        elif value not in (None, 0, [], False) or name == ("would_be_imported" if document["dry_run"] else "imported"):
+            yield name.replace("_", " "), value
+
+
+def _instant(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")

@@ -1,0 +1,302 @@
+"""What an import would send: the files of an archive, what is told of each, and what is left out with the reason."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from cli.archives.calls import Columns, Dates, Told, columns_of, told
+from cli.archives.tables import Row, Table, flat, parse_json, read_table
+from cli.files import read_file
+from vault.errors import Invalid, Refused
+from vault.ids import call_key_of
+from vault.media.descriptor import SNIFF_BYTES, is_declared, parse_content_type
+from vault.model import Container
+
+MANIFESTS: Final = tuple(f"manifest.{suffix}" for suffix in ("jsonl", "ndjson", "json", "csv", "tsv"))
+"""What the table of a directory is called."""
+REPORT_PREFIX: Final = "callvault-import-"
+_TABLE_BYTES: Final = 1 << 30
+_SIDECAR_BYTES: Final = 1 << 20
+_BARE: Final[Mapping[str, str]] = {
+    **dict.fromkeys((".ulaw", ".ul", ".mulaw", ".pcmu"), "audio/PCMU;rate=8000"),
+    **dict.fromkeys((".alaw", ".al", ".pcma"), "audio/PCMA;rate=8000"),
+}
+"""Samples without a header, by the end of their name."""
+_TYPES: Final[Mapping[Container, str]] = {
+    Container.WAV: "audio/wav",
+    Container.OGG: "audio/ogg",
+    Container.WEBM: "audio/webm",
+    Container.MP3: "audio/mpeg",
+}
+
+
+class Why(enum.StrEnum):
+    """Why something is left out."""
+
+    NO_FACTS = "no facts"
+    NO_FILE = "no file"
+    ROW = "row cannot be used"
+    OUTSIDE = "outside the directory"
+    UNREADABLE = "unreadable"
+    EMPTY = "empty"
+    TOO_LARGE = "too large"
+    UNKNOWN_TYPE = "unknown type"
+    DUPLICATE = "duplicate"
+    HASH_DIFFERS = "hash differs"
+    CALL_KEY = "call key taken"
+    SHREDDED = "shredded before"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One file to import under `key`, with what is told of its call."""
+
+    name: str
+    path: Path
+    size: int
+    media_type: str
+    key: str = field(repr=False)
+    told: Told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A file or a row that is not imported."""
+
+    name: str
+    line: int | None
+    why: Why
+    more: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that an archive has: what is imported, and what is not. `unused` columns say nothing that is kept."""
+
+    items: Sequence[Item]
+    left_out: Sequence[LeftOut]
+    unused: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """How an archive is read."""
+
+    mapping: Sequence[str]
+    dates: Dates
+    encoding: str | None
+    without_facts: bool
+    """Whether files that nothing is told of are imported too."""
+    max_bytes: int
+
+    def plan(self, source: Path) -> Plan:
+        """Return what the archive at `source` has: a directory, or a table of calls whose files lie beside it.
+
+        Nothing is read of the audio but its first bytes. Invalid for a table that is none.
+        """
+        if not source.exists():
+            raise Invalid(f"there is no {source}", hint="name a directory, or the table in it")
+        root = source if source.is_dir() else source.parent
+        manifest = _manifest(source) if source.is_dir() else source
+        found = {} if manifest is not None and not source.is_dir() else dict(_files(root, manifest))
+        calls, unused = self._told(manifest, found)
+        looked = list(self._looked(root, calls, found))
+        return Plan(
+            items=[each for each in looked if isinstance(each, Item)],
+            left_out=[each for each in looked if isinstance(each, LeftOut)],
+            unused=unused,
+        )
+
+    def _told(self, manifest: Path | None, found: dict[str, Path]) -> tuple[list[Told], Sequence[str]]:
+        """Return what is told of each call; files of facts are no longer in `found` then."""
+        if manifest is not None:
+            table = read_table(
+                read_file(manifest, what="the table", limit_bytes=_TABLE_BYTES),
+                name=manifest.name,
+                encoding=self.encoding,
+            )
+            columns = columns_of(table.columns, self.mapping)
+            if not columns["file"]:
+                raise Invalid(
+                    "no column names the files",
+                    hint=f"say --mapping file=COLUMN; there are {', '.join(table.columns)[:300]}",
+                )
+            return [told(row, columns, self.dates) for row in table.rows], _unused(table, columns)
+        return [self._beside(name, found.pop(facts)) for name, facts in _sidecars(found)], ()
+
+    def _beside(self, name: str, path: Path) -> Told:
+        """Return what the JSON file beside an audio file tells of it."""
+        try:
+            document = parse_json(read_file(path, what="the facts", limit_bytes=_SIDECAR_BYTES).decode("utf-8-sig"))
+            members = flat(_exported(document)) if isinstance(document, dict) else None
+            if members is None:
+                return Told(line=None, file=name, fault=f"{path.name} is no object")
+            here = [each for each in self.mapping if each.partition("=")[2] in members]
+            row = Row(line=1, members=members)
+            return replace(told(row, columns_of([*members], here), self.dates), file=name, line=None)
+        except Refused as error:
+            return Told(line=None, file=name, fault=error.message)
+        except ValueError:
+            return Told(line=None, file=name, fault=f"{path.name} is not JSON")
+
+    def _looked(self, root: Path, calls: Sequence[Told], found: Mapping[str, Path]) -> Iterator[Item | LeftOut]:
+        lines: dict[Path, int | None] = {}
+        for call in calls:
+            item = self._item(root, call)
+            if isinstance(item, Item):
+                whole = item.path.resolve()
+                if whole in lines:
+                    yield LeftOut(
+                        name=item.name,
+                        line=call.line,
+                        why=Why.DUPLICATE,
+                        more=f"line {lines[whole]} names the file too",
+                    )
+                    continue
+                lines[whole] = call.line
+            yield item
+        named = {spelt for call in calls for spelt in (call.file, call.file.replace("\\", "/"))}
+        for name, path in sorted(found.items()):
+            if name in named or path.resolve() in lines:
+                continue
+            bare = self._item(root, Told(line=None, file=name))
+            if isinstance(bare, Item) and not self.without_facts:
+                yield LeftOut(name=name, line=None, why=Why.NO_FACTS)
+            else:
+                yield bare
+
+    def _item(self, root: Path, call: Told) -> Item | LeftOut:
+        """Return the file that a row names, as it is sent, or why it is not."""
+        if call.fault is not None or not call.file:
+            return _left(call, Why.ROW, call.fault or "it names no file")
+        path = _placed(root, call.file)
+        if path is None:
+            return _left(call, Why.OUTSIDE)
+        try:
+            with path.open("rb") as file:
+                size, first = os.fstat(file.fileno()).st_size, file.read(SNIFF_BYTES)
+        except FileNotFoundError:
+            return _left(call, Why.NO_FILE)
+        except (OSError, ValueError) as error:
+            return _left(call, Why.UNREADABLE, getattr(error, "strerror", None) or "its name")
+        media_type = _media_type(path, first, call.media_type)
+        if size == 0 or size > self.max_bytes or media_type is None:
+            why = Why.EMPTY if size == 0 else Why.TOO_LARGE if size > self.max_bytes else Why.UNKNOWN_TYPE
+            return _left(call, why, f"{size} bytes; the vault takes {self.max_bytes}" if why is Why.TOO_LARGE else "")
+        name = path.relative_to(root).as_posix()
+        key = call_key_of(call.call_key or name)
+        return Item(name=name, path=path, size=size, media_type=media_type, key=key, told=call)
+
+
+def by_key(items: Iterable[Item]) -> list[list[Item]]:
+    """Return the items of each call, in their order: those of one call key are its recordings."""
+    groups: defaultdict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.key].append(item)
+    return list(groups.values())
+
+
+def alike(items: Iterable[Item]) -> list[list[Item]]:
+    """Return the items that could be copies of one another, in their order: those are to be compared by their hashes.
+
+    A call that a table gives a name of its own is nobody's copy.
+    """
+    groups: defaultdict[object, list[Item]] = defaultdict(list)
+    for item in items:
+        if item.told.call_key is None:
+            facts = item.told.facts
+            known = (facts.caller, facts.called, facts.direction, facts.tags)
+            groups[item.size, item.told.started, known].append(item)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _left(call: Told, why: Why, more: str = "") -> LeftOut:
+    return LeftOut(name=call.file, line=call.line, why=why, more=more)
+
+
+def _manifest(directory: Path) -> Path | None:
+    found = [directory / name for name in MANIFESTS if (directory / name).is_file()]
+    if len(found) > 1:
+        raise Invalid(f"{found[0].name} and {found[1].name} are both there", hint="name the one that counts")
+    return found[0] if found else None
+
+
+def _files(root: Path, manifest: Path | None) -> Iterator[tuple[str, Path]]:
+    """Yield the files under a directory by their names in it; hidden ones and our own reports are none."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        for name in sorted(names):
+            path = Path(folder) / name
+            ours = name.startswith((".", REPORT_PREFIX)) or path == manifest
+            if not ours:
+                yield path.relative_to(root).as_posix(), path
+
+
+def _sidecars(found: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """Return each file that has a JSON file of its own beside it, and that: `call.wav.json`, or `call.json`."""
+    audio = sorted(name for name in found if PurePosixPath(name).suffix.lower() != ".json")
+    paired = {f"{name}.json": name for name in audio if f"{name}.json" in found}
+    for name in audio:
+        shorter = PurePosixPath(name).with_suffix(".json").as_posix()
+        if shorter in found and name not in paired.values():
+            paired.setdefault(shorter, name)
+    return [(name, facts) for facts, name in paired.items()]
+
+
+def _exported(document: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what of a document tells of the call, where `callvault recordings export` wrote it."""
+    recording, audio = document.get("recording"), document.get("audio")
+    if not (isinstance(recording, dict) and isinstance(audio, dict)):
+        return document
+    said = recording.get("call")
+    call = said if isinstance(said, dict) else {}
+    return {
+        "call_key": call.get("call_key"),
+        "from": call.get("caller_sent") or call.get("caller"),
+        "to": call.get("called_sent") or call.get("called"),
+        "direction": call.get("direction"),
+        "tags": call.get("tags"),
+        "started": recording.get("started_at"),
+        "sha256": audio.get("sha256"),
+        "media_type": audio.get("media_type"),
+    }
+
+
+def _placed(root: Path, name: str) -> Path | None:
+    """Return where a file of a table lies; None outside the directory. Backslashes separate where nothing else fits."""
+    for spelt in (name, name.replace("\\", "/")):
+        path = root / spelt
+        try:
+            inside = path.resolve().is_relative_to(root.resolve()) and path.is_relative_to(root)
+        except (OSError, ValueError):
+            return path
+        if inside and ".." not in PurePosixPath(spelt).parts and (path.exists() or spelt != name or "\\" not in name):
+            return path
+    return None
+
+
+def _media_type(path: Path, first: bytes, declared: str | None) -> str | None:
+    """Return the content type under which the vault takes a file; None if it would not, or could not play it."""
+    bare = declared if is_declared(declared) else _BARE.get(path.suffix.lower())
+    if bare is not None:
+        try:
+            if parse_content_type(bare, first).container is Container.RAW:
+                return bare
+        except Refused:
+            return None
+    try:
+        return _TYPES[parse_content_type(None, first).container]
+    except Refused:
+        return None
+
+
+def _unused(table: Table, columns: Columns) -> Sequence[str]:
+    used = {column for found in columns.values() for column in found}
+    return [column for column in table.columns if column not in used]

@@ -1,0 +1,258 @@
+"""Sends the files of an archive, each once: what is there already the vault itself says, under the call key."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from cli.archives.calls import headers_of
+from cli.archives.plan import Item, LeftOut, Why
+from cli.client import Client, ServerFault, segment
+from vault.errors import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    OffsetMismatch,
+    Refused,
+    TooLarge,
+    Truncated,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMedia,
+    UploadStalled,
+    VaultError,
+)
+from vault.ids import call_keys
+from vault.model import RecordingState
+
+_CHUNK_BYTES: Final = 1 << 18
+_PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Pauses between attempts while the vault cannot take anything in."""
+_WAITS: Final = (0.2, 1.0, 2.0, 4.0)
+"""Pauses while the connection of an earlier import is still being given up."""
+_TAKEN: Final = (Why.CALL_KEY, "the vault has another recording under it")
+_REFUSALS: Final[Mapping[type[VaultError], Why]] = {TooLarge: Why.TOO_LARGE, UnsupportedMedia: Why.UNKNOWN_TYPE}
+_GONE: Final = frozenset({RecordingState.SHREDDING.value, RecordingState.SHREDDED.value})
+
+Answer = TypeVar("Answer")
+
+
+class Outcome(enum.StrEnum):
+    """What became of a file."""
+
+    IMPORTED = "imported"
+    THERE = "already there"
+    WOULD = "would be imported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A file that the vault has, or would get. `beside` is what an interrupted import left of it, truncated."""
+
+    item: Item
+    outcome: Outcome
+    recording: str | None
+    sha256: str
+    beside: str | None = None
+
+
+class Place(enum.Enum):
+    """What lies under a call key, as far as it concerns one file."""
+
+    FREE = enum.auto()
+    OPEN = enum.auto()
+    SAME = enum.auto()
+    BEGINNING = enum.auto()
+    """Only the beginning of the file, truncated."""
+    OTHER = enum.auto()
+    GONE = enum.auto()
+
+
+class _Found(NamedTuple):
+    """A place, and the id of the recording in it."""
+
+    place: Place
+    recording: str
+
+
+class Sender:
+    """Sends to one tenant. `moved` is told how many bytes are done, and of those to be sent again negatively."""
+
+    def __init__(self, client: Client, tenant: str, *, moved: Callable[[int], None], dry_run: bool) -> None:
+        self._client = client
+        self._tenant = tenant
+        self._moved = moved
+        self._dry_run = dry_run
+
+    async def group(self, items: Sequence[Item]) -> AsyncIterator[Done | LeftOut]:
+        """Import the recordings of one call, one after the other, and yield what became of each.
+
+        Those of one call key lie under `key`, `key~2` and so on, in their order. Which of them is there already their
+        hashes tell, so a table that was sorted otherwise changes nothing.
+        """
+        taken: set[str] = set()
+        for item in items:
+            try:
+                done = await self._one(item, taken, alone=len(items) == 1)
+            except (Unauthenticated, Forbidden):
+                raise
+            except OSError as error:
+                done = _left(item, Why.UNREADABLE, error.strerror or "")
+            except (Refused, ServerFault) as error:
+                done = _left(item, _REFUSALS.get(type(error), Why.REFUSED), error.message)
+            if not (isinstance(done, Done) and done.outcome is Outcome.IMPORTED):
+                self._moved(item.size)
+            yield done
+
+    async def _one(self, item: Item, taken: set[str], *, alone: bool) -> Done | LeftOut:
+        sha256 = await hashed(item.path)
+        if item.told.sha256 not in {None, sha256}:
+            return _left(item, Why.HASH_DIFFERS, "the file is not the one whose sha256 the table has")
+        passed: list[_Found] = []
+        for key in call_keys(item.key):
+            found = await patiently(partial(self._look, key, item, sha256))
+            if found.place in {Place.FREE, Place.OPEN}:
+                why, more = _denied({each.place for each in passed}, alone=alone)
+                sent = _left(item, why, more) if why else await self._sent(key, item, sha256)
+            elif found.place is Place.SAME and found.recording in taken:
+                sent = _left(item, Why.DUPLICATE, "the same audio under the same call key")
+            elif found.place is Place.SAME:
+                sent = Done(item=item, outcome=Outcome.THERE, recording=found.recording, sha256=sha256)
+            else:
+                sent = None
+            if isinstance(sent, Done):
+                taken.add(sent.recording or "")
+                return replace(sent, beside=_beginning(passed))
+            if sent is not None:
+                return sent
+            passed.append(found._replace(place=Place.OTHER) if found.place in {Place.FREE, Place.OPEN} else found)
+        return _left(item, *_TAKEN)
+
+    async def _look(self, key: str, item: Item, sha256: str) -> _Found:
+        """Ask what lies under a call key, and compare it with the file by its hash."""
+        address = self._address(key)
+        try:
+            async with self._client.request("HEAD", address) as answer:
+                state, recording = answer.headers["Recording-State"], answer.headers["Recording-Id"]
+                durable = int(answer.headers["Upload-Offset"])
+        except NotFound:
+            return _Found(Place.FREE, "")
+        place = _seen(state, durable, item.size)
+        if place is not None:
+            return _Found(place, recording)
+        # Nothing is sent behind the end of a recording that is over: the answer repeats what was said of it then.
+        _, receipt = await self._put(key, item, start=durable)
+        same = sha256 if durable == item.size else await hashed(item.path, durable)
+        if receipt["sha256"] != same:
+            return _Found(Place.OTHER, recording)
+        return _Found(Place.SAME if durable == item.size else Place.BEGINNING, recording)
+
+    async def _sent(self, key: str, item: Item, sha256: str) -> Done | LeftOut | None:
+        """Send the file under a call key; None if another recording has it.
+
+        The vault compares what an earlier import left of it, and goes on behind that.
+        """
+        if self._dry_run:
+            return Done(item=item, outcome=Outcome.WOULD, recording=None, sha256=sha256)
+        for pause in (*_WAITS, None):
+            try:
+                status, receipt = await patiently(partial(self._put, key, item))
+                break
+            except OffsetMismatch:
+                return None
+            except Conflict:
+                if pause is None or (await self._look(key, item, sha256)).place is not Place.OPEN:
+                    return None
+                await asyncio.sleep(pause)
+        if receipt["bytes"] != item.size or receipt["sha256"] not in {None, sha256}:
+            return _left(item, Why.HASH_DIFFERS, f"it changed while it was sent: see {receipt['recording_id']}")
+        outcome = Outcome.IMPORTED if status == HTTPStatus.CREATED else Outcome.THERE
+        return Done(item=item, outcome=outcome, recording=receipt["recording_id"], sha256=sha256)
+
+    async def _put(self, key: str, item: Item, *, start: int = 0) -> tuple[int, dict[str, Any]]:
+        """Send the file from `start` on, and return the status and the receipt of the whole recording."""
+        headers = {
+            "Content-Type": item.media_type,
+            "Content-Length": "0" if start else str(item.size),
+            **headers_of(item.told),
+            **({"Upload-Offset": str(start)} if start else {}),
+        }
+        moved = 0
+
+        async def pieces() -> AsyncIterator[bytes]:
+            nonlocal moved
+            file = await asyncio.to_thread(item.path.open, "rb")
+            with file:
+                while piece := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                    yield piece
+                    moved += len(piece)
+                    self._moved(len(piece))
+
+        try:
+            async with self._client.request(
+                "PUT", self._address(key), headers=headers, data=None if start else pieces()
+            ) as answer:
+                return answer.status, dict(await answer.json())
+        except BaseException:
+            self._moved(-moved)
+            raise
+
+    def _address(self, key: str) -> str:
+        return f"/v1/ingest/{segment(self._tenant)}/{segment(key)}"
+
+
+async def hashed(path: Path, length: int | None = None) -> str:
+    """Return the SHA-256 of a file, or of so many of its first bytes. OSError."""
+
+    def read() -> str:
+        digest, left = hashlib.sha256(), length
+        with path.open("rb") as file:
+            while piece := file.read(_CHUNK_BYTES if left is None else min(_CHUNK_BYTES, left)):
+                digest.update(piece)
+                left = None if left is None else left - len(piece)
+        return digest.hexdigest()
+
+    return await asyncio.to_thread(read)
+
+
+async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Return what an attempt returns, as soon as the vault can take it; Unavailable if it cannot for a minute."""
+    for pause in _PATIENCE:
+        try:
+            return await attempt()
+        except (Unavailable, Truncated, UploadStalled):
+            await asyncio.sleep(pause)
+    return await attempt()
+
+
+def _seen(state: str, durable: int, size: int) -> Place | None:
+    """Return what a recording of so many bytes is to a file of `size`; None where their hashes have to tell."""
+    if state in _GONE:
+        return Place.GONE
+    if state == RecordingState.OPEN.value:
+        return Place.OPEN
+    if durable > size or (durable < size and state != RecordingState.TRUNCATED.value):
+        return Place.OTHER
+    return None if durable else Place.BEGINNING
+
+
+def _denied(passed: Collection[Place], *, alone: bool) -> tuple[Why | None, str]:
+    """Return why a file is not sent to the first free key of its call, after what was found under those before."""
+    if Place.GONE in passed:
+        return Why.SHREDDED, "its call was in the vault, and its time was over"
+    return _TAKEN if alone and Place.OTHER in passed else (None, "")
+
+
+def _beginning(passed: Sequence[_Found]) -> str | None:
+    return next((found.recording for found in passed if found.place is Place.BEGINNING), None)
+
+
+def _left(item: Item, why: Why, more: str) -> LeftOut:
+    return LeftOut(name=item.name, line=item.told.line, why=why, more=more)
