@@ -101,11 +101,11 @@ def aws(recorder, *arguments):
                env=recorder.environment)  # fmt: skip
 
 
-def rclone_command(recorder, *arguments):
+def rclone_command(recorder, *arguments, provider="Other"):
     """Return command and environment of rclone with a remote `vault:` made on the fly."""
     settings = {
         "TYPE": "s3",
-        "PROVIDER": "Other",
+        "PROVIDER": provider,
         "ACCESS_KEY_ID": recorder.access_key,
         "SECRET_ACCESS_KEY": recorder.secret_key,
         "ENDPOINT": recorder.endpoint,
@@ -118,9 +118,9 @@ def rclone_command(recorder, *arguments):
     return [BIN / "rclone", *arguments, "--retries=1", "--low-level-retries=3"], env
 
 
-def rclone(recorder, *arguments):
+def rclone(recorder, *arguments, provider="Other"):
     """Run rclone."""
-    command, env = rclone_command(recorder, *arguments)
+    command, env = rclone_command(recorder, *arguments, provider=provider)
     return run(*command, env=env)
 
 

@@ -18,6 +18,7 @@ from tests.faults.crashing import memory_directory
 from tests.integration.app import SETTINGS, app, running, sound
 from tests.integration.test_tls import FILES, write_certificate
 from tests.s3clients import BUCKET, HEAD, REGION, Recorder, aws, javascript, rclone, run, s3cmd
+from tests.soak import sample
 from vault.model import Role
 
 __all__ = ["app"]
@@ -84,7 +85,44 @@ async def test_boto3_puts_and_uploads_parts_out_of_order(app, recorder):
     assert done["ETag"] == again["ETag"] == f'"{whole}-3"'
     assert await sealed(app, "a=2Fcall=207.wav") == LONG
     found = await asyncio.to_thread(client.head_object, Bucket=BUCKET, Key="a/call 7.wav")
-    assert found["ContentLength"] == len(LONG)
+    assert (found["ContentLength"], found["ETag"]) == (len(LONG), done["ETag"])
+
+
+async def test_every_answer_about_an_object_has_one_etag_and_names_the_recording(app, recorder):
+    client = recorder.boto()
+
+    async def call(what, **named):
+        answer = await asyncio.to_thread(getattr(client, what), Bucket=BUCKET, **named)
+        return answer["ETag"], answer["ResponseMetadata"]["HTTPHeaders"]["recording-id"]
+
+    async def stored(recording):
+        while (session := app.vault.ingest.live(recording)) is not None:
+            await session.done.wait()
+
+    md5 = f'"{hashlib.md5(WAV).hexdigest()}"'
+    etag, recording = await call("put_object", Key="whole", Body=WAV)
+    assert etag == md5
+    for _ in range(2):
+        assert await call("head_object", Key="whole") == (md5, recording)
+        assert await call("put_object", Key="whole", Body=WAV) == (md5, recording)
+        await stored(recording)
+
+    made = await asyncio.to_thread(client.create_multipart_upload, Bucket=BUCKET, Key="parts.wav")
+    upload = {"Key": "parts.wav", "UploadId": made["UploadId"]}
+    await asyncio.to_thread(client.upload_part, Bucket=BUCKET, **upload, PartNumber=1, Body=WAV)
+    listed = {"Parts": [{"PartNumber": 1, "ETag": md5}]}
+    etag, recording = await call("complete_multipart_upload", **upload, MultipartUpload=listed)
+    assert etag == f'"{hashlib.md5(hashlib.md5(WAV).digest()).hexdigest()}-1"'
+    assert recording == made["UploadId"]
+    for _ in range(2):
+        assert await call("head_object", Key="parts.wav") == (etag, recording)
+        assert await call("complete_multipart_upload", **upload, MultipartUpload=listed) == (etag, recording)
+        assert await call("put_object", Key="parts.wav", Body=WAV) == (etag, recording), "the same audio is one object"
+        await stored(recording)
+
+    other = await app.upload("other", WAV, media="audio/wav")
+    digest = f'"{hashlib.sha256(WAV).hexdigest()}"'
+    assert await call("head_object", Key="other") == (digest, other), "nobody was told an MD5: it is none"
 
 
 async def test_the_aws_command_line_copies_whole_and_in_parts(app, recorder, files):
@@ -94,14 +132,18 @@ async def test_the_aws_command_line_copies_whole_and_in_parts(app, recorder, fil
         assert await sealed(app, f"aws=2F{name}") == audio
 
 
-async def test_rclone_copies_whole_and_in_parts(app, recorder, files):
+@pytest.mark.soak
+@pytest.mark.parametrize("provider", sample(("Minio", "Ceph"), 1, of="rclone"))
+async def test_rclone_compares_what_it_copies_whole_and_in_parts_and_finds_it_again(app, recorder, files, provider):
     for name, audio in (("short.wav", WAV), ("long.wav", LONG)):
-        ran = await rclone(
-            recorder, "copyto", files / name, f"vault:{BUCKET}/rclone/{name}",
-            "--s3-upload-cutoff=6M", "--s3-chunk-size=5M",
-        )  # fmt: skip
-        assert ran.code == 0, ran.output
-        assert await sealed(app, f"rclone=2F{name}") == audio
+        arguments = ("copyto", files / name, f"vault:{BUCKET}/{provider}/{name}")
+        for _ in range(2):
+            ran = await rclone(
+                recorder, *arguments, "--s3-upload-cutoff=6M", "--s3-chunk-size=5M", "-v", provider=provider
+            )
+            assert ran.code == 0, ran.output
+        assert await sealed(app, f"{provider}=2F{name}") == audio
+    assert len((await app.ask("GET", "/v1/recordings")).json["recordings"]) == 2, "nothing was sent a second time"
 
 
 async def test_s3cmd_puts_whole_and_in_parts_at_the_root(app, recorder, files):
@@ -229,7 +271,8 @@ async def test_boto3_over_tls_sends_chunks_with_a_trailer_and_is_understood(tmp_
                 client.close()
 
             await asyncio.to_thread(upload)
-            assert modes[0]["X-Amz-Content-SHA256"] == b"STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+            named = {name.lower(): value for name, value in modes[0].items()}
+            assert named["x-amz-content-sha256"] == b"STREAMING-UNSIGNED-PAYLOAD-TRAILER"
             for key, audio in (("whole.wav", WAV), ("parts.wav", LONG)):
                 session = app.vault.ingest.live_call(BUCKET, key)
                 if session is not None:

@@ -53,6 +53,14 @@ def test_what_does_not_add_a_recording_is_refused(method, key, query, copies):
         s3.operation(method, key, query, copies=copies)
 
 
+def test_what_rclone_knows_a_file_by_is_told_again_and_nothing_else():
+    said = {"mtime": "1764000000.5", "md5chksum": "1B2M2Y8AsgTpgAmY7PhCfg==", "from": "+442079460123", "own": "x"}
+    headers = [(f"X-Amz-Meta-{name}", value) for name, value in said.items()]
+    facts, _ = s3.meta_facts(headers, key="k", call_key="k")
+    assert s3.told_again(facts.extra) == {f"x-amz-meta-{name}": said[name] for name in ("mtime", "md5chksum")}
+    assert s3.told_again({}) == {}
+
+
 NAMES = [
     "call-1",
     "a/b",

@@ -4,7 +4,7 @@ from tests.vectors.encoding import seed
 from tests.vectors.make_chunked import flipped
 from tests.vectors.make_segment import KEY, RECORDING
 from vault.crypto.notes import seal_note
-from vault.format.notes import Aside, Document, Missing, Pause, Tone, note_value
+from vault.format.notes import Aside, Document, Etag, Missing, Pause, Tone, note_value
 
 NAME = "notes"
 ABOUT = (
@@ -25,6 +25,7 @@ def kinds():
         "a key and how long": Tone(offset=1, at_ms=AT, digit="#", duration_ms=120),
         "a document": Document(offset=8, at_ms=AT, media_type="application/rs-metadata+xml", content=b"<recording/>"),
         "parts kept aside": Aside(offset=8, at_ms=AT, pieces=((2, 5), (7, 1))),
+        "an ETag": Etag(offset=8, at_ms=AT, etag="d41d8cd98f00b204e9800998ecf8427e-2"),
     }
 
 

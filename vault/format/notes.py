@@ -5,6 +5,7 @@ A note stands at a plaintext offset of the recording: before the byte that comes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,6 +18,9 @@ from vault.format.segment import check_number
 MAX_DIGIT: Final = 16
 MAX_MEDIA_TYPE: Final = 200
 MAX_DOCUMENT_BYTES: Final = 256 << 10
+
+_TONE: Final = [str, int, int, str]
+_ETAG: Final = re.compile(r"[0-9a-f]{32}(?:-[1-9]\d{0,4})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,24 @@ class Aside:
                 raise FormatError("a part without a byte was kept aside")
 
 
-Note = Missing | Pause | Tone | Document | Aside
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Etag:
+    """Who sent the `offset` bytes before it, which are the whole audio, over S3 was told that this is their ETag.
+
+    32 hex digits; of an upload in parts a hyphen and how many they were follow.
+    """
+
+    offset: int
+    at_ms: int
+    etag: str
+
+    def __post_init__(self) -> None:
+        _check_place(self.offset, self.at_ms)
+        if not _ETAG.fullmatch(self.etag):
+            raise FormatError("an ETag is 32 hex digits, and may say of how many parts it is")
+
+
+Note = Missing | Pause | Tone | Document | Aside | Etag
 
 
 def note_value(note: Note) -> list[Any]:
@@ -120,6 +141,8 @@ def note_value(note: Note) -> list[Any]:
             return ["document", note.offset, note.at_ms, note.media_type, note.content]
         case Aside():
             return ["aside", note.offset, note.at_ms, [list(piece) for piece in note.pieces]]
+        case Etag():
+            return ["etag", note.offset, note.at_ms, note.etag]
 
 
 def note_of(value: Any) -> Note:
@@ -130,14 +153,14 @@ def note_of(value: Any) -> Note:
             return Missing(offset=offset, at_ms=at_ms, missing_ms=missing_ms)
         case ["pause", offset, at_ms, missing_ms, dropped, lasting] if kinds == [str, int, int, int, int, bool]:
             return Pause(offset=offset, at_ms=at_ms, missing_ms=missing_ms, dropped=dropped, lasting=lasting)
-        case ["dtmf", offset, at_ms, digit, None] if kinds[:4] == [str, int, int, str]:
-            return Tone(offset=offset, at_ms=at_ms, digit=digit)
-        case ["dtmf", offset, at_ms, digit, duration_ms] if kinds == [str, int, int, str, int]:
+        case ["dtmf", offset, at_ms, digit, duration_ms] if kinds in ([*_TONE, int], [*_TONE, type(None)]):
             return Tone(offset=offset, at_ms=at_ms, digit=digit, duration_ms=duration_ms)
         case ["document", offset, at_ms, media_type, content] if kinds == [str, int, int, str, bytes]:
             return Document(offset=offset, at_ms=at_ms, media_type=media_type, content=content)
         case ["aside", offset, at_ms, pieces] if kinds == [str, int, int, list]:
             return Aside(offset=offset, at_ms=at_ms, pieces=tuple(_piece(each) for each in pieces))
+        case ["etag", offset, at_ms, etag] if kinds == [str, int, int, str]:
+            return Etag(offset=offset, at_ms=at_ms, etag=etag)
     raise FormatError("not a note of a known kind")
 
 
@@ -156,6 +179,11 @@ def encode_note(note: Note) -> bytes:
 def decode_note(data: bytes) -> Note:
     """Return the note behind exactly these bytes; FormatError."""
     return note_of(codec.unpack(data))
+
+
+def etag_of(notes: Sequence[Note], length: int) -> str | None:
+    """Return the ETag that was told of an audio of `length` bytes; None if none was."""
+    return next((note.etag for note in reversed(notes) if isinstance(note, Etag) and note.offset == length), None)
 
 
 def check_notes(notes: Sequence[Note], length: int) -> None:

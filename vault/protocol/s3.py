@@ -25,11 +25,15 @@ from vault.protocol.facts import Reading
 MAX_PARTS: Final = 10_000
 MAX_XML_BYTES: Final = 4 << 20
 META: Final = "x-amz-meta-"
+S3_KEY: Final = "s3_key"
+"""The member of a call's `extra` facts that holds the object key, where that is not the call key."""
 
 _NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _CALL_KEY: Final = re.compile(r"[A-Za-z0-9._~@:+,-]{1,180}")
 _PART_NUMBER: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
 _MAX_DEPTH: Final = 8
+_EXTRA: Final = "s3_"
+_AGAIN: Final = ("mtime", "md5chksum")
 _CHECKSUM: Final = "Checksum"
 """How the members of a part begin that are its checksums."""
 
@@ -95,16 +99,22 @@ def call_key_for(key: str) -> str:
 def meta_facts(headers: Sequence[tuple[str, str]], *, key: str, call_key: str) -> tuple[CallFacts, datetime | None]:
     """Return the facts and the start of the call that x-amz-meta-{from,to,direction,started,tags} state.
 
-    A key that is not the call key itself is kept among the facts, under `s3_key`.
+    A key that is not the call key itself is kept among the facts, under `s3_key`, and so is what `told_again` tells.
     """
     found = {name.lower(): value for name, value in headers if name.lower().startswith(META)}
     reading = Reading()
     started = reading.started(f"{META}started", found.get(f"{META}started"))
     facts = reading.facts(found, named={name: META + name for name in ("from", "to", "direction", "tags")})
+    said = {_EXTRA + name: reading.text(META + name, found.get(META + name)) for name in _AGAIN}
+    extra = {name: value for name, value in said.items() if value is not None}
     if key != call_key:
-        kept = key.encode("utf-8", "surrogateescape").decode(errors="replace")
-        facts = replace(facts, extra={"s3_key": kept})
-    return facts, started
+        extra[S3_KEY] = key.encode("utf-8", "surrogateescape").decode(errors="replace")
+    return replace(facts, extra=extra), started
+
+
+def told_again(extra: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers of x-amz-meta-{mtime,md5chksum}, by which rclone knows a file that it has sent before."""
+    return {META + name: extra[_EXTRA + name] for name in _AGAIN if _EXTRA + name in extra}
 
 
 _BY_ENDING: Final = {

@@ -23,8 +23,9 @@ from vault.server import s3_multipart
 from vault.server.context import VAULT, asked_later, go_on
 from vault.server.describing import Answer, Operation
 from vault.server.problems import Unexpected, s3_problem
-from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, signed
+from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, identified, signed
 from vault.services.objects import Body
+from vault.services.search import extra_of
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 
@@ -112,9 +113,9 @@ async def _put(request: web.Request, asked: Signed) -> web.Response:
         if not expected.size:
             raise Invalid("the upload has no audio", s3="InvalidArgument")
         call = await call_start(vault, asked, _media(asked, body))
-        await vault.objects.put(call, body, sha256=expected.sha256, actor=asked.actor)
+        found = await vault.objects.put(call, body, sha256=expected.sha256, etag=expected.md5.hex(), actor=asked.actor)
     vault.metrics.ingest_bytes.labels(DIALECT).inc(expected.size)
-    return web.Response(headers={"ETag": f'"{expected.md5.hex()}"', **expected.answers})
+    return web.Response(headers={**identified(found), **expected.answers})
 
 
 def _media(asked: Signed, body: Body) -> Media:
@@ -136,13 +137,15 @@ async def _keep(vault: Vault, asked: Signed, body: Body, length: int) -> None:
 
 async def _head_object(request: web.Request, asked: Signed) -> web.Response:
     """HeadObject: 200 for a recording that is whole."""
-    found = await request.app[VAULT].objects.find(asked.tenant, asked.call_key)
+    vault = request.app[VAULT]
+    found = await vault.objects.find(asked.tenant, asked.call_key)
     if found is None:
         raise NotFound("there is no whole recording under this key", s3="NoSuchKey")
     headers = {
-        "ETag": f'"{found.recording}"',
+        **identified(found),
         "Content-Length": str(found.size),
-        "Last-Modified": found.started_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        "Last-Modified": found.recording.started_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+        **s3.told_again(extra_of(vault.keyring, found.recording)),
     }
     return web.Response(headers=headers)
 

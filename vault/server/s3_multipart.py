@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
@@ -16,10 +16,11 @@ from vault.media.descriptor import parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol import s3
 from vault.protocol.permissions import Act
-from vault.protocol.s3 import NamedPart, S3Operation
+from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, whole_checks
 from vault.server.context import CONFIG, VAULT, possible_id
-from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, xml
+from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, identified, xml
+from vault.services.objects import Whole
 from vault.services.parts import Upload
 from vault.services.vault import Vault
 
@@ -47,7 +48,8 @@ async def _create(request: web.Request, asked: Signed) -> web.Response:
             continue
     if upload is None:
         raise Conflict("other uploads of this call begin at the same time")
-    return xml("InitiateMultipartUploadResult", [("Bucket", asked.tenant), ("Key", asked.key), ("UploadId", upload)])
+    members = [("Bucket", asked.tenant), ("Key", asked.key), ("UploadId", upload)]
+    return xml("InitiateMultipartUploadResult", members, {"Recording-Id": upload})
 
 
 def _identifier(asked: Signed) -> RecordingId:
@@ -109,11 +111,21 @@ async def _complete(request: web.Request, asked: Signed) -> web.Response:
     expected = expected_body(request, asked, limit=s3.MAX_XML_BYTES, audio=False)
     named = s3.parse_complete(await _document(request, expected))
     found = await _found(vault, asked)
-    if isinstance(found, Recording):
-        _require_completed(vault, found)
-    else:
+    if isinstance(found, Upload):
         await vault.parts.complete(found, named, checks=whole_checks(asked.head, parts=len(named)))
-    return _completed(asked, named)
+        whole: Whole | None = await vault.objects.ended(found.session)
+    else:  # its answer may have been lost
+        whole = await vault.objects.whole(found)
+    if whole is None:
+        raise NotFound("there is no such upload, or it was aborted", s3="NoSuchUpload")
+    described = identified(whole)
+    members = [
+        ("Location", asked.head.path),
+        ("Bucket", asked.tenant),
+        ("Key", asked.key),
+        ("ETag", described["ETag"]),
+    ]
+    return xml("CompleteMultipartUploadResult", members, described)
 
 
 async def _document(request: web.Request, expected: S3Body) -> bytes:
@@ -129,24 +141,6 @@ async def _document(request: web.Request, expected: S3Body) -> bytes:
     except TimeoutError as error:
         raise UploadStalled("the request's body did not come; nothing was done", hint="send it again") from error
     return bytes(document)
-
-
-def _completed(asked: Signed, named: Sequence[NamedPart]) -> web.Response:
-    etag = s3.upload_etag([part.etag for part in named])
-    members = [
-        ("Location", asked.head.path),
-        ("Bucket", asked.tenant),
-        ("Key", asked.key),
-        ("ETag", f'"{etag}"'),
-    ]
-    return xml("CompleteMultipartUploadResult", members)
-
-
-def _require_completed(vault: Vault, row: Recording) -> None:
-    """Return if the upload was completed before: its answer may have been lost. NotFound otherwise."""
-    session = vault.ingest.live(row.id)
-    if row.state is not RecordingState.SEALED and (session is None or session.ended != "sealed"):
-        raise NotFound("there is no such upload, or it was aborted", s3="NoSuchUpload")
 
 
 async def _abort(request: web.Request, asked: Signed) -> web.Response:

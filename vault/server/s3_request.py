@@ -20,6 +20,7 @@ from vault.protocol.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, rea
 from vault.server.context import CONFIG, HOLDER, VAULT, checked_tenant, possible_id, require_uncoded
 from vault.server.lines import identify
 from vault.server.pieces import BodyPieces
+from vault.services.objects import Whole
 from vault.services.sessions import CallStart
 from vault.services.vault import Vault
 
@@ -114,9 +115,14 @@ def _key(request: web.Request) -> str:
     return unquote(path.removeprefix("/").partition("/")[2], errors="surrogateescape")
 
 
-def xml(root: str, members: s3.Tree, **headers: str) -> web.Response:
+def xml(root: str, members: s3.Tree, headers: Mapping[str, str] | None = None) -> web.Response:
     """Return an answer of one document."""
     return web.Response(body=s3.render(root, members), content_type="application/xml", headers=headers)
+
+
+def identified(found: Whole) -> Mapping[str, str]:
+    """Return the headers that say which object this is to its client, and which recording to people."""
+    return {"ETag": f'"{found.etag}"', "Recording-Id": found.recording.id}
 
 
 def expected_body(request: web.Request, asked: Signed, *, limit: int | None = None, audio: bool = True) -> S3Body:

@@ -18,7 +18,7 @@ from vault.crypto.blind import Field
 from vault.crypto.notes import open_note, seal_note
 from vault.crypto.sealed import seal_facts
 from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable, VaultError
-from vault.format.notes import MAX_DIGIT, Aside, Document, Missing, Note, Pause, Tone
+from vault.format.notes import MAX_DIGIT, Aside, Document, Etag, Missing, Note, Pause, Tone
 from vault.model import AuditEvent, CallFacts, Container, Principal
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -264,15 +264,24 @@ class Notes:
 
         Durable when this returns; it replaces what was said before. Such bytes are written only after it.
         """
+        await self._only(session, Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces)))
+
+    async def tell_etag(self, session: IngestSession, *, offset: int, etag: str) -> None:
+        """The audio, which is to end at `offset`, will be acknowledged with this ETag.
+
+        Durable when this returns; it replaces what was said before.
+        """
+        await self._only(session, Etag(offset=offset, at_ms=self._now_ms(), etag=etag))
+
+    async def _only(self, session: IngestSession, note: Aside | Etag) -> None:
+        """Note what a recording has one note of at most."""
         async with _noting(session):
-            keeping = session.keeping
-            before = keeping.aside
-            note = Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces))
-            if before is None:
+            notes = session.keeping.notes
+            at = next((at for at, each in enumerate(notes) if type(each) is type(note)), None)
+            if at is None:
                 _append(session, note)
-            elif (before.offset, before.pieces) != (note.offset, note.pieces):
-                at = keeping.notes.index(before)
-                keeping.notes[at] = note
+            elif replace(notes[at], at_ms=note.at_ms) != note:
+                notes[at] = note
                 session.unwritten.add(at)
             if session.unwritten:
                 await self._write(session, {})

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 from vault.errors import Conflict, Unavailable
+from vault.format.notes import etag_of
 from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
 from vault.model import DataKey, Principal, Recording, RecordingState
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
 from vault.services.ingest import Ingest
 from vault.services.naming import CallNames
+from vault.services.notes import Notes
 from vault.services.parts import continued
-from vault.services.playback import Playback
+from vault.services.playback import Playable, Playback
 from vault.services.search import Search
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.slots import Shares
@@ -34,9 +35,10 @@ _RETRIED: Final = 4
 class Whole:
     """A recording whose end is durable."""
 
-    recording: RecordingId
+    recording: Recording
     size: int
-    started_at: datetime
+    etag: str
+    """What its recorder was told; the SHA-256 of what is stored if that was not over S3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Objects:
         *,
         ingest: Ingest,
         names: CallNames,
+        notes: Notes,
         playback: Playback,
         search: Search,
         spool: Spool,
@@ -70,6 +73,7 @@ class Objects:
     ) -> None:
         self._ingest = ingest
         self._names = names
+        self._notes = notes
         self._playback = playback
         self._search = search
         self._spool = spool
@@ -98,10 +102,11 @@ class Objects:
         finally:
             await file.close()
 
-    async def put(self, call: CallStart, body: Body, *, sha256: str, actor: Principal) -> RecordingId:
+    async def put(self, call: CallStart, body: Body, *, sha256: str, etag: str, actor: Principal) -> Whole:
         """Record a checked body; durable when this returns.
 
         One that is the same as one of the newest few of its name is not recorded again.
+        It keeps the ETag that it has.
         A name whose recording is another one, or is being made of parts, leads to a further recording, `~2` and so on:
         a call is never turned away for its name.
         """
@@ -113,8 +118,8 @@ class Objects:
             known_taken = number <= newest and self._ingest.live_call(call.tenant, name) is None
             session = None if known_taken else await self._session(named, actor)
             if session is not None:
-                if await self._write(session, reader):
-                    return session.recording.id
+                if await self._write(session, reader, etag=etag):
+                    return await self.ended(session)
             elif (known := await self._same(named, size=reader.size, sha256=sha256, gap=known_taken)) is not None:
                 return known
         raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
@@ -153,11 +158,12 @@ class Objects:
             raise Unavailable("another upload of this call is under way", retry_after_seconds=2) from error
         return session
 
-    async def _write(self, session: IngestSession, reader: BodyReader) -> bool:
-        """Write the body and end the recording; False if other audio is durable there already."""
+    async def _write(self, session: IngestSession, reader: BodyReader, *, etag: str) -> bool:
+        """Write the body, its ETag, and the recording's end; False if other audio is durable there already."""
         try:
             async with aclosing(reader.pieces()) as pieces:
                 await continued(self._ingest, session, pieces)
+            await self._notes.tell_etag(session, offset=reader.size, etag=etag)
             await self._ingest.finish(session)
         except Conflict:
             return False
@@ -165,14 +171,14 @@ class Objects:
             self._ingest.detach(session)
         return True
 
-    async def _same(self, call: CallStart, *, size: int, sha256: str, gap: bool) -> RecordingId | None:
+    async def _same(self, call: CallStart, *, size: int, sha256: str, gap: bool) -> Whole | None:
         """Return the finished recording of this name if it is this body; with `gap` there may be none of this name."""
         session = self._ingest.live_call(call.tenant, call.call_key)
         if session is not None:
             if session.ended is None or session.durable != size:
                 return None
             known = await self._ingest.storer.plaintext_sha256(session)
-            return session.recording.id if known == sha256 else None
+            return await self.ended(session) if known == sha256 else None
         row = await self._search.call(call.tenant, call.call_key)
         if row is None and gap:
             return None
@@ -182,27 +188,45 @@ class Objects:
             raise Unavailable("another upload of this call is under way", retry_after_seconds=2)
         if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED) or row.stored_bytes != size:
             return None
-        return row.id if (await self._playback.finished(row)).sha256 == sha256 else None
+        found = await self._playback.finished(row)
+        return _whole(found) if found.sha256 == sha256 else None
+
+    async def ended(self, session: IngestSession) -> Whole:
+        """Return the recording of a session that has ended, stored or not."""
+        row, size = session.recording, session.keeping.audio(session.durable)
+        etag = etag_of(session.keeping.notes, size) or await self._ingest.storer.plaintext_sha256(session)
+        return Whole(recording=row, size=size, etag=etag)
 
     async def free_name(self, call: CallStart) -> str:
         """Return the first name under which no recording is known."""
         return call_name(call.call_key, await self._names.newest(call.tenant, call.call_key) + 1)
+
+    async def whole(self, recording: Recording) -> Whole | None:
+        """Return a recording that is whole; None if it is not, or still being made."""
+        session = self._ingest.live(recording.id)
+        if session is not None:
+            return await self.ended(session) if session.ended == RecordingState.SEALED else None
+        if recording.state not in (RecordingState.OPEN, RecordingState.SEALED):
+            return None
+        try:
+            found = await self._playback.finished(recording)  # it may have ended between the two look-ups
+        except Conflict:
+            return None
+        return _whole(found) if found.recording.state is RecordingState.SEALED else None
 
     async def find(self, tenant: TenantId, call_key: str) -> Whole | None:
         """Return the newest recording of a name that is whole; None if there is none, or it is still being made."""
         for number in range(await self._names.newest(tenant, call_key), 0, -1):
             name = call_name(call_key, number)
             session = self._ingest.live_call(tenant, name)
-            row: Recording | None
-            if session is not None:
-                row, whole = session.recording, session.ended == "sealed"
-                size = session.keeping.audio(session.durable)
-            else:
-                row = await self._search.call(tenant, name)
-                if row is None:
-                    continue
-                whole = row.state is RecordingState.SEALED
-                size = (await self._playback.finished(row)).length if whole else 0
-            if whole:
-                return Whole(recording=row.id, size=size, started_at=row.started_at)
+            row = session.recording if session is not None else await self._search.call(tenant, name)
+            if row is not None and (found := await self.whole(row)) is not None:
+                return found
         return None
+
+
+def _whole(found: Playable) -> Whole:
+    row, size = found.recording, found.length
+    etag = etag_of(found.notes, size) or found.sha256
+    assert etag is not None, "a manifest has it"
+    return Whole(recording=row, size=size, etag=etag)

@@ -42,7 +42,7 @@ from vault.ports.keys import Keyring
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
 from vault.protocol.checksums import ALGORITHMS
-from vault.protocol.s3 import NamedPart
+from vault.protocol.s3 import NamedPart, upload_etag
 from vault.protocol.s3body import WholeChecks
 from vault.services.audit import event
 from vault.services.holds import pinned
@@ -293,6 +293,9 @@ class Parts:
             await self._ingest.attach(session, offset=None, owner=upload)
             try:
                 await self._put_together(upload, plan)
+                await self._notes.tell_etag(
+                    session, offset=plan.length, etag=upload_etag([each.etag for each in named])
+                )
                 await self._ingest.finish(session)
             finally:
                 self._ingest.detach(session)

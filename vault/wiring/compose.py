@@ -280,6 +280,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         objects=Objects(
             ingest=ingest,
             names=names,
+            notes=notes,
             playback=playback,
             search=search,
             spool=spool,
