@@ -22,7 +22,10 @@ from vault.errors import ConfigError
 Asynchronous = TypeVar("Asynchronous", bound=Callable[..., Awaitable[None]])
 Local = TypeVar("Local", bound=Callable[..., Coroutine[Any, Any, None] | None])
 
-ConfigPath = Annotated[Path, typer.Option("--config", envvar="CALLVAULT_CONFIG", help="The vault's settings.")]
+# Whoever reads it says whose it is and who may not: Typer says neither.
+ConfigPath = Annotated[
+    Path, typer.Option("--config", envvar="CALLVAULT_CONFIG", readable=False, help="The vault's settings.")
+]
 DEFAULT_CONFIG: Final = Path("config.toml")
 
 _TOKEN_LIMIT = 4096

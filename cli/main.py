@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,7 +34,8 @@ from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
 from vault import __version__
-from vault.errors import Invalid, VaultError
+from vault.errors import Invalid, Unavailable, VaultError
+from vault.places import is_settled, unusable
 
 app = typer.Typer(
     name="callvault",
@@ -94,16 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = app(
             args=list(sys.argv[1:] if arguments is None else arguments), prog_name="callvault", standalone_mode=False
         )
-    except VaultError as error:
-        report_error(error)
-        return exit_code(error)
-    except BaseExceptionGroup as group:
-        errors = list(_vault_errors(group))
-        if not errors:
-            raise
-        for each in errors:
-            report_error(each)
-        return exit_code(errors[0])
     except typer.TyperException as error:
         return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
@@ -112,6 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has seen enough. Standard output is closed for good, or the interpreter would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
+    except (VaultError, OSError, BaseExceptionGroup) as failure:
+        errors = list(_expected(failure))
+        if not errors:
+            raise
+        for each in errors:
+            report_error(each)
+        return exit_code(errors[0])
     return outcome if isinstance(outcome, int) else Exit.DONE
 
 
@@ -128,18 +127,25 @@ def _usage(error: typer.TyperException) -> int:
     return Exit.USAGE
 
 
-def _vault_errors(group: BaseExceptionGroup[BaseException]) -> Iterator[VaultError]:
-    """Yield the group's errors, or nothing if any of them is not one of the vault's."""
-    known, other = group.split(VaultError)
-    if known is None or other is not None:
+def _told(error: BaseException) -> VaultError | None:
+    """Return the vault's own error, or one that says which file the system refused; None for what is a defect."""
+    if isinstance(error, VaultError):
+        return error
+    if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes | os.PathLike):
+        return None
+    path = Path(os.fsdecode(error.filename))
+    return unusable(path, error) if is_settled(error) else Unavailable(f"{path}: {error.strerror}")
+
+
+def _expected(failure: BaseException) -> Iterator[VaultError]:
+    """Yield what can be told in two lines, one by one of a group; nothing if any of it cannot."""
+    if not isinstance(failure, BaseExceptionGroup):
+        if (told := _told(failure)) is not None:
+            yield told
         return
-    pending: list[BaseException] = [known]
-    while pending:
-        error = pending.pop()
-        if isinstance(error, VaultError):
-            yield error
-        elif isinstance(error, BaseExceptionGroup):
-            pending += error.exceptions
+    _, other = failure.split(lambda error: _told(error) is not None)
+    for each in failure.exceptions if other is None else ():
+        yield from _expected(each)
 
 
 def run() -> None:

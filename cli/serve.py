@@ -62,6 +62,7 @@ def run(
     if as_worker is not None:
         _work(config, out, as_worker, workers, hung_up)
         return
+    _refuse_unusable(settings)
     _refuse_left_over(settings.journal_path, workers)
     if workers > 1:
         asyncio.run(_supervise(settings, out, config, workers, port_file))
@@ -81,6 +82,12 @@ def _guard() -> None:
     from vault.wiring.memory import guard_memory  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     guard_memory()
+
+
+def _refuse_unusable(settings: Config) -> None:
+    from vault.wiring.places import refuse_unusable  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    refuse_unusable(settings)
 
 
 def _refuse_left_over(journal: Path, workers: int) -> None:

@@ -45,7 +45,10 @@ async def issue(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="An operator's token from the vault's own files, by whoever owns them: no server is asked."),
+        typer.Option(
+            readable=False,
+            help="An operator's token from the vault's own files, by whoever owns them: no server is asked.",
+        ),
     ] = None,
 ) -> None:
     """Issue a token and print it, this once: it cannot be read back."""

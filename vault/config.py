@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from vault.errors import ConfigError
+from vault.places import unusable
 from vault.retention.periods import Period
 from vault.rootsettings import RootSection, SingleRootSection, overlay
 from vault.settings import CalendarPeriod, Duration, Retention, Section, Size
@@ -365,7 +366,7 @@ def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> C
     except FileNotFoundError as error:
         raise ConfigError(f"there is no configuration at {path}", hint="copy config.toml, or pass --config") from error
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise unusable(path, error) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     prefixes = {"objects": "CALLVAULT_S3", "keyring": "CALLVAULT_KEYRING_S3", "backup": "CALLVAULT_BACKUP_S3"}

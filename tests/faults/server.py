@@ -7,6 +7,7 @@ import asyncio
 import atexit
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -21,6 +22,7 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from cli.main import main
 from vault.config import Config, parse_config
 from vault.model import Role
 from vault.server.app import serve
@@ -145,6 +147,13 @@ class Zygote:
         pid = self.ask(command)["pid"]
         self._running.add(pid)
         return ServerProcess(self, pid)
+
+    def run(self, arguments, *, directory, uid=None):
+        """Run a `callvault` command, as another user with `uid`, and return exit code, standard output and error."""
+        pid = self.ask({"do": "run", "arguments": arguments, "directory": str(directory), "uid": uid})["pid"]
+        self._running.add(pid)
+        code = ServerProcess(self, pid).wait()
+        return code, *[(Path(directory) / f".{name}").read_text() for name in ("out", "err")]
 
     def restore(self, site, destination, *, backup=None, dies_at=None):
         """Fork a process that restores a backup into `site` and, at its `dies_at`-th sign of progress, kills itself."""
@@ -279,6 +288,36 @@ def _child(command, work):
         raise
 
 
+def _run(command):
+    """Fork a command line of its own; its output goes into hidden files of the directory it runs in."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        os.chdir(command["directory"])
+        for number, name in ((1, ".out"), (2, ".err")):
+            opened = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(opened, number)
+        # The zygote's own standard output is a pipe, and Python keeps what it knows of it.
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        if command["uid"] is not None:
+            # Another user may not be able to read the interpreter's own library, so what a command loads is loaded now.
+            for each in ("encodings.ascii", "multiprocessing", "vault.wiring.proving", "vault.wiring.restoring"):
+                importlib.import_module(each)
+            os.setgroups([])
+            os.setresgid(command["uid"], command["uid"], command["uid"])
+            os.setresuid(command["uid"], command["uid"], command["uid"])
+        try:
+            code = main(command["arguments"])
+        except BaseException:
+            traceback.print_exc()
+            raise
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
+
+
 class _Doomed:
     """Watches a restore and ends the process at one sign of progress, as nothing but SIGKILL does."""
 
@@ -325,6 +364,8 @@ def _main():
                 answer = {"pid": _fork(command, _serve)}
             case "restore":
                 answer = {"pid": _fork(command, _restore)}
+            case "run":
+                answer = {"pid": _run(command)}
             case "poll":
                 if pid not in gone:
                     found, status = os.waitpid(pid, os.WNOHANG)

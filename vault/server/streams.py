@@ -14,6 +14,7 @@ from typing import SupportsIndex
 from vault.config import Config
 from vault.errors import ConfigError, Conflict, UploadStalled, VaultError
 from vault.ids import TokenId, parse_tenant
+from vault.places import READ, check
 from vault.ports.time import Entropy
 from vault.protocol.audiosocket import ORDERLY, AudioSocket
 from vault.protocol.events import Audio, Dialect, Ended, Event, Started
@@ -107,6 +108,7 @@ def _tls(config: Config, name: str, settings: Listener | None) -> ssl.SSLContext
     context.verify_mode = ssl.CERT_REQUIRED
     try:
         load_chain(context, config.resolve(settings.tls_cert, ""), config.resolve(settings.tls_key, ""))
+        check(config.resolve(settings.client_ca, ""), READ)
         context.load_verify_locations(config.resolve(settings.client_ca, ""))
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"streams.{name}: tls_cert, tls_key or client_ca cannot be used: {error}") from error

@@ -9,6 +9,7 @@ from typing import Final
 
 from vault.config import Config
 from vault.errors import ConfigError
+from vault.places import READ, check
 
 _AEAD_OF_1_2: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """TLS 1.2 with forward secrecy and authenticated encryption only (RFC 9325 section 4.2); 1.3 has nothing else."""
@@ -23,7 +24,9 @@ def server_context() -> ssl.SSLContext:
 
 
 def load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Give a context its certificate and key; OSError or SSLError, and nobody is asked for a password."""
+    """Give a context its certificate and key; ConfigError, OSError or SSLError, and nobody is asked for a password."""
+    for each in (certificate, key):
+        check(each, READ)
     context.load_cert_chain(certificate, key, password=_no_password)
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from vault.errors import ConfigError, DiskFull, InUse, JournalFull, Unavailable, size_text
 from vault.format.journal import HEADER_BYTES, MAX_FILE_BYTES, parse_file_name
 from vault.model import Coordinate, DataKey
+from vault.places import unusable
 from vault.ports.journal import JournalOpening, JournalUsage, ReplayedRecording
 from vault.ports.time import Clock, Entropy
 from vault.storage.journal_commit import Committer
@@ -226,9 +227,7 @@ def _lock(directory: Path) -> int:
     try:
         fd = os.open(directory / _LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ConfigError(
-            "journal.path is not a directory this process may write to", hint="`callvault init` creates it"
-        ) from error
+        raise unusable(directory, error, setting="journal.path") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Final
 
 from vault.errors import ConfigError
 from vault.ids import NodeId, new_id
+from vault.places import unusable
 from vault.ports.time import Entropy
 
 FILE_NAME: Final = "node.id"
@@ -27,22 +28,28 @@ def node_of(directory: Path, *, at: datetime, entropy: Entropy) -> NodeId:
         if not path.exists():
             _write(path, new_id("node", at=at, entropy=entropy))
     except OSError as error:
-        raise ConfigError(f"journal.path: {FILE_NAME} in it cannot be written") from error
+        raise unusable(path, error, setting="journal.path") from error
     return _read(directory)
 
 
 def existing_node(directory: Path) -> NodeId:
     """Return the name of the journal in `directory`; ConfigError if it has none."""
-    if not (directory / FILE_NAME).exists():
-        raise ConfigError(f"{directory} is not a node's journal: {FILE_NAME} is missing")
+    try:
+        (directory / FILE_NAME).stat()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{directory} is not a node's journal: {FILE_NAME} is missing") from error
+    except OSError as error:
+        raise unusable(directory / FILE_NAME, error) from error
     return _read(directory)
 
 
 def _read(directory: Path) -> NodeId:
     try:
         name = (directory / FILE_NAME).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"journal.path: {FILE_NAME} in it cannot be read") from error
+    except OSError as error:
+        raise unusable(directory / FILE_NAME, error, setting="journal.path") from error
+    except UnicodeDecodeError:
+        name = ""
     if not _PATTERN.fullmatch(name):
         raise ConfigError(
             f"journal.path: {FILE_NAME} in it is damaged", hint="put back the id that `callvault journal status` shows"

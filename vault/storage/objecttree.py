@@ -21,6 +21,7 @@ from typing import Final
 from uuid import uuid4
 
 from vault.errors import ConfigError, DiskFull, IntegrityError, NotFound, Unavailable
+from vault.places import is_settled, unusable
 from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
 from vault.storage.objectfile import HEADER_BYTES, HELD_OFFSET, decode_header, encode_header, held_byte
 
@@ -47,12 +48,24 @@ def translated(what: str) -> Iterator[None]:
         raise Unavailable(f"the object store cannot serve {what}: {error.strerror or 'I/O error'}") from error
 
 
+@contextlib.contextmanager
+def _opened(root: Path) -> Iterator[None]:
+    """Do the same for a whole store; what waiting does not cure is a ConfigError that says whose the place is."""
+    with translated(str(root)):
+        try:
+            yield
+        except OSError as error:
+            if not is_settled(error):
+                raise
+            raise unusable(root, error, setting="objects.path") from error
+
+
 def create_tree(root: Path) -> None:
     """Make `root` an empty object store; one that already is stays as it is. ConfigError if other files are there.
 
     The marker comes last: a crash before it leaves no store, and the next `create_tree` completes it.
     """
-    with translated(str(root)):
+    with _opened(root):
         missing = [each for each in (root, *root.parents) if not each.exists()]
         for each in reversed(missing):
             each.mkdir(mode=0o700, exist_ok=True)
@@ -82,7 +95,7 @@ class ObjectTree:
         self.root = root
         self._lock = threading.Lock()
         self._durable: set[str] = set()
-        with translated(str(root)):
+        with _opened(root):
             try:
                 self._root = os.open(root, _READ | os.O_DIRECTORY)
             except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from vault.storage.postgres import PostgresSettings
 from vault.storage.prefixed import PrefixedObjectStore
 from vault.storage.s3 import S3ObjectStore
 from vault.storage.s3settings import S3Settings
+from vault.wiring.places import TO_READ_KEYS, refuse_unusable
 from vault.wiring.rootkeys import provider_of
 
 KEYRING_ID = "keyring_id"
@@ -125,6 +127,7 @@ async def open_store(config: Config) -> ObjectStore:
 
 async def observe_keyring(config: Config, clock: Clock, entropy: Entropy = os.urandom) -> Keyring:
     """Read the keyring beside a server that may be running; changes nothing."""
+    await asyncio.to_thread(refuse_unusable, config, TO_READ_KEYS)
     provider = root_keys(config, clock, entropy)
     return await Keyring.observe(keyring_replicas(config), provider, clock=clock, entropy=entropy)
 

@@ -19,6 +19,7 @@ from vault.services.backup_care import BackupCare, Pruned, Verification
 from vault.services.backup_place import BackupPlace, Listed
 from vault.storage.catalog.catalog import open_catalog
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, observe_keyring, open_destination, open_store
+from vault.wiring.places import Piece, refuse_unusable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Backups:
 
     async def make(self, *, objects: bool, progress: Progress) -> BackupReport:
         """Make a backup; `objects` false leaves them to whatever else replicates their store."""
+        await asyncio.to_thread(refuse_unusable, self.config, (Piece.CATALOG, Piece.OBJECTS))
         catalog = open_catalog(catalog_place(self.config), clock=self.clock)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(catalog.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,7 +11,6 @@ from typing import Final
 from vault.config import Config
 from vault.errors import InUse, Unavailable, VaultError
 from vault.keystore import recovery
-from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
 from vault.model import Finding
 from vault.ports.catalog import Catalog
@@ -19,9 +19,10 @@ from vault.ports.time import Clock
 from vault.protocol.permissions import has_expired
 from vault.services.status import EXPIRES_SOON
 from vault.services.webhooks import Webhooks
-from vault.wiring.adapters import SystemClock, keyring_replicas, open_store, root_keys
+from vault.wiring.adapters import SystemClock, keyring_replicas, observe_keyring, open_store, root_keys
 from vault.wiring.memory import memory_findings
 from vault.wiring.opening import observe_vault, open_vault
+from vault.wiring.places import Piece, refuse_unusable
 from vault.wiring.retention import bounds_of, retention_findings
 
 _LATE: Final = timedelta(hours=1)
@@ -119,10 +120,7 @@ async def token_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding
 
 async def verify_keyring(config: Config) -> Sequence[Finding]:
     """Open every keyring replica by itself and compare the trees; reads only, beside a server or without one."""
-    clock = SystemClock()
-    keyring = await Keyring.observe(
-        keyring_replicas(config), root_keys(config, clock, os.urandom), clock=clock, entropy=os.urandom
-    )
+    keyring = await observe_keyring(config, SystemClock())
     try:
         return await keyring.check()
     finally:
@@ -131,5 +129,6 @@ async def verify_keyring(config: Config) -> Sequence[Finding]:
 
 async def repair_replica(config: Config, name: str) -> None:
     """Rebuild one keyring replica, named as in the configuration with its path absolute, from the others."""
+    await asyncio.to_thread(refuse_unusable, config, (Piece.ROOT_KEYS, Piece.SECRETS))
     provider = root_keys(config, SystemClock(), os.urandom)
     await recovery.repair_replica(name, replicas=Replicas(keyring_replicas(config)), provider=provider)

@@ -11,6 +11,7 @@ from vault.config import Config
 from vault.crypto.signing import SigningKey
 from vault.errors import ConfigError
 from vault.keystore.keyring import Keyring
+from vault.places import unusable
 from vault.ports.catalog import Catalog
 from vault.ports.cluster import ClusterLocks
 from vault.ports.objects import ObjectStore
@@ -362,6 +363,6 @@ def _issuer_key(config: Config) -> SigningKey:
     try:
         return SigningKey.from_pem(config.issuer_path.read_bytes())
     except OSError as error:
-        raise ConfigError(
-            f"the issuer key {config.issuer_path} cannot be read", hint="restore it; init made it"
-        ) from error
+        known = unusable(config.issuer_path, error, setting="the issuer key")
+        hint = "restore it: init made it" if isinstance(error, FileNotFoundError) else known.hint
+        raise ConfigError(known.message, hint=hint) from error

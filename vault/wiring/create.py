@@ -25,6 +25,7 @@ from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.telemetry import Metrics
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
+from vault.wiring.places import refuse_unmakeable
 from vault.wiring.retention import bounds_in, retention_findings
 from vault.wiring.rootkeys import root_directories
 
@@ -61,6 +62,7 @@ async def init_vault(
     clock = clock or SystemClock()
     bounds = bounds_in(config, trial=trial)
     check_new_width(config.retention.cohort_width, trial=trial)
+    await asyncio.to_thread(refuse_unmakeable, config)
     if found := _existing(config):
         raise ConfigError(
             f"{found[0]} exists already; nothing was created or changed",

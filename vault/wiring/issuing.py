@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from vault.services.access import Access
 from vault.storage.catalog.catalog import open_catalog
 from vault.telemetry import Metrics
 from vault.wiring.adapters import SystemClock, catalog_place
+from vault.wiring.places import Piece, refuse_unusable
 
 
 async def issue_operator(config: Config, *, name: str, expires_at: datetime | None) -> tuple[Token, str]:
@@ -20,6 +22,7 @@ async def issue_operator(config: Config, *, name: str, expires_at: datetime | No
 
     The trail has it with the vault itself as its actor. ConfigError where there is no catalog of this version.
     """
+    await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
     clock = SystemClock()
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:

@@ -22,6 +22,7 @@ from vault.storage.journal import journal_files
 from vault.storage.journal_node import existing_node
 from vault.wiring.adapters import SystemClock, catalog_place
 from vault.wiring.opening import open_vault
+from vault.wiring.places import Piece, refuse_unusable
 
 ABSENT_AFTER = timedelta(seconds=60)
 """Six beats: a node not seen for as long is not there, or cannot reach the catalog and takes nothing in."""
@@ -100,6 +101,7 @@ async def upgrade_catalog(config: Config) -> bool:
 
 @asynccontextmanager
 async def _catalog(config: Config, clock: Clock, *, check: bool = True) -> AsyncIterator[SqlCatalog]:
+    await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:
         if check:

@@ -37,6 +37,7 @@ from vault.wiring.adapters import (
 )
 from vault.wiring.compose import Adapters, compose
 from vault.wiring.lineage import Company, same_lineage
+from vault.wiring.places import refuse_unusable
 from vault.wiring.retention import bounds_of, retention_findings
 
 _PRECREATE_SECONDS = 3600.0
@@ -63,6 +64,7 @@ async def open_vault(
     that, and `reconciled` is told.
     """
     clock = clock or SystemClock()
+    await asyncio.to_thread(refuse_unusable, config)
     async with AsyncExitStack() as stack:
         catalog, vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
         stack.push_async_callback(vault.status.close)

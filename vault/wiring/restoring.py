@@ -27,6 +27,7 @@ from vault.wiring.adapters import RECONCILE, RESTORED_FROM, SystemClock, catalog
 from vault.wiring.backing import Backups, open_backups
 from vault.wiring.create import write_private
 from vault.wiring.opening import open_vault
+from vault.wiring.places import Piece, refuse_unmakeable, refuse_unusable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ async def restore_vault(
     async with open_backups(config, destination, clock=clock, entropy=entropy) as backups:
         chosen = backup or await backups.place.newest()
         manifest = await backups.place.manifest(chosen)
+        await asyncio.to_thread(refuse_unmakeable, config)
         catalog = open_catalog(catalog_place(config), clock=clock)
         try:
             blank = await _begin(catalog, chosen, config)
@@ -83,6 +85,7 @@ async def reconcile_vault(
 
     ConfigError if a server has it open: then the server's next start does it.
     """
+    await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
     clock = clock or SystemClock()
     catalog = open_catalog(catalog_place(config), clock=clock)
     try:
