@@ -29,7 +29,7 @@ from cli import (
     tokens,
     vaults,
 )
-from cli.archives import importing
+from cli.archives import exporting, importing
 from cli.demo import command as demo
 from cli.exits import Exit, exit_code
 from cli.output import report_error
@@ -70,6 +70,7 @@ vaults.register(app)
 serve.register(app)
 demo.register(app)
 importing.register(app)
+exporting.register(app)
 for name, group in (
     ("tenants", tenants.group),
     ("tokens", tokens.group),

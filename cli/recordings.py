@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import typer
 
 from cli.client import segment
 from cli.command import Remote, new_group, remote
+from cli.downloads import CHUNK_BYTES, fetch
 from cli.files import STDOUT, destination, whole_file
 from cli.instants import instant_or_none
 from vault.errors import Invalid, Refused
@@ -29,7 +29,6 @@ Shape = Annotated[str, typer.Option("--format", help="wav to listen, raw for the
 
 _ID = "rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
 _PAGE = 1000
-_CHUNK_BYTES = 1 << 16
 
 
 @remote(
@@ -186,29 +185,25 @@ async def _download(
         raise Invalid("--format is wav or raw")
     if target == STDOUT and call.out.as_json:
         raise Invalid("audio and JSON cannot share standard output", hint="pass -o FILE")
-    digest, size = hashlib.sha256(), 0
     # The file is opened first: a name that cannot be written is no reason to leave an access in the audit trail.
-    with destination(target, force=force) as file:
-        async with call.client.request(
-            "GET",
-            f"/v1/recordings/{segment(recording)}/audio",
-            params={"format": shape},
-            headers={"Purpose": purpose},
-        ) as response:
-            with call.out.progress(recording, response.content_length) as bar:
-                async for piece in response.content.iter_chunked(_CHUNK_BYTES):
-                    file.write(piece)
-                    digest.update(piece)
-                    size += len(piece)
-                    bar.advance(bar.task_ids[0], len(piece))
-            media_type, state = response.content_type, response.headers.get("Recording-State")
+    with destination(target, force=force) as file, call.out.progress(recording, None) as bar:
+        task = bar.task_ids[0]
+        fetched = await fetch(
+            call.client,
+            recording,
+            file,
+            purpose=purpose,
+            shape=shape,
+            begun=lambda total: bar.update(task, total=total),
+            moved=lambda count: bar.advance(task, count),
+        )
     return {
         "recording_id": recording,
         "file": target,
-        "bytes": size,
-        "sha256": digest.hexdigest(),
-        "media_type": media_type,
-        "state": state,
+        "bytes": fetched.size,
+        "sha256": fetched.sha256,
+        "media_type": fetched.media_type,
+        "state": fetched.state,
     }
 
 
@@ -258,7 +253,10 @@ async def export(
     shape: Shape = "wav",
     force: Force = False,
 ) -> None:
-    """Write a recording, and beside it a JSON file with its facts and why it was kept."""
+    """Write a recording, and beside it a JSON file with its facts and why it was kept.
+
+    `callvault export` takes many at once.
+    """
     beside = facts if facts is not None or output == STDOUT else Path(f"{output}.json")
     if beside is not None and beside.exists() and not force:
         raise Refused(f"{beside} exists; nothing was written", hint="choose another name, or pass --force")
@@ -335,7 +333,7 @@ async def notes(
     fetched = f"{path}/aside/{aside}" if number is None else f"{path}/documents/{number}"
     with destination(output, force=force) as file:
         async with call.client.request("GET", fetched, headers=headers) as response:
-            async for piece in response.content.iter_chunked(_CHUNK_BYTES):
+            async for piece in response.content.iter_chunked(CHUNK_BYTES):
                 file.write(piece)
                 size += len(piece)
             media_type = response.content_type

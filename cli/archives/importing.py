@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +14,15 @@ from typing import Annotated, Any, Final
 import typer
 
 from cli.archives.calls import Dates, zone_of
+from cli.archives.crew import MOST_AT_ONCE, Crew
 from cli.archives.foresight import Foreseen, Terms, foresee, is_due, terms_of, words
 from cli.archives.plan import REPORT_PREFIX, Item, LeftOut, Plan, Reader, Why, alike, by_key
 from cli.archives.sending import Done, Outcome, Sender, hashed
 from cli.client import segment
 from cli.command import Remote, remote
 from cli.files import whole_file
-from vault.errors import Invalid, Refused, VaultError
+from vault.errors import Invalid, Refused
 
-_MOST_AT_ONCE: Final = 32
 _SHEET: Final = (
     "callvault import calls.csv --tenant northfield-college --time-zone Europe/London --mapping from=ANI "
     "--mapping started=Date+Time --date-format '%d/%m/%Y %H:%M:%S'"
@@ -51,8 +47,6 @@ class _Run:
     foreseen: Foreseen
     left_out: list[LeftOut]
     done: list[Done] = field(default_factory=list)
-    error: VaultError | None = None
-    stopped: bool = False
 
     @property
     def files(self) -> int:
@@ -92,7 +86,7 @@ async def bring_in(
     without_facts: Annotated[
         bool, typer.Option("--without-facts", help="Import files that nothing is told of, too.")
     ] = False,
-    parallel: Annotated[int, typer.Option(min=1, max=_MOST_AT_ONCE, help="How many files are sent at once.")] = 4,
+    parallel: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="How many files are sent at once.")] = 4,
     report: Annotated[
         Path | None, typer.Option(help="Where it is written, in JSON Lines, what became of each file; replaced.")
     ] = None,
@@ -132,54 +126,30 @@ async def bring_in(
     _confirm(call, run, yes=yes)
     written = report or Path(f"{REPORT_PREFIX}{now:%Y%m%dT%H%M%SZ}.jsonl")
     _write(written, run)  # a place that cannot be written is told before anything is sent
+    crew = Crew(parallel)
     try:
-        await _send(call, run, items, parallel=parallel)
+        await _send(call, run, items, crew)
     finally:
         _write(written, run)
-    _tell(call, run, written)
+    _tell(call, run, crew, written)
 
 
-async def _send(call: Remote, run: _Run, items: Sequence[Item], *, parallel: int) -> None:
-    """Send every call, `parallel` at a time; the first failure that is not one file's ends it, and is kept."""
-    waiting = iter(by_key(items))
+async def _send(call: Remote, run: _Run, items: Sequence[Item], crew: Crew) -> None:
+    """Send every call, those of one call key one after the other."""
     title = "comparing" if run.dry_run else "importing"
-    with call.out.progress(title, sum(item.size for item in items)) as bar, _interruptible(run):
+    with call.out.progress(title, sum(item.size for item in items)) as bar:
         sender = Sender(
             call.client, run.tenant, moved=lambda count: bar.advance(bar.task_ids[0], count), dry_run=run.dry_run
         )
 
-        async def work() -> None:
-            for group in waiting:
-                if run.stopped:
-                    return
-                try:
-                    async for each in sender.group(group):
-                        (run.done if isinstance(each, Done) else run.left_out).append(each)  # type: ignore[arg-type]
-                except VaultError as error:
-                    run.error, run.stopped = run.error or error, True
+        async def one(group: Sequence[Item]) -> None:
+            async for each in sender.group(group):
+                if isinstance(each, Done):
+                    run.done.append(each)
+                else:
+                    run.left_out.append(each)
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(parallel):
-                tasks.create_task(work())
-
-
-@contextmanager
-def _interruptible(run: _Run) -> Iterator[None]:
-    """Let what is being sent come to its end at the first interruption; the second one breaks it off."""
-    loop = asyncio.get_running_loop()
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are another's
-        return
-
-    def stop() -> None:
-        run.stopped = True
-        loop.remove_signal_handler(signal.SIGINT)
-
-    loop.add_signal_handler(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        await crew.work(by_key(items), one)
 
 
 def _require_zones(items: Sequence[Item]) -> None:
@@ -277,16 +247,11 @@ def _document(run: _Run, report: Path) -> dict[str, Any]:
     }
 
 
-def _tell(call: Remote, run: _Run, report: Path) -> None:
+def _tell(call: Remote, run: _Run, crew: Crew, report: Path) -> None:
     """Print what became of the archive; an import that left something out, or ended early, does not end well."""
     document = _document(run, report)
     call.out.show(document, list(_fields(document)))
-    if run.error is not None:
-        run.error.hint = f"{run.not_tried} files were not tried: run it again, it goes on where it was"
-        raise run.error
-    if run.not_tried:
-        call.out.note(f"interrupted; {run.not_tried} files were not tried: run it again, it goes on where it was")
-        raise typer.Abort
+    crew.finish(call.out, run.not_tried)
     if run.foreseen.due and not run.dry_run:
         call.out.hint(f"those with due_at_once in {report} go from {document['due_from']} on: hold what has to stay")
     if run.left_out:

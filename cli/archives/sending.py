@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import enum
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from cli.archives.calls import headers_of
+from cli.archives.crew import patiently
 from cli.archives.plan import Item, LeftOut, Why
 from cli.client import Client, ServerFault, segment
 from vault.errors import (
@@ -22,26 +23,19 @@ from vault.errors import (
     OffsetMismatch,
     Refused,
     TooLarge,
-    Truncated,
     Unauthenticated,
-    Unavailable,
     UnsupportedMedia,
-    UploadStalled,
     VaultError,
 )
 from vault.ids import call_keys
 from vault.model import RecordingState
 
 _CHUNK_BYTES: Final = 1 << 18
-_PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Pauses between attempts while the vault cannot take anything in."""
 _WAITS: Final = (0.2, 1.0, 2.0, 4.0)
 """Pauses while the connection of an earlier import is still being given up."""
 _TAKEN: Final = (Why.CALL_KEY, "the vault has another recording under it")
 _REFUSALS: Final[Mapping[type[VaultError], Why]] = {TooLarge: Why.TOO_LARGE, UnsupportedMedia: Why.UNKNOWN_TYPE}
 _GONE: Final = frozenset({RecordingState.SHREDDING.value, RecordingState.SHREDDED.value})
-
-Answer = TypeVar("Answer")
 
 
 class Outcome(enum.StrEnum):
@@ -220,16 +214,6 @@ async def hashed(path: Path, length: int | None = None) -> str:
         return digest.hexdigest()
 
     return await asyncio.to_thread(read)
-
-
-async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return what an attempt returns, as soon as the vault can take it; Unavailable if it cannot for a minute."""
-    for pause in _PATIENCE:
-        try:
-            return await attempt()
-        except (Unavailable, Truncated, UploadStalled):
-            await asyncio.sleep(pause)
-    return await attempt()
 
 
 def _seen(state: str, durable: int, size: int) -> Place | None:

@@ -1,6 +1,7 @@
 """An archive of recordings comes into the vault with its true dates, each file once, and nothing is lost in silence."""
 
 import asyncio
+import base64
 import csv
 import hashlib
 import io
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import wave
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -314,3 +316,101 @@ async def test_an_import_that_was_killed_goes_on_and_leaves_nothing_twice_and_no
     assert len(whole) == 8
     for line in reported(document):
         assert (await app.play(line["recording_id"])).body == (archive / line["file"]).read_bytes()
+
+
+async def test_what_was_exported_is_imported_as_what_it_was(app, command, tmp_path):
+    """Into another tenant, by the manifest alone; every access is in the trail, and a second export makes none."""
+    said = {"Call-From": "01632 960001", "Call-Direction": "inbound", "Call-Started": RECENT.isoformat()}
+    await app.upload("first", wav(1), media="audio/wav", headers={**said, "Call-Tags": "a,b"})
+    await app.upload("second", sound(1600, 2), media="audio/PCMA;rate=8000;channels=2", headers=said)
+    headers = {"Content-Type": "audio/wav", "Content-Range": f"bytes 0-9999/{len(wav(3))}"}
+    await app.ask("PUT", f"/v1/ingest/{OURS}/live", Role.RECORDER, data=wav(3)[:10_000], headers=headers)
+    into = tmp_path / "out"
+    words = ["export", into, "--purpose", "access-request", "--format", "raw"]
+    held = await app.hold((await recordings(app))["second"]["id"])
+    code, document, _ = await command(*words, token=app.token(Role.AGENT), tenant=None)
+    assert (code, document["exported"]) == (3, 1)
+    assert set(document["left_out"].values()) == {"still being recorded", "the role agent may not do this (play_held)"}
+
+    code, document, _ = await command(*words, token=app.token(Role.COMPLIANCE), tenant=None)
+    assert (code, document["exported"], document["already_there"]) == (3, 1, 1)
+    with (into / "manifest.jsonl").open("a") as file:
+        file.write('{"file": "torn')
+    code, document, _ = await command(*words, "--state", "sealed", token=app.token(Role.COMPLIANCE), tenant=None)
+    assert (code, document["exported"], document["already_there"], document["left_out"]) == (0, 0, 2, {})
+    played = [entry for entry in await app.audit("access.play") if entry["outcome"] == "ok"]
+    assert [(entry["role"], entry["purpose"]) for entry in played] == [
+        ("agent", "access-request"),
+        ("compliance", "access-request"),
+    ]
+
+    theirs = TENANTS[1]
+    code, document, said = await command("import", into, token=app.token(Role.RECORDER, theirs), tenant=theirs)
+    assert (code, document["imported"], document["left_out"], document["facts_left_out"]) == (0, 2, {}, {}), said
+    page = (await app.ask("GET", "/v1/recordings", tenant=theirs)).json["recordings"]
+    for each in page:
+        copy = (await app.ask("GET", f"/v1/recordings/{each['id']}", tenant=theirs)).json
+        original = (await recordings(app))[copy["call"]["call_key"]]
+        assert (copy["call"], copy["media"], copy["started_at"]) == (
+            original["call"],
+            original["media"],
+            original["started_at"],
+        )
+        assert (await app.play(each["id"], tenant=theirs)).body == (await app.play(original["id"])).body
+    assert held.status == 201
+
+
+async def test_an_export_that_was_killed_goes_on_and_fetches_again_what_is_not_what_it_says(app, command, tmp_path):
+    for number in range(6):
+        await app.upload(f"call-{number}", wav(number), media="audio/wav", headers={"Call-Started": RECENT.isoformat()})
+    environment = {**os.environ, "CALLVAULT_TOKEN": app.token(Role.COMPLIANCE)}
+    words = ["export", tmp_path / "out", "--purpose", "access-request"]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cli", *map(str, words), "--parallel", "1", env=environment, stderr=subprocess.DEVNULL
+    )
+    async with asyncio.timeout(20):
+        while not await asyncio.to_thread(lambda: [*tmp_path.glob("out/*/*.wav")]):
+            await asyncio.sleep(0.001)
+    with suppress(ProcessLookupError):
+        child.send_signal(signal.SIGKILL)
+    assert await child.wait() == -signal.SIGKILL
+    changed = next(tmp_path.glob("out/*/*.wav"))
+    changed.write_bytes(b"not that")
+    (changed.parent / ".rec_1.partial").write_bytes(b"left")
+    code, document, said = await command(*words, token=app.token(Role.COMPLIANCE), tenant=None)
+    assert (code, document["exported"] + document["already_there"]) == (0, 6), said
+    assert document["exported"] >= 1
+    table = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+    assert len({line["recording_id"] for line in table}) == len(table) == 6
+    for line in table:
+        assert digest((tmp_path / "out" / line["file"]).read_bytes()) == line["sha256"]
+    assert {path.name for path in tmp_path.glob("out/*/*")} == {Path(line["file"]).name for line in table}
+    assert sum(not path.is_dir() for path in tmp_path.glob("out/.*")) == 0
+
+
+async def test_an_export_stays_out_of_a_directory_that_has_something_else(command, app, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    code, document, said = await command("export", tmp_path, "--purpose", "complaint", token="x", tenant=None)
+    assert (code, document) == (3, None)
+    assert "something else" in said
+
+
+async def test_what_arrives_is_compared_with_the_hash_that_the_vault_says(app, command, tmp_path, monkeypatch):
+    recording = await app.upload("call", wav(1), media="audio/wav")
+    answer = await app.play(recording, raw=False, headers={"Range": "bytes=0-9"})
+    assert (answer.status, answer.headers["Repr-Digest"]) == (
+        206,
+        f"sha-256=:{base64.b64encode(hashlib.sha256(wav(1)).digest()).decode()}:",
+    )
+    assert "Repr-Digest" not in (await app.play(await app.upload("bare", sound(800)), raw=False)).headers
+    words = ["recordings", "play", recording, "--purpose", "complaint", "-o", tmp_path / "call.wav"]
+    opening = app.vault.playback.open
+
+    async def opened(*args, **options):
+        return replace(await opening(*args, **options), sha256="0" * 64)
+
+    monkeypatch.setattr(app.vault.playback, "open", opened)
+    code, _, said = await command(*words, token=app.token(Role.COMPLIANCE), tenant=None)
+    assert code == 5
+    assert "its SHA-256 differs" in said
+    assert not (tmp_path / "call.wav").exists()

@@ -17,6 +17,7 @@ from vault.server.shapes import TEXT, reference
 _PLAYED: Final = {
     "Recording-State": "live, sealed or truncated.",
     "Accept-Ranges": "bytes",
+    "Repr-Digest": "RFC 9530: the SHA-256 of all of it, where it is what is stored, byte by byte.",
 }
 RECORDINGS: Final = (
     Operation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -151,6 +152,7 @@ async def audio(request: web.Request) -> web.StreamResponse:
             partial(_pieces, vault, opened, view),
             length=view.total_length,
             content_type=view.content_type,
+            sha256=opened.sha256 if view == verbatim(row.media, opened.stored) else None,
         )
 
 
@@ -161,8 +163,12 @@ async def send(
     *,
     length: int,
     content_type: str,
+    sha256: str | None = None,
 ) -> web.StreamResponse:
-    """Answer with `length` verified bytes, or the range that was asked for; `pieces_of` reads one."""
+    """Answer with `length` verified bytes, or the range that was asked for; `pieces_of` reads one.
+
+    `sha256` is that of all of them, where it is known.
+    """
     # A range is a matter of GET (RFC 9110 section 14.2), and no validator was given that If-Range could name.
     ranged = request.method == "GET" and "If-Range" not in request.headers
     span = parse_range(request.headers.get("Range") if ranged else None, length)
@@ -177,6 +183,8 @@ async def send(
             "Recording-State": "live" if readable.live else readable.recording.state.value,
         },
     )
+    if sha256 is not None:
+        response.headers["Repr-Digest"] = f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"  # RFC 9530
     if span is not None:
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{length}"
     pieces = pieces_of(start, end)

@@ -1,0 +1,86 @@
+"""Works through many things, a few at a time, to an orderly end when it is interrupted or the vault is away."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+import typer
+
+from cli.output import Output
+from vault.errors import Truncated, Unavailable, UploadStalled, VaultError
+
+Thing = TypeVar("Thing")
+Answer = TypeVar("Answer")
+MOST_AT_ONCE: Final = 32
+_PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Pauses between attempts while the vault cannot do what it is asked."""
+
+
+class Crew:
+    """Handles things, `parallel` at a time. `error` is the failure that ended the work before all was done."""
+
+    def __init__(self, parallel: int) -> None:
+        self._parallel = parallel
+        self._stopped = False
+        self.error: VaultError | None = None
+
+    async def work(self, things: Iterable[Thing], handle: Callable[[Thing], Awaitable[None]]) -> None:
+        """Handle each thing once. After a VaultError of `handle` what is under way ends, and nothing more is begun."""
+        waiting = iter(things)
+
+        async def take() -> None:
+            for thing in waiting:
+                if self._stopped:
+                    return
+                try:
+                    await handle(thing)
+                except VaultError as error:
+                    self.error, self._stopped = self.error or error, True
+
+        with self._interruptible():
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(self._parallel):
+                    tasks.create_task(take())
+
+    def finish(self, out: Output, not_tried: int) -> None:
+        """Raise what ended the work, if anything did before all was done."""
+        words = f"{not_tried} files were not tried: run it again, it goes on where it was"
+        if self.error is not None:
+            self.error.hint = words
+            raise self.error
+        if not_tried:
+            out.note(f"interrupted; {words}")
+            raise typer.Abort
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Begin nothing more after the first Ctrl-C; the second one breaks off what is under way."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are another's
+            return
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            self._stopped = True
+            loop.remove_signal_handler(signal.SIGINT)
+
+        loop.add_signal_handler(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+
+async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Return what an attempt returns, as soon as the vault can do it; Unavailable if it cannot for a minute."""
+    for pause in _PATIENCE:
+        try:
+            return await attempt()
+        except (Unavailable, Truncated, UploadStalled):
+            await asyncio.sleep(pause)
+    return await attempt()

@@ -1,0 +1,278 @@
+"""`callvault export`: many recordings at once into a directory, with a table that `callvault import` reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Final
+
+import typer
+
+from cli.archives.crew import MOST_AT_ONCE, Crew, patiently
+from cli.archives.sending import hashed
+from cli.client import Client, segment
+from cli.command import Remote, remote
+from cli.downloads import Fetched, fetch
+from cli.files import read_file, whole_file
+from cli.instants import instant_or_none
+from vault.errors import Invalid, NotFound, Refused, Shredded, Unauthenticated
+from vault.model import RecordingState
+
+MANIFEST: Final = "manifest.jsonl"
+_PAGE: Final = 1000
+_TABLE_BYTES: Final = 1 << 30
+_ENDINGS: Final[Mapping[str, str]] = {
+    "audio/wav": "wav",
+    "audio/ogg": "ogg",
+    "audio/webm": "webm",
+    "audio/mpeg": "mp3",
+    "audio/pcmu": "ulaw",
+    "audio/pcma": "alaw",
+    "audio/l16": "l16",
+}
+_EXAMPLES: Final = (
+    "callvault export /srv/leaving --purpose data-portability",
+    "callvault export case-17 --from 2026-09-01 --to 2026-10-01 --purpose legal-claim",
+    "callvault export requests/dsr-1 --caller +441632960001 --purpose access-request --format raw",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """How recordings are fetched, and where they go."""
+
+    directory: Path
+    purpose: str
+    shape: str
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """What became of an export so far."""
+
+    wanted: _Wanted
+    found: Sequence[Mapping[str, Any]]
+    there: Mapping[str, Mapping[str, Any]]
+    done: list[Mapping[str, Any]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def not_tried(self) -> int:
+        """Recordings that the end came before."""
+        return len(self.found) - len(self.done) - len(self.left_out)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `export`."""
+    remote(app, "export", examples=_EXAMPLES)(take_out)
+
+
+async def take_out(
+    call: Remote,
+    *,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where they go; made if it is not there.")],
+    purpose: Annotated[str, typer.Option(help="Why; goes into the audit trail for each recording.")],
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    state: Annotated[RecordingState | None, typer.Option(help="Only those in this state.")] = None,
+    started_from: Annotated[
+        str | None, typer.Option("--from", help="Started at or after this date or instant.")
+    ] = None,
+    started_to: Annotated[str | None, typer.Option("--to", help="Started before this date or instant.")] = None,
+    held: Annotated[
+        bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")
+    ] = None,
+    caller: Annotated[str | None, typer.Option(help="Only calls from this number.")] = None,
+    called: Annotated[str | None, typer.Option(help="Only calls to this number.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only calls with this tag.")] = None,
+    shape: Annotated[str, typer.Option("--format", help="wav to listen, raw for the stored bytes.")] = "wav",
+    parallel: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="How many are fetched at once.")] = 2,
+) -> None:
+    """Export many recordings into a directory, with their facts and hashes in manifest.jsonl.
+
+    Each access is in the audit trail, as for one recording. Run it again after any interruption: what is there, and
+    has its hash, is not fetched again. `callvault import` reads the directory.
+    """
+    if shape not in {"wav", "raw"}:
+        raise Invalid("--format is wav or raw")
+    chosen = {
+        "tenant": tenant,
+        "state": state.value if state else None,
+        "from": instant_or_none(started_from),
+        "to": instant_or_none(started_to),
+        "held": held,
+        "caller": caller,
+        "called": called,
+        "tag": tag,
+    }
+    _prepare(directory)
+    there = await _kept(directory)
+    body = {name: value for name, value in chosen.items() if value is not None}
+    found = [each async for each in _every(call.client, body, purpose=purpose)]
+    run = _Run(wanted=_Wanted(directory=directory, purpose=purpose, shape=shape), found=found, there=there)
+    crew = Crew(parallel)
+    with (
+        _appended(directory / MANIFEST) as manifest,
+        call.out.progress("exporting", sum(each["bytes"] for each in found)) as bar,
+    ):
+
+        async def one(item: Mapping[str, Any]) -> None:
+            await _export(call.client, run, item, manifest)
+            bar.advance(bar.task_ids[0], item["bytes"])
+
+        await crew.work(found, one)
+    _tell(call, run, crew)
+
+
+async def _export(client: Client, run: _Run, item: Mapping[str, Any], manifest: BinaryIO) -> None:
+    """Fetch one recording, unless it is there; the file is whole before the table names it."""
+    recording = item["id"]
+    if recording in run.there:
+        run.done.append(run.there[recording])
+        return
+    gone = _missing(item)
+    if gone is not None:
+        run.left_out[recording] = gone
+        return
+    try:
+        line = await _fetched(client, run.wanted, recording)
+    except Unauthenticated:
+        raise
+    except (NotFound, Shredded):
+        run.left_out[recording] = "shredded"
+    except Refused as error:
+        run.left_out[recording] = error.message
+    else:
+        run.done.append(line)
+        manifest.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        manifest.flush()
+
+
+async def _fetched(client: Client, wanted: _Wanted, recording: str) -> Mapping[str, Any]:
+    """Write a recording's file and return its line in the table."""
+    shown = await patiently(partial(client.get, f"/v1/recordings/{segment(recording)}"))
+    said = shown.get("call", {})
+    folder = wanted.directory / shown["started_at"][: len("2026-11-30")]
+    folder.mkdir(mode=0o700, exist_ok=True)
+    partial_name = folder / recording
+
+    async def write() -> Fetched:
+        with whole_file(partial_name, force=True) as file:
+            return await fetch(client, recording, file, purpose=wanted.purpose, shape=wanted.shape)
+
+    fetched = await patiently(write)
+    path = partial_name.with_name(f"{recording}.{_ENDINGS.get(fetched.media_type.lower(), 'bin')}")
+    partial_name.replace(path)
+    return {
+        "file": path.relative_to(wanted.directory).as_posix(),
+        "recording_id": recording,
+        "call_key": said.get("call_key"),
+        "from": said.get("caller_sent") or said.get("caller"),
+        "to": said.get("called_sent") or said.get("called"),
+        "direction": said.get("direction"),
+        "started": shown["started_at"],
+        "tags": said.get("tags", []),
+        "sha256": fetched.sha256,
+        "bytes": fetched.size,
+        "media_type": fetched.content_type,
+        "state": fetched.state,
+    }
+
+
+def _missing(item: Mapping[str, Any]) -> str | None:
+    """Return why nothing can be fetched of a recording."""
+    if item["live"] or item["state"] == RecordingState.OPEN.value:
+        return "still being recorded"
+    if item["state"] in {RecordingState.SHREDDING.value, RecordingState.SHREDDED.value}:
+        return "shredded"
+    return None if item["bytes"] else "empty"
+
+
+async def _every(client: Client, body: Mapping[str, Any], *, purpose: str) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield what matches, newest first."""
+    before = None
+    while True:
+        # In the body, not in the address: a number has no business in anybody's access log.
+        asked = {**body, "limit": _PAGE, **({"before": before} if before else {})}
+        page = await client.call("POST", "/v1/recordings/search", body=asked, headers={"Purpose": purpose})
+        for each in page["recordings"]:
+            yield each
+        before = page["before"]
+        if before is None:
+            return
+
+
+def _prepare(directory: Path) -> None:
+    """Make the directory, readable by its owner alone; Refused for one that has something else in it.
+
+    What a killed export had not finished goes.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        strange = not (directory / MANIFEST).exists() and any(directory.iterdir())
+        for left in directory.glob("*/.rec_*.partial"):
+            left.unlink()
+    except OSError as error:
+        raise Refused(f"{directory} cannot be made: {error.strerror}") from error
+    if strange:
+        raise Refused(
+            f"{directory} has files of something else in it; nothing was written", hint="name a directory of its own"
+        )
+
+
+async def _kept(directory: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return the lines of an earlier export whose files are what they say, and leave only those in the table.
+
+    A crash can leave half a line, and a file that no line names: that one is fetched again, and replaced.
+    """
+    manifest = directory / MANIFEST
+    if not manifest.exists():
+        return {}
+    kept: dict[str, Mapping[str, Any]] = {}
+    for line in read_file(manifest, what="the table", limit_bytes=_TABLE_BYTES).splitlines():
+        try:
+            said = json.loads(line)
+            if await hashed(directory / said["file"]) == said["sha256"]:
+                kept[said["recording_id"]] = said
+        except (ValueError, TypeError, KeyError, OSError):
+            continue
+    with whole_file(manifest, force=True) as file:
+        for said in kept.values():
+            file.write(json.dumps(said, ensure_ascii=False).encode() + b"\n")
+    return kept
+
+
+@contextmanager
+def _appended(path: Path) -> Iterator[BinaryIO]:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _tell(call: Remote, run: _Run, crew: Crew) -> None:
+    """Print what became of it; an export that left something out, or ended early, does not end well."""
+    document = {
+        "directory": str(run.wanted.directory),
+        "recordings": len(run.found),
+        "exported": len(run.done) - sum(each["recording_id"] in run.there for each in run.done),
+        "already_there": sum(each["recording_id"] in run.there for each in run.done),
+        "left_out": run.left_out,
+        "not_tried": run.not_tried,
+        "bytes": sum(each["bytes"] for each in run.done),
+        "manifest": str(run.wanted.directory / MANIFEST),
+    }
+    reasons = Counter(run.left_out.values())
+    pairs = [(name.replace("_", " "), value) for name, value in document.items() if name != "left_out" and value]
+    call.out.show(document, [*pairs, *((f"left out: {why}", count) for why, count in reasons.items())])
+    crew.finish(call.out, run.not_tried)
+    if run.left_out:
+        raise Refused(
+            f"{len(run.left_out)} of {len(run.found)} recordings are left out",
+            hint="--json names them, and a later run fetches what was still being recorded",
+        )
