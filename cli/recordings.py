@@ -117,7 +117,8 @@ def _fields(found: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("reason", found["state_reason"]),
         ("live", found["live"]),
         ("bytes", found["bytes"]),
-        ("media", f"{media['container']} {media['codec']} {media['rate']} Hz, {media['channels']} channels"),
+        ("media", _media(media)),
+        ("content", media.get("content")),
         ("started", found["started_at"]),
         ("ended", found["ended_at"]),
         ("retain until", found["retain_until"]),
@@ -128,6 +129,14 @@ def _fields(found: Mapping[str, Any]) -> list[tuple[str, object]]:
     pairs += [(name.replace("_", " "), value) for name, value in found.get("call", {}).items()]
     pairs += [("hold", f"{item['id']} ({item['kind']}, {item['state']})") for item in found.get("holds", [])]
     return [(name, value) for name, value in pairs if value not in (None, [])]
+
+
+def _media(media: Mapping[str, Any]) -> str:
+    """Say what a recording is, without what nobody knows of it."""
+    kind = media["container"] if media["codec"] == "stream" else f"{media['container']} {media['codec']}"
+    if not media["rate"]:
+        return str(kind)
+    return f"{kind} {media['rate']} Hz, {media['channels']} {'channel' if media['channels'] == 1 else 'channels'}"
 
 
 @remote(group, "show", examples=[f"callvault recordings show {_ID}"])

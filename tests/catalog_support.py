@@ -19,7 +19,9 @@ from vault.model import (
     Codec,
     Cohort,
     Container,
+    Content,
     Coordinate,
+    Heard,
     Hold,
     HoldKind,
     HoldState,
@@ -273,6 +275,15 @@ def override(**changes: Any) -> SweepOverride:
     return replace(fresh, **changes)
 
 
+def heard(**changes: Any) -> Heard:
+    fresh = Heard(
+        media=Media(container=Container.WAV, codec=Codec.STREAM),
+        content=Content.TEXT,
+        recorder=TokenId("tok_" + "7" * 32),
+    )
+    return replace(fresh, **changes)
+
+
 async def finish(
     catalog: Catalog, one: Recording, state: RecordingState = RecordingState.SEALED, **changes: Any
 ) -> None:
@@ -309,7 +320,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.beat_node(NODE, at=NOW, unstored_bytes=5)
     await catalog.nodes()
     await catalog.forget_node(NODE)
-    await catalog.add_segments([segment(one)], stored_bytes=1000)
+    await catalog.add_segments([segment(one)], stored_bytes=1000, heard=heard())
+    await catalog.misdeclared(since=NOW)
     await catalog.segments(one.id)
     await catalog.segments_of([one.id])
     await catalog.put_notes(one.id, {0: b"sealed", 1: b"too"}, audit=audit)

@@ -1,6 +1,7 @@
 """Writes docs/recorders.md from the templates of `callvault recorders`, or with --check says whether it is up to date.
 
 What a recorder's run looked like is in `docs/recorders/NAME.txt`, as it was printed; a section shows it if it is there.
+What each dialect does with what it cannot understand is in `docs/recorders/not-understood.md`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from cli.setups import RECORDERS, Place
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "recorders.md"
 OUTPUTS = ROOT / "docs" / "recorders"
+UNKNOWN = OUTPUTS / "not-understood.md"
 EXAMPLE = Place(URL("https://vault.example.org"), "northfield-college")
 INTRODUCTION = """# Recorders
 
@@ -63,7 +65,7 @@ def render():
         f"| [{each.title}](#{anchor(each.title)}) | `{each.route}` | `{each.name}` |" for each in RECORDERS.values()
     ]
     table = TITLES + "\n".join(rows) + "\n"
-    return "\n".join([INTRODUCTION, table, *map(section, RECORDERS.values())]).rstrip("\n") + "\n"
+    return "\n".join([INTRODUCTION, table, UNKNOWN.read_text(), *map(section, RECORDERS.values())]).rstrip("\n") + "\n"
 
 
 def main(arguments=None):

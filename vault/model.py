@@ -89,9 +89,23 @@ class Container(enum.StrEnum):
     MP3 = "mp3"
 
 
+class Content(enum.StrEnum):
+    """What the first bytes of a recording are: a container by its mark, text, or nothing that is known."""
+
+    WAV = "wav"
+    OGG = "ogg"
+    WEBM = "webm"
+    MP3 = "mp3"
+    TEXT = "text"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Media:
-    """What the stored bytes are; `channel_map` names channels in order, e.g. ("caller", "callee")."""
+    """What the stored bytes are; `channel_map` names channels in order, e.g. ("caller", "callee").
+
+    Of a container the codec, the rate and the channels are those that its head tells; `stream` and 0 if it tells none.
+    """
 
     container: Container
     codec: Codec
@@ -151,6 +165,29 @@ class Recording:
     metadata_commitment: bytes | None = None
     retention_period: str | None = None
     """How long the policy of its first day keeps it, such as `90d`; None for an older row, or one that was rebuilt."""
+    content: Content | None = None
+    """What its first bytes are, where that is not what was declared; None too for an older row or a rebuilt one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What the first bytes of a recording make of its media, and what they are if they are not what was declared."""
+
+    media: Media
+    content: Content | None = None
+    recorder: TokenId | None = None
+    """Whose token declared something else; None if that is not known any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misdeclared:
+    """How many recordings of one recorder came as `content` and were declared as `declared`."""
+
+    recorder: TokenId | None
+    tenant: TenantId
+    declared: Container
+    content: Content
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,6 +125,12 @@ class Metrics:
             "fact",
             "reason",
         )
+        self.misdeclared = counter(
+            "misdeclared_recordings_total",
+            "Recordings whose first bytes are not what was declared; they are kept as they came",
+            "declared",
+            "content",
+        )
         self.connections = gauge("connections", "Connections, by whether a valid credential came over them", "state")
         self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", "reason")
         self.undurable_bytes = gauge("undurable_bytes", "Bytes that recorders sent and that are not yet durable")

@@ -104,6 +104,17 @@ def test_people_get_the_same_in_words(
     assert word in capsys.readouterr().out
 
 
+def test_of_a_recordings_media_people_get_what_is_known(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    unread = {"container": "ogg", "codec": "stream", "rate": 0, "channels": 0, "channel_map": [], "content": "text"}
+    read = {**unread, "rate": 16_000, "channels": 1, "content": None}
+    for media, words in ((unread, ["ogg"]), (read, ["ogg 16000 Hz, 1 channel"])):
+        stub.on("GET", f"/v1/recordings/{REC}", answer({**RECORDING, "media": media}))
+        assert main(["recordings", "show", REC]) == 0
+        lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+        assert [line[1].strip() for line in lines if line[0] == "media"] == words
+        assert [line[1].strip() for line in lines if line[0] == "content"] == [media["content"]] * (words == ["ogg"])
+
+
 def test_a_new_token_is_alone_on_standard_output(stub: StubServer, capsys: pytest.CaptureFixture[str]) -> None:
     install(stub)
     assert main(["tokens", "issue", "--role", "recorder", "--name", "pbx-1", "--tenant", "a-college"]) == 0

@@ -29,6 +29,7 @@ from tests.catalog_support import (
     erasure,
     event,
     finish,
+    heard,
     hold,
     new_id,
     node,
@@ -62,7 +63,9 @@ from vault.model import (
     CertificateStatus,
     Codec,
     Container,
+    Content,
     Coordinate,
+    Heard,
     HoldKind,
     HoldState,
     Media,
@@ -631,6 +634,30 @@ async def test_the_media_descriptor_changes_only_while_the_row_is_open(catalog):
     with pytest.raises(Conflict):
         await catalog.update_media(one)
     assert (await catalog.recording(one.id)).media == media
+
+
+async def test_what_a_head_tells_is_written_with_its_segment_or_the_finish_and_counted_by_recorder(catalog):
+    rows = [recording(created_at=NOW + timedelta(days=day)) for day in (0, 1, 1, 2)]
+    told = Media(container=Container.WAV, codec=Codec.S16LE, rate=8000, channels=2)
+    for row in rows:
+        await catalog.create_recording(row)
+    await catalog.add_segments([segment(rows[0])], stored_bytes=1000, heard=heard())
+    await catalog.add_segments([segment(rows[1])], heard=heard())
+    await finish(catalog, rows[2], heard=heard(recorder=None))
+    await finish(catalog, rows[3], heard=Heard(media=told))
+    for row in rows[:3]:
+        assert (await catalog.recording(row.id)).content is Content.TEXT
+    last = await catalog.recording(rows[3].id)
+    assert (last.media, last.content) == (told, None)
+    counted = await catalog.misdeclared(since=NOW)
+    assert {(each.recorder, each.tenant, each.declared, each.content, each.count) for each in counted} == {
+        (None, ACME, Container.WAV, Content.TEXT, 1),
+        (heard().recorder, ACME, Container.WAV, Content.TEXT, 2),
+    }
+    assert [each.count for each in await catalog.misdeclared(since=NOW + timedelta(days=1))] == [1, 1]
+    assert await catalog.misdeclared(since=NOW + timedelta(days=2)) == []
+    await finish(catalog, rows[2], heard=Heard(media=told))
+    assert (await catalog.recording(rows[2].id)).content is Content.TEXT
 
 
 # Notes and late facts

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vault.errors import Invalid, UnsupportedMedia
+from vault.media.wavsizes import WAVES
 from vault.model import Codec, Container, Media
 
 MIN_RATE: Final = 4_000
@@ -130,25 +131,26 @@ def _l16_codec(parameters: Mapping[str, str]) -> Codec:
 
 
 def _sniff(first: bytes) -> Media:
-    container = _recognise(first)
+    container = recognise(first)
     if container is None:
         raise UnsupportedMedia("no content type was declared and the first bytes tell none", hint=_HINT)
     return Media(container=container, codec=Codec.STREAM)
 
 
-def _recognise(first: bytes) -> Container | None:
-    if first[:4] in {b"RIFF", b"RF64"} and b"WAVE".startswith(first[8:12]):
+def recognise(first: bytes) -> Container | None:
+    """Return the container that begins with these bytes, of which SNIFF_BYTES are enough; None if they tell none."""
+    if first[:4] in WAVES and b"WAVE".startswith(first[8:12]):
         return Container.WAV
     if first.startswith(b"OggS"):
         return Container.OGG
     if first.startswith(b"\x1a\x45\xdf\xa3"):  # EBML, RFC 8794 section 11.2
         return Container.WEBM
-    if first.startswith(b"ID3") or _is_mpeg_frame(first[:4]):
+    if first.startswith(b"ID3") or is_mpeg_frame(first[:4]):
         return Container.MP3
     return None
 
 
-def _is_mpeg_frame(header: bytes) -> bool:
+def is_mpeg_frame(header: bytes) -> bool:
     """Tell an MPEG audio frame header (ISO/IEC 11172-3 section 2.4.1.3) from audio that happens to start with 0xFF."""
     word = int.from_bytes(header.ljust(4, b"\xff"), "big")
     sync, version, layer = word >> 21, word >> 19 & 3, word >> 17 & 3

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import Final
 
 UNKNOWN: Final = 0xFFFFFFFF
+WAVES: Final = frozenset({b"RIFF", b"RF64", b"BW64"})
+"""What a WAV begins with."""
 _CHUNKS: Final = 12
 """Where the chunks of a file begin."""
 _DS64_BYTES: Final = 28
@@ -39,7 +41,7 @@ def _patch_riff(first: bytes, stored_length: int) -> bytes:
     (told,) = struct.unpack_from("<I", first, 4)
     file_size = min(stored_length - 8, UNKNOWN)
     patched = bytearray(first)
-    for name, at, size in _chunks(first):
+    for name, at, size in chunks(first):
         room = stored_length - at
         if name == b"data":
             if told != file_size and size == room - 1:
@@ -55,7 +57,7 @@ def _patch_ds64(first: bytes, stored_length: int) -> bytes:
     told, told_data = struct.unpack_from("<QQ", first, _CHUNKS + 8)
     patched = bytearray(first)
     frame = 0
-    for name, at, size in _chunks(first):
+    for name, at, size in chunks(first):
         if name == b"fmt " and at + _ALIGN_AT + 2 <= len(first):
             (frame,) = struct.unpack_from("<H", first, at + _ALIGN_AT)
         if name == b"data":
@@ -68,7 +70,7 @@ def _patch_ds64(first: bytes, stored_length: int) -> bytes:
     return bytes(patched)
 
 
-def _chunks(first: bytes) -> Iterator[tuple[bytes, int, int]]:
+def chunks(first: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name of each chunk, where its content begins and its size, up to the samples."""
     at = _CHUNKS
     while at + 8 <= len(first):

@@ -17,8 +17,10 @@ from vault.model import (
     AuditEntry,
     AuditEvent,
     Cohort,
+    Heard,
     Hold,
     HoldState,
+    Misdeclared,
     Part,
     Recording,
     RecordingState,
@@ -261,8 +263,16 @@ class RecordingRows(Protocol):
         Of one tenant or all.
         """
 
-    async def add_segments(self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None) -> None:
-        """Record verified objects and, if given, set the recording's stored byte count. Repeating is harmless."""
+    async def add_segments(
+        self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None, heard: Heard | None = None
+    ) -> None:
+        """Record verified objects and, if given, set the recording's stored byte count, and what its head tells.
+
+        Repeating is harmless.
+        """
+
+    async def misdeclared(self, *, since: datetime) -> Sequence[Misdeclared]:
+        """Count the recordings since then whose content is not what was declared, by recorder and both of these."""
 
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
         """Return the recording's objects in index order, the manifest (index -1) first if there is one."""
@@ -279,9 +289,12 @@ class RecordingRows(Protocol):
         ended_at: datetime,
         stored_bytes: int,
         objects: Sequence[SegmentRef],
+        heard: Heard | None = None,
         audit: Sequence[AuditEvent] = (),
     ) -> None:
         """Move open → sealed | truncated and record `objects`: the manifest and any segments not yet recorded.
+
+        `heard` is what the head tells, if its segment is among them.
 
         The notes go with the same transaction: the manifest has them. Truncated with the reason `EMPTY` frees the call
         key: the row's call token becomes its id, and another recording may have the token it had.

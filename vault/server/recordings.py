@@ -12,6 +12,7 @@ from aiohttp import web
 
 from vault.errors import Refused, VaultError
 from vault.ids import RecordingId, TenantId
+from vault.media.heads import as_heard
 from vault.media.ranges import parse_range
 from vault.media.wav import WAV_HEAD_BYTES, View, needs_head, playable, verbatim
 from vault.model import Principal, Recording
@@ -226,6 +227,7 @@ async def _view(vault: Vault, readable: Playable, *, raw: bool) -> View:
     if raw:
         return verbatim(media, readable.length)
     head = b""
+    media = as_heard(media, readable.recording.content)
     if needs_head(media):
         async for piece in vault.playback.read(readable, 0, min(readable.length, WAV_HEAD_BYTES)):
             head += piece

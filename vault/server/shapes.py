@@ -6,7 +6,18 @@ import enum
 from collections.abc import Mapping
 from typing import Any, Final
 
-from vault.model import Assurance, CertificateStatus, Codec, Container, HoldKind, HoldState, Part, RecordingState, Role
+from vault.model import (
+    Assurance,
+    CertificateStatus,
+    Codec,
+    Container,
+    Content,
+    HoldKind,
+    HoldState,
+    Part,
+    RecordingState,
+    Role,
+)
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
 from vault.retention.guards import Guard
@@ -97,9 +108,13 @@ _MEDIA: Final = record(
     {
         "container": choice(Container),
         "codec": choice(Codec),
-        "rate": {**COUNT, "description": "Hertz; 0 where the container says it."},
-        "channels": COUNT,
+        "rate": {**COUNT, "description": "Hertz, of a container as its head says; 0 if it says none."},
+        "channels": {**COUNT, "description": "As with the rate."},
         "channel_map": array(TEXT),
+        "content": {
+            **nullable(choice(Content)),
+            "description": "What the first bytes are, where that is not what was declared.",
+        },
     }
 )
 

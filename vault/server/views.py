@@ -70,6 +70,7 @@ def recording(view: RecordingView) -> dict[str, Any]:
             "rate": row.media.rate,
             "channels": row.media.channels,
             "channel_map": list(row.media.channel_map),
+            "content": None if row.content is None else row.content.value,
         },
         "created_at": moment(row.created_at),
         "started_at": moment(row.started_at),

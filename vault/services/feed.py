@@ -10,6 +10,7 @@ from typing import Final
 
 from vault.errors import Conflict, Invalid, JournalFull
 from vault.ids import TenantId, call_key_of
+from vault.media.heads import agree
 from vault.model import EMPTY, Principal, RecordingState
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
 from vault.services.ingest import Ingest
@@ -92,7 +93,7 @@ class Feed:
         session = ingest.live_call(call.tenant, call.call_key)
         if session is None or session.leaving:
             return None
-        if session.recording.media != call.media or session.resumable or session.owner is not None:
+        if not agree(session.recording.media, call.media) or session.resumable or session.owner is not None:
             return None  # other audio, or an upload with an address or parts of its own
         if self._actor.expired and session.begun_by != self._actor.token_id:
             return None

@@ -333,7 +333,8 @@ class Notes:
             audit=[_told("recording.facts_revised", session, None)],
         )
         # The manifest copies the row as it is known here.
-        session.recording = replace(row, sealed_facts=sealed, caller_token=caller, called_token=called)
+        # Not `row`: the recording's head may have been read meanwhile.
+        session.recording = replace(session.recording, sealed_facts=sealed, caller_token=caller, called_token=called)
 
     # -- rows ---------------------------------------------------------------------------------------------------
 

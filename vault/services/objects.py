@@ -14,6 +14,7 @@ from typing import Final
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import etag_of
 from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
+from vault.media.heads import agree
 from vault.model import DataKey, Principal, Recording, RecordingState
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
@@ -150,7 +151,7 @@ class Objects:
                 return None
         if session.leaving or session.owner is not None or session.resumable:
             return None
-        if session.recording.media != call.media:
+        if not agree(session.recording.media, call.media):
             return None
         try:
             await self._ingest.attach(session, offset=None)

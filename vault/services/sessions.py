@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
 from vault.ids import TenantId, TokenId
-from vault.model import AuditEvent, CallFacts, DataKey, Media, Principal, Recording, RecordingState, SegmentRef
+from vault.model import AuditEvent, CallFacts, DataKey, Heard, Media, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.retention.periods import Period
 from vault.services.allowance import Allowance
@@ -162,6 +162,8 @@ class IngestSession:
     flush: bool = False
     """Store what is durable now, whatever its size and age."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: Heard | None = None
+    """What its first segment tells beyond its declaration."""
     recorded_segments: int = 0
     """How many of `segments` the catalog already knows."""
     keeping: Keeping = field(init=False)

@@ -12,15 +12,18 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from vault.crypto.sealed import seal_manifest, seal_segment
 from vault.errors import IntegrityError, Unavailable
 from vault.format.manifest import CatalogCopy, Gap, Manifest, ManifestSegment, merkle_root
 from vault.format.names import manifest_name, segment_name
-from vault.model import EMPTY, MANIFEST_INDEX, Recording, RecordingState, SegmentRef
+from vault.format.notes import Aside, Pause
+from vault.ids import TokenId
+from vault.media.heads import DIFFERENCES, HEAD_BYTES, hear
+from vault.model import EMPTY, MANIFEST_INDEX, AuditEvent, Heard, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
@@ -84,6 +87,8 @@ class Storer:
         self._pause = 0.0
         self.store_down = False
         """Whether the latest put failed."""
+        for declared, content in DIFFERENCES:
+            metrics.misdeclared.labels(declared.value, content.value)
         self._sealing = asyncio.Semaphore(1)
         """Sealing is all interpreter and processor: more of it at once would only hold up the event loop."""
 
@@ -185,11 +190,13 @@ class Storer:
         start = session.stored
         end = min(session.durable, start + self._limits.max_bytes)
         async with self._sealing:
-            ref, data = await asyncio.to_thread(self._seal, session, start, end)
+            ref, data, head = await asyncio.to_thread(self._seal, session, start, end)
         await self._put(session, ref, data)
         last = session.ended is not None and end == session.durable
+        if start == 0:
+            await self._hear(session, head, whole=last)
         if not last:  # the last one is recorded together with the finish: one transaction for a short call
-            await self._catalog.add_segments([ref], stored_bytes=end)
+            await self._catalog.add_segments([ref], stored_bytes=end, heard=session.heard if start == 0 else None)
             session.recorded_segments += 1
         # Only now: a retry after a failure above seals the same bytes again under the same index.
         session.segments.append(ref)
@@ -198,8 +205,41 @@ class Storer:
         if not last and session.entry is not None:
             session.entry.release(end)
 
-    def _seal(self, session: IngestSession, start: int, end: int) -> tuple[SegmentRef, bytes | bytearray]:
-        """Build one segment object; runs in a worker thread."""
+    async def _hear(self, session: IngestSession, head: bytes, *, whole: bool) -> None:
+        """Take up what the recording's first bytes tell, unless something before them was not kept."""
+        recording = session.recording
+        lost = any(isinstance(note, Pause | Aside) and note.offset == 0 for note in session.keeping.notes)
+        if lost or session.skipped:
+            return
+        heard = hear(recording.media, head, whole=whole)
+        if heard == Heard(media=recording.media):
+            return
+        if heard.content is not None:
+            heard = replace(heard, recorder=await self._begun_by(session))
+        session.heard = heard
+        session.recording = replace(session.recording, media=heard.media, content=heard.content)
+
+    async def _misdeclared(self, session: IngestSession) -> Sequence[AuditEvent]:
+        """Return what the audit trail says of a recording that is not what was declared."""
+        recording = session.recording
+        if recording.content is None:
+            return ()
+        detail = {
+            "declared": recording.media.container.value,
+            "content": recording.content.value,
+            "recorder": await self._begun_by(session),
+        }
+        return (event("recording.misdeclared", None, tenant=recording.tenant, target=recording.id, detail=detail),)
+
+    async def _begun_by(self, session: IngestSession) -> TokenId | None:
+        """Return whose token began the recording; the audit trail knows if another process heard it."""
+        if session.begun_by is not None:
+            return session.begun_by
+        entry = await self._catalog.last_audited("recording.started", session.recording.id)
+        return None if entry is None else TokenId(entry.event.actor.partition(" ")[0])
+
+    def _seal(self, session: IngestSession, start: int, end: int) -> tuple[SegmentRef, bytes | bytearray, bytes]:
+        """Build one segment object, and return the first of its audio with it; runs in a worker thread."""
         assert session.entry is not None
         recording = session.recording
         index = len(session.segments)
@@ -218,7 +258,7 @@ class Storer:
             object_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
         )
-        return ref, data
+        return ref, data, bytes(plaintext[:HEAD_BYTES])
 
     async def _put(self, session: IngestSession, ref: SegmentRef, data: bytes | bytearray) -> None:
         recording = session.recording
@@ -294,6 +334,7 @@ class Storer:
             # A hold placed during the call has pinned the key; its objects say so too.
             for each in (*session.segments, ref):
                 await self._store.set_held(each.name, held=True)
+        misdeclared = await self._misdeclared(session)
         final = RecordingState.SEALED if state == "sealed" else RecordingState.TRUNCATED
         await self._catalog.finish_recording(
             recording.id,
@@ -302,8 +343,10 @@ class Storer:
             ended_at=ended_at,
             stored_bytes=session.stored,
             objects=[*session.segments[session.recorded_segments :], ref],
+            heard=None if session.recorded_segments else session.heard,
             audit=[
                 *session.untold,
+                *misdeclared,
                 event(
                     f"recording.{final.value}",
                     None,
@@ -314,6 +357,8 @@ class Storer:
                 ),
             ],
         )
+        if recording.content is not None:
+            self._metrics.misdeclared.labels(recording.media.container.value, recording.content.value).inc()
         if session.entry is not None:
             session.entry.close()
         self._sessions.discard(session)

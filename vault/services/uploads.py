@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Locked, Unavailable, UploadGone
 from vault.ids import RecordingId, TenantId, parse_call_key
+from vault.media.heads import agree
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -316,7 +317,8 @@ class Uploads:
 
 
 def _same(session: IngestSession, media: Media, total: int | None) -> bool:
-    return not session.leaving and session.resumable and session.total == total and session.recording.media == media
+    same = session.total == total and agree(session.recording.media, media)
+    return not session.leaving and session.resumable and same
 
 
 def _stage(session: IngestSession) -> Stage:

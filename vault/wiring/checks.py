@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from vault.config import Config
 from vault.errors import InUse, Unavailable, VaultError
+from vault.ids import TenantId, TokenId
 from vault.keystore import recovery
 from vault.keystore.replicas import Replicas
-from vault.model import Finding
+from vault.model import Content, Finding, Misdeclared
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring as AnyKeyring
 from vault.ports.time import Clock
@@ -26,6 +27,15 @@ from vault.wiring.places import Piece, refuse_unusable
 from vault.wiring.retention import bounds_of, retention_findings
 
 _LATE: Final = timedelta(hours=1)
+_LATELY: Final = timedelta(days=7)
+_CAME: Final[Mapping[Content, str]] = {
+    Content.WAV: "a WAV head",
+    Content.OGG: "Ogg",
+    Content.WEBM: "WebM",
+    Content.MP3: "MP3",
+    Content.TEXT: "text",
+    Content.UNKNOWN: "no head of it",
+}
 
 
 async def check_vault(config: Config) -> Sequence[Finding]:
@@ -68,6 +78,7 @@ async def _look(config: Config, catalog: Catalog, keyring: AnyKeyring, *, now: d
         *retention_findings(bounds_of(config, keyring), trial=keyring.trial, tenants=tenants),
         *await alert_findings(catalog, config, now=now),
         *await token_findings(catalog, now=now),
+        *await recorder_findings(catalog, now=now),
     ]
 
 
@@ -116,6 +127,33 @@ async def token_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding
         for token in await catalog.tokens(expiring_by=now + EXPIRES_SOON)
         if (expires_at := token.expires_at) is not None and now - expires_at < EXPIRES_SOON
     ]
+
+
+async def recorder_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding]:
+    """Warn of recorders that sent something else than they declared in the last week."""
+    found = await catalog.misdeclared(since=now - _LATELY)
+    if not found:
+        return ()
+    names = {token.id: token.name for token in await catalog.tokens()}
+    recorders: dict[tuple[TenantId, TokenId | None], list[Misdeclared]] = {}
+    for each in found:
+        recorders.setdefault((each.tenant, each.recorder), []).append(each)
+    return [
+        Finding(
+            level="warning",
+            subject="recorders",
+            message=f"{_recorder(token, names)} of {tenant} sent something else than it declared, within "
+            f"{_LATELY.days} days: "
+            + ", ".join(f"{each.count} as {each.declared.value} with {_CAME[each.content]}" for each in kept),
+            hint="the audio is kept as it came; let the recorder declare what it sends (Content-Type), or send what it "
+            "declares; which recordings: callvault audit list --event recording.misdeclared --from -7d",
+        )
+        for (tenant, token), kept in recorders.items()
+    ]
+
+
+def _recorder(token: TokenId | None, names: Mapping[TokenId, str]) -> str:
+    return "a recorder" if token is None else f"{token} ({names[token]})" if token in names else token
 
 
 async def verify_keyring(config: Config) -> Sequence[Finding]:

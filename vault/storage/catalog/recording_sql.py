@@ -11,6 +11,7 @@ from vault.model import HoldState, Part, RecordingState
 from vault.storage.catalog.tables import (
     HAS_METADATA,
     IS_FINISHED,
+    IS_MISDECLARED,
     IS_OPEN,
     IS_UNCONFIRMED,
     IS_UNDELETED,
@@ -25,6 +26,7 @@ from vault.storage.catalog.tables import (
 )
 
 _r = recordings.c
+_MEDIA = ("container", "codec", "rate", "channels", "channel_map")
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
 BY_CALL = sa.select(recordings).where(
@@ -101,7 +103,18 @@ SET_BYTES = sa.update(recordings).where(_r.id == sa.bindparam("key")).values(sto
 SET_MEDIA = (
     sa.update(recordings)
     .where(_r.id == sa.bindparam("key"), IS_OPEN)
-    .values(**{name: sa.bindparam(f"new_{name}") for name in ("container", "codec", "rate", "channels", "channel_map")})
+    .values(**{name: sa.bindparam(f"new_{name}") for name in _MEDIA})
+)
+SET_HEARD = (
+    sa.update(recordings)
+    .where(_r.id == sa.bindparam("key"), IS_OPEN)
+    .values(**{name: sa.bindparam(f"new_{name}") for name in (*_MEDIA, "content", "misdeclared_by")})
+)
+MISDECLARED = (
+    sa.select(_r.misdeclared_by, _r.tenant, _r.container, _r.content, sa.func.count().label("found"))
+    .where(IS_MISDECLARED, _r.created_at >= sa.bindparam("since"))
+    .group_by(_r.misdeclared_by, _r.tenant, _r.container, _r.content)
+    .order_by(_r.tenant, _r.misdeclared_by, _r.container, _r.content)
 )
 TAKEN = sa.select(_r.tenant, _r.call_token).where(_r.call_token.in_(sa.bindparam("tokens", expanding=True)))
 STATES = sa.select(_r.id, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))

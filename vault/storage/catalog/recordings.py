@@ -10,8 +10,21 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, GenerationPassed, Invalid, NotFound, Refused, TooLarge, TooLate
-from vault.ids import NodeId, RecordingId, TenantId
-from vault.model import EMPTY, INDEX_LEAF, AuditEvent, Cohort, Part, Recording, RecordingState, SegmentRef
+from vault.ids import NodeId, RecordingId, TenantId, TokenId
+from vault.model import (
+    EMPTY,
+    INDEX_LEAF,
+    AuditEvent,
+    Cohort,
+    Container,
+    Content,
+    Heard,
+    Misdeclared,
+    Part,
+    Recording,
+    RecordingState,
+    SegmentRef,
+)
 from vault.ports.catalog import Kept, RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
@@ -50,6 +63,7 @@ class _Storing:
     objects: Sequence[Mapping[str, Any]]
     stored_bytes: int | None
     final: Mapping[str, Any] | None = None
+    heard: Mapping[str, Any] | None = None
     audit: Sequence[AuditEvent] = ()
 
 
@@ -228,7 +242,9 @@ class RecordingStore:
             found = await self._database.fetch(sql.OLDEST_DUE_OF, {**place, "tenant_id": tenant})
         return rows.moment(found[0].retain_until) if found else None
 
-    async def add_segments(self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None) -> None:
+    async def add_segments(
+        self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None, heard: Heard | None = None
+    ) -> None:
         """Record verified objects of one recording; a repeated index replaces what was recorded for it."""
         if not segments:
             return
@@ -242,8 +258,22 @@ class RecordingStore:
                 key=rows.key(recording),
                 objects=[rows.from_segment(ref) for ref in segments],
                 stored_bytes=stored_bytes,
+                heard=_heard(recording, heard),
             ),
         )
+
+    async def misdeclared(self, *, since: datetime) -> Sequence[Misdeclared]:
+        """Count the recordings since then whose content is not what was declared, by recorder and both of these."""
+        return [
+            Misdeclared(
+                recorder=None if row.misdeclared_by is None else TokenId(row.misdeclared_by),
+                tenant=TenantId(row.tenant),
+                declared=Container(row.container),
+                content=Content(row.content),
+                count=row.found,
+            )
+            for row in await self._database.fetch(sql.MISDECLARED, {"since": rows.micros(since)})
+        ]
 
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
         """Return the recording's objects in index order, the manifest first."""
@@ -267,6 +297,7 @@ class RecordingStore:
         ended_at: datetime,
         stored_bytes: int,
         objects: Sequence[SegmentRef],
+        heard: Heard | None = None,
         audit: Sequence[AuditEvent] = (),
     ) -> None:
         """Move open → sealed | truncated.
@@ -293,6 +324,7 @@ class RecordingStore:
                     "new_end": rows.micros(ended_at),
                     "new_bytes": stored_bytes,
                 },
+                heard=_heard(recording, heard),
                 audit=audit,
             ),
         )
@@ -310,6 +342,12 @@ class RecordingStore:
             raise Conflict(f"{recording.id} is no longer open; its media descriptor stays")
 
         await self._database.writer.run(act)
+
+
+def _heard(recording: RecordingId, heard: Heard | None) -> Mapping[str, Any] | None:
+    if heard is None:
+        return None
+    return {"key": rows.key(recording), **{f"new_{name}": value for name, value in rows.from_heard(heard).items()}}
 
 
 def _passed(generation: int) -> GenerationPassed:
@@ -373,6 +411,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
     answers: list[Refused | None] = []
     objects: dict[tuple[bytes, int], Mapping[str, Any]] = {}
     lengths: list[Mapping[str, Any]] = []
+    heads: list[Mapping[str, Any]] = []
     finishes: list[Mapping[str, Any]] = []
     freed: list[Mapping[str, Any]] = []
     for storing in storings:
@@ -386,6 +425,8 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
         objects.update({(row["recording"], row["number"]): row for row in storing.objects})
         if state is not RecordingState.OPEN:
             continue
+        if storing.heard is not None:
+            heads.append(storing.heard)
         if storing.final is not None:
             finishes.append(storing.final)
             if (storing.final["new_state"], storing.final["new_reason"]) == (RecordingState.TRUNCATED.value, EMPTY):
@@ -395,6 +436,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
         elif storing.stored_bytes is not None:
             lengths.append({"key": storing.key, "new_bytes": storing.stored_bytes})
     await transaction.write(sql.SET_BYTES, lengths)
+    await transaction.write(sql.SET_HEARD, heads)  # while the rows are open
     await transaction.write(sql.FINISH, finishes)
     await transaction.write(sql.FREE_CALL_KEY, freed)
     await transaction.write(sql.DROP_NOTES, [{"key": final["key"]} for final in finishes])

@@ -21,7 +21,9 @@ from vault.model import (
     Codec,
     Cohort,
     Container,
+    Content,
     Coordinate,
+    Heard,
     Media,
     Part,
     Recording,
@@ -82,6 +84,12 @@ def from_media(media: Media) -> Values:
     }
 
 
+def from_heard(heard: Heard) -> Values:
+    """Return the columns of a recording that its first bytes decide."""
+    content = None if heard.content is None else heard.content.value
+    return {**from_media(heard.media), "content": content, "misdeclared_by": heard.recorder}
+
+
 def from_recording(recording: Recording) -> Values:
     """Return all columns of a new row; Invalid if its coordinates belong to another tenant or part."""
     audio, metadata = recording.audio.cohort, recording.metadata.cohort
@@ -122,6 +130,8 @@ def from_recording(recording: Recording) -> Values:
         "audio_commitment": recording.audio_commitment,
         "metadata_commitment": recording.metadata_commitment,
         "retention_period": recording.retention_period,
+        "content": None if recording.content is None else recording.content.value,
+        "misdeclared_by": None,
     }
 
 
@@ -152,6 +162,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         audio_commitment=row.audio_commitment,
         metadata_commitment=row.metadata_commitment,
         retention_period=row.retention_period,
+        content=None if row.content is None else Content(row.content),
     )
 
 

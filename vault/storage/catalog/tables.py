@@ -55,6 +55,9 @@ recordings = sa.Table(
     sa.Column("audio_commitment", sa.LargeBinary(32)),
     sa.Column("metadata_commitment", sa.LargeBinary(32)),
     sa.Column("retention_period", sa.Text),
+    # What its first bytes are and whose token declared something else; both null where they are what was declared.
+    sa.Column("content", sa.Text),
+    sa.Column("misdeclared_by", sa.Text),
     # Named for the column's first life, which a renamed column keeps on SQLite.
     sa.UniqueConstraint("tenant", "call_token", name="uq_recordings_tenant_call_key"),
 )
@@ -68,6 +71,7 @@ IS_FINISHED = sa.and_(
 IS_UNDELETED = recordings.c.undeleted_since.is_not(None)
 IS_UNCONFIRMED = recordings.c.unconfirmed_since.is_not(None)
 HAS_METADATA = recordings.c.metadata_certificate_id.is_(None)
+IS_MISDECLARED = recordings.c.content.is_not(None)
 
 # `started_at` only rides along, so a page of one tenant filtered by time reads the index and not the rows it skips.
 sa.Index("ix_recordings_tenant", recordings.c.tenant, recordings.c.id, recordings.c.started_at)
@@ -96,6 +100,7 @@ sa.Index(
     sqlite_where=HAS_METADATA,
     postgresql_where=HAS_METADATA,
 )
+sa.Index("ix_recordings_content", recordings.c.created_at, sqlite_where=IS_MISDECLARED, postgresql_where=IS_MISDECLARED)
 for _token in (recordings.c.caller_token, recordings.c.called_token):
     _present = _token.is_not(None)
     sa.Index(f"ix_recordings_{_token.name}", _token, recordings.c.id, sqlite_where=_present, postgresql_where=_present)

@@ -1,0 +1,255 @@
+"""What the first bytes of a recording say of it: its rate and channels, and whether it is what was declared.
+
+WAV: Multimedia Programming Interface 1.0, and mmreg.h for its extensible format. Ogg: RFC 3533 with Opus (RFC 7845),
+Vorbis I, FLAC and Speex. MPEG audio: ISO/IEC 11172-3 and 13818-3, behind ID3v2. WebM: RFC 8794 and RFC 9559.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from vault.media.descriptor import SNIFF_BYTES, is_mpeg_frame, recognise
+from vault.media.wavsizes import WAVES, chunks
+from vault.model import Codec, Container, Content, Heard, Media
+
+HEAD_BYTES: Final = 1 << 16
+"""How many first bytes are looked at; what a container says behind them is not known."""
+
+_MARKED: Final = frozenset({Container.WAV, Container.OGG, Container.WEBM})
+"""Containers whose mark is too long to be samples by chance."""
+_CONTAINERS: Final = frozenset(Container)
+DIFFERENCES: Final = tuple(
+    (declared, content)
+    for declared in Container
+    for content in Content
+    if content.value != declared.value and (declared is not Container.RAW or content.value in _MARKED)
+)
+"""Every pair of what is declared and what comes that `hear` tells apart."""
+
+_WAV_CODECS: Final = {(1, 16): Codec.S16LE, (6, 8): Codec.PCMA, (7, 8): Codec.PCMU}
+"""By the format's tag and its bits a sample."""
+_EXTENSIBLE: Final = 0xFFFE
+_SUBFORMAT_AT: Final = 24
+_FMT: Final = struct.Struct("<HHIIHH")
+_MOST: Final = (1 << 31) - 1
+"""The greatest number that is believed."""
+_OGG_HEADER: Final = 27
+_OPUS_RATE: Final = 48_000
+_TEXT_BYTES: Final = 256
+_CONTROLS: Final = "\t\n\r\f"
+
+
+class _Told(NamedTuple):
+    rate: int
+    channels: int
+    codec: Codec = Codec.STREAM
+
+
+def hear(declared: Media, first: bytes, *, whole: bool) -> Heard:
+    """Return what the first HEAD_BYTES of a recording, or fewer, say of what was declared.
+
+    The rate and the channels become those in the head of the container, as does a codec that a player need not be told
+    twice. `whole`: the recording has no more bytes; else fewer than SNIFF_BYTES say nothing. Headerless audio has no
+    head to compare, and is only told from a container.
+    """
+    unknown = declared.container is Container.RAW and declared.codec is Codec.STREAM
+    if unknown or not first or (len(first) < SNIFF_BYTES and not whole):
+        return Heard(media=declared)
+    found = _found(first)
+    if declared.container is Container.RAW:
+        return Heard(media=declared, content=Content(found.value) if found in _MARKED else None)
+    if declared.container is Container.MP3 and found is None and _mpeg_frame(first) is not None:
+        found = Container.MP3  # a stream that was joined in the middle of a frame
+    if found is declared.container:
+        told = _TELLERS[found](first)
+        believed = told is not None and 0 < told.rate <= _MOST and 0 < told.channels <= _MOST
+        return Heard(media=replace(declared, **told._asdict()) if told is not None and believed else declared)
+    if found is not None:
+        return Heard(media=declared, content=Content(found.value))
+    return Heard(media=declared, content=Content.TEXT if _is_text(first) else Content.UNKNOWN)
+
+
+def as_heard(declared: Media, content: Content | None) -> Media:
+    """Return the media to play a recording as: the container that it is, whatever was declared."""
+    known = content is not None and content.value in _CONTAINERS
+    return Media(container=Container(content), codec=Codec.STREAM) if known and content is not None else declared
+
+
+def agree(kept: Media, declared: Media) -> bool:
+    """Tell whether what is declared of further bytes is what was declared of a recording before its head was read."""
+    return kept == declared if declared.container is Container.RAW else kept.container is declared.container
+
+
+def _found(first: bytes) -> Container | None:
+    found = recognise(first)
+    if found is Container.MP3 and not first.startswith(b"ID3") and _mpeg_frame(first, search=False) is None:
+        return None
+    return found
+
+
+def _is_text(first: bytes) -> bool:
+    text = first[:_TEXT_BYTES].decode("utf-8", "replace")
+    if len(first) > _TEXT_BYTES:
+        text = text.rstrip("\ufffd")  # a character that is cut in two
+    return all(each in _CONTROLS or (each.isprintable() and each != "\ufffd") for each in text)
+
+
+# -- WAV --------------------------------------------------------------------------------------------------------------
+
+
+def _wav(first: bytes) -> _Told | None:
+    if first[:4] not in WAVES:
+        return None
+    for name, at, size in chunks(first):
+        if name == b"fmt " and min(size, len(first) - at) >= _FMT.size:
+            tag, channels, rate, _, _, bits = _FMT.unpack_from(first, at)
+            if tag == _EXTENSIBLE and min(size, len(first) - at) >= _SUBFORMAT_AT + 2:
+                (tag,) = struct.unpack_from("<H", first, at + _SUBFORMAT_AT)
+            return _Told(rate, channels, _WAV_CODECS.get((tag, bits), Codec.STREAM))
+    return None
+
+
+# -- Ogg --------------------------------------------------------------------------------------------------------------
+
+
+def _ogg(first: bytes) -> _Told | None:
+    """Read the first packet, which is on a page of its own."""
+    packet = first[_OGG_HEADER + first[_OGG_HEADER - 1] :] if len(first) >= _OGG_HEADER else b""
+    try:
+        if packet.startswith(b"OpusHead"):
+            channels, rate = struct.unpack_from("<BxxI", packet, 9)
+            return _Told(rate or _OPUS_RATE, channels)
+        if packet.startswith(b"\x01vorbis"):
+            channels, rate = struct.unpack_from("<BI", packet, 11)
+            return _Told(rate, channels)
+        if packet.startswith(b"\x7fFLAC"):
+            (bits,) = struct.unpack_from(">I", packet, 27)  # 20 bits of rate, 3 of channels less one
+            return _Told(bits >> 12, (bits >> 9 & 7) + 1)
+        if packet.startswith(b"Speex   "):
+            rate, channels = struct.unpack_from("<I8xI", packet, 36)
+            return _Told(rate, channels)
+    except struct.error:
+        pass
+    return None
+
+
+# -- MPEG audio -------------------------------------------------------------------------------------------------------
+
+_V1_LAYER_3: Final = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_V1_LAYER_2: Final = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
+_V2: Final = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_MPEG_RATES: Final = (44_100, 48_000, 32_000)
+_MPEG_1: Final = 3
+_LAYER_2: Final = 2
+_MONO: Final = 3
+_WORD: Final = 4
+_ID3_HEADER: Final = 10
+_ID3_FOOTER: Final = 0x10
+_SAME: Final = 0xFFFE0C00
+"""The bits of a frame's header that are those of the next one too."""
+
+
+def _mpeg(first: bytes) -> _Told | None:
+    at = _mpeg_frame(first)
+    if at is None:
+        return None
+    word = int.from_bytes(first[at : at + 4], "big")
+    return _Told(_mpeg_rate(word), 1 if word >> 6 & 3 == _MONO else 2)
+
+
+def _mpeg_rate(word: int) -> int:
+    return _MPEG_RATES[word >> 10 & 3] >> {3: 0, 2: 1, 0: 2}[word >> 19 & 3]
+
+
+def _mpeg_frame(first: bytes, *, search: bool = True) -> int | None:
+    """Return where a frame begins that another one like it follows, or the end; behind a tag, or anywhere."""
+    start = _behind_id3(first)
+    at = start
+    while at >= 0 and at + _WORD <= len(first):
+        header = first[at : at + _WORD]
+        if is_mpeg_frame(header):
+            word = int.from_bytes(header, "big")
+            behind = at + _frame_bytes(word)
+            following = first[behind : behind + _WORD]
+            alone = len(following) < _WORD and at == start
+            if alone or not (int.from_bytes(following, "big") ^ word) & _SAME:
+                return at
+        if not search:
+            return None
+        at = first.find(b"\xff", at + 1)
+    return None
+
+
+def _behind_id3(first: bytes) -> int:
+    if not first.startswith(b"ID3") or len(first) < _ID3_HEADER:
+        return 0
+    size = first[6] << 21 | first[7] << 14 | first[8] << 7 | first[9]
+    return _ID3_HEADER + size + (_ID3_HEADER if first[5] & _ID3_FOOTER else 0)
+
+
+def _frame_bytes(word: int) -> int:
+    version, layer = word >> 19 & 3, word >> 17 & 3
+    if version == _MPEG_1:
+        kilobits, samples = _V1_LAYER_2 if layer == _LAYER_2 else _V1_LAYER_3, 1_152
+    else:
+        kilobits, samples = _V2, 1_152 if layer == _LAYER_2 else 576
+    return samples * kilobits[word >> 12 & 15] * 125 // _mpeg_rate(word) + (word >> 9 & 1)
+
+
+# -- WebM -------------------------------------------------------------------------------------------------------------
+
+_SEGMENT: Final = 0x18538067
+_TRACKS: Final = 0x1654AE6B
+_TRACK: Final = 0xAE
+_AUDIO: Final = 0xE1
+_WITHIN: Final = frozenset({_SEGMENT, _TRACKS, _TRACK})
+_RATE: Final = 0xB5
+_CHANNELS: Final = 0x9F
+_REAL: Final = {4: ">f", 8: ">d"}
+
+
+def _webm(first: bytes) -> _Told | None:
+    """Find the first track with audio."""
+    for name, at, size in _elements(first, 0):
+        if name == _AUDIO:
+            rate, channels = 8_000.0, 1  # what is not said
+            for member, begin, length in _elements(first[: at + size], at):
+                if member == _RATE and length in _REAL and begin + length <= len(first):
+                    (rate,) = struct.unpack_from(_REAL[length], first, begin)
+                if member == _CHANNELS:
+                    channels = int.from_bytes(first[begin : begin + length], "big")
+            return _Told(int(rate) if 0 < rate <= _MOST else 0, channels)
+    return None
+
+
+def _elements(first: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the name, the place and the size of each element from `at` on, going into those that lead to the audio."""
+    while (name := _variable(first, at, marked=True)) is not None:
+        size = _variable(first, at + name[1], marked=False)
+        if size is None:
+            return
+        begin = at + name[1] + size[1]
+        yield name[0], begin, size[0]
+        at = begin if name[0] in _WITHIN else begin + size[0]
+
+
+def _variable(first: bytes, at: int, *, marked: bool) -> tuple[int, int] | None:
+    """Return a number of variable length, with or without the bit that tells its length, and that length."""
+    if at >= len(first) or not first[at]:
+        return None
+    length = 9 - first[at].bit_length()
+    if at + length > len(first):
+        return None
+    value = int.from_bytes(first[at : at + length], "big")
+    return value if marked else value - (1 << 7 * length), length
+
+
+_TELLERS: Final[Mapping[Container, Callable[[bytes], _Told | None]]] = {
+    Container.WAV: _wav,
+    Container.OGG: _ogg,
+    Container.WEBM: _webm,
+    Container.MP3: _mpeg,
+}
