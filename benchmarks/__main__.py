@@ -16,6 +16,7 @@ NAMES = (
     "http_peers",
     "tus_peer",
     "not_yours",
+    "startup",
 )
 
 if __name__ == "__main__":

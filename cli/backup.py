@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.command import DEFAULT_CONFIG, ConfigPath, local, new_group
+from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local, new_group
 from cli.output import Output
-from vault.config import load_config
 from vault.errors import IntegrityError
-from vault.format.backup import BackupManifest, check_backup
-from vault.services.backup_place import Listed
-from vault.services.putback import PutBack
-from vault.services.reconcile import Reconciled
+
+if TYPE_CHECKING:
+    from vault.format.backup import BackupManifest
+    from vault.services.backup_place import Listed
+    from vault.services.putback import PutBack
+    from vault.services.reconcile import Reconciled
 
 group = new_group("Backups of catalog and objects. They hold no keys: the keyring of today decides what they open.")
 
@@ -123,6 +124,7 @@ async def verify(
 
     Exits with 5 and says what is wrong.
     """
+    from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)
@@ -161,6 +163,7 @@ async def restore(
     What was shredded since stays shredded, what is newer is rebuilt from the objects, holds stay in force. If it is
     interrupted, run it again.
     """
+    from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.wiring.restoring import restore_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)

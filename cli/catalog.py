@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from cli.command import DEFAULT_CONFIG, ConfigPath, local, new_group
+from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local, new_group
 from cli.output import Output
-from vault.config import load_config
 
 group = new_group("The catalog: what is known of every recording.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,11 +12,10 @@ from cli.client import segment
 from cli.command import Remote, local, new_group, remote
 from cli.files import STDOUT, read_file, whole_file
 from cli.output import Output
-from vault.crypto.signing import VerifyKey
 from vault.errors import FormatError, Invalid
-from vault.tlog.certificate import certificate_text, verify_certificate, verify_objects
-from vault.tlog.objects import ObjectList
-from vault.tlog.shape import canonical_json, from_json
+
+if TYPE_CHECKING:
+    from vault.crypto.signing import VerifyKey
 
 group = new_group("Deletion certificates: list, fetch, and verify without a server.")
 
@@ -87,6 +86,9 @@ async def get(call: Remote, certificate: CertificateName, output: Target = STDOU
 @remote(group, "objects", examples=[f"callvault certificates objects {_ID} -o objects.json"])
 async def objects(call: Remote, certificate: CertificateName, output: Target = STDOUT, force: Force = False) -> None:
     """Fetch the list of objects that a certificate counts, for `verify --objects`."""
+    from vault.tlog.objects import ObjectList  # noqa: PLC0415 - a command imports what it needs when it runs
+    from vault.tlog.shape import canonical_json, from_json  # noqa: PLC0415 - likewise
+
     found = await call.client.get(f"/v1/certificates/{segment(certificate)}/objects")
     if output != STDOUT or not call.out.as_json:
         text = canonical_json(from_json(ObjectList, found)).decode()
@@ -98,6 +100,8 @@ async def objects(call: Remote, certificate: CertificateName, output: Target = S
 @remote(group, "key", examples=["callvault certificates key -o issuer.pub"])
 async def key(call: Remote, output: Target = STDOUT, force: Force = False) -> None:
     """Fetch the issuer's public key; compare it with one you got on another way before you rely on it."""
+    from vault.crypto.signing import VerifyKey  # noqa: PLC0415 - a command imports what it needs when it runs
+
     pem = (await call.client.text("/v1/issuer-key")).strip()
     known = VerifyKey.from_pem(pem.encode()).key_id
     if output != STDOUT or not call.out.as_json:
@@ -108,6 +112,8 @@ async def key(call: Remote, output: Target = STDOUT, force: Force = False) -> No
 
 def read_key(data: bytes) -> VerifyKey:
     """Return an Ed25519 public key from PEM or JWK bytes; FormatError for anything else."""
+    from vault.crypto.signing import VerifyKey  # noqa: PLC0415 - a command imports what it needs when it runs
+
     if not data.lstrip().startswith(b"{"):
         return VerifyKey.from_pem(data)
     try:
@@ -137,6 +143,8 @@ def verify(
 
     Exits with 5 if it was changed, contradicts itself, or another key signed it. docs/certificates.md lists the rules.
     """
+    from vault.tlog.certificate import certificate_text, verify_certificate, verify_objects  # noqa: PLC0415 - likewise
+
     issuer = read_key(read_file(key_file, what="the key", limit_bytes=_MAX_KEY_BYTES))
     raw = read_file(file, what="the certificate", limit_bytes=_MAX_CERTIFICATE_BYTES)
     if not raw:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import json
-import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
 
-import aiohttp
-from yarl import URL
-
 from vault import errors
+
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 
 _PROBLEM_PREFIX = "urn:callvault:problem:"
 _RESERVED = frozenset({"type", "title", "status", "detail", "hint", "retry_after_seconds", "message"})
 _TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 _PAUSES: Final = (0.5, 2.0)
 _BY_STATUS: Final[Mapping[int, type[errors.VaultError]]] = {
     400: errors.Refused,
@@ -84,6 +82,8 @@ def error_of(status: int, body: bytes) -> errors.VaultError:
 
 def server_url(text: str) -> URL:
     """Return the server's address; ConfigError unless it is http or https with a host."""
+    from yarl import URL  # noqa: PLC0415 - a command imports what it needs when it runs
+
     try:
         url = URL(text.rstrip("/"))
     except ValueError as error:
@@ -100,10 +100,6 @@ def segment(text: str) -> str:
     if text in {"", ".", ".."}:
         raise errors.Invalid(f"{text!r} is not an id")
     return quote(text, safe="")
-
-
-def _reason(error: aiohttp.ClientConnectorError) -> str:
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else "its address leads nowhere"
 
 
 def carries_clear(url: URL) -> bool:
@@ -130,7 +126,9 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, headers=self._headers, raise_for_status=False)
+        from cli.transport import new_session  # noqa: PLC0415 - a command imports what it needs when it runs
+
+        self._session = new_session(self._headers)
         return self
 
     async def __aexit__(
@@ -139,8 +137,7 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self,
         method: str,
         path: str,
@@ -149,41 +146,16 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         data: AsyncIterator[bytes] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Yield the answer once it says success; any other raises the error it stands for.
 
         Unavailable if no server answers, Truncated if it stops in the middle of the answer. Redirects are not
         followed: a token goes only to the address it was meant for.
         """
+        from cli.transport import answer  # noqa: PLC0415 - a command imports what it needs when it runs
+
         assert self._session is not None, "used outside `async with`"
-        try:
-            async with self._session.request(
-                method,
-                self.url.joinpath(path.lstrip("/"), encoded=True),
-                params=params,
-                headers=headers,
-                json=body,
-                data=data,
-                allow_redirects=False,
-            ) as response:
-                if not response.ok or response.status in range(300, 400):
-                    raise error_of(response.status, await response.read())
-                yield response
-        except aiohttp.ClientConnectorError as error:
-            raise errors.Unavailable(
-                f"no server answers at {self.url}: {_reason(error)}",
-                hint="is it running? start it with callvault serve, or set CALLVAULT_SERVER",
-            ) from error
-        except aiohttp.ClientPayloadError as error:
-            raise errors.Truncated(
-                "the answer broke off before its end: the connection was lost or the server stopped at bytes that "
-                "failed verification",
-                hint="try once more; if it breaks off again, the server's log says why",
-            ) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unanswered(
-                f"the server at {self.url} did not answer ({type(error).__name__})", hint="try again"
-            ) from error
+        return answer(self._session, self.url, method, path, params=params, headers=headers, json=body, data=data)
 
     async def call(
         self,
@@ -198,6 +170,8 @@ class Client:
 
         What acts is sent under an Idempotency-Key, and again if nobody knows whether it took effect: it does so once.
         """
+        import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
+
         acts = method == "POST"
         sent = {**(headers or {}), **({"Idempotency-Key": f'"{uuid.uuid4()}"'} if acts else {})}
         raw = b""

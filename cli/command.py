@@ -6,18 +6,21 @@ own options. Registration adds the options all commands of that kind share, so t
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 from cli.client import DEFAULT_SERVER, Client, carries_clear
+from cli.later import Group
 from cli.output import Output
 from vault.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vault.config import Config
 
 Asynchronous = TypeVar("Asynchronous", bound=Callable[..., Awaitable[None]])
 Local = TypeVar("Local", bound=Callable[..., Coroutine[Any, Any, None] | None])
@@ -37,6 +40,20 @@ class Remote:
 
     client: Client
     out: Output
+
+
+def load_config(path: Path) -> Config:
+    """Return the settings in a file, as `vault.config.load_config` does; its libraries load with the first call."""
+    from vault.config import load_config as load  # noqa: PLC0415 - a command imports what it needs when it runs
+
+    return load(path)
+
+
+def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command's coroutine to its end."""
+    import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
+
+    asyncio.run(work)
 
 
 def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
@@ -78,7 +95,9 @@ _CONNECTION: Final = (
 
 def new_group(text: str) -> typer.Typer:
     """Return a group of commands about one noun."""
-    return typer.Typer(help=text, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    return typer.Typer(
+        cls=Group, help=text, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    )
 
 
 def remote(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callable[[Asynchronous], Asynchronous]:
@@ -96,7 +115,7 @@ def remote(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callabl
                         out.note("warning: plain HTTP carries the token and any audio in clear")
                     await function(Remote(client=client, out=out), **options)
 
-            asyncio.run(work())
+            to_its_end(work())
 
         _register(group, name, command=command, function=function, shared=(*_CONNECTION, _JSON), examples=examples)
         return function
@@ -111,7 +130,7 @@ def local(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callable
         def command(*, as_json: bool, **options: Any) -> None:
             work = function(Output(as_json=as_json), **options)
             if work is not None:
-                asyncio.run(work)
+                to_its_end(work)
 
         _register(group, name, command=command, function=function, shared=(_JSON,), examples=examples)
         return function

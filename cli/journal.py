@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.command import DEFAULT_CONFIG, ConfigPath, local, new_group
+from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local, new_group
 from cli.output import Output
-from vault.config import load_config
 from vault.errors import Refused
 from vault.ids import NodeId
 

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.command import DEFAULT_CONFIG, ConfigPath, Remote, local, new_group, remote
+from cli.command import DEFAULT_CONFIG, ConfigPath, Remote, load_config, local, new_group, remote
 from cli.output import Output
 from cli.vaults import report
-from vault.config import S3_SCHEME, load_config
 
 group = new_group("The keyring: what every recording's key is derived from.")
 
@@ -106,4 +105,6 @@ async def prepare(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 
 def _name(replica: str) -> str:
+    from vault.config import S3_SCHEME  # noqa: PLC0415 - a command imports what it needs when it runs
+
     return replica if replica.startswith(S3_SCHEME) else str(Path(replica).absolute())

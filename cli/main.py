@@ -6,39 +6,45 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from cli import (
-    audit,
-    backup,
-    catalog,
-    certificates,
-    erasures,
-    holds,
-    journal,
-    keys,
-    policy,
-    prove,
-    recorders,
-    recordings,
-    serve,
-    sweep,
-    tenants,
-    tokens,
-    vaults,
-)
-from cli.archives import exporting, importing
-from cli.demo import command as demo
 from cli.exits import Exit, exit_code
+from cli.later import later
 from cli.output import report_error
 from vault import __version__
 from vault.errors import Invalid, Unavailable, VaultError
 from vault.places import is_settled, unusable
 
+COMMANDS: Final = {
+    "init": "cli.vaults",
+    "doctor": "cli.vaults",
+    "serve": "cli.serve",
+    "demo": "cli.demo.command",
+    "import": "cli.archives.importing",
+    "export": "cli.archives.exporting",
+    "tenants": "cli.tenants",
+    "tokens": "cli.tokens",
+    "recordings": "cli.recordings",
+    "recorders": "cli.recorders",
+    "holds": "cli.holds",
+    "erasures": "cli.erasures",
+    "policy": "cli.policy",
+    "sweep": "cli.sweep",
+    "certificates": "cli.certificates",
+    "audit": "cli.audit",
+    "catalog": "cli.catalog",
+    "journal": "cli.journal",
+    "keys": "cli.keys",
+    "backup": "cli.backup",
+    "prove": "cli.prove",
+}
+"""Every command and group, in the order of `--help`, and the module that has it."""
+
 app = typer.Typer(
     name="callvault",
+    cls=later(COMMANDS),
     help="A streaming vault for call recordings: sealed on arrival, kept as promised, shredded provably.",
     epilog=(
         "Exit codes: 0 done, 2 usage, 3 refused, 4 not found, 5 integrity, 6 unavailable, 7 configuration.\n\n"
@@ -64,31 +70,6 @@ def callvault(
     ] = False,
 ) -> None:
     """Take the options that belong to no command."""
-
-
-vaults.register(app)
-serve.register(app)
-demo.register(app)
-importing.register(app)
-exporting.register(app)
-for name, group in (
-    ("tenants", tenants.group),
-    ("tokens", tokens.group),
-    ("recordings", recordings.group),
-    ("recorders", recorders.group),
-    ("holds", holds.group),
-    ("erasures", erasures.group),
-    ("policy", policy.group),
-    ("sweep", sweep.group),
-    ("certificates", certificates.group),
-    ("audit", audit.group),
-    ("catalog", catalog.group),
-    ("journal", journal.group),
-    ("keys", keys.group),
-    ("backup", backup.group),
-    ("prove", prove.group),
-):
-    app.add_typer(group, name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,22 +8,15 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
-from rich.text import Text
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from vault.errors import VaultError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, TaskID
+    from rich.text import Text
 
 _PLAIN_WIDTH = 240
 _TOKEN = re.compile(r"cv_[0-9a-f]{32}_[A-Za-z0-9_-]+")
@@ -46,6 +39,8 @@ _STATES = {
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console for one stream; where nobody watches, lines are long enough that ids are never cut."""
+    from rich.console import Console  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
+
     stream = sys.stderr if stderr else sys.stdout
     watched = stream.isatty()
     return Console(file=stream, width=None if watched else _PLAIN_WIDTH, highlight=False, soft_wrap=not watched)
@@ -69,9 +64,16 @@ def plain(value: object) -> str:
             return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(value))
 
 
+def styled(text: str, style: str = "") -> Text:
+    """Return text as it stands, whatever a console would read into its brackets."""
+    from rich.text import Text  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
+
+    return Text(text, style=style, overflow="fold")
+
+
 def _cell(value: object) -> Text:
     text = plain(value)
-    return Text(text, style=_STATES.get(text, ""), overflow="fold")
+    return styled(text, _STATES.get(text, ""))
 
 
 class Output:
@@ -79,8 +81,14 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = console()
-        self._err = console(stderr=True)
+
+    @cached_property
+    def _out(self) -> Console:
+        return console()
+
+    @cached_property
+    def _err(self) -> Console:
+        return console(stderr=True)
 
     def document(self, value: Mapping[str, Any]) -> None:
         """Print the command's one JSON document."""
@@ -96,14 +104,16 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say something about the work on standard error."""
-        self._err.print(Text(text))
+        self._err.print(styled(text))
 
     def hint(self, text: str) -> None:
         """Say what to do next on standard error."""
-        self._err.print(Text("hint: ", style="cyan") + Text(text))
+        self._err.print(styled("hint: ", "cyan") + styled(text))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
         """Print rows for a person, or say on standard error that there are none."""
+        from rich.table import Table  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
+
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column)
@@ -116,11 +126,13 @@ class Output:
 
     def fields(self, pairs: Iterable[tuple[str, object]]) -> None:
         """Print one thing as name and value lines."""
+        from rich.table import Table  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
+
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(style="bold")
         table.add_column()
         for name, value in pairs:
-            table.add_row(Text(name), _cell(value))
+            table.add_row(styled(name), _cell(value))
         self._out.print(table)
 
     def show(self, value: Mapping[str, Any], pairs: Iterable[tuple[str, object]]) -> None:
@@ -133,24 +145,32 @@ class Output:
     @contextmanager
     def progress(self, title: str, total: int | None, *, unit: str | None = None) -> Iterator[Progress]:
         """Yield a progress bar on standard error with one task, in bytes or `unit`; invisible where nobody watches."""
+        from rich.progress import DownloadColumn, TextColumn  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
+
         amount = DownloadColumn() if unit is None else TextColumn("{task.completed:.0f}/{task.total} " + unit)
-        columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
-        with Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True) as bar:
+        with self._bar(amount) as bar:
             bar.add_task(title, total=total)
             yield bar
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
         """Yield somebody who shows the steps of long work; warnings are for a server's log, not for between them."""
+        from rich.progress import TaskProgressColumn  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
+
         ours = logging.getLogger("vault")
         before = ours.level
         ours.setLevel(logging.ERROR)
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True) as bar:
+        with self._bar(TaskProgressColumn()) as bar:
             try:
                 yield Watch(bar, self)
             finally:
                 ours.setLevel(before)
+
+    def _bar(self, amount: ProgressColumn) -> Progress:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
+
+        columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+        return Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True)
 
 
 class Watch:
@@ -179,9 +199,9 @@ class Watch:
 def report_error(error: VaultError) -> None:
     """Print an expected error: what happened, then what to do."""
     screen = console(stderr=True)
-    screen.print(Text("error: ", style="bold red") + Text(plain(scrub(error.message))))
+    screen.print(styled("error: ", "bold red") + styled(plain(scrub(error.message))))
     for hint in hints(error):
-        screen.print(Text("hint: ", style="cyan") + Text(plain(scrub(hint))))
+        screen.print(styled("hint: ", "cyan") + styled(plain(scrub(hint))))
 
 
 def hints(error: VaultError) -> Iterator[str]:

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from cli.backup import BackupId, Destination
-from cli.command import DEFAULT_CONFIG, ConfigPath, local, new_group
+from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local, new_group
 from cli.output import Output
-from vault.config import load_config
 from vault.errors import FormatError, IntegrityError, Invalid
-from vault.format.backup import check_backup
 from vault.format.names import check_recording
 from vault.ids import RecordingId
 
@@ -174,6 +172,7 @@ async def restore(
     Nothing of the vault is written or stopped. Exits with 5 if a survivor does not read as recorded or something
     shredded does.
     """
+    from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
     from vault.wiring.proving import prove_restore  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)

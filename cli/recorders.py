@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from cli.client import server_url
 from cli.command import Remote, local, new_group, remote
 from cli.output import Output
-from cli.setups import RECORDERS, Place, Recorder
-from cli.setups.place import File
 from vault.errors import Invalid, NotFound
 from vault.ids import parse_tenant
+
+if TYPE_CHECKING:
+    from cli.setups import Place, Recorder
+    from cli.setups.place import File
 
 group = new_group("Configuration for recorders: what they are told so that their calls arrive.")
 
@@ -24,6 +26,8 @@ _TOKEN_VARIABLE: Final = "CALLVAULT_RECORDER_TOKEN"  # noqa: S105 - the name of 
 @local(group, "list", examples=["callvault recorders list", "callvault recorders list --json"])
 def listing(out: Output) -> None:
     """List the recorders that configuration exists for."""
+    from cli.setups import RECORDERS  # noqa: PLC0415 - a command imports what it needs when it runs
+
     rows = [(each.name, each.title, each.route, each.source) for each in RECORDERS.values()]
     names = ("name", "title", "route", "source")
     if out.as_json:
@@ -58,6 +62,8 @@ async def show(
     A token that exists already is taken from the variable CALLVAULT_RECORDER_TOKEN. Without one, $CALLVAULT_TOKEN
     stands where it belongs.
     """
+    from cli.setups import RECORDERS, Place  # noqa: PLC0415 - a command imports what it needs when it runs
+
     recorder = RECORDERS.get(name)
     if recorder is None:
         raise NotFound(f"there is no configuration for {name!r}", hint="callvault recorders list")

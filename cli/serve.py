@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
-import uvloop
-from yarl import URL
 
-from cli.command import DEFAULT_CONFIG, ConfigPath, local
+from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local, to_its_end
 from cli.files import whole_file
 from cli.output import Output
-from cli.workers import Supervisor, end_with_parent, listener, worker_command
-from vault.config import Config, load_config
 from vault.errors import ConfigError
-from vault.telemetry import configure_logging, set_level
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from vault.config import Config
     from vault.server.workers import Worker
 
 logger = logging.getLogger(__name__)
@@ -57,6 +55,9 @@ def run(
     What cannot be used leaves in force what was, and the log says why.
     """
     hung_up = _hang_ups()
+
+    from vault.telemetry import configure_logging  # noqa: PLC0415 - a command imports what it needs when it runs
+
     settings = load_config(config)
     configure_logging(level=settings.log.level)
     if as_worker is not None:
@@ -65,17 +66,25 @@ def run(
     _refuse_unusable(settings)
     _refuse_left_over(settings.journal_path, workers)
     if workers > 1:
-        asyncio.run(_supervise(settings, out, config, workers, port_file))
+        to_its_end(_supervise(settings, out, config, workers, port_file))
         return
     _guard()
-    uvloop.run(_serve(lambda: load_config(config), out, port_file, hung_up))
+    _loop(_serve(lambda: load_config(config), out, port_file, hung_up))
 
 
 def _hang_ups() -> asyncio.Event:
     """Return what SIGHUP sets from now on; one that comes before anybody waits is kept, and none ends the process."""
+    import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
+
     hung_up = asyncio.Event()
     signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
     return hung_up
+
+
+def _loop(work: Coroutine[Any, Any, None]) -> None:
+    import uvloop  # noqa: PLC0415 - a command imports what it needs when it runs
+
+    uvloop.run(work)
 
 
 def _guard() -> None:
@@ -102,6 +111,7 @@ def _refuse_left_over(journal: Path, workers: int) -> None:
 
 def _work(config: Path, out: Output, place: str, count: int, hung_up: asyncio.Event) -> None:
     """Be one of the workers that the supervisor starts: `place` is number, inherited socket and siblings' directory."""
+    from cli.workers import end_with_parent  # noqa: PLC0415 - likewise
     from vault.server.workers import Worker, worker_journal  # noqa: PLC0415 - loads the server; most commands need none
 
     end_with_parent()
@@ -115,10 +125,11 @@ def _work(config: Path, out: Output, place: str, count: int, hung_up: asyncio.Ev
 
     worker = Worker(number=int(number), count=count, directory=Path(directory))
     shared = socket.socket(fileno=int(listening))
-    uvloop.run(_serve(load, out, None, hung_up, worker=worker, shared=shared))
+    _loop(_serve(load, out, None, hung_up, worker=worker, shared=shared))
 
 
 async def _supervise(settings: Config, out: Output, config: Path, count: int, port_file: Path | None) -> None:
+    from cli.workers import Supervisor, listener, worker_command  # noqa: PLC0415 - likewise
     from vault.server.workers import worker_journal  # noqa: PLC0415 - loads the server; most commands need none
 
     if settings.objects.kind == "memory":
@@ -142,6 +153,8 @@ async def _supervise(settings: Config, out: Output, config: Path, count: int, po
 
 
 def _level(config: Path) -> None:
+    from vault.telemetry import set_level  # noqa: PLC0415 - a command imports what it needs when it runs
+
     # A worker says why, should the settings not be usable.
     with suppress(ConfigError):
         set_level(load_config(config).log.level)
@@ -150,7 +163,7 @@ def _level(config: Path) -> None:
 def _started(out: Output, port_file: Path | None, url: str, *, quiet: bool = False) -> None:
     if port_file is not None:
         with whole_file(port_file, force=True) as file:
-            file.write(f"{URL(url).port}\n".encode())
+            file.write(f"{urlsplit(url).port}\n".encode())
     if not quiet:
         out.note(f"callvault listens on {url}")
     if out.as_json:
@@ -166,6 +179,8 @@ async def _serve(
     worker: Worker | None = None,
     shared: socket.socket | None = None,
 ) -> None:
+    import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
+
     from vault.server.app import serve  # noqa: PLC0415 - loads storage drivers; most commands need none
     from vault.server.process import raise_descriptor_limit, tune  # noqa: PLC0415 - likewise
     from vault.server.rereading import Reread  # noqa: PLC0415 - likewise

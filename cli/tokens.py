@@ -9,9 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from cli.client import segment
-from cli.command import Remote, new_group, remote
+from cli.command import Remote, load_config, new_group, remote
 from cli.instants import end_or_none, instant_or_none
-from vault.config import load_config
 from vault.errors import Invalid
 from vault.model import Role
 

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from cli.client import Client
-from cli.command import DEFAULT_CONFIG, ConfigPath, local
+from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local
 from cli.output import Output
-from vault.config import load_config
 from vault.errors import IntegrityError, VaultError
 from vault.model import Finding
 

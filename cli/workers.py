@@ -15,11 +15,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cli.exits import Exit
-from vault.config import Config
 from vault.errors import ConfigError, Unavailable
+
+if TYPE_CHECKING:
+    from vault.config import Config
 
 _BACKLOG: Final = 1024
 _FIRST_PAUSE_SECONDS: Final = 0.5

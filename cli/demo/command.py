@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from cli.command import local
-from cli.demo.narrator import Narrator
-from cli.demo.stage import BYTES_A_SECOND, Stage, make_directory, sample_call
-from cli.demo.story import Story
 from cli.output import Output
 from vault.errors import Unavailable, VaultError
+
+if TYPE_CHECKING:
+    from cli.demo.story import Story
 
 _LIMIT_SECONDS: Final = 150
 _MARGIN_SECONDS: Final = 9
@@ -48,6 +47,10 @@ async def demo(
 
     Nothing outside a temporary directory is touched. Exits with 0 only if every step truly happened.
     """
+    from cli.demo.narrator import Narrator  # noqa: PLC0415 - a command imports what it needs when it runs
+    from cli.demo.stage import BYTES_A_SECOND, Stage, make_directory, sample_call  # noqa: PLC0415 - likewise
+    from cli.demo.story import Story  # noqa: PLC0415 - likewise
+
     audio = sample_call()
     directory = make_directory(keep)
     stage = Stage(directory, retention_seconds=len(audio) // BYTES_A_SECOND + _MARGIN_SECONDS)
@@ -71,6 +74,8 @@ async def demo(
 
 
 async def _tell(story: Story) -> None:
+    import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
+
     try:
         async with asyncio.timeout(_LIMIT_SECONDS):
             await story.tell()

@@ -6,11 +6,12 @@ import base64
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
-
-from yarl import URL
+from typing import TYPE_CHECKING, Final
 
 from vault.errors import Invalid
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 _TOKEN: Final = re.compile(r"cv_([0-9a-f]{32})_([A-Za-z0-9_-]+)")
 
