@@ -116,7 +116,6 @@ def test_a_missing_configuration_is_a_configuration_error(capsys: pytest.Capture
         ["holds", "place", REC],
         ["recordings", "show", ".."],
         ["holds", "review", "hold_1", "--next", "soon", "--note", "x"],
-        ["holds", "review", "hold_1", "--next", "2027-01-31T10:00", "--note", "x"],
     ],
 )
 def test_a_mistyped_command_line_is_a_usage_error(
