@@ -29,6 +29,8 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 """What a table can say of a call, and what else its columns are called, without regard to case and punctuation."""
 
 AGENT_TAG: Final = "agent:"
+_OUR_SIDE: Final[Mapping[str, str]] = {"to": "inbound", "from": "outbound"}
+"""In which direction a party is the one on this side, whom an agent stands for where a row names nobody."""
 _SEVERAL: Final = ("tags", "started")
 """Which may be in more columns than one: each a tag; a date and a time."""
 _ROUNDED: Final = re.compile(r"\d(?:[.,]\d+)?E\+\d{1,3}", re.ASCII | re.IGNORECASE)
@@ -134,13 +136,16 @@ def told(row: Row, columns: Columns, dates: Dates) -> Told:
     if row.fault is not None:
         return Told(line=row.line, fault=row.fault)
     reading = Reading()
-    tags = [*_texts(row, columns["tags"], split=True), *(AGENT_TAG + name for name in _texts(row, columns["agent"]))]
+    agent = _one(row, columns["agent"])
+    tags = [*_texts(row, columns["tags"], split=True), *([AGENT_TAG + agent] if agent else [])]
+    direction = reading.direction("direction", _one(row, columns["direction"]))
+    sides = {name: _one(row, columns[name]) or (agent if direction == side else "") for name, side in _OUR_SIDE.items()}
     started, zoneless = _started(" ".join(_texts(row, columns["started"])), dates, reading)
     stated = _one(row, columns["sha256"]).lower()
     facts = CallFacts(
-        caller=_party("from", _one(row, columns["from"]), reading),
-        called=_party("to", _one(row, columns["to"]), reading),
-        direction=reading.direction("direction", _one(row, columns["direction"])),
+        caller=_party("from", sides["from"], reading),
+        called=_party("to", sides["to"], reading),
+        direction=direction,
         tags=reading.tags("tags", tags),
         unusable=reading.unusable,
     )

@@ -179,7 +179,16 @@ async def test_whatever_is_left_out_is_reported_with_its_reason(app, command, tm
     assert "13 of 15 files and rows are left out" in said
 
 
-async def test_nothing_of_old_calls_is_sent_before_a_person_knows_what_becomes_of_them(app, command, tmp_path):
+class Somebody(io.StringIO):
+    """A person at a terminal, and what they answer."""
+
+    def isatty(self):
+        return True
+
+
+async def test_nothing_of_old_calls_is_sent_before_a_person_knows_what_becomes_of_them(
+    app, command, monkeypatch, tmp_path
+):
     write(tmp_path, **{"old.wav": wav(1), "new.wav": wav(2)})
     old = app.clock.now() - timedelta(days=730)
     lines(tmp_path, {"file": "old.wav", "started": old.isoformat()}, {"file": "new.wav", "started": RECENT.isoformat()})
@@ -193,6 +202,8 @@ async def test_nothing_of_old_calls_is_sent_before_a_person_knows_what_becomes_o
         code, document, said = await command("import", tmp_path, token=token)
         assert (code, document) == (3, None)
         assert words in said
+    monkeypatch.setattr("sys.stdin", Somebody("n\n"))
+    assert await asyncio.to_thread(main, ["import", str(tmp_path), "--tenant", OURS]) == 3
     assert await recordings(app) == {}
 
     code, document, said = await command("import", tmp_path, "--yes", token=token)

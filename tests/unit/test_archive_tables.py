@@ -115,3 +115,11 @@ def test_what_a_row_states_and_cannot_be_used_is_noted_and_costs_nothing_else():
     call = told(table.rows[0], columns_of(table.columns, []), Dates(zone=ZoneInfo("UTC")))
     assert call.unusable == {"from": "value", "direction": "value", "started": "value"}
     assert (call.fault, call.facts.called, call.facts.tags, call.started) == (None, "01632960100", ("x",), None)
+
+
+def test_an_agent_stands_for_the_party_on_this_side_where_a_row_names_nobody():
+    data = b"file,from,to,direction,agent\na,1,,in,zoe\nb,,2,out,zoe\nc,1,2,in,zoe\nd,1,,,zoe\n"
+    table = read_table(data, name="a.csv")
+    calls = [told(row, columns_of(table.columns, []), Dates()).facts for row in table.rows]
+    assert [(call.caller, call.called) for call in calls] == [("1", "zoe"), ("zoe", "2"), ("1", "2"), ("1", None)]
+    assert {call.tags for call in calls} == {("agent:zoe",)}
