@@ -139,10 +139,10 @@ def s3cmd(recorder, *arguments):
     return run(BIN / "s3cmd", *options, *arguments, env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"})
 
 
-async def javascript(recorder, what, path, key):
-    """Run the AWS SDK for JavaScript: `put`, or `upload` in parts with lib-storage."""
+async def javascript(recorder, what, path, key, *, script="s3.mjs"):
+    """Run the AWS SDK for JavaScript: `put`, or `upload` in parts with lib-storage; `minio.mjs`: `file` or `stream`."""
     node_modules()
-    ran = await run("node", CLIENTS / "s3.mjs", what, path, BUCKET, key, env=recorder.environment)
+    ran = await run("node", CLIENTS / script, what, path, BUCKET, key, env=recorder.environment)
     return ran, json.loads(ran.output.splitlines()[-1]) if ran.code == 0 else None
 
 

@@ -161,6 +161,20 @@ async def test_the_javascript_sdk_uploads(app, recorder, files, what, audio):
     assert await sealed(app, f"js-{what}") == audio
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("what", sample(("file", "stream"), 1, of="minio-js"))
+async def test_the_javascript_sdk_of_minio_goes_on_with_the_upload_that_it_finds(app, recorder, files, what):
+    client = recorder.boto()
+    made = await asyncio.to_thread(client.create_multipart_upload, Bucket=BUCKET, Key="a/file.wav")
+    upload = {"Bucket": BUCKET, "Key": "a/file.wav", "UploadId": made["UploadId"]}
+    await asyncio.to_thread(client.upload_part, **upload, PartNumber=1, Body=LONG[:PART])
+    ran, answer = await javascript(recorder, what, files / "long.wav", "a/file.wav", script="minio.mjs")
+    assert ran.code == 0, ran.output
+    assert answer["found"] == {"ETag": answer["ETag"], "size": len(LONG)}
+    audio, row = await recorded(app, "a=2Ffile.wav")
+    assert (row.id, row.state, audio) == (made["UploadId"], "sealed", LONG)
+
+
 async def test_the_minio_sdk_uploads_at_the_root(app, recorder):
     client = Minio(
         recorder.host, access_key=recorder.access_key, secret_key=recorder.secret_key, secure=False, region=REGION

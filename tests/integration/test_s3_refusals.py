@@ -18,10 +18,12 @@ from tests import approvals
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PURPOSE, TENANTS, app, running, sound
 from tests.s3clients import BUCKET, HEAD, Recorder, signed
+from vault.ids import TokenId
 from vault.model import Role
 from vault.protocol.checksums import ALGORITHMS
 from vault.protocol.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
 from vault.storage import spool
+from vault.wiring import open_vault
 
 __all__ = ["app"]
 
@@ -335,12 +337,66 @@ def whole_digest(name):
     return base64.b64encode(running.digest()).decode()
 
 
+async def test_an_empty_part_is_a_part_wherever_it_stands(app, recorder):
+    address, none = await begun(app, recorder), hashlib.md5(b"").hexdigest()
+    for number, body in ((1, b""), (2, WAV), (3, b"")):
+        assert (await ask(app, recorder, "PUT", part(address, number), body=body))[0] == 200
+    document = (await ask(app, recorder, "GET", address))[1]
+    assert [each.text for each in ET.fromstring(document).iterfind("{*}Part/{*}Size")] == ["0", str(len(WAV)), "0"]
+    named = listing((1, none), (2, MD5), (3, none))
+    assert (await ask(app, recorder, "POST", address, body=named))[0] == 200
+    assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
+
+
 async def test_an_upload_that_never_was_is_none(app, recorder):
     for upload in ("rec_" + "0" * 32, "nonsense"):
         for method, query in (("PUT", "partNumber=1&"), ("GET", ""), ("POST", ""), ("DELETE", "")):
             path = f"/s3/{BUCKET}/call.wav?{query}uploadId={upload}"
             body = listing((1, MD5)) if method == "POST" else b""
             assert await refused(app, recorder, method, path, body=body) == (404, "NoSuchUpload")
+
+
+async def unfinished(app, recorder, **parameters):
+    listed = await asyncio.to_thread(recorder.boto().list_multipart_uploads, Bucket=BUCKET, **parameters)
+    assert listed["IsTruncated"] is False
+    return [(each["Key"], each["UploadId"]) for each in listed.get("Uploads", ())]
+
+
+async def test_a_token_lists_the_unfinished_uploads_that_it_began_and_no_others(app, recorder):
+    first, second, third = [
+        (await begun(app, recorder, key)).partition("=")[2] for key in ("b/c%20d.wav", "a.wav", "a.wav")
+    ]
+    assert await unfinished(app, recorder) == [("a.wav", second), ("a.wav", third), ("b/c d.wav", first)]
+    assert await unfinished(app, recorder, Prefix="b/c") == [("b/c d.wav", first)]
+    body = {"name": "second recorder", "role": "recorder", "tenant": BUCKET}
+    colleague = Recorder.of(app.url, (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"])
+    assert await unfinished(app, colleague) == []
+    stranger = Recorder.of(app.url, app.token(Role.RECORDER, TENANTS[1]))
+    assert await refused(app, stranger, "GET", f"/s3/{BUCKET}?uploads") == (404, "NoSuchBucket")
+    assert await refused(app, recorder, "GET", f"/s3/{BUCKET}?uploads&max-uploads=x") == (400, "InvalidArgument")
+    address = f"/s3/{BUCKET}/a.wav?uploadId="
+    assert (await ask(app, recorder, "PUT", part(address + second, 1), body=WAV))[0] == 200
+    assert (await ask(app, recorder, "POST", address + second, body=listing((1, MD5))))[0] == 200
+    assert (await ask(app, recorder, "DELETE", address + third))[0] == 204
+    assert await unfinished(app, recorder) == [("b/c d.wav", first)]
+
+
+async def test_an_unfinished_upload_is_listed_after_a_restart():
+    with memory_directory() as base:
+        async with running(base) as app:
+            token = app.token(Role.RECORDER)
+            recorder = Recorder.of(app.url, token)
+            await begun(app, recorder, "a.wav")
+            upload = (await begun(app, recorder, "a.wav")).partition("=")[2]
+            before = await unfinished(app, recorder)
+            config, clock = app.config, app.clock
+        assert before[1] == ("a.wav", upload)
+        async with open_vault(config, clock=clock) as vault:
+            token_id = TokenId(recorder.access_key)
+            there = [
+                (each.key, each.session.recording.id) for each in vault.parts.unfinished(BUCKET, begun_by=token_id)
+            ]
+            assert sorted(there) == before
 
 
 async def test_an_aborted_upload_ends_truncated_with_every_byte_and_its_name_stays_usable(app, recorder):

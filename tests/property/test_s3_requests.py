@@ -32,7 +32,7 @@ def test_damaged_heads_end_in_an_answer(head):
         try:
             claim = read_claim(broken)
             s3.operation(broken.method, "key", broken.parameters(), copies=False)
-            s3.meta_facts(broken.headers, key="key", call_key="key")
+            s3.meta_facts(broken.headers)
             plan_body(broken, claim)
             verify(claim, broken, SECRET, now=NOW)
         except VaultError:

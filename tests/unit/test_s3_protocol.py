@@ -24,7 +24,13 @@ from vault.protocol.sigv4 import Claim, RequestHead
         ("PUT", "k", [("partNumber", "1"), ("uploadId", "u")], "UploadPart"),
         ("POST", "k", [("uploadId", "u")], "CompleteMultipartUpload"),
         ("DELETE", "k", [("uploadId", "u")], "AbortMultipartUpload"),
-        ("GET", "k", [("uploadId", "u")], "ListParts"),
+        ("GET", "k", [("uploadId", "u"), ("max-parts", "9"), ("part-number-marker", "3")], "ListParts"),
+        (
+            "GET",
+            "",
+            [("uploads", ""), ("prefix", "k"), ("delimiter", ""), ("max-uploads", "9")],
+            "ListMultipartUploads",
+        ),
         ("HEAD", "k", [], "HeadObject"),
         ("HEAD", "", [], "HeadBucket"),
         ("GET", "", [("location", "")], "GetBucketLocation"),
@@ -40,6 +46,8 @@ def test_each_operation_has_one_address(method, key, query, expected):
         ("GET", "k", [], False),
         ("DELETE", "k", [], False),
         ("GET", "", [("list-type", "2")], False),
+        ("GET", "", [("prefix", "k")], False),
+        ("PUT", "k", [("prefix", "k")], False),
         ("GET", "", [], False),
         ("POST", "", [("delete", "")], False),
         ("PUT", "k", [("acl", "")], False),
@@ -56,7 +64,7 @@ def test_what_does_not_add_a_recording_is_refused(method, key, query, copies):
 def test_what_rclone_knows_a_file_by_is_told_again_and_nothing_else():
     said = {"mtime": "1764000000.5", "md5chksum": "1B2M2Y8AsgTpgAmY7PhCfg==", "from": "+442079460123", "own": "x"}
     headers = [(f"X-Amz-Meta-{name}", value) for name, value in said.items()]
-    facts, _ = s3.meta_facts(headers, key="k", call_key="k")
+    facts, _ = s3.meta_facts(headers)
     assert s3.told_again(facts.extra) == {f"x-amz-meta-{name}": said[name] for name in ("mtime", "md5chksum")}
     assert s3.told_again({}) == {}
 

@@ -1,6 +1,7 @@
 """The S3 subset for recorders: which operation a request is, its XML in and out, and names of calls.
 
-After the Amazon S3 API reference (path style). Recorders append: what reads, lists, copies or deletes is refused.
+After the Amazon S3 API reference (path style). Recorders append: what reads, copies, deletes, or lists more than the
+recorder's own unfinished uploads is refused.
 """
 
 from __future__ import annotations
@@ -25,8 +26,6 @@ from vault.protocol.facts import Reading
 MAX_PARTS: Final = 10_000
 MAX_XML_BYTES: Final = 4 << 20
 META: Final = "x-amz-meta-"
-S3_KEY: Final = "s3_key"
-"""The member of a call's `extra` facts that holds the object key, where that is not the call key."""
 
 _NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _CALL_KEY: Final = re.compile(r"[A-Za-z0-9._~@:+,-]{1,180}")
@@ -47,6 +46,7 @@ class S3Operation(enum.StrEnum):
     COMPLETE_UPLOAD = "CompleteMultipartUpload"
     ABORT_UPLOAD = "AbortMultipartUpload"
     LIST_PARTS = "ListParts"
+    LIST_UPLOADS = "ListMultipartUploads"
     HEAD_OBJECT = "HeadObject"
     HEAD_BUCKET = "HeadBucket"
     GET_LOCATION = "GetBucketLocation"
@@ -59,18 +59,30 @@ _OPERATIONS: Final[Mapping[tuple[str, bool, frozenset[str]], S3Operation]] = {
     ("POST", True, frozenset({"uploadId"})): S3Operation.COMPLETE_UPLOAD,
     ("DELETE", True, frozenset({"uploadId"})): S3Operation.ABORT_UPLOAD,
     ("GET", True, frozenset({"uploadId"})): S3Operation.LIST_PARTS,
+    ("GET", False, frozenset({"uploads"})): S3Operation.LIST_UPLOADS,
     ("HEAD", True, frozenset()): S3Operation.HEAD_OBJECT,
     ("HEAD", False, frozenset()): S3Operation.HEAD_BUCKET,
     ("GET", False, frozenset({"location"})): S3Operation.GET_LOCATION,
 }
-_WITHOUT_EFFECT: Final = frozenset({"x-id", "max-parts", "part-number-marker"})
+_WITHOUT_EFFECT: Final = frozenset({"x-id"})
+_OF_A_LISTING: Final = frozenset(
+    {
+        "max-parts",
+        "part-number-marker",
+        "prefix",
+        "delimiter",
+        "key-marker",
+        "upload-id-marker",
+        "max-uploads",
+        "encoding-type",
+    }
+)
 
 
 def operation(method: str, key: str, query: Sequence[tuple[str, str]], *, copies: bool) -> S3Operation:
     """Return what is asked; Forbidden for what recorders may not do, which is everything else."""
-    names = frozenset(
-        name for name, _ in query if name not in _WITHOUT_EFFECT and not name.lower().startswith("x-amz-")
-    )
+    passed = _WITHOUT_EFFECT | (_OF_A_LISTING if method == "GET" else frozenset())
+    names = frozenset(name for name, _ in query if name not in passed and not name.lower().startswith("x-amz-"))
     found = None if copies else _OPERATIONS.get((method, bool(key), names))
     if found is None:
         raise Forbidden(
@@ -96,20 +108,22 @@ def call_key_for(key: str) -> str:
     return key if _CALL_KEY.fullmatch(key) else escaped_call_key(key)
 
 
-def meta_facts(headers: Sequence[tuple[str, str]], *, key: str, call_key: str) -> tuple[CallFacts, datetime | None]:
+def object_key(raw: str) -> str:
+    """Return an object key as it is kept and told: bytes that are no UTF-8 are replaced."""
+    return raw.encode("utf-8", "surrogateescape").decode(errors="replace")
+
+
+def meta_facts(headers: Sequence[tuple[str, str]]) -> tuple[CallFacts, datetime | None]:
     """Return the facts and the start of the call that x-amz-meta-{from,to,direction,started,tags} state.
 
-    A key that is not the call key itself is kept among the facts, under `s3_key`, and so is what `told_again` tells.
+    What `told_again` tells is kept with the facts.
     """
     found = {name.lower(): value for name, value in headers if name.lower().startswith(META)}
     reading = Reading()
     started = reading.started(f"{META}started", found.get(f"{META}started"))
     facts = reading.facts(found, named={name: META + name for name in ("from", "to", "direction", "tags")})
     said = {_EXTRA + name: reading.text(META + name, found.get(META + name)) for name in _AGAIN}
-    extra = {name: value for name, value in said.items() if value is not None}
-    if key != call_key:
-        extra[S3_KEY] = key.encode("utf-8", "surrogateescape").decode(errors="replace")
-    return replace(facts, extra=extra), started
+    return replace(facts, extra={name: value for name, value in said.items() if value is not None}), started
 
 
 def told_again(extra: Mapping[str, str]) -> Mapping[str, str]:

@@ -36,7 +36,10 @@ _SUMMARIES: Final = {
     ("post", True): ("s3Post", "CreateMultipartUpload with uploads, CompleteMultipartUpload with uploadId"),
     ("delete", True): ("s3Delete", "AbortMultipartUpload, with uploadId"),
     ("get", True): ("s3Get", "ListParts, with uploadId; HEAD is HeadObject"),
-    ("get", False): ("s3GetBucket", "GetBucketLocation, with location; HEAD is HeadBucket"),
+    ("get", False): (
+        "s3GetBucket",
+        "GetBucketLocation with location, ListMultipartUploads with uploads; HEAD is HeadBucket",
+    ),
     ("put", False): ("s3PutBucket", "Refused: a tenant is added over /v1/tenants"),
 }
 _FOLDERS: Final = {"/s3": "", "": "AtRoot"}

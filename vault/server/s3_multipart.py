@@ -18,6 +18,7 @@ from vault.protocol import s3
 from vault.protocol.permissions import Act
 from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, whole_checks
+from vault.protocol.s3listing import ListedPart, Unfinished, parts_page, uploads_page, uploads_wanted
 from vault.server.context import CONFIG, VAULT, possible_id
 from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, identified, xml
 from vault.services.objects import Whole
@@ -151,19 +152,22 @@ async def _abort(request: web.Request, asked: Signed) -> web.Response:
 
 
 async def _list(request: web.Request, asked: Signed) -> web.Response:
-    """ListParts: every part that is durable, in one page."""
+    """ListParts: what is durable of an upload."""
     upload = await _on_this_node(request.app[VAULT], asked)
-    members: list[tuple[str, str | s3.Tree]] = [
-        ("Bucket", asked.tenant),
-        ("Key", asked.key),
-        ("UploadId", _identifier(asked)),
-        ("MaxParts", str(s3.MAX_PARTS)),
-        ("IsTruncated", "false"),
+    parts = [ListedPart(number=number, etag=part.etag, size=part.size) for number, part in sorted(upload.parts.items())]
+    members = [("Bucket", asked.tenant), ("Key", asked.key), ("UploadId", _identifier(asked))]
+    return xml("ListPartsResult", [*members, *parts_page(asked.parameters, parts)])
+
+
+async def _unfinished(request: web.Request, asked: Signed) -> web.Response:
+    """ListMultipartUploads: those that this token began, and that can be continued in this process."""
+    vault = request.app[VAULT]
+    there = [
+        Unfinished(key=upload.key, upload=upload.session.recording.id, initiated=upload.session.recording.created_at)
+        for upload in vault.parts.unfinished(asked.tenant, begun_by=asked.actor.token_id)
     ]
-    for number, part in sorted(upload.parts.items()):
-        described = [("PartNumber", str(number)), ("ETag", f'"{part.etag}"'), ("Size", str(part.size))]
-        members.append(("Part", described))
-    return xml("ListPartsResult", members)
+    page = uploads_page(asked.tenant, uploads_wanted(asked.parameters), there, owner=asked.actor.token_id)
+    return xml("ListMultipartUploadsResult", page)
 
 
 HANDLERS: Final[Mapping[S3Operation, Callable[[web.Request, Signed], Awaitable[web.Response]]]] = {
@@ -172,4 +176,5 @@ HANDLERS: Final[Mapping[S3Operation, Callable[[web.Request, Signed], Awaitable[w
     S3Operation.COMPLETE_UPLOAD: _complete,
     S3Operation.ABORT_UPLOAD: _abort,
     S3Operation.LIST_PARTS: _list,
+    S3Operation.LIST_UPLOADS: _unfinished,
 }

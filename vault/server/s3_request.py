@@ -154,7 +154,7 @@ async def arriving(request: web.Request, body: S3Body) -> AsyncGenerator[bytes, 
 
 async def call_start(vault: Vault, asked: Signed, media: Media) -> CallStart:
     """Return what the request says about its call."""
-    stated, started = s3.meta_facts(asked.said, key=asked.key, call_key=asked.call_key)
+    stated, started = s3.meta_facts(asked.said)
     return CallStart(
         tenant=asked.tenant,
         call_key=asked.call_key,
@@ -162,4 +162,5 @@ async def call_start(vault: Vault, asked: Signed, media: Media) -> CallStart:
         facts=stated,
         started_at=started,
         retention=await vault.tenants.retention(asked.tenant),
+        object_key=s3.object_key(asked.key),
     )

@@ -99,11 +99,9 @@ class Beginning:
         metadata = await self._coordinates.metadata(call.tenant, now)
         said = read(stated(call.facts), await self._region(call.tenant))
         noted = {**_noted(call.started_at, life), **_left_out(call.facts)}
-        extra = {**said.extra, **call.terms, CALL_KEY: call.call_key}
+        extra = {**said.extra, **call.terms, CALL_KEY: call.call_key, BEGUN_BY: actor.token_id}
         if call.started_at is not None and life.effect is StartEffect.REPLACED:
             extra[STATED_START] = call.started_at.isoformat()
-        if actor.expires_at is not None:
-            extra[BEGUN_BY] = actor.token_id
         facts = replace(said, extra=extra)
         metadata_key = self._keyring.derive(metadata)
         sealed = seal_facts(metadata_key, identifier, facts, nonce=self._entropy(12))

@@ -35,7 +35,7 @@ from vault.errors import (
     Unavailable,
     UnderHold,
 )
-from vault.ids import RecordingId, TenantId
+from vault.ids import RecordingId, TenantId, TokenId
 from vault.model import Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -48,7 +48,8 @@ from vault.services.audit import event
 from vault.services.holds import pinned
 from vault.services.ingest import Ingest
 from vault.services.notes import Notes
-from vault.services.sessions import CallStart, IngestSession
+from vault.services.search import extra_of
+from vault.services.sessions import S3_KEY, CallStart, IngestSession
 from vault.services.slots import Shares
 from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
 
@@ -91,6 +92,8 @@ class Upload:
     """An upload in parts that is neither completed nor aborted here."""
 
     session: IngestSession
+    key: str = field(repr=False)
+    """Its object key."""
     parts: dict[int, Part] = field(default_factory=dict)
     """The part that counts under each number."""
     replaced: list[Part] = field(default_factory=list)
@@ -211,7 +214,7 @@ class Parts:
         session = await self._ingest.start(call, actor=actor)
         try:
             await self._spool.prepare(session.recording.id)
-            self._adopt(Upload(session=session))
+            self._adopt(Upload(session=session, key=call.object_key or call.call_key))
         finally:
             self._ingest.detach(session)
         return session.recording.id
@@ -233,6 +236,16 @@ class Parts:
         if upload is None or upload.session.recording.tenant != tenant or upload.session.ended is not None:
             raise NotFound("there is no such upload, or it was completed or aborted", s3="NoSuchUpload")
         return upload
+
+    def unfinished(self, tenant: TenantId, *, begun_by: TokenId) -> Sequence[Upload]:
+        """Return the tenant's uploads that this token began and that can be continued here."""
+        return [
+            upload
+            for upload in self._uploads.values()
+            if upload.session.recording.tenant == tenant
+            and upload.session.begun_by == begun_by
+            and not upload.session.leaving
+        ]
 
     def room(self, upload: Upload, number: int) -> int:
         """Return how many bytes part `number` may have without making the recording too large.
@@ -499,7 +512,8 @@ class Parts:
             tenant = "" if row is None else row.tenant
             self._shares.count(tenant, sum(sizes.values()))
             if session is not None and session.ended is None:
-                upload = Upload(session=session)
+                key = extra_of(self._keyring, session.recording).get(S3_KEY) or session.call_key or ""
+                upload = Upload(session=session, key=key)
                 self._adopt(upload)
                 with self._ingest.hearing(session):
                     for number, version in sorted(sizes):

@@ -25,12 +25,14 @@ TOTAL: Final = "upload_length"
 STATED_START: Final = "stated_start"
 """The member of a call's `extra` facts with the start that its recorder stated and that cannot be one."""
 BEGUN_BY: Final = "begun_by"
-"""The member of a call's `extra` facts with the id of the token that began it, if that token expires."""
+"""The member of a call's `extra` facts with the id of the token that began it."""
+S3_KEY: Final = "s3_key"
+"""The member of a call's `extra` facts with the key under which S3 clients know it, if that is not its call key."""
 LEFT_OUT: Final = "facts_left_out"
 """The member of a call's `extra` facts that says which facts were not kept, and why."""
 _DEFERRED: Final = "deferred"
 _GRACE: Final = "grace_seconds"
-_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START, BEGUN_BY, LEFT_OUT})
+_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START, BEGUN_BY, S3_KEY, LEFT_OUT})
 _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 ROOM_PAUSES: Final = (0.1,) * 100
@@ -55,6 +57,8 @@ class CallStart:
     """Whether it is an upload with an address of its own, which goes on after a restart of the server."""
     total: int | None = None
     """How many bytes a resumable one will have; None until its client says so."""
+    object_key: str | None = field(default=None, repr=False)
+    """Under which S3 clients know it."""
 
     @property
     def terms(self) -> Mapping[str, str]:
@@ -62,6 +66,8 @@ class CallStart:
         terms = {TOTAL: _DEFERRED if self.total is None else str(self.total)} if self.resumable else {}
         if self.grace is not None:
             terms[_GRACE] = str(self.grace.total_seconds())
+        if self.object_key not in (None, self.call_key):
+            terms[S3_KEY] = self.object_key
         return terms
 
 
@@ -111,7 +117,7 @@ class IngestSession:
     call_key: str | None = field(default=None, repr=False)
     """The recorder's name for the call, which may be a number; None if it can no longer be read."""
     begun_by: TokenId | None = None
-    """Whose token began it; after a restart known of tokens that expire."""
+    """Whose token began it; None of a call from before that was kept."""
     entry: JournalEntry | None = None
     segments: list[SegmentRef] = field(default_factory=list)
     stored: int = 0
