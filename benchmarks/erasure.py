@@ -28,8 +28,10 @@ TENANT = TenantId("bench")
 
 
 async def person(vault, name, role):
-    """Issue a token to somebody who decides, and let it in."""
-    _, secret = await vault.access.issue(name=name, role=role, tenant=TENANT, actor=OPERATOR)
+    """Issue a token to somebody who decides, as an operator of their own, and let it in."""
+    _, secret = await vault.access.issue(name=f"operator of {name}", role=Role.OPERATOR, tenant=None, actor=None)
+    issuer = await vault.access.authenticate(secret)
+    _, secret = await vault.access.issue(name=name, role=role, tenant=TENANT, actor=issuer)
     return await vault.access.authenticate(secret)
 
 

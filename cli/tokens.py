@@ -103,10 +103,11 @@ async def listing(call: Remote, tenant: Annotated[str | None, typer.Option(help=
             item["revoked_at"],
             item["expires_at"],
             item["imports_until"],
+            item["issued_by"],
         )
         for item in found["tokens"]
     ]
-    heads = ["token", "name", "role", "tenant", "created", "revoked", "expires", "imports until"]
+    heads = ["token", "name", "role", "tenant", "created", "revoked", "expires", "imports until", "issued by"]
     call.out.table(heads, rows, empty="no tokens")
 
 

@@ -270,8 +270,6 @@ class Principal:
     tenant: TenantId | None
     imports_until: datetime | None = None
     """See `Token.imports_until`."""
-    issued_by: TokenId | None = None
-    """See `Token.issued_by`."""
     expires_at: datetime | None = None
     expired: bool = False
     """Whether the token had expired when it was let in: then only to finish a recording that it began."""
@@ -296,7 +294,7 @@ class Token:
     sealed_secret: bytes | None = field(default=None, repr=False)
     imports_until: datetime | None = None
     issued_by: TokenId | None = None
-    """The token that issued it; None for one made on the machine itself, or before that was written down."""
+    """The token that issued it; None for an operator's that whoever owns the vault's files issued."""
     expires_at: datetime | None = None
 
 

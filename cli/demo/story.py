@@ -99,8 +99,10 @@ class Story:
                 "contact": f"dpo@{identifier}.example",
             }
             await operator.post("/v1/tenants", body)
+        other = await self._second_operator(stack)
         for who, tenant, role, name in _PEOPLE:
-            issued = await operator.post("/v1/tokens", {"name": name, "role": role, "tenant": tenant})
+            issuer = other if role == "dpo" else operator
+            issued = await issuer.post("/v1/tokens", {"name": name, "role": role, "tenant": tenant})
             self._tokens[who] = issued["token"]
             self._people[who] = await stack.enter_async_context(self._stage.client(issued["token"]))
         known = await operator.get("/v1/tokens", tenant=_COLLEGE)
@@ -110,6 +112,12 @@ class Story:
             "tokens are issued; the server can list them, but not show them again",
             tokens=own,
         )
+
+    async def _second_operator(self, stack: AsyncExitStack) -> Client:
+        """Return an operator that whoever owns the vault's files issues: one operator alone makes no two people."""
+        issue = ("tokens", "issue", "--role", "operator", "--name", "Kit, second operator")
+        issued = await self._stage.command(*issue, "--config", str(self._stage.config), "--json")
+        return await stack.enter_async_context(self._stage.client(issued.document()["token"]))
 
     async def _record(self) -> None:
         seconds = len(self._held.audio) / BYTES_A_SECOND

@@ -54,6 +54,7 @@ TOKEN_ROW = {
     "revoked_at": None,
     "imports_until": None,
     "expires_at": None,
+    "issued_by": None,
 }
 RECORDING: dict[str, Any] = {
     "id": REC,

@@ -1,6 +1,7 @@
 """The contract of `vault.ports.catalog`, in memory, on a file and on a PostgreSQL server."""
 
 import asyncio
+import json
 import re
 import shutil
 import sqlite3
@@ -1992,3 +1993,32 @@ async def test_errors_quote_no_values(on_file):
 async def test_ids_sort_by_creation():
     ids = [new_id("rec") for _ in range(3)]
     assert ids == sorted(ids)
+
+
+async def test_tokens_from_before_their_issuer_was_stored_get_it_from_the_trail(path):
+    path.parent.mkdir(exist_ok=True)
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
+    with engine.begin() as connection:
+        command.upgrade(schema._config(connection), "0018")
+        empty = {"tenant": None, "secret_sha256": "", "created_at": 0}
+        for name in ("root", "made", "mystery"):
+            values = {"id": f"tok_{name}", "name": name, "role": "operator", **empty}
+            connection.execute(sa.insert(sa.table("tokens", *map(sa.column, values))).values(**values))
+        for seq, (actor, target, action) in enumerate(
+            [("vault", "root", "issued"), ("tok_root Ann", "made", "issued"), ("tok_made x", "root", "revoked")], 1
+        ):
+            values = {
+                "seq": seq, "at": 0, "event": "admin.token", "actor": actor, "outcome": "ok", "target": f"tok_{target}",
+                "detail": json.dumps({"action": action}), "previous_sha256": bytes(32), "sha256": bytes(32),
+            }  # fmt: skip
+            connection.execute(sa.insert(sa.table("audit", *map(sa.column, values))).values(**values))
+
+    engine.dispose()
+    opened = open_catalog(path, clock=SteppingClock())
+    await opened.migrate()
+    assert {each.name: each.issued_by for each in await opened.tokens()} == {
+        "root": None,
+        "made": "tok_root",
+        "mystery": None,
+    }
+    await opened.close()

@@ -23,6 +23,7 @@ import aiohttp
 import uvloop
 
 from cli.main import main
+from tests.approvals import issue_apart
 from vault.config import Config, parse_config
 from vault.model import Role
 from vault.server.app import serve
@@ -85,7 +86,7 @@ async def make_site(directory, *, clock=None, roles=("recorder", "agent"), **sec
             actor=None,
         )
         for role in roles:
-            _, site.tokens[role] = await vault.access.issue(name=role, role=Role(role), tenant=TENANT, actor=None)
+            site.tokens[role] = await issue_apart(vault, Role(role), TENANT, name=role)
         _, site.tokens["operator2"] = await vault.access.issue(
             name="second operator", role=Role.OPERATOR, tenant=None, actor=None
         )

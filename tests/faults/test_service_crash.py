@@ -109,7 +109,7 @@ async def stage(monkeypatch) -> AsyncIterator[Stage]:
         made.audio["live"] = SOUND(30_000)
         live = await begin(vault, call("live"), made.audio["live"][:9_000])
         made.recordings["live"] = live.recording.id
-        await approvals.known(vault, ANN, DAN)
+        await approvals.known(vault, ANN, BOB, DAN)
         made.hold = await vault.holds.place(hold_request(made.recordings["held"], clock=clock), actor=ANN)
         await process.abandon()
         yield made

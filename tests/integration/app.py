@@ -16,9 +16,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.approvals import issue_apart
 from tests.faults.crashing import ManualClock, leases_run_out, memory_directory
 from vault.config import Config, parse_config
 from vault.errors import Unavailable
+from vault.ids import TenantId
 from vault.model import Role
 from vault.server.app import serve
 from vault.services.vault import Vault
@@ -167,8 +169,7 @@ class App:
 
     async def second_person(self, role: Role, tenant: str = TENANTS[0]) -> str:
         """Return the token of another person in the same role."""
-        body = {"name": f"second {role.value}", "role": role.value, "tenant": tenant}
-        return str((await self.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"])
+        return await issue_apart(self.vault, role, TenantId(tenant), name=f"second {role.value}")
 
 
 SETTINGS: Mapping[str, Any] = {
@@ -202,9 +203,7 @@ async def _people(vault: Vault, operator: str) -> dict[tuple[str | None, Role], 
             identifier=tenant, name=tenant, controller=tenant.title(), contact="dpo", retention=None, actor=None
         )
         for role in BOUND_ROLES:
-            _, tokens[tenant, role] = await vault.access.issue(
-                name=f"{role.value} of {tenant}", role=role, tenant=added.id, actor=None
-            )
+            tokens[tenant, role] = await issue_apart(vault, role, added.id)
     return tokens
 
 

@@ -103,11 +103,38 @@ def test_no_address_takes_a_recording_back(app):
     assert not [path for method, path in routes if method in ("DELETE", "PUT", "PATCH") and "{recording}" in path]
 
 
-async def test_whoever_issues_two_tokens_plays_both_people_and_each_issue_is_in_the_trail(app):
-    hold = (await app.hold(await app.upload("held", sound(500)))).json["id"]
-    before = len(await app.audit("admin.token"))
-    first, second = await app.second_person(Role.COMPLIANCE), await app.second_person(Role.DPO)
-    assert (await app.ask("POST", f"/v1/holds/{hold}/release", first, body={"reason": "settled"})).status == 202
-    assert (await approvals.approve(app, f"/v1/holds/{hold}", second)).status == 200
-    issued = [entry for entry in await app.audit("admin.token") if entry["detail"].get("action") == "issued"]
-    assert len(issued) == before + 2
+async def test_one_operators_credential_brings_about_no_two_people(app):
+    """Whatever tokens it issues, and lets those issue: what takes two people is refused to each two of them."""
+
+    async def issue(issuer: Role | str, role: Role) -> str:
+        body = {"name": role.value, "role": role.value, "tenant": None if role is Role.OPERATOR else OURS}
+        return str((await app.ask("POST", "/v1/tokens", issuer, body=body)).json["token"])
+
+    held = await app.upload("held", sound(500))
+    hold = (await app.hold(held)).json["id"]
+    other = await app.upload("other", sound(500))
+    second = await issue(Role.OPERATOR, Role.OPERATOR)
+    compliance, dpo = await issue(Role.OPERATOR, Role.COMPLIANCE), await issue(second, Role.DPO)
+    case = {"tenant": OURS, "basis": "art17", "case_reference": "DSR-1", "recordings": [other]}
+    for path, body, first, approver in (
+        (f"/v1/holds/{hold}/release", {"reason": "settled"}, compliance, dpo),
+        ("/v1/erasures", case, compliance, dpo),
+        ("/v1/policies", {"retention": "5d", "tenant": OURS}, compliance, dpo),
+        (f"/v1/tenants/{OURS}/offboard", {}, second, dpo),
+        (f"/v1/tenants/{OURS}/offboard", {}, Role.OPERATOR, dpo),
+    ):
+        asked = await app.ask("POST", path, first, body=body)
+        assert asked.status in (201, 202), (path, asked.body)
+        collection = path.removesuffix("/release").removesuffix("/offboard")
+        row = collection if collection != path else f"{path}/{asked.json['id']}"
+        decision = f"{path}/approve" if path.endswith("/offboard") else f"{row}/approve"
+        shown = (asked.json.get("offboarding") or asked.json)["shown"]
+        refused = await app.ask("POST", decision, approver, body={"shown": shown})
+        assert (refused.status, "one person may hold both" in refused.json["detail"]) == (403, True), (path, refused)
+        assert "--config" in refused.json["hint"]
+        if path.endswith("/offboard"):
+            assert (await app.ask("POST", decision, approver, body={"approve": False})).status == 200
+    app.clock.advance(days=6)
+    await app.sweep()
+    for recording in (held, other):
+        assert (await app.play(recording)).status == 200

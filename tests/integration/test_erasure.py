@@ -548,12 +548,13 @@ async def offboard(app: App) -> None:
 
 async def test_a_contract_is_ended_by_the_tenants_dpo_and_an_operator_and_never_by_operators_alone(app):
     path = "/v1/tenants/northfield/offboard"
-    body = {"name": "another operator", "role": "operator"}
-    another = (await app.ask("POST", "/v1/tokens", Role.OPERATOR, body=body)).json["token"]
-    theirs = (
-        await app.ask("POST", "/v1/tokens", another, body={"name": "d", "role": "dpo", "tenant": "northfield"})
-    ).json["token"]
-    ours = await app.second_person(Role.DPO)
+
+    async def issued(issuer: Role | str, role: Role, tenant: str | None = None) -> str:
+        body = {"name": role.value, "role": role.value, "tenant": tenant}
+        return str((await app.ask("POST", "/v1/tokens", issuer, body=body)).json["token"])
+
+    another = await issued(Role.OPERATOR, Role.OPERATOR)
+    theirs, ours = await issued(another, Role.DPO, "northfield"), await issued(Role.OPERATOR, Role.DPO, "northfield")
     foreign = app.token(Role.DPO, "southgate")
     for first, second, status in (
         (Role.OPERATOR, another, 403),

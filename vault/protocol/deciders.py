@@ -1,7 +1,8 @@
 """Which two people decide together: a table of roles, and one rule that every decision of two people asks.
 
-Until people are known by more than their tokens, two tokens stand for two people. Where an operator takes part, neither
-may have been made by the other, nor both by one and the same: whoever issues tokens could be both.
+Until people are known by more than their tokens, two tokens stand for two people only if no token stands above both in
+the chain of who issued whom: whoever issues tokens could be everybody below. Each chain begins with an operator's token
+that whoever owns the vault's files issued.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from vault.errors import Forbidden
 from vault.ids import TenantId, TokenId
-from vault.model import HoldKind, Principal, Role, Token
+from vault.model import HoldKind, Role
 
 
 class Decision(enum.StrEnum):
@@ -50,7 +51,6 @@ RELEASE_OF: Final[Mapping[HoldKind, Decision]] = {
     HoldKind.SAFEGUARDING: Decision.SAFEGUARDING_RELEASE,
 }
 
-_APART: Final = frozenset(each for each, pairs in PAIRS.items() if any(Role.OPERATOR in pair for pair in pairs))
 _NAMES: Final[Mapping[Role, str]] = {
     Role.DPO: "the tenant's dpo",
     Role.COMPLIANCE: "compliance",
@@ -61,72 +61,68 @@ _NAMES: Final[Mapping[Role, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
-    """One of the two: its token, what it may do and for whom, and the token that issued it, if a token did."""
+    """One of the two: its token, what it may do and for whom.
+
+    `lineage` is the token itself, the one that issued it, the one that issued that, up to an operator's that no token
+    issued; None if it cannot be followed so far.
+    """
 
     token: TokenId
     role: Role
     tenant: TenantId | None
-    issued_by: TokenId | None = None
-
-    @classmethod
-    def of(cls, token: Token) -> Decider:
-        """Return the decider that a stored token stands for."""
-        return cls(token=token.id, role=token.role, tenant=token.tenant, issued_by=token.issued_by)
-
-    @classmethod
-    def acting(cls, actor: Principal) -> Decider:
-        """Return the decider that acts now."""
-        return cls(token=actor.token_id, role=actor.role, tenant=actor.tenant, issued_by=actor.issued_by)
+    lineage: tuple[TokenId, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
-    """Which token asked, and who it stands for; None if that is not known."""
+class Deciders:
+    """Which token asked, who that is, and who approves; None for whoever is not known."""
 
-    token: str | None
-    decider: Decider | None
+    asked_by: str | None
+    asker: Decider | None
+    approver: Decider | None
 
 
 class AskedSinceError(Exception):
     """Somebody else asked between the look at who did and the decision: look again."""
 
 
-def check_two(
-    decision: Decision, *, asked_by: str | None, asker: Asker, approves: Principal, tenant: TenantId | None
-) -> None:
-    """Raise Forbidden unless the one who asked and the one who approves are the two who decide this of `tenant`.
+def check_two(decision: Decision, two: Deciders, *, asked_by: str | None, tenant: TenantId | None) -> None:
+    """Raise Forbidden unless these are the two who decide this of `tenant`.
 
-    Nobody approves what was asked for by who is not known. AskedSinceError if `asker` is not the one that asked.
+    Nobody approves what was asked for by who is not known. AskedSinceError if it was not `two.asked_by` that asked.
     """
-    if asker.token != asked_by:
+    if two.asked_by != asked_by:
         raise AskedSinceError
-    asked, other = asker.decider, Decider.acting(approves)
-    if asked_by == approves.token_id:
-        raise Forbidden(
-            f"the person who asked for {decision.value} cannot approve it",
-            hint=f"{_who(decision, approves.role)} approves with their own token",
-        )
-    if asked is None:
+    asker, approver = two.asker, two.approver
+    if asker is None or approver is None:
         raise Forbidden(
             f"who asked for {decision.value} is not known any more", hint="reject it, and let somebody ask again"
         )
-    strangers = [each for each in (asked, other) if each.role is not Role.OPERATOR and each.tenant != tenant]
+    if asker.token == approver.token:
+        raise Forbidden(
+            f"the person who asked for {decision.value} cannot approve it",
+            hint=f"{_who(decision, approver.role)} approves with their own token",
+        )
+    strangers = [each for each in (asker, approver) if each.role is not Role.OPERATOR and each.tenant != tenant]
     pairs = {frozenset(pair) for pair in PAIRS[decision]}
-    if strangers or frozenset({asked.role, approves.role}) not in pairs:
+    if strangers or frozenset({asker.role, approver.role}) not in pairs:
         raise Forbidden(
             f"{decision.value} is decided by {_pairs(decision)}",
-            hint=f"{_who(decision, asked.role)} approves with their own token",
+            hint=f"{_who(decision, asker.role)} approves with their own token",
         )
-    if decision in _APART:
-        _check_apart(asked, other)
+    _check_apart(asker, approver)
 
 
 def _check_apart(one: Decider, other: Decider) -> None:
-    hint = "another operator issues one of the two tokens, or decides"
-    if one.issued_by == other.token or other.issued_by == one.token:
-        raise Forbidden("one of the two tokens was issued by the other, so one person may hold both", hint=hint)
-    if one.issued_by is not None and one.issued_by == other.issued_by:
-        raise Forbidden("both tokens were issued by the same one, so one person may hold both", hint=hint)
+    hint = "an operator issued with `callvault tokens issue --role operator --config FILE` issues one of the two anew"
+    for each in (one, other):
+        if each.lineage is None:
+            raise Forbidden(f"who issued {each.token} is not known, so one person may hold both tokens", hint=hint)
+    above = next((each for each in one.lineage or () if each in (other.lineage or ())), None)
+    if above in (one.token, other.token):
+        raise Forbidden("one of the two tokens descends from the other, so one person may hold both", hint=hint)
+    if above is not None:
+        raise Forbidden(f"both tokens descend from {above}, so one person may hold both", hint=hint)
 
 
 def _who(decision: Decision, asked: Role) -> str:

@@ -422,6 +422,10 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                 **nullable(MOMENT),
                 "description": "From then on it begins nothing; what it began before, it finishes. Null: never.",
             },
+            "issued_by": {
+                **nullable(identifier("tok")),
+                "description": "The operator's token that issued it; null: whoever owns the vault's files.",
+            },
         },
         {"token": {"type": "string", "description": "The secret; only in the answer that issued it."}},
     ),

@@ -147,6 +147,7 @@ def token(value: Token) -> dict[str, Any]:
         "revoked_at": moment(value.revoked_at),
         "imports_until": moment(value.imports_until),
         "expires_at": moment(value.expires_at),
+        "issued_by": value.issued_by,
     }
 
 

@@ -243,7 +243,6 @@ class Access:
             tenant=token.tenant,
             imports_until=token.imports_until,
             expires_at=token.expires_at,
-            issued_by=token.issued_by,
             expired=has_expired(token, now=self._now()),
         )
 

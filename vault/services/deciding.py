@@ -1,4 +1,4 @@
-"""Finds out who asked, for decisions that two people make."""
+"""Finds out who the two are that would decide."""
 
 from __future__ import annotations
 
@@ -6,20 +6,47 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from vault.ids import TokenId
+from vault.model import Principal, Role
 from vault.ports.catalog import Catalog
-from vault.protocol.deciders import AskedSinceError, Asker, Decider
+from vault.protocol.deciders import AskedSinceError, Decider, Deciders
 
 Decided = TypeVar("Decided")
 
 
-async def with_asker(
-    catalog: Catalog, asked_by: Callable[[], Awaitable[str | None]], decide: Callable[[Asker], Awaitable[Decided]]
+async def the_two(catalog: Catalog, asked_by: str | None, actor: Principal) -> Deciders:
+    """Return the one whose token asked and the one who acts now, each with who issued whom above it."""
+    return Deciders(
+        asked_by=asked_by,
+        asker=None if asked_by is None else await _decider(catalog, TokenId(asked_by)),
+        approver=await _decider(catalog, actor.token_id),
+    )
+
+
+async def decide_by_two(
+    catalog: Catalog,
+    asked_by: Callable[[], Awaitable[str | None]],
+    actor: Principal,
+    decide: Callable[[Deciders], Awaitable[Decided]],
 ) -> Decided:
-    """Return what `decide` does with whoever asked; it looks again if somebody else has asked since."""
+    """Return what `decide` does with the two; it looks again if somebody else has asked since."""
     while True:
-        token = await asked_by()
-        found = None if token is None else await catalog.token(TokenId(token))
+        two = await the_two(catalog, await asked_by(), actor)
         try:
-            return await decide(Asker(token=token, decider=None if found is None else Decider.of(found)))
+            return await decide(two)
         except AskedSinceError:
             continue
+
+
+async def _decider(catalog: Catalog, token: TokenId) -> Decider | None:
+    found = await catalog.token(token)
+    if found is None:
+        return None
+    lineage, above = [found.id], found
+    while above.issued_by is not None:
+        lineage.append(above.issued_by)
+        issuer = await catalog.token(above.issued_by)
+        if issuer is None:
+            break
+        above = issuer
+    known = above.issued_by is None and above.role is Role.OPERATOR
+    return Decider(token=found.id, role=found.role, tenant=found.tenant, lineage=tuple(lineage) if known else None)

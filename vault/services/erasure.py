@@ -16,20 +16,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Invalid, NotFound, Unavailable, UnderHold
-from vault.ids import CertificateId, RecordingId, TenantId, TokenId, new_id
+from vault.ids import CertificateId, RecordingId, TenantId, new_id
 from vault.model import AuditEvent, Coordinate, Hold, Principal, Recording
 from vault.ports.catalog import Catalog, RecordingQuery, Shred
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.keys import Keyring
 from vault.ports.revision import Revision
 from vault.ports.time import Clock, Entropy
-from vault.protocol.deciders import Asker, Decider, Decision, check_two
+from vault.protocol.deciders import Deciders, Decision, check_two
 from vault.protocol.parties import ANONYMOUS, party
 from vault.protocol.permissions import Act
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.retention.shown import check_shown
 from vault.services.access import Access
 from vault.services.audit import event
+from vault.services.deciding import the_two
 from vault.services.dossiers import Dossiers
 from vault.services.search import Search, Wanted
 from vault.services.shredding import Shredder, settling
@@ -210,13 +211,12 @@ class Erasures:
         """
         view = await self.show(identifier)
         found = view.erasure
-        asked = await self._catalog.token(TokenId(found.requested_by))
-        asker = Asker(token=found.requested_by, decider=None if asked is None else Decider.of(asked))
-        _check_decidable(found, actor, asker)
+        two = await the_two(self._catalog, found.requested_by, actor)
+        _check_decidable(found, two)
         if not found.queue and {*view.held, *view.live} >= found.recordings.keys():
             await self._refuse(view, actor)
         check_shown(shown, erasure_document(view))
-        await self._catalog.revise_erasure(identifier, self._decision(ErasureState.APPROVED, actor, asker))
+        await self._catalog.revise_erasure(identifier, self._decision(ErasureState.APPROVED, actor, two))
         await self._together()
         return await self.show(identifier)
 
@@ -225,13 +225,13 @@ class Erasures:
         rejected = await self._catalog.revise_erasure(identifier, self._decision(ErasureState.REJECTED, actor))
         return await self._view(rejected)
 
-    def _decision(self, state: ErasureState, actor: Principal, asker: Asker | None = None) -> Revision[Erasure]:
+    def _decision(self, state: ErasureState, actor: Principal, two: Deciders | None = None) -> Revision[Erasure]:
         now = self._clock.now()
 
         def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
-            _check_decidable(before, actor, asker)
+            _check_decidable(before, two)
             own = before.requested_by == actor.token_id
-            name = "case.approved" if asker else "case.withdrawn" if own else "case.refused"
+            name = "case.approved" if two else "case.withdrawn" if own else "case.refused"
             decided = dataclasses.replace(before, state=state, decided_by=actor.token_id, decided_at=now)
             return decided, [event(name, actor, tenant=before.tenant, target=before.id)]
 
@@ -369,9 +369,9 @@ def erasure_document(view: ErasureView) -> dict[str, object]:
     }
 
 
-def _check_decidable(erasure: Erasure, actor: Principal, asker: Asker | None) -> None:
-    """Raise unless the erasure may be decided: rejected, or where `asker` is given, approved."""
+def _check_decidable(erasure: Erasure, two: Deciders | None) -> None:
+    """Raise unless the erasure may be decided: rejected, or by `two`, approved."""
     if erasure.state is not ErasureState.REQUESTED:
         raise Conflict(f"{erasure.id} is {erasure.state.value} already")
-    if asker is not None:
-        check_two(Decision.ERASURE, asked_by=erasure.requested_by, asker=asker, approves=actor, tenant=erasure.tenant)
+    if two is not None:
+        check_two(Decision.ERASURE, two, asked_by=erasure.requested_by, tenant=erasure.tenant)

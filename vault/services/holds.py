@@ -22,14 +22,14 @@ from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.policies import PolicyRequest
 from vault.ports.time import Clock, Entropy
-from vault.protocol.deciders import RELEASE_OF, Asker, check_two
+from vault.protocol.deciders import RELEASE_OF, Deciders, check_two
 from vault.protocol.permissions import Act
 from vault.retention.periods import Period
 from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review
 from vault.retention.shown import check_shown
 from vault.services.access import Access
 from vault.services.audit import event
-from vault.services.deciding import with_asker
+from vault.services.deciding import decide_by_two
 
 _MAX_RECORDINGS = 10_000
 
@@ -244,13 +244,13 @@ class Holds:
         async def asked_by() -> str | None:
             return (await self._catalog.hold(hold)).release_requested_by
 
-        async def decide(asker: Asker) -> Hold:
-            return await self._decide_release(hold, approve=approve, shown=shown, actor=actor, asker=asker)
+        async def decide(two: Deciders) -> Hold:
+            return await self._decide_release(hold, approve=approve, shown=shown, actor=actor, two=two)
 
-        return await with_asker(self._catalog, asked_by, decide)
+        return await decide_by_two(self._catalog, asked_by, actor, decide)
 
     async def _decide_release(
-        self, hold: HoldId, *, approve: bool, shown: str | None, actor: Principal, asker: Asker
+        self, hold: HoldId, *, approve: bool, shown: str | None, actor: Principal, two: Deciders
     ) -> Hold:
         now = self._clock.now()
         decision: dict[str, Any] = (
@@ -272,13 +272,7 @@ class Holds:
             own = before.release_requested_by == actor.token_id
             if approve:
                 check_shown(shown, release_document(before))
-                check_two(
-                    RELEASE_OF[before.kind],
-                    asked_by=before.release_requested_by,
-                    asker=asker,
-                    approves=actor,
-                    tenant=before.tenant,
-                )
+                check_two(RELEASE_OF[before.kind], two, asked_by=before.release_requested_by, tenant=before.tenant)
                 check_release(before, now=now)
             name = "approved" if approve else "withdrawn" if own else "rejected"
             decided = dataclasses.replace(before, **decision)

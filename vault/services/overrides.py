@@ -12,13 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from vault.errors import Conflict, Invalid, NotFound
-from vault.ids import TenantId, TokenId, new_id
+from vault.ids import TenantId, new_id
 from vault.model import AuditEvent, Principal
 from vault.ports.catalog import Catalog, SweepOverride
 from vault.ports.time import Clock, Entropy
-from vault.protocol.deciders import Asker, Decider, Decision, check_two
+from vault.protocol.deciders import Decision, check_two
 from vault.retention.guards import Guard, Tripped, lifts
 from vault.services.audit import event
+from vault.services.deciding import the_two
 
 _TRIPPED = "sweep.tripped"
 
@@ -95,8 +96,7 @@ class Overrides:
         Conflict if it is decided, used or over.
         """
         now = self._clock.now()
-        asked = await self._catalog.token(TokenId(found.requested_by))
-        asker = Asker(token=found.requested_by, decider=None if asked is None else Decider.of(asked))
+        two = await the_two(self._catalog, found.requested_by, actor)
         decision = Decision.CLOCK_OVERRIDE if found.tenant is None else Decision.TENANT_OVERRIDE
 
         def revision(before: SweepOverride) -> tuple[SweepOverride, Sequence[AuditEvent]]:
@@ -105,7 +105,7 @@ class Overrides:
             if not approve:
                 after = dataclasses.replace(before, rejected_by=actor.token_id)
                 return after, [event("sweep.override_rejected", actor, tenant=before.tenant, target=before.id)]
-            check_two(decision, asked_by=before.requested_by, asker=asker, approves=actor, tenant=before.tenant)
+            check_two(decision, two, asked_by=before.requested_by, tenant=before.tenant)
             after = dataclasses.replace(before, approved_by=actor.token_id)
             return after, [event("sweep.override_approved", actor, tenant=before.tenant, target=before.id)]
 

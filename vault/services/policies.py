@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from vault.crypto.spans import points
 from vault.errors import Conflict, NotFound
-from vault.ids import RecordingId, TenantId, TokenId, id_bytes, new_id
+from vault.ids import RecordingId, TenantId, id_bytes, new_id
 from vault.model import (
     AuditEvent,
     Cohort,
@@ -33,12 +33,13 @@ from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.ports.time import Clock, Entropy
-from vault.protocol.deciders import Asker, Decider, Decision, check_two
+from vault.protocol.deciders import Decision, check_two
 from vault.retention.bounds import FLOOR, RetentionBounds
 from vault.retention.decide import Facts, falls_due, held_by
 from vault.retention.periods import Period
 from vault.retention.policy import check_metadata_retention, metadata_period, period_instant
 from vault.services.audit import event
+from vault.services.deciding import the_two
 from vault.services.dossiers import Dossiers
 
 _PAGE = 500
@@ -137,16 +138,13 @@ class Policies:
         """
         now = self._clock.now()
         found = await self.show(identifier)
-        asked = await self._catalog.token(TokenId(found.requested_by))
-        asker = Asker(token=found.requested_by, decider=None if asked is None else Decider.of(asked))
+        two = await the_two(self._catalog, found.requested_by, actor)
 
         def revision(before: PolicyRequest) -> tuple[PolicyRequest, Sequence[AuditEvent]]:
             if not before.is_open or (approve and before.state is not PolicyState.REQUESTED):
                 raise Conflict(f"{before.id} is {before.state.value} already", hint="ask for another change")
             if approve:
-                check_two(
-                    Decision.POLICY, asked_by=before.requested_by, asker=asker, approves=actor, tenant=before.tenant
-                )
+                check_two(Decision.POLICY, two, asked_by=before.requested_by, tenant=before.tenant)
             after = dataclasses.replace(
                 before,
                 state=PolicyState.APPROVED if approve else PolicyState.REJECTED,

@@ -15,7 +15,7 @@ from vault.ports.catalog import Catalog, Kept
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
 from vault.protocol.alerts import origin_of
-from vault.protocol.deciders import Asker, Decision, check_two
+from vault.protocol.deciders import Deciders, Decision, check_two
 from vault.protocol.origins import checked_origins
 from vault.protocol.parties import DEFAULT_REGION, checked_region
 from vault.retention.bounds import RetentionBounds
@@ -30,7 +30,7 @@ from vault.retention.policy import (
 from vault.retention.shown import check_shown, shown_digest
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
-from vault.services.deciding import with_asker
+from vault.services.deciding import decide_by_two
 from vault.services.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
@@ -222,13 +222,13 @@ class Tenants:
         async def asked_by() -> str | None:
             return (await self._catalog.tenant(identifier)).offboard_requested_by
 
-        async def decide(asker: Asker) -> Tenant:
-            return await self._decide_offboarding(identifier, approve=approve, shown=shown, actor=actor, asker=asker)
+        async def decide(two: Deciders) -> Tenant:
+            return await self._decide_offboarding(identifier, approve=approve, shown=shown, actor=actor, two=two)
 
-        return await with_asker(self._catalog, asked_by, decide)
+        return await decide_by_two(self._catalog, asked_by, actor, decide)
 
     async def _decide_offboarding(
-        self, identifier: TenantId, *, approve: bool, shown: str | None, actor: Principal, asker: Asker
+        self, identifier: TenantId, *, approve: bool, shown: str | None, actor: Principal, two: Deciders
     ) -> Tenant:
         now = self._clock.now()
 
@@ -241,13 +241,7 @@ class Tenants:
             own = before.offboard_requested_by == actor.token_id
             if approve:
                 check_shown(shown, offboarding_document(before, self._export_window))
-                check_two(
-                    Decision.OFFBOARDING,
-                    asked_by=before.offboard_requested_by,
-                    asker=asker,
-                    approves=actor,
-                    tenant=identifier,
-                )
+                check_two(Decision.OFFBOARDING, two, asked_by=before.offboard_requested_by, tenant=identifier)
                 after = dataclasses.replace(before, offboard_approved_by=actor.token_id, offboard_approved_at=now)
             else:
                 after = dataclasses.replace(before, contract_end=None, offboard_requested_by=None)

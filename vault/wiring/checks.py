@@ -13,7 +13,7 @@ from vault.errors import InUse, Unavailable, VaultError
 from vault.ids import TenantId, TokenId
 from vault.keystore import recovery
 from vault.keystore.replicas import Replicas
-from vault.model import Content, Finding, Misdeclared
+from vault.model import Content, Finding, Misdeclared, Role
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring as AnyKeyring
 from vault.ports.time import Clock
@@ -36,6 +36,7 @@ _CAME: Final[Mapping[Content, str]] = {
     Content.TEXT: "text",
     Content.UNKNOWN: "no head of it",
 }
+_PEOPLE: Final = 2
 
 
 async def check_vault(config: Config) -> Sequence[Finding]:
@@ -115,17 +116,29 @@ async def alert_findings(catalog: Catalog, config: Config, *, now: datetime) -> 
 
 
 async def token_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding]:
-    """Warn of tokens that expire soon, or did of late: a recorder that falls silent records nothing."""
-    return [
+    """Warn of tokens that expire soon, or did of late, and where no two operators let two people decide."""
+    own = [each for each in await catalog.tokens() if each.role is Role.OPERATOR and each.issued_by is None]
+    alone = [
         Finding(
             level="warning",
             subject="tokens",
-            message=f"{token.id}, {token.role.value} of {token.tenant or 'the vault'}, "
-            f"{'has expired' if has_expired(token, now=now) else 'expires'} at {expires_at.isoformat()}",
-            hint="give its holder a successor (callvault tokens issue), then revoke it (callvault tokens revoke)",
+            message="one operator's token stands above all others: nothing that takes two people can be decided",
+            hint="callvault tokens issue --role operator --name NAME --config FILE; then each issues one of two",
         )
-        for token in await catalog.tokens(expiring_by=now + EXPIRES_SOON)
-        if (expires_at := token.expires_at) is not None and now - expires_at < EXPIRES_SOON
+    ]
+    return [
+        *(alone if len(own) < _PEOPLE else ()),
+        *(
+            Finding(
+                level="warning",
+                subject="tokens",
+                message=f"{token.id}, {token.role.value} of {token.tenant or 'the vault'}, "
+                f"{'has expired' if has_expired(token, now=now) else 'expires'} at {expires_at.isoformat()}",
+                hint="give its holder a successor (callvault tokens issue), then revoke it (callvault tokens revoke)",
+            )
+            for token in await catalog.tokens(expiring_by=now + EXPIRES_SOON)
+            if (expires_at := token.expires_at) is not None and now - expires_at < EXPIRES_SOON
+        ),
     ]
 
 
