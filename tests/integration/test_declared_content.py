@@ -18,7 +18,7 @@ from tests.uploads import recording as recording_of
 from vault.media.heads import DIFFERENCES
 from vault.model import CallFacts, Role
 from vault.wiring import open_vault
-from vault.wiring.checks import recorder_findings
+from vault.wiring.checks import check_vault, recorder_findings
 
 __all__ = ["app"]
 
@@ -115,6 +115,7 @@ async def test_content_that_was_not_declared_is_kept_told_counted_and_warned_of_
     assert f"{token} (recorder of {TENANT}) of {TENANT}" in finding.message
     assert f"{len(WAYS)} as wav with no head of it" in finding.message
     assert "Content-Type" in (finding.hint or "")
+    assert finding in await check_vault(app.config)
     app.clock.advance(days=8)
     assert not await recorder_findings(app.vault.catalog, now=app.clock.now())
 

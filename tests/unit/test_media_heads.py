@@ -56,6 +56,15 @@ def test_the_head_tells_the_rate_the_channels_and_the_codec_that_libsndfile_read
             assert (heard.media.container, heard.media.codec, heard.content) == (container, codec, None)
 
 
+def test_the_head_of_speex_tells_the_same() -> None:
+    header = (
+        b"Speex   " + b"1.2.1".ljust(20, b"\0") + struct.pack("<13i", 1, 80, 16_000, 1, 4, 2, -1, 320, 0, 1, 0, 0, 0)
+    )
+    page = b"OggS\0\x02" + bytes(16) + b"\0\0\0\0\x01" + bytes([len(header)]) + header
+    heard = hear(of(Container.OGG), page, whole=True)
+    assert (heard.media.rate, heard.media.channels, heard.content) == (16_000, 2, None)
+
+
 def test_a_head_that_is_cut_off_or_makes_no_sense_leaves_the_media_as_it_was() -> None:
     wav = made("WAV", "PCM_16", 8_000, 1)
     senseless = wav[:22] + struct.pack("<HI", 0, 8_000) + wav[28:]

@@ -239,7 +239,7 @@ class Storer:
         return None if entry is None else TokenId(entry.event.actor.partition(" ")[0])
 
     def _seal(self, session: IngestSession, start: int, end: int) -> tuple[SegmentRef, bytes | bytearray, bytes]:
-        """Build one segment object, and return the first of its audio with it; runs in a worker thread."""
+        """Build one segment object, and return it with the recording's first bytes in it; runs in a worker thread."""
         assert session.entry is not None
         recording = session.recording
         index = len(session.segments)
@@ -258,7 +258,7 @@ class Storer:
             object_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
         )
-        return ref, data, bytes(plaintext[:HEAD_BYTES])
+        return ref, data, b"" if start else bytes(plaintext[:HEAD_BYTES])
 
     async def _put(self, session: IngestSession, ref: SegmentRef, data: bytes | bytearray) -> None:
         recording = session.recording
