@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from cli.main import main
 from tests.restores import Site
+from vault.storage.catalog import schema
 
 CONFIG = """\
 [retention]
@@ -147,3 +151,61 @@ def test_what_cannot_be_done_says_so_by_its_exit_code(scene, place, monkeypatch,
         capsys.readouterr()
         assert scene.run(*words) == code, words
         assert capsys.readouterr().err.splitlines()[0].startswith("error: "), words
+
+
+def age(path: Path, revision: str) -> None:
+    """Put the catalog back to an older schema, with the rows that it had a place for."""
+    older = path.with_name("older.db")
+    with sa.create_engine(f"sqlite:///{older}").begin() as connection:
+        schema.upgrade_to(connection, revision)
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = 1")
+    with closing(sqlite3.connect(older)) as connection:
+        connection.execute("ATTACH ? AS newer", (str(path),))
+        for (table,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
+            if table == "alembic_version":
+                continue
+            there, here = (
+                [row[1] for row in connection.execute(f"PRAGMA {name}.table_info({table})")]
+                for name in ("newer", "main")
+            )
+            columns = ", ".join(name for name in here if name in there)
+            connection.execute(f"DELETE FROM main.{table}")
+            connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM newer.{table}")
+        connection.commit()
+    for leftover in path.parent.glob(f"{path.name}-*"):
+        leftover.unlink()
+    older.replace(path)
+
+
+def test_an_older_catalog_is_backed_up_before_its_upgrade_and_comes_back_upgraded(scene, place, capsys):
+    age(scene.config.catalog_path, "0020")
+    assert scene.run("create", place, "--json") == 0
+    made = document(capsys)
+    assert (made["schema_revision"], made["recordings"], made["objects"]) == ("0020", 2, 4)
+    assert scene.run("verify", place) == 0
+    assert main(["catalog", "upgrade", "--config", str(scene.base / "config.toml")]) == 0
+    scene.lose_catalog()
+    assert scene.run("restore", place) == 0
+
+    async def listen():
+        async with scene.open() as vault:
+            await scene.survives(vault, scene.kept.id, scene.brief.id)
+
+    asyncio.run(listen())
+
+
+def test_a_lost_catalog_beside_the_keyring_is_never_taken_for_a_new_vault(scene, place, capsys):
+    config = ["--config", str(scene.base / "config.toml")]
+    scene.lose_catalog()
+    for words in (["serve"], ["init"], ["journal", "status"], ["catalog", "upgrade"], ["backup", "create", place]):
+        capsys.readouterr()
+        assert main([*words, *config]) == 7, words
+        shown = capsys.readouterr().err
+        assert "callvault backup restore DEST" in shown, words
+        assert "run callvault init" not in shown, words
+    assert main(["doctor", *config]) == 5
+    assert "callvault backup restore DEST" in capsys.readouterr().err
+    scene.config.journal_path.rename(scene.base / "elsewhere")
+    assert main(["init", *config]) == 7
+    assert "but the vault's keyring is at" in capsys.readouterr().err
+    assert not scene.config.catalog_path.exists()

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
 from tests.catalog_support import (
     ACME,
@@ -24,7 +25,7 @@ from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
 from vault.ids import RecordingId
 from vault.model import MANIFEST_INDEX, Part, RecordingState
-from vault.storage.catalog import open_catalog, schema
+from vault.storage.catalog import open_catalog, rows, schema
 from vault.tlog.auditchain import verify_chain
 
 MISSING = RecordingId("rec_" + "0" * 32)
@@ -200,3 +201,43 @@ async def test_a_catalog_in_memory_has_no_snapshots():
         async with opened.snapshot():
             pass
     await opened.close()
+
+
+def every_revision():
+    steps = ScriptDirectory.from_config(schema._config()).walk_revisions()
+    return [step.revision for step in steps]
+
+
+def put(connection, table, values):
+    """Insert what an older table has a place for."""
+    there = {name: value for name, value in values.items() if name in columns_at("0001")[table]}
+    connection.execute(sa.insert(sa.table(table, *map(sa.column, there))), there)
+
+
+async def test_a_catalog_of_any_older_schema_is_dumped_as_it_is(tmp_path):
+    row = recording()
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'old.db'}")
+    oldest_first = every_revision()[::-1]
+    for revision in (*oldest_first[::6], oldest_first[-2], oldest_first[-1]):
+        with engine.begin() as connection:
+            schema.upgrade_to(connection, revision)
+            columns = {each["name"] for each in sa.inspect(connection).get_columns("recordings")}
+            if revision == "0001":
+                put(connection, "recordings", {**rows.from_recording(row), "call_key": "one"})
+                put(connection, "segments", rows.from_segment(segment(row, 0)))
+        opened = open_catalog(tmp_path / "old.db", clock=SteppingClock())
+        async with opened.snapshot() as snapshot:
+            assert snapshot.schema_revision == revision
+            sections = {each.table: each async for each in snapshot.tables()}
+            assert set(sections["recordings"].columns) == columns
+            [found] = [each async for each in snapshot.objects()]
+            assert (found.recording, found.coordinate, len(found.objects)) == (row.id, row.audio, 1)
+        await opened.close()
+    engine.dispose()
+
+
+async def test_a_catalog_without_a_schema_is_not_dumped(blank, tmp_path):
+    (tmp_path / "other.db").touch()
+    with pytest.raises(ConfigError, match="no schema") as refused:
+        await dumped(blank)
+    assert "callvault backup restore" in refused.value.hint

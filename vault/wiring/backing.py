@@ -19,6 +19,7 @@ from vault.services.backup_care import BackupCare, Pruned, Verification
 from vault.services.backup_place import BackupPlace, Listed
 from vault.storage.catalog.catalog import open_catalog
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, observe_keyring, open_destination, open_store
+from vault.wiring.missing import no_catalog
 from vault.wiring.places import Piece, refuse_unusable
 
 
@@ -38,7 +39,8 @@ class Backups:
         catalog = open_catalog(catalog_place(self.config), clock=self.clock)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(catalog.close)
-            await catalog.check_schema()
+            if await catalog.is_empty():
+                raise await no_catalog(self.config)
             if await catalog.setting(KEYRING_ID) != self.keyring.keyring_id.hex():
                 raise ConfigError(
                     "keyring.replicas: this keyring belongs to another catalog", hint="check the paths in config.toml"

@@ -25,6 +25,7 @@ from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.telemetry import Metrics
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
+from vault.wiring.missing import kept_keyring, no_catalog
 from vault.wiring.places import refuse_unmakeable
 from vault.wiring.retention import bounds_in, retention_findings
 from vault.wiring.rootkeys import root_directories
@@ -63,6 +64,8 @@ async def init_vault(
     bounds = bounds_in(config, trial=trial)
     check_new_width(config.retention.cohort_width, trial=trial)
     await asyncio.to_thread(refuse_unmakeable, config)
+    if not (config.catalog_path and config.catalog_path.exists()) and await kept_keyring(config):
+        raise await no_catalog(config)
     if found := _existing(config):
         raise ConfigError(
             f"{found[0]} exists already; nothing was created or changed",

@@ -37,6 +37,7 @@ from vault.wiring.adapters import (
 )
 from vault.wiring.compose import Adapters, compose
 from vault.wiring.lineage import Company, same_lineage
+from vault.wiring.missing import no_catalog
 from vault.wiring.places import refuse_unusable
 from vault.wiring.retention import bounds_of, retention_findings
 
@@ -168,10 +169,10 @@ async def _look(
 ) -> tuple[SqlCatalog, Keyring, ClusterLocks]:
     """Open the catalog and the keyring, for whoever only reads too; nothing is changed."""
     place = catalog_place(config)
-    if isinstance(place, Path) and not place.exists():
-        raise ConfigError(f"there is no vault at {config.resolve(None, '')}", hint="create one: callvault init")
     catalog = open_catalog(place, clock=clock, metrics=metrics)
     stack.push_async_callback(catalog.close)
+    if await catalog.is_empty():
+        raise await no_catalog(config)
     await catalog.check_schema()
     locks = cluster_locks(config, clock)
     # A first look has nothing to fall back on: not while another node's sweep replaces what it reads.

@@ -12,7 +12,7 @@ from vault.storage.catalog.admin import AdminStore
 from vault.storage.catalog.alerts import AlertStore
 from vault.storage.catalog.database import Database, engines
 from vault.storage.catalog.erasures import ErasureStore
-from vault.storage.catalog.faults import translate
+from vault.storage.catalog.faults import NO_CATALOG, translate
 from vault.storage.catalog.holds import HoldStore
 from vault.storage.catalog.nodes import NodeStore
 from vault.storage.catalog.notes import NoteStore
@@ -60,13 +60,13 @@ class SqlCatalog(
     async def check_schema(self) -> None:
         """ConfigError if the schema is absent, older or newer than this code's."""
         if not await self._database.exists():
-            raise ConfigError("catalog: there is no database file", hint="run callvault init")
+            raise ConfigError("catalog: there is no database file", hint=NO_CATALOG)
         schema.check(await self._revision())
 
     async def upgrade(self) -> bool:
         """Bring an existing schema to this code's; return whether it was older. ConfigError if there is none."""
         if await self.is_empty():
-            raise ConfigError("catalog: there is nothing to upgrade", hint="run callvault init")
+            raise ConfigError("catalog: there is nothing to upgrade", hint=NO_CATALOG)
         before = await self._revision()
         await self.migrate()
         return await self._revision() != before

@@ -17,6 +17,9 @@ _ONE_ACT_CLASSES = (_DATA, _CONSTRAINT, "42")
 _DEFINITE_CLASSES = (*_ONE_ACT_CLASSES, "25", "40", "53")
 _DISK_FULL = "53100"
 _DAMAGED = ("XX001", "XX002")
+NO_CATALOG = (
+    "a catalog that was lost comes from a backup: callvault backup restore DEST; a new vault from callvault init"
+)
 _NO_SCHEMA = ("42P01", "42703", "3F000")
 
 
@@ -77,7 +80,7 @@ def _translate_driver(error: DBAPIError) -> VaultError:
             "the catalog's file is damaged; nothing of it was returned", hint="restore the catalog from a backup"
         )
     if code in _NO_SCHEMA or "no such table" in text or "no such column" in text:
-        return ConfigError("catalog: the database has no usable schema", hint="run callvault init")
+        return ConfigError("catalog: the database has no usable schema", hint=NO_CATALOG)
     return Unavailable("the catalog's database cannot answer now; nothing was changed", cause="catalog")
 
 

@@ -25,8 +25,12 @@ from vault.storage.catalog.writer import Transaction
 _PAGE = 2000
 _SETTINGS = "settings"
 _r = recordings.c
+# Columns that the first schema had too: what is backed up may be older than this code.
 _OBJECTS = (
-    sa.select(recordings, segments.c.name, segments.c.object_bytes, segments.c.sha256)
+    sa.select(
+        *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.retain_until, _r.retention_class),
+        *(segments.c.name, segments.c.object_bytes, segments.c.sha256),
+    )
     .join(segments, segments.c.recording == _r.id)
     .where(_r.state != RecordingState.SHREDDED.value)
     .order_by(_r.tenant, _r.id, segments.c.number)
@@ -53,13 +57,14 @@ _INSERT_RECORDING = sa.insert(recordings)
 class SqlSnapshot:
     """One read transaction."""
 
-    def __init__(self, connection: AsyncConnection, schema_revision: str) -> None:
+    def __init__(self, connection: AsyncConnection, schema_revision: str, tables: Sequence[sa.Table]) -> None:
         self._connection = connection
+        self._tables = tables
         self.schema_revision = schema_revision
 
     async def tables(self) -> AsyncIterator[TableRows]:
         """Yield pages of rows, tables in the order in which they can be inserted."""
-        for table in metadata.sorted_tables:
+        for table in self._tables:
             statement = sa.select(table).order_by(*table.primary_key.columns)
             columns = tuple(column.name for column in table.columns)
             async for page in _pages(self._connection, statement):
@@ -89,9 +94,11 @@ class RescueStore:
         try:
             async with self._database.snapshot() as connection:
                 revision = await connection.run_sync(schema.current_revision)
-                schema.check(revision)
+                schema.check_readable(revision)
                 assert revision is not None
-                yield SqlSnapshot(connection, revision)
+                # What an older schema has is what is there; of this code's own everything is known.
+                found = metadata if schema.is_current(revision) else await connection.run_sync(_reflect)
+                yield SqlSnapshot(connection, revision, found.sorted_tables)
         except SQLAlchemyError as error:
             raise translate(error) from error
 
@@ -183,11 +190,11 @@ async def _pages(connection: AsyncConnection, statement: sa.Select[Any]) -> Asyn
 
 
 def _backed(found: Sequence[sa.Row[Any]]) -> BackedRecording:
-    row = rows.to_recording(found[0])
+    row = found[0]
     return BackedRecording(
-        recording=row.id,
-        coordinate=row.audio,
-        retain_until_ms=rows.micros(row.retain_until) // 1000,
+        recording=rows.recording_id(row.id),
+        coordinate=rows.audio_coordinate(row),
+        retain_until_ms=row.retain_until // 1000,
         retention_class=row.retention_class,
         objects=tuple(BackedObject(name=each.name, size=each.object_bytes, sha256=each.sha256) for each in found),
     )

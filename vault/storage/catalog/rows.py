@@ -144,7 +144,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         call_token=row.call_token,
         state=RecordingState(row.state),
         state_reason=row.state_reason,
-        audio=_coordinate(tenant, Part.AUDIO, row.audio_period, row.audio_generation, row.audio_leaf),
+        audio=audio_coordinate(row),
         metadata=_coordinate(tenant, Part.METADATA, row.metadata_period, row.metadata_generation, row.metadata_leaf),
         media=_media(row.container, row.codec, row.rate, row.channels, row.channel_map),
         created_at=moment(row.created_at),
@@ -164,6 +164,11 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         retention_period=row.retention_period,
         content=None if row.content is None else Content(row.content),
     )
+
+
+def audio_coordinate(row: sa.Row[Any]) -> Coordinate:
+    """Return where the key of a row's audio is derived."""
+    return _coordinate(TenantId(row.tenant), Part.AUDIO, row.audio_period, row.audio_generation, row.audio_leaf)
 
 
 def _coordinate(tenant: TenantId, part: Part, period: int, generation: int, leaf: int) -> Coordinate:

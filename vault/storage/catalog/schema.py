@@ -13,6 +13,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from vault.errors import ConfigError
+from vault.storage.catalog.faults import NO_CATALOG
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -47,14 +48,24 @@ def current_revision(connection: sa.Connection) -> str | None:
 
 def check(revision: str | None) -> None:
     """ConfigError unless `revision` is this code's."""
-    if revision is None:
-        raise ConfigError("catalog: the database has no schema", hint="run callvault init")
-    _check_known(revision)
-    if revision != _revisions()[0]:
+    check_readable(revision)
+    if not is_current(revision):
         raise ConfigError(
             f"catalog: the schema is at {revision}, older than this version of callvault needs",
-            hint="back the catalog up, then run callvault catalog upgrade",
+            hint="back it up as it is with callvault backup create DEST, then run callvault catalog upgrade",
         )
+
+
+def check_readable(revision: str | None) -> None:
+    """ConfigError unless `revision` is this code's, or an older one that this code can read whole."""
+    if revision is None:
+        raise ConfigError("catalog: the database has no schema", hint=NO_CATALOG)
+    _check_known(revision)
+
+
+def is_current(revision: str | None) -> bool:
+    """Tell whether `revision` is this code's."""
+    return revision == _revisions()[0]
 
 
 @cache
