@@ -1,5 +1,6 @@
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,10 +130,17 @@ def test_a_missing_file_is_a_usage_error(certificate: Path, key: Path) -> None:
     assert main(["certificates", "verify", str(certificate), "--key", "/nonexistent"]) == 2
 
 
-def trail(count: int = 5) -> list[dict[str, object]]:
+def trail(count: int = 5, tenants: Sequence[str | None] = ()) -> list[dict[str, object]]:
     events = [
-        AuditEvent(event="access.play", actor=f"tok {number}", outcome="ok", purpose="complaint", detail={"n": number})
-        for number in range(count)
+        AuditEvent(
+            event="access.play",
+            actor=f"tok {number}",
+            outcome="ok",
+            purpose="complaint",
+            tenant=tenant,
+            detail={"n": number},
+        )
+        for number, tenant in enumerate(tenants or [None] * count)
     ]
     return [
         {
@@ -186,6 +194,31 @@ def test_an_export_can_continue_an_earlier_one(tmp_path: Path) -> None:
     rest = written(tmp_path, lines[3:])
     assert main(["audit", "verify", rest]) == 5
     assert main(["audit", "verify", rest, "--after", f"3:{lines[2]['sha256']}"]) == 0
+
+
+def test_a_tenants_own_export_is_verified_as_its_part_of_the_trail(tmp_path: Path, capsys) -> None:
+    lines = trail(tenants=[None, "acme", "acme", "other", "acme"])
+    part = [line for line in lines if line["tenant"] == "acme"]
+    assert main(["audit", "verify", written(tmp_path, part)]) == 0
+    shown = capsys.readouterr()
+    assert "one tenant's part of the trail: acme" in shown.out
+    assert "whether any entry was left out" in shown.err
+    head = f"5:{lines[-1]['sha256']}"
+    assert main(["audit", "verify", written(tmp_path, part), "--expect", head, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "verified": True, "part": True, "tenant": "acme", "entries": 3, "links": 1, "head": head
+    }  # fmt: skip
+    part[1]["outcome"] = "refused"
+    assert main(["audit", "verify", written(tmp_path, part)]) == 5
+    assert "audit entry 3 does not match its hash" in capsys.readouterr().err
+
+
+def test_a_filtered_export_is_verified_if_it_is_said_to_be_a_part(tmp_path: Path, capsys) -> None:
+    some = written(tmp_path, trail()[::2])
+    assert main(["audit", "verify", some]) == 5
+    assert "--part" in capsys.readouterr().err
+    assert main(["audit", "verify", some, "--part"]) == 0
+    assert main(["audit", "verify", some, "--part", "--after", f"3:{'0' * 64}"]) == 2
 
 
 @pytest.mark.parametrize("head", ["5", "x:y", "5:abc"])

@@ -8,7 +8,16 @@ import pytest
 from tests.catalog_support import NOW, event
 from vault.errors import IntegrityError, Invalid
 from vault.model import AuditEntry
-from vault.tlog.auditchain import GENESIS, AuditHead, canonical, extend_chain, verify_chain
+from vault.tlog.auditchain import (
+    GENESIS,
+    AuditHead,
+    AuditPart,
+    canonical,
+    extend_chain,
+    part_of,
+    verify_chain,
+    verify_part,
+)
 
 
 @pytest.fixture
@@ -106,11 +115,50 @@ def test_deleted_first_entry_is_detected(entries):
         verify_chain(entries[1:])
 
 
-def test_a_trail_with_gaps_says_whose_export_has_them_and_who_can_make_a_whole_one(entries):
+def test_a_trail_with_gaps_says_how_a_part_of_it_is_checked(entries):
     with pytest.raises(IntegrityError) as refused:
         verify_chain(entries[2:])
-    assert "a tenant's token" in refused.value.hint
-    assert "let an operator export the whole trail" in refused.value.hint
+    assert "--part" in refused.value.hint
+    assert "--after NUMBER:HASH" in refused.value.hint
+
+
+@pytest.fixture
+def trail() -> list[AuditEntry]:
+    tenants = [None, "acme", "acme", "other", "acme", "other", "acme"]
+    return extend_chain(GENESIS, [event("access.play", tenant=each) for each in tenants], at=NOW)
+
+
+def of(tenant, trail):
+    return [entry for entry in trail if entry.event.tenant == tenant]
+
+
+def test_one_tenants_part_is_verified_as_what_it_is(trail):
+    part = of("acme", trail)
+    assert part_of(part) == "acme"
+    assert verify_part(part) == AuditPart(entries=4, links=1, head=head_of(trail[6]))
+    assert verify_part(part, expected=head_of(trail[2])).entries == 4
+    with pytest.raises(IntegrityError, match="entry 4 is not in this part"):
+        verify_part(part, expected=head_of(trail[3]))
+    assert part_of(trail) is part_of(trail[1:]) is part_of([]) is part_of(of(None, trail)) is None
+
+
+def test_the_beginning_of_the_trail_is_never_one_tenants_part():
+    assert part_of(extend_chain(GENESIS, [event(tenant="acme")] * 3, at=NOW)) is None
+
+
+def test_what_was_changed_in_a_part_is_named(trail):
+    part = of("acme", trail)
+    for place in range(len(part)):
+        for damage in ({"event": replace(part[place].event, actor="x")}, {"at": NOW - timedelta(1)}, {"seq": 99}):
+            with pytest.raises(IntegrityError, match=f"entry ({part[place].seq}|{damage.get('seq')}) "):
+                verify_part([*part[:place], replace(part[place], **damage), *part[place + 1 :]])
+    rehashed = extend_chain(GENESIS, [event("x", tenant="acme")] * 3, at=NOW)[2]
+    with pytest.raises(IntegrityError, match="entry 3 does not continue entry 2"):
+        verify_part([part[0], rehashed, *part[2:]])
+    with pytest.raises(IntegrityError, match="entry 2 follows entry 3"):
+        verify_part([part[1], part[0]])
+    with pytest.raises(IntegrityError, match="entry 3 is not the one published"):
+        verify_part([part[1]], expected=AuditHead(seq=3, sha256="00" * 32))
 
 
 def test_reordered_entries_are_detected(entries):

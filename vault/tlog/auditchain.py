@@ -26,9 +26,19 @@ class AuditHead:
 
 
 _GAPS: Final = (
-    "an export by a tenant's token has only its entries and cannot be checked: let an operator export the whole trail; "
-    "one that was made with --after is checked with --after NUMBER:HASH, the head before it"
+    "an export that was filtered is a part of the trail: check it with --part; one that was made with --after is "
+    "checked with --after NUMBER:HASH, the head before it"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPart:
+    """What a part of the trail shows: `entries` match their hashes, and `links` of them continue the one before."""
+
+    entries: int
+    links: int
+    head: AuditHead
+
 
 GENESIS = AuditHead(seq=0, sha256="00" * 32)
 
@@ -75,6 +85,21 @@ def extend_chain(head: AuditHead, events: Sequence[AuditEvent], *, at: datetime)
     return entries
 
 
+def _check_link(entry: AuditEntry, head: AuditHead) -> None:
+    if entry.previous_sha256 != head.sha256:
+        raise IntegrityError(f"audit entry {entry.seq} does not continue entry {head.seq}: one of them was replaced")
+
+
+def _check_hash(entry: AuditEntry) -> None:
+    if entry_hash(entry.event, seq=entry.seq, at=entry.at, previous_sha256=entry.previous_sha256) != entry.sha256:
+        raise IntegrityError(f"audit entry {entry.seq} does not match its hash: it was changed after it was written")
+
+
+def _check_published(head: AuditHead, expected: AuditHead) -> None:
+    if head != expected:
+        raise IntegrityError(f"audit entry {head.seq} is not the one published: the trail was rewritten")
+
+
 def verify_chain(
     entries: Iterable[AuditEntry], *, after: AuditHead = GENESIS, expected: AuditHead | None = None
 ) -> AuditHead:
@@ -90,20 +115,52 @@ def verify_chain(
             raise IntegrityError(
                 f"audit entry {entry.seq} follows entry {head.seq}: entries are missing or reordered", hint=_GAPS
             )
-        if entry.previous_sha256 != head.sha256:
-            raise IntegrityError(
-                f"audit entry {entry.seq} does not continue entry {head.seq}: one of them was replaced"
-            )
-        if entry_hash(entry.event, seq=entry.seq, at=entry.at, previous_sha256=head.sha256) != entry.sha256:
-            raise IntegrityError(
-                f"audit entry {entry.seq} does not match its hash: it was changed after it was written"
-            )
+        _check_link(entry, head)
+        _check_hash(entry)
         head = AuditHead(seq=entry.seq, sha256=entry.sha256)
         if expected is not None and head.seq == expected.seq:
-            if head != expected:
-                raise IntegrityError(f"audit entry {entry.seq} is not the one published: the trail was rewritten")
+            _check_published(head, expected)
             met = True
     if not met:
         assert expected is not None
         raise IntegrityError(f"the audit trail ends at entry {head.seq}, before the published entry {expected.seq}")
     return head
+
+
+def part_of(entries: Iterable[AuditEntry]) -> str | None:
+    """Return the tenant whose part of the trail `entries` are; None if they are another's too, or begin the trail.
+
+    The trail begins before any tenant's part does: with the first operator's token.
+    """
+    tenants: set[str | None] = set()
+    for entry in entries:
+        tenants.add(entry.event.tenant)
+        if entry.seq == GENESIS.seq + 1 or len(tenants) > 1:
+            return None
+    return next(iter(tenants), None)
+
+
+def verify_part(entries: Iterable[AuditEntry], *, expected: AuditHead | None = None) -> AuditPart:
+    """Check what can be checked of entries between which others are left out; they come in their order.
+
+    Each matches its own hash, and continues the one before where that one is there. Nothing shows that no entry was
+    left out; `expected`, a head published earlier, must be among them. IntegrityError names the first entry that does
+    not fit.
+    """
+    head, count, links, met = GENESIS, 0, 0, expected is None
+    for entry in entries:
+        if entry.seq <= head.seq:
+            raise IntegrityError(f"audit entry {entry.seq} follows entry {head.seq}: entries are repeated or reordered")
+        if entry.seq == head.seq + 1:
+            _check_link(entry, head)
+            links += count > 0
+        _check_hash(entry)
+        head = AuditHead(seq=entry.seq, sha256=entry.sha256)
+        count += 1
+        if expected is not None and head.seq == expected.seq:
+            _check_published(head, expected)
+            met = True
+    if not met:
+        assert expected is not None
+        raise IntegrityError(f"the published entry {expected.seq} is not in this part of the audit trail")
+    return AuditPart(entries=count, links=links, head=head)
