@@ -43,6 +43,15 @@ def local_minute(text: str) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def length(duration_ms: int | None) -> str:
+    """Return a duration as a clock shows it, cut to seconds: 3:07, 1:02:03; a dash where nobody knows."""
+    if duration_ms is None:
+        return "-"
+    minutes, seconds = divmod(duration_ms // 1000, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
 def zone(*, now: datetime) -> str:
     """Return what this machine's zone is called, for the head of a column of local times."""
     return now.astimezone().strftime("%Z")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +15,9 @@ from cli.client import segment
 from cli.command import Remote, new_group, remote
 from cli.downloads import CHUNK_BYTES, fetch
 from cli.files import STDOUT, destination, whole_file
-from cli.instants import instant_or_none
+from cli.instants import instant_or_none, length, local_minute, zone
 from vault.errors import Invalid, Refused
-from vault.model import RecordingState
+from vault.media.sizes import in_mib, parse_size
 from vault.protocol.alerts import FlagCategory
 
 group = new_group("Find, explain, play and export recordings; pause live ones.")
@@ -31,25 +32,45 @@ _ID = "rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
 _PAGE = 1000
 
 
+class _State(enum.StrEnum):
+    LIVE = "live"
+    OPEN = "open"
+    SEALED = "sealed"
+    TRUNCATED = "truncated"
+    SHREDDING = "shredding"
+    SHREDDED = "shredded"
+
+
+class _Direction(enum.StrEnum):
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
 @remote(
     group,
     "list",
     examples=[
-        "callvault recordings list",
-        "callvault recordings list --state sealed --from 2026-09-01 --to 2026-10-01",
-        "callvault recordings list --held --json",
+        "callvault recordings list --from today",
+        "callvault recordings list --state live",
+        "callvault recordings list --state sealed --from 2026-09-01 --to 2026-10-01 --longer-than 10m",
+        "callvault recordings list --expires-to +7d --not-held",
+        "callvault recordings list --call-key 5f3c@pbx.example.com --purpose complaint",
         "callvault recordings list --caller +441632960001 --purpose access-request",
+        "callvault recordings list --agent 201@pbx.example.com --direction inbound --from -7d --purpose quality",
+        "callvault recordings list --held --json",
     ],
 )
 async def listing(
     call: Remote,
     *,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    state: Annotated[RecordingState | None, typer.Option(help="Only those in this state.")] = None,
+    state: Annotated[_State | None, typer.Option(help="Only those in this state.")] = None,
     started_from: Annotated[
-        str | None, typer.Option("--from", help="Started at or after this date or instant.")
+        str | None, typer.Option("--from", help="Started at or after: -7d, today, a date or an instant.")
     ] = None,
-    started_to: Annotated[str | None, typer.Option("--to", help="Started before this date or instant.")] = None,
+    started_to: Annotated[
+        str | None, typer.Option("--to", help="Started before: now, today, a date or an instant.")
+    ] = None,
     held: Annotated[
         bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")
     ] = None,
@@ -57,14 +78,31 @@ async def listing(
         bool | None,
         typer.Option("--ahead/--not-ahead", help="Only those kept longer for a start after their receipt, or not."),
     ] = None,
-    caller: Annotated[str | None, typer.Option(help="Only calls from this number; needs --purpose.")] = None,
-    called: Annotated[str | None, typer.Option(help="Only calls to this number; needs --purpose.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only calls with this tag; needs --purpose.")] = None,
-    purpose: Annotated[str | None, typer.Option(help="What a search by number or tag is for.")] = None,
+    longer_than: Annotated[str | None, typer.Option(help="Ended calls of at least 90s, 10m or 1h30m.")] = None,
+    shorter_than: Annotated[str | None, typer.Option(help="Ended calls of at most 90s, 10m or 1h30m.")] = None,
+    larger_than: Annotated[str | None, typer.Option(help="Ended calls of at least 500KiB or 50MiB.")] = None,
+    smaller_than: Annotated[str | None, typer.Option(help="Ended calls of at most 500KiB or 50MiB.")] = None,
+    expires_from: Annotated[
+        str | None, typer.Option(help="Kept until at least: +7d or a date; what goes first comes first.")
+    ] = None,
+    expires_to: Annotated[
+        str | None, typer.Option(help="Kept until before: +7d or a date; what goes first comes first.")
+    ] = None,
+    call_key: Annotated[
+        str | None, typer.Option(help="Only what the recorder calls so; needs --purpose, as all below.")
+    ] = None,
+    caller: Annotated[str | None, typer.Option(help="Only calls from this number.")] = None,
+    called: Annotated[str | None, typer.Option(help="Only calls to this number.")] = None,
+    agent: Annotated[
+        str | None, typer.Option(help="Only calls that this party took or made: called inbound, calling outbound.")
+    ] = None,
+    direction: Annotated[_Direction | None, typer.Option(help="Only calls of this direction.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only calls with this tag.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="What a search by what is known of a call is for.")] = None,
     before: Annotated[str | None, typer.Option(help="Continue after this recording, the last one of a page.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
 ) -> None:
-    """List recordings, newest first, without who called."""
+    """List recordings, newest first, without who called. Times are shown and read as this machine's."""
     wanted = {
         "tenant": tenant,
         "state": state.value if state else None,
@@ -72,8 +110,17 @@ async def listing(
         "to": instant_or_none(started_to),
         "held": held,
         "ahead": ahead,
+        "min_duration": longer_than,
+        "max_duration": shorter_than,
+        "min_bytes": None if larger_than is None else parse_size(larger_than),
+        "max_bytes": None if smaller_than is None else parse_size(smaller_than),
+        "expires_from": instant_or_none(expires_from),
+        "expires_to": instant_or_none(expires_to),
+        "call_key": call_key,
         "caller": caller,
         "called": called,
+        "agent": agent,
+        "direction": direction.value if direction else None,
         "tag": tag,
     }
     headers = {"Purpose": purpose} if purpose else {}
@@ -91,21 +138,27 @@ async def listing(
     if call.out.as_json:
         call.out.document({"recordings": found, "before": after})
         return
+    _print(call, found, goes=expires_from is not None or expires_to is not None)
+    if after is not None:
+        call.out.hint(f"there may be more: add --before {after}")
+
+
+def _print(call: Remote, found: Sequence[Mapping[str, Any]], *, goes: bool) -> None:
+    """Print a list: within 80 columns an id leaves room for three more things."""
+    here = zone(now=datetime.now(UTC))
+    several = len({item["tenant"] for item in found}) > 1
+    columns = ["recording", "state", f"{'goes from' if goes else 'started'} ({here})"]
+    columns += ["tenant"] if several else ["length", "MiB"]
     rows = [
         (
             item["id"],
             "live" if item["live"] else item["state"],
-            item["started_at"],
-            item["bytes"],
-            item["retain_until"],
-            item["tenant"],
+            local_minute(item["retain_until" if goes else "started_at"]),
+            *([item["tenant"]] if several else [length(item["duration_ms"]), in_mib(item["bytes"])]),
         )
         for item in found
     ]
-    columns = ["recording", "state", "started", "bytes", "retain until", "tenant"]
     call.out.table(columns, rows, empty="no recordings match")
-    if after is not None:
-        call.out.hint(f"there may be more: add --before {after}")
 
 
 def _fields(found: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -116,11 +169,13 @@ def _fields(found: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("state", found["state"]),
         ("reason", found["state_reason"]),
         ("live", found["live"]),
-        ("bytes", found["bytes"]),
+        ("size", f"{in_mib(found['bytes'])} MiB ({found['bytes']:,} bytes)"),
         ("media", _media(media)),
         ("content", media.get("content")),
         ("started", found["started_at"]),
         ("ended", found["ended_at"]),
+        ("length", None if found["duration_ms"] is None else length(found["duration_ms"])),
+        ("whole since", found["finished_at"]),
         ("retain until", found["retain_until"]),
         ("retention class", found["retention_class"]),
         ("certificate", found["certificate_id"]),

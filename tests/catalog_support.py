@@ -363,6 +363,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, tenant=ACME)
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, part=Part.METADATA, tenant=ACME)
     await catalog.recordings(RecordingQuery(tenant=ACME, caller_tokens=("a", "b"), limit=10))
+    await catalog.recordings(RecordingQuery(tenant=ACME, started_from=NOW))
     await catalog.count_recordings()
     await catalog.count_kept(ACME)
     await catalog.count_live(ACME)

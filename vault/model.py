@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId
@@ -132,7 +132,7 @@ class CallFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One catalog row. `stored_bytes` counts plaintext bytes in verified segments.
+    """One catalog row. `stored_bytes` counts plaintext bytes in verified segments; `ended_at` is when the last came.
 
     The tokens are what the blind index of the metadata cohort makes of the recorder's call key and of the two numbers,
     in hex. Once the metadata is shredded, `sealed_facts` is empty, the numbers' tokens are None and `call_token` is
@@ -167,6 +167,8 @@ class Recording:
     """How long the policy of its first day keeps it, such as `90d`; None for an older row, or one that was rebuilt."""
     content: Content | None = None
     """What its first bytes are, where that is not what was declared; None too for an older row or a rebuilt one."""
+    lasted: timedelta | None = None
+    """How long the call lasted, in whole milliseconds; None while it is open, and where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

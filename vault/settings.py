@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -18,6 +17,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from vault.errors import Invalid
+from vault.media.sizes import parse_size
 from vault.retention.durations import parse_duration
 from vault.retention.periods import Period, parse_period
 
@@ -26,8 +26,6 @@ PERIOD_SCHEMA = {
     "pattern": "^(?=.)(?:[0-9]+y)?(?:[0-9]+mo)?(?:[0-9]+(?:ms|[wdhms]))*$",
     "examples": ["90d", "18mo", "7y", "1h30m"],
 }
-_SIZE = re.compile(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB|TiB)", re.ASCII)
-_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def _duration(value: Any) -> timedelta:
@@ -62,10 +60,11 @@ def _kept(value: Period) -> Period:
 
 
 def _size(value: Any) -> int:
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError('a size is text with a unit: "512B", "8MiB", "20GiB"')
-    if not (size := int(match[1]) * _UNITS[match[2]]):
+    try:
+        size = parse_size(value if isinstance(value, str) else "")
+    except Invalid as error:
+        raise ValueError(error.hint or "not a size") from error
+    if not size:
         raise ValueError('a size is larger than nothing: "8MiB"')
     return size
 

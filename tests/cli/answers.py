@@ -74,6 +74,8 @@ RECORDING: dict[str, Any] = {
     "created_at": AT,
     "started_at": AT,
     "ended_at": AT,
+    "duration_ms": 187_000,
+    "finished_at": AT,
     "retain_until": AT,
     "retention_class": "recording",
     "certificate_id": None,

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cli.instants import end_or_none, instant_or_none, local_minute, parse_end, parse_instant, zone
+from cli.instants import end_or_none, instant_or_none, length, local_minute, parse_end, parse_instant, zone
 from vault.errors import Invalid
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -79,6 +79,10 @@ def test_an_end_is_a_period_from_now_or_an_instant(text: str, expected: str) -> 
 def test_an_end_that_is_neither_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_end(text, now=NOW)
+
+
+def test_a_length_is_shown_as_a_clock_shows_it() -> None:
+    assert [length(each) for each in (None, 0, 59_999, 187_000, 3_723_000)] == ["-", "0:00", "0:59", "3:07", "1:02:03"]
 
 
 def test_nothing_stays_nothing() -> None:

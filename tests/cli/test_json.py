@@ -286,6 +286,57 @@ def test_pages_are_joined_until_the_limit(stub: StubServer, capsys: pytest.Captu
     assert [(asked.body["limit"], asked.body.get("before")) for asked in stub.asked] == [(1000, None), (1, first)]
 
 
+def test_a_list_asks_for_what_was_said_in_the_servers_words(stub: StubServer) -> None:
+    install(stub)
+    line = (
+        "recordings list --state live --from 2026-11-01 --longer-than 90s --shorter-than 1h --larger-than 500KiB "
+        "--smaller-than 50MiB --expires-from 2026-12-01 --expires-to 2026-12-08 --call-key 5f3c@[::1] --agent 201 "
+        "--direction inbound --not-held --purpose complaint"
+    )
+    assert main(line.split()) == 0
+    [asked] = stub.asked
+    assert asked.headers["Purpose"] == "complaint"
+    assert asked.body == {
+        "state": "live",
+        "from": "2026-11-01T00:00:00Z",
+        "min_duration": "90s",
+        "max_duration": "1h",
+        "min_bytes": 512_000,
+        "max_bytes": 52_428_800,
+        "expires_from": "2026-12-01T00:00:00Z",
+        "expires_to": "2026-12-08T00:00:00Z",
+        "call_key": "5f3c@[::1]",
+        "agent": "201",
+        "direction": "inbound",
+        "held": False,
+        "limit": 100,
+    }
+    assert main(["recordings", "list", "--larger-than", "50MB"]) == 2
+
+
+def test_a_list_of_recordings_shows_lengths_and_sizes_as_people_read_them(
+    stub: StubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = {**RECORDING, "bytes": 12_900_000, "duration_ms": 3_723_000, "state": "truncated"}
+    stub.on(
+        "POST",
+        "/v1/recordings/search",
+        answer({"recordings": [RECORDING | {"live": True, "state": "open"}, long], "before": None}),
+        answer({"recordings": [long], "before": None}),
+        answer({"recordings": [RECORDING, RECORDING | {"tenant": "b-school"}], "before": None}),
+    )
+    assert main(["recordings", "list"]) == 0
+    head, live, ended = capsys.readouterr().out.splitlines()
+    assert head.split() == ["recording", "state", "started", "(UTC)", "length", "MiB"]
+    assert live.split() == [REC, "live", "2026-11-24", "03:04", "3:07", "0.00"]
+    assert ended.split() == [REC, "truncated", "2026-11-24", "03:04", "1:02:03", "12.3"]
+    assert max(len(line) for line in (head, live, ended)) <= 80
+    assert main(["recordings", "list", "--expires-to", "+7d"]) == 0
+    assert "goes from (UTC)" in capsys.readouterr().out
+    assert main(["recordings", "list"]) == 0
+    assert "b-school" in capsys.readouterr().out
+
+
 def test_an_audit_list_asks_for_what_was_said_page_after_page(
     stub: StubServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

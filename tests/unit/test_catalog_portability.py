@@ -109,6 +109,35 @@ def test_call_keys_that_stood_in_clear_are_forgotten_by_the_migration():
     engine.dispose()
 
 
+def test_the_lengths_of_earlier_calls_are_those_of_their_samples_or_of_what_came_as_it_was_spoken():
+    engine = sa.create_engine("sqlite://")
+    minute = 60_000_000
+    raw = {"container": "raw", "codec": "s16le", "rate": 16_000, "channels": 1, "stored_bytes": 32_000 * 90}
+    opaque = {"container": "ogg", "codec": "stream", "rate": 0, "channels": 0}
+    calls = (
+        (raw | {"ended_at": 200 * minute}, 90_000),
+        (raw | {"codec": "pcma", "ended_at": 200 * minute}, 180_000),
+        (raw | {"state": "open", "ended_at": None}, None),
+        (opaque | {"created_at": 100 * minute, "ended_at": 103 * minute}, 180_000),
+        (opaque | {"created_at": 200 * minute, "ended_at": 203 * minute}, None),
+    )
+    with engine.begin() as connection:
+        command.upgrade(schema._config(connection), "0026")
+        columns = {row[1]: row for row in connection.exec_driver_sql("PRAGMA table_info(recordings)")}
+        for number, (call, _) in enumerate(calls):
+            values = {name: None if not row[3] else "1" for name, row in columns.items()}
+            values |= {"id": bytes([number]) * 16, "call_token": str(number), "state": "sealed", "sealed_facts": b"f"}
+            values |= {"started_at": 100 * minute, "created_at": 200 * minute} | call
+            connection.exec_driver_sql(
+                f"INSERT INTO recordings ({','.join(values)}) VALUES ({','.join('?' * len(values))})",
+                tuple(values.values()),
+            )
+        schema.upgrade(connection)
+        lengths = connection.exec_driver_sql("SELECT lasted_ms FROM recordings ORDER BY id").scalars().all()
+    engine.dispose()
+    assert lengths == [expected for _, expected in calls]
+
+
 async def test_migrating_again_changes_nothing(catalog):
     await catalog.save_setting("vault_id", "one")
     await catalog.migrate()
@@ -126,7 +155,8 @@ PLANS = {
     "GROUP BY recordings.state": "COVERING INDEX ix_recordings_state",
     "recordings.tenant = ? AND recordings.call_token IN": "(tenant=? AND call_token=?)",
     "recordings.metadata_certificate_id IS NULL AND": "ix_recordings_metadata (tenant=? AND id>?)",
-    "recordings.started_at >= ?": "ix_recordings_tenant (tenant=? AND id",
+    "recordings.started_at >= ? AND recordings.tenant = ? ORDER": "ix_recordings_tenant (tenant=?)",
+    "AND recordings.tenant = ? AND recordings.state = ?": "ix_recordings_tenant_state (tenant=? AND state=? AND id",
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId
@@ -46,7 +46,10 @@ class RecordingQuery:
     """Filters for a page of recordings, newest id first; `before` is the last id of the previous page.
 
     `ahead`: only those whose stated start lies after their receipt, which keeps them longer, or only the others.
-    `caller_tokens` and `called_tokens` match rows that carry any of them; an empty tuple matches none.
+    `call_tokens`, `caller_tokens` and `called_tokens` match rows that carry any of them; an empty tuple matches none.
+    `agent_tokens` match rows that carry one of the first as caller or one of the second as called.
+    Bounds belong to what they bound. Those of bytes and of durations need a tenant and match what has ended; with one
+    of `expires_from` and `expires_to`, which match what is finished and not shredded, what goes first comes first.
     """
 
     tenant: TenantId | None = None
@@ -55,10 +58,29 @@ class RecordingQuery:
     started_to: datetime | None = None
     held: bool | None = None
     ahead: bool | None = None
+    call_tokens: tuple[str, ...] | None = None
     caller_tokens: tuple[str, ...] | None = None
     called_tokens: tuple[str, ...] | None = None
+    agent_tokens: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    min_bytes: int | None = None
+    max_bytes: int | None = None
+    min_duration: timedelta | None = None
+    max_duration: timedelta | None = None
+    expires_from: datetime | None = None
+    expires_to: datetime | None = None
     before: RecordingId | None = None
     limit: int = 100
+
+    @property
+    def by_expiry(self) -> bool:
+        """Whether what goes first comes first."""
+        return self.expires_from is not None or self.expires_to is not None
+
+    @property
+    def measures(self) -> bool:
+        """Whether it asks for how much or how long."""
+        bounds = (self.min_bytes, self.max_bytes, self.min_duration, self.max_duration)
+        return any(bound is not None for bound in bounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +312,7 @@ class RecordingRows(Protocol):
         stored_bytes: int,
         objects: Sequence[SegmentRef],
         heard: Heard | None = None,
+        lasted: timedelta | None = None,
         audit: Sequence[AuditEvent] = (),
     ) -> None:
         """Move open → sealed | truncated and record `objects`: the manifest and any segments not yet recorded.

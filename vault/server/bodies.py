@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from vault.model import HoldKind, RecordingState, Role
+from vault.model import HoldKind, Role
 from vault.ports.erasures import ErasureBasis
 from vault.protocol.alerts import FlagCategory
 from vault.protocol.parties import DEFAULT_REGION
-from vault.settings import Retention
+from vault.settings import Duration, Retention
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[str, Field(min_length=1, max_length=200)]
@@ -188,18 +189,42 @@ class RequestOverride(_Body):
     reason: Words
 
 
+class ListedState(enum.StrEnum):
+    """A state of recordings, or `live`: open, and being recorded by the node that answers."""
+
+    OPEN = "open"
+    LIVE = "live"
+    SEALED = "sealed"
+    TRUNCATED = "truncated"
+    SHREDDING = "shredding"
+    SHREDDED = "shredded"
+
+
 class SearchRecordings(_Body):
     """POST /v1/recordings/search, and GET /v1/recordings with the same names."""
 
     tenant: str | None = None
+    call_key: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+    """What the recorder calls the call."""
     caller: Number | None = None
     called: Number | None = None
+    agent: Number | None = None
+    """Who took the call on this side: called inbound, calling outbound."""
+    direction: Annotated[str, Field(pattern="^(inbound|outbound)$")] | None = None
     tag: Number | None = None
-    state: RecordingState | None = None
+    state: ListedState | None = None
     started_from: Instant | None = Field(default=None, alias="from")
     started_to: Instant | None = Field(default=None, alias="to")
     held: bool | None = None
     ahead: bool | None = None
+    min_bytes: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    max_bytes: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    min_duration: Duration | None = None
+    """Such as 90s or 1h30m; of ended calls."""
+    max_duration: Duration | None = None
+    expires_from: Instant | None = None
+    """Of its `retain_until`; with one of these two what goes first comes first."""
+    expires_to: Instant | None = None
     before: str | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 

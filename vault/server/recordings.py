@@ -15,12 +15,12 @@ from vault.ids import RecordingId, TenantId
 from vault.media.heads import as_heard
 from vault.media.ranges import parse_range
 from vault.media.wav import WAV_HEAD_BYTES, View, needs_head, playable, verbatim
-from vault.model import Principal, Recording
+from vault.model import Principal, Recording, RecordingState
 from vault.ports.catalog import RecordingQuery
 from vault.protocol.permissions import Act, permits
 from vault.retention.decide import in_force
 from vault.server import views
-from vault.server.bodies import ListRecordings, PlayAudio, SearchRecordings
+from vault.server.bodies import ListedState, ListRecordings, PlayAudio, SearchRecordings
 from vault.server.context import (
     VAULT,
     body,
@@ -76,21 +76,35 @@ async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
     before = query_id(wanted.before, "rec", "before")
     chosen = RecordingQuery(
         tenant=scope(wanted.tenant, actor.tenant),
-        state=wanted.state,
+        state=None if wanted.state in (None, ListedState.LIVE) else RecordingState(wanted.state.value),
         started_from=wanted.started_from,
         started_to=wanted.started_to,
         held=wanted.held,
         ahead=wanted.ahead,
+        min_bytes=wanted.min_bytes,
+        max_bytes=wanted.max_bytes,
+        min_duration=wanted.min_duration,
+        max_duration=wanted.max_duration,
+        expires_from=wanted.expires_from,
+        expires_to=wanted.expires_to,
         before=RecordingId(before) if before else None,
         limit=wanted.limit,
     )
-    sought = Wanted(caller=wanted.caller, called=wanted.called, tag=wanted.tag)
+    live = wanted.state is ListedState.LIVE
+    sought = Wanted(
+        call_key=wanted.call_key,
+        caller=wanted.caller,
+        called=wanted.called,
+        agent=wanted.agent,
+        direction=wanted.direction,
+        tag=wanted.tag,
+    )
     if sought.fields:
         await vault.access.authorise(actor, Act.FACTS_READ, tenant=asked)
         purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
-        page = await vault.recordings.search(chosen, sought, purpose=purpose, actor=actor)
+        page = await vault.recordings.search(chosen, sought, purpose=purpose, actor=actor, live=live)
     else:
-        page = await vault.recordings.list(chosen, actor=actor)
+        page = await vault.recordings.list(chosen, actor=actor, live=live)
     more = page[-1].recording.id if len(page) == wanted.limit else None
     return web.json_response({"recordings": [views.recording(view) for view in page], "before": more})
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vault.ids import TenantId
+from vault.media.lasting import call_ended
 from vault.model import Hold, HoldState, Principal, StoredCertificate, Token
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
@@ -74,7 +75,9 @@ def recording(view: RecordingView) -> dict[str, Any]:
         },
         "created_at": moment(row.created_at),
         "started_at": moment(row.started_at),
-        "ended_at": moment(row.ended_at),
+        "ended_at": moment(call_ended(row)),
+        "duration_ms": None if row.lasted is None else row.lasted // timedelta(milliseconds=1),
+        "finished_at": moment(row.ended_at),
         "retain_until": moment(row.retain_until),
         "retention_class": row.retention_class,
         "certificate_id": row.certificate_id,

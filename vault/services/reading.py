@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from vault.crypto.sealed import SegmentOpener, open_manifest
 from vault.errors import IntegrityError, NotFound
 from vault.format.manifest import Manifest
+from vault.format.notes import audio_end
 from vault.format.segment import SegmentHeader
+from vault.media.lasting import lasted
 from vault.model import MANIFEST_INDEX, DataKey, Part, Recording, SegmentRef
 from vault.ports.journal import JournalEntry
 from vault.ports.objects import ObjectStore
@@ -35,6 +37,24 @@ def segment_header(recording: Recording, *, index: int, offset: int, attempt: st
 def unix_ms(moment: datetime) -> int:
     """Return whole milliseconds since 1970: in integers, so that a moment of whole milliseconds gives exactly those."""
     return (moment - _EPOCH) // _MILLISECOND
+
+
+def of_ms(milliseconds: int) -> datetime:
+    """Return the instant of whole milliseconds since 1970."""
+    return _EPOCH + milliseconds * _MILLISECOND
+
+
+def lasted_of(manifest: Manifest) -> timedelta | None:
+    """Return how long the call of a manifest lasted, with its gaps and pauses; None where nobody can tell."""
+    copy = manifest.catalog
+    return lasted(
+        manifest.media,
+        audio_end(manifest.notes, manifest.length),
+        missing=timedelta(milliseconds=sum(gap.missing_ms for gap in manifest.gaps)),
+        started_at=of_ms(manifest.started_ms),
+        created_at=of_ms(manifest.started_ms if copy is None else copy.created_ms),
+        finished_at=of_ms(manifest.ended_ms),
+    )
 
 
 class Reader:

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from vault.crypto.sealed import HEAD_BYTES, open_manifest, open_segment
 from vault.errors import Conflict, FormatError, IntegrityError, Shredded
@@ -26,6 +26,7 @@ from vault.ports.progress import Progress
 from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock, Entropy
 from vault.services.coordinates import Coordinates
+from vault.services.reading import lasted_of, of_ms
 from vault.services.search import BlindIndex
 from vault.services.stubs import committed, own_tenant, rebuilt, stub_row
 
@@ -193,8 +194,9 @@ class Rebuilder:
             row.id,
             state=row.state,
             reason=row.state_reason,
-            ended_at=_at(manifest.ended_ms),
+            ended_at=of_ms(manifest.ended_ms),
             stored_bytes=manifest.length,
+            lasted=lasted_of(manifest),
             objects=objects,
             audit=[rebuilt(row, source="manifest", size=manifest.length)],
         )
@@ -254,7 +256,7 @@ class Rebuilder:
         """Return the row a manifest describes; the one place that knows what its catalog copy holds."""
         copy = manifest.catalog
         if copy is None:
-            row = await self._stub(manifest.recording, manifest.coordinate, _at(manifest.started_ms))
+            row = await self._stub(manifest.recording, manifest.coordinate, of_ms(manifest.started_ms))
         else:
             row = self._index.restored(
                 Recording(
@@ -266,10 +268,10 @@ class Rebuilder:
                     audio=manifest.coordinate,
                     metadata=copy.metadata,
                     media=manifest.media,
-                    created_at=_at(copy.created_ms),
-                    started_at=_at(manifest.started_ms),
+                    created_at=of_ms(copy.created_ms),
+                    started_at=of_ms(manifest.started_ms),
                     ended_at=None,
-                    retain_until=_at(copy.retain_until_ms),
+                    retain_until=of_ms(copy.retain_until_ms),
                     retention_class=copy.retention_class,
                     stored_bytes=0,
                     sealed_facts=copy.sealed_facts,
@@ -282,13 +284,14 @@ class Rebuilder:
             state=RecordingState(manifest.state),
             state_reason=manifest.reason,
             media=manifest.media,
-            ended_at=_at(manifest.ended_ms),
+            ended_at=of_ms(manifest.ended_ms),
             stored_bytes=manifest.length,
+            lasted=lasted_of(manifest),
         )
 
     async def _open_row(self, header: SegmentHeader, stored: int) -> Recording:
         """Return the row of a call that was under way: what its segments' headers know; this node ends it."""
-        row = await self._stub(header.recording, header.coordinate, _at(header.created_ms))
+        row = await self._stub(header.recording, header.coordinate, of_ms(header.created_ms))
         return dataclasses.replace(row, stored_bytes=stored, node=self._node)
 
     async def _stub(self, recording: RecordingId, audio: Coordinate, created: datetime) -> Recording:
@@ -348,7 +351,3 @@ def _refs(manifest: Manifest, data: bytes) -> list[SegmentRef]:
         sha256=hashlib.sha256(data).hexdigest(),
     )
     return [*segments, itself]
-
-
-def _at(milliseconds: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)

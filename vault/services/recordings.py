@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from vault.errors import Invalid
 from vault.ids import TokenId
 from vault.model import CallFacts, Hold, Part, Principal, Recording, RecordingState, Tenant
 from vault.ports.catalog import Catalog, RecordingQuery
@@ -76,20 +78,39 @@ class Recordings:
         self._ingest = ingest
         self._clock = clock
 
-    async def list(self, query: RecordingQuery, *, actor: Principal) -> Sequence[RecordingView]:
-        """Return one page, without personal facts."""
+    async def list(self, query: RecordingQuery, *, actor: Principal, live: bool = False) -> Sequence[RecordingView]:
+        """Return one page, without personal facts; with `live` only of calls that are being recorded here.
+
+        Invalid for a search by size or duration across tenants.
+        """
+        _check_measures(query)
         await self._catalog.append_audit([event("access.search", actor, tenant=query.tenant)])
-        return [await self._view(row, facts=False, holds=()) for row in await self._catalog.recordings(query)]
+        return await self._page(self._catalog.recordings, query, live=live)
 
     async def search(
-        self, query: RecordingQuery, wanted: Wanted, *, purpose: str, actor: Principal
+        self, query: RecordingQuery, wanted: Wanted, *, purpose: str, actor: Principal, live: bool = False
     ) -> Sequence[RecordingView]:
         """Return one page of the calls that match sealed facts; the entry names the fields, never what they held."""
+        _check_measures(query)
         entry = event(
             "access.search", actor, tenant=query.tenant, purpose=purpose, detail={"by": ", ".join(wanted.fields)}
         )
         await self._catalog.append_audit([entry])
-        return [await self._view(row, facts=False, holds=()) for row in await self._search.page(query, wanted)]
+        return await self._page(partial(self._search.page, wanted=wanted), query, live=live)
+
+    async def _page(
+        self, read: Callable[[RecordingQuery], Awaitable[Sequence[Recording]]], query: RecordingQuery, *, live: bool
+    ) -> Sequence[RecordingView]:
+        if not live:
+            return [await self._view(row, facts=False, holds=()) for row in await read(query)]
+        found: list[RecordingView] = []
+        page = dataclasses.replace(query, state=RecordingState.OPEN)
+        # What is open is about what is live: few pages hold all of it.
+        while len(found) < query.limit and (rows := await read(page)):
+            views = [await self._view(row, facts=False, holds=()) for row in rows]
+            found += [view for view in views if view.live]
+            page = dataclasses.replace(page, before=rows[-1].id)
+        return found[: query.limit]
 
     async def show(self, recording: Recording, *, actor: Principal, facts: bool) -> RecordingView:
         """Return what is known about one recording, with `facts` the personal ones too."""
@@ -192,6 +213,11 @@ class Recordings:
     async def _person(self, token: str) -> Person:
         found = await self._catalog.token(TokenId(token))
         return Person(token=token, name=None if found is None else found.name)
+
+
+def _check_measures(query: RecordingQuery) -> None:
+    if query.measures and query.tenant is None:
+        raise Invalid("tenant: a search by size or duration looks at one tenant", hint="say whose calls are meant")
 
 
 def _trigger(document: AnyCertificate) -> Trigger:

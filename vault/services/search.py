@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 
 from vault.crypto.blind import Field, token
 from vault.crypto.sealed import open_facts
 from vault.errors import IntegrityError, Invalid, NotFound, Shredded
-from vault.ids import HoldId, RecordingId, TenantId
-from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording
+from vault.ids import HoldId, RecordingId, TenantId, call_key_of, call_name, call_number
+from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
 from vault.protocol.parties import party, read, sent
@@ -24,6 +25,8 @@ CALL_KEY = "call_key"
 
 _PAGE = 500
 _MAX_OPENED = 20_000
+_LEGS = 16
+"""How many recordings of one call a search by its key finds."""
 
 logger = logging.getLogger(__name__)
 
@@ -114,16 +117,51 @@ class BlindIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a call must match: numbers in any usual spelling, and one of its tags."""
+    """What a call must match: numbers in any usual spelling, the recorder's name for it, one of its tags.
 
+    `agent` is who took the call on this side: the called party of an inbound call, the caller of an outbound one,
+    either where the direction is not known.
+    """
+
+    call_key: str | None = None
     caller: str | None = None
     called: str | None = None
+    agent: str | None = None
+    direction: str | None = None
     tag: str | None = None
 
     @property
     def fields(self) -> list[str]:
         """The names of what is searched by, for the audit trail: never the values."""
-        return [name for name in ("caller", "called", "tag") if getattr(self, name) is not None]
+        return [each.name for each in fields(self) if getattr(self, each.name) is not None]
+
+    @property
+    def opens(self) -> bool:
+        """Whether the facts of rows must be opened to know: tags and directions have no index."""
+        return self.tag is not None or self.direction is not None or self.agent is not None
+
+    @property
+    def indexed(self) -> bool:
+        """Whether an index narrows what is looked at."""
+        return any(each is not None for each in (self.call_key, self.caller, self.called, self.agent))
+
+    def match(self, facts: CallFacts) -> bool:
+        """Tell whether the facts of a call, read as they are now, are what is wanted."""
+        key = facts.extra.get(CALL_KEY)
+        return (
+            (self.call_key is None or (key is not None and self.call_key in (key, call_number(key)[0])))
+            and self.caller in (None, facts.caller)
+            and self.called in (None, facts.called)
+            and (self.agent is None or self.agent in _agents(facts))
+            and self.direction in (None, facts.direction)
+            and (self.tag is None or self.tag in facts.tags)
+        )
+
+
+def _agents(facts: CallFacts) -> tuple[str | None, ...]:
+    """Return who took or made the call on this side."""
+    sides = {"inbound": (facts.called,), "outbound": (facts.caller,)}
+    return sides.get(facts.direction or "", (facts.caller, facts.called))
 
 
 class Search:
@@ -147,25 +185,42 @@ class Search:
         return await self._catalog.recording_by_call(tenant, tokens) is not None
 
     async def page(self, query: RecordingQuery, wanted: Wanted) -> Sequence[Recording]:
-        """Return one page, newest first; Invalid unless the query names a tenant."""
+        """Return one page in the order of the query; Invalid unless it names a tenant."""
         tenant = query.tenant
         if tenant is None:
             raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
         region = await self._region(tenant)
         wanted = replace(
-            wanted, caller=_party("caller", wanted.caller, region), called=_party("called", wanted.called, region)
+            wanted,
+            call_key=None if wanted.call_key is None else call_key_of(wanted.call_key),
+            caller=_party("caller", wanted.caller, region),
+            called=_party("called", wanted.called, region),
+            agent=_party("agent", wanted.agent, region),
         )
+        caller, called = (self._tokens(tenant, each, wanted.agent) for each in (Field.CALLER, Field.CALLED))
         query = replace(
             query,
+            call_tokens=self._legs(tenant, wanted.call_key),
             caller_tokens=self._tokens(tenant, Field.CALLER, wanted.caller),
             called_tokens=self._tokens(tenant, Field.CALLED, wanted.called),
+            agent_tokens=None if caller is None or called is None else (caller, called),
         )
-        found = await (self._catalog.recordings(query) if wanted.tag is None else self._tagged(query, wanted.tag))
-        if wanted.caller is None and wanted.called is None:
+        found = await (self._opened(query, wanted, region) if wanted.opens else self._catalog.recordings(query))
+        if not wanted.indexed:
             return found
         # A month is swept when its own retention says so, perhaps before an older one.
         both = [*found, *await self._unindexed(tenant, query, wanted, region)]
-        return sorted(both, key=lambda row: row.id, reverse=True)[: query.limit]
+        ordered = sorted(both, key=lambda row: (row.retain_until, row.id) if query.by_expiry else row.id)
+        return (ordered if query.by_expiry else ordered[::-1])[: query.limit]
+
+    def _legs(self, tenant: TenantId, call_key: str | None) -> tuple[str, ...] | None:
+        """Return the tokens of the recordings of a call: its key, and `key~2` and so on."""
+        if call_key is None:
+            return None
+        names = (call_name(call_key, number) for number in range(1, _LEGS + 1))
+        with suppress(Invalid):  # a name that no number fits behind
+            return tuple(token for name in names for token in self._index.tokens(tenant, Field.CALL_KEY, name))
+        return self._index.tokens(tenant, Field.CALL_KEY, call_key)
 
     def _tokens(self, tenant: TenantId, field: Field, number: str | None) -> tuple[str, ...] | None:
         return None if number is None else self._index.tokens(tenant, field, number)
@@ -185,48 +240,69 @@ class Search:
             with suppress(NotFound):  # a stale catalog does not know every hold
                 hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
                 rows |= {each: await self._catalog.recording(each) for each in hold.recordings if each not in rows}
+        last = None
+        if query.by_expiry and query.before is not None:
+            last = await self._catalog.recording(query.before)
         return [
-            rows[each]
-            for each in sorted(rows, reverse=True)
-            if rows[each].metadata.cohort in swept and self._matches(rows[each], query, wanted, region)
+            row
+            for row in rows.values()
+            if row.metadata.cohort in swept and _within(row, query, last) and self._match(row, wanted, region)
         ]
 
-    def _matches(self, row: Recording, query: RecordingQuery, wanted: Wanted, region: str) -> bool:
+    def _match(self, row: Recording, wanted: Wanted, region: str) -> bool:
         kept = facts_of(self._keyring, row)
-        facts = None if kept is None else read(sent(kept), region)
-        return (
-            facts is not None
-            and wanted.caller in (None, facts.caller)
-            and wanted.called in (None, facts.called)
-            and (wanted.tag is None or wanted.tag in facts.tags)
-            and query.state in (None, row.state)
-            and query.held is not False
-            and query.ahead in (None, row.started_at > row.created_at)
-            and (query.before is None or row.id < query.before)
-            and (query.started_from is None or row.started_at >= query.started_from)
-            and (query.started_to is None or row.started_at < query.started_to)
-        )
+        return kept is not None and wanted.match(read(sent(kept), region))
 
-    async def _tagged(self, query: RecordingQuery, tag: str) -> Sequence[Recording]:
-        """Open the facts of row after row: tags have no index."""
+    async def _opened(self, query: RecordingQuery, wanted: Wanted, region: str) -> Sequence[Recording]:
+        """Open the facts of row after row."""
         found: list[Recording] = []
         opened = 0
         page = replace(query, limit=_PAGE)
         while rows := await self._catalog.recordings(page):
             for row in rows:
-                facts = facts_of(self._keyring, row)
-                if facts is not None and tag in facts.tags:
+                if self._match(row, wanted, region):
                     found.append(row)
                 if len(found) == query.limit:
                     return found
             opened += len(rows)
             if opened >= _MAX_OPENED:
                 raise Invalid(
-                    f"the tag is not among the newest {opened} calls that match otherwise, or fewer times than asked",
+                    f"{' and '.join(wanted.fields)}: not among the first {opened} calls that match otherwise, or fewer "
+                    "times than asked",
                     hint="narrow the search by time, by a number, or ask for fewer",
                 )
             page = replace(page, before=rows[-1].id)
         return found
+
+
+def _within(row: Recording, query: RecordingQuery, last: Recording | None) -> bool:
+    """Tell whether a held row is what a query asks for, facts aside, and behind its `before`, or `last`."""
+    bounds = (
+        (row.started_at, query.started_from, query.started_to),
+        (row.retain_until, query.expires_from, query.expires_to),
+    )
+    measures = ((row.stored_bytes, query.min_bytes, query.max_bytes),)
+    lengths = (query.min_duration, query.max_duration)
+    ended = row.state is not RecordingState.OPEN
+    behind = (
+        last is None or (row.retain_until, row.id) > (last.retain_until, last.id)
+        if query.by_expiry
+        else query.before is None or row.id < query.before
+    )
+    return (
+        behind
+        and query.state in (None, row.state)
+        and query.held is not False
+        and query.ahead in (None, row.started_at > row.created_at)
+        and (ended or not (query.measures or query.by_expiry))
+        and all((low is None or value >= low) and (high is None or value < high) for value, low, high in bounds)
+        and all((low is None or value >= low) and (high is None or value <= high) for value, low, high in measures)
+        and (lengths == (None, None) or (row.lasted is not None and _between(row.lasted, *lengths)))
+    )
+
+
+def _between(value: timedelta, low: timedelta | None, high: timedelta | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def _party(name: str, text: str | None, region: str) -> str | None:

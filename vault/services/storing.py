@@ -29,7 +29,7 @@ from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
 from vault.services.keeping import gaps_of
-from vault.services.reading import Reader, segment_header, unix_ms
+from vault.services.reading import Reader, lasted_of, segment_header, unix_ms
 from vault.services.sessions import IngestSession
 from vault.telemetry import Metrics
 
@@ -342,6 +342,7 @@ class Storer:
             reason=reason or None,
             ended_at=ended_at,
             stored_bytes=session.stored,
+            lasted=lasted_of(manifest),
             objects=[*session.segments[session.recorded_segments :], ref],
             heard=None if session.recorded_segments else session.heard,
             audit=[

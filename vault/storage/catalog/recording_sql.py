@@ -29,6 +29,7 @@ _r = recordings.c
 _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
+RETAINED = sa.select(_r.retain_until).where(_r.id == sa.bindparam("key"))
 BY_CALL = sa.select(recordings).where(
     _r.tenant == sa.bindparam("tenant_id"), _r.call_token.in_(sa.bindparam("tokens", expanding=True))
 )
@@ -96,6 +97,7 @@ FINISH = (
         state_reason=sa.bindparam("new_reason"),
         ended_at=sa.bindparam("new_end"),
         stored_bytes=sa.bindparam("new_bytes"),
+        lasted_ms=sa.bindparam("new_lasted"),
     )
 )
 FREE_CALL_KEY = sa.update(recordings).where(_r.id == sa.bindparam("key")).values(call_token=sa.bindparam("new_token"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,9 +29,7 @@ from vault.ports.catalog import Kept, RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database, narrowed
-from vault.storage.catalog.tables import (
-    recordings,
-)
+from vault.storage.catalog.tables import IS_ENDED, IS_FINISHED, recordings
 from vault.storage.catalog.writer import Transaction
 
 _TOKENS_PER_QUERY = 500
@@ -160,8 +158,14 @@ class RecordingStore:
         return rows.to_recording(found[0]) if found else None
 
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
-        """Return one page, newest first."""
-        return [rows.to_recording(row) for row in await self._database.fetch(_page(query))]
+        """Return one page."""
+        last = None
+        if query.by_expiry and query.before is not None:
+            at = await self._database.fetch(sql.RETAINED, {"key": rows.key(query.before)})
+            if not at:
+                return []
+            last = at[0].retain_until
+        return [rows.to_recording(row) for row in await self._database.fetch(_page(query, last))]
 
     async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
         """Return every row in state open, or one node's, in id order."""
@@ -298,6 +302,7 @@ class RecordingStore:
         stored_bytes: int,
         objects: Sequence[SegmentRef],
         heard: Heard | None = None,
+        lasted: timedelta | None = None,
         audit: Sequence[AuditEvent] = (),
     ) -> None:
         """Move open → sealed | truncated.
@@ -323,6 +328,7 @@ class RecordingStore:
                     "new_reason": reason,
                     "new_end": rows.micros(ended_at),
                     "new_bytes": stored_bytes,
+                    "new_lasted": rows.whole_ms(lasted),
                 },
                 heard=_heard(recording, heard),
                 audit=audit,
@@ -445,31 +451,86 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
     return answers
 
 
-def _page(query: RecordingQuery) -> sa.Select[Any]:
-    statement = sa.select(recordings).order_by(_r.id.desc()).limit(max(query.limit, 0))
+def _page(query: RecordingQuery, last: int | None) -> sa.Select[Any]:
+    """Select the page; `last` is the date of its `before`, in order of expiry."""
+    where = [*_times(query), *_facts(query)]
     if query.tenant is not None:
-        statement = statement.where(_r.tenant == query.tenant)
+        where.append(_r.tenant == query.tenant)
     if query.state is not None:
-        statement = statement.where(_r.state == query.state.value)
-    if query.started_from is not None:
-        statement = statement.where(_r.started_at >= rows.micros(query.started_from))
-    if query.started_to is not None:
-        statement = statement.where(_r.started_at < rows.micros(query.started_to))
+        where.append(_r.state == query.state.value)
     if query.held is not None:
-        statement = statement.where(_r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD))
+        where.append(_r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD))
     if query.ahead is not None:
-        statement = statement.where(_r.started_at > _r.created_at if query.ahead else _r.started_at <= _r.created_at)
-    for column, tokens in ((_tokens.caller_token, query.caller_tokens), (_tokens.called_token, query.called_tokens)):
-        if tokens is not None:
-            statement = statement.where(_r.id.in_(_carrying(column, tokens, query.before)))
-    if query.before is not None and query.caller_tokens is None and query.called_tokens is None:
-        statement = statement.where(_r.id < rows.key(query.before))
-    return statement
+        where.append(_r.started_at > _r.created_at if query.ahead else _r.started_at <= _r.created_at)
+    if query.before is not None and not query.by_expiry and not _carried(query):
+        where.append(_r.id < rows.key(query.before))
+    page = max(query.limit, 0)
+    if query.by_expiry:
+        statement = sa.select(recordings).where(*where, IS_FINISHED).order_by(_r.retain_until, _r.id).limit(page)
+        if query.before is not None and last is not None:
+            statement = statement.where(
+                sa.tuple_(_r.retain_until, _r.id) > sa.tuple_(last, sa.literal(rows.key(query.before)))
+            )
+        if query.measures:
+            statement = statement.where(*_measures(query))
+        return statement
+    if not query.measures:
+        return sa.select(recordings).where(*where).order_by(_r.id.desc()).limit(page)
+    # The index has both numbers: of what does not match it is read alone, not the row.
+    found = sa.select(_r.id).where(*where, IS_ENDED, *_measures(query)).order_by(_r.id.desc()).limit(page)
+    return sa.select(recordings).where(_r.id.in_(found)).order_by(_r.id.desc())
 
 
-def _carrying(column: Any, tokens: Sequence[str], before: RecordingId | None) -> sa.Select[Any]:
+def _times(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
+    if query.started_from is not None:
+        yield _r.started_at >= rows.micros(query.started_from)
+    if query.started_to is not None:
+        yield _r.started_at < rows.micros(query.started_to)
+    if query.expires_from is not None:
+        yield _r.retain_until >= rows.micros(query.expires_from)
+    if query.expires_to is not None:
+        yield _r.retain_until < rows.micros(query.expires_to)
+
+
+def _measures(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
+    if query.min_bytes is not None:
+        yield _r.stored_bytes >= query.min_bytes
+    if query.max_bytes is not None:
+        yield _r.stored_bytes <= query.max_bytes
+    if query.min_duration is not None:
+        yield _r.lasted_ms >= rows.whole_ms(query.min_duration)
+    if query.max_duration is not None:
+        yield _r.lasted_ms <= rows.whole_ms(query.max_duration)
+
+
+def _carried(query: RecordingQuery) -> list[list[tuple[Any, Sequence[str]]]]:
+    """Return what rows must carry: of each list one of the tokens in one of the columns."""
+    asked: list[list[tuple[Any, Sequence[str]]]] = []
+    if query.call_tokens is not None:
+        asked.append([(_tokens.call_token, query.call_tokens)])
+    if query.caller_tokens is not None:
+        asked.append([(_tokens.caller_token, query.caller_tokens)])
+    if query.called_tokens is not None:
+        asked.append([(_tokens.called_token, query.called_tokens)])
+    if query.agent_tokens is not None:
+        caller, called = query.agent_tokens
+        asked.append([(_tokens.caller_token, caller), (_tokens.called_token, called)])
+    return asked
+
+
+def _facts(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
+    before = None if query.by_expiry else query.before
+    for columns in _carried(query):
+        yield _r.id.in_(sa.union_all(*(_carrying(column, tokens, query.tenant, before) for column, tokens in columns)))
+
+
+def _carrying(
+    column: Any, tokens: Sequence[str], tenant: TenantId | None, before: RecordingId | None
+) -> sa.Select[Any]:
     """Select the ids of the rows with one of `tokens`: beside a tenant, SQLite would rather walk all of its rows."""
     chosen = sa.select(_tokens.id).where(column.in_(tokens))
+    if column is _tokens.call_token and tenant is not None:  # the one that is unique, and so indexed, within a tenant
+        chosen = chosen.where(_tokens.tenant == tenant)
     return chosen if before is None else chosen.where(_tokens.id < rows.key(before))
 
 

@@ -90,6 +90,11 @@ def from_heard(heard: Heard) -> Values:
     return {**from_media(heard.media), "content": content, "misdeclared_by": heard.recorder}
 
 
+def whole_ms(duration: timedelta | None) -> int | None:
+    """Return an optional duration as stored."""
+    return None if duration is None else duration // timedelta(milliseconds=1)
+
+
 def from_recording(recording: Recording) -> Values:
     """Return all columns of a new row; Invalid if its coordinates belong to another tenant or part."""
     audio, metadata = recording.audio.cohort, recording.metadata.cohort
@@ -132,6 +137,7 @@ def from_recording(recording: Recording) -> Values:
         "retention_period": recording.retention_period,
         "content": None if recording.content is None else recording.content.value,
         "misdeclared_by": None,
+        "lasted_ms": whole_ms(recording.lasted),
     }
 
 
@@ -163,6 +169,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         metadata_commitment=row.metadata_commitment,
         retention_period=row.retention_period,
         content=None if row.content is None else Content(row.content),
+        lasted=None if row.lasted_ms is None else timedelta(milliseconds=row.lasted_ms),
     )
 
 

@@ -58,6 +58,7 @@ recordings = sa.Table(
     # What its first bytes are and whose token declared something else; both null where they are what was declared.
     sa.Column("content", sa.Text),
     sa.Column("misdeclared_by", sa.Text),
+    sa.Column("lasted_ms", sa.BigInteger),
     # Named for the column's first life, which a renamed column keeps on SQLite.
     sa.UniqueConstraint("tenant", "call_token", name="uq_recordings_tenant_call_key"),
 )
@@ -68,6 +69,7 @@ IS_OPEN = recordings.c.state == sa.literal_column("'open'")
 IS_FINISHED = sa.and_(
     recordings.c.state != sa.literal_column("'open'"), recordings.c.state != sa.literal_column("'shredded'")
 )
+IS_ENDED = recordings.c.ended_at.is_not(None)
 IS_UNDELETED = recordings.c.undeleted_since.is_not(None)
 IS_UNCONFIRMED = recordings.c.unconfirmed_since.is_not(None)
 HAS_METADATA = recordings.c.metadata_certificate_id.is_(None)
@@ -85,6 +87,27 @@ sa.Index(
 )
 sa.Index(
     "ix_recordings_retain",
+    recordings.c.retain_until,
+    recordings.c.id,
+    sqlite_where=IS_FINISHED,
+    postgresql_where=IS_FINISHED,
+)
+sa.Index(
+    "ix_recordings_tenant_state", recordings.c.tenant, recordings.c.state, recordings.c.id, recordings.c.started_at
+)
+# Of what has ended alone: a row under way grows with each segment. Both numbers ride along, see `ix_recordings_tenant`.
+sa.Index(
+    "ix_recordings_measures",
+    recordings.c.tenant,
+    recordings.c.id,
+    recordings.c.stored_bytes,
+    recordings.c.lasted_ms,
+    sqlite_where=IS_ENDED,
+    postgresql_where=IS_ENDED,
+)
+sa.Index(
+    "ix_recordings_tenant_retain",
+    recordings.c.tenant,
     recordings.c.retain_until,
     recordings.c.id,
     sqlite_where=IS_FINISHED,

@@ -1,0 +1,47 @@
+"""How long a call lasted and when it ended, which is not when its recording came to an end here."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from vault.media.descriptor import SAMPLE_BYTES
+from vault.model import Container, Media, Recording
+
+_WAV_HEAD: Final = 44
+"""The head of almost every WAV; another one is off by milliseconds."""
+_AS_IT_WAS_SPOKEN: Final = timedelta(minutes=1)
+"""A recorder that states an earlier start than this before the receipt sends what was recorded before."""
+
+
+def lasted(
+    media: Media,
+    audio_bytes: int,
+    *,
+    missing: timedelta,
+    started_at: datetime,
+    created_at: datetime,
+    finished_at: datetime,
+) -> timedelta | None:
+    """Return how long the call lasted: what was kept of it and what is `missing` in gaps and pauses.
+
+    Samples tell it by their number. A container whose samples cannot be counted tells nothing: if it came as it was
+    spoken, the call lasted as long as it came, else nobody knows (None).
+    """
+    width = SAMPLE_BYTES.get(media.codec, 0) * media.rate * media.channels
+    if width and media.container in (Container.RAW, Container.WAV):
+        head = _WAV_HEAD if media.container is Container.WAV else 0
+        return timedelta(milliseconds=max(audio_bytes - head, 0) * 1000 // width) + missing
+    if started_at < created_at - _AS_IT_WAS_SPOKEN:
+        return None
+    return max(finished_at - started_at, timedelta(0))
+
+
+def call_ended(row: Recording) -> datetime | None:
+    """Return when the call ended: None while it is recorded, and where that is not known.
+
+    Never after the recording was whole: a call whose start nobody stated began before its receipt.
+    """
+    if row.ended_at is None or row.lasted is None:
+        return None
+    return min(row.ended_at, row.started_at + row.lasted)
