@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
+import shutil
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app
+from tests.clients import CLIENTS, node_modules
+from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app, sound
+from tests.soak import SOAK
 from vault.model import Role
 from vault.server import dialects
 from vault.server.sites import EXPOSED
@@ -175,6 +182,62 @@ async def test_an_answer_over_tus_has_no_header_that_a_page_cannot_read(app: App
         found |= {*(await raw(app, method, path, {**sent, **more}))[1]}
     assert {"Tus-Version", "Upload-Defer-Length", "Tus-Checksum-Algorithm"} <= found
     assert found - {*EXPOSED} <= {"Server", "Date", "Content-Type", "Content-Length", "Cache-Control"}
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not SOAK, reason="a browser takes seconds to start")
+async def test_uppy_in_chromium_uploads_and_a_page_opened_later_goes_on(app: App, tmp_path: Path) -> None:
+    node_modules()
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed: Debian's chromium has it")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    listed = await app.ask(
+        "PUT", f"/v1/tenants/{OURS}", Role.OPERATOR, body={"origins": [f"http://localhost:{port}", PORTAL]}
+    )
+    assert listed.status == 200
+    data, file = sound(500_000), tmp_path / "call.ulaw"
+    file.write_bytes(data)
+
+    def said(tenant: str) -> dict[str, object]:
+        return {
+            "endpoint": f"{app.url}/v1/ingest/{tenant}/tus",
+            "token": app.token(Role.RECORDER, tenant),
+            "meta": {"filetype": PCMU, "call_key": "uppy-1", "from": "+441632960001"},
+            "chunkSize": 100_000,
+        }
+
+    asked = {"executable": chromium, "port": port, "file": str(file), "ours": said(OURS), "theirs": said(THEIRS)}
+    asked["place"] = f"{app.url}/v1/ingest/{OURS}/page-2"
+    process = await asyncio.create_subprocess_exec(
+        *("node", str(CLIENTS / "browser.mjs"), json.dumps(asked)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        told, errors = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, errors.decode()[-3000:]
+    seen = json.loads(told)
+
+    assert (seen["elsewhere"]["urls"], len(seen["elsewhere"]["failed"])) == ([], 1)
+    assert await app.vault.search.call(THEIRS, "uppy-1") is None
+    assert seen["offset"] == "300000"
+    assert seen["requests"] == [["HEAD", None], ["PATCH", "300000"], ["PATCH", "400000"]]
+    [url] = seen["resumed"]["urls"]
+    recording = url.rpartition("/")[2]
+    assert (await app.play(recording)).body == data
+    shown = await app.ask("GET", f"/v1/recordings/{recording}", Role.COMPLIANCE)
+    assert shown.json["call"]["caller"] == "+441632960001"
+
+    made = json.loads(seen["put"]["text"])["recording_id"]
+    assert (seen["put"]["status"], seen["head"]["headers"]["recording-id"]) == (201, made)
+    assert seen["stranger"]["status"] == 401  # a page reads that its token is not good
+    assert seen["other"] is None
 
 
 async def test_a_page_of_another_site_opens_no_websocket_and_signs_no_bucket_request(app: App) -> None:
