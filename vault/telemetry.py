@@ -131,6 +131,12 @@ class Metrics:
             "declared",
             "content",
         )
+        self.frames_left_out = counter(
+            "frames_left_out_total",
+            "Frames of live calls that could not be read; what could be was kept",
+            "dialect",
+            "reason",
+        )
         self.connections = gauge("connections", "Connections, by whether a valid credential came over them", "state")
         self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", "reason")
         self.undurable_bytes = gauge("undurable_bytes", "Bytes that recorders sent and that are not yet durable")

@@ -19,6 +19,7 @@ from vault.media import g711
 from vault.media.tracks import interleaved
 from vault.media.wav import wav_header
 from vault.model import Codec
+from vault.protocol.breakage import MOST
 
 PIECE = 160
 CODES = bytes(code for code in range(256) if code not in (0x7F, 0xFF))  # every sample but silence
@@ -284,17 +285,19 @@ async def test_a_recorder_that_falls_silent_loses_nothing_of_what_waited_for_ord
     await vault.keeps("v3:silent", kept, state="truncated")
 
 
-async def test_a_message_that_makes_no_sense_closes_the_call_and_says_why(vault, voices):
-    nonsense = '{"event":"media","media":{"track":"inbound","chunk":"30","timestamp":"0","payload":"?"}}'
-    messages = (*telnyx(vault.token, "v3:nonsense"), *spoken(voices, range(20)), nonsense)
-    assert await refused(vault, messages) == (1008, "the payload of a media message is not base64")
-    await vault.keeps("v3:nonsense", voices.stereo[: 20 * 2 * PIECE], state="truncated")
+NONSENSE = '{"event":"media","media":{"track":"inbound","chunk":"30","timestamp":"0","payload":"?"}}'
 
 
-async def test_what_waited_for_order_when_nonsense_came_is_kept(vault, voices):
-    nonsense = '{"event":"media","media":{"track":"inbound","chunk":"30","timestamp":"0","payload":"?"}}'
-    messages = (*telnyx(vault.token, "v3:waiting"), *spoken(voices, [*range(20), 21]), nonsense)
-    assert (await refused(vault, messages))[0] == 1008
+async def test_a_message_that_makes_no_sense_does_not_end_the_call(vault, voices):
+    first, second = spoken(voices, range(10)), spoken(voices, range(10, 20))
+    assert await refused(vault, (*telnyx(vault.token, "v3:nonsense"), *first, NONSENSE, *second, STOP)) == (1000, "")
+    await vault.keeps("v3:nonsense", voices.stereo[: 20 * 2 * PIECE])
+
+
+async def test_what_waited_for_order_when_nothing_but_nonsense_came_is_kept(vault, voices):
+    messages = (*telnyx(vault.token, "v3:waiting"), *spoken(voices, [*range(20), 21]), *[NONSENSE] * (MOST + 1))
+    code, reason = await refused(vault, messages)
+    assert (code, "could not be read (the last: payload)" in reason) == (1008, True)
     heard = voices.stereo[: 22 * 2 * PIECE]
     hole = slice(20 * 2 * PIECE, 21 * 2 * PIECE)
     kept = heard[: hole.start] + b"\xff" * 2 * PIECE + heard[hole.stop :]

@@ -11,6 +11,7 @@ from tests.property.transcripts import MUTATIONS, mutated
 from tests.recorders import RECORDERS, text
 from tests.soak import examples
 from vault.errors import VaultError
+from vault.protocol.breakage import LeftOut
 from vault.protocol.events import Audio, Dtmf, Ended, Handshake, Started
 from vault.protocol.recognise import recognise
 
@@ -46,7 +47,7 @@ def heard(messages, handshake):
 def held_bytes(machine):
     """Return how much a machine remembers beyond what it was born with."""
     frames = vars(machine).get("_frames")
-    assert set(vars(machine)) <= {"_handshake", "_state", "_frames"}
+    assert set(vars(machine)) <= {"_handshake", "_state", "_frames", "breakage"}
     return 0 if frames is None else len(frames._rest)
 
 
@@ -67,7 +68,7 @@ def sound(events, machine):
             case Dtmf():
                 assert event.digit in "0123456789*#ABCD"
             case _:
-                assert isinstance(event, Ended)
+                assert isinstance(event, Ended | LeftOut)
     if machine is not None:
         assert held_bytes(machine) < 2 * 16
 

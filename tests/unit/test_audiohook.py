@@ -6,6 +6,7 @@ from tests.audiohook_client import CALL_KEY, GOLDEN, MEDIA, OPEN, ORGANIZATION, 
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
 from vault.protocol.audiohook import AudioHook
+from vault.protocol.breakage import MOST, Broken, LeftOut
 from vault.protocol.events import Audio, Dtmf, Ended, Gap, Paused, Resumed, Say, Started
 from vault.protocol.parties import read
 
@@ -117,13 +118,11 @@ def test_discarded_audio_is_a_gap(discarded, events):
 
 
 @pytest.mark.parametrize("duration", [None, 1, "PTS", "PT1M", "1", "PT-1S", "PT1e5S", "PT604801S", "PT\u0661S"])
-def test_a_duration_that_is_none_is_refused(duration):
+def test_a_duration_that_is_none_is_left_out_and_the_call_goes_on(duration):
     client, server, _ = opened()
-    with pytest.raises(Invalid):
-        server.receive(client.say("discarded", start="PT0S", discarded=duration))
-    client, server, _ = opened()
-    with pytest.raises(Invalid):
-        server.receive(client.say("ping", position=duration))
+    assert server.receive(client.say("discarded", start="PT0S", discarded=duration)) == (LeftOut(Broken.MEMBER),)
+    [pong] = server.receive(client.say("ping", position=duration))
+    assert json.loads(pong.payload)["clientseq"] == 3
 
 
 @pytest.mark.parametrize(
@@ -220,16 +219,40 @@ def test_what_does_not_open_a_session_is_refused(message):
         machine().receive(message)
 
 
-def test_a_message_that_is_repeated_or_left_out_is_refused():
+def test_a_message_that_is_repeated_is_left_out_and_one_after_a_missing_one_is_taken():
     client, server, _ = opened()
     ping = client.say("ping")
     server.receive(ping)
-    with pytest.raises(Invalid):
-        server.receive(ping)
-    client, server, _ = opened()
+    assert server.receive(ping) == (LeftOut(Broken.ORDER),)
     client.say("ping")
-    with pytest.raises(Invalid):
-        server.receive(client.say("ping"))
+    assert server.receive(client.say("paused")) == (Paused(),)
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": "3"}, {"id": PROBE}, {"type": 7}, {"seq": True}, {"seq": -1}, {"parameters": []}]
+)
+def test_a_message_that_cannot_be_read_is_left_out_and_the_call_goes_on(change):
+    client, server, _ = opened()
+    broken = json.dumps(json.loads(client.say("ping")) | change)
+    for each in (broken, "", "{", broken[:-1]):
+        assert server.receive(each) == (LeftOut(Broken.FORM),)
+        assert server.receive(TONE) == (Audio(TONE),)
+    (ended,) = server.receive(client.say("close", reason="end"))
+    assert ended.clean
+
+
+def test_a_message_that_cannot_be_read_and_may_be_a_pause_is_one():
+    client, server, _ = opened()
+    assert server.receive(client.say("paused")[:-1]) == (LeftOut(Broken.FORM), Paused())
+    assert server.receive(client.say("resumed")) == (Resumed(),)
+
+
+def test_a_storm_of_messages_that_cannot_be_read_ends_the_session():
+    _, server, _ = opened()
+    for _ in range(MOST):
+        server.receive("{")
+    with pytest.raises(Invalid, match="could not be read"):
+        server.receive("{")
 
 
 def test_nothing_is_taken_after_the_end():

@@ -4,6 +4,7 @@ from tests.hook_recorders import CALL, UUID_FRAME, audio, frame
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
 from vault.protocol.audiosocket import ORDERLY, AudioSocket
+from vault.protocol.breakage import MOST, Broken, LeftOut
 from vault.protocol.events import Audio, Dtmf, Ended, Started
 
 
@@ -33,8 +34,7 @@ def test_the_first_audio_tells_the_rate(kind, rate):
     assert machine.receive(UUID_FRAME) == []
     media = Media(container=Container.RAW, codec=Codec.S16LE, rate=rate, channels=1)
     assert machine.receive(audio(b"\0\1", kind)) == [Started(call_key=CALL, media=media), Audio(b"\0\1")]
-    with pytest.raises(Invalid):
-        machine.receive(audio(b"\0\1", 0x10 if kind != 0x10 else 0x11))
+    assert machine.receive(audio(b"\0\1", 0x10 if kind != 0x10 else 0x11)) == [LeftOut(Broken.TRACK)]
 
 
 def test_a_frame_that_has_begun_is_told_to_wait_with_all_of_its_audio():
@@ -101,7 +101,6 @@ def test_a_type_that_carries_no_audio_is_passed_over():
         frame(0x03, b"1"),
         frame(0x01, b"short"),
         UUID_FRAME + UUID_FRAME,
-        UUID_FRAME + audio(b"abc"),
         UUID_FRAME + audio(b"ab", 0x19),
         b"G",
         b"\x16\x03\x01",
@@ -110,6 +109,28 @@ def test_a_type_that_carries_no_audio_is_passed_over():
 def test_what_is_no_audiosocket_is_refused(wire):
     with pytest.raises(Invalid):
         AudioSocket().receive(wire)
+
+
+@pytest.mark.parametrize(
+    ("wire", "why"),
+    [
+        (UUID_FRAME, Broken.ORDER),
+        (audio(b"abc"), Broken.PAYLOAD),
+        (audio(b"ab", 0x11), Broken.TRACK),
+        (audio(b"ab", 0x19), Broken.TRACK),
+    ],
+)
+def test_a_frame_that_cannot_be_kept_is_left_out_and_the_call_goes_on(wire, why):
+    machine, _ = started()
+    assert machine.receive(wire + audio(b"ab")) == [LeftOut(why), Audio(b"ab")]
+    assert machine.closed(ORDERLY) == (Ended(clean=True, reason="closed"),)
+
+
+def test_a_storm_of_frames_that_cannot_be_kept_ends_the_call():
+    machine, _ = started()
+    machine.receive(audio(b"abc") * MOST)
+    with pytest.raises(Invalid, match="could not be read"):
+        machine.receive(audio(b"abc"))
 
 
 def test_nothing_is_taken_after_the_hangup_or_as_text():
@@ -123,7 +144,8 @@ def test_nothing_is_taken_after_the_hangup_or_as_text():
 
 def test_audio_before_a_frame_that_is_refused_is_kept():
     machine, _ = started()
-    assert machine.receive(audio(b"ab") + audio(b"odd") + audio(b"cd")) == [Audio(b"ab")]
+    machine.receive(audio(b"odd") * MOST)
+    assert machine.receive(audio(b"ab") + audio(b"odd") * 2 + audio(b"cd")) == [Audio(b"ab"), LeftOut(Broken.PAYLOAD)]
     with pytest.raises(Invalid):
         machine.receive(audio(b"ef"))
 

@@ -25,7 +25,7 @@ from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcom
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
 from vault.protocol.permissions import Act, permits
 from vault.server.openapi import build, document
-from vault.services.sessions import LEFT_OUT, STATED_START
+from vault.services.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOLD = Hold(
@@ -148,7 +148,9 @@ def test_what_the_views_render_is_what_the_document_promises(described):
     row = samples.recording()
     bare = RecordingView(recording=row, length=8, live=False, facts=None, holds=())
     matches(described, "Recording", views.recording(bare))
-    sent = {"caller_sent": "01632 960001", "called_sent": "sip:01632960100@pbx.example", LEFT_OUT: "to (text)"}
+    sent = {"caller_sent": "01632 960001", "called_sent": "sip:01632960100@pbx.example", LEFT_OUT: "to (text)"} | {
+        FRAMES_LEFT_OUT: "1 (form)"
+    }
     facts = CallFacts(caller="+441632960001", tags=("vip",), extra={STATED_START: "2100-01-01T00:00:00+00:00", **sent})
     full = views.recording(replace(bare, facts=facts, holds=(HOLD,)))
     matches(described, "Recording", full)

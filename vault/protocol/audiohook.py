@@ -14,9 +14,11 @@ from typing import Any, ClassVar, Final
 
 from vault.errors import Invalid
 from vault.model import CallFacts, Codec, Container, Media
+from vault.protocol.breakage import Breakage, Broken
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
 from vault.protocol.facts import Reading, cut
 
+_PAUSED: Final = '"paused"'
 _RATE: Final = 8_000
 _MAX_TEXT: Final = 65_535
 _MAX_OFFERS: Final = 32
@@ -52,6 +54,8 @@ class _State(enum.Enum):
 
 
 _OPEN: Final = (_State.PROBED, _State.ACTIVE, _State.PAUSED)
+_RECORDING: Final = (_State.ACTIVE, _State.PAUSED)
+_MOST_SEQ: Final = 1 << 53
 
 
 class AudioHook:
@@ -69,12 +73,24 @@ class AudioHook:
         """The client's last `seq`."""
         self._said = 0
         """Our own."""
+        self._breakage = Breakage()
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
-        """Take one whole message; Invalid for what this state does not permit."""
+        """Take one whole message; Invalid for what this state does not permit.
+
+        While a call is recorded, a message that cannot be read is left out, and one that is out of order is taken.
+        """
         if isinstance(message, bytes):
             return self._audio(message)
-        kind, parameters = self._envelope(message)
+        heard = self._heard
+        try:
+            kind, parameters = self._envelope(message)
+        except Invalid:
+            if self._state not in _RECORDING:
+                raise
+            return self._unreadable(message)
+        if self._heard == heard:
+            return self._breakage.left_out(Broken.ORDER)
         step = self._STEPS.get((self._state, kind))
         if step is not None:
             return step(self, parameters)
@@ -116,7 +132,11 @@ class AudioHook:
     # -- envelope -----------------------------------------------------------------------------------------------
 
     def _envelope(self, text: str) -> tuple[str, Mapping[str, Any]]:
-        """Return type and parameters of a client message that is next in order."""
+        """Return type and parameters of a client message; Invalid if it is none.
+
+        Before a call is recorded it is also Invalid unless it is next in order. After that, one with the number of the
+        last is a repetition, which the caller knows by `_heard`, and all others are taken: TCP has put them in order.
+        """
         if len(text) > _MAX_TEXT:
             raise Invalid("an AudioHook message is longer than 64 KiB")
         try:
@@ -129,18 +149,29 @@ class AudioHook:
                 "id": self._session,
                 "type": str(kind),
                 "seq": int(seq),
-                "serverseq": int(serverseq),
-                "position": str(position),
                 "parameters": dict(parameters),
-            } if type(seq) is int and type(serverseq) is int:
+            } if type(seq) is int and 0 < seq < _MOST_SEQ:
                 pass
             case _:
                 raise Invalid("an AudioHook message is not version 2's, or of another session")
-        _seconds(position)
-        if seq != self._heard + 1 or not 0 <= serverseq <= self._said:
-            raise Invalid("an AudioHook message is out of sequence")
+        if self._state not in _RECORDING:
+            self._require_next(seq, document)
         self._heard = seq
         return kind, parameters
+
+    def _require_next(self, seq: int, document: Mapping[str, Any]) -> None:
+        serverseq = document.get("serverseq")
+        _seconds(document.get("position"))
+        if seq != self._heard + 1 or type(serverseq) is not int or not 0 <= serverseq <= self._said:
+            raise Invalid("an AudioHook message is out of sequence")
+
+    def _unreadable(self, text: str) -> Sequence[Event]:
+        """Leave a message out. What may have been a pause is one: what was not to be recorded cannot be taken back."""
+        left_out = self._breakage.left_out(Broken.FORM)
+        if _PAUSED in text and self._state is _State.ACTIVE:
+            self._state = _State.PAUSED
+            return (*left_out, Paused())
+        return left_out
 
     def _say(self, kind: str, parameters: Mapping[str, Any]) -> Say:
         self._said += 1
@@ -159,6 +190,7 @@ class AudioHook:
     def _audio(self, data: bytes) -> Sequence[Event]:
         if self._state not in _OPEN:
             raise Invalid("audio came before the session was open, or after it was closed")
+        self._breakage.sound += 1
         # What is sent in a pause all the same is for the recording to drop: it knows whether the pause still lasts.
         return (Audio(data),) if data and self._state is not _State.PROBED else ()
 
@@ -214,7 +246,10 @@ class AudioHook:
         return (self._say("updated", {}),)
 
     def _discarded(self, parameters: Mapping[str, Any]) -> Sequence[Event]:
-        missing = round(_seconds(parameters.get("discarded")) * 1000)
+        try:
+            missing = round(_seconds(parameters.get("discarded")) * 1000)
+        except Invalid:
+            return self._breakage.left_out(Broken.MEMBER)
         return (Gap(missing_ms=missing),) if missing else ()
 
     def _paused(self, _: Mapping[str, Any]) -> Sequence[Event]:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
+from vault.protocol.breakage import Breakage, Broken
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Say, Started
 
 ORDERLY: Final = 0
@@ -60,6 +61,7 @@ class AudioSocket:
         self._call = ""
         self._type = 0
         """Which of the audio types this call has."""
+        self._breakage = Breakage()
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
         """Take the next bytes; Invalid for what this state does not permit."""
@@ -113,10 +115,16 @@ class AudioSocket:
         return start + _HEADER + (size if len(self._pending) >= start + _HEADER else 0)
 
     def _step(self, number: int) -> Callable[[Any, int, bytes], Sequence[Event]]:
-        step = self._STEPS.get((self._state, _kind(number)))
+        kind = _kind(number)
+        step = None if kind is None else self._STEPS.get((self._state, kind))
+        if step is None and self._state is _State.STREAMING:
+            return AudioSocket._left_out
         if step is None:
             raise Invalid("an AudioSocket frame came that this point of the call does not permit")
         return step
+
+    def _left_out(self, number: int, payload: bytes) -> Sequence[Event]:  # noqa: ARG002  # the table's shape
+        return self._breakage.left_out(Broken.TRACK if _kind(number) is None else Broken.ORDER)
 
     def _named(self, _: int, payload: bytes) -> Sequence[Event]:
         if len(payload) != _UUID_BYTES:
@@ -134,9 +142,10 @@ class AudioSocket:
 
     def _audio(self, number: int, payload: bytes) -> Sequence[Event]:
         if number != self._type:
-            raise Invalid("the call's sample rate changed")
+            return self._breakage.left_out(Broken.TRACK)
         if len(payload) % _SAMPLE_BYTES:
-            raise Invalid("an AudioSocket frame ends within a sample")
+            return self._breakage.left_out(Broken.PAYLOAD)
+        self._breakage.sound += 1
         return (Audio(payload),) if payload else ()
 
     def _dtmf(self, _: int, payload: bytes) -> Sequence[Event]:
@@ -170,14 +179,15 @@ class AudioSocket:
     }
 
 
-def _kind(number: int) -> _Kind:
+def _kind(number: int) -> _Kind | None:
+    """Return what a frame of this type is; None for a type that may be audio and is not known."""
     if _FIRST_AUDIO <= number < _FIRST_AUDIO + len(_RATES):
         return _Kind.AUDIO
     if number < _FIRST_AUDIO:
         return _Kind(number) if number in {_Kind.HANGUP.value, _Kind.UUID.value, _Kind.DTMF.value} else _Kind.OTHER
     if number == _Kind.ERROR.value:
         return _Kind.ERROR
-    raise Invalid("an AudioSocket frame has a type that may be audio and is not known")
+    return None
 
 
 def _joined(events: Sequence[Event]) -> Sequence[Event]:

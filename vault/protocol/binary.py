@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 from vault.errors import Invalid
 from vault.media.descriptor import SAMPLE_BYTES
 from vault.model import Media
+from vault.protocol.breakage import Breakage
 from vault.protocol.events import Audio, Ended, Event, Handshake, Say, Started
 
 _CLEAN_CLOSES: Final = frozenset({1000, 1005, 0})
@@ -66,6 +67,7 @@ class BinaryDialect(ABC):
         self._handshake = handshake
         self._state = State.FRESH
         self._frames: SampleFrames
+        self.breakage = Breakage()
 
     @abstractmethod
     def started(self, first: str | bytes) -> Started:
@@ -97,6 +99,7 @@ class BinaryDialect(ABC):
     def keep(self, samples: str | bytes) -> Sequence[Event]:
         """Keep the sample frames that are whole by now."""
         assert not isinstance(samples, str)
+        self.breakage.sound += 1
         whole = self._frames.take(samples)
         return (Audio(whole),) if whole else ()
 

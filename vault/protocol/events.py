@@ -1,7 +1,8 @@
 """What a live dialect's machine tells: the events in, and the messages out, of one connection.
 
 A machine is sans-I/O: messages in, events out, no clock of its own. One table holds its transitions. It raises
-`vault.errors.Invalid` for a message that its state does not permit, and is not used any more after that.
+`vault.errors.Invalid` for a message that its state does not permit, and is not used any more after that. A message that
+cannot be read while audio comes is `LeftOut`, unless there is no end of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import datetime
 from typing import ClassVar, Protocol
 
 from vault.model import CallFacts, Media
+from vault.protocol.breakage import LeftOut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ class Ended:
     reason: str
 
 
-Event = Started | Audio | Gap | Paused | Resumed | Dtmf | Facts | Say | Ended
+Event = Started | Audio | Gap | Paused | Resumed | Dtmf | Facts | LeftOut | Say | Ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,9 @@ from vault.media.descriptor import raw_media
 from vault.media.g711 import SILENCE
 from vault.media.tracks import Missing, Tracks
 from vault.model import CallFacts, Codec, Media
+from vault.protocol.breakage import Breakage, Broken
 from vault.protocol.events import Audio, Ended, Event, Gap, Handshake, Say, Started
-from vault.protocol.facts import Reading
+from vault.protocol.facts import Reading, Unusable
 from vault.protocol.metadata import address_facts, call_facts, call_key, dtmf, number, parse_object
 
 _MAX_UNKNOWN: Final = 16
@@ -96,6 +97,7 @@ class MediaStream:
         self._numbers: Mapping[str, int] = {}
         self._width = 1
         self._tracks: Tracks | None = None
+        self._breakage = Breakage()
         self._enter(_State.OPENED)
 
     def _enter(self, state: _State) -> None:
@@ -103,13 +105,15 @@ class MediaStream:
         self._steps = _TRANSITIONS[state]
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
-        """Take one message; Invalid if it is malformed or not permitted now, and `closed` still has what waits."""
+        """Take one message; Invalid if it is not permitted now, and `closed` still has what waits."""
         told = _told(message)
-        event = told.get("event")
-        step = self._steps.get(event) if isinstance(event, str) else None
+        event = _text(told, "event")
+        step = None if event is None else self._steps.get(event)
         if step is not None:
             return step(self, told)
-        if not isinstance(event, str) or event in _EVENTS:
+        if event is None and self._state is _State.STREAMING:
+            return self._breakage.left_out(Broken.FORM)
+        if event in _EVENTS or (event is None and self._state is _State.STOPPED):
             raise Invalid(f"a message is not permitted {self._state.value}")
         self._unknown += 1
         if self._state is not _State.STREAMING and self._unknown > _MAX_UNKNOWN:
@@ -150,6 +154,7 @@ class MediaStream:
         start = _members(told, "start")
         spelling = _TWILIO if _TWILIO.media_format in start else _TELNYX
         custom = _members(start, spelling.parameters)
+        odd = start.get(spelling.parameters) not in (None, custom)
         parameters = {**self._query, **custom}
         chosen = _tracks(start, parameters)
         media = _media(_members(start, spelling.media_format), spelling, parameters, channels=len(chosen))
@@ -162,7 +167,7 @@ class MediaStream:
             Started(
                 call_key=call_key(custom, ("call_key",)) or call_key(start, (spelling.call,)),
                 media=media,
-                facts=_facts(start, {**address_facts(self._query), **custom}, spelling),
+                facts=_facts(start, {**address_facts(self._query), **custom}, spelling, odd=odd),
                 token=_text(custom, "token") or self._token,
             ),
         )
@@ -175,17 +180,21 @@ class MediaStream:
             data = binascii.a2b_base64(media["payload"], strict_mode=True)
             chunk, timestamp_ms = media["chunk"], media["timestamp"]
         except (KeyError, TypeError):
-            raise Invalid("a media message lacks a member, or is of a track that was not announced") from None
+            return self._breakage.left_out(_lacking(told, self._numbers))
         except ValueError:
-            raise Invalid("the payload of a media message is not base64") from None
+            return self._breakage.left_out(Broken.PAYLOAD)
+        place, at_ms = _number(chunk), _number(timestamp_ms)
+        if place is None or at_ms is None:
+            return self._breakage.left_out(Broken.MEMBER)
         if len(data) % self._width:
-            raise Invalid("a media message ends within a sample")
-        if not data:
-            return ()
-        return _events(self._tracks.add(number, _number(chunk), _number(timestamp_ms), data))
+            return self._breakage.left_out(Broken.PAYLOAD)
+        self._breakage.sound += 1
+        return _events(self._tracks.add(number, place, at_ms, data)) if data else ()
 
     def _on_dtmf(self, told: Message) -> Sequence[Event]:
-        return dtmf(_members(told, "dtmf").get("digit"))
+        if not isinstance(told.get("dtmf"), dict):
+            return self._breakage.left_out(Broken.MEMBER)
+        return dtmf(told["dtmf"].get("digit"))
 
     def _on_stop(self, told: Message) -> Sequence[Event]:  # noqa: ARG002 - its members repeat those of `start`
         return self._finished(clean=True, reason="stop")
@@ -225,31 +234,33 @@ def recognise_media_stream(handshake: Handshake, first: str | bytes) -> MediaStr
 
 
 def _told(message: str | bytes) -> Message:
+    """Return the JSON object in a text frame, empty if there is none."""
     try:
         told = json.loads(message) if isinstance(message, str) else None
     except (ValueError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
-        raise Invalid("a message is not a JSON object in a text frame")
-    return told
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _lacking(told: Message, tracks: Mapping[str, int]) -> Broken:
+    """Return what is wrong with a media message that lacks something: its track, or a member."""
+    media = told.get("media")
+    track = media.get("track") if isinstance(media, dict) else None
+    return Broken.TRACK if isinstance(track, str) and track not in tracks else Broken.MEMBER
 
 
 def _members(message: Message, name: str) -> Message:
-    """Return an object inside the message, empty if it is not there; Invalid if it is something else."""
+    """Return an object inside the message, empty if there is none."""
     members = message.get(name)
-    if members is None:
-        return {}
-    if not isinstance(members, dict):
-        raise Invalid(f"{name} is not an object")
-    return members
+    return members if isinstance(members, dict) else {}
 
 
-def _number(value: object) -> int:
+def _number(value: object) -> int | None:
     if type(value) is str and len(value) <= _MAX_DIGITS and value.isascii() and value.isdigit():
         return int(value)
     if type(value) is int and 0 <= value < 10**_MAX_DIGITS:
         return value
-    raise Invalid("a number of a message is not one, or out of bounds")
+    return None
 
 
 def _text(members: Message, name: str) -> str | None:
@@ -287,8 +298,11 @@ def _media(form: Message, spelling: _Spelling, parameters: Message, *, channels:
     return raw_media(codec, rate=rate, channels=channels)
 
 
-def _facts(start: Message, custom: Message, spelling: _Spelling) -> CallFacts:
-    """Return what is known of the call: a parameter outranks what the recorder says, except of who it is itself."""
+def _facts(start: Message, custom: Message, spelling: _Spelling, *, odd: bool) -> CallFacts:
+    """Return what is known of the call: a parameter outranks what the recorder says, except of who it is itself.
+
+    With `odd` the parameters are no object, and left out.
+    """
     said = {name: start[name] for name in ("from", "to") if name in start}
     own = {name: start[name] for name in spelling.kept if name in start}
     document = {**said, **custom, **own}
@@ -298,6 +312,8 @@ def _facts(start: Message, custom: Message, spelling: _Spelling) -> CallFacts:
     tags = [*(listed if isinstance(listed, list) else ()), *(added.split(",") if added else ())]
     facts = call_facts({**document, "direction": direction}, known=_KNOWN)
     reading = Reading()
+    if odd:
+        reading.leave_out(spelling.parameters, Unusable.VALUE)
     usable = reading.tags("tags", [tag for tag in tags if isinstance(tag, str)])
     return replace(facts, tags=usable, unusable={**facts.unusable, **reading.unusable})
 

@@ -7,13 +7,18 @@ from typing import Final
 
 from vault.errors import Invalid
 from vault.protocol.asterisk import recognise_asterisk
+from vault.protocol.audiohook import AudioHook
+from vault.protocol.audiosocket import AudioSocket
 from vault.protocol.events import Dialect, Handshake
 from vault.protocol.jambonz import recognise_audio_fork, recognise_audio_stream
-from vault.protocol.mediastreams import recognise_media_stream
-from vault.protocol.vonage import recognise_vonage
+from vault.protocol.mediastreams import Telnyx, Twilio, recognise_media_stream
+from vault.protocol.vonage import Vonage, recognise_vonage
 
 Recogniser = Callable[[Handshake, str | bytes], Dialect | None]
 """Return a fresh machine if the first message is this dialect's, else None; the message is not yet fed to it."""
+
+IN_FRAMES: Final = (Twilio.name, Telnyx.name, Vonage.name, AudioHook.name, AudioSocket.name)
+"""The live dialects whose frames can be told from broken ones, whatever carries them."""
 
 _RECOGNISERS: Final[tuple[Recogniser, ...]] = (
     recognise_media_stream,

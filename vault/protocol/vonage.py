@@ -16,6 +16,7 @@ from vault.errors import UnsupportedMedia
 from vault.media.descriptor import parse_content_type
 from vault.model import Codec
 from vault.protocol.binary import TEXT_FIRST, BinaryDialect, Transitions
+from vault.protocol.breakage import Broken
 from vault.protocol.events import Event, Handshake, Started
 from vault.protocol.metadata import address_facts, call_facts, call_key, dtmf, parse_object
 
@@ -49,8 +50,13 @@ class Vonage(BinaryDialect):
         )
 
     def told(self, text: str) -> Sequence[Event]:
-        """Read `websocket:dtmf`, whose duration is in milliseconds; other events are about audio never sent back."""
-        event = parse_object(text) or {}
+        """Read `websocket:dtmf`, whose duration is in milliseconds; other events are about audio never sent back.
+
+        A text that is no JSON is left out.
+        """
+        event = parse_object(text)
+        if event is None:
+            return self.breakage.left_out(Broken.FORM)
         return dtmf(event.get("digit"), event.get("duration")) if event.get("event") == _DTMF else ()
 
 

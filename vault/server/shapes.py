@@ -213,6 +213,10 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                             "description": "How the recorder spelt the caller, where that differs.",
                         },
                         "facts_left_out": {**TEXT, "description": "Which stated facts were not kept, and why."},
+                        "frames_left_out": {
+                            **TEXT,
+                            "description": "How many frames of a live call could not be read, and why.",
+                        },
                         "called_sent": {**TEXT, "description": "How it spelt the called party, where that differs."},
                     },
                 ),

@@ -7,7 +7,7 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -17,6 +17,7 @@ from vault.ids import TokenId, parse_tenant
 from vault.places import READ, check
 from vault.ports.time import Entropy
 from vault.protocol.audiosocket import ORDERLY, AudioSocket
+from vault.protocol.breakage import LeftOut
 from vault.protocol.events import Audio, Dialect, Ended, Event, Started
 from vault.protocol.permissions import Act
 from vault.protocol.rtpenginetcp import RtpengineTcp
@@ -195,6 +196,8 @@ class _Calls:
         try:
             await line.run(entropy=self._entropy)
         except VaultError as error:
+            with suppress(VaultError):
+                await line.told()
             self._vault.metrics.ingest_refused.labels(error.code).inc()
             logger.warning(
                 "a stream was not taken further",
@@ -310,8 +313,15 @@ class _Line:
                 await self._feed.apply(event)
             self._bytes.inc(len(event.data))
             return
+        if isinstance(event, LeftOut):
+            self._vault.metrics.frames_left_out.labels(self._machine.name, event.why.value).inc()
         await self._feed.apply(event)
         self._ended = self._ended or isinstance(event, Ended)
+
+    async def told(self) -> None:
+        """After a refusal: note what could not be read."""
+        if self._feed is not None:
+            await self._feed.told()
 
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""

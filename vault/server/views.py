@@ -26,7 +26,7 @@ from vault.services.holds import release_document
 from vault.services.ingest import IngestLimits
 from vault.services.recordings import RecordingView
 from vault.services.search import CALL_KEY
-from vault.services.sessions import LEFT_OUT, STATED_START
+from vault.services.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
 from vault.services.sweep import SweepReport
 from vault.services.tenants import TenantView
 
@@ -91,7 +91,7 @@ def recording(view: RecordingView) -> dict[str, Any]:
             "direction": view.facts.direction,
             "tags": list(view.facts.tags),
         }
-        also = (STATED_START, *SENT, LEFT_OUT)
+        also = (STATED_START, *SENT, LEFT_OUT, FRAMES_LEFT_OUT)
         shown["call"] |= {name: view.facts.extra[name] for name in also if name in view.facts.extra}
     if view.holds:
         shown["holds"] = [{"id": hold.id, "kind": hold.kind.value, "state": hold.state.value} for hold in view.holds]

@@ -15,6 +15,7 @@ from aiohttp import EofStream, WebSocketError, WSCloseCode, WSMsgType, web
 from vault.errors import Invalid, Unauthenticated, UploadStalled, VaultError
 from vault.ids import TenantId
 from vault.model import Principal
+from vault.protocol.breakage import LeftOut
 from vault.protocol.events import Audio, Dialect, Ended, Event, Handshake, Say, Started
 from vault.protocol.jambonz import SUBPROTOCOLS
 from vault.protocol.permissions import Act
@@ -267,6 +268,7 @@ class _Line:
             for event in self._machine.closed(None):
                 if type(event) is Audio:
                     await self._carry(event)
+            await self._feed.told()
 
     async def _gone(self, code: int | None) -> None:
         if self._machine is not None:
@@ -302,6 +304,10 @@ class _Line:
                 assert self._machine is not None
                 for farewell in self._machine.kept():
                     await self.say(farewell)
+            case LeftOut():
+                assert self._machine is not None
+                self._vault.metrics.frames_left_out.labels(self._machine.name, event.why.value).inc()
+                await self._feed.apply(event)
             case _:
                 await self._feed.apply(event)
                 if type(event) is Audio:

@@ -12,6 +12,7 @@ from vault.errors import Conflict, Invalid, JournalFull
 from vault.ids import TenantId, call_key_of
 from vault.media.heads import agree
 from vault.model import EMPTY, Principal, RecordingState
+from vault.protocol.breakage import LeftOut
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
 from vault.services.ingest import Ingest
 from vault.services.naming import CallNames
@@ -61,6 +62,7 @@ class Feed:
         self._waiting = waiting
         self.session: IngestSession | None = None
         self.ended = False
+        self._untold = 0
 
     async def begin(self, started: Started, *, call_key: str | None = None) -> None:
         """Start the recording, or continue the one whose connection broke; `call_key` outranks the dialect's own.
@@ -147,13 +149,8 @@ class Feed:
         match event:
             case Audio():
                 await self._parts.ingest.write(session, event.data)
-            case Ended(clean=True):
-                await self._finish(session)
-                self.lost()
             case Ended():
-                if session.entry is not None:
-                    await session.entry.barrier()
-                self.lost()
+                await self._end(session, clean=event.clean)
             case Gap():
                 # A pause counts its time itself.
                 await self._parts.notes.gap(session, 0 if session.keeping.paused else event.missing_ms)
@@ -165,8 +162,30 @@ class Feed:
                 await self._parts.notes.dtmf(session, event)
             case Facts():
                 await self._parts.notes.facts(session, event)
+            case LeftOut():
+                await self._left_out(session, event)
             case _:
                 raise AssertionError(f"not for a recording: {type(event).__name__}")
+
+    async def _end(self, session: IngestSession, *, clean: bool) -> None:
+        await self.told()
+        if clean:
+            await self._finish(session)
+        elif session.entry is not None:
+            await session.entry.barrier()
+        self.lost()
+
+    async def _left_out(self, session: IngestSession, event: LeftOut) -> None:
+        session.frames_left_out[event.why.value] += 1
+        self._untold += 1
+        if session.frames_left_out.total() == 1:
+            await self.told()
+
+    async def told(self) -> None:
+        """Note how many frames could not be read: the first at once, all at the end of the connection."""
+        if self._untold and self.session is not None and not self.ended:
+            self._untold = 0
+            await self._parts.notes.frames_left_out(self.session)
 
     async def _resume(self, session: IngestSession) -> None:
         """End the pause; if the vault or somebody has ended it before, what was not sent since then is a gap."""

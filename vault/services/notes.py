@@ -30,7 +30,7 @@ from vault.services.audit import event, named
 from vault.services.keeping import gaps_of
 from vault.services.reading import unix_ms
 from vault.services.search import CALL_KEY, BlindIndex, facts_of
-from vault.services.sessions import IngestSession, stated
+from vault.services.sessions import FRAMES_LEFT_OUT, IngestSession, stated
 from vault.services.tenants import Tenants
 
 MOST_DOCUMENTS: Final = 8
@@ -288,14 +288,25 @@ class Notes:
 
     async def facts(self, session: IngestSession, event: Facts) -> None:
         """More is known about the call: seal it with the facts of its row, or keep it in memory for the next note."""
+        await self._later(session, stated(event.facts))
+
+    async def _later(self, session: IngestSession, late: CallFacts, *audit: AuditEvent) -> None:
         try:
             async with _noting(session):
-                session.late = merge(session.late or CallFacts(), stated(event.facts))
+                session.late = merge(session.late or CallFacts(), late)
+                session.untold.extend(audit)
                 await self.write_late(session)
         except Unavailable as error:
             logger.warning("late facts wait for the catalog", extra={"fields": {"error": error.code}})
         except Refused as error:
             _late_refused(session, error)
+
+    async def frames_left_out(self, session: IngestSession) -> None:
+        """So many frames of the call could not be read: seal that with the facts of its row, as late facts are."""
+        counts = session.frames_left_out
+        told = ", ".join(f"{counts[why]} ({why})" for why in sorted(counts))
+        late = CallFacts(extra={FRAMES_LEFT_OUT: told})
+        await self._later(session, late, _told("recording.frames_left_out", session, None, **counts))
 
     async def revise(self, session: IngestSession, late: CallFacts) -> None:
         """Merge late facts into the row's, durable when this returns: set fields replace, tags and extras are added."""

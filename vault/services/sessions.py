@@ -7,6 +7,7 @@ import hashlib
 import logging
 import random
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -30,9 +31,11 @@ S3_KEY: Final = "s3_key"
 """The member of a call's `extra` facts with the key under which S3 clients know it, if that is not its call key."""
 LEFT_OUT: Final = "facts_left_out"
 """The member of a call's `extra` facts that says which facts were not kept, and why."""
+FRAMES_LEFT_OUT: Final = "frames_left_out"
+"""The member of a call's `extra` facts that says how many frames of its streams could not be read, and why."""
 _DEFERRED: Final = "deferred"
 _GRACE: Final = "grace_seconds"
-_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START, BEGUN_BY, S3_KEY, LEFT_OUT})
+_TERMS: Final = frozenset({TOTAL, _GRACE, STATED_START, BEGUN_BY, S3_KEY, LEFT_OUT, FRAMES_LEFT_OUT})
 _COUNT: Final = re.compile(r"\d{1,18}", re.ASCII)
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,6})?", re.ASCII)
 ROOM_PAUSES: Final = (0.1,) * 100
@@ -173,6 +176,8 @@ class IngestSession:
     recorded_segments: int = 0
     """How many of `segments` the catalog already knows."""
     keeping: Keeping = field(init=False)
+    frames_left_out: Counter[str] = field(default_factory=Counter)
+    """How many frames of its streams could not be read, by the reason, since this process has it."""
     late: CallFacts | None = field(default=None, repr=False)
     """Facts that no row has yet: the catalog could not take them."""
     unwritten: set[int] = field(default_factory=set)
