@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -146,8 +146,9 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         data: AsyncIterator[bytes] | None = None,
+        also: Collection[int] = (),
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Yield the answer once it says success; any other raises the error it stands for.
+        """Yield the answer once it says success, or a status in `also`; any other raises the error it stands for.
 
         Unavailable if no server answers, Truncated if it stops in the middle of the answer. Redirects are not
         followed: a token goes only to the address it was meant for.
@@ -155,7 +156,9 @@ class Client:
         from cli.transport import answer  # noqa: PLC0415 - a command imports what it needs when it runs
 
         assert self._session is not None, "used outside `async with`"
-        return answer(self._session, self.url, method, path, params=params, headers=headers, json=body, data=data)
+        return answer(
+            self._session, self.url, method, path, also=also, params=params, headers=headers, json=body, data=data
+        )
 
     async def call(
         self,
@@ -165,6 +168,7 @@ class Client:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        also: Collection[int] = (),
     ) -> dict[str, Any]:
         """Return the JSON object a call answers with; an empty answer is an empty object.
 
@@ -177,7 +181,7 @@ class Client:
         raw = b""
         for pause in (*_PAUSES, None):
             try:
-                async with self.request(method, path, params=params, headers=sent, body=body) as response:
+                async with self.request(method, path, params=params, headers=sent, body=body, also=also) as response:
                     raw = await response.read()
                 break
             except (Unanswered, errors.Truncated, errors.OutcomeUnknown, errors.UnderWay) as error:

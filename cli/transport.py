@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -23,9 +23,9 @@ def new_session(headers: Mapping[str, str]) -> aiohttp.ClientSession:
 
 @asynccontextmanager
 async def answer(
-    session: aiohttp.ClientSession, url: URL, method: str, path: str, **sent: Any
+    session: aiohttp.ClientSession, url: URL, method: str, path: str, *, also: Collection[int] = (), **sent: Any
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Yield the answer of the server at `url` once it says success; any other raises the error it stands for.
+    """Yield the answer of the server at `url` once it says success; any other not in `also` raises what it stands for.
 
     Unavailable if no server answers, Truncated if it stops in the middle of the answer. Redirects are not followed: a
     token goes only to the address it was meant for.
@@ -34,7 +34,7 @@ async def answer(
         async with session.request(
             method, url.joinpath(path.lstrip("/"), encoded=True), allow_redirects=False, **sent
         ) as response:
-            if not response.ok or response.status in range(300, 400):
+            if response.status not in also and (not response.ok or response.status in range(300, 400)):
                 raise error_of(response.status, await response.read())
             yield response
     except aiohttp.ClientConnectorError as error:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.client import Client
 from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local
 from cli.output import Output
-from vault.errors import IntegrityError, VaultError
+from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.model import Finding
+
+if TYPE_CHECKING:
+    from vault.config import Config
 
 
 def register(app: typer.Typer) -> None:
@@ -64,28 +67,49 @@ async def doctor(
     out: Output,
     config: ConfigPath = DEFAULT_CONFIG,
     server: Annotated[
-        str | None, typer.Option(envvar="CALLVAULT_SERVER", help="Also ask this server whether it is ready.")
+        str | None,
+        typer.Option(
+            envvar="CALLVAULT_SERVER",
+            help="Ask this server whether it is ready, and if not why. By default the one that has the vault open.",
+        ),
     ] = None,
 ) -> None:
-    """Check everything that can be checked, and say what to do.
+    """Check everything that can be checked, beside the server or without it, and say what to do.
 
-    Exits with 5 if it finds an error; warnings do not change the exit code.
+    Changes nothing. Exits with 5 if it finds an error, with 7 if this user cannot use the vault's files; warnings do
+    not change the exit code.
     """
     from vault.wiring import check_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
-    findings = list(await check_vault(load_config(config)))
+    settings = load_config(config)
+    findings = list(await check_vault(settings, config))
     if server is not None:
-        findings.append(await _ask(server))
+        findings += await _ask(server, absent="error")
+    elif (own := _own_address(settings)) and any(each.message == "a process has it open" for each in findings):
+        findings += await _ask(own, absent="warning")
     report(out, findings, said_by="doctor")
 
 
+def _own_address(settings: Config) -> str | None:
+    """Return where this machine reaches the server of these settings; None where only the server knows its port."""
+    host, port = settings.server.host, settings.server.port
+    here = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing listens here
+    return (
+        f"{'https' if settings.tls_paths else 'http'}://{f'[{here}]' if ':' in here else here}:{port}" if port else None
+    )
+
+
 def report(out: Output, findings: Sequence[Finding], *, said_by: str) -> None:
-    """Print findings; IntegrityError if one is an error."""
+    """Print findings; ConfigError if a file cannot be used, IntegrityError if another is an error."""
     errors = sum(finding.level == "error" for finding in findings)
     if out.as_json:
         out.document({"findings": [_as_json(finding) for finding in findings], "errors": errors})
     else:
         _print(out, findings)
+    if any(finding.level == "error" and finding.subject == "files" for finding in findings):
+        raise ConfigError(
+            f"{said_by} found {errors} {'error' if errors == 1 else 'errors'}, in files and who may use them"
+        )
     if errors:
         raise IntegrityError(f"{said_by} found {errors} {'error' if errors == 1 else 'errors'}")
 
@@ -107,11 +131,25 @@ def _as_json(finding: Finding) -> dict[str, str | None]:
     }
 
 
-async def _ask(server: str) -> Finding:
-    """Return whether a server takes recordings."""
+async def _ask(server: str, *, absent: str) -> list[Finding]:
+    """Return whether a server takes recordings, and each reason why not; `absent` is the level of no answer."""
     try:
         async with Client(server, None) as client:
-            ready = await client.get("/readyz")
+            said = await client.call("GET", "/readyz", also=(503,))
     except VaultError as error:
-        return Finding(level="error", subject="server", message=error.message, hint=error.hint)
-    return Finding(level="ok", subject="server", message=f"{ready['status']}; object store {ready['object_store']}")
+        return [Finding(level=absent, subject="server", message=error.message, hint=error.hint)]
+    if said.get("status") == "ready":
+        message = f"ready at {server}; object store {said.get('object_store', 'ok')}"
+        return [Finding(level="ok", subject="server", message=message)]
+    reasons = said.get("reasons") or [
+        {"check": name, "detail": state} for name, state in said.get("checks", {}).items() if state != "ok"
+    ]
+    return [
+        Finding(
+            level="error",
+            subject="server",
+            message=f"not ready at {server}: {each.get('check')}: {each.get('detail')}",
+            hint=each.get("hint"),
+        )
+        for each in reasons
+    ] or [Finding(level="error", subject="server", message=f"not ready at {server}, and it does not say why")]

@@ -112,9 +112,9 @@ def test_doctor_finds_a_lost_replica_and_repair_rebuilds_it(vault: tuple[Path, s
     assert repaired.returncode == 0, repaired.stderr
     assert json.loads(repaired.stdout) == {"repaired": str(replica)}
     again = command(directory, "doctor", "--json")
-    assert not any(
-        "keyring-b" in item["message"] and item["level"] != "ok" for item in json.loads(again.stdout)["findings"]
-    )
+    named = [each for each in json.loads(again.stdout)["findings"] if "keyring-b" in each["message"]]
+    # Three directories side by side are on one disk, and that is told of a whole keyring too.
+    assert [each["level"] for each in named if "on one disk" not in each["message"]] == ["ok"]
 
 
 def test_doctor_asks_the_server_it_is_pointed_at(vault: tuple[Path, str]) -> None:

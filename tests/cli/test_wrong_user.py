@@ -44,6 +44,7 @@ OPENING = [
     ["prove", "restore", "backups"],
     ["backup", "restore", "backups"],
     ["backup", "list", "backups"],
+    ["doctor"],
 ]
 
 
@@ -152,6 +153,7 @@ def test_each_file_that_a_server_needs_is_named_when_it_is_anothers(
     path = next(vault.glob(place))
     with locked(path):
         told(run("serve"), path, reason="permission denied")
+        told(run("doctor"), path, reason="permission denied")
 
 
 @pytest.mark.parametrize("place", ["journal", "objects", "root-keys", "issuer.pem"])

@@ -22,7 +22,7 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
-from cli.main import main
+from cli.main import COMMANDS, main
 from tests.approvals import issue_apart
 from vault.config import Config, parse_config
 from vault.model import Role
@@ -291,6 +291,11 @@ def _child(command, work):
 
 def _run(command):
     """Fork a command line of its own; its output goes into hidden files of the directory it runs in."""
+    # Another user may not be able to read the interpreter's own library, so what a command loads is loaded now.
+    late = ("aiosqlite", "encodings.ascii", "multiprocessing", "vault.wiring.proving", "vault.wiring.restoring")
+    shown = ("cli.transport", "rich.console", "rich.progress", "rich.table")
+    for each in (*late, *shown, *COMMANDS.values()):
+        importlib.import_module(each)
     pid = os.fork()
     if pid:
         return pid
@@ -303,9 +308,6 @@ def _run(command):
         # The zygote's own standard output is a pipe, and Python keeps what it knows of it.
         sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
         if command["uid"] is not None:
-            # Another user may not be able to read the interpreter's own library, so what a command loads is loaded now.
-            for each in ("encodings.ascii", "multiprocessing", "vault.wiring.proving", "vault.wiring.restoring"):
-                importlib.import_module(each)
             os.setgroups([])
             os.setresgid(command["uid"], command["uid"], command["uid"])
             os.setresuid(command["uid"], command["uid"], command["uid"])

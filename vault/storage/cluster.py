@@ -22,10 +22,14 @@ _STEP_SECONDS: Final = 0.02
 
 
 class FileClusterLocks:
-    """Implements `vault.ports.cluster.ClusterLocks` in a local `directory`, which is made with the first lock."""
+    """Implements `vault.ports.cluster.ClusterLocks` in a local `directory`, which is made with the first lock.
 
-    def __init__(self, directory: Path, *, clock: Clock, wait_seconds: float = 30.0) -> None:
+    With `makes` false no file is made: a lock that nobody ever took excludes nobody.
+    """
+
+    def __init__(self, directory: Path, *, clock: Clock, wait_seconds: float = 30.0, makes: bool = True) -> None:
         self._directory = directory
+        self._makes = makes
         self._clock = clock
         self._wait_seconds = wait_seconds
 
@@ -51,10 +55,17 @@ class FileClusterLocks:
             yield lock
 
     def _take(self, name: str) -> _FileLock | None:
+        flags = os.O_RDWR | os.O_CLOEXEC
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
+            if self._makes:
+                self._directory.mkdir(mode=0o700, exist_ok=True)
+                flags |= os.O_CREAT
             # A descriptor of its own for each holder: that is what makes flock exclude tasks of one process too.
-            descriptor = os.open(self._directory / f"{name}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._directory / f"{name}.lock", flags, 0o600)
+        except FileNotFoundError as error:
+            if self._makes:
+                raise Unavailable(f"the lock {name} cannot be asked for: {error.strerror}") from error
+            return _FileLock(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             raise Unavailable(f"the lock {name} cannot be asked for: {error.strerror}") from error
         try:

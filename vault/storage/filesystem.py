@@ -38,12 +38,12 @@ class FilesystemObjectStore:
         await run_in(None, create_tree, root)
 
     @classmethod
-    async def open(cls, root: Path, *, workers: int = 8) -> FilesystemObjectStore:
-        """Open a store that `create` made and remove what a crash left half written; ConfigError if there is none.
+    async def open(cls, root: Path, *, workers: int = 8, tidies: bool = True) -> FilesystemObjectStore:
+        """Open a store that `create` made and, if it `tidies`, remove what a crash left; ConfigError if there is none.
 
         A missing marker is refused because an unmounted disk would otherwise look like a store that lost every object.
         """
-        tree = await run_in(None, ObjectTree, root)
+        tree = await run_in(None, ObjectTree, root, tidies=tidies)
         return cls(tree, ThreadPoolExecutor(workers, thread_name_prefix="objects"))
 
     async def put(self, name: str, chunks: Sequence[bytes | memoryview], *, meta: ObjectMeta) -> ObjectInfo:

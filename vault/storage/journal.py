@@ -223,6 +223,24 @@ def journal_files(directory: Path) -> Sequence[Path]:
     return sorted(path for path in directory.iterdir() if parse_file_name(path.name) is not None)
 
 
+def in_use(directory: Path) -> bool:
+    """Tell whether a process has the journal open now, without making or changing anything; ConfigError."""
+    try:
+        fd = os.open(directory / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise unusable(directory / _LOCK_NAME, error, setting="journal.path") from error
+    try:
+        # Shared, and given back at once: only an owner's lock is in its way.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _lock(directory: Path) -> int:
     try:
         fd = os.open(directory / _LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

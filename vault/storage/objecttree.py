@@ -91,7 +91,7 @@ class ObjectTree:
     therefore fails, where a path would lead into the empty mount point and every object would look absent.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, tidies: bool = True) -> None:
         self.root = root
         self._lock = threading.Lock()
         self._durable: set[str] = set()
@@ -102,7 +102,7 @@ class ObjectTree:
                 raise _no_store(root) from None
             try:
                 self._marker = self._open_marker()
-                self._remove_leftovers()
+                self._remove_leftovers(tidies=tidies)
             except BaseException:
                 os.close(self._root)
                 raise
@@ -209,7 +209,7 @@ class ObjectTree:
             raise ConfigError(f"objects.path: {self.root} has another layout than this version of callvault reads")
         return handle
 
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, *, tidies: bool) -> None:
         # Every opener holds the marker's lock shared. Whoever gets it alone knows that no put is under way anywhere,
         # so what lies in tmp was left by a crash; another process's puts are never pulled from under it.
         try:
@@ -217,7 +217,7 @@ class ObjectTree:
         except BlockingIOError:
             pass
         else:
-            for leftover in self._names(_TMP):
+            for leftover in self._names(_TMP) if tidies else ():
                 os.unlink(f"{_TMP}/{leftover}", dir_fd=self._root)
         fcntl.flock(self._marker, fcntl.LOCK_SH)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from vault.errors import ConfigError, Unavailable, VaultError
+from vault.ports.time import Clock
 
 _SCHEMES: Final = ("postgresql", "postgres")
 _CLIENT_PATIENCE: Final = 1.5
@@ -98,6 +100,20 @@ async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read
         connection.terminate()
         raise
     return connection
+
+
+async def clocks(settings: PostgresSettings, clock: Clock) -> tuple[datetime, datetime, datetime]:
+    """Return what the server's clock says, between this machine's before it was asked and after; Unavailable."""
+    connection = await connect(settings, read_only=True)
+    try:
+        before = clock.now()
+        said = await connection.fetchval("SELECT clock_timestamp()")
+        after = clock.now()
+    except (OSError, TimeoutError, driver().PostgresError, driver().InterfaceError) as error:
+        raise _unreachable(error) from error
+    finally:
+        connection.terminate()
+    return before, said, after
 
 
 def _unreachable(error: Exception) -> VaultError:

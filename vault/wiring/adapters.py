@@ -68,12 +68,15 @@ def catalog_place(config: Config) -> Path | PostgresSettings:
     return PostgresSettings(url=config.catalog.url.get_secret_value())
 
 
-def cluster_locks(config: Config, clock: Clock) -> ClusterLocks:
-    """Return the locks that all processes of the vault share: where its catalog is, there they are."""
+def cluster_locks(config: Config, clock: Clock, *, observes: bool = False) -> ClusterLocks:
+    """Return the locks that all processes of the vault share: where its catalog is, there they are.
+
+    Whoever only `observes` makes no file: it would be this user's, and shut the vault's own out.
+    """
     place = catalog_place(config)
     if isinstance(place, PostgresSettings):
         return PostgresClusterLocks(place, clock=clock)
-    return FileClusterLocks(config.locks_path, clock=clock)
+    return FileClusterLocks(config.locks_path, clock=clock, makes=not observes)
 
 
 def keyring_replicas(config: Config) -> Sequence[KeyringStore]:
@@ -114,11 +117,14 @@ def _access(section: S3Access) -> dict[str, Any]:
     }
 
 
-async def open_store(config: Config) -> ObjectStore:
-    """Open the configured object store; ConfigError if it was never created."""
+async def open_store(config: Config, *, observes: bool = False) -> ObjectStore:
+    """Open the configured object store; ConfigError if it was never created.
+
+    Whoever only `observes` leaves alone what a crash left half written.
+    """
     match config.objects.kind:
         case "filesystem":
-            return await FilesystemObjectStore.open(config.objects_path)
+            return await FilesystemObjectStore.open(config.objects_path, tidies=not observes)
         case "s3":
             return await S3ObjectStore.open(s3_settings(config))
         case _:

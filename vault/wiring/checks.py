@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 from vault.config import Config
-from vault.errors import InUse, Unavailable, VaultError
+from vault.errors import Unavailable, VaultError
 from vault.ids import TenantId, TokenId
 from vault.keystore import recovery
+from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
 from vault.model import Content, Finding, Misdeclared, Role
 from vault.ports.catalog import Catalog
-from vault.ports.keys import Keyring as AnyKeyring
 from vault.ports.time import Clock
 from vault.protocol.permissions import has_expired
 from vault.services.status import EXPIRES_SOON
 from vault.services.webhooks import Webhooks
-from vault.wiring.adapters import SystemClock, keyring_replicas, observe_keyring, open_store, root_keys
+from vault.storage.journal import in_use
+from vault.storage.postgres import clocks
+from vault.wiring.adapters import (
+    SystemClock,
+    catalog_place,
+    keyring_replicas,
+    observe_keyring,
+    open_store,
+    root_keys,
+)
+from vault.wiring.lineage import lineage_findings
 from vault.wiring.memory import memory_findings
-from vault.wiring.opening import observe_vault, open_vault
+from vault.wiring.opening import observe_vault
+from vault.wiring.owners import file_findings
 from vault.wiring.places import Piece, refuse_unusable
 from vault.wiring.retention import bounds_of, retention_findings
 
+NOT_SERVED: Final = "no process has it open"
 _LATE: Final = timedelta(hours=1)
 _LATELY: Final = timedelta(days=7)
 _CAME: Final[Mapping[Content, str]] = {
@@ -37,45 +50,84 @@ _CAME: Final[Mapping[Content, str]] = {
     Content.UNKNOWN: "no head of it",
 }
 _PEOPLE: Final = 2
+_SKEW: Final = timedelta(seconds=1)
+_FAR: Final = timedelta(minutes=1)
 
 
-async def check_vault(config: Config) -> Sequence[Finding]:
-    """Look at everything that can be looked at; every failure becomes a finding."""
-    findings: list[Finding] = [*memory_findings()]
+async def check_vault(config: Config, config_file: Path | None = None) -> Sequence[Finding]:
+    """Look at everything that can be looked at, beside a process that serves the vault or without one.
+
+    Every failure becomes a finding. Nothing is changed: what a crash left is for the next start.
+    """
     clock = SystemClock()
-    try:
-        findings += await root_keys(config, clock, os.urandom).self_check()
-    except VaultError as error:
-        findings.append(Finding(level="error", subject="root keys", message=error.message, hint=error.hint))
-    try:
-        store = await open_store(config)
-        findings += await store.check()
-        await store.close()
-    except VaultError as error:
-        findings.append(Finding(level="error", subject="objects", message=error.message, hint=error.hint))
-    try:
-        findings += await _opened(config, clock)
-    except VaultError as error:
-        level = "warning" if isinstance(error, Unavailable) else "error"
-        findings.append(Finding(level=level, subject="vault", message=error.message, hint=error.hint))
+    files = await asyncio.to_thread(file_findings, config, config_file)
+    findings = [*memory_findings(), *files.findings]
+    if not files.closed & {Piece.ROOT_KEYS, Piece.SECRETS}:
+        findings += await _found("root keys", lambda: root_keys(config, clock, os.urandom).self_check())
+    if Piece.OBJECTS not in files.closed:
+        findings += await _found("objects", lambda: _objects(config))
+    if Piece.JOURNAL not in files.closed:
+        findings += await _found("journal", lambda: _journal(config))
+    findings += await _found("clock", lambda: _clock(config, clock))
+    if not files.closed & {Piece.CATALOG, Piece.KEYRING, Piece.ROOT_KEYS, Piece.SECRETS}:
+        findings += await _found("vault", lambda: _observed(config, clock))
     return findings
 
 
-async def _opened(config: Config, clock: Clock) -> Sequence[Finding]:
-    """Return what the open vault says of itself; beside a process that serves it, what its catalog and keyring say."""
+async def _found(subject: str, look: Callable[[], Awaitable[Sequence[Finding]]]) -> Sequence[Finding]:
+    """Return what a look finds, and of one that fails why; only what may pass by itself is a warning."""
     try:
-        async with open_vault(config, background=False) as vault:
-            return await _look(config, vault.catalog, vault.keyring, now=clock.now())
-    except InUse:
-        async with observe_vault(config, clock=clock) as (catalog, keyring):
-            found = await _look(config, catalog, keyring, now=clock.now())
-        return [Finding(level="ok", subject="journal", message="a process has it open"), *found]
+        return await look()
+    except VaultError as error:
+        passing = subject == "vault" and isinstance(error, Unavailable)
+        level = "warning" if passing else "error"
+        return (Finding(level=level, subject=subject, message=error.message, hint=error.hint),)
 
 
-async def _look(config: Config, catalog: Catalog, keyring: AnyKeyring, *, now: datetime) -> Sequence[Finding]:
+async def _objects(config: Config) -> Sequence[Finding]:
+    store = await open_store(config, observes=True)
+    try:
+        return await store.check()
+    finally:
+        await store.close()
+
+
+async def _journal(config: Config) -> Sequence[Finding]:
+    used = await asyncio.to_thread(in_use, config.journal_path)
+    return (Finding(level="ok", subject="journal", message="a process has it open" if used else NOT_SERVED),)
+
+
+async def _clock(config: Config, clock: Clock) -> Sequence[Finding]:
+    place = catalog_place(config)
+    return () if isinstance(place, Path) else (clock_finding(*await clocks(place, clock)),)
+
+
+def clock_finding(before: datetime, said: datetime, after: datetime) -> Finding:
+    """Return what is to be said of a database's clock that said `said` between two looks at this machine's."""
+    ahead = said - (before + (after - before) / 2)
+    # As far as the time that the answer took leaves no doubt.
+    certain = abs(ahead) - (after - before) / 2
+    seconds = abs(ahead).total_seconds()
+    message = (
+        f"the database's clock is {seconds:.1f} s {'ahead of' if ahead > timedelta() else 'behind'} this machine's"
+    )
+    if certain < _SKEW:
+        return Finding(level="ok", subject="clock", message=message)
+    level = "error" if certain >= _FAR else "warning"
+    hint = "keep both with NTP (timedatectl): nodes judge dates, tokens and signatures by their own clocks"
+    return Finding(level=level, subject="clock", message=message, hint=hint)
+
+
+async def _observed(config: Config, clock: Clock) -> Sequence[Finding]:
+    async with observe_vault(config, clock=clock) as (catalog, keyring):
+        return await _look(config, catalog, keyring, now=clock.now())
+
+
+async def _look(config: Config, catalog: Catalog, keyring: Keyring, *, now: datetime) -> Sequence[Finding]:
     tenants = await catalog.tenants()
     return [
         *await keyring.check(),
+        *await lineage_findings(catalog, keyring),
         *retention_findings(bounds_of(config, keyring), trial=keyring.trial, tenants=tenants),
         *await alert_findings(catalog, config, now=now),
         *await token_findings(catalog, now=now),

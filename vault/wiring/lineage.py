@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from typing import Final
 from vault.errors import IntegrityError, VaultError
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Rank
+from vault.model import Finding
 from vault.ports.catalog import Catalog
 from vault.services.keys import COUNTED_SINCE
 from vault.wiring.adapters import RECONCILE
@@ -25,6 +27,8 @@ KEYRING_RANK: Final = "keyring_rank"
 """The catalog setting that says which state of the keyring it saw last."""
 _CLEAN: Final = "keyring_clean"
 """The catalog setting that says whether the last process to use it ended in order."""
+_OLDER_KEYRING: Final = "the keyring is older than the catalog: it lacks keys that the catalog counts on"
+_OLDER_KEYRING_HINT: Final = "put the newest replicas of the keyring back; an older copy must never replace them"
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +47,7 @@ async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, sta
         await keyring.refresh()
         noted = await catalog.setting(KEYRING_RANK)
         if noted is not None and _rank(noted) > keyring.rank:
-            raise IntegrityError(
-                "the keyring is older than the catalog: it lacks keys that the catalog counts on; nothing was changed",
-                hint="put the newest replicas of the keyring back; an older copy must never replace them",
-            )
+            raise IntegrityError(f"{_OLDER_KEYRING}; nothing was changed", hint=_OLDER_KEYRING_HINT)
         pending = await catalog.setting(RECONCILE)
         same = noted in (None, _text(keyring.rank)) and not pending
         if not same and not pending:
@@ -70,6 +71,18 @@ async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, sta
             await writer.bump_generation()
     stack.push_async_callback(_end, catalog, keyring, company)
     return same
+
+
+async def lineage_findings(catalog: Catalog, keyring: Keyring) -> Sequence[Finding]:
+    """Say for `doctor` what the next start would do where catalog and keyring are not of one time; changes nothing."""
+    noted = await catalog.setting(KEYRING_RANK)
+    if noted is not None and _rank(noted) > keyring.rank:
+        return (Finding(level="error", subject="keyring", message=_OLDER_KEYRING, hint=_OLDER_KEYRING_HINT),)
+    why = await catalog.setting(RECONCILE)
+    if not why and noted in (None, _text(keyring.rank)):
+        return ()
+    message = f"the catalog has to be reconciled ({why or 'it is older than the keyring'}): the next start does it"
+    return (Finding(level="warning", subject="catalog", message=message),)
 
 
 async def _end(catalog: Catalog, keyring: Keyring, company: Company) -> None:

@@ -93,8 +93,8 @@ async def open_vault(
 async def observe_vault(config: Config, *, clock: Clock) -> AsyncIterator[tuple[Catalog, Keyring]]:
     """Open the catalog and the keyring to read what they say, beside a process that serves the vault."""
     async with AsyncExitStack() as stack:
-        catalog, keyring, _ = await _look(config, clock, os.urandom, Metrics(CollectorRegistry()), stack)
-        yield catalog, keyring
+        locks = cluster_locks(config, clock, observes=True)
+        yield await _look(config, clock, os.urandom, Metrics(CollectorRegistry()), stack, locks=locks)
 
 
 def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
@@ -138,7 +138,8 @@ async def _assemble(
     config: Config, clock: Clock, entropy: Entropy, registry: CollectorRegistry, stack: AsyncExitStack
 ) -> tuple[SqlCatalog, Vault]:
     metrics = Metrics(registry)
-    catalog, keyring, locks = await _look(config, clock, entropy, metrics, stack)
+    locks = cluster_locks(config, clock)
+    catalog, keyring = await _look(config, clock, entropy, metrics, stack, locks=locks)
     bounds, tenants = bounds_of(config, keyring), await catalog.tenants()
     for finding in retention_findings(bounds, trial=keyring.trial, tenants=tenants):
         logger.warning(finding.message, extra={"fields": {"hint": finding.hint}})
@@ -165,8 +166,8 @@ async def _assemble(
 
 
 async def _look(
-    config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, stack: AsyncExitStack
-) -> tuple[SqlCatalog, Keyring, ClusterLocks]:
+    config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, stack: AsyncExitStack, *, locks: ClusterLocks
+) -> tuple[SqlCatalog, Keyring]:
     """Open the catalog and the keyring, for whoever only reads too; nothing is changed."""
     place = catalog_place(config)
     catalog = open_catalog(place, clock=clock, metrics=metrics)
@@ -174,7 +175,6 @@ async def _look(
     if await catalog.is_empty():
         raise await no_catalog(config)
     await catalog.check_schema()
-    locks = cluster_locks(config, clock)
     # A first look has nothing to fall back on: not while another node's sweep replaces what it reads.
     async with locks.hold("keyring"):
         keyring = await Keyring.observe(
@@ -187,7 +187,7 @@ async def _look(
         )
     stack.push_async_callback(keyring.close)
     await _same_vault(catalog, keyring, config)
-    return catalog, keyring, locks
+    return catalog, keyring
 
 
 async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progress: Progress) -> Reconciled | None:
