@@ -141,7 +141,7 @@ def told(row: Row, columns: Columns, dates: Dates) -> Told:
     direction = reading.direction("direction", _one(row, columns["direction"]))
     sides = {name: _one(row, columns[name]) or (agent if direction == side else "") for name, side in _OUR_SIDE.items()}
     started, zoneless = _started(" ".join(_texts(row, columns["started"])), dates, reading)
-    stated = _one(row, columns["sha256"]).lower()
+    stated, call_key = _one(row, columns["sha256"]).lower(), _one(row, columns["call_key"])
     facts = CallFacts(
         caller=_party("from", sides["from"], reading),
         called=_party("to", sides["to"], reading),
@@ -152,13 +152,13 @@ def told(row: Row, columns: Columns, dates: Dates) -> Told:
     return Told(
         line=row.line,
         file=_one(row, columns["file"]),
-        call_key=_one(row, columns["call_key"]) or None,
+        call_key=call_key or None,
         facts=facts,
         started=started,
         sha256=stated or None,
         media_type=_one(row, columns["media_type"]) or None,
         zoneless=zoneless,
-        fault="its sha256 is none" if stated and not _SHA256.fullmatch(stated) else None,
+        fault=_fault(stated, call_key),
     )
 
 
@@ -173,6 +173,17 @@ def headers_of(call: Told) -> dict[str, str]:
         "Call-Tags": ",".join(facts.tags),
     }
     return {name: value for name, value in said.items() if value}
+
+
+def _fault(sha256: str, call_key: str) -> str | None:
+    """Return why a row cannot be used as a whole: nobody could tell whether its file is the one, or find it again."""
+    if sha256 and not _SHA256.fullmatch(sha256):
+        return "its sha256 is none"
+    try:
+        call_key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return "its call key is no text"
+    return None
 
 
 def _started(text: str, dates: Dates, reading: Reading) -> tuple[datetime | None, bool]:

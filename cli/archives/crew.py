@@ -17,20 +17,27 @@ from vault.errors import Truncated, Unavailable, UploadStalled, VaultError
 Thing = TypeVar("Thing")
 Answer = TypeVar("Answer")
 MOST_AT_ONCE: Final = 32
+_AWAY: Final = 5
+"""So many things that are Unavailable, with none between that is not, end the work."""
 _PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Pauses between attempts while the vault cannot do what it is asked."""
 
 
 class Crew:
-    """Handles things, `parallel` at a time. `error` is the failure that ended the work before all was done."""
+    """Handles things, `parallel` at a time. `error` is a failure because of which not all was done."""
 
     def __init__(self, parallel: int) -> None:
         self._parallel = parallel
         self._stopped = False
+        self._in_a_row = 0
         self.error: VaultError | None = None
 
     async def work(self, things: Iterable[Thing], handle: Callable[[Thing], Awaitable[None]]) -> None:
-        """Handle each thing once. After a VaultError of `handle` what is under way ends, and nothing more is begun."""
+        """Handle each thing once. After a VaultError of `handle` what is under way ends, and nothing more is begun.
+
+        What is Unavailable may be so for one thing alone, a call of another node for example: then the others are
+        handled, unless so many of them meet the same that the vault must be away.
+        """
         waiting = iter(things)
 
         async def take() -> None:
@@ -39,8 +46,11 @@ class Crew:
                     return
                 try:
                     await handle(thing)
+                    self._in_a_row = 0
                 except VaultError as error:
-                    self.error, self._stopped = self.error or error, True
+                    self.error = self.error or error
+                    self._in_a_row += 1
+                    self._stopped |= not isinstance(error, Unavailable) or self._in_a_row >= _AWAY
 
         with self._interruptible():
             async with asyncio.TaskGroup() as tasks:

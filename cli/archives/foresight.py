@@ -16,12 +16,12 @@ from vault.retention.policy import Lifetime, StartEffect, lifetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What holds for what a token records now. `imports`: the retention counts from true starts."""
+    """What holds for what a token records now. Until `imports_until` the retention counts from true starts."""
 
     retention: Period
     floor: Period
     backdating: timedelta
-    imports: bool
+    imports_until: datetime | None
     max_bytes: int
 
     def life(self, started: datetime | None, *, now: datetime) -> Lifetime:
@@ -31,7 +31,7 @@ class Terms:
             receipt=now,
             after=self.retention.after,
             floor=self.floor.after,
-            backdating=None if self.imports else self.backdating,
+            backdating=self.backdating if self.imports_until is None or self.imports_until <= now else None,
         )
 
 
@@ -55,14 +55,14 @@ class Foreseen:
         return not (self.due or self.bounded or self.unstated)
 
 
-def terms_of(document: Mapping[str, Any], *, now: datetime) -> Terms:
+def terms_of(document: Mapping[str, Any]) -> Terms:
     """Read what the vault answers to `GET /v1/ingest/{tenant}`."""
     until = document["imports_until"]
     return Terms(
         retention=parse_period(document["retention"]),
         floor=parse_period(document["floor"]),
         backdating=parse_duration(document["backdating"]),
-        imports=until is not None and now < datetime.fromisoformat(until),
+        imports_until=None if until is None else datetime.fromisoformat(until),
         max_bytes=document["max_recording_bytes"],
     )
 

@@ -101,7 +101,7 @@ async def bring_in(
     is told with the reason. Run it again after any interruption: the vault says what it has.
     """
     now = datetime.now(UTC)
-    terms = terms_of(await call.client.get(f"/v1/ingest/{segment(tenant)}"), now=now)
+    terms = terms_of(await call.client.get(f"/v1/ingest/{segment(tenant)}"))
     reader = Reader(
         mapping=mapping or (),
         dates=Dates(zone=zone_of(time_zone), form=date_format),
@@ -195,7 +195,8 @@ def _confirm(call: Remote, run: _Run, *, yes: bool) -> None:
 def _write(path: Path, run: _Run) -> None:
     with whole_file(path, force=True) as file:
         for line in (*_done_lines(run), *_left_lines(run.left_out)):
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            # A name that is no UTF-8 is written as JSON's own escapes.
+            file.write(json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
 def _done_lines(run: _Run) -> Iterator[dict[str, Any]]:
@@ -252,6 +253,10 @@ def _tell(call: Remote, run: _Run, crew: Crew, report: Path) -> None:
     document = _document(run, report)
     call.out.show(document, list(_fields(document)))
     crew.finish(call.out, run.not_tried)
+    if run.terms.imports_until is not None and run.terms.imports_until < datetime.now(UTC):
+        call.out.note(
+            "the token no longer imports: what came last is kept as if it had begun shortly before its receipt"
+        )
     if run.foreseen.due and not run.dry_run:
         call.out.hint(f"those with due_at_once in {report} go from {document['due_from']} on: hold what has to stay")
     if run.left_out:

@@ -20,6 +20,7 @@ from vault.model import Container
 
 MANIFESTS: Final = tuple(f"manifest.{suffix}" for suffix in ("jsonl", "ndjson", "json", "csv", "tsv"))
 """What the table of a directory is called."""
+_TABLES: Final = (".csv", ".tsv", ".jsonl", ".ndjson")
 REPORT_PREFIX: Final = "callvault-import-"
 _TABLE_BYTES: Final = 1 << 30
 _SIDECAR_BYTES: Final = 1 << 20
@@ -222,7 +223,11 @@ def _left(call: Told, why: Why, more: str = "") -> LeftOut:
 
 
 def _manifest(directory: Path) -> Path | None:
-    found = [directory / name for name in MANIFESTS if (directory / name).is_file()]
+    """Return the table of a directory: what is called so, else the only one that is there."""
+    others = (path for path in sorted(directory.iterdir()) if path.suffix.lower() in _TABLES)
+    found = [directory / name for name in MANIFESTS if (directory / name).is_file()] or [
+        path for path in others if path.is_file() and not path.name.startswith((".", REPORT_PREFIX))
+    ]
     if len(found) > 1:
         raise Invalid(f"{found[0].name} and {found[1].name} are both there", hint="name the one that counts")
     return found[0] if found else None

@@ -162,7 +162,10 @@ class Sender:
             except OffsetMismatch:
                 return None
             except Conflict:
-                if pause is None or (await self._look(key, item, sha256)).place is not Place.OPEN:
+                place = (await patiently(partial(self._look, key, item, sha256))).place
+                if place is Place.FREE:
+                    raise  # it is not about the call key
+                if pause is None or place is not Place.OPEN:
                     return None
                 await asyncio.sleep(pause)
         if receipt["bytes"] != item.size or receipt["sha256"] not in {None, sha256}:

@@ -24,6 +24,7 @@ import pytest
 from cli.main import main
 from tests.integration.app import TENANTS, app, sound
 from tests.programs import ffmpeg
+from vault.errors import Conflict
 from vault.model import Role
 
 __all__ = ["app"]
@@ -245,6 +246,33 @@ async def test_the_page_about_archives_shows_what_the_command_prints(app, comman
         with redirect_stdout(said), redirect_stderr(said):
             await asyncio.to_thread(main, shlex.split(line.replace("northfield-college", OURS)))
         assert unstable(said.getvalue()) == unstable(printed.replace("northfield-college", OURS)), said.getvalue()
+
+
+async def test_a_refusal_in_the_middle_is_told_as_what_it_is_and_a_name_that_is_no_text_is_reported(
+    app, command, monkeypatch, tmp_path
+):
+    archive = tmp_path / "store"
+    write(archive, **{"a\udcff.wav": wav(1), "b.wav": wav(2)})
+    asked = app.vault.tenants.retention
+
+    async def ended(tenant):
+        if monkeypatch.ended:
+            raise Conflict("the contract with this tenant has ended")
+        monkeypatch.ended = True
+        return await asked(tenant)
+
+    monkeypatch.ended = False
+    monkeypatch.setattr(app.vault.tenants, "retention", ended)
+    code, document, _ = await command("import", archive, "--without-facts", "--yes")
+    assert (code, document["left_out"]) == (3, {"refused": 2})
+    assert {line["more"] for line in reported(document)} == {"the contract with this tenant has ended"}
+    monkeypatch.undo()
+    monkeypatch.setenv("CALLVAULT_SERVER", app.url)
+    monkeypatch.chdir(tmp_path)
+    code, document, _ = await command("import", archive, "--without-facts", "--yes")
+    assert (code, document["imported"]) == (0, 2)
+    assert {line["file"] for line in reported(document)} == {"a\udcff.wav", "b.wav"}
+    assert "a=FF.wav" in await recordings(app)
 
 
 async def test_what_an_interrupted_import_left_is_completed_or_said(app, command, tmp_path):

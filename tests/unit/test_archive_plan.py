@@ -10,7 +10,7 @@ import pytest
 from cli.archives.calls import Dates
 from cli.archives.crew import Crew
 from cli.archives.plan import Item, Reader, Why, by_key
-from vault.errors import Invalid, Unavailable
+from vault.errors import Forbidden, Invalid, Unavailable
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt "
 
@@ -98,9 +98,18 @@ def test_a_directory_has_one_table_and_a_table_names_files(tmp_path):
     for source in (tmp_path, tmp_path / "none.csv"):
         with pytest.raises(Invalid):
             read(source)
+    (tmp_path / "manifest.jsonl").unlink()
     (tmp_path / "calls.csv").write_text("from,to\n1,2\n")
+    assert read(tmp_path).items == []
     with pytest.raises(Invalid, match="no column names the files"):
         read(tmp_path / "calls.csv")
+    (tmp_path / "manifest.csv").rename(tmp_path / "notes.txt")
+    (tmp_path / "a.wav").write_bytes(WAV)
+    (tmp_path / "calls.csv").write_text("file\na.wav\n")
+    assert shown(read(tmp_path))[0].keys() == {"a.wav"}
+    (tmp_path / "more.tsv").write_text("file\n")
+    with pytest.raises(Invalid, match="both there"):
+        read(tmp_path)
 
 
 def test_call_keys_of_any_name_are_usable_and_those_of_one_call_stay_together(tmp_path):
@@ -110,8 +119,12 @@ def test_call_keys_of_any_name_are_usable_and_those_of_one_call_stay_together(tm
         (tmp_path / name).write_bytes(WAV)
     keys = [None, None, "5f3c@[2001:db8::1]", "5f3c@[2001:db8::1]"]
     rows = [{"file": name, "call_key": key} for name, key in zip(names, keys, strict=True)]
+    (tmp_path / "e.wav").write_bytes(WAV)
+    rows += [{"file": "e.wav", "call_key": "\ud800"}, {"file": "\ud800"}]
     (tmp_path / "calls.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    groups = by_key(read(tmp_path / "calls.jsonl").items)
+    plan = read(tmp_path / "calls.jsonl")
+    assert [left.why for left in plan.left_out] == [Why.ROW, Why.UNREADABLE]
+    groups = by_key(plan.items)
     assert [[item.name for item in group] for group in groups] == [names[:1], names[1:2], names[2:]]
     assert groups[0][0].key.startswith("=sha256=")
     assert all(isinstance(item, Item) and len(item.key) <= 180 for group in groups for item in group)
@@ -133,16 +146,21 @@ async def test_the_first_interruption_lets_what_is_under_way_end_and_begins_noth
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-async def test_a_vault_that_is_away_ends_the_work_with_its_error_once_what_is_under_way_has_ended():
-    done = []
+async def test_what_cannot_be_done_for_one_thing_alone_is_said_and_a_vault_that_is_away_ends_the_work():
+    async def work(*refused, error):
+        done = []
 
-    async def handle(number):
-        if number == 3:
-            raise Unavailable("away")
-        await asyncio.sleep(0)
-        done.append(number)
+        async def handle(number):
+            await asyncio.sleep(0)
+            if number in refused:
+                raise error
+            done.append(number)
 
-    crew = Crew(4)
-    await crew.work(range(100), handle)
-    assert isinstance(crew.error, Unavailable)
-    assert set(done) < set(range(10))
+        crew = Crew(2)
+        await crew.work(range(100), handle)
+        assert crew.error is error
+        return done
+
+    assert await work(3, 4, 50, error=Unavailable("another node's")) == [n for n in range(100) if n not in (3, 4, 50)]
+    assert await work(*range(3, 100), error=Unavailable("away")) == [0, 1, 2]
+    assert set(await work(3, error=Forbidden("no longer"))) < set(range(6))
