@@ -7,8 +7,8 @@ own options. Registration adds the options all commands of that kind share, so t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -113,7 +113,7 @@ def remote(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callabl
                 async with Client(server, None if aside else _chosen_token(token, token_file)) as client:
                     if not aside and carries_clear(client.url):
                         out.note("warning: plain HTTP carries the token and any audio in clear")
-                    await function(Remote(client=client, out=out), **options)
+                    await function(Remote(client=client, out=out), **_gathered(function, options))
 
             to_its_end(work())
 
@@ -128,7 +128,7 @@ def local(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callable
 
     def register(function: Local) -> Local:
         def command(*, as_json: bool, **options: Any) -> None:
-            work = function(Output(as_json=as_json), **options)
+            work = function(Output(as_json=as_json), **_gathered(function, options))
             if work is not None:
                 to_its_end(work)
 
@@ -147,7 +147,7 @@ def _register(
     shared: Sequence[inspect.Parameter],
     examples: Sequence[str],
 ) -> None:
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    own = [option for parameter in _own(function) for option in _options(parameter)]
     by_name = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     # Typer reads the signature to build the options; the function itself takes them as keywords.
     command.__dict__["__signature__"] = inspect.Signature([*by_name, *shared], return_annotation=None)
@@ -155,6 +155,31 @@ def _register(
     command.__doc__ = _as_help(function.__doc__ or "")
     lines = [f"  {_escaped(example)}" for example in examples]
     group.command(name, epilog="\n\n".join(["Examples:", *lines]))(command)
+
+
+def _own(function: Callable[..., Any]) -> Sequence[inspect.Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+
+def _grouped(parameter: inspect.Parameter) -> type[Any] | None:
+    """Return the dataclass whose members are options, if the parameter is one."""
+    kind = parameter.annotation
+    return kind if isinstance(kind, type) and is_dataclass(kind) else None
+
+
+def _options(parameter: inspect.Parameter) -> Sequence[inspect.Parameter]:
+    """Return a parameter as the options it stands for."""
+    kind = _grouped(parameter)
+    return [parameter] if kind is None else list(inspect.signature(kind, eval_str=True).parameters.values())
+
+
+def _gathered(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as the function takes them."""
+    gathered: dict[str, Any] = {}
+    for parameter in _own(function):
+        kind, given = _grouped(parameter), {each.name: options[each.name] for each in _options(parameter)}
+        gathered |= given if kind is None else {parameter.name: kind(**given)}
+    return gathered
 
 
 def _escaped(text: str) -> str:

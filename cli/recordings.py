@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,9 +14,10 @@ from cli.client import segment
 from cli.command import Remote, new_group, remote
 from cli.downloads import CHUNK_BYTES, fetch
 from cli.files import STDOUT, destination, whole_file
-from cli.instants import instant_or_none, length, local_minute, zone
+from cli.filters import Filters, search
+from cli.instants import length, local_minute, zone
 from vault.errors import Invalid, Refused
-from vault.media.sizes import in_mib, parse_size
+from vault.media.sizes import in_mib
 from vault.protocol.alerts import FlagCategory
 
 group = new_group("Find, explain, play and export recordings; pause live ones.")
@@ -29,21 +29,6 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it e
 Shape = Annotated[str, typer.Option("--format", help="wav to listen, raw for the stored bytes.")]
 
 _ID = "rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
-_PAGE = 1000
-
-
-class _State(enum.StrEnum):
-    LIVE = "live"
-    OPEN = "open"
-    SEALED = "sealed"
-    TRUNCATED = "truncated"
-    SHREDDING = "shredding"
-    SHREDDED = "shredded"
-
-
-class _Direction(enum.StrEnum):
-    INBOUND = "inbound"
-    OUTBOUND = "outbound"
 
 
 @remote(
@@ -63,82 +48,17 @@ class _Direction(enum.StrEnum):
 async def listing(
     call: Remote,
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    state: Annotated[_State | None, typer.Option(help="Only those in this state.")] = None,
-    started_from: Annotated[
-        str | None, typer.Option("--from", help="Started at or after: -7d, today, a date or an instant.")
-    ] = None,
-    started_to: Annotated[
-        str | None, typer.Option("--to", help="Started before: now, today, a date or an instant.")
-    ] = None,
-    held: Annotated[
-        bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")
-    ] = None,
-    ahead: Annotated[
-        bool | None,
-        typer.Option("--ahead/--not-ahead", help="Only those kept longer for a start after their receipt, or not."),
-    ] = None,
-    longer_than: Annotated[str | None, typer.Option(help="Ended calls of at least 90s, 10m or 1h30m.")] = None,
-    shorter_than: Annotated[str | None, typer.Option(help="Ended calls of at most 90s, 10m or 1h30m.")] = None,
-    larger_than: Annotated[str | None, typer.Option(help="Ended calls of at least 500KiB or 50MiB.")] = None,
-    smaller_than: Annotated[str | None, typer.Option(help="Ended calls of at most 500KiB or 50MiB.")] = None,
-    expires_from: Annotated[
-        str | None, typer.Option(help="Kept until at least: +7d or a date; what goes first comes first.")
-    ] = None,
-    expires_to: Annotated[
-        str | None, typer.Option(help="Kept until before: +7d or a date; what goes first comes first.")
-    ] = None,
-    call_key: Annotated[
-        str | None, typer.Option(help="Only what the recorder calls so; needs --purpose, as all below.")
-    ] = None,
-    caller: Annotated[str | None, typer.Option(help="Only calls from this number.")] = None,
-    called: Annotated[str | None, typer.Option(help="Only calls to this number.")] = None,
-    agent: Annotated[
-        str | None, typer.Option(help="Only calls that this party took or made: called inbound, calling outbound.")
-    ] = None,
-    direction: Annotated[_Direction | None, typer.Option(help="Only calls of this direction.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only calls with this tag.")] = None,
+    filters: Filters,
     purpose: Annotated[str | None, typer.Option(help="What a search by what is known of a call is for.")] = None,
     before: Annotated[str | None, typer.Option(help="Continue after this recording, the last one of a page.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
 ) -> None:
     """List recordings, newest first, without who called. Times are shown and read as this machine's."""
-    wanted = {
-        "tenant": tenant,
-        "state": state.value if state else None,
-        "from": instant_or_none(started_from),
-        "to": instant_or_none(started_to),
-        "held": held,
-        "ahead": ahead,
-        "min_duration": longer_than,
-        "max_duration": shorter_than,
-        "min_bytes": None if larger_than is None else parse_size(larger_than),
-        "max_bytes": None if smaller_than is None else parse_size(smaller_than),
-        "expires_from": instant_or_none(expires_from),
-        "expires_to": instant_or_none(expires_to),
-        "call_key": call_key,
-        "caller": caller,
-        "called": called,
-        "agent": agent,
-        "direction": direction.value if direction else None,
-        "tag": tag,
-    }
-    headers = {"Purpose": purpose} if purpose else {}
-    found: list[dict[str, Any]] = []
-    after = before
-    while len(found) < limit:
-        # In the body, not in the address: a number has no business in anybody's access log.
-        body = {**wanted, "before": after, "limit": min(limit - len(found), _PAGE)}
-        chosen = {name: value for name, value in body.items() if value is not None}
-        page = await call.client.call("POST", "/v1/recordings/search", body=chosen, headers=headers)
-        found += page["recordings"]
-        after = page["before"]
-        if after is None:
-            break
+    found, after = await search(call.client, filters, purpose=purpose, before=before, limit=limit)
     if call.out.as_json:
         call.out.document({"recordings": found, "before": after})
         return
-    _print(call, found, goes=expires_from is not None or expires_to is not None)
+    _print(call, found, goes=filters.by_expiry)
     if after is not None:
         call.out.hint(f"there may be more: add --before {after}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +20,11 @@ from cli.client import Client, segment
 from cli.command import Remote, remote
 from cli.downloads import Fetched, fetch
 from cli.files import read_file, whole_file
-from cli.instants import instant_or_none
+from cli.filters import Filters, search
 from vault.errors import Invalid, NotFound, Refused, Shredded, Unauthenticated
 from vault.model import RecordingState
 
 MANIFEST: Final = "manifest.jsonl"
-_PAGE: Final = 1000
 _TABLE_BYTES: Final = 1 << 30
 _ENDINGS: Final[Mapping[str, str]] = {
     "audio/wav": "wav",
@@ -78,18 +77,7 @@ async def take_out(
     *,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where they go; made if it is not there.")],
     purpose: Annotated[str, typer.Option(help="Why; goes into the audit trail for each recording.")],
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    state: Annotated[RecordingState | None, typer.Option(help="Only those in this state.")] = None,
-    started_from: Annotated[
-        str | None, typer.Option("--from", help="Started at or after this date or instant.")
-    ] = None,
-    started_to: Annotated[str | None, typer.Option("--to", help="Started before this date or instant.")] = None,
-    held: Annotated[
-        bool | None, typer.Option("--held/--not-held", help="Only those a hold keeps, or does not.")
-    ] = None,
-    caller: Annotated[str | None, typer.Option(help="Only calls from this number.")] = None,
-    called: Annotated[str | None, typer.Option(help="Only calls to this number.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only calls with this tag.")] = None,
+    filters: Filters,
     shape: Annotated[str, typer.Option("--format", help="wav to listen, raw for the stored bytes.")] = "wav",
     parallel: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="How many are fetched at once.")] = 2,
 ) -> None:
@@ -100,20 +88,9 @@ async def take_out(
     """
     if shape not in {"wav", "raw"}:
         raise Invalid("--format is wav or raw")
-    chosen = {
-        "tenant": tenant,
-        "state": state.value if state else None,
-        "from": instant_or_none(started_from),
-        "to": instant_or_none(started_to),
-        "held": held,
-        "caller": caller,
-        "called": called,
-        "tag": tag,
-    }
     _prepare(directory)
     there = await _kept(directory)
-    body = {name: value for name, value in chosen.items() if value is not None}
-    found = [each async for each in _every(call.client, body, purpose=purpose)]
+    found, _ = await search(call.client, filters, purpose=purpose)
     run = _Run(wanted=_Wanted(directory=directory, purpose=purpose, shape=shape), found=found, there=there)
     crew = Crew(parallel)
     with (
@@ -191,20 +168,6 @@ def _missing(item: Mapping[str, Any]) -> str | None:
     if item["state"] in {RecordingState.SHREDDING.value, RecordingState.SHREDDED.value}:
         return "shredded"
     return None if item["bytes"] else "empty"
-
-
-async def _every(client: Client, body: Mapping[str, Any], *, purpose: str) -> AsyncIterator[Mapping[str, Any]]:
-    """Yield what matches, newest first."""
-    before = None
-    while True:
-        # In the body, not in the address: a number has no business in anybody's access log.
-        asked = {**body, "limit": _PAGE, **({"before": before} if before else {})}
-        page = await client.call("POST", "/v1/recordings/search", body=asked, headers={"Purpose": purpose})
-        for each in page["recordings"]:
-            yield each
-        before = page["before"]
-        if before is None:
-            return
 
 
 def _prepare(directory: Path) -> None:
