@@ -347,6 +347,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.alert_of(concern.id)
     await catalog.alerts_waiting()
     await catalog.settle_alert(raised.id, next_at=NOW, delivered_at=NOW, audit=audit)
+    await catalog.recordings_by_object(ACME, ["a", "b"], limit=2)
     for held in (None, True, False):
         query = RecordingQuery(
             tenant=ACME,

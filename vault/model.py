@@ -165,6 +165,8 @@ class Recording:
     metadata_commitment: bytes | None = None
     retention_period: str | None = None
     """How long the policy of its first day keeps it, such as `90d`; None for an older row, or one that was rebuilt."""
+    object_token: str | None = None
+    """Of the key under which S3 clients know it, where that is not its call key; goes with the numbers' tokens."""
     content: Content | None = None
     """What its first bytes are, where that is not what was declared; None too for an older row or a rebuilt one."""
     lasted: timedelta | None = None

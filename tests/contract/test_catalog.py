@@ -1296,7 +1296,7 @@ async def test_a_policy_request_is_the_only_open_one_of_its_tenant_and_is_applie
 
 
 async def test_metadata_has_a_certificate_and_a_clock_of_its_own(catalog):
-    one = await sealed(catalog, caller_token="caller", called_token="called")
+    one = await sealed(catalog, caller_token="caller", called_token="called", object_token="object")
     other = await sealed(catalog, tenant=OTHER)
     month = one.metadata.cohort.period
 
@@ -1321,7 +1321,7 @@ async def test_metadata_has_a_certificate_and_a_clock_of_its_own(catalog):
     await certify(catalog, [certificate(one, parts=(Part.METADATA,))])
     row = await catalog.recording(one.id)
     assert (row.metadata_certificate_id, row.sealed_facts) == (last.id, b"")
-    assert (row.call_token, row.caller_token, row.called_token) == (one.id, None, None)
+    assert (row.call_token, row.caller_token, row.called_token, row.object_token) == (one.id, None, None, None)
     assert row.certificate_id != last.id
     assert [each.id for each in await catalog.undeleted_recordings(after=None, limit=9)] == [one.id]
     assert {each.parts for each in await catalog.certificates(recording=one.id)} == {(Part.AUDIO,), (Part.METADATA,)}
@@ -1339,6 +1339,14 @@ async def test_a_certificate_for_both_parts_moves_both_along(catalog):
     await certify(catalog, [last])
     row = await catalog.recording(one.id)
     assert (row.certificate_id, row.metadata_certificate_id) == (last.id, last.id)
+
+
+async def test_an_object_token_finds_the_newest_rows_of_its_tenant_first(catalog):
+    mine = [await sealed(catalog, object_token=name) for name in ("april", "march", "april")]
+    await sealed(catalog, tenant=OTHER, object_token="april")
+    found = await catalog.recordings_by_object(ACME, ["april", "march"], limit=2)
+    assert [row.id for row in found] == [mine[2].id, mine[1].id]
+    assert await catalog.recordings_by_object(ACME, [], limit=2) == []
 
 
 async def test_tokens_find_calls_of_their_tenant_alone(catalog):

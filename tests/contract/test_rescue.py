@@ -181,11 +181,11 @@ async def test_rows_without_a_key_are_shredded_without_a_certificate(catalog):
 
 
 async def test_facts_without_a_key_are_forgotten_once_and_never_certified(catalog):
-    lost, kept = await sealed(catalog, caller_token="a"), await sealed(catalog, called_token="b")
+    lost, kept = await sealed(catalog, caller_token="a", object_token="c"), await sealed(catalog, called_token="b")
     for _ in range(2):
         await catalog.forget_metadata([lost.id], audit=[event("found")])
     row = await catalog.recording(lost.id)
-    assert (row.sealed_facts, row.call_token, row.caller_token) == (b"", lost.id, None)
+    assert (row.sealed_facts, row.call_token, row.caller_token, row.object_token) == (b"", lost.id, None, None)
     assert await catalog.recording(kept.id) == kept
     due = await catalog.due_recordings(
         through=lost.metadata.cohort.period, after=None, limit=9, part=Part.METADATA, tenant=ACME

@@ -44,7 +44,7 @@ MEDIA = Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1)
 
 _CATALOG_READS = frozenset(
     {
-        *("recording", "recording_by_call", "recordings", "open_recordings", "due_recordings"),
+        *("recording", "recording_by_call", "recordings_by_object", "recordings", "open_recordings", "due_recordings"),
         *(
             "undeleted_recordings",
             "count_recordings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import example, given
@@ -18,9 +19,9 @@ SPANS = st.timedeltas(timedelta(0), timedelta(days=3650))
 STARTS = st.datetimes(timezones=st.just(UTC))
 
 
-def kept(stated, *, receipt=RECEIPT, period=PERIOD, floor=DAY, backdating=BACKDATING):
+def kept(stated, *, receipt=RECEIPT, period=PERIOD, floor=DAY, backdating=BACKDATING, at_least=None):
     after, least = Period(period).after, Period(floor).after
-    return lifetime(stated, receipt=receipt, after=after, floor=least, backdating=backdating)
+    return lifetime(stated, receipt=receipt, after=after, floor=least, backdating=backdating, at_least=at_least)
 
 
 def test_a_stated_start_counts_from_no_earlier_than_backdating_before_the_receipt() -> None:
@@ -49,6 +50,14 @@ def test_a_start_before_2000_or_more_than_a_day_ahead_is_replaced_by_the_receipt
             assert life.effect is StartEffect.REPLACED
     assert kept(FIRST_START).started_at == FIRST_START
     assert kept(None).effect is StartEffect.NONE
+
+
+def test_a_date_that_is_asked_for_lengthens_and_never_shortens() -> None:
+    for stated in (None, RECEIPT, RECEIPT - DAY, FIRST_START - DAY):
+        life = kept(stated)
+        for days in (-9, 0, 1, 90, 91, 400):
+            asked = RECEIPT + timedelta(days=days)
+            assert kept(stated, at_least=asked) == replace(life, retain_until=max(life.retain_until, asked))
 
 
 def test_an_import_takes_true_dates_and_keeps_the_floor() -> None:

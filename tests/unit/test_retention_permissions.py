@@ -10,7 +10,7 @@ from vault.protocol.permissions import NEEDS_PURPOSE, PERMISSIONS, Act, permits,
 
 SEE = "recording_list recording_show recording_why"
 TABLE = {
-    Role.RECORDER: "ingest flag_live",
+    Role.RECORDER: "ingest flag_live hold_own",
     Role.AGENT: f"{SEE} facts_read play pause flag",
     Role.SAFEGUARDING_LEAD: f"{SEE} facts_read play play_held pause flag hold_list hold_place hold_review "
     "hold_release_request hold_release_approve erasure_read erasure_request erasure_decide certificate_read "

@@ -28,5 +28,6 @@ def cases():
         case("the same number, called", MARCH, Field.CALLED, number),
         case("the same caller in another month", APRIL, Field.CALLER, number),
         case("a call key", MARCH, Field.CALL_KEY, "pbx7~1764000000.42"),
+        case("an object key", MARCH, Field.OBJECT_KEY, "2026/a b.wav"),
         case("a SIP user outside ASCII", MARCH, Field.CALLER, "rené@pbx.example"),
     ]

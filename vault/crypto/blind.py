@@ -22,6 +22,7 @@ class Field(enum.StrEnum):
     CALL_KEY = "call_key"
     CALLER = "caller"
     CALLED = "called"
+    OBJECT_KEY = "object_key"
 
 
 def token(leaf: DataKey, field: Field, value: str) -> str:

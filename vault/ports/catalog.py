@@ -222,6 +222,9 @@ class RecordingRows(Protocol):
     async def recording_by_call(self, tenant: TenantId, tokens: Sequence[str]) -> Recording | None:
         """Return the row that has one of these call tokens, the newest if there are several."""
 
+    async def recordings_by_object(self, tenant: TenantId, tokens: Sequence[str], *, limit: int) -> Sequence[Recording]:
+        """Return the newest rows that have one of these object tokens, newest first."""
+
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
         """Return one page, newest first."""
 

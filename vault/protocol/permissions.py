@@ -37,6 +37,8 @@ class Act(enum.StrEnum):
     FLAG = "flag"
     FLAG_LIVE = "flag_live"
     """Flag, by its call key, a call that one records oneself."""
+    HOLD_OWN = "hold_own"
+    """Hold, and have kept longer, what one records oneself."""
     HOLD_LIST = "hold_list"
     HOLD_PLACE = "hold_place"
     HOLD_REVIEW = "hold_review"
@@ -75,8 +77,8 @@ _POLICY: Final = frozenset({Act.POLICY_READ, Act.POLICY_DECIDE})
 _HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST})
 
 PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
-    # Append only: a stolen recorder credential can neither read, list nor delete. A flag keeps, and reads nothing.
-    Role.RECORDER: frozenset({Act.INGEST, Act.FLAG_LIVE}),
+    # Append only: a stolen recorder credential can neither read, list nor delete. Flags and holds only keep.
+    Role.RECORDER: frozenset({Act.INGEST, Act.FLAG_LIVE, Act.HOLD_OWN}),
     Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.PAUSE, Act.FLAG},
     Role.SAFEGUARDING_LEAD: _SEE
     | _HOLDS

@@ -57,19 +57,21 @@ def lifetime(
     after: Callable[[datetime], datetime],
     floor: Callable[[datetime], datetime],
     backdating: timedelta | None,
+    at_least: datetime | None = None,
 ) -> Lifetime:
     """Return how long a recording that begins at `receipt` is kept, whatever start its recorder states.
 
     `after` adds the retention to an instant, `floor` the least one; Invalid beyond the calendar. The retention counts
     from the stated start, but from no earlier than `backdating` before the receipt; None takes true dates. Nothing ends
     before the floor after the receipt, or the retention after it where that is less. A start before the year 2000 or
-    more than a day ahead counts as none.
+    more than a day ahead counts as none. Nothing ends before `at_least` either, which changes no `effect`.
     """
     receipt = receipt.astimezone(UTC)
     unstated = after(receipt)
     if stated is None or not FIRST_START <= stated <= receipt + MAX_AHEAD:
         effect = StartEffect.NONE if stated is None else StartEffect.REPLACED
-        return Lifetime(started_at=receipt, retain_until=unstated, unstated_until=unstated, effect=effect)
+        until = max(unstated, at_least or unstated)
+        return Lifetime(started_at=receipt, retain_until=until, unstated_until=unstated, effect=effect)
     started = stated.astimezone(UTC)
     counted = started if backdating is None or receipt - started <= backdating else receipt - backdating
     until = max(after(counted), min(floor(receipt), unstated))
@@ -77,6 +79,7 @@ def lifetime(
     if until != unstated:
         shortened = StartEffect.SHORTENED if counted == started else StartEffect.BOUNDED
         effect = shortened if until < unstated else StartEffect.LENGTHENED
+    until = max(until, at_least or until)
     return Lifetime(started_at=started, retain_until=until, unstated_until=unstated, effect=effect)
 
 

@@ -19,11 +19,22 @@ from vault.model import Media
 from vault.protocol import s3
 from vault.protocol.permissions import Act
 from vault.protocol.s3 import S3Operation
+from vault.protocol.s3terms import Terms
 from vault.server import s3_multipart
 from vault.server.context import VAULT, asked_later, go_on
 from vault.server.describing import Answer, Operation
 from vault.server.problems import Unexpected, s3_problem
-from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, identified, signed
+from vault.server.s3_request import (
+    DIALECT,
+    Signed,
+    arriving,
+    call_start,
+    expected_body,
+    held,
+    identified,
+    signed,
+    terms_of,
+)
 from vault.services.objects import Body
 from vault.services.search import extra_of
 from vault.services.vault import Vault
@@ -103,20 +114,32 @@ def _refusal(request: web.Request, error: VaultError) -> web.Response:
 async def _put(request: web.Request, asked: Signed) -> web.Response:
     """PutObject: all of it is checked before any of it is recorded."""
     vault = request.app[VAULT]
-    expected = expected_body(request, asked)
-    await call_start(vault, asked, parse_content_type("audio/basic"))  # what its head says is refused before its body
+    expected, wanted = expected_body(request, asked), terms_of(vault, asked, begins=True)
+    # What its head says is refused before its body.
+    await call_start(vault, asked, parse_content_type("audio/basic"), wanted)
+    if wanted.only_new:
+        async with vault.objects.only_new(asked.tenant, asked.call_key, object_key=asked.object_key):
+            pass
     async with vault.objects.body(asked.tenant, size=expected.announced) as body:
         try:
             async with aclosing(arriving(request, expected)) as pieces:
                 async for piece in pieces:
                     await body.writer.write(piece)
         except (ConnectionError, web.RequestPayloadError, UploadStalled, Unauthenticated):
-            await _keep(vault, asked, body, expected.vouched)
+            await _keep(vault, asked, body, expected.vouched, wanted)
             raise
         if not expected.size:
             raise Invalid("the upload has no audio", s3="InvalidArgument")
-        call = await call_start(vault, asked, _media(asked, body))
-        found = await vault.objects.put(call, body, sha256=expected.sha256, etag=expected.md5.hex(), actor=asked.actor)
+        call = await call_start(vault, asked, _media(asked, body), wanted)
+        found = await vault.objects.put(
+            call,
+            body,
+            sha256=expected.sha256,
+            etag=expected.md5.hex(),
+            actor=asked.actor,
+            only_new=wanted.only_new,
+        )
+    await held(vault, asked, found.recording.id, wanted)
     vault.metrics.ingest_bytes.labels(DIALECT).inc(expected.size)
     return web.Response(headers={**identified(found), **expected.answers})
 
@@ -125,12 +148,12 @@ def _media(asked: Signed, body: Body) -> Media:
     return parse_content_type(s3.told_type(asked.head.header("content-type")), body.writer.first)
 
 
-async def _keep(vault: Vault, asked: Signed, body: Body, length: int) -> None:
+async def _keep(vault: Vault, asked: Signed, body: Body, length: int, wanted: Terms) -> None:
     """Keep what is known to be the recorder's of a body that broke off."""
     if not length:
         return
     try:
-        call = await call_start(vault, asked, _media(asked, body))
+        call = await call_start(vault, asked, _media(asked, body), wanted)
         await vault.objects.keep_beginning(call, body, length=length, actor=asked.actor)
     except VaultError as error:
         logger.info("the beginning of an upload was not kept", extra={"fields": {"error": error.code}})
@@ -141,7 +164,8 @@ async def _keep(vault: Vault, asked: Signed, body: Body, length: int) -> None:
 async def _head_object(request: web.Request, asked: Signed) -> web.Response:
     """HeadObject: 200 for a recording that is whole."""
     vault = request.app[VAULT]
-    found = await vault.objects.find(asked.tenant, asked.call_key)
+    object_key = asked.object_key if asked.own_key is None else None
+    found = await vault.objects.find(asked.tenant, asked.call_key, object_key=object_key)
     if found is None:
         raise NotFound("there is no whole recording under this key", s3="NoSuchKey")
     headers = {

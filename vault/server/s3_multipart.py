@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +20,17 @@ from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, whole_checks
 from vault.protocol.s3listing import ListedPart, Unfinished, parts_page, uploads_page, uploads_wanted
 from vault.server.context import CONFIG, VAULT, possible_id
-from vault.server.s3_request import DIALECT, Signed, arriving, call_start, expected_body, identified, xml
+from vault.server.s3_request import (
+    DIALECT,
+    Signed,
+    arriving,
+    call_start,
+    expected_body,
+    held,
+    identified,
+    terms_of,
+    xml,
+)
 from vault.services.objects import Whole
 from vault.services.parts import Upload
 from vault.services.vault import Vault
@@ -38,7 +48,11 @@ async def _create(request: web.Request, asked: Signed) -> web.Response:
             hint="send a Content-Type such as audio/wav, or give the key such an ending",
             s3="InvalidArgument",
         )
-    call = await call_start(vault, asked, parse_content_type(declared))
+    wanted = terms_of(vault, asked, begins=True)
+    if wanted.only_new:
+        async with _only_new(vault, asked):
+            pass
+    call = await call_start(vault, asked, parse_content_type(declared), wanted)
     upload = None
     for _ in range(_TRIES):
         call = replace(call, call_key=await vault.objects.free_name(replace(call, call_key=asked.call_key)))
@@ -49,6 +63,7 @@ async def _create(request: web.Request, asked: Signed) -> web.Response:
             continue
     if upload is None:
         raise Conflict("other uploads of this call begin at the same time")
+    await held(vault, asked, upload, wanted)
     members = [("Bucket", asked.tenant), ("Key", asked.key), ("UploadId", upload)]
     return xml("InitiateMultipartUploadResult", members, {"Recording-Id": upload})
 
@@ -95,6 +110,7 @@ async def _part(request: web.Request, asked: Signed) -> web.Response:
     """UploadPart: 200 once the part is durable."""
     vault = request.app[VAULT]
     number = s3.part_number(asked.parameters["partNumber"])
+    terms_of(vault, asked, begins=False)
     upload = await _on_this_node(vault, asked)
     expected = expected_body(request, asked, limit=vault.parts.room(upload, number))
     async with vault.parts.receive(upload, number, size=expected.announced) as sink:
@@ -112,8 +128,11 @@ async def _complete(request: web.Request, asked: Signed) -> web.Response:
     expected = expected_body(request, asked, limit=s3.MAX_XML_BYTES, audio=False)
     named = s3.parse_complete(await _document(request, expected))
     found = await _found(vault, asked)
+    wanted = terms_of(vault, asked, begins=False)
     if isinstance(found, Upload):
-        await vault.parts.complete(found, named, checks=whole_checks(asked.head, parts=len(named)))
+        checks = whole_checks(asked.head, parts=len(named))
+        async with _only_new(vault, asked) if wanted.only_new else nullcontext():
+            await vault.parts.complete(found, named, checks=checks)
         whole: Whole | None = await vault.objects.ended(found.session)
     else:  # its answer may have been lost
         whole = await vault.objects.whole(found)
@@ -127,6 +146,17 @@ async def _complete(request: web.Request, asked: Signed) -> web.Response:
         ("ETag", described["ETag"]),
     ]
     return xml("CompleteMultipartUploadResult", members, described)
+
+
+def _only_new(vault: Vault, asked: Signed) -> AbstractAsyncContextManager[None]:
+    """Be alone with a key that has no object but what this request completes."""
+    own = asked.parameters.get("uploadId")
+    return vault.objects.only_new(
+        asked.tenant,
+        asked.call_key,
+        object_key=asked.object_key,
+        but=None if own is None else RecordingId(own),
+    )
 
 
 async def _document(request: web.Request, expected: S3Body) -> bytes:

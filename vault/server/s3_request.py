@@ -16,6 +16,7 @@ from vault.protocol import s3
 from vault.protocol.permissions import Act
 from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, plan_body
+from vault.protocol.s3terms import Terms, terms
 from vault.protocol.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, read_claim, verify
 from vault.server.context import CONFIG, HOLDER, VAULT, checked_tenant, possible_id, require_uncoded
 from vault.server.lines import identify
@@ -46,6 +47,11 @@ class Signed:
     parameters: Mapping[str, str]
 
     @property
+    def own_key(self) -> str | None:
+        """The call key that the request names beside the object key."""
+        return next((value for name, value in self.said if name.lower() == _OWN_KEY), None)
+
+    @property
     def said(self) -> Sequence[tuple[str, str]]:
         """The headers, and the parameters: presigned, an address may carry in its query what else is a header."""
         return [*self.head.headers, *self.parameters.items()]
@@ -53,8 +59,12 @@ class Signed:
     @property
     def call_key(self) -> str:
         """The call key of the object."""
-        own = next((value for name, value in self.said if name.lower() == _OWN_KEY), None)
-        return s3.call_key_for(self.key) if own is None else call_key_of(own)
+        return s3.call_key_for(self.key) if self.own_key is None else call_key_of(self.own_key)
+
+    @property
+    def object_key(self) -> str:
+        """The object key as it is kept and told."""
+        return s3.object_key(self.key)
 
 
 _SIGNED = web.RequestKey("s3", Signed)
@@ -152,9 +162,11 @@ async def arriving(request: web.Request, body: S3Body) -> AsyncGenerator[bytes, 
     body.finish()
 
 
-async def call_start(vault: Vault, asked: Signed, media: Media) -> CallStart:
-    """Return what the request says about its call."""
+async def call_start(vault: Vault, asked: Signed, media: Media, wanted: Terms) -> CallStart:
+    """Return what the request says about its call; Invalid if it is to be kept longer than it may."""
     stated, started = s3.meta_facts(asked.said)
+    if wanted.keep_until is not None:
+        await vault.tenants.check_kept(asked.tenant, wanted.keep_until, started=started)
     return CallStart(
         tenant=asked.tenant,
         call_key=asked.call_key,
@@ -162,5 +174,18 @@ async def call_start(vault: Vault, asked: Signed, media: Media) -> CallStart:
         facts=stated,
         started_at=started,
         retention=await vault.tenants.retention(asked.tenant),
-        object_key=s3.object_key(asked.key),
+        object_key=asked.object_key,
+        keep_until=wanted.keep_until,
     )
+
+
+def terms_of(vault: Vault, asked: Signed, *, begins: bool) -> Terms:
+    """Return what the request asks for beside storing; Invalid for what would not be kept to."""
+    return terms(asked.said, begins=begins, now=vault.clock.now())
+
+
+async def held(vault: Vault, asked: Signed, recording: RecordingId, wanted: Terms) -> None:
+    """Return once the legal hold that the request asks for is in force."""
+    if wanted.legal_hold:
+        await vault.access.authorise(asked.actor, Act.HOLD_OWN, tenant=asked.tenant, target=recording)
+        await vault.holds.lock(recording, asked.tenant, actor=asked.actor)

@@ -27,11 +27,13 @@ from vault.retention.periods import Period
 from vault.retention.policy import Lifetime, StartEffect, lifetime
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
-from vault.services.search import CALL_KEY, BlindIndex
+from vault.services.search import CALL_KEY, S3_KEY, BlindIndex
 from vault.services.sessions import BEGUN_BY, STATED_START, CallStart, stated
 from vault.telemetry import Metrics
 
 _DEFAULT_CLASS = "recording"
+_LOCKED_CLASS = "object_lock"
+"""Of a recording whose date is the one that its recorder asked for, later than that of any policy."""
 
 
 class Beginning:
@@ -98,11 +100,16 @@ class Beginning:
             after=call.retention.after,
             floor=self._floor.after,
             backdating=None if imports else self._backdating,
+            at_least=call.keep_until,
         )
+        # No policy gave a date that is its recorder's.
+        locked = life.retain_until == call.keep_until
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
         said = read(stated(call.facts), await self._region(call.tenant))
         noted = {**_noted(call.started_at, life), **_left_out(call.facts)}
+        if locked:
+            noted["locked_until"] = life.retain_until.isoformat()
         extra = {**said.extra, **call.terms, CALL_KEY: call.call_key, BEGUN_BY: actor.token_id}
         if call.started_at is not None and life.effect is StartEffect.REPLACED:
             extra[STATED_START] = call.started_at.isoformat()
@@ -124,7 +131,7 @@ class Beginning:
             started_at=life.started_at,
             ended_at=None,
             retain_until=life.retain_until,
-            retention_class=_DEFAULT_CLASS,
+            retention_class=_LOCKED_CLASS if locked else _DEFAULT_CLASS,
             stored_bytes=0,
             sealed_facts=sealed,
             caller_token=self._token(metadata.cohort, Field.CALLER, facts.caller),
@@ -132,7 +139,8 @@ class Beginning:
             node=self._node,
             audio_commitment=commitment(key),
             metadata_commitment=commitment(metadata_key),
-            retention_period=str(call.retention),
+            retention_period=None if locked else str(call.retention),
+            object_token=self._token(metadata.cohort, Field.OBJECT_KEY, extra.get(S3_KEY)),
         )
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         detail = {**noted, "import": True} if imports and call.started_at is not None else noted

@@ -32,6 +32,7 @@ from vault.services.audit import event
 from vault.services.deciding import decide_by_two
 
 _MAX_RECORDINGS = 10_000
+_AS_ASKED = frozenset({HoldState.PLACING, HoldState.ACTIVE})
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Holds:
         self._release_grace = release_grace
         self._cap = cap
 
-    async def place(self, request: HoldRequest, *, actor: Principal) -> Hold:
+    async def place(self, request: HoldRequest, *, actor: Principal, act: Act = Act.HOLD_PLACE) -> Hold:
         """Place a hold and return it with what it protects and what came too late; TooLate if nothing was left.
 
         NotFound, logged, if a recording that it names is not there or another tenant's.
@@ -100,7 +101,7 @@ class Holds:
         now = self._clock.now()
         self._check(request)
         rows = [
-            await self._access.own(actor, Act.HOLD_PLACE, self._catalog.recording, each, tenant=request.tenant)
+            await self._access.own(actor, act, self._catalog.recording, each, tenant=request.tenant)
             for each in request.recordings
         ]
         review_at = check_review(
@@ -127,6 +128,29 @@ class Holds:
             audit=[event("hold.placing", actor, tenant=hold.tenant, target=hold.id, detail=_summary(hold))],
         )
         return await self._decide(hold, actor)
+
+    async def lock(self, recording: RecordingId, tenant: TenantId, *, actor: Principal) -> Hold:
+        """Place the legal hold that a recorder asks for with what it records, owned by the tenant's contact.
+
+        The one that is there, if it asked before and nobody asked for a release since. TooLate if the recording is
+        gone.
+        """
+        matter = f"lock-{recording}"
+        for hold in await self._catalog.holds_on(recording):
+            if (hold.kind, hold.matter) == (HoldKind.LEGAL, matter) and hold.state in _AS_ASKED:
+                return await self.complete(hold.id, actor=actor)
+        known = await self._catalog.tenant(tenant)
+        request = HoldRequest(
+            tenant=tenant,
+            kind=HoldKind.LEGAL,
+            matter=matter,
+            reason="its recorder asked for a legal hold when it recorded it",
+            authority=f"recorder of {known.controller}",
+            owner=known.contact,
+            review_at=None,
+            recordings=(recording,),
+        )
+        return await self.place(request, actor=actor, act=Act.HOLD_OWN)
 
     def _latest(self, rows: Sequence[Recording]) -> datetime:
         """Return the instant after which no controller's wish keeps any of these recordings longer."""

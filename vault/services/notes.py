@@ -269,8 +269,9 @@ class Notes:
     async def tell_etag(self, session: IngestSession, *, offset: int, etag: str) -> None:
         """The audio, which is to end at `offset`, will be acknowledged with this ETag.
 
-        Durable when this returns; it replaces what was said before.
+        Durable when this returns; it replaces what was said before. Unavailable if the vault has ended the recording.
         """
+        session.require_open()
         await self._only(session, Etag(offset=offset, at_ms=self._now_ms(), etag=etag))
 
     async def _only(self, session: IngestSession, note: Aside | Etag) -> None:

@@ -6,10 +6,12 @@ nothing of it. Promised, and durable, is what the journal then has.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Final
+from weakref import WeakValueDictionary
 
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import etag_of
@@ -82,6 +84,7 @@ class Objects:
         self._clock = clock
         self._entropy = entropy
         self._windows = windows
+        self._alone: WeakValueDictionary[tuple[TenantId, str], asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def body(self, tenant: TenantId, *, size: int | None) -> AsyncIterator[Body]:
@@ -103,8 +106,30 @@ class Objects:
         finally:
             await file.close()
 
-    async def put(self, call: CallStart, body: Body, *, sha256: str, etag: str, actor: Principal) -> Whole:
-        """Record a checked body; durable when this returns.
+    @asynccontextmanager
+    async def only_new(
+        self, tenant: TenantId, call_key: str, *, object_key: str, but: RecordingId | None = None
+    ) -> AsyncIterator[None]:
+        """Be alone with a key that has no object, `but` for this recording, among those who ask for that.
+
+        Conflict, with `s3` PreconditionFailed if it has one, or ConditionalRequestConflict if another node is about to
+        make one. Alone in this process; two nodes that begin under one call key are told apart by the catalog.
+        """
+        async with self._alone.setdefault((tenant, object_key), asyncio.Lock()):
+            found = await self.find(tenant, call_key, object_key=object_key)
+            if found is not None and found.recording.id != but:
+                raise Conflict("there is an object under this key already; nothing was kept", s3="PreconditionFailed")
+            newest = await self._names.newest(tenant, call_key)
+            for number in range(newest, max(newest - _RETRIED, 0), -1):
+                row = await self._search.call(tenant, call_name(call_key, number))
+                if row is not None and row.state is RecordingState.OPEN and row.node != self._ingest.node:
+                    raise _begun_meanwhile()
+            yield
+
+    async def put(
+        self, call: CallStart, body: Body, *, sha256: str, etag: str, actor: Principal, only_new: bool = False
+    ) -> Whole:
+        """Record a checked body; durable when this returns. If `only_new`, as the first of its key: see there.
 
         One that is the same as one of the newest few of its name is not recorded again.
         It keeps the ETag that it has.
@@ -112,6 +137,15 @@ class Objects:
         a call is never turned away for its name.
         """
         reader = await body.reader()
+        if not only_new:
+            return await self._put(call, reader, sha256=sha256, etag=etag, actor=actor)
+        async with self.only_new(call.tenant, call.call_key, object_key=call.object_key or call.call_key):
+            return await self._put(call, reader, sha256=None, etag=etag, actor=actor)
+
+    async def _put(
+        self, call: CallStart, reader: BodyReader, *, sha256: str | None, etag: str, actor: Principal
+    ) -> Whole:
+        """Record a body as `put` does; without `sha256` under a name that nothing has."""
         newest = await self._names.newest(call.tenant, call.call_key)
         first = max(newest - _RETRIED + 1, 1)
         for number, name in enumerate(call_keys(call.call_key, first=first), first):
@@ -121,8 +155,12 @@ class Objects:
             if session is not None:
                 if await self._write(session, reader, etag=etag):
                     return await self.ended(session)
-            elif (known := await self._same(named, size=reader.size, sha256=sha256, gap=known_taken)) is not None:
-                return known
+            elif sha256 is None and number > newest:
+                raise _begun_meanwhile()
+            elif sha256 is not None:
+                known = await self._same(named, size=reader.size, sha256=sha256, gap=known_taken)
+                if known is not None and _kept_as_asked(call, known.recording):
+                    return known
         raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
 
     async def keep_beginning(self, call: CallStart, body: Body, *, length: int, actor: Principal) -> None:
@@ -151,7 +189,7 @@ class Objects:
                 return None
         if session.leaving or session.owner is not None or session.resumable:
             return None
-        if not agree(session.recording.media, call.media):
+        if not agree(session.recording.media, call.media) or not _kept_as_asked(call, session.recording):
             return None
         try:
             await self._ingest.attach(session, offset=None)
@@ -215,8 +253,22 @@ class Objects:
             return None
         return _whole(found) if found.recording.state is RecordingState.SEALED else None
 
-    async def find(self, tenant: TenantId, call_key: str) -> Whole | None:
-        """Return the newest recording of a name that is whole; None if there is none, or it is still being made."""
+    async def find(self, tenant: TenantId, call_key: str, *, object_key: str | None = None) -> Whole | None:
+        """Return the newest recording of a name that is whole; None if there is none, or it is still being made.
+
+        With `object_key`, those that S3 clients know under it have the name too.
+        """
+        known = () if object_key is None else await self._search.object(tenant, object_key)
+        found = [await self._first_whole(known), await self._newest_whole(tenant, call_key)]
+        return max((each for each in found if each is not None), key=lambda each: each.recording.id, default=None)
+
+    async def _first_whole(self, rows: Iterable[Recording]) -> Whole | None:
+        for row in rows:
+            if (found := await self.whole(row)) is not None:
+                return found
+        return None
+
+    async def _newest_whole(self, tenant: TenantId, call_key: str) -> Whole | None:
         for number in range(await self._names.newest(tenant, call_key), 0, -1):
             name = call_name(call_key, number)
             session = self._ingest.live_call(tenant, name)
@@ -224,6 +276,17 @@ class Objects:
             if row is not None and (found := await self.whole(row)) is not None:
                 return found
         return None
+
+
+def _kept_as_asked(call: CallStart, recording: Recording) -> bool:
+    """Tell whether a recording is kept as long as its recorder asks now: a date is not moved."""
+    return call.keep_until is None or call.keep_until <= recording.retain_until
+
+
+def _begun_meanwhile() -> Conflict:
+    return Conflict(
+        "another upload of this key has begun; nothing was kept", hint="come again", s3="ConditionalRequestConflict"
+    )
 
 
 def _whole(found: Playable) -> Whole:

@@ -48,8 +48,8 @@ from vault.services.audit import event
 from vault.services.holds import pinned
 from vault.services.ingest import Ingest
 from vault.services.notes import Notes
-from vault.services.search import extra_of
-from vault.services.sessions import S3_KEY, CallStart, IngestSession
+from vault.services.search import S3_KEY, extra_of
+from vault.services.sessions import CallStart, IngestSession
 from vault.services.slots import Shares
 from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
 

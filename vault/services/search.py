@@ -23,6 +23,10 @@ from vault.protocol.parties import party, read, sent
 CALL_KEY = "call_key"
 """The member of a call's `extra` facts that holds the recorder's own name for it."""
 
+S3_KEY = "s3_key"
+"""The member of a call's `extra` facts with the key under which S3 clients know it, if that is not its call key."""
+
+_MOST_OBJECTS = 20
 _PAGE = 500
 _MAX_OPENED = 20_000
 _LEGS = 16
@@ -75,14 +79,19 @@ class BlindIndex:
 
         Facts that have a key and do not open stay, without tokens.
         """
-        bare = replace(row, call_token=row.id, caller_token=None, called_token=None)
+        bare = replace(row, call_token=row.id, caller_token=None, called_token=None, object_token=None)
         try:
             facts = facts_of(self._keyring, row)
         except IntegrityError:
             return bare
         if facts is None:
             return replace(bare, sealed_facts=b"")
-        values = {Field.CALL_KEY: facts.extra.get(CALL_KEY), Field.CALLER: facts.caller, Field.CALLED: facts.called}
+        values = {
+            Field.CALL_KEY: facts.extra.get(CALL_KEY),
+            Field.CALLER: facts.caller,
+            Field.CALLED: facts.called,
+            Field.OBJECT_KEY: facts.extra.get(S3_KEY),
+        }
         try:
             tokens = {
                 field: self.token_in(row.metadata.cohort, field, value)
@@ -96,6 +105,7 @@ class BlindIndex:
             call_token=tokens.get(Field.CALL_KEY, row.id),
             caller_token=tokens.get(Field.CALLER),
             called_token=tokens.get(Field.CALLED),
+            object_token=tokens.get(Field.OBJECT_KEY),
         )
 
     def _live(self, tenant: TenantId) -> Iterator[tuple[Cohort, DataKey]]:
@@ -178,6 +188,11 @@ class Search:
     async def call(self, tenant: TenantId, call_key: str) -> Recording | None:
         """Return the recording a recorder means by its call key, as long as its metadata exists."""
         return await self._catalog.recording_by_call(tenant, self._index.tokens(tenant, Field.CALL_KEY, call_key))
+
+    async def object(self, tenant: TenantId, key: str) -> Sequence[Recording]:
+        """Return the newest recordings that S3 clients know under a key that is not their call key, newest first."""
+        tokens = self._index.tokens(tenant, Field.OBJECT_KEY, key)
+        return await self._catalog.recordings_by_object(tenant, tokens, limit=_MOST_OBJECTS)
 
     async def any_call(self, tenant: TenantId, call_keys: Sequence[str]) -> bool:
         """Return whether one of these call keys is a recording's, as long as its metadata exists."""

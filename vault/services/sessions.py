@@ -20,6 +20,7 @@ from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.retention.periods import Period
 from vault.services.allowance import Allowance
 from vault.services.keeping import Keeping, frame_bytes
+from vault.services.search import S3_KEY
 
 TOTAL: Final = "upload_length"
 """The member of a call's `extra` facts that holds `CallStart.total`."""
@@ -27,8 +28,6 @@ STATED_START: Final = "stated_start"
 """The member of a call's `extra` facts with the start that its recorder stated and that cannot be one."""
 BEGUN_BY: Final = "begun_by"
 """The member of a call's `extra` facts with the id of the token that began it."""
-S3_KEY: Final = "s3_key"
-"""The member of a call's `extra` facts with the key under which S3 clients know it, if that is not its call key."""
 LEFT_OUT: Final = "facts_left_out"
 """The member of a call's `extra` facts that says which facts were not kept, and why."""
 FRAMES_LEFT_OUT: Final = "frames_left_out"
@@ -62,6 +61,8 @@ class CallStart:
     """How many bytes a resumable one will have; None until its client says so."""
     object_key: str | None = field(default=None, repr=False)
     """Under which S3 clients know it."""
+    keep_until: datetime | None = None
+    """Until when its recorder wants it kept at the least."""
 
     @property
     def terms(self) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from vault.errors import Conflict, Unavailable
+from vault.errors import Conflict, Invalid, Unavailable
 from vault.ids import TenantId, parse_tenant
 from vault.model import AuditEvent, Principal, Tenant
 from vault.ports.catalog import Catalog, Kept
@@ -25,6 +25,8 @@ from vault.retention.policy import (
     check_metadata_outlives,
     check_metadata_retention,
     export_ends,
+    metadata_period,
+    metadata_until,
     month_name,
 )
 from vault.retention.shown import check_shown, shown_digest
@@ -288,6 +290,25 @@ class Tenants:
                 hint="stop its recorders; what was recorded can be exported until the export window ends",
             )
         return self._of(known)
+
+    async def check_kept(self, identifier: TenantId, until: datetime, *, started: datetime | None) -> None:
+        """Return if a recording that begins now may be kept until then, if its recorder asks for it; Invalid, NotFound.
+
+        It may within the vault's cap, counted from the start of the call, and no longer than its own metadata: nobody
+        could find it afterwards.
+        """
+        tenant, now = await self._lookup(identifier), self._clock.now()
+        latest = self._bounds.cap.after(min(started or now, now))
+        month = metadata_period(now)
+        metadata = maybe_period(tenant.metadata_retention_of(month))
+        if metadata is not None:
+            latest = min(latest, metadata_until(month, metadata))
+        if until > latest:
+            raise Invalid(
+                f"the recording may be kept until {latest.isoformat()} at most; nothing was kept",
+                hint="name an earlier date, or leave the lock out: the tenant's retention holds then",
+                s3="InvalidArgument",
+            )
 
     async def region(self, identifier: TenantId) -> str:
         """Return where this tenant's numbers without a country code are dialled, ISO 3166-1; NotFound."""

@@ -33,6 +33,12 @@ RETAINED = sa.select(_r.retain_until).where(_r.id == sa.bindparam("key"))
 BY_CALL = sa.select(recordings).where(
     _r.tenant == sa.bindparam("tenant_id"), _r.call_token.in_(sa.bindparam("tokens", expanding=True))
 )
+BY_OBJECT = (
+    sa.select(recordings)
+    .where(_r.tenant == sa.bindparam("tenant_id"), _r.object_token.in_(sa.bindparam("tokens", expanding=True)))
+    .order_by(_r.id.desc())
+    .limit(sa.bindparam("most"))
+)
 OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.id)
 _IN_TENANT = _r.tenant == sa.bindparam("tenant_id")
 _DUE: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[bool]]] = {

@@ -157,6 +157,11 @@ class RecordingStore:
         )
         return rows.to_recording(found[0]) if found else None
 
+    async def recordings_by_object(self, tenant: TenantId, tokens: Sequence[str], *, limit: int) -> Sequence[Recording]:
+        """Return the newest rows that have one of these object tokens, newest first."""
+        values = {"tenant_id": tenant, "tokens": list(tokens), "most": limit}
+        return [rows.to_recording(row) for row in await self._database.fetch(sql.BY_OBJECT, values)]
+
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
         """Return one page."""
         last = None

@@ -49,7 +49,9 @@ _UNCERTIFIED = (
 _FORGET = (
     sa.update(recordings)
     .where(_r.id == sa.bindparam("key"), sa.func.length(_r.sealed_facts) > 0)
-    .values(call_token=sa.bindparam("new_token"), caller_token=None, called_token=None, sealed_facts=b"")
+    .values(
+        call_token=sa.bindparam("new_token"), caller_token=None, called_token=None, object_token=None, sealed_facts=b""
+    )
 )
 _INSERT_RECORDING = sa.insert(recordings)
 

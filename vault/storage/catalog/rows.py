@@ -135,6 +135,7 @@ def from_recording(recording: Recording) -> Values:
         "audio_commitment": recording.audio_commitment,
         "metadata_commitment": recording.metadata_commitment,
         "retention_period": recording.retention_period,
+        "object_token": recording.object_token,
         "content": None if recording.content is None else recording.content.value,
         "misdeclared_by": None,
         "lasted_ms": whole_ms(recording.lasted),
@@ -168,6 +169,7 @@ def to_recording(row: sa.Row[Any]) -> Recording:
         audio_commitment=row.audio_commitment,
         metadata_commitment=row.metadata_commitment,
         retention_period=row.retention_period,
+        object_token=row.object_token,
         content=None if row.content is None else Content(row.content),
         lasted=None if row.lasted_ms is None else timedelta(milliseconds=row.lasted_ms),
     )

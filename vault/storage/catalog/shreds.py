@@ -113,6 +113,7 @@ _FORGET: Mapping[str, Any] = {
     "call_token": sa.bindparam("new_token"),
     "caller_token": None,
     "called_token": None,
+    "object_token": None,
     "sealed_facts": b"",
     "unconfirmed_since": sa.bindparam("new_unconfirmed_since"),
 }

@@ -55,6 +55,7 @@ recordings = sa.Table(
     sa.Column("audio_commitment", sa.LargeBinary(32)),
     sa.Column("metadata_commitment", sa.LargeBinary(32)),
     sa.Column("retention_period", sa.Text),
+    sa.Column("object_token", sa.Text),
     # What its first bytes are and whose token declared something else; both null where they are what was declared.
     sa.Column("content", sa.Text),
     sa.Column("misdeclared_by", sa.Text),
@@ -124,7 +125,7 @@ sa.Index(
     postgresql_where=HAS_METADATA,
 )
 sa.Index("ix_recordings_content", recordings.c.created_at, sqlite_where=IS_MISDECLARED, postgresql_where=IS_MISDECLARED)
-for _token in (recordings.c.caller_token, recordings.c.called_token):
+for _token in (recordings.c.caller_token, recordings.c.called_token, recordings.c.object_token):
     _present = _token.is_not(None)
     sa.Index(f"ix_recordings_{_token.name}", _token, recordings.c.id, sqlite_where=_present, postgresql_where=_present)
 
