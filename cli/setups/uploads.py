@@ -132,6 +132,9 @@ RECORDERS: Final = (
         source="https://github.com/tus/tus-js-client/blob/main/docs/api.md",
         route="/v1/ingest/{tenant}/tus",
         files=_tus,
-        notes=("Any client of tus 1.0 works: the address takes creation, offsets, checksums and deferred lengths.",),
+        notes=(
+            "Any client of tus 1.0 works: the address takes creation, offsets, checksums and deferred lengths.",
+            "In a web page, @uppy/tus does too, once the tenant lists the page: callvault tenants set … --origin …",
+        ),
     ),
 )
