@@ -109,7 +109,9 @@ class Place:
     def shell(self, *, keys: bool = False) -> str:
         """Return the first lines of a script: how it comes by the token, with `keys` as an S3 key pair too."""
         given = (
-            f"export CALLVAULT_TOKEN='{self.token}'" if self.token else ': "${CALLVAULT_TOKEN:?a recorder\'s token}"'
+            f"export CALLVAULT_TOKEN='{self.token}'"
+            if self.token
+            else ': "${CALLVAULT_TOKEN:?the token of a recorder}"'
         )
         lines = ["#!/usr/bin/env bash", "set -euo pipefail", given]
         if keys:

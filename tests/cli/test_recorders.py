@@ -49,9 +49,18 @@ def test_nothing_is_left_to_fill_in_once_the_token_is_known(name, file):
     assert file.content.endswith("\n")
 
 
+def as_the_page_has_it(name, file):
+    """Return the text that stands for `file` where nobody has filled in a token."""
+    return next(each.content for each in RECORDERS[name].files(BARE) if each.path == file.path)
+
+
 @EACH
-def test_every_text_parses_as_what_it_is(name, file, tmp_path):
-    text = file.content
+def test_every_text_parses_as_what_it_is_with_a_token_and_without(name, file, tmp_path):
+    parses(file, file.content, tmp_path)
+    parses(file, as_the_page_has_it(name, file), tmp_path)
+
+
+def parses(file, text, tmp_path):
     if text.startswith("#!"):
         subprocess.run(["bash", "-n"], input=text.encode(), check=True)
     elif text.startswith(("<?xml", "<include>")):

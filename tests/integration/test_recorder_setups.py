@@ -41,9 +41,9 @@ def ffmpeg():
     return pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
 
 
-def pasted(app, name, directory):
-    """Write a recorder's files with a real token and return their paths."""
-    place = Place(URL(app.url), TENANT, app.token(Role.RECORDER))
+def pasted(app, name, directory, *, filled=True):
+    """Write a recorder's files, with a real token filled in or as the page has them, and return their paths."""
+    place = Place(URL(app.url), TENANT, app.token(Role.RECORDER) if filled else None)
     paths = []
     for file in RECORDERS[name].files(place):
         path = directory / Path(file.path).name
@@ -92,13 +92,22 @@ def wav(tmp_path):
     return path
 
 
-async def test_curl(app, tmp_path):
+@pytest.mark.parametrize("filled", [True, False], ids=["filled in", "as printed"])
+async def test_curl(app, tmp_path, filled):
     program("curl")
-    (script,) = pasted(app, "curl", tmp_path)
-    code, said = await run(script, "by-curl", stdin=b"\x55" * 8_000)
+    (script,) = pasted(app, "curl", tmp_path, filled=filled)
+    given = {} if filled else {"CALLVAULT_TOKEN": app.token(Role.RECORDER)}
+    code, said = await run(script, "by-curl", stdin=b"\x55" * 8_000, **given)
     assert code == 0, said
     row, audio = await kept(app, "by-curl")
     assert (row.media.codec.value, row.media.rate, audio) == ("pcmu", 8000, b"\x55" * 8_000)
+
+
+@pytest.mark.parametrize("name", ["curl", "ffmpeg", "gstreamer", "aws"])
+async def test_a_script_without_a_token_says_what_it_wants(app, tmp_path, name):
+    for script in pasted(app, name, tmp_path, filled=False):
+        code, said = await run(script, "a-call", "a-file")
+        assert (code, said.strip().rpartition(": ")[2]) == (1, "the token of a recorder"), said
 
 
 async def test_curl_fails_when_the_vault_refuses(app, tmp_path):
