@@ -19,6 +19,7 @@ Answer = TypeVar("Answer")
 MOST_AT_ONCE: Final = 32
 _AWAY: Final = 5
 """So many things that are Unavailable, with none between that is not, end the work."""
+_BROKEN_OFF: Final = 2
 _PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Pauses between attempts while the vault cannot do what it is asked."""
 
@@ -87,10 +88,17 @@ class Crew:
 
 
 async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return what an attempt returns, as soon as the vault can do it; Unavailable if it cannot for a minute."""
-    for pause in _PATIENCE:
+    """Return what an attempt returns, as soon as the vault can do it; Unavailable if it cannot for a minute.
+
+    An answer that breaks off is asked for only twice more: it may do so at bytes that fail verification.
+    """
+    for number, pause in enumerate(_PATIENCE):
         try:
             return await attempt()
-        except (Unavailable, Truncated, UploadStalled):
-            await asyncio.sleep(pause)
+        except Truncated:
+            if number >= _BROKEN_OFF:
+                raise
+        except (Unavailable, UploadStalled):
+            pass
+        await asyncio.sleep(pause)
     return await attempt()

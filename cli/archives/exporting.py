@@ -21,7 +21,7 @@ from cli.command import Remote, remote
 from cli.downloads import Fetched, fetch
 from cli.files import read_file, whole_file
 from cli.filters import Filters, search
-from vault.errors import Invalid, NotFound, Refused, Shredded, Unauthenticated
+from vault.errors import IntegrityError, Invalid, NotFound, Refused, Shredded, Unauthenticated
 from vault.model import RecordingState
 
 MANIFEST: Final = "manifest.jsonl"
@@ -60,6 +60,7 @@ class _Run:
     there: Mapping[str, Mapping[str, Any]]
     done: list[Mapping[str, Any]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    damage: IntegrityError | None = None
 
     @property
     def not_tried(self) -> int:
@@ -124,6 +125,9 @@ async def _export(client: Client, run: _Run, item: Mapping[str, Any], manifest: 
         run.left_out[recording] = "shredded"
     except Refused as error:
         run.left_out[recording] = error.message
+    except IntegrityError as error:
+        run.left_out[recording] = error.message
+        run.damage = run.damage or error
     else:
         run.done.append(line)
         manifest.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
@@ -234,6 +238,8 @@ def _tell(call: Remote, run: _Run, crew: Crew) -> None:
     pairs = [(name.replace("_", " "), value) for name, value in document.items() if name != "left_out" and value]
     call.out.show(document, [*pairs, *((f"left out: {why}", count) for why, count in reasons.items())])
     crew.finish(call.out, run.not_tried)
+    if run.damage is not None:
+        raise run.damage
     if run.left_out:
         raise Refused(
             f"{len(run.left_out)} of {len(run.found)} recordings are left out",

@@ -427,6 +427,18 @@ async def test_an_export_that_was_killed_goes_on_and_fetches_again_what_is_not_w
     assert sum(not path.is_dir() for path in tmp_path.glob("out/.*")) == 0
 
 
+async def test_a_recording_that_fails_verification_keeps_no_other_from_being_exported(app, command, tmp_path):
+    damaged = await app.upload("damaged", wav(1), media="audio/wav")
+    await app.upload("whole", wav(2), media="audio/wav")
+    stored = [path for path in app.config.objects_path.glob(f"**/{damaged}/*") if not path.name.startswith("manifest")]
+    for path in stored:
+        path.write_bytes(bytes(reversed(path.read_bytes())))
+    words = ["export", tmp_path / "out", "--purpose", "access-request"]
+    code, document, said = await command(*words, token=app.token(Role.COMPLIANCE), tenant=None)
+    assert (code, document["exported"], [*document["left_out"]]) == (5, 1, [damaged]), said
+    assert "not a CVS1 object" in document["left_out"][damaged]
+
+
 async def test_an_export_stays_out_of_a_directory_that_has_something_else(command, app, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     code, document, said = await command("export", tmp_path, "--purpose", "complaint", token="x", tenant=None)
