@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from cli.client import Client
 from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local
+from cli.identity import write_identity
 from cli.output import Output
 from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.model import Finding
@@ -25,6 +27,7 @@ def register(app: typer.Typer) -> None:
         examples=[
             "callvault init",
             "callvault init --config /etc/callvault/config.toml > operator.token",
+            'callvault init --processor "Northfield IT Ltd" --contact privacy@northfield.example',
             "callvault init --trial",
         ],
     )(init)
@@ -40,15 +43,29 @@ async def init(
         bool,
         typer.Option("--trial", help="Make a vault to try things in, for ever: its recordings may end within a day."),
     ] = False,
+    processor: Annotated[
+        str | None, typer.Option(help="Who runs this vault, as certificates say it; written into the settings.")
+    ] = None,
+    contact: Annotated[
+        str | None, typer.Option(help="Where to ask about a certificate; written into the settings too.")
+    ] = None,
 ) -> None:
     """Create a vault: catalog, keyring, issuer key and the first operator's token, printed this once.
 
-    Refuses to overwrite anything. A trial vault says that it is one wherever it speaks of itself, on its certificates
-    too, and never becomes another.
+    Refuses to overwrite anything. At a terminal it asks who runs the vault, if the settings do not say: no certificate
+    is issued under a placeholder, and so nothing is shredded. A trial vault says that it is one wherever it speaks of
+    itself, on its certificates too, and never becomes another.
     """
     from vault.wiring import init_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
-    made = await init_vault(load_config(config), trial=trial)
+    settings = load_config(config)
+    given = {name: value for name, value in (("processor", processor), ("contact", contact)) if value is not None}
+    if not trial and not out.as_json and sys.stdin.isatty():
+        given |= {name: _asked(name) for name in settings.identity.unnamed if name not in given}
+    if given:
+        write_identity(config, given)
+        settings = load_config(config)
+    made = await init_vault(settings, trial=trial)
     if out.as_json:
         out.document({"created": list(made.created), "trial": trial, "operator_token": made.operator_token})
         return
@@ -61,6 +78,11 @@ async def init(
     out.note("the first operator's token; this is the only time it is shown:")
     out.text(made.operator_token)
     out.hint("next: callvault serve, then callvault tenants add with this token in CALLVAULT_TOKEN")
+
+
+def _asked(name: str) -> str:
+    question = {"processor": "Who runs this vault (on certificates)", "contact": "Where to ask about a certificate"}
+    return str(typer.prompt(question[name], err=True)).strip()
 
 
 async def doctor(

@@ -209,9 +209,15 @@ class SweepSettings(Section):
 class IdentitySettings(Section):
     """Who runs this vault; printed on certificates."""
 
-    processor: str = "Callvault operator"
-    contact: str = "privacy@example.org"
-    region: str = "United Kingdom"
+    processor: str = Field(default="Callvault operator", min_length=1)
+    contact: str = Field(default="privacy@example.org", min_length=1)
+    region: str = Field(default="United Kingdom", min_length=1)
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """Those settings that still say what everybody's say; a region may well be the default one."""
+        default = IdentitySettings()
+        return tuple(name for name in ("processor", "contact") if getattr(self, name) == getattr(default, name))
 
 
 class AccessSettings(Section):

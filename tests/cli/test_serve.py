@@ -21,6 +21,9 @@ file_bytes = "4MiB"
 disk_reserve = "1MiB"
 [log]
 level = "INFO"
+[identity]
+processor = "Northfield IT Ltd"
+contact = "privacy@northfield.example"
 """
 COMMAND = [sys.executable, "-P", "-m", "cli"]
 

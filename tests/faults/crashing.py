@@ -210,6 +210,7 @@ def config_at(base: Path) -> Config:
             "retention": {"default": "10d", "cohort_width": "1d", "release_grace": "1d", "erasure_window": "0s"},
             "sweep": {"enabled": False, "max_jump": "400d", "max_share": 1.0},
             "keyring": {"precreate_days": 0},
+            "identity": {"processor": "Vault Ltd", "contact": "dpo@vault.example"},
         },
         base=base,
     )

@@ -71,6 +71,7 @@ def node_config(base: Path, name: str = "one") -> Config:
             "retention": {"default": "10d", "cohort_width": "1d"},
             "sweep": {"enabled": False, "max_jump": "400d"},
             "keyring": {"precreate_days": 3},
+            "identity": {"processor": "Vault Ltd", "contact": "dpo@vault.example"},
         },
         base=base,
     )

@@ -20,11 +20,14 @@ from vault.wiring.checks import clock_finding
 from vault.wiring.lineage import KEYRING_RANK
 from vault.wiring.owners import disk_findings, file_findings
 
+NAMED = {"processor": "Northfield IT Ltd", "contact": "privacy@northfield.example"}
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 async def made(base: Path, **sections):
-    config = parse_config({"journal": {"file_bytes": "4MiB", "disk_reserve": "1MiB"}, **sections}, base=base)
+    config = parse_config(
+        {"journal": {"file_bytes": "4MiB", "disk_reserve": "1MiB"}, "identity": NAMED, **sections}, base=base
+    )
     await init_vault(config)
     async with open_vault(config, background=False):
         pass

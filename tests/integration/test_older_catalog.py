@@ -17,6 +17,7 @@ from vault.services.search import Wanted
 from vault.services.sessions import CallStart
 from vault.wiring import init_vault, open_vault
 
+NAMED = {"processor": "Vault Ltd", "contact": "dpo@vault.example"}
 TENANT = TenantId("northfield")
 RECORDER = Principal(token_id=TokenId("tok_" + "0" * 32), name="recorder", role=Role.RECORDER, tenant=TENANT)
 MEDIA = Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1)
@@ -48,7 +49,7 @@ async def heard(vault, recording):
 async def test_an_older_catalog_reads_survivors_revives_nothing_and_reuses_no_leaf():
     with memory_directory() as base:
         clock = AppClock()
-        config = parse_config(SETTINGS, base=base)
+        config = parse_config({**SETTINGS, "identity": NAMED}, base=base)
         await init_vault(config, clock=clock)
         async with open_vault(config, clock=clock) as vault:
             await vault.tenants.add(
@@ -88,7 +89,7 @@ async def test_an_older_catalog_reads_survivors_revives_nothing_and_reuses_no_le
 async def test_metadata_that_went_since_is_forgotten_by_an_older_catalog_and_certified_by_nobody():
     with memory_directory() as base:
         clock = AppClock()
-        config = parse_config(SETTINGS, base=base)
+        config = parse_config({**SETTINGS, "identity": NAMED}, base=base)
         await init_vault(config, clock=clock)
         async with open_vault(config, clock=clock) as vault:
             await vault.tenants.add(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from vault import __version__
+from vault.errors import Unavailable
 from vault.ids import CertificateId
 from vault.model import CertificateStatus, Part, ShredReceipt, Tenant
 from vault.ports.catalog import Shred
@@ -73,12 +74,20 @@ _COPIES = Residual(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who certifies: the processor, how to reach it, where the data was, and whether the vault is a trial one."""
+    """Who certifies: the processor, how to reach it, where the data was, and whether the vault is a trial one.
+
+    `unnamed` are the settings that are placeholders: with any, nothing new is certified.
+    """
 
     processor: str
     contact: str
     region: str
     trial: bool
+    unnamed: tuple[str, ...] = ()
+
+
+class Unnamed(Unavailable):
+    """Certificates would not say who runs the vault; nothing was shredded, and what was decided waits."""
 
 
 def provisional(

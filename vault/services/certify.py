@@ -19,7 +19,7 @@ from vault.ports.catalog import Catalog, Shred
 from vault.ports.objects import Deletion, ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.services import attest
-from vault.services.attest import Identity
+from vault.services.attest import Identity, Unnamed
 from vault.services.audit import event
 from vault.services.certificates import Certificates, Draft, IssuedBatch
 from vault.telemetry import Metrics
@@ -95,6 +95,15 @@ class Certifier:
         self._wordings: dict[_Voice, _Wording] = {}
         self._worded = ""
         self._seen: dict[int, float] = {}
+
+    def check_named(self) -> None:
+        """Raise Unnamed if certificates would not say who runs the vault: ask before anything is decided for good."""
+        if self._identity.unnamed:
+            raise Unnamed(
+                f"identity.{self._identity.unnamed[0]}: certificates would carry a placeholder; nothing was shredded",
+                hint="set processor and contact in [identity] of config.toml, and restart: callvault doctor",
+                retry_after_seconds=3600,
+            )
 
     # -- keys gone ----------------------------------------------------------------------------------------------
 

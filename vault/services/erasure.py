@@ -277,6 +277,7 @@ class Erasures:
                 for each in changed:
                     await self._catalog.revise_erasure(each.id, settling(each))
                 return 0
+            self._shredder.check_named()
             shred = Shred(
                 id=new_id("shr", at=now, entropy=self._entropy), intended_at=now, trigger=_TRIGGER, due_through=None
             )

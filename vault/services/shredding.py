@@ -126,6 +126,10 @@ class Shredder:
         async with self._lock, self._locks.hold(_LOCK):
             yield
 
+    def check_named(self) -> None:
+        """Raise Unnamed if nothing new may be shredded, because its certificates would not say who runs the vault."""
+        self._certifier.check_named()
+
     async def resume(self) -> None:
         """Complete every shred that was interrupted; the caller is `alone`."""
         for shred in await self._catalog.unfinished_shreds():

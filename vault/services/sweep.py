@@ -23,6 +23,7 @@ from vault.ports.keys import Keyring
 from vault.ports.time import Clock
 from vault.retention.decide import PARTS, Due, Ground
 from vault.retention.guards import Limits, Tripped, check_clock, effective_now
+from vault.services.attest import Unnamed
 from vault.services.audit import event
 from vault.services.erasure import Erasures
 from vault.services.overrides import Overrides
@@ -134,7 +135,7 @@ class Sweeper:
         """Complete the shreds and erasures that a crash interrupted, unless another node is at it; before serving."""
         async with self._shredder.alone() as alone:
             if alone:
-                await self._erasures.carry_out()
+                await self._erase()
 
     async def preview(self) -> SweepReport:
         """Say what a sweep would do now and why, changing nothing; what a guard would stop is said too."""
@@ -169,7 +170,7 @@ class Sweeper:
             if not alone:
                 raise _SweptElsewhere("another node is sweeping now; nothing was done", retry_after_seconds=30)
             began = self._clock.monotonic()
-            erased = await self._erasures.carry_out()
+            erased = await self._erase()
             report = await self._sweep(trigger, actor, erased)
             self._metrics.sweep_duration.observe(self._clock.monotonic() - began)
             self.last = report
@@ -185,6 +186,7 @@ class Sweeper:
         shredded = erased
         receipt: ShredReceipt | None = None
         if self._keyring.has_due(planned.plan()):
+            await self._check_named(now)
             await self._catalog.append_audit([event("sweep.started", actor, detail={"trigger": trigger})])
             receipt, certified = await self._shredder.complete(shred, spared=planned.spared, expired=planned.expired)
             shredded += certified
@@ -211,6 +213,23 @@ class Sweeper:
             receipt=receipt,
             postponed=planned.tripped,
         )
+
+    async def _erase(self) -> int:
+        """Carry out what is approved; without a name for certificates it waits, and no recorder is turned away."""
+        try:
+            return await self._erasures.carry_out()
+        except Unnamed as error:
+            logger.warning("erasures wait", extra={"fields": {"reason": error.message, "hint": error.hint}})
+            return 0
+
+    async def _check_named(self, now: datetime) -> None:
+        """Raise Unnamed before anything is shredded; the clock is remembered, or it would seem to have jumped later."""
+        try:
+            self._shredder.check_named()
+        except Unnamed:
+            async with self._keyring.writer() as writer:
+                await writer.set_last_sweep(now)
+            raise
 
     async def _check_clock(self, now: datetime, actor: Principal | None) -> None:
         """Stop everything for a clock that jumped, unless two operators vouched for it."""

@@ -31,6 +31,7 @@ from vault.wiring.adapters import (
     open_store,
     root_keys,
 )
+from vault.wiring.identity import identity_findings
 from vault.wiring.lineage import lineage_findings
 from vault.wiring.memory import memory_findings
 from vault.wiring.opening import observe_vault
@@ -128,6 +129,7 @@ async def _look(config: Config, catalog: Catalog, keyring: Keyring, *, now: date
     return [
         *await keyring.check(),
         *await lineage_findings(catalog, keyring),
+        *identity_findings(config.identity, trial=keyring.trial),
         *retention_findings(bounds_of(config, keyring), trial=keyring.trial, tenants=tenants),
         *await alert_findings(catalog, config, now=now),
         *await token_findings(catalog, now=now),

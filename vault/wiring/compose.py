@@ -172,6 +172,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             contact=config.identity.contact,
             region=config.identity.region,
             trial=keyring.trial,
+            unnamed=() if keyring.trial else config.identity.unnamed,
         ),
         clock=clock,
         entropy=entropy,

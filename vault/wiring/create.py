@@ -25,6 +25,7 @@ from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.filesystem import FilesystemObjectStore
 from vault.telemetry import Metrics
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, keyring_replicas, root_keys, s3_settings
+from vault.wiring.identity import identity_findings
 from vault.wiring.missing import kept_keyring, no_catalog
 from vault.wiring.places import refuse_unmakeable
 from vault.wiring.retention import bounds_in, retention_findings
@@ -78,7 +79,8 @@ async def init_vault(
         token, created = await _create(config, catalog, clock, entropy, trial=trial)
     finally:
         await catalog.close()
-    return InitResult(operator_token=token, created=created, findings=retention_findings(bounds, trial=trial))
+    findings = (*retention_findings(bounds, trial=trial), *identity_findings(config.identity, trial=trial))
+    return InitResult(operator_token=token, created=created, findings=findings)
 
 
 async def _create(

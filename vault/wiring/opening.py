@@ -36,6 +36,7 @@ from vault.wiring.adapters import (
     root_keys,
 )
 from vault.wiring.compose import Adapters, compose
+from vault.wiring.identity import identity_findings
 from vault.wiring.lineage import Company, same_lineage
 from vault.wiring.missing import no_catalog
 from vault.wiring.places import refuse_unusable
@@ -141,7 +142,8 @@ async def _assemble(
     locks = cluster_locks(config, clock)
     catalog, keyring = await _look(config, clock, entropy, metrics, stack, locks=locks)
     bounds, tenants = bounds_of(config, keyring), await catalog.tenants()
-    for finding in retention_findings(bounds, trial=keyring.trial, tenants=tenants):
+    said = retention_findings(bounds, trial=keyring.trial, tenants=tenants)
+    for finding in (*said, *identity_findings(config.identity, trial=keyring.trial)):
         logger.warning(finding.message, extra={"fields": {"hint": finding.hint}})
     place = catalog_place(config)
     company = Company(place if isinstance(place, Path) else None)
