@@ -176,9 +176,13 @@ class Feed:
         self.lost()
 
     async def _left_out(self, session: IngestSession, event: LeftOut) -> None:
-        session.frames_left_out[event.why.value] += 1
+        counts = session.frames_left_out
+        first = not counts
+        if first:
+            counts.update(self._parts.notes.frames_told(session))
+        counts[event.why.value] += 1
         self._untold += 1
-        if session.frames_left_out.total() == 1:
+        if first:
             await self.told()
 
     async def told(self) -> None:

@@ -7,6 +7,7 @@ memory. A crash in between leaves a pause that nobody was told of undone, and a 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -39,6 +40,8 @@ _MOST_NOTES: Final = 10_000
 _LEAST_GAP_MS: Final = 100
 _NONCE_BYTES: Final = 12
 _MOST_EXTRA: Final = 100
+_FRAMES: Final = re.compile(r"(\d{1,18}) \((\w+)\)", re.ASCII)
+"""A reason and its number, as `frames_left_out` writes them."""
 
 logger = logging.getLogger(__name__)
 
@@ -301,6 +304,12 @@ class Notes:
             logger.warning("late facts wait for the catalog", extra={"fields": {"error": error.code}})
         except Refused as error:
             _late_refused(session, error)
+
+    def frames_told(self, session: IngestSession) -> Mapping[str, int]:
+        """Return how many frames could not be read as the row has it, by the reason: another process may have told."""
+        known = facts_of(self._keyring, session.recording)
+        text = "" if known is None else known.extra.get(FRAMES_LEFT_OUT, "")
+        return {why: int(count) for count, why in _FRAMES.findall(text)}
 
     async def frames_left_out(self, session: IngestSession) -> None:
         """So many frames of the call could not be read: seal that with the facts of its row, as late facts are."""

@@ -178,7 +178,7 @@ class IngestSession:
     """How many of `segments` the catalog already knows."""
     keeping: Keeping = field(init=False)
     frames_left_out: Counter[str] = field(default_factory=Counter)
-    """How many frames of its streams could not be read, by the reason, since this process has it."""
+    """How many frames of its streams could not be read, by the reason; empty until one comes to this process."""
     late: CallFacts | None = field(default=None, repr=False)
     """Facts that no row has yet: the catalog could not take them."""
     unwritten: set[int] = field(default_factory=set)
