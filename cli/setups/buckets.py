@@ -84,5 +84,9 @@ RECORDERS: Final = (
         source="https://rclone.org/s3/",
         route=_S3,
         files=_rclone,
+        notes=(
+            "A file that was sent before is passed over: size, time and ETag are compared.",
+            "With the providers Minio and Ceph rclone compares the ETags of uploads in parts too.",
+        ),
     ),
 )

@@ -2,10 +2,14 @@
 
 import asyncio
 import hashlib
+import io
 import sqlite3
 import xml.etree.ElementTree as ET
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+
+from minio import Minio
+from minio.retention import Retention
 
 from tests.integration.app import app, sound
 from tests.integration.test_s3_refusals import (
@@ -20,7 +24,7 @@ from tests.integration.test_s3_refusals import (
     recorder,
     refused,
 )
-from tests.s3clients import BUCKET, HEAD
+from tests.s3clients import BUCKET, HEAD, REGION
 from tests.tenants import metadata_kept
 from vault.errors import Unavailable
 from vault.model import HoldKind, Role
@@ -64,6 +68,27 @@ async def test_a_legal_hold_that_an_upload_asks_for_is_there_before_the_answer_a
     app.clock.advance(days=30)
     await app.certified()
     assert (await app.play(headers["Recording-Id"])).body == WAV, "its time was up, and the hold keeps it"
+
+
+async def test_the_minio_sdk_locks_what_it_puts_whole_and_in_parts(app, recorder):
+    client = Minio(
+        recorder.host, access_key=recorder.access_key, secret_key=recorder.secret_key, secure=False, region=REGION
+    )
+    date = datetime.now(UTC).replace(microsecond=0) + timedelta(days=400)
+    lock = {"legal_hold": True, "retention": Retention("GOVERNANCE", date), "content_type": "audio/wav"}
+
+    def upload():
+        client.put_object(BUCKET, "whole.wav", io.BytesIO(WAV), len(WAV), **lock)
+        client.put_object(BUCKET, "parts.wav", io.BytesIO(WAV * 80), -1, part_size=5 << 20, **lock)
+
+    await asyncio.to_thread(upload)
+    await keys(app)
+    held = {each["recordings"][0]["id"] for each in await holds(app)}
+    found = (await app.ask("GET", "/v1/recordings")).json["recordings"]
+    assert len(found) == 2
+    for each in found:
+        assert each["id"] in held
+        assert (await app.vault.catalog.recording(each["id"])).retain_until == date
 
 
 async def test_a_recorder_that_may_hold_can_neither_see_nor_release_holds(app, recorder):
