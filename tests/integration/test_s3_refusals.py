@@ -18,6 +18,7 @@ from tests import approvals
 from tests.faults.crashing import memory_directory
 from tests.integration.app import PURPOSE, TENANTS, app, running, sound
 from tests.s3clients import BUCKET, HEAD, Recorder, signed
+from vault.errors import Unavailable
 from vault.ids import TokenId
 from vault.model import Role
 from vault.protocol.checksums import ALGORITHMS
@@ -346,6 +347,20 @@ async def test_an_empty_part_is_a_part_wherever_it_stands(app, recorder):
     named = listing((1, none), (2, MD5), (3, none))
     assert (await ask(app, recorder, "POST", address, body=named))[0] == 200
     assert await keys(app) == {"call.wav": ("sealed", len(WAV))}
+
+
+async def test_an_upload_ends_while_the_catalog_cannot_take_its_etag_and_keeps_it(app, recorder, monkeypatch):
+    async def fails(*_, **__):
+        raise Unavailable("the catalog cannot be written")
+
+    address = await begun(app, recorder)
+    assert (await ask(app, recorder, "PUT", part(address, 1), body=WAV))[0] == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(app.vault.catalog, "put_notes", fails)
+        status, _, done = await ask(app, recorder, "POST", address, body=listing((1, MD5)))
+        assert status == 200
+        assert (await keys(app)) == {"call.wav": ("sealed", len(WAV))}
+    assert (await ask(app, recorder, "HEAD", f"/s3/{BUCKET}/call.wav"))[2]["ETag"] == done["ETag"]
 
 
 async def test_an_upload_that_never_was_is_none(app, recorder):

@@ -267,28 +267,22 @@ class Notes:
 
         Durable when this returns; it replaces what was said before. Such bytes are written only after it.
         """
-        await self._only(session, Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces)))
-
-    async def tell_etag(self, session: IngestSession, *, offset: int, etag: str) -> None:
-        """The audio, which is to end at `offset`, will be acknowledged with this ETag.
-
-        Durable when this returns; it replaces what was said before. Unavailable if the vault has ended the recording.
-        """
-        session.require_open()
-        await self._only(session, Etag(offset=offset, at_ms=self._now_ms(), etag=etag))
-
-    async def _only(self, session: IngestSession, note: Aside | Etag) -> None:
-        """Note what a recording has one note of at most."""
         async with _noting(session):
-            notes = session.keeping.notes
-            at = next((at for at, each in enumerate(notes) if type(each) is type(note)), None)
-            if at is None:
-                _append(session, note)
-            elif replace(notes[at], at_ms=note.at_ms) != note:
-                notes[at] = note
-                session.unwritten.add(at)
+            _set_only(session, Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces)))
             if session.unwritten:
                 await self._write(session, {})
+
+    async def tell_etag(self, session: IngestSession, *, offset: int, etag: str) -> None:
+        """The audio, which is to end at `offset`, will be acknowledged with this ETag. It replaces an earlier one.
+
+        Durable when this returns, or with the manifest if the catalog cannot answer: no recorder is turned away for it.
+        Unavailable if the vault has ended the recording.
+        """
+        session.require_open()
+        async with _noting(session):
+            _set_only(session, Etag(offset=offset, at_ms=self._now_ms(), etag=etag))
+            if session.unwritten:
+                await self._write_or_wait(session)
 
     async def facts(self, session: IngestSession, event: Facts) -> None:
         """More is known about the call: seal it with the facts of its row, or keep it in memory for the next note."""
@@ -448,6 +442,17 @@ def _late_refused(session: IngestSession, error: VaultError) -> None:
 def _append(session: IngestSession, note: Note) -> None:
     session.unwritten.add(len(session.keeping.notes))
     session.keeping.notes.append(note)
+
+
+def _set_only(session: IngestSession, note: Aside | Etag) -> None:
+    """Note what a recording has one note of at most."""
+    notes = session.keeping.notes
+    at = next((at for at, each in enumerate(notes) if type(each) is type(note)), None)
+    if at is None:
+        _append(session, note)
+    elif replace(notes[at], at_ms=note.at_ms) != note:
+        notes[at] = note
+        session.unwritten.add(at)
 
 
 def _last_pause(session: IngestSession) -> tuple[int, Pause]:
