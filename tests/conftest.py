@@ -7,6 +7,7 @@ from pathlib import Path
 import botocore.session
 import pytest
 from hypothesis import settings
+from prometheus_client import Counter
 
 from tests import catalog_template, soak
 from tests.integration.app import furnished
@@ -15,6 +16,7 @@ from tests.openbao import fragile_openbao, openbao
 from tests.postgres import postgres, postgres_settings, postgres_template
 from tests.softhsm import softhsm
 from vault.storage.catalog import schema
+from vault.telemetry import Metrics
 
 __all__ = [
     "fragile_openbao",
@@ -39,8 +41,25 @@ def done_once():
     """Do once in a run what every new catalog and every new client of AWS would do again alike."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "upgrade", catalog_template.upgrade)
+        patch.setattr(Metrics, "__init__", declared(Metrics.__init__))
         patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
         yield
+
+
+def declared(init):
+    """Have a label set of a counter that was not declared with it fail the test that counts it."""
+
+    def begun(self, registry):
+        init(self, registry)
+        for name, each in vars(self).items():
+            if isinstance(each, Counter):
+                each.labels = functools.partial(known, name, each, type(each).labels)
+
+    def known(name, counter, labels, *values):
+        assert tuple(map(str, values)) in counter._metrics, f"{name} is counted with {values}, which it never declared"
+        return labels(counter, *values)
+
+    return begun
 
 
 def pytest_collection_modifyitems(items):

@@ -6,6 +6,7 @@ operator's. Messages carry no key, token, phone number or audio.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -282,3 +283,17 @@ class ConfigError(VaultError):
 
 class InUse(ConfigError):
     """Another process has what only one may have, such as a journal directory."""
+
+
+class Unexpected(VaultError):
+    """A defect of the server; the log has the place, the answer has the request id."""
+
+    code = "internal"
+
+
+def error_codes() -> Sequence[str]:
+    """Return the code of every kind of error."""
+    kinds: list[type[VaultError]] = [VaultError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return sorted({kind.code for kind in kinds})

@@ -6,10 +6,10 @@ import json
 import logging
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Final, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -17,10 +17,56 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from vault import __version__
+from vault.errors import error_codes
+from vault.model import CertificateStatus
+from vault.protocol.breakage import Broken
+from vault.protocol.facts import KINDS, Unusable
+from vault.protocol.permissions import Why
+from vault.protocol.recognise import IN_FRAMES
+from vault.protocol.shares import Ruling
+from vault.retention.policy import StartEffect
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Set by the server per request; every log line and audit event written within it carries it."""
 
+DIALECTS: Final = (
+    *("http", "resumable", "tus", "s3", "rtpengine", "siprec"),
+    *("asterisk", "audio_fork", "audio_stream", "audiohook", "telnyx", "twilio", "vonage"),
+    *("audiosocket", "rtpengine_tcp"),
+)
+"""How audio comes: in requests, over WebSocket, over TCP."""
+SHARED: Final = ("recordings", "spool", "connections", "requests")
+STORES: Final = ("filesystem", "memory", "s3")
+ROOT_OPERATIONS: Final = ("destroy", "new_version", "self_check", "unwrap", "versions", "wrap")
+CUT_OFF: Final = ("unauthenticated", "displaced", "unread")
+AUDITED: Final = (
+    *("access.denied", "access.metadata", "access.notes", "access.play", "access.search"),
+    *("admin.config", "admin.token"),
+    *("case.approved", "case.fulfilled", "case.received", "case.refused", "case.searched", "case.withdrawn"),
+    "certificate.issued",
+    *("flag.acknowledged", "flag.raised"),
+    *(
+        "hold.created",
+        "hold.placing",
+        "hold.reapplied",
+        "hold.rebuilt",
+        "hold.release_approved",
+        "hold.release_rejected",
+    ),
+    *("hold.release_requested", "hold.release_withdrawn", "hold.reviewed", "hold.too_late"),
+    *("keyring.destroyed", "keyring.generations_closed", "keyring.rotated", "keyring.rotation_intended"),
+    *("policy.applied", "policy.approved", "policy.changed", "policy.rejected", "policy.requested"),
+    "recorder.event",
+    *("recording.aborted", "recording.facts_revised", "recording.flagged", "recording.pause_ended", "recording.paused"),
+    *("recording.rebuilt", "recording.resumed", "recording.sealed", "recording.started", "recording.terminated"),
+    *("recording.frames_left_out", "recording.truncated"),
+    *("restore.found_forgotten", "restore.found_shredded", "restore.reconciled", "restore.started"),
+    "restore.unknown_shredded",
+    *("shred.done", "shred.intended"),
+    *("sweep.completed", "sweep.override_approved", "sweep.override_rejected", "sweep.override_requested"),
+    *("sweep.override_used", "sweep.started", "sweep.tripped"),
+)
+"""The names of entries of the audit trail."""
 _OWN_LOGGERS: Final = ("vault", "cli")
 _ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STALE_SECONDS: Final = 300.0
@@ -84,7 +130,11 @@ class CatalogGauges(Collector):
 
 
 class Metrics:
-    """Every metric the vault exports (prefix `callvault_`, base units, no personal or per-recording labels)."""
+    """Every metric the vault exports (prefix `callvault_`, base units, no personal or per-recording labels).
+
+    A counter is declared with all values of its labels and has each of them at 0 from the start: an alert on a rate
+    does not see a series that begins with its first event.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -92,38 +142,48 @@ class Metrics:
         self.catalog = CatalogGauges(ns)
         registry.register(self.catalog)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{ns}_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, **labels: Iterable[str]) -> Counter:
+            made = Counter(f"{ns}_{name}", text, tuple(labels), registry=registry)
+            for values in product(*labels.values()) if labels else ():
+                made.labels(*values)
+            return made
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"{ns}_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _ACK_BUCKETS) -> Histogram:
-            return Histogram(f"{ns}_{name}", text, labels, registry=registry, buckets=buckets)
+        def histogram(
+            name: str, text: str, *, buckets: tuple[float, ...] = _ACK_BUCKETS, **labels: Iterable[str]
+        ) -> Histogram:
+            made = Histogram(f"{ns}_{name}", text, tuple(labels), registry=registry, buckets=buckets)
+            for values in product(*labels.values()) if labels else ():
+                made.labels(*values)
+            return made
 
-        self.ingest_bytes = counter("ingest_bytes_total", "Audio bytes made durable", "dialect")
+        self.ingest_bytes = counter("ingest_bytes_total", "Audio bytes made durable", dialect=DIALECTS)
         self.ingest_open = gauge("ingest_open_recordings", "Recordings with an upload or grace period under way")
         self.ingest_ack = LoopHistogram(
             f"{ns}_ingest_ack_seconds", "From a piece's arrival to its durability", buckets=_ACK_BUCKETS
         )
         registry.register(self.ingest_ack)
-        self.ingest_refused = counter("ingest_refused_total", "Uploads refused", "reason")
+        self.ingest_refused = counter("ingest_refused_total", "Uploads refused", reason=error_codes())
         self.share_used = gauge("share_used", "What is in use of what tenants share", "resource")
         self.share_capacity = gauge("share_capacity", "How much of it this process has", "resource")
         self.share_waiting = gauge("share_waiting", "Tenants that were refused lately and may come back", "resource")
-        self.share_refused = counter("share_refused_total", "Refusals of more of it", "resource", "reason")
-        self.share_displaced = counter("share_displaced_total", "What made way for a tenant with less", "resource")
+        self.share_refused = counter(
+            "share_refused_total", "Refusals of more of it", resource=SHARED, reason=(Ruling.FULL, Ruling.SHARE)
+        )
+        self.share_displaced = counter("share_displaced_total", "What made way for a tenant with less", resource=SHARED)
         self.stated_starts = counter(
             "recording_starts_total",
             "Recordings begun, by what the stated start did to their retention",
-            "effect",
+            effect=StartEffect,
         )
         self.pauses_ended = counter("pauses_ended_total", "Pauses that lasted too long and that the vault ended")
         self.facts_left_out = counter(
             "facts_left_out_total",
             "What recorders stated of a call and could not be kept; its audio was",
-            "fact",
-            "reason",
+            fact=KINDS,
+            reason=Unusable,
         )
         self.misdeclared = counter(
             "misdeclared_recordings_total",
@@ -134,34 +194,40 @@ class Metrics:
         self.frames_left_out = counter(
             "frames_left_out_total",
             "Frames of live calls that could not be read; what could be was kept",
-            "dialect",
-            "reason",
+            dialect=IN_FRAMES,
+            reason=Broken,
         )
         self.connections = gauge("connections", "Connections, by whether a valid credential came over them", "state")
-        self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", "reason")
+        self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", reason=CUT_OFF)
         self.undurable_bytes = gauge("undurable_bytes", "Bytes that recorders sent and that are not yet durable")
         self.journal_bytes = gauge("journal_bytes", "Journal bytes on disk")
         self.journal_commit = histogram("journal_commit_seconds", "One group commit: write and fdatasync")
-        self.segment_put = histogram("segment_put_seconds", "One object put and its verification", "store", "outcome")
+        self.segment_put = histogram(
+            "segment_put_seconds", "One object put and its verification", store=STORES, outcome=("ok", "error")
+        )
         self.segments_pending = gauge("segments_pending", "Segments cut and not yet stored")
-        self.alerts = counter("alerts_total", "Attempts to deliver an alert", "outcome")
+        self.alerts = counter("alerts_total", "Attempts to deliver an alert", outcome=("acknowledged", "failed"))
         self.sweep_tripped = counter("sweep_tripped_total", "Sweeps that postponed what goes early of a tenant")
         self.sweep_tripped_tenants = gauge(
             "sweep_tripped_tenants", "Tenants of which the last sweep postponed something"
         )
         self.sweep_duration = histogram("sweep_duration_seconds", "One sweep", buckets=_SWEEP_BUCKETS)
-        self.shredded = counter("shredded_total", "Recordings shredded", "trigger")
-        self.certificates = counter("certificates_total", "Certificates issued", "status")
+        self.shredded = counter("shredded_total", "Recordings shredded", trigger=("expiry", "erasure"))
+        self.certificates = counter("certificates_total", "Certificates issued", status=CertificateStatus)
         self.keyring_epoch = gauge("keyring_epoch", "The live epoch")
         self.keyring_replicas = gauge("keyring_replicas", "Replicas that are configured")
         self.keyring_replicas_ok = gauge(
             "keyring_replicas_ok", "Replicas that hold the live head; 0 if no look came back within a lease"
         )
         self.keyring_lease = gauge("keyring_lease_seconds", "For how long keys may be derived yet; negative: not now")
-        self.root_provider = histogram("root_provider_seconds", "One root-key provider call", "op", "outcome")
+        self.root_provider = histogram(
+            "root_provider_seconds", "One root-key provider call", op=ROOT_OPERATIONS, outcome=("ok", "unavailable")
+        )
         self.log_tree_size = gauge("log_tree_size", "Entries in the transparency log")
-        self.denials = counter("denials_total", "Requests denied to a token", "why")
-        self.audit_events = counter("audit_events_total", "Audit entries written", "event", "outcome")
+        self.denials = counter("denials_total", "Requests denied to a token", why=Why)
+        self.audit_events = counter(
+            "audit_events_total", "Audit entries written", event=AUDITED, outcome=("ok", "refused")
+        )
         self.worker_up = gauge("worker_up", "Whether the worker answered; only with several workers", "worker")
         self.build_info = gauge("build_info", "Always 1", "version")
         self.build_info.labels(__version__).set(1)

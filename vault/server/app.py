@@ -34,7 +34,7 @@ from vault.server.connections import Guest, bind, connections_of
 from vault.server.context import CONFIG, INGEST, VAULT, WORKER, end_work
 from vault.server.intake import BODIES, CALLS, Intake
 from vault.server.lines import SERVER_NAME, HttpLine
-from vault.server.problems import Unexpected, plain_problem, problem
+from vault.server.problems import plain_problem, problem
 from vault.server.repeating import once
 from vault.server.rereading import Reread
 from vault.server.sites import share_with_site, sites
@@ -84,7 +84,7 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
             failure = errors.Invalid("the request ended before its body was complete")
         case _:
             logger.error("request failed unexpectedly", exc_info=error)
-            failure = Unexpected(
+            failure = errors.Unexpected(
                 "something went wrong in the server; what was acknowledged before is safe",
                 hint="give the request id to the operator: the log has the place",
             )

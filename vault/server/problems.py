@@ -156,9 +156,3 @@ def s3_problem(error: errors.VaultError, *, request_id: str, head: bool, close: 
     if close:
         response.force_close()
     return response
-
-
-class Unexpected(errors.VaultError):
-    """A defect of the server; the log has the place, the answer has the request id."""
-
-    code = "internal"

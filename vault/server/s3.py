@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from vault.errors import Invalid, NotFound, Unauthenticated, UploadStalled, VaultError
+from vault.errors import Invalid, NotFound, Unauthenticated, Unexpected, UploadStalled, VaultError
 from vault.media.descriptor import parse_content_type
 from vault.model import Media
 from vault.protocol import s3
@@ -23,7 +23,7 @@ from vault.protocol.s3terms import Terms
 from vault.server import s3_multipart
 from vault.server.context import VAULT, asked_later, go_on
 from vault.server.describing import Answer, Operation
-from vault.server.problems import Unexpected, s3_problem
+from vault.server.problems import s3_problem
 from vault.server.s3_request import (
     DIALECT,
     Signed,

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import product
 
 from vault.crypto.blind import Field
 from vault.crypto.derive import commitment
@@ -18,10 +17,8 @@ from vault.model import CallFacts, Cohort, DataKey, Principal, Recording, Record
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
-from vault.protocol.breakage import Broken
-from vault.protocol.facts import KINDS, Unusable, kind_of
+from vault.protocol.facts import kind_of
 from vault.protocol.parties import read
-from vault.protocol.recognise import IN_FRAMES
 from vault.retention.guards import effective_now
 from vault.retention.periods import Period
 from vault.retention.policy import Lifetime, StartEffect, lifetime
@@ -65,10 +62,6 @@ class Beginning:
         self._metrics = metrics
         self._floor = floor
         self._backdating = backdating
-        for kind, why in product(KINDS, Unusable):
-            metrics.facts_left_out.labels(kind, why.value)
-        for dialect, broken in product(IN_FRAMES, Broken):
-            metrics.frames_left_out.labels(dialect, broken.value)
         self.doubtful: set[RecordingId] = set()
         """Whose row may or may not exist: its commit's answer was lost."""
 

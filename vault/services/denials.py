@@ -62,8 +62,6 @@ class Denials:
         self._catalog = catalog
         self._clock = clock
         self._count = metrics.denials
-        for why in Why:
-            self._count.labels(why.value)
         self._open: dict[TenantId | None, dict[_Kind | None, _Window]] = {}
 
     async def write(self, actor: Principal, act: Act, target: str | None, why: Why) -> None:

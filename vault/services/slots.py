@@ -101,8 +101,6 @@ class Shares(_Taken):
         self._total = 0
         self._refused = metrics.share_refused
         self._displaced = metrics.share_displaced.labels(resource.name)
-        for ruling in (Ruling.FULL, Ruling.SHARE):
-            self._refused.labels(resource.name, ruling.value)
         metrics.share_capacity.labels(resource.name).set(capacity)
         metrics.share_used.labels(resource.name).set_function(lambda: self._total)
         metrics.share_waiting.labels(resource.name).set_function(lambda: len(self._line()))

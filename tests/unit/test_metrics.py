@@ -1,0 +1,96 @@
+"""Every series that is counted, and every one that an alert is raised on, is there before its first event."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from vault import telemetry
+from vault.telemetry import Metrics
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+_SELECTOR = re.compile(r"(callvault_\w+)(?:\{([^}]*)\})?")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_EVENT = re.compile(
+    r"(?:access|admin|case|certificate|flag|hold|keyring|policy|recorder|recording|restore|shred|sweep)\.[a-z_]+"
+)
+_NO_EVENTS = {"recording.id", "hold.release_"}
+
+
+@cache
+def samples():
+    """Return what a vault tells that has done nothing yet: names with labels and values."""
+    registry = CollectorRegistry()
+    Metrics(registry).catalog.age = lambda: 0.0
+    return [sample for family in registry.collect() for sample in family.samples]
+
+
+@pytest.fixture(scope="module")
+def sources():
+    return [ast.parse(path.read_text()) for path in sorted((ROOT / "vault").rglob("*.py"))]
+
+
+def rules():
+    """Return the lines of the page's alerts."""
+    blocks = re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    [block] = [each for each in blocks if "callvault_sweep_overdue_seconds >" in each]
+    return [line for line in block.splitlines() if line and not line.startswith("#")]
+
+
+def test_every_metric_of_the_page_exists():
+    families = {re.sub(r"_(total|bucket|count|sum|created)$", "", sample.name) for sample in samples()}
+    registry = CollectorRegistry()
+    Metrics(registry)
+    families |= {family.name for family in registry.collect()} | gauges()
+    for name in set(re.findall(r"callvault_\w+", PAGE)):
+        assert re.sub(r"_(total|bucket|count|sum)$", "", name) in families, name
+
+
+def gauges():
+    """Return the gauges with labels: their series come with what they measure."""
+    catalog = Metrics(CollectorRegistry()).catalog
+    return {family.name for family in catalog._registry.collect()}
+
+
+def test_an_alert_sees_the_first_event_of_every_series_that_it_counts():
+    counted = 0
+    for rule in rules():
+        for name, selected in _SELECTOR.findall(rule):
+            if not re.search(r"_(total|count|bucket)$", name):
+                continue
+            wanted = dict(_LABEL.findall(selected))
+            there = [each for each in samples() if each.name == name and wanted.items() <= each.labels.items()]
+            assert there, f"{name}{{{selected}}} is in an alert, and begins with its first event"
+            assert all(each.value == 0 for each in there)
+            counted += 1
+    assert counted > 5
+
+
+def test_every_label_set_of_a_counter_is_there_at_zero():
+    for metric in vars(Metrics(CollectorRegistry())).values():
+        if isinstance(metric, Counter | Histogram):
+            assert metric._labelnames == () or metric._metrics, metric
+
+
+def test_every_entry_that_the_audit_trail_can_have_is_counted(sources):
+    named = {
+        node.value
+        for source in sources
+        for node in ast.walk(source)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and _EVENT.fullmatch(node.value)
+    }
+    assert named - _NO_EVENTS <= set(telemetry.AUDITED)
+
+
+def test_every_dialect_is_counted():
+    named = set()
+    for path in (*(ROOT / "vault" / "server").glob("*.py"), *(ROOT / "vault" / "protocol").glob("*.py")):
+        text = path.read_text()
+        named |= set(re.findall(r'^_?DIALECT: Final = "(\w+)"', text, re.MULTILINE))
+        if path.parent.name == "protocol":
+            named |= set(re.findall(r'^    name(?:: ClassVar\[str\])? = "(\w+)"', text, re.MULTILINE))
+    assert named == set(telemetry.DIALECTS)
