@@ -10,6 +10,7 @@ from vault.model import Role
 from vault.server import streams
 from vault.server.connections import connections_of
 from vault.server.intake import Intake
+from vault.server.refusallog import Refusals
 from vault.streamsettings import StreamSettings
 
 
@@ -29,7 +30,10 @@ async def listening(app, **sections):
     config = app.config.model_copy(update={"streams": StreamSettings.model_validate(sections)})
     connections = connections_of(config.server, app.vault.metrics, clock=app.vault.clock)
     intake = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: app.vault.journal.undurable)
-    async with connections.watched(), streams.listening(app.vault, config, connections, intake, certified=[]) as ports:
+    async with (
+        connections.watched(),
+        streams.listening(app.vault, config, connections, intake, refusals=Refusals(), certified=[]) as ports,
+    ):
         yield ports
 
 

@@ -35,6 +35,8 @@ from vault.server.context import CONFIG, INGEST, VAULT, WORKER, end_work
 from vault.server.intake import BODIES, CALLS, Intake
 from vault.server.lines import SERVER_NAME, HttpLine
 from vault.server.problems import plain_problem, problem
+from vault.server.refusallog import REFUSALS, Refusals
+from vault.server.refusals import failing, tell
 from vault.server.repeating import once
 from vault.server.rereading import Reread
 from vault.server.sites import share_with_site, sites
@@ -62,6 +64,7 @@ async def envelope(
             response = await handler(request)
         except (errors.VaultError, web.HTTPException, Exception) as error:  # noqa: BLE001  # the outermost handler
             response = _failure(request, error, identifier)
+        tell(request, status=response.status)
         if not response.prepared:
             response.headers["Request-Id"] = identifier
         return response
@@ -76,6 +79,7 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
         case web.HTTPException(status=404):
             failure: errors.VaultError = errors.NotFound("there is nothing at this address")
         case web.HTTPException():
+            tell(request, status=error.status, http=error.reason)
             return plain_problem(error, request_id=identifier, close=unread)
         case errors.VaultError():
             failure = error
@@ -90,6 +94,7 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
             )
     if isinstance(failure, errors.IntegrityError):
         logger.error("integrity", extra={"fields": {"detail": failure.message}})
+    failing(request, failure)
     ingest = request.path.startswith(INGEST)
     if ingest:
         request.app[VAULT].metrics.ingest_refused.labels(failure.code).inc()
@@ -97,8 +102,10 @@ def _failure(request: web.Request, error: Exception, identifier: str) -> web.Str
 
 
 async def _said_of_the_server(request: web.Request, response: web.StreamResponse) -> None:
-    """Name no version; over TLS, have browsers come back over TLS only (RFC 6797)."""
+    """Name the request and no version; over TLS, have browsers come back over TLS only (RFC 6797)."""
     response.headers["Server"] = SERVER_NAME
+    if (identifier := request_id.get()) is not None:
+        response.headers["Request-Id"] = identifier
     if request.secure:
         response.headers["Strict-Transport-Security"] = f"max-age={_YEAR_SECONDS}"
 
@@ -110,6 +117,8 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     app.on_response_prepare.append(share_with_site)
     app[VAULT] = vault
     app[CONFIG] = config
+    app[REFUSALS] = refusals = Refusals()
+    app.on_cleanup.append(refusals.ended)
     for way in (CALLS, BODIES):
         app[way] = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: vault.journal.undurable)
     dialects.add_routes(app)
@@ -219,7 +228,7 @@ async def serve(
     kept = settings.idle_timeout.total_seconds()
 
     def line(guest: Guest) -> HttpLine:
-        return HttpLine(guest, server, access_log=None, keepalive_timeout=kept, auto_decompress=False)
+        return HttpLine(guest, server, app[REFUSALS], access_log=None, keepalive_timeout=kept, auto_decompress=False)
 
     _watch_the_journal(app)
     connections = connections_of(settings, vault.metrics, clock=vault.clock)
@@ -237,7 +246,13 @@ async def serve(
                 listening.enter_context(connections.listening(each, line, tls=certified[0]))
             await listening.enter_async_context(
                 streams.listening(
-                    vault, config, connections, app[CALLS], certified=certified, shared=worker is not None
+                    vault,
+                    config,
+                    connections,
+                    app[CALLS],
+                    refusals=app[REFUSALS],
+                    certified=certified,
+                    shared=worker is not None,
                 )
             )
             if reread is not None:

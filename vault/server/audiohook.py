@@ -15,9 +15,8 @@ from vault.protocol.events import Say
 from vault.protocol.httpsignatures import Nonces, parse_signature, verify
 from vault.protocol.permissions import Act
 from vault.server import websocket
-from vault.server.context import VAULT, path_tenant, possible_id, principal
+from vault.server.context import VAULT, came_from, claims, path_tenant, possible_id, principal
 from vault.server.describing import Answer, Operation
-from vault.server.lines import identify
 from vault.services.vault import Vault
 
 NONCES = web.AppKey("nonces", Nonces)
@@ -50,7 +49,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
     vault = request.app[VAULT]
     actor = await _recorder(request, vault)
     tenant = path_tenant(request)
-    identify(request, actor.tenant)
+    came_from(request, actor)
     await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     machine = AudioHook(
         session=request.headers.get("Audiohook-Session-Id", ""),
@@ -74,6 +73,7 @@ async def _recorder(request: web.Request, vault: Vault) -> Principal:
         return await principal(request, began=began)
     if not key.isascii():
         raise Unauthenticated("this needs a token", hint="send the recorder token's id, or the token, as X-API-KEY")
+    claims(request, key)
     whole = await vault.access.authenticate(key, began=began) if possible_id(key, "tok") is None else None
     if whole is not None and not {"Signature", "Signature-Input"} & request.headers.keys():
         return whole

@@ -20,7 +20,7 @@ from vault.protocol.jsontext import NotJson, Repeated, load_unique
 from vault.protocol.permissions import Act
 from vault.server.lines import identify
 from vault.server.workers import Worker
-from vault.services.access import Began
+from vault.services.access import Began, claimed_id
 from vault.services.slots import OPERATORS
 from vault.services.vault import Vault
 
@@ -37,6 +37,10 @@ _PRINCIPAL = web.RequestKey("principal", Principal)
 _AT_WORK = web.RequestKey("at_work", str)
 HOLDER = web.RequestKey("holder", TokenId)
 """Whose token a request came with, once that is known."""
+ACTOR = web.RequestKey("actor", Principal)
+"""Who sent the request, once a credential said so."""
+CLAIMED = web.RequestKey("claimed", str)
+"""The id of the token that the request says it comes with."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
@@ -71,15 +75,28 @@ async def principal(request: web.Request, *, began: Began | None = None) -> Prin
     known = request.get(_PRINCIPAL)
     if known is None:
         text, basic = presented(request)
+        claims(request, text)
         known = await request.app[VAULT].access.authenticate(text, began=began)
         if basic and known.role is not Role.RECORDER:
             # A browser remembers Basic credentials and adds them to whatever any page makes it send.
             raise Unauthenticated("only a recorder's token may be the password of Basic", hint=_BEARER)
         request[HOLDER] = known.token_id
-        identify(request, known.tenant)
+        came_from(request, known)
         _begin_work(request, known)
         request[_PRINCIPAL] = known
     return known
+
+
+def claims(request: web.Request, token: str) -> None:
+    """Remember the id that a token's text, or an id, claims: a refusal says which one it was."""
+    if (claimed := possible_id(token, "tok") or claimed_id(token)) is not None:
+        request[CLAIMED] = claimed
+
+
+def came_from(request: web.Request, actor: Principal) -> None:
+    """A valid credential came with the request; Unavailable if there is no place for its connection."""
+    request[ACTOR] = actor
+    identify(request, actor.tenant)
 
 
 def _begin_work(request: web.Request, actor: Principal) -> None:

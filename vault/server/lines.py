@@ -7,6 +7,7 @@ to the release series it was written for, and every test that speaks HTTP goes t
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 from vault.ids import TenantId
 from vault.server.connections import Guest
 from vault.server.intake import Intake
+from vault.server.refusallog import Refusals
 
 SERVER_NAME: Final = "callvault"
 _COUNTED_BYTES: Final = 1 << 12
@@ -26,10 +28,11 @@ _WINDOW_BYTES: Final = 1 << 16
 class HttpLine(RequestHandler):
     """One connection that speaks HTTP, and the guest who has it."""
 
-    __slots__ = ("guest", "held", "intake", "unused")
+    __slots__ = ("guest", "held", "intake", "refusals", "unused")
 
-    def __init__(self, guest: Guest, server: web.Server, **settings: Any) -> None:
+    def __init__(self, guest: Guest, server: web.Server, refusals: Refusals, **settings: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **settings)
+        self.refusals = refusals
         self.guest = guest
         guest.line = self
         self.held = False
@@ -90,6 +93,8 @@ class HttpLine(RequestHandler):
         """Answer what is no request of HTTP, naming no version."""
         answer = super().handle_error(request, status, exc, message)
         answer.headers["Server"] = SERVER_NAME
+        answer.headers["Request-Id"] = identifier = secrets.token_hex(8)
+        self.refusals.note(status=status, problem=f"http_{status}", dialect="unknown", facts={"request_id": identifier})
         return answer
 
 

@@ -70,10 +70,15 @@ _CLOSE_CODES: Final[Mapping[type[errors.VaultError], int]] = {
 _CLOSE_REASON_BYTES: Final = 123
 
 
-def close_code(error: errors.VaultError) -> tuple[int, bytes]:
-    """Return what a WebSocket is closed with: the code (RFC 6455 section 7.4), and the reason cut to its 123 bytes."""
+def close_code(error: errors.VaultError, *, request_id: str | None = None) -> tuple[int, bytes]:
+    """Return what a WebSocket is closed with: the code (RFC 6455 section 7.4), and the reason cut to its 123 bytes.
+
+    The request's id follows where there is room; the answer to the upgrade had it as a header.
+    """
     code = next(_CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in _CLOSE_CODES)
-    return code, error.message.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore").encode()
+    reason = error.message.encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore").encode()
+    told = f" [{request_id}]".encode() if request_id else b""
+    return code, reason + told if len(reason) + len(told) <= _CLOSE_REASON_BYTES else reason
 
 
 def problem(

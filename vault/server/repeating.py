@@ -20,6 +20,7 @@ from vault.server import views
 from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
 from vault.server.operations import OPERATIONS
 from vault.server.problems import problem
+from vault.server.refusals import failing
 from vault.services.repeats import checked_key
 from vault.telemetry import request_id
 
@@ -59,6 +60,7 @@ async def once(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not present.durable:
             await repeats.leave(keyed)
             raise
+        failing(request, refusal)
         response = problem(refusal, request_id=request_id.get())
     except BaseException:
         await repeats.leave(keyed)

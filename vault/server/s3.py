@@ -24,6 +24,7 @@ from vault.server import s3_multipart
 from vault.server.context import VAULT, asked_later, go_on
 from vault.server.describing import Answer, Operation
 from vault.server.problems import s3_problem
+from vault.server.refusals import failing
 from vault.server.s3_request import (
     DIALECT,
     Signed,
@@ -104,6 +105,7 @@ async def handle(request: web.Request) -> web.StreamResponse:
 
 def _refusal(request: web.Request, error: VaultError) -> web.Response:
     request.app[VAULT].metrics.ingest_refused.labels(error.code).inc()
+    failing(request, error, dialect=DIALECT)
     unread = request.can_read_body and not request.content.at_eof()
     return s3_problem(error, request_id=request_id.get() or "", head=request.method == "HEAD", close=unread)
 

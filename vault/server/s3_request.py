@@ -18,8 +18,16 @@ from vault.protocol.s3 import S3Operation
 from vault.protocol.s3body import S3Body, plan_body
 from vault.protocol.s3terms import Terms, terms
 from vault.protocol.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, read_claim, verify
-from vault.server.context import CONFIG, HOLDER, VAULT, checked_tenant, possible_id, require_uncoded
-from vault.server.lines import identify
+from vault.server.context import (
+    CONFIG,
+    HOLDER,
+    VAULT,
+    came_from,
+    checked_tenant,
+    claims,
+    possible_id,
+    require_uncoded,
+)
 from vault.server.pieces import BodyPieces
 from vault.services.objects import Whole
 from vault.services.sessions import CallStart
@@ -86,9 +94,10 @@ async def signed(request: web.Request) -> Signed:
         upload = possible_id(dict(parameters).get("uploadId", ""), "rec")
         return upload is not None and await vault.begun.upload(token, RecordingId(upload))
 
+    claims(request, claim.access_key)
     actor, secret = await vault.access.signing_secret(claim.access_key, began=began)
     signing_key = verify(claim, head, secret, now=vault.clock.now())
-    identify(request, actor.tenant)
+    came_from(request, actor)
     request[HOLDER] = actor.token_id
     key = _key(request)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -23,18 +24,22 @@ from vault.protocol.permissions import Act
 from vault.protocol.rtpenginetcp import RtpengineTcp
 from vault.server.connections import Connections, Guest, bind
 from vault.server.intake import Intake
+from vault.server.problems import status_of
 from vault.server.quiet import Quiet
+from vault.server.refusallog import Refusals, said_of
 from vault.server.tls import Certified, load_chain, server_context
 from vault.services.feed import Feed
 from vault.services.underway import ended
 from vault.services.vault import Vault
 from vault.streamsettings import Listener
+from vault.telemetry import request_id
 
 _READ_BYTES = 1 << 16
 _FIRST_SECONDS = 10.0
 """How long a connection may stay without saying which call it is."""
 _MOST_LEGS = 8
 _NAME_BYTES = 16
+_ID_BYTES = 8
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +61,7 @@ async def listening(
     connections: Connections,
     intake: Intake,
     *,
+    refusals: Refusals,
     certified: list[Certified],
     shared: bool = False,
     entropy: Entropy = os.urandom,
@@ -65,7 +71,7 @@ async def listening(
     Yields the port of each listener by its name, and adds its TLS to `certified`. With `shared`, siblings listen on the
     same ports. ConfigError if one cannot listen.
     """
-    calls = _Calls(vault, intake, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
+    calls = _Calls(vault, intake, refusals, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
     ports: dict[str, int] = {}
     with ExitStack() as listeners:
         for door in _doors(config):
@@ -161,8 +167,11 @@ class _Stream(asyncio.StreamReaderProtocol):
 class _Calls:
     """The connections of all listeners."""
 
-    def __init__(self, vault: Vault, intake: Intake, *, idle_seconds: float, entropy: Entropy) -> None:
+    def __init__(
+        self, vault: Vault, intake: Intake, refusals: Refusals, *, idle_seconds: float, entropy: Entropy
+    ) -> None:
         self._vault = vault
+        self._refusals = refusals
         self._intake = intake
         self._idle_seconds = idle_seconds
         self._entropy = entropy
@@ -192,6 +201,7 @@ class _Calls:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take(self, door: _Door, guest: Guest, reader: _Reader, writer: asyncio.StreamWriter) -> None:
+        request_id.set(secrets.token_hex(_ID_BYTES))  # the task's own: a connection is one request
         line = _Line(self._vault, door, guest, reader, writer, intake=self._intake, idle_seconds=self._idle_seconds)
         try:
             await line.run(entropy=self._entropy)
@@ -199,9 +209,13 @@ class _Calls:
             with suppress(VaultError):
                 await line.told()
             self._vault.metrics.ingest_refused.labels(error.code).inc()
-            logger.warning(
-                "a stream was not taken further",
-                extra={"fields": {"dialect": door.name, "error": error.code, "detail": error.message}},
+            self._refusals.note(
+                status=status_of(error),
+                problem=error.code,
+                dialect=line.dialect,
+                tenant=door.settings.tenant,
+                token=door.settings.token,
+                facts=said_of(error),
             )
         except Exception:
             logger.exception("a stream failed unexpectedly", extra={"fields": {"dialect": door.name}})
@@ -242,6 +256,11 @@ class _Line:
             patience=lambda: self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds),
             tell=lambda: self._reader.set_exception(TimeoutError()),
         )
+
+    @property
+    def dialect(self) -> str:
+        """What the recorder speaks."""
+        return self._machine.name
 
     async def run(self, *, entropy: Entropy) -> None:
         """Carry everything into the recording until its end is durable or the connection is gone."""

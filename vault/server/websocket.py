@@ -20,15 +20,17 @@ from vault.protocol.events import Audio, Dialect, Ended, Event, Handshake, Say, 
 from vault.protocol.jambonz import SUBPROTOCOLS
 from vault.protocol.permissions import Act
 from vault.protocol.recognise import recognise
-from vault.server.context import CONFIG, VAULT, path_tenant, principal
+from vault.server.context import CONFIG, VAULT, came_from, claims, path_tenant, principal
 from vault.server.describing import Answer, Operation
 from vault.server.inlet import LiveSocket
 from vault.server.intake import CALLS
-from vault.server.lines import HttpLine, identify
-from vault.server.problems import close_code
+from vault.server.lines import HttpLine
+from vault.server.problems import close_code, status_of
+from vault.server.refusals import DIALECT, tell
 from vault.services.feed import Feed
 from vault.services.underway import ended
 from vault.services.vault import Vault
+from vault.telemetry import request_id
 
 _MAX_MESSAGE_BYTES: Final = 1 << 18
 _FIRST_SECONDS: Final = 10.0
@@ -97,7 +99,10 @@ async def record(
             logger.error("a live call failed unexpectedly", exc_info=failure)
     except VaultError as error:
         vault.metrics.ingest_refused.labels(error.code).inc()
-        code, reason = close_code(error)
+        code, reason = close_code(error, request_id=request_id.get())
+        if line.dialect is not None:
+            request[DIALECT] = line.dialect
+        tell(request, status=status_of(error), failure=error, close=code)
         farewells = refusal(error, line.begun)
         with suppress(VaultError):
             await line.salvage()
@@ -317,8 +322,9 @@ class _Line:
         if self._actor is None:
             if started.token is None:
                 raise Unauthenticated("this needs a token: in the Authorization header, or as the dialect carries it")
+            claims(self._request, started.token)
             self._actor = await self._vault.access.authenticate(started.token, began=self._vault.begun.here)
-            identify(self._request, self._actor.tenant)
+            came_from(self._request, self._actor)
             await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
             self._enter()
         assert self._machine is not None
@@ -334,6 +340,11 @@ class _Line:
         self._feed = feed
         if isinstance(self._request.protocol, HttpLine):
             self._intake.enter(self._request.protocol)
+
+    @property
+    def dialect(self) -> str | None:
+        """What the recorder speaks, once that is known."""
+        return None if self._machine is None else self._machine.name
 
     @property
     def begun(self) -> bool:

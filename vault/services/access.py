@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 from vault.crypto.derive import open_with_any
 from vault.crypto.tokens import open_secret, seal_secret
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from vault.ids import TenantId, TokenId, new_id
+from vault.ids import TenantId, TokenId, id_bytes, new_id
 from vault.model import DataKey, Principal, Role, Token
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock, Entropy
@@ -46,6 +46,16 @@ def unknown_token() -> Unauthenticated:
         "the token is unknown, wrong, expired or revoked",
         hint="send Authorization: Bearer TOKEN",
     )
+
+
+def claimed_id(text: str) -> str | None:
+    """Return the id that a token's text claims, if it can be one; whether there is such a token is another matter."""
+    claimed = f"tok_{text.removeprefix(_TOKEN_PREFIX).partition('_')[0]}"
+    try:
+        id_bytes(claimed)
+    except Invalid:
+        return None
+    return claimed if text.startswith(_TOKEN_PREFIX) else None
 
 
 def _digest(secret: str) -> str:
