@@ -52,7 +52,8 @@ def declared(init):
     def begun(self, registry):
         init(self, registry)
         for name, each in vars(self).items():
-            if isinstance(each, Counter):
+            # Entries of the audit trail are named freely where the catalog itself is tested.
+            if isinstance(each, Counter) and name != "audit_events":
                 each.labels = functools.partial(known, name, each, type(each).labels)
 
     def known(name, counter, labels, *values):
