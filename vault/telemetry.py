@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 
 from vault import __version__
 from vault.errors import error_codes
-from vault.model import CertificateStatus
+from vault.media.heads import DIFFERENCES
+from vault.model import CertificateStatus, Container, Content
 from vault.protocol.breakage import Broken
 from vault.protocol.facts import KINDS, Unusable
 from vault.protocol.permissions import Why
@@ -59,7 +60,7 @@ AUDITED: Final = (
     "recorder.event",
     *("recording.aborted", "recording.facts_revised", "recording.flagged", "recording.pause_ended", "recording.paused"),
     *("recording.rebuilt", "recording.resumed", "recording.sealed", "recording.started", "recording.terminated"),
-    *("recording.frames_left_out", "recording.truncated"),
+    *("recording.frames_left_out", "recording.misdeclared", "recording.truncated"),
     *("restore.found_forgotten", "restore.found_shredded", "restore.reconciled", "restore.started"),
     "restore.unknown_shredded",
     *("shred.done", "shred.intended"),
@@ -142,9 +143,11 @@ class Metrics:
         self.catalog = CatalogGauges(ns)
         registry.register(self.catalog)
 
-        def counter(name: str, text: str, **labels: Iterable[str]) -> Counter:
+        def counter(
+            name: str, text: str, *, only: Iterable[tuple[str, ...]] | None = None, **labels: Iterable[str]
+        ) -> Counter:
             made = Counter(f"{ns}_{name}", text, tuple(labels), registry=registry)
-            for values in product(*labels.values()) if labels else ():
+            for values in (only or product(*labels.values())) if labels else ():
                 made.labels(*values)
             return made
 
@@ -188,8 +191,9 @@ class Metrics:
         self.misdeclared = counter(
             "misdeclared_recordings_total",
             "Recordings whose first bytes are not what was declared; they are kept as they came",
-            "declared",
-            "content",
+            declared=Container,
+            content=Content,
+            only=DIFFERENCES,
         )
         self.frames_left_out = counter(
             "frames_left_out_total",

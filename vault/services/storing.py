@@ -22,7 +22,7 @@ from vault.format.manifest import CatalogCopy, Gap, Manifest, ManifestSegment, m
 from vault.format.names import manifest_name, segment_name
 from vault.format.notes import Aside, Pause
 from vault.ids import TokenId
-from vault.media.heads import DIFFERENCES, HEAD_BYTES, hear
+from vault.media.heads import HEAD_BYTES, hear
 from vault.model import EMPTY, MANIFEST_INDEX, AuditEvent, Heard, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
@@ -87,8 +87,6 @@ class Storer:
         self._pause = 0.0
         self.store_down = False
         """Whether the latest put failed."""
-        for declared, content in DIFFERENCES:
-            metrics.misdeclared.labels(declared.value, content.value)
         self._sealing = asyncio.Semaphore(1)
         """Sealing is all interpreter and processor: more of it at once would only hold up the event loop."""
 
