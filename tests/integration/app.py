@@ -191,7 +191,7 @@ async def running(base: Path, **sections: Any) -> AsyncIterator[App]:
     created = await init_vault(config, trial=True, clock=clock)
     async with open_vault(config, clock=clock) as vault:
         tokens = await _people(vault, created.operator_token)
-        async with _served(vault, config, clock, tokens) as each:
+        async with served(vault, config, clock, tokens) as each:
             yield each
 
 
@@ -208,9 +208,10 @@ async def _people(vault: Vault, operator: str) -> dict[tuple[str | None, Role], 
 
 
 @asynccontextmanager
-async def _served(
+async def served(
     vault: Vault, config: Config, clock: AppClock, tokens: dict[tuple[str | None, Role], str]
 ) -> AsyncIterator[App]:
+    """Serve an open vault."""
     stop, started = asyncio.Event(), asyncio.get_running_loop().create_future()
     server = asyncio.create_task(serve(vault, config, stop=stop, started=started.set_result))
     url = await started
@@ -243,7 +244,7 @@ async def app(furnished: tuple[Path, dict[tuple[str | None, Role], str]]) -> Asy
     with memory_directory() as base:
         shutil.copytree(made, base, dirs_exist_ok=True)
         clock, config = AppClock(), parse_config(SETTINGS, base=base)
-        async with open_vault(config, clock=clock) as vault, _served(vault, config, clock, dict(tokens)) as each:
+        async with open_vault(config, clock=clock) as vault, served(vault, config, clock, dict(tokens)) as each:
             yield each
 
 

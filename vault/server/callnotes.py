@@ -19,6 +19,7 @@ from vault.server.describing import Answer, Operation
 from vault.server.describing import json_answer as _json
 from vault.server.problems import problem
 from vault.server.recordings import permitted, playing, readable, send
+from vault.server.refusals import failing
 from vault.server.shapes import TEXT
 from vault.server.views import moment, moment_of_ms
 from vault.services.playback import Playable
@@ -196,6 +197,7 @@ async def add_siprec(request: web.Request) -> web.Response:
     try:
         session = await _session(request)
     except NotFound as error:
+        failing(request, error)
         answer = problem(error, request_id=request_id.get(), close=True)
         answer.headers["Retry-After"] = "1"
         return answer

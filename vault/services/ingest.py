@@ -158,7 +158,7 @@ class Ingest:
         if row.node != self.node:
             raise Unavailable(
                 f"this call is being recorded on another node, {row.node}; nothing was taken in",
-                hint="come back: a balancer that hashes the path leads a call to its node",
+                hint="come back: a balancer that hashes tenant and call key leads a call to its node",
                 retry_after_seconds=2,
             )
         session = self._by_id.get(row.id)
