@@ -132,9 +132,7 @@ async def test_a_pause_finds_the_node_of_a_call_whose_key_no_address_had(tmp_pat
 async def test_calls_that_are_being_sent_are_paused_and_resumed_through_it_on_whichever_node_they_are(app, tmp_path):
     journal = app.config.journal_path.with_name("journal-2")
     journal.mkdir(mode=0o700)
-    second = parse_config(
-        {**SETTINGS, "journal": {**SETTINGS["journal"], "path": str(journal)}}, base=app.config.base
-    )
+    second = parse_config({**SETTINGS, "journal": {**SETTINGS["journal"], "path": str(journal)}}, base=app.config.base)
     async with open_vault(second, clock=app.clock) as vault, served(vault, second, app.clock, app.tokens) as other:
         urls = [app.url, other.url]
         ports = [int(url.rpartition(":")[2]) for url in urls]

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from tests.integration.app import Role, app, furnished, out_of_reach, sound
-from tests.streams import listener, listening, token_id
+from tests.streams import break_off, listener, listening, token_id
 from vault.server.refusallog import LINES, Refusals
 from vault.telemetry import JsonFormatter
 
@@ -166,3 +166,21 @@ async def test_what_was_counted_and_not_told_is_told_at_the_end(log):
     await refusals.ended(None)
     assert len(log()) == LINES + 1
     assert (log()[-1]["suppressed"], log()[-1]["problem"]) == (15, "unauthenticated")
+
+
+async def test_a_recorder_that_breaks_off_is_not_said_to_be_refused(app, log):
+    host, _, port = app.url.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = (
+        f"PUT {CALL} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {app.token(Role.RECORDER)}\r\n"
+        "Content-Type: audio/basic\r\nContent-Length: 100\r\n\r\n"
+    )
+    writer.write(head.encode() + b"\x55" * 50)
+    await writer.drain()
+    async with asyncio.timeout(5):
+        while not app.vault.ingest.uploading:
+            await asyncio.sleep(0.01)
+        await break_off(writer)
+        while app.vault.ingest.uploading:
+            await asyncio.sleep(0.01)
+    assert log() == []

@@ -27,10 +27,12 @@ def failing(request: web.Request, failure: VaultError, *, dialect: str | None = 
 
 
 def tell(request: web.Request, *, status: int, failure: VaultError | None = None, **facts: object) -> None:
-    """Note a refused request; one that was answered as it asked is none."""
+    """Note a refused request. One that was answered as it asked is none, and neither is one that broke off."""
     failure = failure or request.get(_FAILURE)
     if failure is None and not facts:
         return
+    if request.transport is None or request.transport.is_closing():
+        return  # the other end has broken off: nobody is refused
     actor = request.get(ACTOR)
     ingest = request.path.startswith(INGEST) or request.get(DIALECT) is not None
     loud = status >= _SERVER_ERROR or "close" in facts or (ingest and request.method not in _LOOKS)
