@@ -36,7 +36,7 @@ def sources():
 
 def rules():
     """Return the lines of the page's alerts."""
-    blocks = re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     [block] = [each for each in blocks if "callvault_sweep_overdue_seconds >" in each]
     return [line for line in block.splitlines() if line and not line.startswith("#")]
 
