@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from cli.client import segment
 from cli.command import Remote, local, new_group, remote
 from cli.files import STDOUT, read_file, whole_file
+from cli.instants import local_minute, zone
 from cli.output import Output
 from vault.errors import FormatError, Invalid
 
@@ -50,10 +52,10 @@ async def listing(
         call.out.document(found)
         return
     rows = [
-        (item["id"], item["status"], item["recording_id"], item["tenant"], item["issued_at"])
+        (item["id"], item["status"], local_minute(item["issued_at"]), item["recording_id"], item["tenant"])
         for item in found["certificates"]
     ]
-    columns = ["certificate", "status", "recording", "tenant", "issued"]
+    columns = ["certificate", "status", f"issued ({zone(now=datetime.now(UTC))})", "recording", "tenant"]
     call.out.table(columns, rows, empty="no certificates match")
     if found["before"] is not None:
         call.out.hint(f"there may be more: add --before {found['before']}")

@@ -10,6 +10,8 @@ import typer
 from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
+from cli.instants import local_day
+from cli.output import who
 from vault.ports.erasures import ErasureBasis
 
 group = new_group("Erase recordings before their date; it takes two people.")
@@ -28,9 +30,9 @@ def _fields(erasure: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("basis", erasure["basis"]),
         ("case", erasure["case_reference"]),
         ("waits for holds", erasure["queue"]),
-        ("requested by", erasure["requested_by"]),
+        ("requested by", who(erasure, "requested_by")),
         ("requested", erasure["requested_at"]),
-        ("decided by", erasure["decided_by"]),
+        ("decided by", who(erasure, "decided_by")),
         ("decided", erasure["decided_at"]),
         ("shown", erasure["shown"]),
     ]
@@ -136,14 +138,15 @@ async def listing(
         (
             item["id"],
             item["state"],
-            item["basis"],
             item["case_reference"],
+            local_day(item["requested_at"]),
             sum(item["outcomes"].values()),
-            item["requested_at"],
+            item["basis"],
+            item.get("requested_by_name"),
         )
         for item in found["erasures"]
     ]
-    columns = ["erasure", "state", "basis", "case", "recordings", "requested"]
+    columns = ["erasure", "state", "case", "requested", "recordings", "basis", "requested by"]
     call.out.table(columns, rows, empty="no erasures")
     if found["before"] is not None:
         call.out.hint(f"there may be more: add --before {found['before']}")

@@ -10,7 +10,8 @@ import typer
 from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
-from cli.instants import instant_or_none
+from cli.instants import instant_or_none, local_day
+from cli.output import who
 from vault.model import HoldKind
 
 group = new_group("Named reasons to keep recordings beyond their retention.")
@@ -21,7 +22,7 @@ _HOLD = "hold_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
 _PLACE = "callvault holds place rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
 _PLACING = (
     f'{_PLACE} --kind legal --matter SMITH-2026 --reason "letter before claim" '
-    '--authority "Head of Legal" --owner "Asha Patel" --review 2027-01-31'
+    '--authority "Head of Legal" --owner "Asha Patel" --review-at 2027-01-31'
 )
 
 
@@ -38,12 +39,13 @@ def _fields(hold: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("authority", hold["authority"]),
         ("owner", hold["owner"]),
         ("placed", hold["created_at"]),
+        ("placed by", who(hold, "placed_by")),
         ("review", hold["review_at"]),
         ("holds", held),
         ("came too late for", late),
-        ("release requested by", hold["release_requested_by"]),
+        ("release requested by", who(hold, "release_requested_by")),
         ("release reason", hold["release_reason"]),
-        ("released by", hold["released_by"]),
+        ("released by", who(hold, "released_by")),
         ("released", hold["released_at"]),
         ("keeps until", hold["grace_until"]),
         ("shown", hold["shown"]),
@@ -66,12 +68,17 @@ async def place(
     authority: Annotated[str, typer.Option(help="Who decided it.")],
     owner: Annotated[str, typer.Option(help="Who answers for it.")],
     review: Annotated[
-        str | None, typer.Option(help="When somebody looks again: 2027-01-31 or +180d; without it, a date by the kind.")
+        str | None,
+        typer.Option(
+            "--review-at",
+            "--review",
+            help="When somebody looks again: 2027-01-31 or +180d; without it, a date by the kind.",
+        ),
     ] = None,
 ) -> None:
     """Keep recordings whatever their retention says, until two people release them.
 
-    Without --review somebody looks again after the term that goes with the kind: legal six years after the call,
+    Without --review-at somebody looks again after the term that goes with the kind: legal six years after the call,
     regulatory five, safeguarding a year from now, a client's request when the longest retention ends. The answer says
     for each recording whether it is held or the hold came too late.
     """
@@ -105,13 +112,15 @@ async def listing(
             item["state"],
             item["kind"],
             item["matter"],
+            local_day(item["review_at"]),
             len(item["recordings"]),
             item["owner"],
-            item["review_at"],
+            item.get("placed_by_name"),
         )
         for item in found["holds"]
     ]
-    call.out.table(["hold", "state", "kind", "matter", "recordings", "owner", "review"], rows, empty="no holds")
+    columns = ["hold", "state", "kind", "matter", "review", "recordings", "owner", "placed by"]
+    call.out.table(columns, rows, empty="no holds")
 
 
 @remote(group, "show", examples=[f"callvault holds show {_HOLD}"])
@@ -121,15 +130,17 @@ async def show(call: Remote, hold: HoldName) -> None:
     call.out.show(found, _fields(found))
 
 
-@remote(group, "review", examples=[f'callvault holds review {_HOLD} --next +180d --note "claim still open"'])
+@remote(group, "review", examples=[f'callvault holds review {_HOLD} --review-at +180d --note "claim still open"'])
 async def review(
     call: Remote,
     hold: HoldName,
-    next_review: Annotated[str, typer.Option("--next", help="When somebody looks again: 2027-01-31 or +180d.")],
+    next_review: Annotated[
+        str, typer.Option("--review-at", "--next", help="When somebody looks next: 2027-01-31, +180d.")
+    ],
     note: Annotated[str, typer.Option(help="Why it stays.")],
 ) -> None:
     """Record that somebody looked, and why the hold stays."""
-    body = {"next_review": instant_or_none(next_review), "note": note}
+    body = {"review_at": instant_or_none(next_review), "note": note}
     reviewed = await call.client.post(f"/v1/holds/{segment(hold)}/review", body)
     call.out.show(reviewed, _fields(reviewed))
 

@@ -43,6 +43,11 @@ def local_minute(text: str) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def local_day(text: str | None) -> str | None:
+    """Return the day of an optional instant, where this machine is."""
+    return None if text is None else local_minute(text).partition(" ")[0]
+
+
 def length(duration_ms: int | None) -> str:
     """Return a duration as a clock shows it, cut to seconds: 3:07, 1:02:03; a dash where nobody knows."""
     if duration_ms is None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _PLAIN_WIDTH = 240
+_BETWEEN = 2
+_WORDS = 12
+"""Columns between columns, and how narrow words may become."""
+_WHOLE = re.compile(r"[a-z]{2,5}_[0-9a-f]{32}|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9.:]+", re.ASCII)
 _TOKEN = re.compile(r"cv_[0-9a-f]{32}_[A-Za-z0-9_-]+")
 _STATES = {
     "held": "yellow",
@@ -76,6 +80,23 @@ def _cell(value: object) -> Text:
     return styled(text, _STATES.get(text, ""))
 
 
+def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], whole: Sequence[bool], width: int) -> int:
+    """Return how many columns, at least one, fit into a window: whole what is not broken, the others as words."""
+    taken = -_BETWEEN
+    for number, column in enumerate(columns):
+        longest = max(len(each) for each in (column, *(row[number] for row in cells)))
+        taken += _BETWEEN + (longest if whole[number] else min(longest, _WORDS))
+        if number and taken > width:
+            return number
+    return len(columns)
+
+
+def who(document: Mapping[str, Any], member: str) -> str | None:
+    """Return who acted: the token's name, and its id."""
+    token, name = document.get(member), document.get(f"{member}_name")
+    return f"{name} ({token})" if token and name else token
+
+
 class Output:
     """Where one command's result goes: JSON for programs, tables for people."""
 
@@ -111,18 +132,27 @@ class Output:
         self._err.print(styled("hint: ", "cyan") + styled(text))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-        """Print rows for a person, or say on standard error that there are none."""
+        """Print rows for a person, or say on standard error that there are none.
+
+        The columns come in the order of their worth: what does not fit into the window is left out from the end, and
+        said so. An id or an instant is never broken: in two pieces it cannot be copied.
+        """
         from rich.table import Table  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column)
-        for row in rows:
-            table.add_row(*(_cell(value) for value in row))
-        if table.row_count:
-            self._out.print(table)
-        else:
+        cells = [[plain(value) for value in row] for row in rows]
+        whole = [any(_WHOLE.fullmatch(row[number]) for row in cells) for number in range(len(columns))]
+        fitting = _fitting(columns, cells, whole, self._out.width)
+        for column, unbroken in zip(columns[:fitting], whole, strict=False):
+            table.add_column(column, no_wrap=unbroken)
+        for row in cells:
+            table.add_row(*(_cell(value) for value in row[:fitting]))
+        if not table.row_count:
             self.note(empty)
+            return
+        self._out.print(table)
+        if fitting < len(columns):
+            self.hint(f"a wider window, or --json, also shows: {', '.join(columns[fitting:])}")
 
     def fields(self, pairs: Iterable[tuple[str, object]]) -> None:
         """Print one thing as name and value lines."""

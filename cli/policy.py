@@ -10,6 +10,7 @@ import typer
 from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
+from cli.output import who
 
 group = new_group("Change how long existing calls, or their numbers and tags, are kept; it takes two people.")
 
@@ -28,9 +29,9 @@ def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("get another date", f"{preview['changed']}: {preview['earlier']} earlier, {preview['later']} later"),
         ("of them held", preview["held"]),
         *_dates(preview),
-        ("requested by", f"{item['requested_by']} ({item['requested_role']})"),
+        ("requested by", f"{who(item, 'requested_by')}, {item['requested_role']}"),
         ("requested at", item["requested_at"]),
-        ("decided by", item["decided_by"]),
+        ("decided by", who(item, "decided_by")),
         ("takes effect", item["takes_effect_at"]),
         ("applied", item["applied_at"]),
         ("shown", item["shown"]),
@@ -64,8 +65,8 @@ async def listing(call: Remote) -> None:
     if call.out.as_json:
         call.out.document(found)
         return
-    rows = [(item["id"], item["tenant"], item["state"], item["through"], kept(item)) for item in found["policies"]]
-    call.out.table(["request", "tenant", "state", "calls through", "kept for"], rows, empty="no requests")
+    rows = [(item["id"], item["state"], item["through"], kept(item), item["tenant"]) for item in found["policies"]]
+    call.out.table(["request", "state", "calls through", "kept for", "tenant"], rows, empty="no requests")
 
 
 @remote(group, "show", examples=["callvault policy show pol_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])

@@ -22,7 +22,9 @@ from vault.protocol.alerts import FlagCategory
 
 group = new_group("Find, explain, play and export recordings; pause live ones.")
 
-RecordingName = Annotated[str, typer.Argument(metavar="RECORDING", help="rec_ and 32 hex digits.")]
+RecordingName = Annotated[
+    str, typer.Argument(metavar="RECORDING", help="rec_ and 32 hex digits; to read, as many as tell it apart.")
+]
 Purpose = Annotated[str, typer.Option(help="Why you listen; goes into the audit trail, such as complaint.")]
 Target = Annotated[str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
@@ -64,21 +66,26 @@ async def listing(
 
 
 def _print(call: Remote, found: Sequence[Mapping[str, Any]], *, goes: bool) -> None:
-    """Print a list: within 80 columns an id leaves room for three more things."""
+    """Print a list; within 80 columns an id leaves room for three or four more things."""
     here = zone(now=datetime.now(UTC))
     several = len({item["tenant"] for item in found}) > 1
-    columns = ["recording", "state", f"{'goes from' if goes else 'started'} ({here})"]
-    columns += ["tenant"] if several else ["length", "MiB"]
+    measures, whose = ["length", "MiB"], ["tenant"]
+    dates = [f"started ({here})", f"retain until ({here})"]
+    first, last = dates[::-1] if goes else dates
+    columns = ["recording", "state", first, *(whose + measures if several else measures + whose), last]
     rows = [
-        (
-            item["id"],
-            "live" if item["live"] else item["state"],
-            local_minute(item["retain_until" if goes else "started_at"]),
-            *([item["tenant"]] if several else [length(item["duration_ms"]), in_mib(item["bytes"])]),
-        )
+        {
+            "recording": item["id"],
+            "state": "live" if item["live"] else item["state"],
+            dates[0]: local_minute(item["started_at"]),
+            dates[1]: local_minute(item["retain_until"]),
+            "length": length(item["duration_ms"]),
+            "MiB": in_mib(item["bytes"]),
+            "tenant": item["tenant"],
+        }
         for item in found
     ]
-    call.out.table(columns, rows, empty="no recordings match")
+    call.out.table(columns, [[row[column] for column in columns] for row in rows], empty="no recordings match")
 
 
 def _fields(found: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -128,9 +135,7 @@ async def why(call: Remote, recording: RecordingName) -> None:
     if call.out.as_json:
         call.out.document(found)
         return
-    call.out.fields(
-        [("recording", found["recording_id"]), ("state", found["state"]), ("key exists", found["key_exists"])]
-    )
+    call.out.fields([("recording", found["id"]), ("state", found["state"]), ("key exists", found["key_exists"])])
     rows = [(line["rule"], line["effect"], line["text"]) for line in found["rules"] if line["applies"]]
     call.out.table(["rule", "effect", "because"], rows, empty="no rule applies")
 
@@ -182,6 +187,7 @@ async def _download(
             moved=lambda count: bar.advance(task, count),
         )
     return {
+        "id": recording,
         "recording_id": recording,
         "file": target,
         "bytes": fetched.size,
@@ -321,7 +327,7 @@ async def notes(
                 file.write(piece)
                 size += len(piece)
             media_type = response.content_type
-    _report(call, {"recording_id": recording, "file": output, "bytes": size, "media_type": media_type})
+    _report(call, {"id": recording, "recording_id": recording, "file": output, "bytes": size, "media_type": media_type})
 
 
 def _noted(found: Mapping[str, Any]) -> list[tuple[object, ...]]:

@@ -11,6 +11,7 @@ from cli.approving import Shown, Yes, digest
 from cli.client import segment
 from cli.command import Remote, new_group, remote
 from cli.instants import instant_or_none
+from cli.output import who
 
 group = new_group("Shred what is due and not held, or see what that would be.")
 override = new_group("Let a sweep pass a tripped guard; it takes two people.")
@@ -49,7 +50,7 @@ def _override_fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
         *("id", "tenant", "stopped", "early", "through", "reason", "requested_by", "requested_at"),
         *("approved_by", "rejected_by", "used_at", "shown"),
     )
-    pairs = [(name.replace("_", " "), item[name]) for name in names]
+    pairs = [(name.replace("_", " "), who(item, name) if name.endswith("_by") else item[name]) for name in names]
     return [(name, value) for name, value in pairs if value is not None]
 
 

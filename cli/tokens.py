@@ -10,7 +10,8 @@ import typer
 
 from cli.client import segment
 from cli.command import Remote, load_config, new_group, remote
-from cli.instants import end_or_none, instant_or_none
+from cli.instants import end_or_none, instant_or_none, local_day
+from cli.output import who
 from vault.errors import Invalid
 from vault.model import Role
 
@@ -99,15 +100,15 @@ async def listing(call: Remote, tenant: Annotated[str | None, typer.Option(help=
             item["name"],
             item["role"],
             item["tenant"],
-            item["created_at"],
-            item["revoked_at"],
-            item["expires_at"],
-            item["imports_until"],
-            item["issued_by"],
+            local_day(item["revoked_at"]),
+            local_day(item["expires_at"]),
+            local_day(item["created_at"]),
+            who(item, "issued_by"),
+            local_day(item["imports_until"]),
         )
         for item in found["tokens"]
     ]
-    heads = ["token", "name", "role", "tenant", "created", "revoked", "expires", "imports until", "issued by"]
+    heads = ["token", "name", "role", "tenant", "revoked", "expires", "created", "issued by", "imports until"]
     call.out.table(heads, rows, empty="no tokens")
 
 

@@ -29,7 +29,9 @@ TENANT = {
     "metadata_changed": {"through": "2026-10", "retention": "90d", "retention_seconds": 7776000.0, "policy": POL},
     "contract_end": None,
     "offboard_requested_by": None,
+    "offboard_requested_by_name": None,
     "offboard_approved_by": None,
+    "offboard_approved_by_name": None,
     "offboard_approved_at": None,
     "offboarding": {"recordings": 12, "held": 3, "goes_from": AT, "shown": SHOWN},
     "numbering_region": "GB",
@@ -55,6 +57,7 @@ TOKEN_ROW = {
     "imports_until": None,
     "expires_at": None,
     "issued_by": None,
+    "issued_by_name": None,
 }
 RECORDING: dict[str, Any] = {
     "id": REC,
@@ -83,6 +86,7 @@ RECORDING: dict[str, Any] = {
 }
 OBJECTS = {"certificate_id": CERT, "objects": [{"name": "v1/a/1.seg", "bytes": 1600, "sha256": "ab" * 32}]}
 WHY = {
+    "id": REC,
     "recording_id": REC,
     "state": "sealed",
     "retain_until": AT,
@@ -93,8 +97,9 @@ WHY = {
         {"rule": "decision", "applies": True, "effect": "keeps", "text": "kept until later"},
     ],
 }
-PAUSE = {"recording_id": REC, "paused": True, "ends_at": AT, "bytes": 800}
+PAUSE = {"id": REC, "recording_id": REC, "paused": True, "ends_at": AT, "bytes": 800}
 NOTES: dict[str, Any] = {
+    "id": REC,
     "recording_id": REC,
     "live": True,
     "paused": True,
@@ -115,11 +120,15 @@ HOLD_ROW: dict[str, Any] = {
     "owner": "Asha",
     "state": "active",
     "created_at": AT,
+    "placed_by": TOK,
+    "placed_by_name": "Asha Patel",
     "review_at": AT,
     "recordings": [{"id": REC, "outcome": "held"}, {"id": "rec_" + "9" * 32, "outcome": "too_late"}],
     "release_requested_by": None,
+    "release_requested_by_name": None,
     "release_reason": None,
     "released_by": None,
+    "released_by_name": None,
     "released_at": None,
     "grace_until": None,
     "shown": SHOWN,
@@ -132,8 +141,10 @@ ERASURE: dict[str, Any] = {
     "queue": False,
     "state": "requested",
     "requested_by": TOK,
+    "requested_by_name": "Asha Patel",
     "requested_at": AT,
     "decided_by": None,
+    "decided_by_name": None,
     "decided_at": None,
     "recordings": [
         {
@@ -198,9 +209,12 @@ OVERRIDE = {
     "through": AT,
     "reason": "was off",
     "requested_by": TOK,
+    "requested_by_name": "Asha Patel",
     "requested_at": AT,
     "approved_by": None,
+    "approved_by_name": None,
     "rejected_by": None,
+    "rejected_by_name": None,
     "used_at": None,
     "shown": SHOWN,
 }
@@ -223,9 +237,11 @@ POLICY = {
         "latest": None,
     },
     "requested_by": TOK,
+    "requested_by_name": "Asha Patel",
     "requested_role": "dpo",
     "requested_at": AT,
     "decided_by": None,
+    "decided_by_name": None,
     "decided_role": None,
     "decided_at": None,
     "takes_effect_at": None,

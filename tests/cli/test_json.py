@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import output
 from cli.main import main
 from tests.cli.answers import (
     CERT,
@@ -327,14 +328,36 @@ def test_a_list_of_recordings_shows_lengths_and_sizes_as_people_read_them(
     )
     assert main(["recordings", "list"]) == 0
     head, live, ended = capsys.readouterr().out.splitlines()
-    assert head.split() == ["recording", "state", "started", "(UTC)", "length", "MiB"]
-    assert live.split() == [REC, "live", "2026-11-24", "03:04", "3:07", "0.00"]
-    assert ended.split() == [REC, "truncated", "2026-11-24", "03:04", "1:02:03", "12.3"]
-    assert max(len(line) for line in (head, live, ended)) <= 80
+    assert head.split()[:6] == ["recording", "state", "started", "(UTC)", "length", "MiB"]
+    assert live.split()[:6] == [REC, "live", "2026-11-24", "03:04", "3:07", "0.00"]
+    assert ended.split()[:6] == [REC, "truncated", "2026-11-24", "03:04", "1:02:03", "12.3"]
     assert main(["recordings", "list", "--expires-to", "+7d"]) == 0
-    assert "goes from (UTC)" in capsys.readouterr().out
+    assert capsys.readouterr().out.split()[:4] == ["recording", "state", "retain", "until"]
     assert main(["recordings", "list"]) == 0
-    assert "b-school" in capsys.readouterr().out
+    assert capsys.readouterr().out.split()[:5] == ["recording", "state", "started", "(UTC)", "tenant"]
+
+
+LISTS = ("recordings", "holds", "certificates", "erasures", "policy", "tokens", "tenants", "audit")
+
+
+@pytest.mark.parametrize("noun", LISTS)
+def test_a_list_fits_80_columns_and_breaks_no_id(
+    stub: StubServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, noun: str
+) -> None:
+    install(stub)
+    monkeypatch.setattr(output, "_PLAIN_WIDTH", 80)
+    assert main([noun, "list"]) == 0
+    shown = capsys.readouterr()
+    assert max(len(line) for line in shown.out.splitlines()) <= 80
+    whole = next(iter(json.loads(_document(capsys, noun)).values()))[0]
+    first = whole["target"] if noun == "audit" else whole["id"]
+    assert first in shown.out
+    assert noun in ("tenants", "audit") or "a wider window, or --json, also shows" in shown.err
+
+
+def _document(capsys: pytest.CaptureFixture[str], noun: str) -> str:
+    assert main([noun, "list", "--json"]) == 0
+    return capsys.readouterr().out
 
 
 def test_an_audit_list_asks_for_what_was_said_page_after_page(

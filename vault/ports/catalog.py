@@ -517,6 +517,18 @@ class AdminRows(Protocol):
     async def token(self, token: TokenId) -> Token | None:
         """Return one, revoked ones included."""
 
+    async def token_names(self, tokens: Sequence[TokenId]) -> Mapping[TokenId, str]:
+        """Return the names of those of these tokens that there are, revoked ones included."""
+
+    async def placers(self, holds: Sequence[HoldId]) -> Mapping[HoldId, TokenId]:
+        """Return whose token placed each hold, as far as the audit trail says so."""
+
+    async def ids_beginning(self, beginning: str, *, tenant: TenantId | None, limit: int) -> Sequence[str]:
+        """Return the ids that begin so, the oldest first, with `tenant` only of that tenant's things.
+
+        Of recordings, holds, certificates, erasures, requests about policies; of everything else there are none.
+        """
+
     async def tokens(self, *, tenant: TenantId | None = None, expiring_by: datetime | None = None) -> Sequence[Token]:
         """Return all or a tenant's, oldest first; with `expiring_by` those not revoked that expire by then."""
 

@@ -28,7 +28,9 @@ from vault.server.context import (
     principal,
     query,
     query_id,
+    whole_id,
 )
+from vault.server.people import answer
 from vault.server.recordings import scope
 from vault.services.tenants import UNCHANGED
 from vault.tlog.shape import canonical_json
@@ -39,7 +41,7 @@ async def _certificate(request: web.Request) -> StoredCertificate:
     actor = await principal(request)
     wanted = request.match_info["certificate"].removesuffix(".jws")
     await vault.access.authorise(actor, Act.CERTIFICATE_READ, target=possible_id(wanted, "cert"))
-    identifier = checked_id(wanted, "cert", "certificate")
+    identifier = checked_id(await whole_id(request, actor, wanted, "cert"), "cert", "certificate")
     look_up = vault.catalog.certificate
     return await vault.access.own(actor, Act.CERTIFICATE_READ, look_up, CertificateId(identifier))
 
@@ -92,7 +94,7 @@ async def tenants(request: web.Request) -> web.Response:
     actor = await principal(request)
     await vault.access.authorise(actor, Act.TENANT_READ)
     found = [item for item in await vault.tenants.all() if actor.tenant in (None, item.id)]
-    return web.json_response({"tenants": [views.tenant(await vault.tenants.view(item)) for item in found]})
+    return await answer(request, {"tenants": [views.tenant(await vault.tenants.view(item)) for item in found]})
 
 
 async def _tenant(request: web.Request, act: Act) -> tuple[Tenant, Principal]:
@@ -110,7 +112,7 @@ async def _tenant(request: web.Request, act: Act) -> tuple[Tenant, Principal]:
 async def tenant(request: web.Request) -> web.Response:
     """GET /v1/tenants/{tenant}."""
     found, _ = await _tenant(request, Act.TENANT_READ)
-    return web.json_response(views.tenant(await request.app[VAULT].tenants.view(found)))
+    return await answer(request, views.tenant(await request.app[VAULT].tenants.view(found)))
 
 
 async def add_tenant(request: web.Request) -> web.Response:
@@ -132,8 +134,11 @@ async def add_tenant(request: web.Request) -> web.Response:
         origins=wanted.origins,
         actor=actor,
     )
-    return web.json_response(
-        views.tenant(await vault.tenants.view(added)), status=201, headers={"Location": f"/v1/tenants/{added.id}"}
+    return await answer(
+        request,
+        views.tenant(await vault.tenants.view(added)),
+        status=201,
+        headers={"Location": f"/v1/tenants/{added.id}"},
     )
 
 
@@ -155,7 +160,7 @@ async def change_tenant(request: web.Request) -> web.Response:
         origins=UNCHANGED if wanted.origins is None else wanted.origins,
         actor=actor,
     )
-    return web.json_response(views.tenant(await vault.tenants.view(changed)))
+    return await answer(request, views.tenant(await vault.tenants.view(changed)))
 
 
 async def reindex(request: web.Request) -> web.Response:
@@ -176,7 +181,7 @@ async def request_offboarding(request: web.Request) -> web.Response:
     found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
     wanted = await body(request, EndContract)
     asked = await vault.tenants.request_offboarding(found.id, contract_end=wanted.contract_end, actor=actor)
-    return web.json_response(views.tenant(await vault.tenants.view(asked)), status=202)
+    return await answer(request, views.tenant(await vault.tenants.view(asked)), status=202)
 
 
 async def decide_offboarding(request: web.Request) -> web.Response:
@@ -185,7 +190,7 @@ async def decide_offboarding(request: web.Request) -> web.Response:
     found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
     wanted = await body(request, Approve)
     decided = await vault.tenants.decide_offboarding(found.id, approve=wanted.approve, shown=wanted.shown, actor=actor)
-    return web.json_response(views.tenant(await vault.tenants.view(decided)))
+    return await answer(request, views.tenant(await vault.tenants.view(decided)))
 
 
 async def tokens(request: web.Request) -> web.Response:
@@ -196,7 +201,7 @@ async def tokens(request: web.Request) -> web.Response:
     asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=asked)
     found = await vault.catalog.tokens(tenant=scope(wanted.tenant, actor.tenant))
-    return web.json_response({"tokens": [views.token(item) for item in found]})
+    return await answer(request, {"tokens": [views.token(item) for item in found]})
 
 
 async def issue_token(request: web.Request) -> web.Response:
@@ -215,8 +220,11 @@ async def issue_token(request: web.Request) -> web.Response:
         imports_until=wanted.imports_until,
         expires_at=wanted.expires_at,
     )
-    return web.json_response(
-        {**views.token(issued), "token": secret}, status=201, headers={"Cache-Control": "no-store"}
+    return await answer(
+        request,
+        {**views.token(issued), "token": secret},
+        status=201,
+        headers={"Cache-Control": "no-store"},
     )
 
 

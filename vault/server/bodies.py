@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from vault.model import HoldKind, Role
 from vault.ports.erasures import ErasureBasis
@@ -60,8 +60,23 @@ class PlaceHold(_Body):
 class ReviewHold(_Body):
     """POST /v1/holds/{id}/review."""
 
-    next_review: Instant
+    review_at: Instant | None = None
+    next_review: Annotated[Instant | None, Field(json_schema_extra={"deprecated": True})] = None
+    """What `review_at` was called before; it goes in the next version."""
     note: Words
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if (self.review_at is None) == (self.next_review is None):
+            raise ValueError("review_at: say once when somebody looks again")
+        return self
+
+    @property
+    def at(self) -> datetime:
+        """When somebody looks again."""
+        found = self.review_at or self.next_review
+        assert found is not None
+        return found
 
 
 class ReleaseHold(_Body):

@@ -150,6 +150,7 @@ async def _turn(request: web.Request, session: IngestSession, *, paused: bool) -
     left = vault.ingest.pause_left(session)
     return web.json_response(
         {
+            "id": session.recording.id,
             "recording_id": session.recording.id,
             "paused": session.keeping.paused,
             "ends_at": None if left is None else moment(vault.clock.now() + left),
@@ -222,6 +223,7 @@ async def add_siprec(request: web.Request) -> web.Response:
         await vault.notes.revise(session, siprec.facts(metadata))
     return web.json_response(
         {
+            "id": session.recording.id,
             "recording_id": session.recording.id,
             "document": number,
             "parsed": why is None,
@@ -298,6 +300,7 @@ def _documents(notes: Sequence[Note]) -> list[Document]:
 def _shown(opened: Playable) -> dict[str, Any]:
     notes = opened.notes
     return {
+        "id": opened.recording.id,
         "recording_id": opened.recording.id,
         "live": opened.live,
         "paused": opened.live and any(isinstance(note, Pause) and note.lasting for note in notes),

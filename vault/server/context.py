@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, TypeVar
@@ -45,6 +46,8 @@ CLAIMED = web.RequestKey("claimed", str)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Body = TypeVar("Body", bound=BaseModel)
 
+_FEWEST = 8
+_CANDIDATES = 5
 _MAX_BODY_BYTES = 1 << 20
 _CODINGS = ("Content-Encoding", "Transfer-Encoding")
 _PLAIN = frozenset({"", "identity", "aws-chunked", "chunked"})
@@ -183,9 +186,20 @@ def go_on(request: web.Request) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def path_recording(request: web.Request) -> RecordingId:
-    """Return the recording id in the path; NotFound for what cannot be one."""
-    return RecordingId(checked_id(request.match_info["recording"], "rec", "recording"))
+async def whole_id(request: web.Request, actor: Principal, text: str, prefix: str) -> str:
+    """Return the id that `text` begins, where it is one thing of the caller's and the request only reads.
+
+    Invalid, with the candidates, where it begins several; whatever else is returned as it is.
+    """
+    if request.method not in ("GET", "HEAD") or not re.fullmatch(rf"{prefix}_[0-9a-f]{{{_FEWEST},31}}", text):
+        return text
+    found = await request.app[VAULT].catalog.ids_beginning(text, tenant=actor.tenant, limit=_CANDIDATES + 1)
+    if len(found) > 1:
+        more = ", and more" if len(found) > _CANDIDATES else ""
+        raise Invalid(
+            f"several ids begin so: {', '.join(found[:_CANDIDATES])}{more}", hint="write as much as tells them apart"
+        )
+    return found[0] if found else text
 
 
 def possible_id(text: str, prefix: str) -> str | None:
@@ -201,7 +215,7 @@ def checked_id(text: str, prefix: str, noun: str) -> str:
     """Return `text` if it can be the id of a `noun`; NotFound, which does not repeat it."""
     found = possible_id(text, prefix)
     if found is None:
-        raise NotFound(f"there is no such {noun}")
+        raise NotFound(f"there is no such {noun}", hint="an id is whole here; what only reads also takes its beginning")
     return found
 
 

@@ -11,7 +11,18 @@ from vault.ports.erasures import Erasure, ErasureId
 from vault.protocol.permissions import Act
 from vault.server import views
 from vault.server.bodies import ApproveShown, Page, RequestErasure
-from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query, query_id
+from vault.server.context import (
+    VAULT,
+    body,
+    checked_id,
+    checked_tenant,
+    possible_id,
+    principal,
+    query,
+    query_id,
+    whole_id,
+)
+from vault.server.people import answer, named
 from vault.server.recordings import scope
 from vault.services.erasure import ErasureRequest
 
@@ -41,7 +52,7 @@ async def request(request: web.Request) -> web.Response:
         actor=actor,
     )
     location = f"/v1/erasures/{asked.erasure.id}"
-    return web.json_response(views.erasure(asked), status=202, headers={"Location": location})
+    return await answer(request, views.erasure(asked), status=202, headers={"Location": location})
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -58,7 +69,11 @@ async def listing(request: web.Request) -> web.Response:
         limit=wanted.limit,
     )
     shown = [views.erasure_summary(item) for item in page]
-    return web.json_response({"erasures": shown, "before": page[-1].id if len(page) == wanted.limit else None})
+    return web.json_response(
+        await named(
+            request.app[VAULT], {"erasures": shown, "before": page[-1].id if len(page) == wanted.limit else None}
+        )
+    )
 
 
 async def _erasure(request: web.Request, act: Act) -> tuple[Erasure, Principal]:
@@ -66,7 +81,7 @@ async def _erasure(request: web.Request, act: Act) -> tuple[Erasure, Principal]:
     actor = await principal(request)
     wanted = request.match_info["erasure"]
     await vault.access.authorise(actor, act, target=possible_id(wanted, "era"))
-    identifier = checked_id(wanted, "era", "erasure")
+    identifier = checked_id(await whole_id(request, actor, wanted, "era"), "era", "erasure")
     found = await vault.access.own(actor, act, vault.catalog.erasure, ErasureId(identifier))
     return found, actor
 
@@ -74,7 +89,7 @@ async def _erasure(request: web.Request, act: Act) -> tuple[Erasure, Principal]:
 async def show(request: web.Request) -> web.Response:
     """GET /v1/erasures/{id}."""
     found, _ = await _erasure(request, Act.ERASURE_READ)
-    return web.json_response(views.erasure(await request.app[VAULT].erasures.show(found.id)))
+    return await answer(request, views.erasure(await request.app[VAULT].erasures.show(found.id)))
 
 
 async def approve(request: web.Request) -> web.Response:
@@ -82,10 +97,10 @@ async def approve(request: web.Request) -> web.Response:
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)
     wanted = await body(request, ApproveShown)
     approved = await request.app[VAULT].erasures.approve(found.id, shown=wanted.shown, actor=actor)
-    return web.json_response(views.erasure(approved))
+    return await answer(request, views.erasure(approved))
 
 
 async def reject(request: web.Request) -> web.Response:
     """POST /v1/erasures/{id}/reject: the second person, or the first one; nothing is erased."""
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)
-    return web.json_response(views.erasure(await request.app[VAULT].erasures.reject(found.id, actor=actor)))
+    return await answer(request, views.erasure(await request.app[VAULT].erasures.reject(found.id, actor=actor)))

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from vault.ids import call_key_of
+from vault.ids import RecordingId, call_key_of
 from vault.protocol.permissions import Act
 from vault.server.bodies import FlagCall, FlagRecording
-from vault.server.context import VAULT, body, path_recording, path_tenant, possible_id, principal
+from vault.server.context import VAULT, body, checked_id, path_tenant, possible_id, principal
 from vault.server.describing import Operation, json_answer
 from vault.server.views import moment
 from vault.services.flags import Flagged
@@ -57,7 +57,7 @@ async def recording(request: web.Request) -> web.Response:
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.FLAG, target=possible_id(request.match_info["recording"], "rec"))
-    identifier = path_recording(request)
+    identifier = RecordingId(checked_id(request.match_info["recording"], "rec", "recording"))
     row = await vault.access.own(actor, Act.FLAG, vault.catalog.recording, identifier)
     wanted = await body(request, FlagRecording)
     flagged = await vault.flags.flag(

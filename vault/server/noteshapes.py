@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vault.server.shapes import COUNT, FLAG, MOMENT, RECORDING_ID, SHA256, TEXT, Schema, array, nullable, record
+from vault.server.shapes import (
+    COUNT,
+    FLAG,
+    FORMER_ID,
+    MOMENT,
+    RECORDING_ID,
+    SHA256,
+    TEXT,
+    Schema,
+    array,
+    nullable,
+    record,
+)
 
 NOTE_SCHEMAS: Final[Mapping[str, Schema]] = {
     "Pause": record(
         {
-            "recording_id": RECORDING_ID,
+            "id": RECORDING_ID,
+            "recording_id": FORMER_ID,
             "paused": FLAG,
             "ends_at": {**nullable(MOMENT), "description": "When the vault will end the pause; null without one."},
             "bytes": {**COUNT, "description": "Durable bytes of the call so far."},
@@ -18,7 +31,8 @@ NOTE_SCHEMAS: Final[Mapping[str, Schema]] = {
     ),
     "SiprecReceipt": record(
         {
-            "recording_id": RECORDING_ID,
+            "id": RECORDING_ID,
+            "recording_id": FORMER_ID,
             "document": {**COUNT, "description": "Its number among the call's documents, from 0."},
             "parsed": FLAG,
             "why": {**nullable(TEXT), "description": "Why it could not be read."},
@@ -27,7 +41,8 @@ NOTE_SCHEMAS: Final[Mapping[str, Schema]] = {
     ),
     "Notes": record(
         {
-            "recording_id": RECORDING_ID,
+            "id": RECORDING_ID,
+            "recording_id": FORMER_ID,
             "live": FLAG,
             "paused": FLAG,
             "gaps": array(

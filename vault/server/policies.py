@@ -11,7 +11,8 @@ from vault.protocol.permissions import Act
 from vault.retention.shown import check_shown
 from vault.server import views
 from vault.server.bodies import Approve, Page, RequestPolicy
-from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query
+from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query, whole_id
+from vault.server.people import answer
 from vault.server.recordings import scope
 from vault.services.vault import Vault
 
@@ -34,7 +35,12 @@ async def ask(request: web.Request) -> web.Response:
         raise Invalid("the audio of existing calls is kept for a period", hint='say "retention": "180d"')
     else:
         asked = await vault.policies.request_audio(tenant, retention=wanted.retention, actor=actor)
-    return web.json_response(views.policy(asked), status=202, headers={"Location": f"/v1/policies/{asked.id}"})
+    return await answer(
+        request,
+        views.policy(asked),
+        status=202,
+        headers={"Location": f"/v1/policies/{asked.id}"},
+    )
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -45,14 +51,14 @@ async def listing(request: web.Request) -> web.Response:
     asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.POLICY_READ, tenant=asked)
     found = await vault.policies.all(tenant=scope(wanted.tenant, actor.tenant))
-    return web.json_response({"policies": [views.policy(each) for each in found]})
+    return await answer(request, {"policies": [views.policy(each) for each in found]})
 
 
 async def show(request: web.Request) -> web.Response:
     """GET /v1/policies/{policy}."""
     vault = request.app[VAULT]
     actor = await principal(request)
-    return web.json_response(views.policy(await _found(request, vault, actor, Act.POLICY_READ)))
+    return await answer(request, views.policy(await _found(request, vault, actor, Act.POLICY_READ)))
 
 
 async def approve(request: web.Request) -> web.Response:
@@ -64,11 +70,11 @@ async def approve(request: web.Request) -> web.Response:
     if wanted.approve:
         check_shown(wanted.shown, views.policy(found))
     decided = await vault.policies.decide(found.id, approve=wanted.approve, actor=actor)
-    return web.json_response(views.policy(decided))
+    return await answer(request, views.policy(decided))
 
 
 async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> PolicyRequest:
     wanted = request.match_info["policy"]
     await vault.access.authorise(actor, act, target=possible_id(wanted, "pol"))
-    identifier = checked_id(wanted, "pol", "policy request")
+    identifier = checked_id(await whole_id(request, actor, wanted, "pol"), "pol", "policy request")
     return await vault.access.own(actor, act, vault.policies.show, identifier)

@@ -24,13 +24,15 @@ from vault.server.bodies import ListedState, ListRecordings, PlayAudio, SearchRe
 from vault.server.context import (
     VAULT,
     body,
+    checked_id,
     checked_tenant,
-    path_recording,
     possible_id,
     principal,
     query,
     query_id,
+    whole_id,
 )
+from vault.server.people import named
 from vault.services.playback import Playable
 from vault.services.search import Wanted
 from vault.services.vault import Vault
@@ -46,8 +48,9 @@ async def permitted(request: web.Request, act: Act) -> Recording:
     """Return the recording in the path once the caller may do `act` with it."""
     vault = request.app[VAULT]
     actor = await principal(request)
-    await vault.access.authorise(actor, act, target=possible_id(request.match_info["recording"], "rec"))
-    identifier = path_recording(request)
+    wanted = request.match_info["recording"]
+    await vault.access.authorise(actor, act, target=possible_id(wanted, "rec"))
+    identifier = RecordingId(checked_id(await whole_id(request, actor, wanted, "rec"), "rec", "recording"))
     return await vault.access.own(actor, act, vault.catalog.recording, identifier)
 
 
@@ -121,7 +124,7 @@ async def why(request: web.Request) -> web.Response:
     """GET /v1/recordings/{id}/why."""
     row = await permitted(request, Act.RECORDING_WHY)
     explained = await request.app[VAULT].recordings.why(row, actor=await principal(request))
-    return web.json_response(explained)
+    return web.json_response(await named(request.app[VAULT], dict(explained)))
 
 
 async def readable(request: web.Request) -> tuple[Recording, str]:

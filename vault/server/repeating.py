@@ -18,7 +18,9 @@ from vault.ports.erasures import ErasureId
 from vault.ports.repeats import Effects, Keyed, noting
 from vault.server import views
 from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
+from vault.server.holds import shown_hold
 from vault.server.operations import OPERATIONS
+from vault.server.people import named
 from vault.server.problems import problem
 from vault.server.refusals import failing
 from vault.services.repeats import checked_key
@@ -123,10 +125,10 @@ async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
         return None
     if kind == "hold":
         hold = await vault.holds.complete(HoldId(target), actor=actor)
-        return _shown(place, views.hold(hold), location=f"/v1/holds/{target}")
+        return _shown(place, await shown_hold(vault, hold), location=f"/v1/holds/{target}")
     if kind == "era":
         shown = await vault.erasures.show(ErasureId(target))
-        return _shown(place, views.erasure(shown), location=f"/v1/erasures/{target}")
+        return _shown(place, await named(vault, views.erasure(shown)), location=f"/v1/erasures/{target}")
     if place[1].startswith("/v1/tenants"):
         return await _tenant(request, place, TenantId(target))
     what = f"look at {target}" if target else "look"
@@ -140,7 +142,7 @@ async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
 
 async def _tenant(request: web.Request, place: tuple[str, str], tenant: TenantId) -> web.Response:
     vault = request.app[VAULT]
-    shown = views.tenant(await vault.tenants.view(await vault.catalog.tenant(tenant)))
+    shown = await named(vault, views.tenant(await vault.tenants.view(await vault.catalog.tenant(tenant))))
     return _shown(place, shown, location=f"/v1/tenants/{tenant}")
 
 

@@ -149,6 +149,7 @@ def _answer(request: web.Request, session: IngestSession, status: int, **fields:
         return web.Response(status=status, headers={**headers, "Upload-Limit": _limit(request)})
     assert session.digest is not None
     receipt = {
+        "id": session.recording.id,
         "recording_id": session.recording.id,
         "bytes": session.durable,
         "sha256": session.digest.hexdigest(),

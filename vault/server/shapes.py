@@ -59,8 +59,20 @@ _SECONDS: Final[Schema] = {
 }
 
 
+ACTED: Final = frozenset(
+    f"{act}_by"
+    for act in (
+        *("requested", "decided", "approved", "rejected", "released", "issued", "placed"),
+        *("release_requested", "offboard_requested", "offboard_approved"),
+    )
+)
+"""Members that name the token that did something; `vault.server.people` puts its name beside each."""
+
+
 def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
-    """Describe an object with exactly these members."""
+    """Describe an object with exactly these members, and the names of who acted beside their tokens."""
+    names = {f"{name}_name": nullable(TEXT) for name in required if name in ACTED}
+    required = {**required, **names}
     return {
         "type": "object",
         "properties": {**required, **(optional or {})},
@@ -80,6 +92,7 @@ def choice(kind: type[enum.StrEnum]) -> Schema:
 
 
 RECORDING_ID: Final = identifier("rec")
+FORMER_ID: Final[Schema] = {**RECORDING_ID, "description": "The same as `id`; it goes.", "deprecated": True}
 HOLD_ID: Final = identifier("hold")
 TENANT_ID: Final[Schema] = {"type": "string", "pattern": "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"}
 
@@ -168,7 +181,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     ),
     "Receipt": record(
         {
-            "recording_id": RECORDING_ID,
+            "id": RECORDING_ID,
+            "recording_id": FORMER_ID,
             "bytes": COUNT,
             "sha256": {**nullable(SHA256), "description": "Of the stored plaintext bytes."},
             "state": choice(RecordingState),
@@ -228,7 +242,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "RecordingPage": record({"recordings": array(reference("Recording")), "before": nullable(RECORDING_ID)}),
     "Why": record(
         {
-            "recording_id": RECORDING_ID,
+            "id": RECORDING_ID,
+            "recording_id": FORMER_ID,
             "state": choice(RecordingState),
             "retain_until": MOMENT,
             "key_exists": FLAG,
@@ -249,6 +264,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             "owner": TEXT,
             "state": choice(HoldState),
             "created_at": MOMENT,
+            "placed_by": {**nullable(identifier("tok")), "description": "Null where the vault rebuilt it."},
             "review_at": MOMENT,
             "recordings": array(
                 record({"id": RECORDING_ID, "outcome": {"type": "string", "enum": ["held", "too_late"]}})

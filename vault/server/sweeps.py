@@ -11,6 +11,7 @@ from vault.retention.shown import check_shown
 from vault.server import views
 from vault.server.bodies import Approve, RequestOverride, RunSweep
 from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal
+from vault.server.people import answer, named
 from vault.services.status import overdue_seconds
 from vault.services.vault import Vault
 
@@ -36,15 +37,17 @@ async def status(request: web.Request) -> web.Response:
     actor = await principal(request)
     await vault.access.authorise(actor, Act.SWEEP_READ)
     last = vault.sweeper.last if actor.tenant is None else None
-    return web.json_response(
+    found = await named(
+        vault,
         {
             "last": views.sweep(last) if last else None,
             "last_sweep_at": views.moment(vault.keyring.last_sweep_at),
             "overdue_seconds": await overdue_seconds(vault.catalog, now=vault.clock.now(), tenant=actor.tenant),
             "tripped": [views.tripped(each) for each in await vault.overrides.tripped(tenant=actor.tenant)],
             "overrides": [views.override(each) for each in await vault.overrides.all(tenant=actor.tenant)],
-        }
+        },
     )
+    return web.json_response(found)
 
 
 async def request_override(request: web.Request) -> web.Response:
@@ -57,14 +60,14 @@ async def request_override(request: web.Request) -> web.Response:
     tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
     await vault.access.authorise(actor, Act.SWEEP_OVERRIDE, tenant=tenant)
     asked = await vault.overrides.request(tenant=tenant, through=wanted.through, reason=wanted.reason, actor=actor)
-    return web.json_response(views.override(asked), status=202)
+    return await answer(request, views.override(asked), status=202)
 
 
 async def show_override(request: web.Request) -> web.Response:
     """GET /v1/sweeps/overrides/{id}."""
     vault = request.app[VAULT]
     actor = await principal(request)
-    return web.json_response(views.override(await _found(request, vault, actor, Act.SWEEP_READ)))
+    return await answer(request, views.override(await _found(request, vault, actor, Act.SWEEP_READ)))
 
 
 async def decide_override(request: web.Request) -> web.Response:
@@ -76,7 +79,7 @@ async def decide_override(request: web.Request) -> web.Response:
     if wanted.approve:
         check_shown(wanted.shown, views.override(found))
     decided = await vault.overrides.decide(found, approve=wanted.approve, actor=actor)
-    return web.json_response(views.override(decided))
+    return await answer(request, views.override(decided))
 
 
 async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> SweepOverride:

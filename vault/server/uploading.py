@@ -238,7 +238,7 @@ async def _created(vault: Vault, session: IngestSession, wait_seconds: float) ->
 
 
 def _receipt(row: Recording, size: int, sha256: str | None, state: str, *, status: int) -> web.Response:
-    body: dict[str, Any] = {"recording_id": row.id, "bytes": size, "sha256": sha256, "state": state}
+    body: dict[str, Any] = {"id": row.id, "recording_id": row.id, "bytes": size, "sha256": sha256, "state": state}
     return web.json_response(body, status=status, headers={"Location": f"/v1/recordings/{row.id}"})
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from vault.ids import TenantId
+from vault.ids import TenantId, TokenId
 from vault.media.lasting import call_ended
 from vault.model import Hold, HoldState, Principal, StoredCertificate, Token
 from vault.ports.catalog import SweepOverride
@@ -98,8 +98,8 @@ def recording(view: RecordingView) -> dict[str, Any]:
     return shown
 
 
-def hold(value: Hold) -> dict[str, Any]:
-    """Render a hold."""
+def hold(value: Hold, *, placed_by: TokenId | None = None) -> dict[str, Any]:
+    """Render a hold; who placed it is in the audit trail."""
     return {
         "id": value.id,
         "tenant": value.tenant,
@@ -110,6 +110,7 @@ def hold(value: Hold) -> dict[str, Any]:
         "owner": value.owner,
         "state": value.state.value,
         "created_at": moment(value.created_at),
+        "placed_by": placed_by,
         "review_at": moment(value.review_at),
         "recordings": [{"id": item, "outcome": "held"} for item in value.recordings]
         + [{"id": item, "outcome": "too_late"} for item in value.too_late],

@@ -148,6 +148,7 @@ class Recordings:
             facts, await self._overrides.tripped(), now=now, last_sweep_at=self._keyring.last_sweep_at
         )
         return {
+            "id": row.id,
             "recording_id": row.id,
             "state": row.state.value,
             "retain_until": row.retain_until.isoformat(),

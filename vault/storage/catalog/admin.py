@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,14 +11,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound, Refused
-from vault.ids import TenantId, TokenId
+from vault.ids import HoldId, RecordingId, TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent, MetadataChange, RetentionChange, Role, Tenant, Token
 from vault.ports.catalog import AuditQuery
 from vault.ports.revision import Revision
 from vault.retention.durations import format_duration
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
-from vault.storage.catalog.tables import IS_WAITING, alerts, audit_head, settings, tenants, tokens
+from vault.storage.catalog.tables import (
+    IS_WAITING,
+    alerts,
+    audit_head,
+    certificates,
+    erasures,
+    holds,
+    policy_requests,
+    recordings,
+    settings,
+    tenants,
+    tokens,
+)
 from vault.storage.catalog.tables import audit as audit_table
 from vault.storage.catalog.writer import Transaction
 from vault.tlog.auditchain import AuditHead
@@ -33,6 +45,16 @@ _REPLACE_TENANT = (
 )
 _HASTEN = sa.update(alerts).where(alerts.c.tenant == sa.bindparam("key"), IS_WAITING).values(next_at=0)
 _TOKEN = sa.select(tokens).where(tokens.c.id == sa.bindparam("key"))
+_TOKEN_NAMES = sa.select(tokens.c.id, tokens.c.name).where(tokens.c.id.in_(sa.bindparam("keys", expanding=True)))
+_IDS_A_QUERY = 500
+_DIGITS = 32
+_BY_PREFIX: Mapping[str, sa.Table] = {
+    "rec": recordings,
+    "hold": holds,
+    "cert": certificates,
+    "era": erasures,
+    "pol": policy_requests,
+}
 _INSERT_TOKEN = sa.insert(tokens)
 _REVOKE = (
     sa.update(tokens)
@@ -64,6 +86,14 @@ _LAST = (
     # database walks the trail back from its end in search of one.
     .order_by((audit_table.c.seq + 0).desc())
     .limit(1)
+)
+_PLACED = (
+    sa.select(audit_table.c.target, audit_table.c.actor)
+    .where(
+        audit_table.c.target.in_(sa.bindparam("keys", expanding=True)),
+        audit_table.c.event.in_(("hold.placing", "hold.created")),
+    )
+    .order_by(audit_table.c.seq + 0)  # of few holds there are few: no reason to walk the whole trail in order
 )
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.sha256)
 _SETTING = sa.select(settings.c.value).where(settings.c.name == sa.bindparam("key"))
@@ -117,6 +147,39 @@ class AdminStore:
         """Return one, revoked ones included."""
         found = await self._database.fetch(_TOKEN, {"key": token})
         return _to_token(found[0]) if found else None
+
+    async def token_names(self, tokens: Sequence[TokenId]) -> Mapping[TokenId, str]:
+        """Return the names of those of these tokens that there are."""
+        found: dict[TokenId, str] = {}
+        for start in range(0, len(tokens), _IDS_A_QUERY):
+            some = {"keys": list(tokens[start : start + _IDS_A_QUERY])}
+            found |= {TokenId(row.id): row.name for row in await self._database.fetch(_TOKEN_NAMES, some)}
+        return found
+
+    async def placers(self, holds: Sequence[HoldId]) -> Mapping[HoldId, TokenId]:
+        """Return whose token placed each hold, as far as the audit trail says so."""
+        found: dict[HoldId, TokenId] = {}
+        for start in range(0, len(holds), _IDS_A_QUERY):
+            some = {"keys": list(holds[start : start + _IDS_A_QUERY])}
+            for row in await self._database.fetch(_PLACED, some):
+                actor = row.actor.partition(" ")[0]
+                if actor.startswith("tok_"):
+                    found.setdefault(HoldId(row.target), TokenId(actor))
+        return found
+
+    async def ids_beginning(self, beginning: str, *, tenant: TenantId | None, limit: int) -> Sequence[str]:
+        """Return the ids that begin so, the oldest first, with `tenant` only of that tenant's things."""
+        prefix, _, digits = beginning.partition("_")
+        table = _BY_PREFIX.get(prefix)
+        if table is None:
+            return []
+        low, high = (f"{prefix}_{digits.ljust(_DIGITS, fill)}" for fill in "0f")
+        bounds = (rows.key(RecordingId(low)), rows.key(RecordingId(high))) if table is recordings else (low, high)
+        statement = sa.select(table.c.id).where(table.c.id.between(*bounds)).order_by(table.c.id).limit(limit)
+        if tenant is not None:
+            statement = statement.where(table.c.tenant == tenant)
+        found = await self._database.fetch(statement)
+        return [rows.recording_id(row.id) if table is recordings else row.id for row in found]
 
     async def tokens(self, *, tenant: TenantId | None = None, expiring_by: datetime | None = None) -> Sequence[Token]:
         """Return all or a tenant's, oldest first; with `expiring_by` those not revoked that expire by then."""
