@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
-import sqlalchemy as sa
 from alembic import op
 
 revision = "0026"
@@ -12,16 +9,17 @@ down_revision = "0025"
 branch_labels = None
 depends_on = None
 
-_audit = sa.table("audit", *(sa.column(each, sa.Text) for each in ("event", "actor", "target", "detail")))
-_tokens = sa.table("tokens", sa.column("id", sa.Text), sa.column("issued_by", sa.Text))
+# One statement, so that it can be printed too.
+_ISSUERS = """
+UPDATE tokens SET issued_by = (
+    SELECT issuers.id FROM audit JOIN tokens AS issuers ON issuers.id = substr(audit.actor, 1, length(issuers.id))
+    WHERE audit.target = tokens.id AND audit.event = 'admin.token' AND audit.detail LIKE '%"action":%"issued"%'
+    AND substr(audit.actor, length(issuers.id) + 1, 1) = ' '
+    ORDER BY audit.seq LIMIT 1
+)
+WHERE issued_by IS NULL
+"""
 
 
 def upgrade() -> None:
-    catalog = op.get_bind()
-    known = set(catalog.scalars(sa.select(_tokens.c.id)))
-    issues = sa.select(_audit.c.actor, _audit.c.target, _audit.c.detail).where(_audit.c.event == "admin.token")
-    for actor, target, detail in catalog.execute(issues).all():
-        issuer = actor.partition(" ")[0]
-        if json.loads(detail).get("action") == "issued" and issuer in known:
-            unknown = (_tokens.c.id == target) & _tokens.c.issued_by.is_(None)
-            catalog.execute(sa.update(_tokens).where(unknown).values(issued_by=issuer))
+    op.execute(_ISSUERS)
