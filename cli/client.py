@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote
@@ -23,6 +24,7 @@ DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 _PROBLEM_PREFIX = "urn:callvault:problem:"
 _RESERVED = frozenset({"type", "title", "status", "detail", "hint", "retry_after_seconds", "message"})
 _TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
+_VAULT = re.compile(r"vlt_[0-9a-f]{32}", re.ASCII)
 _PAUSES: Final = (0.5, 2.0)
 _BY_STATUS: Final[Mapping[int, type[errors.VaultError]]] = {
     400: errors.Refused,
@@ -112,24 +114,60 @@ def carries_clear(url: URL) -> bool:
         return True
 
 
-class Client:
-    """One server and one token."""
+def checked_token(token: str) -> str:
+    """Return a token that can be one; Invalid. It is never quoted: it may be a real one with something stuck to it."""
+    if not _TOKEN.fullmatch(token):
+        raise errors.Invalid("the token holds characters a token cannot have", hint="copy it again, whole and alone")
+    return token
 
-    def __init__(self, server: str, token: str | None) -> None:
+
+class Client:
+    """One server and one token; with `vault`, the token goes to the server of that vault only.
+
+    `ca_file` has the authorities that the server's certificate must come from, in place of the machine's.
+    """
+
+    def __init__(
+        self, server: str, token: str | None, *, ca_file: Path | None = None, vault: str | None = None
+    ) -> None:
         self.url = server_url(server)
-        if token is not None and not _TOKEN.fullmatch(token):
-            # Never quoted: what was passed may be a real token with something stuck to it.
-            raise errors.Invalid(
-                "the token holds characters a token cannot have", hint="copy it again, whole and alone"
-            )
-        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._ca_file = ca_file
+        self._vault = vault
+        self._token = None if token is None else checked_token(token)
+        self._authorization: Mapping[str, str] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        """Connect; ConfigError, before the token is sent anywhere, if the server says that it is another vault."""
         from cli.transport import new_session  # noqa: PLC0415 - a command imports what it needs when it runs
 
-        self._session = new_session(self._headers)
+        self._session = new_session(self.url, self._ca_file)
+        try:
+            if self._vault is not None:
+                await self._same_vault(self._vault)
+        except BaseException:
+            await self._session.close()
+            raise
+        if self._token is not None:
+            self._authorization = {"Authorization": f"Bearer {self._token}"}
         return self
+
+    async def vault_id(self) -> str:
+        """Return which vault the server says it is; FormatError if it says none."""
+        said = (await self.get("/healthz")).get("vault")
+        if not isinstance(said, str) or not _VAULT.fullmatch(said):
+            raise errors.FormatError(
+                f"the server at {self.url} does not say which vault it is", hint="is it a callvault server of today?"
+            )
+        return said
+
+    async def _same_vault(self, expected: str) -> None:
+        said = await self.vault_id()
+        if said != expected:
+            raise errors.ConfigError(
+                f"the server at {self.url} is the vault {said}, and the profile is for {expected}; no token was sent",
+                hint="is the address right? if this vault took the place of that one, add the profile anew",
+            )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -156,8 +194,9 @@ class Client:
         from cli.transport import answer  # noqa: PLC0415 - a command imports what it needs when it runs
 
         assert self._session is not None, "used outside `async with`"
+        sent = {**self._authorization, **(headers or {})}
         return answer(
-            self._session, self.url, method, path, also=also, params=params, headers=headers, json=body, data=data
+            self._session, self.url, method, path, also=also, params=params, headers=sent, json=body, data=data
         )
 
     async def call(

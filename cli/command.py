@@ -17,7 +17,8 @@ import typer
 from cli.client import DEFAULT_SERVER, Client, carries_clear
 from cli.later import Group
 from cli.output import Output
-from vault.errors import ConfigError
+from cli.profiles import Connection, connection
+from vault.errors import Invalid
 
 if TYPE_CHECKING:
     from vault.config import Config
@@ -30,8 +31,6 @@ ConfigPath = Annotated[
     Path, typer.Option("--config", envvar="CALLVAULT_CONFIG", readable=False, help="The vault's settings.")
 ]
 DEFAULT_CONFIG: Final = Path("config.toml")
-
-_TOKEN_LIMIT = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,18 +65,24 @@ _JSON: Final = _option(
 _CONNECTION: Final = (
     _option(
         "server",
-        Annotated[str, typer.Option("--server", envvar="CALLVAULT_SERVER", help="The server's address.")],
-        DEFAULT_SERVER,
-    ),
-    _option(
-        "token",
         Annotated[
             str | None,
             typer.Option(
-                "--token",
-                envvar="CALLVAULT_TOKEN",
+                "--server",
                 show_default=False,
-                help="Prefer the variable or --token-file: every user of the machine can read a process's arguments.",
+                help=f"The server's address; else the profile's, CALLVAULT_SERVER or {DEFAULT_SERVER}.",
+            ),
+        ],
+        None,
+    ),
+    _option(
+        "profile",
+        Annotated[
+            str | None,
+            typer.Option(
+                "--profile",
+                show_default=False,
+                help="A vault of `callvault profile list`: its address, authority and token; else CALLVAULT_PROFILE.",
             ),
         ],
         None,
@@ -86,10 +91,27 @@ _CONNECTION: Final = (
         "token_file",
         Annotated[
             Path | None,
-            typer.Option("--token-file", help="Read the token from this file; beats CALLVAULT_TOKEN."),
+            typer.Option(
+                "--token-file",
+                show_default=False,
+                help="Read the token from this file, mode 600; else the profile's, or CALLVAULT_TOKEN.",
+            ),
         ],
         None,
     ),
+    _option(
+        "ca_file",
+        Annotated[
+            Path | None,
+            typer.Option(
+                "--ca-file",
+                show_default=False,
+                help="Trust the authorities in this file, and no others; else the profile's, or CALLVAULT_CA_FILE.",
+            ),
+        ],
+        None,
+    ),
+    _option("token", Annotated[str | None, typer.Option("--token", hidden=True)], None),
 )
 
 
@@ -104,13 +126,30 @@ def remote(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callabl
     """Register a command that talks to a server; its function takes a `Remote` first."""
 
     def register(function: Asynchronous) -> Asynchronous:
-        def command(*, server: str, token: str | None, token_file: Path | None, as_json: bool, **options: Any) -> None:
+        def command(
+            *,
+            server: str | None,
+            profile: str | None,
+            token_file: Path | None,
+            ca_file: Path | None,
+            token: str | None,
+            as_json: bool,
+            **options: Any,
+        ) -> None:
             out = Output(as_json=as_json)
+            if token is not None:
+                raise Invalid(
+                    "a token on the command line can be read by every user of this machine; nothing was sent",
+                    hint="put it into CALLVAULT_TOKEN, a file of mode 600 (--token-file) or a profile (callvault "
+                    "profile add); if others use this machine, issue another one and revoke this one",
+                )
 
             async def work() -> None:
                 # What acts on the vault's own files asks no server, and needs no token.
                 aside = options.get("config") is not None
-                async with Client(server, None if aside else _chosen_token(token, token_file)) as client:
+                where: Any = {"server": server, "profile": profile, "token_file": token_file, "ca_file": ca_file}
+                to = Connection(server=DEFAULT_SERVER) if aside else connection(**where)
+                async with Client(to.server, to.token, ca_file=to.ca_file, vault=to.vault) as client:
                     if not aside and carries_clear(client.url):
                         out.note("warning: plain HTTP carries the token and any audio in clear")
                     await function(Remote(client=client, out=out), **_gathered(function, options))
@@ -191,13 +230,3 @@ def _as_help(text: str) -> str:
     """Return a docstring as help: one line for each paragraph, which the terminal breaks, and no markup."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(" ".join(_escaped(paragraph).split()) for paragraph in paragraphs)
-
-
-def _chosen_token(token: str | None, token_file: Path | None) -> str | None:
-    if token_file is None:
-        return token
-    try:
-        with token_file.open() as file:
-            return file.read(_TOKEN_LIMIT).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the token file {token_file} cannot be read") from error

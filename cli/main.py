@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "sweep": "cli.sweep",
     "certificates": "cli.certificates",
     "audit": "cli.audit",
+    "profile": "cli.profile",
     "catalog": "cli.catalog",
     "journal": "cli.journal",
     "keys": "cli.keys",

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Mapping
+import ssl
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 from yarl import URL
 
 from cli.client import Unanswered, error_of
+from cli.tls import presented, trust, untrusted
 from vault import errors
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 
 
-def new_session(headers: Mapping[str, str]) -> aiohttp.ClientSession:
-    """Return a session that sends these headers with every request."""
-    return aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers, raise_for_status=False)
+def new_session(url: URL, ca_file: Path | None) -> aiohttp.ClientSession:
+    """Return a session for one server, trusted by the authorities in `ca_file` or this machine's; ConfigError."""
+    connector = aiohttp.TCPConnector(ssl=trust(ca_file)) if url.scheme == "https" else None
+    return aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector, raise_for_status=False)
 
 
 @asynccontextmanager
@@ -27,8 +32,8 @@ async def answer(
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """Yield the answer of the server at `url` once it says success; any other not in `also` raises what it stands for.
 
-    Unavailable if no server answers, Truncated if it stops in the middle of the answer. Redirects are not followed: a
-    token goes only to the address it was meant for.
+    Unavailable if no server answers, Untrusted if its certificate is not one to trust, Truncated if it stops in the
+    middle of the answer. Redirects are not followed: a token goes only to the address it was meant for.
     """
     try:
         async with session.request(
@@ -37,6 +42,13 @@ async def answer(
             if response.status not in also and (not response.ok or response.status in range(300, 400)):
                 raise error_of(response.status, await response.read())
             yield response
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise await _untrusted(url, error) from error
+    except aiohttp.ClientSSLError as error:
+        raise errors.Unavailable(
+            f"no TLS with {url}: {_tls_reason(error)}; nothing was sent",
+            hint="does the server speak https at this port? where it does not, its address begins with http://",
+        ) from error
     except aiohttp.ClientConnectorError as error:
         raise errors.Unavailable(
             f"no server answers at {url}: {_reason(error)}",
@@ -49,8 +61,34 @@ async def answer(
             hint="try once more; if it breaks off again, the server's log says why",
         ) from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Unanswered(f"the server at {url} did not answer ({type(error).__name__})", hint="try again") from error
+        raise Unanswered(f"the server at {url} did not answer: {_silence(error)}", hint="try again") from error
+
+
+async def _untrusted(url: URL, error: aiohttp.ClientConnectorCertificateError) -> errors.VaultError:
+    host, port = url.host or "", url.port or 443
+    refused = error.certificate_error
+    code = refused.verify_code if isinstance(refused, ssl.SSLCertVerificationError) else 0
+    return untrusted(host, port, code, await asyncio.to_thread(presented, host, port))
+
+
+def _tls_reason(error: aiohttp.ClientSSLError) -> str:
+    if error.os_error is not None and getattr(error.os_error, "reason", None) in _NOT_TLS:
+        return "what answers does not speak it"
+    return "they could not agree on how to speak it"
 
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else "its address leads nowhere"
+
+
+def _silence(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it hung up; a server that speaks https only hangs up on http"
+    return "what it sent is not HTTP"
+
+
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})

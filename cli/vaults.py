@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -156,7 +158,8 @@ def _as_json(finding: Finding) -> dict[str, str | None]:
 async def _ask(server: str, *, absent: str) -> list[Finding]:
     """Return whether a server takes recordings, and each reason why not; `absent` is the level of no answer."""
     try:
-        async with Client(server, None) as client:
+        authority = os.environ.get("CALLVAULT_CA_FILE")
+        async with Client(server, None, ca_file=Path(authority) if authority else None) as client:
             said = await client.call("GET", "/readyz", also=(503,))
     except VaultError as error:
         return [Finding(level=absent, subject="server", message=error.message, hint=error.hint)]

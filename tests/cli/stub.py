@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ class StubServer:
 
 
 @contextmanager
-def running_stub() -> Iterator[StubServer]:
+def running_stub(tls: ssl.SSLContext | None = None) -> Iterator[StubServer]:
     stub = StubServer()
     ready, loop = threading.Event(), asyncio.new_event_loop()
     stop = asyncio.Event()
@@ -80,9 +81,9 @@ def running_stub() -> Iterator[StubServer]:
         app.router.add_route("*", "/{path:.*}", stub.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
-        stub.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        stub.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}"
         ready.set()
         await stop.wait()
         await runner.cleanup()

@@ -44,7 +44,7 @@ def test_every_command_explains_itself_with_an_example_and_offers_json(
 
 @pytest.mark.parametrize(("path", "example"), EXAMPLES, ids=[example for _, example in EXAMPLES])
 def test_every_example_is_a_command_line_that_parses(path: tuple[str, ...], example: str) -> None:
-    words = shlex.split(re.split(r" [|>] ", example)[0])
+    words = shlex.split(re.split(r" [|<>] ", example)[0])
     assert words[: len(path) + 1] == ["callvault", *path]
     with LEAVES[path].make_context("callvault", words[len(path) + 1 :]):
         pass

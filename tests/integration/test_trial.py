@@ -81,7 +81,9 @@ async def test_a_restored_trial_vault_is_one(tmp_path):
 
 
 async def test_a_trial_vault_says_so_to_everybody_who_asks(app: App, caplog):
-    assert (await app.ask("GET", "/healthz", None)).json == {"status": "ok", "trial": True}
+    keyring = app.vault.keyring.keyring_id.hex()
+    said = (await app.ask("GET", "/healthz", None)).json
+    assert said == {"status": "ok", "vault": f"vlt_{keyring}", "trial": True}
     assert (await app.ask("GET", "/v1/keys", Role.OPERATOR)).json["trial"] is True
     rotated = await app.ask("POST", "/v1/keys/rotate", Role.OPERATOR)
     assert rotated.status == 200

@@ -117,7 +117,7 @@ PRINTING = [
 @pytest.mark.parametrize("page", PRINTING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_that_a_page_prints_is_one_that_parses(page):
     for line, named in printed_commands(page):
-        command, (_, *words) = typer.main.get_command(app), shlex.split(re.split(r" [|>] ", line)[0])
+        command, (_, *words) = typer.main.get_command(app), shlex.split(re.split(r" [|<>] ", line)[0])
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
         if named:

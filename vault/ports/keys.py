@@ -178,6 +178,10 @@ class Keyring(Protocol):
         """Seconds per period of audio and transcript cohorts."""
 
     @property
+    def keyring_id(self) -> bytes:
+        """16 random bytes that tell this vault from every other one; fixed for ever, and no secret."""
+
+    @property
     def trial(self) -> bool:
         """Whether this vault was created as a trial one; fixed for ever."""
 

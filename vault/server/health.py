@@ -9,8 +9,9 @@ from vault.server.context import VAULT, WORKER
 
 
 async def healthz(request: web.Request) -> web.Response:
-    """GET /healthz: the process answers, and says whether its vault is a trial one."""
-    return web.json_response({"status": "ok", "trial": request.app[VAULT].keyring.trial})
+    """GET /healthz: the process answers, and says which vault it serves and whether that is a trial one."""
+    keyring = request.app[VAULT].keyring
+    return web.json_response({"status": "ok", "vault": f"vlt_{keyring.keyring_id.hex()}", "trial": keyring.trial})
 
 
 async def readyz(request: web.Request) -> web.Response:

@@ -425,7 +425,7 @@ SERVER: Final = (
         path="/healthz",
         name="healthz",
         tag="server",
-        summary="Tell that the process answers, and whether its vault is a trial one",
+        summary="Tell that the process answers, which vault it serves, and whether that is a trial one",
         answers={200: _json("It does.", "Liveness")},
     ),
     Operation(

@@ -609,5 +609,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             },
         }
     ),
-    "Liveness": record({"status": {"const": "ok"}, "trial": FLAG}),
+    "Liveness": record(
+        {"status": {"const": "ok"}, "vault": {"type": "string", "pattern": "^vlt_[0-9a-f]{32}$"}, "trial": FLAG}
+    ),
 }

@@ -1,0 +1,177 @@
+"""Profiles: which vault, at which address, trusted by which authority, and the file with one's token there.
+
+They are read from `callvault/profiles.toml` below `$XDG_CONFIG_HOME`, or below `~/.config` without it. A token is
+never in that file. It is in one of its own, which nobody else may read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from cli.client import DEFAULT_SERVER
+from cli.files import whole_file
+from vault.errors import ConfigError, Invalid, NotFound
+
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})", re.ASCII)
+_FILE: Final = "profiles.toml"
+_TOKENS: Final = "tokens"
+_TOKEN_BYTES: Final = 4096
+_PRIVATE: Final = 0o077
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One vault as one person or program reaches it; `vault` is the id that its server gives itself."""
+
+    server: str
+    vault: str
+    ca_file: str | None = None
+    token_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Where a command's requests go, and as whom. With `vault`, only to the server of that one."""
+
+    server: str
+    token: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
+    vault: str | None = None
+
+
+def directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return where profiles are kept."""
+    base = environment.get("XDG_CONFIG_HOME")
+    # The specification has relative ones ignored.
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".config") / "callvault"
+
+
+def check_name(name: str) -> str:
+    """Return a profile's name; Invalid unless it is 1-63 of a-z, 0-9 and hyphens."""
+    if not _NAME.fullmatch(name):
+        raise Invalid(f"{name[:80]!r} is not a profile's name", hint="use 1-63 of a-z, 0-9 and hyphens, such as north")
+    return name
+
+
+def read_profiles(environment: Mapping[str, str] = os.environ) -> dict[str, Profile]:
+    """Return every profile by its name; ConfigError names the file and what in it is none."""
+    path = directory(environment) / _FILE
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return {name: _profile(path, name, said) for name, said in document.items()}
+
+
+def _profile(path: Path, name: str, said: Any) -> Profile:
+    known = [each.name for each in fields(Profile)]
+    if not _NAME.fullmatch(name) or not isinstance(said, dict):
+        raise ConfigError(f"{path}: {name[:80]!r} is not a profile", hint="make one with callvault profile add")
+    for key, value in said.items():
+        if key not in known or not isinstance(value, str):
+            raise ConfigError(
+                f"{path}: {name}.{key[:80]} is not a setting of a profile", hint=f"known: {', '.join(known)}"
+            )
+    for key in ("server", "vault"):
+        if key not in said:
+            raise ConfigError(
+                f"{path}: {name}.{key} is missing", hint="make the profile anew with callvault profile add"
+            )
+    return Profile(**said)
+
+
+def find(name: str, environment: Mapping[str, str] = os.environ) -> Profile:
+    """Return one profile; NotFound."""
+    found = read_profiles(environment).get(check_name(name))
+    if found is None:
+        raise NotFound(f"there is no profile {name}", hint="callvault profile list; callvault profile add makes one")
+    return found
+
+
+def save(profiles: Mapping[str, Profile], environment: Mapping[str, str] = os.environ) -> None:
+    """Write all profiles, whole or not at all."""
+    lines = ["# Written by callvault profile; see docs/operations.md."]
+    for name, profile in profiles.items():
+        lines.append(f"\n[{name}]")
+        said = {each.name: getattr(profile, each.name) for each in fields(profile)}
+        # A JSON string without control characters is a TOML string.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in said.items() if value is not None]
+    place = directory(environment)
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with whole_file(place / _FILE, force=True) as file:
+        file.write("\n".join([*lines, ""]).encode())
+
+
+def own_token_file(name: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return where a profile's token is kept unless it names another file."""
+    return directory(environment) / _TOKENS / name
+
+
+def keep_token(name: str, token: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """Write a profile's token where only its owner may read it, and return where."""
+    path = own_token_file(name, environment)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with whole_file(path, force=True) as file:
+        file.write(f"{token}\n".encode())
+    return path
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file; ConfigError if it cannot be read, or if others than its owner may read it."""
+    try:
+        with path.open() as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & _PRIVATE:
+                raise ConfigError(
+                    f"others may read the token file {path} (mode {mode:04o}); the token was not used",
+                    hint=f"chmod 600 {path}; if somebody may have read it, issue another one and revoke this one",
+                )
+            return file.read(_TOKEN_BYTES).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(f"the token file {path} cannot be read: {why}") from error
+
+
+def connection(
+    *,
+    server: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
+    profile: str | None,
+    environment: Mapping[str, str] = os.environ,
+) -> Connection:
+    """Return where to go. What the command line says beats the profile, and with a profile no variable counts.
+
+    So a token that a shell still has in CALLVAULT_TOKEN reaches no vault but the one that it was exported for.
+    """
+    name = profile or environment.get("CALLVAULT_PROFILE")
+    if name:
+        found = find(name, environment)
+        its_token = token_file or (Path(found.token_file) if found.token_file else None)
+        return Connection(
+            server=server or found.server,
+            token=None if its_token is None else read_token(its_token),
+            ca_file=ca_file or (Path(found.ca_file) if found.ca_file else None),
+            vault=found.vault,
+        )
+    authority = environment.get("CALLVAULT_CA_FILE")
+    return Connection(
+        server=server or environment.get("CALLVAULT_SERVER") or DEFAULT_SERVER,
+        token=environment.get("CALLVAULT_TOKEN") if token_file is None else read_token(token_file),
+        ca_file=ca_file or (Path(authority) if authority else None),
+    )

@@ -1,0 +1,86 @@
+"""TLS as a client: whom it trusts, and what is said of a server that it does not trust."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+from typing import Final
+
+from vault.crypto.presented import Presented, read_presented
+from vault.errors import ConfigError, FormatError
+
+_LOOK_SECONDS: Final = 5.0
+_EXPIRED: Final = 10
+_NOT_YET: Final = 9
+_SELF_SIGNED: Final = 18
+_WRONG_NAME: Final = frozenset({62, 64})  # a host, an address
+"""X509_V_ERR_… of OpenSSL, which the standard library passes on as numbers."""
+
+_TRUST: Final = (
+    "if it is your vault's, name the authority that signed it: --ca-file FILE, CALLVAULT_CA_FILE, or callvault profile "
+    "add NAME --ca-file FILE"
+)
+
+
+class Untrusted(ConfigError):
+    """The server's certificate is not one to trust; nothing was sent to it."""
+
+    code = "untrusted"
+
+
+def trust(ca_file: Path | None) -> ssl.SSLContext:
+    """Return what verifies a server: by the authorities in `ca_file`, or this machine's; ConfigError."""
+    if ca_file is None:
+        return ssl.create_default_context()
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"the CA file {ca_file} has no certificate in PEM", hint="it begins with -----BEGIN CERTIFICATE-----"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"the CA file {ca_file} cannot be read: {error.strerror}") from error
+
+
+def presented(host: str, port: int) -> Presented | None:
+    """Return what the server's certificate says, None if it cannot be had; waits at most a few seconds."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Looked at to name it, and hung up on: nothing is sent, and nothing else is read.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout=_LOOK_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host) as wrapped,
+        ):
+            der = wrapped.getpeercert(binary_form=True)
+        return None if der is None else read_presented(der)
+    except (OSError, ValueError, FormatError):
+        return None
+
+
+def untrusted(host: str, port: int, code: int, found: Presented | None) -> Untrusted:
+    """Return what is to be said of a certificate that was not trusted for the reason `code`: its names and a remedy."""
+    at = f"{host}:{port}"
+    if found is None:
+        return Untrusted(f"the certificate of {at} is not trusted; nothing was sent", hint=_TRUST)
+    who = f"the certificate of {at} ({found.subject}, issued by {found.issuer})"
+    if code in _WRONG_NAME:
+        names = ", ".join(found.names) or "no host at all"
+        return Untrusted(
+            f"{who} is for {names}, not for {host}; nothing was sent",
+            hint="use a name that it is for as the server's address, or have a certificate issued for this one",
+        )
+    if code == _EXPIRED:
+        return Untrusted(
+            f"{who} ended at {found.ends:%Y-%m-%d %H:%M} UTC; nothing was sent",
+            hint="renew it where the server runs (server.tls_cert); or is this machine's clock wrong?",
+        )
+    if code == _NOT_YET:
+        return Untrusted(
+            f"{who} begins at {found.begins:%Y-%m-%d %H:%M} UTC; nothing was sent",
+            hint="is this machine's clock right?",
+        )
+    why = "signed itself" if code == _SELF_SIGNED else "comes from an authority that is not trusted here"
+    return Untrusted(f"{who} {why}; nothing was sent", hint=_TRUST)
