@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import typer
 
@@ -118,7 +119,7 @@ _CONNECTION: Final = (
 def new_group(text: str) -> typer.Typer:
     """Return a group of commands about one noun."""
     return typer.Typer(
-        cls=Group, help=text, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
+        cls=Group, help=_escaped(text), no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
     )
 
 
@@ -188,8 +189,9 @@ def _register(
 ) -> None:
     own = [option for parameter in _own(function) for option in _options(parameter)]
     by_name = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    options = [each.replace(annotation=_shown(each.annotation)) for each in (*by_name, *shared)]
     # Typer reads the signature to build the options; the function itself takes them as keywords.
-    command.__dict__["__signature__"] = inspect.Signature([*by_name, *shared], return_annotation=None)
+    command.__dict__["__signature__"] = inspect.Signature(options, return_annotation=None)
     command.__annotations__.clear()
     command.__doc__ = _as_help(function.__doc__ or "")
     lines = [f"  {_escaped(example)}" for example in examples]
@@ -219,6 +221,17 @@ def _gathered(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[
         kind, given = _grouped(parameter), {each.name: options[each.name] for each in _options(parameter)}
         gathered |= given if kind is None else {parameter.name: kind(**given)}
     return gathered
+
+
+def _shown(annotation: Any) -> Any:
+    """Return an option's annotation with its help as it is shown."""
+    if get_origin(annotation) is not Annotated:
+        return annotation
+    kind, *infos = get_args(annotation)
+    shown = [copy(info) for info in infos]
+    for info in shown:
+        info.help = _escaped(info.help or "") or None
+    return Annotated[(kind, *shown)]
 
 
 def _escaped(text: str) -> str:

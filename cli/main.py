@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
@@ -16,6 +16,9 @@ from cli.output import report_error
 from vault import __version__
 from vault.errors import Invalid, Unavailable, VaultError
 from vault.places import is_settled, unusable
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 COMMANDS: Final = {
     "init": "cli.vaults",
@@ -99,6 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _usage(error: typer.TyperException) -> int:
     """Report a mistyped command line in the same two lines as everything else."""
+    if type(error.__cause__).__name__ == "ValidationError":
+        from vault.wording import first_misfit  # noqa: PLC0415 - only a mistyped value needs it
+
+        vars(error)["message"] = first_misfit(cast("ValidationError", error.__cause__))[1]
     describe = getattr(error, "format_message", None)
     message = str(describe() if callable(describe) else error)
     if type(error).__name__ == "NoArgsIsHelpError":

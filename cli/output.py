@@ -144,7 +144,7 @@ class Output:
         whole = [any(_WHOLE.fullmatch(row[number]) for row in cells) for number in range(len(columns))]
         fitting = _fitting(columns, cells, whole, self._out.width)
         for column, unbroken in zip(columns[:fitting], whole, strict=False):
-            table.add_column(column, no_wrap=unbroken)
+            table.add_column(styled(column), no_wrap=unbroken)
         for row in cells:
             table.add_row(*(_cell(value) for value in row[:fitting]))
         if not table.row_count:
@@ -177,7 +177,9 @@ class Output:
         """Yield a progress bar on standard error with one task, in bytes or `unit`; invisible where nobody watches."""
         from rich.progress import DownloadColumn, TextColumn  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
-        amount = DownloadColumn() if unit is None else TextColumn("{task.completed:.0f}/{task.total} " + unit)
+        amount = (
+            DownloadColumn() if unit is None else TextColumn("{task.completed:.0f}/{task.total} " + unit, markup=False)
+        )
         with self._bar(amount) as bar:
             bar.add_task(title, total=total)
             yield bar
@@ -199,7 +201,7 @@ class Output:
     def _bar(self, amount: ProgressColumn) -> Progress:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
-        columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn())
         return Progress(*columns, console=self._err, disable=not sys.stderr.isatty(), transient=True)
 
 

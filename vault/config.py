@@ -18,6 +18,7 @@ from vault.retention.periods import Period
 from vault.rootsettings import RootSection, SingleRootSection, overlay
 from vault.settings import CalendarPeriod, Duration, Retention, Section, Size
 from vault.streamsettings import StreamSettings
+from vault.wording import first_misfit
 
 S3_SCHEME = "s3://"
 
@@ -358,23 +359,27 @@ def parse_config(document: Mapping[str, Any], *, base: Path) -> Config:
     try:
         return Config.model_validate({**document, "base": base})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where}: {message}", hint="see the commented config.toml") from error
+        where, what = first_misfit(error)
+        raise ConfigError(f"{where or 'the file'}: {what}", hint="see the commented config.toml") from error
 
 
-def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> Config:
-    """Read `path`, overlaying credentials from the environment; ConfigError."""
+def _document(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            document = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no configuration at {path}", hint="copy config.toml, or pass --config") from error
     except OSError as error:
         raise unusable(path, error) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def load_config(path: Path, *, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read `path`, overlaying credentials from the environment; ConfigError."""
+    document = _document(path)
     prefixes = {"objects": "CALLVAULT_S3", "keyring": "CALLVAULT_KEYRING_S3", "backup": "CALLVAULT_BACKUP_S3"}
     for section, prefix in prefixes.items():
         s3 = document[section].get("s3") if isinstance(document.get(section), dict) else None

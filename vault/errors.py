@@ -6,8 +6,9 @@ operator's. Messages carry no key, token, phone number or audio.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
 
 
 def size_text(size: int) -> str:
@@ -297,3 +298,32 @@ def error_codes() -> Sequence[str]:
     for kind in kinds:
         kinds += kind.__subclasses__()
     return sorted({kind.code for kind in kinds})
+
+
+_KINDS: Final[Mapping[type, str]] = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    bytes: "bytes",
+    list: "a list",
+    tuple: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[0-9]+")
+
+
+def kind_in_words(kind: type) -> str:
+    """Return what a kind of value is called in messages."""
+    return _KINDS.get(kind, "something else")
+
+
+def reason(error: BaseException) -> str:
+    """Say why a library or the system failed, for a message: what the system says, else what kind of failure it was."""
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    if isinstance(error, OSError):
+        return error.strerror or "the system refused"
+    name = type(error).__name__.removesuffix("Exception").removesuffix("Error")
+    return " ".join(word.lower() for word in _WORD.findall(name)) or "it failed"

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 
-from vault.errors import FormatError, Invalid
+from vault.errors import FormatError, Invalid, kind_in_words
 from vault.ids import parse_tenant
 from vault.model import Cohort, Coordinate, Part
 
@@ -32,7 +32,7 @@ def _canonical(value: Any, room: int = MAX_DEPTH) -> Any:
         case list() | tuple():
             return [_canonical(item, room - 1) for item in value]
         case _:
-            raise FormatError(f"{type(value).__name__} has no canonical encoding")
+            raise FormatError(f"{kind_in_words(type(value))} has no canonical encoding")
 
 
 def pack(value: Any) -> bytes:
@@ -66,7 +66,7 @@ def fields(value: Any, **types: type) -> Sequence[Any]:
         raise FormatError(f"expected a map with the keys {', '.join(sorted(types))}")
     for key, kind in types.items():
         if type(value[key]) is not kind:
-            raise FormatError(f"field {key} is not {kind.__name__}")
+            raise FormatError(f"field {key} is not {kind_in_words(kind)}")
     return [value[key] for key in types]
 
 

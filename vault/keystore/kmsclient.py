@@ -11,7 +11,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
-from vault.errors import Unavailable
+from vault.errors import Unavailable, reason
 
 NOT_FOUND: Final = "NotFoundException"
 STATE: Final = "KMSInvalidStateException"
@@ -54,7 +54,7 @@ class Kms:
             ) from error
         except (BotoCoreError, OSError, TimeoutError) as error:
             raise Unavailable(
-                f"AWS KMS did not answer {operation} ({type(error).__name__}); nothing is known to be lost"
+                f"AWS KMS did not answer {operation} ({reason(error)}); nothing is known to be lost"
             ) from error
 
     async def describe(self, key_id: str) -> dict[str, Any] | None:
@@ -103,6 +103,6 @@ class KmsClient:
                     )
                 )
             except BotoCoreError as error:
-                text = f"AWS KMS cannot be reached ({type(error).__name__}); nothing is known to be lost"
+                text = f"AWS KMS cannot be reached ({reason(error)}); nothing is known to be lost"
                 raise Unavailable(text) from error
             yield Kms(client)

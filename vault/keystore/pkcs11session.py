@@ -27,7 +27,7 @@ from pkcs11.exceptions import (
     UserPinNotInitialized,
 )
 
-from vault.errors import ConfigError, Unavailable
+from vault.errors import ConfigError, Unavailable, reason
 from vault.keystore.secret import Secret
 from vault.model import Assurance
 
@@ -83,7 +83,7 @@ class Token:
             return token.open(rw=True, user_pin=pin)
         except _PIN_ERRORS as error:
             self._refused_pin = pin
-            raise self._wrong_pin(f"was refused ({type(error).__name__})") from error
+            raise self._wrong_pin(f"was refused ({reason(error)})") from error
 
     def _found(self) -> pkcs11.Token:
         token = None
@@ -116,6 +116,6 @@ class Token:
     def _unavailable(self, error: PKCS11Error) -> Unavailable:
         return Unavailable(
             f'the token "{self.settings.token}" of {self.settings.library} cannot be used '
-            f"({type(error).__name__}); nothing is known to be lost",
+            f"({reason(error)}); nothing is known to be lost",
             hint="check that the library is installed and the token present: callvault doctor",
         )

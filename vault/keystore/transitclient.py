@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from vault.errors import Unavailable
+from vault.errors import Unavailable, reason
 from vault.keystore.secret import Secret
 from vault.keystore.threads import in_thread
 
@@ -82,7 +82,7 @@ class TransitSession:
                 document = await response.json(content_type=None) if text else {}
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unavailable(
-                f"the key service at {self._settings.address} does not answer ({type(error).__name__}); "
+                f"the key service at {self._settings.address} does not answer ({reason(error)}); "
                 "nothing is known to be lost"
             ) from error
         answer = _parsed(status, document)

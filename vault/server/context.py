@@ -24,6 +24,7 @@ from vault.server.workers import Worker
 from vault.services.access import Began, claimed_id
 from vault.services.slots import OPERATORS
 from vault.services.vault import Vault
+from vault.wording import first_misfit
 
 INGEST: Final = "/v1/ingest/"
 """Where recorders send; S3 aside."""
@@ -304,6 +305,5 @@ def _invalid(error: ValidationError, kind: type[BaseModel]) -> Invalid:
         # The name is what somebody sent: it can be a number, or a token in the wrong place.
         names = (field.alias or name for name, field in kind.model_fields.items())
         return Invalid("a name is not known here", hint=f"known: {', '.join(names)}")
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return Invalid(f"{where}: {message}" if where else message)
+    where, what = first_misfit(error)
+    return Invalid(f"{where}: {what}" if where else f"the body: {what}")

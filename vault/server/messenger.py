@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import aiohttp
 
-from vault.errors import Unavailable
+from vault.errors import Unavailable, reason
 from vault.ports.alerts import Messenger
 
 
@@ -28,6 +28,6 @@ class HttpMessenger(Messenger):
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             # ValueError: a name that the resolver cannot write. The error's own text would hold the address, and so
             # perhaps a secret.
-            raise Unavailable(f"the webhook cannot be reached ({type(error).__name__})") from None
+            raise Unavailable(f"the webhook cannot be reached ({reason(error)})") from None
         if not 200 <= status < 300:  # noqa: PLR2004 - the class of statuses that acknowledge
             raise Unavailable(f"the webhook answered {status}")

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from vault.errors import Unavailable, VaultError
+from vault.errors import Unavailable, VaultError, reason
 from vault.ports.time import Clock
 
 _CLOSE_SECONDS: Final = 1.0
@@ -48,7 +48,7 @@ class Look:
             return error
         except Exception as error:
             logger.exception("a look failed unexpectedly", extra={"fields": {"at": self._what}})
-            return Unavailable(f"looking at {self._what} failed unexpectedly ({type(error).__name__})")
+            return Unavailable(f"looking at {self._what} failed unexpectedly ({reason(error)})")
         return None
 
     async def close(self) -> None:

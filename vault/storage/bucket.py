@@ -18,7 +18,7 @@ from minio.lifecycleconfig import AbortIncompleteMultipartUpload, LifecycleConfi
 from minio.sseconfig import Rule as EncryptionRule
 from minio.sseconfig import SSEConfig
 
-from vault.errors import ConfigError, Unavailable
+from vault.errors import ConfigError, Unavailable, reason
 from vault.model import Finding
 from vault.storage.s3settings import S3Settings
 
@@ -235,7 +235,7 @@ def _finding(level: str, message: str, hint: str | None = None) -> Finding:
 
 def _reason(error: Exception) -> str:
     """Return what may be shown: the store's code, or the kind of failure; never a URL or a header."""
-    return f"the store answered {error.code}" if isinstance(error, S3Error) else type(error).__name__
+    return f"the store answered {error.code}" if isinstance(error, S3Error) else reason(error)
 
 
 def _cannot(settings: S3Settings, error: Exception) -> ConfigError | Unavailable:

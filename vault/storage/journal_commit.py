@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from vault.errors import JournalFull, Unavailable, size_text
+from vault.errors import JournalFull, Unavailable, reason, size_text
 from vault.format.journal import HEADER_BYTES, SALT_BYTES, FileHeader, encode_header, file_name
 from vault.ports.time import Clock, Entropy
 from vault.storage.journal_file import Disk, JournalFile, as_unavailable
@@ -351,4 +351,4 @@ class Committer:
 def _unavailable(error: BaseException) -> Unavailable:
     if isinstance(error, OSError):
         return as_unavailable(error)
-    return Unavailable(f"the journal could not be written ({type(error).__name__})")
+    return Unavailable(f"the journal could not be written ({reason(error)})")

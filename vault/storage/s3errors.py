@@ -9,7 +9,7 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, ParamValidationError
 
-from vault.errors import DiskFull, NotFound, RangeNotSatisfiable, Unavailable, VaultError
+from vault.errors import DiskFull, NotFound, RangeNotSatisfiable, Unavailable, VaultError, reason
 
 CODE: Final = "s3_code"
 
@@ -38,7 +38,7 @@ def translate(error: Exception, operation: str) -> VaultError | None:
     # A cut body leaves aiobotocore as the bare error of its HTTP library, which this layer does not import.
     transport = (BotoCoreError, HTTPClientError, OSError, TimeoutError)
     if isinstance(error, transport) or type(error).__module__.startswith("aiohttp"):
-        return Unavailable(f"the object store did not answer {operation}: {type(error).__name__}")
+        return Unavailable(f"the object store did not answer {operation}: {reason(error)}")
     return None
 
 

@@ -20,7 +20,7 @@ from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vault.errors import FormatError, Invalid
+from vault.errors import FormatError, Invalid, kind_in_words
 from vault.format.codec import decode_coordinate, encode_coordinate
 from vault.model import Coordinate
 
@@ -181,7 +181,7 @@ def _scalar_decoder(kind: type) -> _Decode:
     def decode_scalar(value: Any, place: str) -> Any:
         # By exact type: True is an int, and 1.0 equals 1.
         if type(value) is not kind:
-            raise FormatError(f"{place} is not {'null' if kind is NoneType else f'of type {kind.__name__}'}")
+            raise FormatError(f"{place} is not {kind_in_words(kind)}")
         return value
 
     def decode_int(value: Any, place: str) -> int:
