@@ -6,6 +6,8 @@ operator's. Messages carry no key, token, phone number or audio.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
@@ -311,6 +313,8 @@ _KINDS: Final[Mapping[type, str]] = {
     dict: "an object",
     type(None): "null",
 }
+_PLACE: Final = re.compile(r"^\[[A-Z0-9:_ ]+\]|\(_ssl\.c:[0-9]+\)$")
+"""Where in a library something failed, which says nothing to a reader."""
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[0-9]+")
 
 
@@ -324,6 +328,12 @@ def reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it took too long"
     if isinstance(error, OSError):
-        return error.strerror or "the system refused"
+        said = getattr(error, "reason", None)  # what TLS calls it
+        if isinstance(said, str):
+            return said.replace("_", " ").lower()
+        if error.errno is not None and error.errno in errno.errorcode:
+            # By its number: the text beside it can be put together by a library, addresses in brackets and all.
+            return os.strerror(error.errno)
+        return _PLACE.sub("", error.strerror or str(error)).strip() or "the system refused"
     name = type(error).__name__.removesuffix("Exception").removesuffix("Error")
     return " ".join(word.lower() for word in _WORD.findall(name)) or "it failed"

@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import ssl
 import types
 from pathlib import Path
 from typing import Annotated, Union, get_args, get_origin
@@ -124,6 +126,13 @@ def test_why_a_library_failed_is_said_without_the_name_of_a_class():
     assert reason(PinIncorrect()) == "pin incorrect"
     assert reason(ServerDisconnectedError("x")) == "server disconnected"
     assert reason(OSError()) == "the system refused"
+    bound = OSError(98, "error while attempting to bind on address ('127.0.0.1', 80): address already in use")
+    assert reason(bound) == "Address already in use"
+    assert reason(socket.gaierror(-2, "Name or service not known")) == "Name or service not known"
+    with pytest.raises(ssl.SSLError) as refused:
+        ssl.create_default_context(cadata="-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----")
+    assert "_ssl.c" in str(refused.value)
+    assert not re.search(r"_ssl|\[", reason(refused.value))
     assert [kind_in_words(kind) for kind in (str, int, bytes, type(None), dict, Path)] == [
         "text", "a whole number", "bytes", "null", "an object", "something else"
     ]  # fmt: skip

@@ -197,7 +197,9 @@ def tls_context(config: Config) -> ssl.SSLContext | None:
     try:
         load_chain(context, *config.tls_paths)
     except (OSError, ssl.SSLError) as error:
-        raise errors.ConfigError(f"server.tls_cert: the certificate or key cannot be used: {error}") from error
+        raise errors.ConfigError(
+            f"server.tls_cert: the certificate or key cannot be used: {errors.reason(error)}"
+        ) from error
     return context
 
 
@@ -237,7 +239,7 @@ async def serve(
             sockets = bind(settings.host, settings.port) if listener is None else [listener]
         except OSError as error:
             raise errors.ConfigError(
-                f"server.port: cannot listen on {settings.host}:{settings.port}: {error}"
+                f"server.port: cannot listen on {settings.host}:{settings.port}: {errors.reason(error)}"
             ) from error
         port = sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

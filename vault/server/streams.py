@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import SupportsIndex
 
 from vault.config import Config
-from vault.errors import ConfigError, Conflict, UploadStalled, VaultError
+from vault.errors import ConfigError, Conflict, UploadStalled, VaultError, reason
 from vault.ids import TokenId, parse_tenant
 from vault.places import READ, check
 from vault.ports.time import Entropy
@@ -80,7 +80,7 @@ async def listening(
                 sockets = bind(*door.settings.address, shared=shared)
             except OSError as error:
                 raise ConfigError(
-                    f"streams.{door.name}.listen: cannot listen on {door.settings.listen}: {error}"
+                    f"streams.{door.name}.listen: cannot listen on {door.settings.listen}: {reason(error)}"
                 ) from error
             for each in sockets:
                 listeners.enter_context(connections.listening(each, calls.lines(door), tls=door.tls))
@@ -118,7 +118,7 @@ def _tls(config: Config, name: str, settings: Listener | None) -> ssl.SSLContext
         check(config.resolve(settings.client_ca, ""), READ)
         context.load_verify_locations(config.resolve(settings.client_ca, ""))
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"streams.{name}: tls_cert, tls_key or client_ca cannot be used: {error}") from error
+        raise ConfigError(f"streams.{name}: tls_cert, tls_key or client_ca cannot be used: {reason(error)}") from error
     return context
 
 
