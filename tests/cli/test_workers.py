@@ -159,7 +159,8 @@ def test_workers_end_with_a_killed_parent_and_a_lost_workers_journal_stops_a_sma
 def test_a_worker_that_cannot_start_stops_them_all(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(CONFIG)
     assert command(tmp_path, "init").returncode == 0
-    (tmp_path / "data" / "issuer.pem").unlink()
+    # What the parent looks at is there: a worker finds out what it is worth.
+    (tmp_path / "data" / "issuer.pem").write_text("no key")
     refused = command(tmp_path, "serve", "--workers", "2")
     assert refused.returncode == 7
     assert "issuer key" in refused.stderr

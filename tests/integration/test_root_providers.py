@@ -23,7 +23,8 @@ def transit(openbao):
 
 
 def config_in(tmp_path, **keyring):
-    return parse_config({"keyring": keyring}, base=tmp_path)
+    named = {"processor": "Vault Ltd", "contact": "dpo@vault.example"}
+    return parse_config({"keyring": keyring, "identity": named}, base=tmp_path)
 
 
 async def levels(config):

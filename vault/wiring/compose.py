@@ -9,7 +9,7 @@ from functools import partial
 
 from vault.config import Config
 from vault.crypto.signing import SigningKey
-from vault.errors import ConfigError
+from vault.errors import ConfigError, FormatError
 from vault.keystore.keyring import Keyring
 from vault.places import unusable
 from vault.ports.catalog import Catalog
@@ -364,6 +364,7 @@ def _issuer_key(config: Config) -> SigningKey:
     try:
         return SigningKey.from_pem(config.issuer_path.read_bytes())
     except OSError as error:
-        known = unusable(config.issuer_path, error, setting="the issuer key")
-        hint = "restore it: init made it" if isinstance(error, FileNotFoundError) else known.hint
-        raise ConfigError(known.message, hint=hint) from error
+        raise unusable(config.issuer_path, error, setting="issuer key") from error
+    except FormatError as error:
+        message = f"the issuer key {config.issuer_path} is damaged: {error.message}"
+        raise ConfigError(message, hint="restore it: init made it, and backups have it") from error

@@ -71,7 +71,7 @@ def places_of(config: Config) -> Iterator[Place]:
             if _seen(inside := config.objects_path / name):
                 yield Place(piece=Piece.OBJECTS, setting="objects.path", path=inside)
     yield Place(piece=Piece.JOURNAL, setting="journal.path", path=config.journal_path, tree=True)
-    yield Place(piece=Piece.ISSUER, setting="data", path=config.issuer_path, need=places.READ)
+    yield Place(piece=Piece.ISSUER, setting="issuer key", path=config.issuer_path, need=places.READ)
     for setting, path in tls_files(config):
         yield Place(piece=Piece.TLS, setting=setting, path=path, need=places.READ)
 
