@@ -1,5 +1,7 @@
 """New catalogs on SQLite without the time of each migration: the migrations run once; every catalog gets the result."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import sqlalchemy as sa
@@ -10,9 +12,18 @@ migrate = schema.upgrade
 """The real thing."""
 
 
+@contextmanager
+def in_memory() -> Iterator[sa.Connection]:
+    """Yield a transaction of an empty database that goes with it."""
+    engine = sa.create_engine("sqlite://")
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
 @cache
 def _statements() -> list[str]:
-    with sa.create_engine("sqlite://").begin() as connection:
+    with in_memory() as connection:
         migrate(connection)
         script = connection.connection.driver_connection.iterdump()
         return [line for line in script if line not in ("BEGIN TRANSACTION;", "COMMIT;")]

@@ -21,6 +21,7 @@ from tests.catalog_support import (
     segment,
     shred,
 )
+from tests.catalog_template import in_memory
 from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
 from vault.ids import RecordingId
@@ -112,7 +113,7 @@ async def test_a_load_that_fails_leaves_a_blank_catalog_that_can_be_loaded(catal
 
 def columns_at(revision):
     """Return the columns of each table of an older schema."""
-    with sa.create_engine("sqlite://").begin() as connection:
+    with in_memory() as connection:
         schema.upgrade_to(connection, revision)
         found = sa.inspect(connection)
         return {table: {each["name"] for each in found.get_columns(table)} for table in found.get_table_names()}

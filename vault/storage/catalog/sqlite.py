@@ -6,12 +6,14 @@ freed pages, which is hygiene and nothing more: no key is ever in this file.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import aiosqlite
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
@@ -58,7 +60,9 @@ def writing_engine(path: Path | None) -> AsyncEngine:
     if path is None:
         engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, hide_parameters=True)
     else:
-        engine = create_async_engine(_url(path), pool_size=1, max_overflow=0, hide_parameters=True)
+        engine = create_async_engine(
+            _url(path), connect_args={"async_creator_fn": _connect}, pool_size=1, max_overflow=0, hide_parameters=True
+        )
     sync = engine.sync_engine
 
     @sa.event.listens_for(sync, "connect")
@@ -79,6 +83,7 @@ def reading_engine(path: Path) -> AsyncEngine:
     """Return a few connections that cannot write; each statement is a snapshot by itself."""
     engine = create_async_engine(
         _url(path),
+        connect_args={"async_creator_fn": _connect},
         pool_size=_READERS,
         max_overflow=0,
         pool_timeout=_POOL_SECONDS,
@@ -92,6 +97,18 @@ def reading_engine(path: Path) -> AsyncEngine:
         _run(connection, (*_PRAGMAS, "PRAGMA query_only = ON"))
 
     return engine
+
+
+async def _connect(*place: Any, **options: Any) -> aiosqlite.Connection:
+    """Open a connection with its thread; a caller who is cancelled meanwhile leaves neither behind."""
+    opening = aiosqlite.connect(*place, **options)
+    opening._thread.daemon = True  # noqa: SLF001 - what SQLAlchemy does to connections that it makes itself
+    opened = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(opened)
+    except asyncio.CancelledError:
+        await (await opened).close()
+        raise
 
 
 def _run(connection: Any, statements: Sequence[str]) -> None:
