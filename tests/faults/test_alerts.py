@@ -47,8 +47,10 @@ async def outcome(server, name):
     async with asyncio.timeout(15), session(server) as client:
         while True:
             async with client.get("/metrics") as answer:
-                if f'callvault_alerts_total{{outcome="{name}"}}' in await answer.text():
-                    return
+                lines = (await answer.text()).splitlines()
+            counted = [line for line in lines if line.startswith(f'callvault_alerts_total{{outcome="{name}"}} ')]
+            if float(counted[0].rpartition(" ")[2]):
+                return
             await asyncio.sleep(0.02)
 
 
