@@ -3,6 +3,8 @@
 import asyncio
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -197,7 +199,12 @@ def test_an_older_catalog_is_backed_up_before_its_upgrade_and_comes_back_upgrade
 def test_a_lost_catalog_beside_the_keyring_is_never_taken_for_a_new_vault(scene, place, capsys):
     config = ["--config", str(scene.base / "config.toml")]
     scene.lose_catalog()
-    for words in (["serve"], ["init"], ["journal", "status"], ["catalog", "upgrade"], ["backup", "create", place]):
+    # A process of its own: serving sets up the log and signals of the whole process.
+    command = [sys.executable, "-m", "cli", "serve", *config]
+    served = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert served.returncode == 7
+    assert "callvault backup restore DEST" in served.stderr
+    for words in (["init"], ["journal", "status"], ["catalog", "upgrade"], ["backup", "create", place]):
         capsys.readouterr()
         assert main([*words, *config]) == 7, words
         shown = capsys.readouterr().err
