@@ -12,7 +12,7 @@ RUN python -m venv /opt/wheel \
 RUN python -m venv /opt/callvault \
     && /opt/callvault/bin/pip install --require-hashes -r requirements/runtime.txt
 
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE config.toml ./
 COPY vault vault
 COPY cli cli
 RUN /opt/wheel/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \

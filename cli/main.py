@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 COMMANDS: Final = {
+    "quickstart": "cli.quickstart",
     "init": "cli.vaults",
     "doctor": "cli.vaults",
     "serve": "cli.serve",
@@ -52,7 +53,7 @@ app = typer.Typer(
     help="A streaming vault for call recordings: sealed on arrival, kept as promised, shredded provably.",
     epilog=(
         "Exit codes: 0 done, 2 usage, 3 refused, 4 not found, 5 integrity, 6 unavailable, 7 configuration.\n\n"
-        "Examples:\n\n  callvault demo\n\n  callvault init && callvault serve"
+        "Examples:\n\n  callvault demo\n\n  callvault quickstart\n\n  callvault init && callvault serve"
     ),
     no_args_is_help=True,
     # A traceback with local variables would print tokens and keys.

@@ -16,7 +16,7 @@ from cli.downloads import CHUNK_BYTES, fetch
 from cli.files import STDOUT, destination, whole_file
 from cli.filters import Filters, search
 from cli.instants import length, local_minute, zone
-from vault.errors import Invalid, Refused
+from vault.errors import Invalid, NotFound, Refused
 from vault.media.sizes import in_mib
 from vault.protocol.alerts import FlagCategory
 
@@ -210,19 +210,41 @@ def _report(call: Remote, written: Mapping[str, Any]) -> None:
     examples=[
         f"callvault recordings play {_ID} --purpose complaint -o call.wav",
         f"callvault recordings play {_ID} --purpose complaint -o - | aplay",
+        "callvault recordings play --call-key 5f3c@pbx.example.com --purpose complaint -o call.wav",
     ],
 )
 async def play(
     call: Remote,
     *,
-    recording: RecordingName,
+    recording: Annotated[
+        str | None, typer.Argument(metavar="[RECORDING]", help="rec_ and 32 hex digits.", show_default=False)
+    ] = None,
+    call_key: Annotated[str | None, typer.Option(help="What its recorder calls it, in place of its id.")] = None,
     purpose: Purpose,
     output: Target = STDOUT,
     shape: Shape = "wav",
     force: Force = False,
 ) -> None:
     """Listen to a recording, even while the call is running: every byte is verified before it is sent."""
-    _report(call, await _download(call, recording, output, purpose=purpose, shape=shape, force=force))
+    if (recording is None) == (call_key is None):
+        raise Invalid("one recording is played: name it by its id, or by --call-key")
+    chosen = recording or await _of_call(call, str(call_key), purpose=purpose)
+    _report(call, await _download(call, chosen, output, purpose=purpose, shape=shape, force=force))
+
+
+async def _of_call(call: Remote, call_key: str, *, purpose: str) -> str:
+    """Return the one recording of a call key; Refused if there are several."""
+    body = {"call_key": call_key, "limit": 2}
+    page = await call.client.call("POST", "/v1/recordings/search", body=body, headers={"Purpose": purpose})
+    match page["recordings"]:
+        case [only]:
+            return str(only["id"])
+        case []:
+            raise NotFound("no recording of this call key, or not for this token", hint="callvault recordings list")
+    raise Refused(
+        "several recordings have this call key; none was played",
+        hint="callvault recordings list --call-key, with the same purpose, has their ids",
+    )
 
 
 @remote(

@@ -12,8 +12,10 @@ import typer
 
 from cli.client import Client
 from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local
+from cli.files import whole_file
 from cli.identity import write_identity
 from cli.output import Output
+from cli.settings import default_settings
 from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.model import Finding
 
@@ -31,6 +33,7 @@ def register(app: typer.Typer) -> None:
             "callvault init --config /etc/callvault/config.toml > operator.token",
             'callvault init --processor "Northfield IT Ltd" --contact privacy@northfield.example',
             "callvault init --trial",
+            "callvault init --defaults > /etc/callvault/config.toml",
         ],
     )(init)
     local(app, "doctor", examples=["callvault doctor", "callvault doctor --server http://127.0.0.1:8080 --json"])(
@@ -40,6 +43,7 @@ def register(app: typer.Typer) -> None:
 
 async def init(
     out: Output,
+    *,
     config: ConfigPath = DEFAULT_CONFIG,
     trial: Annotated[
         bool,
@@ -51,27 +55,43 @@ async def init(
     contact: Annotated[
         str | None, typer.Option(help="Where to ask about a certificate; written into the settings too.")
     ] = None,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Print the default settings, each explained, and make nothing.")
+    ] = False,
 ) -> None:
     """Create a vault: catalog, keyring, issuer key and the first operator's token, printed this once.
 
-    Refuses to overwrite anything. At a terminal it asks who runs the vault, if the settings do not say: no certificate
-    is issued under a placeholder, and so nothing is shredded. A trial vault says that it is one wherever it speaks of
-    itself, on its certificates too, and never becomes another.
+    Refuses to overwrite anything. Where there is no config.toml here and --config names no other, the default settings
+    are written to it first, and everything lies in `data` beside it.
+
+    At a terminal it asks who runs the vault, if the settings do not say: no certificate is issued under a placeholder,
+    and so nothing is shredded. A trial vault says that it is one wherever it speaks of itself, on its certificates too,
+    and never becomes another.
     """
     from vault.wiring import init_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
-    settings = load_config(config)
-    given = {name: value for name, value in (("processor", processor), ("contact", contact)) if value is not None}
-    if not trial and not out.as_json and sys.stdin.isatty():
-        given |= {name: _asked(name) for name in settings.identity.unnamed if name not in given}
-    if given:
-        write_identity(config, given)
-        settings = load_config(config)
-    made = await init_vault(settings, trial=trial)
-    if out.as_json:
-        out.document({"created": list(made.created), "trial": trial, "operator_token": made.operator_token})
+    if defaults:
+        out.document({"settings": default_settings()}) if out.as_json else out.text(default_settings().rstrip("\n"))
         return
-    for line in made.created:
+    written = _write_defaults(config)
+    try:
+        settings = load_config(config)
+        given = {name: value for name, value in (("processor", processor), ("contact", contact)) if value is not None}
+        if not trial and not out.as_json and sys.stdin.isatty():
+            given |= {name: _asked(name) for name in settings.identity.unnamed if name not in given}
+        if given:
+            write_identity(config, given)
+            settings = load_config(config)
+        made = await init_vault(settings, trial=trial)
+    except (ConfigError, typer.Abort):
+        if written:  # nothing was created, the settings included
+            config.unlink(missing_ok=True)
+        raise
+    created = [*([f"settings {config.absolute()}"] if written else []), *made.created]
+    if out.as_json:
+        out.document({"created": created, "trial": trial, "operator_token": made.operator_token})
+        return
+    for line in created:
         out.note(f"created {line}")
     for finding in made.findings:
         out.note(f"warning: {finding.message}")
@@ -85,6 +105,15 @@ async def init(
 def _asked(name: str) -> str:
     question = {"processor": "Who runs this vault (on certificates)", "contact": "Where to ask about a certificate"}
     return str(typer.prompt(question[name], err=True)).strip()
+
+
+def _write_defaults(config: Path) -> bool:
+    """Write the default settings where they are looked for and nobody put any; tell whether it did."""
+    if config != DEFAULT_CONFIG or config.exists():
+        return False
+    with whole_file(config, force=False) as file:
+        file.write(default_settings().encode())
+    return True
 
 
 async def doctor(

@@ -360,7 +360,9 @@ def parse_config(document: Mapping[str, Any], *, base: Path) -> Config:
         return Config.model_validate({**document, "base": base})
     except ValidationError as error:
         where, what = first_misfit(error)
-        raise ConfigError(f"{where or 'the file'}: {what}", hint="see the commented config.toml") from error
+        raise ConfigError(
+            f"{where or 'the file'}: {what}", hint="callvault init --defaults explains every setting"
+        ) from error
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -368,7 +370,9 @@ def _document(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no configuration at {path}", hint="copy config.toml, or pass --config") from error
+        raise ConfigError(
+            f"there is no configuration at {path}", hint="pass --config, or begin with the defaults: callvault init"
+        ) from error
     except OSError as error:
         raise unusable(path, error) from error
     except UnicodeDecodeError as error:

@@ -415,3 +415,15 @@ def test_the_audit_export_is_json_lines_page_after_page(stub: StubServer, capsys
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["seq"] for line in lines] == [1, 3]
     assert [asked.query["after"] for asked in stub.asked] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(("found", "code"), [([], 4), ([{**RECORDING}, {**RECORDING}], 3)], ids=["none", "several"])
+def test_a_call_key_that_is_not_one_recordings_plays_nothing(
+    stub: StubServer, capsys: pytest.CaptureFixture[str], found: list[object], code: int
+) -> None:
+    stub.on("POST", "/v1/recordings/search", answer({"recordings": found, "before": None}))
+    assert main(["recordings", "play", "--call-key", "a-call", "--purpose", "complaint", "-o", "-"]) == code
+    assert main(["recordings", "play", REC, "--call-key", "a-call", "--purpose", "complaint", "-o", "-"]) == 2
+    (asked,) = stub.asked
+    assert (asked.body, asked.headers["Purpose"]) == ({"call_key": "a-call", "limit": 2}, "complaint")
+    assert capsys.readouterr().out == ""

@@ -153,7 +153,8 @@ async def open_destination(config: Config, text: str, *, create: bool) -> Object
     access = config.backup.s3 or config.objects.s3
     if access is None:
         raise ConfigError(
-            "backup.s3: nothing says how to reach S3", hint="add the section [backup.s3]; see the commented config.toml"
+            "backup.s3: nothing says how to reach S3",
+            hint="add the section [backup.s3]: callvault init --defaults explains it",
         )
     bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")
     prefix = prefix.strip("/")
