@@ -12,6 +12,7 @@ from yarl import URL
 
 from cli.recorders import notes
 from cli.setups import RECORDERS, Place
+from tests.documents import looks_like_shell
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "recorders.md"
@@ -49,7 +50,8 @@ def section(recorder):
     lines += [*(f"- {note}" for note in said), f"- After <{recorder.source}>.", ""]
     output = OUTPUTS / f"{recorder.name}.txt"
     if output.exists():
-        lines += ["What it looks like:", "", "```", output.read_text().rstrip("\n"), "```", ""]
+        said = output.read_text()
+        lines += ["What it looks like:", "", f"```{looks_like_shell(said) or ''}", said.rstrip("\n"), "```", ""]
     return "\n".join(lines)
 
 

@@ -1,11 +1,18 @@
+import ast
+import json
 import re
 import shlex
+import subprocess
+import tomllib
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import typer
 
 from cli.main import app
+from tests.documents import PAGES as DOCUMENTS
+from tests.documents import blocks, looks_like_shell, typed
 from vault.model import Role
 from vault.protocol.permissions import PERMISSIONS, Act
 from vault.server.openapi import build
@@ -97,6 +104,35 @@ def test_the_readme_shows_a_part_of_what_the_demo_prints():
     whole = (ROOT / "docs" / "demo.md").read_text()
     for step in part.replace("```", "").strip("\n").split("\n\n"):
         assert step in whole
+
+
+def test_every_block_is_called_what_it_is_and_parses_as_that():
+    wrong = []
+    for block in (block for page in DOCUMENTS for block in blocks(page)):
+        if not block.language and looks_like_shell(block.text):
+            wrong.append(f"{block.name} is {looks_like_shell(block.text)}, and is not called so")
+            continue
+        try:
+            PARSERS.get(block.language, lambda _: None)(block.text)
+        except (AssertionError, SyntaxError, ValueError) as error:
+            wrong.append(f"{block.name}: {error!r}")
+    assert wrong == []
+
+
+def shell(text):
+    done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+PARSERS = {
+    "sh": shell,
+    "bash": shell,
+    "console": lambda text: shell("\n".join(typed(text))),
+    "python": ast.parse,
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "xml": lambda text: ET.fromstring(text.encode()),
+}
 
 
 def printed_commands(page):
