@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTHONS := 3.12 3.13 3.14
+PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
 # One more than the two cores that the time is promised for: many tests wait.
 WORKERS := -n 3 --dist loadgroup
 
-.PHONY: demo serve test check fix bench soak lock clean
+.PHONY: demo serve test check fix bench soak pythons units lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Callvault needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
@@ -42,10 +44,20 @@ fix: $(STAMP)
 bench: $(STAMP)  ## one JSON line per claim; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
-lock:  ## refresh the hashed lock files (needs uv)
-	uv pip compile --generate-hashes --no-emit-index-url --no-header requirements/runtime.in -o requirements/runtime.txt
-	uv pip compile --generate-hashes --no-emit-index-url --no-header -c requirements/runtime.txt requirements/dev.in -o requirements/dev.txt
-	uv pip compile --generate-hashes --no-emit-index-url --no-header -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+pythons:  ## unit and contract tests on each further Python that is here, in an environment of its own
+	@for version in $(PYTHONS); do for found in python$$version $(PYENV)/versions/$$version.*/bin/python; do \
+	  if "$$found" -c '' 2>/dev/null; then echo "Python $$version: $$found"; \
+	    $(MAKE) --no-print-directory units PYTHON="$$found" VENV=.venv-$$version || exit 1; break; fi; done; done
+
+units: $(STAMP)
+	$(BIN)/python -m pytest $(WORKERS) tests/unit tests/contract
+
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+lock:  ## refresh the hashed lock files, which are for every Python (needs uv)
+	$(LOCK) requirements/runtime.in -o requirements/runtime.txt
+	$(LOCK) -c requirements/runtime.txt requirements/dev.in -o requirements/dev.txt
+	$(LOCK) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
