@@ -774,8 +774,12 @@ async def test_what_a_head_tells_is_written_with_its_segment_or_the_finish_and_c
 
 async def test_notes_of_an_open_recording_are_replaced_by_number_and_go_with_its_end(catalog):
     one, other = recording(), recording()
-    for row in (one, other):
-        await catalog.create_recording(row)
+    await catalog.create_recording(one, notes={0: b"with its row", 2: b"c"})
+    rival = replace(recording(), call_token=one.call_token)
+    with pytest.raises(Conflict):
+        await catalog.create_recording(rival, notes={0: b"of a row that there is not"})
+    assert (await catalog.notes(one.id), await catalog.notes(rival.id)) == ({0: b"with its row", 2: b"c"}, {})
+    await catalog.create_recording(other)
     await catalog.put_notes(one.id, {0: b"a", 2: b"c"}, audit=[event("recording.paused")])
     await catalog.put_notes(one.id, {0: b"b", 1: b"d"})
     await catalog.put_notes(other.id, {0: b"e"})

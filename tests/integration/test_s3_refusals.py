@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from tests import approvals
 from tests.faults.crashing import memory_directory
-from tests.integration.app import PURPOSE, TENANTS, app, running, sound
+from tests.integration.app import PURPOSE, TENANTS, app, out_of_reach, running, sound
 from tests.s3clients import BUCKET, HEAD, Recorder, signed
 from vault.errors import Unavailable
 from vault.ids import TokenId
@@ -361,6 +361,24 @@ async def test_an_upload_ends_while_the_catalog_cannot_take_its_etag_and_keeps_i
         assert status == 200
         assert (await keys(app)) == {"call.wav": ("sealed", len(WAV))}
     assert (await ask(app, recorder, "HEAD", f"/s3/{BUCKET}/call.wav"))[2]["ETag"] == done["ETag"]
+
+
+async def test_the_etag_of_a_whole_upload_is_durable_with_its_row_and_costs_no_transaction(app, recorder):
+    catalog, path = app.vault.catalog, f"/s3/{BUCKET}/call.wav"
+    with out_of_reach(catalog, "put_notes"), out_of_reach(app.vault.storer._store, "put"):
+        status, _, sent = await ask(app, recorder, "PUT", path, body=WAV)
+        assert (status, sent["ETag"]) == (200, f'"{MD5}"')
+        assert len(await catalog.notes(sent["Recording-Id"])) == 1, "a restart before it is stored knows it"
+    assert (await keys(app)) == {"call.wav": ("sealed", len(WAV))}
+    assert (await ask(app, recorder, "HEAD", path))[2]["ETag"] == sent["ETag"]
+
+
+async def test_what_goes_on_with_an_interrupted_upload_has_not_its_etag(app, recorder):
+    path, other = f"/s3/{BUCKET}/call.wav", HEAD + sound(70_000, 2)
+    with out_of_reach(app.vault.ingest, "write"):
+        assert (await ask(app, recorder, "PUT", path, body=WAV))[0] == 503
+    await app.upload("call.wav", other, media="audio/wav")
+    assert (await ask(app, recorder, "HEAD", path))[2]["ETag"] == f'"{hashlib.sha256(other).hexdigest()}"'
 
 
 async def test_an_upload_that_never_was_is_none(app, recorder):

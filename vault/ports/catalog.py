@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId
@@ -207,9 +208,12 @@ class RecordingRows(Protocol):
         *,
         elsewhere: Sequence[str] = (),
         begun_before: bool = False,
+        notes: Mapping[int, bytes] = MappingProxyType({}),
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Insert a new row; `elsewhere` are the tokens of the same call key in the tenant's other metadata cohorts.
+        """Insert a new row, and with it what `put_notes` takes.
+
+        `elsewhere` are the tokens of the same call key in the tenant's other metadata cohorts.
 
         Conflict if the tenant already has its call token or one of `elsewhere`; TooLate if `recording.audio` lies in a
         period at or below the sweep floor, so that no recording can be born into a cohort a sweep is about to take;

@@ -10,6 +10,7 @@ from functools import partial
 
 from vault.crypto.blind import Field
 from vault.crypto.derive import commitment
+from vault.crypto.notes import seal_note
 from vault.crypto.sealed import seal_facts
 from vault.errors import GenerationPassed, OutcomeUnknown, TooLate, Unavailable
 from vault.ids import NodeId, RecordingId, TenantId, new_id
@@ -137,9 +138,10 @@ class Beginning:
         )
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
         detail = {**noted, "import": True} if imports and call.started_at is not None else noted
+        notes = {} if call.answer is None else {0: seal_note(key, identifier, 0, call.answer, nonce=self._entropy(12))}
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier, detail=detail)
         creating = asyncio.ensure_future(
-            self._catalog.create_recording(recording, elsewhere=elsewhere, audit=[started_event])
+            self._catalog.create_recording(recording, elsewhere=elsewhere, notes=notes, audit=[started_event])
         )
         try:
             await asyncio.shield(creating)

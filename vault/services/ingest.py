@@ -232,6 +232,8 @@ class Ingest:
             recording=recording, key=key, call_key=call.call_key, uploads=1, begun_by=actor.token_id
         )
         session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
+        if call.answer is not None:
+            session.keeping.notes.append(call.answer)
         self._adopt(session)
         return session
 
@@ -264,6 +266,7 @@ class Ingest:
             await self._settle(session)
             # What could not be noted as dropped is sent again, and dropped again.
             await self._notes.acknowledge(session)
+            await self._notes.forget_etag(session)
             session.keeping.continue_at(session.durable)
             session.require_offset(offset)
             if session.digest is None:

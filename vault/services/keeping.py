@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from vault.format.notes import Aside, Note, Pause, audio_end, dropped_bytes, kept_of
+from vault.format.notes import Aside, Etag, Note, Pause, audio_end, dropped_bytes, kept_of
 from vault.media.descriptor import SAMPLE_BYTES
 from vault.model import Container, Media
 
@@ -90,8 +90,13 @@ class Keeping:
         self.fresh = pause is not None and pause.offset >= end
 
     def settled(self, end: int) -> tuple[Note, ...]:
-        """Return the notes as they are of a recording of `end` bytes, in the order of their offsets."""
-        found = [self._settled(note, end) for note in self.notes]
+        """Return the notes as they are of a recording of `end` bytes, in the order of their offsets.
+
+        An ETag of other audio than those is none of its own.
+        """
+        audio = self.audio(end)
+        mine = [note for note in self.notes if not isinstance(note, Etag) or note.offset == audio]
+        found = [self._settled(note, end) for note in mine]
         return tuple(sorted(found, key=lambda note: note.offset))
 
     def _settled(self, note: Note, end: int) -> Note:

@@ -276,13 +276,25 @@ class Notes:
         """The audio, which is to end at `offset`, will be acknowledged with this ETag. It replaces an earlier one.
 
         Durable when this returns, or with the manifest if the catalog cannot answer: no recorder is turned away for it.
-        Unavailable if the vault has ended the recording.
+        Nothing is written if it is what the recording began with. Unavailable if the vault has ended the recording.
         """
         session.require_open()
         async with _noting(session):
             _set_only(session, Etag(offset=offset, at_ms=self._now_ms(), etag=etag))
             if session.unwritten:
                 await self._write_or_wait(session)
+
+    async def forget_etag(self, session: IngestSession) -> None:
+        """Whoever goes on with an interrupted recording may end it as something else than the ETag was of.
+
+        Durable when this returns, or with the manifest if the catalog cannot answer.
+        """
+        async with _noting(session):
+            known = next((note for note in session.keeping.notes if isinstance(note, Etag)), None)
+            if known is not None:
+                _set_only(session, replace(known, offset=0))
+                if session.unwritten:
+                    await self._write_or_wait(session)
 
     async def facts(self, session: IngestSession, event: Facts) -> None:
         """More is known about the call: seal it with the facts of its row, or keep it in memory for the next note."""

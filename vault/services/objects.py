@@ -14,7 +14,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from vault.errors import Conflict, Unavailable
-from vault.format.notes import etag_of
+from vault.format.notes import Etag, etag_of
 from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
 from vault.media.heads import agree
 from vault.model import DataKey, Principal, Recording, RecordingState
@@ -25,6 +25,7 @@ from vault.services.naming import CallNames
 from vault.services.notes import Notes
 from vault.services.parts import continued
 from vault.services.playback import Playable, Playback
+from vault.services.reading import unix_ms
 from vault.services.search import Search
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.slots import Shares
@@ -137,6 +138,8 @@ class Objects:
         a call is never turned away for its name.
         """
         reader = await body.reader()
+        at_ms = max(unix_ms(self._clock.now()), 0)
+        call = replace(call, answer=Etag(offset=reader.size, at_ms=at_ms, etag=etag))
         if not only_new:
             return await self._put(call, reader, sha256=sha256, etag=etag, actor=actor)
         async with self.only_new(call.tenant, call.call_key, object_key=call.object_key or call.call_key):

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from vault.errors import OffsetMismatch, Unavailable
+from vault.format.notes import Etag
 from vault.ids import TenantId, TokenId
 from vault.model import AuditEvent, CallFacts, DataKey, Heard, Media, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
@@ -63,6 +64,8 @@ class CallStart:
     """Under which S3 clients know it."""
     keep_until: datetime | None = None
     """Until when its recorder wants it kept at the least."""
+    answer: Etag | None = None
+    """With which ETag it is to be acknowledged."""
 
     @property
     def terms(self) -> Mapping[str, str]:

@@ -21,7 +21,6 @@ from vault.storage.catalog.writer import Transaction
 _n = recording_notes.c
 _NOTES = sa.select(_n.seq, _n.sealed).where(_n.recording == sa.bindparam("key")).order_by(_n.seq)
 _DROP = sa.delete(recording_notes).where(_n.recording == sa.bindparam("key"), _n.seq == sa.bindparam("at"))
-_INSERT = sa.insert(recording_notes)
 _SET_FACTS = (
     sa.update(recordings)
     .where(recordings.c.id == sa.bindparam("key"), IS_OPEN)
@@ -123,7 +122,7 @@ async def _put(transaction: Transaction, notings: Sequence[_Noting]) -> Sequence
         for seq, sealed in noting.notes.items():
             values[noting.key, seq] = {"recording": noting.key, "seq": seq, "sealed": sealed}
     await transaction.write(_DROP, [{"key": recording, "at": seq} for recording, seq in values])
-    await transaction.write(_INSERT, list(values.values()))
+    await transaction.write(sql.INSERT_NOTES, list(values.values()))
     return answers
 
 

@@ -143,6 +143,7 @@ DROP_SEGMENT = sa.delete(segments).where(
     segments.c.recording == sa.bindparam("key"), segments.c.number == sa.bindparam("at")
 )
 INSERT_SEGMENT = sa.insert(segments)
+INSERT_NOTES = sa.insert(recording_notes)
 DROP_NOTES = sa.delete(recording_notes).where(recording_notes.c.recording == sa.bindparam("key"))
 
 COUNTER = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -45,6 +46,7 @@ class _Creation:
     elsewhere: Sequence[str]
     audit: Sequence[AuditEvent]
     begun_before: bool
+    notes: Mapping[int, bytes]
 
     @property
     def generation(self) -> int:
@@ -129,6 +131,7 @@ class RecordingStore:
         *,
         elsewhere: Sequence[str] = (),
         begun_before: bool = False,
+        notes: Mapping[int, bytes] = MappingProxyType({}),
         audit: Sequence[AuditEvent] = (),
     ) -> None:
         """Insert a new row; Conflict, TooLate or GenerationPassed as promised by the port."""
@@ -138,6 +141,7 @@ class RecordingStore:
             elsewhere=elsewhere,
             audit=audit,
             begun_before=begun_before,
+            notes=notes,
         )
         await self._database.writer.submit(_create, creation)
 
@@ -390,14 +394,17 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
     insert = sql.INSERT_UNLESS_TAKEN[transaction.dialect]
     if await transaction.write(insert, [creation.values for creation in admitted]) != len(admitted):
         born = {row.id for row in await transaction.fetch(sql.FOUND, {"keys": sorted(born)})}
+    notes: list[Mapping[str, Any]] = []
     for place, creation in enumerate(creations):
         if answers[place] is not None:
             continue
-        if creation.values["id"] in born:
+        if (identity := creation.values["id"]) in born:
             transaction.audit(creation.audit)
+            notes += ({"recording": identity, "seq": seq, "sealed": note} for seq, note in creation.notes.items())
         else:
             tenant = creation.recording.tenant
             answers[place] = Conflict(f"tenant {tenant} already has a recording with this call key")
+    await transaction.write(sql.INSERT_NOTES, notes)
     return answers
 
 
