@@ -58,7 +58,10 @@ def escaped_call_key(name: str) -> str:
     Bytes that a call key cannot have become `=XX` (UTF-8, in hex), `=` among them. What is too long then is
     `=sha256=` and the hash of the name, which no escaped name begins with.
     """
-    raw = name.encode("utf-8", "surrogateescape")
+    try:
+        raw = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = name.encode("utf-8", "surrogatepass")  # half a pair, as JSON can write it
     escaped = "".join(chr(byte) if _PLAIN.fullmatch(chr(byte)) else f"={byte:02X}" for byte in raw)
     if len(escaped) <= _LONGEST_NAME:
         return escaped

@@ -12,6 +12,7 @@ from tests.audiohook_client import SESSION, TONE, Client, headers
 from tests.hook_recorders import UUID_FRAME, audio, frame
 from tests.integration.app import PURPOSE, TENANTS, App, app, sound
 from tests.streams import listener, listening
+from vault.errors import Unauthenticated
 from vault.model import Role
 from vault.protocol.breakage import MOST
 
@@ -107,6 +108,18 @@ async def test_a_storm_of_them_ends_the_call_with_the_reason_and_keeps_what_came
     assert told == f"more than {MOST} frames could not be read (the last: payload); what could be is kept"
     kept, told, _ = await left_out(app)
     assert (kept[:160], kept[-160:], told) == (VOICE[:160], VOICE[160:], f"{MOST} (payload)")
+
+
+async def test_a_leap_of_the_clock_and_half_a_character_cost_neither_the_call_nor_the_list(app: App) -> None:
+    began = TWILIO[0], TWILIO[1].replace("call-1", "call-\\ud83d")
+    leap = media(2, VOICE[160:], timestamp="9" * 15)
+    assert (await streamed(app, (*began, media(1, VOICE[:160]), *began, leap, STOP)))[0] == 1000
+    kept, told, _ = await left_out(app)
+    assert (kept, told) == (VOICE, "2 (order)")
+    [row] = (await app.ask("GET", "/v1/recordings")).json["recordings"]
+    assert row["duration_ms"] == 40
+    with pytest.raises(Unauthenticated):
+        await app.vault.access.authenticate(app.token(Role.RECORDER)[:-1] + "\udcff")
 
 
 async def test_after_a_restart_what_was_left_out_before_still_counts(app: App) -> None:

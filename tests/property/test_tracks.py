@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.soak import examples
 from vault.errors import Invalid
-from vault.media.tracks import FILL_MS, MAX_JUMPS, WINDOW_MS, WINDOW_PIECES, Missing, Tracks, interleaved
+from vault.media.tracks import FILL_MS, LONGEST_MS, MAX_JUMPS, WINDOW_MS, WINDOW_PIECES, Missing, Tracks, interleaved
 
 RATE = 8_000
 PIECE_MS = 20
@@ -197,6 +197,15 @@ def test_a_stream_whose_time_begins_late_begins_with_its_audio():
     tracks = Tracks(1, rate=RATE, silence=SILENCE)
     assert list(tracks.add(0, 1, 50_000_000, b"a" * PIECE)) == [b"a" * PIECE]
     assert list(tracks.add(0, 2, 50_000_020, b"b" * PIECE)) == [b"b" * PIECE]
+
+
+def test_a_leap_that_no_call_has_is_no_gap():
+    tracks = Tracks(1, rate=RATE, silence=SILENCE)
+    tracks.add(0, 1, 0, b"a" * PIECE)
+    leap = 20 + LONGEST_MS
+    assert list(tracks.add(0, 2, leap, b"b" * PIECE)) == [Missing(LONGEST_MS), b"b" * PIECE]
+    assert list(tracks.add(0, 3, 10**15 - 1, b"c" * PIECE)) == [b"c" * PIECE]
+    assert list(tracks.add(0, 4, 10**15 + 19, b"d" * PIECE)) == [b"d" * PIECE]
 
 
 def test_timestamps_that_jump_for_ever_are_refused():

@@ -172,7 +172,9 @@ def test_a_number_without_quotes_is_one():
 def test_a_call_is_named_by_the_first_name_that_it_has_whatever_its_characters():
     assert started(text(sampleRate=8000, callSid="", callId="x!1@[::1]")).call_key == "x=211@=5B::1=5D"
     assert started(text(sampleRate=8000, callId="a" * 201)).call_key == call_key_of("a" * 201)
-    assert started(text(sampleRate=8000, callSid=7)).call_key is None
+    assert started(text(sampleRate=8000, callSid=7)).call_key == "7"
+    assert started(text(sampleRate=8000, callSid=True, uuid=["u"])).call_key is None
+    assert started(text(sampleRate=8000, callSid="\ud83d")).call_key == "=ED=A0=BD"
 
 
 def test_vonages_token_is_a_credential_and_no_fact():
@@ -261,7 +263,11 @@ def test_more_text_than_any_recorder_sends_is_not_read():
     assert "no dialect" in refused(f"{ASTERISK.first[0]} {filler}").message
 
 
-@pytest.mark.parametrize("rate", [True, -8000, 1.5, "8k", "", "9" * 10, [], {}])
+def test_a_rate_without_a_fraction_is_a_count():
+    assert started(text(sampleRate=8000.0)).media.rate == 8000
+
+
+@pytest.mark.parametrize("rate", [True, -8000, -8000.0, 1.5, 1e300, "8k", "", "9" * 10, [], {}])
 def test_a_rate_that_is_no_count_is_refused(rate):
     assert "sampleRate" in refused(text(sampleRate=rate)).message
 

@@ -97,7 +97,20 @@ def test_a_name_and_its_number_are_one_another():
 def test_whatever_a_recorder_calls_a_call_is_a_call_key_with_room_for_further_ones():
     for name in ("call-1", "a" * 180, "5f3c@192.0.2.1:5060", "a=b"):
         assert call_key_of(name) == name
-    odd = ["5f3c@[2001:db8::1]", "%40", "*", "!", "a b", "a/b", "é", "a" * 181, "a" * 5000, "\udce9", "é" * 60]
+    odd = [
+        "5f3c@[2001:db8::1]",
+        "%40",
+        "*",
+        "!",
+        "a b",
+        "a/b",
+        "é",
+        "a" * 181,
+        "a" * 5000,
+        "\udce9",
+        "\ud83d",
+        "é" * 60,
+    ]
     keys = [call_key_of(name) for name in odd]
     assert len(set(keys)) == len(odd)
     assert keys[:3] == ["5f3c@=5B2001:db8::1=5D", "=2540", "=2A"]

@@ -44,5 +44,6 @@ def test_the_end_of_a_call_is_not_that_of_its_upload():
     assert call_ended(row) == CALL + 90 * SECOND
     assert call_ended(replace(row, lasted=None)) is None
     assert call_ended(replace(row, ended_at=None)) is None
+    assert call_ended(replace(row, lasted=timedelta.max)) == RECEIPT, "gaps that no calendar has room for"
     unstated = replace(row, started_at=RECEIPT - SECOND)
     assert call_ended(unstated) == RECEIPT, "the start was not stated: the call was over when all of it had come"

@@ -139,7 +139,7 @@ def test_no_token_is_kept_among_the_facts_or_shown(messages):
 @pytest.mark.parametrize("state", [0, 1, 2, 7])
 def test_a_message_that_the_state_does_not_permit_is_refused(messages, state):
     """States: nothing said, connected, started, stopped."""
-    permitted = {0: {"connected"}, 1: {"start"}, 2: {"media", "dtmf", "stop"}, 7: set()}[state]
+    permitted = {0: {"connected"}, 1: {"start"}, 2: {"media", "dtmf", "stop", "connected", "start"}, 7: set()}[state]
     for message in messages:
         event = json.loads(message)["event"]
         stream = machine(first=messages[0])
@@ -217,6 +217,16 @@ def test_what_cannot_be_read_before_the_call_is_known_is_passed_over_as_often_as
     for each in ("", b"{}", "[]", '{"event":7}'):
         assert not stream.receive(each)
     assert isinstance(stream.receive(TWILIO[1])[0], Started)
+
+
+@pytest.mark.parametrize("messages", [TWILIO, TELNYX])
+def test_a_beginning_that_is_repeated_is_left_out_and_the_call_goes_on(messages):
+    stream = machine(first=messages[0])
+    stream.receive(messages[0])
+    stream.receive(messages[1])
+    for again in messages[:2]:
+        assert stream.receive(again) == (LeftOut(Broken.ORDER),)
+    assert audio([each for message in messages[2:] for each in stream.receive(message)])
 
 
 @pytest.mark.parametrize("parameters", ["x", ["from"], 7])

@@ -44,4 +44,4 @@ def call_ended(row: Recording) -> datetime | None:
     """
     if row.ended_at is None or row.lasted is None:
         return None
-    return min(row.ended_at, row.started_at + row.lasted)
+    return row.started_at + min(row.lasted, row.ended_at - row.started_at)

@@ -21,6 +21,8 @@ WINDOW_PIECES: Final = 10
 """How many pieces of a track may wait for a missing one."""
 FILL_MS: Final = 10_000
 """The longest hole that is filled; beyond it the time is told as missing."""
+LONGEST_MS: Final = 7 * 86_400_000
+"""The longest time that is told as missing; a leap beyond it says nothing of the call."""
 MAX_JUMPS: Final = 1_000
 """How often timestamps may leave out more than that, or step back by it, before they make no sense."""
 _LATE_PIECES: Final = 100
@@ -131,8 +133,9 @@ class Tracks:
         out = self.flush()
         for track in self._tracks:
             track.offset += missing
+        missing_ms = missing * 1_000 // self._rate
         # A stream's time need not begin at zero: nothing was there to be missed.
-        return (*out, Missing(missing * 1_000 // self._rate)) if self._given else out
+        return (*out, Missing(missing_ms)) if self._given and missing_ms <= LONGEST_MS else out
 
     def _count_jump(self) -> None:
         self._jumps += 1

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from vault.errors import Invalid
+from vault.media.tracks import LONGEST_MS
 from vault.model import CallFacts, Codec, Container, Media
 from vault.protocol.breakage import Breakage, Broken
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
@@ -22,7 +23,6 @@ _PAUSED: Final = '"paused"'
 _RATE: Final = 8_000
 _MAX_TEXT: Final = 65_535
 _MAX_OFFERS: Final = 32
-_MAX_GAP_SECONDS: Final = 7 * 86_400
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _DURATION: Final = re.compile(r"PT([0-9]{0,15}(?:\.[0-9]{1,15})?)S", re.ASCII)
 _PROBE: Final = "00000000-0000-0000-0000-000000000000"
@@ -340,7 +340,7 @@ def _seconds(value: object) -> float:
     if match is None or not match[1]:
         raise Invalid("an AudioHook duration is not of the form PT1.5S")
     seconds = float(match[1])
-    if seconds > _MAX_GAP_SECONDS:
+    if seconds * 1_000 > LONGEST_MS:
         raise Invalid("an AudioHook duration is longer than a week")
     return seconds
 

@@ -196,6 +196,9 @@ class MediaStream:
             return self._breakage.left_out(Broken.MEMBER)
         return dtmf(told["dtmf"].get("digit"))
 
+    def _on_repeated(self, told: Message) -> Sequence[Event]:  # noqa: ARG002 - the call is known
+        return self._breakage.left_out(Broken.ORDER)
+
     def _on_stop(self, told: Message) -> Sequence[Event]:  # noqa: ARG002 - its members repeat those of `start`
         return self._finished(clean=True, reason="stop")
 
@@ -220,6 +223,8 @@ _TRANSITIONS: Final[Mapping[_State, Mapping[str, Callable[[MediaStream, Message]
         "media": MediaStream._on_media,  # noqa: SLF001
         "dtmf": MediaStream._on_dtmf,  # noqa: SLF001
         "stop": MediaStream._on_stop,  # noqa: SLF001
+        "connected": MediaStream._on_repeated,  # noqa: SLF001
+        "start": MediaStream._on_repeated,  # noqa: SLF001
     },
     _State.STOPPED: {},
 }

@@ -46,17 +46,19 @@ def parse_object(text: str | bytes) -> dict[str, Any] | None:
 
 
 def call_key(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """Return the call key that the first of `names` gives."""
-    said = (document.get(name) for name in names)
-    return next((call_key_of(value) for value in said if isinstance(value, str) and value), None)
+    """Return the call key that the first of `names` gives, as a text or as a JSON integer."""
+    said = (str(document[name]) for name in names if type(document.get(name)) in {str, int})
+    return next((call_key_of(value) for value in said if value), None)
 
 
 def number(document: Mapping[str, Any], name: str) -> int | None:
-    """Return a count, written as a JSON integer or in decimal digits; None if absent, Invalid if it is neither."""
+    """Return a count, written as a JSON number or in decimal digits; None if absent, Invalid if it is neither."""
     value = document.get(name)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS:
         return int(value)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**_MAX_DIGITS):
         return value
     raise Invalid(f"{name} is not a number")
 
