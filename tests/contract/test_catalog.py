@@ -56,7 +56,7 @@ from vault.errors import (
     TooLate,
     Unavailable,
 )
-from vault.ids import NodeId, RecordingId, TenantId
+from vault.ids import NodeId, RecordingId, TenantId, TokenId
 from vault.model import (
     INDEX_LEAF,
     MANIFEST_INDEX,
@@ -2145,3 +2145,14 @@ async def test_tokens_from_before_their_issuer_was_stored_get_it_from_the_trail(
         "mystery": None,
     }
     await opened.close()
+
+
+async def test_a_revoked_token_issues_nothing_more(catalog):
+    root = token(role=Role.OPERATOR, tenant=None)
+    await catalog.add_token(root)
+    await catalog.add_token(replace(root, id=TokenId("tok_other")))
+    await catalog.revoke_token(root.id, at=root.created_at)
+    late = replace(root, id=TokenId("tok_late"), issued_by=root.id)
+    with pytest.raises(Conflict, match="issues nothing"):
+        await catalog.add_token(late)
+    await catalog.add_token(replace(late, issued_by=TokenId("tok_other")))

@@ -112,6 +112,14 @@ def test_no_token_that_decides_was_brought_about_by_what_brought_about_the_other
                 assert "who issued" in str(decides(decision, *pair))
 
 
+def test_a_revoked_token_neither_approves_nor_has_what_it_asked_for_approved() -> None:
+    for decision, pairs in PAIRS.items():
+        for first, second in pairs:
+            one, other = person("ann", first), person("bob", second)
+            assert "revoked" in str(decides(decision, replace(one, revoked=True), other))
+            assert "revoked" in str(decides(decision, one, replace(other, revoked=True)))
+
+
 def test_what_somebody_unknown_asked_for_is_approved_by_nobody() -> None:
     assert "not known" in str(decides(Decision.ERASURE, None, person("bob", Role.DPO)))
     assert "not known" in str(decides(Decision.ERASURE, person("ann", Role.COMPLIANCE), None))

@@ -516,7 +516,7 @@ class AdminRows(Protocol):
         """Return all, by id."""
 
     async def add_token(self, token: Token, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert."""
+        """Insert; Conflict if it exists, or the token that issues it has been revoked."""
 
     async def token(self, token: TokenId) -> Token | None:
         """Return one, revoked ones included."""

@@ -71,6 +71,7 @@ class Decider:
     role: Role
     tenant: TenantId | None
     lineage: tuple[TokenId, ...] | None
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,13 @@ def check_two(decision: Decision, two: Deciders, *, asked_by: str | None, tenant
         raise Forbidden(
             f"who asked for {decision.value} is not known any more", hint="reject it, and let somebody ask again"
         )
+    if asker.revoked:
+        raise Forbidden(
+            f"the token that asked for {decision.value} has been revoked since",
+            hint="reject it, and let somebody ask again",
+        )
+    if approver.revoked:
+        raise Forbidden("this token has been revoked", hint="approve with one that is in force")
     if asker.token == approver.token:
         raise Forbidden(
             f"the person who asked for {decision.value} cannot approve it",

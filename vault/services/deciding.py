@@ -49,4 +49,10 @@ async def _decider(catalog: Catalog, token: TokenId) -> Decider | None:
             break
         above = issuer
     known = above.issued_by is None and above.role is Role.OPERATOR
-    return Decider(token=found.id, role=found.role, tenant=found.tenant, lineage=tuple(lineage) if known else None)
+    return Decider(
+        token=found.id,
+        role=found.role,
+        tenant=found.tenant,
+        lineage=tuple(lineage) if known else None,
+        revoked=found.revoked_at is not None,
+    )

@@ -133,11 +133,14 @@ class AdminStore:
         return [_to_tenant(row) for row in await self._database.fetch(_TENANTS)]
 
     async def add_token(self, token: Token, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists."""
+        """Insert; Conflict if it exists, or the token that issues it has been revoked."""
 
         async def act(transaction: Transaction) -> None:
             if await transaction.fetch(_TOKEN, {"key": token.id}):
                 raise Conflict(f"token {token.id} exists")
+            issuer = await transaction.fetch(_TOKEN, {"key": token.issued_by})
+            if issuer and issuer[0].revoked_at is not None:
+                raise Conflict(f"{token.issued_by} has been revoked; it issues nothing any more")
             await transaction.write(_INSERT_TOKEN, _from_token(token))
             transaction.audit(audit)
 
