@@ -31,6 +31,11 @@ SPELLINGS = (
     "sip:01632905657:secret@pbx.example.com;user=phone",
     "sip:+441632905657;phone-context=pbx.example.com@10.0.0.1",
     "sip:+441632905657",
+    "sip:01632905657",
+    "sip:441632905657;user=phone",
+    '"+441632905657"',
+    "'01632 905657'",
+    "\u0660\u0661\u0666\u0663\u0662\u0669\u0660\u0665\u0666\u0665\u0667",
     '"Bob" <sip:+441632905657@pbx.example.com>;tag=9',
     '"Bob <the boss>, \\"B\\"" <sip:+441632905657@pbx.example.com>',
     "Bob <tel:+441632905657>",
@@ -53,6 +58,9 @@ def test_a_number_is_one_party_in_every_spelling():
         ("0x1632905657", "0x1632905657"),
         ("192.168.10.20", "192.168.10.20"),
         ("desk 12", "desk 12"),
+        ("client:alice@example.com", "client:alice@example.com"),
+        ("client:bob@example.com", "client:bob@example.com"),
+        ("xmpp:+441632905657@example.com", "xmpp:+441632905657@example.com"),
     ],
 )
 def test_digits_within_a_name_are_no_number(said, found):
@@ -70,6 +78,9 @@ def test_digits_within_a_name_are_no_number(said, found):
         ("*67", "*67"),
         ("7654321", "7654321"),
         ("sip:201@pbx.example.com:5060", "201"),
+        ("sip:201:5060", "201"),
+        ("+999 12-34 56", "+999123456"),
+        ("sip:+999123456@pbx.example.com", "+999123456"),
     ],
 )
 def test_a_short_number_is_its_digits_wherever_it_was_dialled(said, found):
@@ -93,6 +104,7 @@ def test_who_withheld_the_number_is_anonymous(said):
     ("said", "found"),
     [
         ("alice", "alice"),
+        ("alice:pw@pbx.example.com", "alice:pw@pbx.example.com"),
         ("sip:alice:pw@PBX.Example.com:5061;x=1", "alice@pbx.example.com"),
         ('"Alice" <alice@pbx.example.com>', "alice@pbx.example.com"),
         ("5f3c@[2001:db8::1]:5060", "5f3c@[2001:db8::1]"),
@@ -103,7 +115,9 @@ def test_a_name_stays_what_it_is_with_its_host_alone(said, found):
     assert party(said) == found
 
 
-@pytest.mark.parametrize("said", ["", "  ", "<>", "\u202a", "sip:", "sip:pbx.example.com:5060", "sip:@pbx.example.com"])
+@pytest.mark.parametrize(
+    "said", ["", "  ", "<>", "\u202a", "sip:", "sip:pbx.example.com:5060", "sip:@pbx.example.com", "sip:10.0.0.1:5060"]
+)
 def test_nothing_and_the_address_of_a_host_are_nobody(said):
     assert party(said) is None
 

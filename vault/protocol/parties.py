@@ -5,8 +5,8 @@ A full telephone number becomes E.164. What a recorder may send for one is a num
 with parameters and with URI escapes. Only what is a number as a whole is one: digits within a name are part of a name.
 
 Everything else stays what it is, without display name, password, parameters and port: a short number as its digits,
-whatever host it was dialled at, and a name as `name@host`, or as it was sent if it has no host. A caller who withheld
-the number is ANONYMOUS.
+whatever host it was dialled at, and a name as `name@host`, or as it was sent if it has no host. The names of another
+URI, such as `client:alice@host`, are kept with its scheme. A caller who withheld the number is ANONYMOUS.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ SENT: Final = ("caller_sent", "called_sent")
 _NAME_ADDR: Final = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^<"]*)\s*<([^<>]*)>?')
 _SCHEME: Final = re.compile(r"(sips?|tel|callto|whatsapp):(?://)?", re.IGNORECASE)
 _SPELT: Final = re.compile(r"\(?\+?[\s().\-/]*\d[\d\s().\-/]*", re.ASCII)
-_DIALLED: Final = re.compile(r"[\d*#][\d*#\s()\-]*", re.ASCII)
+_DIALLED: Final = re.compile(r"[\d*#][\d*#\s()\-]*|\+\d[\d\s().\-/]*", re.ASCII)
+_QUOTED: Final = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
+_OTHER_SCHEME: Final = re.compile(r"[a-z][a-z\d+.\-]*:", re.ASCII | re.IGNORECASE)
+"""What begins a URI that is none of the above: its names are as many people as there are texts behind it."""
 _QUAD: Final = re.compile(r"(?:[1-9]?\d|[12]\d\d)(?:\.(?:[1-9]?\d|[12]\d\d)){3}", re.ASCII)
 """An address of IPv4."""
 _AFTERWARDS: Final = re.compile(r"\s*(?:,.*|(?:x|ext\.?|extension)\s*\d{1,7})", re.ASCII | re.IGNORECASE)
@@ -102,15 +105,21 @@ def _once(said: str, region: str) -> str | None:
     named = _NAME_ADDR.match(text) if "<" in text else None
     if named is not None:
         text = named[1].strip() or text.partition("<")[0].strip(' "')
+    if (quoted := _QUOTED.fullmatch(text)) is not None:
+        text = quoted[2].strip()
     scheme = _SCHEME.match(text)
     is_sip = scheme is not None and scheme[1].lower() in _SIP
     address = text if scheme is None else text[scheme.end() :]
     user, host = address, ""
     if (scheme is None or is_sip) and "@" in address:
         user, _, host = address.partition("@")
-        user, host = user.partition(":")[0], _host(host)
+        host = _host(host)
+        if is_sip or not _OTHER_SCHEME.match(user):
+            user = user.partition(":")[0]
     elif is_sip and not address.startswith("+"):
-        return None
+        user = _host(address)
+        if not _DIALLED.fullmatch(user):
+            return None
     context = _CONTEXT.search(user)
     user = _plain(unquote(user.partition(";")[0]))
     if context is not None and not user.startswith("+"):
@@ -121,6 +130,7 @@ def _once(said: str, region: str) -> str | None:
 def _plain(said: str) -> str:
     """Return the text with one spelling of spaces, dashes and digits, without what is not printed."""
     text = unicodedata.normalize("NFKC", said).translate(_DASHES)
+    text = "".join(str(unicodedata.decimal(each, each)) for each in text)
     spaced = (" " if unicodedata.category(each) in {"Zs", "Cc"} else each for each in text)
     return "".join(each for each in spaced if each.isprintable()).strip()
 

@@ -59,7 +59,7 @@ def claimed_id(text: str) -> str | None:
 
 
 def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _check_import(until: datetime, *, role: Role, actor: Principal | None, now: datetime) -> None:
