@@ -367,7 +367,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.recordings(RecordingQuery(tenant=ACME, started_from=NOW))
     await catalog.count_recordings()
     await catalog.count_kept(ACME)
-    await catalog.count_live(ACME)
+    await catalog.count_live(ACME, through=NOW)
     await catalog.changed_recordings(ACME, through=NOW, started_to=NOW, after=None, limit=10)
     await catalog.oldest_due(now=NOW)
     intent = shred()

@@ -179,6 +179,11 @@ async def test_audio_that_goes_early_by_a_change_is_counted_by_the_guard():
             [stopped] = (await app.sweep())["postponed"]
             assert (stopped["tenant"], stopped["early"], stopped["live"]) == ("northfield", 1, 1)
             assert not await is_gone(app, old)
+            for number in range(3):
+                await app.upload(f"later-{number}", b"\xff")
+            [again] = (await app.sweep())["postponed"]
+            assert (again["early"], again["live"]) == (1, 1), "what came after the decision is no part of the whole"
+            assert not await is_gone(app, old)
             app.clock.advance(days=90)
             await app.sweep()
             assert await is_gone(app, old), "its own date came"

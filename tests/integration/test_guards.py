@@ -122,6 +122,23 @@ async def test_a_tenant_that_trips_is_postponed_alone_and_its_own_dates_go_on():
         assert "callvault_sweep_tripped_tenants 1.0" in metrics
 
 
+async def test_what_is_captured_after_the_end_of_a_contract_was_decided_lifts_no_guard():
+    async with guarded() as app:
+        await app.ask("PUT", "/v1/tenants/northfield", Role.OPERATOR, body={"retention": "300d"})
+        ours = await app.upload("ours", AUDIO)
+        ends = (app.clock.now() + timedelta(days=2)).isoformat()
+        await app.ask("POST", "/v1/tenants/northfield/offboard", Role.OPERATOR, body={"contract_end": ends})
+        assert (await approvals.approve(app, "/v1/tenants/northfield/offboard", Role.DPO)).status == 200
+        late = await app.upload("late", AUDIO)
+        for number in range(6):
+            await app.hold(await app.upload(f"held-{number}", b"\xff"))
+        app.clock.advance(days=33)
+        [stopped] = (await app.sweep())["postponed"]
+        assert (stopped["early"], stopped["live"]) == (2, 2), "what goes is a part of the whole, what is held is not"
+        for each in (ours, late):
+            assert not await is_shredded(app, each)
+
+
 async def test_a_clock_that_jumped_stops_everybody_until_two_operators_vouch_for_it_once():
     async with guarded(max_jump="2d") as app:
         first = await app.upload("first", AUDIO)

@@ -201,6 +201,10 @@ async def test_what_falls_due_only_after_a_change_is_early_too():
             app.clock.advance(days=1)
             assert [each["early"] for each in (await app.sweep())["postponed"]] == [2]
             assert all([await knows_the_caller(app, each) for each in old])
+            for number in range(6):
+                await app.upload(f"later-{number}", b"\xff")
+            [again] = (await app.sweep())["postponed"]
+            assert (again["early"], again["live"]) == (2, 2), "what came after the decision is no part of the whole"
 
 
 async def test_a_clock_that_jumped_applies_nothing():

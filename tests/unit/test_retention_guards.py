@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.test_retention_decide import CLOCKS, DUE_AT, RECORDING, facts, hold
 from vault.ids import TenantId
-from vault.model import HoldState, Part, RecordingState
+from vault.model import HoldState, MetadataChange, Part, RecordingState, RetentionChange
 from vault.retention.decide import decide
 from vault.retention.guards import (
     Guard,
@@ -18,11 +18,12 @@ from vault.retention.guards import (
     Tripped,
     check_clock,
     check_share,
+    early_by,
     effective_now,
-    goes_early,
     lifts,
 )
 from vault.retention.periods import Period
+from vault.retention.policy import month_end
 
 LAST = datetime(2026, 5, 30, tzinfo=UTC)
 LIMITS = Limits(max_jump=timedelta(days=2), max_share=0.5)
@@ -51,16 +52,40 @@ def test_the_first_sweep_and_an_earlier_clock_pass() -> None:
     [(50, 100, False), (51, 100, True), (1, 1, True), (1, 2, False), (0, 0, False), (600, 1000, True)],
 )
 def test_what_goes_before_its_date_counts_from_the_first_recording(early: int, live: int, trips: bool) -> None:
-    tripped = check_share(OAKFIELD, early=early, live=live, limits=LIMITS)
+    tripped = check_share(OAKFIELD, early=early, by_decision=[(early, live)], limits=LIMITS)
     assert (tripped is not None) == trips
     if tripped is not None:
         assert (tripped.guard, tripped.tenant, tripped.early) == (Guard.MASS_SHRED, OAKFIELD, early)
-        assert check_share(OAKFIELD, early=early, live=live, limits=replace(LIMITS, max_share=1.0)) is None
+        unbounded = replace(LIMITS, max_share=1.0)
+        assert check_share(OAKFIELD, early=early, by_decision=[(early, live)], limits=unbounded) is None
+
+
+def test_one_decision_that_takes_too_much_is_enough_and_all_that_goes_counts_for_who_lifts_it() -> None:
+    tripped = check_share(OAKFIELD, early=13, by_decision=[(10, 1000), (3, 4)], limits=LIMITS)
+    assert tripped is not None
+    assert (tripped.early, tripped.live) == (13, 1000)
+    assert tripped.reason.startswith("3 of 4 live recordings")
+    assert tripped.reason.endswith("13 would in all")
+
+
+def test_each_decision_counts_what_there_was_when_it_was_taken() -> None:
+    at = RECORDING.created_at + 3 * DAY
+    over = replace(CLOCKS, contract_over=DUE_AT - 9 * DAY, contract_approved=at)
+    assert early_by(facts(clocks=over), now=DUE_AT - DAY, last_sweep_at=None) == {at}
+    changed = RetentionChange(
+        request="pol", through=at, retention="5d", since=at + 14 * DAY, floor="1d", backdating_seconds=0.0
+    )
+    clocks = replace(CLOCKS, retention_changed=changed)
+    assert early_by(facts(clocks=clocks), now=DUE_AT - DAY, last_sweep_at=None) == {at}
+    month = RECORDING.metadata.cohort.period
+    shorter = replace(CLOCKS, metadata_changed=MetadataChange(request="pol", through=month, retention="1d"))
+    [decided] = early_by(facts(clocks=shorter), now=DUE_AT + 40 * DAY, last_sweep_at=None)
+    assert decided < month_end(month) <= decided + timedelta(microseconds=1)
 
 
 def early(now: datetime, *, last: datetime | None = None, recording: Any = RECORDING, **more: Any) -> bool:
     found = facts(recording, *more.pop("holds", ()), **more)
-    return goes_early(found, now=now, last_sweep_at=last)
+    return bool(early_by(found, now=now, last_sweep_at=last))
 
 
 def test_what_goes_on_its_date_is_never_early_however_short_its_life() -> None:

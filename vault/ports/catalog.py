@@ -271,8 +271,8 @@ class RecordingRows(Protocol):
         change of retention is for: these rows go by it.
         """
 
-    async def count_live(self, tenant: TenantId) -> int:
-        """Count the tenant's rows of which the audio or the metadata is not certified gone."""
+    async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
+        """Count the tenant's rows captured up to `through` of which audio or metadata is not certified gone."""
 
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""

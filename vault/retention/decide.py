@@ -53,6 +53,8 @@ class Clocks:
     metadata_changed: MetadataChange | None = None
     retention_changed: RetentionChange | None = None
     contract_over: datetime | None = None
+    contract_approved: datetime | None = None
+    """When two people ended the contract."""
 
     @property
     def as_captured(self) -> Clocks:

@@ -9,7 +9,7 @@ tenant by tenant, and stops that tenant alone. Going past a guard takes two peop
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ from vault.ids import TenantId
 from vault.model import HoldState, Part
 from vault.retention.decide import PARTS, Due, Facts, Ground, decide_parts, falls_due
 from vault.retention.durations import format_duration
+from vault.retention.policy import month_end
 
 
 class Guard(enum.StrEnum):
@@ -44,8 +45,9 @@ class Tripped:
 class Limits:
     """How far a sweep may reach.
 
-    `max_jump` bounds the distance from the last sweep, `max_share` (0 to 1) which share of a tenant's live recordings
-    may go before the date that was fixed when they were recorded. With 1, none is too much.
+    `max_jump` bounds the distance from the last sweep, `max_share` (0 to 1) which share of the tenant's live recordings
+    that were there when it was decided may go before the date that was fixed when they were recorded. With 1, none is
+    too much.
     """
 
     max_jump: timedelta
@@ -67,25 +69,46 @@ def check_clock(*, now: datetime, last_sweep_at: datetime | None, limits: Limits
     )
 
 
-def goes_early(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> bool:
-    """Tell whether a sweep at `now` takes any part of the recording on another ground than the date fixed at capture.
+def early_parts(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> frozenset[Part]:
+    """Return the parts that a sweep at `now` takes on another ground than the date fixed at capture.
 
     Audio has that date in its coordinate, metadata in what was agreed for its month. Metadata that is due by its
     tenant's policy, but was already at the last sweep and was not taken then, is due because the policy became shorter.
     An erasure is never counted: two people saw each recording of it.
     """
-    return bool(early_parts(facts, now=now, last_sweep_at=last_sweep_at))
+    return frozenset(_early_grounds(facts, now=now, last_sweep_at=last_sweep_at))
 
 
-def early_parts(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> frozenset[Part]:
-    """Return the parts of which `goes_early` tells."""
-    return frozenset(
-        part
+def early_by(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> frozenset[datetime]:
+    """Return which decisions take any of `early_parts`, each by the instant up to which it counts what there was.
+
+    Only what was captured up to it is the whole of which the guard takes a share: whoever records afterwards would
+    make the share as small as they like.
+    """
+    found = _early_grounds(facts, now=now, last_sweep_at=last_sweep_at)
+    return frozenset(_decided(facts, part, ground, now=last_sweep_at or now) for part, ground in found.items())
+
+
+def _early_grounds(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> Mapping[Part, Ground]:
+    return {
+        part: decision.ground
         for part, decision in decide_parts(facts, now=now).items()
         if isinstance(decision, Due)
         and decision.ground is not Ground.ERASURE
         and _early(facts, part, now=now, last_sweep_at=last_sweep_at)
-    )
+    }
+
+
+def _decided(facts: Facts, part: Part, ground: Ground, *, now: datetime) -> datetime:
+    """Return up to when a decision counts what there was; `now` for a policy that names no such instant."""
+    clocks, month = facts.clocks, facts.recording.metadata.cohort.period
+    if ground is Ground.CONTRACT_END:
+        return clocks.contract_approved or now
+    if part is Part.METADATA:
+        changed = clocks.changed_by(month)
+        return now if changed is None else month_end(changed.through) - datetime.resolution
+    change = clocks.changes(facts.recording)
+    return now if change is None else change.through
 
 
 def stopped_parts(
@@ -123,22 +146,28 @@ def _kept_at(facts: Facts, at: datetime) -> bool:
     )
 
 
-def check_share(tenant: TenantId, *, early: int, live: int, limits: Limits) -> Tripped | None:
-    """Return what forbids to sweep this tenant: `early` of its `live` recordings would go before their date.
+def check_share(
+    tenant: TenantId, *, early: int, by_decision: Collection[tuple[int, int]], limits: Limits
+) -> Tripped | None:
+    """Return what forbids to sweep this tenant, of which `early` recordings in all would go before their date.
 
-    Counts from the first one: for a tenant with one recording it is all of them.
+    `by_decision` has for each decision how many go early by it, and of how many live ones. One that takes too great a
+    share is enough. Counts from the first recording: for a tenant with one it is all of them.
     """
-    if early <= limits.max_share * live:
+    over = [(many, live) for many, live in by_decision if many > limits.max_share * live]
+    if not over:
         return None
+    many, live = max(over, key=lambda each: (each[0] / max(each[1], 1), each))
+    beside = "" if many == early else f"; {early} would in all"
     return Tripped(
         guard=Guard.MASS_SHRED,
         reason=(
-            f"{early} of {live} live recordings would go before the date that was fixed when they were recorded, "
-            f"and the limit is {limits.max_share:.0%}"
+            f"{many} of {live} live recordings that were there when it was decided would go before the date that was "
+            f"fixed when they were recorded, and the limit is {limits.max_share:.0%}{beside}"
         ),
         tenant=tenant,
         early=early,
-        live=live,
+        live=max(live for _, live in by_decision),
     )
 
 

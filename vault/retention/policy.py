@@ -118,12 +118,16 @@ def month_name(period: int) -> str:
 
 def metadata_until(period: int, retention: Period) -> datetime:
     """Return when the metadata of a creation month falls due: `retention` after the month's end."""
+    return retention.after(month_end(period))
+
+
+def month_end(period: int) -> datetime:
+    """Return when a creation month is over: the first instant of the next; Invalid beyond the calendar."""
     year, month = divmod(period + 1, 12)
     try:
-        end = datetime(year, month + 1, 1, tzinfo=UTC)
+        return datetime(year, month + 1, 1, tzinfo=UTC)
     except (OverflowError, ValueError):
         raise Invalid("the retention ends beyond the calendar") from None
-    return retention.after(end)
 
 
 def metadata_due(tenant: Tenant, months: Iterable[int], *, now: datetime) -> tuple[int | None, frozenset[int]]:

@@ -82,6 +82,7 @@ class Dossiers:
             metadata_changed=tenant.metadata_changed,
             retention_changed=tenant.retention_changed,
             contract_over=export_ends(tenant, self._export_window),
+            contract_approved=tenant.offboard_approved_at,
         )
 
     def now(self, clock: datetime) -> datetime:

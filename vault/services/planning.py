@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,7 +23,7 @@ from vault.ports.catalog import Catalog, Shred
 from vault.ports.keys import Keyring
 from vault.ports.time import Entropy
 from vault.retention.decide import Clocks, Decision, Due, Gone, Held, decide_parts, falls_due
-from vault.retention.guards import Limits, Tripped, check_share, goes_early
+from vault.retention.guards import Limits, Tripped, check_share, early_by
 from vault.retention.policy import LAST_PERIOD, due_through, metadata_due, period_instant
 from vault.services.dossiers import Dossier, Dossiers
 from vault.services.holds import Holds
@@ -183,6 +183,9 @@ class Candidate:
 @dataclass(slots=True, kw_only=True)
 class _Count:
     early: int = 0
+    by_decision: Counter[datetime] = field(default_factory=Counter)
+    since: Counter[datetime] = field(default_factory=Counter)
+    """Of `by_decision`, what was captured after the decision: with a contract goes what came until its end."""
     kept: set[RecordingId] = field(default_factory=set)
     spared: list[Recording] = field(default_factory=list)
     expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -302,7 +305,10 @@ class Planner:
         dossier, counted = await self._dossiers.of(tenant), _Count()
         async for row in self._rows(share, tenant, now):
             found = _candidate(dossier, row, now)
-            counted.early += goes_early(dossier.facts(row), now=now, last_sweep_at=last)
+            decisions = early_by(dossier.facts(row), now=now, last_sweep_at=last)
+            counted.early += bool(decisions)
+            counted.by_decision.update(decisions)
+            counted.since.update(each for each in decisions if row.created_at > each)
             if share.has_expired(row, now) and isinstance(found.decisions[Part.AUDIO], Due):
                 counted.expired[row.audio.cohort].append(row.audio.leaf)
             if found.held and (
@@ -312,16 +318,16 @@ class Planner:
                 counted.kept.add(row.id)
             if _contradicts(alone, dossier, found):
                 counted.spared.append(row)
-        tripped = None
-        if counted.early:
-            live = await self._catalog.count_live(tenant.id)
-            tripped = check_share(tenant.id, early=counted.early, live=live, limits=self._limits)
+        shares = [
+            (early, counted.since[decided] + await self._catalog.count_live(tenant.id, through=decided))
+            for decided, early in counted.by_decision.items()
+        ]
         return dataclasses.replace(
             share,
             kept=frozenset(counted.kept),
             spared=tuple(counted.spared),
             expired={cohort: points(leaves) for cohort, leaves in counted.expired.items()},
-            tripped=tripped,
+            tripped=check_share(tenant.id, early=counted.early, by_decision=shares, limits=self._limits),
         )
 
     async def _outliving(self, planned: Planned, share: Share, tenant: Tenant) -> frozenset[Coordinate]:

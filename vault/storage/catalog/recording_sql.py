@@ -85,6 +85,7 @@ COUNT_LIVE = (
     .select_from(recordings)
     .where(
         _IN_TENANT,
+        _r.created_at <= sa.bindparam("through"),
         sa.or_(_r.state != RecordingState.SHREDDED.value, sa.and_(HAS_METADATA, sa.func.length(_r.sealed_facts) > 0)),
     )
 )

@@ -215,9 +215,9 @@ class RecordingStore:
         }
         return [rows.to_recording(row) for row in await self._database.fetch(sql.CHANGED, place)]
 
-    async def count_live(self, tenant: TenantId) -> int:
-        """Count the tenant's rows of which a part is not certified gone."""
-        found = await self._database.fetch(sql.COUNT_LIVE, {"tenant_id": tenant})
+    async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
+        """Count the tenant's rows captured up to `through` of which a part is not certified gone."""
+        found = await self._database.fetch(sql.COUNT_LIVE, {"tenant_id": tenant, "through": rows.micros(through)})
         count: int = found[0][0]
         return count
 
