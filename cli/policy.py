@@ -24,7 +24,7 @@ def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("id", item["id"]),
         ("tenant", item["tenant"]),
         ("state", item["state"]),
-        ("calls through", item["through"]),
+        ("calls through", _through(item)),
         ("kept for", kept(item)),
         ("get another date", f"{preview['changed']}: {preview['earlier']} earlier, {preview['later']} later"),
         ("of them held", preview["held"]),
@@ -37,6 +37,11 @@ def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("shown", item["shown"]),
     ]
     return [(name, value) for name, value in pairs if value is not None]
+
+
+def _through(item: Mapping[str, Any]) -> str:
+    """Return up to when calls are meant: a month for metadata, for audio the instant of the request."""
+    return str(item["through"] if item["retention"] is None else item["requested_at"])
 
 
 def _dates(preview: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -65,7 +70,7 @@ async def listing(call: Remote) -> None:
     if call.out.as_json:
         call.out.document(found)
         return
-    rows = [(item["id"], item["state"], item["through"], kept(item), item["tenant"]) for item in found["policies"]]
+    rows = [(item["id"], item["state"], _through(item), kept(item), item["tenant"]) for item in found["policies"]]
     call.out.table(["request", "state", "calls through", "kept for", "tenant"], rows, empty="no requests")
 
 
@@ -101,6 +106,9 @@ async def approve(call: Remote, identifier: PolicyName, *, shown: Shown = None, 
 
 @remote(group, "reject", examples=["callvault policy reject pol_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"])
 async def reject(call: Remote, identifier: PolicyName) -> None:
-    """Refuse a request, or withdraw it until it is applied: nothing changes."""
+    """Refuse a request, or withdraw it until it is applied: nothing changes.
+
+    An approved one that keeps anything longer stands: two people decide about another change once it has taken effect.
+    """
     rejected = await call.client.post(f"/v1/policies/{segment(identifier)}/approve", {"approve": False})
     call.out.show(rejected, fields(rejected))

@@ -169,6 +169,42 @@ async def test_nobody_alone_and_nothing_withdrawn_changes_audio_that_exists(app)
     assert not await is_gone(app, old)
 
 
+async def test_a_change_of_audio_is_for_the_calls_of_its_preview_whenever_it_is_approved(app):
+    await long(app)
+    asked = await ask(app, "5d")
+    assert asked.json["preview"]["changed"] == 0
+    app.clock.advance(days=1)
+    since = await app.upload("since", AUDIO)
+    assert (await approvals.approve(app, f"/v1/policies/{asked.json['id']}", Role.COMPLIANCE)).status == 200
+    app.clock.advance(days=15)
+    await app.sweep()
+    assert not await is_gone(app, since), "nobody was shown that it would go"
+    tenant = (await app.ask("GET", "/v1/tenants/northfield")).json
+    assert tenant["retention_changed"]["captured_through"] == asked.json["requested_at"]
+
+
+async def test_one_person_takes_back_what_goes_sooner_and_never_what_two_decided_to_keep_longer(app):
+    await long(app)
+    kept = await app.upload("kept", AUDIO)
+    asked = await agreed(app, "300d")
+    path = f"/v1/policies/{asked.json['id']}/approve"
+    for who in (Role.COMPLIANCE, Role.DPO, Role.SAFEGUARDING_LEAD):
+        refused = await app.ask("POST", path, who, body={"approve": False})
+        assert (refused.status, refused.problem) == (409, "conflict")
+        assert "ask for another change" in refused.json["hint"]
+    app.clock.advance(days=15)
+    await app.sweep()
+    app.clock.advance(days=120)
+    await app.sweep()
+    assert not await is_gone(app, kept)
+    asked = await ask(app, "350d")
+    path = f"/v1/policies/{asked.json['id']}/approve"
+    assert (await app.ask("POST", path, body={"approve": False})).status == 200, "nobody has approved it"
+    asked = await agreed(app, "200d")
+    path = f"/v1/policies/{asked.json['id']}/approve"
+    assert (await app.ask("POST", path, body={"approve": False})).status == 200, "it only made dates earlier"
+
+
 async def test_audio_that_goes_early_by_a_change_is_counted_by_the_guard():
     with memory_directory() as base:
         async with running(base, sweep={**SETTINGS["sweep"], "max_share": 0.5}) as app:

@@ -9,9 +9,11 @@ from tests import approvals
 from tests.faults.crashing import memory_directory
 from tests.integration.app import SETTINGS, Answer, App, app, running, sound
 from tests.tenants import metadata_kept
+from tests.uploads import Resumable
 from vault.ids import TenantId
 from vault.model import Part, Role
 from vault.retention.periods import parse_period
+from vault.retention.policy import metadata_period, month_name
 
 __all__ = ["app"]
 
@@ -100,11 +102,47 @@ async def test_calls_that_were_to_go_are_kept_longer_and_why_names_the_request(a
     assert not app.vault.keyring.cohorts("northfield", Part.METADATA)
 
 
+async def test_a_change_is_for_the_months_before_it_was_asked_for_whenever_it_is_approved(app):
+    await metadata_kept(app.vault, "northfield", days=730)
+    asked = await ask(app, retention="1d")
+    assert (asked.json["through"], counted(asked)) == (month_name(metadata_period(app.clock.now()) - 1), {})
+    recording = await app.upload("call", AUDIO, headers=CALLER)
+    await approve(app, asked)
+    app.clock.advance(days=100)
+    await app.sweep()
+    assert (await show(app, asked))["state"] == "applied"
+    assert await knows_the_caller(app, recording), "nobody was shown that it would go"
+
+
+async def test_a_preview_counts_the_metadata_of_a_call_that_is_recorded_into_another_month(app):
+    await metadata_kept(app.vault, "northfield", days=730)
+    assert (await Resumable(app).begin(complete=False)).status == 201
+    app.clock.advance(days=31)
+    assert counted(await ask(app)) == {"changed": 1, "earlier": 1, "live": 1}
+
+
+async def test_one_person_takes_nothing_back_that_keeps_metadata_longer(app):
+    old = await old_calls(app, days=90)
+    asked = await ask(app, retention="730d")
+    path = f"/v1/policies/{asked.json['id']}/approve"
+    await approve(app, asked)
+    for who in (Role.COMPLIANCE, Role.DPO):
+        refused = await app.ask("POST", path, who, body={"approve": False})
+        assert (refused.status, refused.problem) == (409, "conflict")
+    app.clock.advance(days=15)
+    await app.sweep()
+    app.clock.advance(days=100)
+    await app.sweep()
+    assert all([await knows_the_caller(app, each) for each in old])
+
+
 async def test_metadata_is_never_changed_to_go_before_its_audio(app):
     operator = await app.vault.access.authenticate(app.token(Role.OPERATOR))
     await app.vault.tenants.change(TenantId("northfield"), retention=parse_period("300d"), actor=operator)
     recording = await app.upload("call", AUDIO, headers=CALLER)
+    app.clock.advance(days=31)
     asked = await ask(app, retention="1d")
+    assert counted(asked)["changed"] == 1
     await approve(app, asked)
     app.clock.advance(days=200)
     await app.sweep()
@@ -185,6 +223,10 @@ async def test_what_goes_early_by_a_change_is_counted_by_the_guard():
             [stopped] = swept["postponed"]
             assert (stopped["tenant"], stopped["guard"], stopped["early"]) == ("northfield", "mass_shred", 2)
             assert all([await knows_the_caller(app, each) for each in old])
+            for number in range(6):
+                await app.upload(f"later-{number}", b"\xff")
+            [again] = (await app.sweep())["postponed"]
+            assert (again["early"], again["live"]) == (2, 2), "what came after the decision is no part of the whole"
 
 
 async def test_what_falls_due_only_after_a_change_is_early_too():
@@ -201,10 +243,6 @@ async def test_what_falls_due_only_after_a_change_is_early_too():
             app.clock.advance(days=1)
             assert [each["early"] for each in (await app.sweep())["postponed"]] == [2]
             assert all([await knows_the_caller(app, each) for each in old])
-            for number in range(6):
-                await app.upload(f"later-{number}", b"\xff")
-            [again] = (await app.sweep())["postponed"]
-            assert (again["early"], again["live"]) == (2, 2), "what came after the decision is no part of the whole"
 
 
 async def test_a_clock_that_jumped_applies_nothing():

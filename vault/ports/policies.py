@@ -26,8 +26,8 @@ class PolicyState(enum.StrEnum):
 class PolicyPreview:
     """How many recordings get another date, an earlier or a later one; `held` of them wait for no date.
 
-    For audio moreover: how many of them are `due_at_once` when the change takes effect, how many are still being
-    recorded, and between which instants the new dates lie.
+    `live` are still being recorded. For audio moreover: how many of them are `due_at_once` when the change takes
+    effect, and between which instants the new dates lie.
     """
 
     changed: int
@@ -44,6 +44,7 @@ class PolicyPreview:
 class PolicyRequest:
     """Asks that metadata through a month (as in `Cohort.period`) be kept otherwise than was agreed for it.
 
+    With `retention`, a period as text, it is about the audio of the calls captured up to `requested_at` instead.
     `metadata_retention` is a period as text, counted from the end of the month of a call; None keeps it until the
     contract ends. `preview` is
     of when it was asked for. `decided_by` approved or rejected it. It is applied by the first sweep from

@@ -26,7 +26,7 @@ def changed_until(recording: Recording, change: RetentionChange, *, captured: da
 
 
 def covers(change: RetentionChange, recording: Recording) -> bool:
-    """Tell whether the recording was captured before the change was decided."""
+    """Tell whether the recording was captured when the change was asked for."""
     return recording.created_at <= change.through
 
 

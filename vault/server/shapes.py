@@ -373,7 +373,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         {
             "id": identifier("pol"),
             "tenant": TENANT_ID,
-            "through": {**TEXT, "description": "The last month of calls that it is for."},
+            "through": {**TEXT, "description": "The last month of calls that it is for; audio: up to `requested_at`."},
             "metadata_retention": nullable(TEXT),
             "retention_seconds": _SECONDS,
             "state": choice(PolicyState),

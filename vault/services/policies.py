@@ -1,5 +1,8 @@
 """Changes of how long existing calls, or their metadata, are kept: two people, a notice, then a sweep.
 
+A change is for what there is when it is asked for, so that nothing goes by it that nobody was shown: calls that come
+while it waits for its approval go by their own dates.
+
 Order: request row → approval, which fixes when it takes effect → by a sweep, pins on the audio that is to be kept
 longer, then request and tenant in one transaction → that sweep's own intent. A crash between leaves a request that the
 next sweep applies, with pins that keep meanwhile, or a change that it goes by. The other order would let the day of a
@@ -81,7 +84,7 @@ class Policies:
         raise NotFound("there is no such policy request")
 
     async def request(self, identifier: TenantId, *, retention: Period | None, actor: Principal) -> PolicyRequest:
-        """First of two people: keep the metadata of the calls up to this month for `retention`; None: the contract.
+        """First of two people: keep the metadata of the months before this one for `retention`; None: the contract.
 
         Nothing changes before it is approved and its notice has ended. Invalid for a retention that no tenant may
         have, NotFound, Conflict while another one of the tenant is open.
@@ -89,10 +92,10 @@ class Policies:
         check_metadata_retention(retention)
         tenant = await self._catalog.tenant(identifier)
         request = self._asked(identifier, actor=actor, metadata_retention=None if retention is None else str(retention))
-        return await self._add(request, await self._preview(tenant, _metadata_change(request)), actor=actor)
+        return await self._add(request, await self._preview(tenant, request), actor=actor)
 
     async def request_audio(self, identifier: TenantId, *, retention: Period, actor: Principal) -> PolicyRequest:
-        """First of two people: keep the audio of the calls captured up to the approval for `retention`.
+        """First of two people: keep the audio of the calls captured up to now for `retention`.
 
         Nothing changes before it is approved and its notice has ended. Invalid outside the vault's floor and cap,
         NotFound, Conflict while another one of the tenant is open.
@@ -100,8 +103,7 @@ class Policies:
         self._bounds.check(retention)
         tenant = await self._catalog.tenant(identifier)
         request = self._asked(identifier, actor=actor, retention=str(retention))
-        change = self._change(request, through=request.requested_at, since=self._notice.after(request.requested_at))
-        return await self._add(request, await self._preview_audio(tenant, change), actor=actor)
+        return await self._add(request, await self._preview(tenant, request), actor=actor)
 
     def _asked(
         self,
@@ -115,7 +117,7 @@ class Policies:
         return PolicyRequest(
             id=new_id("pol", at=now, entropy=self._entropy),
             tenant=tenant,
-            through=metadata_period(now),
+            through=metadata_period(now) - (retention is None),
             metadata_retention=metadata_retention,
             retention=retention,
             state=PolicyState.REQUESTED,
@@ -134,17 +136,25 @@ class Policies:
         """Approve as the second person, or reject or withdraw, which anybody who may decide can until it is applied.
 
         Forbidden for the first person, and unless of the two one is a dpo, and the other compliance or a safeguarding
-        lead. Conflict if it is decided.
+        lead. Conflict if it is decided, and for a withdrawal of what two people approved if it keeps anything longer.
         """
         now = self._clock.now()
         found = await self.show(identifier)
         two = await the_two(self._catalog, found.requested_by, actor)
+        longer = 0
+        if found.is_open and not approve:
+            longer = (await self._preview(await self._catalog.tenant(found.tenant), found)).later
 
         def revision(before: PolicyRequest) -> tuple[PolicyRequest, Sequence[AuditEvent]]:
             if not before.is_open or (approve and before.state is not PolicyState.REQUESTED):
                 raise Conflict(f"{before.id} is {before.state.value} already", hint="ask for another change")
             if approve:
                 check_two(Decision.POLICY, two, asked_by=before.requested_by, tenant=before.tenant)
+            elif longer and before.state is PolicyState.APPROVED:
+                raise Conflict(
+                    f"{before.id} is approved and keeps {longer} recordings longer: one person does not take that back",
+                    hint="let it take effect, then ask for another change, which two people decide",
+                )
             after = dataclasses.replace(
                 before,
                 state=PolicyState.APPROVED if approve else PolicyState.REJECTED,
@@ -182,18 +192,15 @@ class Policies:
         """Return the tenant as the request changes it: a later one covers all of an earlier, so one is in force."""
         if request.retention is None:
             return dataclasses.replace(tenant, metadata_changed=_metadata_change(request))
-        assert request.decided_at is not None, "only what is approved is applied"
-        assert request.takes_effect_at is not None, "an approval says when"
-        audio = self._change(request, through=request.decided_at, since=request.takes_effect_at)
-        return dataclasses.replace(tenant, retention_changed=audio)
+        return dataclasses.replace(tenant, retention_changed=self._audio_change(request))
 
-    def _change(self, request: PolicyRequest, *, through: datetime, since: datetime) -> RetentionChange:
+    def _audio_change(self, request: PolicyRequest) -> RetentionChange:
         assert request.retention is not None, "a change of audio names its retention"
         return RetentionChange(
             request=request.id,
-            through=through,
+            through=request.requested_at,
             retention=request.retention,
-            since=since,
+            since=request.takes_effect_at or self._notice.after(request.requested_at),
             floor=str(self._bounds.floor or FLOOR),
             backdating_seconds=self._backdating.total_seconds(),
         )
@@ -220,15 +227,22 @@ class Policies:
                 ]
             )
 
-    async def _recordings(self, tenant: TenantId) -> AsyncIterator[Recording]:
-        """Yield the tenant's recordings whose audio is not shredded."""
+    async def _recordings(self, tenant: TenantId, *, state: RecordingState | None = None) -> AsyncIterator[Recording]:
+        """Yield the tenant's recordings whose audio is not shredded; with `state`, those alone."""
         before: RecordingId | None = None
-        while page := await self._catalog.recordings(RecordingQuery(tenant=tenant, before=before, limit=_PAGE)):
+        while page := await self._catalog.recordings(
+            RecordingQuery(tenant=tenant, state=state, before=before, limit=_PAGE)
+        ):
             for row in page:
                 if row.state not in (RecordingState.SHREDDING, RecordingState.SHREDDED):
                     yield row
             before = page[-1].id
             await asyncio.sleep(0)
+
+    async def _preview(self, tenant: Tenant, request: PolicyRequest) -> PolicyPreview:
+        if request.retention is None:
+            return await self._preview_metadata(tenant, _metadata_change(request))
+        return await self._preview_audio(tenant, self._audio_change(request))
 
     async def _preview_audio(self, tenant: Tenant, change: RetentionChange) -> PolicyPreview:
         """Count the recordings whose audio would get another date, and say between which instants the new ones lie."""
@@ -253,25 +267,34 @@ class Policies:
             latest=dates[1] if dates else None,
         )
 
-    async def _preview(self, tenant: Tenant, change: MetadataChange) -> PolicyPreview:
+    async def _preview_metadata(self, tenant: Tenant, change: MetadataChange) -> PolicyPreview:
         """Count the recordings whose metadata would get another date."""
         dossier = await self._dossiers.of(tenant)
-        earlier, later, held = 0, 0, 0
+        earlier, later, held, live = 0, 0, 0, 0
+        async for row in self._with_metadata(tenant.id, change.through):
+            facts = dossier.facts(row)
+            was, becomes = _dates(facts, change)
+            if was == becomes or Part.METADATA not in facts.keys:
+                continue
+            sooner = becomes is not None and (was is None or becomes < was)
+            earlier, later = earlier + sooner, later + (not sooner)
+            held += bool(held_by(facts))
+            live += row.state is RecordingState.OPEN
+        return PolicyPreview(changed=earlier + later, earlier=earlier, later=later, held=held, live=live)
+
+    async def _with_metadata(self, tenant: TenantId, through: int) -> AsyncIterator[Recording]:
+        """Yield the tenant's recordings up to a month whose metadata is not shredded, those still recorded too."""
         after: RecordingId | None = None
         while page := await self._catalog.due_recordings(
-            through=change.through, after=after, limit=_PAGE, part=Part.METADATA, tenant=tenant.id
+            through=through, after=after, limit=_PAGE, part=Part.METADATA, tenant=tenant
         ):
             for row in page:
-                facts = dossier.facts(row)
-                was, becomes = _dates(facts, change)
-                if was == becomes or Part.METADATA not in facts.keys:
-                    continue
-                sooner = becomes is not None and (was is None or becomes < was)
-                earlier, later = earlier + sooner, later + (not sooner)
-                held += bool(held_by(facts))
+                yield row
             after = page[-1].id
             await asyncio.sleep(0)
-        return PolicyPreview(changed=earlier + later, earlier=earlier, later=later, held=held)
+        async for row in self._recordings(tenant, state=RecordingState.OPEN):
+            if row.metadata.cohort.period <= through:
+                yield row
 
 
 def _metadata_change(request: PolicyRequest) -> MetadataChange:

@@ -49,7 +49,7 @@ class PolicyStore:
                 if other.is_open:
                     raise Conflict(
                         f"{other.id} is open for this tenant, and two would contradict each other",
-                        hint=f"let it take effect, or withdraw it: callvault policy reject {other.id}",
+                        hint=f"let it take effect, or withdraw it if it may be: callvault policy reject {other.id}",
                     )
             await transaction.write(_INSERT, _from_request(request))
             transaction.audit(audit)
