@@ -1,7 +1,7 @@
 """200 concurrent uploads of 2 MB over real sockets, in pieces of 1,600 B and 16 KiB: MB/s and server CPU-ms per MB.
 
 `python -m benchmarks.ingest [--uploads N] [--megabytes M]`. The load comes from another core; the floor runs in the
-same way in the same run.
+same way in the same run. Also how much the server gives the kernel to write for each upload.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from benchmarks.common import (
     run,
     served_vault,
     system_seconds,
+    written_bytes,
 )
 
 MB = 1_000_000
@@ -56,7 +57,8 @@ async def measure(process, url, token, *, uploads, size, piece, label):
         upload(address.hostname, address.port, token, f"{label}-{piece}-{number}", audio, piece)
         for number in range(uploads)
     ]
-    cpu, kernel, began = cpu_seconds(process.pid), system_seconds(process.pid), time.perf_counter()
+    written, kernel = written_bytes(process.pid), system_seconds(process.pid)
+    cpu, began = cpu_seconds(process.pid), time.perf_counter()
     await asyncio.gather(*jobs)
     seconds = time.perf_counter() - began
     # Segments are still moving from the journal to the store: their CPU belongs to the upload.
@@ -69,6 +71,7 @@ async def measure(process, url, token, *, uploads, size, piece, label):
         "mb_per_s": round(megabytes / seconds, 1),
         "server_cpu_ms_per_mb": round((now - cpu) * 1000 / megabytes, 2),
         "of_which_kernel": round((system_seconds(process.pid) - kernel) * 1000 / megabytes, 2),
+        "written_kib_per_upload": round((written_bytes(process.pid) - written) / uploads / 1024, 1),
     }
 
 
