@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 import pytest
+from yarl import URL
 
 from tests.integration.app import PURPOSE, TENANTS, App, app, sound
 from vault.model import Role
@@ -92,3 +93,20 @@ async def test_a_live_dialect_leaves_facts_out_escapes_call_keys_and_refuses_med
     shown = await app.ask("GET", f"/v1/recordings/{row.id}", Role.AGENT, headers=PURPOSE)
     told = shown.json["call"]["facts_left_out"]
     assert ("direction (value)" in told, "from (text)" in told) == (True, True)
+
+
+async def test_an_address_in_another_encoding_names_a_call_and_a_caller_of_its_own(app: App) -> None:
+    sent = {"Authorization": f"Bearer {app.token(Role.RECORDER)}"}
+    for escape in ("%E9", "%E8"):
+        said = f"?rate=8000&rate=16000&call_key=c{escape}&from=J%FCrgen&to=Ren{escape}"
+        address = URL(f"{app.url}/v1/ingest/{TENANT}/ws{said}", encoded=True)
+        async with app.client.ws_connect(address, headers=sent) as socket:
+            await socket.send_bytes(VOICE)
+            await socket.close()
+    rows = (await app.ask("GET", "/v1/recordings")).json["recordings"]
+    shown = [(await app.ask("GET", f"/v1/recordings/{row['id']}", Role.AGENT, headers=PURPOSE)).json for row in rows]
+    assert {each["call"]["call_key"]: each["call"]["called"] for each in shown} == {
+        "c=E9": "Ren\u00e9",
+        "c=E8": "Ren\u00e8",
+    }
+    assert {(each["call"]["caller"], each["media"]["rate"]) for each in shown} == {("J\u00fcrgen", 8000)}

@@ -199,6 +199,14 @@ def test_a_stream_whose_time_begins_late_begins_with_its_audio():
     assert list(tracks.add(0, 2, 50_000_020, b"b" * PIECE)) == [b"b" * PIECE]
 
 
+def test_pieces_that_all_have_one_number_are_told_apart_by_their_time():
+    tracks = Tracks(1, rate=RATE, silence=SILENCE)
+    said = [b"%c" % (97 + number) * PIECE for number in range(5)]
+    heard = [tracks.add(0, 1, number * PIECE_MS, each) for number, each in enumerate(said)]
+    assert [each for (each,) in heard] == said
+    assert (tracks.add(0, 1, 4 * PIECE_MS, said[4]), tracks.dropped) == ((), 1)
+
+
 def test_a_leap_that_no_call_has_is_no_gap():
     tracks = Tracks(1, rate=RATE, silence=SILENCE)
     tracks.add(0, 1, 0, b"a" * PIECE)

@@ -45,6 +45,14 @@ def test_a_notification_is_read_as_the_daemon_meant_it():
         "rtpengine.call_id": SENT["X-Recording-Call-ID"],
         "rtpengine.file_name": SENT["X-Recording-File-Name"],
     }
+    assert facts.unusable == {}
+
+
+def test_what_cannot_be_used_of_the_metadata_is_noted():
+    latin = told(Call_Metadata="from:J\udcfcrgen|to:" + "1" * 201 + "|queue:" + "q" * 201 + "|desk:4").facts
+    assert (latin.caller, latin.called, latin.extra.get("rtpengine.desk")) == ("J\u00fcrgen", None, "4")
+    assert latin.unusable == {"to": "text", "queue": "text"}
+    assert told(Call_Metadata="|".join(f"k{number}:v" for number in range(21))).facts.unusable == {"metadata": "many"}
 
 
 def test_a_name_that_no_call_key_can_have_becomes_a_hash_of_its_own():
@@ -99,7 +107,9 @@ def test_a_format_that_cannot_be_played_is_refused(changes):
 
 @pytest.mark.parametrize("time", ["0.000000", "", "yesterday", "-1.5", "1e9", "9" * 20])
 def test_a_time_that_is_none_is_left_out(time):
-    assert told(Call_Start_Time=time, Stream_Start_Time=time).started_at is None
+    found = told(Call_Start_Time=time, Stream_Start_Time=time)
+    assert found.started_at is None
+    assert found.facts.unusable == ({"started": "value"} if time.strip("0.") else {})
 
 
 def test_without_a_start_of_the_call_the_stream_has_one():

@@ -49,7 +49,7 @@ def test_a_frame_that_has_begun_is_told_to_wait_whole():
         (b"call_id:" + b"a" * 180, "a" * 180),
         (b"call_id:" + b"a" * 500, HASHED),
         (b"a" * 500, HASHED),
-        (b"call_key:\xff", "=EF=BF=BD"),
+        (b"call_key:\xff", "=FF"),
     ],
 )
 def test_a_call_id_becomes_a_call_key_that_stands_for_it_alone(text, key):

@@ -92,9 +92,10 @@ def test_an_instant_needs_its_time_zone():
 
 def test_a_named_call_keeps_its_name_and_a_file_gets_one_of_its_own():
     assert names(Description(call_key="call-1", file_name="x.wav"), "f00") == ("call-1", "")
-    assert names(Description(file_name="my call (1).wav"), "f00") == ("my_call_1_.wav", "f00")
+    assert names(Description(file_name="my call (1).wav"), "f00") == ("my=20call=20=281=29.wav", "f00")
+    assert names(Description(file_name="\u00fc.wav"), "f00") != names(Description(file_name="\u00e9.wav"), "f00")
     assert names(Description(), "f00") == ("upload-f00", "f00")
-    assert len(names(Description(file_name="ü" * 10_000 + ".wav"), "f00")[0]) <= 150
+    assert len(names(Description(file_name="ü" * 10_000 + ".wav"), "f00")[0]) <= 180
 
 
 def test_a_generic_type_gives_way_to_the_files_name():

@@ -82,11 +82,12 @@ class Tracks:
         """Take one piece of whole samples and return what is decided by it; Invalid if timestamps jump without end."""
         track = self._tracks[number]
         held = track.held
-        if 0 <= track.last - chunk < _LATE_PIECES or (held and any(piece.chunk == chunk for piece in held)):
-            self.dropped += 1
-            return ()
         start = timestamp_ms * self._rate // 1_000 - track.offset
         length = len(data) // self._width
+        late = 0 < track.last - chunk < _LATE_PIECES or (chunk == track.last and start < track.placed)
+        if late or (held and any(piece.chunk == chunk for piece in held)):
+            self.dropped += 1
+            return ()
         before: Sequence[bytes | Missing] = ()
         if start > track.placed + length // 2:
             newest = self._newest()

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 from vault.errors import Invalid, UnsupportedMedia
 from vault.ids import parse_call_key
 from vault.model import CallFacts
-from vault.protocol.facts import MAX_FACT, Reading
+from vault.protocol.facts import MAX_FACT, Reading, Unusable
 
 FIELD: Final = "ngfile"
 
@@ -68,11 +68,12 @@ def notification(headers: Mapping[str, str]) -> Notification:
     call, file = _header(headers, "Call-ID"), _header(headers, "File-Name")
     if not call or not file:
         raise Invalid("the notification names no call or no file", hint="X-Recording-Call-ID, X-Recording-File-Name")
+    reading = Reading()
     return Notification(
         call_key=_call_key(call, file),
         content_type=_content_type(headers),
-        facts=_facts(headers),
-        started_at=_time(_header(headers, "Call-Start-Time")) or _time(_header(headers, "Stream-Start-Time")),
+        started_at=_started(headers, reading),
+        facts=_facts(headers, reading),
     )
 
 
@@ -115,6 +116,15 @@ def _content_type(headers: Mapping[str, str]) -> str:
     )
 
 
+def _started(headers: Mapping[str, str], reading: Reading) -> datetime | None:
+    """Return the start of the call, or of its stream."""
+    said = (_header(headers, "Call-Start-Time"), _header(headers, "Stream-Start-Time"))
+    found = _time(said[0]) or _time(said[1])
+    if found is None and any(each.strip("0.") for each in said):
+        reading.leave_out("started", Unusable.VALUE)
+    return found
+
+
 def _time(value: str) -> datetime | None:
     """Return the instant of an epoch time with up to six decimals; None for 0, which says that it is not known."""
     if not _TIME.fullmatch(value):
@@ -128,14 +138,14 @@ def _time(value: str) -> datetime | None:
         return None
 
 
-def _facts(headers: Mapping[str, str]) -> CallFacts:
-    members = _members(_header(headers, "Call-Metadata"))
+def _facts(headers: Mapping[str, str], reading: Reading) -> CallFacts:
+    members = _members(_header(headers, "Call-Metadata"), reading)
+    caller = next((members.pop(key) for key in list(members) if key.lower() in _CALLER), "")
+    called = next((members.pop(key) for key in list(members) if key.lower() in _CALLED), "")
+    members = {key: value for key, said in members.items() if (value := reading.text(key, said)) is not None}
     members |= {
         short: value for name, short in _TEXT_MEMBERS.items() if (value := _text(_header(headers, name))) is not None
     }
-    caller = next((members.pop(key) for key in list(members) if key.lower() in _CALLER), "")
-    called = next((members.pop(key) for key in list(members) if key.lower() in _CALLED), "")
-    reading = Reading()
     kind = _text(_header(headers, "Kind"))
     return CallFacts(
         caller=reading.text("from", caller),
@@ -147,14 +157,18 @@ def _facts(headers: Mapping[str, str]) -> CallFacts:
     )
 
 
-def _members(metadata: str) -> dict[str, str]:
+def _members(metadata: str, reading: Reading) -> dict[str, str]:
     """Read `k:v|k:v`; what is not of that form, or too much, is left out."""
     found: dict[str, str] = {}
     for member in metadata[:_MAX_METADATA].split("|"):
         key, colon, value = member.partition(":")
-        name, words = _text(key), _text(value)
-        if colon and name is not None and words is not None and len(found) < _MAX_MEMBERS:
-            found[name] = words
+        name = _text(key)
+        if not colon or name is None:
+            continue
+        if len(found) == _MAX_MEMBERS and name not in found:
+            reading.leave_out("metadata", Unusable.MANY)
+            break
+        found[name] = value.strip()
     return found
 
 

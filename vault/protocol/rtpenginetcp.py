@@ -84,7 +84,7 @@ class RtpengineTcp:
         if not end:
             return ()
         self._state = _State.STREAMING
-        key, facts = _understood(intro.decode(errors="replace"))
+        key, facts = _understood(intro.decode(errors="surrogateescape"))
         self._opening = (Started(call_key=key, media=self._media, facts=facts),)
         return self._audio(rest)
 
@@ -122,7 +122,7 @@ def _understood(text: str) -> tuple[str | None, CallFacts]:
         caller=reading.text("from", caller),
         called=reading.text("to", called),
         direction=direction,
-        extra={name: cut(value) for name, value in pairs.items() if cut(value)},
+        extra={name: kept for name, said in pairs.items() if (kept := reading.text(name, said)) is not None},
         unusable=reading.unusable,
     )
 

@@ -15,8 +15,6 @@ from vault.ids import call_key_of
 from vault.model import CallFacts
 from vault.protocol.facts import Reading
 
-_MAX_NAME: Final = 150
-_NOT_IN_A_KEY: Final = re.compile(r"[^A-Za-z0-9._~@:+=,-]+")
 _NUMBER: Final = re.compile(r"[0-9]+", re.ASCII)
 _ENDLESS: Final = 10**18
 """What stands for every larger number: no recording comes near it."""
@@ -131,14 +129,13 @@ def describe(metadata: Mapping[str, str], unusable: Mapping[str, str] | None = N
 def names(description: Description, fresh: str) -> tuple[str, str]:
     """Return the call key to take, and what distinguishes it if it is taken: `fresh` is a name nobody else has.
 
-    A file's name is cleaned of what no call key has in it.
+    A file's name is one as any other name of a call is.
     """
     if description.call_key is not None:
         return description.call_key, ""
     if description.file_name is None:
         return f"upload-{fresh}", fresh
-    clean = _NOT_IN_A_KEY.sub("_", description.file_name)[-_MAX_NAME:]
-    return clean, fresh
+    return call_key_of(description.file_name), fresh
 
 
 def content_type(description: Description) -> str | None:

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
+from urllib.parse import parse_qsl
 
 from aiohttp import EofStream, WebSocketError, WSCloseCode, WSMsgType, web
+from yarl import URL
 
 from vault.errors import Invalid, Unauthenticated, UploadStalled, VaultError
 from vault.ids import TenantId
@@ -64,6 +66,12 @@ async def connect(request: web.Request) -> web.StreamResponse:
     return await record(request, subprotocols=_SUBPROTOCOLS)
 
 
+def _said_in(address: URL) -> Mapping[str, str]:
+    """Return the members of an address, the first of each name; bytes that are no UTF-8 are kept apart from others."""
+    said = parse_qsl(address.raw_query_string, keep_blank_values=True, errors="surrogateescape")
+    return dict(reversed(said))
+
+
 async def record(
     request: web.Request,
     *,
@@ -90,7 +98,7 @@ async def record(
         await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
     socket = LiveSocket(subprotocols=subprotocols, max_message_bytes=_MAX_MESSAGE_BYTES)
     await socket.prepare(request)
-    handshake = Handshake(subprotocols=offered, query=dict(request.query))
+    handshake = Handshake(subprotocols=offered, query=_said_in(request.rel_url))
     line = _Line(vault, request, socket, tenant=tenant, actor=actor, handshake=handshake, machine=machine)
     try:
         await line.run()
