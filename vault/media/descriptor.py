@@ -29,14 +29,17 @@ _HINT: Final = (
     "send audio/basic, audio/PCMU;rate=8000;channels=2, audio/PCMA;rate=8000, audio/L16;rate=16000;channels=1"
     "[;byteorder=le], audio/wav, audio/ogg, audio/webm or audio/mpeg"
 )
+_WAV_TYPES: Final = ("audio/wav", "audio/x-wav", "audio/wave", "audio/x-wave", "audio/vnd.wave", "audio/x-pn-wav")
 _CONTAINERS: Final[Mapping[str, Container]] = {
-    **dict.fromkeys(("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"), Container.WAV),
+    **dict.fromkeys(_WAV_TYPES, Container.WAV),
     **dict.fromkeys(("audio/ogg", "audio/opus", "audio/x-ogg", "application/ogg"), Container.OGG),
     **dict.fromkeys(("audio/webm", "video/webm"), Container.WEBM),
     **dict.fromkeys(("audio/mpeg", "audio/mp3", "audio/x-mp3", "audio/mpeg3", "audio/x-mpeg"), Container.MP3),
 }
 _G711: Final[Mapping[str, Codec]] = {
-    **dict.fromkeys(("audio/basic", "audio/pcmu", "audio/mulaw", "audio/x-mulaw", "audio/x-ulaw"), Codec.PCMU),
+    **dict.fromkeys(
+        ("audio/basic", "audio/pcmu", "audio/mulaw", "audio/ulaw", "audio/x-mulaw", "audio/x-ulaw"), Codec.PCMU
+    ),
     **dict.fromkeys(("audio/pcma", "audio/alaw", "audio/x-alaw"), Codec.PCMA),
 }
 _UNDECLARED: Final = frozenset(
