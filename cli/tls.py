@@ -14,6 +14,7 @@ _LOOK_SECONDS: Final = 5.0
 _EXPIRED: Final = 10
 _NOT_YET: Final = 9
 _SELF_SIGNED: Final = 18
+_UNKNOWN_AUTHORITY: Final = frozenset({0, 2, _SELF_SIGNED, 19, 20, 21})  # 0: not said
 _WRONG_NAME: Final = frozenset({62, 64})  # a host, an address
 """X509_V_ERR_… of OpenSSL, which the standard library passes on as numbers."""
 
@@ -60,8 +61,11 @@ def presented(host: str, port: int) -> Presented | None:
         return None
 
 
-def untrusted(host: str, port: int, code: int, found: Presented | None) -> Untrusted:
-    """Return what is to be said of a certificate that was not trusted for the reason `code`: its names and a remedy."""
+def untrusted(host: str, port: int, code: int, why: str, found: Presented | None) -> Untrusted:
+    """Return what is to be said of a certificate that was not trusted for the reason `code`: its names and a remedy.
+
+    `why` is OpenSSL's own words for the reason.
+    """
     at = f"{host}:{port}"
     if found is None:
         return Untrusted(f"the certificate of {at} is not trusted; nothing was sent", hint=_TRUST)
@@ -82,5 +86,10 @@ def untrusted(host: str, port: int, code: int, found: Presented | None) -> Untru
             f"{who} begins at {found.begins:%Y-%m-%d %H:%M} UTC; nothing was sent",
             hint="is this machine's clock right?",
         )
-    why = "signed itself" if code == _SELF_SIGNED else "comes from an authority that is not trusted here"
-    return Untrusted(f"{who} {why}; nothing was sent", hint=_TRUST)
+    if code not in _UNKNOWN_AUTHORITY:
+        return Untrusted(
+            f"{who} breaks a rule for certificates: {why}; nothing was sent",
+            hint="have it issued anew as RFC 5280 wants it, with key identifiers, and its authority's with a key usage",
+        )
+    origin = "signed itself" if code == _SELF_SIGNED else "comes from an authority that is not trusted here"
+    return Untrusted(f"{who} {origin}; nothing was sent", hint=_TRUST)

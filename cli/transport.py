@@ -67,8 +67,10 @@ async def answer(
 async def _untrusted(url: URL, error: aiohttp.ClientConnectorCertificateError) -> errors.VaultError:
     host, port = url.host or "", url.port or 443
     refused = error.certificate_error
-    code = refused.verify_code if isinstance(refused, ssl.SSLCertVerificationError) else 0
-    return untrusted(host, port, code, await asyncio.to_thread(presented, host, port))
+    code, why = 0, ""
+    if isinstance(refused, ssl.SSLCertVerificationError):
+        code, why = refused.verify_code, refused.verify_message
+    return untrusted(host, port, code, why, await asyncio.to_thread(presented, host, port))
 
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:

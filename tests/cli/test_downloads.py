@@ -27,6 +27,7 @@ def test_play_writes_the_audio_and_says_why_it_was_heard(audible: StubServer, tm
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert audible.asked[0].headers["Purpose"] == "complaint"
     assert json.loads(capsys.readouterr().out) == {
+        "id": REC,
         "recording_id": REC,
         "file": str(target),
         "bytes": len(AUDIO),

@@ -13,8 +13,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from cli.main import main
+from cli.tls import untrusted
+from tests.certificate_rules import ruled
 from tests.cli.conftest import TOKEN
 from tests.cli.stub import StubServer, answer, running_stub
+from vault.crypto.presented import read_presented
 
 VAULT = "vlt_" + "1" * 32
 OTHER = "vlt_" + "2" * 32
@@ -162,15 +165,14 @@ class Authority:
         self.base = base
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")])
-        authority = self.builder(self.name, self.key, timedelta(days=1)).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
-        )
+        authority = self.builder(self.name, self.key, timedelta(days=1))
         self.file = base / "ca.pem"
-        self.file.write_bytes(authority.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        self.certificate = authority.sign(self.key, hashes.SHA256())
+        self.file.write_bytes(self.certificate.public_bytes(Encoding.PEM))
 
     def builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, ends: timedelta) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
-        return (
+        plain = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self.name)
@@ -178,9 +180,8 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=30))
             .not_valid_after(now + ends)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
+        return ruled(plain, key.public_key(), issuer=self.key.public_key())
 
     def context(self, host: str, ends: timedelta = timedelta(days=1)) -> ssl.SSLContext:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -232,6 +233,13 @@ def test_a_certificate_that_is_not_trusted_is_named_with_the_reason_and_the_reme
         assert main([*LIST, "--server", address]) == 0
         assert main([*LIST, "--server", address.replace("https", "http")]) == 6
         assert "a server that speaks https only hangs up on http" in capsys.readouterr().err
+
+
+def test_a_certificate_that_breaks_a_rule_is_told_from_one_of_an_unknown_authority(tmp_path: Path) -> None:
+    found = read_presented(Authority(tmp_path).certificate.public_bytes(Encoding.DER))
+    said = untrusted("vault", 443, 85, "Missing Authority Key Identifier", found)
+    assert "breaks a rule for certificates: Missing Authority Key Identifier" in said.message
+    assert "not trusted here" in untrusted("vault", 443, 20, "unable to get local issuer certificate", found).message
 
 
 def test_an_address_that_speaks_no_tls_is_said_to(

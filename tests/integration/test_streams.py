@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from tests.certificate_rules import ruled
 from tests.faults.crashing import memory_directory
 from tests.faults.recorder import until
 from tests.hook_recorders import CALL, UUID_FRAME, audio, frame
@@ -205,20 +206,20 @@ class Authority:
     def __init__(self, base, name):
         self._base, self._name = base, name
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self.file = self._write(f"{name}.pem", self._sign(self._key.public_key(), name, authority=True))
+        self.file = self._write(f"{name}.pem", self._sign(self._key.public_key(), name))
 
-    def _sign(self, key, name, *, authority=False):
+    def _sign(self, key, name):
         now = datetime.now(UTC)
         names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, self._name)]
-        return (
+        plain = (
             x509.CertificateBuilder(issuer_name=names[1], subject_name=names[0], public_key=key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-            .sign(self._key, hashes.SHA256())
-        ).public_bytes(Encoding.PEM)
+        )
+        signed = ruled(plain, key, issuer=self._key.public_key()).sign(self._key, hashes.SHA256())
+        return signed.public_bytes(Encoding.PEM)
 
     def _write(self, name, data):
         path = self._base / name
