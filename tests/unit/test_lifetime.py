@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vault.retention.periods import Period
-from vault.retention.policy import FIRST_START, MAX_AHEAD, StartEffect, lifetime
+from vault.retention.policy import FIRST_START, LONGEST_CALL, MAX_AHEAD, StartEffect, joined_at, lifetime
 
 RECEIPT = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -87,3 +87,26 @@ def test_no_stated_start_ends_a_recording_before_the_floor_or_before_backdating_
     shorter = {StartEffect.SHORTENED, StartEffect.BOUNDED}
     assert (life.retain_until < RECEIPT + period) == (life.effect in shorter)
     assert (life.retain_until > RECEIPT + period) == (life.effect is StartEffect.LENGTHENED)
+
+
+@given(age=SPANS, ago=st.none() | SPANS, backdating=st.none() | SPANS, period=SPANS, floor=SPANS)
+@example(age=9 * DAY, ago=None, backdating=BACKDATING, period=PERIOD, floor=DAY)
+def test_a_call_that_joins_a_recording_however_old_is_kept_at_most_the_longest_call_shorter(
+    age: timedelta, ago: timedelta | None, backdating: timedelta | None, period: timedelta, floor: timedelta
+) -> None:
+    stated = None if ago is None else RECEIPT - ago
+    terms = {"period": period, "floor": floor, "backdating": backdating}
+    own = kept(stated, **terms)
+    joined = kept(stated, receipt=joined_at(RECEIPT - age, RECEIPT), **terms)
+    assert own.retain_until - min(age, LONGEST_CALL) <= joined.retain_until <= own.retain_until
+
+
+@given(ago=st.none() | SPANS, backdating=st.none() | SPANS)
+def test_what_began_with_the_same_statement_is_kept_as_long_as_what_joins_it(
+    ago: timedelta | None, backdating: timedelta | None
+) -> None:
+    stated = None if ago is None else RECEIPT - ago
+    begun = kept(stated, backdating=backdating)
+    for later in (timedelta(0), timedelta(seconds=5), LONGEST_CALL):
+        receipt = joined_at(RECEIPT, RECEIPT + later)
+        assert kept(stated, receipt=receipt, backdating=backdating).retain_until <= begun.retain_until

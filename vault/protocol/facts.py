@@ -115,6 +115,12 @@ def cut(text: str) -> str:
     return "".join(each for each in text[:MAX_FACT] if each.isprintable())
 
 
+def contradict(known: CallFacts, said: CallFacts) -> bool:
+    """Tell whether two statements name different parties or directions; what one of them leaves out agrees."""
+    pairs = (known.caller, said.caller), (known.called, said.called), (known.direction, said.direction)
+    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+
+
 def kind_of(name: str) -> str:
     """Return which fact a member of this name would have been, whatever the protocol puts before it."""
     short = name.lower().rpartition("-")[2]

@@ -25,6 +25,8 @@ FIRST_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """No recorder made a call before it: an earlier start is that of a clock which was never set."""
 MAX_AHEAD: Final = timedelta(days=1)
 """How far the start of a call may lie after its receipt: a wrong time zone does, a call does not."""
+LONGEST_CALL: Final = timedelta(hours=4)
+"""For how long a recording that somebody else began is believed to be of the call that joins it without a date."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -81,6 +83,15 @@ def lifetime(
         effect = shortened if until < unstated else StartEffect.LENGTHENED
     until = max(until, at_least or until)
     return Lifetime(started_at=started, retain_until=until, unstated_until=unstated, effect=effect)
+
+
+def joined_at(created: datetime, now: datetime) -> datetime:
+    """Return which receipt counts for a call that joins a recording of `created`, as to how long it is to be kept.
+
+    A recorder that takes over from another is as entitled as that one was, so the recording's own receipt counts. But a
+    recording that is older than any call was held open, and its age is not taken from the call.
+    """
+    return max(created, now - LONGEST_CALL)
 
 
 def expiry_period(retain_until: datetime, width_seconds: float) -> int:

@@ -11,7 +11,7 @@ from aiohttp import web
 from vault.errors import Conflict, Invalid, NotFound, TooLarge, UnsupportedMedia
 from vault.format.notes import MAX_DOCUMENT_BYTES, MAX_MEDIA_TYPE, Document, Missing, Note, Pause, Tone
 from vault.ids import TenantId, call_key_of
-from vault.model import Recording, RecordingState
+from vault.model import Principal, Recording, RecordingState
 from vault.protocol import siprec
 from vault.protocol.permissions import Act
 from vault.server.context import VAULT, Handler, authorised, principal, small_body
@@ -169,9 +169,9 @@ def _not_live(vault: Vault, row: Recording) -> Conflict:
 async def _session(request: web.Request) -> IngestSession:
     """Return the live recording behind the recorder's call key; NotFound, Conflict once it ended."""
     vault = request.app[VAULT]
-    tenant, _ = await authorised(request)
+    tenant, actor = await authorised(request)
     call_key = call_key_of(request.match_info["call_key"])
-    found = _live(vault, tenant, call_key)
+    found = _live(vault, tenant, call_key, actor)
     if found is None:
         row = await vault.search.call(tenant, call_key)
         if row is None:
@@ -180,8 +180,10 @@ async def _session(request: web.Request) -> IngestSession:
     return found
 
 
-def _live(vault: Vault, tenant: TenantId, call_key: str) -> IngestSession | None:
-    """Return the live recording of this key, or of those that followed it as `key~2` and on."""
+def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> IngestSession | None:
+    """Return the live recording of this key, or of those that followed it as `key~2` and on: first the actor's own."""
+    if (own := vault.ingest.own_call(tenant, call_key, actor.token_id)) is not None:
+        return own
     for name in vault.ingest.live_names(tenant, call_key):
         session = vault.ingest.live_call(tenant, name)
         if session is not None and session.ending is None:

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from vault.errors import Invalid, NotFound, TooLarge
-from vault.ids import TenantId, call_key_of, call_name
+from vault.ids import TenantId, call_key_of, call_keys, call_name, call_number
 from vault.media.descriptor import is_declared, parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol.facts import call_headers
@@ -19,6 +19,8 @@ from vault.server.describing import Answer, Operation, json_answer
 from vault.server.pieces import BodyPieces, writing
 from vault.server.uploading import Upload, finished, last, preflight, take
 from vault.services.feed import LIVE_PATIENCE
+from vault.services.joining import Joiner
+from vault.services.sessions import IngestSession
 from vault.services.vault import Vault
 
 _DIALECT: Final = "http"
@@ -104,18 +106,39 @@ async def terms(request: web.Request) -> web.Response:
 
 
 async def head(request: web.Request) -> web.Response:
-    """Say how many bytes are durable."""
-    tenant, _ = await authorised(request)
-    call_key = call_key_of(request.match_info["call_key"])
-    vault = request.app[VAULT]
-    session = vault.ingest.live_call(tenant, call_key)
-    if session is not None:
-        return web.Response(headers=_progress(session.recording, await vault.notes.acknowledge(session), "open"))
-    row = await vault.search.call(tenant, call_key)
-    if row is None:
+    """Say how many bytes are durable of the recording that an upload with the same headers would continue.
+
+    Who asks may state less than who uploads: for want of another, an unfinished one is told that may not be its own.
+    """
+    tenant, actor = await authorised(request)
+    facts, started_at = call_headers(request.headers)
+    vault, call = request.app[VAULT], Joiner(actor=actor, facts=facts, started_at=started_at)
+    key, first = call_number(call_key_of(request.match_info["call_key"]))
+    unfinished: IngestSession | None = None
+    for name in call_keys(key, first=first):
+        session = vault.ingest.live_call(tenant, name)
+        if session is not None:
+            if await vault.ingest.joining.may(call, session):
+                return await _open(vault, session)
+            unfinished = unfinished or (None if session.leaving else session)
+            continue
+        row = await vault.search.call(tenant, name)
+        if row is None:
+            break
+        if row.state is RecordingState.OPEN:
+            vault.ingest.require_here(row)
+        if await vault.ingest.joining.same(call, row):
+            return await _ended(vault, row)
+    if unfinished is None:
         raise NotFound("nothing was recorded under this call key")
-    if row.state is RecordingState.OPEN:
-        vault.ingest.require_here(row)
+    return await _open(vault, unfinished)
+
+
+async def _open(vault: Vault, session: IngestSession) -> web.Response:
+    return web.Response(headers=_progress(session.recording, await vault.notes.acknowledge(session), "open"))
+
+
+async def _ended(vault: Vault, row: Recording) -> web.Response:
     if row.state in (RecordingState.SEALED, RecordingState.TRUNCATED):
         known = await finished(vault, row)
         return web.Response(headers=_progress(row, known.received, row.state.value))
@@ -155,15 +178,19 @@ async def _upload(request: web.Request) -> Upload:
     place = placing(request.headers, append="append" in request.query)
     if place.length is not None and place.length != request.content_length:
         raise Invalid("Content-Range and Content-Length do not agree")
-    declared = request.headers.get("Content-Type")
-    if is_declared(declared):
-        parse_content_type(declared)
+    said = request.headers.get("Content-Type")
+    declared = parse_content_type(said) if is_declared(said) else None
     facts, started_at = call_headers(request.headers)
+    vault = request.app[VAULT]
+    if place.appends:
+        joining = Joiner(actor=actor, facts=facts, started_at=started_at, media=declared)
+        call_key = await _appended(vault, tenant, call_key, place, joining)
     return Upload(
         tenant=tenant,
-        call_key=await _appended(request.app[VAULT], tenant, call_key, place) if place.appends else call_key,
+        call_key=call_key,
         actor=actor,
-        media=lambda first: parse_content_type(declared, first),
+        media=lambda first: parse_content_type(said, first),
+        declared=declared,
         facts=facts,
         started_at=started_at,
         placing=place,
@@ -172,29 +199,32 @@ async def _upload(request: web.Request) -> Upload:
     )
 
 
-async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing) -> str:
+async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
     """Return the call key under which a client that appends goes on, or begins.
 
     It cannot continue after it was started again, and does not look at what it is told: a beginning under a key that
     has audio already is a recording of its own, and the pieces that follow belong to the newest one.
     """
     if place.offset is not None:
-        return await _newest(vault, tenant, key, place)
+        return await _newest(vault, tenant, key, place, call)
     for name in vault.ingest.live_names(tenant, key):
         session = vault.ingest.live_call(tenant, name)
-        if session is not None and not session.appended:
+        if session is not None and not session.appended and await vault.ingest.joining.may(call, session):
             return name
     return call_name(key, await vault.names.newest(tenant, key) + 1)
 
 
-async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing) -> str:
-    """Return the call key of a stream's newest recording that has not ended.
+async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
+    """Return the call key of a stream's newest recording that has not ended: its own token's, else one it may join.
 
     If all have, a piece from within the newest is that one's, and a later one is a further recording's.
     """
     sessions = ((name, vault.ingest.live_call(tenant, name)) for name in vault.ingest.live_names(tenant, key))
-    if live := [name for name, session in sessions if session is not None and session.ended is None]:
-        return live[-1]
+    unended = [(name, session) for name, session in sessions if session is not None and session.ended is None]
+    may = vault.ingest.joining.may
+    if joined := [name for name, session in unended if await may(call, session)]:
+        own = vault.ingest.own_call(tenant, key, call.actor.token_id)
+        return joined[-1] if own is None or own.call_key not in joined else own.call_key
     number = await vault.names.newest(tenant, key)
     newest = call_name(key, number)
     known = await last(vault, tenant, newest)

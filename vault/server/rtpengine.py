@@ -22,6 +22,7 @@ from vault.server.pieces import BodyPieces, Source, writing
 from vault.server.uploading import Upload, take
 from vault.services.audit import event
 from vault.services.feed import LIVE_PATIENCE
+from vault.services.joining import Joiner
 from vault.services.vault import Vault
 
 _DIALECT: Final = "rtpengine"
@@ -96,11 +97,14 @@ async def _upload(request: web.Request) -> Upload:
     boundary_of(request.headers["Content-Type"])
     said = notification(request.headers)
     media = parse_content_type(said.content_type)
+    vault = request.app[VAULT]
+    joining = Joiner(actor=actor, facts=said.facts, started_at=said.started_at, media=media)
     return Upload(
         tenant=tenant,
-        call_key=await _call_key(request.app[VAULT], tenant, said.call_key),
+        call_key=await _call_key(vault, tenant, said.call_key, joining),
         actor=actor,
         media=lambda _: media,
+        declared=media,
         facts=said.facts,
         started_at=said.started_at,
         placing=Placing(),
@@ -110,20 +114,24 @@ async def _upload(request: web.Request) -> Upload:
     )
 
 
-async def _call_key(vault: Vault, tenant: TenantId, key: str) -> str:
+async def _call_key(vault: Vault, tenant: TenantId, key: str, call: Joiner) -> str:
     """Return the call key for a file: its own, or a further one if a broken attempt to send it has been closed.
+
+    A recording that the file may not join is passed over.
 
     A file that comes again after the grace of its first attempt would be lost if it were refused for its name.
     """
     for name in vault.ingest.live_names(tenant, key):
         session = vault.ingest.live_call(tenant, name)
-        if session is not None and (session.ending or "").partition(":")[0] != RecordingState.TRUNCATED.value:
+        if session is None or (session.ending or "").partition(":")[0] == RecordingState.TRUNCATED.value:
+            continue
+        if await vault.ingest.joining.may(call, session):
             return name
     number = await vault.names.newest(tenant, key)
     newest = call_name(key, number)
     if vault.ingest.live_call(tenant, newest) is None:
         row = await vault.search.call(tenant, newest)
-        if row is None or row.state is not RecordingState.TRUNCATED:
+        if row is None or (row.state is not RecordingState.TRUNCATED and await vault.ingest.joining.same(call, row)):
             return newest
     return call_name(key, number + 1)
 

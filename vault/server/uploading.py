@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -14,11 +14,12 @@ from aiohttp import web
 
 from vault.errors import Conflict, Invalid, OffsetMismatch, Unavailable
 from vault.format.notes import Note, kept_before, kept_of
-from vault.ids import TenantId
+from vault.ids import TenantId, call_keys, call_number
 from vault.media.ends import TAIL_BYTES, says_end
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.protocol.placing import Placing
 from vault.server.pieces import Pieces
+from vault.services.joining import Joiner
 from vault.services.sessions import CallStart, IngestSession
 from vault.services.uploads import Writer
 from vault.services.vault import Vault
@@ -31,12 +32,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """What a request says of its body. `media` reads the descriptor off the declaration and the first bytes."""
+    """What a request says of its body.
+
+    `media` reads the descriptor off the declaration and the first bytes, `declared` is it if the former says all.
+    """
 
     tenant: TenantId
     call_key: str = field(repr=False)
     actor: Principal
     media: Callable[[bytes], Media]
+    declared: Media | None
     facts: CallFacts = field(repr=False)
     started_at: datetime | None
     placing: Placing
@@ -45,11 +50,16 @@ class Upload:
     """How many seconds an answer waits for the object store."""
     grace: timedelta | None = None
 
+    @property
+    def joiner(self) -> Joiner:
+        """What it states to whatever has its call key."""
+        return Joiner(actor=self.actor, facts=self.facts, started_at=self.started_at, media=self.declared)
+
 
 async def preflight(vault: Vault, upload: Upload) -> None:
     """Raise what `take` would certainly raise, before any of the body is asked for."""
     session = vault.ingest.live_call(upload.tenant, upload.call_key)
-    if session is None:
+    if session is None or not await vault.ingest.joining.may(upload.joiner, session):
         vault.ingest.admit(upload.tenant)
         await vault.tenants.retention(upload.tenant)
     elif session.ended is None and not upload.placing.resends and session.durable == session.appended:
@@ -58,14 +68,31 @@ async def preflight(vault: Vault, upload: Upload) -> None:
 
 
 async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> web.Response:
-    """Take the body in: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition."""
+    """Take the body in: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition.
+
+    A name under which another token began what this call may not join leads to the next name, `~2` and so on.
+    """
+    key, first = call_number(upload.call_key)
+    for name in call_keys(key, first=first):
+        answer = await _take(vault, replace(upload, call_key=name), pieces, writer)
+        if answer is not None:
+            return answer
+    raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
+
+
+async def _take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> web.Response | None:
+    """Take the body in under this very name; None, with nothing of it used, if the name is another's."""
     placing = upload.placing
     session = await _session(vault, upload)
+    call = None if session is None else await _joiner(upload, session, pieces)
+    if session is not None and call is not None and not await vault.ingest.joining.may(call, session):
+        return None
     if session is not None and session.ended is None:
         if session.resumable:
             raise Conflict("this call is an upload with an address of its own: only there it goes on, or ends")
         await vault.uploads.make_way(session)
-        durable = await vault.ingest.attach(session, offset=None if placing.resends else placing.offset)
+        offset = None if placing.resends else placing.offset
+        durable = await vault.ingest.attach(session, offset=offset, call=call)
         async with vault.uploads.started(session, writer):
             tail = await _repeated(vault, session, placing, pieces, durable) if placing.resends else b""
             await _receive(vault, session, upload, pieces, tail)
@@ -76,10 +103,10 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> 
     if session is not None:
         return await _replay(vault, await _ended(vault, session), pieces, first, placing)
     if not first and (row := await vault.search.call(upload.tenant, upload.call_key)) is not None:
-        return await _replay(vault, await finished(vault, row), pieces, first, placing)
+        return await _again(vault, upload, row, pieces, first)
     session, row = await _begin(vault, upload, first)
     if row is not None:
-        return await _replay(vault, await finished(vault, row), pieces, first, placing)
+        return await _again(vault, upload, row, pieces, first)
     assert session is not None
     async with vault.uploads.started(session, writer):
         if placing.goes_on and placing.offset:
@@ -87,6 +114,24 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> 
         pieces.push_back(first)
         await _receive(vault, session, upload, pieces)
     return await _answer(vault, session, upload)
+
+
+async def _joiner(upload: Upload, session: IngestSession, pieces: Pieces) -> Joiner:
+    """Return who comes to a session; where nothing is declared, what another token began is compared with the bytes."""
+    media = upload.declared
+    if media is None and not upload.placing.offset and session.begun_by != upload.actor.token_id:
+        first = await pieces.first()
+        pieces.push_back(first)
+        media = upload.media(first) if first else None
+    return replace(upload.joiner, media=media)
+
+
+async def _again(vault: Vault, upload: Upload, row: Recording, pieces: Pieces, first: bytes) -> web.Response | None:
+    """Answer what is sent under the name of a finished recording; None, with nothing of it used, if it is another's."""
+    if not await vault.ingest.joining.same(upload.joiner, row):
+        pieces.push_back(first)
+        return None
+    return await _replay(vault, await finished(vault, row), pieces, first, upload.placing)
 
 
 async def _session(vault: Vault, upload: Upload) -> IngestSession | None:

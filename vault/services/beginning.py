@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 from vault.crypto.blind import Field
@@ -17,14 +17,13 @@ from vault.ids import NodeId, RecordingId, TenantId, new_id
 from vault.model import CallFacts, Cohort, DataKey, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
-from vault.ports.time import Clock, Entropy
+from vault.ports.time import Entropy
 from vault.protocol.facts import kind_of
 from vault.protocol.parties import read
-from vault.retention.guards import effective_now
-from vault.retention.periods import Period
-from vault.retention.policy import Lifetime, StartEffect, lifetime
+from vault.retention.policy import Lifetime, StartEffect
 from vault.services.audit import event
 from vault.services.coordinates import Coordinates
+from vault.services.joining import Joiner, Joining, imports
 from vault.services.search import CALL_KEY, S3_KEY, BlindIndex
 from vault.services.sessions import BEGUN_BY, STATED_START, CallStart, stated
 from vault.telemetry import Metrics
@@ -45,24 +44,20 @@ class Beginning:
         coordinates: Coordinates,
         index: BlindIndex,
         region: Callable[[TenantId], Awaitable[str]],
-        clock: Clock,
+        joining: Joining,
         entropy: Entropy,
         node: NodeId,
         metrics: Metrics,
-        floor: Period,
-        backdating: timedelta,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._coordinates = coordinates
         self._index = index
         self._region = region
-        self._clock = clock
+        self._joining = joining
         self._entropy = entropy
         self._node = node
         self._metrics = metrics
-        self._floor = floor
-        self._backdating = backdating
         self.doubtful: set[RecordingId] = set()
         """Whose row may or may not exist: its commit's answer was lost."""
 
@@ -84,18 +79,8 @@ class Beginning:
             raise Unavailable("the keyring is being rotated; nothing was taken in", retry_after_seconds=1) from error
 
     async def _create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
-        wall = self._clock.now()
-        # A clock that stepped back must not shorten a retention: time is at least the last sweep's.
-        now = effective_now(wall, self._keyring.last_sweep_at)
-        imports = actor.imports_until is not None and now < actor.imports_until
-        life = lifetime(
-            call.started_at,
-            receipt=now,
-            after=call.retention.after,
-            floor=self._floor.after,
-            backdating=None if imports else self._backdating,
-            at_least=call.keep_until,
-        )
+        now = self._joining.now()
+        life = self._joining.life(Joiner.of(call, actor), call.retention, receipt=now)
         # No policy gave a date that is its recorder's.
         locked = life.retain_until == call.keep_until
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
@@ -137,7 +122,7 @@ class Beginning:
             object_token=self._token(metadata.cohort, Field.OBJECT_KEY, extra.get(S3_KEY)),
         )
         elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
-        detail = {**noted, "import": True} if imports and call.started_at is not None else noted
+        detail = {**noted, "import": True} if imports(actor, now) and call.started_at is not None else noted
         notes = {} if call.answer is None else {0: seal_note(key, identifier, 0, call.answer, nonce=self._entropy(12))}
         started_event = event("recording.started", actor, tenant=call.tenant, target=identifier, detail=detail)
         creating = asyncio.ensure_future(

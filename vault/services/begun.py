@@ -36,10 +36,13 @@ class Begun:
             return False
 
     async def call(self, token: TokenId, tenant: TenantId, call_key: str) -> bool:
-        """Tell whether the token began all that is open under a recorder's call key, and something is."""
+        """Tell whether the token began something that is open under a recorder's call key.
+
+        Others may have too: an expired token joins nothing that it did not begin.
+        """
         names = self._ingest.live_names(tenant, call_key)
         if sessions := [self._ingest.live_call(tenant, name) for name in names]:
-            return all(session is not None and session.begun_by == token for session in sessions)
+            return any(session is not None and session.begun_by == token for session in sessions)
         row = await self._search.call(tenant, call_key)
         return row is not None and self._is_open(row, token)
 

@@ -10,11 +10,11 @@ from typing import Final
 
 from vault.errors import Conflict, Invalid, JournalFull
 from vault.ids import TenantId, call_key_of
-from vault.media.heads import agree
 from vault.model import EMPTY, Principal, RecordingState
 from vault.protocol.breakage import LeftOut
 from vault.protocol.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
 from vault.services.ingest import Ingest
+from vault.services.joining import Joiner
 from vault.services.naming import CallNames
 from vault.services.notes import Notes
 from vault.services.search import Search
@@ -95,13 +95,14 @@ class Feed:
         session = ingest.live_call(call.tenant, call.call_key)
         if session is None or session.leaving:
             return None
-        if not agree(session.recording.media, call.media) or session.resumable or session.owner is not None:
-            return None  # other audio, or an upload with an address or parts of its own
-        if self._actor.expired and session.begun_by != self._actor.token_id:
+        if session.resumable or session.owner is not None:
+            return None  # an upload with an address or parts of its own
+        joiner = Joiner.of(call, self._actor)
+        if not await ingest.joining.may(joiner, session):
             return None
         if session.uploads and session.feed is not None and session.feed.silent:
             session.feed.give_way()
-        await ingest.attach(session, offset=None)
+        await ingest.attach(session, offset=None, call=joiner)
         try:
             if session.own_pause:  # what the recorder paused on its broken connection, it cannot resume on this one
                 await self._parts.notes.resume(session, actor=self._actor, own=True)

@@ -126,8 +126,12 @@ class Flags:
         )
 
     async def flag_call(self, tenant: TenantId, call_key: str, *, category: FlagCategory, actor: Principal) -> Flagged:
-        """Flag the call that its recorder names, while it runs or shortly after; Conflict later, NotFound."""
-        row = await self._newest(tenant, call_key)
+        """Flag the call that its recorder names, while it runs or shortly after; Conflict later, NotFound.
+
+        Of the recordings with this call key, the one under way that the actor began comes first, else the newest.
+        """
+        own = self._ingest.own_call(tenant, call_key, actor.token_id)
+        row = own.recording if own is not None else await self._newest(tenant, call_key)
         if row is None:
             raise NotFound("there is no recording under this call key")
         if row.ended_at is not None and self._clock.now() - row.ended_at > _RECORDER_MAY:

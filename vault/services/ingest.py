@@ -21,10 +21,12 @@ from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, JournalEntry, JournalOpening
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
+from vault.protocol.events import Facts
 from vault.retention.periods import Period
 from vault.services.access import unknown_token
 from vault.services.beginning import Beginning
 from vault.services.coordinates import Coordinates
+from vault.services.joining import Joiner, Joining
 from vault.services.notes import Notes
 from vault.services.search import BlindIndex
 from vault.services.sessions import ROOM_PAUSES, CallStart, IngestSession
@@ -99,18 +101,23 @@ class Ingest:
             pause_max=limits.pause_max,
         )
         self._starting: set[tuple[TenantId, str]] = set()
+        self.joining = Joining(
+            keyring=keyring,
+            tenants=tenants,
+            clock=clock,
+            floor=limits.retention_floor,
+            backdating=limits.backdating,
+        )
         self._beginning = Beginning(
             catalog=catalog,
             keyring=keyring,
             coordinates=coordinates,
             index=index,
             region=tenants.region,
-            clock=clock,
+            joining=self.joining,
             entropy=entropy,
             node=journal.node,
             metrics=metrics,
-            floor=limits.retention_floor,
-            backdating=limits.backdating,
         )
         self.storer: Storer
         self.draining = False
@@ -133,6 +140,11 @@ class Ingest:
     def live_names(self, tenant: TenantId, call_key: str) -> Sequence[str]:
         """Return the call's names that have a session, `key`, `key~2` and so on; without asking the catalog."""
         return [call_name(call_key, number) for number in self.live_numbers(tenant, call_key)]
+
+    def own_call(self, tenant: TenantId, call_key: str, token: TokenId) -> IngestSession | None:
+        """Return the newest session under the call's names that the token began and that has not ended."""
+        found = (self._by_call[(tenant, name)] for name in reversed(self.live_names(tenant, call_key)))
+        return next((each for each in found if each.begun_by == token and each.ending is None), None)
 
     def has_begun(self, token: TokenId) -> bool:
         """Tell whether a recording is unfinished that the token began."""
@@ -248,8 +260,12 @@ class Ingest:
         self._metrics.ingest_open.set(len(self._by_id))
         self.storer.watch(session)
 
-    async def attach(self, session: IngestSession, *, offset: int | None, owner: object | None = None) -> int:
+    async def attach(
+        self, session: IngestSession, *, offset: int | None, owner: object | None = None, call: Joiner | None = None
+    ) -> int:
         """Bind an upload to an interrupted recording and return the offset of its own stream where it continues.
+
+        `call` is what the upload states, which `joining` said may go on there.
 
         Conflict while another upload is bound, if the recording has ended or is another `owner`'s; OffsetMismatch if
         `offset` is given and is not that. What a pause dropped counts, see `IngestSession.received`.
@@ -271,10 +287,18 @@ class Ingest:
             session.require_offset(offset)
             if session.digest is None:
                 await self.storer.rebuild_digest(session)
+            if call is not None:
+                await self.told(session, call)
         except BaseException:
             self.detach(session)
             raise
         return session.received
+
+    async def told(self, session: IngestSession, call: Joiner) -> None:
+        """Keep what somebody states of the call who continues what another token began, with what that one stated."""
+        if session.begun_by != call.actor.token_id:
+            with suppress(Conflict):  # it is ending meanwhile, and so not continued
+                await self._notes.facts(session, Facts(facts=call.facts))
 
     async def _settle(self, session: IngestSession) -> None:
         """Wait until nothing is in flight; after a failed commit fall back to the durable bytes and a new entry."""

@@ -16,11 +16,11 @@ from weakref import WeakValueDictionary
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import Etag, etag_of
 from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
-from vault.media.heads import agree
 from vault.model import DataKey, Principal, Recording, RecordingState
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
 from vault.services.ingest import Ingest
+from vault.services.joining import Joiner
 from vault.services.naming import CallNames
 from vault.services.notes import Notes
 from vault.services.parts import continued
@@ -162,7 +162,9 @@ class Objects:
                 raise _begun_meanwhile()
             elif sha256 is not None:
                 known = await self._same(named, size=reader.size, sha256=sha256, gap=known_taken)
-                if known is not None and _kept_as_asked(call, known.recording):
+                # A repetition may say differently what it is.
+                joiner = replace(Joiner.of(call, actor), media=None)
+                if known is not None and await self._ingest.joining.same(joiner, known.recording):
                     return known
         raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
 
@@ -192,10 +194,11 @@ class Objects:
                 return None
         if session.leaving or session.owner is not None or session.resumable:
             return None
-        if not agree(session.recording.media, call.media) or not _kept_as_asked(call, session.recording):
+        joiner = Joiner.of(call, actor)
+        if not await self._ingest.joining.may(joiner, session):
             return None
         try:
-            await self._ingest.attach(session, offset=None)
+            await self._ingest.attach(session, offset=None, call=joiner)
         except Conflict as error:
             raise Unavailable("another upload of this call is under way", retry_after_seconds=2) from error
         return session
@@ -279,11 +282,6 @@ class Objects:
             if row is not None and (found := await self.whole(row)) is not None:
                 return found
         return None
-
-
-def _kept_as_asked(call: CallStart, recording: Recording) -> bool:
-    """Tell whether a recording is kept as long as its recorder asks now: a date is not moved."""
-    return call.keep_until is None or call.keep_until <= recording.retain_until
 
 
 def _begun_meanwhile() -> Conflict:

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 
 from vault.errors import Conflict, Forbidden, Locked, Unavailable, UploadGone
 from vault.ids import RecordingId, TenantId, parse_call_key
-from vault.media.heads import agree
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
@@ -25,6 +24,7 @@ from vault.services.access import Access
 from vault.services.audit import event
 from vault.services.holds import pinned
 from vault.services.ingest import Ingest
+from vault.services.joining import Joiner
 from vault.services.naming import CallNames
 from vault.services.notes import Notes
 from vault.services.playback import Playback
@@ -139,17 +139,14 @@ class Uploads:
     ) -> tuple[IngestSession, bool]:
         """Return a new upload with this request attached, or an unfinished one, and whether it is new.
 
-        Who names a call that has an unfinished upload of the same length and media is given that upload: a creation
-        whose answer was lost is repeated. A file's name is no such promise, so it never leads to another's upload; nor
-        does a call key whose recording has ended: what is uploaded again is kept again.
+        Who names a call that has an unfinished upload of the same length and media, and may join it, is given that
+        upload: a creation whose answer was lost is repeated. A file's name is no such promise, so it never leads to
+        another's upload; nor does a call key whose recording has ended: what is uploaded again is kept again.
         """
         retention = await self._tenants.retention(tenant)
         key, distinct = names(description, self._entropy(_FRESH_BYTES).hex())
         async for following in self._names.to_try(tenant, key):
             name = following if following == key or not distinct else parse_call_key(f"{key}~{distinct}")
-            session = self._ingest.live_call(tenant, name)
-            if description.call_key is not None and session is not None and _same(session, media, total):
-                return session, False
             call = CallStart(
                 tenant=tenant,
                 call_key=name,
@@ -161,6 +158,12 @@ class Uploads:
                 resumable=True,
                 total=total,
             )
+            session = self._ingest.live_call(tenant, name)
+            if description.call_key is not None and session is not None and _goes_on(session, total):
+                joiner = Joiner.of(call, actor)
+                if await self._ingest.joining.may(joiner, session):
+                    await self._ingest.told(session, joiner)
+                    return session, False
             try:
                 return await self._ingest.start(call, actor=actor), True
             except Conflict:
@@ -316,9 +319,8 @@ class Uploads:
             await self._ingest.finish(standing.session, ended=TERMINATED)
 
 
-def _same(session: IngestSession, media: Media, total: int | None) -> bool:
-    same = session.total == total and agree(session.recording.media, media)
-    return not session.leaving and session.resumable and same
+def _goes_on(session: IngestSession, total: int | None) -> bool:
+    return not session.leaving and session.resumable and session.total == total
 
 
 def _stage(session: IngestSession) -> Stage:
