@@ -194,7 +194,7 @@ async def fill(catalog):
     }
     chosen = ", ".join(made.get(name, name) for name in names)
     entry = "n + 1000, 1000 * n, 'access.' || n % 20, 'tok_' || n % 90, 'ok', role, 'tenant' || n % 50, purpose, "
-    entry += "request_id, 'rec_' || n % 5000, detail, previous_sha256, sha256"
+    entry += "request_id, 'rec_' || n % 5003, detail, previous_sha256, sha256"
     async with engine.begin() as connection:
         for statement in (
             f"INSERT INTO recordings ({', '.join(names)}) SELECT {chosen} FROM recordings, generate_series(1, 20000) n",
@@ -400,7 +400,8 @@ async def test_recordings_are_found_by_size_duration_and_by_what_goes_when(catal
     assert await found(catalog, tenant=ACME, expires_to=week, min_duration=timedelta(0)) == [c]
     assert await found(catalog, expires_from=NOW, expires_to=week) == [theirs, b, c]
     assert await found(catalog, tenant=ACME, expires_from=NOW + timedelta(days=3), limit=2) == [b, c]
-    assert await found(catalog, tenant=ACME, expires_from=NOW, before=MISSING) == []
+    for another in (theirs, MISSING):
+        assert await found(catalog, tenant=ACME, expires_from=NOW, before=another) == []
     assert live.id not in await found(catalog, tenant=ACME, expires_from=NOW)
 
 
@@ -1660,7 +1661,12 @@ async def test_pages_of_the_trail_lose_and_repeat_nothing_where_instants_are_equ
                 read += page
                 last = page[-1]
             assert read == expected, chosen
-    assert await asked(catalog, beyond=10) == []
+    await catalog.append_audit([replace(one, tenant=OTHER, target="rec_2")])
+    for newest in (False, True):
+        for chosen in ({"target": "rec_1"}, {"tenant": ACME}):
+            for another in (10, 11):
+                assert await asked(catalog, **chosen, newest_first=newest, beyond=another) == [], chosen
+        assert await asked(catalog, newest_first=newest, beyond=11) == []
     await catalog.close()
 
 
@@ -1678,9 +1684,11 @@ async def test_each_question_to_the_trail_walks_an_index_in_order(place):
     catalog = open_catalog(place, clock=SteppingClock())
     if place is None:
         await catalog.migrate()
-    await catalog.append_audit([event("access.play", tenant=ACME, target="rec_1")])
+    await catalog.append_audit([event("access.play", tenant=IN_USE, target="rec_1")])
     await fill(catalog)
-    middle = 1 if catalog._database.engine.dialect.name == "sqlite" else 11_000
+    middle = (
+        1 if catalog._database.engine.dialect.name == "sqlite" else 11_007
+    )  # tenant7 and rec_1, as the first one is
     for chosen, index in AUDIT_PLANS:
         for newest in (False, True):
             query = AuditQuery(**chosen, newest_first=newest, beyond=middle)

@@ -120,6 +120,7 @@ async def test_what_a_hold_keeps_is_found_when_the_index_of_its_month_is_gone(ap
     facts = {"Call-From": "+442079460123", "Call-To": "201", "Call-Direction": "inbound"}
     held, gone = [await app.upload(key, sound(40 * SECOND), headers=facts) for key in ("held", "gone")]
     await app.hold(held)
+    theirs = await app.upload("theirs", sound(SECOND), tenant=THEIRS)
     app.clock.advance(days=40)
     newer = await app.upload("newer", sound(SECOND), headers=facts)
     await metadata_kept(app.vault, OURS, days=1)
@@ -132,7 +133,8 @@ async def test_what_a_hold_keeps_is_found_when_the_index_of_its_month_is_gone(ap
     beyond = (app.clock.now() + timedelta(days=400)).isoformat()
     assert await found(app, agent="201", expires_to=beyond) == [held, newer]
     assert await found(app, agent="201", expires_to=beyond, before=held) == [newer]
-    assert await found(app, agent="201", expires_to=beyond, before=newer) == []
+    for last in (newer, theirs, f"rec_{'0' * 32}"):
+        assert await found(app, agent="201", expires_to=beyond, before=last) == []
     others = {"state": "open", "held": False, "max_duration": "30s", "max_bytes": 9, "direction": "outbound"}
     for name, value in others.items():
         assert await found(app, call_key="held", **{name: value}) == []

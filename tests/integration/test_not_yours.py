@@ -2,10 +2,11 @@
 
 import dataclasses
 import re
+from urllib.parse import urlencode
 
 import pytest
 
-from tests.integration.app import BOUND_ROLES, PCMU, TENANTS, app, sound
+from tests.integration.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, app, sound
 from tests.integration.test_tenancy import ABOUT_ONE, ROUTES, SIGNED, things
 from tests.s3clients import Recorder, signed
 from tests.uploads import BYTES, PARTIAL, metadata
@@ -16,6 +17,28 @@ from vault.server import operations
 __all__ = ["app"]
 
 OURS, THEIRS = TENANTS
+SINCE = "2020-01-01T00:00:00Z"
+PAGED = {
+    ("GET", "/v1/recordings"): [
+        {},
+        {"state": "sealed"},
+        {"expires_from": SINCE},
+        {"expires_from": SINCE, "min_bytes": 1},
+    ],
+    ("POST", "/v1/recordings/search"): [
+        {"caller": "020 7946 0123"},
+        {"caller": "020 7946 0123", "expires_from": SINCE},
+    ],
+    ("GET", "/v1/certificates"): [{}],
+    ("GET", "/v1/erasures"): [{}],
+    ("GET", "/v1/audit"): [
+        {"order": "newest"},
+        {"order": "newest", "event": "access"},
+        {"event": "access"},
+        {"from": SINCE},
+    ],
+}
+"""Every list that a marker continues, and ways to ask it."""
 WITHIN = {"call_key", "number"}
 """What tells things apart within the tenant or the recording that the address names beside it."""
 NOUNS = {noun for _, path in ROUTES for noun in re.findall(r"{(\w+)}", path)} - WITHIN
@@ -83,6 +106,48 @@ async def test_a_foreign_id_and_an_unknown_one_are_answered_and_audited_alike(ap
             alike = [await seen(app, ours, route, role, each, f"?{noun}={each}") for each in identifiers]
             assert alike[0] == alike[1], (route, noun)
             assert noun != "tenant" or alike[0][0][0] == 404
+
+
+def test_the_table_of_paged_lists_is_what_the_interface_continues_for_a_tenant():
+    continued = {
+        route
+        for route, each in OPERATIONS.items()
+        if {"before", "after"} & {*each.queries, *(() if each.body is None else each.body.model_fields)}
+        and any(permits(role, ROUTES[route]) for role in BOUND_ROLES)
+    }
+    assert continued == PAGED.keys()
+
+
+async def test_a_foreign_marker_continues_a_list_as_an_unknown_one_does(app):
+    ours, theirs = await things(app, OURS), await things(app, THEIRS)
+    await app.upload("later", sound(500), headers={"Call-From": "+442079460123"})
+    await app.ask("POST", "/v1/erasures", body=ours.erasure_body(ours.recording))
+    gone = (await app.ask("GET", "/v1/recordings?state=shredded", tenant=THEIRS)).json["recordings"][0]["id"]
+    entry = (await app.ask("GET", f"/v1/audit?tenant={THEIRS}", Role.OPERATOR)).json["entries"][-1]["seq"]
+    marks = {"recordings": [theirs.recording, gone], "certificates": [theirs.certificate], "erasures": [theirs.erasure]}
+    await app.ask("GET", "/v1/recordings", Role.DPO)
+
+    async def told(route, asked):
+        method, path = route
+        if method == "POST":
+            answer = await app.ask(method, path, Role.DPO, body=asked, headers=PURPOSE)
+        else:
+            answer = await app.ask(method, f"{path}?{urlencode(asked)}", Role.DPO)
+        assert answer.status == 200, (route, asked, answer.body)
+        return [each.get("id", each.get("seq")) for each in next(iter(answer.json.values()))]
+
+    for route, ways in PAGED.items():
+        name = route[1].split("/")[2]
+        for asked in ways:
+            assert await told(route, asked), (route, asked)
+            for foreign in marks.get(name, []):
+                beside = foreign[:-1] + ("0" if foreign[-1] != "0" else "1")
+                alike = [await told(route, {**asked, "before": each}) for each in (foreign, beside)]
+                assert alike[0] == alike[1], (route, asked)
+            if name == "audit":
+                place = "before" if "order" in asked else "after"
+                assert await told(route, {**asked, place: entry}) == [], asked
+                assert await told(route, {**asked, place: 1 << 40}) == [], asked
 
 
 async def test_each_id_of_several_in_a_body_is_looked_at_before_anything_is_told(app):

@@ -5,6 +5,7 @@ import base64
 import gzip
 import hashlib
 import logging
+import re
 import sqlite3
 import xml.etree.ElementTree as ET
 import zlib
@@ -406,6 +407,11 @@ async def test_a_token_lists_the_unfinished_uploads_that_it_began_and_no_others(
     assert await unfinished(app, colleague) == []
     stranger = Recorder.of(app.url, app.token(Role.RECORDER, TENANTS[1]))
     assert await refused(app, stranger, "GET", f"/s3/{BUCKET}?uploads") == (404, "NoSuchBucket")
+    theirs = (await ask(app, stranger, "POST", f"/s3/{TENANTS[1]}/z.wav?uploads"))[1]
+    foreign = re.search(rb"<UploadId>(\w+)<", theirs)[1].decode()
+    for marker in (foreign, foreign[:-1] + ("0" if foreign[-1] != "0" else "1")):
+        rest = await unfinished(app, recorder, KeyMarker="a.wav", UploadIdMarker=marker)
+        assert rest == [("b/c d.wav", first)], "a marker is compared, and never looked up"
     assert await refused(app, recorder, "GET", f"/s3/{BUCKET}?uploads&max-uploads=x") == (400, "InvalidArgument")
     address = f"/s3/{BUCKET}/a.wav?uploadId="
     assert (await ask(app, recorder, "PUT", part(address + second, 1), body=WAV))[0] == 200

@@ -46,6 +46,7 @@ MOST_HOLDS: Final = 32
 class RecordingQuery:
     """Filters for a page of recordings, newest id first; `before` is the last id of the previous page.
 
+    With a tenant, another tenant's `before` is as one that is nobody's.
     `ahead`: only those whose stated start lies after their receipt, which keeps them longer, or only the others.
     `call_tokens`, `caller_tokens` and `called_tokens` match rows that carry any of them; an empty tuple matches none.
     `agent_tokens` match rows that carry one of the first as caller or one of the second as called.
@@ -90,7 +91,8 @@ class AuditQuery:
 
     `actor` is who acted as the trail writes it, `target` what was acted on. `event` is the name of an event, or what
     stands before its full stop: `access` is every access. `since` belongs to the time, `until` no more.
-    `beyond` is the number of the last entry of the previous page.
+    `beyond` is the number of the last entry of the previous page. Nothing follows one that is not there, or not of the
+    tenant and the target asked for.
     """
 
     tenant: TenantId | None = None

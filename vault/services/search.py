@@ -257,7 +257,10 @@ class Search:
                 rows |= {each: await self._catalog.recording(each) for each in hold.recordings if each not in rows}
         last = None
         if query.by_expiry and query.before is not None:
-            last = await self._catalog.recording(query.before)
+            try:
+                last = await self._catalog.recording(query.before, tenant=tenant)
+            except NotFound:
+                return []
         return [
             row
             for row in rows.values()

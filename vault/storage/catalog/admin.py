@@ -78,7 +78,6 @@ _ENTRIES = (
     .limit(sa.bindparam("page"))
 )
 _ENTRIES_OF = _ENTRIES.where(audit_table.c.tenant == sa.bindparam("in_tenant"))
-_INSTANT = sa.select(audit_table.c.at).where(audit_table.c.seq == sa.bindparam("key"))
 _LAST = (
     sa.select(audit_table)
     .where(audit_table.c.event == sa.bindparam("name"), audit_table.c.target == sa.bindparam("about"))
@@ -236,7 +235,7 @@ class AdminStore:
         """Return one page of the entries that match."""
         last = None
         if query.beyond is not None:
-            at = await self._database.fetch(_INSTANT, {"key": query.beyond})
+            at = await self._database.fetch(_instant(query, query.beyond))
             if not at:
                 return []
             last = (at[0].at, query.beyond)
@@ -265,6 +264,16 @@ class AdminStore:
             await transaction.write(_INSERT_SETTING, {"name": name, "value": value})
 
         await self._database.writer.run(act)
+
+
+def _instant(query: AuditQuery, beyond: int) -> sa.Select[Any]:
+    """Select the instant of an entry, if it is of the tenant and the target that the query is confined to."""
+    table = audit_table.c
+    statement = sa.select(table.at).where(table.seq == beyond)
+    for column, wanted in ((table.target, query.target), (table.tenant, query.tenant)):
+        if wanted is not None:
+            statement = statement.where(column == wanted)
+    return statement
 
 
 def _matching(query: AuditQuery, last: tuple[int, int] | None) -> sa.Select[Any]:

@@ -30,6 +30,7 @@ _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
 RETAINED = sa.select(_r.retain_until).where(_r.id == sa.bindparam("key"))
+RETAINED_IN = RETAINED.where(_r.tenant == sa.bindparam("in_tenant"))
 BY_CALL = sa.select(recordings).where(
     _r.tenant == sa.bindparam("tenant_id"), _r.call_token.in_(sa.bindparam("tokens", expanding=True))
 )

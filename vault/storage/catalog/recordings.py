@@ -170,7 +170,8 @@ class RecordingStore:
         """Return one page."""
         last = None
         if query.by_expiry and query.before is not None:
-            at = await self._database.fetch(sql.RETAINED, {"key": rows.key(query.before)})
+            retained = narrowed(sql.RETAINED, sql.RETAINED_IN, rows.key(query.before), query.tenant)
+            at = await self._database.fetch(*retained)
             if not at:
                 return []
             last = at[0].retain_until
