@@ -104,8 +104,8 @@ async def catalog_of(site: Site):
     return open_catalog(catalog_place(site.config), clock=SteppingClock())
 
 
-async def _region(_: str) -> str:
-    return DEFAULT_REGION
+async def _regions(_: str) -> list[str]:
+    return [DEFAULT_REGION]
 
 
 async def row_of(site: Site, key: str):
@@ -116,7 +116,7 @@ async def row_of(site: Site, key: str):
     )
     try:
         index = BlindIndex(keyring=keyring)
-        row = await Search(catalog=catalog, keyring=keyring, index=index, region=_region).call("northfield", key)
+        row = await Search(catalog=catalog, keyring=keyring, index=index, regions=_regions).call("northfield", key)
         return row, await catalog.segments(row.id) if row else []
     finally:
         await keyring.close()

@@ -85,6 +85,30 @@ async def test_numbers_are_read_where_their_tenant_dials(app):
     assert await found(app, "01 234 5678") == {here}
 
 
+async def test_no_change_of_region_takes_a_call_from_who_found_it_before(app):
+    path = f"/v1/tenants/{TENANT}"
+    headers = {"Call-From": "020 7946 0123", "Call-To": "6123 4567", "Call-Tags": "sales"}
+    one = await app.upload("one", sound(100), headers=headers)
+
+    async def everywhere():
+        asked = [{"caller": said} for said in ("+44 20 7946 0123", "020 7946 0123")]
+        asked += [{"called": "61234567"}, {"agent": "6123 4567"}, {"agent": "+442079460123", "tag": "sales"}]
+        search = "/v1/recordings/search"
+        told = [(await app.ask("POST", search, Role.AGENT, body=each, headers=PURPOSE)).json for each in asked]
+        return [[each["id"] for each in page["recordings"]] for page in told]
+
+    for region in ("IE", "SG", "FR", "GB"):
+        assert (await app.ask("PUT", path, Role.OPERATOR, body={"numbering_region": region})).status == 200
+        app.clock.advance(seconds=6)
+        assert await everywhere() == [[one]] * 5, region
+        assert (await app.ask("POST", f"{path}/reindex", Role.OPERATOR, body={})).status == 200
+        assert await everywhere() == [[one]] * 5, f"{region}, reindexed"
+    assert await found(app, "+353 20 7946 0123") == set(), "it was read once, and stays that number"
+    body = {"basis": "art17", "case_reference": "C", "caller": "+44 20 7946 0123"}
+    erasure = await app.ask("POST", "/v1/erasures", Role.DPO, body=body)
+    assert [each["id"] for each in erasure.json["recordings"]] == [one]
+
+
 async def test_existing_calls_are_found_in_every_spelling_once_they_are_reindexed(app, monkeypatch):
     with monkeypatch.context() as before:
         before.setattr(beginning, "read", lambda facts, _: facts)
@@ -123,19 +147,19 @@ async def test_what_is_told_late_of_a_call_takes_back_no_reindexing(app):
         await more.wait()
         yield sound(500)
 
-    headers = {"Content-Type": PCMU, "Call-From": "01 234 5678"}
+    headers = {"Content-Type": PCMU, "Call-From": "6123 4567"}
     live = asyncio.create_task(app.ask("PUT", f"/v1/ingest/{TENANT}/live", Role.RECORDER, data=call(), headers=headers))
     await until(lambda: app.vault.ingest.live_call(TENANT, "live"))
     path = f"/v1/tenants/{TENANT}"
-    assert (await app.ask("PUT", path, Role.OPERATOR, body={"numbering_region": "IE"})).status == 200
+    assert (await app.ask("PUT", path, Role.OPERATOR, body={"numbering_region": "SG"})).status == 200
     assert (await app.ask("POST", f"{path}/reindex", Role.OPERATOR, body={})).json["changed"] == 1
-    assert len(await found(app, "+353 1 234 5678")) == 1
+    assert len(await found(app, "+65 6123 4567")) == 1
     told = {"Content-Type": "application/rs-metadata+xml"}
     siprec = f"/v1/ingest/{TENANT}/live/siprec"
     assert (await app.ask("POST", siprec, Role.RECORDER, data=SIPREC, headers=told)).json["parsed"] is True
-    assert len(await found(app, "+353 1 234 5678")) == 1
+    assert len(await found(app, "+65 6123 4567")) == 1
     more.set()
     recording = (await live).json["recording_id"]
     shown = (await app.ask("GET", f"/v1/recordings/{recording}", Role.AGENT, headers=PURPOSE)).json["call"]
-    assert (shown["caller"], shown["caller_sent"]) == ("+35312345678", "01 234 5678")
-    assert await found(app, "01 234 5678") == {recording}
+    assert (shown["caller"], shown["caller_sent"]) == ("+6561234567", "6123 4567")
+    assert await found(app, "6123 4567") == {recording}

@@ -1,6 +1,7 @@
 """One party, one spelling: what recorders send for a number, a name or nobody."""
 
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from vault.errors import Invalid
 from vault.model import CallFacts
-from vault.protocol.parties import ANONYMOUS, checked_region, party, read, sent
+from vault.protocol.parties import ANONYMOUS, checked_region, party, read, read_again, sent
 
 SPELLINGS = (
     "+441632905657",
@@ -156,3 +157,12 @@ def test_what_was_sent_is_kept_where_it_differs():
     assert sent(found).caller == said.caller
     assert read(sent(found), "IE").caller != found.caller
     assert read(CallFacts()) == CallFacts()
+
+
+def test_a_full_number_stays_in_every_region_until_other_words_name_the_party():
+    known = read(CallFacts(caller="020 7946 0123", called="6123 4567"), "GB")
+    again = read_again(known, "SG")
+    assert (again.caller, again.called) == ("+442079460123", "+6561234567")
+    assert again.extra == {"caller_sent": "020 7946 0123", "called_sent": "6123 4567"}
+    late = read(replace(sent(known), caller="01 234 5678"), "IE", known=known)
+    assert (late.caller, late.extra["caller_sent"]) == ("+35312345678", "01 234 5678")

@@ -38,6 +38,7 @@ _DIALLED: Final = re.compile(r"[\d*#][\d*#\s()\-]*|\+\d[\d\s().\-/]*", re.ASCII)
 _QUOTED: Final = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 _OTHER_SCHEME: Final = re.compile(r"[a-z][a-z\d+.\-]*:", re.ASCII | re.IGNORECASE)
 """What begins a URI that is none of the above: its names are as many people as there are texts behind it."""
+_FULL: Final = re.compile(r"\+\d+", re.ASCII)
 _QUAD: Final = re.compile(r"(?:[1-9]?\d|[12]\d\d)(?:\.(?:[1-9]?\d|[12]\d\d)){3}", re.ASCII)
 """An address of IPv4."""
 _AFTERWARDS: Final = re.compile(r"\s*(?:,.*|(?:x|ext\.?|extension)\s*\d{1,7})", re.ASCII | re.IGNORECASE)
@@ -61,16 +62,37 @@ _SIP: Final = ("sip", "sips")
 _NOWHERE: Final = "anonymous.invalid"
 
 
-def read(facts: CallFacts, region: str = DEFAULT_REGION) -> CallFacts:
-    """Return facts with both parties in their one spelling, and as they were sent in the extras where that differs."""
+def read(facts: CallFacts, region: str = DEFAULT_REGION, *, known: CallFacts | None = None) -> CallFacts:
+    """Return facts with both parties in their one spelling, and as they were sent in the extras where that differs.
+
+    What was read as a full number in the `known` facts of the call, from the same words, stays that number whatever the
+    region is now: whoever was told of the number finds the call by it.
+    """
     extra = {name: text for name, text in facts.extra.items() if name not in SENT}
+    standing = {} if known is None else _full_numbers(known)
     found = []
     for name, said in zip(SENT, (facts.caller, facts.called), strict=True):
-        spelt = None if said is None else party(said, region)
+        spelt = None if said is None else standing.get((name, said)) or party(said, region)
         found.append(spelt)
         if said and said != spelt:
             extra[name] = said
     return replace(facts, caller=found[0], called=found[1], extra=extra)
+
+
+def read_again(known: CallFacts, region: str) -> CallFacts:
+    """Return the facts of an existing call as they are read now: full numbers stay, all else is read in `region`."""
+    return read(sent(known), region, known=known)
+
+
+def _full_numbers(known: CallFacts) -> dict[tuple[str, str], str]:
+    """Return the full numbers among the parties, by who it is and what was said."""
+    said = sent(known)
+    parties = ((known.caller, said.caller), (known.called, said.called))
+    return {
+        (name, words): spelt
+        for name, (spelt, words) in zip(SENT, parties, strict=True)
+        if spelt is not None and words is not None and _FULL.fullmatch(spelt) and party(spelt) == spelt
+    }
 
 
 def sent(facts: CallFacts) -> CallFacts:

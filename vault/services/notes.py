@@ -342,7 +342,7 @@ class Notes:
         row = session.recording
         known = facts_of(self._keyring, row) or CallFacts()
         # The parties are read anew, as reindexing does: its tokens are not to be taken back.
-        merged = read(merge(sent(known), late), await self._tenants.region(row.tenant))
+        merged = read(merge(sent(known), late), await self._tenants.region(row.tenant), known=known)
         if merged == known:
             return
         cohort = row.metadata.cohort

@@ -13,7 +13,7 @@ from vault.ids import RecordingId, TenantId
 from vault.model import Principal, Recording
 from vault.ports.catalog import Catalog, RecordingQuery, Reindexed
 from vault.ports.keys import Keyring
-from vault.protocol.parties import read, sent
+from vault.protocol.parties import read_again
 from vault.services.audit import event
 from vault.services.search import BlindIndex, facts_of
 from vault.services.tenants import Tenants
@@ -43,7 +43,9 @@ class Reindexing:
         self._tenants = tenants
 
     async def page(self, tenant: TenantId, *, before: RecordingId | None, actor: Principal) -> Looked:
-        """Give one page the tokens of its numbers as they are read now; repeating it changes nothing.
+        """Give one page the tokens of its parties as they are read now; repeating it changes nothing.
+
+        A full number stays what it was read as, so that no call is lost to who knows that number.
 
         A row whose facts changed or went in the meantime keeps what it has.
         """
@@ -67,7 +69,7 @@ class Reindexing:
             kept = facts_of(self._keyring, row)
             if kept is None:
                 return None
-            facts = read(sent(kept), region)
+            facts = read_again(kept, region)
             caller, called = (
                 None if value is None else self._index.token_in(row.metadata.cohort, field, value)
                 for field, value in ((Field.CALLER, facts.caller), (Field.CALLED, facts.called))

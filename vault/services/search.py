@@ -18,7 +18,7 @@ from vault.ids import HoldId, RecordingId, TenantId, call_key_of, call_name, cal
 from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
-from vault.protocol.parties import party, read, sent
+from vault.protocol.parties import ANONYMOUS, party, read_again
 
 CALL_KEY = "call_key"
 """The member of a call's `extra` facts that holds the recorder's own name for it."""
@@ -155,16 +155,47 @@ class Wanted:
         """Whether an index narrows what is looked at."""
         return any(each is not None for each in (self.call_key, self.caller, self.called, self.agent))
 
-    def match(self, facts: CallFacts) -> bool:
-        """Tell whether the facts of a call, read as they are now, are what is wanted."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sought:
+    """What is wanted, with each party in all the spellings that it may have: of every region that the tenant had."""
+
+    wanted: Wanted
+    regions: Sequence[str]
+    call_key: str | None
+    caller: Sequence[str] | None
+    called: Sequence[str] | None
+    agent: Sequence[str] | None
+
+    @classmethod
+    def of(cls, wanted: Wanted, regions: Sequence[str]) -> _Sought:
+        """Read the parties in each region, the present one first; Invalid for one that is nobody."""
+        return cls(
+            wanted=wanted,
+            regions=regions,
+            call_key=None if wanted.call_key is None else call_key_of(wanted.call_key),
+            caller=_spellings("caller", wanted.caller, regions),
+            called=_spellings("called", wanted.called, regions),
+            agent=_spellings("agent", wanted.agent, regions),
+        )
+
+    def match(self, kept: CallFacts) -> bool:
+        """Tell whether the facts of a call, read in one of the regions, are what is wanted."""
+        return self._match(kept) and any(self._has_parties(read_again(kept, region)) for region in self.regions)
+
+    def _match(self, facts: CallFacts) -> bool:
         key = facts.extra.get(CALL_KEY)
         return (
             (self.call_key is None or (key is not None and self.call_key in (key, call_number(key)[0])))
-            and self.caller in (None, facts.caller)
-            and self.called in (None, facts.called)
-            and (self.agent is None or self.agent in _agents(facts))
-            and self.direction in (None, facts.direction)
-            and (self.tag is None or self.tag in facts.tags)
+            and self.wanted.direction in (None, facts.direction)
+            and (self.wanted.tag is None or self.wanted.tag in facts.tags)
+        )
+
+    def _has_parties(self, facts: CallFacts) -> bool:
+        return (
+            (self.caller is None or facts.caller in self.caller)
+            and (self.called is None or facts.called in self.called)
+            and (self.agent is None or not {*self.agent}.isdisjoint(_agents(facts)))
         )
 
 
@@ -178,10 +209,15 @@ class Search:
     """Looks recordings up by sealed facts. Who may, and that it is logged, is the caller's to see to."""
 
     def __init__(
-        self, *, catalog: Catalog, keyring: Keyring, index: BlindIndex, region: Callable[[TenantId], Awaitable[str]]
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        index: BlindIndex,
+        regions: Callable[[TenantId], Awaitable[Sequence[str]]],
     ) -> None:
         self._catalog = catalog
-        self._region = region
+        self._regions = regions
         self._keyring = keyring
         self._index = index
 
@@ -204,27 +240,20 @@ class Search:
         tenant = query.tenant
         if tenant is None:
             raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
-        region = await self._region(tenant)
-        wanted = replace(
-            wanted,
-            call_key=None if wanted.call_key is None else call_key_of(wanted.call_key),
-            caller=_party("caller", wanted.caller, region),
-            called=_party("called", wanted.called, region),
-            agent=_party("agent", wanted.agent, region),
-        )
-        caller, called = (self._tokens(tenant, each, wanted.agent) for each in (Field.CALLER, Field.CALLED))
+        sought = _Sought.of(wanted, await self._regions(tenant))
+        caller, called = (self._tokens(tenant, each, sought.agent) for each in (Field.CALLER, Field.CALLED))
         query = replace(
             query,
-            call_tokens=self._legs(tenant, wanted.call_key),
-            caller_tokens=self._tokens(tenant, Field.CALLER, wanted.caller),
-            called_tokens=self._tokens(tenant, Field.CALLED, wanted.called),
+            call_tokens=self._legs(tenant, sought.call_key),
+            caller_tokens=self._tokens(tenant, Field.CALLER, sought.caller),
+            called_tokens=self._tokens(tenant, Field.CALLED, sought.called),
             agent_tokens=None if caller is None or called is None else (caller, called),
         )
-        found = await (self._opened(query, wanted, region) if wanted.opens else self._catalog.recordings(query))
+        found = await (self._opened(query, sought) if wanted.opens else self._catalog.recordings(query))
         if not wanted.indexed:
             return found
         # A month is swept when its own retention says so, perhaps before an older one.
-        both = [*found, *await self._unindexed(tenant, query, wanted, region)]
+        both = [*found, *await self._unindexed(tenant, query, sought)]
         ordered = sorted(both, key=lambda row: (row.retain_until, row.id) if query.by_expiry else row.id)
         return (ordered if query.by_expiry else ordered[::-1])[: query.limit]
 
@@ -237,12 +266,12 @@ class Search:
             return tuple(token for name in names for token in self._index.tokens(tenant, Field.CALL_KEY, name))
         return self._index.tokens(tenant, Field.CALL_KEY, call_key)
 
-    def _tokens(self, tenant: TenantId, field: Field, number: str | None) -> tuple[str, ...] | None:
-        return None if number is None else self._index.tokens(tenant, field, number)
+    def _tokens(self, tenant: TenantId, field: Field, spellings: Sequence[str] | None) -> tuple[str, ...] | None:
+        if spellings is None:
+            return None
+        return tuple(token for each in spellings for token in self._index.tokens(tenant, field, each))
 
-    async def _unindexed(
-        self, tenant: TenantId, query: RecordingQuery, wanted: Wanted, region: str
-    ) -> Sequence[Recording]:
+    async def _unindexed(self, tenant: TenantId, query: RecordingQuery, sought: _Sought) -> Sequence[Recording]:
         """Open the facts of what holds kept when the index of its month was swept, newest first: those are few."""
         swept = {
             cohort
@@ -264,29 +293,29 @@ class Search:
         return [
             row
             for row in rows.values()
-            if row.metadata.cohort in swept and _within(row, query, last) and self._match(row, wanted, region)
+            if row.metadata.cohort in swept and _within(row, query, last) and self._match(row, sought)
         ]
 
-    def _match(self, row: Recording, wanted: Wanted, region: str) -> bool:
+    def _match(self, row: Recording, sought: _Sought) -> bool:
         kept = facts_of(self._keyring, row)
-        return kept is not None and wanted.match(read(sent(kept), region))
+        return kept is not None and sought.match(kept)
 
-    async def _opened(self, query: RecordingQuery, wanted: Wanted, region: str) -> Sequence[Recording]:
+    async def _opened(self, query: RecordingQuery, sought: _Sought) -> Sequence[Recording]:
         """Open the facts of row after row."""
         found: list[Recording] = []
         opened = 0
         page = replace(query, limit=_PAGE)
         while rows := await self._catalog.recordings(page):
             for row in rows:
-                if self._match(row, wanted, region):
+                if self._match(row, sought):
                     found.append(row)
                 if len(found) == query.limit:
                     return found
             opened += len(rows)
             if opened >= _MAX_OPENED:
+                asked = " and ".join(sought.wanted.fields)
                 raise Invalid(
-                    f"{' and '.join(wanted.fields)}: not among the first {opened} calls that match otherwise, or fewer "
-                    "times than asked",
+                    f"{asked}: not among the first {opened} calls that match otherwise, or fewer times than asked",
                     hint="narrow the search by time, by a number, or ask for fewer",
                 )
             page = replace(page, before=rows[-1].id)
@@ -323,11 +352,12 @@ def _between(value: timedelta, low: timedelta | None, high: timedelta | None) ->
     return (low is None or value >= low) and (high is None or value <= high)
 
 
-def _party(name: str, text: str | None, region: str) -> str | None:
-    """Return a party as it is compared; Invalid for one that is nobody."""
+def _spellings(name: str, text: str | None, regions: Sequence[str]) -> tuple[str, ...] | None:
+    """Return a party as it is compared, in each region; Invalid for one that is nobody in the first."""
     if text is None:
         return None
-    value = party(text, region)
+    value, *others = (party(text, region) for region in regions)
     if value is None:
         raise Invalid(f"{name}: that names no number and no other party", hint="for example +44 1632 960001")
-    return value
+    # Nobody means everybody who withheld a number by digits that were such ones elsewhere.
+    return tuple(dict.fromkeys((value, *(each for each in others if each is not None and each != ANONYMOUS))))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from vault.errors import Conflict, Invalid, Unavailable
 from vault.ids import TenantId, parse_tenant
 from vault.model import AuditEvent, Principal, Tenant
-from vault.ports.catalog import Catalog, Kept
+from vault.ports.catalog import AuditQuery, Catalog, Kept
 from vault.ports.revision import Revision
 from vault.ports.time import Clock
 from vault.protocol.alerts import origin_of
@@ -37,6 +37,8 @@ from vault.services.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
 
+_CHANGED: Final = "policy.changed"
+_PAGE: Final = 1000
 _KNOWN_SECONDS: Final = 5.0
 """For how long a tenant is used as it was read: what another node decided counts here after that."""
 
@@ -178,7 +180,7 @@ class Tenants:
             if "retention" in wanted or not isinstance(metadata_retention, Unchanged):
                 check_metadata_outlives(maybe_period(after.metadata_retention), self._of(after))
             detail = _policy_change(before, after)
-            return after, [event("policy.changed", actor, tenant=identifier, target=identifier, detail=detail)]
+            return after, [event(_CHANGED, actor, tenant=identifier, target=identifier, detail=detail)]
 
         changed = await self._revise(identifier, revision)
         await self._precreate_if_possible()
@@ -313,6 +315,19 @@ class Tenants:
     async def region(self, identifier: TenantId) -> str:
         """Return where this tenant's numbers without a country code are dialled, ISO 3166-1; NotFound."""
         return (await self._lookup(identifier)).numbering_region
+
+    async def regions(self, identifier: TenantId) -> tuple[str, ...]:
+        """Return the tenant's region, and behind it those that it had before, of which the audit trail tells.
+
+        Existing calls were read in any of them. NotFound.
+        """
+        regions = [await self.region(identifier)]
+        changes = AuditQuery(target=identifier, event=_CHANGED, newest_first=True, limit=_PAGE)
+        while page := await self._catalog.audit_found(changes):
+            told = (entry.event.detail.get("numbering_region_before") for entry in page)
+            regions += [region for region in told if isinstance(region, str)]
+            changes = dataclasses.replace(changes, beyond=page[-1].seq)
+        return tuple(dict.fromkeys(regions))
 
     async def keeps_dtmf(self, identifier: TenantId) -> bool:
         """Tell whether the keys that this tenant's callers press are kept."""

@@ -104,7 +104,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         ),
         export_window=config.retention.export_window,
     )
-    search = Search(catalog=catalog, keyring=keyring, index=index, region=tenants.region)
+    search = Search(catalog=catalog, keyring=keyring, index=index, regions=tenants.regions)
     notes = Notes(catalog=catalog, keyring=keyring, index=index, tenants=tenants, clock=clock, entropy=entropy)
     ingest = Ingest(
         catalog=catalog,
