@@ -22,6 +22,7 @@ _PLAIN_WIDTH = 240
 _BETWEEN = 2
 _WORDS = 12
 """Columns between columns, and how narrow words may become."""
+_NAME_WIDTH = 40
 _WHOLE = re.compile(r"[a-z]{2,5}_[0-9a-f]{32}|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9.:]+", re.ASCII)
 _TOKEN = re.compile(r"cv_[0-9a-f]{32}_[A-Za-z0-9_-]+")
 _STATES = {
@@ -135,13 +136,15 @@ class Output:
         """Print rows for a person, or say on standard error that there are none.
 
         The columns come in the order of their worth: what does not fit into the window is left out from the end, and
-        said so. An id or an instant is never broken: in two pieces it cannot be copied.
+        said so. An id or an instant is never broken, nor is a name in the first column: in two pieces it cannot be
+        copied.
         """
         from rich.table import Table  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         cells = [[plain(value) for value in row] for row in rows]
         whole = [any(_WHOLE.fullmatch(row[number]) for row in cells) for number in range(len(columns))]
+        whole[0] = whole[0] or all(" " not in row[0] and len(row[0]) <= _NAME_WIDTH for row in cells)
         fitting = _fitting(columns, cells, whole, self._out.width)
         for column, unbroken in zip(columns[:fitting], whole, strict=False):
             table.add_column(styled(column), no_wrap=unbroken)

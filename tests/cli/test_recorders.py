@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from yarl import URL
 
+from cli import output
 from cli.main import main
 from cli.setups import RECORDERS, Place
 from tests import recorders_page
@@ -200,6 +201,14 @@ def test_every_recorder_is_listed(capsys):
     assert main(["recorders", "list", "--json"]) == 0
     assert [each["name"] for each in json.loads(capsys.readouterr().out)["recorders"]] == list(RECORDERS)
     assert all(each.source.startswith("https://") for each in RECORDERS.values())
+
+
+def test_no_name_of_a_recorder_is_broken_in_80_columns(capsys, monkeypatch):
+    monkeypatch.setattr(output, "_PLAIN_WIDTH", 80)
+    assert main(["recorders", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert set(RECORDERS) <= {line.split(" ")[0] for line in shown.splitlines()}
+    assert max(len(line) for line in shown.splitlines()) <= 80
 
 
 @pytest.mark.parametrize(
