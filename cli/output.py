@@ -158,15 +158,21 @@ class Output:
             self.hint(f"a wider window, or --json, also shows: {', '.join(columns[fitting:])}")
 
     def fields(self, pairs: Iterable[tuple[str, object]]) -> None:
-        """Print one thing as name and value lines."""
+        """Print one thing as name and value lines; no word is broken, for a digest is copied as one."""
         from rich.table import Table  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(style="bold")
-        table.add_column()
-        for name, value in pairs:
-            table.add_row(styled(name), _cell(value))
-        self._out.print(table)
+        rows = [(name, _cell(value)) for name, value in pairs]
+        longest = max((len(name) for name, _ in rows), default=0)
+        for name, value in rows:
+            if longest + _BETWEEN + max(map(len, value.plain.split()), default=0) > self._out.width:
+                head = styled(name.ljust(longest + _BETWEEN), "bold")
+                self._out.print(head.append_text(value), soft_wrap=True)
+                continue
+            line = Table(box=None, pad_edge=False, show_header=False)
+            line.add_column(style="bold", min_width=longest)
+            line.add_column()
+            line.add_row(styled(name), value)
+            self._out.print(line)
 
     def show(self, value: Mapping[str, Any], pairs: Iterable[tuple[str, object]]) -> None:
         """Print `value` as the JSON document, or `pairs` for a person."""

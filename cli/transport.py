@@ -61,7 +61,8 @@ async def answer(
             hint="try once more; if it breaks off again, the server's log says why",
         ) from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Unanswered(f"the server at {url} did not answer: {_silence(error)}", hint="try again") from error
+        hint = "try again" if url.scheme == "https" else "try again, with https:// if that is what it speaks"
+        raise Unanswered(f"the server at {url} did not answer: {_silence(error)}", hint=hint) from error
 
 
 async def _untrusted(url: URL, error: aiohttp.ClientConnectorCertificateError) -> errors.VaultError:

@@ -427,3 +427,14 @@ def test_a_call_key_that_is_not_one_recordings_plays_nothing(
     (asked,) = stub.asked
     assert (asked.body, asked.headers["Purpose"]) == ({"call_key": "a-call", "limit": 2}, "complaint")
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_copied_is_not_broken_in_80_columns_and_sentences_are_wrapped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_PLAIN_WIDTH", 80)
+    digest, reason = "ab" * 40, "a word " * 20
+    output.Output(as_json=False).fields([("reason", reason.strip()), ("shown", digest), ("ok", True)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if digest in line] == ["shown"]
+    assert all(len(line) <= 80 for line in lines if digest not in line), lines

@@ -24,14 +24,17 @@ def server_context() -> ssl.SSLContext:
 
 
 def load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Give a context its certificate and key; ConfigError, OSError or SSLError, and nobody is asked for a password."""
+    """Give a context its certificate and key; ConfigError or OSError, and nobody is asked for a password."""
     for each in (certificate, key):
         check(each, READ)
-    context.load_cert_chain(certificate, key, password=_no_password)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        raise OSError(f"{certificate} and {key} are not a certificate in PEM and its key") from error
 
 
 def _no_password() -> str:
-    raise ssl.SSLError("the key is encrypted; the server needs one without a password")
+    raise OSError("the key is encrypted; the server needs one without a password")
 
 
 class Certified:
