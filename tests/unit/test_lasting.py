@@ -34,6 +34,11 @@ def test_what_came_as_it_was_spoken_lasted_as_long_as_it_came():
     assert lasts(OPAQUE, 1_000, start=RECEIPT + timedelta(hours=1), took=SECOND) == timedelta(0)
 
 
+def test_a_file_that_came_at_once_did_not_come_as_it_was_spoken():
+    assert lasts(OPAQUE, 2_000_000, start=RECEIPT, took=SECOND / 20) is None
+    assert lasts(OPAQUE, 2_000_000, start=RECEIPT, took=60 * SECOND) == 60 * SECOND
+
+
 def test_what_came_later_and_has_no_samples_to_count_tells_nothing():
     assert lasts(OPAQUE, 1_000) is None
     assert lasts(replace(G711, container=Container.OGG), 16_000 * 90) is None

@@ -12,6 +12,8 @@ _WAV_HEAD: Final = 44
 """The head of almost every WAV; another one is off by milliseconds."""
 _AS_IT_WAS_SPOKEN: Final = timedelta(minutes=1)
 """A recorder that states an earlier start than this before the receipt sends what was recorded before."""
+_FASTEST: Final = 40_000
+"""Bytes a second of the fastest MP3: what came faster was a file, and did not come as it was spoken."""
 
 
 def lasted(
@@ -32,9 +34,10 @@ def lasted(
     if width and media.container in (Container.RAW, Container.WAV):
         head = _WAV_HEAD if media.container is Container.WAV else 0
         return timedelta(milliseconds=max(audio_bytes - head, 0) * 1000 // width) + missing
-    if started_at < created_at - _AS_IT_WAS_SPOKEN:
+    took = max(finished_at - started_at, timedelta(0))
+    if started_at < created_at - _AS_IT_WAS_SPOKEN or audio_bytes > _FASTEST * max(took.total_seconds(), 1):
         return None
-    return max(finished_at - started_at, timedelta(0))
+    return took
 
 
 def call_ended(row: Recording) -> datetime | None:
