@@ -114,7 +114,7 @@ async def test_another_token_or_an_empty_one_never_says_destroyed(softhsm, live)
     ("changes", "says"),
     [
         ({"library": Path("/nowhere/p11.so")}, "cannot be used"),
-        ({"token": "nobody"}, "NoSuchToken"),
+        ({"token": "nobody"}, "no such token"),
         ({"pin": Secret(value="000000")}, "PIN"),
         ({"assurance": Assurance.HSM}, "hardware"),
     ],

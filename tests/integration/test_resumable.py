@@ -88,7 +88,7 @@ async def test_the_headers_of_a_plain_upload_describe_the_call(app, upload):
     shown = (await app.ask("GET", f"/v1/recordings/{answer.json['recording_id']}", Role.COMPLIANCE)).json
     assert shown["call"]["caller"] == "+441632960001"
     assert shown["call"]["tags"] == ["vip"]
-    assert shown["call"]["call_key"].startswith("desk_1.wav")
+    assert shown["call"]["call_key"].startswith("desk=201.wav")
 
 
 async def test_a_creation_repeated_for_a_named_call_leads_to_its_unfinished_upload(app, upload):
