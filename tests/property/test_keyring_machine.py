@@ -403,7 +403,10 @@ def test_survivors_survive_and_the_shredded_stay_shredded_through_every_crash_an
     run_state_machine_as_test(KeyringMachine, settings=profile(1_500 if SOAK else 40))
 
 
-@pytest.mark.parametrize(("engine", "caught"), [(DestroysFirst, SurvivorsLost), (NeverDestroys, Resurrected)])
+# A root version that went too soon is missed by a law or, if another act comes before the laws, by that one.
+@pytest.mark.parametrize(
+    ("engine", "caught"), [(DestroysFirst, (SurvivorsLost, Unavailable)), (NeverDestroys, Resurrected)]
+)
 def test_the_laws_catch_a_broken_order(engine, caught):
     with pytest.raises(caught):
         run_state_machine_as_test(machine_with(engine), settings=profile(400, phases=[Phase.generate]))
