@@ -151,9 +151,14 @@ class Wanted:
         return self.tag is not None or self.direction is not None or self.agent is not None
 
     @property
+    def parties(self) -> bool:
+        """Whether a party is searched by, which each region may spell otherwise."""
+        return any(each is not None for each in (self.caller, self.called, self.agent))
+
+    @property
     def indexed(self) -> bool:
         """Whether an index narrows what is looked at."""
-        return any(each is not None for each in (self.call_key, self.caller, self.called, self.agent))
+        return self.call_key is not None or self.parties
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +186,9 @@ class _Sought:
 
     def match(self, kept: CallFacts) -> bool:
         """Tell whether the facts of a call, read in one of the regions, are what is wanted."""
-        return self._match(kept) and any(self._has_parties(read_again(kept, region)) for region in self.regions)
+        return self._match(kept) and (
+            not self.wanted.parties or any(self._has_parties(read_again(kept, region)) for region in self.regions)
+        )
 
     def _match(self, facts: CallFacts) -> bool:
         key = facts.extra.get(CALL_KEY)
@@ -240,7 +247,8 @@ class Search:
         tenant = query.tenant
         if tenant is None:
             raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
-        sought = _Sought.of(wanted, await self._regions(tenant))
+        # The regions of before are read from the trail: only for those who look for a party.
+        sought = _Sought.of(wanted, await self._regions(tenant) if wanted.parties else ())
         caller, called = (self._tokens(tenant, each, sought.agent) for each in (Field.CALLER, Field.CALLED))
         query = replace(
             query,
