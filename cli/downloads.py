@@ -6,13 +6,22 @@ import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Annotated, BinaryIO, Final
+
+import typer
 
 from cli.client import Client, segment
-from vault.errors import Tampered
+from vault.errors import Invalid, Tampered
 
 CHUNK_BYTES: Final = 1 << 16
 _DIGEST: Final = "sha-256=:"
+Shape = Annotated[str, typer.Option("--format", help="wav to listen, raw for the stored bytes.")]
+
+
+def check_shape(shape: str) -> None:
+    """Raise Invalid unless audio comes in this shape."""
+    if shape not in {"wav", "raw"}:
+        raise Invalid("--format is wav or raw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

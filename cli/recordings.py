@@ -12,7 +12,7 @@ import typer
 
 from cli.client import segment
 from cli.command import Remote, new_group, remote
-from cli.downloads import CHUNK_BYTES, fetch
+from cli.downloads import CHUNK_BYTES, Shape, check_shape, fetch
 from cli.files import STDOUT, destination, whole_file
 from cli.filters import Filters, search
 from cli.instants import length, local_minute, zone
@@ -28,7 +28,6 @@ RecordingName = Annotated[
 Purpose = Annotated[str, typer.Option(help="Why you listen; goes into the audit trail, such as complaint.")]
 Target = Annotated[str, typer.Option("--output", "-o", help="The file to write, or - for standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")]
-Shape = Annotated[str, typer.Option("--format", help="wav to listen, raw for the stored bytes.")]
 
 _ID = "rec_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f"
 
@@ -170,8 +169,7 @@ async def _download(
     call: Remote, recording: str, target: str, *, purpose: str, shape: str, force: bool
 ) -> dict[str, Any]:
     """Write a recording's audio to `target` and return what was written; a broken-off answer leaves no file."""
-    if shape not in {"wav", "raw"}:
-        raise Invalid("--format is wav or raw")
+    check_shape(shape)
     if target == STDOUT and call.out.as_json:
         raise Invalid("audio and JSON cannot share standard output", hint="pass -o FILE")
     # The file is opened first: a name that cannot be written is no reason to leave an access in the audit trail.

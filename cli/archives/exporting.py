@@ -18,10 +18,10 @@ from cli.archives.crew import MOST_AT_ONCE, Crew, patiently
 from cli.archives.sending import hashed
 from cli.client import Client, segment
 from cli.command import Remote, remote
-from cli.downloads import Fetched, fetch
+from cli.downloads import Fetched, Shape, check_shape, fetch
 from cli.files import read_file, whole_file
 from cli.filters import Filters, search
-from vault.errors import IntegrityError, Invalid, NotFound, Refused, Shredded, Unauthenticated
+from vault.errors import IntegrityError, NotFound, Refused, Shredded, Unauthenticated
 from vault.model import RecordingState
 
 MANIFEST: Final = "manifest.jsonl"
@@ -79,7 +79,7 @@ async def take_out(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where they go; made if it is not there.")],
     purpose: Annotated[str, typer.Option(help="Why; goes into the audit trail for each recording.")],
     filters: Filters,
-    shape: Annotated[str, typer.Option("--format", help="wav to listen, raw for the stored bytes.")] = "wav",
+    shape: Shape = "wav",
     parallel: Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="How many are fetched at once.")] = 2,
 ) -> None:
     """Export many recordings into a directory, with their facts and hashes in manifest.jsonl.
@@ -87,8 +87,7 @@ async def take_out(
     Each access is in the audit trail, as for one recording. Run it again after any interruption: what is there, and
     has its hash, is not fetched again. `callvault import` reads the directory.
     """
-    if shape not in {"wav", "raw"}:
-        raise Invalid("--format is wav or raw")
+    check_shape(shape)
     _prepare(directory)
     there = await _kept(directory)
     found, _ = await search(call.client, filters, purpose=purpose)
