@@ -10,7 +10,6 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,14 +24,8 @@ _SETTLED: Final = frozenset(
 
 def name_of(uid: int) -> str:
     """Return a user's name and number; the number alone where this machine knows no name."""
-    return _named(uid, lambda: pwd.getpwuid(uid).pw_name)
-
-
-def _named(number: int, look: Callable[[], str]) -> str:
-    try:
-        return f"{look()} (uid {number})"
-    except KeyError:
-        return f"uid {number}"
+    login = _login(uid)
+    return f"uid {uid}" if login == str(uid) else f"{login} (uid {uid})"
 
 
 def is_settled(error: OSError) -> bool:

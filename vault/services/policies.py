@@ -92,7 +92,7 @@ class Policies:
         check_metadata_retention(retention)
         tenant = await self._catalog.tenant(identifier)
         request = self._asked(identifier, actor=actor, metadata_retention=None if retention is None else str(retention))
-        return await self._add(request, await self._preview(tenant, request), actor=actor)
+        return await self._add(tenant, request, actor=actor)
 
     async def request_audio(self, identifier: TenantId, *, retention: Period, actor: Principal) -> PolicyRequest:
         """First of two people: keep the audio of the calls captured up to now for `retention`.
@@ -103,7 +103,7 @@ class Policies:
         self._bounds.check(retention)
         tenant = await self._catalog.tenant(identifier)
         request = self._asked(identifier, actor=actor, retention=str(retention))
-        return await self._add(request, await self._preview(tenant, request), actor=actor)
+        return await self._add(tenant, request, actor=actor)
 
     def _asked(
         self,
@@ -127,8 +127,8 @@ class Policies:
             requested_at=now,
         )
 
-    async def _add(self, request: PolicyRequest, preview: PolicyPreview, *, actor: Principal) -> PolicyRequest:
-        request = dataclasses.replace(request, preview=preview)
+    async def _add(self, tenant: Tenant, request: PolicyRequest, *, actor: Principal) -> PolicyRequest:
+        request = dataclasses.replace(request, preview=await self._preview(tenant, request))
         await self._catalog.add_policy_request(request, audit=[_event("requested", request, actor)])
         return request
 
