@@ -9,12 +9,12 @@ import pytest
 from hypothesis import settings
 from prometheus_client import Counter
 
-from tests import catalog_template, soak
-from tests.integration.app import furnished
-from tests.integration.seaweed import seaweed
-from tests.openbao import fragile_openbao, openbao
-from tests.postgres import postgres, postgres_settings, postgres_template
-from tests.softhsm import softhsm
+from tests.helpers import catalog_template, soak
+from tests.helpers.app import furnished
+from tests.helpers.openbao import fragile_openbao, openbao
+from tests.helpers.postgres import postgres, postgres_settings, postgres_template
+from tests.helpers.seaweed import seaweed
+from tests.helpers.softhsm import softhsm
 from vault.storage.catalog import schema
 from vault.telemetry import Metrics
 

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.stub import StubServer, running_stub
+from tests.helpers.stub import StubServer, running_stub
 
 TOKEN = "cv_" + "0" * 32 + "_" + "s3cret-" * 6
 

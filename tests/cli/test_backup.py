@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from cli.main import main
-from tests.restores import Site
+from tests.helpers.restores import Site
 from vault.storage.catalog import schema
 
 CONFIG = """\

@@ -5,8 +5,8 @@ import stat
 import pytest
 
 from cli.main import main
-from tests.cli.answers import REC, RECORDING, WHY, install
-from tests.cli.stub import Reply, StubServer, problem
+from tests.helpers.answers import REC, RECORDING, WHY, install
+from tests.helpers.stub import Reply, StubServer, problem
 
 AUDIO = b"RIFF" + bytes(range(256)) * 1000
 PATH = f"/v1/recordings/{REC}/audio"

@@ -2,9 +2,9 @@ import pytest
 
 from cli.exits import EXITS, Exit, exit_code
 from cli.main import main
-from tests.cli.answers import CERT, REC
 from tests.cli.conftest import TOKEN
-from tests.cli.stub import Reply, StubServer, problem
+from tests.helpers.answers import CERT, REC
+from tests.helpers.stub import Reply, StubServer, problem
 from vault import errors
 from vault.server.problems import status_of
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.cli.test_serve import COMMAND, CONFIG, environment
 from tests.cli.test_workers import port_of, until
+from tests.helpers.soak import SOAK
 from tests.integration.test_tls import write_certificate
-from tests.soak import SOAK
 from vault.config import load_config, parse_config
 from vault.server.rereading import _changed
 from vault.wiring import init_vault

@@ -5,7 +5,7 @@ import pytest
 
 from cli import output
 from cli.main import main
-from tests.cli.answers import (
+from tests.helpers.answers import (
     CERT,
     CERTIFICATE,
     DRY_RUN,
@@ -35,7 +35,7 @@ from tests.cli.answers import (
     WHY,
     install,
 )
-from tests.cli.stub import Reply, StubServer, answer
+from tests.helpers.stub import Reply, StubServer, answer
 
 HOLD_OPTIONS = "--kind legal --matter SMITH-2026 --reason letter --authority Legal --owner Asha --review 2027-01-31"
 COMMANDS = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from tests.certificates import GONE, ISSUER, STRANGER, final, object_list, provisional
+from tests.helpers.certificates import GONE, ISSUER, STRANGER, final, object_list, provisional
 from vault.crypto.signing import encode_base64url
 from vault.model import AuditEvent
 from vault.tlog.auditchain import GENESIS, extend_chain, instant

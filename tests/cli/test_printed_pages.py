@@ -25,8 +25,8 @@ from pathlib import Path
 import pytest
 
 from cli.settings import default_settings
-from tests.documents import PAGES, ROOT, SHELL, Block, blocks, commands, loosely, typed
-from tests.soak import SOAK
+from tests.helpers.documents import PAGES, ROOT, SHELL, Block, blocks, commands, loosely, typed
+from tests.helpers.soak import SOAK
 from vault.config import load_config
 from vault.media.wav import wav_header
 from vault.wiring.trial import make_trial

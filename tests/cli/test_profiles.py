@@ -14,9 +14,9 @@ from cryptography.x509.oid import NameOID
 
 from cli.main import main
 from cli.tls import untrusted
-from tests.certificate_rules import ruled
 from tests.cli.conftest import TOKEN
-from tests.cli.stub import StubServer, answer, running_stub
+from tests.helpers.certificate_rules import ruled
+from tests.helpers.stub import StubServer, answer, running_stub
 from vault.crypto.presented import read_presented
 
 VAULT = "vlt_" + "1" * 32

@@ -16,9 +16,9 @@ from yarl import URL
 from cli import output
 from cli.main import main
 from cli.setups import RECORDERS, Place
-from tests import recorders_page
-from tests.cli.answers import TOKEN_ROW
-from tests.cli.stub import answer
+from tests.helpers import recorders_page
+from tests.helpers.answers import TOKEN_ROW
+from tests.helpers.stub import answer
 
 ID, SECRET = "0193" + "a" * 28, "Ab_-" + "x" * 39
 TOKEN = f"cv_{ID}_{SECRET}"

@@ -4,8 +4,8 @@ import pytest
 
 from cli import client
 from cli.main import main
-from tests.cli.answers import HOLD_ROW, REC
-from tests.cli.stub import Reply, StubServer, answer, problem
+from tests.helpers.answers import HOLD_ROW, REC
+from tests.helpers.stub import Reply, StubServer, answer, problem
 
 WORDS = ["--kind", "legal", "--matter", "S", "--reason", "r", "--authority", "a", "--owner", "o"]
 PLACE = ["holds", "place", REC, *WORDS, "--review", "2037-01-31"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.server import zygote
+from tests.helpers.server import zygote
 from tests.integration.test_tls import write_certificate
 from vault.config import load_config
 from vault.wiring import init_vault, open_vault

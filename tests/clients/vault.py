@@ -11,8 +11,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.faults.server import PURPOSE, TENANT
-from tests.faults.wire import fresh
+from tests.helpers.server import PURPOSE, TENANT
+from tests.helpers.wire import fresh
 
 
 def renamed(recorder):

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import command
 from prometheus_client import CollectorRegistry
 
-from tests.catalog_support import (
+from tests.helpers.catalogs import (
     ACME,
     CHANGE,
     NODE,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.tcp_proxy import Mode, tcp_proxy
+from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import Unavailable
 from vault.storage.cluster import FileClusterLocks
 from vault.storage.cluster_postgres import PostgresClusterLocks

@@ -10,7 +10,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.keyring_support import TestClock
+from tests.helpers.keyrings import TestClock
 from vault.errors import ConfigError, Unavailable
 from vault.format.codec import pack
 from vault.keystore import antiforensic

@@ -8,7 +8,7 @@ import threading
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.journals import (
+from tests.helpers.journals import (
     FaultyDisk,
     audio,
     drop,

@@ -11,8 +11,8 @@ import pytest
 from minio.commonconfig import ENABLED
 from minio.versioningconfig import VersioningConfig
 
-from tests.faults.tcp_proxy import Mode, tcp_proxy
-from tests.keyring_support import KEYRING_ID, WIDTH_SECONDS, MemoryFiles, TestClock, at, audio
+from tests.helpers.keyrings import KEYRING_ID, WIDTH_SECONDS, MemoryFiles, TestClock, at, audio
+from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, Unavailable
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring

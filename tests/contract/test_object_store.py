@@ -15,7 +15,7 @@ from aiobotocore.config import AioConfig
 from minio.commonconfig import ENABLED
 from minio.versioningconfig import VersioningConfig
 
-from tests.faults.tcp_proxy import Mode, tcp_proxy
+from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, Invalid, NotFound, Unavailable
 from vault.ports.objects import ObjectInfo, ObjectMeta, ObjectStore
 from vault.storage import bucket

@@ -7,7 +7,8 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from tests.catalog_support import (
+from tests.helpers.catalog_template import in_memory
+from tests.helpers.catalogs import (
     ACME,
     OTHER,
     PERIOD,
@@ -21,7 +22,6 @@ from tests.catalog_support import (
     segment,
     shred,
 )
-from tests.catalog_template import in_memory
 from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
 from vault.ids import RecordingId

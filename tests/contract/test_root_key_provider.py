@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.keyring_support import TestClock
-from tests.kms import KmsServer
-from tests.openbao import MOUNT
+from tests.helpers.keyrings import TestClock
+from tests.helpers.kms import KmsServer
+from tests.helpers.openbao import MOUNT
 from vault.errors import Destroyed, Invalid, Tampered, Unavailable
 from vault.keystore.awskms import AwsKmsRootKeys
 from vault.keystore.composite import CompositeRootKeys

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.faults.server import log_lines, make_site, session, zygote
-from tests.faults.wire import LIMIT, audio, fresh, put
+from tests.helpers.server import log_lines, make_site, session, zygote
+from tests.helpers.wire import LIMIT, audio, fresh, put
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from tests.faults.load import CONTENT_TYPE
-from tests.faults.server import TENANT, log_of, make_site, session, zygote
-from tests.webhooks import receiving, verified
+from tests.helpers.load import CONTENT_TYPE
+from tests.helpers.server import TENANT, log_of, make_site, session, zygote
+from tests.helpers.webhooks import receiving, verified
 from vault.wiring import open_vault
 
 

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.keyring_support import TestClock
-from tests.kms import KmsServer
+from tests.helpers.keyrings import TestClock
+from tests.helpers.kms import KmsServer
 from vault.errors import ConfigError, Destroyed, Unavailable
 from vault.keystore.awskms import AwsKmsRootKeys
 

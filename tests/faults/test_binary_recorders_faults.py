@@ -6,10 +6,10 @@ from aiohttp import WSMsgType
 
 from tests.clients.streams import node_stream
 from tests.clients.vault import refusal, renamed, vault_at
-from tests.faults.recorder import durable_bytes, serving, until
-from tests.faults.server import make_site, zygote
-from tests.faults.stores import Fault
-from tests.recorders import ASTERISK, JAMBONZ, RECORDERS, samples
+from tests.helpers.recorder import durable_bytes, serving, until
+from tests.helpers.server import make_site, zygote
+from tests.helpers.stores import Fault
+from tests.helpers.websocket_recorders import ASTERISK, JAMBONZ, RECORDERS, samples
 from vault.format.journal import OVERHEAD_BYTES
 
 

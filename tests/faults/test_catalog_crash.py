@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.catalog_support import ACME, SteppingClock, event, finish, recording, segment
-from tests.catalog_template import migrate
+from tests.helpers.catalog_template import migrate
+from tests.helpers.catalogs import ACME, SteppingClock, event, finish, recording, segment
 from vault.ids import RecordingId, prefixed, uuid7
 from vault.model import MANIFEST_INDEX, RecordingState
 from vault.storage.catalog import open_catalog

@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tests.catalog_support import SteppingClock, call_everything, cohort, event, recording
-from tests.faults.tcp_proxy import Mode, TcpProxy, tcp_proxy
 from tests.faults.test_catalog_crash import check
-from tests.postgres import new_server
+from tests.helpers.catalogs import SteppingClock, call_everything, cohort, event, recording
+from tests.helpers.postgres import new_server
+from tests.helpers.tcp_proxy import Mode, TcpProxy, tcp_proxy
 from vault.errors import ConfigError, DiskFull, NotFound, OutcomeUnknown, Unavailable
 from vault.storage.catalog import open_catalog
 from vault.storage.catalog.tables import metadata

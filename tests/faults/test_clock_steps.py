@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 
-from tests.faults.load import CONTENT_TYPE
-from tests.faults.server import PURPOSE, TENANT, in_process, make_site
+from tests.helpers.load import CONTENT_TYPE
+from tests.helpers.server import PURPOSE, TENANT, in_process, make_site
 from vault.wiring import SystemClock
 
 STEP = timedelta(days=100)

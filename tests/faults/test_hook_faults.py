@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from websockets.exceptions import WebSocketException
 
-from tests.faults.recorder import Recorder, serving, until
-from tests.faults.server import make_site, session, zygote
-from tests.faults.stores import Fault
-from tests.hook_recorders import RECORDERS, TENANT, piece
-from tests.integration.seaweed import free_ports
-from tests.streams import token_id
+from tests.helpers.hook_recorders import RECORDERS, TENANT, piece
+from tests.helpers.recorder import Recorder, serving, until
+from tests.helpers.seaweed import free_ports
+from tests.helpers.server import make_site, session, zygote
+from tests.helpers.stores import Fault
+from tests.helpers.streams import token_id
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,7 +108,7 @@ async def test_what_a_killed_recorder_sent_plays_and_is_sealed_only_where_a_kill
     server = process.start(site)
     killed = {}
     for name in RECORDERS:
-        command = [sys.executable, "-m", "tests.hook_recorders", name, where(site, server.url, name)]
+        command = [sys.executable, "-m", "tests.helpers.hook_recorders", name, where(site, server.url, name)]
         killed[name] = subprocess.Popen([*command, site.tokens["recorder"]], cwd=ROOT, stdout=subprocess.PIPE)
     async with session(server) as client:
         listener = Listener(site, client)

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from tests.faults.server import TENANT
-from tests.faults.wire import answer, head, path, request, rest, wire
+from tests.helpers.server import TENANT
+from tests.helpers.wire import answer, head, path, request, rest, wire
 from vault.ids import parse_call_key
 
 pytestmark = pytest.mark.usefixtures("nothing_else_suffers")

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.faults.wire import (
+from tests.helpers.wire import (
     IDLE_SECONDS,
     LIMIT,
     answer,

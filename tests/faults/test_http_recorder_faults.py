@@ -7,14 +7,14 @@ import socket
 import aiohttp
 import pytest
 
-from tests.faults.recorder import until
-from tests.faults.server import TENANT, in_process, session, zygote
-from tests.faults.stores import Fault, install
-from tests.integration.app import sound
-from tests.integration.recorders import Vault, copied, made, samples, wav
+from tests.helpers.app import sound
+from tests.helpers.programs import ffmpeg, run, running
+from tests.helpers.recorder import until
+from tests.helpers.served import Vault, copied, made, samples, wav
+from tests.helpers.server import TENANT, in_process, session, zygote
+from tests.helpers.stores import Fault, install
 from tests.integration.test_http_recorders import OPUS, TONE, gstreamer
 from tests.integration.test_rtpengine import KEY, notify
-from tests.programs import ffmpeg, run, running
 
 __all__ = ("made",)
 

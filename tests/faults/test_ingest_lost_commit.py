@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 from aiohttp import ClientSession
 
-from tests.faults.recorder import Recorder
-from tests.faults.server import in_process, make_site
-from tests.faults.tcp_proxy import Mode, tcp_proxy
+from tests.helpers.recorder import Recorder
+from tests.helpers.server import in_process, make_site
+from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import OutcomeUnknown, Unavailable
 
 pytestmark = pytest.mark.xdist_group("postgres")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journals import FaultyDisk, audio, drop, journal_files, make, reopened, start
+from tests.helpers.journals import FaultyDisk, audio, drop, journal_files, make, reopened, start
 from vault.errors import ConfigError, Unavailable
 from vault.format.journal import HEADER_BYTES, PREFIX_BYTES, decode_header, decode_prefix
 from vault.storage.journal_file import JournalFile
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 WRITER = textwrap.dedent("""
     import asyncio, os, pathlib, random, sys
-    from tests.journals import audio, make, replay, start
+    from tests.helpers.journals import audio, make, replay, start
 
     async def main():
         directory, seed = pathlib.Path(sys.argv[1]), int(sys.argv[2])

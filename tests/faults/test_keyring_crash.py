@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tests.keyring_support import (
+from tests.helpers.keyrings import (
     KEYRING_ID,
     REPLICAS,
     WIDTH_SECONDS,

@@ -21,7 +21,7 @@ from tests.faults.test_keyring_crash import (
     prepared,
     sweep,
 )
-from tests.keyring_support import REPLICAS, Adversary, Crash, World, at, opens
+from tests.helpers.keyrings import REPLICAS, Adversary, Crash, World, at, opens
 from vault.errors import Shredded, Unavailable, VaultError
 from vault.keystore.keyring import Keyring
 

@@ -11,10 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import approvals
-from tests.faults import acts
-from tests.faults.crashing import ManualClock, config_at, start
-from tests.faults.killing import SMALL_MATERIAL, Kills
 from tests.faults.test_service_crash import (
     Stage,
     assert_nothing_is_gone_without_a_certificate,
@@ -25,7 +21,10 @@ from tests.faults.test_service_crash import (
     stage,
     sweep,
 )
-from tests.keyring_support import TestClock
+from tests.helpers import acts, approvals
+from tests.helpers.crashing import ManualClock, config_at, start
+from tests.helpers.keyrings import TestClock
+from tests.helpers.killing import SMALL_MATERIAL, Kills
 from vault.config import Config
 from vault.errors import IntegrityError
 from vault.ids import id_bytes

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.faults.crashing import (
+from tests.faults.test_service_crash import Stage, audit_verifies
+from tests.helpers.crashing import (
     ACME,
     Faults,
     ManualClock,
@@ -20,8 +21,7 @@ from tests.faults.crashing import (
     start,
     storing,
 )
-from tests.faults.test_service_crash import Stage, audit_verifies
-from tests.soak import steps
+from tests.helpers.soak import steps
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import Document, Missing, Pause, dropped_bytes
 from vault.keystore import file

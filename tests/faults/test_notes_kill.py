@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tests.faults.server import PURPOSE, TENANT, make_site, session, zygote
+from tests.helpers.server import PURPOSE, TENANT, make_site, session, zygote
 
 BEFORE, CARD, AFTER = b"a" * 8_000, b"4" * 8_001, b"b" * 8_000
 CALL = f"/v1/ingest/{TENANT}/call-1"

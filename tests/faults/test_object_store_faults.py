@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from tests.faults.tcp_proxy import Mode, tcp_proxy
-from tests.integration.seaweed import free_ports
+from tests.helpers.seaweed import free_ports
+from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, DiskFull, IntegrityError, NotFound, Unavailable
 from vault.ports.objects import ObjectMeta
 from vault.storage import bucket

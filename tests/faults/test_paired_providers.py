@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.keyring_support import TestClock
+from tests.helpers.keyrings import TestClock
 from vault.errors import Destroyed, Tampered, Unavailable
 from vault.format.codec import pack, unpack
 from vault.keystore.composite import CompositeRootKeys

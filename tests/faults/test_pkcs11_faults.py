@@ -7,8 +7,8 @@ import pkcs11
 import pytest
 from pkcs11 import Attribute, exceptions
 
-from tests.keyring_support import TestClock
-from tests.softhsm import PIN
+from tests.helpers.keyrings import TestClock
+from tests.helpers.softhsm import PIN
 from vault.errors import ConfigError, Destroyed, Unavailable
 from vault.keystore.pkcs11 import Pkcs11RootKeys
 from vault.keystore.secret import Secret

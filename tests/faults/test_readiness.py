@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, ClientTimeout
 
-from tests.faults.disks import small_disk
-from tests.faults.recorder import Recorder, until
-from tests.faults.server import in_process, make_site
-from tests.integration.app import Role, app, furnished, out_of_reach, sound
+from tests.helpers.app import Role, app, furnished, out_of_reach, sound
+from tests.helpers.disks import small_disk
+from tests.helpers.recorder import Recorder, until
+from tests.helpers.server import in_process, make_site
 from vault.errors import Unavailable
 
 __all__ = ["app", "furnished"]

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from tests.faults.crashing import Faults, crash_is_the_end, memory_directory, start
-from tests.integration.app import sound
-from tests.restores import Site
-from tests.soak import steps
+from tests.helpers.app import sound
+from tests.helpers.crashing import Faults, crash_is_the_end, memory_directory, start
+from tests.helpers.restores import Site
+from tests.helpers.soak import steps
 from vault.config import parse_config
 from vault.ids import TenantId
 from vault.model import HoldState, RecordingState

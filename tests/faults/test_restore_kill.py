@@ -9,11 +9,11 @@ import signal
 
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.faults.server import Site as Target
-from tests.faults.server import log_of, zygote
-from tests.restores import TENANT, Site
-from tests.soak import SOAK, chance, sample
+from tests.helpers.crashing import memory_directory
+from tests.helpers.restores import TENANT, Site
+from tests.helpers.server import Site as Target
+from tests.helpers.server import log_of, zygote
+from tests.helpers.soak import SOAK, chance, sample
 from vault.errors import Shredded
 from vault.model import HoldState
 from vault.ports.catalog import RecordingQuery

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.crashing import (
+from tests.faults.test_service_crash import MODES, assert_playable, enumerate_crashes, stage
+from tests.helpers.crashing import (
     ACME,
     ManualClock,
     begin,
@@ -20,8 +21,7 @@ from tests.faults.crashing import (
     record,
     storing,
 )
-from tests.faults.test_service_crash import MODES, assert_playable, enumerate_crashes, stage
-from tests.keyring_support import TestClock
+from tests.helpers.keyrings import TestClock
 from vault.config import Config, parse_config
 from vault.crypto.tokens import open_secret
 from vault.errors import Conflict, Tampered

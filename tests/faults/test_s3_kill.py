@@ -10,12 +10,12 @@ import pytest
 from botocore.exceptions import ClientError
 from prometheus_client import CollectorRegistry
 
-from tests.faults.crashing import ManualClock
-from tests.faults.recorder import until
-from tests.faults.server import TENANT, in_process, log_lines, make_site, session, zygote
-from tests.faults.stores import Fault, install
-from tests.faults.wire import audio
-from tests.s3clients import HEAD, Recorder, rclone, rclone_command
+from tests.helpers.crashing import ManualClock
+from tests.helpers.recorder import until
+from tests.helpers.s3clients import HEAD, Recorder, rclone, rclone_command
+from tests.helpers.server import TENANT, in_process, log_lines, make_site, session, zygote
+from tests.helpers.stores import Fault, install
+from tests.helpers.wire import audio
 from vault.errors import Unavailable
 from vault.services.ingest import Ingest
 from vault.services.parts import Parts

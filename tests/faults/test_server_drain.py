@@ -8,8 +8,8 @@ import time
 import aiohttp
 import pytest
 
-from tests.faults.load import CONTENT_TYPE
-from tests.faults.server import PURPOSE, TENANT, log_lines, make_site, session, zygote
+from tests.helpers.load import CONTENT_TYPE
+from tests.helpers.server import PURPOSE, TENANT, log_lines, make_site, session, zygote
 
 
 @pytest.fixture(scope="module")

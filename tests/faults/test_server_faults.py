@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from tests.faults.disks import small_disk
-from tests.faults.recorder import Line, durable_bytes, serving, until
-from tests.faults.server import make_site
-from tests.faults.stores import Fault
+from tests.helpers.disks import small_disk
+from tests.helpers.recorder import Line, durable_bytes, serving, until
+from tests.helpers.server import make_site
+from tests.helpers.stores import Fault
 from vault.errors import Unavailable
 from vault.services.status import CHECKS
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from tests.faults.load import Load
-from tests.faults.salts import SaltLedger
-from tests.faults.server import log_of, make_site, session, zygote
-from tests.soak import SOAK, chance
+from tests.helpers.load import Load
+from tests.helpers.salts import SaltLedger
+from tests.helpers.server import log_of, make_site, session, zygote
+from tests.helpers.soak import SOAK, chance
 
 KILLS = 100 if SOAK else 6
 CONCURRENT = 6

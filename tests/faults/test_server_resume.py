@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import random
 
-from tests.faults.recorder import Line, durable_bytes, serving, until
-from tests.faults.server import TENANT, make_site
+from tests.helpers.recorder import Line, durable_bytes, serving, until
+from tests.helpers.server import TENANT, make_site
 from vault.model import RecordingState
 
 

@@ -6,10 +6,10 @@ import random
 import aiohttp
 import pytest
 
-from tests.faults.recorder import Recorder, until
-from tests.faults.server import in_process, make_site
-from tests.faults.tcp_proxy import Mode, tcp_proxy
-from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
+from tests.helpers.recorder import Recorder, until
+from tests.helpers.seaweed import ACCESS_KEY, REGION, SECRET_KEY
+from tests.helpers.server import in_process, make_site
+from tests.helpers.tcp_proxy import Mode, tcp_proxy
 
 pytestmark = pytest.mark.xdist_group("seaweed")
 

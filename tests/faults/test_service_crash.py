@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import approvals
-from tests.faults.crashing import (
+from tests.helpers import approvals
+from tests.helpers.crashing import (
     ACME,
     BETA,
     Crash,
@@ -33,8 +33,8 @@ from tests.faults.crashing import (
     start,
     storing,
 )
-from tests.soak import steps
-from tests.tenants import metadata_kept
+from tests.helpers.soak import steps
+from tests.helpers.tenants import metadata_kept
 from vault.config import Config
 from vault.crypto.signing import VerifyKey
 from vault.errors import Shredded

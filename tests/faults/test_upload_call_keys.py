@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from tests.faults.load import CONTENT_TYPE
-from tests.faults.wire import answer, audio, chunk, chunked, head, path, put, wire
+from tests.helpers.load import CONTENT_TYPE
+from tests.helpers.wire import answer, audio, chunk, chunked, head, path, put, wire
 
 pytestmark = pytest.mark.usefixtures("nothing_else_suffers")
 

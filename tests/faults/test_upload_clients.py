@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.clients import CLIENTS, node_modules
-from tests.faults.recorder import serving
-from tests.faults.server import PURPOSE, TENANT, make_site, session, zygote
-from tests.faults.stores import Fault
-from tests.uploads import metadata
+from tests.helpers.recorder import serving
+from tests.helpers.server import PURPOSE, TENANT, make_site, session, zygote
+from tests.helpers.stores import Fault
+from tests.helpers.uploads import metadata
 
 PLACE = f"/v1/ingest/{TENANT}/tus"
 PCMU = "audio/PCMU;rate=8000;channels=1"

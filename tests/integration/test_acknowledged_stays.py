@@ -5,10 +5,10 @@ import hashlib
 
 import pytest
 
-from tests.integration.app import PCMU, PURPOSE, TENANTS, app, sound
+from tests.helpers.app import PCMU, PURPOSE, TENANTS, app, sound
+from tests.helpers.s3clients import BUCKET, HEAD
+from tests.helpers.uploads import Resumable, Tus, ends
 from tests.integration.test_s3_refusals import ask, begun, code, keys, listing, part, recorder
-from tests.s3clients import BUCKET, HEAD
-from tests.uploads import Resumable, Tus, ends
 from vault.model import Role
 
 __all__ = ["app", "recorder"]

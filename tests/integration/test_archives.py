@@ -22,8 +22,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from cli.main import main
-from tests.integration.app import TENANTS, app, sound
-from tests.programs import ffmpeg
+from tests.helpers.app import TENANTS, app, sound
+from tests.helpers.programs import ffmpeg
 from vault.errors import Conflict
 from vault.model import Role
 

@@ -9,11 +9,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.audiohook_client import CALL_KEY, GOLDEN, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client, headers
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.integration.app import SETTINGS, TENANTS, app, running
-from tests.streams import token_id
+from tests.helpers.app import SETTINGS, TENANTS, app, running
+from tests.helpers.audiohook_client import CALL_KEY, GOLDEN, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client, headers
+from tests.helpers.crashing import memory_directory
+from tests.helpers.recorder import until
+from tests.helpers.streams import token_id
 from tests.unit.test_httpsignatures import signed
 from vault.model import Role
 

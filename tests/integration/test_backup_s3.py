@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS
-from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
-from tests.restores import Site
+from tests.helpers.app import SETTINGS
+from tests.helpers.crashing import memory_directory
+from tests.helpers.restores import Site
+from tests.helpers.seaweed import ACCESS_KEY, REGION, SECRET_KEY
 from vault.config import parse_config
 from vault.errors import ConfigError, Invalid
 from vault.ports.progress import Silent

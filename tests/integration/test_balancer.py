@@ -12,9 +12,9 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from tests.integration.app import PCMU, SETTINGS, Role, app, furnished, served
-from tests.integration.seaweed import free_ports
-from tests.programs import program, running
+from tests.helpers.app import PCMU, SETTINGS, Role, app, furnished, served
+from tests.helpers.programs import program, running
+from tests.helpers.seaweed import free_ports
 from vault.config import parse_config
 from vault.wiring import open_vault
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import soak
+from tests.helpers import soak
 
 pytestmark = pytest.mark.soak
 

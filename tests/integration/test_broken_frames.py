@@ -8,10 +8,10 @@ import json
 
 import pytest
 
-from tests.audiohook_client import SESSION, TONE, Client, headers
-from tests.hook_recorders import UUID_FRAME, audio, frame
-from tests.integration.app import PURPOSE, TENANTS, App, app, sound
-from tests.streams import listener, listening
+from tests.helpers.app import PURPOSE, TENANTS, App, app, sound
+from tests.helpers.audiohook_client import SESSION, TONE, Client, headers
+from tests.helpers.hook_recorders import UUID_FRAME, audio, frame
+from tests.helpers.streams import listener, listening
 from vault.model import Role
 from vault.protocol.breakage import MOST
 

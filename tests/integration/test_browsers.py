@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 
 from tests.clients import CLIENTS, node_modules
-from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app, sound
-from tests.soak import SOAK
+from tests.helpers.app import PCMU, PURPOSE, TENANTS, App, app, sound
+from tests.helpers.soak import SOAK
 from vault.model import Role
 from vault.server import dialects
 from vault.server.sites import EXPOSED

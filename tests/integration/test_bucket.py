@@ -9,7 +9,7 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from minio.objectlockconfig import DAYS, ObjectLockConfig
 from minio.versioningconfig import VersioningConfig
 
-from tests.faults.tcp_proxy import Mode, tcp_proxy
+from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, Unavailable
 from vault.model import Finding
 from vault.storage.bucket import UPLOAD_RULE, check, connect, provision

@@ -6,9 +6,9 @@ import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, running, sound
+from tests.helpers.app import PCMU, PURPOSE, SETTINGS, App, app, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.recorder import until
 from vault.config import parse_config
 from vault.media.descriptor import parse_content_type
 from vault.model import CallFacts, Role

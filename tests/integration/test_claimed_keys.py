@@ -7,12 +7,12 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.s3clients import Recorder
+from tests.helpers.streams import token_id
+from tests.helpers.uploads import BYTES, Resumable, Tus
 from tests.integration.test_stated_starts import WAV_HEAD, near, newest, rtpengine
-from tests.s3clients import Recorder
-from tests.streams import token_id
-from tests.uploads import BYTES, Resumable, Tus
 from vault.model import Role
 from vault.protocol.rtpengine import notification
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.recorder import until
+from tests.helpers.uploads import Wire
 from tests.integration.test_frames import close_of, frame, upgraded
-from tests.uploads import Wire
 from vault.config import parse_config
 from vault.model import Role
 from vault.server.connections import Bounds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests import approvals
-from tests.integration.app import PURPOSE, TENANTS, app, sound
+from tests.helpers import approvals
+from tests.helpers.app import PURPOSE, TENANTS, app, sound
 from tests.integration.test_tenancy import PRIVATE, things
 from vault.model import Role
 from vault.protocol.permissions import Act, permits

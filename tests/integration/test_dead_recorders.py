@@ -7,7 +7,7 @@ import struct
 
 import soundfile
 
-from tests.integration.app import app, sound
+from tests.helpers.app import app, sound
 from vault.model import Role
 
 __all__ = ["app"]

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import aiohttp
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, TENANTS, App, app, running, sound
-from tests.integration.recorders import wav
-from tests.programs import ffmpeg
-from tests.s3clients import Recorder
-from tests.uploads import Tus
-from tests.uploads import recording as recording_of
+from tests.helpers.app import PCMU, TENANTS, App, app, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.programs import ffmpeg
+from tests.helpers.s3clients import Recorder
+from tests.helpers.served import wav
+from tests.helpers.uploads import Tus
+from tests.helpers.uploads import recording as recording_of
 from vault.media.heads import DIFFERENCES
 from vault.model import CallFacts, Role
 from vault.wiring import open_vault

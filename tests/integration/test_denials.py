@@ -6,8 +6,8 @@ import json
 import pytest
 
 from cli.audit import parse_entries
-from tests.faults.crashing import memory_directory
-from tests.integration.app import TENANTS, app, out_of_reach, running, sound
+from tests.helpers.app import TENANTS, app, out_of_reach, running, sound
+from tests.helpers.crashing import memory_directory
 from vault.errors import Unavailable
 from vault.ids import TenantId, TokenId
 from vault.model import Principal, Role

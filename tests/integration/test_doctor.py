@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli.vaults import _ask, _own_address
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS, running
+from tests.helpers.app import SETTINGS, running
+from tests.helpers.crashing import memory_directory
 from vault.config import parse_config
 from vault.format.keyring import HEAD
 from vault.storage.catalog.catalog import open_catalog

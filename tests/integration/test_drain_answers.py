@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.hook_recorders import UUID_FRAME, audio
-from tests.integration.app import PCMU, TENANTS, app, sound
+from tests.helpers.app import PCMU, TENANTS, app, sound
+from tests.helpers.hook_recorders import UUID_FRAME, audio
+from tests.helpers.s3clients import BUCKET, HEAD
+from tests.helpers.streams import listener, listening
+from tests.helpers.uploads import Resumable, Tus
 from tests.integration.test_frames import START, close_of, frame, upgraded
 from tests.integration.test_s3_refusals import ask, code, recorder
-from tests.s3clients import BUCKET, HEAD
-from tests.streams import listener, listening
-from tests.uploads import Resumable, Tus
 from vault.model import Role
 
 __all__ = ["app", "recorder"]

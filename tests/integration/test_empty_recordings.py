@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.integration.app import PCMU, PURPOSE, TENANTS, app, out_of_reach, sound
+from tests.helpers.app import PCMU, PURPOSE, TENANTS, app, out_of_reach, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.recorder import until
+from tests.helpers.restores import MEDIA, TENANT, Site, who
+from tests.helpers.s3clients import BUCKET, HEAD
+from tests.helpers.uploads import Resumable, Tus
 from tests.integration.test_live_feed import Line
 from tests.integration.test_s3_refusals import ask, begun, listing, part, recorder
-from tests.restores import MEDIA, TENANT, Site, who
-from tests.s3clients import BUCKET, HEAD
-from tests.uploads import Resumable, Tus
 from vault.errors import Conflict, DiskFull, JournalFull
 from vault.model import CallFacts, RecordingState, Role
 from vault.protocol.events import Audio, Ended

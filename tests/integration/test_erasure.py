@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests import approvals
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, app, out_of_reach, running, sound
-from tests.tenants import metadata_kept
+from tests.helpers import approvals
+from tests.helpers.app import PCMU, PURPOSE, SETTINGS, App, app, out_of_reach, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.tenants import metadata_kept
 from vault.crypto.derive import commitment
 from vault.crypto.signing import VerifyKey
 from vault.errors import Unavailable

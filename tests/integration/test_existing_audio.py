@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests import approvals
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS, Answer, App, app, running, sound
+from tests.helpers import approvals
+from tests.helpers.app import SETTINGS, Answer, App, app, running, sound
+from tests.helpers.crashing import memory_directory
 from vault.crypto.signing import VerifyKey
 from vault.ids import TenantId
 from vault.model import Part, Recording, Role

@@ -8,22 +8,22 @@ from datetime import timedelta
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.audiohook_client import headers
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.hook_recorders import CALL, UUID_FRAME, audio
-from tests.hook_recorders import frame as audiosocket
-from tests.integration.app import PCMU, PURPOSE, TENANTS, app, running, sound
+from tests.helpers.app import PCMU, PURPOSE, TENANTS, app, running, sound
+from tests.helpers.audiohook_client import headers
+from tests.helpers.crashing import memory_directory
+from tests.helpers.hook_recorders import CALL, UUID_FRAME, audio
+from tests.helpers.hook_recorders import frame as audiosocket
+from tests.helpers.recorder import until
+from tests.helpers.s3clients import HEAD, Recorder
+from tests.helpers.streams import break_off, listener, listening, token_id
+from tests.helpers.underway import NORMAL_CLOSE, PLACE, UnderWay, begun, notification
+from tests.helpers.uploads import Resumable, Tus, Wire, recording
 from tests.integration.test_audiohook import secret_of, session, signature
 from tests.integration.test_frames import START, close_of, frame, upgraded
 from tests.integration.test_s3_refusals import ask as s3
 from tests.integration.test_s3_refusals import begun as s3_upload
 from tests.integration.test_s3_refusals import code, listing, part
 from tests.integration.test_tenancy import PRIVATE, things
-from tests.s3clients import HEAD, Recorder
-from tests.streams import break_off, listener, listening, token_id
-from tests.underway import NORMAL_CLOSE, PLACE, UnderWay, begun, notification
-from tests.uploads import Resumable, Tus, Wire, recording
 from vault.model import Role
 from vault.wiring import open_vault
 from vault.wiring.checks import token_findings

@@ -7,8 +7,8 @@ import base64
 
 import pytest
 
-from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app, sound
-from tests.s3clients import Recorder
+from tests.helpers.app import PCMU, PURPOSE, TENANTS, App, app, sound
+from tests.helpers.s3clients import Recorder
 from vault.model import Role
 from vault.protocol.facts import KINDS, Unusable
 

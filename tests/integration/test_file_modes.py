@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.integration.app import PCMU, TENANTS, running
+from tests.helpers.app import PCMU, TENANTS, running
 from vault.model import Role
 
 

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.integration.app import PURPOSE, TENANTS, app, sound
+from tests.helpers.app import PURPOSE, TENANTS, app, sound
+from tests.helpers.tenants import metadata_kept
 from tests.integration.test_flags import calling
-from tests.tenants import metadata_kept
 from vault.model import Role
 
 __all__ = ["app"]

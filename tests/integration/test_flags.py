@@ -12,8 +12,8 @@ from cryptography.exceptions import InvalidSignature
 from jwcrypto import jws
 from jwcrypto.common import JWException
 
-from tests.integration.app import PCMU, TENANTS, app, sound
-from tests.webhooks import receiving, verified
+from tests.helpers.app import PCMU, TENANTS, app, sound
+from tests.helpers.webhooks import receiving, verified
 from vault.model import Role
 from vault.ports.catalog import MOST_HOLDS
 from vault.wiring.checks import alert_findings

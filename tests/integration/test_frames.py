@@ -10,10 +10,10 @@ import time
 import pytest
 from aiohttp import WSMsgType
 
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.integration.app import SETTINGS, TENANTS, app, running, sound
-from tests.uploads import Wire
+from tests.helpers.app import SETTINGS, TENANTS, app, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.recorder import until
+from tests.helpers.uploads import Wire
 from vault.model import Role
 
 __all__ = ("app",)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests import approvals
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS, Answer, App, app, running, sound
+from tests.helpers import approvals
+from tests.helpers.app import SETTINGS, Answer, App, app, running, sound
+from tests.helpers.crashing import memory_directory
 from vault.ids import RecordingId, TenantId
 from vault.model import Role
 from vault.retention.periods import Period

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tests import approvals
-from tests.integration.app import PCMU, app, sound
+from tests.helpers import approvals
+from tests.helpers.app import PCMU, app, sound
 from vault.model import Role
 from vault.ports.objects import Deletion
 

@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 import aiohttp
 import pytest
 
-from tests import approvals
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, PURPOSE, App, app, running, sound
+from tests.helpers import approvals
+from tests.helpers.app import PCMU, PURPOSE, App, app, running, sound
+from tests.helpers.crashing import memory_directory
 from vault.crypto.signing import VerifyKey
 from vault.errors import IntegrityError, Shredded, TooLate, Unavailable
 from vault.ids import RecordingId, TenantId, TokenId

@@ -6,11 +6,11 @@ import signal
 
 import pytest
 
-from tests.faults.recorder import until
-from tests.faults.server import TENANT, bearer
-from tests.integration.app import sound
-from tests.integration.recorders import made, samples, vault, wav
-from tests.programs import ffmpeg, program, run, running
+from tests.helpers.app import sound
+from tests.helpers.programs import ffmpeg, program, run, running
+from tests.helpers.recorder import until
+from tests.helpers.served import made, samples, vault, wav
+from tests.helpers.server import TENANT, bearer
 from vault.errors import JournalFull
 
 __all__ = ("made", "vault")

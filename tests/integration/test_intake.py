@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.recorder import until
+from tests.helpers.uploads import Wire
 from tests.integration.test_frames import START, close_of, frame, upgraded
-from tests.uploads import Wire
 from vault.storage.journal_file import Disk
 
 BOUND = 1 << 20

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from cli.main import main
-from tests.integration.app import app, sound
+from tests.helpers.app import app, sound
 from vault.errors import IntegrityError
 from vault.model import Role
 from vault.wiring import repair_replica, verify_keyring

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.app import PURPOSE, TENANTS, app, out_of_reach, sound
+from tests.helpers.app import PURPOSE, TENANTS, app, out_of_reach, sound
 from vault.errors import Conflict, Invalid
 from vault.media.descriptor import raw_media
 from vault.model import CallFacts, Codec, Principal, RecordingState, Role

@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, encode_basic_auth
 from yarl import URL
 
 from cli.setups import RECORDERS, Place
-from tests.integration.app import TENANTS, app
+from tests.helpers.app import TENANTS, app
 from vault.model import Role
 
 __all__ = ["app"]

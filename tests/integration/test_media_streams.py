@@ -11,9 +11,9 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.clients.vault import refusal, vault_at
-from tests.faults.recorder import durable_bytes, serving
-from tests.faults.server import PURPOSE, TENANT, log_of, make_site, zygote
-from tests.faults.stores import Fault
+from tests.helpers.recorder import durable_bytes, serving
+from tests.helpers.server import PURPOSE, TENANT, log_of, make_site, zygote
+from tests.helpers.stores import Fault
 from tests.transcripts import transcript
 from vault.media import g711
 from vault.media.tracks import interleaved

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
-from tests.webhooks import receiving
+from tests.helpers.webhooks import receiving
 from vault.errors import Unavailable
 from vault.protocol.alerts import checked_webhook
 from vault.server.messenger import HttpMessenger

@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 import aiohttp
 import pytest
 
-from tests.catalog_support import SteppingClock
-from tests.faults.recorder import Line, Recorder, path
-from tests.faults.server import PURPOSE, Site, make_site, session, zygote
-from tests.integration.seaweed import ACCESS_KEY, REGION, SECRET_KEY
-from tests.soak import sample
-from tests.streams import token_id
+from tests.helpers.catalogs import SteppingClock
+from tests.helpers.recorder import Line, Recorder, path
+from tests.helpers.seaweed import ACCESS_KEY, REGION, SECRET_KEY
+from tests.helpers.server import PURPOSE, Site, make_site, session, zygote
+from tests.helpers.soak import sample
+from tests.helpers.streams import token_id
 from vault.keystore.keyring import Keyring
 from vault.protocol.parties import DEFAULT_REGION
 from vault.services.search import BlindIndex, Search

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from yarl import URL
 
-from tests.integration.app import PURPOSE, TENANTS, App, app, sound
+from tests.helpers.app import PURPOSE, TENANTS, App, app, sound
 from vault.model import Role
 
 __all__ = ["app"]

@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.integration.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, app, sound
+from tests.helpers.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, app, sound
+from tests.helpers.s3clients import Recorder, signed
+from tests.helpers.uploads import BYTES, PARTIAL, metadata
 from tests.integration.test_tenancy import ABOUT_ONE, ROUTES, SIGNED, things
-from tests.s3clients import Recorder, signed
-from tests.uploads import BYTES, PARTIAL, metadata
 from vault.model import Role
 from vault.protocol.permissions import permits
 from vault.server import operations

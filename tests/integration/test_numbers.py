@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PURPOSE, App, running, sound
+from tests.helpers.app import PURPOSE, App, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.tenants import metadata_kept
 from tests.integration.test_secrecy import number_in
-from tests.tenants import metadata_kept
 from vault.crypto.blind import Field, token
 from vault.errors import Shredded
 from vault.ids import RecordingId, TenantId

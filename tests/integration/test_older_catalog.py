@@ -4,9 +4,9 @@ import asyncio
 import shutil
 from datetime import timedelta
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS, AppClock, sound
-from tests.tenants import metadata_kept
+from tests.helpers.app import SETTINGS, AppClock, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.tenants import metadata_kept
 from vault.config import parse_config
 from vault.errors import Shredded
 from vault.ids import TenantId, TokenId

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.recorder import until
-from tests.integration.app import PCMU, PURPOSE, TENANTS, App, app, sound
+from tests.helpers.app import PCMU, PURPOSE, TENANTS, App, app, sound
+from tests.helpers.recorder import until
 from vault.model import Role
 from vault.services import beginning
 

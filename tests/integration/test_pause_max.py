@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.integration.app import PURPOSE, SETTINGS, TENANTS, App, app, out_of_reach, running
+from tests.helpers.app import PURPOSE, SETTINGS, TENANTS, App, app, out_of_reach, running
+from tests.helpers.crashing import memory_directory
+from tests.helpers.recorder import until
 from tests.integration.test_audiohook import TONE, opened
 from tests.integration.test_call_notes import CALL, Recorder, notes_of, turn, wait_for
 from vault.config import parse_config

@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.faults.recorder import until
-from tests.integration.app import PURPOSE, TENANTS, App, app, sound
-from tests.uploads import Wire
+from tests.helpers.app import PURPOSE, TENANTS, App, app, sound
+from tests.helpers.recorder import until
+from tests.helpers.uploads import Wire
 from vault.config import AccessSettings
 from vault.errors import IntegrityError, Unavailable
 from vault.ids import RecordingId

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests import approvals
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS, Answer, App, app, running, sound
-from tests.tenants import metadata_kept
-from tests.uploads import Resumable
+from tests.helpers import approvals
+from tests.helpers.app import SETTINGS, Answer, App, app, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.tenants import metadata_kept
+from tests.helpers.uploads import Resumable
 from vault.ids import TenantId
 from vault.model import Part, Role
 from vault.retention.periods import parse_period

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ID, ROOT, SHELL, Block, blocks, commands, loosely
-from tests.integration.app import TENANTS, App, app
+from tests.helpers.app import TENANTS, App, app
+from tests.helpers.documents import ID, ROOT, SHELL, Block, blocks, commands, loosely
 from vault.media.g711 import decode
 from vault.media.wav import wav_header
 from vault.model import Codec, Role

@@ -9,8 +9,8 @@ import shutil
 import pytest
 
 from cli.main import main
-from tests.faults.crashing import memory_directory
-from tests.restores import Site
+from tests.helpers.crashing import memory_directory
+from tests.helpers.restores import Site
 from vault.crypto.derive import Purpose, subkey
 from vault.model import DataKey
 from vault.ports.progress import Silent

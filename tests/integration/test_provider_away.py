@@ -3,8 +3,8 @@
 import contextlib
 from datetime import timedelta
 
-from tests.faults.crashing import memory_directory, person
-from tests.integration.app import SETTINGS, TENANTS, running, sound
+from tests.helpers.app import SETTINGS, TENANTS, running, sound
+from tests.helpers.crashing import memory_directory, person
 from vault.config import parse_config
 from vault.ids import RecordingId
 from vault.model import HoldKind, HoldState, Role

@@ -20,7 +20,7 @@ from yarl import URL
 
 from cli.setups import RECORDERS, Place
 from tests.clients import node_modules
-from tests.integration.app import TENANTS, app
+from tests.helpers.app import TENANTS, app
 from vault.media.g711 import decode
 from vault.model import Codec, Role
 

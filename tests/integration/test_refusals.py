@@ -8,8 +8,8 @@ import logging
 import aiohttp
 import pytest
 
-from tests.integration.app import Role, app, furnished, out_of_reach, sound
-from tests.streams import break_off, listener, listening, token_id
+from tests.helpers.app import Role, app, furnished, out_of_reach, sound
+from tests.helpers.streams import break_off, listener, listening, token_id
 from vault.server.refusallog import LINES, Refusals
 from vault.telemetry import JsonFormatter
 

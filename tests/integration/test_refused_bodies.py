@@ -4,8 +4,8 @@ import gzip
 
 import pytest
 
-from tests.integration.app import PCMU, TENANTS, app, sound
-from tests.uploads import BYTES, Resumable, Tus, Wire, metadata
+from tests.helpers.app import PCMU, TENANTS, app, sound
+from tests.helpers.uploads import BYTES, Resumable, Tus, Wire, metadata
 from vault.model import Role
 
 __all__ = ("app",)

@@ -8,8 +8,8 @@ from datetime import timedelta
 import aiohttp
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS, TENANTS, app, out_of_reach, running, sound
+from tests.helpers.app import SETTINGS, TENANTS, app, out_of_reach, running, sound
+from tests.helpers.crashing import memory_directory
 from vault.config import parse_config
 from vault.errors import Unavailable
 from vault.model import HoldState, Role

@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import sound
-from tests.restores import Site
+from tests.helpers.app import sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.restores import Site
 from vault.errors import ConfigError, IntegrityError, NotFound, Refused, Unavailable
 from vault.ids import TenantId
 from vault.model import HoldState, RecordingState

@@ -14,9 +14,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.faults.crashing import memory_directory
-from tests.faults.server import Site, bearer, document, log_of, make_site, session, zygote
-from tests.soak import sample
+from tests.helpers.crashing import memory_directory
+from tests.helpers.server import Site, bearer, document, log_of, make_site, session, zygote
+from tests.helpers.soak import sample
 from vault.model import RecordingState
 from vault.ports.catalog import RecordingQuery
 from vault.storage.catalog.catalog import open_catalog

@@ -7,9 +7,9 @@ import json
 import pytest
 import pytest_asyncio
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, TENANTS, running, sound
-from tests.uploads import BYTES, PARTIAL, Resumable, Tus, Wire, ends, metadata, recording
+from tests.helpers.app import PCMU, TENANTS, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.uploads import BYTES, PARTIAL, Resumable, Tus, Wire, ends, metadata, recording
 from vault.model import Role
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

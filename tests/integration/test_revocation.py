@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from tests.faults.recorder import until
-from tests.hook_recorders import UUID_FRAME, audio
-from tests.integration.app import PURPOSE, TENANTS, app, sound
+from tests.helpers.app import PURPOSE, TENANTS, app, sound
+from tests.helpers.hook_recorders import UUID_FRAME, audio
+from tests.helpers.recorder import until
+from tests.helpers.streams import listener, listening, token_id
+from tests.helpers.underway import FIRST_PART, PLACE, UnderWay, begun
+from tests.helpers.uploads import Wire
 from tests.integration.test_frames import START, close_of, frame, upgraded
-from tests.streams import listener, listening, token_id
-from tests.underway import FIRST_PART, PLACE, UnderWay, begun
-from tests.uploads import Wire
 from vault.errors import Unauthenticated, Unavailable
 from vault.model import Role
 from vault.protocol.permissions import Act

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from tests.openbao import MOUNT
+from tests.helpers.openbao import MOUNT
 from vault.config import parse_config
 from vault.errors import ConfigError, Unavailable
 from vault.model import ShredPlan

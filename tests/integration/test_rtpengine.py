@@ -14,10 +14,10 @@ from datetime import datetime
 import pytest
 from yarl import URL
 
-from tests.faults.server import TENANT
-from tests.integration.app import sound
-from tests.integration.recorders import made, samples, vault, wav
-from tests.programs import program, run, running
+from tests.helpers.app import sound
+from tests.helpers.programs import program, run, running
+from tests.helpers.served import made, samples, vault, wav
+from tests.helpers.server import TENANT
 from tests.transcripts import bytes_of
 
 __all__ = ("made", "vault")

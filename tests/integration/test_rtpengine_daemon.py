@@ -9,14 +9,14 @@ import pytest
 from yarl import URL
 
 from cli.setups import RECORDERS, Place
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import durable_bytes, until
-from tests.faults.tcp_proxy import Mode, TcpProxy
-from tests.integration.app import SETTINGS, TENANTS, app, running, sound
-from tests.integration.seaweed import free_ports
+from tests.helpers.app import SETTINGS, TENANTS, app, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.recorder import durable_bytes, until
+from tests.helpers.rtpengine import FRAME, TAG, Call, daemon, recording
+from tests.helpers.seaweed import free_ports
+from tests.helpers.streams import listener, listening
+from tests.helpers.tcp_proxy import Mode, TcpProxy
 from tests.integration.test_tls import FILES, write_certificate
-from tests.rtpengine import FRAME, TAG, Call, daemon, recording
-from tests.streams import listener, listening
 from vault.media.g711 import decode
 from vault.model import Codec, Role
 

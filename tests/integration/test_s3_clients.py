@@ -14,11 +14,11 @@ from botocore.credentials import Credentials
 from minio import Minio
 from yarl import URL
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS, app, running, sound
+from tests.helpers.app import SETTINGS, app, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.s3clients import BUCKET, HEAD, REGION, Recorder, aws, javascript, rclone, run, s3cmd
+from tests.helpers.soak import sample
 from tests.integration.test_tls import FILES, write_certificate
-from tests.s3clients import BUCKET, HEAD, REGION, Recorder, aws, javascript, rclone, run, s3cmd
-from tests.soak import sample
 from vault.model import Role
 
 __all__ = ["app"]

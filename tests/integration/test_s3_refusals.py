@@ -15,10 +15,10 @@ from datetime import timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-from tests import approvals
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PURPOSE, TENANTS, app, out_of_reach, running, sound
-from tests.s3clients import BUCKET, HEAD, Recorder, signed
+from tests.helpers import approvals
+from tests.helpers.app import PURPOSE, TENANTS, app, out_of_reach, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.s3clients import BUCKET, HEAD, Recorder, signed
 from vault.errors import Unavailable
 from vault.ids import TokenId
 from vault.model import Role

@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from minio import Minio
 from minio.retention import Retention
 
-from tests.integration.app import app, sound
+from tests.helpers.app import app, sound
+from tests.helpers.s3clients import BUCKET, HEAD, REGION
+from tests.helpers.tenants import metadata_kept
 from tests.integration.test_s3_refusals import (
     MD5,
     WAV,
@@ -24,8 +26,6 @@ from tests.integration.test_s3_refusals import (
     recorder,
     refused,
 )
-from tests.s3clients import BUCKET, HEAD, REGION
-from tests.tenants import metadata_kept
 from vault.errors import Unavailable
 from vault.model import HoldKind, Role
 from vault.retention.review import suggest_review

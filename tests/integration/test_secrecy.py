@@ -18,9 +18,9 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests import approvals
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, PURPOSE, SETTINGS, App, running, sound
+from tests.helpers import approvals
+from tests.helpers.app import PCMU, PURPOSE, SETTINGS, App, running, sound
+from tests.helpers.crashing import memory_directory
 from vault.crypto.derive import Purpose, subkey
 from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring

@@ -3,11 +3,11 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.s3clients import Recorder
+from tests.helpers.uploads import Tus, Wire
 from tests.integration.test_s3_refusals import MD5, WAV, ask, begun, code, listing, part
-from tests.s3clients import Recorder
-from tests.uploads import Tus, Wire
 from vault.model import Role
 
 NORTH, SOUTH = TENANTS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.app import PURPOSE, TENANTS, app, sound
+from tests.helpers.app import PURPOSE, TENANTS, app, sound
 from tests.integration.test_tenancy import things
 from vault.model import Role
 

@@ -7,10 +7,10 @@ import pytest
 import pytest_asyncio
 from aiohttp import FormData
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, SETTINGS, TENANTS, running, sound
-from tests.s3clients import Recorder
-from tests.uploads import BYTES, Tus, metadata
+from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.s3clients import Recorder
+from tests.helpers.uploads import BYTES, Tus, metadata
 from vault.model import Role
 from vault.retention.durations import parse_duration
 from vault.retention.periods import parse_period

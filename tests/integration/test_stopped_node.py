@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.recorder import Recorder
-from tests.faults.server import PURPOSE, make_site, session, zygote
+from tests.helpers.recorder import Recorder
+from tests.helpers.server import PURPOSE, make_site, session, zygote
 
 LEASE_SECONDS = 1.0
 

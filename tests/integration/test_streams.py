@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.certificate_rules import ruled
-from tests.faults.crashing import memory_directory
-from tests.faults.recorder import until
-from tests.hook_recorders import CALL, UUID_FRAME, audio, frame
-from tests.integration.app import SETTINGS, TENANTS, app, running, sound
-from tests.streams import break_off, listener, listening, send, token_id
+from tests.helpers.app import SETTINGS, TENANTS, app, running, sound
+from tests.helpers.certificate_rules import ruled
+from tests.helpers.crashing import memory_directory
+from tests.helpers.hook_recorders import CALL, UUID_FRAME, audio, frame
+from tests.helpers.recorder import until
+from tests.helpers.streams import break_off, listener, listening, send, token_id
 from vault.errors import ConfigError
 from vault.model import Role
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, App, app, sound
+from tests.helpers.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, App, app, sound
 from vault.ids import TenantId
 from vault.model import Role
 from vault.protocol.permissions import Act, permits

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import SETTINGS, running
-from tests.uploads import Wire
+from tests.helpers.app import SETTINGS, running
+from tests.helpers.crashing import memory_directory
+from tests.helpers.uploads import Wire
 from vault.config import parse_config
 from vault.errors import ConfigError
 from vault.server.app import tls_context

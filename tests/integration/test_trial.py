@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.app import SETTINGS, App, AppClock, app, sound
-from tests.restores import Site
+from tests.helpers.app import SETTINGS, App, AppClock, app, sound
+from tests.helpers.restores import Site
 from vault.config import parse_config
 from vault.errors import ConfigError, Invalid
 from vault.keystore import recovery

@@ -11,10 +11,10 @@ from email.utils import parsedate_to_datetime
 import pytest
 import pytest_asyncio
 
-from tests.faults.crashing import memory_directory
-from tests.integration.app import PCMU, SETTINGS, TENANTS, out_of_reach, running, sound
+from tests.helpers.app import PCMU, SETTINGS, TENANTS, out_of_reach, running, sound
+from tests.helpers.crashing import memory_directory
+from tests.helpers.uploads import BYTES, Tus, ends, metadata, recording
 from tests.integration.test_erasure import offboard
-from tests.uploads import BYTES, Tus, ends, metadata, recording
 from vault.ids import TenantId
 from vault.model import Role
 from vault.protocol.events import Audio, Ended, Started

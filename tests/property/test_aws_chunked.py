@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.property.transcripts import MUTATIONS, mutated
-from tests.soak import examples
+from tests.helpers.damaged import MUTATIONS, mutated
+from tests.helpers.soak import examples
 from vault.errors import VaultError
 from vault.protocol.awschunked import ChunkedDecoder
 from vault.protocol.sigv4 import ChunkSigner, Claim

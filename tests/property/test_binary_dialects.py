@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.property.transcripts import MUTATIONS, mutated
-from tests.recorders import RECORDERS, text
-from tests.soak import examples
+from tests.helpers.damaged import MUTATIONS, mutated
+from tests.helpers.soak import examples
+from tests.helpers.websocket_recorders import RECORDERS, text
 from vault.errors import VaultError
 from vault.protocol.breakage import LeftOut
 from vault.protocol.events import Audio, Dtmf, Ended, Handshake, Started

@@ -11,7 +11,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.certificates import ISSUER, final, provisional, recording, segments
+from tests.helpers.certificates import ISSUER, final, provisional, recording, segments
 from vault.crypto.signing import sign_compact
 from vault.errors import VaultError
 from vault.model import CallFacts

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.soak import examples
+from tests.helpers.soak import examples
 from tests.vectors.make_segment import KEY, SALT, header
 from vault.crypto import chunked
 from vault.crypto.sealed import SegmentOpener, open_segment, seal_segment

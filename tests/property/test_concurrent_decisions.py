@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.approvals import known
-from tests.catalog_support import becomes, erasure, hold, override, tenant
-from tests.faults.crashing import (
+from tests.helpers.approvals import known
+from tests.helpers.catalogs import becomes, erasure, hold, override, tenant
+from tests.helpers.crashing import (
     _CATALOG_READS,
     ACME,
     BEGAN,
@@ -25,7 +25,7 @@ from tests.faults.crashing import (
     start,
     storing,
 )
-from tests.faults.crashing import call as call_of
+from tests.helpers.crashing import call as call_of
 from vault.errors import Refused
 from vault.ids import RecordingId
 from vault.model import HoldState, Role

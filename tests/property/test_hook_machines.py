@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.audiohook_client import (
+from tests.helpers.audiohook_client import (
     COMPONENTS,
     CREATED,
     GOLDEN,
@@ -16,8 +16,8 @@ from tests.audiohook_client import (
     TONE,
     Client,
 )
-from tests.hook_recorders import UUID_FRAME, audio, frame
-from tests.property.transcripts import MUTATIONS, mutated
+from tests.helpers.damaged import MUTATIONS, mutated
+from tests.helpers.hook_recorders import UUID_FRAME, audio, frame
 from vault.errors import Unauthenticated, VaultError
 from vault.protocol.audiohook import AudioHook
 from vault.protocol.audiosocket import ORDERLY, AudioSocket

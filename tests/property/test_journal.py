@@ -10,8 +10,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.journals import FaultyDisk, drop, make, replay, start
-from tests.soak import examples
+from tests.helpers.journals import FaultyDisk, drop, make, replay, start
+from tests.helpers.soak import examples
 from vault.errors import Unavailable
 from vault.storage.journal_entry import FileEntry
 

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.keyring_support import REPLICAS, Adversary, Crash, World, at, opens
-from tests.soak import SOAK
+from tests.helpers.keyrings import REPLICAS, Adversary, Crash, World, at, opens
+from tests.helpers.soak import SOAK
 from vault.errors import IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
 from vault.ids import TenantId
 from vault.keystore.engine import Engine

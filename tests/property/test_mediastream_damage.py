@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.property.transcripts import MUTATIONS, mutated
+from tests.helpers.damaged import MUTATIONS, mutated
 from tests.transcripts import transcript
 from vault.errors import VaultError
 from vault.media.tracks import FILL_MS, WINDOW_MS

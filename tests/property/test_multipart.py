@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.property.transcripts import MUTATIONS, mutated
+from tests.helpers.damaged import MUTATIONS, mutated
 from vault.errors import Invalid, VaultError
 from vault.protocol.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
 

@@ -11,8 +11,8 @@ from typing import Any
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.catalog_support import becomes
-from tests.faults.crashing import (
+from tests.helpers.catalogs import becomes
+from tests.helpers.crashing import (
     ACME,
     BETA,
     ManualClock,
@@ -23,7 +23,7 @@ from tests.faults.crashing import (
     person,
     record,
 )
-from tests.soak import examples
+from tests.helpers.soak import examples
 from vault.ids import RecordingId, TenantId, new_id
 from vault.model import Hold, HoldState, Part, Role, Tenant
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.faults.crashing import ACME, ManualClock, call, config_at, memory_directory, person, play, start, storing
-from tests.soak import examples
+from tests.helpers.crashing import ACME, ManualClock, call, config_at, memory_directory, person, play, start, storing
+from tests.helpers.soak import examples
 from vault.format.notes import dropped_bytes, kept_of
 from vault.keystore import file
 from vault.model import Codec, Container, Media, Role

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.catalog_support import tenant as a_tenant
+from tests.helpers.catalogs import tenant as a_tenant
 from vault.retention.durations import format_duration, parse_duration
 from vault.retention.guards import Limits, check_clock, effective_now
 from vault.retention.periods import Period, parse_period

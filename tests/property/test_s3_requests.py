@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.property.transcripts import MUTATIONS, mutated
+from tests.helpers.damaged import MUTATIONS, mutated
 from tests.unit.test_s3_protocol import MD5, document
 from tests.unit.test_sigv4 import NOW, PRESIGNED, S3, SECRET, authorized, streaming
 from vault.errors import Invalid, VaultError

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from tests.property.transcripts import MUTATIONS, mutated
+from tests.helpers.damaged import MUTATIONS, mutated
 from tests.unit.test_siprec import document
 from vault.errors import Invalid
 from vault.protocol import siprec

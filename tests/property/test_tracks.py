@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.soak import examples
+from tests.helpers.soak import examples
 from vault.errors import Invalid
 from vault.media.tracks import FILL_MS, LONGEST_MS, MAX_JUMPS, WINDOW_MS, WINDOW_PIECES, Missing, Tracks, interleaved
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests import certificates as samples
+from tests.helpers import certificates as samples
 from vault.crypto.signing import SigningKey
 from vault.errors import Invalid
 from vault.ids import HoldId, TokenId

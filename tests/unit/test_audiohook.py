@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tests.audiohook_client import CALL_KEY, GOLDEN, MEDIA, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client
+from tests.helpers.audiohook_client import CALL_KEY, GOLDEN, MEDIA, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
 from vault.protocol.audiohook import AudioHook

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.hook_recorders import CALL, UUID_FRAME, audio, frame
+from tests.helpers.hook_recorders import CALL, UUID_FRAME, audio, frame
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
 from vault.protocol.audiosocket import ORDERLY, AudioSocket

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from tests.catalog_support import NOW, event
+from tests.helpers.catalogs import NOW, event
 from vault.errors import IntegrityError, Invalid
 from vault.model import AuditEntry
 from vault.tlog.auditchain import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.recorders import ASTERISK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, l16, samples, text
+from tests.helpers.websocket_recorders import ASTERISK, AUDIO_STREAM, JAMBONZ, RECORDERS, VONAGE, l16, samples, text
 from vault.errors import Invalid, Refused, UnsupportedMedia
 from vault.ids import call_key_of
 from vault.model import Codec

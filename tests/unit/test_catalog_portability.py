@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.sqlite.dml import Insert as SqliteInsert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from tests.catalog_support import SteppingClock, call_everything, calls_of
+from tests.helpers.catalogs import SteppingClock, call_everything, calls_of
 from vault.ports.catalog import Catalog
 from vault.storage.catalog import open_catalog, schema
 from vault.storage.catalog.recording_sql import INSERT_UNLESS_TAKEN

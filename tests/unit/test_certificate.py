@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS, InvalidJWSSignature
 
-from tests.certificates import (
+from tests.helpers.certificates import (
     CASE,
     DUE,
     GONE,

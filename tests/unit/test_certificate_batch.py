@@ -12,7 +12,7 @@ import rfc8785
 from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
-from tests.certificates import GONE, ISSUER, STRANGER, final, provisional
+from tests.helpers.certificates import GONE, ISSUER, STRANGER, final, provisional
 from vault.crypto.signing import SigningKey, encode_base64url, protected_header, sign_compact
 from vault.errors import FormatError, IntegrityError, Invalid, Tampered
 from vault.ids import CertificateId

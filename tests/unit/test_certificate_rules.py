@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import rfc8785
 
-from tests.certificates import CASE, GONE, ISSUER, STRANGER, final, object_list, provisional
+from tests.helpers.certificates import CASE, GONE, ISSUER, STRANGER, final, object_list, provisional
 from vault.crypto.derive import commitment
 from vault.crypto.signing import encode_base64url, sign_compact
 from vault.errors import VaultError

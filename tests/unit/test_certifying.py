@@ -17,7 +17,7 @@ import rfc8785
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
-from tests.catalog_support import (
+from tests.helpers.catalogs import (
     ACME,
     NOW,
     OTHER,
@@ -30,7 +30,7 @@ from tests.catalog_support import (
     shred,
     tenant,
 )
-from tests.certificates import ISSUER, key_copies, provisional
+from tests.helpers.certificates import ISSUER, key_copies, provisional
 from vault.errors import IntegrityError, Invalid, NotFound, Tampered, Unavailable
 from vault.format.names import manifest_name, segment_name
 from vault.model import (

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from cli.main import app
-from tests.documents import PAGES as DOCUMENTS
-from tests.documents import blocks, looks_like_shell, typed
+from tests.helpers.documents import PAGES as DOCUMENTS
+from tests.helpers.documents import blocks, looks_like_shell, typed
 from vault.model import Role
 from vault.protocol.permissions import PERMISSIONS, Act
 from vault.server.openapi import build

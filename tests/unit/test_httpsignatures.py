@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.audiohook_client import COMPONENTS, CREATED, KEY, SECRET, SIGNATURE, SIGNATURE_INPUT
+from tests.helpers.audiohook_client import COMPONENTS, CREATED, KEY, SECRET, SIGNATURE, SIGNATURE_INPUT
 from vault.errors import Unauthenticated, Unavailable
 from vault.protocol import httpsignatures
 from vault.protocol.httpsignatures import Nonces, parse_signature, signature_base, verify

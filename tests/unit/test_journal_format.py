@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tests.journals import coordinate, opening
+from tests.helpers.journals import coordinate, opening
 from vault.crypto.journal import RecordKey
 from vault.errors import FormatError, Tampered, Truncated
 from vault.format import codec

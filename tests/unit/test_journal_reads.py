@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.journals import audio, make, start
+from tests.helpers.journals import audio, make, start
 from vault.errors import Unavailable
 from vault.storage.journal_file import Disk, JournalFile
 from vault.storage.journal_window import WINDOW_BYTES, Window

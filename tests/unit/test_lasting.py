@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from tests.catalog_support import recording
+from tests.helpers.catalogs import recording
 from vault.media.lasting import call_ended, lasted
 from vault.model import Codec, Container, Media
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests import certificates as samples
+from tests.helpers import certificates as samples
 from vault.ids import CertificateId, HoldId, TokenId
 from vault.model import (
     Assurance,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tests import soak
+from tests.helpers import soak
 
 TESTS = Path(__file__).parents[1]
-SAMPLING = ("tests.soak", "Kills", "enumerate_crashes")
+SAMPLING = ("tests.helpers.soak", "Kills", "enumerate_crashes")
 
 
 def test_a_seed_draws_one_sample_which_has_the_first_write(monkeypatch):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.journals import journal_files, make
+from tests.helpers.journals import journal_files, make
 from tests.vectors import generate
 from tests.vectors.encoding import from_json, plaintext_facts
 from tests.vectors.make_journal import IDS

@@ -1,6 +1,6 @@
 """Recorders of AudioHook, AudioSocket and rtpengine's TCP stream that can be cut off, killed and started again.
 
-`python -m tests.hook_recorders NAME WHERE TOKEN` records until it is killed, and says when it has begun.
+`python -m tests.helpers.hook_recorders NAME WHERE TOKEN` records until it is killed, and says when it has begun.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.audiohook_client import CALL_KEY, Client, headers
+from tests.helpers.audiohook_client import CALL_KEY, Client, headers
 
 TENANT = "northfield"
 CALL = "40325ec2-5efd-4bd3-805f-53576e581d13"

@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.approvals import issue_apart
-from tests.faults.crashing import ManualClock, leases_run_out, memory_directory
+from tests.helpers.approvals import issue_apart
+from tests.helpers.crashing import ManualClock, leases_run_out, memory_directory
 from vault.config import Config, parse_config
 from vault.errors import Unavailable
 from vault.ids import TenantId

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tests.faults.crashing import Faults, ManualClock, Process, config_at, start
-from tests.soak import steps
+from tests.helpers.crashing import Faults, ManualClock, Process, config_at, start
+from tests.helpers.soak import steps
 from vault.config import Config
 from vault.keystore import file
 
@@ -63,7 +63,7 @@ def _child(base: str, days: float, flow: Flow, at: int, landed: bool, tell: Conn
 
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.faults.killing", "tests.faults.acts"])
+_SERVER.set_forkserver_preload(["tests.helpers.killing", "tests.helpers.acts"])
 
 
 def killed(base: Path, flow: Flow, *, days: float, at: int, landed: bool) -> tuple[bool, list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from tests.faults.server import PURPOSE, TENANT
+from tests.helpers.server import PURPOSE, TENANT
 
 CONTENT_TYPE = {"Content-Type": "audio/PCMU;rate=8000;channels=1"}
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from tests.integration.seaweed import _die_with_parent, free_ports
+from tests.helpers.seaweed import _die_with_parent, free_ports
 
 MOUNT = "transit"
 _CONFIGURATION = """

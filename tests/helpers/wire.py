@@ -5,8 +5,8 @@ import itertools
 import json
 from contextlib import asynccontextmanager
 
-from tests.faults.load import CONTENT_TYPE
-from tests.faults.server import PURPOSE, TENANT
+from tests.helpers.load import CONTENT_TYPE
+from tests.helpers.server import PURPOSE, TENANT
 
 LIMIT = 100_000
 IDLE_SECONDS = 1.0

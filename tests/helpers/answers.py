@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.cli.stub import StubServer, answer
+from tests.helpers.stub import StubServer, answer
 
 REC = "rec_" + "1" * 32
 HOLD = "hold_" + "2" * 32

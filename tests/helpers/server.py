@@ -1,6 +1,6 @@
 """Server processes that tests kill: a zygote imports everything once and forks one server after another.
 
-`python -m tests.faults.server` is the zygote: it reads one JSON line a command and answers with one JSON line.
+`python -m tests.helpers.server` is the zygote: it reads one JSON line a command and answers with one JSON line.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ import aiohttp
 import uvloop
 
 from cli.main import COMMANDS, main
-from tests.approvals import issue_apart
+from tests.helpers.approvals import issue_apart
 from vault.config import Config, parse_config
 from vault.model import Role
 from vault.server.app import serve
@@ -124,7 +124,7 @@ class Zygote:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.server"], cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tests.helpers.server"], cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._running = set()
 

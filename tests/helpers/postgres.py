@@ -17,8 +17,8 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
-from tests.catalog_support import SteppingClock
-from tests.integration.seaweed import free_ports
+from tests.helpers.catalogs import SteppingClock
+from tests.helpers.seaweed import free_ports
 from vault.storage.catalog import open_catalog
 from vault.storage.postgres import PostgresSettings
 

@@ -15,7 +15,7 @@ from vault.services.holds import release_document
 from vault.services.vault import Vault
 
 if TYPE_CHECKING:
-    from tests.integration.app import Answer, App
+    from tests.helpers.app import Answer, App
 
 
 async def known(vault: Vault, *people: Principal) -> None:

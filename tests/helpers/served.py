@@ -10,9 +10,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from tests.faults.recorder import Recorder, until
-from tests.faults.server import TENANT, in_process, make_site
-from tests.programs import program
+from tests.helpers.programs import program
+from tests.helpers.recorder import Recorder, until
+from tests.helpers.server import TENANT, in_process, make_site
 
 
 class Vault(Recorder):

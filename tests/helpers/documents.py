@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], key=str)
 SHELL = frozenset({"sh", "bash"})
 PROGRAMS = "callvault|curl|pip|python3?|docker|make|export|jq|tail|ffmpeg|aws|rclone|git|systemctl"

@@ -4,7 +4,7 @@ import asyncio
 import base64
 from typing import ClassVar
 
-from tests.integration.app import PCMU, TENANTS
+from tests.helpers.app import PCMU, TENANTS
 from vault.model import Role
 
 BYTES = "application/offset+octet-stream"

@@ -5,7 +5,7 @@ import socket
 import struct
 from contextlib import asynccontextmanager
 
-from tests.integration.app import TENANTS
+from tests.helpers.app import TENANTS
 from vault.model import Role
 from vault.server import streams
 from vault.server.connections import connections_of

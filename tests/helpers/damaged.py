@@ -2,7 +2,7 @@
 
 import random
 
-from tests.soak import SOAK
+from tests.helpers.soak import SOAK
 
 MUTATIONS = 100_000 if SOAK else 1_000
 """How many damaged transcripts a machine must survive."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests import approvals
-from tests.faults.crashing import ACME, Process, hold_request, leases_run_out, person
+from tests.helpers import approvals
+from tests.helpers.crashing import ACME, Process, hold_request, leases_run_out, person
 from vault.model import Role
 from vault.ports.erasures import ErasureBasis
 from vault.protocol.alerts import FlagCategory

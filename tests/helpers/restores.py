@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from tests import approvals
-from tests.integration.app import SETTINGS, AppClock, sound
+from tests.helpers import approvals
+from tests.helpers.app import SETTINGS, AppClock, sound
 from vault.config import Config, parse_config
 from vault.errors import Shredded
 from vault.ids import RecordingId, TenantId, TokenId

@@ -4,9 +4,9 @@ import asyncio
 
 import aiohttp
 
-from tests.faults.load import CONTENT_TYPE
-from tests.faults.server import PURPOSE, TENANT, in_process
-from tests.faults.stores import install
+from tests.helpers.load import CONTENT_TYPE
+from tests.helpers.server import PURPOSE, TENANT, in_process
+from tests.helpers.stores import install
 
 
 def path(key):

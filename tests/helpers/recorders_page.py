@@ -12,9 +12,9 @@ from yarl import URL
 
 from cli.recorders import notes
 from cli.setups import RECORDERS, Place
-from tests.documents import looks_like_shell
+from tests.helpers.documents import looks_like_shell
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "recorders.md"
 OUTPUTS = ROOT / "docs" / "recorders"
 UNKNOWN = OUTPUTS / "not-understood.md"
@@ -26,7 +26,7 @@ What each recorder is told so that its calls arrive, as `callvault recorders sho
 `$CALLVAULT_TOKEN_ID` for its id (`tok_` and the part between the underscores) and `$CALLVAULT_TOKEN_SECRET` for its
 secret (the rest). A recorder's token can write and flag, and nothing else: [the roles](design.md#roles).
 
-This page is made by `python -m tests.recorders_page`; a test compares.
+This page is made by `python -m tests.helpers.recorders_page`; a test compares.
 """
 TITLES = "| recorder | how | `callvault recorders show` |\n|---|---|---|\n"
 LANGUAGES = ((".sh", "bash"), (".py", "python"), (".mjs", "js"), (".xml", "xml"), (".json", "json"), (".conf", "ini"))
@@ -72,14 +72,16 @@ def render():
 
 def main(arguments=None):
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tests.recorders_page", description="Write docs/recorders.md.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.helpers.recorders_page", description="Write docs/recorders.md."
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is not up to date")
     if not parser.parse_args(arguments).check:
         PAGE.write_text(render())
         return 0
     if PAGE.read_text() == render():
         return 0
-    sys.stderr.write("docs/recorders.md is not what the templates give: python -m tests.recorders_page\n")
+    sys.stderr.write("docs/recorders.md is not what the templates give: python -m tests.helpers.recorders_page\n")
     return 1
 
 

@@ -23,8 +23,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.clients import CLIENTS
-from tests.faults.recorder import until
-from tests.programs import program
+from tests.helpers.programs import program
+from tests.helpers.recorder import until
 
 FRAME = 160
 """Samples of G.711 in one packet."""

@@ -9,19 +9,19 @@ from contextlib import asynccontextmanager
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.audiohook_client import CALL_KEY, TONE
-from tests.faults.recorder import until
-from tests.hook_recorders import CALL, UUID_FRAME, Rtpengine, audio
-from tests.integration.app import PCMU, TENANTS, sound
+from tests.helpers.app import PCMU, TENANTS, sound
+from tests.helpers.audiohook_client import CALL_KEY, TONE
+from tests.helpers.hook_recorders import CALL, UUID_FRAME, Rtpengine, audio
+from tests.helpers.recorder import until
+from tests.helpers.s3clients import HEAD, Recorder, signed
+from tests.helpers.streams import listener, listening
+from tests.helpers.uploads import Resumable, Tus, Wire, recording
 from tests.integration.test_audiohook import opened
 from tests.integration.test_frames import START, close_of, frame, upgraded
 from tests.integration.test_s3_refusals import ask as s3
 from tests.integration.test_s3_refusals import begun as s3_upload
 from tests.integration.test_s3_refusals import listing, part
-from tests.s3clients import HEAD, Recorder, signed
-from tests.streams import listener, listening
 from tests.transcripts import bytes_of, transcript
-from tests.uploads import Resumable, Tus, Wire, recording
 from vault.model import Role
 
 PLACE = f"/v1/ingest/{TENANTS[0]}/call-1"
