@@ -15,7 +15,7 @@ from cli.archives.tables import Row, Table, flat, parse_json, read_table
 from cli.files import read_file
 from vault.errors import Invalid, Refused
 from vault.ids import call_key_of
-from vault.media.descriptor import SNIFF_BYTES, is_declared, parse_content_type
+from vault.media.descriptor import TAGGED_BYTES, is_declared, parse_content_type
 from vault.model import Container
 
 MANIFESTS: Final = tuple(f"manifest.{suffix}" for suffix in ("jsonl", "ndjson", "json", "csv", "tsv"))
@@ -182,7 +182,7 @@ class Reader:
             return _left(call, Why.OUTSIDE)
         try:
             with path.open("rb") as file:
-                size, first = os.fstat(file.fileno()).st_size, file.read(SNIFF_BYTES)
+                size, first = os.fstat(file.fileno()).st_size, file.read(TAGGED_BYTES)
         except FileNotFoundError:
             return _left(call, Why.NO_FILE)
         except (OSError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import struct
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -13,11 +14,12 @@ from tests.helpers.app import SETTINGS, AppClock, sound
 from vault.config import Config, parse_config
 from vault.errors import Shredded
 from vault.ids import RecordingId, TenantId, TokenId
+from vault.media.wav import wav_header
 from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Recording, Role
 from vault.ports.progress import Silent
 from vault.retention.periods import Period
 from vault.services.holds import HoldRequest
-from vault.services.sessions import CallStart
+from vault.services.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
 from vault.wiring.backing import open_backups
@@ -58,11 +60,13 @@ class Site:
         async with open_vault(self.config, clock=self.clock, **options) as vault:
             yield vault
 
-    async def begin(self, vault: Vault, key: str, audio: bytes, *, days: float = 10, tenant: TenantId = TENANT):
+    async def begin(
+        self, vault: Vault, key: str, audio: bytes, *, days: float = 10, tenant: TenantId = TENANT, media: Media = MEDIA
+    ):
         call = CallStart(
             tenant=tenant,
             call_key=key,
-            media=MEDIA,
+            media=media,
             facts=CallFacts(caller="+442079460123"),
             started_at=None,
             retention=Period(timedelta(days=days)),
@@ -77,6 +81,17 @@ class Site:
         self, vault: Vault, key: str, *, days: float = 10, tenant: TenantId = TENANT, size: int = 5000
     ) -> Recording:
         session = await self.begin(vault, key, sound(size, len(self.audio) + 1), days=days, tenant=tenant)
+        return await self.finished(vault, session)
+
+    async def record_wav(self, vault: Vault, key: str, *, days: float) -> Recording:
+        """Record three seconds in a WAV that nobody finished, behind much that is no sample."""
+        head = wav_header(rate=8000, channels=1, data_bytes=0)
+        audio = head[:36] + b"JUNK" + struct.pack("<I", 1 << 17) + bytes(1 << 17) + head[36:] + sound(48_000, 7)
+        media = Media(container=Container.WAV, codec=Codec.STREAM)
+        return await self.finished(vault, await self.begin(vault, key, audio, days=days, media=media))
+
+    @staticmethod
+    async def finished(vault: Vault, session: IngestSession) -> Recording:
         await vault.ingest.finish(session)
         async with asyncio.timeout(10):
             await session.done.wait()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import struct
+from typing import Any
 
 import soundfile
 
-from tests.helpers.app import app, sound
+from tests.helpers.app import App, app, sound
 from vault.model import Role
 
 __all__ = ["app"]
@@ -46,6 +48,11 @@ def padded(file: bytes, size: int) -> bytes:
     return file[:at] + b"JUNK" + struct.pack("<I", size) + bytes(size) + file[at:]
 
 
+def padded_early(file: bytes, size: int) -> bytes:
+    """Return the file with a chunk that means nothing before the one that tells its format."""
+    return file[:12] + b"bext" + struct.pack("<I", size) + bytes(size) + file[12:]
+
+
 def without_ds64(file: bytes, told_samples: int = 0) -> bytes:
     """Return an RF64 file whose recorder did not come back to its 64-bit sizes."""
     return file[:20] + struct.pack("<QQQ", 0, told_samples, 0) + file[44:]
@@ -59,7 +66,22 @@ DEAD = {
     "RF64": without_ds64(made("RF64")),
     "RF64 that tells its first write": without_ds64(made("RF64"), 320),
     "padded RF64": without_ds64(padded(made("RF64"), 4096)),
+    "padded beyond one look": told(padded(made(), 200_000), riff=8, data=0),
+    "RF64 padded beyond one look": without_ds64(padded(made("RF64"), 65_536)),
+    "padded before its format": told(padded_early(made(), 100_000), riff=0, data=0),
+    "a tag in front": b"ID3\x04\0\0\0\0\x02\0" + bytes(256) + told(made(), riff=0, data=0),
+    "a long tag in front": b"ID3\x04\0\0\0\x08\0\0" + bytes(1 << 17) + told(made(), riff=0, data=0),
 }
+
+
+async def sealed(app: App, recording: str) -> dict[str, Any]:
+    """Return a recording as it is shown once it is sealed."""
+    async with asyncio.timeout(20):
+        while True:
+            shown = (await app.ask("GET", f"/v1/recordings/{recording}", Role.COMPLIANCE)).json
+            if shown["state"] == "sealed":
+                return shown
+            await asyncio.sleep(0.02)
 
 
 async def test_every_frame_of_a_file_whose_recorder_died_is_played(app):
@@ -67,7 +89,9 @@ async def test_every_frame_of_a_file_whose_recorder_died_is_played(app):
         recording = await app.upload(f"call-{number}", file, media="audio/wav")
         assert read((await app.play(recording, raw=False)).body) == SAMPLES, name
         assert (await app.play(recording)).body == file, name
-        media = (await app.ask("GET", f"/v1/recordings/{recording}", Role.COMPLIANCE)).json["media"]
+        shown = await sealed(app, recording)
+        media = shown["media"]
+        assert shown["duration_ms"] == len(SAMPLES) * 1000 // (16_000 * 2 * 2), name
         assert (media["rate"], media["channels"], media["content"]) == (16_000, 2, None), name
 
 

@@ -38,7 +38,8 @@ async def test_a_restore_revives_survivors_and_nothing_else_and_rebuilds_what_is
         held = await site.record(vault, "held", days=1)
         hold = await site.hold(vault, held.id)
         made = await site.back_up()
-        newer = await site.record(vault, "newer", days=100)
+        newer = await site.record_wav(vault, "newer", days=100)
+        assert newer.lasted == timedelta(seconds=3)
         assert await site.sweep(vault) == 0
         site.clock.advance(days=3)
         assert await site.sweep(vault) == 1

@@ -8,11 +8,12 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.wav_heads import patch_wav_sizes
 from vault.media import g711
 from vault.media.descriptor import raw_media
 from vault.media.ranges import parse_range
-from vault.media.wav import WAV_HEAD_BYTES, playable, verbatim, wav_header
-from vault.media.wavsizes import patch_wav_sizes
+from vault.media.wav import playable, verbatim, wav_header
+from vault.media.wavsizes import head_in
 from vault.model import Codec, Container, Media
 
 SAMPLE_BYTES = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
@@ -62,24 +63,29 @@ def test_any_range_in_any_pieces_equals_slicing_the_whole(
     stored=st.binary(max_size=100) | st.binary(max_size=60).map(lambda tail: b"RIFF\xff\xff\xff\xffWAVE" + tail),
     container=st.sampled_from([Container.WAV, Container.OGG, Container.MP3]),
     bounds=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    cuts=st.lists(st.integers(0, 120), max_size=6),
 )
 def test_any_range_of_a_stored_container_equals_slicing_it(
-    stored: bytes, container: Container, bounds: tuple[float, float]
+    stored: bytes, container: Container, bounds: tuple[float, float], cuts: list[int]
 ) -> None:
     media = Media(container=container, codec=Codec.STREAM)
     start, end = sorted(round(bound * len(stored)) for bound in bounds)
     patched = patch_wav_sizes(stored, len(stored))
     for view, expected in (
-        (playable(media, len(stored), head=stored[:WAV_HEAD_BYTES]), patched),
+        (playable(media, len(stored), head=head_in(stored)), patched),
         (verbatim(media, len(stored)), stored),
     ):
         plan = view.plan(start, end)
-        assert plan.header + plan.converter()(stored[plan.first : plan.last]) == expected[start:end]
+        marks = [plan.first, *sorted(plan.first + cut for cut in cuts if plan.first + cut <= plan.last), plan.last]
+        convert = plan.converter()
+        pieces = [convert(stored[a:b]) for a, b in pairwise(marks)]
+        assert plan.header + b"".join(pieces) == expected[start:end]
 
 
 @given(
     first=st.binary(max_size=80).map(lambda tail: b"RIFF" + tail)
     | st.binary(max_size=80).map(lambda tail: b"RIFF\x08\0\0\0WAVEdata" + tail)
+    | st.binary(max_size=80).map(lambda tail: b"ID3\x04\0\0\0\0\0\x01-RIFF\x08\0\0\0WAVEdata" + tail)
     | st.binary(max_size=80).map(lambda tail: b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0" + bytes(28) + b"data" + tail),
     stored_length=st.integers(0, 1 << 33),
 )

@@ -9,7 +9,7 @@ import struct
 import pytest
 import soundfile
 
-from vault.media.descriptor import raw_media
+from vault.media.descriptor import parse_content_type, raw_media
 from vault.media.heads import DIFFERENCES, HEAD_BYTES, agree, as_heard, hear
 from vault.model import Codec, Container, Content, Heard, Media
 
@@ -99,6 +99,27 @@ def test_what_is_declared_is_never_told_apart_from_itself() -> None:
     assert hear(of(Container.MP3), tagged, whole=True).media.rate == 8_000
     for first in (b"RF64\xff\xff\xff\xffWAVEds64", b"BW64\xff\xff\xff\xffWAVEds64"):
         assert hear(of(Container.WAV), first, whole=True).content is None
+
+
+def test_a_tag_in_front_of_a_wav_is_no_part_of_it() -> None:
+    wav = made("WAV", "PCM_16", 8_000, 2)
+    for size in (10, 5_000, 100_000):
+        tag = b"ID3\x04\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + bytes(size)
+        heard = hear(of(Container.WAV), (tag + wav)[:HEAD_BYTES], whole=True)
+        assert (heard.media.rate, heard.media.channels, heard.media.codec) == (8_000, 2, Codec.S16LE)
+        assert heard.content is None
+        assert hear(of(Container.MP3), tag + wav, whole=True).content is Content.WAV
+        assert hear(raw_media(Codec.PCMU, rate=8_000, channels=1), tag + wav, whole=True).content is Content.WAV
+        assert parse_content_type(None, tag + wav).container is Container.WAV
+    hidden = b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + bytes(5_000)
+    assert hear(of(Container.WAV), hidden, whole=False) == Heard(media=of(Container.WAV))
+
+
+def test_a_format_behind_much_padding_is_read() -> None:
+    wav = made("WAV", "PCM_16", 8_000, 2)
+    padded = wav[:12] + b"JUNK" + struct.pack("<I", 200_000) + bytes(200_000) + wav[12:]
+    media = hear(of(Container.WAV), padded[:HEAD_BYTES], whole=False).media
+    assert (media.rate, media.channels) == (8_000, 2)
 
 
 @pytest.mark.parametrize("codec", [Codec.PCMU, Codec.PCMA, Codec.S16LE, Codec.S16BE])

@@ -8,19 +8,20 @@ import wave
 
 import pytest
 
+from tests.helpers.wav_heads import looked_through, patch_wav_sizes
 from vault.errors import Invalid
 from vault.media.descriptor import raw_media
 from vault.media.wav import (
     HEADER_BYTES,
-    WAV_HEAD_BYTES,
     PassThroughView,
+    View,
     WavView,
-    needs_head,
+    has_wav_head,
     playable,
     verbatim,
     wav_header,
 )
-from vault.media.wavsizes import patch_wav_sizes
+from vault.media.wavsizes import MOST_STRETCHES, STRETCH_BYTES, head_in, samples_bytes
 from vault.model import Codec, Container, Media
 
 STEREO_PCMU = raw_media(Codec.PCMU, rate=8000, channels=2)
@@ -40,7 +41,7 @@ def wav_file(*, riff: int | None = None, data: int | None = None, before: bytes 
     return b"RIFF" + struct.pack("<I", len(body) if riff is None else riff) + body
 
 
-def whole(view: WavView | PassThroughView, stored: bytes) -> bytes:
+def whole(view: View, stored: bytes) -> bytes:
     plan = view.plan(0, view.total_length)
     return plan.header + plan.converter()(stored[plan.first : plan.last])
 
@@ -124,11 +125,48 @@ def test_a_head_that_tells_the_first_write_alone_gets_the_sizes_of_all() -> None
     assert patch_wav_sizes(stored, len(stored)) == wav_file()
 
 
-def test_samples_behind_much_padding_are_found() -> None:
-    padding = chunk(b"JUNK", bytes(40_000))
-    stored = wav_file(riff=0, data=0, before=padding)
-    played = playable(WAV, len(stored), head=stored[:WAV_HEAD_BYTES])
-    assert whole(played, stored) == wav_file(before=padding)
+def test_samples_behind_any_padding_are_found_without_reading_it() -> None:
+    for size in (40_000, 65_500, 65_536, 131_072, 3 << 20):
+        padding = chunk(b"JUNK", bytes(size))
+        stored = wav_file(riff=0, data=0, before=padding)
+        head, looks = looked_through(stored)
+        finished = wav_file(before=padding)
+        assert whole(playable(WAV, len(stored), head=head), stored) == finished, size
+        assert sum(end - start for start, end in looks) <= 2 * STRETCH_BYTES
+        assert patch_wav_sizes(finished, len(finished)) == finished
+
+
+def test_a_head_of_chunks_without_end_is_given_up() -> None:
+    stored = wav_file(riff=0, data=0, before=chunk(b"JUNK", bytes(STRETCH_BYTES)) * (MOST_STRETCHES + 1))
+    head, looks = looked_through(stored)
+    assert len(looks) == MOST_STRETCHES
+    assert head is not None
+    assert head.samples_at == 0
+    assert patch_wav_sizes(stored, len(stored))[8:] == stored[8:]
+
+
+def test_the_samples_that_play_are_counted_whatever_lies_around_them() -> None:
+    padding, behind = chunk(b"JUNK", bytes(70_000)), chunk(b"id3 ", bytes(300))
+    finished = rf64((len(rf64((0, 0, 0))) - 8, len(SAMPLES), len(SAMPLES) // 2))
+    files = wav_file(before=padding, after=behind), wav_file(riff=0, data=0, before=padding), finished, rf64((0, 0, 0))
+    for file in files:
+        head = head_in(file)
+        assert head is not None
+        assert samples_bytes(head, len(file)) == len(SAMPLES)
+
+
+def test_a_wav_behind_a_tag_plays_without_it() -> None:
+    rf64_finished = rf64((len(rf64((0, 0, 0))) - 8, len(SAMPLES), len(SAMPLES) // 2))
+    files = (wav_file(riff=0, data=0), wav_file()), (wav_file(), wav_file()), (rf64((0, 0, 0)), rf64_finished)
+    for size in (0, 20, 70_000):
+        for file, played in files:
+            stored = id3(size) + file
+            assert whole(playable(WAV, len(stored), head=head_in(stored)), stored) == played
+            assert whole(verbatim(WAV, len(stored)), stored) == stored
+
+
+def id3(size: int) -> bytes:
+    return b"ID3\x04\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + bytes(size)
 
 
 def ds64(riff: int, data: int, samples: int) -> bytes:
@@ -188,8 +226,8 @@ def test_a_chunk_of_unknown_size_before_the_samples_ends_the_search() -> None:
 
 def test_a_streamed_wav_is_played_patched_and_stays_verbatim_as_raw() -> None:
     stored = wav_file(riff=0xFFFFFFFF, data=0xFFFFFFFF)
-    assert needs_head(WAV)
-    played, raw = playable(WAV, len(stored), head=stored[:100]), verbatim(WAV, len(stored))
+    assert has_wav_head(WAV)
+    played, raw = playable(WAV, len(stored), head=head_in(stored)), verbatim(WAV, len(stored))
     assert isinstance(played, PassThroughView)
     assert isinstance(raw, PassThroughView)
     assert whole(played, stored) == wav_file()

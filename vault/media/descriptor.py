@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vault.errors import Invalid, UnsupportedMedia
+from vault.media.id3 import behind_id3
 from vault.media.wavsizes import WAVES
 from vault.model import Codec, Container, Media
 
@@ -19,6 +20,8 @@ MAX_RATE: Final = 192_000
 MAX_CHANNELS: Final = 16
 SNIFF_BYTES: Final = 12
 """How many first bytes are enough to recognise a container."""
+TAGGED_BYTES: Final = 1 << 16
+"""How many are enough behind a tag of usual size."""
 
 TELEPHONE_RATE: Final = 8_000
 SAMPLE_BYTES: Final[Mapping[Codec, int]] = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
@@ -141,7 +144,16 @@ def _sniff(first: bytes) -> Media:
 
 
 def recognise(first: bytes) -> Container | None:
-    """Return the container that begins with these bytes, of which SNIFF_BYTES are enough; None if they tell none."""
+    """Return the container that begins with these bytes, of which SNIFF_BYTES are enough; None if they tell none.
+
+    A tag in front is MPEG audio's, unless another container is seen behind it.
+    """
+    if behind := behind_id3(first):
+        return _recognise(first[behind : behind + SNIFF_BYTES]) or Container.MP3
+    return _recognise(first)
+
+
+def _recognise(first: bytes) -> Container | None:
     if first[:4] in WAVES and b"WAVE".startswith(first[8:12]):
         return Container.WAV
     if first.startswith(b"OggS"):

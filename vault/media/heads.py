@@ -12,11 +12,14 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from vault.media.descriptor import SNIFF_BYTES, is_mpeg_frame, recognise
-from vault.media.wavsizes import WAVES, chunks
+from vault.media.id3 import behind_id3
+from vault.media.wavsizes import FMT_BYTES, WavHead, head_in
 from vault.model import Codec, Container, Content, Heard, Media
 
-HEAD_BYTES: Final = 1 << 16
+HEAD_BYTES: Final = 1 << 20
 """How many first bytes are looked at; what a container says behind them is not known."""
+_SEARCHED: Final = 1 << 16
+"""How many of them are searched for the first whole frame of MPEG audio."""
 
 _MARKED: Final = frozenset({Container.WAV, Container.OGG, Container.WEBM})
 """Containers whose mark is too long to be samples by chance."""
@@ -53,23 +56,31 @@ def hear(declared: Media, first: bytes, *, whole: bool) -> Heard:
 
     The rate and the channels become those in the head of the container, as does a codec that a player need not be told
     twice. `whole`: the recording has no more bytes; else fewer than SNIFF_BYTES say nothing. Headerless audio has no
-    head to compare, and is only told from a container.
+    head to compare, and is only told from a container. A tag in front of a container is no part of it; one that reaches
+    beyond what is looked at hides whose it is.
     """
     unknown = declared.container is Container.RAW and declared.codec is Codec.STREAM
     if unknown or not first or (len(first) < SNIFF_BYTES and not whole):
         return Heard(media=declared)
     found = _found(first)
+    behind = behind_id3(first)
     if declared.container is Container.RAW:
         return Heard(media=declared, content=Content(found.value) if found in _MARKED else None)
     if declared.container is Container.MP3 and found is None and _mpeg_frame(first) is not None:
         found = Container.MP3  # a stream that was joined in the middle of a frame
     if found is declared.container:
-        told = _TELLERS[found](first)
-        believed = told is not None and 0 < told.rate <= _MOST and 0 < told.channels <= _MOST
-        return Heard(media=replace(declared, **told._asdict()) if told is not None and believed else declared)
+        told = _TELLERS[found](first[behind:] if found in _MARKED else first)
+        return Heard(media=_with(declared, told))
+    if behind and behind + SNIFF_BYTES > len(first):
+        return Heard(media=declared)
     if found is not None:
         return Heard(media=declared, content=Content(found.value))
     return Heard(media=declared, content=Content.TEXT if _is_text(first) else Content.UNKNOWN)
+
+
+def _with(declared: Media, told: _Told | None) -> Media:
+    believed = told is not None and 0 < told.rate <= _MOST and 0 < told.channels <= _MOST
+    return replace(declared, **told._asdict()) if told is not None and believed else declared
 
 
 def as_heard(declared: Media, content: Content | None) -> Media:
@@ -101,15 +112,22 @@ def _is_text(first: bytes) -> bool:
 
 
 def _wav(first: bytes) -> _Told | None:
-    if first[:4] not in WAVES:
+    head = head_in(first)
+    return None if head is None else _format(head.fmt)
+
+
+def _format(fmt: bytes) -> _Told | None:
+    if len(fmt) < _FMT.size:
         return None
-    for name, at, size in chunks(first):
-        if name == b"fmt " and min(size, len(first) - at) >= _FMT.size:
-            tag, channels, rate, _, _, bits = _FMT.unpack_from(first, at)
-            if tag == _EXTENSIBLE and min(size, len(first) - at) >= _SUBFORMAT_AT + 2:
-                (tag,) = struct.unpack_from("<H", first, at + _SUBFORMAT_AT)
-            return _Told(rate, channels, _WAV_CODECS.get((tag, bits), Codec.STREAM))
-    return None
+    tag, channels, rate, _, _, bits = _FMT.unpack_from(fmt)
+    if tag == _EXTENSIBLE and len(fmt) == FMT_BYTES:
+        (tag,) = struct.unpack_from("<H", fmt, _SUBFORMAT_AT)
+    return _Told(rate, channels, _WAV_CODECS.get((tag, bits), Codec.STREAM))
+
+
+def told_by(head: WavHead, declared: Media) -> Media:
+    """Return the media of a WAV with the rate, the channels and the codec in its head, as far as they make sense."""
+    return _with(declared, _format(head.fmt))
 
 
 # -- Ogg --------------------------------------------------------------------------------------------------------------
@@ -146,8 +164,6 @@ _MPEG_1: Final = 3
 _LAYER_2: Final = 2
 _MONO: Final = 3
 _WORD: Final = 4
-_ID3_HEADER: Final = 10
-_ID3_FOOTER: Final = 0x10
 _SAME: Final = 0xFFFE0C00
 """The bits of a frame's header that are those of the next one too."""
 
@@ -166,9 +182,9 @@ def _mpeg_rate(word: int) -> int:
 
 def _mpeg_frame(first: bytes, *, search: bool = True) -> int | None:
     """Return where a frame begins that another one like it follows, or the end; behind a tag, or anywhere."""
-    start = _behind_id3(first)
+    start = behind_id3(first)
     at = start
-    while at >= 0 and at + _WORD <= len(first):
+    while start <= at < start + _SEARCHED and at + _WORD <= len(first):
         header = first[at : at + _WORD]
         if is_mpeg_frame(header):
             word = int.from_bytes(header, "big")
@@ -181,13 +197,6 @@ def _mpeg_frame(first: bytes, *, search: bool = True) -> int | None:
             return None
         at = first.find(b"\xff", at + 1)
     return None
-
-
-def _behind_id3(first: bytes) -> int:
-    if not first.startswith(b"ID3") or len(first) < _ID3_HEADER:
-        return 0
-    size = first[6] << 21 | first[7] << 14 | first[8] << 7 | first[9]
-    return _ID3_HEADER + size + (_ID3_HEADER if first[5] & _ID3_FOOTER else 0)
 
 
 def _frame_bytes(word: int) -> int:

@@ -9,7 +9,7 @@ from vault.media.descriptor import SAMPLE_BYTES
 from vault.model import Container, Media, Recording
 
 _WAV_HEAD: Final = 44
-"""The head of almost every WAV; another one is off by milliseconds."""
+"""The head of almost every WAV, where its own was not kept or does not open."""
 _AS_IT_WAS_SPOKEN: Final = timedelta(minutes=1)
 """A recorder that states an earlier start than this before the receipt sends what was recorded before."""
 _FASTEST: Final = 40_000
@@ -20,6 +20,7 @@ def lasted(
     media: Media,
     audio_bytes: int,
     *,
+    samples_bytes: int | None = None,
     missing: timedelta,
     started_at: datetime,
     created_at: datetime,
@@ -27,13 +28,15 @@ def lasted(
 ) -> timedelta | None:
     """Return how long the call lasted: what was kept of it and what is `missing` in gaps and pauses.
 
-    Samples tell it by their number. A container whose samples cannot be counted tells nothing: if it came as it was
-    spoken, the call lasted as long as it came, else nobody knows (None).
+    Samples tell it by their number: `samples_bytes` are those of a WAV whose head is known. A container whose samples
+    cannot be counted tells nothing: if it came as it was spoken, the call lasted as long as it came, else nobody knows
+    (None).
     """
     width = SAMPLE_BYTES.get(media.codec, 0) * media.rate * media.channels
     if width and media.container in (Container.RAW, Container.WAV):
-        head = _WAV_HEAD if media.container is Container.WAV else 0
-        return timedelta(milliseconds=max(audio_bytes - head, 0) * 1000 // width) + missing
+        if samples_bytes is None:
+            samples_bytes = max(audio_bytes - (_WAV_HEAD if media.container is Container.WAV else 0), 0)
+        return timedelta(milliseconds=samples_bytes * 1000 // width) + missing
     took = max(finished_at - started_at, timedelta(0))
     if started_at < created_at - _AS_IT_WAS_SPOKEN or audio_bytes > _FASTEST * max(took.total_seconds(), 1):
         return None

@@ -2,7 +2,8 @@
 
 Headerless G.711 and L16 get the 44-byte header of a PCM WAVE file (RIFF, Multimedia Programming Interface 1.0) and
 16-bit little-endian samples, so byte n of the data is byte 44 + n of the answer. Files that already have a container
-pass through; a WAV whose sizes were never filled in (it was streamed, or its recorder died) has them patched.
+pass through; a WAV whose sizes were never filled in (it was streamed, or its recorder died) has them patched, wherever
+in the file they are.
 
 RIFF counts in 32 bits. Beyond 4 GiB the size fields say FFFFFFFF, which players read as "until the end"; RF64 is not
 written.
@@ -12,20 +13,17 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from vault.errors import Invalid
 from vault.media import g711
 from vault.media.descriptor import SAMPLE_BYTES as STORED_SAMPLE_BYTES
-from vault.media.wavsizes import UNKNOWN, patch_wav_sizes
+from vault.media.wavsizes import UNKNOWN, Patch, WavHead, patches
 from vault.model import Codec, Container, Media
 
 HEADER_BYTES: Final = 44
-WAV_HEAD_BYTES: Final = 1 << 16
-"""How many first bytes of a stored WAV a view wants: its chunks up to the samples are expected within them."""
-
 _SAMPLE_BYTES: Final = 2
 _RAW_TYPES: Final = {
     Codec.PCMU: "audio/PCMU;rate={rate};channels={channels}",
@@ -74,6 +72,8 @@ class ReadPlan:
     """Converted bytes to drop at the front, because the range begins inside a sample."""
     body_bytes: int = 0
     """Converted bytes to send after the header and the skip."""
+    patches: Sequence[Patch] = ()
+    """What replaces stored bytes before they are converted."""
 
     def converter(self) -> Callable[[bytes], bytes]:
         """Return a fresh function for the stored bytes of the plan, fed in order in pieces of any size.
@@ -81,6 +81,8 @@ class ReadPlan:
         The outputs joined are exactly the body: samples split between pieces are put together, the front is skipped
         and the end trimmed.
         """
+        if self.patches:
+            return _Patcher(at=self.first, patches=self.patches)
         return _Converter(codec=self.codec, skip=self.skip, remaining=self.body_bytes)
 
 
@@ -144,36 +146,36 @@ class WavView:
 
 @dataclass(frozen=True, slots=True)
 class PassThroughView:
-    """Stored bytes as they are, except that the first ones may have been replaced by as many others (`head`)."""
+    """Stored bytes from `begin` on as they are, except for what is patched."""
 
     content_type: str
     total_length: int
-    head: bytes = b""
+    patches: Sequence[Patch] = ()
+    begin: int = 0
 
     def plan(self, start: int, end: int) -> ReadPlan:
         """Say how to produce bytes `[start, end)`."""
         _check(start, end, self.total_length)
-        first = min(max(start, len(self.head)), end)
-        return ReadPlan(header=self.head[start:end], first=first, last=end, body_bytes=end - first)
+        first, last = self.begin + start, self.begin + end
+        return ReadPlan(header=b"", first=first, last=last, body_bytes=end - start, patches=self.patches)
 
 
-def needs_head(media: Media) -> bool:
-    """Tell whether `playable` wants the first `WAV_HEAD_BYTES` stored bytes."""
+def has_wav_head(media: Media) -> bool:
+    """Tell whether `playable` wants what `wavsizes.look` finds in the stored bytes."""
     return media.container is Container.WAV
 
 
-def playable(media: Media, stored_bytes: int, *, head: bytes = b"") -> View:
+def playable(media: Media, stored_bytes: int, *, head: WavHead | None = None) -> View:
     """Return the view a player gets: WAV for headerless audio, the stored container otherwise.
 
-    `head` is the first `WAV_HEAD_BYTES` (or all) of the stored bytes where `needs_head` says so.
+    The `head` of a WAV is mended. A tag in front of it is left out: no player reads a WAV behind one as a whole.
     """
     if media.container is Container.RAW:
         return WavView(media, stored_bytes)
-    patched = patch_wav_sizes(head, stored_bytes)
-    # Unchanged bytes come from the store like all others: what was replaced is all that is worth keeping here.
-    difference = int.from_bytes(head, "little") ^ int.from_bytes(patched, "little")
-    changed = (difference.bit_length() + 7) // 8
-    return PassThroughView(_CONTAINER_TYPES[media.container], stored_bytes, patched[:changed])
+    content_type = _CONTAINER_TYPES[media.container]
+    if head is None:
+        return PassThroughView(content_type, stored_bytes)
+    return PassThroughView(content_type, stored_bytes - head.begin, patches(head, stored_bytes), head.begin)
 
 
 def verbatim(media: Media, stored_bytes: int) -> View:
@@ -219,3 +221,21 @@ class _Converter:
         samples = array("h", joined[:whole])
         samples.byteswap()
         return samples.tobytes()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Patcher:
+    """Replaces what is patched in consecutive pieces of stored bytes, of which the next one begins at `at`."""
+
+    at: int
+    patches: Sequence[Patch]
+
+    def __call__(self, piece: bytes) -> bytes:
+        begin, end = self.at, self.at + len(piece)
+        self.at = end
+        for patch in self.patches:
+            first, last = max(begin, patch.at), min(end, patch.at + len(patch.data))
+            if first < last:
+                new = patch.data[first - patch.at : last - patch.at]
+                piece = piece[: first - begin] + new + piece[last - begin :]
+        return piece

@@ -8,74 +8,156 @@ RF64 and BW64, whose 64-bit sizes are in `ds64`: EBU Tech 3306, ITU-R BS.2088.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Generator, Sequence
+from typing import Final, NamedTuple
+
+from vault.media.id3 import ID3_BYTES, behind_id3
 
 UNKNOWN: Final = 0xFFFFFFFF
 WAVES: Final = frozenset({b"RIFF", b"RF64", b"BW64"})
 """What a WAV begins with."""
+STRETCH_BYTES: Final = 1 << 16
+"""How much of a file is looked at in one go: almost always more than lies before its samples."""
+MOST_STRETCHES: Final = 64
+"""How many such looks are taken; chunks between them are passed over, whatever their size."""
+FMT_BYTES: Final = 26
+"""How much of a `fmt ` chunk tells what its samples are, in its extensible form too."""
 _CHUNKS: Final = 12
 """Where the chunks of a file begin."""
-_DS64_BYTES: Final = 28
+_CHUNK: Final = struct.Struct("<4sI")
+_DS64: Final = struct.Struct("<QQQ")
 _ALIGN_AT: Final = 12
 """Where a `fmt ` chunk has the bytes of a frame."""
 
 
-def patch_wav_sizes(first: bytes, stored_length: int) -> bytes:
-    """Return `first`, the beginning of a stored WAV of `stored_length` bytes, with impossible sizes corrected.
+class Patch(NamedTuple):
+    """Bytes that are played in place of as many stored ones."""
+
+    at: int
+    data: bytes
+
+
+class WavHead(NamedTuple):
+    """What lies before the samples of a stored WAV."""
+
+    begin: int
+    """Where the file begins: behind an ID3v2 tag, if there is one."""
+    name: bytes
+    told: int
+    """The size of the file as its first chunk tells it."""
+    ds64: bytes
+    fmt: bytes
+    """The first FMT_BYTES of the `fmt ` chunk, or fewer; b"" without one."""
+    samples_at: int
+    """Where they begin; 0 if no `data` chunk was found."""
+    samples_told: int
+    """Their size as their chunk tells it."""
+
+
+def look(stored_length: int) -> Generator[tuple[int, int], bytes, WavHead | None]:
+    """Yield which stored bytes, from and to, are to be sent; return the head of a WAV, or None for another format.
+
+    Of `stored_length` bytes it asks for STRETCH_BYTES at a time, MOST_STRETCHES times at most, and goes from chunk to
+    chunk up to the samples. What lies within the chunks before them is not asked for.
+    """
+    stretch = _Stretch(stored_length)
+    begin = behind_id3((yield from stretch.at(0, ID3_BYTES)))
+    first = yield from stretch.at(begin, _CHUNKS)
+    if first[:4] not in WAVES or first[8:] != b"WAVE":
+        return None
+    head = WavHead(begin, first[:4], int.from_bytes(first[4:8], "little"), b"", b"", 0, 0)
+    at = begin + _CHUNKS
+    while len(chunk := (yield from stretch.at(at, _CHUNK.size))) == _CHUNK.size:
+        name, size = _CHUNK.unpack(chunk)
+        body = at + _CHUNK.size
+        if name == b"ds64" and at == begin + _CHUNKS:
+            head = head._replace(ds64=(yield from stretch.at(body, _DS64.size)))
+        if name == b"fmt " and not head.fmt:
+            head = head._replace(fmt=(yield from stretch.at(body, min(size, FMT_BYTES))))
+        if name == b"data":
+            return head._replace(samples_at=body, samples_told=size)
+        at = body + size + size % 2
+    return head
+
+
+class _Stretch:
+    """Has one stretch of the stored bytes, and asks for another one when it is left."""
+
+    def __init__(self, stored_length: int) -> None:
+        self._stored_length = stored_length
+        self._begin = 0
+        self._bytes = b""
+        self._taken = 0
+
+    def at(self, at: int, size: int) -> Generator[tuple[int, int], bytes, bytes]:
+        """Return `size` bytes from `at` on, fewer where there are no more of them or none is looked at any more."""
+        within = self._begin <= at and at + size <= self._begin + len(self._bytes)
+        if not within and at < self._stored_length and self._taken < MOST_STRETCHES:
+            self._taken += 1
+            self._begin, self._bytes = at, (yield at, min(at + STRETCH_BYTES, self._stored_length))
+        place = at - self._begin
+        return self._bytes[place : place + size] if place >= 0 else b""
+
+
+def head_in(first: bytes) -> WavHead | None:
+    """Return what the first bytes of a stored WAV show of its head."""
+    looking = look(len(first))
+    try:
+        start, end = next(looking)
+        while True:
+            start, end = looking.send(first[start:end])
+    except StopIteration as found:
+        head: WavHead | None = found.value
+        return head
+
+
+def patches(head: WavHead, stored_length: int) -> Sequence[Patch]:
+    """Return what corrects the impossible sizes in the head of a stored WAV of `stored_length` bytes.
 
     The size of the samples becomes what the stored length says if it reaches beyond that, or if bytes follow the
-    samples and the size of the file is wrong as well. Everything else is returned untouched: finished files, other
-    formats, samples that begin later than `first` reaches.
+    samples and the size of the file is wrong as well. Nothing is replaced in a finished file.
     """
-    if first[8:12] != b"WAVE":
-        return first
-    if first[:4] == b"RIFF":
-        return _patch_riff(first, stored_length)
-    if first[:4] in {b"RF64", b"BW64"} and first[12:16] == b"ds64" and len(first) >= _CHUNKS + 8 + _DS64_BYTES:
-        return _patch_ds64(first, stored_length)
-    return first
+    return _riff(head, stored_length) if head.name == b"RIFF" else _rf64(head, stored_length)
 
 
-def _patch_riff(first: bytes, stored_length: int) -> bytes:
-    (told,) = struct.unpack_from("<I", first, 4)
-    file_size = min(stored_length - 8, UNKNOWN)
-    patched = bytearray(first)
-    for name, at, size in chunks(first):
-        room = stored_length - at
-        if name == b"data":
-            if told != file_size and size == room - 1:
-                return first  # only the byte that pads an odd size was not counted
-            if size > room or (told != file_size and size < room):
-                struct.pack_into("<I", patched, at - 4, min(room, UNKNOWN))
-    if told != file_size:
-        struct.pack_into("<I", patched, 4, file_size)
-    return bytes(patched)
+def samples_bytes(head: WavHead, stored_length: int) -> int:
+    """Return how many bytes of samples play."""
+    room = stored_length - head.samples_at
+    told = head.samples_told
+    if told == UNKNOWN and len(head.ds64) == _DS64.size:
+        _, told, _ = _DS64.unpack(head.ds64)
+    return room if any(patch.at == head.samples_at - 4 for patch in patches(head, stored_length)) else min(told, room)
 
 
-def _patch_ds64(first: bytes, stored_length: int) -> bytes:
-    told, told_data = struct.unpack_from("<QQ", first, _CHUNKS + 8)
-    patched = bytearray(first)
-    frame = 0
-    for name, at, size in chunks(first):
-        if name == b"fmt " and at + _ALIGN_AT + 2 <= len(first):
-            (frame,) = struct.unpack_from("<H", first, at + _ALIGN_AT)
-        if name == b"data":
-            room = stored_length - at
-            samples = told_data if size == UNKNOWN else size
-            if samples > room or (told != stored_length - 8 and samples < room - 1):
-                struct.pack_into("<I", patched, 4, UNKNOWN)
-                struct.pack_into("<I", patched, at - 4, UNKNOWN)
-                struct.pack_into("<QQQ", patched, _CHUNKS + 8, stored_length - 8, room, room // frame if frame else 0)
-    return bytes(patched)
+def _riff(head: WavHead, stored_length: int) -> Sequence[Patch]:
+    size = min(stored_length - head.begin - 8, UNKNOWN)
+    wrong = () if head.told == size else (_number(head.begin + 4, size),)
+    if not head.samples_at:
+        return wrong
+    room, told = stored_length - head.samples_at, head.samples_told
+    if wrong and told == room - 1:
+        return ()  # only the byte that pads an odd size was not counted
+    if told > room or (wrong and told < room):
+        return (*wrong, _number(head.samples_at - 4, min(room, UNKNOWN)))
+    return wrong
 
 
-def chunks(first: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name of each chunk, where its content begins and its size, up to the samples."""
-    at = _CHUNKS
-    while at + 8 <= len(first):
-        name, size = struct.unpack_from("<4sI", first, at)
-        yield name, at + 8, size
-        if name == b"data":
-            return
-        at += 8 + size + size % 2
+def _rf64(head: WavHead, stored_length: int) -> Sequence[Patch]:
+    if len(head.ds64) < _DS64.size or not head.samples_at:
+        return ()
+    told, told_samples, _ = _DS64.unpack(head.ds64)
+    size = told_samples if head.samples_told == UNKNOWN else head.samples_told
+    room, file_size = stored_length - head.samples_at, stored_length - head.begin - 8
+    if size > room or (told != file_size and size < room - 1):
+        frame = int.from_bytes(head.fmt[_ALIGN_AT : _ALIGN_AT + 2], "little")
+        sizes = _DS64.pack(file_size, room, room // frame if frame else 0)
+        return (
+            _number(head.begin + 4, UNKNOWN),
+            Patch(head.begin + _CHUNKS + _CHUNK.size, sizes),
+            _number(head.samples_at - 4, UNKNOWN),
+        )
+    return ()
+
+
+def _number(at: int, value: int) -> Patch:
+    return Patch(at, struct.pack("<I", value))

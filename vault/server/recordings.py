@@ -14,7 +14,7 @@ from vault.errors import Refused, VaultError
 from vault.ids import RecordingId, TenantId
 from vault.media.heads import as_heard
 from vault.media.ranges import parse_range
-from vault.media.wav import WAV_HEAD_BYTES, View, needs_head, playable, verbatim
+from vault.media.wav import View, has_wav_head, playable, verbatim
 from vault.model import Principal, Recording, RecordingState
 from vault.ports.catalog import RecordingQuery
 from vault.protocol.permissions import Act, permits
@@ -34,6 +34,7 @@ from vault.server.context import (
 )
 from vault.server.people import named
 from vault.services.playback import Playable
+from vault.services.reading import look_through
 from vault.services.search import Wanted
 from vault.services.vault import Vault
 
@@ -243,11 +244,10 @@ async def _view(vault: Vault, readable: Playable, *, raw: bool) -> View:
     media = readable.recording.media
     if raw:
         return verbatim(media, readable.length)
-    head = b""
     media = as_heard(media, readable.recording.content)
-    if needs_head(media):
-        async for piece in vault.playback.read(readable, 0, min(readable.length, WAV_HEAD_BYTES)):
-            head += piece
+    head = None
+    if has_wav_head(media):
+        head = await look_through(readable.length, partial(vault.playback.read, readable))
     return playable(media, readable.length, head=head)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from vault.crypto.sealed import SegmentOpener, open_manifest
 from vault.errors import IntegrityError, NotFound
@@ -12,7 +13,8 @@ from vault.format.manifest import Manifest
 from vault.format.notes import audio_end
 from vault.format.segment import SegmentHeader
 from vault.media.lasting import lasted
-from vault.model import MANIFEST_INDEX, DataKey, Part, Recording, SegmentRef
+from vault.media.wavsizes import WavHead, look, samples_bytes
+from vault.model import MANIFEST_INDEX, Container, DataKey, Part, Recording, SegmentRef
 from vault.ports.journal import JournalEntry
 from vault.ports.objects import ObjectStore
 
@@ -44,17 +46,34 @@ def of_ms(milliseconds: int) -> datetime:
     return _EPOCH + milliseconds * _MILLISECOND
 
 
-def lasted_of(manifest: Manifest) -> timedelta | None:
-    """Return how long the call of a manifest lasted, with its gaps and pauses; None where nobody can tell."""
+def lasted_of(manifest: Manifest, *, head: WavHead | None) -> timedelta | None:
+    """Return how long the call of a manifest lasted, with its gaps and pauses; None where nobody can tell.
+
+    `head` is that of a WAV.
+    """
     copy = manifest.catalog
+    length = audio_end(manifest.notes, manifest.length)
     return lasted(
         manifest.media,
-        audio_end(manifest.notes, manifest.length),
+        length,
+        samples_bytes=samples_bytes(head, length) if head is not None and head.samples_at else None,
         missing=timedelta(milliseconds=sum(gap.missing_ms for gap in manifest.gaps)),
         started_at=of_ms(manifest.started_ms),
         created_at=of_ms(manifest.started_ms if copy is None else copy.created_ms),
         finished_at=of_ms(manifest.ended_ms),
     )
+
+
+async def look_through(stored_length: int, read: Callable[[int, int], AsyncIterator[bytes]]) -> WavHead | None:
+    """Return the head of a stored WAV, of which `read` yields the bytes from one place to another."""
+    looking = look(stored_length)
+    try:
+        start, end = next(looking)
+        while True:
+            start, end = looking.send(b"".join([piece async for piece in read(start, end)]))
+    except StopIteration as found:
+        head: WavHead | None = found.value
+        return head
 
 
 class Reader:
@@ -107,6 +126,17 @@ class Reader:
                 piece = opener.open(start - ref.offset, stop - ref.offset, await self._get(ref, a, b))
             yield piece
             start = stop
+
+    async def wav_head(
+        self, recording: Recording, key: DataKey, segments: Sequence[SegmentRef], length: int
+    ) -> WavHead | None:
+        """Return the head of a WAV whose `length` bytes are all in segments; None without one that authenticates."""
+        if recording.media.container is not Container.WAV:
+            return None
+        try:
+            return await look_through(length, partial(self.read, recording, key, segments))
+        except IntegrityError:
+            return None
 
     async def _from_journal(
         self,

@@ -17,6 +17,7 @@ from vault.crypto.sealed import HEAD_BYTES, open_manifest, open_segment
 from vault.errors import Conflict, FormatError, IntegrityError, Shredded
 from vault.format.manifest import Manifest, parse_manifest_object
 from vault.format.names import ROOT, ManifestName, SegmentName, parse_name
+from vault.format.notes import audio_end
 from vault.format.segment import SegmentHeader, parse_segment
 from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import EMPTY, MANIFEST_INDEX, Coordinate, Recording, RecordingState, SegmentRef
@@ -26,7 +27,7 @@ from vault.ports.progress import Progress
 from vault.ports.rescue import RestorableCatalog
 from vault.ports.time import Clock, Entropy
 from vault.services.coordinates import Coordinates
-from vault.services.reading import lasted_of, of_ms
+from vault.services.reading import Reader, lasted_of, of_ms
 from vault.services.search import BlindIndex
 from vault.services.stubs import committed, own_tenant, rebuilt, stub_row
 
@@ -99,6 +100,7 @@ class Rebuilder:
         self._keyring = keyring
         self._node = node
         self._store = store
+        self._reader = Reader(store=store)
         self._coordinates = coordinates
         self._index = BlindIndex(keyring=keyring)
         self._clock = clock
@@ -178,6 +180,8 @@ class Rebuilder:
         manifest = open_manifest(key, header.recording, header.coordinate, data)
         objects = _refs(manifest, data)
         row = await self._row(manifest)
+        head = await self._reader.wav_head(row, key, objects, audio_end(manifest.notes, manifest.length))
+        row = dataclasses.replace(row, lasted=lasted_of(manifest, head=head))
         if not known:
             await self.own(found.tenant, outcome)
             told = rebuilt(row, source="manifest", size=manifest.length)
@@ -196,7 +200,7 @@ class Rebuilder:
             reason=row.state_reason,
             ended_at=of_ms(manifest.ended_ms),
             stored_bytes=manifest.length,
-            lasted=lasted_of(manifest),
+            lasted=row.lasted,
             objects=objects,
             audit=[rebuilt(row, source="manifest", size=manifest.length)],
         )
@@ -286,7 +290,6 @@ class Rebuilder:
             media=manifest.media,
             ended_at=of_ms(manifest.ended_ms),
             stored_bytes=manifest.length,
-            lasted=lasted_of(manifest),
         )
 
     async def _open_row(self, header: SegmentHeader, stored: int) -> Recording:

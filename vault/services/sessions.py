@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from vault.errors import OffsetMismatch, Unavailable
 from vault.format.notes import Etag
 from vault.ids import TenantId, TokenId
+from vault.media.wavsizes import WavHead
 from vault.model import AuditEvent, CallFacts, DataKey, Heard, Media, Principal, Recording, RecordingState, SegmentRef
 from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.retention.periods import Period
@@ -176,7 +177,9 @@ class IngestSession:
     """Store what is durable now, whatever its size and age."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     heard: Heard | None = None
-    """What its first segment tells beyond its declaration."""
+    """What its head tells beyond its declaration, until the catalog knows."""
+    wav: WavHead | None = None
+    """The head of a WAV, if it is all in the first segment."""
     recorded_segments: int = 0
     """How many of `segments` the catalog already knows."""
     keeping: Keeping = field(init=False)

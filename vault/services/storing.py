@@ -20,10 +20,11 @@ from vault.crypto.sealed import seal_manifest, seal_segment
 from vault.errors import IntegrityError, Unavailable
 from vault.format.manifest import CatalogCopy, Gap, Manifest, ManifestSegment, merkle_root
 from vault.format.names import manifest_name, segment_name
-from vault.format.notes import Aside, Pause
+from vault.format.notes import Aside, Pause, audio_end
 from vault.ids import TokenId
-from vault.media.heads import HEAD_BYTES, hear
-from vault.model import EMPTY, MANIFEST_INDEX, AuditEvent, Heard, Recording, RecordingState, SegmentRef
+from vault.media.heads import HEAD_BYTES, hear, told_by
+from vault.media.wavsizes import WavHead, head_in
+from vault.model import EMPTY, MANIFEST_INDEX, AuditEvent, Container, Heard, Recording, RecordingState, SegmentRef
 from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.time import Clock, Entropy
@@ -194,7 +195,8 @@ class Storer:
         if start == 0:
             await self._hear(session, head, whole=last)
         if not last:  # the last one is recorded together with the finish: one transaction for a short call
-            await self._catalog.add_segments([ref], stored_bytes=end, heard=session.heard if start == 0 else None)
+            await self._catalog.add_segments([ref], stored_bytes=end, heard=session.heard)
+            session.heard = None
             session.recorded_segments += 1
         # Only now: a retry after a failure above seals the same bytes again under the same index.
         session.segments.append(ref)
@@ -206,16 +208,31 @@ class Storer:
     async def _hear(self, session: IngestSession, head: bytes, *, whole: bool) -> None:
         """Take up what the recording's first bytes tell, unless something before them was not kept."""
         recording = session.recording
-        lost = any(isinstance(note, Pause | Aside) and note.offset == 0 for note in session.keeping.notes)
-        if lost or session.skipped:
+        if _headless(session):
             return
         heard = hear(recording.media, head, whole=whole)
+        if recording.media.container is Container.WAV:
+            found = head_in(head)
+            session.wav = found if found is not None and found.samples_at else None
         if heard == Heard(media=recording.media):
             return
         if heard.content is not None:
             heard = replace(heard, recorder=await self._begun_by(session))
         session.heard = heard
         session.recording = replace(session.recording, media=heard.media, content=heard.content)
+
+    async def _wav_head(self, session: IngestSession) -> WavHead | None:
+        """Return the head of a WAV that has ended; what it tells behind the first segment is taken up."""
+        recording = session.recording
+        if session.wav is not None or recording.content is not None or _headless(session):
+            return session.wav
+        length = audio_end(session.keeping.notes, session.stored)
+        head = await self._reader.wav_head(recording, session.key, session.segments, length)
+        if head is not None and not recording.media.rate:
+            media = told_by(head, recording.media)
+            session.heard = Heard(media=media)
+            session.recording = replace(recording, media=media)
+        return head
 
     async def _misdeclared(self, session: IngestSession) -> Sequence[AuditEvent]:
         """Return what the audit trail says of a recording that is not what was declared."""
@@ -281,6 +298,7 @@ class Storer:
         ended_at = self._clock.now()
         async with session.noting:  # a note that is being written gets into the manifest, which replaces its row
             await self._settle(session)
+            head = await self._wav_head(session)
             notes = session.keeping.closed(session.stored, now_ms=unix_ms(ended_at))
             recording = session.recording
         manifest = Manifest(
@@ -340,9 +358,9 @@ class Storer:
             reason=reason or None,
             ended_at=ended_at,
             stored_bytes=session.stored,
-            lasted=lasted_of(manifest),
+            lasted=lasted_of(manifest, head=head),
             objects=[*session.segments[session.recorded_segments :], ref],
-            heard=None if session.recorded_segments else session.heard,
+            heard=session.heard,
             audit=[
                 *session.untold,
                 *misdeclared,
@@ -382,3 +400,9 @@ class Storer:
         ):
             digest.update(piece)
         return digest
+
+
+def _headless(session: IngestSession) -> bool:
+    """Tell whether something before the recording's first bytes was not kept, so that they are no head."""
+    lost = any(isinstance(note, Pause | Aside) and note.offset == 0 for note in session.keeping.notes)
+    return lost or bool(session.skipped)
