@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from cli.main import main
+from tests.helpers.catalog_template import transaction
 from tests.helpers.restores import Site
 from vault.storage.catalog import schema
 
@@ -158,7 +158,7 @@ def test_what_cannot_be_done_says_so_by_its_exit_code(scene, place, monkeypatch,
 def age(path: Path, revision: str) -> None:
     """Put the catalog back to an older schema, with the rows that it had a place for."""
     older = path.with_name("older.db")
-    with sa.create_engine(f"sqlite:///{older}").begin() as connection:
+    with transaction(older) as connection:
         schema.upgrade_to(connection, revision)
         connection.exec_driver_sql("PRAGMA defer_foreign_keys = 1")
     with closing(sqlite3.connect(older)) as connection:

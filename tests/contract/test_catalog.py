@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic import command
 from prometheus_client import CollectorRegistry
 
+from tests.helpers.catalog_template import transaction
 from tests.helpers.catalogs import (
     ACME,
     CHANGE,
@@ -1917,9 +1918,7 @@ async def test_an_older_schema_is_refused_until_migrated_and_its_open_rows_go_to
 
 async def test_certificates_issued_before_there_were_batches_survive_the_migration(path):
     path.parent.mkdir(exist_ok=True)
-    url = sa.URL.create("sqlite", database=str(path))
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
+    with transaction(path) as connection:
         command.upgrade(schema._config(connection), "0001")
         values = first_row(connection)
         connection.execute(sa.insert(sa.table("recordings", *map(sa.column, values))).values(values))
@@ -1930,7 +1929,6 @@ async def test_certificates_issued_before_there_were_batches_survive_the_migrati
             ),
             {"recording": values["id"]},
         )
-    engine.dispose()
     identifier = rows_of.recording_id(values["id"])
     opened = open_catalog(path, clock=SteppingClock())
     with pytest.raises(ConfigError, match="older"):
@@ -1946,9 +1944,8 @@ async def test_certificates_issued_before_there_were_batches_survive_the_migrati
 
 async def test_a_retention_in_seconds_survives_the_migration_as_a_period(path):
     path.parent.mkdir(exist_ok=True)
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
     chosen = {"acme": 7_776_000.0, "beta": None, "gamma": 5400.5}
-    with engine.begin() as connection:
+    with transaction(path) as connection:
         command.upgrade(schema._config(connection), "0015")
         for name, seconds in chosen.items():
             connection.execute(
@@ -1958,7 +1955,6 @@ async def test_a_retention_in_seconds_survives_the_migration_as_a_period(path):
                 ),
                 {"name": name, "seconds": seconds},
             )
-    engine.dispose()
     opened = open_catalog(path, clock=SteppingClock())
     await opened.migrate()
     assert {each.id: each.retention for each in await opened.tenants()} == {
@@ -2011,8 +2007,7 @@ async def test_what_a_change_of_retention_is_for_is_left_out_of_what_goes_by_its
 
 async def test_a_metadata_retention_in_seconds_survives_the_migration_as_a_period(path):
     path.parent.mkdir(exist_ok=True)
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
-    with engine.begin() as connection:
+    with transaction(path) as connection:
         command.upgrade(schema._config(connection), "0019")
         connection.execute(
             sa.text(
@@ -2032,7 +2027,6 @@ async def test_a_metadata_retention_in_seconds_survives_the_migration_as_a_perio
                 " 'tok_1', 'dpo', 2)"
             )
         )
-    engine.dispose()
     opened = open_catalog(path, clock=SteppingClock())
     await opened.migrate()
     acme, beta = sorted(await opened.tenants(), key=lambda each: each.id)
@@ -2128,8 +2122,7 @@ async def test_ids_sort_by_creation():
 
 async def test_tokens_from_before_their_issuer_was_stored_get_it_from_the_trail(path):
     path.parent.mkdir(exist_ok=True)
-    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
-    with engine.begin() as connection:
+    with transaction(path) as connection:
         command.upgrade(schema._config(connection), "0018")
         empty = {"tenant": None, "secret_sha256": "", "created_at": 0}
         for name in ("root", "made", "mystery"):
@@ -2143,8 +2136,6 @@ async def test_tokens_from_before_their_issuer_was_stored_get_it_from_the_trail(
                 "detail": json.dumps({"action": action}), "previous_sha256": bytes(32), "sha256": bytes(32),
             }  # fmt: skip
             connection.execute(sa.insert(sa.table("audit", *map(sa.column, values))).values(**values))
-
-    engine.dispose()
     opened = open_catalog(path, clock=SteppingClock())
     await opened.migrate()
     assert {each.name: each.issued_by for each in await opened.tokens()} == {

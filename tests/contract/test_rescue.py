@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from tests.helpers.catalog_template import in_memory
+from tests.helpers.catalog_template import transaction
 from tests.helpers.catalogs import (
     ACME,
     OTHER,
@@ -113,7 +113,7 @@ async def test_a_load_that_fails_leaves_a_blank_catalog_that_can_be_loaded(catal
 
 def columns_at(revision):
     """Return the columns of each table of an older schema."""
-    with in_memory() as connection:
+    with transaction() as connection:
         schema.upgrade_to(connection, revision)
         found = sa.inspect(connection)
         return {table: {each["name"] for each in found.get_columns(table)} for table in found.get_table_names()}
@@ -217,10 +217,9 @@ def put(connection, table, values):
 
 async def test_a_catalog_of_any_older_schema_is_dumped_as_it_is(tmp_path):
     row = recording()
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'old.db'}")
     oldest_first = every_revision()[::-1]
     for revision in (*oldest_first[::6], oldest_first[-2], oldest_first[-1]):
-        with engine.begin() as connection:
+        with transaction(tmp_path / "old.db") as connection:
             schema.upgrade_to(connection, revision)
             columns = {each["name"] for each in sa.inspect(connection).get_columns("recordings")}
             if revision == "0001":
@@ -234,7 +233,6 @@ async def test_a_catalog_of_any_older_schema_is_dumped_as_it_is(tmp_path):
             [found] = [each async for each in snapshot.objects()]
             assert (found.recording, found.coordinate, len(found.objects)) == (row.id, row.audio, 1)
         await opened.close()
-    engine.dispose()
 
 
 async def test_a_catalog_without_a_schema_is_not_dumped(blank, tmp_path):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -13,17 +14,19 @@ migrate = schema.upgrade
 
 
 @contextmanager
-def in_memory() -> Iterator[sa.Connection]:
-    """Yield a transaction of an empty database that goes with it."""
-    engine = sa.create_engine("sqlite://")
-    with engine.begin() as connection:
-        yield connection
-    engine.dispose()
+def transaction(path: Path | None = None) -> Iterator[sa.Connection]:
+    """Yield a transaction of the SQLite database there, or of an empty one that goes with it; nothing stays open."""
+    engine = sa.create_engine("sqlite://" if path is None else sa.URL.create("sqlite", database=str(path)))
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 @cache
 def _statements() -> list[str]:
-    with in_memory() as connection:
+    with transaction() as connection:
         migrate(connection)
         script = connection.connection.driver_connection.iterdump()
         return [line for line in script if line not in ("BEGIN TRANSACTION;", "COMMIT;")]

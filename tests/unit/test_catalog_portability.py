@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.sqlite.dml import Insert as SqliteInsert
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from tests.helpers.catalog_template import transaction
 from tests.helpers.catalogs import SteppingClock, call_everything, calls_of
 from vault.ports.catalog import Catalog
 from vault.storage.catalog import open_catalog, schema
@@ -77,11 +78,9 @@ async def test_migrations_lead_exactly_to_the_tables_the_code_uses(catalog):
     async with catalog._database.engine.begin() as connection:
         assert await connection.run_sync(compare) == []
         migrated = await connection.run_sync(structure)
-    fresh = sa.create_engine("sqlite://")
-    with fresh.begin() as connection:
+    with transaction() as connection:
         metadata.create_all(connection)
         created = structure(connection)
-    fresh.dispose()
     assert migrated.keys() == created.keys()
     for name, sql in created.items():
         if name.startswith("ix_"):  # autogenerate does not compare a partial index's condition
@@ -89,8 +88,7 @@ async def test_migrations_lead_exactly_to_the_tables_the_code_uses(catalog):
 
 
 def test_call_keys_that_stood_in_clear_are_forgotten_by_the_migration():
-    engine = sa.create_engine("sqlite://")
-    with engine.begin() as connection:
+    with transaction() as connection:
         command.upgrade(schema._config(connection), "0001")
         columns = {row[1]: row for row in connection.exec_driver_sql("PRAGMA table_info(recordings)")}
         values = {name: b"\1" * 16 if row[2] == "BLOB" else "1" for name, row in columns.items()}
@@ -106,11 +104,9 @@ def test_call_keys_that_stood_in_clear_are_forgotten_by_the_migration():
         row = connection.exec_driver_sql("SELECT call_token, caller_token FROM recordings").one()
         assert tuple(row) == ("rec_" + "01" * 16, None)
         assert connection.exec_driver_sql("SELECT id, parts FROM certificates").one() == ("cert_1", "audio")
-    engine.dispose()
 
 
 def test_the_lengths_of_earlier_calls_are_those_of_their_samples_or_of_what_came_as_it_was_spoken():
-    engine = sa.create_engine("sqlite://")
     minute = 60_000_000
     raw = {"container": "raw", "codec": "s16le", "rate": 16_000, "channels": 1, "stored_bytes": 32_000 * 90}
     opaque = {"container": "ogg", "codec": "stream", "rate": 0, "channels": 0}
@@ -121,7 +117,7 @@ def test_the_lengths_of_earlier_calls_are_those_of_their_samples_or_of_what_came
         (opaque | {"created_at": 100 * minute, "ended_at": 103 * minute}, 180_000),
         (opaque | {"created_at": 200 * minute, "ended_at": 203 * minute}, None),
     )
-    with engine.begin() as connection:
+    with transaction() as connection:
         command.upgrade(schema._config(connection), "0026")
         columns = {row[1]: row for row in connection.exec_driver_sql("PRAGMA table_info(recordings)")}
         for number, (call, _) in enumerate(calls):
@@ -134,7 +130,6 @@ def test_the_lengths_of_earlier_calls_are_those_of_their_samples_or_of_what_came
             )
         schema.upgrade(connection)
         lengths = connection.exec_driver_sql("SELECT lasted_ms FROM recordings ORDER BY id").scalars().all()
-    engine.dispose()
     assert lengths == [expected for _, expected in calls]
 
 
@@ -179,7 +174,7 @@ async def test_queries_on_a_million_rows_walk_an_index_in_order(catalog):
         ]
         assert chosen, mark
         for sql, given in chosen:
-            async with engine.begin() as connection:
+            async with transaction() as connection:
                 rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)).all()
             plan = "; ".join(row[3] for row in rows)
             assert expected in plan, sql
