@@ -5,9 +5,11 @@ import json
 import re
 import shutil
 import sqlite3
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import aiosqlite
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -79,7 +81,7 @@ from vault.model import (
 from vault.ports.catalog import MOST_HOLDS, AuditQuery, RecordingQuery, Reindexed
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
-from vault.storage.catalog import open_catalog, schema
+from vault.storage.catalog import open_catalog, schema, sqlite
 from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import recordings, settings
 from vault.telemetry import Metrics
@@ -1867,6 +1869,30 @@ async def test_opening_creates_nothing_and_names_what_to_do(tmp_path):
         await opened.recording(recording().id)
     await opened.close()
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_connection_that_cannot_be_opened_leaves_no_thread(path, monkeypatch):
+    ended = []
+
+    def work(queue, work=aiosqlite.core._connection_worker_thread):
+        work(queue)
+        time.sleep(0.02)
+        ended.append(queue)
+
+    monkeypatch.setattr(aiosqlite.core, "_connection_worker_thread", work)
+    opened = open_catalog(path, clock=SteppingClock())
+    with pytest.raises(Unavailable):
+        await opened.recording(MISSING)
+    assert ended
+    await opened.close()
+
+
+async def test_who_is_cancelled_while_a_connection_cannot_be_opened_is_cancelled(path):
+    opening = asyncio.ensure_future(sqlite._connect(path))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
 
 
 async def test_an_empty_database_is_not_a_catalog(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -100,14 +101,18 @@ def reading_engine(path: Path) -> AsyncEngine:
 
 
 async def _connect(*place: Any, **options: Any) -> aiosqlite.Connection:
-    """Open a connection with its thread; a caller who is cancelled meanwhile leaves neither behind."""
-    opening = aiosqlite.connect(*place, **options)
-    opening._thread.daemon = True  # noqa: SLF001 - what SQLAlchemy does to connections that it makes itself
-    opened = asyncio.ensure_future(opening)
+    """Open a connection with its thread; who is cancelled meanwhile or cannot open it leaves neither behind."""
+    connection = aiosqlite.connect(*place, **options)
+    thread = connection._thread  # noqa: SLF001
+    thread.daemon = True  # what SQLAlchemy does to connections that it makes itself
+    opening = asyncio.ensure_future(connection)
     try:
-        return await asyncio.shield(opened)
-    except asyncio.CancelledError:
-        await (await opened).close()
+        return await asyncio.shield(opening)
+    except BaseException:
+        with suppress(aiosqlite.Error):
+            await (await opening).close()
+        # The thread, told to stop, still has a last word for the loop, which may end before it.
+        thread.join()
         raise
 
 
