@@ -14,13 +14,13 @@ from pathlib import Path
 
 from benchmarks.common import report, run
 from benchmarks.shred import OPERATOR, multiply, one_recording
+from vault.access.shown import shown_digest
 from vault.config import parse_config
 from vault.ids import TenantId
 from vault.model import Role
 from vault.ports.erasures import ErasureBasis
 from vault.retention.periods import Period
-from vault.retention.shown import shown_digest
-from vault.services.erasure import ErasureRequest, erasure_document
+from vault.services.deletion.erasures import ErasureRequest, erasure_document
 from vault.wiring import init_vault, open_vault
 
 ROUNDS = 7

@@ -19,8 +19,8 @@ from benchmarks.common import report
 from vault.ids import TenantId
 from vault.model import Cohort, Coordinate, DataKey, Part
 from vault.ports.journal import JournalOpening
-from vault.storage.journal import FileJournal
-from vault.storage.journal_file import Disk
+from vault.storage.journal.file import Disk
+from vault.storage.journal.journal import FileJournal
 from vault.telemetry import Metrics
 
 ENTRIES = 2000

@@ -22,8 +22,8 @@ from vault.config import parse_config
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Role, ShredPlan
 from vault.retention.periods import Period
-from vault.services.holds import HoldRequest
-from vault.services.sessions import CallStart
+from vault.services.holds.holds import HoldRequest
+from vault.services.ingest.sessions import CallStart
 from vault.wiring import SystemClock, init_vault, open_vault
 
 TENANT = TenantId("bench")

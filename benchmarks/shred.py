@@ -20,13 +20,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.common import report, run
+from vault.certificates.document import verify_certificate
 from vault.config import parse_config
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role
 from vault.ports.catalog import RecordingQuery
 from vault.retention.periods import Period
-from vault.services.sessions import CallStart
-from vault.tlog.certificate import verify_certificate
+from vault.services.ingest.sessions import CallStart
 from vault.wiring import SystemClock, init_vault, open_vault
 
 OPERATOR = Principal(token_id=TokenId("tok_" + "0" * 32), name="bench", role=Role.OPERATOR, tenant=None)

@@ -15,10 +15,10 @@ from cli.command import Remote, local, new_group, remote
 from cli.files import STDOUT, read_file, whole_file
 from cli.instants import instant_or_none, local_minute, zone
 from cli.output import Output
+from vault.certificates.audit_chain import AuditHead, AuditPart, part_of, verify_chain, verify_part
 from vault.errors import FormatError, Invalid
 from vault.ids import TenantId
 from vault.model import AuditEntry, AuditEvent
-from vault.tlog.auditchain import AuditHead, AuditPart, part_of, verify_chain, verify_part
 
 group = new_group("Who did what, and who was refused: ask it, export it, verify its chain.")
 

@@ -14,9 +14,9 @@ from vault.errors import IntegrityError
 
 if TYPE_CHECKING:
     from vault.format.backup import BackupManifest
-    from vault.services.backup_place import Listed
-    from vault.services.putback import PutBack
-    from vault.services.reconcile import Reconciled
+    from vault.services.backup.place import Listed
+    from vault.services.backup.put_back import PutBack
+    from vault.services.backup.reconcile import Reconciled
 
 group = new_group("Backups of catalog and objects. They hold no keys: the keyring of today decides what they open.")
 
@@ -64,7 +64,7 @@ async def create(
 
     Only objects that the destination lacks are copied. Until the last step the backup does not exist.
     """
-    from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backup import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     with out.watch() as watch:
         async with open_backups(load_config(config), destination, create=True) as backups:
@@ -81,7 +81,7 @@ async def create(
 @local(group, "list", examples=["callvault backup list /mnt/backup/callvault", "callvault backup list DEST --json"])
 async def list_backups(out: Output, destination: Destination, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """List a destination's backups, oldest first."""
-    from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backup import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     async with open_backups(load_config(config), destination) as backups:
         listed = await backups.listed()
@@ -125,7 +125,7 @@ async def verify(
     Exits with 5 and says what is wrong.
     """
     from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
-    from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backup import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)
     with out.watch() as watch:
@@ -164,7 +164,7 @@ async def restore(
     interrupted, run it again.
     """
     from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
-    from vault.wiring.restoring import restore_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.restore import restore_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)
     with out.watch() as watch:
@@ -189,7 +189,7 @@ async def reconcile(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
     A server does this by itself when it sees that the catalog is older than the keyring. Use the command when a copy
     of a catalog in use was put back: such a copy can look like the right one.
     """
-    from vault.wiring.restoring import reconcile_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.restore import reconcile_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     with out.watch() as watch:
         found = await reconcile_vault(load_config(config), progress=watch)
@@ -254,7 +254,7 @@ async def prune(
     keep_days: Annotated[int, typer.Option(min=0, help="Backups younger than this many days stay.")] = 90,
 ) -> None:
     """Drop old backups, never the newest, and then the objects that no backup lists."""
-    from vault.wiring.backing import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.backup import open_backups  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     with out.watch() as watch:
         async with open_backups(load_config(config), destination) as backups:

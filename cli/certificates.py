@@ -88,8 +88,8 @@ async def get(call: Remote, certificate: CertificateName, output: Target = STDOU
 @remote(group, "objects", examples=[f"callvault certificates objects {_ID} -o objects.json"])
 async def objects(call: Remote, certificate: CertificateName, output: Target = STDOUT, force: Force = False) -> None:
     """Fetch the list of objects that a certificate counts, for `verify --objects`."""
-    from vault.tlog.objects import ObjectList  # noqa: PLC0415 - a command imports what it needs when it runs
-    from vault.tlog.shape import canonical_json, from_json  # noqa: PLC0415 - likewise
+    from vault.certificates.canonical import canonical_json, from_json  # noqa: PLC0415 - likewise
+    from vault.certificates.objects import ObjectList  # noqa: PLC0415 - a command imports what it needs when it runs
 
     found = await call.client.get(f"/v1/certificates/{segment(certificate)}/objects")
     if output != STDOUT or not call.out.as_json:
@@ -145,7 +145,7 @@ def verify(
 
     Exits with 5 if it was changed, contradicts itself, or another key signed it. docs/certificates.md lists the rules.
     """
-    from vault.tlog.certificate import certificate_text, verify_certificate, verify_objects  # noqa: PLC0415 - likewise
+    from vault.certificates.document import certificate_text, verify_certificate, verify_objects  # noqa: PLC0415 - likewise
 
     issuer = read_key(read_file(key_file, what="the key", limit_bytes=_MAX_KEY_BYTES))
     raw = read_file(file, what="the certificate", limit_bytes=_MAX_CERTIFICATE_BYTES)

@@ -17,7 +17,7 @@ from vault.format.names import check_recording
 from vault.ids import RecordingId
 
 if TYPE_CHECKING:
-    from vault.wiring.proving import Attacked, ErasureProof, RestoreProof
+    from vault.wiring.proof import Attacked, ErasureProof, RestoreProof
 
 group = new_group("Attack the vault's own promises: what was shredded must not open, what survives must.")
 
@@ -63,7 +63,7 @@ async def erasure(
     32-byte window of the artefacts as a key. Exits with 5 if anything shredded opens or a survivor does not. Writes
     nothing.
     """
-    from vault.wiring.proving import prove_erasure  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.proof import prove_erasure  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if recording is None else _recording(recording)
     with out.watch() as watch:
@@ -173,7 +173,7 @@ async def restore(
     shredded does.
     """
     from vault.format.backup import check_backup  # noqa: PLC0415 - a command imports what it needs when it runs
-    from vault.wiring.proving import prove_restore  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.proof import prove_restore  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     chosen = None if identifier is None else check_backup(identifier)
     with out.watch() as watch:

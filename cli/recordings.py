@@ -18,7 +18,7 @@ from cli.filters import Filters, search
 from cli.instants import length, local_minute, zone
 from vault.errors import Invalid, NotFound, Refused
 from vault.media.sizes import in_mib
-from vault.protocol.alerts import FlagCategory
+from vault.protocol.webhook import FlagCategory
 
 group = new_group("Find, explain, play and export recordings; pause live ones.")
 

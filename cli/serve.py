@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from vault.config import Config
-    from vault.server.workers import Worker
+    from vault.server.connections.workers import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -88,19 +88,19 @@ def _loop(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _guard() -> None:
-    from vault.wiring.memory import guard_memory  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.process_memory import guard_memory  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     guard_memory()
 
 
 def _refuse_unusable(settings: Config) -> None:
-    from vault.wiring.places import refuse_unusable  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.files import refuse_unusable  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     refuse_unusable(settings)
 
 
 def _refuse_left_over(journal: Path, workers: int) -> None:
-    from vault.server.workers import left_over  # noqa: PLC0415 - loads the server; most commands need none
+    from vault.server.connections.workers import left_over  # noqa: PLC0415 - loads the server; most commands need none
 
     if (orphan := left_over(journal, workers)) is not None:
         raise ConfigError(
@@ -112,7 +112,7 @@ def _refuse_left_over(journal: Path, workers: int) -> None:
 def _work(config: Path, out: Output, place: str, count: int, hung_up: asyncio.Event) -> None:
     """Be one of the workers that the supervisor starts: `place` is number, inherited socket and siblings' directory."""
     from cli.workers import end_with_parent  # noqa: PLC0415 - likewise
-    from vault.server.workers import Worker, worker_journal  # noqa: PLC0415 - loads the server; most commands need none
+    from vault.server.connections.workers import Worker, worker_journal  # noqa: PLC0415 - loads the server; most commands need none
 
     end_with_parent()
     _guard()
@@ -130,7 +130,7 @@ def _work(config: Path, out: Output, place: str, count: int, hung_up: asyncio.Ev
 
 async def _supervise(settings: Config, out: Output, config: Path, count: int, port_file: Path | None) -> None:
     from cli.workers import Supervisor, listener, worker_command  # noqa: PLC0415 - likewise
-    from vault.server.workers import worker_journal  # noqa: PLC0415 - loads the server; most commands need none
+    from vault.server.connections.workers import worker_journal  # noqa: PLC0415 - loads the server; most commands need none
 
     if settings.objects.kind == "memory":
         raise ConfigError("objects.kind: objects in memory belong to one process", hint="serve without --workers")
@@ -182,8 +182,8 @@ async def _serve(
     import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
 
     from vault.server.app import serve  # noqa: PLC0415 - loads storage drivers; most commands need none
-    from vault.server.process import raise_descriptor_limit, tune  # noqa: PLC0415 - likewise
-    from vault.server.rereading import Reread  # noqa: PLC0415 - likewise
+    from vault.server.connections.process import raise_descriptor_limit, tune  # noqa: PLC0415 - likewise
+    from vault.server.connections.reload import Reread  # noqa: PLC0415 - likewise
     from vault.wiring import open_vault  # noqa: PLC0415 - likewise
 
     tune()

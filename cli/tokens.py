@@ -68,7 +68,7 @@ async def issue(
 async def _issued_aside(
     config: Path, *, name: str, role: Role, tenant: str | None, expires: str | None
 ) -> dict[str, Any]:
-    from vault.wiring.issuing import issue_operator  # noqa: PLC0415 - loads storage drivers; most commands need none
+    from vault.wiring.operator_token import issue_operator  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     if role is not Role.OPERATOR or tenant is not None:
         raise Invalid("--config issues operators' tokens only", hint="with it, issue the others over the server")

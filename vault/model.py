@@ -415,7 +415,7 @@ class CertificateStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlace:
-    """Where a certificate stands in its batch, and its document in two pieces (see vault.tlog.form)."""
+    """Where a certificate stands in its batch, and its document in two pieces (see vault.certificates.template)."""
 
     batch: str
     index: int

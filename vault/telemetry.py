@@ -17,14 +17,14 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from vault import __version__
+from vault.access.permissions import Why
+from vault.access.shares import Ruling
 from vault.errors import error_codes
 from vault.media.heads import DIFFERENCES
 from vault.model import CertificateStatus, Container, Content
-from vault.protocol.breakage import Broken
-from vault.protocol.facts import KINDS, Unusable
-from vault.protocol.permissions import Why
-from vault.protocol.recognise import IN_FRAMES
-from vault.protocol.shares import Ruling
+from vault.protocol.facts.stated import KINDS, Unusable
+from vault.protocol.live.bad_frames import Broken
+from vault.protocol.live.recognise import IN_FRAMES
 from vault.retention.policy import StartEffect
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cli.archives.tables import Row, Said
 from vault.errors import Invalid
 from vault.model import CallFacts
-from vault.protocol.facts import Reading, Unusable, instant
+from vault.protocol.facts.stated import Reading, Unusable, instant
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "file": ("filename", "filepath", "path", "recording", "recordingfile", "recordingpath", "audio", "audiofile"),

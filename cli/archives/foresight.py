@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cli.archives.plan import Item
-from vault.retention.durations import parse_duration
-from vault.retention.periods import Period, parse_period
+from vault.retention.periods import Period, parse_duration, parse_period
 from vault.retention.policy import Lifetime, StartEffect, lifetime
 
 

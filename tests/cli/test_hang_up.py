@@ -17,7 +17,7 @@ from tests.cli.test_workers import port_of, until
 from tests.helpers.soak import SOAK
 from tests.integration.test_tls import write_certificate
 from vault.config import load_config, parse_config
-from vault.server.rereading import _changed
+from vault.server.connections.reload import _changed
 from vault.wiring import init_vault
 
 TLS = CONFIG.replace("port = 0", 'host = "localhost"\nport = 0\ntls_cert = "cert.pem"\ntls_key = "key.pem"')

@@ -9,13 +9,13 @@ import pytest
 
 from cli.main import main
 from tests.helpers.certificates import GONE, ISSUER, STRANGER, final, object_list, provisional
+from vault.certificates.audit_chain import GENESIS, extend_chain, instant
+from vault.certificates.batch import BatchStatement, Membership
+from vault.certificates.canonical import canonical_json
+from vault.certificates.document import Issuer
+from vault.certificates.tree import Tree, leaf_hash
 from vault.crypto.signing import encode_base64url
 from vault.model import AuditEvent
-from vault.tlog.auditchain import GENESIS, extend_chain, instant
-from vault.tlog.batch import BatchStatement, Membership
-from vault.tlog.certificate import Issuer
-from vault.tlog.merkle import Tree, leaf_hash
-from vault.tlog.shape import canonical_json
 
 NOON = datetime(2026, 11, 24, 12, 0, 0, 123456, tzinfo=UTC)
 

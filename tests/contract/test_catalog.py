@@ -47,6 +47,7 @@ from tests.helpers.catalogs import (
     tenant,
     token,
 )
+from vault.certificates.audit_chain import GENESIS, verify_chain
 from vault.errors import (
     ConfigError,
     Conflict,
@@ -85,7 +86,6 @@ from vault.storage.catalog import open_catalog, schema, sqlite
 from vault.storage.catalog import rows as rows_of
 from vault.storage.catalog.tables import recordings, settings
 from vault.telemetry import Metrics
-from vault.tlog.auditchain import GENESIS, verify_chain
 
 MISSING = RecordingId("rec_" + "0" * 32)
 

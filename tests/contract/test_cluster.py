@@ -12,8 +12,7 @@ import pytest
 
 from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import Unavailable
-from vault.storage.cluster import FileClusterLocks
-from vault.storage.cluster_postgres import PostgresClusterLocks
+from vault.storage.locks import FileClusterLocks, PostgresClusterLocks
 from vault.storage.postgres import PostgresSettings
 
 LEASE_SECONDS = 1.5

@@ -16,10 +16,10 @@ from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, Unavailable
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
-from vault.keystore.memory import MemoryRootKeys
+from vault.keystore.root.memory import MemoryRootKeys
 from vault.model import ShredPlan
-from vault.storage.bucket import connect
-from vault.storage.bucketreplica import BucketReplica
+from vault.storage.s3.bucket import connect
+from vault.storage.s3.keyring_replica import BucketReplica
 
 SEAWEED = pytest.mark.xdist_group("seaweed")
 NUMBERS = count()

@@ -18,11 +18,11 @@ from minio.versioningconfig import VersioningConfig
 from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, Invalid, NotFound, Unavailable
 from vault.ports.objects import ObjectInfo, ObjectMeta, ObjectStore
-from vault.storage import bucket
-from vault.storage.filesystem import FilesystemObjectStore
-from vault.storage.memory import MemoryObjectStore
-from vault.storage.prefixed import PrefixedObjectStore
-from vault.storage.s3 import S3ObjectStore
+from vault.storage.objects.filesystem import FilesystemObjectStore
+from vault.storage.objects.memory import MemoryObjectStore
+from vault.storage.objects.prefixed import PrefixedObjectStore
+from vault.storage.s3 import bucket
+from vault.storage.s3.store import S3ObjectStore
 
 # One loop for the module: opening an S3 client costs more than most of these tests, so its stores are shared.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

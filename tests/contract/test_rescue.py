@@ -22,12 +22,12 @@ from tests.helpers.catalogs import (
     segment,
     shred,
 )
+from vault.certificates.audit_chain import verify_chain
 from vault.errors import ConfigError, Conflict, IntegrityError, Unavailable
 from vault.format.backup import TableRows, decode_tables, encode_tables
 from vault.ids import RecordingId
 from vault.model import MANIFEST_INDEX, Part, RecordingState
 from vault.storage.catalog import open_catalog, rows, schema
-from vault.tlog.auditchain import verify_chain
 
 MISSING = RecordingId("rec_" + "0" * 32)
 

@@ -15,16 +15,13 @@ from tests.helpers.keyrings import TestClock
 from tests.helpers.kms import KmsServer
 from tests.helpers.openbao import MOUNT
 from vault.errors import Destroyed, Invalid, Tampered, Unavailable
-from vault.keystore.awskms import AwsKmsRootKeys
-from vault.keystore.composite import CompositeRootKeys
-from vault.keystore.file import FileRootKeys
-from vault.keystore.memory import MemoryRootKeys
-from vault.keystore.moving import MovingRootKeys
-from vault.keystore.pkcs11 import Pkcs11RootKeys
-from vault.keystore.provider import RootKeys
-from vault.keystore.secret import Secret
-from vault.keystore.transit import TransitRootKeys
-from vault.keystore.transitclient import TransitSettings
+from vault.keystore.root.awskms import AwsKmsRootKeys
+from vault.keystore.root.common import RootKeys, Secret
+from vault.keystore.root.file import FileRootKeys
+from vault.keystore.root.memory import MemoryRootKeys
+from vault.keystore.root.pairs import CompositeRootKeys, MovingRootKeys
+from vault.keystore.root.pkcs11 import Pkcs11RootKeys
+from vault.keystore.root.transit import TransitRootKeys, TransitSettings
 from vault.model import Assurance
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"t" * 64

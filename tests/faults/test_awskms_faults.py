@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.keyrings import TestClock
 from tests.helpers.kms import KmsServer
 from vault.errors import ConfigError, Destroyed, Unavailable
-from vault.keystore.awskms import AwsKmsRootKeys
+from vault.keystore.root.awskms import AwsKmsRootKeys
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"tag of a keyring"
 CREATING = ("ListAliases", "CreateKey", "CreateAlias", "GetParametersForImport", "ImportKeyMaterial", "DescribeKey")

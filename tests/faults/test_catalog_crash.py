@@ -12,11 +12,11 @@ import pytest
 
 from tests.helpers.catalog_template import migrate
 from tests.helpers.catalogs import ACME, SteppingClock, event, finish, recording, segment
+from vault.certificates.audit_chain import verify_chain
 from vault.ids import RecordingId, prefixed, uuid7
 from vault.model import MANIFEST_INDEX, RecordingState
 from vault.storage.catalog import open_catalog
 from vault.storage.postgres import PostgresSettings
-from vault.tlog.auditchain import verify_chain
 
 WRITERS = 16
 

@@ -20,11 +20,11 @@ from tests.faults.test_catalog_crash import check
 from tests.helpers.catalogs import SteppingClock, call_everything, cohort, event, recording
 from tests.helpers.postgres import new_server
 from tests.helpers.tcp_proxy import Mode, TcpProxy, tcp_proxy
+from vault.certificates.audit_chain import verify_chain
 from vault.errors import ConfigError, DiskFull, NotFound, OutcomeUnknown, Unavailable
 from vault.storage.catalog import open_catalog
 from vault.storage.catalog.tables import metadata
 from vault.storage.postgres import PostgresSettings
-from vault.tlog.auditchain import verify_chain
 
 pytestmark = pytest.mark.xdist_group("postgres")
 

@@ -15,9 +15,9 @@ import pytest
 
 from vault.errors import ConfigError, DiskFull, FormatError, IntegrityError, NotFound, Unavailable
 from vault.ports.objects import ObjectMeta
-from vault.storage.filesystem import FilesystemObjectStore
-from vault.storage.objectfile import HEADER_BYTES
-from vault.storage.objecttree import MARKER, ObjectTree
+from vault.storage.objects.file_layout import HEADER_BYTES
+from vault.storage.objects.filesystem import FilesystemObjectStore
+from vault.storage.objects.tree import MARKER, ObjectTree
 
 NAME = "v1/acme/20500/rec_1/000000-a.seg"
 DATA = b"sealed" * 1000
@@ -108,7 +108,7 @@ async def test_a_disk_that_stores_fewer_bytes_than_were_written_is_an_integrity_
         def _write(self, path, header, chunks):
             super()._write(path, header, [b"".join(chunks)[:-1]])
 
-    monkeypatch.setattr("vault.storage.filesystem.ObjectTree", Lying)
+    monkeypatch.setattr("vault.storage.objects.filesystem.ObjectTree", Lying)
     store = await FilesystemObjectStore.open(root)
     with pytest.raises(IntegrityError):
         await store.put(NAME, [DATA], meta=meta_of(DATA))
@@ -233,7 +233,7 @@ import asyncio, hashlib, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from vault.ports.objects import ObjectMeta
-from vault.storage.filesystem import FilesystemObjectStore
+from vault.storage.objects.filesystem import FilesystemObjectStore
 
 async def main():
     store = await FilesystemObjectStore.open(Path(sys.argv[1]))

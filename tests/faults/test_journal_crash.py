@@ -15,7 +15,7 @@ import pytest
 from tests.helpers.journals import FaultyDisk, audio, drop, journal_files, make, reopened, start
 from vault.errors import ConfigError, Unavailable
 from vault.format.journal import HEADER_BYTES, PREFIX_BYTES, decode_header, decode_prefix
-from vault.storage.journal_file import JournalFile
+from vault.storage.journal.file import JournalFile
 
 ROOT = Path(__file__).parents[2]
 

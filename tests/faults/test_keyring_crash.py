@@ -29,12 +29,12 @@ from vault.errors import ConfigError, IntegrityError, Invalid, Shredded, TooLate
 from vault.ids import TenantId
 from vault.keystore import state as states
 from vault.keystore.directory import DirectoryReplica
-from vault.keystore.file import FileRootKeys
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
-from vault.keystore.memory import MemoryRootKeys
 from vault.keystore.recovery import repair_replica
 from vault.keystore.replicas import Replicas
+from vault.keystore.root.file import FileRootKeys
+from vault.keystore.root.memory import MemoryRootKeys
 from vault.model import INDEX_LEAF, Cohort, Part, Pin, ShredPlan
 from vault.telemetry import Metrics
 

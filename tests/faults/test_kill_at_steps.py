@@ -28,9 +28,9 @@ from tests.helpers.killing import SMALL_MATERIAL, Kills
 from vault.config import Config
 from vault.errors import IntegrityError
 from vault.ids import id_bytes
-from vault.keystore import file
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
+from vault.keystore.root import file
 from vault.model import HoldState
 from vault.ports.erasures import ErasureState
 from vault.wiring import open_vault

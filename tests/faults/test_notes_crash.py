@@ -24,10 +24,10 @@ from tests.helpers.crashing import (
 from tests.helpers.soak import steps
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import Document, Missing, Pause, dropped_bytes
-from vault.keystore import file
+from vault.keystore.root import file
 from vault.model import CallFacts
 from vault.ports.catalog import RecordingQuery
-from vault.services.search import facts_of
+from vault.services.recordings.search import facts_of
 from vault.wiring import init_vault, open_vault
 
 BEFORE, FIRST, CARD, LAST = b"a" * 3_000, b"b" * 3_000, b"4" * 3_000, b"c" * 3_000

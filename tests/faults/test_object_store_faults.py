@@ -16,9 +16,9 @@ from tests.helpers.seaweed import free_ports
 from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, DiskFull, IntegrityError, NotFound, Unavailable
 from vault.ports.objects import ObjectMeta
-from vault.storage import bucket
-from vault.storage.s3 import S3ObjectStore
-from vault.storage.s3settings import S3Settings
+from vault.storage.s3 import bucket
+from vault.storage.s3.client import S3Settings
+from vault.storage.s3.store import S3ObjectStore
 
 # One loop for the module: opening an S3 client costs more than most of these tests, so its clients are shared.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

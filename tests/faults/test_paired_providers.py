@@ -5,12 +5,11 @@ import pytest
 from tests.helpers.keyrings import TestClock
 from vault.errors import Destroyed, Tampered, Unavailable
 from vault.format.codec import pack, unpack
-from vault.keystore.composite import CompositeRootKeys
 from vault.keystore.directory import DirectoryReplica
-from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring
-from vault.keystore.memory import MemoryRootKeys
-from vault.keystore.moving import MovingRootKeys
+from vault.keystore.root.file import FileRootKeys
+from vault.keystore.root.memory import MemoryRootKeys
+from vault.keystore.root.pairs import CompositeRootKeys, MovingRootKeys
 from vault.model import Assurance, ShredPlan
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"tag of a keyring"

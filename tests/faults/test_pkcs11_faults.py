@@ -10,8 +10,8 @@ from pkcs11 import Attribute, exceptions
 from tests.helpers.keyrings import TestClock
 from tests.helpers.softhsm import PIN
 from vault.errors import ConfigError, Destroyed, Unavailable
-from vault.keystore.pkcs11 import Pkcs11RootKeys
-from vault.keystore.secret import Secret
+from vault.keystore.root.common import Secret
+from vault.keystore.root.pkcs11 import Pkcs11RootKeys
 from vault.model import Assurance
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"tag of a keyring"

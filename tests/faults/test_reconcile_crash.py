@@ -13,11 +13,11 @@ from vault.config import parse_config
 from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
 from vault.ports.progress import Silent
-from vault.services.coordinates import Coordinates
-from vault.services.reconcile import Reconciler
+from vault.services.backup.reconcile import Reconciler
+from vault.services.recordings.leaves import Coordinates
 from vault.storage.catalog.catalog import open_catalog
 from vault.wiring.adapters import RECONCILE
-from vault.wiring.opening import open_vault
+from vault.wiring.open import open_vault
 
 pytestmark = pytest.mark.soak
 SOUTH = TenantId("southgate")

@@ -23,20 +23,21 @@ from tests.helpers.crashing import (
 )
 from tests.helpers.keyrings import TestClock
 from vault.config import Config, parse_config
-from vault.crypto.tokens import open_secret
+from vault.crypto.rows import open_secret
 from vault.errors import Conflict, Tampered
 from vault.ids import RecordingId, TokenId
-from vault.keystore import adversary, file
-from vault.keystore.adversary import OldKeyrings
-from vault.keystore.file import FileRootKeys
+from vault.keystore import attack as adversary
+from vault.keystore.attack import OldKeyrings
+from vault.keystore.root import file
+from vault.keystore.root.file import FileRootKeys
 from vault.model import INDEX_LEAF, Coordinate, Part, Role
 from vault.ports.catalog import RecordingQuery
 from vault.ports.progress import Silent
-from vault.services.backup_place import BackupPlace
-from vault.services.search import Wanted
+from vault.services.backup.place import BackupPlace
+from vault.services.recordings.search import Wanted
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
-from vault.wiring.backing import open_backups
+from vault.wiring.backup import open_backups
 
 __all__ = ["stage"]
 

@@ -17,10 +17,10 @@ from tests.helpers.server import TENANT, in_process, log_lines, make_site, sessi
 from tests.helpers.stores import Fault, install
 from tests.helpers.wire import audio
 from vault.errors import Unavailable
-from vault.services.ingest import Ingest
-from vault.services.parts import Parts
-from vault.services.slots import Shares
-from vault.services.spooling import SPOOL
+from vault.services.ingest.ingest import Ingest
+from vault.services.ingest.slots import Shares
+from vault.services.uploads.parts import Parts
+from vault.services.uploads.spooling import SPOOL
 from vault.storage.spool import FileSpool
 from vault.telemetry import Metrics
 from vault.wiring.journals import recover_journal

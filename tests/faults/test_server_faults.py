@@ -11,7 +11,7 @@ from tests.helpers.recorder import Line, durable_bytes, serving, until
 from tests.helpers.server import make_site
 from tests.helpers.stores import Fault
 from vault.errors import Unavailable
-from vault.services.status import CHECKS
+from vault.services.health.status import CHECKS
 
 # -- the object store -------------------------------------------------------------------------------------------
 

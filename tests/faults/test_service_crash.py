@@ -35,22 +35,22 @@ from tests.helpers.crashing import (
 )
 from tests.helpers.soak import steps
 from tests.helpers.tenants import metadata_kept
+from vault.certificates.audit_chain import verify_chain
+from vault.certificates.document import Case, reference_digest, verify_certificate
 from vault.config import Config
 from vault.crypto.signing import VerifyKey
 from vault.errors import Shredded
 from vault.format.names import recording_prefix
 from vault.ids import RecordingId, id_bytes
-from vault.keystore import file
+from vault.keystore.root import file
 from vault.model import CertificateStatus, Hold, HoldState, RecordingState, Role
 from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
 from vault.retention.periods import Period
-from vault.services.erasure import ErasureRequest
-from vault.services.search import facts_of
+from vault.services.deletion.erasures import ErasureRequest
+from vault.services.recordings.search import facts_of
 from vault.services.vault import Vault
-from vault.tlog.auditchain import verify_chain
-from vault.tlog.certificate import Case, reference_digest, verify_certificate
 from vault.wiring import init_vault, open_vault
 
 MODES = pytest.mark.parametrize("mode", ["lost", "landed"])

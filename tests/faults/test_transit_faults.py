@@ -16,9 +16,8 @@ from tests.integration.test_tls import write_certificate
 from vault.errors import ConfigError, Destroyed, Unavailable
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
-from vault.keystore.secret import Secret
-from vault.keystore.transit import TransitRootKeys
-from vault.keystore.transitclient import TransitSession, TransitSettings
+from vault.keystore.root.common import Secret
+from vault.keystore.root.transit import TransitRootKeys, TransitSession, TransitSettings
 from vault.model import ShredPlan
 
 KEY, AAD, TAG = b"k" * 32, b"place", b"tag of a keyring"

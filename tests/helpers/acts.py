@@ -8,8 +8,8 @@ from tests.helpers import approvals
 from tests.helpers.crashing import ACME, Process, hold_request, leases_run_out, person
 from vault.model import Role
 from vault.ports.erasures import ErasureBasis
-from vault.protocol.alerts import FlagCategory
-from vault.services.erasure import ErasureRequest
+from vault.protocol.webhook import FlagCategory
+from vault.services.deletion.erasures import ErasureRequest
 
 ANN, BOB = person("ann"), person("bob", Role.DPO)
 CALLER = "+442079460123"

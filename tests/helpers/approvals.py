@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from vault.access.shown import shown_digest
 from vault.errors import Conflict
 from vault.ids import HoldId, TenantId, TokenId
 from vault.model import Hold, Principal, Role, Tenant, Token
 from vault.ports.erasures import ErasureId
-from vault.retention.shown import shown_digest
-from vault.services.erasure import ErasureView, erasure_document
-from vault.services.holds import release_document
+from vault.services.deletion.erasures import ErasureView, erasure_document
+from vault.services.holds.holds import release_document
 from vault.services.vault import Vault
 
 if TYPE_CHECKING:

@@ -6,23 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from vault.crypto.signing import SigningKey
-from vault.ids import CertificateId, RecordingId, TenantId
-from vault.model import (
-    Assurance,
-    CertificateStatus,
-    Codec,
-    Cohort,
-    Container,
-    Coordinate,
-    Media,
-    Part,
-    Recording,
-    RecordingState,
-    Role,
-    SegmentRef,
-)
-from vault.tlog.certificate import (
+from vault.certificates.document import (
     ALGORITHM,
     Authorisation,
     Case,
@@ -51,7 +35,23 @@ from vault.tlog.certificate import (
     statements,
     subject,
 )
-from vault.tlog.objects import ObjectList, listed, summed
+from vault.certificates.objects import ObjectList, listed, summed
+from vault.crypto.signing import SigningKey
+from vault.ids import CertificateId, RecordingId, TenantId
+from vault.model import (
+    Assurance,
+    CertificateStatus,
+    Codec,
+    Cohort,
+    Container,
+    Coordinate,
+    Media,
+    Part,
+    Recording,
+    RecordingState,
+    Role,
+    SegmentRef,
+)
 
 ISSUER = SigningKey(bytes(range(32)))
 STRANGER = SigningKey(bytes(range(1, 33)))

@@ -21,22 +21,22 @@ from vault.config import Config, parse_config
 from vault.format.keyring import HEAD
 from vault.ids import RecordingId, TenantId, TokenId
 from vault.keystore.directory import DirectoryReplica
-from vault.keystore.file import FileRootKeys
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
+from vault.keystore.root.file import FileRootKeys
 from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Role
 from vault.retention.periods import Period
-from vault.services.holds import HoldRequest
-from vault.services.sessions import CallStart, IngestSession
+from vault.services.holds.holds import HoldRequest
+from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
-from vault.storage.cluster import FileClusterLocks
-from vault.storage.filesystem import FilesystemObjectStore
-from vault.storage.journal import FileJournal
-from vault.storage.journal_file import Disk
+from vault.storage.journal.file import Disk
+from vault.storage.journal.journal import FileJournal
+from vault.storage.locks import FileClusterLocks
+from vault.storage.objects.filesystem import FilesystemObjectStore
 from vault.telemetry import Metrics
 from vault.wiring.compose import Adapters, compose
-from vault.wiring.opening import _recover
+from vault.wiring.open import _recover
 
 BEGAN = datetime(2026, 3, 1, 9, tzinfo=UTC)
 ACME, BETA = TenantId("acme"), TenantId("beta")

@@ -5,8 +5,8 @@ import errno
 import os
 import subprocess
 
-from vault.storage import journal
-from vault.storage.journal_file import Disk
+from vault.storage.journal import journal
+from vault.storage.journal.file import Disk
 
 
 class Tmpfs:

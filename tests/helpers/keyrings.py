@@ -18,7 +18,7 @@ from vault.keystore import sealing
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
-from vault.keystore.memory import MemoryRootKeys
+from vault.keystore.root.memory import MemoryRootKeys
 from vault.model import Assurance, Cohort, Coordinate, Finding, Part
 from vault.ports.keys import DestroyReceipt, VersionInfo
 

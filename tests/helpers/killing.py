@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.helpers.crashing import Faults, ManualClock, Process, config_at, start
 from tests.helpers.soak import steps
 from vault.config import Config
-from vault.keystore import file
+from vault.keystore.root import file
 
 SMALL_MATERIAL = 1 << 12
 """Root versions are opened thousands of times here."""

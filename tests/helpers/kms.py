@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from vault.keystore.kmsclient import KmsSettings
+from vault.keystore.root.awskms import KmsSettings
 
 REGION = "eu-west-2"
 _ACCOUNT = "111122223333"

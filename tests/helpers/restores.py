@@ -18,12 +18,12 @@ from vault.media.wav import wav_header
 from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal, Recording, Role
 from vault.ports.progress import Silent
 from vault.retention.periods import Period
-from vault.services.holds import HoldRequest
-from vault.services.sessions import CallStart, IngestSession
+from vault.services.holds.holds import HoldRequest
+from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
-from vault.wiring.backing import open_backups
-from vault.wiring.restoring import Restored, restore_vault
+from vault.wiring.backup import open_backups
+from vault.wiring.restore import Restored, restore_vault
 
 TENANT = TenantId("northfield")
 MEDIA = Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=1)

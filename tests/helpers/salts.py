@@ -8,7 +8,7 @@ from pathlib import Path
 from vault.errors import Truncated
 from vault.format.frame import unframe
 from vault.format.journal import HEADER_BYTES, PREFIX_BYTES, decode_header, decode_prefix, parse_file_name
-from vault.storage.objectfile import HEADER_BYTES as OBJECT_HEADER_BYTES
+from vault.storage.objects.file_layout import HEADER_BYTES as OBJECT_HEADER_BYTES
 
 _SALT_BYTES = 24
 

@@ -20,7 +20,7 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException
 
-from vault.storage.s3settings import S3Settings
+from vault.storage.s3.client import S3Settings
 
 ACCESS_KEY = "testaccesskey0000001"
 SECRET_KEY = "testsecretkey000000000000000000000000001"

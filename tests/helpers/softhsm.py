@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vault.keystore.pkcs11session import TokenSettings
-from vault.keystore.secret import Secret
+from vault.keystore.root.common import Secret
+from vault.keystore.root.pkcs11 import TokenSettings
 from vault.model import Assurance
 
 LIBRARY = Path("/usr/lib/softhsm/libsofthsm2.so")

@@ -4,7 +4,7 @@ import asyncio
 from enum import StrEnum
 
 from vault.errors import IntegrityError, Unavailable
-from vault.wiring import opening
+from vault.wiring import open as opening
 from vault.wiring.adapters import open_store
 
 

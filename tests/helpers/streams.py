@@ -6,12 +6,12 @@ import struct
 from contextlib import asynccontextmanager
 
 from tests.helpers.app import TENANTS
+from vault.config.streams import StreamSettings
 from vault.model import Role
-from vault.server import streams
-from vault.server.connections import connections_of
-from vault.server.intake import Intake
-from vault.server.refusallog import Refusals
-from vault.streamsettings import StreamSettings
+from vault.server.connections.backpressure import Intake
+from vault.server.connections.connections import connections_of
+from vault.server.ingest import tcp as streams
+from vault.server.refusal_log import Refusals
 
 
 def token_id(token):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from vault.ids import TenantId
-from vault.retention.durations import format_duration
+from vault.retention.periods import format_duration
 from vault.services.vault import Vault
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vault.media.wavsizes import WavHead, look, patches
+from vault.media.wav_sizes import WavHead, look, patches
 
 
 def looked_through(first: bytes, stored_length: int | None = None) -> tuple[WavHead | None, list[tuple[int, int]]]:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 from vault.model import Codec, Container, Media
-from vault.protocol.events import Handshake
+from vault.protocol.live.events import Handshake
 
 
 def samples(count, *, seed=0):

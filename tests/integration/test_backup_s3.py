@@ -11,8 +11,8 @@ from tests.helpers.seaweed import ACCESS_KEY, REGION, SECRET_KEY
 from vault.config import parse_config
 from vault.errors import ConfigError, Invalid
 from vault.ports.progress import Silent
-from vault.storage import bucket
-from vault.wiring.backing import open_backups
+from vault.storage.s3 import bucket
+from vault.wiring.backup import open_backups
 
 pytestmark = pytest.mark.xdist_group("seaweed")
 

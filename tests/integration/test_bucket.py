@@ -12,8 +12,8 @@ from minio.versioningconfig import VersioningConfig
 from tests.helpers.tcp_proxy import Mode, tcp_proxy
 from vault.errors import ConfigError, Unavailable
 from vault.model import Finding
-from vault.storage.bucket import UPLOAD_RULE, check, connect, provision
-from vault.storage.s3 import S3ObjectStore
+from vault.storage.s3.bucket import UPLOAD_RULE, check, connect, provision
+from vault.storage.s3.store import S3ObjectStore
 from vault.storage.threads import run_in
 
 pytestmark = pytest.mark.xdist_group("seaweed")

@@ -12,9 +12,9 @@ from tests.helpers.recorder import until
 from vault.config import parse_config
 from vault.media.descriptor import parse_content_type
 from vault.model import CallFacts, Role
-from vault.protocol.events import Audio, Dtmf, Facts, Gap, Paused, Resumed, Started
-from vault.services.feed import Feed
-from vault.services.search import facts_of
+from vault.protocol.live.events import Audio, Dtmf, Facts, Gap, Paused, Resumed, Started
+from vault.services.ingest.live import Feed
+from vault.services.recordings.search import facts_of
 from vault.wiring import open_vault
 
 __all__ = ["app"]

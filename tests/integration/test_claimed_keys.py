@@ -14,7 +14,7 @@ from tests.helpers.streams import token_id
 from tests.helpers.uploads import BYTES, Resumable, Tus
 from tests.integration.test_stated_starts import WAV_HEAD, near, newest, rtpengine
 from vault.model import Role
-from vault.protocol.rtpengine import notification
+from vault.protocol.uploads.rtpengine import notification
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

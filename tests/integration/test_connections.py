@@ -16,7 +16,7 @@ from tests.helpers.uploads import Wire
 from tests.integration.test_frames import close_of, frame, upgraded
 from vault.config import parse_config
 from vault.model import Role
-from vault.server.connections import Bounds
+from vault.server.connections.connections import Bounds
 
 CALL = f"/v1/ingest/{TENANTS[0]}/call"
 

@@ -7,8 +7,8 @@ import pytest
 from tests.helpers import approvals
 from tests.helpers.app import PURPOSE, TENANTS, app, sound
 from tests.integration.test_tenancy import PRIVATE, things
+from vault.access.permissions import Act, permits
 from vault.model import Role
-from vault.protocol.permissions import Act, permits
 from vault.server.app import build_app
 
 __all__ = ["app"]

@@ -18,7 +18,7 @@ from tests.helpers.uploads import recording as recording_of
 from vault.media.heads import DIFFERENCES
 from vault.model import CallFacts, Role
 from vault.wiring import open_vault
-from vault.wiring.checks import check_vault, recorder_findings
+from vault.wiring.doctor import check_vault, recorder_findings
 
 __all__ = ["app"]
 

@@ -8,12 +8,12 @@ import pytest
 from cli.audit import parse_entries
 from tests.helpers.app import TENANTS, app, out_of_reach, running, sound
 from tests.helpers.crashing import memory_directory
+from vault.access.permissions import Act, Why
+from vault.certificates.audit_chain import verify_chain
 from vault.errors import Unavailable
 from vault.ids import TenantId, TokenId
 from vault.model import Principal, Role
-from vault.protocol.permissions import Act, Why
-from vault.services.denials import MOST_KINDS, WINDOW_SECONDS
-from vault.tlog.auditchain import verify_chain
+from vault.services.people.denials import MOST_KINDS, WINDOW_SECONDS
 from vault.wiring import open_vault
 
 __all__ = ["app"]

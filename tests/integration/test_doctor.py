@@ -16,7 +16,7 @@ from vault.storage.catalog.catalog import open_catalog
 from vault.storage.postgres import PostgresSettings, clocks
 from vault.wiring import SystemClock, check_vault, init_vault, open_vault
 from vault.wiring.adapters import RECONCILE
-from vault.wiring.checks import clock_finding
+from vault.wiring.doctor import clock_finding
 from vault.wiring.lineage import KEYRING_RANK
 from vault.wiring.owners import disk_findings, file_findings
 

@@ -16,9 +16,9 @@ from tests.integration.test_live_feed import Line
 from tests.integration.test_s3_refusals import ask, begun, listing, part, recorder
 from vault.errors import Conflict, DiskFull, JournalFull
 from vault.model import CallFacts, RecordingState, Role
-from vault.protocol.events import Audio, Ended
+from vault.protocol.live.events import Audio, Ended
 from vault.retention.periods import Period
-from vault.services.sessions import CallStart
+from vault.services.ingest.sessions import CallStart
 
 __all__ = ["app", "recorder"]
 
@@ -233,7 +233,7 @@ async def test_a_client_that_comes_while_an_empty_recording_is_put_away_is_taken
     assert (await put(app, "soon")).status == 201
     with out_of_reach(app.vault.store, "put"):
         await tus_upload_that_is_withdrawn(app, None, "later")
-        monkeypatch.setattr("vault.server.uploading._PUT_AWAY_SECONDS", 0.1)
+        monkeypatch.setattr("vault.server.ingest.uploading._PUT_AWAY_SECONDS", 0.1)
         answer = await put(app, "later")
         assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
     await put_away(app)

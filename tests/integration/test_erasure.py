@@ -13,13 +13,8 @@ from tests.helpers import approvals
 from tests.helpers.app import PCMU, PURPOSE, SETTINGS, App, app, out_of_reach, running, sound
 from tests.helpers.crashing import memory_directory
 from tests.helpers.tenants import metadata_kept
-from vault.crypto.derive import commitment
-from vault.crypto.signing import VerifyKey
-from vault.errors import Unavailable
-from vault.ids import RecordingId, TenantId
-from vault.model import Part, Role
-from vault.storage.cluster import FileClusterLocks
-from vault.tlog.certificate import (
+from vault.certificates.canonical import canonical_json
+from vault.certificates.document import (
     Case,
     DeletionCertificate,
     Trigger,
@@ -27,7 +22,12 @@ from vault.tlog.certificate import (
     reference_digest,
     verify_certificate,
 )
-from vault.tlog.shape import canonical_json
+from vault.crypto.derive import commitment
+from vault.crypto.signing import VerifyKey
+from vault.errors import Unavailable
+from vault.ids import RecordingId, TenantId
+from vault.model import Part, Role
+from vault.storage.locks import FileClusterLocks
 
 __all__ = ["app"]
 

@@ -7,11 +7,11 @@ from typing import Any
 from tests.helpers import approvals
 from tests.helpers.app import SETTINGS, Answer, App, app, running, sound
 from tests.helpers.crashing import memory_directory
+from vault.certificates.document import verify_certificate
 from vault.crypto.signing import VerifyKey
 from vault.ids import TenantId
 from vault.model import Part, Recording, Role
 from vault.retention.decide import decide
-from vault.tlog.certificate import verify_certificate
 
 __all__ = ["app"]
 

@@ -26,7 +26,7 @@ from tests.integration.test_s3_refusals import code, listing, part
 from tests.integration.test_tenancy import PRIVATE, things
 from vault.model import Role
 from vault.wiring import open_vault
-from vault.wiring.checks import token_findings
+from vault.wiring.doctor import token_findings
 
 __all__ = ("app",)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.helpers.app import PCMU, PURPOSE, TENANTS, App, app, sound
 from tests.helpers.s3clients import Recorder
 from vault.model import Role
-from vault.protocol.facts import KINDS, Unusable
+from vault.protocol.facts.stated import KINDS, Unusable
 
 __all__ = ["app"]
 

@@ -16,7 +16,7 @@ from tests.helpers.app import PCMU, TENANTS, app, sound
 from tests.helpers.webhooks import receiving, verified
 from vault.model import Role
 from vault.ports.catalog import MOST_HOLDS
-from vault.wiring.checks import alert_findings
+from vault.wiring.doctor import alert_findings
 
 __all__ = ["app"]
 

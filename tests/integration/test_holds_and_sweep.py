@@ -16,12 +16,12 @@ import pytest
 from tests.helpers import approvals
 from tests.helpers.app import PCMU, PURPOSE, App, app, running, sound
 from tests.helpers.crashing import memory_directory
+from vault.certificates.document import verify_certificate
 from vault.crypto.signing import VerifyKey
 from vault.errors import IntegrityError, Shredded, TooLate, Unavailable
 from vault.ids import RecordingId, TenantId, TokenId
 from vault.model import CertificateStatus, HoldKind, HoldState, Principal, Role
-from vault.services.holds import HoldRequest
-from vault.tlog.certificate import verify_certificate
+from vault.services.holds.holds import HoldRequest
 
 __all__ = ["app"]
 

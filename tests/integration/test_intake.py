@@ -11,7 +11,7 @@ from tests.helpers.crashing import memory_directory
 from tests.helpers.recorder import until
 from tests.helpers.uploads import Wire
 from tests.integration.test_frames import START, close_of, frame, upgraded
-from vault.storage.journal_file import Disk
+from vault.storage.journal.file import Disk
 
 BOUND = 1 << 20
 CALLS = 16

@@ -6,9 +6,9 @@ from tests.helpers.app import PURPOSE, TENANTS, app, out_of_reach, sound
 from vault.errors import Conflict, Invalid
 from vault.media.descriptor import raw_media
 from vault.model import CallFacts, Codec, Principal, RecordingState, Role
-from vault.protocol.events import Audio, Ended, Facts, Gap, Paused, Resumed, Started
-from vault.services.feed import Feed
-from vault.services.search import facts_of
+from vault.protocol.live.events import Audio, Ended, Facts, Gap, Paused, Resumed, Started
+from vault.services.ingest.live import Feed
+from vault.services.recordings.search import facts_of
 
 __all__ = ["app"]
 

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from tests.helpers.webhooks import receiving
 from vault.errors import Unavailable
-from vault.protocol.alerts import checked_webhook
-from vault.server.messenger import HttpMessenger
+from vault.protocol.webhook import checked_webhook
+from vault.server.webhooks import HttpMessenger
 
 SENT = {"webhook-id": "msg_1", "content-type": "application/json"}
 

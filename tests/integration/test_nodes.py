@@ -18,11 +18,11 @@ from tests.helpers.seaweed import ACCESS_KEY, REGION, SECRET_KEY
 from tests.helpers.server import PURPOSE, Site, make_site, session, zygote
 from tests.helpers.soak import sample
 from tests.helpers.streams import token_id
+from vault.certificates.audit_chain import verify_chain
 from vault.keystore.keyring import Keyring
-from vault.protocol.parties import DEFAULT_REGION
-from vault.services.search import BlindIndex, Search
+from vault.protocol.facts.parties import DEFAULT_REGION
+from vault.services.recordings.search import BlindIndex, Search
 from vault.storage.catalog import open_catalog
-from vault.tlog.auditchain import verify_chain
 from vault.wiring.adapters import SystemClock, catalog_place, keyring_replicas, root_keys
 
 pytestmark = pytest.mark.soak

@@ -10,8 +10,8 @@ from tests.helpers.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, app, sound
 from tests.helpers.s3clients import Recorder, signed
 from tests.helpers.uploads import BYTES, PARTIAL, metadata
 from tests.integration.test_tenancy import ABOUT_ONE, ROUTES, SIGNED, things
+from vault.access.permissions import permits
 from vault.model import Role
-from vault.protocol.permissions import permits
 from vault.server import operations
 
 __all__ = ["app"]

@@ -15,7 +15,7 @@ from vault.crypto.blind import Field, token
 from vault.errors import Shredded
 from vault.ids import RecordingId, TenantId
 from vault.model import INDEX_LEAF, Coordinate, Part, Role
-from vault.services.search import facts_of
+from vault.services.recordings.search import facts_of
 
 TENANT = TenantId("northfield")
 NUMBER = "+442079460123"

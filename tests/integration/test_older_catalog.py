@@ -13,8 +13,8 @@ from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role, ShredPlan
 from vault.ports.catalog import RecordingQuery
 from vault.retention.periods import Period
-from vault.services.search import Wanted
-from vault.services.sessions import CallStart
+from vault.services.ingest.sessions import CallStart
+from vault.services.recordings.search import Wanted
 from vault.wiring import init_vault, open_vault
 
 NAMED = {"processor": "Vault Ltd", "contact": "dpo@vault.example"}

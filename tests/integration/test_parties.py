@@ -7,7 +7,7 @@ import asyncio
 from tests.helpers.app import PCMU, PURPOSE, TENANTS, App, app, sound
 from tests.helpers.recorder import until
 from vault.model import Role
-from vault.services import beginning
+from vault.services.ingest import open_rows as beginning
 
 __all__ = ["app"]
 
@@ -125,7 +125,7 @@ async def test_existing_calls_are_found_in_every_spelling_once_they_are_reindexe
 
 
 async def test_a_large_catalog_is_reindexed_page_by_page(app, monkeypatch):
-    monkeypatch.setattr("vault.services.reindexing._PAGE", 2)
+    monkeypatch.setattr("vault.services.tenants.reindexing._PAGE", 2)
     older = await calls(app, THEIRS[:5], "older")
     seen, before = [], None
     while True:

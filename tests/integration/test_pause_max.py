@@ -15,7 +15,7 @@ from tests.integration.test_call_notes import CALL, Recorder, notes_of, turn, wa
 from vault.config import parse_config
 from vault.errors import Unavailable
 from vault.model import Role
-from vault.services import ingest
+from vault.services.ingest import ingest
 from vault.wiring import open_vault
 
 __all__ = ["app"]

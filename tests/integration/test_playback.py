@@ -21,7 +21,7 @@ from vault.ids import RecordingId
 from vault.media import g711
 from vault.media.wav import wav_header
 from vault.model import MANIFEST_INDEX, Codec, Role, SegmentRef
-from vault.server import recordings
+from vault.server.api import recordings
 
 __all__ = ["app"]
 

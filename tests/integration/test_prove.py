@@ -14,7 +14,7 @@ from tests.helpers.restores import Site
 from vault.crypto.derive import Purpose, subkey
 from vault.model import DataKey
 from vault.ports.progress import Silent
-from vault.wiring.proving import prove_erasure, prove_restore
+from vault.wiring.proof import prove_erasure, prove_restore
 
 EVERYTHING = 1 << 40
 

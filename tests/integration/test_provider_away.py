@@ -8,7 +8,7 @@ from tests.helpers.crashing import memory_directory, person
 from vault.config import parse_config
 from vault.ids import RecordingId
 from vault.model import HoldKind, HoldState, Role
-from vault.services.holds import HoldRequest
+from vault.services.holds.holds import HoldRequest
 from vault.wiring import open_vault
 
 OURS = TENANTS[0]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.app import Role, app, furnished, out_of_reach, sound
 from tests.helpers.streams import break_off, listener, listening, token_id
-from vault.server.refusallog import LINES, Refusals
+from vault.server.refusal_log import LINES, Refusals
 from vault.telemetry import JsonFormatter
 
 __all__ = ["app", "furnished"]
@@ -24,7 +24,7 @@ def log():
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
-    logger = logging.getLogger("vault.server.refusallog")
+    logger = logging.getLogger("vault.server.refusal_log")
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -17,8 +17,8 @@ from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
 from vault.ports.catalog import RecordingQuery
 from vault.ports.progress import Silent
-from vault.wiring.backing import open_backups
-from vault.wiring.restoring import reconcile_vault
+from vault.wiring.backup import open_backups
+from vault.wiring.restore import reconcile_vault
 
 SOUTH = TenantId("southgate")
 

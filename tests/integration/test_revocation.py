@@ -13,9 +13,9 @@ from tests.helpers.streams import listener, listening, token_id
 from tests.helpers.underway import FIRST_PART, PLACE, UnderWay, begun
 from tests.helpers.uploads import Wire
 from tests.integration.test_frames import START, close_of, frame, upgraded
+from vault.access.permissions import Act
 from vault.errors import Unauthenticated, Unavailable
 from vault.model import Role
-from vault.protocol.permissions import Act
 
 __all__ = ("app",)
 

@@ -22,8 +22,8 @@ from tests.helpers.s3clients import BUCKET, HEAD, Recorder, signed
 from vault.errors import Unavailable
 from vault.ids import TokenId
 from vault.model import Role
-from vault.protocol.checksums import ALGORITHMS
-from vault.protocol.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
+from vault.protocol.s3.checksums import ALGORITHMS
+from vault.protocol.s3.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
 from vault.storage import spool
 from vault.wiring import open_vault
 

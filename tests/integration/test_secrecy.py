@@ -22,10 +22,10 @@ from tests.helpers import approvals
 from tests.helpers.app import PCMU, PURPOSE, SETTINGS, App, running, sound
 from tests.helpers.crashing import memory_directory
 from vault.crypto.derive import Purpose, subkey
-from vault.keystore.file import FileRootKeys
 from vault.keystore.keyring import Keyring
+from vault.keystore.root.file import FileRootKeys
 from vault.model import Role
-from vault.storage.journal_file import Disk
+from vault.storage.journal.file import Disk
 from vault.telemetry import configure_logging
 
 BLOCK = 16

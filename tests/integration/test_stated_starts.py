@@ -12,8 +12,7 @@ from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import Recorder
 from tests.helpers.uploads import BYTES, Tus, metadata
 from vault.model import Role
-from vault.retention.durations import parse_duration
-from vault.retention.periods import parse_period
+from vault.retention.periods import parse_duration, parse_period
 from vault.retention.policy import lifetime
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.helpers.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, App, app, sound
+from vault.access.permissions import Act, permits
 from vault.ids import TenantId
 from vault.model import Role
-from vault.protocol.permissions import Act, permits
 from vault.retention.guards import Guard, Tripped
 from vault.server.app import build_app
 

@@ -17,8 +17,8 @@ from tests.helpers.uploads import BYTES, Tus, ends, metadata, recording
 from tests.integration.test_erasure import offboard
 from vault.ids import TenantId
 from vault.model import Role
-from vault.protocol.events import Audio, Ended, Started
-from vault.services.feed import Feed
+from vault.protocol.live.events import Audio, Ended, Started
+from vault.services.ingest.live import Feed
 
 EXTENSIONS = {"creation", "creation-with-upload", "creation-defer-length", "checksum", "expiration", "termination"}
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.helpers.damaged import MUTATIONS, mutated
 from tests.helpers.soak import examples
 from vault.errors import VaultError
-from vault.protocol.awschunked import ChunkedDecoder
-from vault.protocol.sigv4 import ChunkSigner, Claim
+from vault.protocol.s3.aws_chunked import ChunkedDecoder
+from vault.protocol.s3.sigv4 import ChunkSigner, Claim
 
 KEY = b"k" * 32
 CLAIM = Claim(

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.certificates import ISSUER, final, provisional, recording, segments
+from vault.certificates.canonical import canonical_json, from_json
+from vault.certificates.document import TYPE, DeletionCertificate, Issuer, Policy, Residual, verify_certificate
+from vault.certificates.template import Entry, Form
 from vault.crypto.signing import sign_compact
 from vault.errors import VaultError
 from vault.model import CallFacts
-from vault.tlog.certificate import TYPE, DeletionCertificate, Issuer, Policy, Residual, verify_certificate
-from vault.tlog.form import Entry, Form
-from vault.tlog.shape import canonical_json, from_json
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=30)
 INSTANTS = st.integers(0, 4 * 10**15).map(lambda us: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))

@@ -26,15 +26,15 @@ from tests.helpers.crashing import (
     storing,
 )
 from tests.helpers.crashing import call as call_of
+from vault.access.shown import shown_digest
 from vault.errors import Refused
 from vault.ids import RecordingId
 from vault.model import HoldState, Role
 from vault.ports.erasures import ErasureState
 from vault.ports.policies import PolicyRequest, PolicyState
 from vault.retention.periods import Period
-from vault.retention.shown import shown_digest
-from vault.services.erasure import erasure_document
-from vault.services.holds import release_document
+from vault.services.deletion.erasures import erasure_document
+from vault.services.holds.holds import release_document
 from vault.services.vault import Vault
 from vault.wiring import init_vault
 

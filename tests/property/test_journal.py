@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.helpers.journals import FaultyDisk, drop, make, replay, start
 from tests.helpers.soak import examples
 from vault.errors import Unavailable
-from vault.storage.journal_entry import FileEntry
+from vault.storage.journal.entry import FileEntry
 
 NUMBERS = st.integers(1, 4)
 STEPS = st.lists(

@@ -28,9 +28,9 @@ from vault.errors import IntegrityError, Invalid, Shredded, TooLate, Unavailable
 from vault.ids import TenantId
 from vault.keystore.engine import Engine
 from vault.keystore.keyring import Keyring, Writer
+from vault.keystore.pages import Stored
 from vault.keystore.replicas import Round
 from vault.keystore.state import State
-from vault.keystore.storing import Stored
 from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, ShredPlan
 from vault.ports.keys import DestroyReceipt
 

@@ -9,8 +9,8 @@ from tests.helpers.damaged import MUTATIONS, mutated
 from tests.transcripts import transcript
 from vault.errors import VaultError
 from vault.media.tracks import FILL_MS, WINDOW_MS
-from vault.protocol.events import Audio, Ended, Handshake, Started
-from vault.protocol.recognise import recognise
+from vault.protocol.live.events import Audio, Ended, Handshake, Started
+from vault.protocol.live.recognise import recognise
 
 _LONGEST = 1 << 18  # what the WebSocket takes as one message
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.damaged import MUTATIONS, mutated
 from vault.errors import Invalid, VaultError
-from vault.protocol.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
+from vault.protocol.uploads.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
 
 BOUNDARY = b"------------------------761b0db227351288"
 # As libcurl 7.88 sends `curl_mime_filedata` and `curl_mime_data`: with and without a filename and a content type.

@@ -30,7 +30,7 @@ from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcom
 from vault.ports.policies import PolicyState
 from vault.retention.decide import PARTS, Due, Gone, Held, NotDue, decide_parts
 from vault.retention.periods import Period
-from vault.services.dossiers import Dossiers, place_of
+from vault.services.recordings.dossiers import Dossiers, place_of
 from vault.services.vault import Vault
 from vault.wiring import init_vault, open_vault
 

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.helpers.crashing import ACME, ManualClock, call, config_at, memory_directory, person, play, start, storing
 from tests.helpers.soak import examples
 from vault.format.notes import dropped_bytes, kept_of
-from vault.keystore import file
+from vault.keystore.root import file
 from vault.model import Codec, Container, Media, Role
-from vault.services.sessions import CallStart
+from vault.services.ingest.sessions import CallStart
 from vault.wiring import init_vault
 
 FRAME = 4

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.catalogs import tenant as a_tenant
-from vault.retention.durations import format_duration, parse_duration
 from vault.retention.guards import Limits, check_clock, effective_now
-from vault.retention.periods import Period, parse_period
+from vault.retention.periods import Period, format_duration, parse_duration, parse_period
 from vault.retention.policy import (
     agreed_from_now,
     due_through,

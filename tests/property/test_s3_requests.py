@@ -8,9 +8,9 @@ from tests.helpers.damaged import MUTATIONS, mutated
 from tests.unit.test_s3_protocol import MD5, document
 from tests.unit.test_sigv4 import NOW, PRESIGNED, S3, SECRET, authorized, streaming
 from vault.errors import Invalid, VaultError
-from vault.protocol import s3
-from vault.protocol.s3body import plan_body
-from vault.protocol.sigv4 import RequestHead, read_claim, verify
+from vault.protocol.s3 import requests as s3
+from vault.protocol.s3.body import plan_body
+from vault.protocol.s3.sigv4 import RequestHead, read_claim, verify
 
 HEADS = [authorized(*S3[1]), PRESIGNED, authorized(streaming("STREAMING-AWS4-HMAC-SHA256-PAYLOAD"), "0" * 64)]
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from vault.protocol.shares import Ruling, above, level
-from vault.protocol.shares import rule as ruled
+from vault.access.shares import Ruling, above, level
+from vault.access.shares import rule as ruled
 
 HOLDERS = "abcde"
 

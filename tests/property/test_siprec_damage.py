@@ -8,7 +8,7 @@ import pytest
 from tests.helpers.damaged import MUTATIONS, mutated
 from tests.unit.test_siprec import document
 from vault.errors import Invalid
-from vault.protocol import siprec
+from vault.protocol.facts import siprec
 
 NAMES = ["rfc7865", "oracle", "audiocodes", "cube", "avaya"]
 

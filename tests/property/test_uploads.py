@@ -10,9 +10,20 @@ from multidict import CIMultiDict
 from tests.helpers.damaged import MUTATIONS, mutated
 from vault.errors import VaultError
 from vault.ids import parse_call_key
-from vault.protocol import resumable, tus
-from vault.protocol.facts import Reading
-from vault.protocol.uploads import STEPS, Stage, Step, Verb, content_type, describe, names, require_length, require_room
+from vault.protocol.facts.stated import Reading
+from vault.protocol.uploads import ietf as resumable
+from vault.protocol.uploads import tus
+from vault.protocol.uploads.resumable import (
+    STEPS,
+    Stage,
+    Step,
+    Verb,
+    content_type,
+    describe,
+    names,
+    require_length,
+    require_room,
+)
 
 LIMIT = 1 << 30
 

@@ -13,7 +13,7 @@ from vault.media import g711
 from vault.media.descriptor import raw_media
 from vault.media.ranges import parse_range
 from vault.media.wav import playable, verbatim, wav_header
-from vault.media.wavsizes import head_in
+from vault.media.wav_sizes import head_in
 from vault.model import Codec, Container, Media
 
 SAMPLE_BYTES = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}

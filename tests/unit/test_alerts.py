@@ -12,7 +12,7 @@ from vault.crypto.signing import SigningKey
 from vault.errors import Invalid
 from vault.ids import HoldId, TokenId
 from vault.model import Principal, Role
-from vault.protocol.alerts import (
+from vault.protocol.webhook import (
     FlagCategory,
     checked_webhook,
     flagged_body,

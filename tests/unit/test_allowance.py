@@ -3,7 +3,7 @@
 import pytest
 
 from vault.format.notes import Missing, Pause
-from vault.services.allowance import Allowance, noted_use
+from vault.services.ingest.pauses import Allowance, noted_use
 
 LIMIT = 900.0
 

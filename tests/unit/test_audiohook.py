@@ -5,10 +5,10 @@ import pytest
 from tests.helpers.audiohook_client import CALL_KEY, GOLDEN, MEDIA, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
-from vault.protocol.audiohook import AudioHook
-from vault.protocol.breakage import MOST, Broken, LeftOut
-from vault.protocol.events import Audio, Dtmf, Ended, Gap, Paused, Resumed, Say, Started
-from vault.protocol.parties import read
+from vault.protocol.facts.parties import read
+from vault.protocol.live.audiohook import AudioHook
+from vault.protocol.live.bad_frames import MOST, Broken, LeftOut
+from vault.protocol.live.events import Audio, Dtmf, Ended, Gap, Paused, Resumed, Say, Started
 
 
 def machine():

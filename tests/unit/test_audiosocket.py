@@ -3,9 +3,9 @@ import pytest
 from tests.helpers.hook_recorders import CALL, UUID_FRAME, audio, frame
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
-from vault.protocol.audiosocket import ORDERLY, AudioSocket
-from vault.protocol.breakage import MOST, Broken, LeftOut
-from vault.protocol.events import Audio, Dtmf, Ended, Started
+from vault.protocol.live.audiosocket import ORDERLY, AudioSocket
+from vault.protocol.live.bad_frames import MOST, Broken, LeftOut
+from vault.protocol.live.events import Audio, Dtmf, Ended, Started
 
 
 def started(first=b"\1\2"):

@@ -6,9 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from tests.helpers.catalogs import NOW, event
-from vault.errors import IntegrityError, Invalid
-from vault.model import AuditEntry
-from vault.tlog.auditchain import (
+from vault.certificates.audit_chain import (
     GENESIS,
     AuditHead,
     AuditPart,
@@ -18,6 +16,8 @@ from vault.tlog.auditchain import (
     verify_chain,
     verify_part,
 )
+from vault.errors import IntegrityError, Invalid
+from vault.model import AuditEntry
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from tests.helpers.websocket_recorders import ASTERISK, AUDIO_STREAM, JAMBONZ, R
 from vault.errors import Invalid, Refused, UnsupportedMedia
 from vault.ids import call_key_of
 from vault.model import Codec
-from vault.protocol.events import Audio, Dtmf, Ended, Handshake, Started
-from vault.protocol.parties import read
-from vault.protocol.recognise import recognise
+from vault.protocol.facts.parties import read
+from vault.protocol.live.events import Audio, Dtmf, Ended, Handshake, Started
+from vault.protocol.live.recognise import recognise
 from vault.server.problems import close_code
 
 EVERY = pytest.mark.parametrize("recorder", RECORDERS.values(), ids=RECORDERS)

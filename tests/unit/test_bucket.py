@@ -3,8 +3,8 @@
 import pytest
 
 from vault.errors import ConfigError
-from vault.storage.bucket import check, connect, provision, region_finding, uploads_finding
-from vault.storage.s3settings import S3Settings
+from vault.storage.s3.bucket import check, connect, provision, region_finding, uploads_finding
+from vault.storage.s3.client import S3Settings
 
 CREDENTIALS = {"access_key": "a", "secret_key": "s"}
 

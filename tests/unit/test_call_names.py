@@ -4,7 +4,7 @@ import pytest
 
 from vault.errors import Invalid
 from vault.ids import call_key_of, call_keys, call_name, call_number
-from vault.services.naming import CallNames
+from vault.services.ingest.naming import CallNames
 
 
 class Taken:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PURE = ("protocol", "retention", "tlog", "media", "crypto", "format", "model", "ids", "errors")
+PURE = ("protocol", "retention", "access", "certificates", "media", "crypto", "format", "model", "ids", "errors")
 
 ALLOWED: Mapping[str, str] = {}
 """What may wait for its use, each with the reason."""

@@ -28,11 +28,8 @@ from tests.helpers.certificates import (
     key_copies,
     provisional,
 )
-from vault.crypto.signing import VerifyKey, sign_compact
-from vault.errors import FormatError, IntegrityError, Invalid, Tampered
-from vault.ids import CertificateId, RecordingId, TenantId
-from vault.model import Assurance, CertificateStatus, Part
-from vault.tlog.certificate import (
+from vault.certificates.canonical import canonical_json
+from vault.certificates.document import (
     TYPE,
     Check,
     CheckName,
@@ -46,8 +43,11 @@ from vault.tlog.certificate import (
     statements,
     verify_certificate,
 )
-from vault.tlog.shape import canonical_json
-from vault.tlog.statements import PUBLISHED, Statements
+from vault.certificates.statements import PUBLISHED, Statements
+from vault.crypto.signing import VerifyKey, sign_compact
+from vault.errors import FormatError, IntegrityError, Invalid, Tampered
+from vault.ids import CertificateId, RecordingId, TenantId
+from vault.model import Assurance, CertificateStatus, Part
 
 KEY = ISSUER.public
 FINAL = final()

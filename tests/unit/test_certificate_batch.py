@@ -13,15 +13,15 @@ from jwcrypto.jwk import JWK
 from jwcrypto.jws import JWS
 
 from tests.helpers.certificates import GONE, ISSUER, STRANGER, final, provisional
+from vault.certificates.batch import TYPE as BATCH_TYPE
+from vault.certificates.batch import BatchStatement, Membership, statement_payload, verify_statement
+from vault.certificates.canonical import canonical_json
+from vault.certificates.document import TYPE, Issuer, verify_certificate
+from vault.certificates.template import Entry, Form
+from vault.certificates.tree import Tree, leaf_hash
 from vault.crypto.signing import SigningKey, encode_base64url, protected_header, sign_compact
 from vault.errors import FormatError, IntegrityError, Invalid, Tampered
 from vault.ids import CertificateId
-from vault.tlog.batch import TYPE as BATCH_TYPE
-from vault.tlog.batch import BatchStatement, Membership, statement_payload, verify_statement
-from vault.tlog.certificate import TYPE, Issuer, verify_certificate
-from vault.tlog.form import Entry, Form
-from vault.tlog.merkle import Tree, leaf_hash
-from vault.tlog.shape import canonical_json
 
 KEY = ISSUER.public
 CERTIFICATES = [replace(provisional(), certificate_id=CertificateId(f"cert_{number:032x}")) for number in range(5)]

@@ -13,23 +13,23 @@ import pytest
 import rfc8785
 
 from tests.helpers.certificates import CASE, GONE, ISSUER, STRANGER, final, object_list, provisional
-from vault.crypto.derive import commitment
-from vault.crypto.signing import encode_base64url, sign_compact
-from vault.errors import VaultError
-from vault.model import DataKey, Part
-from vault.tlog.batch import TYPE as BATCH_TYPE
-from vault.tlog.batch import BatchStatement, statement_payload
-from vault.tlog.certificate import (
+from vault.certificates.batch import TYPE as BATCH_TYPE
+from vault.certificates.batch import BatchStatement, statement_payload
+from vault.certificates.canonical import canonical_json
+from vault.certificates.document import (
     TYPE,
     Issuer,
     certificate_text,
     verify_certificate,
     verify_objects,
 )
-from vault.tlog.merkle import Tree, leaf_hash
-from vault.tlog.rules import Rule
-from vault.tlog.shape import canonical_json
-from vault.tlog.statements import CLAIMS, PUBLISHED
+from vault.certificates.rules import Rule
+from vault.certificates.statements import CLAIMS, PUBLISHED
+from vault.certificates.tree import Tree, leaf_hash
+from vault.crypto.derive import commitment
+from vault.crypto.signing import encode_base64url, sign_compact
+from vault.errors import VaultError
+from vault.model import DataKey, Part
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs/certificates.md").read_text()

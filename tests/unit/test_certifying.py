@@ -31,6 +31,22 @@ from tests.helpers.catalogs import (
     tenant,
 )
 from tests.helpers.certificates import ISSUER, key_copies, provisional
+from vault.certificates import v1
+from vault.certificates.document import (
+    SCHEMA,
+    Authority,
+    Decider,
+    Issuer,
+    KeyPlace,
+    Policy,
+    Result,
+    Trigger,
+    VerifiedCertificate,
+    read_document,
+    subject,
+    verify_certificate,
+)
+from vault.certificates.template import Entry, Form
 from vault.errors import IntegrityError, Invalid, NotFound, Tampered, Unavailable
 from vault.format.names import manifest_name, segment_name
 from vault.model import (
@@ -45,30 +61,14 @@ from vault.model import (
 )
 from vault.ports.catalog import CertificateBatch, Shred
 from vault.ports.objects import Deletion, ObjectMeta
-from vault.services import attest
-from vault.services.attest import Identity
-from vault.services.certificates import Certificates, Draft
-from vault.services.certify import Certifier, Deletions
-from vault.services.shredding import Shredder
+from vault.services.certificates import content as attest
+from vault.services.certificates.batches import Certificates, Draft
+from vault.services.certificates.content import Identity
+from vault.services.certificates.issuing import Certifier, Deletions
+from vault.services.deletion.shredding import Shredder
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
-from vault.storage.memory import MemoryObjectStore
+from vault.storage.objects.memory import MemoryObjectStore
 from vault.telemetry import Metrics
-from vault.tlog import v1
-from vault.tlog.certificate import (
-    SCHEMA,
-    Authority,
-    Decider,
-    Issuer,
-    KeyPlace,
-    Policy,
-    Result,
-    Trigger,
-    VerifiedCertificate,
-    read_document,
-    subject,
-    verify_certificate,
-)
-from vault.tlog.form import Entry, Form
 
 LEASE = timedelta(seconds=15)
 

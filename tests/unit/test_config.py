@@ -7,11 +7,11 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from vault.config import Config, S3Access, S3Section, load_config, parse_config
+from vault.config.root import AwsKmsRootSection, FileRootSection, Pkcs11RootSection, TransitRootSection
+from vault.config.streams import Listener, RtpengineListener
 from vault.errors import ConfigError
 from vault.retention.periods import Period
-from vault.rootsettings import AwsKmsRootSection, FileRootSection, Pkcs11RootSection, TransitRootSection
 from vault.server.bodies import AddTenant, ChangeTenant
-from vault.streamsettings import Listener, RtpengineListener
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config.toml"

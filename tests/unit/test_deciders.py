@@ -7,11 +7,11 @@ from itertools import product
 
 import pytest
 
+from vault.access.permissions import Act, permits
+from vault.access.two_people import PAIRS, RELEASE_OF, AskedSinceError, Decider, Deciders, Decision, check_two
 from vault.errors import Forbidden
 from vault.ids import TenantId, TokenId
 from vault.model import HoldKind, Role
-from vault.protocol.deciders import PAIRS, RELEASE_OF, AskedSinceError, Decider, Deciders, Decision, check_two
-from vault.protocol.permissions import Act, permits
 
 OURS, THEIRS = TenantId("oakfield"), TenantId("elmtree")
 TABLE = {

@@ -13,8 +13,8 @@ import typer
 from cli.main import app
 from tests.helpers.documents import PAGES as DOCUMENTS
 from tests.helpers.documents import blocks, looks_like_shell, typed
+from vault.access.permissions import PERMISSIONS, Act
 from vault.model import Role
-from vault.protocol.permissions import PERMISSIONS, Act
 from vault.server.openapi import build
 
 ROOT = Path(__file__).parents[2]

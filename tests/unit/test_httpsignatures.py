@@ -7,8 +7,8 @@ import pytest
 
 from tests.helpers.audiohook_client import COMPONENTS, CREATED, KEY, SECRET, SIGNATURE, SIGNATURE_INPUT
 from vault.errors import Unauthenticated, Unavailable
-from vault.protocol import httpsignatures
-from vault.protocol.httpsignatures import Nonces, parse_signature, signature_base, verify
+from vault.protocol.live import http_signatures as httpsignatures
+from vault.protocol.live.http_signatures import Nonces, parse_signature, signature_base, verify
 
 REQUIRED = frozenset(COMPONENTS)
 # RFC 9421 appendix B.1.5 and B.2.5.

@@ -6,8 +6,7 @@ import pytest
 
 from tests.helpers.journals import audio, make, start
 from vault.errors import Unavailable
-from vault.storage.journal_file import Disk, JournalFile
-from vault.storage.journal_window import WINDOW_BYTES, Window
+from vault.storage.journal.file import WINDOW_BYTES, Disk, JournalFile, Window
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from vault.format.notes import (
     note_value,
 )
 from vault.model import CallFacts, Codec, Container, Media
-from vault.services.keeping import Keeping, frame_bytes, gaps_of
-from vault.services.notes import merge
+from vault.services.ingest.call_notes import merge
+from vault.services.ingest.pauses import Keeping, frame_bytes, gaps_of
 
 
 def paused(frame, *, dropped=0, offset=100, lasting=True):

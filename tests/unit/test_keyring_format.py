@@ -14,7 +14,8 @@ from vault.errors import FormatError, Tampered
 from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
 from vault.ids import TenantId
-from vault.keystore import antiforensic, sealing, wrapping
+from vault.keystore import sealing
+from vault.keystore.root import antiforensic, wrapping
 from vault.model import Cohort, Part, Pin
 
 ID = bytes(range(16))

@@ -10,7 +10,7 @@ import pytest
 from vault.errors import Unavailable
 from vault.ids import TenantId
 from vault.model import Tenant
-from vault.services.tenants import Tenants
+from vault.services.tenants.tenants import Tenants
 
 ACME = TenantId("acme")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from tests.helpers.catalogs import recording
-from vault.media.lasting import call_ended, lasted
+from vault.media.length import call_ended, lasted
 from vault.model import Codec, Container, Media
 
 CALL = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)

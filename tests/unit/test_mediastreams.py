@@ -11,11 +11,11 @@ import pytest
 from tests.transcripts import transcript
 from vault.errors import Invalid, UnsupportedMedia
 from vault.model import Codec, Container, Media
-from vault.protocol.breakage import MOST, Broken, LeftOut
-from vault.protocol.events import Audio, Dtmf, Ended, Gap, Handshake, Started
-from vault.protocol.mediastreams import recognise_media_stream
-from vault.protocol.parties import read
-from vault.protocol.recognise import recognise
+from vault.protocol.facts.parties import read
+from vault.protocol.live.bad_frames import MOST, Broken, LeftOut
+from vault.protocol.live.events import Audio, Dtmf, Ended, Gap, Handshake, Started
+from vault.protocol.live.media_streams import recognise_media_stream
+from vault.protocol.live.recognise import recognise
 
 TWILIO = transcript("twilio")
 TELNYX = transcript("telnyx")

@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
+from vault.certificates.tree import Tree, leaf_hash, root_of, verify_inclusion
 from vault.errors import FormatError, Tampered
-from vault.tlog.merkle import Tree, leaf_hash, root_of, verify_inclusion
 
 # The leaves and roots that Certificate Transparency's own tests use.
 INPUTS = [bytes.fromhex(text) for text in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657")]

@@ -88,9 +88,9 @@ def test_every_entry_that_the_audit_trail_can_have_is_counted(sources):
 
 def test_every_dialect_is_counted():
     named = set()
-    for path in (*(ROOT / "vault" / "server").glob("*.py"), *(ROOT / "vault" / "protocol").glob("*.py")):
+    for path in (*(ROOT / "vault" / "server").rglob("*.py"), *(ROOT / "vault" / "protocol").rglob("*.py")):
         text = path.read_text()
         named |= set(re.findall(r'^_?DIALECT: Final = "(\w+)"', text, re.MULTILINE))
-        if path.parent.name == "protocol":
+        if "protocol" in path.parts:
             named |= set(re.findall(r'^    name(?:: ClassVar\[str\])? = "(\w+)"', text, re.MULTILINE))
     assert named == set(telemetry.DIALECTS)

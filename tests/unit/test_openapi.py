@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.helpers import certificates as samples
+from vault.access.permissions import Act, permits
 from vault.ids import CertificateId, HoldId, TokenId
 from vault.model import (
     Assurance,
@@ -23,10 +24,9 @@ from vault.model import (
 from vault.ports.catalog import Kept, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
-from vault.protocol.permissions import Act, permits
+from vault.server.api.names import with_names
 from vault.server.openapi import build, document
-from vault.server.people import with_names
-from vault.services.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
+from vault.services.ingest.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 HOLD = Hold(
@@ -143,9 +143,9 @@ def matches(described, name, shown):
 
 def test_what_the_views_render_is_what_the_document_promises(described):
     from vault.server import views  # noqa: PLC0415
-    from vault.services.erasure import ErasureView  # noqa: PLC0415
-    from vault.services.recordings import RecordingView  # noqa: PLC0415
-    from vault.services.tenants import TenantView  # noqa: PLC0415
+    from vault.services.deletion.erasures import ErasureView  # noqa: PLC0415
+    from vault.services.playback.showing import RecordingView  # noqa: PLC0415
+    from vault.services.tenants.tenants import TenantView  # noqa: PLC0415
 
     row = samples.recording()
     bare = RecordingView(recording=row, length=8, live=False, facts=None, holds=())
@@ -201,7 +201,7 @@ def test_what_the_views_render_is_what_the_document_promises(described):
 def test_what_the_sweep_views_render_is_what_the_document_promises(described):
     from vault.retention.guards import Guard, Tripped  # noqa: PLC0415
     from vault.server import views  # noqa: PLC0415
-    from vault.services.sweep import SweepLine, SweepReport  # noqa: PLC0415
+    from vault.services.deletion.sweep import SweepLine, SweepReport  # noqa: PLC0415
 
     receipt = ShredReceipt(
         intent_id="shr_" + "0" * 32,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vault.errors import Invalid
 from vault.model import CallFacts
-from vault.protocol.parties import ANONYMOUS, checked_region, party, read, read_again, sent
+from vault.protocol.facts.parties import ANONYMOUS, checked_region, party, read, read_again, sent
 
 SPELLINGS = (
     "+441632905657",

@@ -2,7 +2,7 @@ import pytest
 from multidict import CIMultiDict
 
 from vault.errors import Invalid
-from vault.protocol.placing import Placing, placing
+from vault.protocol.uploads.http_put import Placing, placing
 
 GSTREAMER = {"User-Agent": "GStreamer souphttpclientsink libsoup/2.74.3"}
 

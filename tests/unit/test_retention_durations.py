@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from vault.errors import Invalid
-from vault.retention.durations import format_duration, parse_duration
+from vault.retention.periods import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ import pytest
 from tests.unit.test_retention_decide import CLOCKS, RECORDING
 from vault.model import Part, Recording, RecordingState, RetentionChange
 from vault.retention.decide import falls_due
-from vault.retention.existing import changed_until, covers
 from vault.retention.periods import parse_period
-from vault.retention.policy import expiry_period, metadata_period
+from vault.retention.policy import changed_until, covers, expiry_period, metadata_period
 
 RECEIVED = datetime(2026, 1, 31, 9, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from vault.access.permissions import NEEDS_PURPOSE, PERMISSIONS, Act, permits, permits_in
 from vault.ids import TenantId, TokenId
 from vault.model import Principal, Role
-from vault.protocol.permissions import NEEDS_PURPOSE, PERMISSIONS, Act, permits, permits_in
 
 SEE = "recording_list recording_show recording_why"
 TABLE = {

@@ -9,8 +9,8 @@ from multidict import CIMultiDict
 
 from vault.errors import Invalid, UnsupportedMedia, VaultError
 from vault.ids import parse_call_key
-from vault.protocol.parties import read
-from vault.protocol.rtpengine import event_name, notification
+from vault.protocol.facts.parties import read
+from vault.protocol.uploads.rtpengine import event_name, notification
 
 SENT = {
     "X-Recording-Call-ID": "1-4242@192.0.2.7",

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from vault.errors import Invalid
-from vault.protocol.s3listing import ListedPart, Unfinished, UploadsWanted, parts_page, uploads_page, uploads_wanted
+from vault.protocol.s3.listing import ListedPart, Unfinished, UploadsWanted, parts_page, uploads_page, uploads_wanted
 
 AT = datetime(2026, 11, 30, 12, tzinfo=UTC)
 

@@ -9,10 +9,10 @@ import pytest
 from vault.errors import Forbidden, Invalid, TooLarge
 from vault.ids import TokenId, parse_call_key
 from vault.model import DataKey
-from vault.protocol import s3
-from vault.protocol.awschunked import ChunkedDecoder
-from vault.protocol.s3body import BodyPlan, S3Body, WholeChecks, plan_body, whole_checks
-from vault.protocol.sigv4 import Claim, RequestHead
+from vault.protocol.s3 import requests as s3
+from vault.protocol.s3.aws_chunked import ChunkedDecoder
+from vault.protocol.s3.body import BodyPlan, S3Body, WholeChecks, plan_body, whole_checks
+from vault.protocol.s3.sigv4 import Claim, RequestHead
 
 
 @pytest.mark.parametrize(
@@ -264,8 +264,8 @@ def test_a_mode_that_is_not_offered_is_refused(payload):
 
 
 def test_a_secret_opens_for_its_token_and_key_alone():
-    from vault.crypto.tokens import open_secret, seal_secret  # noqa: PLC0415
-    from vault.errors import FormatError, Tampered  # noqa: PLC0415
+    from vault.crypto.rows import open_secret, seal_secret  # noqa: PLC0415
+    from vault.errors import FormatError, Tampered, Truncated  # noqa: PLC0415
 
     token, other = (TokenId(f"tok_{digit * 32}") for digit in "01")
     key = DataKey(b"k" * 32)
@@ -276,9 +276,10 @@ def test_a_secret_opens_for_its_token_and_key_alone():
         (key, other, sealed),
         (DataKey(b"x" * 32), token, sealed),
         (key, token, sealed[:-1]),
-        (key, token, b"\x01"),
     ):
         with pytest.raises(Tampered):
             open_secret(*wrong)
+    with pytest.raises(Truncated):
+        open_secret(key, token, b"\x01")
     with pytest.raises(FormatError):
         open_secret(key, token, b"\x02" + sealed[1:])

@@ -2,8 +2,8 @@
 
 import pytest
 
+from vault.access.shown import check_shown, shown_digest
 from vault.errors import ChangedSince, Invalid
-from vault.retention.shown import check_shown, shown_digest
 
 
 def test_the_digest_is_that_of_the_canonical_document_whatever_its_order() -> None:

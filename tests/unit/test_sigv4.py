@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 import pytest
 
 from vault.errors import Forbidden, Invalid, Unauthenticated
-from vault.protocol.awschunked import ChunkedDecoder
-from vault.protocol.checksums import ALGORITHMS
-from vault.protocol.sigv4 import (
+from vault.protocol.s3.aws_chunked import ChunkedDecoder
+from vault.protocol.s3.checksums import ALGORITHMS
+from vault.protocol.s3.sigv4 import (
     ALGORITHM,
     EMPTY_SHA256,
     ChunkSigner,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from vault.errors import Invalid
-from vault.protocol import siprec
-from vault.protocol.parties import read
+from vault.protocol.facts import siprec
+from vault.protocol.facts.parties import read
 
 HERE = Path(__file__).parent / "siprec"
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from vault.protocol.tally import MOST_DIFFERENT, NAMED, Tally
+from vault.access.tally import MOST_DIFFERENT, NAMED, Tally
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -11,8 +11,9 @@ from vault.errors import (
     UnsupportedMedia,
     UnsupportedVersion,
 )
-from vault.protocol import resumable, tus
-from vault.protocol.uploads import (
+from vault.protocol.uploads import ietf as resumable
+from vault.protocol.uploads import tus
+from vault.protocol.uploads.resumable import (
     STEPS,
     Description,
     Stage,

@@ -21,7 +21,7 @@ from vault.media.wav import (
     verbatim,
     wav_header,
 )
-from vault.media.wavsizes import MOST_STRETCHES, STRETCH_BYTES, head_in, samples_bytes
+from vault.media.wav_sizes import MOST_STRETCHES, STRETCH_BYTES, head_in, samples_bytes
 from vault.model import Codec, Container, Media
 
 STEREO_PCMU = raw_media(Codec.PCMU, rate=8000, channels=2)

@@ -7,7 +7,7 @@ from tests.vectors.encoding import plaintext_facts, seed, to_json
 from tests.vectors.make_keyring import ID, SECRET, VERSION, root_file, root_marker, wrap
 from vault.crypto import blind, ggm, spans
 from vault.crypto.journal import RecordKey
-from vault.crypto.notes import seal_note
+from vault.crypto.rows import seal_note
 from vault.crypto.sealed import seal_facts, seal_manifest, seal_segment
 from vault.format import keyring as fmt
 from vault.format.journal import DATA, FileHeader, Opening, encode_header, encode_opening
@@ -19,7 +19,7 @@ from vault.ids import RecordingId, TenantId, id_bytes
 from vault.keystore import sealing
 from vault.model import INDEX_LEAF, CallFacts, Codec, Cohort, Container, Coordinate, DataKey, Media, Part, Pin
 from vault.ports.objects import ObjectMeta
-from vault.storage import objectfile
+from vault.storage.objects import file_layout as objectfile
 
 NAME = "journey"
 ABOUT = (

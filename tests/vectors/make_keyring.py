@@ -11,8 +11,9 @@ from vault.errors import FormatError, IntegrityError
 from vault.format import keyring as fmt
 from vault.format.codec import pack, unpack
 from vault.ids import TenantId
-from vault.keystore import antiforensic, file, sealing, wrapping
+from vault.keystore import sealing
 from vault.keystore.files import Files
+from vault.keystore.root import antiforensic, file, wrapping
 from vault.model import Cohort, Part, Pin
 
 NAME = "keyring"

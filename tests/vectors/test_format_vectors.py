@@ -13,7 +13,7 @@ from tests.vectors import generate
 from tests.vectors.encoding import from_json, plaintext_facts
 from tests.vectors.make_manifest import plain_json
 from vault.crypto import chunked
-from vault.crypto.notes import open_note, seal_note
+from vault.crypto.rows import open_note, seal_note
 from vault.crypto.sealed import (
     HEAD_BYTES,
     SegmentOpener,

@@ -5,10 +5,10 @@ import hashlib
 import pytest
 
 from tests.vectors import generate
-from vault.crypto.tokens import open_secret
+from vault.crypto.rows import open_secret
 from vault.errors import FormatError, Tampered, Truncated
 from vault.model import DataKey
-from vault.services.spooling import BodyReader, BodyWriter, PartKey, Windows
+from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 ERRORS = {"tampered": Tampered, "truncated": Truncated, "format": FormatError}
 

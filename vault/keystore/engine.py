@@ -19,9 +19,9 @@ from vault.crypto.spans import Span
 from vault.errors import ConfigError, Destroyed, IntegrityError, Unavailable, VaultError
 from vault.keystore import recovery, sealing
 from vault.keystore import state as states
+from vault.keystore.pages import EpochSecret, Stored, load, newest, stage, wrap_secret
 from vault.keystore.replicas import Rank, Replicas, Round, Survey, rank_of
 from vault.keystore.state import State, Taking
-from vault.keystore.storing import EpochSecret, Stored, load, newest, stage, wrap_secret
 from vault.keystore.threads import in_thread
 from vault.model import Cohort, Finding, ShredPlan, ShredReceipt
 from vault.ports.keys import DestroyReceipt, KeyringStatus, KeyringStore, ReplicaStatus, RootKeyProvider

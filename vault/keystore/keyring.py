@@ -21,8 +21,8 @@ from vault.ids import TenantId
 from vault.keystore import recovery
 from vault.keystore import state as states
 from vault.keystore.engine import Engine
-from vault.keystore.metered import MeteredRootKeys
 from vault.keystore.replicas import Rank, Replicas
+from vault.keystore.root.metered import MeteredRootKeys
 from vault.keystore.state import State
 from vault.keystore.threads import in_thread
 from vault.model import Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt

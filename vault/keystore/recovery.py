@@ -17,9 +17,9 @@ from typing import Final
 from vault.errors import ConfigError, Invalid, Unavailable, VaultError
 from vault.format.keyring import HEAD, ID_BYTES, KEY_BYTES, MARKER, encode_marker
 from vault.keystore import sealing
+from vault.keystore.pages import Stored, load, newest, stage, wrap_secret
 from vault.keystore.replicas import Replicas, Survey, gather_blobs, marker_of
 from vault.keystore.state import State
-from vault.keystore.storing import Stored, load, newest, stage, wrap_secret
 from vault.keystore.threads import in_thread
 from vault.model import Finding
 from vault.ports.keys import KeyringStore, RootKeyProvider

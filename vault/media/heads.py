@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from vault.media.descriptor import SNIFF_BYTES, is_mpeg_frame, recognise
 from vault.media.id3 import behind_id3
-from vault.media.wavsizes import FMT_BYTES, WavHead, head_in
+from vault.media.wav_sizes import FMT_BYTES, WavHead, head_in
 from vault.model import Codec, Container, Content, Heard, Media
 
 HEAD_BYTES: Final = 1 << 20

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from vault.errors import Invalid
 from vault.media import g711
 from vault.media.descriptor import SAMPLE_BYTES as STORED_SAMPLE_BYTES
-from vault.media.wavsizes import UNKNOWN, Patch, WavHead, patches
+from vault.media.wav_sizes import UNKNOWN, Patch, WavHead, patches
 from vault.model import Codec, Container, Media
 
 HEADER_BYTES: Final = 44

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from vault.certificates.attested import Subject
 from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, TokenId
 from vault.model import (
     AuditEntry,
@@ -36,7 +37,6 @@ from vault.ports.erasures import Erasure, ErasureRows
 from vault.ports.policies import PolicyRows
 from vault.ports.repeats import KeyedRows
 from vault.ports.revision import Revision
-from vault.tlog.attested import Subject
 
 MOST_HOLDS: Final = 32
 """How many holds may stand on one recording, what flags place aside: each is a pin of every part in the keyring."""

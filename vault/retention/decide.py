@@ -15,9 +15,8 @@ from typing import Final
 
 from vault.ids import HoldId
 from vault.model import Hold, HoldKind, HoldState, MetadataChange, Part, Recording, RecordingState, RetentionChange
-from vault.retention.existing import changed_until, covers
 from vault.retention.periods import Period, maybe_period
-from vault.retention.policy import metadata_until, period_instant
+from vault.retention.policy import changed_until, covers, metadata_until, period_instant
 
 IN_FORCE: Final = frozenset({HoldState.PLACING, HoldState.ACTIVE, HoldState.RELEASE_REQUESTED})
 """States in which a hold keeps. `placing` is one: its pin may already be durable while its row is not yet active."""

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from vault.ids import TenantId
 from vault.model import HoldState, Part
 from vault.retention.decide import PARTS, Due, Facts, Ground, decide_parts, falls_due
-from vault.retention.durations import format_duration
+from vault.retention.periods import format_duration
 from vault.retention.policy import month_end
 
 

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from vault.errors import Invalid
-from vault.model import Tenant
-from vault.retention.periods import Period, maybe_period
+from vault.model import Recording, RetentionChange, Tenant
+from vault.retention.periods import Period, maybe_period, parse_period
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_PERIOD: Final = (1 << 48) - 1
@@ -202,3 +202,31 @@ def _width(seconds: float) -> int:
     if width <= 0:
         raise Invalid("the cohort width is at least one microsecond")
     return width
+
+
+def changed_until(recording: Recording, change: RetentionChange, *, captured: datetime) -> datetime:
+    """Return until when `change` keeps the audio of a recording that it covers; `captured` is its date from before.
+
+    Counted as at capture, with the changed period. What becomes shorter is due at `change.since` at the earliest: the
+    notice runs first. Invalid beyond the calendar.
+    """
+    life = lifetime(
+        recording.started_at,
+        receipt=recording.created_at,
+        after=parse_period(change.retention).after,
+        floor=parse_period(change.floor).after,
+        backdating=None if _imported(recording, change) else timedelta(seconds=change.backdating_seconds),
+    )
+    return life.retain_until if life.retain_until >= captured else min(captured, max(life.retain_until, change.since))
+
+
+def covers(change: RetentionChange, recording: Recording) -> bool:
+    """Tell whether the recording was captured when the change was asked for."""
+    return recording.created_at <= change.through
+
+
+def _imported(recording: Recording, change: RetentionChange) -> bool:
+    """Tell whether the retention counted from a true start, further back than any recorder may state one."""
+    bound = recording.created_at - timedelta(seconds=change.backdating_seconds)
+    period = maybe_period(recording.retention_period)
+    return period is not None and recording.started_at < bound and recording.retain_until < period.after(bound)

@@ -14,34 +14,22 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import (
-    admin,
-    audit,
-    dialects,
-    erasures,
-    flags,
-    health,
-    holds,
-    keys,
-    openapi,
-    policies,
-    recordings,
-    s3,
-    streams,
-    sweeps,
-)
-from vault.server.connections import Guest, bind, connections_of
+from vault.server import openapi
+from vault.server.api import admin, audit, erasures, flags, health, holds, keys, policies, recordings, sweeps
+from vault.server.connections.backpressure import BODIES, CALLS, Intake
+from vault.server.connections.connections import Guest, bind, connections_of
+from vault.server.connections.http_protocol import SERVER_NAME, HttpLine
+from vault.server.connections.reload import Reread
+from vault.server.connections.tls import Certified, load_chain, server_context
+from vault.server.connections.workers import Worker
 from vault.server.context import CONFIG, INGEST, VAULT, WORKER, end_work
-from vault.server.intake import BODIES, CALLS, Intake
-from vault.server.lines import SERVER_NAME, HttpLine
+from vault.server.idempotency import once
+from vault.server.ingest import dialects, s3
+from vault.server.ingest import tcp as streams
+from vault.server.origins import share_with_site, sites
 from vault.server.problems import plain_problem, problem
-from vault.server.refusallog import REFUSALS, Refusals
+from vault.server.refusal_log import REFUSALS, Refusals
 from vault.server.refusals import failing, tell
-from vault.server.repeating import once
-from vault.server.rereading import Reread
-from vault.server.sites import share_with_site, sites
-from vault.server.tls import Certified, load_chain, server_context
-from vault.server.workers import Worker
 from vault.services.vault import Vault
 from vault.telemetry import request_id
 

@@ -9,11 +9,11 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from vault.config.sections import Duration, Retention
 from vault.model import HoldKind, Role
 from vault.ports.erasures import ErasureBasis
-from vault.protocol.alerts import FlagCategory
-from vault.protocol.parties import DEFAULT_REGION
-from vault.settings import Duration, Retention
+from vault.protocol.facts.parties import DEFAULT_REGION
+from vault.protocol.webhook import FlagCategory
 
 Words = Annotated[str, Field(min_length=1, max_length=500)]
 Number = Annotated[str, Field(min_length=1, max_length=200)]

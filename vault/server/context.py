@@ -13,16 +13,16 @@ from typing import Final, TypeVar
 from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, ValidationError
 
+from vault.access.permissions import Act
 from vault.config import Config
 from vault.errors import Invalid, NotFound, Unauthenticated, UnsupportedMedia, UploadStalled, VaultError
 from vault.ids import RecordingId, TenantId, TokenId, call_key_of, id_bytes, parse_tenant
 from vault.model import Principal, Role
-from vault.protocol.jsontext import NotJson, Repeated, load_unique
-from vault.protocol.permissions import Act
-from vault.server.lines import identify
-from vault.server.workers import Worker
-from vault.services.access import Began, claimed_id
-from vault.services.slots import OPERATORS
+from vault.protocol.facts.strict_json import NotJson, Repeated, load_unique
+from vault.server.connections.http_protocol import identify
+from vault.server.connections.workers import Worker
+from vault.services.ingest.slots import OPERATORS
+from vault.services.people.access import Began, claimed_id
 from vault.services.vault import Vault
 from vault.wording import first_misfit
 

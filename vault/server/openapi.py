@@ -13,12 +13,11 @@ from aiohttp import web
 from pydantic.json_schema import models_json_schema
 
 from vault import __version__
-from vault.protocol.permissions import PERMISSIONS, Act
-from vault.server.describing import AUDIO_TYPES, HEADERS, PATH_PARAMETERS, Answer, Operation
-from vault.server.noteshapes import NOTE_SCHEMAS
+from vault.access.permissions import PERMISSIONS, Act
+from vault.server.operation import AUDIO_TYPES, HEADERS, PATH_PARAMETERS, Answer, Operation
 from vault.server.operations import OPERATIONS
 from vault.server.problems import REASONS
-from vault.server.shapes import SCHEMAS, reference
+from vault.server.shapes import NOTE_SCHEMAS, SCHEMAS, reference
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _PLACEHOLDER: Final = re.compile(r"{(\w+)}")

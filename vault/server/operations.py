@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from vault.protocol.permissions import Act
+from vault.access.permissions import Act
 from vault.server import bodies
-from vault.server.describing import Answer, Operation
-from vault.server.describing import json_answer as _json
-from vault.server.dialects import OPERATIONS as INGEST
-from vault.server.flags import OPERATIONS as FLAGS
-from vault.server.keys import OPERATIONS as KEYS
-from vault.server.personal import PERSONAL
+from vault.server.api.flags import OPERATIONS as FLAGS
+from vault.server.api.keys import OPERATIONS as KEYS
+from vault.server.api.personal import PERSONAL
+from vault.server.ingest.dialects import OPERATIONS as INGEST
+from vault.server.operation import Answer, Operation
+from vault.server.operation import json_answer as _json
 from vault.server.shapes import TEXT, reference
 
 _PLAYED: Final = {

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import WSCloseCode, web
 
 from vault import errors
-from vault.protocol.s3 import ERROR_STATUS, error_document
+from vault.protocol.s3.requests import ERROR_STATUS, error_document
 
 STATUS: Final[Mapping[type[errors.VaultError], int]] = {
     errors.Invalid: 422,

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from vault.errors import VaultError
 from vault.server.context import ACTOR, CLAIMED, INGEST
-from vault.server.refusallog import REFUSALS, said_of
+from vault.server.refusal_log import REFUSALS, said_of
 
 _LOOKS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SERVER_ERROR: Final = 500

@@ -21,7 +21,7 @@ from vault.model import (
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
 from vault.retention.guards import Guard
-from vault.services.status import CHECKS
+from vault.services.health.status import CHECKS
 
 Schema = Mapping[str, Any]
 
@@ -66,7 +66,7 @@ ACTED: Final = frozenset(
         *("release_requested", "offboard_requested", "offboard_approved"),
     )
 )
-"""Members that name the token that did something; `vault.server.people` puts its name beside each."""
+"""Members that name the token that did something; `vault.server.api.names` puts its name beside each."""
 
 
 def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
@@ -611,5 +611,75 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     ),
     "Liveness": record(
         {"status": {"const": "ok"}, "vault": {"type": "string", "pattern": "^vlt_[0-9a-f]{32}$"}, "trial": FLAG}
+    ),
+}
+
+
+NOTE_SCHEMAS: Final[Mapping[str, Schema]] = {
+    "Pause": record(
+        {
+            "id": RECORDING_ID,
+            "recording_id": FORMER_ID,
+            "paused": FLAG,
+            "ends_at": {**nullable(MOMENT), "description": "When the vault will end the pause; null without one."},
+            "bytes": {**COUNT, "description": "Durable bytes of the call so far."},
+        }
+    ),
+    "SiprecReceipt": record(
+        {
+            "id": RECORDING_ID,
+            "recording_id": FORMER_ID,
+            "document": {**COUNT, "description": "Its number among the call's documents, from 0."},
+            "parsed": FLAG,
+            "why": {**nullable(TEXT), "description": "Why it could not be read."},
+            "participants": COUNT,
+        }
+    ),
+    "Notes": record(
+        {
+            "id": RECORDING_ID,
+            "recording_id": FORMER_ID,
+            "live": FLAG,
+            "paused": FLAG,
+            "gaps": array(
+                record(
+                    {
+                        "offset": {**COUNT, "description": "Byte of the stored audio before which it happened."},
+                        "at": nullable(MOMENT),
+                        "reason": {"type": "string", "enum": ["paused", "lost"]},
+                        "missing_ms": COUNT,
+                        "dropped_bytes": COUNT,
+                    }
+                )
+            ),
+            "dtmf": array(
+                record({"offset": COUNT, "at": nullable(MOMENT), "digit": TEXT, "duration_ms": nullable(COUNT)})
+            ),
+            "documents": array(
+                record(
+                    {
+                        "number": COUNT,
+                        "offset": COUNT,
+                        "at": nullable(MOMENT),
+                        "media_type": TEXT,
+                        "bytes": COUNT,
+                        "sha256": SHA256,
+                    }
+                )
+            ),
+            "aside": array(
+                record(
+                    {
+                        "number": COUNT,
+                        "part": {
+                            **COUNT,
+                            "description": "The part's number in its upload; 0 for what a completion that broke off "
+                            "had written.",
+                        },
+                        "bytes": COUNT,
+                    }
+                )
+            ),
+        }
     ),
 }

@@ -8,27 +8,26 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from vault.access.shown import shown_digest
 from vault.ids import TenantId, TokenId
-from vault.media.lasting import call_ended
+from vault.media.length import call_ended
 from vault.model import Hold, HoldState, Principal, StoredCertificate, Token
 from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
 from vault.ports.policies import PolicyRequest
-from vault.protocol.alerts import origin_of
-from vault.protocol.parties import SENT
-from vault.retention.durations import format_duration
+from vault.protocol.facts.parties import SENT
+from vault.protocol.webhook import origin_of
 from vault.retention.guards import Tripped
-from vault.retention.periods import Period, parse_period
+from vault.retention.periods import Period, format_duration, parse_period
 from vault.retention.policy import month_name
-from vault.retention.shown import shown_digest
-from vault.services.erasure import ErasureView, erasure_document
-from vault.services.holds import release_document
-from vault.services.ingest import IngestLimits
-from vault.services.recordings import RecordingView
-from vault.services.search import CALL_KEY
-from vault.services.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
-from vault.services.sweep import SweepReport
-from vault.services.tenants import TenantView
+from vault.services.deletion.erasures import ErasureView, erasure_document
+from vault.services.deletion.sweep import SweepReport
+from vault.services.holds.holds import release_document
+from vault.services.ingest.ingest import IngestLimits
+from vault.services.ingest.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
+from vault.services.playback.showing import RecordingView
+from vault.services.recordings.search import CALL_KEY
+from vault.services.tenants.tenants import TenantView
 
 
 def moment(value: datetime | None) -> str | None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
-from vault.crypto.answers import open_answer, seal_answer
 from vault.crypto.derive import open_with_any
+from vault.crypto.rows import open_answer, seal_answer
 from vault.errors import Conflict, KeyReused, Malformed, Unavailable, UnderWay
 from vault.ids import TokenId
 from vault.model import DataKey

@@ -14,23 +14,22 @@ from vault.config import S3_SCHEME, Config, S3Access
 from vault.errors import ConfigError, Invalid
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring
-from vault.keystore.moving import MovingRootKeys
-from vault.keystore.provider import RootKeys
+from vault.keystore.root.common import RootKeys
+from vault.keystore.root.pairs import MovingRootKeys
 from vault.ports.cluster import ClusterLocks
 from vault.ports.keys import KeyringStore
 from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
-from vault.storage.bucketreplica import BucketReplica
-from vault.storage.cluster import FileClusterLocks
-from vault.storage.cluster_postgres import PostgresClusterLocks
-from vault.storage.filesystem import FilesystemObjectStore
-from vault.storage.memory import MemoryObjectStore
+from vault.storage.locks import FileClusterLocks, PostgresClusterLocks
+from vault.storage.objects.filesystem import FilesystemObjectStore
+from vault.storage.objects.memory import MemoryObjectStore
+from vault.storage.objects.prefixed import PrefixedObjectStore
 from vault.storage.postgres import PostgresSettings
-from vault.storage.prefixed import PrefixedObjectStore
-from vault.storage.s3 import S3ObjectStore
-from vault.storage.s3settings import S3Settings
-from vault.wiring.places import TO_READ_KEYS, refuse_unusable
-from vault.wiring.rootkeys import provider_of
+from vault.storage.s3.client import S3Settings
+from vault.storage.s3.keyring_replica import BucketReplica
+from vault.storage.s3.store import S3ObjectStore
+from vault.wiring.files import TO_READ_KEYS, refuse_unusable
+from vault.wiring.root_keys import provider_of
 
 KEYRING_ID = "keyring_id"
 """The catalog setting that ties it to its keyring."""

@@ -18,47 +18,47 @@ from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock, Entropy
 from vault.retention.bounds import FLOOR
 from vault.retention.guards import Limits
-from vault.server.messenger import HttpMessenger
-from vault.services.access import Access
-from vault.services.alerts import Alerts
-from vault.services.attest import Identity
-from vault.services.begun import Begun
-from vault.services.certificates import Certificates
-from vault.services.certify import Certifier
-from vault.services.coordinates import Coordinates
-from vault.services.dossiers import Dossiers
-from vault.services.erasure import Erasures
-from vault.services.feed import FeedParts
-from vault.services.flags import Flags
-from vault.services.holds import Holds, pinned
-from vault.services.ingest import OPEN_RECORDINGS, Ingest, IngestLimits
+from vault.server.webhooks import HttpMessenger
+from vault.services.certificates.batches import Certificates
+from vault.services.certificates.content import Identity
+from vault.services.certificates.issuing import Certifier
+from vault.services.deletion.erasures import Erasures
+from vault.services.deletion.overrides import Overrides
+from vault.services.deletion.planning import Planner
+from vault.services.deletion.policies import Policies
+from vault.services.deletion.shredding import Shredder
+from vault.services.deletion.sweep import Sweeper, SweepLimits
+from vault.services.health.nodes import Presence
+from vault.services.health.status import Status
+from vault.services.holds.alerts import Alerts
+from vault.services.holds.flags import Flags
+from vault.services.holds.holds import Holds, pinned
+from vault.services.ingest.begun import Begun
+from vault.services.ingest.call_notes import Notes
+from vault.services.ingest.ingest import OPEN_RECORDINGS, Ingest, IngestLimits
+from vault.services.ingest.live import FeedParts
+from vault.services.ingest.naming import CallNames
+from vault.services.ingest.slots import Shares
+from vault.services.ingest.storing import SegmentLimits, Storer
 from vault.services.keys import Keys
-from vault.services.naming import CallNames
-from vault.services.nodes import Presence
-from vault.services.notes import Notes
-from vault.services.objects import Objects
-from vault.services.overrides import Overrides
-from vault.services.parts import Parts
-from vault.services.planning import Planner
-from vault.services.playback import Playback
-from vault.services.policies import Policies
-from vault.services.reading import Reader
-from vault.services.recordings import Recordings
-from vault.services.reindexing import Reindexing
+from vault.services.people.access import Access
+from vault.services.playback.playback import Playback
+from vault.services.playback.showing import Recordings
+from vault.services.recordings.dossiers import Dossiers
+from vault.services.recordings.leaves import Coordinates
+from vault.services.recordings.reading import Reader
+from vault.services.recordings.search import BlindIndex, Search
 from vault.services.repeats import Repeats
-from vault.services.search import BlindIndex, Search
-from vault.services.shredding import Shredder
-from vault.services.slots import Shares
-from vault.services.spooling import SPOOL, Windows
-from vault.services.status import Status
-from vault.services.storing import SegmentLimits, Storer
-from vault.services.sweep import Sweeper, SweepLimits
-from vault.services.tenants import Tenants
-from vault.services.uploads import Uploads
+from vault.services.tenants.reindexing import Reindexing
+from vault.services.tenants.tenants import Tenants
+from vault.services.tenants.webhook_addresses import Webhooks
+from vault.services.uploads.parts import Parts
+from vault.services.uploads.resumable import Uploads
+from vault.services.uploads.spooling import SPOOL, Windows
+from vault.services.uploads.whole import Objects
 from vault.services.vault import IN_WORK, Vault
-from vault.services.vaulttime import VaultTime
-from vault.services.webhooks import Webhooks
-from vault.storage.journal import FileJournal
+from vault.services.vault_time import VaultTime
+from vault.storage.journal.journal import FileJournal
 from vault.storage.spool import FileSpool
 from vault.telemetry import Metrics
 from vault.wiring.retention import bounds_of

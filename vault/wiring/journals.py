@@ -18,11 +18,11 @@ from vault.ports.catalog import Node
 from vault.ports.time import Clock
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
-from vault.storage.journal import journal_files
-from vault.storage.journal_node import existing_node
+from vault.storage.journal.journal import journal_files
+from vault.storage.journal.node import existing_node
 from vault.wiring.adapters import SystemClock, catalog_place
-from vault.wiring.opening import open_vault
-from vault.wiring.places import Piece, refuse_unusable
+from vault.wiring.files import Piece, refuse_unusable
+from vault.wiring.open import open_vault
 
 ABSENT_AFTER = timedelta(seconds=60)
 """Six beats: a node not seen for as long is not there, or cannot reach the catalog and takes nothing in."""

@@ -14,7 +14,7 @@ from vault.config import S3_SCHEME, Config, load_config
 from vault.errors import ConfigError
 from vault.model import Finding
 from vault.places import name_of
-from vault.wiring.places import Piece, Place, entries, places_of, trouble
+from vault.wiring.files import Piece, Place, entries, places_of, trouble
 
 FILES: Final = "files"
 """The subject of what is wrong with owners, modes and paths."""

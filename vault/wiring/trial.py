@@ -9,8 +9,8 @@ from vault.config import Config
 from vault.model import Role
 from vault.ports.time import Clock
 from vault.wiring.adapters import SystemClock
-from vault.wiring.create import init_vault
-from vault.wiring.opening import open_vault
+from vault.wiring.init import init_vault
+from vault.wiring.open import open_vault
 
 TENANT: Final = "northfield-college"
 """The tenant of every example in the documentation."""

@@ -10,12 +10,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from vault.certificates.audit_chain import AuditHead
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import HoldId, RecordingId, TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent, MetadataChange, RetentionChange, Role, Tenant, Token
 from vault.ports.catalog import AuditQuery
 from vault.ports.revision import Revision
-from vault.retention.durations import format_duration
+from vault.retention.periods import format_duration
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.tables import (
@@ -33,7 +34,6 @@ from vault.storage.catalog.tables import (
 )
 from vault.storage.catalog.tables import audit as audit_table
 from vault.storage.catalog.writer import Transaction
-from vault.tlog.auditchain import AuditHead
 
 _TENANT = sa.select(tenants).where(tenants.c.id == sa.bindparam("key"))
 _TENANTS = sa.select(tenants).order_by(tenants.c.id)

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from vault.errors import Unavailable, VaultError
 from vault.ids import TenantId
 from vault.ports.time import Clock
-from vault.storage.catalog import postgresql, sqlite
+from vault.storage.catalog import postgres as postgresql
+from vault.storage.catalog import sqlite
 from vault.storage.catalog.faults import is_broken, translate
 from vault.storage.catalog.writer import Parameters, Transaction, Writer
 from vault.storage.postgres import PostgresSettings

@@ -12,6 +12,7 @@ from typing import Any
 import rfc8785
 import sqlalchemy as sa
 
+from vault.certificates.attested import EXPIRED, POLICY_VERSION, PartKey, Policy, StoredObject, Subject
 from vault.errors import Invalid
 from vault.ids import CertificateId, RecordingId, TenantId, id_bytes
 from vault.model import (
@@ -33,7 +34,6 @@ from vault.model import (
     StoredCertificate,
 )
 from vault.ports.catalog import CertificateBatch
-from vault.tlog.attested import EXPIRED, POLICY_VERSION, PartKey, Policy, StoredObject, Subject
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

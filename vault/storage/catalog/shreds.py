@@ -11,6 +11,7 @@ from typing import Any
 import rfc8785
 import sqlalchemy as sa
 
+from vault.certificates.attested import Subject
 from vault.errors import NotFound
 from vault.format import codec
 from vault.ids import CertificateId, RecordingId, TenantId
@@ -43,7 +44,6 @@ from vault.storage.catalog.tables import (
     sweep_floor,
 )
 from vault.storage.catalog.writer import Transaction
-from vault.tlog.attested import Subject
 
 _s, _c, _r = shreds.c, certificates.c, recordings.c
 _BY_ID = sa.select(shreds).where(_s.id == sa.bindparam("key"))

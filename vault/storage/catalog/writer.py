@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from vault.certificates.audit_chain import AuditHead, extend_chain
 from vault.errors import Conflict, IntegrityError, OutcomeUnknown, Refused, Unavailable
 from vault.model import AuditEntry, AuditEvent
 from vault.ports.repeats import Keyed, effects
@@ -26,7 +27,6 @@ from vault.storage.catalog import rows
 from vault.storage.catalog.faults import is_broken, is_doubtful, is_outage, translate
 from vault.storage.catalog.tables import audit, audit_head, keyed_requests
 from vault.telemetry import Metrics
-from vault.tlog.auditchain import AuditHead, extend_chain
 
 _BATCH_ACTS = 256
 _ROWS_A_STATEMENT = 256

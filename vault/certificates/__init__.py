@@ -1,0 +1,1 @@
+"""Deletion certificates and the audit trail's chain: documents that strangers verify."""

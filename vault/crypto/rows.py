@@ -1,0 +1,87 @@
+"""Seals what the catalog keeps in rows: notes of open recordings, answers to repeated requests, recorders' secrets.
+
+Every sealed row is `0x01 | nonce | AES-256-GCM(plain)` under a key for its kind, bound to the row's own place
+(docs/format.md, "Notes", "Answers" and "Token secrets"). The keys come from the keyring: the catalog alone, or a backup
+of it, opens none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from vault.crypto.derive import Purpose, subkey
+from vault.errors import FormatError, Tampered, Truncated
+from vault.format.names import check_recording
+from vault.format.notes import Note, decode_note, encode_note
+from vault.ids import RecordingId, TokenId, id_bytes
+from vault.model import DataKey
+
+_VERSION: Final = b"\x01"
+_NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+
+
+def seal_note(key: DataKey, recording: RecordingId, seq: int, note: Note, *, nonce: bytes) -> bytes:
+    """Seal a note under the audio's key, bound to its recording and number; `nonce` is 12 fresh random bytes."""
+    return _seal(subkey(key, Purpose.NOTE), encode_note(note), _note_place(recording, seq), nonce)
+
+
+def open_note(key: DataKey, recording: RecordingId, seq: int, sealed: bytes) -> Note:
+    """Return what `seal_note` sealed in this place. Raises FormatError, Truncated or Tampered."""
+    place = _note_place(recording, seq)
+    return decode_note(_open(subkey(key, Purpose.NOTE), sealed, place, f"note {seq} of {recording}"))
+
+
+def seal_answer(key: DataKey, token: TokenId, told: str, answer: bytes, *, nonce: bytes) -> bytes:
+    """Seal an answer for the token and its Idempotency-Key `told`, which the catalog does not have."""
+    return _seal(_answer_key(key, told), answer, _VERSION + token.encode(), nonce)
+
+
+def open_answer(key: DataKey, token: TokenId, told: str, sealed: bytes) -> bytes:
+    """Return the answer. Raises FormatError, Truncated or Tampered."""
+    return _open(_answer_key(key, told), sealed, _VERSION + token.encode(), "a sealed answer")
+
+
+def seal_secret(key: DataKey, token: TokenId, secret: str, *, nonce: bytes) -> bytes:
+    """Seal a recorder's secret, bound to its token; `nonce` is 12 fresh random bytes."""
+    return _seal(subkey(key, Purpose.TOKEN_SECRET), secret.encode(), _VERSION + id_bytes(token), nonce)
+
+
+def open_secret(key: DataKey, token: TokenId, sealed: bytes) -> str:
+    """Return the secret. Raises FormatError, Truncated or Tampered."""
+    place = _VERSION + id_bytes(token)
+    plain = _open(subkey(key, Purpose.TOKEN_SECRET), sealed, place, f"the sealed secret of {token}")
+    try:
+        return plain.decode()
+    except UnicodeDecodeError as error:
+        raise Tampered(f"the sealed secret of {token} is no text") from error
+
+
+def _note_place(recording: RecordingId, seq: int) -> bytes:
+    return _VERSION + check_recording(recording).encode() + seq.to_bytes(4, "big")
+
+
+def _answer_key(key: DataKey, told: str) -> bytes:
+    return subkey(key, Purpose.ANSWER, hashlib.sha512(told.encode()).digest())
+
+
+def _seal(key: bytes, plain: bytes, place: bytes, nonce: bytes) -> bytes:
+    if len(nonce) != _NONCE_BYTES:
+        raise ValueError(f"a nonce is {_NONCE_BYTES} bytes")
+    return _VERSION + nonce + AESGCM(key).encrypt(nonce, plain, place)
+
+
+def _open(key: bytes, sealed: bytes, place: bytes, what: str) -> bytes:
+    if sealed[:1] != _VERSION:
+        raise FormatError(f"{what} has an unknown version")
+    start = 1 + _NONCE_BYTES
+    if len(sealed) < start + _TAG_BYTES:
+        raise Truncated(f"{what} is cut short")
+    try:
+        return AESGCM(key).decrypt(sealed[1:start], sealed[start:], place)
+    except InvalidTag as error:
+        raise Tampered(f"{what} failed authentication; nothing of it was returned") from error

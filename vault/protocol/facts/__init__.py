@@ -1,0 +1,1 @@
+"""What is said of a call, in whichever form: parties, metadata, SIPREC."""

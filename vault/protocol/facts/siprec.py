@@ -1,0 +1,246 @@
+"""Reads the metadata of a recorded SIP session (RFC 7865): who takes part, by which addresses, on which streams.
+
+Tolerant, because senders differ: the namespace is `urn:ietf:params:xml:ns:recording` with or without `:1`, or none;
+prefixes may be unbound; identifiers are `id` or `participant_id`; streams are named in `participantstreamassoc` or, in
+the drafts before RFC 7865 that Acme Packet and AudioCodes send, within the participant. Defused: a document type, an
+entity, too many elements or too deep a tree ends the reading.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from vault.errors import Invalid
+from vault.model import CallFacts
+from vault.protocol.facts.safe_xml import Defused, walk
+from vault.protocol.facts.stated import cut
+
+MAX_BYTES: Final = 256 << 10
+_MOST_ELEMENTS: Final = 4_000
+_MOST_DEPTH: Final = 24
+_MOST_PARTICIPANTS: Final = 16
+_MOST_STREAMS: Final = 32
+_MOST_TEXT: Final = 200
+XML_TYPES: Final = frozenset({"application/rs-metadata+xml", "application/rs-metadata", "application/xml", "text/xml"})
+"""`application/rs-metadata` is what some senders of the drafts say."""
+_BOUNDARY: Final = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE | re.ASCII)
+_PART_TYPE: Final = re.compile(rb"^content-type:[ \t]*([^\s;]{1,100})", re.IGNORECASE | re.MULTILINE)
+_BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participant:
+    """One side of the call; `labels` are the SDP labels of the streams it sends."""
+
+    id: str
+    aor: str = field(default="", repr=False)
+    name: str = field(default="", repr=False)
+    labels: tuple[str, ...] = ()
+    associated: str = ""
+    disassociated: str = ""
+    calling: bool | None = None
+    """Whether the sender says that this one called; None if it does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What one document says."""
+
+    session: str = ""
+    sip_session: str = ""
+    started: str = ""
+    participants: tuple[Participant, ...] = ()
+
+
+def part_of(content_type: str, body: bytes) -> bytes:
+    """Return the XML in a body of this type: itself, or the first part of a multipart that is XML.
+
+    Invalid if it is neither.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in XML_TYPES:
+        return body
+    boundary = _BOUNDARY.search(content_type) if kind.startswith("multipart/") else None
+    if boundary is None:
+        raise Invalid("that is no SIPREC metadata", hint="send application/rs-metadata+xml, or multipart/mixed with it")
+    mark = b"--" + (boundary[1] or boundary[2]).encode(errors="replace")
+    for part in body.split(mark)[1:]:
+        blank = _BLANK_LINE.search(part)
+        head = part[: blank.start()] if blank else b""
+        named = _PART_TYPE.search(head)
+        if blank and named and named[1].decode("ascii", "replace").lower() in XML_TYPES:
+            return part[blank.end() :]
+    raise Invalid("none of the parts is SIPREC metadata")
+
+
+def parse(document: bytes) -> Metadata:
+    """Return what a document says; Invalid, which repeats nothing of it, for one that cannot be read."""
+    if len(document) > MAX_BYTES:
+        raise Invalid("the metadata is longer than 256 KiB")
+    reader = _Reader()
+    try:
+        walk(document.lstrip(), reader)
+    except Defused as error:
+        raise Invalid("the metadata declares a document type or entities; nothing of it was read") from error
+    except ValueError as error:
+        raise Invalid("the metadata is not well-formed XML") from error
+    if not reader.is_recording:
+        raise Invalid("the XML is no recording metadata")
+    return reader.metadata()
+
+
+def facts(metadata: Metadata) -> CallFacts:
+    """Return the facts of a call: the caller is who is said to call, or else the first; the next one is the called."""
+    caller, called = _sides(metadata)
+    extra = {
+        "siprec_session": metadata.session,
+        "siprec_sip_session": metadata.sip_session,
+        "siprec_started": metadata.started,
+        "siprec_participants": json.dumps([_shown(each) for each in metadata.participants], ensure_ascii=False)
+        if metadata.participants
+        else "",
+    }
+    return CallFacts(
+        caller=_address(caller), called=_address(called), extra={name: text for name, text in extra.items() if text}
+    )
+
+
+def _sides(metadata: Metadata) -> tuple[Participant | None, Participant | None]:
+    present = [each for each in metadata.participants if each.aor] or list(metadata.participants)
+    caller = next((each for each in present if each.calling), None)
+    if caller is None:
+        # Who is said not to have called was called.
+        caller = next((each for each in present if each.calling is None), None)
+    return caller, next((each for each in present if each is not caller), None)
+
+
+def _address(participant: Participant | None) -> str | None:
+    return cut(participant.aor).strip() or None if participant is not None else None
+
+
+def _shown(participant: Participant) -> dict[str, str | list[str]]:
+    shown: dict[str, str | list[str]] = {
+        "id": participant.id,
+        "aor": participant.aor,
+        "name": participant.name,
+        "labels": list(participant.labels),
+        "associated": participant.associated,
+        "disassociated": participant.disassociated,
+    }
+    return {name: value for name, value in shown.items() if value}
+
+
+class _Reader:
+    """Collects what matters while the parser walks; every collection is bounded."""
+
+    def __init__(self) -> None:
+        self.is_recording = False
+        self._path: list[tuple[str, Mapping[str, str]]] = []
+        self._elements = 0
+        self._text: list[str] = []
+        self._length = 0
+        self._head: dict[str, str] = {}
+        self._participants: dict[str, Participant] = {}
+        self._labels: dict[str, str] = {}
+        self._sends: dict[str, list[str]] = {}
+
+    def start(self, name: str, attributes: Mapping[str, str]) -> None:
+        self._elements += 1
+        if self._elements > _MOST_ELEMENTS or len(self._path) >= _MOST_DEPTH:
+            raise Invalid("the metadata has too many elements, or too deep ones")
+        local = _local(name)
+        self.is_recording = self.is_recording or local == "recording"
+        plain = {_local(key): value[:_MOST_TEXT] for key, value in attributes.items()}
+        self._path.append((local, plain))
+        self._text, self._length = [], 0
+        match local:
+            case "session":
+                self._head.setdefault("session", plain.get("session_id") or plain.get("id") or plain.get("session", ""))
+            case "participant":
+                self._set(_id(plain, "participant"), name=plain.get("name", ""), aor=plain.get("aor", ""))
+            case "nameid":
+                self._set(self._owner(), aor=plain.get("aor", ""))
+            case "stream" if label := plain.get("label"):
+                self._label(plain, label)
+
+    def text(self, data: str) -> None:
+        if self._length < _MOST_TEXT:
+            self._text.append(data[: _MOST_TEXT - self._length])
+            self._length += len(data)
+
+    def end(self, _: str) -> None:
+        local, _attributes = self._path.pop()
+        text = "".join(self._text).strip()
+        self._text, self._length = [], 0
+        if not text:
+            return
+        owner = self._owner()
+        if owner is not None:
+            self._of_participant(owner, local, text)
+        elif local == "label" and (stream := self._within("stream")) is not None:
+            self._label(stream, text)
+        elif local in {"start-time", "associate-time"} and self._within("session") is not None:
+            self._head.setdefault("started", text)
+        elif local == "sipsessionid":
+            self._head.setdefault("sip_session", text)
+
+    def _of_participant(self, owner: str, local: str, text: str) -> None:
+        match local:
+            case "name" | "aor":
+                self._set(owner, **{local: text})
+            case "send":
+                streams = self._sends.setdefault(owner, [])
+                if len(self._sends) <= _MOST_PARTICIPANTS and len(streams) < _MOST_STREAMS:
+                    streams.append(text)
+            case "associate-time" | "start-time":
+                self._set(owner, associated=text)
+            case "disassociate-time":
+                self._set(owner, disassociated=text)
+            case "callingparty":
+                self._set(owner, calling=text.lower() == "true")
+
+    def metadata(self) -> Metadata:
+        """Return what was collected, streams named by their labels."""
+        participants = tuple(
+            replace(
+                each,
+                labels=tuple(dict.fromkeys(self._labels.get(stream, stream) for stream in self._sends.get(name, ()))),
+            )
+            for name, each in self._participants.items()
+        )
+        return Metadata(participants=participants, **self._head)
+
+    def _within(self, name: str) -> Mapping[str, str] | None:
+        return next((attributes for local, attributes in reversed(self._path) if local == name), None)
+
+    def _owner(self) -> str | None:
+        """Return the participant that the element at hand is about."""
+        for local, attributes in reversed(self._path):
+            if local in {"participant", "participantsessionassoc", "participantstreamassoc", "participantassoc"}:
+                return _id(attributes, "participant")
+        return None
+
+    def _set(self, owner: str | None, **said: str | bool) -> None:
+        """Note what is said of a participant; the first word on each matter stands."""
+        if owner is None or (owner not in self._participants and len(self._participants) >= _MOST_PARTICIPANTS):
+            return
+        known = self._participants.get(owner, Participant(id=owner))
+        fresh = {key: value for key, value in said.items() if value != "" and getattr(known, key) in ("", None)}
+        self._participants[owner] = replace(known, **fresh)  # type: ignore[arg-type]  # the keys are fields
+
+    def _label(self, stream: Mapping[str, str], label: str) -> None:
+        identifier = _id(stream, "stream")
+        if identifier and len(self._labels) < _MOST_STREAMS:
+            self._labels.setdefault(identifier, label)
+
+
+def _id(attributes: Mapping[str, str], of: str) -> str:
+    return attributes.get(f"{of}_id") or attributes.get("id") or attributes.get(f"{of}id") or attributes.get(of) or ""
+
+
+def _local(name: str) -> str:
+    return name.rpartition(":")[2].lower()

@@ -1,0 +1,1 @@
+"""Dialects of calls that are sent while they run."""

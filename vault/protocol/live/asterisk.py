@@ -1,0 +1,71 @@
+"""Asterisk's WebSocket channel driver, with control messages in plain text and in JSON.
+
+After `channels/chan_websocket.c` of Asterisk 20.16, 21.11, 22.6 and 23.0, and docs.asterisk.org, "WebSocket". Media is
+what the channel's codec makes, mono, a frame a message; signed linear is in the host's byte order, which is little
+endian on every machine that Asterisk is packaged for. A hangup is a close with 1000. Nothing is ever sent back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from vault.errors import UnsupportedMedia
+from vault.media.descriptor import TELEPHONE_RATE, raw_media
+from vault.model import Codec
+from vault.protocol.facts.metadata import MAX_TEXT, address_facts, call_facts, call_key, dtmf, parse_object
+from vault.protocol.live.binary import TEXT_FIRST, BinaryDialect, Transitions
+from vault.protocol.live.events import Event, Handshake, Started
+
+_START: Final = "MEDIA_START"
+_FORMATS: Final[Mapping[str, tuple[Codec, int]]] = {
+    "ulaw": (Codec.PCMU, TELEPHONE_RATE),
+    "alaw": (Codec.PCMA, TELEPHONE_RATE),
+    "slin": (Codec.S16LE, TELEPHONE_RATE),
+    **{
+        f"slin{rate // 1000}": (Codec.S16LE, rate)
+        for rate in (12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000)
+    },
+}
+_KNOWN: Final = frozenset({"event", "format", "optimal_frame_size", "ptime"})
+
+
+class Asterisk(BinaryDialect):
+    """One channel. The call key is the channel's unique id; the connection's id names a configuration, not a call."""
+
+    name: ClassVar[str] = "asterisk"
+    transitions: ClassVar[Transitions] = TEXT_FIRST
+
+    def started(self, first: str | bytes) -> Started:
+        """Read MEDIA_START; UnsupportedMedia unless the format is G.711 or signed linear."""
+        document = _control(first)
+        codec = _FORMATS.get(str(document.get("format")))
+        if codec is None:
+            raise UnsupportedMedia(
+                "this format cannot be kept as it is: dial with c(ulaw), c(alaw), c(slin) or c(slin16)"
+            )
+        return Started(
+            call_key=call_key(document, ("channel_id",)),
+            media=raw_media(codec[0], rate=codec[1], channels=1),
+            facts=call_facts({**address_facts(self._handshake.query), **document}, known=_KNOWN),
+        )
+
+    def told(self, text: str) -> Sequence[Event]:
+        """Read DTMF_END; flow control and the driver's status are about audio that is never sent back."""
+        event = _control(text)
+        return dtmf(event.get("digit")) if event.get("event") == "DTMF_END" else ()
+
+
+def _control(message: str | bytes) -> Mapping[str, Any]:
+    """Return a control message, `EVENT name:value …` or a JSON object, as names and values with its `event`."""
+    if not isinstance(message, str) or len(message) > MAX_TEXT:
+        return {}
+    if message.startswith("{"):
+        return parse_object(message) or {}
+    event, *words = message.split()[:16] or [""]
+    return {**dict(word.split(":", 1) for word in words if ":" in word), "event": event}
+
+
+def recognise_asterisk(handshake: Handshake, first: str | bytes) -> Asterisk | None:
+    """Recognise MEDIA_START, in text or JSON."""
+    return Asterisk(handshake) if _control(first).get("event") == _START else None

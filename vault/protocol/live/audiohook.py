@@ -1,0 +1,354 @@
+"""Genesys AudioHook, protocol version 2: JSON messages in strict order, and audio between them.
+
+Facts from the protocol reference (developer.genesys.cloud/devapps/audiohook) and its reference implementation
+(purecloudlabs/audiohook-reference-implementation, app/audiohook/src/protocol and src/server).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+from vault.errors import Invalid
+from vault.media.tracks import LONGEST_MS
+from vault.model import CallFacts, Codec, Container, Media
+from vault.protocol.facts.stated import Reading, cut
+from vault.protocol.live.bad_frames import Breakage, Broken
+from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Gap, Paused, Resumed, Say, Started
+
+_PAUSED: Final = '"paused"'
+_RATE: Final = 8_000
+_MAX_TEXT: Final = 65_535
+_MAX_OFFERS: Final = 32
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_DURATION: Final = re.compile(r"PT([0-9]{0,15}(?:\.[0-9]{1,15})?)S", re.ASCII)
+_PROBE: Final = "00000000-0000-0000-0000-000000000000"
+_CODECS: Final = {"PCMU": Codec.PCMU, "L16": Codec.S16LE}
+"""L16 is little endian here: the reference implementation reads it as the machine's own (src/audio/audioframe.ts)."""
+_SIDES: Final = {"external": "caller", "internal": "callee"}
+_REASONS: Final = ("end", "error", "disconnect", "reconnect")
+_KNOWN: Final = ("open", "close", "ping", "update", "error", "paused", "resumed", "discarded", "dtmf")
+_WANTED: Final = (
+    ("PCMU", ["external", "internal"]),
+    ("PCMU", ["internal", "external"]),
+    ("L16", ["external", "internal"]),
+    ("L16", ["internal", "external"]),
+    ("PCMU", ["external"]),
+    ("PCMU", ["internal"]),
+    ("L16", ["external"]),
+    ("L16", ["internal"]),
+)
+"""Media in order of preference: both sides, then as the telephone network carries them."""
+
+
+class _State(enum.Enum):
+    PREPARING = enum.auto()
+    PROBED = enum.auto()
+    """A test of the connection: everything is answered and nothing kept."""
+    ACTIVE = enum.auto()
+    PAUSED = enum.auto()
+    CLOSED = enum.auto()
+
+
+_OPEN: Final = (_State.PROBED, _State.ACTIVE, _State.PAUSED)
+_RECORDING: Final = (_State.ACTIVE, _State.PAUSED)
+_MOST_SEQ: Final = 1 << 53
+
+
+class AudioHook:
+    """The server's side of one session. `session` and `organization` are what the request's headers named."""
+
+    name: ClassVar[str] = "audiohook"
+
+    def __init__(self, *, session: str, organization: str) -> None:
+        if not _UUID.fullmatch(session.lower()) or not _UUID.fullmatch(organization.lower()):
+            raise Invalid("Audiohook-Session-Id or Audiohook-Organization-Id is not a UUID")
+        self._session = session
+        self._organization = organization.lower()
+        self._state = _State.PREPARING
+        self._heard = 0
+        """The client's last `seq`."""
+        self._said = 0
+        """Our own."""
+        self._breakage = Breakage()
+
+    def receive(self, message: str | bytes) -> Sequence[Event]:
+        """Take one whole message; Invalid for what this state does not permit.
+
+        While a call is recorded, a message that cannot be read is left out, and one that is out of order is taken.
+        """
+        if isinstance(message, bytes):
+            return self._audio(message)
+        heard = self._heard
+        try:
+            kind, parameters = self._envelope(message)
+        except Invalid:
+            if self._state not in _RECORDING:
+                raise
+            return self._unreadable(message)
+        if self._heard == heard:
+            return self._breakage.left_out(Broken.ORDER)
+        step = self._STEPS.get((self._state, kind))
+        if step is not None:
+            return step(self, parameters)
+        if self._state in _OPEN and kind not in _KNOWN:
+            return ()  # a later revision's message is no reason to lose a call
+        raise Invalid("an AudioHook message came that this point of the session does not permit")
+
+    def waiting(self) -> int:
+        """Nothing is held back."""
+        return 0
+
+    def idle(self) -> Sequence[Event]:
+        """Nothing is held back."""
+        return ()
+
+    def closed(self, code: int | None) -> Sequence[Event]:  # noqa: ARG002  # a session ends with `close`, never with a code
+        """The connection is gone: a session that was not closed may have lost audio."""
+        if self._state not in {_State.ACTIVE, _State.PAUSED}:
+            return ()
+        self._state = _State.CLOSED
+        return (Ended(clean=False, reason="connection_lost"),)
+
+    def kept(self) -> Sequence[Say]:
+        """Everything is durable: only now the session is `closed`."""
+        return (self._say("closed", {}),)
+
+    def refused(self, reason: str, info: str, *, begun: bool) -> Sequence[Say]:
+        """Ask the client to end the session: `reason` is completed, unauthorized or error.
+
+        Unless the recording has `begun`, an `opened` that was to follow it was not said.
+        """
+        if self._state is _State.CLOSED:
+            return ()
+        if self._state is _State.ACTIVE and not begun:
+            self._said -= 1
+        self._state = _State.CLOSED
+        return (self._say("disconnect", {"reason": reason, "info": info}),)
+
+    # -- envelope -----------------------------------------------------------------------------------------------
+
+    def _envelope(self, text: str) -> tuple[str, Mapping[str, Any]]:
+        """Return type and parameters of a client message; Invalid if it is none.
+
+        Before a call is recorded it is also Invalid unless it is next in order. After that, one with the number of the
+        last is a repetition, which the caller knows by `_heard`, and all others are taken: TCP has put them in order.
+        """
+        if len(text) > _MAX_TEXT:
+            raise Invalid("an AudioHook message is longer than 64 KiB")
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise Invalid("an AudioHook message is not JSON") from error
+        match document:
+            case {
+                "version": "2",
+                "id": self._session,
+                "type": str(kind),
+                "seq": int(seq),
+                "parameters": dict(parameters),
+            } if type(seq) is int and 0 < seq < _MOST_SEQ:
+                pass
+            case _:
+                raise Invalid("an AudioHook message is not version 2's, or of another session")
+        if self._state not in _RECORDING:
+            self._require_next(seq, document)
+        self._heard = seq
+        return kind, parameters
+
+    def _require_next(self, seq: int, document: Mapping[str, Any]) -> None:
+        serverseq = document.get("serverseq")
+        _seconds(document.get("position"))
+        if seq != self._heard + 1 or type(serverseq) is not int or not 0 <= serverseq <= self._said:
+            raise Invalid("an AudioHook message is out of sequence")
+
+    def _unreadable(self, text: str) -> Sequence[Event]:
+        """Leave a message out. What may have been a pause is one: what was not to be recorded cannot be taken back."""
+        left_out = self._breakage.left_out(Broken.FORM)
+        if _PAUSED in text and self._state is _State.ACTIVE:
+            self._state = _State.PAUSED
+            return (*left_out, Paused())
+        return left_out
+
+    def _say(self, kind: str, parameters: Mapping[str, Any]) -> Say:
+        self._said += 1
+        message = {
+            "version": "2",
+            "type": kind,
+            "id": self._session,
+            "seq": self._said,
+            "clientseq": self._heard,
+            "parameters": parameters,
+        }
+        return Say(json.dumps(message))
+
+    # -- steps, named in the table below ------------------------------------------------------------------------
+
+    def _audio(self, data: bytes) -> Sequence[Event]:
+        if self._state not in _OPEN:
+            raise Invalid("audio came before the session was open, or after it was closed")
+        self._breakage.sound += 1
+        # What is sent in a pause all the same is for the recording to drop: it knows whether the pause still lasts.
+        return (Audio(data),) if data and self._state is not _State.PROBED else ()
+
+    def _open(self, parameters: Mapping[str, Any]) -> Sequence[Event]:
+        conversation = parameters.get("conversationId")
+        participant = parameters.get("participant")
+        if not isinstance(conversation, str) or not _UUID.fullmatch(conversation.lower()):
+            raise Invalid("the session opens without a conversation")
+        if not isinstance(participant, dict) or str(parameters.get("organizationId")).lower() != self._organization:
+            raise Invalid("the session opens for another organization than the request, or without a participant")
+        offer, media = _chosen(parameters.get("media"))
+        opened: dict[str, Any] = {"media": [] if offer is None else [offer], "startPaused": False}
+        if parameters.get("supportedLanguages") is True:
+            opened["supportedLanguages"] = []
+        if conversation == _PROBE:
+            self._state = _State.PROBED
+            return (self._say("opened", opened),)
+        if media is None:
+            raise Invalid("the session offers no audio that the vault keeps", hint="PCMU or L16, 8000 Hz")
+        self._state = _State.ACTIVE
+        started = Started(
+            call_key=_key(conversation, participant),
+            media=media,
+            facts=self._facts(conversation, participant, parameters.get("customConfig")),
+        )
+        return (started, self._say("opened", opened))
+
+    def _facts(self, conversation: str, participant: Mapping[str, Any], custom: object) -> CallFacts:
+        extra = {
+            "conversation_id": conversation.lower(),
+            "participant_id": _text(participant.get("id")),
+            "organization_id": self._organization,
+            "session_id": self._session,
+            "caller_name": _text(participant.get("aniName")),
+        }
+        # Of customConfig only what has a meaning here: integrations put credentials of their own into it.
+        chosen = custom if isinstance(custom, dict) else {}
+        direction, tags = chosen.get("direction"), chosen.get("tags")
+        reading = Reading()
+        return CallFacts(
+            caller=_number(participant.get("ani")),
+            called=_number(participant.get("dnis")),
+            direction=reading.direction("direction", direction if isinstance(direction, str) else None),
+            tags=reading.tags("tags", [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else ()),
+            extra={name: value for name, value in extra.items() if value},
+            unusable=reading.unusable,
+        )
+
+    def _ping(self, _: Mapping[str, Any]) -> Sequence[Event]:
+        return (self._say("pong", {}),)
+
+    def _update(self, _: Mapping[str, Any]) -> Sequence[Event]:
+        return (self._say("updated", {}),)
+
+    def _discarded(self, parameters: Mapping[str, Any]) -> Sequence[Event]:
+        try:
+            missing = round(_seconds(parameters.get("discarded")) * 1000)
+        except Invalid:
+            return self._breakage.left_out(Broken.MEMBER)
+        return (Gap(missing_ms=missing),) if missing else ()
+
+    def _paused(self, _: Mapping[str, Any]) -> Sequence[Event]:
+        self._state = _State.PAUSED
+        return (Paused(),)
+
+    def _resumed(self, _: Mapping[str, Any]) -> Sequence[Event]:
+        self._state = _State.ACTIVE
+        return (Resumed(),)
+
+    def _dtmf(self, parameters: Mapping[str, Any]) -> Sequence[Event]:
+        digit = parameters.get("digit")
+        return (Dtmf(digit=digit),) if isinstance(digit, str) and re.fullmatch(r"[0-9A-D*#]", digit) else ()
+
+    def _nothing(self, _: Mapping[str, Any]) -> Sequence[Event]:
+        return ()
+
+    def _close(self, parameters: Mapping[str, Any]) -> Sequence[Event]:
+        """End the session; whatever else than `end` the client gives as the reason, the call may go on without us."""
+        self._state = _State.CLOSED
+        reason = parameters.get("reason")
+        return (Ended(clean=reason == "end", reason=reason if reason in _REASONS else "error"),)
+
+    def _close_unopened(self, _: Mapping[str, Any]) -> Sequence[Event]:
+        self._state = _State.CLOSED
+        return (self._say("closed", {}), Ended(clean=True, reason="nothing_recorded"))
+
+    _STEPS: ClassVar[Mapping[tuple[_State, str], Callable[[Any, Mapping[str, Any]], Sequence[Event]]]] = {
+        (_State.PREPARING, "open"): _open,
+        (_State.PREPARING, "ping"): _ping,
+        (_State.PREPARING, "error"): _nothing,
+        (_State.PREPARING, "close"): _close_unopened,
+        (_State.PROBED, "ping"): _ping,
+        (_State.PROBED, "update"): _update,
+        (_State.PROBED, "error"): _nothing,
+        (_State.PROBED, "discarded"): _nothing,
+        (_State.PROBED, "paused"): _nothing,
+        (_State.PROBED, "resumed"): _nothing,
+        (_State.PROBED, "dtmf"): _nothing,
+        (_State.PROBED, "close"): _close_unopened,
+        (_State.ACTIVE, "ping"): _ping,
+        (_State.ACTIVE, "update"): _update,
+        (_State.ACTIVE, "error"): _nothing,
+        (_State.ACTIVE, "discarded"): _discarded,
+        (_State.ACTIVE, "paused"): _paused,
+        (_State.ACTIVE, "resumed"): _nothing,
+        (_State.ACTIVE, "dtmf"): _dtmf,
+        (_State.ACTIVE, "close"): _close,
+        (_State.PAUSED, "ping"): _ping,
+        (_State.PAUSED, "update"): _update,
+        (_State.PAUSED, "error"): _nothing,
+        (_State.PAUSED, "discarded"): _discarded,
+        (_State.PAUSED, "paused"): _paused,
+        (_State.PAUSED, "resumed"): _resumed,
+        (_State.PAUSED, "dtmf"): _dtmf,
+        (_State.PAUSED, "close"): _close,
+    }
+
+
+def _chosen(offered: object) -> tuple[Mapping[str, Any] | None, Media | None]:
+    """Return the offer to accept, as it was offered, and the media it stands for."""
+    offers = [each for each in offered[:_MAX_OFFERS] if isinstance(each, dict)] if isinstance(offered, list) else []
+    for form, channels in _WANTED:
+        for offer in offers:
+            wanted = {"type": "audio", "format": form, "channels": channels, "rate": _RATE}
+            if all(offer.get(name) == value for name, value in wanted.items()):
+                sides = tuple(_SIDES[each] for each in channels)
+                return wanted, Media(
+                    container=Container.RAW,
+                    codec=_CODECS[form],
+                    rate=_RATE,
+                    channels=len(channels),
+                    channel_map=sides,
+                )
+    return None, None
+
+
+def _key(conversation: str, participant: Mapping[str, Any]) -> str:
+    """Name the call after the conversation and the participant heard: a conversation has a session for each."""
+    identifier = participant.get("id")
+    if not isinstance(identifier, str) or not _UUID.fullmatch(identifier.lower()):
+        raise Invalid("the session's participant has no id")
+    return f"{conversation.lower()}:{identifier.lower()}"
+
+
+def _seconds(value: object) -> float:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not match[1]:
+        raise Invalid("an AudioHook duration is not of the form PT1.5S")
+    seconds = float(match[1])
+    if seconds * 1_000 > LONGEST_MS:
+        raise Invalid("an AudioHook duration is longer than a week")
+    return seconds
+
+
+def _text(value: object) -> str:
+    """Return a text that can be kept with the call's facts; empty for anything else."""
+    return cut(value) if isinstance(value, str) else ""
+
+
+def _number(value: object) -> str | None:
+    return _text(value).strip() or None

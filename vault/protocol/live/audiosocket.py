@@ -1,0 +1,201 @@
+"""AudioSocket: what Asterisk's res_audiosocket writes to a TCP connection, frame by frame.
+
+Frames are `type u8 | length u16, big endian | payload`; facts from
+docs.asterisk.org/Configuration/Channel-Drivers/AudioSocket and from Asterisk's res/res_audiosocket.c and
+include/asterisk/res_audiosocket.h. Asterisk itself ends a call by closing the socket, which the protocol permits in
+place of a hangup frame; a frame cut off by the close is none.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+from vault.errors import Invalid
+from vault.model import Codec, Container, Media
+from vault.protocol.live.bad_frames import Breakage, Broken
+from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Say, Started
+
+ORDERLY: Final = 0
+"""What `closed` is told when the other end closed a TCP connection; None is a broken one."""
+
+_HEADER: Final = 3
+_UUID_BYTES: Final = 16
+_SAMPLE_BYTES: Final = 2
+_FIRST_AUDIO: Final = 0x10
+_RATES: Final = (8_000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000)
+"""Of types 0x10, 0x11, … 0x18."""
+_DIGITS: Final = b"0123456789ABCD*#"
+
+
+class _Kind(enum.Enum):
+    HANGUP = 0x00
+    UUID = 0x01
+    DTMF = 0x03
+    AUDIO = _FIRST_AUDIO
+    ERROR = 0xFF
+    OTHER = -1
+    """A type below the audio's that this version does not know; it carries no audio."""
+
+
+class _State(enum.Enum):
+    UNNAMED = enum.auto()
+    NAMED = enum.auto()
+    """The call is known; its rate is not, until the first audio."""
+    STREAMING = enum.auto()
+    ENDED = enum.auto()
+
+
+class AudioSocket:
+    """One connection; a message is whatever bytes came next."""
+
+    name: ClassVar[str] = "audiosocket"
+
+    def __init__(self) -> None:
+        self._state = _State.UNNAMED
+        self._pending = bytearray()
+        """The start of a frame whose end has not come: at most 65,537 bytes, beside a frame that is to be refused."""
+        self._call = ""
+        self._type = 0
+        """Which of the audio types this call has."""
+        self._breakage = Breakage()
+
+    def receive(self, message: str | bytes) -> Sequence[Event]:
+        """Take the next bytes; Invalid for what this state does not permit."""
+        if isinstance(message, str):
+            raise Invalid("AudioSocket is bytes")
+        self._pending += message
+        events: list[Event] = []
+        start = 0
+        while len(self._pending) > start:
+            try:
+                end = self._end(start)
+                if len(self._pending) < end:
+                    break
+                payload = bytes(self._pending[start + _HEADER : end])
+                events += self._step(self._pending[start])(self, self._pending[start], payload)
+            except Invalid:
+                if not events:
+                    raise
+                break  # what came before it is kept first; it is refused with the next bytes
+            start = end
+        del self._pending[:start]
+        return _joined(events)
+
+    def waiting(self) -> int:
+        """Return the audio of a frame that has begun, as far as its header has come."""
+        begun = self._state is _State.STREAMING and len(self._pending) > _HEADER and self._pending[0] == self._type
+        return int.from_bytes(self._pending[1:_HEADER], "big") if begun else 0
+
+    def idle(self) -> Sequence[Event]:
+        """A frame that has begun is not audio yet: nothing to give out."""
+        return ()
+
+    def closed(self, code: int | None) -> Sequence[Event]:
+        """The other end is gone: an orderly close between two frames is a hangup."""
+        if self._state is not _State.STREAMING:
+            return ()
+        self._state = _State.ENDED
+        clean = code == ORDERLY and not self._pending
+        return (Ended(clean=clean, reason="closed" if clean else "connection_lost"),)
+
+    def kept(self) -> Sequence[Say]:
+        """Asterisk would take anything said for audio to play."""
+        return ()
+
+    # -- frames, as in the table below --------------------------------------------------------------------------
+
+    def _end(self, start: int) -> int:
+        """Return where the frame ends that begins at `start`: not before its header is there."""
+        self._step(self._pending[start])  # what is no AudioSocket is not waited for
+        size = int.from_bytes(self._pending[start + 1 : start + _HEADER], "big")
+        return start + _HEADER + (size if len(self._pending) >= start + _HEADER else 0)
+
+    def _step(self, number: int) -> Callable[[Any, int, bytes], Sequence[Event]]:
+        kind = _kind(number)
+        step = None if kind is None else self._STEPS.get((self._state, kind))
+        if step is None and self._state is _State.STREAMING:
+            return AudioSocket._left_out
+        if step is None:
+            raise Invalid("an AudioSocket frame came that this point of the call does not permit")
+        return step
+
+    def _left_out(self, number: int, payload: bytes) -> Sequence[Event]:  # noqa: ARG002  # the table's shape
+        return self._breakage.left_out(Broken.TRACK if _kind(number) is None else Broken.ORDER)
+
+    def _named(self, _: int, payload: bytes) -> Sequence[Event]:
+        if len(payload) != _UUID_BYTES:
+            raise Invalid("AudioSocket begins with a UUID of 16 bytes")
+        self._call = str(UUID(bytes=payload))
+        self._state = _State.NAMED
+        return ()
+
+    def _first(self, number: int, payload: bytes) -> Sequence[Event]:
+        rate = _RATES[number - _FIRST_AUDIO]
+        media = Media(container=Container.RAW, codec=Codec.S16LE, rate=rate, channels=1)
+        self._type = number
+        self._state = _State.STREAMING
+        return (Started(call_key=self._call, media=media), *self._audio(number, payload))
+
+    def _audio(self, number: int, payload: bytes) -> Sequence[Event]:
+        if number != self._type:
+            return self._breakage.left_out(Broken.TRACK)
+        if len(payload) % _SAMPLE_BYTES:
+            return self._breakage.left_out(Broken.PAYLOAD)
+        self._breakage.sound += 1
+        return (Audio(payload),) if payload else ()
+
+    def _dtmf(self, _: int, payload: bytes) -> Sequence[Event]:
+        return (Dtmf(digit=payload.decode()),) if len(payload) == 1 and payload in _DIGITS else ()
+
+    def _hangup(self, _: int, payload: bytes) -> Sequence[Event]:  # noqa: ARG002  # the table's shape
+        self._state = _State.ENDED
+        return (Ended(clean=True, reason="hangup"),)
+
+    def _failed(self, _: int, payload: bytes) -> Sequence[Event]:  # noqa: ARG002  # likewise
+        self._state = _State.ENDED
+        return (Ended(clean=False, reason="recorder_error"),)
+
+    def _nothing(self, _: int, payload: bytes) -> Sequence[Event]:  # noqa: ARG002  # likewise
+        return ()
+
+    _STEPS: ClassVar[Mapping[tuple[_State, _Kind], Callable[[Any, int, bytes], Sequence[Event]]]] = {
+        (_State.UNNAMED, _Kind.UUID): _named,
+        (_State.UNNAMED, _Kind.HANGUP): _hangup,
+        (_State.UNNAMED, _Kind.ERROR): _failed,
+        (_State.NAMED, _Kind.AUDIO): _first,
+        (_State.NAMED, _Kind.DTMF): _nothing,
+        (_State.NAMED, _Kind.HANGUP): _hangup,
+        (_State.NAMED, _Kind.ERROR): _failed,
+        (_State.NAMED, _Kind.OTHER): _nothing,
+        (_State.STREAMING, _Kind.AUDIO): _audio,
+        (_State.STREAMING, _Kind.DTMF): _dtmf,
+        (_State.STREAMING, _Kind.HANGUP): _hangup,
+        (_State.STREAMING, _Kind.ERROR): _failed,
+        (_State.STREAMING, _Kind.OTHER): _nothing,
+    }
+
+
+def _kind(number: int) -> _Kind | None:
+    """Return what a frame of this type is; None for a type that may be audio and is not known."""
+    if _FIRST_AUDIO <= number < _FIRST_AUDIO + len(_RATES):
+        return _Kind.AUDIO
+    if number < _FIRST_AUDIO:
+        return _Kind(number) if number in {_Kind.HANGUP.value, _Kind.UUID.value, _Kind.DTMF.value} else _Kind.OTHER
+    if number == _Kind.ERROR.value:
+        return _Kind.ERROR
+    return None
+
+
+def _joined(events: Sequence[Event]) -> Sequence[Event]:
+    """Return the events with neighbouring audio as one: what came together is sealed together."""
+    joined: list[Event] = []
+    for audio, group in groupby(events, key=lambda event: isinstance(event, Audio)):
+        if audio:
+            joined.append(Audio(b"".join(each.data for each in group if isinstance(each, Audio))))
+        else:
+            joined += group
+    return joined

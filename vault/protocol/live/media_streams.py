@@ -1,0 +1,333 @@
+"""Media streams of Twilio and Telnyx: JSON text messages, audio in base64, one or two tracks.
+
+Twilio: "Media Streams - WebSocket Messages" (Voice documentation). Telnyx: "Stream call media over WebSocket" (AsyncAPI
+specification of its Voice API), the same messages in snake_case. Numbers are strings in both. `stop` is the end; the
+recorder need not close the connection, and nothing is ever sent to it.
+
+Twilio's streams can carry no header and lose the address's query, so the token and what is known of the call come as
+custom parameters. Telnyx repeats its streaming auth token in `connected`, does not say which tracks will come, and does
+not promise their order.
+"""
+
+from __future__ import annotations
+
+import binascii
+import enum
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final
+
+from vault.errors import Invalid, UnsupportedMedia
+from vault.media.descriptor import raw_media
+from vault.media.g711 import SILENCE
+from vault.media.tracks import Missing, Tracks
+from vault.model import CallFacts, Codec, Media
+from vault.protocol.facts.metadata import address_facts, call_facts, call_key, dtmf, number, parse_object
+from vault.protocol.facts.stated import Reading, Unusable
+from vault.protocol.live.bad_frames import Breakage, Broken
+from vault.protocol.live.events import Audio, Ended, Event, Gap, Handshake, Say, Started
+
+_MAX_UNKNOWN: Final = 16
+"""How many unknown events may come before the call is known."""
+_MOST_AUDIO: Final = 1 << 18
+"""Bytes of one event: a hole that is filled can be longer than what may be sealed as one piece."""
+_MAX_DIGITS: Final = 15
+_TRACKS: Final = ("inbound", "outbound")
+"""In the order of the channels: the caller, who is heard on the inbound track, comes first."""
+_KNOWN: Final = frozenset({"token", "call_key", "tags", "tracks", "byteorder"})
+"""Custom parameters that are no facts."""
+_TELNYX_TOKEN: Final = "x-telnyx-streaming-auth-token"  # noqa: S105 - the name of a member
+_CODECS: Final[Mapping[str, Codec]] = {
+    "audio/x-mulaw": Codec.PCMU,
+    "audio/x-alaw": Codec.PCMA,
+    "PCMU": Codec.PCMU,
+    "PCMA": Codec.PCMA,
+    "L16": Codec.S16LE,
+}
+_L16: Final[Mapping[str, Codec]] = {"le": Codec.S16LE, "be": Codec.S16BE}
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spelling:
+    """How one of the two writes the members of `start`."""
+
+    call: str
+    media_format: str
+    sample_rate: str
+    parameters: str
+    kept: tuple[str, ...]
+    """Kept among the facts as they are."""
+
+
+_TWILIO: Final = _Spelling(
+    call="callSid",
+    media_format="mediaFormat",
+    sample_rate="sampleRate",
+    parameters="customParameters",
+    kept=("callSid", "streamSid", "accountSid"),
+)
+_TELNYX: Final = _Spelling(
+    call="call_control_id",
+    media_format="media_format",
+    sample_rate="sample_rate",
+    parameters="custom_parameters",
+    kept=("call_control_id", "call_session_id", "user_id", "client_state"),
+)
+
+
+class _State(enum.Enum):
+    OPENED = "before `connected`"
+    CONNECTED = "before `start`"
+    STREAMING = "after `start`"
+    STOPPED = "after the end"
+
+
+class MediaStream:
+    """One stream, spelled in either way."""
+
+    name: ClassVar[str]
+
+    def __init__(self, handshake: Handshake) -> None:
+        self._query = handshake.query
+        self._token: str | None = None
+        self._unknown = 0
+        self._numbers: Mapping[str, int] = {}
+        self._width = 1
+        self._tracks: Tracks | None = None
+        self._breakage = Breakage()
+        self._enter(_State.OPENED)
+
+    def _enter(self, state: _State) -> None:
+        self._state = state
+        self._steps = _TRANSITIONS[state]
+
+    def receive(self, message: str | bytes) -> Sequence[Event]:
+        """Take one message; Invalid if it is not permitted now, and `closed` still has what waits."""
+        told = _told(message)
+        event = _text(told, "event")
+        step = None if event is None else self._steps.get(event)
+        if step is not None:
+            return step(self, told)
+        if event is None and self._state is _State.STREAMING:
+            return self._breakage.left_out(Broken.FORM)
+        if event in _EVENTS or (event is None and self._state is _State.STOPPED):
+            raise Invalid(f"a message is not permitted {self._state.value}")
+        self._unknown += 1
+        if self._state is not _State.STREAMING and self._unknown > _MAX_UNKNOWN:
+            raise Invalid("the recorder does not say which call it is")
+        return ()
+
+    def waiting(self) -> int:
+        """Return how much audio there will be up to the newest that waits for order, or for the other track."""
+        return self._tracks.waiting if self._tracks is not None and self._state is _State.STREAMING else 0
+
+    def idle(self) -> Sequence[Event]:
+        """End a stream that fell silent: what waited comes out."""
+        return self._finished(clean=False, reason="idle")
+
+    def closed(self, code: int | None) -> Sequence[Event]:  # noqa: ARG002 - only `stop` is an end
+        """End a stream whose connection is gone without `stop`: what waited comes out."""
+        return self._finished(clean=False, reason="closed")
+
+    def kept(self) -> Sequence[Say]:
+        """Say nothing: these streams go one way."""
+        return ()
+
+    def _finished(self, *, clean: bool, reason: str) -> Sequence[Event]:
+        if self._state is not _State.STREAMING:
+            return ()
+        assert self._tracks is not None
+        self._enter(_State.STOPPED)
+        return [*_events(self._tracks.flush()), Ended(clean=clean, reason=reason)]
+
+    # -- transitions --------------------------------------------------------------------------------------------
+
+    def _on_connected(self, told: Message) -> Sequence[Event]:
+        self._token = _text(_members(told, "connected"), _TELNYX_TOKEN)
+        self._enter(_State.CONNECTED)
+        return ()
+
+    def _on_start(self, told: Message) -> Sequence[Event]:
+        start = _members(told, "start")
+        spelling = _TWILIO if _TWILIO.media_format in start else _TELNYX
+        custom = _members(start, spelling.parameters)
+        odd = start.get(spelling.parameters) not in (None, custom)
+        parameters = {**self._query, **custom}
+        chosen = _tracks(start, parameters)
+        media = _media(_members(start, spelling.media_format), spelling, parameters, channels=len(chosen))
+        silence = bytes([SILENCE[media.codec]]) if media.codec in SILENCE else b"\0\0"
+        self._numbers = {track: number for number, track in enumerate(chosen)}
+        self._width = len(silence)
+        self._tracks = Tracks(len(chosen), rate=media.rate, silence=silence)
+        self._enter(_State.STREAMING)
+        return (
+            Started(
+                call_key=call_key(custom, ("call_key",)) or call_key(start, (spelling.call,)),
+                media=media,
+                facts=_facts(start, {**address_facts(self._query), **custom}, spelling, odd=odd),
+                token=_text(custom, "token") or self._token,
+            ),
+        )
+
+    def _on_media(self, told: Message) -> Sequence[Event]:
+        assert self._tracks is not None
+        try:
+            media = told["media"]
+            number = self._numbers[media["track"]]
+            data = binascii.a2b_base64(media["payload"], strict_mode=True)
+            chunk, timestamp_ms = media["chunk"], media["timestamp"]
+        except (KeyError, TypeError):
+            return self._breakage.left_out(_lacking(told, self._numbers))
+        except ValueError:
+            return self._breakage.left_out(Broken.PAYLOAD)
+        place, at_ms = _number(chunk), _number(timestamp_ms)
+        if place is None or at_ms is None:
+            return self._breakage.left_out(Broken.MEMBER)
+        if len(data) % self._width:
+            return self._breakage.left_out(Broken.PAYLOAD)
+        self._breakage.sound += 1
+        return _events(self._tracks.add(number, place, at_ms, data)) if data else ()
+
+    def _on_dtmf(self, told: Message) -> Sequence[Event]:
+        if not isinstance(told.get("dtmf"), dict):
+            return self._breakage.left_out(Broken.MEMBER)
+        return dtmf(told["dtmf"].get("digit"))
+
+    def _on_repeated(self, told: Message) -> Sequence[Event]:  # noqa: ARG002 - the call is known
+        return self._breakage.left_out(Broken.ORDER)
+
+    def _on_stop(self, told: Message) -> Sequence[Event]:  # noqa: ARG002 - its members repeat those of `start`
+        return self._finished(clean=True, reason="stop")
+
+
+class Twilio(MediaStream):
+    """A stream that begins as Twilio's do."""
+
+    name = "twilio"
+
+
+class Telnyx(MediaStream):
+    """A stream that begins as Telnyx's do."""
+
+    name = "telnyx"
+
+
+_EVENTS: Final = frozenset({"connected", "start", "media", "dtmf", "stop"})
+_TRANSITIONS: Final[Mapping[_State, Mapping[str, Callable[[MediaStream, Message], Sequence[Event]]]]] = {
+    _State.OPENED: {"connected": MediaStream._on_connected},  # noqa: SLF001 - the table is the class's own
+    _State.CONNECTED: {"start": MediaStream._on_start},  # noqa: SLF001
+    _State.STREAMING: {
+        "media": MediaStream._on_media,  # noqa: SLF001
+        "dtmf": MediaStream._on_dtmf,  # noqa: SLF001
+        "stop": MediaStream._on_stop,  # noqa: SLF001
+        "connected": MediaStream._on_repeated,  # noqa: SLF001
+        "start": MediaStream._on_repeated,  # noqa: SLF001
+    },
+    _State.STOPPED: {},
+}
+
+
+def recognise_media_stream(handshake: Handshake, first: str | bytes) -> MediaStream | None:
+    """Return a fresh machine if the first message is `connected`, with which both begin; Twilio's names a protocol."""
+    told = parse_object(first) or {}
+    if told.get("event") != "connected":
+        return None
+    return Twilio(handshake) if "protocol" in told and "connected" not in told else Telnyx(handshake)
+
+
+def _told(message: str | bytes) -> Message:
+    """Return the JSON object in a text frame, empty if there is none."""
+    try:
+        told = json.loads(message) if isinstance(message, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _lacking(told: Message, tracks: Mapping[str, int]) -> Broken:
+    """Return what is wrong with a media message that lacks something: its track, or a member."""
+    media = told.get("media")
+    track = media.get("track") if isinstance(media, dict) else None
+    return Broken.TRACK if isinstance(track, str) and track not in tracks else Broken.MEMBER
+
+
+def _members(message: Message, name: str) -> Message:
+    """Return an object inside the message, empty if there is none."""
+    members = message.get(name)
+    return members if isinstance(members, dict) else {}
+
+
+def _number(value: object) -> int | None:
+    if type(value) is str and len(value) <= _MAX_DIGITS and value.isascii() and value.isdigit():
+        return int(value)
+    if type(value) is int and 0 <= value < 10**_MAX_DIGITS:
+        return value
+    return None
+
+
+def _text(members: Message, name: str) -> str | None:
+    value = members.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _tracks(start: Message, parameters: Message) -> tuple[str, ...]:
+    """Return which tracks come, in the order of their channels."""
+    announced = start.get("tracks")
+    if announced is None:
+        # Telnyx does not tell. Both are expected unless the address or a parameter says, in Telnyx's own words, which.
+        announced = str(parameters.get("tracks", "both")).removesuffix("s").removesuffix("_track")
+        announced = _TRACKS if announced == "both" else (announced,)
+    if not isinstance(announced, list | tuple) or not announced or any(track not in _TRACKS for track in announced):
+        raise Invalid("the tracks are inbound, outbound or both")
+    return tuple(track for track in _TRACKS if track in announced)
+
+
+def _media(form: Message, spelling: _Spelling, parameters: Message, *, channels: int) -> Media:
+    encoding = form.get("encoding")
+    codec = _CODECS.get(encoding) if isinstance(encoding, str) else None
+    rate = number(form, spelling.sample_rate)
+    if codec is None or rate is None or number(form, "channels") not in {None, 1}:
+        raise UnsupportedMedia(
+            "the stream's encoding is not one the vault can keep and play",
+            hint="let each track be mono PCMU, PCMA or L16: for Telnyx stream_codec, Twilio sends nothing else",
+        )
+    if codec is Codec.S16LE:
+        # The specification says "RTP payload", whose L16 is big endian (RFC 3551 section 4.5.11). Most of those who
+        # tried it found little endian on the wire.
+        codec = _L16.get(str(parameters.get("byteorder", "le")))
+        if codec is None:
+            raise Invalid("byteorder is le (the default) or be")
+    return raw_media(codec, rate=rate, channels=channels)
+
+
+def _facts(start: Message, custom: Message, spelling: _Spelling, *, odd: bool) -> CallFacts:
+    """Return what is known of the call: a parameter outranks what the recorder says, except of who it is itself.
+
+    With `odd` the parameters are no object, and left out.
+    """
+    said = {name: start[name] for name in ("from", "to") if name in start}
+    own = {name: start[name] for name in spelling.kept if name in start}
+    document = {**said, **custom, **own}
+    # Twilio writes outbound-api and outbound-dial for some.
+    direction = str(document.get("direction", "")).partition("-")[0]
+    listed, added = start.get("tags"), _text(custom, "tags")
+    tags = [*(listed if isinstance(listed, list) else ()), *(added.split(",") if added else ())]
+    facts = call_facts({**document, "direction": direction}, known=_KNOWN)
+    reading = Reading()
+    if odd:
+        reading.leave_out(spelling.parameters, Unusable.VALUE)
+    usable = reading.tags("tags", [tag for tag in tags if isinstance(tag, str)])
+    return replace(facts, tags=usable, unusable={**facts.unusable, **reading.unusable})
+
+
+def _events(decided: Sequence[bytes | Missing]) -> Sequence[Event]:
+    events: list[Event] = []
+    for part in decided:
+        if isinstance(part, bytes):
+            events += (Audio(part[at : at + _MOST_AUDIO]) for at in range(0, len(part), _MOST_AUDIO))
+        else:
+            events.append(Gap(missing_ms=part.ms))
+    return events

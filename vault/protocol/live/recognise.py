@@ -1,0 +1,40 @@
+"""Which WebSocket dialect a connection speaks, from its handshake and its first message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from vault.errors import Invalid
+from vault.protocol.live.asterisk import recognise_asterisk
+from vault.protocol.live.audiohook import AudioHook
+from vault.protocol.live.audiosocket import AudioSocket
+from vault.protocol.live.events import Dialect, Handshake
+from vault.protocol.live.jambonz import recognise_audio_fork, recognise_audio_stream
+from vault.protocol.live.media_streams import Telnyx, Twilio, recognise_media_stream
+from vault.protocol.live.vonage import Vonage, recognise_vonage
+
+Recogniser = Callable[[Handshake, str | bytes], Dialect | None]
+"""Return a fresh machine if the first message is this dialect's, else None; the message is not yet fed to it."""
+
+IN_FRAMES: Final = (Twilio.name, Telnyx.name, Vonage.name, AudioHook.name, AudioSocket.name)
+"""The live dialects whose frames can be told from broken ones, whatever carries them."""
+
+_RECOGNISERS: Final[tuple[Recogniser, ...]] = (
+    recognise_media_stream,
+    recognise_asterisk,
+    recognise_vonage,
+    recognise_audio_stream,
+    recognise_audio_fork,
+)
+
+
+def recognise(handshake: Handshake, first: str | bytes) -> Dialect:
+    """Return a fresh machine for the dialect of the first message, most specific first; Invalid if none speaks it."""
+    for recogniser in _RECOGNISERS:
+        if (machine := recogniser(handshake, first)) is not None:
+            return machine
+    raise Invalid(
+        "the first message tells no dialect: send metadata, or put ?call_key=…&rate=8000&channels=1 in the address",
+        hint="callvault recorders prints the configuration of every recorder that works",
+    )

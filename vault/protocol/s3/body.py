@@ -1,0 +1,225 @@
+"""One S3 request body while it arrives: decoded, counted, and compared with everything its sender said about it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from vault.errors import Invalid, TooLarge
+from vault.protocol.s3.aws_chunked import ChunkedDecoder
+from vault.protocol.s3.checksums import ALGORITHMS, Checksum, parse_digest
+from vault.protocol.s3.sigv4 import UNSIGNED_PAYLOAD, ChunkSigner, Claim, RequestHead
+
+CHECKSUM: Final = "x-amz-checksum-"
+
+_SIGNED_CHUNKS: Final = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+_UNSIGNED_TRAILER: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+_TRAILER: Final = "-TRAILER"
+_SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_LENGTH: Final = re.compile(r"\d{1,13}", re.ASCII)
+_NO_DIGEST: Final = frozenset({"algorithm", "type", "mode"})
+"""What follows CHECKSUM in headers that are about checksums and are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyPlan:
+    """What the head of a request says about its body.
+
+    `length` counts decoded bytes, None if it is not said; `checksums` are digests by algorithm, None where the trailer
+    will bring it.
+    """
+
+    length: int | None
+    sha256: str | None = None
+    chunked: bool = False
+    signed: bool = False
+    trailer: bool = False
+    md5: bytes | None = None
+    checksums: Mapping[str, bytes | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeChecks:
+    """What CompleteMultipartUpload states about the object that its parts make.
+
+    `whole` are digests of its bytes, `composite` of its parts' digests, one after the other; `size` counts its bytes.
+    """
+
+    whole: Mapping[str, bytes] = field(default_factory=dict)
+    composite: Mapping[str, bytes] = field(default_factory=dict)
+    size: int | None = None
+
+
+def plan_body(head: RequestHead, claim: Claim, *, audio: bool = True) -> BodyPlan:
+    """Return what to expect; Invalid for what is contradictory or not offered.
+
+    Without `audio` the head's checksums are about something else than the body.
+    """
+    mode = claim.payload
+    chunked = mode.startswith("STREAMING-")
+    if chunked and mode.removesuffix(_TRAILER) != _SIGNED_CHUNKS and mode != _UNSIGNED_TRAILER:
+        raise Invalid("this x-amz-content-sha256 is not offered", s3="NotImplemented")
+    if not chunked and mode != UNSIGNED_PAYLOAD and not _SHA256.fullmatch(mode):
+        raise Invalid("x-amz-content-sha256 is neither a hash nor a known word", s3="InvalidArgument")
+    length = head.header("x-amz-decoded-content-length" if chunked else "content-length")
+    if chunked and length is None:
+        raise Invalid("x-amz-decoded-content-length is missing", s3="MissingContentLength")
+    md5 = head.header("content-md5")
+    return BodyPlan(
+        length=_length(length),
+        sha256=mode if _SHA256.fullmatch(mode) else None,
+        chunked=chunked,
+        signed=mode.startswith(_SIGNED_CHUNKS),
+        trailer=mode.endswith(_TRAILER),
+        md5=None if md5 is None else parse_digest("md5", md5),
+        checksums=_checksums(head) if audio else {},
+    )
+
+
+def _length(stated: str | None) -> int | None:
+    if stated is not None and not _LENGTH.fullmatch(stated):
+        raise Invalid("the body's length is not a byte count", s3="InvalidArgument")
+    return None if stated is None else int(stated)
+
+
+def whole_checks(head: RequestHead, *, parts: int) -> WholeChecks:
+    """Return what CompleteMultipartUpload states about `parts` parts together; Invalid for what is malformed.
+
+    A digest of digests says so by its type, or by how many they are behind a hyphen.
+    """
+    whole: dict[str, bytes] = {}
+    composite: dict[str, bytes] = {}
+    for algorithm, stated in _stated(head):
+        value, hyphen, count = stated.partition("-")
+        if hyphen and count != str(parts):
+            raise Invalid("a checksum is of another number of parts; nothing was recorded", s3="BadDigest")
+        of_parts = hyphen or (head.header("x-amz-checksum-type") or "").upper() == "COMPOSITE"
+        (composite if of_parts else whole)[algorithm] = parse_digest(algorithm, value)
+    return WholeChecks(whole=whole, composite=composite, size=_length(head.header("x-amz-mp-object-size")))
+
+
+def _stated(head: RequestHead) -> Iterator[tuple[str, str]]:
+    """Yield the checksums in the head: algorithm and value."""
+    for name, value in head.headers:
+        algorithm = name.lower().removeprefix(CHECKSUM)
+        if name.lower().startswith(CHECKSUM) and algorithm not in _NO_DIGEST:
+            yield algorithm, value
+
+
+def _checksums(head: RequestHead) -> Mapping[str, bytes | None]:
+    wanted: dict[str, bytes | None] = {name: parse_digest(name, value) for name, value in _stated(head)}
+    for name in (head.header("x-amz-trailer") or "").split(","):
+        algorithm = name.strip().lower().removeprefix(CHECKSUM)
+        if name.strip() and algorithm not in ALGORITHMS:
+            raise Invalid("the announced trailer is not a checksum that is offered", s3="NotImplemented")
+        if name.strip():
+            wanted[algorithm] = None
+    if head.header("x-amz-sdk-checksum-algorithm") is not None and not wanted:
+        raise Invalid("x-amz-sdk-checksum-algorithm names a checksum that does not come", s3="InvalidRequest")
+    return wanted
+
+
+class S3Body:
+    """Feed it what arrives and keep what it returns; after `finish` every promise about the body was found true.
+
+    Any error means that nothing of the body may be kept. `vouched` says how many decoded bytes are known to be the
+    sender's if the connection breaks: all of an unsigned body, whole chunks of one signed in chunks, none of one that
+    is signed by its hash.
+    """
+
+    def __init__(self, plan: BodyPlan, *, signer: ChunkSigner | None, limit: int) -> None:
+        self._plan = plan
+        self._limit = limit
+        if plan.length is not None and plan.length > limit:
+            raise _too_large(limit)
+        self._decoder = (
+            ChunkedDecoder(signer=signer if plan.signed else None, trailer=plan.trailer) if plan.chunked else None
+        )
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
+        self._running: Mapping[str, Checksum] = {name: ALGORITHMS[name]() for name in plan.checksums}
+        self.size = 0
+
+    @property
+    def announced(self) -> int | None:
+        """How many decoded bytes will come; None if that was not said."""
+        return self._plan.length
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the decoded bytes in `data`, as pieces."""
+        pieces = [data] if self._decoder is None else self._decoder.feed(data)
+        for piece in pieces:
+            self.size += len(piece)
+            if self.size > self._limit:
+                raise _too_large(self._limit)
+            if self._plan.length is not None and self.size > self._plan.length:
+                raise Invalid("the body is longer than its announced length", s3="IncompleteBody")
+            self._md5.update(piece)
+            self._sha256.update(piece)
+            for checksum in self._running.values():
+                checksum.update(piece)
+        return pieces
+
+    @property
+    def vouched(self) -> int:
+        """Bytes that are the sender's, should no more come."""
+        if self._decoder is not None:
+            return self._decoder.vouched
+        return self.size if self._plan.sha256 is None else 0
+
+    @property
+    def md5(self) -> bytes:
+        """MD5 of the decoded bytes: the ETag of an object or part."""
+        return self._md5.digest()
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the decoded bytes, in hex."""
+        return self._sha256.hexdigest()
+
+    @property
+    def digests(self) -> Mapping[str, bytes]:
+        """The checksums that were compared, by algorithm."""
+        return {name: each.digest() for name, each in self._running.items()}
+
+    @property
+    def answers(self) -> Mapping[str, str]:
+        """The same, as headers for the answer."""
+        return {CHECKSUM + name: base64.b64encode(digest).decode() for name, digest in self.digests.items()}
+
+    def finish(self) -> None:
+        """Compare everything; Invalid if anything differs."""
+        if self._decoder is not None:
+            self._decoder.finish()
+        if self._plan.length is not None and self.size != self._plan.length:
+            raise Invalid("the body is shorter than its announced length; nothing was kept", s3="IncompleteBody")
+        if self._plan.sha256 is not None and not hmac.compare_digest(self._plan.sha256, self.sha256):
+            raise Invalid("the body is not what was signed; nothing was kept", s3="XAmzContentSHA256Mismatch")
+        if self._plan.md5 is not None and self._plan.md5 != self.md5:
+            raise _bad("Content-MD5")
+        for name, expected in self._plan.checksums.items():
+            if (expected or self._trailed(name)) != self._running[name].digest():
+                raise _bad(CHECKSUM + name)
+
+    def _trailed(self, name: str) -> bytes:
+        trailers = {} if self._decoder is None else self._decoder.trailers
+        found = trailers.get(CHECKSUM + name)
+        if found is None:
+            raise Invalid("the announced checksum did not come; nothing was kept", s3="IncompleteBody")
+        return parse_digest(name, found)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(
+        f"the body exceeds the {limit} bytes that are taken here",
+        hint="a recording, with all its parts, has at most server.max_recording_bytes",
+    )
+
+
+def _bad(name: str) -> Invalid:
+    return Invalid(f"{name} is not that of the body that arrived; nothing was kept", s3="BadDigest")

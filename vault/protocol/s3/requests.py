@@ -1,0 +1,306 @@
+"""The S3 subset for recorders: which operation a request is, its XML in and out, and names of calls.
+
+After the Amazon S3 API reference (path style). Recorders append: what reads, copies, deletes, or lists more than the
+recorder's own unfinished uploads is refused.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import pairwise
+from typing import Final
+
+from vault.errors import Forbidden, Invalid
+from vault.ids import escaped_call_key
+from vault.model import CallFacts
+from vault.protocol.facts.safe_xml import walk
+from vault.protocol.facts.stated import Reading
+from vault.protocol.s3.checksums import parse_digest
+
+MAX_PARTS: Final = 10_000
+MAX_XML_BYTES: Final = 4 << 20
+META: Final = "x-amz-meta-"
+
+_NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
+_CALL_KEY: Final = re.compile(r"[A-Za-z0-9._~@:+,-]{1,180}")
+_PART_NUMBER: Final = re.compile(r"[1-9]\d{0,4}", re.ASCII)
+_MAX_DEPTH: Final = 8
+_EXTRA: Final = "s3_"
+_AGAIN: Final = ("mtime", "md5chksum")
+_CHECKSUM: Final = "Checksum"
+"""How the members of a part begin that are its checksums."""
+
+
+class S3Operation(enum.StrEnum):
+    """What a recorder may ask for."""
+
+    PUT_OBJECT = "PutObject"
+    CREATE_UPLOAD = "CreateMultipartUpload"
+    UPLOAD_PART = "UploadPart"
+    COMPLETE_UPLOAD = "CompleteMultipartUpload"
+    ABORT_UPLOAD = "AbortMultipartUpload"
+    LIST_PARTS = "ListParts"
+    LIST_UPLOADS = "ListMultipartUploads"
+    HEAD_OBJECT = "HeadObject"
+    HEAD_BUCKET = "HeadBucket"
+    GET_LOCATION = "GetBucketLocation"
+
+
+_OPERATIONS: Final[Mapping[tuple[str, bool, frozenset[str]], S3Operation]] = {
+    ("PUT", True, frozenset()): S3Operation.PUT_OBJECT,
+    ("POST", True, frozenset({"uploads"})): S3Operation.CREATE_UPLOAD,
+    ("PUT", True, frozenset({"partNumber", "uploadId"})): S3Operation.UPLOAD_PART,
+    ("POST", True, frozenset({"uploadId"})): S3Operation.COMPLETE_UPLOAD,
+    ("DELETE", True, frozenset({"uploadId"})): S3Operation.ABORT_UPLOAD,
+    ("GET", True, frozenset({"uploadId"})): S3Operation.LIST_PARTS,
+    ("GET", False, frozenset({"uploads"})): S3Operation.LIST_UPLOADS,
+    ("HEAD", True, frozenset()): S3Operation.HEAD_OBJECT,
+    ("HEAD", False, frozenset()): S3Operation.HEAD_BUCKET,
+    ("GET", False, frozenset({"location"})): S3Operation.GET_LOCATION,
+}
+_WITHOUT_EFFECT: Final = frozenset({"x-id"})
+_OF_A_LISTING: Final = frozenset(
+    {
+        "max-parts",
+        "part-number-marker",
+        "prefix",
+        "delimiter",
+        "key-marker",
+        "upload-id-marker",
+        "max-uploads",
+        "encoding-type",
+    }
+)
+
+
+def operation(method: str, key: str, query: Sequence[tuple[str, str]], *, copies: bool) -> S3Operation:
+    """Return what is asked; Forbidden for what recorders may not do, which is everything else."""
+    passed = _WITHOUT_EFFECT | (_OF_A_LISTING if method == "GET" else frozenset())
+    names = frozenset(name for name, _ in query if name not in passed and not name.lower().startswith("x-amz-"))
+    found = None if copies else _OPERATIONS.get((method, bool(key), names))
+    if found is None:
+        raise Forbidden(
+            "recorders only add recordings here: reading, listing, copying, deleting and settings are refused",
+            hint="play and export over /v1/recordings",
+            s3="AccessDenied",
+        )
+    return found
+
+
+def part_number(text: str) -> int:
+    """Return a part's number, 1 to 10,000; Invalid."""
+    if not _PART_NUMBER.fullmatch(text) or int(text) > MAX_PARTS:
+        raise Invalid(f"a part number is 1 to {MAX_PARTS}", s3="InvalidArgument")
+    return int(text)
+
+
+# -- names and facts ------------------------------------------------------------------------------------------------
+
+
+def call_key_for(key: str) -> str:
+    """Return the call key of an object key: itself if it can be one, else escaped, else hashed; no two are the same."""
+    return key if _CALL_KEY.fullmatch(key) else escaped_call_key(key)
+
+
+def object_key(raw: str) -> str:
+    """Return an object key as it is kept and told: bytes that are no UTF-8 are replaced."""
+    return raw.encode("utf-8", "surrogateescape").decode(errors="replace")
+
+
+def meta_facts(headers: Sequence[tuple[str, str]]) -> tuple[CallFacts, datetime | None]:
+    """Return the facts and the start of the call that x-amz-meta-{from,to,direction,started,tags} state.
+
+    What `told_again` tells is kept with the facts.
+    """
+    found = {name.lower(): value for name, value in headers if name.lower().startswith(META)}
+    reading = Reading()
+    started = reading.started(f"{META}started", found.get(f"{META}started"))
+    facts = reading.facts(found, named={name: META + name for name in ("from", "to", "direction", "tags")})
+    said = {_EXTRA + name: reading.text(META + name, found.get(META + name)) for name in _AGAIN}
+    return replace(facts, extra={name: value for name, value in said.items() if value is not None}), started
+
+
+def told_again(extra: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers of x-amz-meta-{mtime,md5chksum}, by which rclone knows a file that it has sent before."""
+    return {META + name: extra[_EXTRA + name] for name in _AGAIN if _EXTRA + name in extra}
+
+
+_BY_ENDING: Final = {
+    "wav": "audio/wav",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "webm": "audio/webm",
+    "mp3": "audio/mpeg",
+}
+
+
+def told_type(content_type: str | None) -> str | None:
+    """Return the declared content type, None if it says nothing of audio: many clients send one for all they have."""
+    said = (content_type or "").partition(";")[0].strip().lower()
+    return content_type if said.startswith("audio/") or said in {"video/webm", "application/ogg"} else None
+
+
+def type_by_name(key: str) -> str | None:
+    """Return the content type that a key's ending stands for: at the start of an upload in parts no byte is known."""
+    return _BY_ENDING.get(key.rpartition(".")[2].lower())
+
+
+# -- ETags ----------------------------------------------------------------------------------------------------------
+
+
+def unquoted(etag: str) -> str:
+    """Return an ETag without its quotes, which clients send or leave out."""
+    return etag.strip().removeprefix('"').removesuffix('"').lower()
+
+
+def upload_etag(etags: Sequence[str]) -> str:
+    """Return the ETag of an object put together from parts: MD5 of their MD5s, and how many they are."""
+    joined = b"".join(bytes.fromhex(etag) for etag in etags)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
+
+
+# -- XML ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedPart:
+    """A part as CompleteMultipartUpload names it; `etag` is 32 hex digits, `checksums` are digests by algorithm."""
+
+    number: int
+    etag: str
+    checksums: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class _Parts:
+    """Collects Part elements; every other element is passed over."""
+
+    def __init__(self) -> None:
+        self.found: list[NamedPart] = []
+        self._path: list[str] = []
+        self._texts: dict[str, str] = {}
+
+    def start(self, name: str, _: Mapping[str, str]) -> None:
+        self._path.append(name.rpartition(":")[2])
+        if len(self._path) > _MAX_DEPTH:
+            raise _malformed()
+        if self._path[1:] == ["Part"]:
+            self._texts = {}
+
+    def text(self, data: str) -> None:
+        if len(self._path) == 3 and self._path[1] == "Part":  # noqa: PLR2004  # a member of a part
+            self._texts[self._path[2]] = self._texts.get(self._path[2], "") + data
+
+    def end(self, _: str) -> None:
+        if self._path[1:] == ["Part"]:
+            etag = unquoted(self._texts.get("ETag", ""))
+            if len(self.found) >= MAX_PARTS or not re.fullmatch("[0-9a-f]{32}", etag):
+                raise _malformed()
+            number = part_number(self._texts.get("PartNumber", "").strip())
+            stated = {
+                name.removeprefix(_CHECKSUM).lower(): value
+                for name, value in self._texts.items()
+                if name.startswith(_CHECKSUM)
+            }
+            checksums = {name: parse_digest(name, value.strip()) for name, value in stated.items()}
+            self.found.append(NamedPart(number=number, etag=etag, checksums=checksums))
+        if len(self._path) == 1 and self._path[0] != "CompleteMultipartUpload":
+            raise _malformed()
+        self._path.pop()
+
+
+def parse_complete(document: bytes) -> Sequence[NamedPart]:
+    """Return the parts that CompleteMultipartUpload lists, in ascending order; Invalid.
+
+    The document is at most 4 MiB, has no document type and so no entities of its own.
+    """
+    if len(document) > MAX_XML_BYTES:
+        raise _malformed()
+    parts = _Parts()
+    try:
+        walk(document, parts)
+    except ValueError as error:
+        raise _malformed() from error
+    numbers = [part.number for part in parts.found]
+    if not numbers:
+        raise _malformed()
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise Invalid("the parts are not listed in ascending order", s3="InvalidPartOrder")
+    return parts.found
+
+
+def _malformed() -> Invalid:
+    return Invalid("the XML is not a list of parts", s3="MalformedXML")
+
+
+Tree = Sequence[tuple[str, "str | Tree"]]
+
+
+def render(root: str, members: Tree) -> bytes:
+    """Return a document of S3's namespace; a member is a text or has members."""
+    element = ET.Element(root, xmlns=_NAMESPACE)
+    _fill(element, members)
+    return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
+
+
+def location(region: str) -> bytes:
+    """Return the document of GetBucketLocation."""
+    element = ET.Element("LocationConstraint", xmlns=_NAMESPACE)
+    element.text = region
+    return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
+
+
+def _fill(element: ET.Element, members: Tree) -> None:
+    for name, value in members:
+        child = ET.SubElement(element, name)
+        if isinstance(value, str):
+            child.text = _XML_UNSPEAKABLE.sub("\ufffd", value)
+        else:
+            _fill(child, value)
+
+
+_XML_UNSPEAKABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def error_document(code: str, message: str, *, request_id: str) -> bytes:
+    """Return S3's error document, which alone has no namespace."""
+    element = ET.Element("Error")
+    _fill(element, [("Code", code), ("Message", message), ("RequestId", request_id)])
+    return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
+
+
+ERROR_STATUS: Final[Mapping[str, int]] = {
+    "AccessDenied": 403,
+    "AuthorizationHeaderMalformed": 400,
+    "BadDigest": 400,
+    "ConditionalRequestConflict": 409,
+    "EntityTooLarge": 400,
+    "IncompleteBody": 400,
+    "InternalError": 500,
+    "InvalidAccessKeyId": 403,
+    "InvalidArgument": 400,
+    "InvalidDigest": 400,
+    "InvalidPart": 400,
+    "InvalidPartOrder": 400,
+    "InvalidRequest": 400,
+    "MalformedXML": 400,
+    "MetadataTooLarge": 400,
+    "MissingContentLength": 411,
+    "NoSuchBucket": 404,
+    "NoSuchKey": 404,
+    "NoSuchUpload": 404,
+    "NotImplemented": 501,
+    "OperationAborted": 409,
+    "PreconditionFailed": 412,
+    "RequestTimeTooSkewed": 403,
+    "RequestTimeout": 400,
+    "SignatureDoesNotMatch": 403,
+    "SlowDown": 503,
+    "XAmzContentSHA256Mismatch": 400,
+}
+"""S3's error codes and their statuses, as far as this subset answers with them."""

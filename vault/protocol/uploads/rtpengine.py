@@ -1,0 +1,177 @@
+"""What rtpengine-recording tells about a finished file in its `X-Recording-` headers.
+
+After sipwise/rtpengine, recording-daemon/notify.c. With `output-storage = notify` the file is the form field `ngfile`.
+Daemons before mr13.5 attach it with `curl_mime_filedata`, which adds a filename and a content type, newer ones with
+`curl_mime_data`, which adds neither. Without a file the message is an event: a GET, a POST of nothing or one of JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import quote, unquote
+
+from vault.errors import Invalid, UnsupportedMedia
+from vault.ids import parse_call_key
+from vault.model import CallFacts
+from vault.protocol.facts.stated import MAX_FACT, Reading, Unusable
+
+FIELD: Final = "ngfile"
+
+_TYPES: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+_EVENTS: Final = frozenset(
+    f"{what}_{how}"
+    for what, hows in {
+        "recording_file": ("opened",),
+        "recording": ("started", "finished", "discarded", "failed"),
+        "call_recording": ("started", "finished", "discarded"),
+    }.items()
+    for how in hows
+)
+_TIME: Final = re.compile(r"[0-9]{1,11}(?:\.[0-9]{1,6})?", re.ASCII)
+_COUNT: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
+_DIRECT: Final = re.compile(r"[A-Za-z0-9._@+=,-]{1,160}", re.ASCII)
+_MAX_METADATA: Final = 4_096
+_MAX_MEMBERS: Final = 20
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_CALLER: Final = frozenset({"from", "caller", "call-from"})
+_CALLED: Final = frozenset({"to", "called", "callee", "call-to"})
+_TEXT_MEMBERS: Final = {
+    "Call-ID": "call_id",
+    "File-Name": "file_name",
+    "Tag": "tag",
+    "Label": "label",
+    "Tag-Metadata": "tag_metadata",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One finished file: the recording's name and content type, and what is known of the call."""
+
+    call_key: str = field(repr=False)
+    content_type: str
+    facts: CallFacts = field(repr=False)
+    started_at: datetime | None
+
+
+def notification(headers: Mapping[str, str]) -> Notification:
+    """Read the headers of a message that carries a file, looked up without regard to case.
+
+    Invalid without a call id or file name; UnsupportedMedia for a file format that the vault cannot keep and play. What
+    is unreadable among the rest is left out: a daemon sends a file until it is taken, and gives it up after that.
+    """
+    call, file = _header(headers, "Call-ID"), _header(headers, "File-Name")
+    if not call or not file:
+        raise Invalid("the notification names no call or no file", hint="X-Recording-Call-ID, X-Recording-File-Name")
+    reading = Reading()
+    return Notification(
+        call_key=_call_key(call, file),
+        content_type=_content_type(headers),
+        started_at=_started(headers, reading),
+        facts=_facts(headers, reading),
+    )
+
+
+def event_name(headers: Mapping[str, str]) -> str:
+    """Return which event a message without a file tells; before rtpengine had several, it was always the same."""
+    name = _header(headers, "Event")
+    if not name:
+        return "recording_finished"
+    return name if name in _EVENTS else "unknown"
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    return headers.get(f"X-Recording-{name}", "").strip()
+
+
+def _call_key(call: str, file: str) -> str:
+    """Return one name for both: readable if every character may stand in a call key, else a hash of them.
+
+    The daemon percent-encodes the Call-ID within the file's name. A name that is not encoded is not read as if it were:
+    two files of one name would be one recording.
+    """
+    name = unquote(file)
+    readable = _DIRECT.fullmatch(call) and _DIRECT.fullmatch(name) and len(call) + len(name) < MAX_FACT - 10
+    if readable and quote(name, safe="") == file:
+        return parse_call_key(f"{call}~{name}")
+    digest = hashlib.sha256(f"{call}\n{file}".encode("utf-8", "surrogateescape")).hexdigest()
+    return parse_call_key(f"rtpengine~{digest}")
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    kind = _header(headers, "File-Format").lower() or _header(headers, "File-Name").rpartition(".")[2].lower()
+    if found := _TYPES.get(kind):
+        return found
+    rate, channels = _header(headers, "Sample-Rate"), _header(headers, "Channels") or "1"
+    if kind.startswith("pcm") and _COUNT.fullmatch(rate) and _COUNT.fullmatch(channels):
+        return f"audio/L16;rate={rate};channels={channels};byteorder=le"
+    raise UnsupportedMedia(
+        "the file format of the notification is not one the vault can keep and play",
+        hint="set output-format to wav or mp3 in rtpengine-recording.conf",
+    )
+
+
+def _started(headers: Mapping[str, str], reading: Reading) -> datetime | None:
+    """Return the start of the call, or of its stream."""
+    said = (_header(headers, "Call-Start-Time"), _header(headers, "Stream-Start-Time"))
+    found = _time(said[0]) or _time(said[1])
+    if found is None and any(each.strip("0.") for each in said):
+        reading.leave_out("started", Unusable.VALUE)
+    return found
+
+
+def _time(value: str) -> datetime | None:
+    """Return the instant of an epoch time with up to six decimals; None for 0, which says that it is not known."""
+    if not _TIME.fullmatch(value):
+        return None
+    seconds, _, fraction = value.partition(".")
+    if not int(seconds):
+        return None
+    try:
+        return _EPOCH + timedelta(seconds=int(seconds), microseconds=int(fraction.ljust(6, "0")))
+    except OverflowError:
+        return None
+
+
+def _facts(headers: Mapping[str, str], reading: Reading) -> CallFacts:
+    members = _members(_header(headers, "Call-Metadata"), reading)
+    caller = next((members.pop(key) for key in list(members) if key.lower() in _CALLER), "")
+    called = next((members.pop(key) for key in list(members) if key.lower() in _CALLED), "")
+    members = {key: value for key, said in members.items() if (value := reading.text(key, said)) is not None}
+    members |= {
+        short: value for name, short in _TEXT_MEMBERS.items() if (value := _text(_header(headers, name))) is not None
+    }
+    kind = _text(_header(headers, "Kind"))
+    return CallFacts(
+        caller=reading.text("from", caller),
+        called=reading.text("to", called),
+        direction=reading.direction("direction", members.get("direction")),
+        tags=() if kind is None else (kind,),
+        extra={f"rtpengine.{key}": value for key, value in members.items()},
+        unusable=reading.unusable,
+    )
+
+
+def _members(metadata: str, reading: Reading) -> dict[str, str]:
+    """Read `k:v|k:v`; what is not of that form, or too much, is left out."""
+    found: dict[str, str] = {}
+    for member in metadata[:_MAX_METADATA].split("|"):
+        key, colon, value = member.partition(":")
+        name = _text(key)
+        if not colon or name is None:
+            continue
+        if len(found) == _MAX_MEMBERS and name not in found:
+            reading.leave_out("metadata", Unusable.MANY)
+            break
+        found[name] = value.strip()
+    return found
+
+
+def _text(value: str) -> str | None:
+    value = value.strip()
+    return value if value and len(value) <= MAX_FACT and value.isprintable() else None

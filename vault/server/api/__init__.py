@@ -1,0 +1,1 @@
+"""Operations for people and programs under /v1."""

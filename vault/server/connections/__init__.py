@@ -1,0 +1,1 @@
+"""Connections, below the requests: listeners, limits, workers, TLS."""

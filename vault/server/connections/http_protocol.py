@@ -1,0 +1,104 @@
+"""The HTTP protocol of a connection, below aiohttp's handlers.
+
+This reaches below aiohttp's public surface: the server's own protocol object is derived from. The dependency is bounded
+to the release series it was written for, and every test that speaks HTTP goes through it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any, Final, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from vault.ids import TenantId
+from vault.server.connections.backpressure import Intake
+from vault.server.connections.connections import Guest
+from vault.server.refusal_log import Refusals
+
+SERVER_NAME: Final = "callvault"
+_COUNTED_BYTES: Final = 1 << 12
+"""Only what is longer is counted between socket and journal: counting each little piece costs more than it may hold."""
+_WINDOW_BYTES: Final = 1 << 16
+"""How much may wait to be sent before whoever writes waits."""
+
+
+class HttpLine(RequestHandler):
+    """One connection that speaks HTTP, and the guest who has it."""
+
+    __slots__ = ("guest", "held", "intake", "refusals", "unused")
+
+    def __init__(self, guest: Guest, server: web.Server, refusals: Refusals, **settings: Any) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **settings)
+        self.refusals = refusals
+        self.guest = guest
+        guest.line = self
+        self.held = False
+        self.intake: Intake | None = None
+        """While a recorder's audio comes over it."""
+        self.unused = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.guest.arrived(transport)
+        cast("asyncio.Transport", transport).set_write_buffer_limits(high=_WINDOW_BYTES)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self.guest.gone()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """Go on writing: the other end reads."""
+        self.guest.took()
+        super().resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        if self.intake is not None and len(data) > _COUNTED_BYTES:
+            self.intake.read(self, len(data))
+        super().data_received(data)
+
+    def hold(self) -> None:
+        """Read nothing more."""
+        self.held = True
+        self._pause_transport_reading()
+
+    def release(self) -> None:
+        """Read on, unless aiohttp's own buffers are full."""
+        if self.held:
+            self.held = False
+            if not self._reading_paused and not self._buffer_paused:
+                self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        if not self.held:
+            super()._resume_transport_reading()
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request is being answered; a WebSocket without a call has a deadline of its own."""
+        return self._request_in_progress
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no request of HTTP, naming no version."""
+        answer = super().handle_error(request, status, exc, message)
+        answer.headers["Server"] = SERVER_NAME
+        answer.headers["Request-Id"] = identifier = secrets.token_hex(8)
+        self.refusals.note(status=status, problem=f"http_{status}", dialect="unknown", facts={"request_id": identifier})
+        return answer
+
+
+def identify(request: web.BaseRequest, tenant: TenantId | None) -> None:
+    """A valid credential came with the request: its connection is no stranger's. Unavailable if there is no place."""
+    if isinstance(request.protocol, HttpLine):
+        request.protocol.guest.identify(tenant)

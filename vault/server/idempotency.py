@@ -1,0 +1,166 @@
+"""Requests that act, told apart by what they did: those under an Idempotency-Key take effect once, however often sent.
+
+One place for every operation outside ingest: it claims the key, keeps the answer, and says of a failure whether
+anything may have taken effect.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Final
+
+from aiohttp import web
+
+from vault.errors import AnswerLost, OutcomeUnknown, Refused, Unavailable, VaultError
+from vault.ids import HoldId, TenantId
+from vault.ports.erasures import ErasureId
+from vault.ports.repeats import Effects, Keyed, noting
+from vault.server import views
+from vault.server.api.holds import shown_hold
+from vault.server.api.names import named
+from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
+from vault.server.operations import OPERATIONS
+from vault.server.problems import problem
+from vault.server.refusals import failing
+from vault.services.repeats import checked_key
+from vault.telemetry import request_id
+
+HEADER: Final = "Idempotency-Key"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_KEPT_HEADERS: Final = ("Content-Type", "Location", "Cache-Control")
+_MAX_KEPT: Final = 1 << 20
+_HINT: Final = "repeat it with the same Idempotency-Key, or look before doing it again"
+_AGAIN: Final = ("/v1/sweeps", "/v1/keys/rotate")
+"""What may be done twice: a repeat finds nothing left to do, or does it anew."""
+_SUCCESS: Final = {(each.method.upper(), each.path): min(each.answers) for each in OPERATIONS}
+_KEYED: Final = frozenset((each.method.upper(), each.path) for each in OPERATIONS if each.keyed)
+
+logger = logging.getLogger(__name__)
+
+
+@web.middleware
+async def once(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Carry out a request that acts; one under a key that was carried out before gets the first answer."""
+    place = _place(request)
+    if place is None or place[0] in _SAFE or place[1].startswith(INGEST) or not place[1].startswith("/v1/"):
+        return await handler(request)
+    told = request.headers.get(HEADER)
+    if told is None or place not in _KEYED:
+        return await _honestly(request, handler, Effects())
+    key = checked_key(told)
+    actor = await principal(request)
+    repeats = request.app[VAULT].repeats
+    asked = f"{request.method} {request.path_qs}\n".encode() + await whole_body(request)
+    keyed, ours = await repeats.claim(actor.token_id, key, asked)
+    if not ours:
+        return _again(repeats.answer(keyed, key), status=keyed.status)
+    present = Effects(keyed=keyed, durable=keyed.effect)
+    try:
+        response = await _honestly(request, handler, present)
+    except Refused as refusal:
+        if not present.durable:
+            await repeats.leave(keyed)
+            raise
+        failing(request, refusal)
+        response = problem(refusal, request_id=request_id.get())
+    except BaseException:
+        await repeats.leave(keyed)
+        raise
+    if isinstance(response, web.Response) and isinstance(response.body, bytes) and len(response.body) <= _MAX_KEPT:
+        await repeats.keep(keyed, key, status=response.status, answer=_kept(response))
+    else:
+        await repeats.leave(keyed)
+    return response
+
+
+def _place(request: web.Request) -> tuple[str, str] | None:
+    resource = request.match_info.route.resource
+    return None if resource is None else (request.method, resource.canonical)
+
+
+async def _honestly(request: web.Request, handler: Handler, present: Effects) -> web.StreamResponse:
+    """Answer `outcome_unknown` once anything that was asked for may be durable."""
+    try:
+        with noting(present):
+            if present.keyed is not None and present.keyed.effect:
+                found = await _found(request, present.keyed)
+                if found is not None:
+                    return found
+            return await handler(request)
+    except OutcomeUnknown as error:
+        error.hint = _HINT
+        raise
+    except Unavailable as error:
+        if not present.durable:
+            raise
+        raise OutcomeUnknown(
+            f"{error.message.partition('; nothing')[0]}; what was asked has begun, and may have taken effect",
+            hint=_HINT,
+            retry_after_seconds=error.retry_after_seconds,
+        ) from error
+    except VaultError:
+        raise
+    except Exception as error:
+        if not present.durable:
+            raise
+        logger.exception("request failed unexpectedly")
+        raise OutcomeUnknown(
+            "something went wrong in the server; what was asked has begun, and may have taken effect", hint=_HINT
+        ) from error
+
+
+async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
+    """Answer for an act that took effect and whose answer is lost; None if it may be done again.
+
+    A key is a token's own, and so is what was done under it.
+    """
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    place = _place(request)
+    assert place is not None
+    target = keyed.target or ""
+    kind = target.partition("_")[0]
+    if place[1] in _AGAIN or kind == "rec":
+        return None
+    if kind == "hold":
+        hold = await vault.holds.complete(HoldId(target), actor=actor)
+        return _shown(place, await shown_hold(vault, hold), location=f"/v1/holds/{target}")
+    if kind == "era":
+        shown = await vault.erasures.show(ErasureId(target))
+        return _shown(place, await named(vault, views.erasure(shown)), location=f"/v1/erasures/{target}")
+    if place[1].startswith("/v1/tenants"):
+        return await _tenant(request, place, TenantId(target))
+    what = f"look at {target}" if target else "look"
+    more = " A token's secret is shown once: revoke it, and issue another." if kind == "tok" else ""
+    raise AnswerLost(
+        f"the request took effect before, and its answer is lost.{more}",
+        hint=f"{what} before doing it again, under a new key",
+        **({"target": target} if target else {}),
+    )
+
+
+async def _tenant(request: web.Request, place: tuple[str, str], tenant: TenantId) -> web.Response:
+    vault = request.app[VAULT]
+    shown = await named(vault, views.tenant(await vault.tenants.view(await vault.catalog.tenant(tenant))))
+    return _shown(place, shown, location=f"/v1/tenants/{tenant}")
+
+
+def _shown(place: tuple[str, str], document: object, *, location: str) -> web.Response:
+    status = _SUCCESS[place]
+    return web.json_response(document, status=status, headers={"Location": location} if status in (201, 202) else None)
+
+
+def _kept(response: web.Response) -> bytes:
+    assert isinstance(response.body, bytes)
+    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    return json.dumps({"headers": headers, "body": response.body.decode()}).encode()
+
+
+def _again(kept: bytes, *, status: int | None) -> web.Response:
+    document = json.loads(kept)
+    return web.Response(
+        status=status or 200,
+        body=document["body"].encode(),
+        headers={**document["headers"], "Idempotency-Replayed": "true"},
+    )

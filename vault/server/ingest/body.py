@@ -1,0 +1,190 @@
+"""A request body as pieces, with a watch over recorders that go quiet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from vault.errors import Locked, Unavailable, UploadStalled, VaultError
+from vault.server.connections.backpressure import BODIES
+from vault.server.connections.http_protocol import HttpLine
+from vault.server.context import CONFIG, HOLDER, VAULT
+from vault.server.ingest.idle import Quiet
+from vault.services.people.under_way import ended
+from vault.services.uploads.resumable import Writer
+
+_PIECE_BYTES: Final = 1 << 18
+_MAGIC_BYTES: Final = 16
+"""The longest beginning by which a container is recognised."""
+
+
+class Pieces(Protocol):
+    """Audio on its way in."""
+
+    async def first(self) -> bytes:
+        """Return the first bytes, enough to recognise a container by, or b"" for an empty body."""
+
+    async def next(self) -> bytes:
+        """Return the next piece, of at most 256 KiB, or b"" at the end of the body."""
+
+    def push_back(self, piece: bytes) -> None:
+        """Hand out `piece` again before all else."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces until the end of the body."""
+
+
+class Source:
+    """What every kind of pieces shares; a subclass says where more bytes come from."""
+
+    def __init__(self) -> None:
+        self._held: deque[bytes] = deque()
+        """Taken in and not handed out yet."""
+
+    async def more(self) -> bytes:
+        """Return further bytes, of any size, or b"" at the end."""
+        raise NotImplementedError
+
+    def push_back(self, piece: bytes) -> None:
+        """Hand out `piece` again before all else."""
+        if piece:
+            self._held.appendleft(piece)
+
+    async def first(self) -> bytes:
+        """Return the first bytes, enough to recognise a container by, or b"" for an empty body."""
+        piece = await self.next()
+        while piece and len(piece) < _MAGIC_BYTES and (more := await self.next()):
+            piece += more
+        return piece
+
+    async def next(self) -> bytes:
+        """Return the next piece, of at most 256 KiB, or b"" at the end of the body."""
+        piece = self._held.popleft() if self._held else await self.more()
+        if len(piece) > _PIECE_BYTES:
+            self._held.appendleft(piece[_PIECE_BYTES:])
+        return piece[:_PIECE_BYTES]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self.next():
+            yield piece
+
+
+class BodyPieces(Source):
+    """The request body; ends the request when nothing arrives for too long. Close it when done.
+
+    Locked once `stop` was called, Unauthenticated once the request's token was revoked.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        super().__init__()
+        self._content = request.content
+        idle = request.app[CONFIG].server.idle_timeout.total_seconds()
+        self._stopped = False
+        self._revoked = False
+        self._leave = request.app[VAULT].access.underway.enter(request[HOLDER], self._revoke)
+        self._intake = request.app[BODIES]
+        self._line = request.protocol if isinstance(request.protocol, HttpLine) else None
+        self._in_hand = 0
+        """What is counted of the pieces handed out last, until more is asked for."""
+        if self._line is not None:
+            self._line.intake = self._intake
+            self._intake.enter(self._line)
+        self._quiet = Quiet(
+            self._intake, patience=lambda: idle, tell=lambda: self._content.set_exception(TimeoutError())
+        )
+
+    @property
+    def waited(self) -> float:
+        """For how many seconds the recorder has been waited for, and has sent nothing."""
+        return self._quiet.seconds
+
+    def close(self) -> None:
+        """Stop watching the connection."""
+        self._quiet.close()
+        self._leave()
+        if self._line is not None:
+            self._line.intake = None
+            self._intake.leave(self._line)
+
+    def stop(self) -> None:
+        """Another request goes on in this one's place: hand out nothing more."""
+        self._stopped = True
+        self._content.set_exception(TimeoutError())
+
+    def _revoke(self) -> None:
+        self._revoked = True
+        self._content.set_exception(TimeoutError())
+
+    def stalled(self) -> VaultError:
+        """Return what a body that stopped coming is answered with."""
+        return UploadStalled(
+            "no audio arrived for too long, so the upload was closed; what was received is durable",
+            hint="ask with HEAD where to continue, within the grace period",
+        )
+
+    async def more(self) -> bytes:
+        """Return what has arrived, or wait for it; `stalled` after the idle time."""
+        if self._in_hand and self._line is not None:
+            self._intake.used(self._line, self._in_hand)
+            self._in_hand = 0
+        self._quiet.waiting()
+        try:
+            return await self._content.readany()
+        except ConnectionError:
+            if not self._content.is_eof():
+                raise
+            # The whole body had arrived: a recorder that hangs up without waiting for its answer loses nothing. aiohttp
+            # would hide those bytes behind the end of the connection, and there is no public way to take that back.
+            self._content._exception = None  # noqa: SLF001
+            return self._content.read_nowait()
+        except TimeoutError as error:
+            if self._revoked:
+                raise ended() from error
+            if self._stopped:
+                raise Locked("another request continues this upload in place of this one") from error
+            raise self.stalled() from error
+        finally:
+            self._quiet.taking()
+            if self._line is not None:
+                self._in_hand = self._line.unused
+
+
+@contextmanager
+def writing(body: BodyPieces, *, patience: float) -> Iterator[Writer]:
+    """Read the body until its end, or until another request goes on in this one's place because it has gone silent."""
+    try:
+        yield Writer(stop=body.stop, waited=lambda: body.waited, patience=patience)
+    finally:
+        body.close()
+
+
+class Incoming(BodyPieces):
+    """The body in pieces of at most 256 KiB; Unavailable when nothing has come for the idle time."""
+
+    def stalled(self) -> VaultError:
+        """Return what a body that stopped coming is answered with: clients repeat a 503, and give up at a 408."""
+        return Unavailable(
+            "nothing arrived for too long, so the request was ended; what was received is kept",
+            hint="ask with HEAD where to continue",
+        )
+
+    async def first(self) -> bytes:
+        """Return the first bytes, enough to recognise a container by, without taking them."""
+        piece = await super().first()
+        self.push_back(piece)
+        return piece
+
+    async def whole(self, check: Callable[[int], None]) -> Sequence[bytes]:
+        """Return all there is without taking it; `check` refuses the size before more is read."""
+        pieces: deque[bytes] = deque()
+        size = 0
+        while piece := await self.next():
+            size += len(piece)
+            check(size)
+            pieces.append(piece)
+        self._held = pieces
+        return tuple(pieces)

@@ -1,0 +1,233 @@
+"""HTTP streams: PUT or POST a recording while the call runs, HEAD to ask how much is durable."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from vault.access.permissions import Act
+from vault.errors import Invalid, NotFound, TooLarge
+from vault.ids import TenantId, call_key_of, call_keys, call_name, call_number
+from vault.media.descriptor import is_declared, parse_content_type
+from vault.model import Recording, RecordingState
+from vault.protocol.facts.stated import call_headers
+from vault.protocol.uploads.http_put import Placing, placing
+from vault.server import views
+from vault.server.context import CONFIG, VAULT, authorised, go_on
+from vault.server.ingest.body import BodyPieces, writing
+from vault.server.ingest.uploading import Upload, finished, last, preflight, take
+from vault.server.operation import Answer, Operation, json_answer
+from vault.services.ingest.joining import Joiner
+from vault.services.ingest.live import LIVE_PATIENCE
+from vault.services.ingest.sessions import IngestSession
+from vault.services.vault import Vault
+
+_DIALECT: Final = "http"
+
+_OFFSET: Final = {
+    "Upload-Offset": "Bytes that are durable.",
+    "Recording-Id": "The recording's id.",
+    "Recording-State": "open, sealed or truncated.",
+}
+_UPLOAD_HEADERS: Final = (
+    "Upload-Offset",
+    "Content-Range",
+    "Call-From",
+    "Call-To",
+    "Call-Direction",
+    "Call-Started",
+    "Call-Tags",
+)
+UPLOADED: Final = {
+    201: json_answer(
+        "Every byte is durable. `open`: the object store still has to catch up.", "Receipt", Location="URL"
+    ),
+    200: json_answer("The same audio was recorded under this call key before.", "Receipt", Location="URL"),
+}
+UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 423, 507)
+
+OPERATIONS: Final = (
+    Operation(
+        method="get",
+        path="/v1/ingest/{tenant}",
+        name="ingestTerms",
+        tag="ingest",
+        summary="Ask how long what this token records is kept, and how large it may be",
+        act=Act.INGEST,
+        answers={200: json_answer("What holds for recordings that begin now.", "Terms")},
+        problems=(404, 409),
+    ),
+    *(
+        Operation(
+            method=method,
+            path="/v1/ingest/{tenant}/{call_key}",
+            name=name,
+            tag="ingest",
+            summary="Stream a recording in while the call runs",
+            act=Act.INGEST,
+            uploads=True,
+            headers=_UPLOAD_HEADERS,
+            answers={
+                **UPLOADED,
+                202: json_answer("The piece is durable; the recording goes on.", "Receipt", Location="URL"),
+            },
+            problems=UPLOAD_PROBLEMS,
+        )
+        for method, name in (("put", "putRecording"), ("post", "postRecording"))
+    ),
+    Operation(
+        method="head",
+        path="/v1/ingest/{tenant}/{call_key}",
+        name="recordingOffset",
+        tag="ingest",
+        summary="Ask how many bytes are durable",
+        act=Act.INGEST,
+        answers={200: Answer(text="The recording is known.", headers=_OFFSET)},
+        problems=(404, 422),
+    ),
+)
+
+
+async def ask(request: web.Request, said: Upload) -> None:
+    """Ask a recorder that waits for it to send its body, only after all that the headers say was checked."""
+    if "Expect" in request.headers:
+        await preflight(request.app[VAULT], said)
+        go_on(request)
+
+
+async def terms(request: web.Request) -> web.Response:
+    """Say what holds for what this token records now: whoever brings an archive asks before it sends any of it."""
+    tenant, actor = await authorised(request)
+    vault = request.app[VAULT]
+    return web.json_response(
+        views.terms(tenant, await vault.tenants.retention(tenant), actor=actor, limits=vault.ingest.limits)
+    )
+
+
+async def head(request: web.Request) -> web.Response:
+    """Say how many bytes are durable of the recording that an upload with the same headers would continue.
+
+    Who asks may state less than who uploads: for want of another, an unfinished one is told that may not be its own.
+    """
+    tenant, actor = await authorised(request)
+    facts, started_at = call_headers(request.headers)
+    vault, call = request.app[VAULT], Joiner(actor=actor, facts=facts, started_at=started_at)
+    key, first = call_number(call_key_of(request.match_info["call_key"]))
+    unfinished: IngestSession | None = None
+    for name in call_keys(key, first=first):
+        session = vault.ingest.live_call(tenant, name)
+        if session is not None:
+            if await vault.ingest.joining.may(call, session):
+                return await _open(vault, session)
+            unfinished = unfinished or (None if session.leaving else session)
+            continue
+        row = await vault.search.call(tenant, name)
+        if row is None:
+            break
+        if row.state is RecordingState.OPEN:
+            vault.ingest.require_here(row)
+        if await vault.ingest.joining.same(call, row):
+            return await _ended(vault, row)
+    if unfinished is None:
+        raise NotFound("nothing was recorded under this call key")
+    return await _open(vault, unfinished)
+
+
+async def _open(vault: Vault, session: IngestSession) -> web.Response:
+    return web.Response(headers=_progress(session.recording, await vault.notes.acknowledge(session), "open"))
+
+
+async def _ended(vault: Vault, row: Recording) -> web.Response:
+    if row.state in (RecordingState.SEALED, RecordingState.TRUNCATED):
+        known = await finished(vault, row)
+        return web.Response(headers=_progress(row, known.received, row.state.value))
+    return web.Response(headers=_progress(row, row.stored_bytes, row.state.value))
+
+
+def _progress(row: Recording, durable: int, state: str) -> dict[str, str]:
+    return {
+        "Upload-Offset": str(durable),
+        "Recording-Id": row.id,
+        "Recording-State": state,
+        "Cache-Control": "no-store",
+    }
+
+
+async def upload(request: web.Request) -> web.StreamResponse:
+    """Stream a recording in; 201 once every byte is durable, 202 for a piece, 200 for a replay of a finished one."""
+    said = await _upload(request)
+    await ask(request, said)
+    pieces = BodyPieces(request)
+    with writing(pieces, patience=LIVE_PATIENCE) as writer:
+        return await take(request.app[VAULT], said, pieces, writer)
+
+
+def require_size(request: web.Request) -> None:
+    """Raise TooLarge for a body whose declared length is more than one recording may have."""
+    limit = request.app[CONFIG].server.max_recording_bytes
+    if request.content_length is not None and request.content_length > limit:
+        raise TooLarge(f"the recording exceeds {limit} bytes")
+
+
+async def _upload(request: web.Request) -> Upload:
+    """Read the request's headers, all of them, before its body."""
+    tenant, actor = await authorised(request)
+    call_key = call_key_of(request.match_info["call_key"])
+    require_size(request)
+    place = placing(request.headers, append="append" in request.query)
+    if place.length is not None and place.length != request.content_length:
+        raise Invalid("Content-Range and Content-Length do not agree")
+    said = request.headers.get("Content-Type")
+    declared = parse_content_type(said) if is_declared(said) else None
+    facts, started_at = call_headers(request.headers)
+    vault = request.app[VAULT]
+    if place.appends:
+        joining = Joiner(actor=actor, facts=facts, started_at=started_at, media=declared)
+        call_key = await _appended(vault, tenant, call_key, place, joining)
+    return Upload(
+        tenant=tenant,
+        call_key=call_key,
+        actor=actor,
+        media=lambda first: parse_content_type(said, first),
+        declared=declared,
+        facts=facts,
+        started_at=started_at,
+        placing=place,
+        dialect=_DIALECT,
+        finish_wait=request.app[CONFIG].server.finish_wait.total_seconds(),
+    )
+
+
+async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
+    """Return the call key under which a client that appends goes on, or begins.
+
+    It cannot continue after it was started again, and does not look at what it is told: a beginning under a key that
+    has audio already is a recording of its own, and the pieces that follow belong to the newest one.
+    """
+    if place.offset is not None:
+        return await _newest(vault, tenant, key, place, call)
+    for name in vault.ingest.live_names(tenant, key):
+        session = vault.ingest.live_call(tenant, name)
+        if session is not None and not session.appended and await vault.ingest.joining.may(call, session):
+            return name
+    return call_name(key, await vault.names.newest(tenant, key) + 1)
+
+
+async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
+    """Return the call key of a stream's newest recording that has not ended: its own token's, else one it may join.
+
+    If all have, a piece from within the newest is that one's, and a later one is a further recording's.
+    """
+    sessions = ((name, vault.ingest.live_call(tenant, name)) for name in vault.ingest.live_names(tenant, key))
+    unended = [(name, session) for name, session in sessions if session is not None and session.ended is None]
+    may = vault.ingest.joining.may
+    if joined := [name for name, session in unended if await may(call, session)]:
+        own = vault.ingest.own_call(tenant, key, call.actor.token_id)
+        return joined[-1] if own is None or own.call_key not in joined else own.call_key
+    number = await vault.names.newest(tenant, key)
+    newest = call_name(key, number)
+    known = await last(vault, tenant, newest)
+    if known is None or not place.goes_on or (place.offset or 0) < known.received:
+        return newest
+    return call_name(key, number + 1)

@@ -1,0 +1,350 @@
+"""Live calls over plain TCP: a listener of its own for each dialect, trusted by where it listens or by certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+from vault.access.permissions import Act
+from vault.config import Config
+from vault.config.streams import Listener
+from vault.errors import ConfigError, Conflict, UploadStalled, VaultError, reason
+from vault.ids import TokenId, parse_tenant
+from vault.places import READ, check
+from vault.ports.time import Entropy
+from vault.protocol.live.audiosocket import ORDERLY, AudioSocket
+from vault.protocol.live.bad_frames import LeftOut
+from vault.protocol.live.events import Audio, Dialect, Ended, Event, Started
+from vault.protocol.live.rtpengine_tcp import RtpengineTcp
+from vault.server.connections.backpressure import Intake
+from vault.server.connections.connections import Connections, Guest, bind
+from vault.server.connections.tls import Certified, load_chain, server_context
+from vault.server.ingest.idle import Quiet
+from vault.server.problems import status_of
+from vault.server.refusal_log import Refusals, said_of
+from vault.services.ingest.live import Feed
+from vault.services.people.under_way import ended
+from vault.services.vault import Vault
+from vault.telemetry import request_id
+
+_READ_BYTES = 1 << 16
+_FIRST_SECONDS = 10.0
+"""How long a connection may stay without saying which call it is."""
+_MOST_LEGS = 8
+_NAME_BYTES = 16
+_ID_BYTES = 8
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Door:
+    """One listener's settings with what they lead to."""
+
+    name: str
+    settings: Listener
+    machine: Callable[[], Dialect]
+    tls: Certified
+
+
+@asynccontextmanager
+async def listening(
+    vault: Vault,
+    config: Config,
+    connections: Connections,
+    intake: Intake,
+    *,
+    refusals: Refusals,
+    certified: list[Certified],
+    shared: bool = False,
+    entropy: Entropy = os.urandom,
+) -> AsyncIterator[Mapping[str, int]]:
+    """Take calls on the configured listeners inside the context; then close what is left, as a lost connection.
+
+    Yields the port of each listener by its name, and adds its TLS to `certified`. With `shared`, siblings listen on the
+    same ports. ConfigError if one cannot listen.
+    """
+    calls = _Calls(vault, intake, refusals, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
+    ports: dict[str, int] = {}
+    with ExitStack() as listeners:
+        for door in _doors(config):
+            certified.append(door.tls)
+            try:
+                sockets = bind(*door.settings.address, shared=shared)
+            except OSError as error:
+                raise ConfigError(
+                    f"streams.{door.name}.listen: cannot listen on {door.settings.listen}: {reason(error)}"
+                ) from error
+            for each in sockets:
+                listeners.enter_context(connections.listening(each, calls.lines(door), tls=door.tls))
+            ports[door.name] = int(sockets[0].getsockname()[1])
+            logger.info("listening", extra={"fields": {"dialect": door.name, "port": ports[door.name]}})
+        try:
+            yield ports
+        finally:
+            listeners.close()
+            await calls.close()
+
+
+def _doors(config: Config) -> Iterator[_Door]:
+    if (audiosocket := config.streams.audiosocket) is not None:
+        tls = Certified("streams.audiosocket", config, lambda now: _tls(now, "audiosocket", now.streams.audiosocket))
+        yield _Door(name="audiosocket", settings=audiosocket, machine=AudioSocket, tls=tls)
+    if (rtpengine := config.streams.rtpengine) is not None:
+        rate, channels = rtpengine.rate, rtpengine.channels
+        yield _Door(
+            name="rtpengine",
+            settings=rtpengine,
+            machine=lambda: RtpengineTcp(rate=rate, channels=channels),
+            tls=Certified("streams.rtpengine", config, lambda now: _tls(now, "rtpengine", now.streams.rtpengine)),
+        )
+
+
+def _tls(config: Config, name: str, settings: Listener | None) -> ssl.SSLContext | None:
+    """Return TLS that asks for a client's certificate, or None on loopback."""
+    if settings is None or settings.tls_cert is None or settings.tls_key is None or settings.client_ca is None:
+        return None
+    context = server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        load_chain(context, config.resolve(settings.tls_cert, ""), config.resolve(settings.tls_key, ""))
+        check(config.resolve(settings.client_ca, ""), READ)
+        context.load_verify_locations(config.resolve(settings.client_ca, ""))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"streams.{name}: tls_cert, tls_key or client_ca cannot be used: {reason(error)}") from error
+    return context
+
+
+class _Reader(asyncio.StreamReader):
+    """Gives out what came before a connection broke, which asyncio's own hides behind the break."""
+
+    failure: Exception | None = None
+    """Why nothing comes after that, if the other end did not close."""
+    _stopped = False
+
+    def set_exception(self, exc: Exception) -> None:
+        self.failure = exc
+        self.feed_eof()
+
+    def stop(self) -> None:
+        """Wake who reads, as at the end; whatever still comes is passed over."""
+        self._stopped = True
+        self.feed_eof()
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        if not self._stopped:
+            super().feed_data(data)
+
+
+class _Stream(asyncio.StreamReaderProtocol):
+    """One connection, and the guest who has it."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        reader: asyncio.StreamReader,
+        begin: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None],
+    ) -> None:
+        super().__init__(reader, begin)
+        self._guest = guest
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._guest.arrived(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._guest.gone()
+        super().connection_lost(exc)
+
+
+class _Calls:
+    """The connections of all listeners."""
+
+    def __init__(
+        self, vault: Vault, intake: Intake, refusals: Refusals, *, idle_seconds: float, entropy: Entropy
+    ) -> None:
+        self._vault = vault
+        self._refusals = refusals
+        self._intake = intake
+        self._idle_seconds = idle_seconds
+        self._entropy = entropy
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def lines(self, door: _Door) -> Callable[[Guest], asyncio.Protocol]:
+        """Return what makes a connection's protocol, which starts its task; `close` ends that."""
+        loop = asyncio.get_running_loop()
+
+        def connect(guest: Guest) -> asyncio.Protocol:
+            reader = _Reader(limit=_READ_BYTES, loop=loop)
+
+            def begin(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                task = loop.create_task(self._take(door, guest, reader, writer))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+            return _Stream(guest, reader, begin)
+
+        return connect
+
+    async def close(self) -> None:
+        """End every connection and wait until nothing of it is left."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _take(self, door: _Door, guest: Guest, reader: _Reader, writer: asyncio.StreamWriter) -> None:
+        request_id.set(secrets.token_hex(_ID_BYTES))  # the task's own: a connection is one request
+        line = _Line(self._vault, door, guest, reader, writer, intake=self._intake, idle_seconds=self._idle_seconds)
+        try:
+            await line.run(entropy=self._entropy)
+        except VaultError as error:
+            with suppress(VaultError):
+                await line.told()
+            self._vault.metrics.ingest_refused.labels(error.code).inc()
+            self._refusals.note(
+                status=status_of(error),
+                problem=error.code,
+                dialect=line.dialect,
+                tenant=door.settings.tenant,
+                token=door.settings.token,
+                facts=said_of(error),
+            )
+        except Exception:
+            logger.exception("a stream failed unexpectedly", extra={"fields": {"dialect": door.name}})
+        finally:
+            line.lost()
+            writer.close()
+
+
+class _Line:
+    """One connection from its first byte to its end; back-pressure is the stream reader's, which stops reading."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        door: _Door,
+        guest: Guest,
+        reader: _Reader,
+        writer: asyncio.StreamWriter,
+        *,
+        intake: Intake,
+        idle_seconds: float,
+    ) -> None:
+        self._vault = vault
+        self._intake = intake
+        self._door = door
+        self._guest = guest
+        self._reader = reader
+        self._writer = writer
+        self._machine = door.machine()
+        self._bytes = vault.metrics.ingest_bytes.labels(self._machine.name)
+        self._feed: Feed | None = None
+        self._ended = False
+        self._revoked = False
+        self._leave: Callable[[], None] = lambda: None
+        self._idle_seconds = idle_seconds
+        self._quiet = Quiet(
+            intake,
+            patience=lambda: self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds),
+            tell=lambda: self._reader.set_exception(TimeoutError()),
+        )
+
+    @property
+    def dialect(self) -> str:
+        """What the recorder speaks."""
+        return self._machine.name
+
+    async def run(self, *, entropy: Entropy) -> None:
+        """Carry everything into the recording until its end is durable or the connection is gone."""
+        while not self._ended:
+            data = await self._next()
+            if data:
+                events = self._machine.receive(data)
+            else:
+                events = self._machine.closed(None if data is None else ORDERLY)
+                self._ended = True
+            for event in events:
+                if isinstance(event, Started):
+                    self._feed = await self._begin(event, entropy)
+                else:
+                    await self._carry(event)
+
+    async def _next(self) -> bytes | None:
+        """Return the next bytes, b"" once the other end has closed in order, None once the connection broke."""
+        await self._intake.opened()
+        self._quiet.waiting()
+        data = await self._reader.read(_READ_BYTES)
+        self._quiet.taking()
+        if self._revoked:
+            raise ended()
+        if data or self._reader.failure is None:
+            return data
+        if isinstance(self._reader.failure, TimeoutError):
+            raise UploadStalled("no audio arrived for too long; what was received is durable")
+        return None
+
+    def _revoke(self) -> None:
+        self._revoked = True
+        self._reader.stop()
+
+    async def _begin(self, started: Started, entropy: Entropy) -> Feed:
+        """Start or continue the recording; what the recorder did not name is named here."""
+        access, settings = self._vault.access, self._door.settings
+        tenant = parse_tenant(settings.tenant)
+        actor = await access.acting(TokenId(settings.token), began=self._vault.begun.here)
+        await access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+        self._leave = access.underway.enter(actor.token_id, self._revoke)
+        self._guest.identify(tenant)
+        name = started.call_key or f"{self._machine.name}-{entropy(_NAME_BYTES).hex()}"
+        for leg in range(1, _MOST_LEGS + 1):
+            feed = Feed(
+                self._vault.feeds,
+                tenant=tenant,
+                actor=actor,
+                # A silent leg of a call is no dead one, and what takes its place would be another's voice.
+                silent_seconds=lambda: 0.0,
+                replaced=self._writer.transport.abort,
+                waiting=self._machine.waiting,
+            )
+            # Two legs of one call come with one name, and neither dialect could be told to take another.
+            key = name if leg == 1 else f"{name}:{leg}"
+            try:
+                await feed.begin(started, call_key=key)
+            except Conflict:
+                continue
+            return feed
+        raise Conflict("too many live streams come with this name")
+
+    async def _carry(self, event: Event) -> None:
+        if self._feed is None:
+            self._ended = True  # an end before there was any audio
+            return
+        if isinstance(event, Audio):
+            if not self._feed.take(event.data):
+                await self._feed.apply(event)
+            self._bytes.inc(len(event.data))
+            return
+        if isinstance(event, LeftOut):
+            self._vault.metrics.frames_left_out.labels(self._machine.name, event.why.value).inc()
+        await self._feed.apply(event)
+        self._ended = self._ended or isinstance(event, Ended)
+
+    async def told(self) -> None:
+        """After a refusal: note what could not be read."""
+        if self._feed is not None:
+            await self._feed.told()
+
+    def lost(self) -> None:
+        """The connection is gone: without an end the grace period begins."""
+        self._quiet.close()
+        self._leave()
+        if self._feed is not None:
+            self._feed.lost()

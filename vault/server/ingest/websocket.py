@@ -1,0 +1,394 @@
+"""Live calls over WebSocket: one connection a call, its dialect recognised from the first message (RFC 6455)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+from urllib.parse import parse_qsl
+
+from aiohttp import EofStream, WebSocketError, WSCloseCode, WSMsgType, web
+from yarl import URL
+
+from vault.access.permissions import Act
+from vault.errors import Invalid, Unauthenticated, UploadStalled, VaultError
+from vault.ids import TenantId
+from vault.model import Principal
+from vault.protocol.live.bad_frames import LeftOut
+from vault.protocol.live.events import Audio, Dialect, Ended, Event, Handshake, Say, Started
+from vault.protocol.live.jambonz import SUBPROTOCOLS
+from vault.protocol.live.recognise import recognise
+from vault.server.connections.backpressure import CALLS
+from vault.server.connections.http_protocol import HttpLine
+from vault.server.context import CONFIG, VAULT, came_from, claims, path_tenant, principal
+from vault.server.ingest.websocket_reader import LiveSocket
+from vault.server.operation import Answer, Operation
+from vault.server.problems import close_code, status_of
+from vault.server.refusals import DIALECT, tell
+from vault.services.ingest.live import Feed
+from vault.services.people.under_way import ended
+from vault.services.vault import Vault
+from vault.telemetry import request_id
+
+_MAX_MESSAGE_BYTES: Final = 1 << 18
+_FIRST_SECONDS: Final = 10.0
+"""How long a connection may stay without saying which call it is, whatever else it sends: a ping says nothing."""
+_LATER_SECONDS: Final = 0.5
+"""When to look again while the vault itself is busy with a connection's first messages."""
+_OF_THE_OTHER_END: Final = (ConnectionError, WebSocketError, EofStream, TimeoutError)
+"""What a recorder does to a connection; many do not answer the server's close, or hang up in place of that."""
+_SUBPROTOCOLS: Final = (*sorted(SUBPROTOCOLS), "media")
+
+OPERATIONS: Final = (
+    Operation(
+        method="get",
+        path="/v1/ingest/{tenant}/ws",
+        name="streamRecording",
+        tag="ingest",
+        summary="Stream a live call over WebSocket; the dialect is recognised from the first message",
+        act=Act.INGEST,
+        queries=("call_key", "rate", "channels", "codec", "from", "to", "direction"),
+        answers={101: Answer(text="Send the call; the close comes once everything is durable.")},
+        problems=(404, 422),
+    ),
+)
+
+
+logger = logging.getLogger(__name__)
+
+
+async def connect(request: web.Request) -> web.StreamResponse:
+    """Record the call of one connection, whose dialect its first message tells."""
+    return await record(request, subprotocols=_SUBPROTOCOLS)
+
+
+def _said_in(address: URL) -> Mapping[str, str]:
+    """Return the members of an address, the first of each name; bytes that are no UTF-8 are kept apart from others."""
+    said = parse_qsl(address.raw_query_string, keep_blank_values=True, errors="surrogateescape")
+    return dict(reversed(said))
+
+
+async def record(
+    request: web.Request,
+    *,
+    subprotocols: tuple[str, ...] = (),
+    machine: Dialect | None = None,
+    actor: Principal | None = None,
+    refusal: Callable[[VaultError, bool], Sequence[Say]] = lambda _, __: (),
+) -> web.StreamResponse:
+    """Record the call of one connection; the close answers only once all that was received is durable.
+
+    Without `machine` the dialect is recognised. Without `actor`, who is authorised already, a token is asked for before
+    the upgrade, unless the dialect can carry it only in its first message. `refusal` is what the dialect says before
+    a close that refuses, told the error and whether there is a recording.
+    """
+    vault = request.app[VAULT]
+    tenant = path_tenant(request)
+    offered = tuple(
+        each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()
+    )
+    # Who speaks one of these subprotocols, or no WebSocket at all, can send a header and has no token elsewhere.
+    late = "Upgrade" in request.headers and not set(subprotocols).intersection(offered)
+    if actor is None and ("Authorization" in request.headers or not late):
+        actor = await principal(request, began=vault.begun.here)
+        await vault.access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
+    socket = LiveSocket(subprotocols=subprotocols, max_message_bytes=_MAX_MESSAGE_BYTES)
+    await socket.prepare(request)
+    handshake = Handshake(subprotocols=offered, query=_said_in(request.rel_url))
+    line = _Line(vault, request, socket, tenant=tenant, actor=actor, handshake=handshake, machine=machine)
+    try:
+        await line.run()
+        await socket.close(code=WSCloseCode.OK)
+        if isinstance(failure := socket.exception(), Exception) and not isinstance(failure, _OF_THE_OTHER_END):
+            logger.error("a live call failed unexpectedly", exc_info=failure)
+    except VaultError as error:
+        vault.metrics.ingest_refused.labels(error.code).inc()
+        code, reason = close_code(error, request_id=request_id.get())
+        if line.dialect is not None:
+            request[DIALECT] = line.dialect
+        tell(request, status=status_of(error), failure=error, close=code)
+        farewells = refusal(error, line.begun)
+        with suppress(VaultError):
+            await line.salvage()
+        for farewell in farewells:
+            await line.say(farewell)
+        await socket.close(code=code, message=reason)
+    finally:
+        line.lost()
+    return socket
+
+
+class _Line:
+    """One connection from its first message to its end.
+
+    Audio is sealed in the turn of the loop that read it, by `_take`; everything that has to wait for something is left
+    in `_rest` for the connection's task.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        request: web.Request,
+        socket: LiveSocket,
+        *,
+        tenant: TenantId,
+        actor: Principal | None,
+        handshake: Handshake,
+        machine: Dialect | None,
+    ) -> None:
+        self._vault = vault
+        self._request = request
+        self._socket = socket
+        self._tenant = tenant
+        self._actor = actor
+        self._machine = machine
+        self._handshake = handshake
+        self._feed: Feed | None = None
+        self._rest: deque[Event] = deque()
+        self._failure: VaultError | None = None
+        self._ended = False
+        self._uncounted = 0
+        self._intake = request.app[CALLS]
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._taking = True
+        """What has come is being taken: however long that lasts, the recorder is not to blame."""
+        self._idle_seconds = request.app[CONFIG].server.idle_timeout.total_seconds()
+        self._quiet = False
+        self._revoked = False
+        self._leave_token: Callable[[], None] = lambda: None
+        self._pinged_at = -math.inf
+        self._deaf = False
+        """Whether the recorder listens no more."""
+        first = min(_FIRST_SECONDS, self._idle_seconds)
+        self._first_by = self._loop.time() + first
+        self._watch = self._loop.call_later(first, self._look)
+
+    def _enter(self) -> None:
+        if self._actor is not None:
+            self._leave_token = self._vault.access.underway.enter(self._actor.token_id, self._revoke)
+
+    # -- in the loop's own turn ---------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Notice that nothing came for too long. One timer a call: arming one for each message costs more."""
+        self._count()
+        if self._feed is not None:
+            left = self._idle_seconds - self._silent_seconds()
+        else:
+            left = _LATER_SECONDS if self._taking else self._first_by - self._loop.time()
+        if left > 0:
+            self._watch = self._loop.call_later(left, self._look)
+        else:
+            self._quiet = True
+            self._socket.inlet.wake()
+
+    def _revoke(self) -> None:
+        self._revoked = True
+        self._socket.inlet.take = None
+        self._socket.inlet.wake()
+
+    def _silent_seconds(self) -> float:
+        return 0.0 if self._taking else self._intake.silence(self._heard_at, self._loop.time())
+
+    def _take(self, message: str | bytes) -> bool:
+        """Carry a message into the recording at once; what needs to wait, or failed, is left to the task."""
+        assert self._feed is not None
+        assert self._machine is not None
+        self._heard_at = self._loop.time()
+        try:
+            events = self._machine.receive(message)
+            for number, event in enumerate(events):
+                if type(event) is Audio and self._feed.take(event.data):
+                    self._uncounted += len(event.data)
+                else:
+                    self._leave(events[number:])
+                    break
+        except VaultError as error:
+            self._failure = error
+            self._leave(())
+        return True
+
+    def _leave(self, events: Iterable[Event]) -> None:
+        self._rest.extend(events)
+        self._socket.inlet.take = None
+        self._socket.inlet.wake()
+
+    def _count(self) -> None:
+        if self._uncounted and self._machine is not None:
+            self._vault.metrics.ingest_bytes.labels(self._machine.name).inc(self._uncounted)
+            self._uncounted = 0
+
+    # -- in the connection's task -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Carry every message into the recording until the end is durable or the connection is gone."""
+        self._enter()
+        inlet = self._socket.inlet
+        while not self._ended:
+            if self._feed is not None and not self._rest and self._failure is None and not inlet.holds:
+                inlet.take = self._take
+            self._taking = False
+            message = await self._socket.receive()
+            inlet.take = None
+            self._taking = True
+            await self._settle()
+            if self._revoked:
+                raise ended()
+            match message.type:
+                case WSMsgType.TEXT | WSMsgType.BINARY:
+                    await self._heard(message.data)
+                case WSMsgType.PING:
+                    self._heard_at = self._loop.time()
+                    await self._send(message.data, WSMsgType.PONG)
+                case WSMsgType.PONG:
+                    self._heard_at = self._loop.time()
+                case WSMsgType.CONTINUATION:
+                    pass
+                case WSMsgType.CLOSE:
+                    self._deaf = True
+                    await self._gone(message.data)
+                    return
+                case _:
+                    self._deaf = True
+                    await self._gone(None)
+                    return
+            if self._quiet:
+                await self._fell_silent()
+
+    async def _settle(self) -> None:
+        """Carry out what `_take` left, in order, before anything that came after it."""
+        while self._rest:
+            await self._carry(self._rest.popleft())
+            self._heard_at = self._loop.time()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _heard(self, message: str | bytes) -> None:
+        if self._machine is None:
+            self._machine = recognise(self._handshake, message)
+        for event in self._machine.receive(message):
+            await self._carry(event)
+        self._heard_at = self._loop.time()
+
+    async def salvage(self) -> None:
+        """After a refusal: keep what came before it and still waits in the machine for its turn."""
+        if self._machine is not None and self._feed is not None and not self._ended:
+            for event in self._machine.closed(None):
+                if type(event) is Audio:
+                    await self._carry(event)
+            await self._feed.told()
+
+    async def _gone(self, code: int | None) -> None:
+        if self._machine is not None:
+            for event in self._machine.closed(code):
+                await self._carry(event)
+
+    async def _fell_silent(self) -> None:
+        """Nothing came for the idle time: a recorder whose call is paused may be silent, but it answers a ping."""
+        self._quiet = False
+        for event in () if self._machine is None else self._machine.idle():
+            await self._carry(event)
+        if self._ended:
+            return
+        if self._feed is None or self._heard_at < self._pinged_at:
+            raise UploadStalled("nothing came for too long, not even a pong; what was received is durable")
+        self._pinged_at = self._loop.time()
+        self._watch = self._loop.call_later(self._idle_seconds, self._look)
+        await self._send(b"", WSMsgType.PING)
+
+    async def _carry(self, event: Event) -> None:
+        match event:
+            case Say():
+                await self.say(event)
+            case Started():
+                await self._begin(event)
+            case Ended() if self._feed is None:
+                self._ended = True
+            case _ if self._feed is None:
+                raise Invalid("the recorder sent audio before it said which call it is")
+            case Ended():
+                await self._feed.apply(event)
+                self._ended = True
+                assert self._machine is not None
+                for farewell in self._machine.kept():
+                    await self.say(farewell)
+            case LeftOut():
+                assert self._machine is not None
+                self._vault.metrics.frames_left_out.labels(self._machine.name, event.why.value).inc()
+                await self._feed.apply(event)
+            case _:
+                await self._feed.apply(event)
+                if type(event) is Audio:
+                    self._uncounted += len(event.data)
+
+    async def _begin(self, started: Started) -> None:
+        if self._actor is None:
+            if started.token is None:
+                raise Unauthenticated("this needs a token: in the Authorization header, or as the dialect carries it")
+            claims(self._request, started.token)
+            self._actor = await self._vault.access.authenticate(started.token, began=self._vault.begun.here)
+            came_from(self._request, self._actor)
+            await self._vault.access.authorise(self._actor, Act.INGEST, tenant=self._tenant, target=self._tenant)
+            self._enter()
+        assert self._machine is not None
+        feed = Feed(
+            self._vault.feeds,
+            tenant=self._tenant,
+            actor=self._actor,
+            silent_seconds=self._silent_seconds,
+            replaced=self._replaced,
+            waiting=self._machine.waiting,
+        )
+        await feed.begin(started, call_key=self._handshake.query.get("call_key"))
+        self._feed = feed
+        if isinstance(self._request.protocol, HttpLine):
+            self._intake.enter(self._request.protocol)
+
+    @property
+    def dialect(self) -> str | None:
+        """What the recorder speaks, once that is known."""
+        return None if self._machine is None else self._machine.name
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a recording."""
+        return self._feed is not None
+
+    def _replaced(self) -> None:
+        """Another connection continues the recording: this one ends."""
+        if self._request.transport is not None:
+            self._request.transport.close()
+
+    async def say(self, event: Say) -> None:
+        """Tell the recorder, unless it is gone."""
+        if isinstance(event.payload, str):
+            await self._send(event.payload.encode(), WSMsgType.TEXT)
+        else:
+            await self._send(event.payload, WSMsgType.BINARY)
+
+    async def _send(self, payload: bytes, kind: WSMsgType) -> None:
+        if self._deaf:
+            return
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                await self._socket.send_frame(payload, kind)
+        except (ConnectionError, TimeoutError):
+            # It is gone, or does not read what it is told; what it sent before is still to be taken.
+            self._deaf = True
+            if self._request.transport is not None:
+                self._request.transport.abort()
+
+    def lost(self) -> None:
+        """The connection is gone: without an end the grace period begins."""
+        self._watch.cancel()
+        self._leave_token()
+        self._count()
+        if isinstance(self._request.protocol, HttpLine):
+            self._intake.leave(self._request.protocol)
+        if self._feed is not None:
+            self._feed.lost()

@@ -1,0 +1,1 @@
+"""Backups: making, looking after and restoring them."""

@@ -1,0 +1,264 @@
+"""Makes a backup while the vault runs: one snapshot of the catalog, and every object it names.
+
+Order: a note that a backup is under way → catalog parts, from one snapshot → objects that the pool lacks → objects list
+→ manifest. A crash before the manifest leaves parts that nobody lists and objects that the next backup finds in the
+pool; `prune` removes both. A backup holds coordinates and ciphertext, never a key that opens a recording.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import IO
+
+from vault import __version__
+from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
+from vault.format import backup as layout
+from vault.format.backup import BackedObject, BackedRecording, BackupManifest, Cell, Part, TableRows
+from vault.ids import TenantId, new_id
+from vault.model import RecordingState
+from vault.ports.objects import ObjectMeta, ObjectStore
+from vault.ports.progress import Progress
+from vault.ports.rescue import CatalogSnapshot, RestorableCatalog
+from vault.ports.time import Clock, Entropy
+from vault.services.backup.place import BackupPlace, verified
+
+UNFINISHED_FOR = timedelta(days=1)
+"""So long a note of work under way is believed; then it is what a crash left."""
+
+_PART_BYTES = 4 << 20
+_LISTED_BYTES = 160
+_COPIES = 4
+_LENGTH_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupReport:
+    """What one backup has. `gone` counts recordings shredded while it was made; their objects are not in it."""
+
+    manifest: BackupManifest
+    copied_objects: int
+    copied_bytes: int
+    gone: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tally:
+    objects: int = 0
+    size: int = 0
+    copied: int = 0
+    copied_bytes: int = 0
+    gone: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class BackupMaker:
+    """Makes backups of one vault at one destination."""
+
+    def __init__(
+        self,
+        *,
+        place: BackupPlace,
+        catalog: RestorableCatalog,
+        store: ObjectStore,
+        clock: Clock,
+        entropy: Entropy,
+        progress: Progress,
+    ) -> None:
+        self._place = place
+        self._catalog = catalog
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._progress = progress
+
+    async def create(
+        self, *, keyring: bytes, keyring_epoch: int, issuer: bytes | None, objects: bool = True
+    ) -> BackupReport:
+        """Make one backup and return what it has.
+
+        Unavailable while somebody prunes the destination or if a store cannot answer; IntegrityError if an object is
+        missing or not what the catalog says. Then no backup exists, and what was copied is kept for the next one.
+        """
+        created = self._clock.now()
+        backup = new_id("bak", at=created, entropy=self._entropy)
+        started = layout.snapshot_prefix(backup) + layout.STARTED
+        await self._place.put_marker(started, at=created)
+        try:
+            await self._nobody_prunes(created)
+            report = await self._make(backup, created, keyring, keyring_epoch, issuer, objects=objects)
+        except VaultError:
+            # Without this, pruning would wait a day for a backup that is not coming.
+            with suppress(VaultError):
+                await self._place.forget(backup)
+            raise
+        await self._place.store.delete(started)
+        return report
+
+    async def _make(
+        self, backup: str, created: datetime, keyring: bytes, epoch: int, issuer: bytes | None, *, objects: bool
+    ) -> BackupReport:
+        tally = _Tally()
+        with tempfile.TemporaryFile() as spool:
+            async with self._catalog.snapshot() as snapshot:
+                revision = snapshot.schema_revision
+                parts = [part async for part in self._catalog_parts(backup, snapshot, tally, created)]
+                if objects:
+                    await self._spool(snapshot, spool, tally)
+            # The snapshot is let go before the long part: objects are immutable, so the list alone says which.
+            if objects:
+                parts += [part async for part in self._objects_parts(backup, spool, tally, created)]
+        if issuer is not None:
+            parts.append(await self._place.put_part(backup, layout.ISSUER, 0, issuer, at=created))
+        manifest = BackupManifest(
+            backup=backup,
+            keyring=keyring.hex(),
+            keyring_epoch=epoch,
+            created=created.astimezone(UTC).isoformat(),
+            finished=self._clock.now().astimezone(UTC).isoformat(),
+            software=f"callvault {__version__}",
+            schema_revision=revision,
+            counts=tally.counts,
+            parts=tuple(parts),
+            pool_objects=tally.objects if objects else None,
+            pool_bytes=tally.size if objects else None,
+        )
+        # Last: with it the backup exists, so everything it names has to be durable.
+        await self._place.put_manifest(manifest, at=created)
+        return BackupReport(
+            manifest=manifest, copied_objects=tally.copied, copied_bytes=tally.copied_bytes, gone=tally.gone
+        )
+
+    async def _nobody_prunes(self, now: datetime) -> None:
+        """Look only after our own note is written: of two that begin at once, at least one sees the other."""
+        async for info in self._place.store.list(layout.PRUNING):
+            if now - layout.begun(info.name.removeprefix(layout.PRUNING)) < UNFINISHED_FOR:
+                raise Unavailable(
+                    "somebody is pruning this destination; no backup was made",
+                    hint="try again when they are done; what a crashed prune left is ignored after a day",
+                )
+
+    # -- the catalog --------------------------------------------------------------------------------------------
+
+    async def _catalog_parts(
+        self, backup: str, snapshot: CatalogSnapshot, tally: _Tally, at: datetime
+    ) -> AsyncIterator[Part]:
+        self._progress.begin("catalog", None)
+        index = 0
+        async for sections in _weighed(snapshot.tables()):
+            plaintext = await asyncio.to_thread(layout.encode_tables, sections)
+            yield await self._place.put_part(backup, layout.CATALOG, index, plaintext, at=at)
+            index += 1
+            for section in sections:
+                tally.counts[section.table] = tally.counts.get(section.table, 0) + len(section.rows)
+            self._progress.advance(len(plaintext))
+
+    # -- the objects --------------------------------------------------------------------------------------------
+
+    async def _spool(self, snapshot: CatalogSnapshot, spool: IO[bytes], tally: _Tally) -> None:
+        """Note the objects of the snapshot in a file of names and hashes, so that memory holds a page of them."""
+        async for page in _paged(snapshot.objects()):
+            data = layout.encode_objects(page)
+            spool.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
+            tally.size += sum(item.size for each in page for item in each.objects)
+
+    async def _objects_parts(self, backup: str, spool: IO[bytes], tally: _Tally, at: datetime) -> AsyncIterator[Part]:
+        self._progress.begin("objects", tally.size)
+        tally.size = 0
+        tenant: TenantId | None = None
+        pooled: dict[str, int] = {}
+        slots = asyncio.Semaphore(_COPIES)
+        for index, page in enumerate(_spooled(spool)):
+            kept: list[BackedRecording] = []
+            for each in page:
+                if each.coordinate.cohort.tenant != tenant:
+                    tenant = each.coordinate.cohort.tenant
+                    pooled = dict(await self._place.pooled(tenant))
+                if await self._copy(each, pooled, slots, tally):
+                    kept.append(each)
+                else:
+                    tally.gone += 1
+            tally.objects += sum(len(each.objects) for each in kept)
+            tally.size += sum(item.size for each in kept for item in each.objects)
+            yield await self._place.put_part(backup, layout.OBJECTS, index, layout.encode_objects(kept), at=at)
+
+    async def _copy(
+        self, recording: BackedRecording, pooled: dict[str, int], slots: asyncio.Semaphore, tally: _Tally
+    ) -> bool:
+        """Bring a recording's objects into the pool; False if it was shredded meanwhile."""
+        missing = [item for item in recording.objects if pooled.get(item.name) != item.size]
+        self._progress.advance(sum(item.size for item in recording.objects if item not in missing))
+        copies = (self._copy_one(recording, item, slots) for item in missing)
+        outcomes = await asyncio.gather(*copies, return_exceptions=True)
+        absent = None
+        for outcome in outcomes:
+            if isinstance(outcome, NotFound):
+                absent = outcome
+            elif isinstance(outcome, BaseException):
+                raise outcome
+        if absent is None:
+            tally.copied += len(missing)
+            tally.copied_bytes += sum(item.size for item in missing)
+            return True
+        states = await self._catalog.recording_states([recording.recording])
+        if states.get(recording.recording) is RecordingState.SHREDDED:
+            return False
+        raise IntegrityError(
+            f"an object of {recording.recording} is missing from the store; no backup was made",
+            hint="find it, or see why it is gone: the recording cannot be played either",
+        ) from absent
+
+    async def _copy_one(self, recording: BackedRecording, item: BackedObject, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            data = await verified(item, await self._store.get(item.name))
+            meta = ObjectMeta(
+                retain_until=datetime.fromtimestamp(recording.retain_until_ms / 1000, UTC),
+                retention_class=recording.retention_class,
+                sha256=item.sha256,
+            )
+            await self._place.store.put(layout.pool_name(item.name), [data], meta=meta)
+        self._progress.advance(item.size)
+
+
+async def _weighed(pages: AsyncIterator[TableRows]) -> AsyncIterator[Sequence[TableRows]]:
+    """Group pages of rows into parts of a few megabytes."""
+    sections: list[TableRows] = []
+    weight = 0
+    async for page in pages:
+        start = 0
+        for end, row in enumerate(page.rows, start=1):
+            weight += sum(map(_weight, row))
+            if weight >= _PART_BYTES:
+                yield [*sections, replace(page, rows=page.rows[start:end])]
+                sections, weight, start = [], 0, end
+        if start < len(page.rows):
+            sections.append(replace(page, rows=page.rows[start:]))
+    if sections:
+        yield sections
+
+
+def _weight(cell: Cell) -> int:
+    return len(cell) + 5 if isinstance(cell, str | bytes) else 9
+
+
+async def _paged(recordings: AsyncIterator[BackedRecording]) -> AsyncIterator[Sequence[BackedRecording]]:
+    page: list[BackedRecording] = []
+    weight = 0
+    async for each in recordings:
+        page.append(each)
+        weight += _LISTED_BYTES * (1 + len(each.objects))
+        if weight >= _PART_BYTES:
+            yield page
+            page, weight = [], 0
+    if page:
+        yield page
+
+
+def _spooled(spool: IO[bytes]) -> Iterator[Sequence[BackedRecording]]:
+    spool.seek(0)
+    while length := spool.read(_LENGTH_BYTES):
+        yield layout.decode_objects(spool.read(int.from_bytes(length, "big")))

@@ -1,0 +1,356 @@
+"""Rows from objects: what the store holds of recordings that the catalog does not know, or knows only unfinished.
+
+A manifest has everything a row needs. Without one the call was not finished: its row is rebuilt open from the segments
+that follow each other and open, and ends as every interrupted call does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from vault.crypto.sealed import HEAD_BYTES, open_manifest, open_segment
+from vault.errors import Conflict, FormatError, IntegrityError, Shredded
+from vault.format.manifest import Manifest, parse_manifest_object
+from vault.format.names import ROOT, ManifestName, SegmentName, parse_name
+from vault.format.notes import audio_end
+from vault.format.segment import SegmentHeader, parse_segment
+from vault.ids import NodeId, RecordingId, TenantId
+from vault.model import EMPTY, MANIFEST_INDEX, Coordinate, Recording, RecordingState, SegmentRef
+from vault.ports.keys import Keyring
+from vault.ports.objects import ObjectInfo, ObjectStore
+from vault.ports.progress import Progress
+from vault.ports.rescue import RestorableCatalog
+from vault.ports.time import Clock, Entropy
+from vault.services.ingest.open_rows import committed, own_tenant, rebuilt, stub_row
+from vault.services.recordings.leaves import Coordinates
+from vault.services.recordings.reading import Reader, lasted_of, of_ms
+from vault.services.recordings.search import BlindIndex
+
+_PAGE = 500
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Rebuilt:
+    """What was found. `dead` recordings have neither row nor key; `unreadable` ones have a key and do not open."""
+
+    from_manifests: int = 0
+    from_segments: int = 0
+    completed: int = 0
+    tenants: list[TenantId] = field(default_factory=list)
+    dead: list[RecordingId] = field(default_factory=list)
+    dead_names: list[str] = field(default_factory=list)
+    unreadable: list[RecordingId] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Found:
+    """The objects of one recording, as the store lists them."""
+
+    tenant: TenantId
+    period: int
+    recording: RecordingId
+    manifest: ObjectInfo | None = None
+    segments: list[tuple[SegmentName, ObjectInfo]] = field(default_factory=list)
+
+    def holds(self, recording: RecordingId, coordinate: Coordinate) -> bool:
+        """Tell whether a header that states these belongs under this name."""
+        place = (coordinate.cohort.tenant, coordinate.cohort.period)
+        return recording == self.recording and place == (self.tenant, self.period)
+
+    @property
+    def names(self) -> list[str]:
+        return [info.name for _, info in self.segments] + ([self.manifest.name] if self.manifest else [])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """A segment that authenticated, and where it lies."""
+
+    header: SegmentHeader
+    ref: SegmentRef
+
+    @property
+    def end(self) -> int:
+        return self.ref.offset + self.ref.length
+
+
+class Rebuilder:
+    """Compares the store with the catalog once."""
+
+    def __init__(
+        self,
+        *,
+        catalog: RestorableCatalog,
+        keyring: Keyring,
+        store: ObjectStore,
+        coordinates: Coordinates,
+        clock: Clock,
+        entropy: Entropy,
+        progress: Progress,
+        node: NodeId | None,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._node = node
+        self._store = store
+        self._reader = Reader(store=store)
+        self._coordinates = coordinates
+        self._index = BlindIndex(keyring=keyring)
+        self._clock = clock
+        self._entropy = entropy
+        self._progress = progress
+        self._tenants: set[TenantId] = set()
+
+    async def run(self) -> Rebuilt:
+        """List everything, rebuild what is missing, and return what was found; repeating finds what is left."""
+        self._progress.begin("objects against catalog", None)
+        self._tenants = {tenant.id for tenant in await self._catalog.tenants()}
+        outcome = Rebuilt()
+        async for page in self._pages():
+            states = await self._catalog.recording_states([found.recording for found in page])
+            for found in page:
+                state = states.get(found.recording)
+                if state is None or state is RecordingState.OPEN:
+                    await self._rebuild(found, outcome, known=state is not None)
+            self._progress.advance(len(page))
+        return outcome
+
+    async def own(self, tenant: TenantId, outcome: Rebuilt) -> None:
+        """Give a tenant that only objects or pins know a row, so that what it owns has an owner."""
+        if tenant not in self._tenants and await own_tenant(self._catalog, tenant, at=self._clock.now()):
+            outcome.tenants.append(tenant)
+        self._tenants.add(tenant)
+
+    # -- listing ------------------------------------------------------------------------------------------------
+
+    async def _pages(self) -> AsyncIterator[Sequence[_Found]]:
+        page: list[_Found] = []
+        current: _Found | None = None
+        async for info in self._store.list(ROOT):
+            try:
+                place = parse_name(info.name)
+            except FormatError:
+                logger.warning("an object under no name of this vault is left alone")
+                continue
+            if current is None or current.recording != place.recording:
+                if len(page) >= _PAGE:
+                    yield page
+                    page = []
+                current = _Found(tenant=place.tenant, period=place.period, recording=place.recording)
+                page.append(current)
+            if isinstance(place, ManifestName):
+                current.manifest = info
+            else:
+                current.segments.append((place, info))
+        if page:
+            yield page
+
+    # -- rebuilding ---------------------------------------------------------------------------------------------
+
+    async def _rebuild(self, found: _Found, outcome: Rebuilt, *, known: bool) -> None:
+        try:
+            if found.manifest is not None:
+                await self._from_manifest(found, found.manifest, outcome, known=known)
+            else:
+                await self._from_segments(found, outcome, known=known)
+        except Shredded:
+            if not known:
+                outcome.dead.append(found.recording)
+                outcome.dead_names += found.names
+        except (IntegrityError, Conflict) as error:
+            logger.error(  # noqa: TRY400  # the fact, not the trace
+                "objects of a recording could not be turned into its row; they are kept",
+                extra={"fields": {"recording": found.recording, "error": error.code}},
+            )
+            outcome.unreadable.append(found.recording)
+
+    async def _from_manifest(self, found: _Found, info: ObjectInfo, outcome: Rebuilt, *, known: bool) -> None:
+        data = await self._store.get(info.name)
+        header, _, _ = parse_manifest_object(data)
+        if not found.holds(header.recording, header.coordinate):
+            raise FormatError("a manifest lies under another recording's name")
+        key = self._keyring.derive(header.coordinate)
+        manifest = open_manifest(key, header.recording, header.coordinate, data)
+        objects = _refs(manifest, data)
+        row = await self._row(manifest)
+        head = await self._reader.wav_head(row, key, objects, audio_end(manifest.notes, manifest.length))
+        row = dataclasses.replace(row, lasted=lasted_of(manifest, head=head))
+        if not known:
+            await self.own(found.tenant, outcome)
+            told = rebuilt(row, source="manifest", size=manifest.length)
+            try:
+                await self._catalog.rebuild_recording(row, objects, audit=[told])
+            except Conflict:
+                # The catalog is from when an empty recording still had this call key. A name loses nobody's audio.
+                nameless = dataclasses.replace(row, call_token=row.id)
+                await self._catalog.rebuild_recording(nameless, objects, audit=[told])
+            outcome.from_manifests += 1
+            return
+        await self._catalog.update_media(row)
+        await self._catalog.finish_recording(
+            row.id,
+            state=row.state,
+            reason=row.state_reason,
+            ended_at=of_ms(manifest.ended_ms),
+            stored_bytes=manifest.length,
+            lasted=row.lasted,
+            objects=objects,
+            audit=[rebuilt(row, source="manifest", size=manifest.length)],
+        )
+        outcome.completed += 1
+
+    async def _from_segments(self, found: _Found, outcome: Rebuilt, *, known: bool) -> None:
+        chain = _chain(await self._opened(found))
+        if not chain:
+            raise IntegrityError("no segment of the recording opens as its first")
+        refs, end = [each.ref for each in chain], chain[-1].end
+        if known:
+            before = [ref for ref in await self._catalog.segments(found.recording) if ref.index != MANIFEST_INDEX]
+            if sum(ref.length for ref in before) < end:
+                await self._catalog.add_segments(refs, stored_bytes=end)
+                outcome.completed += 1
+            return
+        await self.own(found.tenant, outcome)
+        row = await self._open_row(chain[0].header, end)
+        await self._catalog.rebuild_recording(row, refs, audit=[rebuilt(row, source="segments", size=end)])
+        outcome.from_segments += 1
+
+    async def _opened(self, found: _Found) -> list[_Opened]:
+        """Return the segments that open; Shredded if the recording has no key."""
+        opened: list[_Opened] = []
+        for place, info in found.segments:
+            try:
+                opened.append(await self._open(found, place, info))
+            except IntegrityError as error:
+                logger.warning(
+                    "a segment does not open",
+                    extra={"fields": {"recording": found.recording, "index": place.index, "error": error.code}},
+                )
+        return opened
+
+    async def _open(self, found: _Found, place: SegmentName, info: ObjectInfo) -> _Opened:
+        stated, _, _ = parse_segment(await self._store.get(info.name, length=HEAD_BYTES))
+        if not found.holds(stated.recording, stated.coordinate) or stated.name != info.name:
+            raise FormatError("a segment lies under another name than its header gives")
+        key = self._keyring.derive(stated.coordinate)
+        data = await self._store.get(info.name)
+        header, plaintext = open_segment(key, stated, data)
+        ref = SegmentRef(
+            recording=found.recording,
+            index=place.index,
+            attempt=place.attempt,
+            name=info.name,
+            offset=header.offset,
+            length=len(plaintext),
+            object_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        return _Opened(header=header, ref=ref)
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+
+    async def _row(self, manifest: Manifest) -> Recording:
+        """Return the row a manifest describes; the one place that knows what its catalog copy holds."""
+        copy = manifest.catalog
+        if copy is None:
+            row = await self._stub(manifest.recording, manifest.coordinate, of_ms(manifest.started_ms))
+        else:
+            row = self._index.restored(
+                Recording(
+                    id=manifest.recording,
+                    tenant=manifest.tenant,
+                    call_token=copy.call_key,
+                    state=RecordingState.OPEN,
+                    state_reason=None,
+                    audio=manifest.coordinate,
+                    metadata=copy.metadata,
+                    media=manifest.media,
+                    created_at=of_ms(copy.created_ms),
+                    started_at=of_ms(manifest.started_ms),
+                    ended_at=None,
+                    retain_until=of_ms(copy.retain_until_ms),
+                    retention_class=copy.retention_class,
+                    stored_bytes=0,
+                    sealed_facts=copy.sealed_facts,
+                )
+            )
+        if manifest.reason == EMPTY:
+            row = dataclasses.replace(row, call_token=row.id)  # the call key is free, or a later recording's
+        return dataclasses.replace(
+            committed(row, self._keyring),
+            state=RecordingState(manifest.state),
+            state_reason=manifest.reason,
+            media=manifest.media,
+            ended_at=of_ms(manifest.ended_ms),
+            stored_bytes=manifest.length,
+        )
+
+    async def _open_row(self, header: SegmentHeader, stored: int) -> Recording:
+        """Return the row of a call that was under way: what its segments' headers know; this node ends it."""
+        row = await self._stub(header.recording, header.coordinate, of_ms(header.created_ms))
+        return dataclasses.replace(row, stored_bytes=stored, node=self._node)
+
+    async def _stub(self, recording: RecordingId, audio: Coordinate, created: datetime) -> Recording:
+        return await stub_row(
+            recording,
+            audio,
+            created,
+            coordinates=self._coordinates,
+            keyring=self._keyring,
+            clock=self._clock,
+            entropy=self._entropy,
+        )
+
+
+def _chain(opened: Sequence[_Opened]) -> list[_Opened]:
+    """Return segments that follow each other from byte 0 on.
+
+    After a crash an index can have several attempts of different lengths: one that the next index continues counts
+    before a longer one that nothing continues.
+    """
+    by_index: dict[int, list[_Opened]] = {}
+    for each in opened:
+        by_index.setdefault(each.ref.index, []).append(each)
+    chain: list[_Opened] = []
+    end = 0
+    while candidates := [each for each in by_index.get(len(chain), ()) if each.ref.offset == end]:
+        following = {each.ref.offset for each in by_index.get(len(chain) + 1, ())}
+        best = max(candidates, key=lambda each: (each.end in following, each.end))
+        chain.append(best)
+        end = best.end
+    return chain
+
+
+def _refs(manifest: Manifest, data: bytes) -> list[SegmentRef]:
+    """Return the objects of a finished recording, its manifest's own included."""
+    segments = [
+        SegmentRef(
+            recording=manifest.recording,
+            index=each.index,
+            attempt=each.name.rpartition("-")[2].removesuffix(".seg"),
+            name=each.name,
+            offset=each.offset,
+            length=each.length,
+            object_bytes=each.object_bytes,
+            sha256=each.sha256,
+        )
+        for each in manifest.segments
+    ]
+    itself = SegmentRef(
+        recording=manifest.recording,
+        index=MANIFEST_INDEX,
+        attempt="",
+        name=manifest.name,
+        offset=0,
+        length=0,
+        object_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+    return [*segments, itself]

@@ -1,0 +1,357 @@
+"""Brings a catalog that is older than the keyring up to what keyring and objects say; nothing is served before.
+
+Whoever opens such a catalog has moved to a new generation before, so that no leaf is given out twice. Order: rows from
+objects → rows without a key shredded, facts without one forgotten → holds in force pinned again → holds rebuilt from
+pins that nobody knows → objects without a key deleted → the outcome logged. Every step is found done when it is
+repeated, so a crash anywhere is answered by running it again.
+
+Rows and facts that are found without a key get no certificate: nobody here saw the deletion, when it was or who was
+asked. Whoever kept the certificate that was issued then has the proof. What an unfinished shred of this catalog
+intended is left to that shred, which certifies it; erasures that wait go on once the vault is open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vault.errors import NotFound, Unavailable
+from vault.format.names import recording_prefix
+from vault.ids import HoldId, NodeId, RecordingId, TenantId, born, id_bytes
+from vault.model import AuditEvent, Cohort, Hold, HoldKind, HoldState, Part, Pin, Recording, RecordingState
+from vault.ports.catalog import Catalog, RecordingQuery, Shred
+from vault.ports.keys import Keyring, KeyringWriter
+from vault.ports.objects import ObjectStore
+from vault.ports.progress import Progress
+from vault.ports.rescue import RestorableCatalog
+from vault.ports.time import Clock, Entropy
+from vault.retention.decide import IN_FORCE
+from vault.services.audit import event
+from vault.services.backup.rebuild import Rebuilder, Rebuilt
+from vault.services.holds.holds import pins_of
+from vault.services.recordings.leaves import Coordinates
+
+REVIEW_WITHIN = timedelta(days=7)
+FOUND_SHREDDED = "found without a key after a restore; its certificate, if one was issued, is not in this catalog"
+
+_PAGE = 500
+_EVERY_HOLD = 10_000_000
+_MATTER = "rebuilt after a restore"
+_REASON = "the keyring holds this pin and the restored catalog did not know why: review it, and release it if it may go"
+_TOO_LATE = "everything it named was already shredded"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What was found and done.
+
+    `surviving` rows have a key, `shredded` were found without one, `unreadable` have one and do not open. `forgotten`
+    rows had facts whose key is gone. `locked` objects have no key and cannot be deleted yet.
+    """
+
+    generation: int
+    surviving: int
+    shredded: Sequence[RecordingId]
+    forgotten: int
+    rebuilt: int
+    unfinished: int
+    completed: int
+    unknown_shredded: Sequence[RecordingId]
+    unreadable: Sequence[RecordingId]
+    tenants_rebuilt: Sequence[TenantId]
+    holds_reapplied: int
+    holds_too_late: int
+    holds_rebuilt: Sequence[HoldId]
+    objects_deleted: int
+    locked: int
+
+    def counts(self) -> dict[str, int]:
+        """Return every member as a number."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {name: value if isinstance(value, int) else len(value) for name, value in values.items()}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Scan:
+    surviving: int = 0
+    shredded: list[RecordingId] = dataclasses.field(default_factory=list)
+    forgotten: int = 0
+    held: dict[bytes, list[RecordingId]] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Intent:
+    """An unfinished shred, and the recordings of the erasures intended with it."""
+
+    shred: Shred
+    recordings: frozenset[RecordingId]
+
+    def takes(self, row: Recording, part: Part) -> bool:
+        """Tell whether this shred certifies that part of the row; it keeps what is open."""
+        if row.state is RecordingState.OPEN:
+            return False
+        if row.id in self.recordings or row.tenant in self.shred.drop_tenants:
+            return True
+        if part is Part.AUDIO and row.tenant in self.shred.changed:
+            return True
+        if part is Part.AUDIO:
+            return self.shred.due_through is not None and row.audio.cohort.period <= self.shred.due_through
+        return self.shred.takes_month(row.tenant, row.metadata.cohort.period)
+
+
+async def unknown_pins(catalog: Catalog, keyring: Keyring) -> dict[bytes, list[Pin]]:
+    """Return the pins whose hold the catalog does not know, by tag."""
+    by_tag: dict[bytes, list[Pin]] = defaultdict(list)
+    for pin in keyring.pins():
+        by_tag[pin.tag].append(pin)
+    return {tag: pins for tag, pins in by_tag.items() if not await _knows(catalog, tag)}
+
+
+class Reconciler:
+    """Runs once, before anything is served."""
+
+    def __init__(
+        self,
+        *,
+        catalog: RestorableCatalog,
+        keyring: Keyring,
+        store: ObjectStore,
+        coordinates: Coordinates,
+        clock: Clock,
+        entropy: Entropy,
+        progress: Progress,
+        node: NodeId | None,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._store = store
+        self._clock = clock
+        self._progress = progress
+        self._rebuilder = Rebuilder(
+            catalog=catalog,
+            keyring=keyring,
+            store=store,
+            coordinates=coordinates,
+            clock=clock,
+            entropy=entropy,
+            progress=progress,
+            node=node,
+        )
+
+    async def run(self, why: str) -> Reconciled:
+        """Reconcile and return the outcome; Unavailable if store or keyring cannot answer, then run it again."""
+        await self._catalog.append_audit([event("restore.started", None, detail={"why": why})])
+        found = await self._rebuilder.run()
+        scan = await self._scan(await unknown_pins(self._catalog, self._keyring))
+        reapplied, too_late = await self._reapply()
+        holds = await self._rebuild_holds(scan, found)
+        deleted, locked = await self._delete(found)
+        outcome = Reconciled(
+            generation=self._keyring.generation,
+            surviving=scan.surviving,
+            shredded=tuple(scan.shredded),
+            forgotten=scan.forgotten,
+            rebuilt=found.from_manifests,
+            unfinished=found.from_segments,
+            completed=found.completed,
+            unknown_shredded=tuple(found.dead),
+            unreadable=tuple(found.unreadable),
+            tenants_rebuilt=tuple(found.tenants),
+            holds_reapplied=reapplied,
+            holds_too_late=too_late,
+            holds_rebuilt=tuple(holds),
+            objects_deleted=deleted,
+            locked=locked,
+        )
+        await self._catalog.append_audit([event("restore.reconciled", None, detail={"why": why, **outcome.counts()})])
+        return outcome
+
+    # -- rows and keys ------------------------------------------------------------------------------------------
+
+    async def _scan(self, unknown: dict[bytes, list[Pin]]) -> _Scan:
+        """Look at every row once: those without a key become shredded, those under an unknown pin are noted."""
+        self._progress.begin("catalog against keyring", sum((await self._catalog.count_recordings()).values()))
+        intended = [await self._intent(shred) for shred in await self._catalog.unfinished_shreds()]
+        by_cohort: dict[Cohort, list[Pin]] = defaultdict(list)
+        for pin in (pin for pins in unknown.values() for pin in pins):
+            by_cohort[pin.cohort].append(pin)
+        scan = _Scan(held={tag: [] for tag in unknown})
+        before: RecordingId | None = None
+        while page := await self._catalog.recordings(RecordingQuery(before=before, limit=_PAGE)):
+            gone: list[Recording] = []
+            await self._forget(page, intended, scan)
+            for row in page:
+                if row.state is RecordingState.SHREDDED:
+                    continue
+                if self._keyring.derivable(row.audio):
+                    scan.surviving += 1
+                    for pin in by_cohort.get(row.audio.cohort, ()):
+                        if pin.first <= row.audio.leaf <= pin.last:
+                            scan.held[pin.tag].append(row.id)
+                elif not any(intent.takes(row, Part.AUDIO) for intent in intended):
+                    gone.append(row)
+            await self._catalog.shred_uncertified(
+                [row.id for row in gone],
+                reason=FOUND_SHREDDED,
+                audit=[event("restore.found_shredded", None, tenant=row.tenant, target=row.id) for row in gone],
+            )
+            scan.shredded += [row.id for row in gone]
+            self._progress.advance(len(page))
+            before = page[-1].id
+        return scan
+
+    async def _intent(self, shred: Shred) -> _Intent:
+        rows = [row.id for _, found in await self._catalog.erasures_of(shred.id) for row in found]
+        return _Intent(shred=shred, recordings=frozenset(rows))
+
+    async def _forget(self, page: Sequence[Recording], intended: Sequence[_Intent], scan: _Scan) -> None:
+        """Take the facts and tokens whose key is gone out of the rows: they are of no more use to anybody."""
+        gone = [
+            row
+            for row in page
+            if row.sealed_facts
+            and not self._keyring.derivable(row.metadata)
+            and not any(intent.takes(row, Part.METADATA) for intent in intended)
+        ]
+        await self._catalog.forget_metadata(
+            [row.id for row in gone],
+            audit=[event("restore.found_forgotten", None, tenant=row.tenant, target=row.id) for row in gone],
+        )
+        scan.forgotten += len(gone)
+
+    # -- holds --------------------------------------------------------------------------------------------------
+
+    async def _reapply(self) -> tuple[int, int]:
+        """Pin what holds in force protect; returns how many needed it, and how many came too late for all they name.
+
+        A hold that was released since is in force again: its release is not in this catalog. Keeping is the safe side.
+        """
+        self._progress.begin("holds", None)
+        reapplied = late = 0
+        decided = [state for state in IN_FORCE if state is not HoldState.PLACING]
+        for hold in await self._catalog.holds(states=decided, limit=_EVERY_HOLD):
+            rows = [await self._catalog.recording(identifier) for identifier in hold.recordings]
+            async with self._keyring.writer() as writer:
+                outcome = await self._reapply_one(hold, rows, writer)
+            reapplied += outcome is HoldState.ACTIVE
+            late += outcome is HoldState.RELEASED
+        return reapplied, late
+
+    async def _reapply_one(self, hold: Hold, rows: Sequence[Recording], writer: KeyringWriter) -> HoldState | None:
+        """Return active if pins were missing, released if nothing is left to hold, None if all was in place."""
+        if not rows:  # rebuilt from a pin whose recording nobody found: the pin itself is what it keeps
+            return None
+        kept = [row for row in rows if self._keyring.derivable(row.audio)]
+        pins = pins_of(self._keyring, hold, kept)
+        missing = set(pins) - set(self._keyring.pins(hold.tenant))
+        if missing:
+            await writer.pin(pins)
+        if len(kept) == len(rows) and kept:
+            return await self._log_reapplied(hold) if missing else None
+        now = self._clock.now()
+        gone = {row.id for row in rows} - {row.id for row in kept}
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            late = tuple(identifier for identifier in before.recordings if identifier in gone)
+            left = tuple(identifier for identifier in before.recordings if identifier not in gone)
+            after = dataclasses.replace(
+                before,
+                recordings=left,
+                too_late=(*before.too_late, *late),
+                state=before.state if left else HoldState.RELEASED,
+                release_reason=before.release_reason if left else _TOO_LATE,
+                grace_until=before.grace_until if left else now,
+            )
+            return after, [
+                event("hold.too_late", None, outcome="refused", tenant=hold.tenant, target=each) for each in late
+            ]
+
+        await self._catalog.revise_hold(hold.id, revision)
+        if not kept:
+            return HoldState.RELEASED
+        return await self._log_reapplied(hold) if missing else None
+
+    async def _log_reapplied(self, hold: Hold) -> HoldState:
+        await self._catalog.append_audit([event("hold.reapplied", None, tenant=hold.tenant, target=hold.id)])
+        return HoldState.ACTIVE
+
+    async def _rebuild_holds(self, scan: _Scan, found: Rebuilt) -> list[HoldId]:
+        """Give every pin that nobody knows a hold again: a pin without one can be neither reviewed nor released."""
+        tenants = {pin.tag: pin.cohort.tenant for pin in self._keyring.pins()}
+        now = self._clock.now()
+        rebuilt: list[HoldId] = []
+        for tag, recordings in scan.held.items():
+            await self._rebuilder.own(tenants[tag], found)
+            hold = Hold(
+                id=_hold_id(tag),
+                tenant=tenants[tag],
+                kind=HoldKind.LEGAL,
+                matter=_MATTER,
+                reason=_REASON,
+                authority=_MATTER,
+                owner="compliance",
+                state=HoldState.ACTIVE,
+                created_at=min(born(_hold_id(tag)), now),
+                review_at=now + REVIEW_WITHIN,
+                recordings=tuple(sorted(set(recordings))),
+            )
+            detail = {"recordings": len(recordings)}
+            await self._catalog.add_hold(
+                hold,
+                audit=[event("hold.rebuilt", None, tenant=hold.tenant, target=hold.id, detail=detail)],
+            )
+            rebuilt.append(hold.id)
+        return rebuilt
+
+    # -- objects ------------------------------------------------------------------------------------------------
+
+    async def _delete(self, found: Rebuilt) -> tuple[int, int]:
+        """Delete the objects of what has no key, rows first; returns how many went and how many a lock still keeps."""
+        self._progress.begin("objects without a key", None)
+        if found.dead:
+            # They have no row that could say it; the trail does, before anything of them is touched.
+            detail = {"recordings": list(found.dead)}
+            await self._catalog.append_audit([event("restore.unknown_shredded", None, detail=detail)])
+        deleted, locked = await self._delete_all(found.dead_names)
+        after: RecordingId | None = None
+        while page := await self._catalog.uncertified(after=after, limit=_PAGE):
+            for row in page:
+                prefix = recording_prefix(row.tenant, row.audio.cohort.period, row.id)
+                names = [info.name async for info in self._store.list(prefix)]
+                gone, kept = await self._delete_all(names)
+                deleted, locked = deleted + gone, locked + kept
+            after = page[-1].id
+        return deleted, locked
+
+    async def _delete_all(self, names: Iterable[str]) -> tuple[int, int]:
+        gone = kept = 0
+        for name in names:
+            deletion = await self._store.delete(name)
+            if not deletion.absent:
+                # The label of a hold that has ended must not outlive the key.
+                with suppress(NotFound, Unavailable):
+                    await self._store.set_held(name, held=False)
+                deletion = await self._store.delete(name)
+            gone, kept = gone + deletion.absent, kept + (not deletion.absent)
+            self._progress.advance(1)
+        return gone, kept
+
+
+def _hold_id(tag: bytes) -> HoldId:
+    return HoldId(f"hold_{tag.hex()}")
+
+
+async def _knows(catalog: Catalog, tag: bytes) -> bool:
+    """Tell whether the catalog knows what set the pin: a hold, or a change of how long audio is kept."""
+    try:
+        await catalog.hold(_hold_id(tag))
+    except NotFound:
+        return tag in {id_bytes(each.id) for each in await catalog.policy_requests()}
+    return True

@@ -1,0 +1,361 @@
+"""Issues deletion certificates: provisional when the keys are gone, final when the objects are verified absent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from vault.certificates.canonical import canonical_json
+from vault.certificates.document import AnyCertificate, Authority, DeletionCertificate, Subject, subject
+from vault.certificates.objects import summed
+from vault.certificates.template import Entry, Form
+from vault.errors import NotFound, Unavailable
+from vault.format.names import recording_prefix
+from vault.ids import CertificateId, RecordingId, TenantId, new_ids
+from vault.model import AuditEvent, CertificateStatus, Part, Recording, SegmentRef, ShredReceipt, Tenant
+from vault.ports.catalog import Catalog, Shred
+from vault.ports.objects import Deletion, ObjectStore
+from vault.ports.time import Clock, Entropy
+from vault.services.audit import event
+from vault.services.certificates import content as attest
+from vault.services.certificates.batches import Certificates, Draft, IssuedBatch
+from vault.services.certificates.content import Identity, Unnamed
+from vault.telemetry import Metrics
+
+_PAGE = 200
+_DELETE_CONCURRENCY = 24
+"""Recordings at a time; an S3 client has 32 connections, and calls under way need some of them."""
+_NONCE_BYTES = 16
+_COMMITMENT_DIGITS = 64
+
+_Voice: TypeAlias = tuple[TenantId, tuple[Part, ...], Authority]
+"""What decides a certificate's wording within one shred."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletions:
+    """How many recordings got their final certificate, and how many wait.
+
+    `again_in` says when the next of those that wait only for leases to run out can have it, None if there is none.
+    """
+
+    done: int = 0
+    waiting: int = 0
+    again_in: timedelta | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Wording:
+    """What the provisional certificates of one voice share; checked once, for all of them."""
+
+    first: DeletionCertificate
+    form: Form
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Deletions under way; `forms` are those of final certificates, by what they share."""
+
+    done: int = 0
+    waiting: int = 0
+    waits: list[timedelta] = field(default_factory=list)
+    finals: list[DeletionCertificate] = field(default_factory=list)
+    forms: dict[tuple[object, ...], Form] = field(default_factory=dict)
+
+
+class Certifier:
+    """Turns shreds into certificates and deletes what they made unreadable."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        store: ObjectStore,
+        certificates: Certificates,
+        identity: Identity,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._certificates = certificates
+        self._identity = identity
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics
+        self._wordings: dict[_Voice, _Wording] = {}
+        self._worded = ""
+        self._seen: dict[int, float] = {}
+
+    def check_named(self) -> None:
+        """Raise Unnamed if certificates would not say who runs the vault: ask before anything is decided for good."""
+        if self._identity.unnamed:
+            raise Unnamed(
+                f"identity.{self._identity.unnamed[0]}: certificates would carry a placeholder; nothing was shredded",
+                hint="set processor and contact in [identity] of config.toml, and restart: callvault doctor",
+                retry_after_seconds=3600,
+            )
+
+    # -- keys gone ----------------------------------------------------------------------------------------------
+
+    async def prepare(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt) -> IssuedBatch | None:
+        """Sign in one batch that the keys of `subjects` are gone; None for no subjects. Nothing is stored yet.
+
+        Invalid, and nothing is certified, if one certificate would contradict itself.
+        """
+        if not subjects:
+            return None
+        self._lease_began(receipt.epoch_destroyed)
+        now = self._clock.now()
+        gone = attest.gone_at(shred, receipt)
+        await self._word(subjects, shred, receipt, now)
+
+        def sign() -> IssuedBatch:
+            entries = self._entries(subjects, now=now, gone=gone)
+            drafts = [self._checked(*each) for each in zip(entries, subjects, strict=True)]
+            return self._certificates.sign(drafts, status=CertificateStatus.PROVISIONAL, at=now)
+
+        # In a thread: a batch computes for tens of milliseconds, which no call under way may wait for.
+        return await asyncio.to_thread(sign)
+
+    async def store(self, issued: IssuedBatch, shred: Shred) -> int:
+        """Make a prepared batch durable; repeating its recordings adds nothing. Returns how many it certifies."""
+        await self._catalog.certify(
+            issued.batch,
+            issued.certificates,
+            forms=issued.forms,
+            audit=_by_tenant("shred.done", issued, {"shred": shred.id}),
+        )
+        self._metrics.certificates.labels("provisional").inc(len(issued.certificates))
+        return len(issued.certificates)
+
+    def _entries(self, subjects: Sequence[Subject], *, now: datetime, gone: datetime) -> list[Entry]:
+        at = max(now, gone)
+        identifiers = new_ids("cert", len(subjects), at=now, entropy=self._entropy)
+        nonces = self._entropy(_NONCE_BYTES * len(subjects)).hex()
+        width = 2 * _NONCE_BYTES
+        return [
+            Entry(
+                CertificateId(identifier),
+                summed(subject.objects),
+                nonces[place * width : (place + 1) * width],
+                attest.recording_facts(subject, shredded_at=gone),
+                attest.retention_facts(subject),
+                None,
+                (),
+                None,
+                at,
+            )
+            for place, (identifier, subject) in enumerate(zip(identifiers, subjects, strict=True))
+        ]
+
+    async def _word(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt, now: datetime) -> None:
+        """Have the wording for every voice among `subjects`."""
+        if self._worded != shred.id:
+            self._worded, self._wordings = shred.id, {}
+        firsts = {_voice(subject): subject for subject in subjects}
+        if firsts.keys() <= self._wordings.keys():
+            return
+        tenants: Mapping[TenantId, Tenant] = {tenant.id: tenant for tenant in await self._catalog.tenants()}
+        gone = attest.gone_at(shred, receipt)
+        for voice in firsts.keys() - self._wordings.keys():
+            entry = self._entries([firsts[voice]], now=now, gone=gone)[0]
+            tenant, parts, authority = voice
+            first = attest.provisional(
+                entry,
+                shred,
+                receipt,
+                parts=parts,
+                authority=authority,
+                tenant=tenants[tenant],
+                identity=self._identity,
+            )
+            self._wordings[voice] = _Wording(first=first, form=Form.of(first))
+
+    def _checked(self, entry: Entry, subject: Subject) -> Draft:
+        """Put the entry into the wording of its voice; Invalid if they contradict each other."""
+        wording = self._wordings[_voice(subject)]
+        if _suspicious(entry, wording.first):
+            entry.inside(wording.first)
+        return Draft(entry, wording.form, subject.names)
+
+    # -- objects gone -------------------------------------------------------------------------------------------
+
+    async def delete_objects(self) -> Deletions:
+        """Delete the objects of shredded recordings, and certify the absence of those whose leases have run out.
+
+        Deletion waits for nothing but the store: what was deleted early is looked for again once the leases are over.
+        Metadata that went alone has no objects: it is certified before anything asks the store.
+        """
+        progress = _Progress()
+        await self._confirm_metadata(progress)
+        after: RecordingId | None = None
+        while page := await self._catalog.undeleted_recordings(after=after, limit=_PAGE):
+            failures = await self._delete_page(page, progress)
+            await self._count_and_finish(len(page), progress)
+            failure = next(iter(failures), None)
+            if isinstance(failure, Unavailable):
+                logger.warning("object deletion postponed", extra={"fields": {"reason": failure.message}})
+                break
+            if failure is not None:
+                raise failure
+            after = page[-1].id
+        return Deletions(done=progress.done, waiting=progress.waiting, again_in=min(progress.waits, default=None))
+
+    async def _confirm_metadata(self, progress: _Progress) -> None:
+        after: RecordingId | None = None
+        while page := await self._catalog.unconfirmed_metadata(after=after, limit=_PAGE):
+            stored = {item.id: item for item in await self._catalog.certificates_of([row.id for row in page])}
+            current = [stored[row.metadata_certificate_id] for row in page if row.metadata_certificate_id is not None]
+            of_rows = {row.id: row for row in page}
+            for certificate, before in zip(current, await self._certificates.documents(current), strict=True):
+                self._conclude(_modern(before, of_rows[certificate.recording], ()), (), progress)
+            await self._count_and_finish(len(page), progress)
+            after = page[-1].id
+
+    async def _count_and_finish(self, looked_at: int, progress: _Progress) -> None:
+        progress.done += len(progress.finals)
+        progress.waiting += looked_at - len(progress.finals)
+        await self._finish(progress)
+
+    async def _delete_page(self, page: Sequence[Recording], progress: _Progress) -> list[BaseException]:
+        known = await self._catalog.segments_of([row.id for row in page])
+        stored = {item.id: item for item in await self._catalog.certificates_of([row.id for row in page])}
+        current = [stored[row.certificate_id] for row in page if row.certificate_id is not None]
+        documents = await self._certificates.documents(current)
+        provisionals = {each.recording: before for each, before in zip(current, documents, strict=True)}
+        slots = asyncio.Semaphore(_DELETE_CONCURRENCY)
+
+        async def one(row: Recording) -> None:
+            async with slots:
+                deletions = await self._delete_all(row, known[row.id])
+            if deletions is not None:
+                self._conclude(_modern(provisionals[row.id], row, known[row.id]), deletions, progress)
+
+        outcomes = await asyncio.gather(*(one(row) for row in page), return_exceptions=True)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _delete_all(self, row: Recording, known: Sequence[SegmentRef]) -> list[Deletion] | None:
+        """Delete every object of one recording; None while something is still there."""
+        prefix = recording_prefix(row.tenant, row.audio.cohort.period, row.id)
+        names = {ref.name for ref in known} | {info.name async for info in self._store.list(prefix)}
+        deletions = [await self._delete(name) for name in sorted(names)]
+        return deletions if all(deletion.absent for deletion in deletions) else None
+
+    async def _delete(self, name: str) -> Deletion:
+        """Delete one object; the label of a hold that has ended must not outlive the key."""
+        deletion = await self._store.delete(name)
+        if deletion.absent:
+            return deletion
+        with suppress(NotFound):
+            await self._store.set_held(name, held=False)
+        return await self._store.delete(name)
+
+    def _conclude(self, before: DeletionCertificate, deletions: Sequence[Deletion], progress: _Progress) -> None:
+        """Make the final certificate, unless a key copy is not known to be gone or a lease may still run."""
+        if not attest.can_be_final(before):
+            fields = {"recording": before.recording.id}
+            logger.warning("a key copy is not known to be gone; no final certificate", extra={"fields": fields})
+            return
+        began = self._lease_began(before.sanitisation.epoch_destroyed)
+        left = attest.lease_of(before) - timedelta(seconds=self._clock.monotonic() - began)
+        if left > timedelta(0):
+            progress.waits.append(left)
+            return
+        now = self._clock.now()
+        (identifier,) = new_ids("cert", 1, at=now, entropy=self._entropy)
+        nonce = self._entropy(_NONCE_BYTES).hex()
+        progress.finals.append(attest.final(before, deletions, certificate_id=identifier, nonce=nonce, at=now))
+
+    def _lease_began(self, epoch: int) -> float:
+        """Return the latest instant, on the clock that never steps, at which this epoch was destroyed.
+
+        That is when this process first heard of it: leases count from there, whatever the wall clock does meanwhile.
+        """
+        return self._seen.setdefault(epoch, self._clock.monotonic())
+
+    async def _finish(self, progress: _Progress) -> None:
+        """Issue the final certificates of one page, in one batch."""
+        finals, progress.finals = progress.finals, []
+        if not finals:
+            return
+        now = self._clock.now()
+
+        def sign() -> IssuedBatch:
+            drafts = [_final_draft(certificate, progress.forms) for certificate in finals]
+            return self._certificates.sign(drafts, status=CertificateStatus.FINAL, at=now)
+
+        issued = await asyncio.to_thread(sign)
+        await self._catalog.certify(
+            issued.batch,
+            issued.certificates,
+            forms=issued.forms,
+            audit=_by_tenant("certificate.issued", issued, {}),
+        )
+        self._metrics.certificates.labels("final").inc(len(finals))
+
+
+def _modern(before: AnyCertificate, row: Recording, objects: Sequence[SegmentRef]) -> DeletionCertificate:
+    """Return a provisional certificate as today's are; an older one takes from the row what it does not say."""
+    if isinstance(before, DeletionCertificate):
+        return before
+    said = subject(row, objects, parts=before.media.parts)
+    return attest.modern(before, said, summed(said.objects))
+
+
+def _voice(subject: Subject) -> _Voice:
+    return subject.parts[0].coordinate.cohort.tenant, subject.names, subject.authority
+
+
+def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> list[AuditEvent]:
+    """Describe one batch to each tenant it concerns: it is one act, and its root vouches for every certificate."""
+    counts = Counter(certificate.tenant for certificate in issued.certificates)
+    return [
+        event(
+            name,
+            None,
+            tenant=tenant,
+            target=issued.batch.id,
+            detail={**detail, "certificates": count, "root": issued.root},
+        )
+        for tenant, count in sorted(counts.items())
+    ]
+
+
+def _final_draft(certificate: DeletionCertificate, forms: dict[tuple[object, ...], Form]) -> Draft:
+    """Split a final certificate; a form made for another one is taken only if it gives this one's document."""
+    entry = Entry.of(certificate)
+    key = (
+        certificate.sanitisation.epoch_destroyed,
+        certificate.parties.tenant,
+        certificate.parts,
+        certificate.trigger,
+    )
+    form = forms.get(key)
+    if form is None or form.document(entry.text()) != canonical_json(certificate):
+        form = forms[key] = Form.of(certificate)
+    return Draft(entry, form, certificate.parts)
+
+
+def _suspicious(entry: Entry, first: DeletionCertificate) -> bool:
+    """Tell whether an entry has to be looked at whole: cheap, and never false for one that contradicts `first`."""
+    sanitisation = first.sanitisation
+    retention = entry.retention
+    return (
+        retention.captured_at > retention.retain_until
+        or retention.retain_until > sanitisation.unrecoverable_at
+        or any(
+            (part.coordinate.cohort.tenant, part.coordinate.cohort.part) != (first.parties.tenant, part.part)
+            or not (part.key_commitment is None or len(part.key_commitment) == _COMMITMENT_DIGITS)
+            for part in entry.recording.parts
+        )
+    )

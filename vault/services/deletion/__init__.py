@@ -1,0 +1,1 @@
+"""Everything that ends a recording: sweeps, erasures, and what stops or permits them."""

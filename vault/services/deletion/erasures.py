@@ -1,0 +1,378 @@
+"""Erases recordings before their date: on a person's right or the controller's instruction, by two people.
+
+Order: request (row) → approval (row) → intent, in which the recordings stop being read → the rest as for every shred,
+see `vault.services.deletion.shredding`. An approval that a crash leaves without its intent is taken up at the next
+start or sweep, as is one that waits for holds to end. Both parts of a recording go: its audio and its metadata.
+Erasures of different cases may name the same recording: one of them takes it, and the others say what certifies that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from vault.access.permissions import Act
+from vault.access.shown import check_shown
+from vault.access.two_people import Deciders, Decision, check_two
+from vault.errors import Conflict, Invalid, NotFound, Unavailable, UnderHold
+from vault.ids import CertificateId, RecordingId, TenantId, new_id
+from vault.model import AuditEvent, Coordinate, Hold, Principal, Recording
+from vault.ports.catalog import Catalog, RecordingQuery, Shred
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.keys import Keyring
+from vault.ports.revision import Revision
+from vault.ports.time import Clock, Entropy
+from vault.protocol.facts.parties import ANONYMOUS, party
+from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
+from vault.services.audit import event
+from vault.services.deletion.shredding import Shredder, settling
+from vault.services.people.access import Access
+from vault.services.people.two_people import the_two
+from vault.services.recordings.dossiers import Dossiers
+from vault.services.recordings.search import Search, Wanted
+
+_TRIGGER = "erasure"
+_MAX_RECORDINGS = 10_000
+_MAX_HOLDS = 1_000_000
+_PAGE = 1000
+_LOOKED_AT = frozenset({ErasureOutcome.PENDING, ErasureOutcome.KEPT, ErasureOutcome.GONE})
+_UNSETTLED = frozenset({ErasureOutcome.PENDING, ErasureOutcome.ERASING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureRequest:
+    """What is to be erased: `recordings`, or everything that matches a number now. `queue` waits for holds to end."""
+
+    tenant: TenantId
+    basis: ErasureBasis
+    case_reference: str
+    recordings: tuple[RecordingId, ...] = ()
+    caller: str | None = field(default=None, repr=False)
+    called: str | None = field(default=None, repr=False)
+    queue: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureView:
+    """An erasure and what keeps its recordings now: holds, or a call that is still being recorded.
+
+    `gone` are those that something else took, with what certifies it: nothing of them is left for this one.
+    """
+
+    erasure: Erasure
+    held: Mapping[RecordingId, Sequence[Hold]]
+    live: frozenset[RecordingId] = frozenset()
+    gone: Mapping[RecordingId, Sequence[CertificateId]] = field(default_factory=dict)
+
+
+class Erasures:
+    """The life of erasures. Approvals within `window` of each other share one shred.
+
+    Whose erasure it is that is shown or decided, the caller has seen to.
+    """
+
+    def __init__(
+        self,
+        *,
+        access: Access,
+        catalog: Catalog,
+        keyring: Keyring,
+        dossiers: Dossiers,
+        search: Search,
+        shredder: Shredder,
+        clock: Clock,
+        entropy: Entropy,
+        window: timedelta,
+    ) -> None:
+        self._access = access
+        self._catalog = catalog
+        self._keyring = keyring
+        self._dossiers = dossiers
+        self._search = search
+        self._shredder = shredder
+        self._clock = clock
+        self._entropy = entropy
+        self._window = window
+        self._rounds = 0
+        """How many rounds have begun."""
+        self._carried_out = 0
+        """The last round that did not fail."""
+
+    # -- asking -------------------------------------------------------------------------------------------------
+
+    async def request(self, request: ErasureRequest, *, actor: Principal) -> ErasureView:
+        """First of the two people: say what goes, on what ground, and see what is held.
+
+        UnderHold, naming the holds, and Conflict for a call still being recorded, if a recording that was named
+        cannot go and the request does not wait; a search lists it instead, unless it is all there is. NotFound,
+        logged, if one that was named is not there or another tenant's. Conflict, too, if an open erasure of the same
+        case names one of the recordings; one of another case is no obstacle, because each person of a call has a right
+        of their own.
+        """
+        if not request.case_reference.strip():
+            raise Invalid("an erasure needs a case reference", hint="it is printed on the certificate")
+        named = bool(request.recordings)
+        if named == (request.caller is not None or request.called is not None):
+            raise Invalid("an erasure names recordings, or a number to search for")
+        rows = await self._named(request, actor) if named else await self._matching(request, actor)
+        now = self._clock.now()
+        erasure = Erasure(
+            id=ErasureId(new_id("era", at=now, entropy=self._entropy)),
+            tenant=request.tenant,
+            basis=request.basis,
+            case_reference=request.case_reference,
+            queue=request.queue,
+            state=ErasureState.REQUESTED,
+            requested_by=actor.token_id,
+            requested_at=now,
+            recordings={row.id: ErasureOutcome.PENDING for row in rows},
+        )
+        view = await self._view(erasure)
+        stays = {*view.held, *view.live}
+        if not request.queue and (stays if named else len(stays) == len(rows)):
+            await self._refuse(view, actor)
+        detail = {"basis": erasure.basis.value, "case": erasure.case_reference, "recordings": len(rows)}
+        await self._catalog.add_erasure(
+            erasure,
+            audit=[event("case.received", actor, tenant=erasure.tenant, target=erasure.id, detail=detail)],
+        )
+        return view
+
+    async def _named(self, request: ErasureRequest, actor: Principal) -> Sequence[Recording]:
+        if len(set(request.recordings)) != len(request.recordings) or len(request.recordings) > _MAX_RECORDINGS:
+            raise Invalid(f"an erasure names up to {_MAX_RECORDINGS} different recordings")
+        rows = [
+            await self._access.own(actor, Act.ERASURE_REQUEST, self._catalog.recording, each, tenant=request.tenant)
+            for each in request.recordings
+        ]
+        for row in rows:
+            if not self._keys(row):
+                raise Conflict(f"nothing of {row.id} is left to erase", hint="its certificates say since when")
+        return rows
+
+    async def _matching(self, request: ErasureRequest, actor: Principal) -> Sequence[Recording]:
+        """Search by number; the number goes no further than this."""
+        wanted = Wanted(caller=request.caller, called=request.called)
+        if ANONYMOUS in {party(each) for each in (request.caller, request.called) if each is not None}:
+            raise Invalid(
+                "callers who withheld their number are many people, and an erasure is about one",
+                hint="find the calls by their time, and name their recordings",
+            )
+        await self._catalog.append_audit(
+            [event("case.searched", actor, tenant=request.tenant, detail={"by": ", ".join(wanted.fields)})]
+        )
+        found: list[Recording] = []
+        query = RecordingQuery(tenant=request.tenant, limit=_PAGE)
+        while page := await self._search.page(query, wanted):
+            found += page
+            if len(found) > _MAX_RECORDINGS:
+                raise Invalid(f"more recordings match than the {_MAX_RECORDINGS} that one erasure takes")
+            query = dataclasses.replace(query, before=page[-1].id)
+        if not found:
+            raise NotFound(
+                "no recording matches that number", hint="numbers without +44 and the like are read as UK ones"
+            )
+        return found
+
+    def _keys(self, row: Recording) -> list[Coordinate]:
+        return [place for place in (row.audio, row.metadata) if self._keyring.derivable(place)]
+
+    async def _refuse(self, view: ErasureView, actor: Principal) -> None:
+        erasure = view.erasure
+        await self._catalog.append_audit(
+            [event("case.refused", actor, outcome="refused", tenant=erasure.tenant, detail={"held": len(view.held)})]
+        )
+        hint = "release the hold first, or ask to wait for it: --queue"
+        holds = {hold.id: hold for each in view.held.values() for hold in each}
+        if view.held:
+            names = ", ".join(f"{hold.id} (matter {hold.matter})" for hold in holds.values())
+            first = next(iter(view.held))
+            more = f" and {len(view.held) - 1} more" if len(view.held) > 1 else ""
+            raise UnderHold(
+                f"{first}{more} must be kept: {names or 'the keyring pins it for a hold'}; nothing was erased",
+                hint=hint,
+            )
+        raise Conflict(
+            f"{next(iter(view.live))} is still being recorded; nothing was erased",
+            hint="ask again when the call has ended, or ask to wait for it: --queue",
+        )
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
+    async def approve(self, identifier: ErasureId, *, shown: str | None, actor: Principal) -> ErasureView:
+        """Second of the two people, who says what was `shown`: erase. Returns once the keys are gone and certified.
+
+        Forbidden unless the two are the tenant's dpo and compliance or a safeguarding lead; UnderHold if by now nothing
+        of it can go and it does not wait; ChangedSince if what would go is no longer what was shown.
+        """
+        view = await self.show(identifier)
+        found = view.erasure
+        two = await the_two(self._catalog, found.requested_by, actor)
+        _check_decidable(found, two)
+        if not found.queue and {*view.held, *view.live} >= found.recordings.keys():
+            await self._refuse(view, actor)
+        check_shown(shown, erasure_document(view))
+        await self._catalog.revise_erasure(identifier, self._decision(ErasureState.APPROVED, actor, two))
+        await self._together()
+        return await self.show(identifier)
+
+    async def reject(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
+        """Second of the two people, or the first, who withdraws it: nothing is erased."""
+        rejected = await self._catalog.revise_erasure(identifier, self._decision(ErasureState.REJECTED, actor))
+        return await self._view(rejected)
+
+    def _decision(self, state: ErasureState, actor: Principal, two: Deciders | None = None) -> Revision[Erasure]:
+        now = self._clock.now()
+
+        def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
+            _check_decidable(before, two)
+            own = before.requested_by == actor.token_id
+            name = "case.approved" if two else "case.withdrawn" if own else "case.refused"
+            decided = dataclasses.replace(before, state=state, decided_by=actor.token_id, decided_at=now)
+            return decided, [event(name, actor, tenant=before.tenant, target=before.id)]
+
+        return revision
+
+    async def _together(self) -> None:
+        """Carry out what is approved, in one shred with whatever else is approved within the window."""
+        seen = self._rounds
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._shredder.turn())
+            except Unavailable as error:
+                raise Unavailable(
+                    "another node shreds for long; the erasure is approved and the next sweep carries it out",
+                    retry_after_seconds=30,
+                ) from error
+            if self._carried_out > seen:
+                return  # a round that began after this approval was durable has carried it out
+            await asyncio.sleep(self._window.total_seconds())
+            self._rounds += 1
+            await self.carry_out()
+            self._carried_out = self._rounds
+
+    # -- carrying out -------------------------------------------------------------------------------------------
+
+    async def carry_out(self) -> int:
+        """Erase everything approved that nothing keeps; the caller is alone with the shredder. Returns how many."""
+        await self._shredder.resume()
+        count = await self._round()
+        # What several erasures name is taken for one of them: only now can the others say that it is gone.
+        return count + await self._round() if count else 0
+
+    async def _round(self) -> int:
+        waiting = await self._waiting()
+        if not waiting:
+            return 0
+        now = self._dossiers.now(self._clock.now())
+        # Inside the writer: whether a recording is held cannot change between this look and the intent.
+        async with self._keyring.writer() as writer:
+            decided = await self._decided(waiting, now)
+            changed = [after for before, after in zip(waiting, decided, strict=True) if before != after]
+            if not any(ErasureOutcome.ERASING in each.recordings.values() for each in changed):
+                for each in changed:
+                    await self._catalog.revise_erasure(each.id, settling(each))
+                return 0
+            self._shredder.check_named()
+            shred = Shred(
+                id=new_id("shr", at=now, entropy=self._entropy), intended_at=now, trigger=_TRIGGER, due_through=None
+            )
+            receipt = await self._shredder.take(shred, writer, erasures=changed)
+        count = await self._shredder.account(shred, receipt)
+        await self._shredder.delete()
+        return count
+
+    async def _decided(self, waiting: Sequence[Erasure], now: datetime) -> Sequence[Erasure]:
+        """Return what becomes of each; a recording that several name is taken for the first that was decided."""
+        taken: set[RecordingId] = set()
+        return [await self._decide(each, now, taken) for each in waiting]
+
+    async def _decide(self, erasure: Erasure, now: datetime, taken: set[RecordingId]) -> Erasure:
+        dossier = await self._dossiers.tenant(erasure.tenant)
+        stays = ErasureOutcome.PENDING if erasure.queue else ErasureOutcome.KEPT
+        outcomes = dict(erasure.recordings)
+        for identifier in [each for each, outcome in outcomes.items() if outcome is ErasureOutcome.PENDING]:
+            row = await self._catalog.recording(identifier)
+            match decide_erasure(dossier.facts(row, erasing_since=erasure.decided_at), now=now):
+                case Due() if identifier in taken:
+                    pass  # no certificate names two cases: it is gone for this one once it is gone for the other
+                case Due():
+                    outcomes[identifier] = ErasureOutcome.ERASING
+                    taken.add(identifier)
+                case Gone():
+                    outcomes[identifier] = ErasureOutcome.GONE
+                case Held() | NotDue():
+                    outcomes[identifier] = stays
+        state = erasure.state if _UNSETTLED & {*outcomes.values()} else ErasureState.DONE
+        return dataclasses.replace(erasure, recordings=outcomes, state=state)
+
+    async def ready(self) -> Sequence[Recording]:
+        """Return what the next sweep erases before anything else: approved by two people, and kept by nothing."""
+        now = self._dossiers.now(self._clock.now())
+        decided = await self._decided(await self._waiting(), now)
+        return [
+            await self._catalog.recording(identifier)
+            for erasure in decided
+            for identifier, outcome in erasure.recordings.items()
+            if outcome is ErasureOutcome.ERASING
+        ]
+
+    async def _waiting(self) -> Sequence[Erasure]:
+        """Return what is approved and not carried out, in the order in which it was decided."""
+        approved = await self._catalog.erasures(states=[ErasureState.APPROVED], limit=_MAX_RECORDINGS)
+        waiting = [each for each in approved if ErasureOutcome.PENDING in each.recordings.values()]
+        return sorted(waiting, key=lambda each: (each.decided_at or each.requested_at, each.id))
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    async def show(self, identifier: ErasureId) -> ErasureView:
+        """Return the erasure and what keeps it now; NotFound."""
+        return await self._view(await self._catalog.erasure(identifier))
+
+    async def _view(self, erasure: Erasure) -> ErasureView:
+        now = self._dossiers.now(self._clock.now())
+        dossier = await self._dossiers.tenant(erasure.tenant)
+        held: dict[RecordingId, Sequence[Hold]] = {}
+        live: set[RecordingId] = set()
+        gone: dict[RecordingId, Sequence[CertificateId]] = {}
+        for identifier in [each for each, outcome in erasure.recordings.items() if outcome in _LOOKED_AT]:
+            row = await self._catalog.recording(identifier)
+            facts = dossier.facts(row)
+            match decide_erasure(facts, now=now):
+                case Held(holds=holds):
+                    held[identifier] = [hold for hold in facts.holds if hold.id in holds]
+                case NotDue():
+                    live.add(identifier)
+                case Gone():
+                    both = (row.certificate_id, row.metadata_certificate_id)
+                    gone[identifier] = [*dict.fromkeys(each for each in both if each is not None)]
+        return ErasureView(erasure=erasure, held=held, live=frozenset(live), gone=gone)
+
+
+def erasure_document(view: ErasureView) -> dict[str, object]:
+    """Return what somebody decides about who decides about an erasure: what was asked, what would stay, what went."""
+    erasure = view.erasure
+    return {
+        "erasure": erasure.id,
+        "tenant": erasure.tenant,
+        "basis": erasure.basis.value,
+        "case_reference": erasure.case_reference,
+        "queue": erasure.queue,
+        "requested_by": erasure.requested_by,
+        "recordings": list(erasure.recordings),
+        "held": {recording: sorted(hold.id for hold in holds) for recording, holds in view.held.items()},
+        "live": sorted(view.live),
+        "gone": sorted(view.gone),
+    }
+
+
+def _check_decidable(erasure: Erasure, two: Deciders | None) -> None:
+    """Raise unless the erasure may be decided: rejected, or by `two`, approved."""
+    if erasure.state is not ErasureState.REQUESTED:
+        raise Conflict(f"{erasure.id} is {erasure.state.value} already")
+    if two is not None:
+        check_two(Decision.ERASURE, two, asked_by=erasure.requested_by, tenant=erasure.tenant)

@@ -1,0 +1,408 @@
+"""What a sweep takes: the cohorts whose time has come, checked against the rule that decides about each recording.
+
+Whole cohorts of audio go without their rows being read: the rule says of every row in them what it says of the cohort,
+unless a date or a hold speaks for one, and those the catalog names. Metadata and what a contract leaves are decided row
+by row. A row that the rule keeps although its cohort goes is spared, loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
+
+from vault.crypto.spans import Spans, points
+from vault.ids import RecordingId, TenantId, new_id
+from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, Recording, ShredPlan, Tenant
+from vault.ports.catalog import Catalog, Shred
+from vault.ports.keys import Keyring
+from vault.ports.time import Entropy
+from vault.retention.decide import Clocks, Decision, Due, Gone, Held, decide_parts, falls_due
+from vault.retention.guards import Limits, Tripped, check_share, early_by
+from vault.retention.policy import LAST_PERIOD, due_through, metadata_due, period_instant
+from vault.services.deletion.policies import Policies
+from vault.services.deletion.shredding import Shredder
+from vault.services.holds.holds import Holds
+from vault.services.recordings.dossiers import Dossier, Dossiers
+
+_PAGE = 500
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one tenant loses by other clocks than those of its audio: months up to a period, or everything.
+
+    `months_spared` are not due yet, `outliving` is metadata that stays with its audio, and what finds it. `kept` are
+    recordings whose time has come for this and which holds keep, `spared` those that the rule keeps against the plan.
+    `tripped`: nothing of it goes this time.
+    """
+
+    tenant: TenantId
+    metadata_through: int | None
+    dropped: bool
+    months_spared: frozenset[int] = frozenset()
+    outliving: frozenset[Coordinate] = frozenset()
+    kept: frozenset[RecordingId] = frozenset()
+    spared: Sequence[Recording] = ()
+    tripped: Tripped | None = None
+    clocks: Clocks | None = None
+    """Set where a change of retention is in force: the leaves that it has made due are `expired`."""
+    expired: Mapping[Cohort, Spans] = field(default_factory=dict)
+
+    def takes_month(self, row: Recording) -> bool:
+        """Tell whether the metadata of the row's month goes by its own clock."""
+        month = row.metadata.cohort.period
+        return month <= _or_none(self.metadata_through) and month not in self.months_spared
+
+    def changes(self, row: Recording) -> bool:
+        """Tell whether a change of retention is for the row: it is not among what is due by the date of its capture."""
+        return self.clocks is not None and self.clocks.changes(row) is not None
+
+    def keeps_longer(self, row: Recording) -> bool:
+        """Tell whether a change of retention carries the row's audio past the day of its cohort."""
+        if self.clocks is None or not self.changes(row):
+            return False
+        until = falls_due(row, Part.AUDIO, self.clocks)
+        return until is not None and until > period_instant(row.audio.cohort.period, self.clocks.cohort_width)
+
+    def has_expired(self, row: Recording, now: datetime) -> bool:
+        """Tell whether a change of retention has made the row's audio due."""
+        if self.clocks is None or not self.changes(row):
+            return False
+        until = falls_due(row, Part.AUDIO, self.clocks)
+        return until is not None and until <= now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """One sweep before it is intended: `base` takes the audio that is due, and every share that did not trip more."""
+
+    base: Shred
+    unpin: Sequence[Pin]
+    yielding: frozenset[bytes] = frozenset()
+    doubtful: Sequence[Recording] = ()
+    shares: Sequence[Share] = ()
+
+    @property
+    def tripped(self) -> Sequence[Tripped]:
+        """What the guard stopped, tenant by tenant."""
+        return [share.tripped for share in self.shares if share.tripped is not None]
+
+    @property
+    def shred(self) -> Shred:
+        """What goes."""
+        passing = [share for share in self.shares if share.tripped is None]
+        return dataclasses.replace(
+            self.base,
+            metadata_through={
+                share.tenant: share.metadata_through for share in passing if share.metadata_through is not None
+            },
+            spared=frozenset((share.tenant, month) for share in passing for month in share.months_spared),
+            drop_tenants=frozenset(share.tenant for share in passing if share.dropped),
+            changed=frozenset(share.tenant for share in passing if share.expired),
+        )
+
+    @property
+    def expired(self) -> Mapping[Cohort, Spans]:
+        """The leaves of audio that go by a changed date."""
+        return {
+            cohort: runs for share in self.shares if share.tripped is None for cohort, runs in share.expired.items()
+        }
+
+    @property
+    def spared(self) -> Sequence[Recording]:
+        """What stays although its cohort goes, each once."""
+        passing = (share.spared for share in self.shares if share.tripped is None)
+        return list({row.id: row for row in chain(self.doubtful, *passing)}.values())
+
+    @property
+    def kept(self) -> frozenset[RecordingId]:
+        """What holds keep of that which would go by other clocks than those of audio."""
+        return frozenset().union(*(share.kept for share in self.shares if share.tripped is None))
+
+    def plan(self) -> ShredPlan:
+        """Return what the keyring is asked to take."""
+        shred, outliving = self.shred, (share.outliving for share in self.shares if share.tripped is None)
+        places = {place for row in self.spared for place in (row.audio, row.metadata, _index(row.metadata))}
+        return ShredPlan(
+            intent_id=shred.id,
+            at=shred.intended_at,
+            due_through=shred.due_through,
+            metadata_through=shred.metadata_through,
+            spared=shred.spared,
+            drop_tenants=shred.drop_tenants,
+            keep=frozenset(places).union(*outliving),
+            unpin=tuple(self.unpin),
+            expired=self.expired,
+            yielding=self.yielding,
+        )
+
+    def lifted(self, tenant: TenantId) -> Planned:
+        """Return the plan as two people let what is early of one tenant go."""
+        shares = [
+            dataclasses.replace(share, tripped=None) if share.tenant == tenant else share for share in self.shares
+        ]
+        return dataclasses.replace(self, shares=shares)
+
+    def takes(self, row: Recording, part: Part, *, tripped: bool = False) -> bool:
+        """Tell whether the part's cohort goes; with `tripped`, or would without a guard."""
+        mine = [share for share in self.shares if share.tenant == row.tenant]
+        passed = part is Part.AUDIO and row.audio.cohort.period <= _or_none(self.base.due_through)
+        # What is kept longer than its cohort has a pin of its own, and goes by its own date alone.
+        if passed and not any(share.keeps_longer(row) for share in mine):
+            return True
+        return any(
+            share.dropped
+            or (part is Part.AUDIO and share.has_expired(row, self.base.intended_at))
+            or (part is Part.METADATA and share.takes_month(row) and row.metadata not in share.outliving)
+            for share in mine
+            if tripped or share.tripped is None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A recording in a sweep's way, and what the rule says of each part of it."""
+
+    row: Recording
+    decisions: Mapping[Part, Decision]
+
+    @property
+    def held(self) -> bool:
+        """Tell whether holds keep something of it."""
+        return any(isinstance(decision, Held) for decision in self.decisions.values())
+
+
+@dataclass(slots=True, kw_only=True)
+class _Count:
+    early: int = 0
+    by_decision: Counter[datetime] = field(default_factory=Counter)
+    since: Counter[datetime] = field(default_factory=Counter)
+    """Of `by_decision`, what was captured after the decision: with a contract goes what came until its end."""
+    kept: set[RecordingId] = field(default_factory=set)
+    spared: list[Recording] = field(default_factory=list)
+    expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+
+class Planner:
+    """Says what a sweep at an instant takes; changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        holds: Holds,
+        dossiers: Dossiers,
+        policies: Policies,
+        shredder: Shredder,
+        entropy: Entropy,
+        limits: Limits,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._holds = holds
+        self._dossiers = dossiers
+        self._policies = policies
+        self._shredder = shredder
+        self._entropy = entropy
+        self._limits = limits
+
+    async def plan(self, now: datetime, trigger: str) -> Planned:
+        """Plan a sweep at `now`: of metadata and tenants, only where something has a key that nothing keeps."""
+        base = Shred(
+            id=new_id("shr", at=now, entropy=self._entropy),
+            intended_at=now,
+            trigger=trigger,
+            due_through=due_through(now, self._keyring.cohort_width_seconds),
+        )
+        planned = Planned(
+            base=base, unpin=await self._holds.expired_pins(now=now), yielding=await self._shredder.yielding()
+        )
+        planned = dataclasses.replace(planned, doubtful=await self._doubtful(planned))
+        shares = [
+            await self._judged(planned, share, tenant)
+            for tenant in await self._tenants(now)
+            if (share := await self._with_changed(planned, tenant)) is not None
+        ]
+        return dataclasses.replace(planned, shares=shares)
+
+    async def candidates(self, planned: Planned) -> AsyncIterator[Candidate]:
+        """Yield every recording in the way of the plan, those of tripped tenants included, each once."""
+        dossiers = {
+            tenant.id: await self._dossiers.of(tenant) for tenant in await self._tenants(planned.base.intended_at)
+        }
+        seen: set[RecordingId] = set()
+        through = planned.base.due_through
+        assert through is not None
+        tenants = {tenant.id: tenant for tenant in await self._tenants(planned.base.intended_at)}
+        sources = [
+            self._due(through),
+            *(self._rows(share, tenants[share.tenant], planned.base.intended_at) for share in planned.shares),
+        ]
+        for rows in sources:
+            async for row in rows:
+                if row.id not in seen:
+                    seen.add(row.id)
+                    yield _candidate(dossiers[row.tenant], row, planned.base.intended_at)
+
+    async def _tenants(self, now: datetime) -> Sequence[Tenant]:
+        """Return every tenant as a sweep at `now` finds it: with the changes that it would apply first."""
+        ready = {each.tenant: each for each in await self._policies.ready(now)}
+        return [
+            tenant if tenant.id not in ready else self._policies.changed(tenant, ready[tenant.id])
+            for tenant in await self._catalog.tenants()
+        ]
+
+    async def _with_changed(self, planned: Planned, tenant: Tenant) -> Share | None:
+        """Return the tenant's share, with the audio that a change of its retention has made due; None for nothing."""
+        share, now = self._share(planned, tenant), planned.base.intended_at
+        if tenant.retention_changed is None:
+            return share
+        clocks = self._dossiers.clocks(tenant)
+        if share is not None:
+            return dataclasses.replace(share, clocks=clocks)
+        share = Share(tenant=tenant.id, metadata_through=None, dropped=False, clocks=clocks)
+        async for row in self._shredder.changed(tenant, now):
+            if share.has_expired(row, now):
+                return share
+        return None
+
+    def _share(self, planned: Planned, tenant: Tenant) -> Share | None:
+        """Return what of the tenant's goes by other clocks than its audio's; None if nothing of it has a key."""
+        clocks, now = self._dossiers.clocks(tenant), planned.base.intended_at
+        cohorts = self._keyring.cohorts(tenant.id, Part.METADATA)
+        nothing = Share(tenant=tenant.id, metadata_through=None, dropped=False)
+        share = nothing
+        through, later = metadata_due(tenant, (cohort.period for cohort in cohorts), now=now)
+        # The look at one tenant's months spares, nearly always, the one at every tenant's keys.
+        if through is not None:
+            months = dataclasses.replace(nothing, metadata_through=through, months_spared=later)
+            if self._has_due(planned, months):
+                share = months
+        if clocks.contract_over is not None and clocks.contract_over <= now:
+            everything = dataclasses.replace(nothing, dropped=True)
+            if (cohorts or self._keyring.cohorts(tenant.id, Part.AUDIO)) and self._has_due(planned, everything):
+                share = dataclasses.replace(share, dropped=True)
+        return None if share is nothing else share
+
+    def _has_due(self, planned: Planned, share: Share) -> bool:
+        alone = dataclasses.replace(planned, base=dataclasses.replace(planned.base, due_through=None), shares=[share])
+        return self._keyring.has_due(alone.plan())
+
+    async def _judged(self, planned: Planned, share: Share, tenant: Tenant) -> Share:
+        """Decide about each row of a share, and trip it if too much would go before its date."""
+        now, last = planned.base.intended_at, self._keyring.last_sweep_at
+        share = dataclasses.replace(share, outliving=await self._outliving(planned, share, tenant))
+        alone = dataclasses.replace(planned, shares=[share])
+        dossier, counted = await self._dossiers.of(tenant), _Count()
+        async for row in self._rows(share, tenant, now):
+            found = _candidate(dossier, row, now)
+            decisions = early_by(dossier.facts(row), now=now, last_sweep_at=last)
+            counted.early += bool(decisions)
+            counted.by_decision.update(decisions)
+            counted.since.update(each for each in decisions if row.created_at > each)
+            if share.has_expired(row, now) and isinstance(found.decisions[Part.AUDIO], Due):
+                counted.expired[row.audio.cohort].append(row.audio.leaf)
+            if found.held and (
+                share.has_expired(row, now)
+                or (alone.takes(row, Part.METADATA) and (share.changes(row) or not planned.takes(row, Part.AUDIO)))
+            ):
+                counted.kept.add(row.id)
+            if _contradicts(alone, dossier, found):
+                counted.spared.append(row)
+        shares = [
+            (early, counted.since[decided] + await self._catalog.count_live(tenant.id, through=decided))
+            for decided, early in counted.by_decision.items()
+        ]
+        return dataclasses.replace(
+            share,
+            kept=frozenset(counted.kept),
+            spared=tuple(counted.spared),
+            expired={cohort: points(leaves) for cohort, leaves in counted.expired.items()},
+            tripped=check_share(tenant.id, early=counted.early, by_decision=shares, limits=self._limits),
+        )
+
+    async def _outliving(self, planned: Planned, share: Share, tenant: Tenant) -> frozenset[Coordinate]:
+        alone = dataclasses.replace(planned, shares=[share])
+        if share.metadata_through is None:
+            return frozenset()
+        return await self._shredder.outliving(alone.shred, tenants=[tenant])
+
+    async def _doubtful(self, planned: Planned) -> Sequence[Recording]:
+        """Return the rows in due cohorts of audio that the rule keeps and no pin does."""
+        tenants = {tenant.id: tenant for tenant in await self._tenants(planned.base.intended_at)}
+        dossiers: dict[TenantId, Dossier] = {}
+        found: list[Recording] = []
+        now, through = planned.base.intended_at, planned.base.due_through
+        assert through is not None
+        after: RecordingId | None = None
+        while page := await self._catalog.doubtful_recordings(through=through, now=now, after=after, limit=_PAGE):
+            for row in page:
+                if row.tenant not in dossiers:
+                    dossiers[row.tenant] = await self._dossiers.of(tenants[row.tenant])
+                dossier = dossiers[row.tenant]
+                if _contradicts(planned, dossier, _candidate(dossier, row, now)):
+                    found.append(row)
+            after = page[-1].id
+        return found
+
+    async def _rows(self, share: Share, tenant: Tenant, now: datetime) -> AsyncIterator[Recording]:
+        """Yield each finished row of which the share may take something, once."""
+        through = LAST_PERIOD if share.dropped else share.metadata_through
+        if through is not None:
+            async for row in self._due(through, part=Part.METADATA, tenant=share.tenant):
+                yield row
+        if share.clocks is not None and not share.dropped:
+            async for row in self._shredder.changed(tenant, now):
+                if row.metadata.cohort.period > _or_none(through) or not row.sealed_facts:
+                    yield row
+        if share.dropped:
+            async for row in self._due(LAST_PERIOD, tenant=share.tenant):
+                if row.metadata_certificate_id is not None or not row.sealed_facts:
+                    yield row
+
+    async def _due(
+        self, through: int, *, part: Part = Part.AUDIO, tenant: TenantId | None = None
+    ) -> AsyncIterator[Recording]:
+        after: RecordingId | None = None
+        while page := await self._catalog.due_recordings(
+            through=through, after=after, limit=_PAGE, part=part, tenant=tenant
+        ):
+            for row in page:
+                yield row
+            after = page[-1].id
+            await asyncio.sleep(0)
+
+
+def _candidate(dossier: Dossier, row: Recording, now: datetime) -> Candidate:
+    return Candidate(row=row, decisions=decide_parts(dossier.facts(row), now=now))
+
+
+def _contradicts(planned: Planned, dossier: Dossier, found: Candidate) -> bool:
+    """Tell whether the plan would take something that the rule keeps and no pin protects."""
+    for part, decision in found.decisions.items():
+        kept = not isinstance(decision, Due | Gone)
+        if kept and planned.takes(found.row, part) and not dossier.pinned(found.row, part, decision):
+            logger.error(
+                "a recording that must be kept lies in a cohort that goes; it is spared",
+                extra={"fields": {"recording": found.row.id, "part": part.value, "why": type(decision).__name__}},
+            )
+            return True
+    return False
+
+
+def _index(place: Coordinate) -> Coordinate:
+    """Return the key of the index that finds what is sealed under `place`."""
+    return dataclasses.replace(place, leaf=INDEX_LEAF)
+
+
+def _or_none(period: int | None) -> int:
+    return -1 if period is None else period

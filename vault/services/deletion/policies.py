@@ -1,0 +1,322 @@
+"""Changes of how long existing calls, or their metadata, are kept: two people, a notice, then a sweep.
+
+A change is for what there is when it is asked for, so that nothing goes by it that nobody was shown: calls that come
+while it waits for its approval go by their own dates.
+
+Order: request row → approval, which fixes when it takes effect → by a sweep, pins on the audio that is to be kept
+longer, then request and tenant in one transaction → that sweep's own intent. A crash between leaves a request that the
+next sweep applies, with pins that keep meanwhile, or a change that it goes by. The other order would let the day of a
+cohort take a key that two people had decided to keep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+
+from vault.access.two_people import Decision, check_two
+from vault.crypto.spans import points
+from vault.errors import Conflict, NotFound
+from vault.ids import RecordingId, TenantId, id_bytes, new_id
+from vault.model import (
+    AuditEvent,
+    Cohort,
+    MetadataChange,
+    Part,
+    Pin,
+    Principal,
+    Recording,
+    RecordingState,
+    RetentionChange,
+    Tenant,
+)
+from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.keys import Keyring
+from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
+from vault.ports.time import Clock, Entropy
+from vault.retention.bounds import FLOOR, RetentionBounds
+from vault.retention.decide import Facts, falls_due, held_by
+from vault.retention.periods import Period
+from vault.retention.policy import check_metadata_retention, metadata_period, period_instant
+from vault.services.audit import event
+from vault.services.people.two_people import the_two
+from vault.services.recordings.dossiers import Dossiers
+
+_PAGE = 500
+
+
+class Policies:
+    """Requests, decisions about them, and what a sweep applies."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        dossiers: Dossiers,
+        clock: Clock,
+        entropy: Entropy,
+        notice: Period,
+        bounds: RetentionBounds,
+        backdating: timedelta,
+    ) -> None:
+        self._keyring = keyring
+        self._bounds = bounds
+        self._backdating = backdating
+        self._catalog = catalog
+        self._dossiers = dossiers
+        self._clock = clock
+        self._entropy = entropy
+        self._notice = notice
+
+    async def all(self, *, tenant: TenantId | None = None) -> Sequence[PolicyRequest]:
+        """Return every request, or a tenant's, newest first."""
+        return await self._catalog.policy_requests(tenant=tenant)
+
+    async def show(self, identifier: str, *, tenant: TenantId | None = None) -> PolicyRequest:
+        """Return one, with `tenant` only of that tenant; NotFound."""
+        for each in await self.all(tenant=tenant):
+            if each.id == identifier:
+                return each
+        raise NotFound("there is no such policy request")
+
+    async def request(self, identifier: TenantId, *, retention: Period | None, actor: Principal) -> PolicyRequest:
+        """First of two people: keep the metadata of the months before this one for `retention`; None: the contract.
+
+        Nothing changes before it is approved and its notice has ended. Invalid for a retention that no tenant may
+        have, NotFound, Conflict while another one of the tenant is open.
+        """
+        check_metadata_retention(retention)
+        tenant = await self._catalog.tenant(identifier)
+        request = self._asked(identifier, actor=actor, metadata_retention=None if retention is None else str(retention))
+        return await self._add(tenant, request, actor=actor)
+
+    async def request_audio(self, identifier: TenantId, *, retention: Period, actor: Principal) -> PolicyRequest:
+        """First of two people: keep the audio of the calls captured up to now for `retention`.
+
+        Nothing changes before it is approved and its notice has ended. Invalid outside the vault's floor and cap,
+        NotFound, Conflict while another one of the tenant is open.
+        """
+        self._bounds.check(retention)
+        tenant = await self._catalog.tenant(identifier)
+        request = self._asked(identifier, actor=actor, retention=str(retention))
+        return await self._add(tenant, request, actor=actor)
+
+    def _asked(
+        self,
+        tenant: TenantId,
+        *,
+        actor: Principal,
+        metadata_retention: str | None = None,
+        retention: str | None = None,
+    ) -> PolicyRequest:
+        now = self._clock.now()
+        return PolicyRequest(
+            id=new_id("pol", at=now, entropy=self._entropy),
+            tenant=tenant,
+            through=metadata_period(now) - (retention is None),
+            metadata_retention=metadata_retention,
+            retention=retention,
+            state=PolicyState.REQUESTED,
+            preview=PolicyPreview(changed=0, earlier=0, later=0, held=0),
+            requested_by=actor.token_id,
+            requested_role=actor.role,
+            requested_at=now,
+        )
+
+    async def _add(self, tenant: Tenant, request: PolicyRequest, *, actor: Principal) -> PolicyRequest:
+        request = dataclasses.replace(request, preview=await self._preview(tenant, request))
+        await self._catalog.add_policy_request(request, audit=[_event("requested", request, actor)])
+        return request
+
+    async def decide(self, identifier: str, *, approve: bool, actor: Principal) -> PolicyRequest:
+        """Approve as the second person, or reject or withdraw, which anybody who may decide can until it is applied.
+
+        Forbidden for the first person, and unless of the two one is a dpo, and the other compliance or a safeguarding
+        lead. Conflict if it is decided, and for a withdrawal of what two people approved if it keeps anything longer.
+        """
+        now = self._clock.now()
+        found = await self.show(identifier)
+        two = await the_two(self._catalog, found.requested_by, actor)
+        longer = 0
+        if found.is_open and not approve:
+            longer = (await self._preview(await self._catalog.tenant(found.tenant), found)).later
+
+        def revision(before: PolicyRequest) -> tuple[PolicyRequest, Sequence[AuditEvent]]:
+            if not before.is_open or (approve and before.state is not PolicyState.REQUESTED):
+                raise Conflict(f"{before.id} is {before.state.value} already", hint="ask for another change")
+            if approve:
+                check_two(Decision.POLICY, two, asked_by=before.requested_by, tenant=before.tenant)
+            elif longer and before.state is PolicyState.APPROVED:
+                raise Conflict(
+                    f"{before.id} is approved and keeps {longer} recordings longer: one person does not take that back",
+                    hint="let it take effect, then ask for another change, which two people decide",
+                )
+            after = dataclasses.replace(
+                before,
+                state=PolicyState.APPROVED if approve else PolicyState.REJECTED,
+                decided_by=actor.token_id,
+                decided_role=actor.role,
+                decided_at=now,
+                takes_effect_at=self._notice.after(now) if approve else None,
+            )
+            return after, [_event(after.state.value, after, actor)]
+
+        return await self._catalog.revise_policy_request(identifier, revision)
+
+    async def ready(self, now: datetime) -> Sequence[PolicyRequest]:
+        """Return the requests that a sweep at `now` applies."""
+        return [each for each in await self._catalog.policy_requests() if each.is_ready(now=now)]
+
+    async def apply(self, now: datetime) -> None:
+        """Apply what two people approved and whose notice has ended; one that was withdrawn meanwhile is left."""
+        for each in await self.ready(now):
+            if each.retention is not None:
+                await self._carry(each)
+
+            def revision(
+                before: tuple[PolicyRequest, Tenant],
+            ) -> tuple[tuple[PolicyRequest, Tenant], Sequence[AuditEvent]]:
+                request, tenant = before
+                if not request.is_ready(now=now):
+                    return before, []
+                after = dataclasses.replace(request, state=PolicyState.APPLIED, applied_at=now)
+                return (after, self.changed(tenant, request)), [_event("applied", after, None)]
+
+            await self._catalog.apply_policy_request(each.id, revision)
+
+    def changed(self, tenant: Tenant, request: PolicyRequest) -> Tenant:
+        """Return the tenant as the request changes it: a later one covers all of an earlier, so one is in force."""
+        if request.retention is None:
+            return dataclasses.replace(tenant, metadata_changed=_metadata_change(request))
+        return dataclasses.replace(tenant, retention_changed=self._audio_change(request))
+
+    def _audio_change(self, request: PolicyRequest) -> RetentionChange:
+        assert request.retention is not None, "a change of audio names its retention"
+        return RetentionChange(
+            request=request.id,
+            through=request.requested_at,
+            retention=request.retention,
+            since=request.takes_effect_at or self._notice.after(request.requested_at),
+            floor=str(self._bounds.floor or FLOOR),
+            backdating_seconds=self._backdating.total_seconds(),
+        )
+
+    async def _carry(self, request: PolicyRequest) -> None:
+        """Pin what is to be kept past the day of its cohort: runs of leaves, so that their number costs little."""
+        tenant = await self._catalog.tenant(request.tenant)
+        clocks = self._dossiers.clocks(self.changed(tenant, request))
+        leaves: dict[Cohort, list[int]] = defaultdict(list)
+        async for row in self._recordings(request.tenant):
+            cohort = row.audio.cohort
+            until = falls_due(row, Part.AUDIO, clocks)
+            if clocks.changes(row) is None or until is None or not self._keyring.derivable(row.audio):
+                continue
+            if until > period_instant(cohort.period, clocks.cohort_width):
+                leaves[cohort].append(row.audio.leaf)
+        tag = id_bytes(request.id)
+        async with self._keyring.writer() as writer:
+            await writer.pin(
+                [
+                    Pin(cohort=cohort, first=first, last=last, tag=tag)
+                    for cohort, each in leaves.items()
+                    for first, last in points(each)
+                ]
+            )
+
+    async def _recordings(self, tenant: TenantId, *, state: RecordingState | None = None) -> AsyncIterator[Recording]:
+        """Yield the tenant's recordings whose audio is not shredded; with `state`, those alone."""
+        before: RecordingId | None = None
+        while page := await self._catalog.recordings(
+            RecordingQuery(tenant=tenant, state=state, before=before, limit=_PAGE)
+        ):
+            for row in page:
+                if row.state not in (RecordingState.SHREDDING, RecordingState.SHREDDED):
+                    yield row
+            before = page[-1].id
+            await asyncio.sleep(0)
+
+    async def _preview(self, tenant: Tenant, request: PolicyRequest) -> PolicyPreview:
+        if request.retention is None:
+            return await self._preview_metadata(tenant, _metadata_change(request))
+        return await self._preview_audio(tenant, self._audio_change(request))
+
+    async def _preview_audio(self, tenant: Tenant, change: RetentionChange) -> PolicyPreview:
+        """Count the recordings whose audio would get another date, and say between which instants the new ones lie."""
+        dossier = await self._dossiers.of(tenant)
+        clocks = dataclasses.replace(dossier.clocks, retention_changed=change)
+        count: Counter[str] = Counter()
+        dates: list[datetime] = []
+        async for row in self._recordings(tenant.id):
+            facts = dossier.facts(row)
+            was, becomes = (falls_due(row, Part.AUDIO, each) for each in (facts.clocks, clocks))
+            if was is None or becomes is None or was == becomes or Part.AUDIO not in facts.keys:
+                continue
+            count["earlier" if becomes < was else "later"] += 1
+            count["held"] += bool(held_by(facts))
+            count["live"] += row.state is RecordingState.OPEN
+            count["due_at_once"] += becomes <= change.since
+            dates = [min([*dates, becomes]), max([*dates, becomes])]
+        return PolicyPreview(
+            changed=count["earlier"] + count["later"],
+            **{name: count[name] for name in ("earlier", "later", "held", "live", "due_at_once")},
+            earliest=dates[0] if dates else None,
+            latest=dates[1] if dates else None,
+        )
+
+    async def _preview_metadata(self, tenant: Tenant, change: MetadataChange) -> PolicyPreview:
+        """Count the recordings whose metadata would get another date."""
+        dossier = await self._dossiers.of(tenant)
+        earlier, later, held, live = 0, 0, 0, 0
+        async for row in self._with_metadata(tenant.id, change.through):
+            facts = dossier.facts(row)
+            was, becomes = _dates(facts, change)
+            if was == becomes or Part.METADATA not in facts.keys:
+                continue
+            sooner = becomes is not None and (was is None or becomes < was)
+            earlier, later = earlier + sooner, later + (not sooner)
+            held += bool(held_by(facts))
+            live += row.state is RecordingState.OPEN
+        return PolicyPreview(changed=earlier + later, earlier=earlier, later=later, held=held, live=live)
+
+    async def _with_metadata(self, tenant: TenantId, through: int) -> AsyncIterator[Recording]:
+        """Yield the tenant's recordings up to a month whose metadata is not shredded, those still recorded too."""
+        after: RecordingId | None = None
+        while page := await self._catalog.due_recordings(
+            through=through, after=after, limit=_PAGE, part=Part.METADATA, tenant=tenant
+        ):
+            for row in page:
+                yield row
+            after = page[-1].id
+            await asyncio.sleep(0)
+        async for row in self._recordings(tenant, state=RecordingState.OPEN):
+            if row.metadata.cohort.period <= through:
+                yield row
+
+
+def _metadata_change(request: PolicyRequest) -> MetadataChange:
+    return MetadataChange(request=request.id, through=request.through, retention=request.metadata_retention)
+
+
+def _dates(facts: Facts, change: MetadataChange) -> tuple[datetime | None, datetime | None]:
+    clocks = dataclasses.replace(facts.clocks, metadata_changed=change)
+    return (
+        falls_due(facts.recording, Part.METADATA, facts.clocks),
+        falls_due(facts.recording, Part.METADATA, clocks),
+    )
+
+
+def _event(what: str, request: PolicyRequest, actor: Principal | None) -> AuditEvent:
+    detail = {
+        "through": str(request.through),
+        **(
+            {"metadata_retention": request.metadata_retention or "contract"}
+            if request.retention is None
+            else {"retention": request.retention}
+        ),
+        "changed": str(request.preview.changed),
+    }
+    return event(f"policy.{what}", actor, tenant=request.tenant, target=request.id, detail=detail)

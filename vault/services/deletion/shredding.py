@@ -1,0 +1,525 @@
+"""Carries a shred from its intent to its certificates: what sweeps and erasures share.
+
+Order: intent row → keyring shred (point of no return inside) → receipt row → provisional certificates, a batch a page →
+erasures marked done → shred finished → objects deleted and verified absent → final certificates, once the leases of
+caches have run out too. A crash anywhere resumes at the next start or sweep: what is underivable and not yet certified
+is certified; a recording never goes back. The keyring, not the catalog, says what was shredded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vault.certificates.document import (
+    EXPIRED,
+    POLICY_VERSION,
+    Authority,
+    Case,
+    Decider,
+    Policy,
+    Trigger,
+    reference_digest,
+    subject,
+)
+from vault.crypto.spans import Spans, points
+from vault.errors import Conflict, Unavailable, VaultError
+from vault.ids import RecordingId, TenantId, TokenId, id_bytes
+from vault.model import (
+    INDEX_LEAF,
+    AuditEvent,
+    Cohort,
+    Coordinate,
+    Part,
+    Pin,
+    Recording,
+    RecordingState,
+    RetentionChange,
+    ShredPlan,
+    ShredReceipt,
+    Tenant,
+)
+from vault.ports.catalog import Catalog, Shred
+from vault.ports.cluster import ClusterLocks
+from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
+from vault.ports.keys import Keyring, KeyringWriter
+from vault.ports.revision import Revision
+from vault.ports.time import Clock
+from vault.retention.decide import Clocks, Due, Ground, decide, falls_due
+from vault.retention.periods import parse_period
+from vault.retention.policy import LAST_PERIOD
+from vault.services.audit import event
+from vault.services.certificates.batches import IssuedBatch
+from vault.services.certificates.issuing import Certifier, Deletions
+from vault.services.holds.holds import Holds
+from vault.services.recordings.dossiers import Dossiers
+from vault.telemetry import Metrics
+
+_LOCK = "sweeper"
+_PAGE = 500
+_CERTIFICATE_PAGE = 2048
+"""Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reason:
+    """On whose authority something went; if by the clock of metadata, whose it was and up to when it had run."""
+
+    authority: Authority
+    tenant: Tenant | None = None
+    through: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gone:
+    """What a shred took of one recording, and why."""
+
+    recording: Recording
+    parts: tuple[Part, ...]
+    reason: _Reason
+
+
+class Shredder:
+    """One shred at a time; whoever wants to intend one is `alone`."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        locks: ClusterLocks,
+        holds: Holds,
+        dossiers: Dossiers,
+        certifier: Certifier,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._holds = holds
+        self._dossiers = dossiers
+        self._certifier = certifier
+        self._clock = clock
+        self._metrics = metrics
+        self._locks = locks
+        self._lock = asyncio.Lock()
+        self._more = asyncio.Event()
+        self._again_in: timedelta | None = None
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[bool]:
+        """Wait for whatever else shreds or deletes in this process; give False, and no right, if another node does."""
+        async with self._lock, self._locks.try_hold(_LOCK) as held:
+            yield held is not None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """As `alone`, but wait for another node too; Unavailable if that takes long."""
+        async with self._lock, self._locks.hold(_LOCK):
+            yield
+
+    def check_named(self) -> None:
+        """Raise Unnamed if nothing new may be shredded, because its certificates would not say who runs the vault."""
+        self._certifier.check_named()
+
+    async def resume(self) -> None:
+        """Complete every shred that was interrupted; the caller is `alone`."""
+        for shred in await self._catalog.unfinished_shreds():
+            await self.complete(shred)
+
+    # -- objects ------------------------------------------------------------------------------------------------
+
+    async def delete(self) -> Deletions:
+        """Delete and finally certify what can be by now; the caller is `alone`. Unavailable leaves the rest."""
+        self._again_in = None
+        deletions = await self._certifier.delete_objects()
+        self._again_in = deletions.again_in
+        self._more.set()
+        return deletions
+
+    async def finish(self) -> None:
+        """Delete and finally certify what earlier shreds left, then whatever waits for leases when they run out.
+
+        Runs until cancelled, also where sweeps are started by hand alone: it shreds nothing. An outage leaves the rest
+        to the next sweep; returns after any other failure, as a sweeper does.
+        """
+        self._again_in = timedelta(0)
+        while True:
+            self._more.clear()
+            pause = None if self._again_in is None else self._again_in.total_seconds()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._more.wait()
+                continue  # a shred has come between, and knows better for what there is to wait
+            try:
+                async with self.alone() as alone:
+                    if not alone:
+                        self._again_in = None  # the node that sweeps does this too
+                        continue
+                    await self.delete()
+            except Unavailable as error:
+                logger.warning("object deletion postponed", extra={"fields": {"reason": error.message}})
+            except VaultError as error:
+                fields = {"error": error.code, "reason": error.message}
+                logger.critical("object deletion stopped", extra={"fields": fields})
+                return
+
+    # -- keys ---------------------------------------------------------------------------------------------------
+
+    async def complete(
+        self, shred: Shred, *, spared: Sequence[Recording] = (), expired: Mapping[Cohort, Spans] | None = None
+    ) -> tuple[ShredReceipt, int]:
+        """Carry one shred from wherever it is to fully certified; returns how many recordings were certified.
+
+        `spared` stay; once the shred is intended it knows them itself. `expired` is what `expired` says of it, if that
+        was asked already.
+        """
+        receipt = shred.receipt
+        if receipt is None:
+            expired = await self.expired(shred) if expired is None else expired
+            async with self._keyring.writer() as writer:
+                receipt = await self.take(shred, writer, spared=spared, expired=expired)
+        return receipt, await self.account(shred, receipt)
+
+    async def take(
+        self,
+        shred: Shred,
+        writer: KeyringWriter,
+        *,
+        erasures: Sequence[Erasure] = (),
+        spared: Sequence[Recording] = (),
+        expired: Mapping[Cohort, Spans] | None = None,
+    ) -> ShredReceipt:
+        """Make the intent durable, then take the keys.
+
+        Inside the writer: no hold can be decided between the intent and the point of no return.
+        """
+        detail: dict[str, object] = {"due_through": shred.due_through}
+        if erasures:
+            detail = {"erasures": len(erasures)}
+        kept = await self._catalog.intend_shred(
+            shred,
+            erasures=erasures,
+            spared=[row.id for row in spared],
+            audit=[event("shred.intended", None, target=shred.id, detail=detail), *closing(erasures)],
+        )
+        leaves = frozenset(
+            place
+            for _, rows in await self._catalog.erasures_of(shred.id)
+            for row in rows
+            for place in (row.audio, row.metadata)
+        )
+        unpin = await self._holds.expired_pins(now=shred.intended_at)
+        plan = ShredPlan(
+            intent_id=shred.id,
+            at=shred.intended_at,
+            due_through=shred.due_through,
+            metadata_through=shred.metadata_through,
+            drop_tenants=shred.drop_tenants,
+            spared=shred.spared,
+            leaves=leaves,
+            keep=frozenset(row.audio for row in kept) | await self.outliving(shred, kept),
+            unpin=tuple(unpin) if shred.due_through is not None else _on(unpin, leaves),
+            expired=expired or {},
+            yielding=await self.yielding(),
+        )
+        return await writer.shred(plan)
+
+    async def yielding(self) -> frozenset[bytes]:
+        """Return the tags of the pins that changes of retention set; a stale catalog knows none, and they hold."""
+        return frozenset(id_bytes(each.id) for each in await self._catalog.policy_requests() if each.retention)
+
+    async def expired(self, shred: Shred) -> Mapping[Cohort, Spans]:
+        """Return the leaves of audio that changes of retention have made due, of the tenants that the shred names.
+
+        The same whenever it is asked for one shred, but for what a hold keeps since.
+        """
+        leaves: dict[Cohort, list[int]] = defaultdict(list)
+        for identifier in sorted(shred.changed):
+            tenant = await self._catalog.tenant(identifier)
+            dossier = await self._dossiers.of(tenant)
+            async for row in self.changed(tenant, shred.intended_at):
+                decision = decide(dossier.facts(row), Part.AUDIO, now=shred.intended_at)
+                if isinstance(decision, Due) and decision.ground is Ground.EXPIRY:
+                    leaves[row.audio.cohort].append(row.audio.leaf)
+        return {cohort: points(each) for cohort, each in leaves.items()}
+
+    async def changed(self, tenant: Tenant, now: datetime) -> AsyncIterator[Recording]:
+        """Yield the tenant's finished rows that a change of retention may have made due by `now`."""
+        change = tenant.retention_changed
+        if change is None:
+            return
+        started_to = now - parse_period(change.retention).shortest
+        after: RecordingId | None = None
+        while page := await self._catalog.changed_recordings(
+            tenant.id, through=change.through, started_to=started_to, after=after, limit=_PAGE
+        ):
+            for row in page:
+                yield row
+            after = page[-1].id
+            await asyncio.sleep(0)
+
+    async def outliving(
+        self, shred: Shred, still_open: Sequence[Recording] = (), *, tenants: Sequence[Tenant] = ()
+    ) -> frozenset[Coordinate]:
+        """Return the metadata that stays although its month goes, that of audio which stays, and what finds it.
+
+        The same whenever it is asked for one shred: it goes by the date that the audio has, whoever gave it. `tenants`
+        are those that are not as the catalog has them: as a request that is yet to be applied makes them.
+        """
+        keep = {row.metadata for row in still_open}
+        known = {tenant.id: tenant for tenant in tenants}
+        for identifier, through in shred.metadata_through.items():
+            tenant = known.get(identifier) or await self._catalog.tenant(identifier)
+            clocks = self._dossiers.clocks(tenant)
+            async for row in self.due(through, part=Part.METADATA, tenant=identifier):
+                until = falls_due(row, Part.METADATA, clocks)
+                stays = until is not None and until > shred.intended_at and row.state is not RecordingState.SHREDDING
+                if stays and identifier not in shred.drop_tenants:
+                    keep.add(row.metadata)
+        return frozenset({*keep, *(Coordinate(cohort=place.cohort, leaf=INDEX_LEAF) for place in keep)})
+
+    async def account(self, shred: Shred, receipt: ShredReceipt) -> int:
+        """Write down that the keys are gone, certify it, and close what asked for it."""
+        detail = {"epoch": receipt.epoch_destroyed}
+        await self._catalog.record_receipt(
+            shred.id, receipt, audit=[event("keyring.destroyed", None, target=shred.id, detail=detail)]
+        )
+        count = await self._certify(shred, receipt)
+        await self._close_erasures(shred)
+        await self._catalog.finish_shred(shred.id, at=self._clock.now())
+        return count
+
+    # -- certificates -------------------------------------------------------------------------------------------
+
+    async def _certify(self, shred: Shred, receipt: ShredReceipt) -> int:
+        """Certify what this shred took and nobody has certified.
+
+        Audio alone whose date has come is nearly everything: it is left for the end and goes without its rows.
+        """
+        count = await self._certify_each(shred, receipt)
+        if shred.due_through is not None:
+            count += await self._certify_audio(shred.due_through, shred, receipt)
+        self._metrics.shredded.labels(shred.trigger).inc(count)
+        return count
+
+    async def _certify_audio(self, through: int, shred: Shred, receipt: ShredReceipt) -> int:
+        count = 0
+        issued, after = await self._next_batch(through, shred, receipt, after=None)
+        while after is not None:
+            # The next batch is read and signed while this one is written; it lies behind, so the two do not meet.
+            reading = asyncio.ensure_future(self._next_batch(through, shred, receipt, after=after))
+            try:
+                count += await self._store(issued, shred)
+            finally:
+                # Whatever became of the writing, nothing goes on reading behind the caller's back.
+                await asyncio.wait([reading])
+            issued, after = reading.result()
+        return count
+
+    async def _next_batch(
+        self, through: int, shred: Shred, receipt: ShredReceipt, *, after: RecordingId | None
+    ) -> tuple[IssuedBatch | None, RecordingId | None]:
+        """Sign for the next page of what is due and has no key; return the batch and the page's last recording."""
+        page = await self._catalog.due_subjects(through=through, after=after, limit=_CERTIFICATE_PAGE)
+        gone = [each for each in page if not any(self._keyring.derivable(part.coordinate) for part in each.parts)]
+        issued = await self._certifier.prepare(gone, shred, receipt)
+        return issued, page[-1].recording_id if page else None
+
+    async def _store(self, issued: IssuedBatch | None, shred: Shred) -> int:
+        return 0 if issued is None else await self._certifier.store(issued, shred)
+
+    async def _certify_each(self, shred: Shred, receipt: ShredReceipt) -> int:
+        """Certify row by row what more than the date of its audio took."""
+        count = 0
+        batch: dict[RecordingId, _Gone] = {}
+        async for row, reason in self._touched(shred):
+            if parts := self._lost(row):
+                # The first reason counts: a case that is decided outranks a date that has come.
+                batch.setdefault(row.id, _Gone(recording=row, parts=parts, reason=reason))
+            if len(batch) == _PAGE:
+                count += await self._certify_page([*batch.values()], shred, receipt)
+                batch = {}
+        return count + await self._certify_page([*batch.values()], shred, receipt)
+
+    async def _certify_page(self, gone: Sequence[_Gone], shred: Shred, receipt: ShredReceipt) -> int:
+        objects = await self._catalog.segments_of([each.recording.id for each in gone if Part.AUDIO in each.parts])
+        tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
+        clocks = {identifier: self._dossiers.clocks(tenant) for identifier, tenant in tenants.items()}
+        subjects = [
+            subject(
+                each.recording,
+                objects.get(each.recording.id, ()),
+                parts=each.parts,
+                retain_until=_retain_until(each, clocks[each.recording.tenant]),
+                applied=_applied(each, tenants[each.recording.tenant], clocks[each.recording.tenant]),
+                authority=each.reason.authority,
+            )
+            for each in gone
+        ]
+        return await self._store(await self._certifier.prepare(subjects, shred, receipt), shred)
+
+    async def _touched(self, shred: Shred) -> AsyncIterator[tuple[Recording, _Reason]]:
+        """Yield what erasures, the ends of contracts and the clocks of metadata may have taken."""
+        tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
+        for erasure, rows in await self._catalog.erasures_of(shred.id):
+            reason = await self._of_erasure(erasure)
+            for row in rows:
+                yield row, reason
+        for identifier in sorted(shred.drop_tenants):
+            reason = await self._of_contract(tenants[identifier])
+            for part in (Part.AUDIO, Part.METADATA):
+                async for row in self.due(LAST_PERIOD, part=part, tenant=identifier):
+                    yield row, reason
+        async for row, reason in self._run_out(shred, tenants):
+            yield row, reason
+
+    async def _run_out(
+        self, shred: Shred, tenants: Mapping[TenantId, Tenant]
+    ) -> AsyncIterator[tuple[Recording, _Reason]]:
+        """Yield what changed clocks of audio and the clocks of metadata may have taken."""
+        for tenant in tenants.values():
+            if shred.due_through is None or tenant.retention_changed is None:
+                continue
+            authority = await self._of_change(tenant.retention_changed)
+            reason = _Reason(authority=authority, tenant=tenant, through=shred.intended_at)
+            async for row in self.changed(tenant, shred.intended_at):
+                yield row, reason
+        for identifier, through in sorted(shred.metadata_through.items()):
+            reason = _Reason(authority=EXPIRED, tenant=tenants[identifier], through=shred.intended_at)
+            async for row in self.due(through, part=Part.METADATA, tenant=identifier):
+                yield row, reason
+
+    async def _of_erasure(self, erasure: Erasure) -> _Reason:
+        case = Case(id=erasure.id, reference_sha256=reference_digest(erasure.id, erasure.case_reference))
+        deciders = await self._deciders(
+            (erasure.requested_by, erasure.requested_at), (erasure.decided_by, erasure.decided_at)
+        )
+        return _Reason(authority=Authority(Trigger(erasure.basis.value), case, deciders))
+
+    async def _of_change(self, change: RetentionChange) -> Authority:
+        """Return on whose word audio goes by a changed date: it expires, and the two who changed it are named."""
+        request = next(each for each in await self._catalog.policy_requests() if each.id == change.request)
+        deciders = await self._deciders(
+            (request.requested_by, request.requested_at), (request.decided_by, request.decided_at)
+        )
+        return Authority(Trigger.EXPIRY, None, deciders)
+
+    async def _of_contract(self, tenant: Tenant) -> _Reason:
+        deciders = await self._deciders(
+            (tenant.offboard_requested_by, None), (tenant.offboard_approved_by, tenant.offboard_approved_at)
+        )
+        return _Reason(authority=Authority(Trigger.CONTRACT_END, None, deciders))
+
+    async def _deciders(self, *acts: tuple[str | None, datetime | None]) -> tuple[Decider, ...]:
+        """Return who decided, the one who asked first, with the role of the token that stood for each."""
+        found: list[Decider] = []
+        for token, at in acts:
+            if token is not None:
+                known = await self._catalog.token(TokenId(token))
+                role = None if known is None else known.role
+                found.append(Decider(person=None, token=token, role=role, at=at, evidence=None))
+        return tuple(found)
+
+    def _lost(self, row: Recording) -> tuple[Part, ...]:
+        """Return the parts of `row` that have no key and no certificate."""
+        certified = {
+            Part.AUDIO: row.state is RecordingState.SHREDDED,
+            # Facts that are gone without a certificate went unseen, and nobody certifies what nobody saw.
+            Part.METADATA: row.metadata_certificate_id is not None or not row.sealed_facts,
+        }
+        return tuple(
+            part
+            for part, place in ((Part.AUDIO, row.audio), (Part.METADATA, row.metadata))
+            if not certified[part] and not self._keyring.derivable(place)
+        )
+
+    async def due(
+        self, through: int, *, part: Part = Part.AUDIO, tenant: TenantId | None = None
+    ) -> AsyncIterator[Recording]:
+        """Yield the finished recordings of the periods up to `through` whose part is not certified gone."""
+        after: RecordingId | None = None
+        while page := await self._catalog.due_recordings(
+            through=through, after=after, limit=_PAGE, part=part, tenant=tenant
+        ):
+            for row in page:
+                yield row
+            after = page[-1].id
+            await asyncio.sleep(0)
+
+    async def _close_erasures(self, shred: Shred) -> None:
+        """Mark what is certified as erased; an erasure with nothing left to wait for is done."""
+        for erasure, rows in await self._catalog.erasures_of(shred.id):
+            taken = {row.id: ErasureOutcome.ERASED for row in rows}
+            if not any(erasure.recordings[each] is ErasureOutcome.ERASING for each in taken):
+                continue
+            after = dataclasses.replace(erasure, recordings={**erasure.recordings, **taken})
+            if ErasureOutcome.PENDING not in after.recordings.values():
+                after = dataclasses.replace(after, state=ErasureState.DONE)
+            await self._catalog.revise_erasure(after.id, settling(after))
+
+
+def settling(after: Erasure) -> Revision[Erasure]:
+    """Write down what became of an approved erasure's recordings; whoever shreds is alone, so nobody else does."""
+
+    def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
+        if before.state is not ErasureState.APPROVED:
+            raise Conflict(f"{before.id} is {before.state.value}, so nothing of it can be settled")
+        return dataclasses.replace(before, recordings=after.recordings, state=after.state), closing([after])
+
+    return revision
+
+
+def closing(erasures: Sequence[Erasure]) -> list[AuditEvent]:
+    """Describe the end of those erasures that are done: how many recordings went, and how many had to stay."""
+    return [
+        event(
+            "case.fulfilled",
+            None,
+            tenant=erasure.tenant,
+            target=erasure.id,
+            detail=dict(Counter(outcome.value for outcome in erasure.recordings.values())),
+        )
+        for erasure in erasures
+        if erasure.state is ErasureState.DONE
+    ]
+
+
+def _on(pins: Sequence[Pin], leaves: frozenset[Coordinate]) -> tuple[Pin, ...]:
+    """Return the pins that lie on single leaves of `leaves`."""
+    places = {(place.cohort, place.leaf) for place in leaves}
+    return tuple(pin for pin in pins if pin.first == pin.last and (pin.cohort, pin.first) in places)
+
+
+def _retain_until(gone: _Gone, clocks: Clocks) -> datetime:
+    """Return from when every one of the parts was due by its clock, as it stood when the shred was intended."""
+    row, through = gone.recording, gone.reason.through
+    audio = falls_due(row, Part.AUDIO, clocks) if clocks.changes(row) else row.retain_until
+    if audio is None or through is None or Part.METADATA not in gone.parts:
+        return audio or row.retain_until
+    metadata = falls_due(dataclasses.replace(row, state=RecordingState.SHREDDED), Part.METADATA, clocks)
+    metadata = through if metadata is None else min(metadata, through)
+    return max(metadata, audio) if Part.AUDIO in gone.parts else metadata
+
+
+def _applied(gone: _Gone, tenant: Tenant, clocks: Clocks) -> Policy | None:
+    """Return the policy by which it was due, None where that is the one of its capture.
+
+    That of metadata which went alone is what was agreed for its month, whatever is agreed for others since.
+    """
+    if Part.AUDIO in gone.parts:
+        change = clocks.changes(gone.recording)
+        name = gone.recording.retention_class
+        return None if change is None else Policy(name=name, version=POLICY_VERSION, period=change.retention)
+    if gone.reason.tenant is None:
+        return None
+    kept = tenant.metadata_retention_of(gone.recording.metadata.cohort.period)
+    return Policy(name=Part.METADATA.value, version=POLICY_VERSION, period=kept)

@@ -1,0 +1,285 @@
+"""The sweeper: takes the keys of what is due and not held, certifies it, then deletes the objects and certifies that.
+
+One intent takes the audio whose date has come, the metadata whose own clock has run out, and the tenants whose contract
+and export window are over; the intent's row raises the floor under which no recording can be born. What it takes is
+planned in `vault.services.deletion.planning`, what follows it is `vault.services.deletion.shredding`. Objects are
+deleted after the certificates, and their absence is certified in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from vault.errors import GuardTripped, Unavailable, VaultError
+from vault.ids import RecordingId, TenantId
+from vault.model import AuditEvent, Principal, ShredReceipt
+from vault.ports.catalog import Catalog
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock
+from vault.retention.decide import PARTS, Due, Ground
+from vault.retention.guards import Limits, Tripped, check_clock, effective_now
+from vault.services.audit import event
+from vault.services.certificates.content import Unnamed
+from vault.services.deletion.erasures import Erasures
+from vault.services.deletion.overrides import Overrides
+from vault.services.deletion.planning import Candidate, Planned, Planner
+from vault.services.deletion.policies import Policies
+from vault.services.deletion.shredding import Shredder
+from vault.telemetry import Metrics
+
+_REASONS = {
+    Ground.ERASURE: "two people decided to erase it",
+    Ground.CONTRACT_END: "its tenant's contract and export window are over",
+    Ground.EXPIRY: "its retention ended",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepLimits:
+    """How often the sweeper runs, and what makes a sweep stop and ask."""
+
+    interval: timedelta
+    jitter: timedelta
+    guard: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepLine:
+    """What a sweep would do with one recording: `shred` some part of it, `keep` it, or `postpone` it."""
+
+    recording: RecordingId
+    tenant: TenantId
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepReport:
+    """The outcome of one sweep, counted in recordings; `lines` only for a dry run.
+
+    `postponed` are the tenants of which nothing went before its date, because the guard tripped.
+    """
+
+    at: datetime
+    dry_run: bool
+    due_through: int
+    shredded: int = 0
+    kept: int = 0
+    deleted: int = 0
+    waiting_for_deletion: int = 0
+    receipt: ShredReceipt | None = None
+    postponed: Sequence[Tripped] = ()
+    lines: Sequence[SweepLine] = field(default_factory=tuple)
+
+
+class _SweptElsewhere(Unavailable):
+    """Nothing is wrong: of several nodes one sweeps."""
+
+
+class Sweeper:
+    """Exactly one sweep at a time, of all nodes."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        planner: Planner,
+        overrides: Overrides,
+        policies: Policies,
+        shredder: Shredder,
+        erasures: Erasures,
+        clock: Clock,
+        metrics: Metrics,
+        limits: SweepLimits,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._planner = planner
+        self._overrides = overrides
+        self._policies = policies
+        self._shredder = shredder
+        self._erasures = erasures
+        self._clock = clock
+        self._metrics = metrics
+        self._limits = limits
+        self.last: SweepReport | None = None
+
+    async def run(self) -> None:
+        """Sweep at every interval plus jitter until cancelled; an outage or tripped guard postpones to the next.
+
+        Returns after any other failure: a person looks before anything more is destroyed.
+        """
+        while True:
+            jitter = random.uniform(0, self._limits.jitter.total_seconds())  # noqa: S311  # spreads load, no secret
+            await asyncio.sleep(self._limits.interval.total_seconds() + jitter)
+            try:
+                await self.sweep(trigger="expiry", actor=None)
+            except _SweptElsewhere:
+                logger.info("another node is sweeping")
+            except (Unavailable, GuardTripped) as error:
+                logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
+            except VaultError as error:
+                # Whatever contradicts itself is not swept again by the clock; recorders and players go on.
+                logger.critical("the sweeper stopped", extra={"fields": {"error": error.code, "reason": error.message}})
+                return
+
+    async def resume(self) -> None:
+        """Complete the shreds and erasures that a crash interrupted, unless another node is at it; before serving."""
+        async with self._shredder.alone() as alone:
+            if alone:
+                await self._erase()
+
+    async def preview(self) -> SweepReport:
+        """Say what a sweep would do now and why, changing nothing; what a guard would stop is said too."""
+        now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
+        planned = await self._planner.plan(now, "expiry")
+        erased = await self._erasures.ready()
+        lines = {
+            row.id: SweepLine(recording=row.id, tenant=row.tenant, action="shred", reason=_REASONS[Ground.ERASURE])
+            for row in erased
+        }
+        async for found in self._planner.candidates(planned):
+            if any(planned.takes(found.row, part, tripped=True) for part in PARTS):
+                lines.setdefault(found.row.id, _line(planned, found))
+        actions = [line.action for line in lines.values()]
+        jumped = check_clock(now=now, last_sweep_at=self._keyring.last_sweep_at, limits=self._limits.guard)
+        return SweepReport(
+            at=now,
+            dry_run=True,
+            due_through=planned.base.due_through or 0,
+            shredded=actions.count("shred"),
+            kept=actions.count("keep"),
+            postponed=[*([] if jumped is None else [jumped]), *planned.tripped],
+            lines=tuple(lines.values()),
+        )
+
+    async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
+        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere.
+
+        Unavailable too while another node sweeps.
+        """
+        async with self._shredder.alone() as alone:
+            if not alone:
+                raise _SweptElsewhere("another node is sweeping now; nothing was done", retry_after_seconds=30)
+            began = self._clock.monotonic()
+            erased = await self._erase()
+            report = await self._sweep(trigger, actor, erased)
+            self._metrics.sweep_duration.observe(self._clock.monotonic() - began)
+            self.last = report
+            return report
+
+    async def _sweep(self, trigger: str, actor: Principal | None, erased: int) -> SweepReport:
+        # A clock that stepped back moves neither the floor nor the guard's memory backwards.
+        now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
+        await self._check_clock(now, actor)
+        await self._policies.apply(now)
+        planned = await self._guarded(await self._planner.plan(now, trigger), now, actor)
+        shred = planned.shred
+        shredded = erased
+        receipt: ShredReceipt | None = None
+        if self._keyring.has_due(planned.plan()):
+            await self._check_named(now)
+            await self._catalog.append_audit([event("sweep.started", actor, detail={"trigger": trigger})])
+            receipt, certified = await self._shredder.complete(shred, spared=planned.spared, expired=planned.expired)
+            shredded += certified
+        else:
+            async with self._keyring.writer() as writer:
+                await writer.unpin(planned.unpin)
+                await writer.set_last_sweep(now)
+        deletions = await self._shredder.delete()
+        deleted, waiting = deletions.done, deletions.waiting
+        assert shred.due_through is not None
+        kept = await self._catalog.count_due(through=shred.due_through) + len(planned.kept)
+        if receipt or deleted:
+            await self._catalog.append_audit(
+                [event("sweep.completed", actor, detail={"shredded": shredded, "kept": kept, "deleted": deleted})]
+            )
+        return SweepReport(
+            at=now,
+            dry_run=False,
+            due_through=shred.due_through,
+            shredded=shredded,
+            kept=kept,
+            deleted=deleted,
+            waiting_for_deletion=waiting,
+            receipt=receipt,
+            postponed=planned.tripped,
+        )
+
+    async def _erase(self) -> int:
+        """Carry out what is approved; without a name for certificates it waits, and no recorder is turned away."""
+        try:
+            return await self._erasures.carry_out()
+        except Unnamed as error:
+            logger.warning("erasures wait", extra={"fields": {"reason": error.message, "hint": error.hint}})
+            return 0
+
+    async def _check_named(self, now: datetime) -> None:
+        """Raise Unnamed before anything is shredded; the clock is remembered, or it would seem to have jumped later."""
+        try:
+            self._shredder.check_named()
+        except Unnamed:
+            async with self._keyring.writer() as writer:
+                await writer.set_last_sweep(now)
+            raise
+
+    async def _check_clock(self, now: datetime, actor: Principal | None) -> None:
+        """Stop everything for a clock that jumped, unless two operators vouched for it."""
+        jumped = check_clock(now=now, last_sweep_at=self._keyring.last_sweep_at, limits=self._limits.guard)
+        if jumped is None or await self._overrides.use(jumped, now, actor):
+            return
+        await self._overrides.remember([jumped])
+        await self._catalog.append_audit([_tripped_event(jumped, actor)])
+        raise GuardTripped(
+            f"the sweep stopped itself: {jumped.reason}; nothing was shredded",
+            hint="check the clock; if it is right, two operators override: callvault sweep override",
+        )
+
+    async def _guarded(self, planned: Planned, now: datetime, actor: Principal | None) -> Planned:
+        """Lift what two people lifted; whatever else tripped is postponed, loudly, and that tenant's alone."""
+        for stopped in planned.tripped:
+            assert stopped.tenant is not None
+            if await self._overrides.use(stopped, now, actor):
+                planned = planned.lifted(stopped.tenant)
+                continue
+            self._metrics.sweep_tripped.inc()
+            logger.error(
+                "what goes early of a tenant is postponed",
+                extra={"fields": {"tenant": stopped.tenant, "reason": stopped.reason}},
+            )
+            await self._catalog.append_audit([_tripped_event(stopped, actor)])
+        self._metrics.sweep_tripped_tenants.set(len(planned.tripped))
+        await self._overrides.remember(planned.tripped)
+        return planned
+
+
+def _tripped_event(stopped: Tripped, actor: Principal | None) -> AuditEvent:
+    detail = {"guard": stopped.guard.value, "reason": stopped.reason}
+    return event("sweep.tripped", actor, outcome="refused", tenant=stopped.tenant, detail=detail)
+
+
+def _line(planned: Planned, found: Candidate) -> SweepLine:
+    """Say what becomes of a recording, in the words of the strongest reason."""
+    row = found.row
+    for action, tripped in (("shred", False), ("postpone", True)):
+        due = [
+            decision
+            for part in PARTS
+            if isinstance(decision := found.decisions[part], Due) and planned.takes(row, part, tripped=tripped)
+        ]
+        if due:
+            grounds = [ground for ground in Ground if any(each.ground is ground for each in due)]
+            reason = "; ".join(_REASONS[ground] for ground in grounds)
+            if action == "postpone":
+                reason = f"{reason}, and the guard postpones it"
+            return SweepLine(recording=row.id, tenant=row.tenant, action=action, reason=reason)
+    reason = "a hold protects it" if found.held else "it must be kept, although its cohort goes"
+    return SweepLine(recording=row.id, tenant=row.tenant, action="keep", reason=reason)

@@ -1,0 +1,60 @@
+"""This node, as the others see it: who serves which journal, since when, and how much of it is not stored yet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from vault.errors import NotFound, Unavailable
+from vault.ports.catalog import Catalog, Node
+from vault.ports.time import Clock
+from vault.services.ingest.ingest import Ingest
+
+_BEAT_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+class Presence:
+    """Tells the catalog that this node lives. For people: nothing is decided by it while a lock can say more."""
+
+    def __init__(self, *, catalog: Catalog, ingest: Ingest, clock: Clock, name: str) -> None:
+        self._catalog = catalog
+        self._ingest = ingest
+        self._clock = clock
+        self._name = name
+        self.seen = True
+        """Whether the latest beat is in the catalog."""
+
+    async def register(self) -> None:
+        """Appear in the catalog; before the first recording, so that no row names a node that nobody knows."""
+        now = self._clock.now()
+        await self._catalog.register_node(Node(id=self._ingest.node, name=self._name, started_at=now, seen_at=now))
+
+    async def run(self) -> None:
+        """Beat until cancelled; an outage of the catalog only makes the node look absent."""
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            try:
+                await self.appear()
+            except Unavailable as error:
+                logger.warning("the node was not seen", extra={"fields": {"reason": error.message}})
+
+    async def appear(self) -> None:
+        """Beat, as a new node if this one was taken for lost; Unavailable if the catalog takes nothing now."""
+        try:
+            try:
+                await self.beat()
+            except NotFound:
+                logger.warning("the node was taken for lost; it appears again")
+                await self.register()
+        except Unavailable:
+            self.seen = False
+            raise
+        self.seen = True
+
+    async def beat(self) -> None:
+        """Note the time and what is not stored yet."""
+        await self._catalog.beat_node(
+            self._ingest.node, at=self._clock.now(), unstored_bytes=self._ingest.unstored_bytes
+        )

@@ -1,0 +1,123 @@
+"""What a monitor asks: would a new recording be taken in, and what do the gauges say that no event keeps current."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from vault.access.permissions import has_expired
+from vault.errors import Unavailable, VaultError
+from vault.ids import TenantId
+from vault.model import HoldKind, HoldState, RecordingState, Role
+from vault.ports.catalog import Catalog
+from vault.ports.journal import Journal
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock
+from vault.retention.review import review_overdue
+from vault.services.health.nodes import Presence
+from vault.services.health.probes import Look
+from vault.services.ingest.ingest import Ingest
+from vault.services.tenants.tenants import Tenants
+from vault.telemetry import Metrics
+
+EXPIRES_SOON: Final = timedelta(days=14)
+"""How long before a token expires it is spoken of."""
+CHECKS: Final = ("draining", "journal", "keyring", "root_provider", "catalog")
+_ANSWER_SECONDS: Final = 0.5
+"""How long who asks whether the vault is ready waits for what may hang."""
+_SCRAPE_SECONDS: Final = 0.25
+
+
+async def overdue_seconds(catalog: Catalog, *, now: datetime, tenant: TenantId | None = None) -> float:
+    """Return how long the oldest recording, of one tenant or all, that is due and not held has waited; 0 if none is."""
+    oldest = await catalog.oldest_due(now=now, tenant=tenant)
+    return max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
+
+
+class Status:
+    """Answers within a bound, whatever hangs; `close` comes before what it looks at is closed."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        ingest: Ingest,
+        journal: Journal,
+        keyring: Keyring,
+        presence: Presence,
+        tenants: Tenants,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._catalog = catalog
+        self._ingest = ingest
+        self._journal = journal
+        self._keyring = keyring
+        self._presence = presence
+        self._tenants = tenants
+        self._clock = clock
+        self._metrics = metrics
+        self._at_catalog = Look("the catalog", self._ask_catalog, clock=clock)
+        self._at_gauges = Look("the catalog", self._read_gauges, clock=clock)
+        self._read_at = float("-inf")
+        metrics.catalog.age = lambda: clock.monotonic() - self._read_at
+
+    async def readiness(self) -> Mapping[str, VaultError | None]:
+        """Return for each of CHECKS why it lets no new recording begin, or None; within a second."""
+        found: dict[str, VaultError | None] = dict.fromkeys(CHECKS)
+        if self._ingest.draining:
+            found["draining"] = Unavailable("the server is shutting down")
+        found["journal"] = self._journal.refusal()
+        if (trouble := self._no_keys()) is not None:
+            found["root_provider" if trouble.facts.get("cause") == "root provider" else "keyring"] = trouble
+        found["catalog"] = await self._at_catalog.within(_ANSWER_SECONDS)
+        return found
+
+    def _no_keys(self) -> VaultError | None:
+        """Return why a call that begins now would get no key: from memory, without asking anybody."""
+        try:
+            _ = self._keyring.generation
+            self._tenants.require_prepared()
+        except Unavailable as error:
+            return error
+        return None
+
+    async def _ask_catalog(self) -> None:
+        await self._catalog.check_schema()
+        if not self._presence.seen:
+            await self._presence.appear()  # a database that can be read and not written takes no call
+
+    async def gauges(self) -> None:
+        """Set the gauges that no event keeps current; those of a catalog that does not answer at once stay as they are.
+
+        Once they are old they are no longer told.
+        """
+        self._metrics.journal_bytes.set(self._journal.usage().bytes_used)
+        await self._at_gauges.within(_SCRAPE_SECONDS)
+
+    async def _read_gauges(self) -> None:
+        gauges, catalog = self._metrics.catalog, self._catalog
+        began, now = self._clock.monotonic(), self._clock.now()
+        counts = await catalog.count_recordings()
+        overdue = await overdue_seconds(catalog, now=now)
+        holds = await catalog.holds(states=[HoldState.ACTIVE, HoldState.RELEASE_REQUESTED])
+        waiting = await catalog.alerts_waiting()
+        tokens = await catalog.tokens(expiring_by=now + EXPIRES_SOON)
+        for state in RecordingState:
+            gauges.recordings.labels(state.value).set(counts.get(state, 0))
+        gauges.sweep_overdue.set(overdue)
+        for kind in HoldKind:
+            gauges.holds_active.labels(kind.value).set(sum(hold.kind is kind for hold in holds))
+        gauges.holds_review_overdue.set(sum(review_overdue(hold, now=now) for hold in holds))
+        gauges.alerts_pending.set(waiting.count)
+        gauges.alert_oldest.set(max((now - waiting.oldest).total_seconds(), 0.0) if waiting.oldest else 0.0)
+        expiring = [each for each in tokens if not has_expired(each, now=now)]
+        for role in Role:
+            gauges.tokens_expiring.labels(role.value).set(sum(token.role is role for token in expiring))
+        self._read_at = began
+
+    async def close(self) -> None:
+        """Give up what has no answer yet."""
+        await self._at_catalog.close()
+        await self._at_gauges.close()

@@ -1,0 +1,1 @@
+"""Holds, the flags that place them, and the alerts that follow."""

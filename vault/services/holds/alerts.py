@@ -1,0 +1,137 @@
+"""Delivers alerts until somebody acknowledges them: at least once each, and about once.
+
+Claim durable (nobody else sends it before the claim ends) → send → outcome durable. A crash after the claim, or between
+sending and noting it, sends the alert again once the claim has run out, under the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+from vault.crypto.signing import SigningKey
+from vault.errors import Unavailable, VaultError
+from vault.ids import TenantId
+from vault.ports.alerts import Claimed, Messenger
+from vault.ports.catalog import Catalog
+from vault.ports.time import Clock, Entropy
+from vault.protocol.webhook import pause_after, signed_headers
+from vault.services.audit import event
+from vault.services.holds.holds import Holds
+from vault.telemetry import Metrics
+
+_CLAIM: Final = timedelta(seconds=15)
+"""Longer than a messenger takes at most."""
+_ROUND_SECONDS: Final = 1.0
+_MOST_AT_ONCE: Final = 32
+_UNFINISHED_FOR: Final = timedelta(seconds=30)
+"""A hold that is being placed for longer than this is completed here: its keyring was out of reach."""
+
+logger = logging.getLogger(__name__)
+
+
+class Alerts:
+    """Sends what flags left in the outbox: one alert a tenant at a time, so none waits for another tenant's webhook."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        holds: Holds,
+        messenger: Messenger,
+        issuer_key: SigningKey,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+    ) -> None:
+        self._catalog = catalog
+        self._holds = holds
+        self._messenger = messenger
+        self._issuer_key = issuer_key
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics
+        self._sending: set[TenantId] = set()
+        self._woken = asyncio.Event()
+        self._mended_at = clock.monotonic()
+
+    def wake(self) -> None:
+        """Look at once: a flag was raised."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._woken.clear()
+                try:
+                    await self._begin(group)
+                    await self._mend()
+                except VaultError as error:
+                    logger.warning("alerts wait", extra={"fields": {"reason": error.message}})
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_ROUND_SECONDS):
+                        await self._woken.wait()
+
+    async def _begin(self, group: asyncio.TaskGroup) -> None:
+        """Start sending whatever is due."""
+        while len(self._sending) < _MOST_AT_ONCE:
+            claimed = await self._claim()
+            if claimed is None:
+                return
+            group.create_task(self._send(claimed))
+
+    async def _claim(self) -> Claimed | None:
+        now = self._clock.now()
+        claimed = await self._catalog.claim_alert(now=now, until=now + _CLAIM, excluding=self._sending)
+        if claimed is not None:
+            self._sending.add(claimed.alert.tenant)
+        return claimed
+
+    async def _send(self, claimed: Claimed) -> None:
+        alert = claimed.alert
+        try:
+            await self._attempt(claimed)
+        except VaultError as error:
+            # Not noted: it is sent again when the claim runs out.
+            logger.warning("an alert's outcome is not noted", extra={"fields": {"alert": alert.id, "why": error.code}})
+        finally:
+            self._sending.discard(alert.tenant)
+            self.wake()
+
+    async def _attempt(self, claimed: Claimed) -> None:
+        alert = claimed.alert
+        body = alert.body.encode()
+        headers = signed_headers(alert.id, body, at=self._clock.now(), sign=self._issuer_key.sign)
+        try:
+            await self._messenger.post(claimed.webhook, body, headers)
+        except Unavailable as error:
+            share = int.from_bytes(self._entropy(2), "big") / 0xFFFF
+            again = self._clock.now() + pause_after(alert.attempts, share=share)
+            logger.warning(
+                "an alert is not acknowledged",
+                extra={"fields": {"alert": alert.id, "attempts": alert.attempts, "reason": error.message}},
+            )
+            self._metrics.alerts.labels("failed").inc()
+            await self._catalog.settle_alert(alert.id, next_at=again, delivered_at=None)
+            return
+        now = self._clock.now()
+        acknowledged = event(
+            "flag.acknowledged",
+            None,
+            tenant=alert.tenant,
+            target=alert.recording,
+            detail={"alert": alert.id, "hold": alert.hold, "attempts": alert.attempts},
+        )
+        self._metrics.alerts.labels("acknowledged").inc()
+        await self._catalog.settle_alert(alert.id, next_at=now, delivered_at=now, audit=[acknowledged])
+
+    async def _mend(self) -> None:
+        """Complete holds that an outage left half placed, so that a flag is kept without a restart."""
+        now = self._clock.monotonic()
+        if now - self._mended_at >= _UNFINISHED_FOR.total_seconds():
+            self._mended_at = now
+            await self._holds.recover(older_than=_UNFINISHED_FOR)

@@ -1,0 +1,184 @@
+"""Flags: somebody, or the machine on the line, says that a call needs a safeguarding lead now.
+
+Order: hold row `placing` and alert row, in one transaction → pins durable in the keyring → hold `active` → answer. So
+there is never a pin without its alert. A crash after the first step leaves both rows: the alert goes out, and the pins
+are set at the next start, by the next round of `Alerts`, or by whoever flags again. An alert does not wait for the
+pins: an outage of the keyring must not keep a person from hearing of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from vault.errors import Conflict, Invalid, NotFound, TooLate
+from vault.ids import HoldId, TenantId, call_name, new_id
+from vault.model import Hold, HoldKind, HoldState, Principal, Recording, RecordingState, Tenant
+from vault.ports.alerts import Alert
+from vault.ports.catalog import Catalog
+from vault.ports.time import Clock, Entropy
+from vault.protocol.webhook import FlagCategory, flagged_body
+from vault.retention.periods import Period
+from vault.services.audit import event
+from vault.services.holds.holds import Holds
+from vault.services.ingest.ingest import Ingest
+from vault.services.ingest.naming import CallNames
+from vault.services.recordings.search import Search
+
+_RECORDER_MAY: Final = timedelta(hours=1)
+"""How long after a call its recorder may flag it: a stolen recorder's token must not keep old calls for ever."""
+
+_TELL_AGAIN: Final = timedelta(minutes=5)
+"""How long after an alert was acknowledged another flag on the recording sends one again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flagged:
+    """What a flag led to. `repeated`: the hold was there already. `alert` None: no webhook is configured."""
+
+    recording: Recording
+    hold: Hold
+    alert: Alert | None
+    live: bool
+    repeated: bool
+
+
+class Flags:
+    """Raises flags."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        holds: Holds,
+        ingest: Ingest,
+        names: CallNames,
+        search: Search,
+        clock: Clock,
+        entropy: Entropy,
+        review: Period,
+        raised: Callable[[], None],
+    ) -> None:
+        self._catalog = catalog
+        self._holds = holds
+        self._ingest = ingest
+        self._names = names
+        self._search = search
+        self._clock = clock
+        self._entropy = entropy
+        self._review = review
+        self._raised = raised
+
+    async def flag(
+        self,
+        row: Recording,
+        *,
+        category: FlagCategory,
+        matter: str | None = None,
+        reason: str | None = None,
+        actor: Principal,
+    ) -> Flagged:
+        """Keep the recording and tell the tenant's safeguarding lead; return once the keyring has the pins.
+
+        Flagging again, under whatever matter, gives the same hold until a release of it is asked for. The lead is told
+        again once five minutes have passed since the last alert was acknowledged. TooLate if the recording is shredded;
+        nothing is written then.
+        """
+        if matter is not None and not matter.strip():
+            raise Invalid("matter: it is empty", hint="leave it out, or name the case")
+        if row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED):
+            raise TooLate(f"{row.id} is shredded already: there is nothing to keep")
+        tenant = await self._catalog.tenant(row.tenant)
+        hold = self._hold(row, tenant, category=category, matter=matter, reason=reason)
+        live = self._live(row)
+
+        def alert(holding: HoldId) -> Alert:
+            return self._alert(row, holding, at=hold.created_at, category=category, live=live, actor=actor)
+
+        detail = {"category": category.value, "live": live}
+        words = {name: text for name, text in (("matter", matter), ("reason", reason)) if text is not None}
+        identifier = await self._catalog.save_flag(
+            hold,
+            alert,
+            told_before=hold.created_at - _TELL_AGAIN,
+            audit=[event("flag.raised", actor, tenant=row.tenant, target=row.id, detail=detail)],
+            # The hold that is there keeps its own words: what more was said is kept here.
+            joining=[
+                event(
+                    "flag.raised",
+                    actor,
+                    tenant=row.tenant,
+                    target=row.id,
+                    detail={**detail, **words, "additional": True},
+                )
+            ],
+        )
+        self._raised()
+        placed = await self._holds.complete(identifier, actor=actor)
+        return Flagged(
+            recording=row,
+            hold=placed,
+            alert=await self._catalog.alert_of(identifier) if tenant.safeguarding_webhook is not None else None,
+            live=live,
+            repeated=identifier != hold.id,
+        )
+
+    async def flag_call(self, tenant: TenantId, call_key: str, *, category: FlagCategory, actor: Principal) -> Flagged:
+        """Flag the call that its recorder names, while it runs or shortly after; Conflict later, NotFound.
+
+        Of the recordings with this call key, the one under way that the actor began comes first, else the newest.
+        """
+        own = self._ingest.own_call(tenant, call_key, actor.token_id)
+        row = own.recording if own is not None else await self._newest(tenant, call_key)
+        if row is None:
+            raise NotFound("there is no recording under this call key")
+        if row.ended_at is not None and self._clock.now() - row.ended_at > _RECORDER_MAY:
+            raise Conflict(
+                "the call ended too long ago for its recorder to flag it",
+                hint="somebody with the right to flag names the recording by its id",
+            )
+        return await self.flag(row, category=category, actor=actor)
+
+    async def _newest(self, tenant: TenantId, call_key: str) -> Recording | None:
+        """Return the recording of a call, the last one if its recorder came back after the end and it has several."""
+        name = call_name(call_key, await self._names.newest(tenant, call_key))
+        session = self._ingest.live_call(tenant, name)
+        return session.recording if session is not None else await self._search.call(tenant, name)
+
+    def _live(self, row: Recording) -> bool:
+        session = self._ingest.live(row.id)
+        return row.state is RecordingState.OPEN and (session is None or session.ended is None)
+
+    def _hold(
+        self, row: Recording, tenant: Tenant, *, category: FlagCategory, matter: str | None, reason: str | None
+    ) -> Hold:
+        now = self._clock.now()
+        words = f"safeguarding flag: {category.value.replace('_', ' ')}"
+        return Hold(
+            id=HoldId(new_id("hold", at=now, entropy=self._entropy)),
+            tenant=row.tenant,
+            kind=HoldKind.SAFEGUARDING,
+            matter=matter or f"flag-{row.id}",
+            reason=f"{words}; {reason}" if reason else words,
+            authority=f"safeguarding policy of {tenant.controller}",
+            owner=tenant.contact,
+            state=HoldState.PLACING,
+            created_at=now,
+            review_at=self._review.after(now),
+            recordings=(row.id,),
+        )
+
+    def _alert(
+        self, row: Recording, hold: HoldId, *, at: datetime, category: FlagCategory, live: bool, actor: Principal
+    ) -> Alert:
+        return Alert(
+            id=new_id("msg", at=at, entropy=self._entropy),
+            tenant=row.tenant,
+            recording=row.id,
+            hold=hold,
+            created_at=at,
+            body=flagged_body(row, hold, category=category, actor=actor, live=live, at=at),
+            next_at=at,
+        )

@@ -1,0 +1,372 @@
+"""Places, reviews and releases holds. A hold is a pin in the keyring first and a row second.
+
+Placing: row `placing` → pins durable in every keyring replica → row `active` → answer. A crash after the first step is
+completed at the next start, so an answered hold is never lost and an unanswered one is never half there. The keyring's
+single writer decides against the sweeper: whoever enters first, the other sees the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from vault.access.permissions import Act
+from vault.access.shown import check_shown
+from vault.access.two_people import RELEASE_OF, Deciders, check_two
+from vault.errors import Conflict, Invalid, NotFound, TooLate, Unavailable
+from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
+from vault.model import AuditEvent, Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
+from vault.ports.catalog import Catalog
+from vault.ports.keys import Keyring
+from vault.ports.objects import ObjectStore
+from vault.ports.policies import PolicyRequest
+from vault.ports.time import Clock, Entropy
+from vault.retention.periods import Period
+from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review
+from vault.services.audit import event
+from vault.services.people.access import Access
+from vault.services.people.two_people import decide_by_two
+
+_MAX_RECORDINGS = 10_000
+_AS_ASKED = frozenset({HoldState.PLACING, HoldState.ACTIVE})
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRequest:
+    """What somebody with the authority to hold says."""
+
+    tenant: TenantId
+    kind: HoldKind
+    matter: str
+    reason: str
+    authority: str
+    owner: str
+    review_at: datetime | None
+    """None takes the earliest date that fits the kind and any of the calls."""
+    recordings: tuple[RecordingId, ...]
+
+
+def pins_of(keyring: Keyring, hold: Hold, recordings: Sequence[Recording]) -> list[Pin]:
+    """Return the pins that carry this hold: every part of each recording that has a key, tagged with its id."""
+    tag = id_bytes(hold.id)
+    return [
+        Pin(cohort=place.cohort, first=place.leaf, last=place.leaf, tag=tag)
+        for recording in recordings
+        for place in (recording.audio, recording.metadata)
+        if keyring.derivable(place)
+    ]
+
+
+def pinned(keyring: Keyring, recording: Recording) -> bool:
+    """Tell whether a hold's pin is on the recording's audio; looks at memory only."""
+    cohort, leaf = recording.audio.cohort, recording.audio.leaf
+    return any(pin.cohort == cohort and pin.first <= leaf <= pin.last for pin in keyring.pins(recording.tenant))
+
+
+class Holds:
+    """The life of holds. Whose hold it is that is reviewed or released, the caller has seen to."""
+
+    def __init__(
+        self,
+        *,
+        access: Access,
+        catalog: Catalog,
+        keyring: Keyring,
+        store: ObjectStore,
+        clock: Clock,
+        entropy: Entropy,
+        release_grace: Period,
+        cap: Period,
+    ) -> None:
+        self._access = access
+        self._catalog = catalog
+        self._keyring = keyring
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._release_grace = release_grace
+        self._cap = cap
+
+    async def place(self, request: HoldRequest, *, actor: Principal, act: Act = Act.HOLD_PLACE) -> Hold:
+        """Place a hold and return it with what it protects and what came too late; TooLate if nothing was left.
+
+        NotFound, logged, if a recording that it names is not there or another tenant's.
+        """
+        now = self._clock.now()
+        self._check(request)
+        rows = [
+            await self._access.own(actor, act, self._catalog.recording, each, tenant=request.tenant)
+            for each in request.recordings
+        ]
+        review_at = check_review(
+            request.review_at or self._suggested(request.kind, rows, now),
+            request.kind,
+            now=now,
+            latest=self._latest(rows),
+        )
+        hold = Hold(
+            id=HoldId(new_id("hold", at=now, entropy=self._entropy)),
+            tenant=request.tenant,
+            kind=request.kind,
+            matter=request.matter,
+            reason=request.reason,
+            authority=request.authority,
+            owner=request.owner,
+            state=HoldState.PLACING,
+            created_at=now,
+            review_at=review_at,
+            recordings=tuple(row.id for row in rows),
+        )
+        await self._catalog.add_hold(
+            hold,
+            audit=[event("hold.placing", actor, tenant=hold.tenant, target=hold.id, detail=_summary(hold))],
+        )
+        return await self._decide(hold, actor)
+
+    async def lock(self, recording: RecordingId, tenant: TenantId, *, actor: Principal) -> Hold:
+        """Place the legal hold that a recorder asks for with what it records, owned by the tenant's contact.
+
+        The one that is there, if it asked before and nobody asked for a release since. TooLate if the recording is
+        gone.
+        """
+        matter = f"lock-{recording}"
+        for hold in await self._catalog.holds_on(recording):
+            if (hold.kind, hold.matter) == (HoldKind.LEGAL, matter) and hold.state in _AS_ASKED:
+                return await self.complete(hold.id, actor=actor)
+        known = await self._catalog.tenant(tenant)
+        request = HoldRequest(
+            tenant=tenant,
+            kind=HoldKind.LEGAL,
+            matter=matter,
+            reason="its recorder asked for a legal hold when it recorded it",
+            authority=f"recorder of {known.controller}",
+            owner=known.contact,
+            review_at=None,
+            recordings=(recording,),
+        )
+        return await self.place(request, actor=actor, act=Act.HOLD_OWN)
+
+    def _latest(self, rows: Sequence[Recording]) -> datetime:
+        """Return the instant after which no controller's wish keeps any of these recordings longer."""
+        return min(self._cap.after(row.started_at) for row in rows)
+
+    def _suggested(self, kind: HoldKind, rows: Sequence[Recording], now: datetime) -> datetime:
+        return min(
+            suggest_review(kind, now=now, call_started=row.started_at, latest=self._cap.after(row.started_at))
+            for row in rows
+        )
+
+    def _check(self, request: HoldRequest) -> None:
+        for name in ("matter", "reason", "authority", "owner"):
+            if not getattr(request, name).strip():
+                raise Invalid(f"a hold needs a {name}")
+        if not 1 <= len(set(request.recordings)) == len(request.recordings) <= _MAX_RECORDINGS:
+            raise Invalid(f"a hold names 1 to {_MAX_RECORDINGS} different recordings")
+
+    async def _decide(self, hold: Hold, actor: Principal | None) -> Hold:
+        async with self._keyring.writer() as writer:
+            rows = [await self._catalog.recording(identifier) for identifier in hold.recordings]
+            kept = [row for row in rows if self._holdable(row)]
+            await writer.pin(pins_of(self._keyring, hold, kept))
+        held = {row.id for row in kept}
+        late = tuple(identifier for identifier in hold.recordings if identifier not in held)
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            if before.state is not HoldState.PLACING:
+                # Another node that started meanwhile completed it, from the same pins: what it says is what holds.
+                return before, []
+            after = dataclasses.replace(
+                before,
+                state=HoldState.ACTIVE if kept else HoldState.RELEASED,
+                recordings=tuple(row.id for row in kept),
+                too_late=late,
+                release_reason=None if kept else "everything it named was already shredded",
+                grace_until=None if kept else before.created_at,
+            )
+            created = event("hold.created", actor, tenant=hold.tenant, target=hold.id, detail=_summary(after))
+            too_late = [event("hold.too_late", actor, outcome="refused", tenant=hold.tenant, target=i) for i in late]
+            return after, [created, *too_late] if kept else too_late
+
+        decided = await self._catalog.revise_hold(hold.id, revision)
+        if not kept:
+            raise TooLate(
+                f"nothing was left to hold: {', '.join(late[:3])} {'is' if len(late) == 1 else 'are'} already shredded",
+                hint="the deletion certificates say when: callvault certificates list --recording ID",
+            )
+        await self._mark_objects(kept, held=True)
+        return decided
+
+    def _holdable(self, row: Recording) -> bool:
+        gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
+        return not gone and self._keyring.derivable(row.audio)
+
+    async def _mark_objects(self, rows: Sequence[Recording], *, held: bool) -> None:
+        """Show the hold on the stored objects too. The pin is what protects; an outage here loses nothing."""
+        for row in rows:
+            for ref in await self._catalog.segments(row.id):
+                try:
+                    await self._store.set_held(ref.name, held=held)
+                except (Unavailable, NotFound) as error:
+                    logger.warning(
+                        "hold state not shown on an object",
+                        extra={"fields": {"recording": row.id, "error": type(error).__name__}},
+                    )
+                    return
+
+    async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> Hold:
+        """Record that somebody looked and why it stays."""
+        found = await self._catalog.hold(hold)
+        latest = None
+        if found.kind is HoldKind.CLIENT_REQUEST:
+            latest = self._latest([await self._catalog.recording(each) for each in found.recordings])
+        check_review(next_review, found.kind, now=self._clock.now(), latest=latest)
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            if before.state is HoldState.RELEASED:
+                raise Conflict(f"{hold} is released")
+            check_not_sooner(before, next_review)
+            dates = {"before": before.review_at.isoformat(), "after": next_review.isoformat()}
+            reviewed = event("hold.reviewed", actor, tenant=before.tenant, target=hold, detail={"note": note, **dates})
+            return dataclasses.replace(before, review_at=next_review), [reviewed]
+
+        return await self._catalog.revise_hold(hold, revision)
+
+    async def request_release(self, hold: HoldId, *, reason: str, actor: Principal) -> Hold:
+        """First of the two people: ask for the release, saying why."""
+        if not reason.strip():
+            raise Invalid("a release needs a reason")
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            if before.state is not HoldState.ACTIVE:
+                state = before.state.value.replace("_", " ")
+                raise Conflict(f"{hold} is {state}, so its release cannot be requested")
+            asked = dataclasses.replace(
+                before,
+                state=HoldState.RELEASE_REQUESTED,
+                release_requested_by=actor.token_id,
+                release_reason=reason,
+            )
+            detail = {"reason": reason}
+            return asked, [event("hold.release_requested", actor, tenant=before.tenant, target=hold, detail=detail)]
+
+        return await self._catalog.revise_hold(hold, revision)
+
+    async def decide_release(self, hold: HoldId, *, approve: bool, shown: str | None = None, actor: Principal) -> Hold:
+        """Approve as the second person, who says what was `shown`, or reject, as the first one may too.
+
+        Pins stay until the grace has passed and a sweep takes them with the shred. Forbidden unless the two are those
+        who decide about a hold of this kind; Conflict for a regulatory one before its date; ChangedSince, and nothing
+        is decided, if the hold is no longer the one that was shown.
+        """
+
+        async def asked_by() -> str | None:
+            return (await self._catalog.hold(hold)).release_requested_by
+
+        async def decide(two: Deciders) -> Hold:
+            return await self._decide_release(hold, approve=approve, shown=shown, actor=actor, two=two)
+
+        return await decide_by_two(self._catalog, asked_by, actor, decide)
+
+    async def _decide_release(
+        self, hold: HoldId, *, approve: bool, shown: str | None, actor: Principal, two: Deciders
+    ) -> Hold:
+        now = self._clock.now()
+        decision: dict[str, Any] = (
+            {
+                "state": HoldState.RELEASED,
+                "released_by": actor.token_id,
+                "released_at": now,
+                "grace_until": self._release_grace.after(now),
+            }
+            if approve
+            else {"state": HoldState.ACTIVE, "release_requested_by": None, "release_reason": None}
+        )
+
+        def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:
+            if before.state is not HoldState.RELEASE_REQUESTED:
+                raise Conflict(
+                    f"no release of {hold} has been requested", hint=f"callvault holds release {hold} --reason …"
+                )
+            own = before.release_requested_by == actor.token_id
+            if approve:
+                check_shown(shown, release_document(before))
+                check_two(RELEASE_OF[before.kind], two, asked_by=before.release_requested_by, tenant=before.tenant)
+                check_release(before, now=now)
+            name = "approved" if approve else "withdrawn" if own else "rejected"
+            decided = dataclasses.replace(before, **decision)
+            return decided, [event(f"hold.release_{name}", actor, tenant=before.tenant, target=hold)]
+
+        return await self._catalog.revise_hold(hold, revision)
+
+    async def complete(self, hold: HoldId, *, actor: Principal) -> Hold:
+        """Return the hold once its pins are durable, setting them now if it is only being placed; TooLate."""
+        found = await self._catalog.hold(hold)
+        return await self._decide(found, actor) if found.state is HoldState.PLACING else found
+
+    async def recover(self, *, older_than: timedelta = timedelta(0)) -> None:
+        """Complete holds whose placing a crash, or an outage `older_than` ago, interrupted."""
+        since = self._clock.now() - older_than
+        for hold in await self._catalog.holds(states=[HoldState.PLACING]):
+            if hold.created_at > since:
+                continue
+            try:
+                await self._decide(hold, None)
+            except TooLate:
+                logger.info("an interrupted hold came too late", extra={"fields": {"hold": hold.id}})
+
+    async def _keeps(self, request: PolicyRequest) -> bool:
+        """Tell whether the pins of a change of retention are needed: while it may come into force, or is in force."""
+        if request.is_open:
+            return True
+        changed = (await self._catalog.tenant(request.tenant)).retention_changed
+        return changed is not None and changed.request == request.id
+
+    async def expired_pins(self, *, now: datetime) -> list[Pin]:
+        """Return the pins whose hold is released and past its grace: the ones a sweep may drop.
+
+        Only a hold that this catalog knows to be released frees its pins: a stale catalog frees nothing it should not.
+        """
+        by_tag: dict[bytes, list[Pin]] = {}
+        for pin in self._keyring.pins():
+            by_tag.setdefault(pin.tag, []).append(pin)
+        free: list[Pin] = []
+        requests = {id_bytes(each.id): each for each in await self._catalog.policy_requests()}
+        for tag, pins in by_tag.items():
+            if tag in requests:
+                free += [] if await self._keeps(requests[tag]) else pins
+                continue
+            try:
+                hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
+            except NotFound:
+                logger.warning("a pin's hold is not in the catalog; it stays", extra={"fields": {"hold": tag.hex()}})
+                continue
+            if hold.state is HoldState.RELEASED and (hold.grace_until is None or hold.grace_until <= now):
+                free += pins
+        return free
+
+
+def release_document(hold: Hold) -> dict[str, object]:
+    """Return what somebody decides about who decides about the release of a hold: all of it but its state."""
+    return {
+        "hold": hold.id,
+        "tenant": hold.tenant,
+        "kind": hold.kind.value,
+        "matter": hold.matter,
+        "reason": hold.reason,
+        "authority": hold.authority,
+        "owner": hold.owner,
+        "review_at": hold.review_at.isoformat(),
+        "recordings": list(hold.recordings),
+        "release_requested_by": hold.release_requested_by,
+        "release_reason": hold.release_reason,
+    }
+
+
+def _summary(hold: Hold) -> dict[str, object]:
+    return {"kind": hold.kind.value, "matter": hold.matter, "recordings": len(hold.recordings)}

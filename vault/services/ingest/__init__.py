@@ -1,0 +1,1 @@
+"""A recording while it is open: from its first byte to its manifest."""

@@ -1,0 +1,487 @@
+"""What happens to a call beside its audio: pauses, gaps, keys pressed, documents about it.
+
+Pause: in memory first, so that not a byte more is kept; then the note, then the answer. Resume: the note first, then in
+memory. A crash in between leaves a pause that nobody was told of undone, and a resume that nobody was told of done.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, Final
+
+from vault.crypto.blind import Field
+from vault.crypto.rows import open_note, seal_note
+from vault.crypto.sealed import seal_facts
+from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable, VaultError
+from vault.format.notes import MAX_DIGIT, Aside, Document, Etag, Missing, Note, Pause, Tone
+from vault.model import AuditEvent, CallFacts, Container, Principal
+from vault.ports.catalog import Catalog
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock, Entropy
+from vault.protocol.facts.parties import read, sent
+from vault.protocol.live.events import Dtmf, Facts
+from vault.services.audit import event, named
+from vault.services.ingest.pauses import Allowance, gaps_of, noted_use
+from vault.services.ingest.sessions import FRAMES_LEFT_OUT, IngestSession, stated
+from vault.services.recordings.reading import unix_ms
+from vault.services.recordings.search import CALL_KEY, BlindIndex, facts_of
+from vault.services.tenants.tenants import Tenants
+
+MOST_DOCUMENTS: Final = 8
+_MOST_NOTES: Final = 10_000
+"""Pauses are not counted: one is never refused for its number."""
+_LEAST_GAP_MS: Final = 100
+_NONCE_BYTES: Final = 12
+_MOST_EXTRA: Final = 100
+_FRAMES: Final = re.compile(r"(\d{1,18}) \((\w+)\)", re.ASCII)
+"""A reason and its number, as `frames_left_out` writes them."""
+
+logger = logging.getLogger(__name__)
+
+
+class Notes:
+    """Keeps what is to be known of an open recording beside its audio, sealed under the audio's key.
+
+    What a recorder cannot repeat (gaps, keys, facts) is kept in memory while the catalog cannot answer, and written
+    with the next note or the manifest: an outage ends no call.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        index: BlindIndex,
+        tenants: Tenants,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._index = index
+        self._tenants = tenants
+        self._clock = clock
+        self._entropy = entropy
+
+    def _now_ms(self) -> int:
+        return max(unix_ms(self._clock.now()), 0)
+
+    # -- pauses -------------------------------------------------------------------------------------------------
+
+    async def pause(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
+        """From now on nothing of the call is kept, until `resume`; repeating it changes nothing.
+
+        `own`: the recorder asks in its stream, see `IngestSession.own_pause`; somebody else who asks too makes it
+        theirs. Unavailable if that could not be made durable: it holds all the same as long as this process runs.
+        A recorder is not told, and its call goes on.
+        """
+        session.require_open()
+        session.own_pause = own and (session.own_pause or not session.keeping.paused)
+        self._stop_keeping(session, actor)
+        async with _noting(session):
+            # Once more: a resume may have been under way.
+            self._stop_keeping(session, actor)
+            if _lasting(session) is None:
+                if session.entry is not None:
+                    # The offset of a pause never lies beyond what survives a crash.
+                    await session.entry.barrier()
+                self._begin_pause(session)
+            elif not session.unwritten:
+                return
+            await (self._write_or_wait(session) if own else self._write(session, {}))
+
+    def _stop_keeping(self, session: IngestSession, actor: Principal | None) -> None:
+        if not session.keeping.paused:
+            session.keeping.paused, session.keeping.since_ms = True, self._now_ms()
+            session.paused_by = actor
+            session.allowance.turn(paused=True, now=self._clock.monotonic())
+
+    def _begin_pause(self, session: IngestSession) -> None:
+        keeping, offset = session.keeping, session.appended
+        last = keeping.last
+        before = keeping.notes[last] if last is not None else None
+        if isinstance(before, Pause) and last is not None and before.offset == offset:
+            keeping.notes[last] = replace(before, at_ms=keeping.since_ms, lasting=True)
+            session.unwritten.add(last)
+        else:
+            _append(session, Pause(offset=offset, at_ms=keeping.since_ms))
+        session.untold.append(_told("recording.paused", session, session.paused_by))
+        keeping.fresh = True
+
+    async def resume(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
+        """From now on the call is kept again; repeating it changes nothing.
+
+        Unavailable, and the pause goes on, if that could not be made durable. Not so if the recorder asks in its
+        stream (`own`): it cannot ask again, so its call is kept, and a crash before the next note leaves it paused.
+        """
+        session.require_open()
+        if not session.keeping.paused:
+            return
+        async with _noting(session):
+            if session.keeping.paused:
+                await self._keep_again(session, "recording.resumed", actor, own=own)
+                session.allowance.turn(paused=False, now=self._clock.monotonic())
+
+    async def end_overlong(self, session: IngestSession, limit: timedelta) -> bool:
+        """End a pause with which the call's pauses have used up `limit`; False if there is none.
+
+        As `resume` does it, but in the vault's name, and with who paused and when in the audit entry. The count of what
+        the call's pauses use begins anew. Unavailable or Refused, and the pause goes on, if that could not be made
+        durable.
+        """
+        seconds = limit.total_seconds()
+        async with session.noting:
+            # Only now: while this waited, the pause may have ended, or the call.
+            if session.ending is not None or not session.allowance.over(seconds, self._clock.monotonic()):
+                return False
+            paused_at = datetime.fromtimestamp(session.keeping.since_ms / 1000, UTC)
+            detail = {"paused_by": await self._paused_by(session), "paused_at": paused_at.isoformat()}
+            await self._keep_again(session, "recording.pause_ended", None, detail=detail)
+            session.allowance = Allowance(since=self._clock.monotonic())
+            return True
+
+    async def _paused_by(self, session: IngestSession) -> str | None:
+        """Return who began the pause, as the audit trail names them; the trail knows if another process heard it."""
+        if session.paused_by is not None:
+            return named(session.paused_by)
+        entry = await self._catalog.last_audited("recording.paused", session.recording.id)
+        return None if entry is None else entry.event.actor
+
+    async def _keep_again(
+        self,
+        session: IngestSession,
+        name: str,
+        actor: Principal | None,
+        *,
+        own: bool = False,
+        detail: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> None:
+        """Make the end of the present pause durable, with the audit entry `name`; then keep what arrives."""
+        keeping = session.keeping
+        session.resuming = True
+        # All of a window's audio came before this: the pause takes it, whenever it comes out.
+        late = 0 if session.feed is None else session.feed.waiting
+        try:
+            if _lasting(session) is None:
+                if session.entry is not None:
+                    await session.entry.barrier()
+                self._begin_pause(session)
+            at, pause = _last_pause(session)
+            counted = keeping.unnoted
+            missing = pause.missing_ms + max(self._now_ms() - pause.at_ms, 0)
+            ended = replace(pause, missing_ms=missing, dropped=pause.dropped + counted + late, lasting=False)
+            told = _told(name, session, actor, **detail, missing_ms=missing, dropped_bytes=ended.dropped)
+            if own:
+                keeping.notes[at] = ended
+                session.unwritten.add(at)
+                session.untold.append(told)
+                await self._write_or_wait(session)
+            else:
+                await self._write(session, {at: ended}, audit=[told])
+            keeping.unnoted -= counted
+            keeping.late = late
+            keeping.paused = session.own_pause = False
+        finally:
+            session.resuming = False
+
+    async def acknowledge(self, session: IngestSession) -> int:
+        """Make what a pause has dropped so far durable and return the offset to tell the recorder.
+
+        If the catalog cannot answer, the offset is the last one that is safe: the recorder sends a little again.
+        """
+        keeping = session.keeping
+        if keeping.unnoted and session.ending is None:
+            try:
+                async with _noting(session):
+                    counted = keeping.unnoted
+                    if counted and (at := keeping.last) is not None and (_lasting(session) or not keeping.paused):
+                        _, pause = _last_pause(session)
+                        await self._write(session, {at: replace(pause, dropped=pause.dropped + counted)})
+                        keeping.unnoted -= counted
+            except (Unavailable, Refused) as error:
+                logger.info("dropped bytes not noted", extra={"fields": {"error": error.code}})
+        return session.received
+
+    # -- what recorders tell ------------------------------------------------------------------------------------
+
+    async def gap(self, session: IngestSession, missing_ms: int) -> None:
+        """At the present end of the audio, so many milliseconds of the call are missing."""
+        if missing_ms > 0:
+            await self._remember(session, Missing(offset=session.appended, at_ms=self._now_ms(), missing_ms=missing_ms))
+
+    async def rejoined(self, session: IngestSession) -> None:
+        """A live recorder came back: note the wall-clock time since its last audio as a gap, where audio tells time.
+
+        During a pause there is nothing to note: resuming it counts the time.
+        """
+        media = session.recording.media
+        if session.keeping.paused or media.container is not Container.RAW or not media.rate:
+            return
+        lived = self._now_ms() - unix_ms(session.recording.created_at)
+        heard = session.appended * 1000 // (session.keeping.frame * media.rate)
+        missing = lived - heard - sum(gaps_of(session.keeping.notes).values())
+        if missing >= _LEAST_GAP_MS:
+            await self.gap(session, missing)
+
+    async def dtmf(self, session: IngestSession, event: Dtmf) -> None:
+        """A key was pressed: kept only if the tenant asks for it, and never during a pause."""
+        if session.keeping.paused or not event.digit:
+            return
+        try:
+            if not await self._tenants.keeps_dtmf(session.recording.tenant):
+                return
+        except Unavailable:
+            return  # nobody can say that the tenant wants it
+        duration = None if event.duration_ms is None else max(event.duration_ms, 0)
+        tone = Tone(offset=session.appended, at_ms=self._now_ms(), digit=event.digit[:MAX_DIGIT], duration_ms=duration)
+        await self._remember(session, tone)
+
+    async def document(self, session: IngestSession, *, media_type: str, content: bytes) -> int:
+        """Keep a document about the call as it came; return its number, counted from 0.
+
+        One that is there already is not kept twice. TooLarge beyond MOST_DOCUMENTS, Conflict once the call has ended.
+        """
+        async with _noting(session):
+            there = [note for note in session.keeping.notes if isinstance(note, Document)]
+            same = [at for at, note in enumerate(there) if note.content == content]
+            if not same:
+                if len(there) >= MOST_DOCUMENTS:
+                    raise TooLarge(f"a call has at most {MOST_DOCUMENTS} documents; this one was not kept")
+                _append(
+                    session,
+                    Document(offset=session.appended, at_ms=self._now_ms(), media_type=media_type, content=content),
+                )
+            if session.unwritten:
+                await self._write(session, {})
+        return same[0] if same else len(there)
+
+    async def set_aside(self, session: IngestSession, *, offset: int, pieces: Sequence[tuple[int, int]]) -> None:
+        """What comes at `offset` and later is not the audio but parts that are kept aside, in this order.
+
+        Durable when this returns; it replaces what was said before. Such bytes are written only after it.
+        """
+        async with _noting(session):
+            _set_only(session, Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces)))
+            if session.unwritten:
+                await self._write(session, {})
+
+    async def tell_etag(self, session: IngestSession, *, offset: int, etag: str) -> None:
+        """The audio, which is to end at `offset`, will be acknowledged with this ETag. It replaces an earlier one.
+
+        Durable when this returns, or with the manifest if the catalog cannot answer: no recorder is turned away for it.
+        Nothing is written if it is what the recording began with. Unavailable if the vault has ended the recording.
+        """
+        session.require_open()
+        async with _noting(session):
+            _set_only(session, Etag(offset=offset, at_ms=self._now_ms(), etag=etag))
+            if session.unwritten:
+                await self._write_or_wait(session)
+
+    async def forget_etag(self, session: IngestSession) -> None:
+        """Whoever goes on with an interrupted recording may end it as something else than the ETag was of.
+
+        Durable when this returns, or with the manifest if the catalog cannot answer.
+        """
+        async with _noting(session):
+            known = next((note for note in session.keeping.notes if isinstance(note, Etag)), None)
+            if known is not None:
+                _set_only(session, replace(known, offset=0))
+                if session.unwritten:
+                    await self._write_or_wait(session)
+
+    async def facts(self, session: IngestSession, event: Facts) -> None:
+        """More is known about the call: seal it with the facts of its row, or keep it in memory for the next note."""
+        await self._later(session, stated(event.facts))
+
+    async def _later(self, session: IngestSession, late: CallFacts, *audit: AuditEvent) -> None:
+        try:
+            async with _noting(session):
+                session.late = merge(session.late or CallFacts(), late)
+                session.untold.extend(audit)
+                await self.write_late(session)
+        except Unavailable as error:
+            logger.warning("late facts wait for the catalog", extra={"fields": {"error": error.code}})
+        except Refused as error:
+            _late_refused(session, error)
+
+    def frames_told(self, session: IngestSession) -> Mapping[str, int]:
+        """Return how many frames could not be read as the row has it, by the reason: another process may have told."""
+        known = facts_of(self._keyring, session.recording)
+        text = "" if known is None else known.extra.get(FRAMES_LEFT_OUT, "")
+        return {why: int(count) for count, why in _FRAMES.findall(text)}
+
+    async def frames_left_out(self, session: IngestSession) -> None:
+        """So many frames of the call could not be read: seal that with the facts of its row, as late facts are."""
+        counts = session.frames_left_out
+        told = ", ".join(f"{counts[why]} ({why})" for why in sorted(counts))
+        late = CallFacts(extra={FRAMES_LEFT_OUT: told})
+        await self._later(session, late, _told("recording.frames_left_out", session, None, **counts))
+
+    async def revise(self, session: IngestSession, late: CallFacts) -> None:
+        """Merge late facts into the row's, durable when this returns: set fields replace, tags and extras are added."""
+        async with _noting(session):
+            await self._revise(session, late)
+
+    async def write_late(self, session: IngestSession) -> None:
+        """Merge the facts that no row has yet; Unavailable if the catalog cannot answer. For who has `noting`."""
+        if session.late is not None:
+            try:
+                await self._revise(session, session.late)
+            except (Refused, IntegrityError) as error:
+                _late_refused(session, error)
+            session.late = None
+
+    async def _revise(self, session: IngestSession, late: CallFacts) -> None:
+        row = session.recording
+        known = facts_of(self._keyring, row) or CallFacts()
+        # The parties are read anew, as reindexing does: its tokens are not to be taken back.
+        merged = read(merge(sent(known), late), await self._tenants.region(row.tenant), known=known)
+        if merged == known:
+            return
+        cohort = row.metadata.cohort
+        caller, called = (
+            None if value is None else self._index.token_in(cohort, field, value)
+            for field, value in ((Field.CALLER, merged.caller), (Field.CALLED, merged.called))
+        )
+        nonce = self._entropy(_NONCE_BYTES)
+        sealed = seal_facts(self._keyring.derive(row.metadata), row.id, merged, nonce=nonce)
+        await self._catalog.revise_facts(
+            row.id,
+            sealed_facts=sealed,
+            caller_token=caller,
+            called_token=called,
+            audit=[_told("recording.facts_revised", session, None)],
+        )
+        # The manifest copies the row as it is known here.
+        # Not `row`: the recording's head may have been read meanwhile.
+        session.recording = replace(session.recording, sealed_facts=sealed, caller_token=caller, called_token=called)
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+
+    async def _remember(self, session: IngestSession, note: Note) -> None:
+        async with _noting(session):
+            if sum(not isinstance(each, Pause) for each in session.keeping.notes) >= _MOST_NOTES:
+                logger.warning("a call has too many notes", extra={"fields": {"recording": session.recording.id}})
+                return
+            _append(session, note)
+            await self._write_or_wait(session)
+
+    async def _write_or_wait(self, session: IngestSession) -> None:
+        """Write what is unwritten, or leave it to the next note or the manifest if the catalog cannot answer."""
+        try:
+            await self._write(session, {})
+        except Unavailable as error:
+            logger.warning("a note waits for the catalog", extra={"fields": {"error": error.code}})
+
+    async def _write(
+        self, session: IngestSession, changed: Mapping[int, Note], *, audit: Sequence[AuditEvent] = ()
+    ) -> None:
+        """Write `changed` and what is still unwritten in one transaction; only then is `changed` true here too."""
+        await self.write_late(session)
+        keeping = session.keeping
+        notes = {at: keeping.notes[at] for at in sorted(session.unwritten)} | dict(changed)
+        recording = session.recording.id
+        rows = {
+            at: seal_note(session.key, recording, at, note, nonce=self._entropy(_NONCE_BYTES))
+            for at, note in notes.items()
+        }
+        await self._catalog.put_notes(recording, rows, audit=[*session.untold, *audit])
+        session.unwritten.difference_update(notes)
+        session.untold.clear()
+        for at, note in changed.items():
+            keeping.notes[at] = note
+
+
+async def take_up(catalog: Catalog, session: IngestSession, *, clock: Clock, pause_max: timedelta) -> None:
+    """Give a session that is taken up again the notes of its row: a call that was paused still is.
+
+    What its pauses have used of `pause_max` is what the notes tell. A note that does not open is logged, and one that
+    says nothing has its number.
+    """
+    keeping = session.keeping
+    for at, sealed in (await catalog.notes(session.recording.id)).items():
+        try:
+            keeping.notes.append(open_note(session.key, session.recording.id, at, sealed))
+        except IntegrityError as error:
+            keeping.notes.append(Pause(offset=0, at_ms=0, lasting=False))
+            logger.error(  # noqa: TRY400  # the fact, not the trace
+                "a note of a call does not open",
+                extra={"fields": {"recording": session.recording.id, "note": at, "error": error.code}},
+            )
+    pause = _lasting(session)
+    if pause is not None:
+        keeping.paused, keeping.since_ms = True, pause.at_ms
+    used = noted_use(keeping.notes, limit=pause_max.total_seconds(), now_ms=unix_ms(clock.now()))
+    session.allowance = Allowance(used=used, since=clock.monotonic(), paused=keeping.paused)
+    keeping.continue_at(session.durable)
+
+
+def merge(known: CallFacts, late: CallFacts) -> CallFacts:
+    """Return facts in which what is set late replaces, and tags and extras are added; the oldest extras stay."""
+    extra = {**known.extra, **{name: value for name, value in late.extra.items() if name != CALL_KEY}}
+    return CallFacts(
+        caller=late.caller or known.caller,
+        called=late.called or known.called,
+        direction=late.direction or known.direction,
+        tags=tuple(dict.fromkeys((*known.tags, *late.tags))),
+        extra=dict(list(extra.items())[:_MOST_EXTRA]),
+    )
+
+
+@asynccontextmanager
+async def _noting(session: IngestSession) -> AsyncIterator[None]:
+    """One note at a time; Conflict once the recording is ending, whose manifest takes what was noted before."""
+    async with session.noting:
+        if session.ending is not None:
+            raise Conflict("the call has ended; nothing more is noted of it")
+        yield
+
+
+def _late_refused(session: IngestSession, error: VaultError) -> None:
+    logger.warning(
+        "late facts of a call were not kept",
+        extra={"fields": {"recording": session.recording.id, "error": error.code}},
+    )
+
+
+def _append(session: IngestSession, note: Note) -> None:
+    session.unwritten.add(len(session.keeping.notes))
+    session.keeping.notes.append(note)
+
+
+def _set_only(session: IngestSession, note: Aside | Etag) -> None:
+    """Note what a recording has one note of at most."""
+    notes = session.keeping.notes
+    at = next((at for at, each in enumerate(notes) if type(each) is type(note)), None)
+    if at is None:
+        _append(session, note)
+    elif replace(notes[at], at_ms=note.at_ms) != note:
+        notes[at] = note
+        session.unwritten.add(at)
+
+
+def _last_pause(session: IngestSession) -> tuple[int, Pause]:
+    at = session.keeping.last
+    assert at is not None
+    pause = session.keeping.notes[at]
+    assert isinstance(pause, Pause)
+    return at, pause
+
+
+def _lasting(session: IngestSession) -> Pause | None:
+    """Return the pause that was noted and is not resumed."""
+    if session.keeping.last is None:
+        return None
+    _, pause = _last_pause(session)
+    return pause if pause.lasting else None
+
+
+def _told(name: str, session: IngestSession, actor: Principal | None, **detail: Any) -> AuditEvent:
+    row = session.recording
+    return event(name, actor, tenant=row.tenant, target=row.id, detail=detail)

@@ -1,0 +1,570 @@
+"""Takes recordings in: one session a recording, every piece sealed on arrival and durable before it is acknowledged.
+
+Create order: cohort seed durable in the keyring → catalog row with its coordinates → journal header with the first
+commit → accept. A crash after the row leaves an open recording without bytes, which the grace period closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from vault.errors import Conflict, JournalFull, NotFound, Refused, TooLarge, Unavailable
+from vault.ids import NodeId, RecordingId, TenantId, TokenId, call_name, call_number
+from vault.model import Principal, Recording, RecordingState
+from vault.ports.catalog import Catalog
+from vault.ports.journal import Journal, JournalEntry, JournalOpening
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock, Entropy
+from vault.protocol.live.events import Facts
+from vault.retention.periods import Period
+from vault.services.ingest.call_notes import Notes
+from vault.services.ingest.joining import Joiner, Joining
+from vault.services.ingest.open_rows import Beginning, TakeUp
+from vault.services.ingest.sessions import ROOM_PAUSES, CallStart, IngestSession
+from vault.services.ingest.slots import Resource, Shares
+from vault.services.ingest.storing import Storer
+from vault.services.ingest.waiting import Waiting
+from vault.services.people.access import unknown_token
+from vault.services.recordings.leaves import Coordinates
+from vault.services.recordings.search import BlindIndex
+from vault.services.tenants.tenants import Tenants
+from vault.telemetry import Metrics
+
+OPEN_RECORDINGS: Final = Resource(
+    name="recordings", what="open recordings", full="as many recordings are open as this server takes"
+)
+_TICK_SECONDS = 0.5
+_AGAIN_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestLimits:
+    """Bounds of one recording, and how long an interrupted one may be resumed."""
+
+    max_recording_bytes: int
+    resume_grace: timedelta
+    backdating: timedelta
+    """How long before its receipt a call's retention may begin to count."""
+    retention_floor: Period
+    pause_max: timedelta
+    """How long a call may be paused, see `Allowance`, before the vault ends the pause."""
+
+
+class Ingest:
+    """Owns the open recordings of this process."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        journal: Journal,
+        coordinates: Coordinates,
+        index: BlindIndex,
+        tenants: Tenants,
+        notes: Notes,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+        limits: IngestLimits,
+        shares: Shares,
+    ) -> None:
+        self._shares = shares
+        self._waiting = Waiting(clock=clock)
+        self._displaced = asyncio.Event()
+        self._catalog = catalog
+        self._journal = journal
+        self._notes = notes
+        self._clock = clock
+        self._metrics = metrics
+        self.limits = limits
+        self._by_call: dict[tuple[TenantId, str], IngestSession] = {}
+        self._further: dict[tuple[TenantId, str], set[int]] = {}
+        """The numbers above 1 of a call's names in `_by_call`."""
+        self._by_id: dict[RecordingId, IngestSession] = {}
+        self._takeup = TakeUp(
+            catalog=catalog,
+            keyring=keyring,
+            journal=journal,
+            coordinates=coordinates,
+            clock=clock,
+            entropy=entropy,
+            pause_max=limits.pause_max,
+        )
+        self._starting: set[tuple[TenantId, str]] = set()
+        self.joining = Joining(
+            keyring=keyring,
+            tenants=tenants,
+            clock=clock,
+            floor=limits.retention_floor,
+            backdating=limits.backdating,
+        )
+        self._beginning = Beginning(
+            catalog=catalog,
+            keyring=keyring,
+            coordinates=coordinates,
+            index=index,
+            region=tenants.region,
+            joining=self.joining,
+            entropy=entropy,
+            node=journal.node,
+            metrics=metrics,
+        )
+        self.storer: Storer
+        self.draining = False
+
+    # -- looking up ---------------------------------------------------------------------------------------------
+
+    def live(self, recording: RecordingId) -> IngestSession | None:
+        """Return the session of a recording that is not yet finished."""
+        return self._by_id.get(recording)
+
+    def live_call(self, tenant: TenantId, call_key: str) -> IngestSession | None:
+        """Return the session behind a recorder's call key."""
+        return self._by_call.get((tenant, call_key))
+
+    def live_numbers(self, tenant: TenantId, call_key: str) -> Sequence[int]:
+        """Return the numbers of the call's names that have a session, in ascending order."""
+        further = self._further.get((tenant, call_key), ())
+        return [1, *sorted(further)] if (tenant, call_key) in self._by_call else sorted(further)
+
+    def live_names(self, tenant: TenantId, call_key: str) -> Sequence[str]:
+        """Return the call's names that have a session, `key`, `key~2` and so on; without asking the catalog."""
+        return [call_name(call_key, number) for number in self.live_numbers(tenant, call_key)]
+
+    def own_call(self, tenant: TenantId, call_key: str, token: TokenId) -> IngestSession | None:
+        """Return the newest session under the call's names that the token began and that has not ended."""
+        found = (self._by_call[(tenant, name)] for name in reversed(self.live_names(tenant, call_key)))
+        return next((each for each in found if each.begun_by == token and each.ending is None), None)
+
+    def has_begun(self, token: TokenId) -> bool:
+        """Tell whether a recording is unfinished that the token began."""
+        return any(session.begun_by == token for session in self._by_id.values())
+
+    @property
+    def node(self) -> NodeId:
+        """Whose journal this is: the node that this process serves."""
+        return self._journal.node
+
+    @property
+    def unstored_bytes(self) -> int:
+        """Durable bytes that only the journal has."""
+        return sum(session.durable - session.stored for session in self._by_id.values())
+
+    @property
+    def unfinished(self) -> int:
+        """How many recordings are not yet stored, ended or not."""
+        return len(self._by_id)
+
+    def require_here(self, row: Recording) -> None:
+        """Raise Unavailable if the open recording is another node's, or this one is only now taking it up."""
+        if row.node != self.node:
+            raise Unavailable(
+                f"this call is being recorded on another node, {row.node}; nothing was taken in",
+                hint="come back: a balancer that hashes tenant and call key leads a call to its node",
+                retry_after_seconds=2,
+            )
+        session = self._by_id.get(row.id)
+        if row.id in self._beginning.doubtful or (
+            session is not None and not session.uploads and session.ending is None
+        ):
+            raise Unavailable("this call is just being taken up again; nothing was taken in", retry_after_seconds=2)
+
+    @property
+    def uploading(self) -> int:
+        """How many recordings have a recorder attached that has not ended."""
+        return sum(1 for session in self._by_id.values() if session.uploads and session.ended is None)
+
+    @property
+    def ending(self) -> int:
+        """How many recordings have ended and are not yet stored."""
+        return sum(1 for session in self._by_id.values() if session.ended is not None)
+
+    # -- starting and continuing --------------------------------------------------------------------------------
+
+    def admit(self, tenant: TenantId) -> None:
+        """Return if a new recording of the tenant would be taken in now; else Unavailable says why not."""
+        self._require_taking()
+        if self._make_way(tenant) is None:
+            self._shares.require(tenant)
+
+    def _require_taking(self) -> None:
+        if self.draining:
+            raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
+        if (refusal := self._journal.refusal()) is not None:
+            raise refusal
+
+    def _make_way(self, tenant: TenantId) -> IngestSession | None:
+        """Return the upload that ends for a new recording of a tenant below its share, if there is no room else."""
+        waiting = (self._waiting.least(TenantId(each)) for each in self._shares.over(tenant))
+        return next((each for each in waiting if each is not None), None)
+
+    def displace(self, session: IngestSession) -> None:
+        """Let one that waits for its recorder end as at the end of its grace, soon."""
+        session.displaced = True
+        self._waiting.discard(session)
+        self._displaced.set()
+
+    async def start(self, call: CallStart, *, actor: Principal) -> IngestSession:
+        """Create the recording and attach this upload to it; Conflict if the call key is taken.
+
+        Unauthenticated if the actor's token was let in as an expired one, to finish what it had begun.
+        Where there is no room, one that only waits for its recorder makes way, of a tenant with more than its share.
+        """
+        if actor.expired:
+            raise unknown_token()
+        self._require_taking()
+        place = (call.tenant, call.call_key)
+        if place in self._starting or place in self._by_call:
+            raise Conflict("another upload for this call key is under way")
+        if (least := self._make_way(call.tenant)) is not None:
+            self.displace(least)
+            least.placed = False  # its place is the new one's at once
+            self._shares.give(least.recording.tenant)
+            self._shares.displaced()
+        self._shares.take(call.tenant)
+        self._starting.add(place)
+        try:
+            recording, key = await self._beginning.create(call, actor=actor)
+        except BaseException:
+            self._shares.give(call.tenant)
+            raise
+        finally:
+            self._starting.discard(place)
+        session = IngestSession(
+            recording=recording, key=key, call_key=call.call_key, uploads=1, begun_by=actor.token_id
+        )
+        session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
+        if call.answer is not None:
+            session.keeping.notes.append(call.answer)
+        self._adopt(session)
+        return session
+
+    def _adopt(self, session: IngestSession) -> None:
+        recording = session.recording
+        if session.call_key is not None:
+            self._by_call[(recording.tenant, session.call_key)] = session
+            key, number = call_number(session.call_key)
+            if number > 1:
+                self._further.setdefault((recording.tenant, key), set()).add(number)
+        self._by_id[recording.id] = session
+        self._metrics.ingest_open.set(len(self._by_id))
+        self.storer.watch(session)
+
+    async def attach(
+        self, session: IngestSession, *, offset: int | None, owner: object | None = None, call: Joiner | None = None
+    ) -> int:
+        """Bind an upload to an interrupted recording and return the offset of its own stream where it continues.
+
+        `call` is what the upload states, which `joining` said may go on there.
+
+        Conflict while another upload is bound, if the recording has ended or is another `owner`'s; OffsetMismatch if
+        `offset` is given and is not that. What a pause dropped counts, see `IngestSession.received`.
+        """
+        if session.owner is not owner:
+            raise Conflict("this call is being uploaded in parts, which nothing else continues or ends")
+        # What was displaced still comes to its best end, with parts that lie elsewhere.
+        if session.uploads or (session.leaving if owner is None else session.ending is not None):
+            raise Conflict("another upload for this call key is under way or it has just ended")
+        session.uploads = 1
+        self._waiting.discard(session)
+        session.detached_at = None
+        try:
+            await self._settle(session)
+            # What could not be noted as dropped is sent again, and dropped again.
+            await self._notes.acknowledge(session)
+            await self._notes.forget_etag(session)
+            session.keeping.continue_at(session.durable)
+            session.require_offset(offset)
+            if session.digest is None:
+                await self.storer.rebuild_digest(session)
+            if call is not None:
+                await self.told(session, call)
+        except BaseException:
+            self.detach(session)
+            raise
+        return session.received
+
+    async def told(self, session: IngestSession, call: Joiner) -> None:
+        """Keep what somebody states of the call who continues what another token began, with what that one stated."""
+        if session.begun_by != call.actor.token_id:
+            with suppress(Conflict):  # it is ending meanwhile, and so not continued
+                await self._notes.facts(session, Facts(facts=call.facts))
+
+    async def _settle(self, session: IngestSession) -> None:
+        """Wait until nothing is in flight; after a failed commit fall back to the durable bytes and a new entry."""
+        entry = session.entry
+        if entry is None:
+            return
+        if entry.failed is None and entry.appended > entry.durable:
+            try:
+                await entry.barrier()
+            except Unavailable:
+                logger.info("undurable tail dropped", extra={"fields": {"recording": session.recording.id}})
+        if entry.failed is not None:
+            session.digest = None
+            session.keeping.continue_at(session.durable)
+            await self.storer.drain(session)
+            entry.close()
+            session.entry = None
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def take(self, session: IngestSession, piece: bytes) -> bool:
+        """Take one piece as `write` does, if that needs no waiting; False, with nothing taken, if it does."""
+        if session.keeping.watching:
+            if session.resuming or not session.keeping.paused:
+                return False
+            session.keeping.keep(piece)
+            return True
+        entry = session.entry
+        if (
+            entry is None
+            or session.ending is not None
+            or session.digest is None
+            or entry.appended + len(piece) > self.limits.max_recording_bytes
+            or not entry.roomy
+        ):
+            return False
+        try:
+            entry.append(piece)
+        except Unavailable:
+            return False  # `write` finds the same, and says so or waits
+        session.digest.update(piece)
+        if entry.appended - session.stored >= self.storer.cut_bytes:
+            self.storer.poke(session)
+        return True
+
+    async def write(self, session: IngestSession, piece: bytes, *, bounded: bool = True) -> None:
+        """Take one piece: sealed when this returns, durable after a later commit; waits while too much is in flight.
+
+        What arrives while the call is paused is dropped here: neither sealed nor hashed nor written anywhere.
+        Unavailable once the vault itself has ended the recording. TooLarge beyond what a recording may have, unless it
+        is not `bounded`: its bytes were acknowledged before, and some of them lie there twice.
+        """
+        while session.resuming:
+            async with session.noting:
+                pass
+        session.require_open()
+        if session.keeping.watching and not (piece := session.keeping.keep(piece)):
+            return
+        entry = session.entry or self._open_entry(session)
+        if bounded and entry.appended + len(piece) > self.limits.max_recording_bytes:
+            raise TooLarge(f"the recording exceeds {self.limits.max_recording_bytes} bytes")
+        try:
+            entry.append(piece)
+        except JournalFull:
+            if not await self._room(session, piece):
+                return
+        if session.digest is not None:
+            session.digest.update(piece)
+        await entry.writable()
+        if entry.appended - session.stored >= self.storer.cut_bytes:
+            self.storer.poke(session)
+
+    def _open_entry(self, session: IngestSession) -> JournalEntry:
+        """Begin, or continue after the stored bytes, in the journal's current file."""
+        opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
+        session.entry = self._journal.open(opening, session.key, offset=session.stored)
+        return session.entry
+
+    async def _room(self, session: IngestSession, piece: bytes) -> bool:
+        """Hold the recorder back while the journal drains; give up after a while with nothing half-kept.
+
+        False if the call was paused meanwhile, and the piece dropped.
+        """
+        assert session.entry is not None
+        for pause in ROOM_PAUSES:
+            await asyncio.sleep(pause)
+            session.require_open()
+            if session.keeping.paused:
+                session.keeping.keep(piece)
+                return False
+            try:
+                session.entry.append(piece)
+            except JournalFull:
+                continue
+            return True
+        raise JournalFull(
+            "the journal is full and did not drain; what was acknowledged is safe",
+            retry_after_seconds=30,
+            cause="journal",
+        )
+
+    async def commit(self, session: IngestSession) -> None:
+        """Return once every byte taken in is durable."""
+        session.require_open()
+        if session.entry is not None:
+            await session.entry.barrier()
+
+    async def finish(self, session: IngestSession, *, ended: str = "sealed") -> None:
+        """Make everything durable, then the end itself; after this the recording completes even through a crash.
+
+        Unavailable if the vault is ending or has ended it for another reason.
+        """
+        if session.keeping.unnoted:
+            await self._notes.acknowledge(session)
+        session.require_open(unless=ended)
+        if session.ended is not None:
+            return
+        entry = session.entry or self._open_entry(session)
+        session.ending = ended
+        self._waiting.discard(session)
+        try:
+            await entry.end(ended)  # one commit carries the last pieces and the end
+        except (Unavailable, ValueError):
+            session.ending = None  # no end was written: the recording is still open
+            self._waiting.add(session)
+            raise
+        session.ended = ended
+        self.storer.poke(session)
+
+    def detach(self, session: IngestSession) -> None:
+        """The upload is gone without an end: the grace period begins."""
+        session.uploads = 0
+        if session.ended is None:
+            session.detached_at = self._clock.monotonic()
+        self._waiting.add(session)
+
+    @contextmanager
+    def hearing(self, session: IngestSession) -> Iterator[None]:
+        """A request sends a part of it inside the context: it does not wait for its recorder."""
+        session.arriving += 1
+        self._waiting.discard(session)
+        try:
+            yield
+        finally:
+            session.arriving -= 1
+            self._waiting.add(session)
+
+    def finished(self, session: IngestSession) -> None:
+        """The recording is sealed or truncated and stored; forget it."""
+        recording = session.recording
+        if session.call_key is not None:
+            self._by_call.pop((recording.tenant, session.call_key), None)
+            key, number = call_number(session.call_key)
+            if (further := self._further.get((recording.tenant, key))) is not None:
+                further.discard(number)
+                if not further:
+                    del self._further[(recording.tenant, key)]
+        self._by_id.pop(recording.id, None)
+        self._waiting.discard(session)
+        if session.placed:
+            self._shares.give(recording.tenant)
+        session.done.set()
+        self._metrics.ingest_open.set(len(self._by_id))
+
+    # -- background ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Close recordings whose recorder is gone or that made way, and end overlong pauses; until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._close_left())
+            # A task of its own: it waits for the catalog, which the end of a recording does not need.
+            group.create_task(self._end_pauses())
+
+    async def _close_left(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await self._displaced.wait()
+            self._displaced.clear()
+            await self._look_up()
+            now = self._clock.monotonic()
+            for session in tuple(self._by_id.values()):
+                grace = (session.grace or self.limits.resume_grace).total_seconds()
+                if session.ended is not None or session.detached_at is None:
+                    continue
+                if session.displaced:
+                    await self._truncate(session, "displaced")
+                elif now - session.detached_at >= grace:
+                    await self._truncate(session, "recorder_gone")
+
+    async def _end_pauses(self) -> None:
+        """While the catalog cannot answer, try one pause every five seconds: others would only wait as long."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            limit = self.limits.pause_max
+            for session in tuple(self._by_id.values()):
+                over = session.allowance.over(limit.total_seconds(), self._clock.monotonic())
+                if not over or session.ending is not None:
+                    continue
+                fields: dict[str, object] = {"recording": session.recording.id}
+                try:
+                    if not await self._notes.end_overlong(session, limit):
+                        continue
+                except (Unavailable, Refused) as error:
+                    fields["error"] = error.code
+                    logger.warning("a pause that lasted too long could not be ended yet", extra={"fields": fields})
+                    await asyncio.sleep(_AGAIN_SECONDS)
+                    continue
+                self._metrics.pauses_ended.inc()
+                fields["pause_max_seconds"] = limit.total_seconds()
+                logger.warning(
+                    "a pause lasted too long and was ended; the call is kept again", extra={"fields": fields}
+                )
+
+    def pause_left(self, session: IngestSession) -> timedelta | None:
+        """Return after what time the vault ends the session's pause; None without one."""
+        left = session.allowance.left(self.limits.pause_max.total_seconds(), self._clock.monotonic())
+        return None if left is None else timedelta(seconds=left)
+
+    async def _look_up(self) -> None:
+        """Take up a recording whose creation got no answer, once its row is found: its recorder may come back to it.
+
+        A row that is not there yet may still come, so it is looked for as long as this process runs.
+        """
+        for identifier in tuple(self._beginning.doubtful):
+            try:
+                row = await self._catalog.recording(identifier)
+                session = await self._takeup.session(row, None) if row.state is RecordingState.OPEN else None
+            except (NotFound, Unavailable):
+                continue
+            if session is not None:
+                self._continue(session)
+            self._beginning.doubtful.discard(identifier)
+
+    async def _truncate(self, session: IngestSession, reason: str) -> None:
+        try:
+            if session.before_end is not None and session.ending is None:
+                await session.before_end()
+            if session.ending is None:
+                await self._settle(session)
+            # An end that was on its way when its recorder left stands: what was written first is what is true.
+            ended = session.ending or ("sealed" if session.complete else f"truncated:{reason}")
+            await self.finish(session, ended=ended)
+        except Unavailable as error:
+            logger.warning(
+                "an interrupted recording could not be closed yet",
+                extra={"fields": {"recording": session.recording.id, "error": type(error).__name__}},
+            )
+
+    async def truncate_all(self, reason: str, *, uploading: bool) -> None:
+        """Close what is still being sent, but for resumable uploads, or what waits for its recorder."""
+        for session in tuple(self._by_id.values()):
+            kept = uploading and session.resumable  # its client comes back after the restart
+            if bool(session.uploads) is uploading and session.ended is None and not kept:
+                await self._truncate(session, reason)
+
+    async def recover(self) -> Sequence[RecordingId]:
+        """Take up what an earlier incarnation of this node left in its journal and the catalog."""
+        return [self._continue(session) async for session in self._takeup.own()]
+
+    async def abandon(self, node: NodeId) -> Sequence[RecordingId]:
+        """Take up the open rows of a node whose journal is lost, to be finished with what is stored of them."""
+        return [self._continue(session) async for session in self._takeup.abandoned(node)]
+
+    def _continue(self, session: IngestSession) -> RecordingId:
+        self._shares.count(session.recording.tenant)
+        self._adopt(session)
+        self._waiting.add(session)
+        self.storer.poke(session)
+        return session.recording.id

@@ -1,0 +1,123 @@
+"""Who may continue a recording that has begun: its own token, or another on terms that take nothing from its call.
+
+A call key is no secret, so whoever may record can begin a call under a name that somebody else is about to use. The
+dates of the one that began are those of the recording. Another token therefore joins it only where it is kept as long
+as what that token states asks for; else its call is a recording of its own, under the next name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from vault.errors import IntegrityError
+from vault.ids import TokenId
+from vault.media.heads import agree
+from vault.model import CallFacts, Media, Principal, Recording
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock
+from vault.protocol.facts.parties import read
+from vault.protocol.facts.stated import contradict
+from vault.retention.guards import effective_now
+from vault.retention.periods import Period
+from vault.retention.policy import Lifetime, joined_at, lifetime
+from vault.services.ingest.sessions import BEGUN_BY, CallStart, IngestSession, stated
+from vault.services.recordings.search import facts_of
+from vault.services.tenants.tenants import Tenants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joiner:
+    """What somebody who comes under a call key states of the call."""
+
+    actor: Principal
+    facts: CallFacts = field(repr=False)
+    started_at: datetime | None
+    media: Media | None = None
+    """None while nothing says what the audio is."""
+    keep_until: datetime | None = None
+
+    @classmethod
+    def of(cls, call: CallStart, actor: Principal) -> Joiner:
+        """Return who would begin a call."""
+        return cls(
+            actor=actor, facts=call.facts, started_at=call.started_at, media=call.media, keep_until=call.keep_until
+        )
+
+
+class Joining:
+    """Computes how long a call is kept for what is stated of it, and who may join it."""
+
+    def __init__(
+        self,
+        *,
+        keyring: Keyring,
+        tenants: Tenants,
+        clock: Clock,
+        floor: Period,
+        backdating: timedelta,
+    ) -> None:
+        self._keyring = keyring
+        self._tenants = tenants
+        self._clock = clock
+        self._floor = floor
+        self._backdating = backdating
+
+    def now(self) -> datetime:
+        """Return the time, at least the last sweep's: a clock that stepped back must not shorten a retention."""
+        return effective_now(self._clock.now(), self._keyring.last_sweep_at)
+
+    def life(self, call: Joiner, retention: Period, *, receipt: datetime) -> Lifetime:
+        """Return how long a call is kept that is received at `receipt`; Invalid beyond the calendar."""
+        return lifetime(
+            call.started_at,
+            receipt=receipt,
+            after=retention.after,
+            floor=self._floor.after,
+            backdating=None if imports(call.actor, self.now()) else self._backdating,
+            at_least=call.keep_until,
+        )
+
+    async def may(self, call: Joiner, session: IngestSession) -> bool:
+        """Tell whether a call may go on in a recording, or be a repetition of it if that has ended."""
+        row = session.recording
+        if session.ended is not None:
+            return await self._may(replace(call, media=None), row, session.begun_by, receipt=row.created_at)
+        return await self._may(call, row, session.begun_by, receipt=joined_at(row.created_at, self.now()))
+
+    async def same(self, call: Joiner, row: Recording) -> bool:
+        """Tell whether a call may be a repetition of a finished recording, whatever it says its audio is."""
+        try:
+            facts = facts_of(self._keyring, row)
+        except IntegrityError:
+            return False
+        by = None if facts is None else facts.extra.get(BEGUN_BY)
+        begun_by = None if by is None else TokenId(by)
+        return await self._may(replace(call, media=None), row, begun_by, receipt=row.created_at)
+
+    async def _may(self, call: Joiner, row: Recording, begun_by: TokenId | None, *, receipt: datetime) -> bool:
+        if call.keep_until is not None and call.keep_until > row.retain_until:
+            return False  # a date is not moved
+        if call.media is not None and not agree(row.media, call.media):
+            return False
+        if begun_by == call.actor.token_id:
+            return True
+        if call.actor.expired:
+            return False
+        life = self.life(call, await self._tenants.retention(row.tenant), receipt=receipt)
+        return life.retain_until <= row.retain_until and not await self._contradicted(call.facts, row)
+
+    async def _contradicted(self, facts: CallFacts, row: Recording) -> bool:
+        try:
+            known = facts_of(self._keyring, row)
+        except IntegrityError:
+            return True
+        said = stated(facts)
+        if known is None or (said.caller, said.called, said.direction) == (None, None, None):
+            return False
+        return contradict(known, read(said, await self._tenants.region(row.tenant)))
+
+
+def imports(actor: Principal, now: datetime) -> bool:
+    """Tell whether true dates count for what the actor records, however long ago they are."""
+    return actor.imports_until is not None and now < actor.imports_until

@@ -1,0 +1,394 @@
+"""The first durable things of a recording: its coordinates, its sealed facts, its row."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from vault.crypto.blind import Field
+from vault.crypto.derive import commitment
+from vault.crypto.rows import seal_note
+from vault.crypto.sealed import seal_facts
+from vault.errors import GenerationPassed, NotFound, OutcomeUnknown, Shredded, TooLate, Unavailable
+from vault.ids import NodeId, RecordingId, TenantId, born, new_id
+from vault.model import (
+    AuditEvent,
+    CallFacts,
+    Codec,
+    Cohort,
+    Container,
+    Coordinate,
+    DataKey,
+    Media,
+    Principal,
+    Recording,
+    RecordingState,
+    Tenant,
+)
+from vault.ports.catalog import Catalog
+from vault.ports.journal import Journal, ReplayedRecording
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock, Entropy
+from vault.protocol.facts.parties import read
+from vault.protocol.facts.stated import kind_of
+from vault.retention.policy import Lifetime, StartEffect, period_instant
+from vault.services.audit import event
+from vault.services.ingest.call_notes import take_up
+from vault.services.ingest.joining import Joiner, Joining, imports
+from vault.services.ingest.sessions import BEGUN_BY, STATED_START, CallStart, IngestSession, stated
+from vault.services.recordings.leaves import Coordinates
+from vault.services.recordings.search import CALL_KEY, S3_KEY, BlindIndex, extra_of
+from vault.telemetry import Metrics
+
+_NONCE_BYTES = 12
+_CLASS = "recording"
+_UNKNOWN = "unknown: rebuilt after a restore"
+_UNKNOWN_MEDIA = Media(container=Container.RAW, codec=Codec.STREAM)
+
+logger = logging.getLogger(__name__)
+
+
+async def own_tenant(catalog: Catalog, tenant: TenantId, *, at: datetime) -> bool:
+    """Add a tenant of which only its id is known, if the catalog has none of that id; tell whether it was added."""
+    try:
+        await catalog.tenant(tenant)
+    except NotFound:
+        stub = Tenant(id=tenant, name=tenant, controller=_UNKNOWN, contact=_UNKNOWN, created_at=at)
+        detail = {"action": "tenant rebuilt after a restore"}
+        await catalog.add_tenant(stub, audit=[event("admin.config", None, tenant=tenant, target=tenant, detail=detail)])
+        return True
+    return False
+
+
+async def stub_row(
+    recording: RecordingId,
+    audio: Coordinate,
+    created: datetime,
+    *,
+    coordinates: Coordinates,
+    keyring: Keyring,
+    clock: Clock,
+    entropy: Entropy,
+    node: NodeId | None = None,
+) -> Recording:
+    """Return an open row for a call whose facts are lost: new ones that say nothing, under a fresh coordinate."""
+    tenant = audio.cohort.tenant
+    metadata = await coordinates.metadata(tenant, clock.now())
+    row = Recording(
+        id=recording,
+        tenant=tenant,
+        call_token=recording,
+        state=RecordingState.OPEN,
+        state_reason=None,
+        audio=audio,
+        metadata=metadata,
+        media=_UNKNOWN_MEDIA,
+        created_at=created,
+        started_at=created,
+        ended_at=None,
+        retain_until=period_instant(audio.cohort.period, keyring.cohort_width_seconds),
+        retention_class=_CLASS,
+        stored_bytes=0,
+        sealed_facts=seal_facts(keyring.derive(metadata), recording, CallFacts(), nonce=entropy(_NONCE_BYTES)),
+        node=node,
+    )
+    return committed(row, keyring)
+
+
+def committed(row: Recording, keyring: Keyring) -> Recording:
+    """Return the row with the commitments to those of its keys that there are."""
+
+    def known(place: Coordinate) -> bytes | None:
+        return commitment(keyring.derive(place)) if keyring.derivable(place) else None
+
+    return replace(row, audio_commitment=known(row.audio), metadata_commitment=known(row.metadata))
+
+
+def rebuilt(row: Recording, *, source: str, size: int) -> AuditEvent:
+    """Describe a row that was rebuilt from its manifest, its segments or the journal."""
+    return event("recording.rebuilt", None, tenant=row.tenant, target=row.id, detail={"from": source, "bytes": size})
+
+
+async def row_from_journal(
+    found: ReplayedRecording,
+    *,
+    catalog: Catalog,
+    coordinates: Coordinates,
+    keyring: Keyring,
+    node: NodeId,
+    clock: Clock,
+    entropy: Entropy,
+) -> Recording | None:
+    """Give a recording that only the journal knows an open row; None, and it is logged, if its period is swept."""
+    row = await stub_row(
+        RecordingId(found.opening.recording),
+        found.opening.coordinate,
+        born(found.opening.recording),
+        coordinates=coordinates,
+        keyring=keyring,
+        clock=clock,
+        entropy=entropy,
+        node=node,
+    )
+    await own_tenant(catalog, row.tenant, at=clock.now())
+    told = rebuilt(row, source="journal", size=found.durable - found.first_offset)
+    try:
+        await catalog.create_recording(row, begun_before=True, audit=[told])
+    except TooLate:
+        logger.error(  # noqa: TRY400  # the fact, not the trace
+            "the journal holds a recording that the catalog does not know; it is kept",
+            extra={"fields": {"recording": row.id}},
+        )
+        return None
+    return row
+
+
+_DEFAULT_CLASS = "recording"
+_LOCKED_CLASS = "object_lock"
+"""Of a recording whose date is the one that its recorder asked for, later than that of any policy."""
+
+
+class Beginning:
+    """Creates open rows: cohort seed durable in the keyring, then the row with its coordinates."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        coordinates: Coordinates,
+        index: BlindIndex,
+        region: Callable[[TenantId], Awaitable[str]],
+        joining: Joining,
+        entropy: Entropy,
+        node: NodeId,
+        metrics: Metrics,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._coordinates = coordinates
+        self._index = index
+        self._region = region
+        self._joining = joining
+        self._entropy = entropy
+        self._node = node
+        self._metrics = metrics
+        self.doubtful: set[RecordingId] = set()
+        """Whose row may or may not exist: its commit's answer was lost."""
+
+    async def create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
+        """Return the new open row and its key; Conflict if the call key is taken.
+
+        No start that a recorder states is refused; what it does to the retention is counted and in the audit trail.
+
+        The key is derived before there is a row: a row without a session would hold its call key until a restart. A
+        rotation that ends between the two makes this begin again, under a key that no copy from before it opens.
+        """
+        try:
+            return await self._create(call, actor=actor)
+        except GenerationPassed:
+            await self._keyring.refresh()
+        try:
+            return await self._create(call, actor=actor)
+        except GenerationPassed as error:
+            raise Unavailable("the keyring is being rotated; nothing was taken in", retry_after_seconds=1) from error
+
+    async def _create(self, call: CallStart, *, actor: Principal) -> tuple[Recording, DataKey]:
+        now = self._joining.now()
+        life = self._joining.life(Joiner.of(call, actor), call.retention, receipt=now)
+        # No policy gave a date that is its recorder's.
+        locked = life.retain_until == call.keep_until
+        identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
+        metadata = await self._coordinates.metadata(call.tenant, now)
+        said = read(stated(call.facts), await self._region(call.tenant))
+        noted = {**_noted(call.started_at, life), **_left_out(call.facts)}
+        if locked:
+            noted["locked_until"] = life.retain_until.isoformat()
+        extra = {**said.extra, **call.terms, CALL_KEY: call.call_key, BEGUN_BY: actor.token_id}
+        if call.started_at is not None and life.effect is StartEffect.REPLACED:
+            extra[STATED_START] = call.started_at.isoformat()
+        facts = replace(said, extra=extra)
+        metadata_key = self._keyring.derive(metadata)
+        sealed = seal_facts(metadata_key, identifier, facts, nonce=self._entropy(12))
+        audio = await self._coordinates.audio(call.tenant, life.retain_until)
+        key = self._keyring.derive(audio)
+        recording = Recording(
+            id=identifier,
+            tenant=call.tenant,
+            call_token=self._index.token_in(metadata.cohort, Field.CALL_KEY, call.call_key),
+            state=RecordingState.OPEN,
+            state_reason=None,
+            audio=audio,
+            metadata=metadata,
+            media=call.media,
+            created_at=now,
+            started_at=life.started_at,
+            ended_at=None,
+            retain_until=life.retain_until,
+            retention_class=_LOCKED_CLASS if locked else _DEFAULT_CLASS,
+            stored_bytes=0,
+            sealed_facts=sealed,
+            caller_token=self._token(metadata.cohort, Field.CALLER, facts.caller),
+            called_token=self._token(metadata.cohort, Field.CALLED, facts.called),
+            node=self._node,
+            audio_commitment=commitment(key),
+            metadata_commitment=commitment(metadata_key),
+            retention_period=None if locked else str(call.retention),
+            object_token=self._token(metadata.cohort, Field.OBJECT_KEY, extra.get(S3_KEY)),
+        )
+        elsewhere = self._index.elsewhere(metadata.cohort, Field.CALL_KEY, call.call_key)
+        detail = {**noted, "import": True} if imports(actor, now) and call.started_at is not None else noted
+        notes = {} if call.answer is None else {0: seal_note(key, identifier, 0, call.answer, nonce=self._entropy(12))}
+        started_event = event("recording.started", actor, tenant=call.tenant, target=identifier, detail=detail)
+        creating = asyncio.ensure_future(
+            self._catalog.create_recording(recording, elsewhere=elsewhere, notes=notes, audit=[started_event])
+        )
+        try:
+            await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            # The catalog carries out what it has begun: its row would hold the call key until a restart.
+            self.doubtful.add(identifier)
+            creating.add_done_callback(partial(self._created_unheard, identifier))
+            raise
+        except OutcomeUnknown:
+            self.doubtful.add(identifier)
+            raise
+        except TooLate as error:
+            # Only where the floor is next to nothing: a sweep came between the look at the clock and the row.
+            raise Unavailable(
+                "a sweep passed the end of the recording as it began; nothing was taken in", retry_after_seconds=1
+            ) from error
+        self._metrics.stated_starts.labels(life.effect.value).inc()
+        for name, why in call.facts.unusable.items():
+            self._metrics.facts_left_out.labels(kind_of(name), why).inc()
+        return recording, key
+
+    def _created_unheard(self, identifier: RecordingId, creating: asyncio.Future[None]) -> None:
+        """Forget a row that will not come: only one that is there, or may be, is looked for."""
+        error = None if creating.cancelled() else creating.exception()
+        if creating.cancelled() or (error is not None and not isinstance(error, OutcomeUnknown)):
+            self.doubtful.discard(identifier)
+
+    def _token(self, cohort: Cohort, field: Field, value: str | None) -> str | None:
+        return None if value is None else self._index.token_in(cohort, field, value)
+
+
+def _left_out(facts: CallFacts) -> Mapping[str, str]:
+    """Return which facts the audit trail says were not kept: none by a name that its recorder chose."""
+    kinds = sorted({kind_of(name) for name in facts.unusable})
+    return {"facts_left_out": ", ".join(kinds)} if kinds else {}
+
+
+def _noted(stated_start: datetime | None, life: Lifetime) -> Mapping[str, str]:
+    """Return what the audit trail says of a stated start that changed a life or was replaced."""
+    if stated_start is None or life.effect is StartEffect.NONE:
+        return {}
+    return {
+        "stated_start": stated_start.isoformat(),
+        "retention": life.effect.value,
+        "retain_until": life.retain_until.isoformat(),
+        "unstated_until": life.unstated_until.isoformat(),
+    }
+
+
+class TakeUp:
+    """Makes sessions of open rows; whoever asks adopts them."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        journal: Journal,
+        coordinates: Coordinates,
+        clock: Clock,
+        entropy: Entropy,
+        pause_max: timedelta,
+    ) -> None:
+        self._catalog = catalog
+        self._keyring = keyring
+        self._journal = journal
+        self._coordinates = coordinates
+        self._clock = clock
+        self._entropy = entropy
+        self._pause_max = pause_max
+
+    async def own(self) -> AsyncIterator[IngestSession]:
+        """Replay the journal and yield a session for each of this node's open rows.
+
+        A recording that the catalog does not know gets a row again: the catalog is older than the journal. Journal
+        bytes of one that it knows as another node's stay on disk untouched and are logged.
+        """
+        found_now = await self._journal.replay(self._keyring.derive, skip=lambda _: False)
+        replayed = {found.opening.recording: found for found in found_now}
+        rows = {row.id: row for row in await self._catalog.open_recordings(node=self._journal.node)}
+        for identifier, found in replayed.items():
+            if identifier not in rows:
+                row = await self._unknown(RecordingId(identifier), found)
+                if row is not None:
+                    rows[row.id] = row
+        for row in rows.values():
+            session = await self.session(row, replayed.get(row.id))
+            if session is not None:
+                session.lossy |= self._journal.damaged
+                yield session
+
+    async def _unknown(self, identifier: RecordingId, found: ReplayedRecording) -> Recording | None:
+        """Return a new row for a recording without one; let go of what is finished, keep what is another node's."""
+        try:
+            row = await self._catalog.recording(identifier)
+        except NotFound:
+            return await row_from_journal(
+                found,
+                catalog=self._catalog,
+                coordinates=self._coordinates,
+                keyring=self._keyring,
+                node=self._journal.node,
+                clock=self._clock,
+                entropy=self._entropy,
+            )
+        if row.state is RecordingState.OPEN:
+            logger.error(
+                "the journal holds a recording that the catalog knows as another node's; it is kept",
+                extra={"fields": {"recording": identifier}},
+            )
+        else:
+            found.entry.close()  # finished before the crash: everything is stored
+        return None
+
+    async def abandoned(self, node: NodeId) -> AsyncIterator[IngestSession]:
+        """Yield a session, ended as truncated, for each open row of a node whose journal is lost."""
+        for row in await self._catalog.open_recordings(node=node):
+            session = await self.session(row, None)
+            if session is not None:
+                session.ended = session.ending = "truncated:node_lost"
+                session.lossy = True
+                yield session
+
+    async def session(self, row: Recording, found: ReplayedRecording | None) -> IngestSession | None:
+        """Return what is stored of an open row, what the journal has of it, its notes; None if its key is gone."""
+        try:
+            key = self._keyring.derive(row.audio)
+        except Shredded:
+            logger.error("an open recording has no key", extra={"fields": {"recording": row.id}})  # noqa: TRY400
+            return None
+        segments = [ref for ref in await self._catalog.segments(row.id) if ref.index >= 0]
+        extra = extra_of(self._keyring, row)
+        session = IngestSession(
+            recording=row,
+            key=key,
+            call_key=extra.get(CALL_KEY),
+            segments=segments,
+            stored=max((ref.offset + ref.length for ref in segments), default=0),
+            recorded_segments=len(segments),
+            digest=None,
+            detached_at=self._clock.monotonic(),
+        )
+        session.recall(extra)
+        session.rejoin(found)
+        await take_up(self._catalog, session, clock=self._clock, pause_max=self._pause_max)
+        return session

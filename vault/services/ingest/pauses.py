@@ -1,0 +1,189 @@
+"""Which bytes of a recorder's stream are kept: all, but for those that arrive while the call is paused.
+
+Dropping begins with the next byte, wherever that is in a sample frame, and ends only when whole frames were dropped: no
+byte sent during a pause is kept, and what follows is in phase with what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from vault.format.notes import Aside, Etag, Note, Pause, audio_end, dropped_bytes, kept_of
+from vault.media.descriptor import SAMPLE_BYTES
+from vault.model import Container, Media
+
+_SLACK: Final = 1.0
+"""Seconds by which notes, in whole milliseconds of a clock that may be set, may tell less of a pause than there was."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Allowance:
+    """What one call has used of the paused time it may have, in seconds of a clock that only goes forward.
+
+    A new one stands in its place once the vault has ended a pause: then the count begins anew.
+    """
+
+    used: float = 0.0
+    since: float = 0.0
+    """Up to when `used` counts."""
+    paused: bool = False
+
+    def used_at(self, now: float) -> float:
+        """Return what is used at `now`."""
+        passed = max(now - self.since, 0.0)
+        return self.used + passed if self.paused else max(self.used - passed, 0.0)
+
+    def turn(self, *, paused: bool, now: float) -> None:
+        """The call is paused from `now` on, or kept from `now` on."""
+        self.used, self.since, self.paused = self.used_at(now), now, paused
+
+    def over(self, limit: float, now: float) -> bool:
+        """Whether the vault has to end the present pause."""
+        return self.paused and self.used_at(now) >= limit
+
+    def left(self, limit: float, now: float) -> float | None:
+        """Return after how many seconds from `now` it has to; None without a pause."""
+        return max(limit - self.used_at(now), 0.0) if self.paused else None
+
+
+def noted_use(notes: Sequence[Note], *, limit: float, now_ms: int) -> float:
+    """Return how many seconds of `limit` the pauses have used at `now_ms`; the notes come in the order they were made.
+
+    A pause that ended with the limit full was ended by the vault. Pauses without a byte between them have one note,
+    with the time of the last: they count as if they had followed each other at once.
+    """
+    found = Allowance()
+    for note in notes:
+        if not isinstance(note, Pause):
+            continue
+        began, missing = note.at_ms / 1000, note.missing_ms / 1000
+        # What a lasting pause has missed was before it began.
+        first, last = (began - missing, began) if note.lasting else (began, began + missing)
+        found.turn(paused=False, now=max(first, found.since))
+        found.used += missing
+        found.used = max(found.used - int((found.used + _SLACK) / limit) * limit, 0.0)
+        found.since, found.paused = max(last, found.since), note.lasting
+    return found.used_at(now_ms / 1000)
+
+
+_ANY_BLOCK: Final = 48
+"""A multiple of every usual block of samples: 8 to 32 bits, 1 to 4 channels, 6 of 16 or 8 bits."""
+
+
+def frame_bytes(media: Media) -> int:
+    """Return how many bytes must go together for the rest to stay in phase; 1 where players find the next frame."""
+    if media.container is Container.RAW and media.codec in SAMPLE_BYTES:
+        return SAMPLE_BYTES[media.codec] * media.channels
+    return _ANY_BLOCK if media.container in {Container.RAW, Container.WAV} else 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Keeping:
+    """The pauses of one open recording, and what is dropped in them."""
+
+    frame: int
+    notes: list[Note] = field(default_factory=list)
+    """Everything noted, in order; the manifest gets it. A count of dropped bytes in here is durable."""
+    paused: bool = False
+    since_ms: int = 0
+    """When the present pause began."""
+    unnoted: int = 0
+    """Bytes dropped at the last pause that its note does not count yet."""
+    fresh: bool = False
+    """Nothing was kept since the last pause."""
+    late: int = 0
+    """Bytes that came during the last pause, are noted as dropped, and come out of a reorder window only now."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether `keep` may drop anything."""
+        return self.paused or self.fresh
+
+    @property
+    def last(self) -> int | None:
+        """The number of the last pause's note."""
+        return next((at for at in range(len(self.notes) - 1, -1, -1) if isinstance(self.notes[at], Pause)), None)
+
+    @property
+    def aside(self) -> Aside | None:
+        """What is noted of parts that were left out."""
+        return next((note for note in self.notes if isinstance(note, Aside)), None)
+
+    def audio(self, end: int) -> int:
+        """Return how many of the first `end` bytes are the audio."""
+        return audio_end(self.notes, end)
+
+    def keep(self, piece: bytes) -> bytes:
+        """Return what is kept of the next bytes."""
+        if self.paused:
+            self.unnoted += len(piece)
+            return b""
+        if self.fresh:
+            late = min(self.late, len(piece))
+            self.late -= late
+            piece = piece[late:]
+            owed = min(-(self._noted + self.unnoted) % self.frame, len(piece))
+            self.unnoted += owed
+            piece = piece[owed:]
+            if piece:
+                # From here on the note's count means whole frames, see `settled`.
+                self.fresh, self.unnoted = False, 0
+        return piece
+
+    @property
+    def _noted(self) -> int:
+        pause = self.notes[self.last] if self.last is not None else None
+        return pause.dropped if isinstance(pause, Pause) else 0
+
+    def continue_at(self, end: int) -> None:
+        """The recorder continues where it was told to: after `end` kept bytes and what the notes count as dropped."""
+        self.unnoted = self.late = 0
+        pause = self.notes[self.last] if self.last is not None else None
+        self.fresh = pause is not None and pause.offset >= end
+
+    def settled(self, end: int) -> tuple[Note, ...]:
+        """Return the notes as they are of a recording of `end` bytes, in the order of their offsets.
+
+        An ETag of other audio than those is none of its own.
+        """
+        audio = self.audio(end)
+        mine = [note for note in self.notes if not isinstance(note, Etag) or note.offset == audio]
+        found = [self._settled(note, end) for note in mine]
+        return tuple(sorted(found, key=lambda note: note.offset))
+
+    def _settled(self, note: Note, end: int) -> Note:
+        if isinstance(note, Pause) and not note.lasting and note.offset < end:
+            return replace(note, dropped=note.dropped + -note.dropped % self.frame)
+        return note if note.offset <= end else replace(note, offset=end)
+
+    def closed(self, end: int, *, now_ms: int) -> tuple[Note, ...]:
+        """Return the notes of a recording that ended with `end` bytes: a pause that lasts ends with it."""
+        if self.last is not None and isinstance(pause := self.notes[self.last], Pause):
+            missing = pause.missing_ms + (max(now_ms - pause.at_ms, 0) if pause.lasting else 0)
+            whole = replace(pause, dropped=pause.dropped + self.unnoted, missing_ms=missing)
+            return replace(self, notes=[*self.notes[: self.last], whole, *self.notes[self.last + 1 :]]).settled(end)
+        return self.settled(end)
+
+    def dropped(self, end: int) -> int:
+        """Return how many bytes of the recorder's stream before `end` kept ones are noted as dropped."""
+        return dropped_bytes(self.settled(end), end) if self.notes else 0
+
+    def taken(self, end: int) -> int:
+        """Return how many bytes pauses dropped in all, noted or not, of a stream of which `end` bytes are kept."""
+        return self.dropped(end) + self.unnoted
+
+    def kept_of(self, piece: bytes, start: int, end: int) -> bytes:
+        """Return what was kept of `piece`, which the recorder sends again from byte `start` of its stream."""
+        return kept_of(piece, start, self.settled(end)) if self.notes else piece
+
+
+def gaps_of(notes: Sequence[Note]) -> dict[int, int]:
+    """Return how many milliseconds are missing at each offset, in order, whatever the reason."""
+    found: dict[int, int] = {}
+    for note in notes:
+        missing = getattr(note, "missing_ms", 0)
+        if missing:
+            found[note.offset] = found.get(note.offset, 0) + missing
+    return dict(sorted(found.items()))

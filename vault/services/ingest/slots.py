@@ -1,0 +1,172 @@
+"""How much one holder, such as a tenant or a token, may have under way at once, whatever the others do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from vault.access.shares import Ruling, above, level, rule
+from vault.errors import Crowded, OverShare, Unavailable
+from vault.ports.time import Clock
+from vault.telemetry import Metrics
+
+OPERATORS: Final = ""
+"""The one holder of what belongs to no tenant."""
+_RETRY_SECONDS: Final = 5
+_LATE_SECONDS: Final = 2.0
+"""How much later than it was told a refused holder may come back and still find its room."""
+
+
+class _Taken(ABC):
+    """Counts what each holder has, and refuses before anything is taken."""
+
+    def __init__(self) -> None:
+        self.uses: Counter[str] = Counter()
+        """What each holder has that has anything."""
+
+    @abstractmethod
+    def require(self, holder: str, size: int = 1) -> None:
+        """Raise unless the holder may have so much more now."""
+
+    def take(self, holder: str, size: int = 1) -> None:
+        """Have so much more; raises as `require`, and then nothing was taken."""
+        self.require(holder, size)
+        self.uses[holder] += size
+
+    def give(self, holder: str, size: int = 1) -> None:
+        """Give so much back."""
+        self.uses[holder] -= size
+        if not self.uses[holder]:
+            del self.uses[holder]
+
+    @contextmanager
+    def taken(self, holder: str) -> Iterator[None]:
+        """Have one inside the context; raises as `require`."""
+        self.take(holder)
+        try:
+            yield
+        finally:
+            self.give(holder)
+
+
+class Slots(_Taken):
+    """At most `each` at once of one kind of work for one holder, such as a token; Crowded beyond it."""
+
+    def __init__(self, each: int, *, what: str) -> None:
+        super().__init__()
+        self._each = each
+        self._what = what
+
+    def require(self, holder: str, size: int = 1) -> None:
+        """Raise Crowded unless the holder may have so much more now."""
+        if self.uses[holder] + size > self._each:
+            raise Crowded(
+                f"as many {self._what} are under way for this token as it may have at once, which is {self._each}",
+                hint="let one end, or come back",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """What is shared, in the words of a refusal."""
+
+    name: str
+    """The label in metrics."""
+    what: str
+    full: str
+    """What is said when there is no room."""
+    hint: str | None = None
+    retry_after_seconds: int = _RETRY_SECONDS
+
+
+class Shares(_Taken):
+    """One resource of this process, shared max-min by `vault.access.shares`: a share binds only while others wait.
+
+    Who is refused counts as waiting until a little after the time it is told to come back at. What is given back
+    meanwhile is kept for it, as far as its share goes.
+    """
+
+    def __init__(self, capacity: int, resource: Resource, *, clock: Clock, metrics: Metrics) -> None:
+        super().__init__()
+        self._capacity = capacity
+        self._resource = resource
+        self._clock = clock
+        self._waiting: dict[str, tuple[float, int]] = {}
+        """Until when each holder waits that was refused, and for how much; who got nothing for longest comes first."""
+        self._total = 0
+        self._refused = metrics.share_refused
+        self._displaced = metrics.share_displaced.labels(resource.name)
+        metrics.share_capacity.labels(resource.name).set(capacity)
+        metrics.share_used.labels(resource.name).set_function(lambda: self._total)
+        metrics.share_waiting.labels(resource.name).set_function(lambda: len(self._line()))
+
+    def _line(self) -> Sequence[str]:
+        if self._waiting:
+            now = self._clock.monotonic()
+            self._waiting = {each: (until, size) for each, (until, size) in self._waiting.items() if until > now}
+        return tuple(self._waiting)
+
+    def require(self, holder: str, size: int = 1) -> None:
+        """Raise Unavailable unless the holder may have so much more now; OverShare if others wait. It waits then."""
+        if not self._waiting and self._total + size <= self._capacity:
+            return
+        line = self._line()
+        ruling = rule(self._capacity, self.uses, line, holder, size)
+        if ruling is Ruling.ADMITTED:
+            return
+        told = self._resource
+        self._refused.labels(told.name, ruling.value).inc()
+        if size <= self._capacity:  # what never fits waits for nothing
+            self._waiting[holder] = (self._clock.monotonic() + told.retry_after_seconds + _LATE_SECONDS, size)
+        if ruling is Ruling.FULL:
+            raise Unavailable(told.full, hint=told.hint, retry_after_seconds=told.retry_after_seconds)
+        share = level(self._capacity, self.uses, {*line, holder})
+        raise OverShare(
+            f"others wait for {told.what}, and your share is {share} of {self._capacity} until they have theirs",
+            hint="let something of yours end, or come back: a share binds only while others wait, and what was "
+            "acknowledged is safe",
+            retry_after_seconds=told.retry_after_seconds,
+        )
+
+    def take(self, holder: str, size: int = 1) -> None:
+        """Have so much more; raises as `require`, and then nothing was taken."""
+        super().take(holder, size)
+        self._total += size
+        if holder in self._waiting:  # others of its requests may wait yet, behind those of who got nothing
+            self._waiting[holder] = self._waiting.pop(holder)
+
+    def count(self, holder: str, size: int = 1) -> None:
+        """Have what was there before this process began, even beyond the capacity."""
+        self.uses[holder] += size
+        self._total += size
+
+    def give(self, holder: str, size: int = 1) -> None:
+        """Give so much back."""
+        super().give(holder, size)
+        self._total -= size
+
+    def over(self, holder: str) -> Sequence[str]:
+        """Return who has more than its share, the most first, if one with less than its share finds no room."""
+        if self._total < self._capacity:
+            return ()
+        return above(self._capacity, self.uses, self._line(), holder)
+
+    def crowding(self) -> Sequence[str]:
+        """Return who has more than its share, the most first, while one waits for room that its own share covers."""
+        line = self._line()
+        for each in line:
+            wanted = self._waiting[each][1]
+            if self._total + wanted > self._capacity and (
+                found := above(self._capacity, self.uses, line, each, wanted=wanted)
+            ):
+                return found
+        return ()
+
+    def displaced(self) -> None:
+        """Something of a holder from `over` or `crowding` makes way."""
+        self._displaced.inc()

@@ -1,0 +1,408 @@
+"""Moves durable bytes from the journal into sealed segments, and finishes recordings.
+
+Order, and what a crash in between leaves: segment PUT and verified → catalog row → journal space released. After the
+first step an orphan object remains (its name is unique by its attempt; deletion lists the recording's prefix); after
+the second the journal still holds bytes that are stored too, and replay skips them by offset. Finish: last segments →
+manifest PUT → row sealed → journal entry closed; a crash anywhere repeats the manifest under the same name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from vault.crypto.sealed import seal_manifest, seal_segment
+from vault.errors import IntegrityError, Unavailable
+from vault.format.manifest import CatalogCopy, Gap, Manifest, ManifestSegment, merkle_root
+from vault.format.names import manifest_name, segment_name
+from vault.format.notes import Aside, Pause, audio_end
+from vault.ids import TokenId
+from vault.media.heads import HEAD_BYTES, hear, told_by
+from vault.media.wav_sizes import WavHead, head_in
+from vault.model import EMPTY, MANIFEST_INDEX, AuditEvent, Container, Heard, Recording, RecordingState, SegmentRef
+from vault.ports.catalog import Catalog
+from vault.ports.objects import ObjectMeta, ObjectStore
+from vault.ports.time import Clock, Entropy
+from vault.services.audit import event
+from vault.services.ingest.pauses import gaps_of
+from vault.services.ingest.sessions import IngestSession
+from vault.services.recordings.reading import Reader, lasted_of, segment_header, unix_ms
+from vault.telemetry import Metrics
+
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 10.0
+_TICK_SECONDS = 0.5
+_DRAIN_SECONDS = 10.0
+_DRAIN_STEP_SECONDS = 0.05
+_SALT_BYTES = 24
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentLimits:
+    """A segment is cut at `max_bytes` of plaintext or when its oldest byte is `max_age` old."""
+
+    max_bytes: int
+    max_age: timedelta
+    concurrency: int
+
+
+class Storer:
+    """Owns the workers between journal and object store; an outage only makes its queue longer."""
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        catalog: Catalog,
+        reader: Reader,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: Metrics,
+        limits: SegmentLimits,
+        pinned: Callable[[Recording], bool],
+        settle: Callable[[IngestSession], Awaitable[None]],
+        finished: Callable[[IngestSession], None],
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._reader = reader
+        self._clock = clock
+        self._entropy = entropy
+        self._metrics = metrics
+        self._limits = limits
+        self._pinned = pinned
+        self._settle = settle
+        """Writes what the row has yet to hear; called before the manifest copies it."""
+        self._finished = finished
+        self.cut_bytes = limits.max_bytes
+        """How many unstored bytes make a segment at once; younger and smaller ones wait for their age."""
+        self._queue: asyncio.Queue[IngestSession] = asyncio.Queue()
+        self._sessions: set[IngestSession] = set()
+        self._pause = 0.0
+        self.store_down = False
+        """Whether the latest put failed."""
+        self._sealing = asyncio.Semaphore(1)
+        """Sealing is all interpreter and processor: more of it at once would only hold up the event loop."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whether nothing gets out of the journal now: object store or catalog do not take it."""
+        return self._pause > 0
+
+    @property
+    def backlog(self) -> int:
+        """Recordings waiting to be moved."""
+        return self._queue.qsize()
+
+    def watch(self, session: IngestSession) -> None:
+        """Keep an eye on the age of the session's unstored bytes."""
+        self._sessions.add(session)
+
+    def poke(self, session: IngestSession) -> None:
+        """Queue the session if it has something to move now; cheap enough for every piece."""
+        if not session.storing and self._due(session):
+            session.storing = True
+            self._queue.put_nowait(session)
+            self._metrics.segments_pending.inc()
+
+    def _due(self, session: IngestSession) -> bool:
+        if session.ended is not None:
+            return True
+        unstored = session.durable - session.stored
+        if unstored <= 0:
+            session.oldest_unstored_at = None
+            session.flush = False
+            return False
+        if session.flush or unstored >= self._limits.max_bytes:
+            return True
+        now = self._clock.monotonic()
+        if session.oldest_unstored_at is None:
+            session.oldest_unstored_at = now
+        return now - session.oldest_unstored_at >= self._limits.max_age.total_seconds() * session.patience
+
+    async def drain(self, session: IngestSession) -> None:
+        """Store every durable byte of the session; Unavailable if the store does not take them within a while."""
+        session.flush = True
+        for _ in range(int(_DRAIN_SECONDS / _DRAIN_STEP_SECONDS)):
+            if session.stored >= session.durable:
+                return
+            self.poke(session)
+            await asyncio.sleep(_DRAIN_STEP_SECONDS)
+        raise Unavailable("the object store does not take the recording's bytes; they stay in the journal")
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._limits.concurrency):
+                group.create_task(self._work())
+            while True:
+                for session in tuple(self._sessions):
+                    self.poke(session)
+                await asyncio.sleep(_TICK_SECONDS)
+
+    async def _work(self) -> None:
+        while True:
+            session = await self._queue.get()
+            try:
+                await self._advance(session)
+                self._pause = 0.0
+            except (Unavailable, IntegrityError) as error:
+                await self._back_off(session, error)
+            except Exception as error:
+                # The bytes are still in the journal: keep the worker, say so loudly, try again.
+                logger.exception("storing failed unexpectedly", extra={"fields": {"recording": session.recording.id}})
+                await self._back_off(session, error)
+            finally:
+                session.storing = False
+                self._metrics.segments_pending.dec()
+            if session in self._sessions:
+                self.poke(session)
+
+    async def _back_off(self, session: IngestSession, error: Exception) -> None:
+        self._pause = min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        logger.warning(
+            "object not stored; the journal keeps its bytes",
+            extra={
+                "fields": {
+                    "recording": session.recording.id,
+                    "error": type(error).__name__,
+                    "retry_in_seconds": self._pause,
+                }
+            },
+        )
+        await asyncio.sleep(self._pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
+
+    async def _advance(self, session: IngestSession) -> None:
+        while session.stored < session.durable and self._due(session):
+            await self._store_segment(session)
+        if session.ended is not None:
+            await self._finish(session)
+
+    async def _store_segment(self, session: IngestSession) -> None:
+        start = session.stored
+        end = min(session.durable, start + self._limits.max_bytes)
+        async with self._sealing:
+            ref, data, head = await asyncio.to_thread(self._seal, session, start, end)
+        await self._put(session, ref, data)
+        last = session.ended is not None and end == session.durable
+        if start == 0:
+            await self._hear(session, head, whole=last)
+        if not last:  # the last one is recorded together with the finish: one transaction for a short call
+            await self._catalog.add_segments([ref], stored_bytes=end, heard=session.heard)
+            session.heard = None
+            session.recorded_segments += 1
+        # Only now: a retry after a failure above seals the same bytes again under the same index.
+        session.segments.append(ref)
+        session.stored = end
+        session.oldest_unstored_at = None
+        if not last and session.entry is not None:
+            session.entry.release(end)
+
+    async def _hear(self, session: IngestSession, head: bytes, *, whole: bool) -> None:
+        """Take up what the recording's first bytes tell, unless something before them was not kept."""
+        recording = session.recording
+        if _headless(session):
+            return
+        heard = hear(recording.media, head, whole=whole)
+        if recording.media.container is Container.WAV:
+            found = head_in(head)
+            session.wav = found if found is not None and found.samples_at else None
+        if heard == Heard(media=recording.media):
+            return
+        if heard.content is not None:
+            heard = replace(heard, recorder=await self._begun_by(session))
+        session.heard = heard
+        session.recording = replace(session.recording, media=heard.media, content=heard.content)
+
+    async def _wav_head(self, session: IngestSession) -> WavHead | None:
+        """Return the head of a WAV that has ended; what it tells behind the first segment is taken up."""
+        recording = session.recording
+        if session.wav is not None or recording.content is not None or _headless(session):
+            return session.wav
+        length = audio_end(session.keeping.notes, session.stored)
+        head = await self._reader.wav_head(recording, session.key, session.segments, length)
+        if head is not None and not recording.media.rate:
+            media = told_by(head, recording.media)
+            session.heard = Heard(media=media)
+            session.recording = replace(recording, media=media)
+        return head
+
+    async def _misdeclared(self, session: IngestSession) -> Sequence[AuditEvent]:
+        """Return what the audit trail says of a recording that is not what was declared."""
+        recording = session.recording
+        if recording.content is None:
+            return ()
+        detail = {
+            "declared": recording.media.container.value,
+            "content": recording.content.value,
+            "recorder": await self._begun_by(session),
+        }
+        return (event("recording.misdeclared", None, tenant=recording.tenant, target=recording.id, detail=detail),)
+
+    async def _begun_by(self, session: IngestSession) -> TokenId | None:
+        """Return whose token began the recording; the audit trail knows if another process heard it."""
+        if session.begun_by is not None:
+            return session.begun_by
+        entry = await self._catalog.last_audited("recording.started", session.recording.id)
+        return None if entry is None else TokenId(entry.event.actor.partition(" ")[0])
+
+    def _seal(self, session: IngestSession, start: int, end: int) -> tuple[SegmentRef, bytes | bytearray, bytes]:
+        """Build one segment object, and return it with the recording's first bytes in it; runs in a worker thread."""
+        assert session.entry is not None
+        recording = session.recording
+        index = len(session.segments)
+        attempt = self._entropy(16).hex()
+        header = segment_header(recording, index=index, offset=start, attempt=attempt)
+        plaintext = session.entry.read(start, end)
+        data = seal_segment(session.key, header, [plaintext], salt=self._entropy(_SALT_BYTES))
+        name = segment_name(recording.tenant, recording.audio.cohort.period, recording.id, index, attempt)
+        ref = SegmentRef(
+            recording=recording.id,
+            index=index,
+            attempt=attempt,
+            name=name,
+            offset=start,
+            length=end - start,
+            object_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        return ref, data, b"" if start else bytes(plaintext[:HEAD_BYTES])
+
+    async def _put(self, session: IngestSession, ref: SegmentRef, data: bytes | bytearray) -> None:
+        recording = session.recording
+        meta = ObjectMeta(
+            retain_until=recording.retain_until, retention_class=recording.retention_class, sha256=ref.sha256
+        )
+        began = self._clock.monotonic()
+        outcome = "error"
+        try:
+            await self._store.put(ref.name, [memoryview(data)], meta=meta)
+            outcome = "ok"
+        finally:
+            self.store_down = outcome != "ok"
+            self._metrics.segment_put.labels(self._store.kind, outcome).observe(self._clock.monotonic() - began)
+
+    async def _finish(self, session: IngestSession) -> None:
+        recording = session.recording
+        assert session.ended is not None
+        state, _, cause = session.ended.partition(":")
+        # Told by what is durable, so that a finish which a crash makes repeat itself comes to the same.
+        reason = EMPTY if session.ends_empty else cause
+        ended_at = self._clock.now()
+        async with session.noting:  # a note that is being written gets into the manifest, which replaces its row
+            await self._settle(session)
+            head = await self._wav_head(session)
+            notes = session.keeping.closed(session.stored, now_ms=unix_ms(ended_at))
+            recording = session.recording
+        manifest = Manifest(
+            recording=recording.id,
+            coordinate=recording.audio,
+            state=state,
+            reason=reason or None,
+            media=recording.media,
+            started_ms=unix_ms(recording.started_at),
+            ended_ms=unix_ms(ended_at),
+            length=session.stored,
+            sha256=await self.plaintext_sha256(session),
+            gaps=tuple(Gap(offset=offset, missing_ms=missing) for offset, missing in gaps_of(notes).items()),
+            notes=notes,
+            segments=tuple(
+                ManifestSegment(
+                    name=ref.name,
+                    index=ref.index,
+                    offset=ref.offset,
+                    length=ref.length,
+                    object_bytes=ref.object_bytes,
+                    sha256=ref.sha256,
+                )
+                for ref in session.segments
+            ),
+            catalog=CatalogCopy(
+                call_key=recording.call_token,
+                metadata=recording.metadata,
+                created_ms=unix_ms(recording.created_at),
+                retain_until_ms=unix_ms(recording.retain_until),
+                retention_class=recording.retention_class,
+                sealed_facts=recording.sealed_facts,
+            ),
+            merkle_root=merkle_root([bytes.fromhex(ref.sha256) for ref in session.segments]),
+        )
+        data = seal_manifest(session.key, manifest, salt=self._entropy(_SALT_BYTES))
+        ref = SegmentRef(
+            recording=recording.id,
+            index=MANIFEST_INDEX,
+            attempt="",
+            name=manifest_name(recording.tenant, recording.audio.cohort.period, recording.id),
+            offset=0,
+            length=0,
+            object_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        await self._put(session, ref, data)
+        if self._pinned(recording):
+            # A hold placed during the call has pinned the key; its objects say so too.
+            for each in (*session.segments, ref):
+                await self._store.set_held(each.name, held=True)
+        misdeclared = await self._misdeclared(session)
+        final = RecordingState.SEALED if state == "sealed" else RecordingState.TRUNCATED
+        await self._catalog.finish_recording(
+            recording.id,
+            state=final,
+            reason=reason or None,
+            ended_at=ended_at,
+            stored_bytes=session.stored,
+            lasted=lasted_of(manifest, head=head),
+            objects=[*session.segments[session.recorded_segments :], ref],
+            heard=session.heard,
+            audit=[
+                *session.untold,
+                *misdeclared,
+                event(
+                    f"recording.{final.value}",
+                    None,
+                    tenant=recording.tenant,
+                    target=recording.id,
+                    detail={"bytes": session.stored, "reason": reason or None}
+                    | ({"cause": cause} if reason != cause else {}),
+                ),
+            ],
+        )
+        if recording.content is not None:
+            self._metrics.misdeclared.labels(recording.media.container.value, recording.content.value).inc()
+        if session.entry is not None:
+            session.entry.close()
+        self._sessions.discard(session)
+        self._finished(session)
+
+    async def plaintext_sha256(self, session: IngestSession) -> str:
+        """Return the hash of the durable bytes, in hex; they are read again only if the running digest is unusable."""
+        if session.digest is None:
+            await self.rebuild_digest(session)
+        assert session.digest is not None
+        return session.digest.hexdigest()
+
+    async def rebuild_digest(self, session: IngestSession) -> None:
+        """Hash the durable bytes again, after a restart or a failed commit left the running digest unusable."""
+        session.digest = await self.durable_digest(session, 0)
+
+    async def durable_digest(self, session: IngestSession, start: int) -> hashlib._Hash:
+        """Hash the durable bytes from `start` on."""
+        digest = hashlib.sha256()
+        async for piece in self._reader.read(
+            session.recording, session.key, session.segments, start, session.durable, entry=session.entry
+        ):
+            digest.update(piece)
+        return digest
+
+
+def _headless(session: IngestSession) -> bool:
+    """Tell whether something before the recording's first bytes was not kept, so that they are no head."""
+    lost = any(isinstance(note, Pause | Aside) and note.offset == 0 for note in session.keeping.notes)
+    return lost or bool(session.skipped)

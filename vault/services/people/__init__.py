@@ -1,0 +1,1 @@
+"""Tokens and people: who is let in, who was refused, who decides."""

@@ -1,0 +1,58 @@
+"""Finds out who the two are that would decide."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from vault.access.two_people import AskedSinceError, Decider, Deciders
+from vault.ids import TokenId
+from vault.model import Principal, Role
+from vault.ports.catalog import Catalog
+
+Decided = TypeVar("Decided")
+
+
+async def the_two(catalog: Catalog, asked_by: str | None, actor: Principal) -> Deciders:
+    """Return the one whose token asked and the one who acts now, each with who issued whom above it."""
+    return Deciders(
+        asked_by=asked_by,
+        asker=None if asked_by is None else await _decider(catalog, TokenId(asked_by)),
+        approver=await _decider(catalog, actor.token_id),
+    )
+
+
+async def decide_by_two(
+    catalog: Catalog,
+    asked_by: Callable[[], Awaitable[str | None]],
+    actor: Principal,
+    decide: Callable[[Deciders], Awaitable[Decided]],
+) -> Decided:
+    """Return what `decide` does with the two; it looks again if somebody else has asked since."""
+    while True:
+        two = await the_two(catalog, await asked_by(), actor)
+        try:
+            return await decide(two)
+        except AskedSinceError:
+            continue
+
+
+async def _decider(catalog: Catalog, token: TokenId) -> Decider | None:
+    found = await catalog.token(token)
+    if found is None:
+        return None
+    lineage, above = [found.id], found
+    while above.issued_by is not None:
+        lineage.append(above.issued_by)
+        issuer = await catalog.token(above.issued_by)
+        if issuer is None:
+            break
+        above = issuer
+    known = above.issued_by is None and above.role is Role.OPERATOR
+    return Decider(
+        token=found.id,
+        role=found.role,
+        tenant=found.tenant,
+        lineage=tuple(lineage) if known else None,
+        revoked=found.revoked_at is not None,
+    )

@@ -1,0 +1,371 @@
+"""Finds recordings by what only their sealed metadata says: the recorder's call key, a number, a tag.
+
+The catalog holds blind tokens. A number is looked for as one token for each metadata cohort that still has its index.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+
+from vault.crypto.blind import Field, token
+from vault.crypto.sealed import open_facts
+from vault.errors import IntegrityError, Invalid, NotFound, Shredded
+from vault.ids import HoldId, RecordingId, TenantId, call_key_of, call_name, call_number
+from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, RecordingState
+from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.keys import Keyring
+from vault.protocol.facts.parties import ANONYMOUS, party, read_again
+
+CALL_KEY = "call_key"
+"""The member of a call's `extra` facts that holds the recorder's own name for it."""
+
+S3_KEY = "s3_key"
+"""The member of a call's `extra` facts with the key under which S3 clients know it, if that is not its call key."""
+
+_MOST_OBJECTS = 20
+_PAGE = 500
+_MAX_OPENED = 20_000
+_LEGS = 16
+"""How many recordings of one call a search by its key finds."""
+
+logger = logging.getLogger(__name__)
+
+
+def facts_of(keyring: Keyring, row: Recording) -> CallFacts | None:
+    """Open the sealed facts of a recording; None once their key is gone."""
+    try:
+        key = keyring.derive(row.metadata)
+    except Shredded:
+        return None
+    return open_facts(key, row.id, row.sealed_facts) if row.sealed_facts else None
+
+
+def extra_of(keyring: Keyring, row: Recording) -> Mapping[str, str]:
+    """Return the `extra` facts of a call; empty if they cannot be read, which must not keep a vault from starting."""
+    try:
+        facts = facts_of(keyring, row)
+    except IntegrityError as error:
+        logger.error("call facts do not open", extra={"fields": {"recording": row.id, "error": error.code}})  # noqa: TRY400  # the fact, not the trace
+        return {}
+    return {} if facts is None else facts.extra
+
+
+class BlindIndex:
+    """Computes tokens. Index keys are remembered within an epoch, and given out only while the keyring has them."""
+
+    def __init__(self, *, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._epoch = keyring.epoch
+        self._keys: dict[Cohort, DataKey] = {}
+
+    def token_in(self, cohort: Cohort, field: Field, value: str) -> str:
+        """Return the token of one cohort; Shredded once its index is gone."""
+        return token(self._key(cohort), field, value)
+
+    def tokens(self, tenant: TenantId, field: Field, value: str) -> tuple[str, ...]:
+        """Return the tokens of every metadata cohort whose index exists."""
+        return tuple(token(key, field, value) for _, key in self._live(tenant))
+
+    def elsewhere(self, cohort: Cohort, field: Field, value: str) -> tuple[str, ...]:
+        """Return the tokens of the tenant's other cohorts."""
+        return tuple(token(key, field, value) for other, key in self._live(cohort.tenant) if other != cohort)
+
+    def restored(self, row: Recording) -> Recording:
+        """Return the row with the tokens of its facts: without facts if their key is gone, without tokens if those are.
+
+        Facts that have a key and do not open stay, without tokens.
+        """
+        bare = replace(row, call_token=row.id, caller_token=None, called_token=None, object_token=None)
+        try:
+            facts = facts_of(self._keyring, row)
+        except IntegrityError:
+            return bare
+        if facts is None:
+            return replace(bare, sealed_facts=b"")
+        values = {
+            Field.CALL_KEY: facts.extra.get(CALL_KEY),
+            Field.CALLER: facts.caller,
+            Field.CALLED: facts.called,
+            Field.OBJECT_KEY: facts.extra.get(S3_KEY),
+        }
+        try:
+            tokens = {
+                field: self.token_in(row.metadata.cohort, field, value)
+                for field, value in values.items()
+                if value is not None
+            }
+        except Shredded:  # a hold kept the facts of a month whose index is gone
+            return bare
+        return replace(
+            row,
+            call_token=tokens.get(Field.CALL_KEY, row.id),
+            caller_token=tokens.get(Field.CALLER),
+            called_token=tokens.get(Field.CALLED),
+            object_token=tokens.get(Field.OBJECT_KEY),
+        )
+
+    def _live(self, tenant: TenantId) -> Iterator[tuple[Cohort, DataKey]]:
+        for cohort in self._keyring.cohorts(tenant, Part.METADATA):
+            try:
+                yield cohort, self._key(cohort)
+            except Shredded:
+                continue  # it lives on for what holds protect; its index is gone
+
+    def _key(self, cohort: Cohort) -> DataKey:
+        place = Coordinate(cohort=cohort, leaf=INDEX_LEAF)
+        if self._epoch != self._keyring.epoch:
+            self._keys, self._epoch = {}, self._keyring.epoch
+        known = self._keys.get(cohort)
+        if known is None or not self._keyring.derivable(place):
+            known = self._keys[cohort] = self._keyring.derive(place)
+        return known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a call must match: numbers in any usual spelling, the recorder's name for it, one of its tags.
+
+    `agent` is who took the call on this side: the called party of an inbound call, the caller of an outbound one,
+    either where the direction is not known.
+    """
+
+    call_key: str | None = None
+    caller: str | None = None
+    called: str | None = None
+    agent: str | None = None
+    direction: str | None = None
+    tag: str | None = None
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of what is searched by, for the audit trail: never the values."""
+        return [each.name for each in fields(self) if getattr(self, each.name) is not None]
+
+    @property
+    def opens(self) -> bool:
+        """Whether the facts of rows must be opened to know: tags and directions have no index."""
+        return self.tag is not None or self.direction is not None or self.agent is not None
+
+    @property
+    def parties(self) -> bool:
+        """Whether a party is searched by, which each region may spell otherwise."""
+        return any(each is not None for each in (self.caller, self.called, self.agent))
+
+    @property
+    def indexed(self) -> bool:
+        """Whether an index narrows what is looked at."""
+        return self.call_key is not None or self.parties
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sought:
+    """What is wanted, with each party in all the spellings that it may have: of every region that the tenant had."""
+
+    wanted: Wanted
+    regions: Sequence[str]
+    call_key: str | None
+    caller: Sequence[str] | None
+    called: Sequence[str] | None
+    agent: Sequence[str] | None
+
+    @classmethod
+    def of(cls, wanted: Wanted, regions: Sequence[str]) -> _Sought:
+        """Read the parties in each region, the present one first; Invalid for one that is nobody."""
+        return cls(
+            wanted=wanted,
+            regions=regions,
+            call_key=None if wanted.call_key is None else call_key_of(wanted.call_key),
+            caller=_spellings("caller", wanted.caller, regions),
+            called=_spellings("called", wanted.called, regions),
+            agent=_spellings("agent", wanted.agent, regions),
+        )
+
+    def match(self, kept: CallFacts) -> bool:
+        """Tell whether the facts of a call, read in one of the regions, are what is wanted."""
+        return self._match(kept) and (
+            not self.wanted.parties or any(self._has_parties(read_again(kept, region)) for region in self.regions)
+        )
+
+    def _match(self, facts: CallFacts) -> bool:
+        key = facts.extra.get(CALL_KEY)
+        return (
+            (self.call_key is None or (key is not None and self.call_key in (key, call_number(key)[0])))
+            and self.wanted.direction in (None, facts.direction)
+            and (self.wanted.tag is None or self.wanted.tag in facts.tags)
+        )
+
+    def _has_parties(self, facts: CallFacts) -> bool:
+        return (
+            (self.caller is None or facts.caller in self.caller)
+            and (self.called is None or facts.called in self.called)
+            and (self.agent is None or not {*self.agent}.isdisjoint(_agents(facts)))
+        )
+
+
+def _agents(facts: CallFacts) -> tuple[str | None, ...]:
+    """Return who took or made the call on this side."""
+    sides = {"inbound": (facts.called,), "outbound": (facts.caller,)}
+    return sides.get(facts.direction or "", (facts.caller, facts.called))
+
+
+class Search:
+    """Looks recordings up by sealed facts. Who may, and that it is logged, is the caller's to see to."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        keyring: Keyring,
+        index: BlindIndex,
+        regions: Callable[[TenantId], Awaitable[Sequence[str]]],
+    ) -> None:
+        self._catalog = catalog
+        self._regions = regions
+        self._keyring = keyring
+        self._index = index
+
+    async def call(self, tenant: TenantId, call_key: str) -> Recording | None:
+        """Return the recording a recorder means by its call key, as long as its metadata exists."""
+        return await self._catalog.recording_by_call(tenant, self._index.tokens(tenant, Field.CALL_KEY, call_key))
+
+    async def object(self, tenant: TenantId, key: str) -> Sequence[Recording]:
+        """Return the newest recordings that S3 clients know under a key that is not their call key, newest first."""
+        tokens = self._index.tokens(tenant, Field.OBJECT_KEY, key)
+        return await self._catalog.recordings_by_object(tenant, tokens, limit=_MOST_OBJECTS)
+
+    async def any_call(self, tenant: TenantId, call_keys: Sequence[str]) -> bool:
+        """Return whether one of these call keys is a recording's, as long as its metadata exists."""
+        tokens = [token for key in call_keys for token in self._index.tokens(tenant, Field.CALL_KEY, key)]
+        return await self._catalog.recording_by_call(tenant, tokens) is not None
+
+    async def page(self, query: RecordingQuery, wanted: Wanted) -> Sequence[Recording]:
+        """Return one page in the order of the query; Invalid unless it names a tenant."""
+        tenant = query.tenant
+        if tenant is None:
+            raise Invalid("tenant: a search looks at one tenant", hint="say whose calls are meant")
+        # The regions of before are read from the trail: only for those who look for a party.
+        sought = _Sought.of(wanted, await self._regions(tenant) if wanted.parties else ())
+        caller, called = (self._tokens(tenant, each, sought.agent) for each in (Field.CALLER, Field.CALLED))
+        query = replace(
+            query,
+            call_tokens=self._legs(tenant, sought.call_key),
+            caller_tokens=self._tokens(tenant, Field.CALLER, sought.caller),
+            called_tokens=self._tokens(tenant, Field.CALLED, sought.called),
+            agent_tokens=None if caller is None or called is None else (caller, called),
+        )
+        found = await (self._opened(query, sought) if wanted.opens else self._catalog.recordings(query))
+        if not wanted.indexed:
+            return found
+        # A month is swept when its own retention says so, perhaps before an older one.
+        both = [*found, *await self._unindexed(tenant, query, sought)]
+        ordered = sorted(both, key=lambda row: (row.retain_until, row.id) if query.by_expiry else row.id)
+        return (ordered if query.by_expiry else ordered[::-1])[: query.limit]
+
+    def _legs(self, tenant: TenantId, call_key: str | None) -> tuple[str, ...] | None:
+        """Return the tokens of the recordings of a call: its key, and `key~2` and so on."""
+        if call_key is None:
+            return None
+        names = (call_name(call_key, number) for number in range(1, _LEGS + 1))
+        with suppress(Invalid):  # a name that no number fits behind
+            return tuple(token for name in names for token in self._index.tokens(tenant, Field.CALL_KEY, name))
+        return self._index.tokens(tenant, Field.CALL_KEY, call_key)
+
+    def _tokens(self, tenant: TenantId, field: Field, spellings: Sequence[str] | None) -> tuple[str, ...] | None:
+        if spellings is None:
+            return None
+        return tuple(token for each in spellings for token in self._index.tokens(tenant, field, each))
+
+    async def _unindexed(self, tenant: TenantId, query: RecordingQuery, sought: _Sought) -> Sequence[Recording]:
+        """Open the facts of what holds kept when the index of its month was swept, newest first: those are few."""
+        swept = {
+            cohort
+            for cohort in self._keyring.cohorts(tenant, Part.METADATA)
+            if not self._keyring.derivable(Coordinate(cohort=cohort, leaf=INDEX_LEAF))
+        }
+        tags = {pin.tag for pin in self._keyring.pins(tenant) if pin.cohort in swept}
+        rows: dict[RecordingId, Recording] = {}
+        for tag in tags:
+            with suppress(NotFound):  # a stale catalog does not know every hold
+                hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
+                rows |= {each: await self._catalog.recording(each) for each in hold.recordings if each not in rows}
+        last = None
+        if query.by_expiry and query.before is not None:
+            try:
+                last = await self._catalog.recording(query.before, tenant=tenant)
+            except NotFound:
+                return []
+        return [
+            row
+            for row in rows.values()
+            if row.metadata.cohort in swept and _within(row, query, last) and self._match(row, sought)
+        ]
+
+    def _match(self, row: Recording, sought: _Sought) -> bool:
+        kept = facts_of(self._keyring, row)
+        return kept is not None and sought.match(kept)
+
+    async def _opened(self, query: RecordingQuery, sought: _Sought) -> Sequence[Recording]:
+        """Open the facts of row after row."""
+        found: list[Recording] = []
+        opened = 0
+        page = replace(query, limit=_PAGE)
+        while rows := await self._catalog.recordings(page):
+            for row in rows:
+                if self._match(row, sought):
+                    found.append(row)
+                if len(found) == query.limit:
+                    return found
+            opened += len(rows)
+            if opened >= _MAX_OPENED:
+                asked = " and ".join(sought.wanted.fields)
+                raise Invalid(
+                    f"{asked}: not among the first {opened} calls that match otherwise, or fewer times than asked",
+                    hint="narrow the search by time, by a number, or ask for fewer",
+                )
+            page = replace(page, before=rows[-1].id)
+        return found
+
+
+def _within(row: Recording, query: RecordingQuery, last: Recording | None) -> bool:
+    """Tell whether a held row is what a query asks for, facts aside, and behind its `before`, or `last`."""
+    bounds = (
+        (row.started_at, query.started_from, query.started_to),
+        (row.retain_until, query.expires_from, query.expires_to),
+    )
+    measures = ((row.stored_bytes, query.min_bytes, query.max_bytes),)
+    lengths = (query.min_duration, query.max_duration)
+    ended = row.state is not RecordingState.OPEN
+    behind = (
+        last is None or (row.retain_until, row.id) > (last.retain_until, last.id)
+        if query.by_expiry
+        else query.before is None or row.id < query.before
+    )
+    return (
+        behind
+        and query.state in (None, row.state)
+        and query.held is not False
+        and query.ahead in (None, row.started_at > row.created_at)
+        and (ended or not (query.measures or query.by_expiry))
+        and all((low is None or value >= low) and (high is None or value < high) for value, low, high in bounds)
+        and all((low is None or value >= low) and (high is None or value <= high) for value, low, high in measures)
+        and (lengths == (None, None) or (row.lasted is not None and _between(row.lasted, *lengths)))
+    )
+
+
+def _between(value: timedelta, low: timedelta | None, high: timedelta | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _spellings(name: str, text: str | None, regions: Sequence[str]) -> tuple[str, ...] | None:
+    """Return a party as it is compared, in each region; Invalid for one that is nobody in the first."""
+    if text is None:
+        return None
+    value, *others = (party(text, region) for region in regions)
+    if value is None:
+        raise Invalid(f"{name}: that names no number and no other party", hint="for example +44 1632 960001")
+    # Nobody means everybody who withheld a number by digits that were such ones elsewhere.
+    return tuple(dict.fromkeys((value, *(each for each in others if each is not None and each != ANONYMOUS))))

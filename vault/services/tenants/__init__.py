@@ -1,0 +1,1 @@
+"""Tenants and what is set for each."""

@@ -1,0 +1,434 @@
+"""Tenants: the controllers on whose behalf recordings are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from vault.access.shown import check_shown, shown_digest
+from vault.access.two_people import Deciders, Decision, check_two
+from vault.errors import Conflict, Invalid, Unavailable
+from vault.ids import TenantId, parse_tenant
+from vault.model import AuditEvent, Principal, Tenant
+from vault.ports.catalog import AuditQuery, Catalog, Kept
+from vault.ports.revision import Revision
+from vault.ports.time import Clock
+from vault.protocol.facts.parties import DEFAULT_REGION, checked_region
+from vault.protocol.origins import checked_origins
+from vault.protocol.webhook import origin_of
+from vault.retention.bounds import RetentionBounds
+from vault.retention.periods import Period, maybe_period
+from vault.retention.policy import (
+    agreed_from_now,
+    check_metadata_outlives,
+    check_metadata_retention,
+    export_ends,
+    metadata_period,
+    metadata_until,
+    month_name,
+)
+from vault.services.audit import event
+from vault.services.people.two_people import decide_by_two
+from vault.services.recordings.leaves import Coordinates
+from vault.services.tenants.webhook_addresses import Webhooks
+
+logger = logging.getLogger(__name__)
+
+_CHANGED: Final = "policy.changed"
+_PAGE: Final = 1000
+_KNOWN_SECONDS: Final = 5.0
+"""For how long a tenant is used as it was read: what another node decided counts here after that."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TenantView:
+    """A tenant; of one that is to leave, what would go and not before when, were it approved now."""
+
+    tenant: Tenant
+    kept: Kept | None = None
+    goes_from: datetime | None = None
+    shown: str | None = None
+    """What an approval names; None if none is waited for."""
+
+
+class Unchanged:
+    """Stands for a setting that stays as it is, where None is a value."""
+
+
+UNCHANGED = Unchanged()
+
+
+class Tenants:
+    """Adds, changes, lists and off-boards tenants."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        coordinates: Coordinates,
+        webhooks: Webhooks,
+        clock: Clock,
+        bounds: RetentionBounds,
+        periods_ahead: int,
+        export_window: Period,
+    ) -> None:
+        self._catalog = catalog
+        self._webhooks = webhooks
+        self._coordinates = coordinates
+        self._clock = clock
+        self._bounds = bounds
+        self._periods_ahead = periods_ahead
+        self._export_window = export_window
+        self._known: dict[TenantId, tuple[float, Tenant]] = {}
+        self._listed: tuple[float, frozenset[str]] | None = None
+        self._unprepared: tuple[Sequence[tuple[TenantId, Period]], Unavailable] | None = None
+        """Whose cohorts the latest attempt could not create, and why."""
+
+    async def add(
+        self,
+        *,
+        identifier: str,
+        name: str,
+        controller: str,
+        contact: str,
+        retention: Period | None,
+        metadata_retention: Period | None = None,
+        numbering_region: str = DEFAULT_REGION,
+        keep_dtmf: bool = False,
+        safeguarding_webhook: str | None = None,
+        origins: Sequence[str] = (),
+        actor: Principal | None,
+    ) -> Tenant:
+        """Create a tenant and the cohorts its first calls need; Conflict if it exists."""
+        if retention is not None:
+            self._bounds.check(retention)
+        check_metadata_retention(metadata_retention)
+        check_metadata_outlives(metadata_retention, self._bounds.of(retention))
+        tenant = Tenant(
+            id=parse_tenant(identifier),
+            name=name,
+            controller=controller,
+            contact=contact,
+            created_at=self._clock.now(),
+            retention=_text(retention),
+            metadata_retention=_text(metadata_retention),
+            numbering_region=checked_region(numbering_region),
+            keep_dtmf=keep_dtmf,
+            safeguarding_webhook=await self._webhook(safeguarding_webhook),
+            origins=checked_origins(origins),
+        )
+        detail = {
+            "action": "tenant added",
+            "safeguarding_webhook": origin_of(safeguarding_webhook),
+            "origins": " ".join(tenant.origins),
+        }
+        await self._catalog.add_tenant(
+            tenant, audit=[event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)]
+        )
+        self._listed = None
+        await self._precreate_if_possible()
+        return tenant
+
+    async def _webhook(self, url: str | None) -> str | None:
+        return None if url is None else await self._webhooks.checked(url)
+
+    async def change(
+        self,
+        identifier: TenantId,
+        *,
+        retention: Period | Unchanged | None = UNCHANGED,
+        metadata_retention: Period | Unchanged | None = UNCHANGED,
+        numbering_region: str | Unchanged = UNCHANGED,
+        keep_dtmf: bool | Unchanged = UNCHANGED,
+        safeguarding_webhook: str | Unchanged | None = UNCHANGED,
+        origins: Sequence[str] | Unchanged = UNCHANGED,
+        actor: Principal,
+    ) -> Tenant:
+        """Set how long future recordings and their metadata are kept; what exists keeps what it was recorded under.
+
+        That of metadata holds from the next month on: a month of metadata has one clock. Invalid if metadata would then
+        go before its audio. With a new webhook,
+        alerts that were never acknowledged go there at once. The audit entry has the webhook's origin alone.
+        `keep_dtmf` holds for keys pressed from now on.
+        """
+        given = {
+            "keep_dtmf": keep_dtmf,
+            "numbering_region": numbering_region
+            if isinstance(numbering_region, Unchanged)
+            else checked_region(numbering_region),
+            "origins": origins if isinstance(origins, Unchanged) else checked_origins(origins),
+        }
+        wanted: dict[str, Any] = {name: value for name, value in given.items() if not isinstance(value, Unchanged)}
+        if not isinstance(retention, Unchanged):
+            if retention is not None:
+                self._bounds.check(retention)
+            wanted["retention"] = _text(retention)
+        if not isinstance(metadata_retention, Unchanged):
+            check_metadata_retention(metadata_retention)
+        if not isinstance(safeguarding_webhook, Unchanged):
+            wanted["safeguarding_webhook"] = await self._webhook(safeguarding_webhook)
+
+        now = self._clock.now()
+
+        def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
+            after = dataclasses.replace(before, **wanted)
+            if not isinstance(metadata_retention, Unchanged):
+                after = agreed_from_now(after, _text(metadata_retention), now=now)
+            if "retention" in wanted or not isinstance(metadata_retention, Unchanged):
+                check_metadata_outlives(maybe_period(after.metadata_retention), self._of(after))
+            detail = _policy_change(before, after)
+            return after, [event(_CHANGED, actor, tenant=identifier, target=identifier, detail=detail)]
+
+        changed = await self._revise(identifier, revision)
+        await self._precreate_if_possible()
+        return changed
+
+    # -- off-boarding -------------------------------------------------------------------------------------------
+
+    async def request_offboarding(
+        self, identifier: TenantId, *, contract_end: datetime | None, actor: Principal
+    ) -> Tenant:
+        """First of two people: say when the contract ends, now if left out. Nothing changes before it is approved.
+
+        Conflict while a request is open, and once one is approved: what is being decided about does not change. Invalid
+        for an end whose export window lies beyond the calendar.
+        """
+        now = self._clock.now()
+        end = contract_end or now
+        self._export_window.after(max(end, now))  # whoever looks at the tenant is told of it
+
+        def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
+            if before.ends_at is not None:
+                raise Conflict(f"the end of the contract with {identifier} is approved already")
+            if before.contract_end is not None:
+                raise Conflict(
+                    f"the end of the contract with {identifier} is asked for already and waits for a second person",
+                    hint=f"to ask otherwise, withdraw it first: callvault tenants offboard {identifier} --reject",
+                )
+            after = dataclasses.replace(before, contract_end=end, offboard_requested_by=actor.token_id)
+            return after, [_offboarding(after, "requested", actor)]
+
+        return await self._revise(identifier, revision)
+
+    async def decide_offboarding(
+        self, identifier: TenantId, *, approve: bool, shown: str | None = None, actor: Principal
+    ) -> Tenant:
+        """Approve as the second person, who says what was `shown`, or reject, as the first one may too.
+
+        From the contract's end no call is taken in; after the export window, which counts from the later of that end
+        and this approval, a sweep drops the tenant. Forbidden unless the two are the tenant's dpo and an operator,
+        Conflict if nobody asked, ChangedSince if what is asked for is not what was shown.
+        """
+
+        async def asked_by() -> str | None:
+            return (await self._catalog.tenant(identifier)).offboard_requested_by
+
+        async def decide(two: Deciders) -> Tenant:
+            return await self._decide_offboarding(identifier, approve=approve, shown=shown, actor=actor, two=two)
+
+        return await decide_by_two(self._catalog, asked_by, actor, decide)
+
+    async def _decide_offboarding(
+        self, identifier: TenantId, *, approve: bool, shown: str | None, actor: Principal, two: Deciders
+    ) -> Tenant:
+        now = self._clock.now()
+
+        def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
+            if before.contract_end is None or before.ends_at is not None:
+                raise Conflict(
+                    f"nobody has asked to end the contract with {identifier}, or it is decided",
+                    hint=f"callvault tenants offboard {identifier}",
+                )
+            own = before.offboard_requested_by == actor.token_id
+            if approve:
+                check_shown(shown, offboarding_document(before, self._export_window))
+                check_two(Decision.OFFBOARDING, two, asked_by=before.offboard_requested_by, tenant=identifier)
+                after = dataclasses.replace(before, offboard_approved_by=actor.token_id, offboard_approved_at=now)
+            else:
+                after = dataclasses.replace(before, contract_end=None, offboard_requested_by=None)
+            return after, [_offboarding(after, "approved" if approve else "withdrawn" if own else "rejected", actor)]
+
+        return await self._revise(identifier, revision)
+
+    async def _revise(self, identifier: TenantId, revision: Revision[Tenant]) -> Tenant:
+        revised = await self._catalog.revise_tenant(identifier, revision)
+        self._known.pop(identifier, None)
+        self._listed = None
+        return revised
+
+    async def view(self, tenant: Tenant) -> TenantView:
+        """Return the tenant as people see it."""
+        if tenant.contract_end is None:
+            return TenantView(tenant=tenant)
+        window = self._export_window
+        goes = export_ends(tenant, window) or window.after(max(tenant.contract_end, self._clock.now()))
+        waits = tenant.offboard_approved_by is None
+        return TenantView(
+            tenant=tenant,
+            kept=await self._catalog.count_kept(tenant.id),
+            goes_from=goes,
+            shown=shown_digest(offboarding_document(tenant, window)) if waits else None,
+        )
+
+    async def _precreate_if_possible(self) -> None:
+        """The tenant exists either way: an ingest creates the cohort it misses, and the next round the others."""
+        try:
+            await self.precreate()
+        except Unavailable as error:
+            logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
+
+    async def retention(self, identifier: TenantId) -> Period:
+        """Return how long a recording that begins now is kept by default.
+
+        NotFound for an unknown tenant, Conflict for one whose contract has ended: nothing is taken in for it.
+        """
+        known = await self._lookup(identifier)
+        if self._left(known):
+            raise Conflict(
+                "the contract with this tenant has ended, so no new recording is taken in",
+                hint="stop its recorders; what was recorded can be exported until the export window ends",
+            )
+        return self._of(known)
+
+    async def check_kept(self, identifier: TenantId, until: datetime, *, started: datetime | None) -> None:
+        """Return if a recording that begins now may be kept until then, if its recorder asks for it; Invalid, NotFound.
+
+        It may within the vault's cap, counted from the start of the call, and no longer than its own metadata: nobody
+        could find it afterwards.
+        """
+        tenant, now = await self._lookup(identifier), self._clock.now()
+        latest = self._bounds.cap.after(min(started or now, now))
+        month = metadata_period(now)
+        metadata = maybe_period(tenant.metadata_retention_of(month))
+        if metadata is not None:
+            latest = min(latest, metadata_until(month, metadata))
+        if until > latest:
+            raise Invalid(
+                f"the recording may be kept until {latest.isoformat()} at most; nothing was kept",
+                hint="name an earlier date, or leave the lock out: the tenant's retention holds then",
+                s3="InvalidArgument",
+            )
+
+    async def region(self, identifier: TenantId) -> str:
+        """Return where this tenant's numbers without a country code are dialled, ISO 3166-1; NotFound."""
+        return (await self._lookup(identifier)).numbering_region
+
+    async def regions(self, identifier: TenantId) -> tuple[str, ...]:
+        """Return the tenant's region, and behind it those that it had before, of which the audit trail tells.
+
+        Existing calls were read in any of them. NotFound.
+        """
+        regions = [await self.region(identifier)]
+        changes = AuditQuery(target=identifier, event=_CHANGED, newest_first=True, limit=_PAGE)
+        while page := await self._catalog.audit_found(changes):
+            told = (entry.event.detail.get("numbering_region_before") for entry in page)
+            regions += [region for region in told if isinstance(region, str)]
+            changes = dataclasses.replace(changes, beyond=page[-1].seq)
+        return tuple(dict.fromkeys(regions))
+
+    async def keeps_dtmf(self, identifier: TenantId) -> bool:
+        """Tell whether the keys that this tenant's callers press are kept."""
+        return (await self._lookup(identifier)).keep_dtmf
+
+    async def origins(self, identifier: TenantId) -> tuple[str, ...]:
+        """Return the web origins whose pages may record for this tenant; NotFound."""
+        return (await self._lookup(identifier)).origins
+
+    async def listed_origins(self) -> frozenset[str]:
+        """Return the web origins that any tenant lists: which one lists which is told to its own tokens alone."""
+        now = self._clock.monotonic()
+        if self._listed is None or now - self._listed[0] >= _KNOWN_SECONDS:
+            try:
+                found = frozenset(each for tenant in await self._catalog.tenants() for each in tenant.origins)
+            except Unavailable:
+                if self._listed is None:
+                    raise
+                found = self._listed[1]
+            self._listed = now, found
+        return self._listed[1]
+
+    async def _lookup(self, identifier: TenantId) -> Tenant:
+        now = self._clock.monotonic()
+        read_at, known = self._known.get(identifier, (-_KNOWN_SECONDS, None))
+        if known is None or now - read_at >= _KNOWN_SECONDS:
+            try:
+                known = await self._catalog.tenant(identifier)
+            except Unavailable:
+                # A call that runs neither ends nor waits again and again because the catalog is away.
+                if known is None:
+                    raise
+            self._known[identifier] = now, known
+        return known
+
+    def _left(self, tenant: Tenant) -> bool:
+        return tenant.ends_at is not None and tenant.ends_at <= self._clock.now()
+
+    def _of(self, tenant: Tenant) -> Period:
+        return self._bounds.of(maybe_period(tenant.retention))
+
+    async def all(self) -> Sequence[Tenant]:
+        """Return every tenant."""
+        return await self._catalog.tenants()
+
+    async def precreate(self) -> None:
+        """Create the cohorts of the coming periods for every tenant."""
+        tenants = [(tenant.id, self._of(tenant)) for tenant in await self._catalog.tenants() if not self._left(tenant)]
+        try:
+            await self._coordinates.precreate(tenants, now=self._clock.now(), periods_ahead=self._periods_ahead)
+        except Unavailable as error:
+            self._unprepared = tenants, error
+            raise
+        self._unprepared = None
+
+    def require_prepared(self) -> None:
+        """Raise Unavailable if calls that begin now need cohorts that could not be created."""
+        if self._unprepared is not None:
+            tenants, error = self._unprepared
+            if self._coordinates.lack(tenants, now=self._clock.now()):
+                raise error
+
+
+def offboarding_document(tenant: Tenant, window: Period) -> dict[str, object]:
+    """Return what somebody decides about who decides about the end of a contract.
+
+    Not how many recordings there are: that changes with every call, and all of them go whatever their number.
+    """
+    return {
+        "tenant": tenant.id,
+        "controller": tenant.controller,
+        "contract_end": None if tenant.contract_end is None else tenant.contract_end.isoformat(),
+        "offboard_requested_by": tenant.offboard_requested_by,
+        "export_window": str(window),
+    }
+
+
+def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:
+    detail = {
+        "before": before.retention,
+        "after": after.retention,
+        "metadata_before": before.metadata_retention,
+        "metadata_after": after.metadata_retention,
+        "metadata_kept_through": month_name(after.metadata_before[-1][0]) if after.metadata_before else None,
+        "numbering_region_before": before.numbering_region,
+        "numbering_region_after": after.numbering_region,
+        "keep_dtmf_before": before.keep_dtmf,
+        "keep_dtmf_after": after.keep_dtmf,
+        "webhook_before": origin_of(before.safeguarding_webhook),
+        "webhook_after": origin_of(after.safeguarding_webhook),
+        "origins_before": " ".join(before.origins),
+        "origins_after": " ".join(after.origins),
+    }
+    return {key: None if value is None else str(value) for key, value in detail.items()}
+
+
+def _offboarding(tenant: Tenant, decided: str, actor: Principal) -> AuditEvent:
+    end = tenant.contract_end.isoformat() if tenant.contract_end else None
+    detail = {"action": f"offboarding {decided}", "contract_end": end}
+    return event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)
+
+
+def _text(period: Period | None) -> str | None:
+    return None if period is None else str(period)

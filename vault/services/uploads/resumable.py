@@ -1,0 +1,339 @@
+"""Uploads that clients create, continue and terminate by an address of their own: the id of the recording.
+
+Whoever writes has the recording to itself. Creation makes the row, with the announced length and the grace among its
+sealed facts: after a restart of the server an upload goes on under the terms it began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vault.access.permissions import Act
+from vault.errors import Conflict, Forbidden, Locked, Unavailable, UploadGone
+from vault.ids import RecordingId, TenantId, parse_call_key
+from vault.model import CallFacts, Media, Principal, Recording, RecordingState
+from vault.ports.catalog import Catalog
+from vault.ports.keys import Keyring
+from vault.ports.time import Clock, Entropy
+from vault.protocol.uploads.resumable import STEPS, Description, Stage, Step, Verb, names, require_length
+from vault.services.audit import event
+from vault.services.holds.holds import pinned
+from vault.services.ingest.call_notes import Notes
+from vault.services.ingest.ingest import Ingest
+from vault.services.ingest.joining import Joiner
+from vault.services.ingest.naming import CallNames
+from vault.services.ingest.sessions import TOTAL, CallStart, IngestSession, require_end
+from vault.services.people.access import Access
+from vault.services.playback.playback import Playback
+from vault.services.recordings.search import Search
+from vault.services.tenants.tenants import Tenants
+
+TERMINATED = "truncated:terminated"
+"""The end of a recording whose client withdrew it: nothing is deleted before its time."""
+
+SILENT_SECONDS = 2.0
+"""A request that has sent nothing for so long gives way to the next one."""
+_GIVE_WAY_SECONDS = 3.0
+_FRESH_BYTES = 8
+
+
+class Writer:
+    """One request that has a recording to itself; `stop` makes it end soon.
+
+    It gives way once its client has been waited for, and has sent nothing, for `patience` seconds: `waited` counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        stop: Callable[[], None] = lambda: None,
+        waited: Callable[[], float] = lambda: 0.0,
+        patience: float = SILENT_SECONDS,
+    ) -> None:
+        self._stop = stop
+        self._waited = waited
+        self.patience = patience
+        self.gone = asyncio.Event()
+        """Set once it writes no more."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether another request may take its place."""
+        return self._waited() > self.patience
+
+    @property
+    def waiting(self) -> int:
+        """Nothing is held back."""
+        return 0
+
+    def give_way(self) -> None:
+        """Ask it to end; nothing may be written in its place before `gone`."""
+        self._stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """An upload as a request finds it; `session` is None once nothing changes any more."""
+
+    row: Recording
+    session: IngestSession | None
+    offset: int
+    """What its client may forget: durable bytes, and those that pauses dropped."""
+    total: int | None
+    """How many it will have; None while nobody has said."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the end is durable."""
+        return self.session is None
+
+
+class Uploads:
+    """Creates uploads and lets one request at a time have each."""
+
+    def __init__(
+        self,
+        *,
+        access: Access,
+        catalog: Catalog,
+        ingest: Ingest,
+        names: CallNames,
+        keyring: Keyring,
+        notes: Notes,
+        playback: Playback,
+        search: Search,
+        tenants: Tenants,
+        clock: Clock,
+        entropy: Entropy,
+        grace: timedelta,
+    ) -> None:
+        self._access = access
+        self._catalog = catalog
+        self._ingest = ingest
+        self._names = names
+        self._keyring = keyring
+        self._notes = notes
+        self._playback = playback
+        self._search = search
+        self._tenants = tenants
+        self._clock = clock
+        self._entropy = entropy
+        self.grace = grace
+        """How long an upload waits for its client."""
+
+    def expires_at(self, session: IngestSession | None) -> datetime:
+        """Return when the upload ends as truncated if its client does not come before."""
+        left = (session.grace if session is not None else None) or self.grace
+        if session is not None and session.detached_at is not None:
+            left -= timedelta(seconds=self._clock.monotonic() - session.detached_at)
+        return self._clock.now() + left
+
+    # -- creating -------------------------------------------------------------------------------------------------
+
+    async def create(
+        self, tenant: TenantId, description: Description, media: Media, total: int | None, *, actor: Principal
+    ) -> tuple[IngestSession, bool]:
+        """Return a new upload with this request attached, or an unfinished one, and whether it is new.
+
+        Who names a call that has an unfinished upload of the same length and media, and may join it, is given that
+        upload: a creation whose answer was lost is repeated. A file's name is no such promise, so it never leads to
+        another's upload; nor does a call key whose recording has ended: what is uploaded again is kept again.
+        """
+        retention = await self._tenants.retention(tenant)
+        key, distinct = names(description, self._entropy(_FRESH_BYTES).hex())
+        async for following in self._names.to_try(tenant, key):
+            name = following if following == key or not distinct else parse_call_key(f"{key}~{distinct}")
+            call = CallStart(
+                tenant=tenant,
+                call_key=name,
+                media=media,
+                facts=description.facts,
+                started_at=description.started_at,
+                retention=retention,
+                grace=self.grace,
+                resumable=True,
+                total=total,
+            )
+            session = self._ingest.live_call(tenant, name)
+            if description.call_key is not None and session is not None and _goes_on(session, total):
+                joiner = Joiner.of(call, actor)
+                if await self._ingest.joining.may(joiner, session):
+                    await self._ingest.told(session, joiner)
+                    return session, False
+            try:
+                return await self._ingest.start(call, actor=actor), True
+            except Conflict:
+                await self._require_known(tenant, name)
+        raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
+
+    async def _require_known(self, tenant: TenantId, name: str) -> None:
+        """Raise unless the call key is taken by a recording that is, or was, this node's."""
+        if self._ingest.live_call(tenant, name) is not None:
+            return
+        row = await self._search.call(tenant, name)
+        if row is None:
+            raise Conflict("another request is just creating an upload for this call", hint="try again")
+        if row.state is RecordingState.OPEN:
+            self._ingest.require_here(row)
+
+    # -- having an upload to oneself --------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def entered(
+        self,
+        tenant: TenantId,
+        identifier: RecordingId,
+        verb: Verb,
+        writer: Writer,
+        *,
+        actor: Principal,
+        alone: bool = False,
+        offset: int | None = None,
+    ) -> AsyncIterator[Standing]:
+        """Have the upload to oneself, all that came before durable, or hear how it ended.
+
+        `alone`: the protocol's clients have one request at a time, so that an older one is known to be dead. Raises
+        Locked, UploadGone, Forbidden as `STEPS` has it, OffsetMismatch if `offset` is not the durable end; NotFound,
+        logged, if there is no such upload of the tenant's.
+        """
+        step = Step.TAKE_OVER
+        while step is Step.TAKE_OVER:
+            session, row, stage = await self._find(tenant, identifier, actor)
+            step = STEPS[Stage.SILENT if stage is Stage.BUSY and alone else stage, verb]
+            if step is Step.TAKE_OVER:
+                await self._take_over(session)  # and look again: it may have come to its end
+        match step:
+            case Step.LOCKED:
+                raise _locked()
+            case Step.GONE:
+                raise UploadGone("this upload ended before it was complete; what arrived is kept")
+            case Step.KEPT:
+                raise Forbidden("the recording is complete: it goes when its time is up, not before")
+            case Step.TELL:
+                size = (await self._playback.finished(row)).received if session is None else session.received
+                require_end(size, offset)
+                yield Standing(row=row, session=None, offset=size, total=size)
+            case _:
+                assert session is not None
+                async with self.held(session, writer, offset=offset):
+                    yield Standing(row=row, session=session, offset=session.received, total=session.total)
+
+    async def _find(
+        self, tenant: TenantId, identifier: RecordingId, actor: Principal
+    ) -> tuple[IngestSession | None, Recording, Stage]:
+        session = self._ingest.live(identifier)
+        if session is None or session.recording.tenant != tenant:
+            # Another tenant's live upload is looked up like what is not there: memory would answer sooner.
+            row = await self._access.own(actor, Act.INGEST, self._catalog.recording, identifier, tenant=tenant)
+            if row.state is RecordingState.OPEN:
+                self._ingest.require_here(row)
+                raise Unavailable("this upload is just being taken up again", retry_after_seconds=2)
+            return None, row, Stage.COMPLETE if row.state is RecordingState.SEALED else Stage.GONE
+        if not session.resumable:
+            raise await self._access.none_of_its_own(actor, Act.INGEST, identifier)
+        return session, session.recording, _stage(session)
+
+    async def _take_over(self, session: IngestSession | None) -> None:
+        assert session is not None
+        writer = session.feed
+        if not isinstance(writer, Writer):
+            raise _locked()
+        writer.give_way()
+        try:
+            async with asyncio.timeout(_GIVE_WAY_SECONDS):
+                await writer.gone.wait()
+        except TimeoutError as error:
+            raise _locked() from error
+
+    async def make_way(self, session: IngestSession) -> None:
+        """End the request that writes to a session, if its recorder has been silent for too long to be there still."""
+        if isinstance(session.feed, Writer) and session.feed.silent:
+            await self._take_over(session)
+
+    @asynccontextmanager
+    async def held(self, session: IngestSession, writer: Writer, *, offset: int | None = None) -> AsyncIterator[None]:
+        """Attach to an upload that nobody has; when this ends, the next one may."""
+        if session.uploads:
+            raise _locked()
+        await self._ingest.attach(session, offset=offset)
+        async with self.started(session, writer):
+            yield
+
+    @asynccontextmanager
+    async def started(self, session: IngestSession, writer: Writer) -> AsyncIterator[None]:
+        """Be the one that writes to a session which this request is attached to."""
+        session.feed = writer
+        try:
+            yield
+        finally:
+            session.feed = None
+            self._ingest.detach(session)
+            writer.gone.set()
+
+    def require_taking(self) -> None:
+        """Raise Unavailable while the server shuts down: what is under way ends, and goes on after the restart."""
+        if self._ingest.draining:
+            raise Unavailable(
+                "the server is shutting down; the upload goes on after its restart", retry_after_seconds=5
+            )
+
+    # -- while one has it -------------------------------------------------------------------------------------------
+
+    async def announce(self, session: IngestSession, total: int | None) -> None:
+        """Take note of the length, if it is told now and was not known; durable when this returns."""
+        require_length(session.total, total, offset=session.received)
+        if total is None or session.total is not None:
+            return
+        await self._notes.revise(session, CallFacts(extra={TOTAL: str(total)}))
+        session.total = total
+
+    async def settle(self, session: IngestSession, *, end: bool = False) -> int:
+        """Make what was written durable, and the end too if nothing is missing; return the durable offset.
+
+        `end`: what was written is all there is, whatever was announced.
+        """
+        if end or session.complete:
+            await self._ingest.finish(session)
+        else:
+            await self._ingest.commit(session)
+        return await self._notes.acknowledge(session)
+
+    async def terminate(
+        self, tenant: TenantId, identifier: RecordingId, writer: Writer, *, actor: Principal, alone: bool = False
+    ) -> None:
+        """End an unfinished upload as truncated; Forbidden while a hold protects it.
+
+        The audit entry comes before the end: a crash between them leaves an upload that its client may terminate again.
+        """
+        async with self.entered(tenant, identifier, Verb.TERMINATE, writer, actor=actor, alone=alone) as standing:
+            if pinned(self._keyring, standing.row):
+                raise Forbidden("a hold protects this recording; it was not ended", hint="finish the upload")
+            assert standing.session is not None
+            await self._catalog.append_audit(
+                [event("recording.terminated", actor, tenant=tenant, target=standing.row.id)]
+            )
+            await self._ingest.finish(standing.session, ended=TERMINATED)
+
+
+def _goes_on(session: IngestSession, total: int | None) -> bool:
+    return not session.leaving and session.resumable and session.total == total
+
+
+def _stage(session: IngestSession) -> Stage:
+    if session.ended is not None:
+        return Stage.COMPLETE if session.ended == "sealed" else Stage.GONE
+    if session.displaced:
+        return Stage.GONE
+    if session.ending is not None:
+        return Stage.BUSY
+    if not session.uploads:
+        return Stage.OPEN
+    return Stage.SILENT if session.feed is not None and session.feed.silent else Stage.BUSY
+
+
+def _locked() -> Locked:
+    return Locked("another request is writing to this upload", hint="wait until it has ended, and ask where to go on")

@@ -1,0 +1,297 @@
+"""Whole bodies: each is spooled and checked before any of it is recorded, so that a refused one leaves nothing.
+
+What is spooled here has no name and a key that only this process knows: nothing was promised for it, and a crash leaves
+nothing of it. Promised, and durable, is what the journal then has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+from weakref import WeakValueDictionary
+
+from vault.errors import Conflict, Unavailable
+from vault.format.notes import Etag, etag_of
+from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
+from vault.model import DataKey, Principal, Recording, RecordingState
+from vault.ports.spool import Spool
+from vault.ports.time import Clock, Entropy
+from vault.services.ingest.call_notes import Notes
+from vault.services.ingest.ingest import Ingest
+from vault.services.ingest.joining import Joiner
+from vault.services.ingest.naming import CallNames
+from vault.services.ingest.sessions import CallStart, IngestSession
+from vault.services.ingest.slots import Shares
+from vault.services.playback.playback import Playable, Playback
+from vault.services.recordings.reading import unix_ms
+from vault.services.recordings.search import Search
+from vault.services.uploads.parts import continued
+from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
+
+_RETRIED: Final = 4
+"""With how many of a name's newest recordings a body is compared: a retry follows closely."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A recording whose end is durable."""
+
+    recording: Recording
+    size: int
+    etag: str
+    """What its recorder was told; the SHA-256 of what is stored if that was not over S3."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """A body on its way in."""
+
+    writer: BodyWriter
+    part: PartKey
+
+    async def reader(self) -> BodyReader:
+        """Return a reader of what has been written; nothing may be written after."""
+        await self.writer.end()
+        return await BodyReader.open(self.writer.file, self.part)
+
+
+class Objects:
+    """Records whole bodies and says which there are."""
+
+    def __init__(
+        self,
+        *,
+        ingest: Ingest,
+        names: CallNames,
+        notes: Notes,
+        playback: Playback,
+        search: Search,
+        spool: Spool,
+        shares: Shares,
+        clock: Clock,
+        entropy: Entropy,
+        windows: Windows,
+    ) -> None:
+        self._ingest = ingest
+        self._names = names
+        self._notes = notes
+        self._playback = playback
+        self._search = search
+        self._spool = spool
+        self._shares = shares
+        self._clock = clock
+        self._entropy = entropy
+        self._windows = windows
+        self._alone: WeakValueDictionary[tuple[TenantId, str], asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def body(self, tenant: TenantId, *, size: int | None) -> AsyncIterator[Body]:
+        """Take a body of `size` bytes, if that is known, into the spool; it is gone when the context ends.
+
+        Unavailable if the tenant may not have so much of the spool now.
+        """
+        self._shares.require(tenant, size or 0)
+        file = await self._spool.scratch(tenant=tenant)
+        try:
+            # The id is never anybody's: it only makes the message's context complete.
+            nobody = RecordingId(new_id("rec", at=self._clock.now(), entropy=self._entropy))
+            part = PartKey(key=DataKey(self._entropy(32)), recording=nobody, number=0)
+            writer = BodyWriter(file, part, entropy=self._entropy, windows=self._windows)
+            try:
+                yield Body(writer=writer, part=part)
+            finally:
+                writer.drop()
+        finally:
+            await file.close()
+
+    @asynccontextmanager
+    async def only_new(
+        self, tenant: TenantId, call_key: str, *, object_key: str, but: RecordingId | None = None
+    ) -> AsyncIterator[None]:
+        """Be alone with a key that has no object, `but` for this recording, among those who ask for that.
+
+        Conflict, with `s3` PreconditionFailed if it has one, or ConditionalRequestConflict if another node is about to
+        make one. Alone in this process; two nodes that begin under one call key are told apart by the catalog.
+        """
+        async with self._alone.setdefault((tenant, object_key), asyncio.Lock()):
+            found = await self.find(tenant, call_key, object_key=object_key)
+            if found is not None and found.recording.id != but:
+                raise Conflict("there is an object under this key already; nothing was kept", s3="PreconditionFailed")
+            newest = await self._names.newest(tenant, call_key)
+            for number in range(newest, max(newest - _RETRIED, 0), -1):
+                row = await self._search.call(tenant, call_name(call_key, number))
+                if row is not None and row.state is RecordingState.OPEN and row.node != self._ingest.node:
+                    raise _begun_meanwhile()
+            yield
+
+    async def put(
+        self, call: CallStart, body: Body, *, sha256: str, etag: str, actor: Principal, only_new: bool = False
+    ) -> Whole:
+        """Record a checked body; durable when this returns. If `only_new`, as the first of its key: see there.
+
+        One that is the same as one of the newest few of its name is not recorded again.
+        It keeps the ETag that it has.
+        A name whose recording is another one, or is being made of parts, leads to a further recording, `~2` and so on:
+        a call is never turned away for its name.
+        """
+        reader = await body.reader()
+        at_ms = max(unix_ms(self._clock.now()), 0)
+        call = replace(call, answer=Etag(offset=reader.size, at_ms=at_ms, etag=etag))
+        if not only_new:
+            return await self._put(call, reader, sha256=sha256, etag=etag, actor=actor)
+        async with self.only_new(call.tenant, call.call_key, object_key=call.object_key or call.call_key):
+            return await self._put(call, reader, sha256=None, etag=etag, actor=actor)
+
+    async def _put(
+        self, call: CallStart, reader: BodyReader, *, sha256: str | None, etag: str, actor: Principal
+    ) -> Whole:
+        """Record a body as `put` does; without `sha256` under a name that nothing has."""
+        newest = await self._names.newest(call.tenant, call.call_key)
+        first = max(newest - _RETRIED + 1, 1)
+        for number, name in enumerate(call_keys(call.call_key, first=first), first):
+            named = replace(call, call_key=name)
+            known_taken = number <= newest and self._ingest.live_call(call.tenant, name) is None
+            session = None if known_taken else await self._session(named, actor)
+            if session is not None:
+                if await self._write(session, reader, etag=etag):
+                    return await self.ended(session)
+            elif sha256 is None and number > newest:
+                raise _begun_meanwhile()
+            elif sha256 is not None:
+                known = await self._same(named, size=reader.size, sha256=sha256, gap=known_taken)
+                # A repetition may say differently what it is.
+                joiner = replace(Joiner.of(call, actor), media=None)
+                if known is not None and await self._ingest.joining.same(joiner, known.recording):
+                    return known
+        raise Conflict("too many recordings have this call key", hint="give each call a key of its own")
+
+    async def keep_beginning(self, call: CallStart, body: Body, *, length: int, actor: Principal) -> None:
+        """The recorder is gone before its body was complete: keep `length` bytes, for which the grace begins.
+
+        If something was recorded under the name already, what there is stays as it is.
+        """
+        reader = await body.reader()
+        session = await self._session(call, actor)
+        if session is None:
+            return
+        try:
+            if session.durable < length:
+                async with aclosing(reader.pieces(length)) as pieces:
+                    await continued(self._ingest, session, pieces)
+        finally:
+            self._ingest.detach(session)
+
+    async def _session(self, call: CallStart, actor: Principal) -> IngestSession | None:
+        """Return a session with this upload bound to it, new or broken off before; None if the name is taken."""
+        session = self._ingest.live_call(call.tenant, call.call_key)
+        if session is None:
+            try:
+                return await self._ingest.start(call, actor=actor)
+            except Conflict:
+                return None
+        if session.leaving or session.owner is not None or session.resumable:
+            return None
+        joiner = Joiner.of(call, actor)
+        if not await self._ingest.joining.may(joiner, session):
+            return None
+        try:
+            await self._ingest.attach(session, offset=None, call=joiner)
+        except Conflict as error:
+            raise Unavailable("another upload of this call is under way", retry_after_seconds=2) from error
+        return session
+
+    async def _write(self, session: IngestSession, reader: BodyReader, *, etag: str) -> bool:
+        """Write the body, its ETag, and the recording's end; False if other audio is durable there already."""
+        try:
+            async with aclosing(reader.pieces()) as pieces:
+                await continued(self._ingest, session, pieces)
+            await self._notes.tell_etag(session, offset=reader.size, etag=etag)
+            await self._ingest.finish(session)
+        except Conflict:
+            return False
+        finally:
+            self._ingest.detach(session)
+        return True
+
+    async def _same(self, call: CallStart, *, size: int, sha256: str, gap: bool) -> Whole | None:
+        """Return the finished recording of this name if it is this body; with `gap` there may be none of this name."""
+        session = self._ingest.live_call(call.tenant, call.call_key)
+        if session is not None:
+            if session.ended is None or session.durable != size:
+                return None
+            known = await self._ingest.storer.plaintext_sha256(session)
+            return await self.ended(session) if known == sha256 else None
+        row = await self._search.call(call.tenant, call.call_key)
+        if row is None and gap:
+            return None
+        if row is None or row.state is RecordingState.OPEN:
+            if row is not None:
+                self._ingest.require_here(row)
+            raise Unavailable("another upload of this call is under way", retry_after_seconds=2)
+        if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED) or row.stored_bytes != size:
+            return None
+        found = await self._playback.finished(row)
+        return _whole(found) if found.sha256 == sha256 else None
+
+    async def ended(self, session: IngestSession) -> Whole:
+        """Return the recording of a session that has ended, stored or not."""
+        row, size = session.recording, session.keeping.audio(session.durable)
+        etag = etag_of(session.keeping.notes, size) or await self._ingest.storer.plaintext_sha256(session)
+        return Whole(recording=row, size=size, etag=etag)
+
+    async def free_name(self, call: CallStart) -> str:
+        """Return the first name under which no recording is known."""
+        return call_name(call.call_key, await self._names.newest(call.tenant, call.call_key) + 1)
+
+    async def whole(self, recording: Recording) -> Whole | None:
+        """Return a recording that is whole; None if it is not, or still being made."""
+        session = self._ingest.live(recording.id)
+        if session is not None:
+            return await self.ended(session) if session.ended == RecordingState.SEALED else None
+        if recording.state not in (RecordingState.OPEN, RecordingState.SEALED):
+            return None
+        try:
+            found = await self._playback.finished(recording)  # it may have ended between the two look-ups
+        except Conflict:
+            return None
+        return _whole(found) if found.recording.state is RecordingState.SEALED else None
+
+    async def find(self, tenant: TenantId, call_key: str, *, object_key: str | None = None) -> Whole | None:
+        """Return the newest recording of a name that is whole; None if there is none, or it is still being made.
+
+        With `object_key`, those that S3 clients know under it have the name too.
+        """
+        known = () if object_key is None else await self._search.object(tenant, object_key)
+        found = [await self._first_whole(known), await self._newest_whole(tenant, call_key)]
+        return max((each for each in found if each is not None), key=lambda each: each.recording.id, default=None)
+
+    async def _first_whole(self, rows: Iterable[Recording]) -> Whole | None:
+        for row in rows:
+            if (found := await self.whole(row)) is not None:
+                return found
+        return None
+
+    async def _newest_whole(self, tenant: TenantId, call_key: str) -> Whole | None:
+        for number in range(await self._names.newest(tenant, call_key), 0, -1):
+            name = call_name(call_key, number)
+            session = self._ingest.live_call(tenant, name)
+            row = session.recording if session is not None else await self._search.call(tenant, name)
+            if row is not None and (found := await self.whole(row)) is not None:
+                return found
+        return None
+
+
+def _begun_meanwhile() -> Conflict:
+    return Conflict(
+        "another upload of this key has begun; nothing was kept", hint="come again", s3="ConditionalRequestConflict"
+    )
+
+
+def _whole(found: Playable) -> Whole:
+    row, size = found.recording, found.length
+    etag = etag_of(found.notes, size) or found.sha256
+    assert etag is not None, "a manifest has it"
+    return Whole(recording=row, size=size, etag=etag)

@@ -1,0 +1,1 @@
+"""The journal: what makes a piece durable before it is acknowledged."""

@@ -1,0 +1,235 @@
+"""One journal file on disk, and the few system calls the journal makes (all of them in `Disk`, so tests can fail them).
+
+A file is written by one incarnation, from one thread, in order; it is never appended to after a failed write or a
+restart. It lives until nothing in it is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from vault.errors import DiskFull, Unavailable
+from vault.format.journal import HEADER_BYTES
+
+WINDOW_BYTES: Final = 64 << 10
+
+_pread = ctypes.PyDLL(None, use_errno=True).pread
+_pread.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64)
+_pread.restype = ctypes.c_ssize_t
+
+
+class Window:
+    """Memory that reads land in, one after the other; one thread's."""
+
+    __slots__ = ("_address", "_view")
+
+    def __init__(self) -> None:
+        self._make(WINDOW_BYTES)
+
+    def _make(self, size: int) -> None:
+        memory = bytearray(size)
+        self._view = memoryview(memory)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+    def read(self, fd: int, position: int, size: int) -> memoryview:
+        """Return the `size` bytes at `position`, fewer at the end of the file, valid until the next read; OSError."""
+        if size > len(self._view):
+            self._make(size)
+        got = _pread(fd, self._address, size, position)
+        if got < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return self._view[:got]
+
+
+_NO_ALLOCATION: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Disk:
+    """The system calls behind a journal file; each raises OSError."""
+
+    def create(self, path: Path) -> int:
+        """Create `path` for reading and writing; it must not exist."""
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Reserve `size` bytes, so that a commit meets a full disk as rarely as possible and writes no metadata."""
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno not in _NO_ALLOCATION:
+                raise
+
+    def write(self, fd: int, data: bytes, position: int) -> None:
+        """Write all of `data` at `position`."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view, position)
+            view = view[written:]
+            position += written
+
+    def sync(self, fd: int) -> None:
+        """Make what was written durable."""
+        os.fdatasync(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Give back what was allocated beyond `size`."""
+        os.ftruncate(fd, size)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        path.unlink()
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def free_bytes(self, path: Path) -> int:
+        """Return how many bytes an unprivileged writer may still take from the file system."""
+        stat = os.statvfs(path)
+        return stat.f_bavail * stat.f_frsize
+
+
+def as_unavailable(error: OSError) -> Unavailable:
+    """Return what a failed write means to a recorder; the message names no path."""
+    if error.errno in _FULL:
+        return DiskFull(
+            "the journal's disk has no room for another byte; what was acknowledged is safe",
+            hint="free space, or give the journal a larger disk of its own",
+            cause="disk",
+        )
+    reason = errno.errorcode.get(error.errno or 0, "I/O error")
+    return Unavailable(f"the journal could not be written ({reason})", cause="disk")
+
+
+class JournalFile:
+    """Where records lie. Counters belong to the event loop, `commit` to the writer thread, `read` to any thread."""
+
+    __slots__ = (
+        "_disk",
+        "_fd",
+        "_lock",
+        "allocated",
+        "batches",
+        "capacity",
+        "damaged",
+        "durable_end",
+        "end",
+        "handles",
+        "live",
+        "number",
+        "path",
+        "salt",
+    )
+
+    def __init__(self, path: Path, *, disk: Disk, number: int, salt: bytes, capacity: int) -> None:
+        self.path = path
+        self.number = number
+        self.salt = salt
+        self.capacity = capacity
+        self.allocated = capacity
+        """Bytes this file may take on disk: the whole capacity until `trim` or for good."""
+        self.end = HEADER_BYTES
+        """Where the next record goes; runs ahead of the disk by what is queued."""
+        self.durable_end = 0
+        self.live = 0
+        """Unreleased plaintext bytes, and one for each end record that is still needed."""
+        self.batches = 0
+        """Commits queued or under way."""
+        self.handles = 0
+        self.damaged = False
+        """Holds bytes that replay could not hand out: set aside instead of unlinked."""
+        self._disk = disk
+        self._fd = -1
+        self._lock = threading.Lock()
+        """Between reading and closing: a descriptor number is reused once closed."""
+
+    @classmethod
+    def existing(cls, path: Path, *, disk: Disk, number: int) -> JournalFile:
+        """Return a file of an earlier incarnation, not opened yet."""
+        file = cls(path, disk=disk, number=number, salt=b"", capacity=0)
+        file.end = file.durable_end = file.allocated = path.stat().st_size
+        return file
+
+    def commit(self, data: bytes, position: int, *, last: bool) -> None:
+        """Write and sync one batch; OSError, and then nothing of the batch counts and the file is not used again.
+
+        An fsync that failed is never tried again: the kernel may have dropped the pages it could not write and would
+        report the next one as a success.
+        """
+        if self._fd < 0:
+            self._fd = self._disk.create(self.path)
+            self._disk.allocate(self._fd, self.capacity)
+            # The name first: a durable record in a file whose name a crash takes away is no record.
+            self._disk.sync_directory(self.path.parent)
+        self._disk.write(self._fd, data, position)
+        self._disk.sync(self._fd)
+        self.durable_end = position + len(data)
+        if last:
+            self.trim()
+
+    def trim(self) -> None:
+        """Give back the allocation beyond the durable bytes; failing to is harmless, as replay stops at zeroes.
+
+        After a failed commit this takes its landed bytes away too, so that nobody replays what was never acknowledged.
+        """
+        if self._fd >= 0:
+            with suppress(OSError):
+                self._disk.truncate(self._fd, self.durable_end)
+                self.allocated = self.durable_end
+
+    def read(self, position: int, size: int, window: Window) -> memoryview:
+        """Return durable bytes, valid until the window's next read. Safe in any thread, also while the file is written.
+
+        Unavailable on a disk error; ValueError once the file is gone.
+        """
+        with self._lock:
+            if self._fd < 0:
+                raise ValueError("the journal file is gone")
+            try:
+                return window.read(self._fd, position, size)
+            except OSError as error:
+                raise Unavailable(
+                    f"the journal could not be read ({errno.errorcode.get(error.errno or 0, 'I/O error')})"
+                ) from error
+
+    def load(self) -> bytes:
+        """Open an earlier incarnation's file for reading and return its bytes; OSError."""
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        pieces = []
+        position = 0
+        while piece := os.pread(self._fd, 1 << 24, position):
+            pieces.append(piece)
+            position += len(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Close the descriptor; a reader that comes now gets ValueError."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+    def remove(self) -> None:
+        """Close and unlink the file, or set it aside if it is damaged; OSError.
+
+        A crash may bring an unlinked name back; its recordings are then found stored, so nothing waits for a sync here.
+        """
+        self.close()
+        if self.damaged:
+            self.path.rename(self.path.with_name(f"{self.path.name}.damaged"))
+        else:
+            with suppress(FileNotFoundError):
+                self._disk.unlink(self.path)

@@ -1,0 +1,256 @@
+"""The journal adapter: a group-committed, encrypted log in one local directory (docs/format.md, "Journal")."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from vault.errors import ConfigError, DiskFull, InUse, JournalFull, Unavailable, size_text
+from vault.format.journal import HEADER_BYTES, MAX_FILE_BYTES, parse_file_name
+from vault.model import Coordinate, DataKey
+from vault.places import unusable
+from vault.ports.journal import JournalOpening, JournalUsage, ReplayedRecording
+from vault.ports.time import Clock, Entropy
+from vault.storage.journal.commit import Committer
+from vault.storage.journal.entry import FileEntry
+from vault.storage.journal.file import Disk, JournalFile
+from vault.storage.journal.node import node_of
+from vault.storage.journal.replay import Replay, Track
+from vault.telemetry import Metrics
+
+_LOCK_NAME: Final = "journal.lock"
+_FILES_PER_BOUND: Final = 4
+_DISK_CHECK_SECONDS: Final = 1.0
+_ADMISSION_SECONDS: Final = 0.5
+"""What is admitted begins with the same answer of the disk for half a second: a row of a call that then has no place in
+the journal would use up its call key."""
+
+
+class FileJournal:
+    """Implements `vault.ports.journal.Journal` in `directory`, which exists and which no other process uses.
+
+    `file_bytes` is allocated at a time, but never more than a quarter of `bytes_bound`, so that released space comes
+    back in time. No recording starts while the file system has less than `disk_reserve_bytes` free. An entry has at
+    most `undurable_bytes` in flight before `writable` waits, and while all of them have more than `undurable_bound`
+    every one waits for its own. ConfigError if the directory is absent or in use.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Clock,
+        entropy: Entropy = os.urandom,
+        metrics: Metrics | None = None,
+        bytes_bound: int = 4 << 30,
+        file_bytes: int = 64 << 20,
+        disk_reserve_bytes: int = 0,
+        commit_interval_seconds: float = 0.005,
+        undurable_bytes: int = 256 << 10,
+        undurable_bound: int = 256 << 20,
+        disk: Disk | None = None,
+    ) -> None:
+        file_bytes = min(file_bytes, bytes_bound // _FILES_PER_BOUND)
+        if not 2 * HEADER_BYTES <= file_bytes <= MAX_FILE_BYTES:
+            raise ConfigError("journal.file_bytes is at most 1GiB, and journal.max_bytes at least four times as much")
+        self._directory = directory
+        self._clock = clock
+        self._bytes_bound = bytes_bound
+        self._reserve = disk_reserve_bytes
+        self._undurable_bytes = undurable_bytes
+        self._disk = disk or Disk()
+        self._disk_checked_at = float("-inf")
+        self._free = 0
+        self._opened = False
+        self.damaged = False
+        self._replayed = False
+        self._lock_fd = _lock(directory)
+        try:
+            self.node = node_of(directory, at=clock.now(), entropy=entropy)
+            old, last_number = self._list()
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        self._old = tuple(old)
+        self._committer = Committer(
+            directory,
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            disk=self._disk,
+            bytes_bound=bytes_bound,
+            file_bytes=file_bytes,
+            commit_interval_seconds=commit_interval_seconds,
+            next_number=last_number + 1,
+            undurable_bound=undurable_bound,
+        )
+        self._committer.files.extend(old)
+
+    def _list(self) -> tuple[list[JournalFile], int]:
+        """Return the files of earlier incarnations in creation order, and the highest number ever seen."""
+        files = []
+        last_number = 0
+        for path in journal_files(self._directory):
+            parsed = parse_file_name(path.name)
+            assert parsed is not None
+            number, set_aside = parsed
+            last_number = max(last_number, number)
+            if not set_aside:
+                files.append(JournalFile.existing(path, disk=self._disk, number=number))
+        return files, last_number
+
+    async def replay(
+        self, keys: Callable[[Coordinate], DataKey], *, skip: Callable[[str], bool]
+    ) -> Sequence[ReplayedRecording]:
+        """Read what earlier incarnations left; after Unavailable it may be tried again."""
+        if self._opened or self._replayed:
+            raise ValueError("replay comes once, before the first open")
+        tracks = await asyncio.to_thread(Replay(self._old, keys=keys, skip=skip).run)
+        self._replayed = True
+        self.damaged = any(file.damaged for file in self._old)
+        found = [self._replayed_recording(track) for track in tracks]
+        for file in self._old:
+            self._committer.reap(file)
+        self._old = ()
+        return found
+
+    def _replayed_recording(self, track: Track) -> ReplayedRecording:
+        assert track.key is not None
+        opening = JournalOpening(recording=track.recording, coordinate=track.coordinate)
+        entry = FileEntry(
+            opening, track.key, offset=0, committer=self._committer, undurable_bound=self._undurable_bytes
+        )
+        entry.adopt(tuple(track.runs), ended=track.ended, end_file=track.end_file)
+        return ReplayedRecording(
+            opening=opening,
+            first_offset=track.runs[0].base,
+            durable=entry.durable,
+            ended=track.ended,
+            entry=entry,
+        )
+
+    def open(self, opening: JournalOpening, key: DataKey, *, offset: int = 0) -> FileEntry:
+        """Start or continue a recording; its first piece or its end writes the OPEN record."""
+        refusal = self._disk_refusal(_DISK_CHECK_SECONDS) or (None if offset else self._bound_refusal())
+        if refusal is not None:
+            raise refusal
+        if self._committer.closed:
+            raise _closed()
+        self._opened = True
+        return FileEntry(opening, key, offset=offset, committer=self._committer, undurable_bound=self._undurable_bytes)
+
+    def refusal(self) -> Unavailable | None:
+        """Return why a new recording would be refused now, or None."""
+        if self._committer.closed:
+            return _closed()
+        return self._bound_refusal() or self._disk_refusal(_ADMISSION_SECONDS)
+
+    def _bound_refusal(self) -> JournalFull | None:
+        used, bound = self._committer.bytes_used(), self._bytes_bound
+        if used * 5 < bound * 4:
+            return None
+        return JournalFull(
+            f"the journal has {size_text(used)} of the {size_text(bound)} that journal.max_bytes gives it; from four "
+            "fifths on no recording begins, those under way continue",
+            hint="the object store is slow or down, or the bound is too small",
+            retry_after_seconds=10,
+            cause="journal",
+        )
+
+    def _disk_refusal(self, fresh: float) -> Unavailable | None:
+        """Return what the disk lacks for a new recording; an answer less than `fresh` seconds old is used again."""
+        needed = self._committer.next_allocation
+        if not self._reserve and not needed:
+            return None
+        now = self._clock.monotonic()
+        if now - self._disk_checked_at >= fresh:
+            try:
+                self._free = self._disk.free_bytes(self._directory)
+            except OSError:
+                return Unavailable("the journal's file system does not answer", cause="disk")
+            self._disk_checked_at = now
+        if self._free < self._reserve:
+            wants = f"journal.disk_reserve keeps {size_text(self._reserve)} for recordings under way"
+        elif self._free < needed:
+            wants = f"its next file takes {size_text(needed)} at once (journal.file_bytes)"
+        else:
+            return None
+        return DiskFull(
+            f"the journal's disk has {size_text(self._free)} free, and {wants}: no recording begins",
+            hint="free space, or give the journal a larger disk of its own",
+            retry_after_seconds=10,
+            cause="disk",
+        )
+
+    def usage(self) -> JournalUsage:
+        """Return the bytes that records take, the bound, and the number of files."""
+        return JournalUsage(
+            bytes_used=self._committer.bytes_used(),
+            bytes_bound=self._bytes_bound,
+            files=len(self._committer.files),
+        )
+
+    @property
+    def undurable(self) -> int:
+        """Bytes of records that are not durable yet."""
+        return self._committer.undurable
+
+    def tell(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever these pass the bound, and after each commit."""
+        self._committer.changed = changed
+
+    async def close(self) -> None:
+        """Commit what is queued and close; a second call does nothing."""
+        if self._lock_fd < 0:
+            return
+        lock_fd, self._lock_fd = self._lock_fd, -1
+        try:
+            await self._committer.close(keep=self._old)
+        finally:
+            os.close(lock_fd)
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the journal is closed: the server ends", cause="journal")
+
+
+def journal_files(directory: Path) -> Sequence[Path]:
+    """Return the journal files in a directory, those set aside as damaged too, in creation order."""
+    return sorted(path for path in directory.iterdir() if parse_file_name(path.name) is not None)
+
+
+def in_use(directory: Path) -> bool:
+    """Tell whether a process has the journal open now, without making or changing anything; ConfigError."""
+    try:
+        fd = os.open(directory / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise unusable(directory / _LOCK_NAME, error, setting="journal.path") from error
+    try:
+        # Shared, and given back at once: only an owner's lock is in its way.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _lock(directory: Path) -> int:
+    try:
+        fd = os.open(directory / _LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unusable(directory, error, setting="journal.path") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise InUse(
+            "journal.path is in use by another process", hint="two vaults never share one journal directory"
+        ) from error
+    return fd

@@ -1,0 +1,1 @@
+"""Object stores on this machine, and what every object store has in common."""

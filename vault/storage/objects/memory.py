@@ -1,0 +1,74 @@
+"""The object store in memory: for tests, demonstrations and vaults that must leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from vault.errors import NotFound
+from vault.model import Finding
+from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
+from vault.storage.objects.names import check_meta, check_name, check_prefix, check_range
+
+
+class MemoryObjectStore:
+    """An ObjectStore whose objects live as long as it does, also after `close`."""
+
+    kind: str = "memory"
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[bytes, ObjectMeta]] = {}
+
+    async def put(self, name: str, chunks: Sequence[bytes | memoryview], *, meta: ObjectMeta) -> ObjectInfo:
+        """Keep a copy of the bytes; see ObjectStore.put."""
+        data = b"".join(chunks)
+        self._objects[check_name(name)] = (data, check_meta(meta))
+        return ObjectInfo(name=name, size=len(data), meta=meta)
+
+    async def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """Return a range; see ObjectStore.get."""
+        check_range(start, length)
+        data, _ = self._found(name)
+        return data[start : None if length is None else start + length]
+
+    async def stat(self, name: str) -> ObjectInfo:
+        """Describe the object; see ObjectStore.stat."""
+        data, meta = self._found(name)
+        return ObjectInfo(name=name, size=len(data), meta=meta)
+
+    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """Yield what is there when the listing starts, less what is deleted before its turn."""
+        check_prefix(prefix)
+        for name in sorted(name for name in self._objects if name.startswith(prefix)):
+            if name in self._objects:
+                yield await self.stat(name)
+
+    async def set_held(self, name: str, *, held: bool) -> None:
+        """Record the hold state; see ObjectStore.set_held."""
+        data, meta = self._found(name)
+        self._objects[name] = (data, replace(meta, held=held))
+
+    async def delete(self, name: str) -> Deletion:
+        """Forget the object; there are no versions and no locks."""
+        gone = self._objects.pop(check_name(name), None)
+        return Deletion(name=name, versions_deleted=int(gone is not None), absent=name not in self._objects)
+
+    async def check(self) -> Sequence[Finding]:
+        """Say that nothing here survives the process."""
+        return (
+            Finding(
+                level="warning",
+                subject="objects",
+                message=f"{len(self._objects)} objects are in memory and end with this process",
+                hint='set objects.kind = "filesystem" or "s3" for anything but a trial',
+            ),
+        )
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    def _found(self, name: str) -> tuple[bytes, ObjectMeta]:
+        try:
+            return self._objects[check_name(name)]
+        except KeyError:
+            raise NotFound(f"there is no object {name}") from None

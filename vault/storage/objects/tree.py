@@ -1,0 +1,368 @@
+"""The blocking half of the filesystem object store: one directory tree, reached only through its open root.
+
+    ROOT/CALLVAULT-OBJECTS                                        the marker; made by `create_tree` alone
+    ROOT/tmp/<random>                                             puts under way
+    ROOT/objects/v1/<tenant>/<period>/<recording>/<leaf>#object   see objectfile.py
+
+A name's directories are the tree's directories, so no directory holds more than one day's recordings and a listing in
+name order needs no memory beyond one directory. `#` occurs in no name: object `a` and the directory of `a/b` differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from vault.errors import ConfigError, DiskFull, IntegrityError, NotFound, Unavailable
+from vault.places import is_settled, unusable
+from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
+from vault.storage.objects.file_layout import HEADER_BYTES, HELD_OFFSET, decode_header, encode_header, held_byte
+
+MARKER: Final = "CALLVAULT-OBJECTS"
+
+_LAYOUT: Final = b"callvault objects 1\n"
+_OBJECTS: Final = "objects"
+_TMP: Final = "tmp"
+_SUFFIX: Final = "#object"
+_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_KNOWN_DIRECTORIES: Final = 100_000
+_PLACING_ATTEMPTS: Final = 16
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn an OSError into DiskFull or Unavailable; what failed is never read as absent."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(f"no room left in the object store: {what} was not stored") from error
+        raise Unavailable(f"the object store cannot serve {what}: {error.strerror or 'I/O error'}") from error
+
+
+@contextlib.contextmanager
+def _opened(root: Path) -> Iterator[None]:
+    """Do the same for a whole store; what waiting does not cure is a ConfigError that says whose the place is."""
+    with translated(str(root)):
+        try:
+            yield
+        except OSError as error:
+            if not is_settled(error):
+                raise
+            raise unusable(root, error, setting="objects.path") from error
+
+
+def create_tree(root: Path) -> None:
+    """Make `root` an empty object store; one that already is stays as it is. ConfigError if other files are there.
+
+    The marker comes last: a crash before it leaves no store, and the next `create_tree` completes it.
+    """
+    with _opened(root):
+        missing = [each for each in (root, *root.parents) if not each.exists()]
+        for each in reversed(missing):
+            each.mkdir(mode=0o700, exist_ok=True)
+            _sync(os.open(each.parent, _READ | os.O_DIRECTORY))
+        if not (root / MARKER).exists():
+            if {each.name for each in root.iterdir()} - {_OBJECTS, _TMP}:
+                raise ConfigError(f"objects.path: {root} is not empty and is no object store; nothing was changed")
+            for name in (_OBJECTS, _TMP):
+                (root / name).mkdir(mode=0o700, exist_ok=True)
+            staged = root / _TMP / MARKER
+            staged.unlink(missing_ok=True)
+            with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(_LAYOUT)
+            _sync(os.open(staged, os.O_WRONLY | os.O_CLOEXEC))
+            staged.rename(root / MARKER)
+        _sync(os.open(root, _READ | os.O_DIRECTORY))
+
+
+class ObjectTree:
+    """Blocking operations on one store; safe from many threads, and from many processes on one machine.
+
+    Everything is looked up relative to the root directory opened here. A disk unmounted under a running server
+    therefore fails, where a path would lead into the empty mount point and every object would look absent.
+    """
+
+    def __init__(self, root: Path, *, tidies: bool = True) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._durable: set[str] = set()
+        with _opened(root):
+            try:
+                self._root = os.open(root, _READ | os.O_DIRECTORY)
+            except FileNotFoundError:
+                raise _no_store(root) from None
+            try:
+                self._marker = self._open_marker()
+                self._remove_leftovers(tidies=tidies)
+            except BaseException:
+                os.close(self._root)
+                raise
+
+    def close(self) -> None:
+        """Release the root; idempotent."""
+        if self._root >= 0:
+            os.close(self._marker)
+            os.close(self._root)
+            self._root = self._marker = -1
+
+    def put(self, name: str, chunks: Sequence[bytes | memoryview], size: int, meta: ObjectMeta) -> None:
+        """Store one object durably, whole or not at all."""
+        with translated(name):
+            staged = f"{_TMP}/{uuid4().hex}"
+            try:
+                self._write(staged, encode_header(meta), chunks)
+                # Data before name: the other order could, after a crash, show a name over missing bytes.
+                self._place(staged, name)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(staged, dir_fd=self._root)
+                raise
+            self._sync_directory(_directory(name))
+            stored = os.stat(_path(name), dir_fd=self._root, follow_symlinks=False).st_size
+        if stored != HEADER_BYTES + size:
+            raise IntegrityError(f"{name} was stored as {stored - HEADER_BYTES} bytes instead of {size}")
+
+    def get(self, name: str, start: int, length: int | None) -> bytes:
+        """Read a range with one `pread`."""
+        with self._opened(name, os.O_RDONLY) as handle:
+            size = _body_bytes(name, handle)
+            wanted = max(0, size - start if length is None else min(length, size - start))
+            data = os.pread(handle, wanted, HEADER_BYTES + start)
+        if len(data) != wanted:
+            raise Unavailable(f"the disk returned {len(data)} of {wanted} bytes of {name}")
+        return data
+
+    def stat(self, name: str) -> ObjectInfo:
+        """Describe one object."""
+        with self._opened(name, os.O_RDONLY) as handle:
+            size = _body_bytes(name, handle)
+            header = os.pread(handle, HEADER_BYTES, 0)
+        return ObjectInfo(name=name, size=size, meta=decode_header(header))
+
+    def set_held(self, name: str, *, held: bool) -> None:
+        """Overwrite the one byte that is the hold state, and wait until the disk has it."""
+        with self._opened(name, os.O_RDWR) as handle:
+            decode_header(os.pread(handle, HEADER_BYTES, 0))
+            os.pwrite(handle, held_byte(held=held), HELD_OFFSET)
+            os.fdatasync(handle)
+
+    def delete(self, name: str) -> Deletion:
+        """Remove one object, make that durable, drop directories left empty, and look again."""
+        with translated(name):
+            deleted = 1
+            try:
+                os.unlink(_path(name), dir_fd=self._root)
+            except FileNotFoundError:
+                self.require_marker()
+                deleted = 0
+            # Also for an absent name: a delete that was cut short after its unlink is completed here.
+            with contextlib.suppress(FileNotFoundError):
+                self._sync_directory(_directory(name))
+            self._prune(_directory(name))
+            absent = not self._exists(name)
+        return Deletion(name=name, versions_deleted=deleted, absent=absent)
+
+    def walk(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose names start with `prefix`, in name order, one directory in memory at a time."""
+        with translated(f"the names under {prefix}"):
+            self.require_marker()
+            yield from self._walk(prefix[: prefix.rfind("/") + 1], prefix)
+
+    def require_marker(self) -> None:
+        """Raise Unavailable if this is no longer the store that was opened."""
+        try:
+            os.stat(MARKER, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            raise Unavailable(
+                f"the object store at {self.root} lost its marker; nothing is known of its objects"
+            ) from None
+
+    def probe(self) -> int:
+        """Write, sync and remove one block; return the free bytes."""
+        with translated("a probe"):
+            self.require_marker()
+            staged = f"{_TMP}/{uuid4().hex}"
+            try:
+                self._write(staged, bytes(HEADER_BYTES), ())
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(staged, dir_fd=self._root)
+            space = os.fstatvfs(self._root)
+            return space.f_bavail * space.f_frsize
+
+    def _open_marker(self) -> int:
+        try:
+            handle = os.open(MARKER, _READ, dir_fd=self._root)
+        except FileNotFoundError:
+            raise _no_store(self.root) from None
+        if os.read(handle, 100) != _LAYOUT:
+            os.close(handle)
+            raise ConfigError(f"objects.path: {self.root} has another layout than this version of callvault reads")
+        return handle
+
+    def _remove_leftovers(self, *, tidies: bool) -> None:
+        # Every opener holds the marker's lock shared. Whoever gets it alone knows that no put is under way anywhere,
+        # so what lies in tmp was left by a crash; another process's puts are never pulled from under it.
+        try:
+            fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            for leftover in self._names(_TMP) if tidies else ():
+                os.unlink(f"{_TMP}/{leftover}", dir_fd=self._root)
+        fcntl.flock(self._marker, fcntl.LOCK_SH)
+
+    def _write(self, path: str, header: bytes, chunks: Sequence[bytes | memoryview]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o600, dir_fd=self._root), "wb") as file:
+            file.write(header)
+            file.writelines(chunks)
+            file.flush()
+            os.fdatasync(file.fileno())
+
+    def _place(self, staged: str, name: str) -> None:
+        for _ in range(_PLACING_ATTEMPTS):
+            self._make_directory(_directory(name))
+            try:
+                os.rename(staged, _path(name), src_dir_fd=self._root, dst_dir_fd=self._root)
+            except FileNotFoundError:
+                # A delete has just pruned the directory: it must be made, and made durable, again.
+                with self._lock:
+                    self._durable.discard(_directory(name))
+            else:
+                return
+        raise Unavailable(f"the directory of {name} keeps disappearing; nothing was stored")
+
+    def _make_directory(self, directory: str) -> None:
+        if directory in self._durable:
+            return
+        with self._lock:
+            parts = directory.split("/")
+            for depth in range(2, len(parts) + 1):
+                path = "/".join(parts[:depth])
+                if path in self._durable:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.stat(path, dir_fd=self._root)
+                        continue
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path, 0o700, dir_fd=self._root)
+                # Also when it existed: whoever made it may not have synchronised it yet.
+                self._sync_directory("/".join(parts[: depth - 1]))
+                self._durable.add(path)
+            if len(self._durable) > _KNOWN_DIRECTORIES:
+                self._durable.clear()
+
+    def _prune(self, directory: str) -> None:
+        with self._lock:
+            while "/" in directory:
+                self._durable.discard(directory)
+                parent = directory.rpartition("/")[0]
+                try:
+                    os.rmdir(directory, dir_fd=self._root)
+                    self._sync_directory(parent)
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                        return
+                    raise
+                directory = parent
+
+    def _walk(self, base: str, prefix: str) -> Iterator[ObjectInfo]:
+        for name, size in self._children(base):
+            if size is None:
+                if name.startswith(prefix) or prefix.startswith(name):
+                    yield from self._walk(name, prefix)
+            elif name.startswith(prefix):
+                yield ObjectInfo(name=name, size=size)
+
+    def _children(self, base: str) -> list[tuple[str, int | None]]:
+        """Return names below `base` in order: directories end in "/" and have no size, objects have theirs."""
+        try:
+            handle = os.open(f"{_OBJECTS}/{base}", _READ | os.O_DIRECTORY, dir_fd=self._root)
+        except FileNotFoundError:
+            return []
+        found: list[tuple[str, int | None]] = []
+        try:
+            with os.scandir(handle) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        found.append((f"{base}{entry.name}/", None))
+                    elif entry.name.endswith(_SUFFIX):
+                        # Deleted since the directory was read: no longer a current object.
+                        with contextlib.suppress(FileNotFoundError):
+                            size = entry.stat(follow_symlinks=False).st_size - HEADER_BYTES
+                            found.append((base + entry.name.removesuffix(_SUFFIX), size))
+        finally:
+            os.close(handle)
+        # With its final "/" a directory sorts where its contents belong: after "a.b", before "a0".
+        return sorted(found)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str, flags: int) -> Iterator[int]:
+        with translated(name):
+            try:
+                handle = os.open(_path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._root)
+            except FileNotFoundError:
+                self.require_marker()
+                raise NotFound(f"there is no object {name}") from None
+            try:
+                yield handle
+            finally:
+                os.close(handle)
+
+    def _exists(self, name: str) -> bool:
+        try:
+            os.stat(_path(name), dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _names(self, directory: str) -> list[str]:
+        handle = os.open(directory, _READ | os.O_DIRECTORY, dir_fd=self._root)
+        try:
+            with os.scandir(handle) as entries:
+                return [entry.name for entry in entries]
+        finally:
+            os.close(handle)
+
+    def _sync_directory(self, directory: str) -> None:
+        _sync(os.open(directory, _READ | os.O_DIRECTORY, dir_fd=self._root))
+
+
+def _no_store(root: Path) -> ConfigError:
+    return ConfigError(
+        f"objects.path: there is no object store at {root}",
+        hint="is its disk mounted? `callvault init` creates a new, empty store and is the only thing that does",
+    )
+
+
+def _directory(name: str) -> str:
+    return f"{_OBJECTS}/{name}".rpartition("/")[0]
+
+
+def _path(name: str) -> str:
+    return f"{_OBJECTS}/{name}{_SUFFIX}"
+
+
+def _body_bytes(name: str, handle: int) -> int:
+    size = os.fstat(handle).st_size - HEADER_BYTES
+    if size < 0:
+        raise IntegrityError(f"the file of {name} is shorter than its header")
+    return size
+
+
+def _sync(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

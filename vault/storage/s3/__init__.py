@@ -1,0 +1,1 @@
+"""The object store, and a keyring replica, in an S3 bucket."""

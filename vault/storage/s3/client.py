@@ -1,0 +1,155 @@
+"""What an S3 store's failures mean to the vault.
+
+The one rule that matters: only a store that knows the bucket and answers that it has no such key has said "absent".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, ParamValidationError
+
+from vault.errors import DiskFull, NotFound, RangeNotSatisfiable, Unavailable, VaultError, reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Settings:
+    """One bucket. Without `access_key` the SDK's default credential chain applies.
+
+    `endpoint` is a URL, or host[:port] with `secure` choosing the scheme; None is AWS itself. `checksum_mode`
+    "when_required" suits every store; "when_supported" adds an x-amz-checksum-sha256 that some stores ignore or refuse.
+    `object_lock` other than "off" locks each object until its retain-until, if the bucket has Object Lock.
+    `attempts` counts requests, the first included; `operation_timeout_seconds` bounds one request with its retries.
+    """
+
+    bucket: str
+    endpoint: str | None = None
+    region: str = "eu-west-2"
+    allowed_regions: tuple[str, ...] = ("eu-west-2",)
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    secure: bool = True
+    addressing: Literal["path", "virtual", "auto"] = "path"
+    checksum_mode: Literal["when_required", "when_supported"] = "when_required"
+    object_lock: Literal["off", "governance", "compliance"] = "off"
+    bypass_governance: bool = False
+    server_side_encryption: bool = True
+    max_connections: int = 32
+    connect_timeout_seconds: float = 5.0
+    read_timeout_seconds: float = 30.0
+    operation_timeout_seconds: float = 120.0
+    attempts: int = 3
+    page_size: int = 1000
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """Return the endpoint with its scheme."""
+        if self.endpoint is None or "://" in self.endpoint:
+            return self.endpoint
+        return f"{'https' if self.secure else 'http'}://{self.endpoint}"
+
+
+CODE: Final = "s3_code"
+
+LOCKED: Final = frozenset({"AccessDenied", "ObjectLocked"})
+"""Answers to deleting a version that a lock, or a policy, still protects."""
+
+UNSUPPORTED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
+"""Answers to a request the server has no code for."""
+
+_ABSENT: Final = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404"})
+_FULL: Final = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"})
+
+
+def translate(error: Exception, operation: str) -> VaultError | None:
+    """Return the vault's error for one raised by the SDK or the transport; None if it is a defect of ours.
+
+    NotFound here means that the answer was 404: over HEAD, a missing bucket looks the same, so the caller asks for the
+    bucket before it believes it. Messages name the operation and the store's code, never a header or a credential.
+    """
+    if isinstance(error, ClientError):
+        return _answered(error, operation)
+    if isinstance(error, ParamValidationError):
+        return None
+    if isinstance(error, NoCredentialsError):
+        return Unavailable(f"no credentials for the object store ({operation})", s3_code="NoCredentials")
+    # A cut body leaves aiobotocore as the bare error of its HTTP library, which this layer does not import.
+    transport = (BotoCoreError, HTTPClientError, OSError, TimeoutError)
+    if isinstance(error, transport) or type(error).__module__.startswith("aiohttp"):
+        return Unavailable(f"the object store did not answer {operation}: {reason(error)}")
+    return None
+
+
+def code_of(error: VaultError) -> str:
+    """Return the store's own code behind a translated error, or ""."""
+    return str(error.facts.get(CODE, ""))
+
+
+def _answered(error: ClientError, operation: str) -> VaultError:
+    code = str(error.response.get("Error", {}).get("Code", "unknown"))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    facts: dict[str, str | int] = {CODE: code, "status": status}
+    text = f"the object store answered {operation} with {status} {code}"
+    if code in _ABSENT:
+        return NotFound(text, hint=None, **facts)
+    if code == "InvalidRange" or status == 416:  # noqa: PLR2004 - RFC 9110, Range Not Satisfiable
+        return RangeNotSatisfiable(text, hint=None, **facts)
+    if code in _FULL:
+        return DiskFull(text, hint=None, retry_after_seconds=60, **facts)
+    if code == "NoSuchBucket":
+        text = "the bucket does not exist; nothing is known of its objects"
+    return Unavailable(text, hint=None, retry_after_seconds=5, **facts)
+
+
+def new_client(settings: S3Settings) -> Any:
+    """Return an async context manager that gives a client for one bucket's store."""
+    session = aioboto3.Session(
+        aws_access_key_id=settings.access_key,
+        aws_secret_access_key=settings.secret_key,
+        region_name=settings.region,
+    )
+    return session.client("s3", endpoint_url=settings.endpoint_url, config=_client_config(settings))
+
+
+@asynccontextmanager
+async def answered(operation: str, settings: S3Settings) -> AsyncIterator[None]:
+    """Bound one request, and give its failure the vault's words."""
+    try:
+        # The SDK's timeouts do not cover a store that stops reading in the middle of an upload.
+        async with asyncio.timeout(settings.operation_timeout_seconds):
+            yield
+    except VaultError:
+        raise
+    except Exception as error:
+        translated = translate(error, operation)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def bucket_location(settings: S3Settings) -> dict[str, Any]:
+    """Return what CreateBucket must be told of the region: nothing in the first of them."""
+    if settings.region == "us-east-1":
+        return {}
+    return {"CreateBucketConfiguration": {"LocationConstraint": settings.region}}
+
+
+def _client_config(settings: S3Settings) -> AioConfig:
+    return AioConfig(
+        signature_version="s3v4",
+        # The body is not part of the signature: hashing it would happen on the event loop. Its digest is a header.
+        s3={"addressing_style": settings.addressing, "payload_signing_enabled": False},
+        request_checksum_calculation=settings.checksum_mode,
+        response_checksum_validation=settings.checksum_mode,
+        retries={"mode": "standard", "total_max_attempts": settings.attempts},
+        connect_timeout=settings.connect_timeout_seconds,
+        read_timeout=settings.read_timeout_seconds,
+        max_pool_connections=settings.max_connections,
+        tcp_keepalive=True,
+    )

@@ -1,1 +1,0 @@
-"""Certificates and (later) the transparency log they are entered into."""

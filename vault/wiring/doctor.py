@@ -1,0 +1,239 @@
+"""`doctor` and repairs: local looks at a vault that may not be running."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from vault.access.permissions import has_expired
+from vault.config import Config
+from vault.errors import Unavailable, VaultError
+from vault.ids import TenantId, TokenId
+from vault.keystore import recovery
+from vault.keystore.keyring import Keyring
+from vault.keystore.replicas import Replicas
+from vault.model import Content, Finding, Misdeclared, Role
+from vault.ports.catalog import Catalog
+from vault.ports.time import Clock
+from vault.services.health.status import EXPIRES_SOON
+from vault.services.tenants.webhook_addresses import Webhooks
+from vault.storage.journal.journal import in_use
+from vault.storage.postgres import clocks
+from vault.wiring.adapters import (
+    SystemClock,
+    catalog_place,
+    keyring_replicas,
+    observe_keyring,
+    open_store,
+    root_keys,
+)
+from vault.wiring.files import Piece, refuse_unusable
+from vault.wiring.init import identity_findings
+from vault.wiring.lineage import lineage_findings
+from vault.wiring.open import observe_vault
+from vault.wiring.owners import file_findings
+from vault.wiring.process_memory import memory_findings
+from vault.wiring.retention import bounds_of, retention_findings
+
+NOT_SERVED: Final = "no process has it open"
+_LATE: Final = timedelta(hours=1)
+_LATELY: Final = timedelta(days=7)
+_CAME: Final[Mapping[Content, str]] = {
+    Content.WAV: "a WAV head",
+    Content.OGG: "Ogg",
+    Content.WEBM: "WebM",
+    Content.MP3: "MP3",
+    Content.TEXT: "text",
+    Content.UNKNOWN: "no head of it",
+}
+_PEOPLE: Final = 2
+_SKEW: Final = timedelta(seconds=1)
+_FAR: Final = timedelta(minutes=1)
+
+
+async def check_vault(config: Config, config_file: Path | None = None) -> Sequence[Finding]:
+    """Look at everything that can be looked at, beside a process that serves the vault or without one.
+
+    Every failure becomes a finding. Nothing is changed: what a crash left is for the next start.
+    """
+    clock = SystemClock()
+    files = await asyncio.to_thread(file_findings, config, config_file)
+    findings = [*memory_findings(), *files.findings]
+    if not files.closed & {Piece.ROOT_KEYS, Piece.SECRETS}:
+        findings += await _found("root keys", lambda: root_keys(config, clock, os.urandom).self_check())
+    if Piece.OBJECTS not in files.closed:
+        findings += await _found("objects", lambda: _objects(config))
+    if Piece.JOURNAL not in files.closed:
+        findings += await _found("journal", lambda: _journal(config))
+    findings += await _found("clock", lambda: _clock(config, clock))
+    if not files.closed & {Piece.CATALOG, Piece.KEYRING, Piece.ROOT_KEYS, Piece.SECRETS}:
+        findings += await _found("vault", lambda: _observed(config, clock))
+    return findings
+
+
+async def _found(subject: str, look: Callable[[], Awaitable[Sequence[Finding]]]) -> Sequence[Finding]:
+    """Return what a look finds, and of one that fails why; only what may pass by itself is a warning."""
+    try:
+        return await look()
+    except VaultError as error:
+        passing = subject == "vault" and isinstance(error, Unavailable)
+        level = "warning" if passing else "error"
+        return (Finding(level=level, subject=subject, message=error.message, hint=error.hint),)
+
+
+async def _objects(config: Config) -> Sequence[Finding]:
+    store = await open_store(config, observes=True)
+    try:
+        return await store.check()
+    finally:
+        await store.close()
+
+
+async def _journal(config: Config) -> Sequence[Finding]:
+    used = await asyncio.to_thread(in_use, config.journal_path)
+    return (Finding(level="ok", subject="journal", message="a process has it open" if used else NOT_SERVED),)
+
+
+async def _clock(config: Config, clock: Clock) -> Sequence[Finding]:
+    place = catalog_place(config)
+    return () if isinstance(place, Path) else (clock_finding(*await clocks(place, clock)),)
+
+
+def clock_finding(before: datetime, said: datetime, after: datetime) -> Finding:
+    """Return what is to be said of a database's clock that said `said` between two looks at this machine's."""
+    ahead = said - (before + (after - before) / 2)
+    # As far as the time that the answer took leaves no doubt.
+    certain = abs(ahead) - (after - before) / 2
+    seconds = abs(ahead).total_seconds()
+    message = (
+        f"the database's clock is {seconds:.1f} s {'ahead of' if ahead > timedelta() else 'behind'} this machine's"
+    )
+    if certain < _SKEW:
+        return Finding(level="ok", subject="clock", message=message)
+    level = "error" if certain >= _FAR else "warning"
+    hint = "keep both with NTP (timedatectl): nodes judge dates, tokens and signatures by their own clocks"
+    return Finding(level=level, subject="clock", message=message, hint=hint)
+
+
+async def _observed(config: Config, clock: Clock) -> Sequence[Finding]:
+    async with observe_vault(config, clock=clock) as (catalog, keyring):
+        return await _look(config, catalog, keyring, now=clock.now())
+
+
+async def _look(config: Config, catalog: Catalog, keyring: Keyring, *, now: datetime) -> Sequence[Finding]:
+    tenants = await catalog.tenants()
+    return [
+        *await keyring.check(),
+        *await lineage_findings(catalog, keyring),
+        *identity_findings(config.identity, trial=keyring.trial),
+        *retention_findings(bounds_of(config, keyring), trial=keyring.trial, tenants=tenants),
+        *await alert_findings(catalog, config, now=now),
+        *await token_findings(catalog, now=now),
+        *await recorder_findings(catalog, now=now),
+    ]
+
+
+async def alert_findings(catalog: Catalog, config: Config, *, now: datetime) -> Sequence[Finding]:
+    """Warn of tenants whose flags nobody would hear of, and of alerts that nobody has acknowledged for an hour."""
+    tenants = await catalog.tenants()
+    findings = [
+        Finding(
+            level="warning",
+            subject="alerts",
+            message=f"{tenant.id} has no safeguarding webhook: a flag keeps a recording and tells nobody",
+            hint=f"callvault tenants set {tenant.id} --safeguarding-webhook URL",
+        )
+        for tenant in tenants
+        if tenant.safeguarding_webhook is None and tenant.ends_at is None
+    ]
+    webhooks = Webhooks(networks=config.alerts.private_networks)
+    findings += [
+        Finding(
+            level="warning",
+            subject="alerts",
+            message=f"the safeguarding webhook of {tenant.id} leads to a private or link-local address; it still works",
+            hint="name its network in alerts.private_networks, or set another webhook: callvault tenants set",
+        )
+        for tenant in tenants
+        if tenant.safeguarding_webhook is not None and await webhooks.leads_inside(tenant.safeguarding_webhook)
+    ]
+    waiting = await catalog.alerts_waiting()
+    if waiting.oldest is not None and now - waiting.oldest > _LATE:
+        message = f"{waiting.count} alerts are not acknowledged, the oldest since {waiting.oldest.isoformat()}"
+        hint = "is the safeguarding webhook reachable? the server's log says what it answered"
+        findings.append(Finding(level="error", subject="alerts", message=message, hint=hint))
+    return findings
+
+
+async def token_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding]:
+    """Warn of tokens that expire soon, or did of late, and where no two operators let two people decide."""
+    own = [each for each in await catalog.tokens() if each.role is Role.OPERATOR and each.issued_by is None]
+    alone = [
+        Finding(
+            level="warning",
+            subject="tokens",
+            message="one operator's token stands above all others: nothing that takes two people can be decided",
+            hint="callvault tokens issue --role operator --name NAME --config FILE; then each issues one of two",
+        )
+    ]
+    return [
+        *(alone if len(own) < _PEOPLE else ()),
+        *(
+            Finding(
+                level="warning",
+                subject="tokens",
+                message=f"{token.id}, {token.role.value} of {token.tenant or 'the vault'}, "
+                f"{'has expired' if has_expired(token, now=now) else 'expires'} at {expires_at.isoformat()}",
+                hint="give its holder a successor (callvault tokens issue), then revoke it (callvault tokens revoke)",
+            )
+            for token in await catalog.tokens(expiring_by=now + EXPIRES_SOON)
+            if (expires_at := token.expires_at) is not None and now - expires_at < EXPIRES_SOON
+        ),
+    ]
+
+
+async def recorder_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding]:
+    """Warn of recorders that sent something else than they declared in the last week."""
+    found = await catalog.misdeclared(since=now - _LATELY)
+    if not found:
+        return ()
+    names = {token.id: token.name for token in await catalog.tokens()}
+    recorders: dict[tuple[TenantId, TokenId | None], list[Misdeclared]] = {}
+    for each in found:
+        recorders.setdefault((each.tenant, each.recorder), []).append(each)
+    return [
+        Finding(
+            level="warning",
+            subject="recorders",
+            message=f"{_recorder(token, names)} of {tenant} sent something else than it declared, within "
+            f"{_LATELY.days} days: "
+            + ", ".join(f"{each.count} as {each.declared.value} with {_CAME[each.content]}" for each in kept),
+            hint="the audio is kept as it came; let the recorder declare what it sends (Content-Type), or send what it "
+            "declares; which recordings: callvault audit list --event recording.misdeclared --from -7d",
+        )
+        for (tenant, token), kept in recorders.items()
+    ]
+
+
+def _recorder(token: TokenId | None, names: Mapping[TokenId, str]) -> str:
+    return "a recorder" if token is None else f"{token} ({names[token]})" if token in names else token
+
+
+async def verify_keyring(config: Config) -> Sequence[Finding]:
+    """Open every keyring replica by itself and compare the trees; reads only, beside a server or without one."""
+    keyring = await observe_keyring(config, SystemClock())
+    try:
+        return await keyring.check()
+    finally:
+        await keyring.close()
+
+
+async def repair_replica(config: Config, name: str) -> None:
+    """Rebuild one keyring replica, named as in the configuration with its path absolute, from the others."""
+    await asyncio.to_thread(refuse_unusable, config, (Piece.ROOT_KEYS, Piece.SECRETS))
+    provider = root_keys(config, SystemClock(), os.urandom)
+    await recovery.repair_replica(name, replicas=Replicas(keyring_replicas(config)), provider=provider)

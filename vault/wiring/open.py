@@ -1,0 +1,224 @@
+"""Config → open vault: recovery first, then the background work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from vault.config import Config
+from vault.errors import ConfigError, Unavailable, VaultError
+from vault.keystore.keyring import Keyring
+from vault.ports.catalog import Catalog
+from vault.ports.cluster import ClusterLocks
+from vault.ports.progress import Progress, Silent
+from vault.ports.time import Clock, Entropy
+from vault.services.backup.reconcile import Reconciled, Reconciler
+from vault.services.recordings.leaves import Coordinates
+from vault.services.vault import Vault
+from vault.storage.catalog.catalog import SqlCatalog, open_catalog
+from vault.storage.journal.journal import FileJournal
+from vault.telemetry import Metrics
+from vault.wiring.adapters import (
+    KEYRING_ID,
+    RECONCILE,
+    SystemClock,
+    catalog_place,
+    cluster_locks,
+    keyring_replicas,
+    open_store,
+    root_keys,
+)
+from vault.wiring.compose import Adapters, compose
+from vault.wiring.files import refuse_unusable
+from vault.wiring.init import identity_findings
+from vault.wiring.lineage import Company, no_catalog, same_lineage
+from vault.wiring.retention import bounds_of, retention_findings
+
+_PRECREATE_SECONDS = 3600.0
+_PRECREATE_AGAIN_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_vault(
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    entropy: Entropy = os.urandom,
+    registry: CollectorRegistry | None = None,
+    background: bool = True,
+    progress: Progress | None = None,
+    reconciled: Callable[[Reconciled], None] | None = None,
+) -> AsyncIterator[Vault]:
+    """Open everything, complete what a crash interrupted, and run the background work until the context ends.
+
+    Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work, and the
+    lease on the keyring is renewed. A catalog that is older than the keyring is reconciled first: `progress` watches
+    that, and `reconciled` is told.
+    """
+    clock = clock or SystemClock()
+    await asyncio.to_thread(refuse_unusable, config)
+    async with AsyncExitStack() as stack:
+        catalog, vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
+        stack.push_async_callback(vault.status.close)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(vault.keyring.run())]
+            try:
+                outcome = await _reconcile(catalog, vault, entropy, progress or Silent())
+                if outcome is not None and reconciled is not None:
+                    reconciled(outcome)
+                if background:
+                    await vault.presence.register()
+                await _recover(vault)
+                if background:
+                    tasks += [group.create_task(work) for work in _background(vault, config)]
+                yield vault
+            finally:
+                for task in tasks:
+                    task.cancel()
+                if background:
+                    with suppress(VaultError):
+                        await vault.presence.beat()
+
+
+@asynccontextmanager
+async def observe_vault(config: Config, *, clock: Clock) -> AsyncIterator[tuple[Catalog, Keyring]]:
+    """Open the catalog and the keyring to read what they say, beside a process that serves the vault."""
+    async with AsyncExitStack() as stack:
+        locks = cluster_locks(config, clock, observes=True)
+        yield await _look(config, clock, os.urandom, Metrics(CollectorRegistry()), stack, locks=locks)
+
+
+def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
+    work = [
+        vault.storer.run(),
+        vault.ingest.run(),
+        vault.parts.run(),
+        vault.presence.run(),
+        vault.alerts.run(),
+        vault.access.underway.run(),
+        vault.access.denials.run(),
+        _keep_ahead(vault),
+        vault.shredder.finish(),
+    ]
+    if config.sweep.enabled:
+        work.append(vault.sweeper.run())
+    return work
+
+
+async def _keep_ahead(vault: Vault) -> None:
+    """Create the cohorts of the coming periods well before calls need them."""
+    while True:
+        try:
+            await vault.tenants.precreate()
+        except Unavailable as error:
+            logger.warning("cohorts not created ahead", extra={"fields": {"reason": error.message}})
+            await asyncio.sleep(_PRECREATE_AGAIN_SECONDS)
+        else:
+            await asyncio.sleep(_PRECREATE_SECONDS)
+
+
+async def _recover(vault: Vault) -> None:
+    """Finish interrupted work in dependency order; nothing is served before it is done."""
+    await vault.holds.recover()
+    await vault.ingest.recover()
+    await vault.parts.recover()
+    await vault.sweeper.resume()
+
+
+async def _assemble(
+    config: Config, clock: Clock, entropy: Entropy, registry: CollectorRegistry, stack: AsyncExitStack
+) -> tuple[SqlCatalog, Vault]:
+    metrics = Metrics(registry)
+    locks = cluster_locks(config, clock)
+    catalog, keyring = await _look(config, clock, entropy, metrics, stack, locks=locks)
+    bounds, tenants = bounds_of(config, keyring), await catalog.tenants()
+    said = retention_findings(bounds, trial=keyring.trial, tenants=tenants)
+    for finding in (*said, *identity_findings(config.identity, trial=keyring.trial)):
+        logger.warning(finding.message, extra={"fields": {"hint": finding.hint}})
+    place = catalog_place(config)
+    company = Company(place if isinstance(place, Path) else None)
+    stack.callback(company.leave)
+    await same_lineage(catalog, keyring, company, stack)
+    store = await open_store(config)
+    stack.push_async_callback(store.close)
+    journal = await asyncio.to_thread(
+        FileJournal,
+        config.journal_path,
+        clock=clock,
+        entropy=entropy,
+        metrics=metrics,
+        file_bytes=config.journal.file_bytes,
+        bytes_bound=config.journal.max_bytes,
+        disk_reserve_bytes=config.journal.disk_reserve,
+        commit_interval_seconds=config.journal.commit_interval.total_seconds(),
+        undurable_bound=config.journal.max_undurable_bytes,
+    )
+    stack.push_async_callback(journal.close)
+    return catalog, compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal, locks))
+
+
+async def _look(
+    config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, stack: AsyncExitStack, *, locks: ClusterLocks
+) -> tuple[SqlCatalog, Keyring]:
+    """Open the catalog and the keyring, for whoever only reads too; nothing is changed."""
+    place = catalog_place(config)
+    catalog = open_catalog(place, clock=clock, metrics=metrics)
+    stack.push_async_callback(catalog.close)
+    if await catalog.is_empty():
+        raise await no_catalog(config)
+    await catalog.check_schema()
+    # A first look has nothing to fall back on: not while another node's sweep replaces what it reads.
+    async with locks.hold("keyring"):
+        keyring = await Keyring.observe(
+            keyring_replicas(config),
+            root_keys(config, clock, entropy),
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            guard=partial(locks.hold, "keyring"),
+        )
+    stack.push_async_callback(keyring.close)
+    await _same_vault(catalog, keyring, config)
+    return catalog, keyring
+
+
+async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progress: Progress) -> Reconciled | None:
+    why = await catalog.setting(RECONCILE)
+    if not why:
+        return None
+    reconciler = Reconciler(
+        catalog=catalog,
+        keyring=vault.keyring,
+        store=vault.store,
+        coordinates=Coordinates(catalog=catalog, keyring=vault.keyring),
+        clock=vault.clock,
+        entropy=entropy,
+        progress=progress,
+        node=vault.journal.node,
+    )
+    outcome = await reconciler.run(why)
+    logger.warning("the catalog was reconciled", extra={"fields": {"why": why, **outcome.counts()}})
+    await catalog.save_setting(RECONCILE, "")
+    return outcome
+
+
+async def _same_vault(catalog: Catalog, keyring: Keyring, config: Config) -> None:
+    if await catalog.setting(KEYRING_ID) != keyring.keyring_id.hex():
+        raise ConfigError(
+            "keyring.replicas: this keyring belongs to another catalog", hint="check the paths in config.toml"
+        )
+    width = config.retention.cohort_width.total_seconds()
+    if keyring.cohort_width_seconds != width:
+        raise ConfigError(
+            f"retention.cohort_width: the vault was created with {keyring.cohort_width_seconds:g} s, not {width:g} s",
+            hint="the width is fixed at init: coordinates count in it",
+        )
