@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHONS := 3.12 3.13 3.14
 PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
-# One more than the two cores that the time is promised for: many tests wait.
-WORKERS := -n 3 --dist loadgroup
+# Two more than the two cores that the time is promised for: many tests wait.
+WORKERS := -n 4 --dist loadgroup
 
 .PHONY: demo serve test check fix bench soak pythons units lock clean
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from prometheus_client import Counter
 
-from tests.helpers import catalog_template, soak
+from tests.helpers import catalog_template, scratch, soak
 from tests.helpers.app import furnished
 from tests.helpers.openbao import fragile_openbao, openbao
 from tests.helpers.postgres import postgres, postgres_settings, postgres_template
@@ -34,6 +34,10 @@ PROPERTIES = Path(__file__).with_name("property")
 settings.register_profile("test", max_examples=30, deadline=None)
 settings.register_profile("soak", max_examples=300, deadline=None)
 settings.load_profile("soak" if soak.SOAK else "test")
+
+# A soak goes through a disk, and waits for it.
+if not soak.SOAK:
+    scratch.in_memory()
 
 
 @pytest.fixture(autouse=True, scope="session")

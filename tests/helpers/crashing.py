@@ -17,6 +17,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from tests.helpers.scratch import MEMORY
 from vault.config import Config, parse_config
 from vault.format.keyring import HEAD
 from vault.ids import RecordingId, TenantId, TokenId
@@ -315,8 +316,7 @@ async def leases_run_out(vault: Vault, clock: ManualClock) -> None:
 @contextmanager
 def memory_directory() -> Iterator[Path]:
     """Give a directory in memory where there is one: a process's crash, unlike a power cut, forgets no write."""
-    shared = Path("/dev/shm")
-    base = Path(tempfile.mkdtemp(prefix="vault-", dir=shared if os.access(shared, os.W_OK) else None))
+    base = Path(tempfile.mkdtemp(prefix="vault-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
     try:
         yield base
     finally:

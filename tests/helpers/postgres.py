@@ -66,6 +66,7 @@ class Postgres:
             "unix_socket_directories": "",
             "shared_buffers": "16MB",
             "max_connections": "80",
+            "dynamic_shared_memory_type": "mmap",  # a killed server leaves nothing outside its directory
             **self.settings,
         }
         command = [str(_binaries() / "postgres"), "-D", str(data)]

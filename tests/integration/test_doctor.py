@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -110,8 +111,9 @@ async def test_doctor_warns_of_a_password_in_settings_that_everybody_may_read(tm
         assert not any("secret@" in each for each in messages)
 
 
-async def test_doctor_warns_of_replicas_that_are_lost_together(tmp_path):
-    with memory_directory() as elsewhere:
+async def test_doctor_warns_of_replicas_that_are_lost_together():
+    with memory_directory() as elsewhere, tempfile.TemporaryDirectory(dir="/var/tmp") as on_disk:
+        tmp_path = Path(on_disk)
         if elsewhere.stat().st_dev == tmp_path.stat().st_dev:
             pytest.skip("there is only one file system here")
         for name in ("a", "b"):
