@@ -15,7 +15,7 @@ from vault.wiring.adapters import root_keys
 from vault.wiring.root_keys import root_directories
 
 TRANSIT = {"kind": "transit", "transit": {"address": "https://vault.example.org", "token": "s.secret"}}
-PKCS11 = {"kind": "pkcs11", "pkcs11": {"library": "/lib/p11.so", "token": "t", "pin": "1234"}}
+PKCS11 = {"kind": "pkcs11", "pkcs11": {"library": "/lib/p11.so", "token": "t", "pin": "hunter2"}}
 KMS = {"kind": "awskms", "awskms": {"region": "eu-west-2"}}
 
 
@@ -87,4 +87,4 @@ def test_no_credential_is_shown():
         made = provider(root=root)
         for part in (made, *vars(made).values()):
             assert "s.secret" not in repr(vars(part) if hasattr(part, "__dict__") else part)
-            assert "1234" not in repr(vars(part) if hasattr(part, "__dict__") else part)
+            assert "hunter2" not in repr(vars(part) if hasattr(part, "__dict__") else part)
