@@ -194,9 +194,12 @@ class Process:
     _adapters: Adapters
     _real_catalog: Any
     _real_store: FilesystemObjectStore
+    _renewing: asyncio.Task[None]
 
     async def abandon(self) -> None:
         """Take from the dead what the kernel takes: descriptors, locks and threads; nothing is written."""
+        self._renewing.cancel()
+        await asyncio.wait([self._renewing])
         journal = self._adapters.journal
         await asyncio.to_thread(journal._committer._thread.shutdown)
         os.close(journal._lock_fd)
@@ -258,6 +261,7 @@ async def start(config: Config, clock: ManualClock, faults: Faults | None = None
         _adapters=adapters,
         _real_catalog=catalog,
         _real_store=store,
+        _renewing=asyncio.create_task(keyring.run(), name="keyring lease"),
     )
     try:
         await _recover(process.vault)
