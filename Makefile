@@ -44,10 +44,10 @@ fix: $(STAMP)
 bench: $(STAMP)  ## one JSON line per claim; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
 
-pythons:  ## unit and contract tests on each further Python that is here, in an environment of its own
+pythons:  ## unit and contract tests and the demo on each further Python that is here, in an environment of its own
 	@for version in $(PYTHONS); do for found in python$$version $(PYENV)/versions/$$version.*/bin/python; do \
 	  if "$$found" -c '' 2>/dev/null; then echo "Python $$version: $$found"; \
-	    $(MAKE) --no-print-directory units PYTHON="$$found" VENV=.venv-$$version || exit 1; break; fi; done; done
+	    $(MAKE) --no-print-directory units demo PYTHON="$$found" VENV=.venv-$$version || exit 1; break; fi; done; done
 
 units: $(STAMP)
 	$(BIN)/python -m pytest $(WORKERS) tests/unit tests/contract
