@@ -331,6 +331,45 @@ async def test_creating_refuses_a_directory_with_other_files_and_leaves_a_store_
     assert await store.get(NAME) == DATA
 
 
+@pytest.mark.parametrize("instead", ["nothing", "an empty directory", "another store", "a file"])
+async def test_a_store_that_was_moved_away_is_read_and_neither_written_nor_emptied_until_it_is_back(
+    store, root, tmp_path, instead
+):
+    await store.put(NAME, [DATA], meta=meta_of(DATA))
+    await store.still_there()
+    away = root.rename(tmp_path / "away")
+    match instead:
+        case "an empty directory":
+            root.mkdir()
+        case "another store":
+            await FilesystemObjectStore.create(root)
+        case "a file":
+            root.write_bytes(b"")
+    before = sorted(root.rglob("*"))
+    for attempt in (
+        store.still_there(),
+        store.put(f"{NAME}2", [DATA], meta=meta_of(DATA)),
+        store.set_held(NAME, held=True),
+        store.delete(NAME),
+        store.delete(f"{NAME}2"),
+        store.stat(f"{NAME}2"),
+        store.list("").__anext__(),
+    ):
+        with pytest.raises(Unavailable, match=str(root)):
+            await attempt
+    assert [finding.level for finding in await store.check()] == ["error"]
+    assert sorted(root.rglob("*")) == before
+    assert root.exists() == (instead != "nothing")
+    assert [each.name for each in away.rglob("*#object")] == [file_of(away).name]
+    assert await store.get(NAME) == DATA
+    if root.exists():
+        root.rename(tmp_path / "wrong")
+    away.rename(root)
+    await store.still_there()
+    assert (await store.stat(NAME)).meta == meta_of(DATA)
+    assert (await store.delete(NAME)).absent
+
+
 async def test_a_store_whose_files_vanished_under_it_is_unavailable_and_not_empty(store, root):
     await store.put(NAME, [DATA], meta=meta_of(DATA))
     file_of(root).unlink()

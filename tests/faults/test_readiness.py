@@ -134,6 +134,25 @@ async def test_a_provider_that_only_cohorts_of_later_calls_wait_for_does_not_mak
     assert (await told(app))[0] == 200
 
 
+async def test_objects_that_were_moved_away_make_the_vault_unready_and_calls_wait_in_the_journal(tmp_path):
+    site = await make_site(tmp_path, roles=("recorder",))
+    async with in_process(site) as (vault, url), ClientSession(url) as client:
+        recorder = Recorder(site, client)
+        assert (await recorder.ready())[0] == 200
+        with moved_away(site.config.objects_path):
+            status, body = await recorder.ready()
+            assert (status, body["checks"]["objects"]) == (503, "failing")
+            [reason] = body["reasons"]
+            assert str(site.config.objects_path) in reason["detail"]
+            assert "Never make an empty one" in reason["hint"]
+            assert body["object_store"] == "down, the journal absorbs"
+            assert (await recorder.put("call", sound(100)))[0] == 201
+            await until(lambda: vault.storer.store_down)
+            assert not site.config.objects_path.exists()
+        assert (await recorder.ready())[0] == 200
+        await until(lambda: not vault.storer.store_down)
+
+
 async def test_what_the_catalog_does_not_take_is_not_blamed_on_the_object_store(app):
     with out_of_reach(app.vault.catalog, "finish_recording"):
         call = asyncio.create_task(

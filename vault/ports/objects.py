@@ -73,6 +73,13 @@ class ObjectStore(Protocol):
         Deleting an absent name succeeds with `absent=True`. A lock that still forbids it gives `absent=False`.
         """
 
+    async def still_there(self) -> None:
+        """Raise Unavailable if another store, or none, is seen in the place of the one that was opened.
+
+        That does not pass by itself: a disk was unmounted or a directory moved. A service that does not answer is
+        nothing of the kind.
+        """
+
     async def check(self) -> Sequence[Finding]:
         """Return findings for `doctor`: reachability, region, encryption, versioning, lock, leftovers."""
 

@@ -315,6 +315,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             journal=adapters.journal,
             keyring=keyring,
             presence=presence,
+            store=store,
             tenants=tenants,
             clock=clock,
             metrics=metrics,

@@ -23,7 +23,7 @@ async def readyz(request: web.Request) -> web.Response:
         "status": "not ready" if failing else "ready",
         "checks": {name: "failing" if name in failing else "ok" for name in found},
         "reasons": [{"check": name, "detail": error.message, "hint": error.hint} for name, error in failing.items()],
-        "object_store": "down, the journal absorbs" if vault.storer.store_down else "ok",
+        "object_store": "down, the journal absorbs" if vault.storer.store_down or "objects" in failing else "ok",
     }
     return web.json_response(body, status=503 if failing else 200)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,6 +14,7 @@ from vault.model import HoldKind, HoldState, RecordingState, Role
 from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
+from vault.ports.objects import ObjectStore
 from vault.ports.time import Clock
 from vault.retention.review import review_overdue
 from vault.services.health.nodes import Presence
@@ -23,7 +25,7 @@ from vault.telemetry import Metrics
 
 EXPIRES_SOON: Final = timedelta(days=14)
 """How long before a token expires it is spoken of."""
-CHECKS: Final = ("draining", "journal", "keyring", "root_provider", "catalog")
+CHECKS: Final = ("draining", "journal", "keyring", "root_provider", "catalog", "objects")
 _ANSWER_SECONDS: Final = 0.5
 """How long who asks whether the vault is ready waits for what may hang."""
 _SCRAPE_SECONDS: Final = 0.25
@@ -46,6 +48,7 @@ class Status:
         journal: Journal,
         keyring: Keyring,
         presence: Presence,
+        store: ObjectStore,
         tenants: Tenants,
         clock: Clock,
         metrics: Metrics,
@@ -59,19 +62,22 @@ class Status:
         self._clock = clock
         self._metrics = metrics
         self._at_catalog = Look("the catalog", self._ask_catalog, clock=clock)
+        self._at_store = Look("the object store's disk", store.still_there, clock=clock)
         self._at_gauges = Look("the catalog", self._read_gauges, clock=clock)
         self._read_at = float("-inf")
         metrics.catalog.age = lambda: clock.monotonic() - self._read_at
 
     async def readiness(self) -> Mapping[str, VaultError | None]:
-        """Return for each of CHECKS why it lets no new recording begin, or None; within a second."""
+        """Return for each of CHECKS why no new recording should begin here, or None; within a second."""
         found: dict[str, VaultError | None] = dict.fromkeys(CHECKS)
         if self._ingest.draining:
             found["draining"] = Unavailable("the server is shutting down")
         found["journal"] = self._journal.refusal()
         if (trouble := self._no_keys()) is not None:
             found["root_provider" if trouble.facts.get("cause") == "root provider" else "keyring"] = trouble
-        found["catalog"] = await self._at_catalog.within(_ANSWER_SECONDS)
+        found["catalog"], found["objects"] = await asyncio.gather(
+            self._at_catalog.within(_ANSWER_SECONDS), self._at_store.within(_ANSWER_SECONDS)
+        )
         return found
 
     def _no_keys(self) -> VaultError | None:
@@ -120,4 +126,5 @@ class Status:
     async def close(self) -> None:
         """Give up what has no answer yet."""
         await self._at_catalog.close()
+        await self._at_store.close()
         await self._at_gauges.close()

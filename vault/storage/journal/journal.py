@@ -170,8 +170,12 @@ class FileJournal:
         if now - self._disk_checked_at >= fresh:
             try:
                 self._free = self._disk.free_bytes(self._directory)
-            except OSError:
-                return Unavailable("the journal's file system does not answer", cause="disk")
+            except OSError as error:
+                return Unavailable(
+                    f"the journal's directory {self._directory} does not answer: {error.strerror or 'I/O error'}",
+                    hint="is its disk mounted, and the directory where it was?",
+                    cause="disk",
+                )
             self._disk_checked_at = now
         if self._free < self._reserve:
             wants = f"journal.disk_reserve keeps {size_text(self._reserve)} for recordings under way"

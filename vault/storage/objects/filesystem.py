@@ -83,6 +83,10 @@ class FilesystemObjectStore:
         """Unlink the object with its metadata, durably; see ObjectStore.delete."""
         return await run_in(self._pool, self._tree.delete, check_name(name))
 
+    async def still_there(self) -> None:
+        """Look whether the directory that was opened is where it was; see ObjectStore.still_there."""
+        await run_in(self._pool, self._tree.require_place)
+
     async def check(self) -> Sequence[Finding]:
         """Return whether a block can be written, and how much room is left."""
         root = self._tree.root

@@ -42,6 +42,10 @@ class PrefixedObjectStore:
         """Remove every version; see ObjectStore.delete."""
         return dataclasses.replace(await self._inner.delete(self._prefix + name), name=name)
 
+    async def still_there(self) -> None:
+        """Ask the store around it."""
+        await self._inner.still_there()
+
     async def check(self) -> Sequence[Finding]:
         """Return the findings of the store around it."""
         return await self._inner.check()

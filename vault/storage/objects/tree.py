@@ -35,6 +35,10 @@ _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _KNOWN_DIRECTORIES: Final = 100_000
 _PLACING_ATTEMPTS: Final = 16
+_GONE: Final = (
+    "put it back where it was, or mount its disk there; if it has come back as another directory, restart the server. "
+    "Never make an empty one in its place"
+)
 
 
 @contextlib.contextmanager
@@ -88,7 +92,8 @@ class ObjectTree:
     """Blocking operations on one store; safe from many threads, and from many processes on one machine.
 
     Everything is looked up relative to the root directory opened here. A disk unmounted under a running server
-    therefore fails, where a path would lead into the empty mount point and every object would look absent.
+    therefore fails, where a path would lead into the empty mount point and every object would look absent. A root that
+    was moved away can still be read; nothing is written or deleted where nobody looks for it.
     """
 
     def __init__(self, root: Path, *, tidies: bool = True) -> None:
@@ -117,6 +122,7 @@ class ObjectTree:
     def put(self, name: str, chunks: Sequence[bytes | memoryview], size: int, meta: ObjectMeta) -> None:
         """Store one object durably, whole or not at all."""
         with translated(name):
+            self.require_place()
             staged = f"{_TMP}/{uuid4().hex}"
             try:
                 self._write(staged, encode_header(meta), chunks)
@@ -151,6 +157,7 @@ class ObjectTree:
     def set_held(self, name: str, *, held: bool) -> None:
         """Overwrite the one byte that is the hold state, and wait until the disk has it."""
         with self._opened(name, os.O_RDWR) as handle:
+            self.require_place()
             decode_header(os.pread(handle, HEADER_BYTES, 0))
             os.pwrite(handle, held_byte(held=held), HELD_OFFSET)
             os.fdatasync(handle)
@@ -158,11 +165,11 @@ class ObjectTree:
     def delete(self, name: str) -> Deletion:
         """Remove one object, make that durable, drop directories left empty, and look again."""
         with translated(name):
+            self.require_place()
             deleted = 1
             try:
                 os.unlink(_path(name), dir_fd=self._root)
             except FileNotFoundError:
-                self.require_marker()
                 deleted = 0
             # Also for an absent name: a delete that was cut short after its unlink is completed here.
             with contextlib.suppress(FileNotFoundError):
@@ -174,22 +181,34 @@ class ObjectTree:
     def walk(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the objects whose names start with `prefix`, in name order, one directory in memory at a time."""
         with translated(f"the names under {prefix}"):
-            self.require_marker()
+            self.require_place()
             yield from self._walk(prefix[: prefix.rfind("/") + 1], prefix)
 
-    def require_marker(self) -> None:
-        """Raise Unavailable if this is no longer the store that was opened."""
+    def require_place(self) -> None:
+        """Raise Unavailable if this is no longer the store that was opened, or no longer where it was opened."""
         try:
             os.stat(MARKER, dir_fd=self._root, follow_symlinks=False)
         except FileNotFoundError:
             raise Unavailable(
                 f"the object store at {self.root} lost its marker; nothing is known of its objects"
             ) from None
+        try:
+            there = self.root.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise Unavailable(
+                f"the object store is no longer at {self.root}; no object was stored, changed or deleted", hint=_GONE
+            ) from None
+        if not os.path.samestat(there, os.fstat(self._root)):
+            raise Unavailable(
+                f"another directory than the object store that was opened is at {self.root}; no object was "
+                "stored, changed or deleted",
+                hint=_GONE,
+            )
 
     def probe(self) -> int:
         """Write, sync and remove one block; return the free bytes."""
         with translated("a probe"):
-            self.require_marker()
+            self.require_place()
             staged = f"{_TMP}/{uuid4().hex}"
             try:
                 self._write(staged, bytes(HEADER_BYTES), ())
@@ -313,7 +332,7 @@ class ObjectTree:
             try:
                 handle = os.open(_path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._root)
             except FileNotFoundError:
-                self.require_marker()
+                self.require_place()
                 raise NotFound(f"there is no object {name}") from None
             try:
                 yield handle

@@ -174,6 +174,9 @@ class S3ObjectStore:
             await self._require_bucket()
         return deletion
 
+    async def still_there(self) -> None:
+        """Do nothing: whether a bucket is there is for its service to say, at each request."""
+
     async def check(self) -> Sequence[Finding]:
         """Return findings on the bucket, the region the server reports, and abandoned multipart uploads."""
         findings = [*await run_in(None, bucket.check, self._settings)]
