@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.command import Remote
-from vault.errors import Conflict, Invalid
+from vault.errors import Conflict, Forbidden, Invalid
 
 Shown = Annotated[
     str | None, typer.Option("--shown", help="Approve what has this digest: the `shown` of the request as you saw it.")
@@ -21,6 +21,7 @@ async def digest(
     call: Remote,
     path: str,
     *,
+    asked_by: Callable[[Mapping[str, Any]], str | None],
     look: Callable[[Mapping[str, Any]], str | None],
     render: Callable[[Mapping[str, Any]], None],
     shown: str | None,
@@ -29,7 +30,8 @@ async def digest(
     """Return the digest to approve: the one that was given, or that of the request, printed and confirmed.
 
     Invalid where nobody sees the request (--json, no terminal) and no digest is given. Conflict if nothing waits for an
-    approval. `look` finds the digest in the answer of `path`, and `render` prints that answer.
+    approval, Forbidden, before anybody is asked, if this token asked for it. `asked_by` and `look` find who did and the
+    digest in the answer of `path`, and `render` prints that answer.
     """
     if shown is not None:
         return shown
@@ -42,6 +44,11 @@ async def digest(
     found = look(request)
     if found is None:
         raise Conflict("nothing waits for an approval here; nothing was approved")
+    if call.client.token_id is not None and asked_by(request) == call.client.token_id:
+        raise Forbidden(
+            "whoever asked for this cannot approve it too; nothing was approved",
+            hint="a second person approves, with their own token; whoever asked may take it back (reject)",
+        )
     render(request)
     if not yes and not typer.confirm("approve this?", err=True):
         raise Conflict("not approved")

@@ -24,6 +24,7 @@ DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 _PROBLEM_PREFIX = "urn:callvault:problem:"
 _RESERVED = frozenset({"type", "title", "status", "detail", "hint", "retry_after_seconds", "message"})
 _TOKEN = re.compile(r"[\x21-\x7e]{1,500}")
+_CLAIM = re.compile(r"cv_([0-9a-f]{32})_", re.ASCII)
 _VAULT = re.compile(r"vlt_[0-9a-f]{32}", re.ASCII)
 _PAUSES: Final = (0.5, 2.0)
 _BY_STATUS: Final[Mapping[int, type[errors.VaultError]]] = {
@@ -151,6 +152,12 @@ class Client:
         if self._token is not None:
             self._authorization = {"Authorization": f"Bearer {self._token}"}
         return self
+
+    @property
+    def token_id(self) -> str | None:
+        """The id that the token claims, None without a token or if it claims none."""
+        match = None if self._token is None else _CLAIM.match(self._token)
+        return None if match is None else f"tok_{match[1]}"
 
     async def vault_id(self) -> str:
         """Return which vault the server says it is; FormatError if it says none."""

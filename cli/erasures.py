@@ -102,6 +102,7 @@ async def approve(call: Remote, erasure: ErasureName, shown: Shown = None, yes: 
     named = await digest(
         call,
         path,
+        asked_by=lambda found: found["requested_by"],
         look=lambda found: found["shown"],
         render=lambda found: _show(call, found),
         shown=shown,

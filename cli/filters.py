@@ -11,6 +11,7 @@ import typer
 from cli.client import Client
 from cli.instants import instant_or_none
 from vault.media.sizes import parse_size
+from vault.retention.periods import parse_duration
 
 _PAGE: Final = 1000
 
@@ -81,8 +82,8 @@ class Filters:
             "to": instant_or_none(self.started_to),
             "held": self.held,
             "ahead": self.ahead,
-            "min_duration": self.longer_than,
-            "max_duration": self.shorter_than,
+            "min_duration": _duration(self.longer_than),
+            "max_duration": _duration(self.shorter_than),
             "min_bytes": None if self.larger_than is None else parse_size(self.larger_than),
             "max_bytes": None if self.smaller_than is None else parse_size(self.smaller_than),
             "expires_from": instant_or_none(self.expires_from),
@@ -95,6 +96,13 @@ class Filters:
             "tag": self.tag,
         }
         return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _duration(text: str | None) -> str | None:
+    """Return what was said of a duration as it was said; Invalid, in the words of the command line."""
+    if text is not None:
+        parse_duration(text)
+    return text
 
 
 async def search(

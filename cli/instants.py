@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from vault.errors import Invalid
 from vault.retention.periods import parse_period
 
 _HINT = "write 2027-01-31, 2027-01-31T09:00 or with Z, today, yesterday, now, -7d, +180d or +6mo"
+_BARE = re.compile(r"[+-][0-9]{1,15}|[0-9]{1,3}", re.ASCII)
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 
 
@@ -16,6 +18,10 @@ def parse_instant(text: str, *, now: datetime) -> str:
 
     A date begins at midnight, and a time without a zone is, where this machine is; `-7d` and `+180d` count from `now`.
     """
+    if _BARE.fullmatch(text):
+        signed = text if text[0] in "+-" else f"-{text}"
+        hint = f"write {signed}d for days, {signed}h for hours, {signed}m for minutes or {signed}mo for months"
+        raise Invalid(f"{text!r} has no unit", hint=hint)
     try:
         if text == "now":
             moment = now
@@ -27,10 +33,27 @@ def parse_instant(text: str, *, now: datetime) -> str:
         elif text.startswith("-"):
             moment = parse_period(text[1:]).before(now)
         else:
-            moment = datetime.fromisoformat(text)
+            moment = _written(text)
         return _utc(moment)
     except (ValueError, OverflowError) as error:
         raise Invalid(f"{text[:40]!r} is not a date", hint=_HINT) from error
+
+
+def _written(text: str) -> datetime:
+    """Return a date or an instant; Invalid for a period that does not say from when it counts."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        if not _is_period(text):
+            raise
+    raise Invalid(f"{text!r} is past or to come", hint=f"write -{text} for before now, +{text} for from now on")
+
+
+def _is_period(text: str) -> bool:
+    try:
+        return bool(parse_period(text))
+    except Invalid:
+        return False
 
 
 def _utc(moment: datetime) -> str:
@@ -72,6 +95,8 @@ def parse_end(text: str, *, now: datetime) -> str:
     try:
         return parse_period(text).after(now).isoformat().replace("+00:00", "Z")
     except Invalid:
+        if text.isdecimal() and _BARE.fullmatch(text):
+            raise
         return parse_instant(text, now=now)
 
 

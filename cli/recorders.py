@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cli.client import server_url
+from cli.client import segment, server_url
 from cli.command import Remote, local, new_group, remote
 from cli.output import Output
-from vault.errors import Invalid, NotFound
-from vault.ids import parse_tenant
+from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
+from vault.ids import TenantId, parse_tenant
 
 if TYPE_CHECKING:
     from cli.setups import Place, Recorder
@@ -73,11 +73,27 @@ async def show(
     if given and issue:
         raise Invalid(f"--issue and {_TOKEN_VARIABLE} exclude each other")
     Place(server, identifier, given or None)  # refused before a token is issued for nothing
-    if issue:
+    if not issue:
+        await _look_up(call, identifier)
+    else:
         body = {"name": issue, "role": "recorder", "tenant": identifier}
         given = (await call.client.post("/v1/tokens", body))["token"]
     place = Place(server, identifier, given or None)
     _print(call.out, recorder, recorder.files(place), notes(recorder, place))
+
+
+async def _look_up(call: Remote, tenant: TenantId) -> None:
+    """Refuse a tenant that the server says there is not; without a token, or an answer, say that nobody was asked."""
+    if call.client.token_id is None:
+        call.out.note(f"no token to ask with: whether there is a tenant {tenant} was not looked up")
+        return
+    try:
+        await call.client.get(f"/v1/tenants/{segment(tenant)}")
+    except NotFound as error:
+        error.hint = "callvault tenants list shows those that there are; callvault tenants add adds one"
+        raise
+    except (Forbidden, Unauthenticated, Unavailable) as error:
+        call.out.note(f"whether there is a tenant {tenant} was not looked up: {error.message}")
 
 
 def notes(recorder: Recorder, place: Place) -> Sequence[str]:

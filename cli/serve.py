@@ -134,8 +134,11 @@ async def _supervise(settings: Config, out: Output, config: Path, count: int, po
 
     if settings.objects.kind == "memory":
         raise ConfigError("objects.kind: objects in memory belong to one process", hint="serve without --workers")
+    from vault.storage.journal.journal import refuse_in_use  # noqa: PLC0415 - likewise
+
     if not settings.journal_path.is_dir():
         raise ConfigError(f"there is no journal at {settings.journal_path}", hint="create a vault: callvault init")
+    refuse_in_use(settings.journal_path)  # or the port would be what is said to be taken
     for number in range(count):
         worker_journal(settings.journal_path, number).mkdir(mode=0o700, exist_ok=True)
     with listener(settings) as listening:

@@ -23,7 +23,7 @@ group = new_group("Credentials for recorders and people.")
     "issue",
     examples=[
         "callvault tokens issue --tenant northfield-college --role recorder --name pbx-1",
-        'callvault tokens issue --tenant northfield-college --role compliance --name "Asha Patel" > asha.token',
+        "(umask 077 && callvault tokens issue --tenant northfield-college --role compliance --name Asha > asha.token)",
         'callvault tokens issue --tenant northfield-college --role auditor --name "External audit" --expires 90d',
         "callvault tokens issue --tenant northfield-college --role recorder --name old-archive --imports-until +14d",
         'callvault tokens issue --role operator --name "Kit Moss" --config /etc/callvault/config.toml',

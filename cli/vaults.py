@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         "init",
         examples=[
             "callvault init",
-            "callvault init --config /etc/callvault/config.toml > operator.token",
+            "(umask 077 && callvault init --config /etc/callvault/config.toml > operator.token)",
             'callvault init --processor "Northfield IT Ltd" --contact privacy@northfield.example',
             "callvault init --trial",
             "callvault init --defaults > /etc/callvault/config.toml",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cli.exits import Exit
-from vault.errors import ConfigError, Unavailable
+from vault.errors import ConfigError, Unavailable, not_listening
 
 if TYPE_CHECKING:
     from vault.config import Config
@@ -39,7 +39,7 @@ def listener(settings: Config) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise ConfigError(f"server.port: cannot listen on {host}:{port}: {error.strerror}") from error
+        raise not_listening("server.port", f"{host}:{port}", error) from error
 
 
 def end_with_parent() -> None:

@@ -288,6 +288,16 @@ class InUse(ConfigError):
     """Another process has what only one may have, such as a journal directory."""
 
 
+def not_listening(setting: str, place: str, error: OSError) -> ConfigError:
+    """Return what is said of an address that cannot be listened on, by the name of its setting."""
+    return ConfigError(
+        f"{setting}: cannot listen on {place}: {reason(error)}",
+        hint=f"end the process that listens there (ss -ltnp shows it), or choose another address in {setting}"
+        if error.errno == errno.EADDRINUSE
+        else None,
+    )
+
+
 class Unexpected(VaultError):
     """A defect of the server; the log has the place, the answer has the request id."""
 

@@ -1,6 +1,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ EXAMPLES = [
     for path, command in LEAVES.items()
     for line in command.epilog.split("\n\n")[1:]
 ]
+OWN_FILES = "umask 077"
+SECRET = re.compile(r"callvault (?:init(?! --defaults)|tokens issue|recorders show .*--issue)\b.*[^-=]>")
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
@@ -44,10 +47,18 @@ def test_every_command_explains_itself_with_an_example_and_offers_json(
 
 @pytest.mark.parametrize(("path", "example"), EXAMPLES, ids=[example for _, example in EXAMPLES])
 def test_every_example_is_a_command_line_that_parses(path: tuple[str, ...], example: str) -> None:
-    words = shlex.split(re.split(r" [|<>] ", example)[0])
+    words = shlex.split(re.split(r" [|<>] ", example.removeprefix(f"({OWN_FILES} && "))[0])
     assert words[: len(path) + 1] == ["callvault", *path]
     with LEAVES[path].make_context("callvault", words[len(path) + 1 :]):
         pass
+
+
+def test_whatever_writes_a_secret_into_a_file_makes_one_that_nobody_else_may_read() -> None:
+    pages = [each.read_text().replace("\\\n", " ") for each in (Path("README.md"), *Path("docs").rglob("*.*"))]
+    lines = [*(line for page in pages for line in page.splitlines()), *(example for _, example in EXAMPLES)]
+    written = [line for line in lines if SECRET.search(line)]
+    assert len(written) > 2
+    assert [line for line in written if OWN_FILES not in line] == []
 
 
 def test_every_group_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,24 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "said", "write"),
+    [
+        ("-7", "'-7' has no unit", "write -7d for days, -7h for hours, -7m for minutes or -7mo for months"),
+        ("+7", "'+7' has no unit", "write +7d for days"),
+        ("7", "'7' has no unit", "write -7d for days"),
+        ("7d", "'7d' is past or to come", "write -7d for before now, +7d for from now on"),
+        ("soon", "'soon' is not a date", "write 2027-01-31"),
+    ],
+)
+def test_what_was_forgotten_is_said_with_what_to_write(text: str, said: str, write: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_instant(text, now=NOW)
+    assert refused.value.message == said
+    assert refused.value.hint is not None
+    assert refused.value.hint.startswith(write)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("90d", "2027-02-22T12:00:00Z"),
@@ -73,6 +91,11 @@ def test_anything_else_is_refused(text: str) -> None:
 )
 def test_an_end_is_a_period_from_now_or_an_instant(text: str, expected: str) -> None:
     assert parse_end(text, now=NOW) == expected
+
+
+def test_an_end_without_a_unit_is_told_so() -> None:
+    with pytest.raises(Invalid, match="'90' has no unit"):
+        parse_end("90", now=NOW)
 
 
 @pytest.mark.parametrize("text", ["", "90", "soon", "90 days", "9999y"])

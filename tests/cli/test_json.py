@@ -5,6 +5,7 @@ import pytest
 
 from cli import output
 from cli.main import main
+from tests.cli.conftest import TOKEN
 from tests.helpers.answers import (
     CERT,
     CERTIFICATE,
@@ -183,6 +184,8 @@ APPROVALS = (
     (f"holds approve {HOLD}", f"/v1/holds/{HOLD}"),
     (f"erasures approve {ERA}", f"/v1/erasures/{ERA}"),
     ("tenants offboard a-college --approve", "/v1/tenants/a-college"),
+    (f"policy approve {POL}", f"/v1/policies/{POL}"),
+    (f"sweep override approve {OVR}", f"/v1/sweeps/overrides/{OVR}"),
 )
 
 
@@ -197,6 +200,28 @@ def test_an_approval_prints_the_request_and_names_it(
     assert (approved.method, approved.body["shown"]) == ("POST", SHOWN)
     printed = capsys.readouterr()
     assert SHOWN in printed.out + printed.err
+
+
+@pytest.mark.parametrize("asked", ["release_requested_by", "requested_by", "offboard_requested_by"])
+def test_whoever_asked_is_told_that_they_cannot_approve_before_they_are_asked_whether_they_do(
+    stub: StubServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], asked: str
+) -> None:
+    install(stub)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: pytest.fail("somebody who may not was asked"))
+    own = {asked: f"tok_{TOKEN.split('_')[1]}"}
+    for line, path in APPROVALS:
+        [found] = [json.loads(each.body) for each in stub.replies["GET", path]]
+        if asked not in found:
+            continue
+        stub.on("GET", path, answer({**found, **own}))
+        for option in ([], ["--yes"]):
+            stub.asked.clear()
+            assert main([*line.split(), *option]) == 3
+            assert [each.method for each in stub.asked] == ["GET"]
+            said = capsys.readouterr().err
+            assert "whoever asked for this cannot approve it too; nothing was approved" in said
+            assert "a second person approves" in said
 
 
 @pytest.mark.parametrize(("line", "path"), APPROVALS)

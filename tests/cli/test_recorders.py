@@ -17,8 +17,8 @@ from cli import output
 from cli.main import main
 from cli.setups import RECORDERS, Place
 from tests.helpers import recorders_page
-from tests.helpers.answers import TOKEN_ROW
-from tests.helpers.stub import answer
+from tests.helpers.answers import TENANT, TOKEN_ROW
+from tests.helpers.stub import answer, problem
 
 ID, SECRET = "0193" + "a" * 28, "Ab_-" + "x" * 39
 TOKEN = f"cv_{ID}_{SECRET}"
@@ -186,6 +186,7 @@ def test_an_issued_token_is_filled_in_and_on_standard_output_alone(stub, capsys)
 
 def test_json_names_the_files(stub, capsys, monkeypatch):
     monkeypatch.setenv("CALLVAULT_RECORDER_TOKEN", TOKEN)
+    stub.on("GET", "/v1/tenants/a-college", answer(TENANT))
     assert main(["recorders", "show", "asterisk", "--tenant", "a-college", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown.keys() == {"name", "title", "source", "files", "notes"}
@@ -194,7 +195,23 @@ def test_json_names_the_files(stub, capsys, monkeypatch):
         "/etc/asterisk/extensions.conf",
     ]
     assert f"password = {TOKEN}" in shown["files"][0]["content"]
-    assert stub.asked == []
+    assert [(each.method, each.path) for each in stub.asked] == [("GET", "/v1/tenants/a-college")]
+
+
+def test_a_tenant_that_there_is_not_is_said_to_be_none(stub, capsys, monkeypatch):
+    show = ["recorders", "show", "curl", "--tenant", "nosuch"]
+    stub.on("GET", "/v1/tenants/nosuch", problem("not_found", 404, "there is no tenant nosuch"))
+    assert main(show) == 4
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "there is no tenant nosuch" in printed.err
+    assert "callvault tenants list" in printed.err
+    stub.on("GET", "/v1/tenants/nosuch", problem("forbidden", 403, "a recorder may not"))
+    assert main(show) == 0
+    assert "was not looked up: a recorder may not" in capsys.readouterr().err
+    monkeypatch.delenv("CALLVAULT_TOKEN")
+    assert main(show) == 0
+    assert "no token to ask with: whether there is a tenant nosuch was not looked up" in capsys.readouterr().err
 
 
 def test_every_recorder_is_listed(capsys):

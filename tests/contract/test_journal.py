@@ -20,7 +20,8 @@ from tests.helpers.journals import (
     replay,
     start,
 )
-from vault.errors import ConfigError, DiskFull, JournalFull, Shredded, Tampered, Unavailable
+from vault.errors import ConfigError, DiskFull, InUse, JournalFull, Shredded, Tampered, Unavailable
+from vault.storage.journal.journal import refuse_in_use
 from vault.telemetry import Metrics
 
 
@@ -356,8 +357,17 @@ async def test_replay_comes_once_and_before_the_first_recording(tmp_path):
 
 
 async def test_two_processes_cannot_use_one_directory(tmp_path, journal):
-    with pytest.raises(ConfigError, match="another process"):
+    with pytest.raises(InUse) as refused:
         make(tmp_path / "journal")
+    assert f"process {os.getpid()} has {tmp_path / 'journal'} open" in refused.value.message
+    assert f"end that process first (kill {os.getpid()})" in refused.value.hint
+    with pytest.raises(InUse, match=f"process {os.getpid()} has"):
+        refuse_in_use(tmp_path / "journal")
+    (tmp_path / "journal" / "journal.lock").write_bytes(b"")  # a disk without room for the number
+    with pytest.raises(InUse, match="a process has"):
+        refuse_in_use(tmp_path / "journal")
+    await journal.close()
+    refuse_in_use(tmp_path / "journal")
 
 
 async def test_a_missing_directory_is_the_operators_to_make(tmp_path):

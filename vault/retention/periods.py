@@ -22,6 +22,7 @@ _MILLISECONDS: Final = {
 }
 _ORDER: Final = tuple(_MILLISECONDS)
 _DURATION: Final = re.compile(r"(?:[0-9]{1,15}(?:ms|[wdhms]))+", re.ASCII)
+_BARE: Final = re.compile(r"[0-9]+", re.ASCII)
 _TERM: Final = re.compile(r"([0-9]+)(ms|[wdhms])")
 _DURATION_HINT: Final = "write whole numbers with a unit, largest first: 90d, 12h, 1h30m, 500ms"
 
@@ -31,6 +32,8 @@ def parse_duration(text: str) -> timedelta:
 
     Each unit occurs at most once, without signs, spaces or fractions; anything else raises Invalid.
     """
+    if _BARE.fullmatch(text):
+        raise Invalid(f"{text[:40]!r} has no unit", hint=_DURATION_HINT)
     if not _DURATION.fullmatch(text):
         raise Invalid(f"{text[:40]!r} is not a duration", hint=_DURATION_HINT)
     terms = [(int(number), unit) for number, unit in _TERM.findall(text)]

@@ -226,9 +226,7 @@ async def serve(
         try:
             sockets = bind(settings.host, settings.port) if listener is None else [listener]
         except OSError as error:
-            raise errors.ConfigError(
-                f"server.port: cannot listen on {settings.host}:{settings.port}: {errors.reason(error)}"
-            ) from error
+            raise errors.not_listening("server.port", f"{settings.host}:{settings.port}", error) from error
         port = sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         async with connections.watched(), AsyncExitStack() as listening:

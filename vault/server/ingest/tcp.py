@@ -15,7 +15,7 @@ from typing import SupportsIndex
 from vault.access.permissions import Act
 from vault.config import Config
 from vault.config.streams import Listener
-from vault.errors import ConfigError, Conflict, UploadStalled, VaultError, reason
+from vault.errors import ConfigError, Conflict, UploadStalled, VaultError, not_listening, reason
 from vault.ids import TokenId, parse_tenant
 from vault.places import READ, check
 from vault.ports.time import Entropy
@@ -79,9 +79,7 @@ async def listening(
             try:
                 sockets = bind(*door.settings.address, shared=shared)
             except OSError as error:
-                raise ConfigError(
-                    f"streams.{door.name}.listen: cannot listen on {door.settings.listen}: {reason(error)}"
-                ) from error
+                raise not_listening(f"streams.{door.name}.listen", door.settings.listen, error) from error
             for each in sockets:
                 listeners.enter_context(connections.listening(each, calls.lines(door), tls=door.tls))
             ports[door.name] = int(sockets[0].getsockname()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Sequence
@@ -230,19 +231,27 @@ def journal_files(directory: Path) -> Sequence[Path]:
 def in_use(directory: Path) -> bool:
     """Tell whether a process has the journal open now, without making or changing anything; ConfigError."""
     try:
+        refuse_in_use(directory)
+    except InUse:
+        return True
+    return False
+
+
+def refuse_in_use(directory: Path) -> None:
+    """Raise InUse, which names the process, if one has the journal open now; makes and changes nothing. ConfigError."""
+    try:
         fd = os.open(directory / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return False
+        return
     except OSError as error:
         raise unusable(directory / _LOCK_NAME, error, setting="journal.path") from error
     try:
         # Shared, and given back at once: only an owner's lock is in its way.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        raise _taken(directory, fd) from None
     finally:
         os.close(fd)
-    return False
 
 
 def _lock(directory: Path) -> int:
@@ -253,8 +262,27 @@ def _lock(directory: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        taken = _taken(directory, fd)
         os.close(fd)
-        raise InUse(
-            "journal.path is in use by another process", hint="two vaults never share one journal directory"
-        ) from error
+        raise taken from error
+    _sign(fd)
     return fd
+
+
+def _taken(directory: Path, fd: int) -> InUse:
+    """Return what is said to whoever wants a journal that the process which signed its lock has open."""
+    said = os.pread(fd, 20, 0).strip()
+    who, end = ("process " + said.decode(), f"kill {said.decode()}") if said.isdigit() else ("a process", "its unit")
+    return InUse(
+        f"journal.path: {who} has {directory} open: a callvault serve on the same data, or a command that works on it; "
+        "nothing was started or changed",
+        hint=f"is the vault served already? callvault doctor looks. To start anew, end that process first ({end}); for "
+        "several at once, callvault serve --workers N",
+    )
+
+
+def _sign(fd: int) -> None:
+    """Say in the lock's file who has it, for the message to whoever comes next; a full disk does not matter."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
