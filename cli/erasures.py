@@ -52,7 +52,7 @@ def _show(call: Remote, erasure: Mapping[str, Any]) -> None:
     call.out.show(erasure, _fields(erasure))
     if not call.out.as_json:
         rows = [(item["id"], item["outcome"], _why(item)) for item in erasure["recordings"]]
-        call.out.table(["recording", "outcome", "why"], rows, empty="no recordings")
+        call.out.table(["recording", "outcome", "why"], rows, empty="no recordings", sentence=True)
 
 
 @remote(

@@ -34,7 +34,7 @@ async def status(call: Remote) -> None:
     )
     if not call.out.as_json:
         rows = [(item["name"], "ok" if item["ok"] else "error", item["detail"]) for item in found["replicas"]]
-        call.out.table(["replica", "state", "detail"], rows, empty="there are no replicas")
+        call.out.table(["replica", "state", "detail"], rows, empty="there are no replicas", sentence=True)
 
 
 @local(group, "verify", examples=["callvault keys verify", "callvault keys verify --json"])

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 240
 _BETWEEN = 2
 _WORDS = 12
-"""Columns between columns, and how narrow words may become."""
-_NAME_WIDTH = 40
+"""Columns between columns, and how narrow text of several words becomes at most."""
 _WHOLE = re.compile(r"[a-z]{2,5}_[0-9a-f]{32}|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9.:]+", re.ASCII)
 _TOKEN = re.compile(r"cv_[0-9a-f]{32}_[A-Za-z0-9_-]+")
 _STATES = {
@@ -81,15 +81,37 @@ def _cell(value: object) -> Text:
     return styled(text, _STATES.get(text, ""))
 
 
-def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], whole: Sequence[bool], width: int) -> int:
-    """Return how many columns, at least one, fit into a window: whole what is not broken, the others as words."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    """How wide one column is: at least, so that nothing in it is broken, and at most."""
+
+    least: int
+    most: int
+
+
+def _column(head: str, cells: Sequence[str]) -> _Column:
+    """Measure a column with these cells."""
+    every = [head, *cells]
+    most = max(map(len, every))
+    word = max(len(word) for cell in every for word in cell.split() or [""])
+    return _Column(
+        least=most if any(_WHOLE.fullmatch(cell) for cell in cells) else max(word, min(most, _WORDS)), most=most
+    )
+
+
+def _widths(columns: Sequence[_Column], width: int) -> Mapping[int, int]:
+    """Return which columns, at least the first one, fit into a window, and how wide each is: words stay whole."""
+    chosen: dict[int, int] = {}
     taken = -_BETWEEN
     for number, column in enumerate(columns):
-        longest = max(len(each) for each in (column, *(row[number] for row in cells)))
-        taken += _BETWEEN + (longest if whole[number] else min(longest, _WORDS))
-        if number and taken > width:
-            return number
-    return len(columns)
+        if not number or taken + _BETWEEN + column.least <= width:
+            chosen[number] = column.least
+            taken += _BETWEEN + column.least
+    for number, least in chosen.items():
+        more = min(columns[number].most - least, max(width - taken, 0))
+        chosen[number] = least + more
+        taken += more
+    return chosen
 
 
 def who(document: Mapping[str, Any], member: str) -> str | None:
@@ -132,30 +154,36 @@ class Output:
         """Say what to do next on standard error."""
         self._err.print(styled("hint: ", "cyan") + styled(text))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    def table(
+        self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, sentence: bool = False
+    ) -> None:
         """Print rows for a person, or say on standard error that there are none.
 
-        The columns come in the order of their worth: what does not fit into the window is left out from the end, and
-        said so. An id or an instant is never broken, nor is a name in the first column: in two pieces it cannot be
-        copied.
+        The columns come in the order of their worth: one that does not fit into what is left of the window is left out,
+        and said so. No word, id or instant is broken: in two pieces it cannot be copied. With `sentence` the last one
+        is never left out: if a word of it does not fit, each row becomes lines of names and values.
         """
         from rich.table import Table  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
-        table = Table(box=None, pad_edge=False, header_style="bold")
         cells = [[plain(value) for value in row] for row in rows]
-        whole = [any(_WHOLE.fullmatch(row[number]) for row in cells) for number in range(len(columns))]
-        whole[0] = whole[0] or all(" " not in row[0] and len(row[0]) <= _NAME_WIDTH for row in cells)
-        fitting = _fitting(columns, cells, whole, self._out.width)
-        for column, unbroken in zip(columns[:fitting], whole, strict=False):
-            table.add_column(styled(column), no_wrap=unbroken)
-        for row in cells:
-            table.add_row(*(_cell(value) for value in row[:fitting]))
-        if not table.row_count:
+        if not cells:
             self.note(empty)
             return
+        widths = _widths(
+            [_column(head, [row[number] for row in cells]) for number, head in enumerate(columns)], self._out.width
+        )
+        if sentence and len(columns) - 1 not in widths:
+            for row in cells:
+                self.fields(zip(columns, row, strict=True))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for number, width in widths.items():
+            table.add_column(styled(columns[number]), width=width)
+        for row in cells:
+            table.add_row(*(_cell(row[number]) for number in widths))
         self._out.print(table)
-        if fitting < len(columns):
-            self.hint(f"a wider window, or --json, also shows: {', '.join(columns[fitting:])}")
+        if missing := [head for number, head in enumerate(columns) if number not in widths]:
+            self.hint(f"a wider window, or --json, also shows: {', '.join(missing)}")
 
     def fields(self, pairs: Iterable[tuple[str, object]]) -> None:
         """Print one thing as name and value lines; no word is broken, for a digest is copied as one."""

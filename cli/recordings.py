@@ -136,7 +136,7 @@ async def why(call: Remote, recording: RecordingName) -> None:
         return
     call.out.fields([("recording", found["id"]), ("state", found["state"]), ("key exists", found["key_exists"])])
     rows = [(line["rule"], line["effect"], line["text"]) for line in found["rules"] if line["applies"]]
-    call.out.table(["rule", "effect", "because"], rows, empty="no rule applies")
+    call.out.table(["rule", "effect", "because"], rows, empty="no rule applies", sentence=True)
 
 
 @remote(
@@ -335,7 +335,7 @@ async def notes(
             call.out.document(found)
         else:
             columns = ["what", "at byte", "at", "more"]
-            call.out.table(columns, _noted(found), empty="nothing was noted beside the audio")
+            call.out.table(columns, _noted(found), empty="nothing was noted beside the audio", sentence=True)
         return
     if output == STDOUT and call.out.as_json:
         raise Invalid("what is fetched and JSON cannot share standard output", hint="pass -o FILE")

@@ -64,7 +64,7 @@ async def run(
     call.out.show(report, _fields(report))
     if dry_run and not call.out.as_json:
         rows = [(item["id"], item["tenant"], item["action"], item["reason"]) for item in report["recordings"]]
-        call.out.table(["recording", "tenant", "action", "reason"], rows, empty="nothing is due")
+        call.out.table(["recording", "tenant", "action", "reason"], rows, empty="nothing is due", sentence=True)
     for each in report["postponed"]:
         call.out.note(f"warning: the guard stopped {_postponed(each)}")
         if each["tenant"]:

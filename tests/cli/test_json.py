@@ -380,6 +380,40 @@ def test_a_list_fits_80_columns_and_breaks_no_id(
     assert noun in ("tenants", "audit") or "a wider window, or --json, also shows" in shown.err
 
 
+ID = "tok_" + "1" * 32
+LONG = {
+    ("token", "name", "role", "tenant", "revoked", "expires"): (
+        (ID, "reception PBX", "recorder", "northfield-college", "-", "2027-01-31"),
+        (ID, "Asha Patel", "safeguarding_lead", "st-mary", "-", "-"),
+    ),
+    ("tenant", "name", "retention", "contact"): (
+        ("northfield-college", "Northfield College", "the vault's default", "dpo@northfield.example"),
+        ("a-tenant-with-a-long-name-of-its-own", "St Mary", "90d", "data-protection-officer@st-mary.example"),
+    ),
+    ("hold", "state", "kind", "matter"): ((ID, "release_requested", "safeguarding", "SAFEGUARDING-2026-0017"),),
+    ("level", "subject", "finding"): (("error", "server", "not ready at https://vault.example.org/" + "x" * 50),),
+}
+
+
+@pytest.mark.parametrize("columns", LONG)
+@pytest.mark.parametrize("width", [40, 80, 240])
+def test_a_table_breaks_no_word_and_says_what_it_leaves_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: tuple[str, ...], width: int
+) -> None:
+    monkeypatch.setattr(output, "_PLAIN_WIDTH", width)
+    sentence = columns[-1] == "finding"
+    output.Output(as_json=False).table(columns, LONG[columns], empty="", sentence=sentence)
+    shown = capsys.readouterr()
+    words = set(shown.out.split())
+    left_out = shown.err.partition("also shows: ")[2].strip().split(", ") if shown.err else []
+    assert columns[0] not in left_out
+    assert left_out == [] or not (sentence or width == 240)
+    for number, name in enumerate(columns):
+        if name not in left_out:
+            assert {word for row in LONG[columns] for word in (name, *row[number].split())} <= words
+    assert sentence or max(map(len, shown.out.splitlines())) <= width
+
+
 def _document(capsys: pytest.CaptureFixture[str], noun: str) -> str:
     assert main([noun, "list", "--json"]) == 0
     return capsys.readouterr().out
