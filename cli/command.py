@@ -63,6 +63,22 @@ def _option(name: str, annotation: Any, default: object) -> inspect.Parameter:
 _JSON: Final = _option(
     "as_json", Annotated[bool, typer.Option("--json", help="Print JSON for programs.")], default=False
 )
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        show_default=False,
+        help="A vault of `callvault profile list`: its address, authority and token; else CALLVAULT_PROFILE.",
+    ),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        show_default=False,
+        help="Trust the authorities in this file, and no others; else the profile's, or CALLVAULT_CA_FILE.",
+    ),
+]
 _CONNECTION: Final = (
     _option(
         "server",
@@ -76,18 +92,7 @@ _CONNECTION: Final = (
         ],
         None,
     ),
-    _option(
-        "profile",
-        Annotated[
-            str | None,
-            typer.Option(
-                "--profile",
-                show_default=False,
-                help="A vault of `callvault profile list`: its address, authority and token; else CALLVAULT_PROFILE.",
-            ),
-        ],
-        None,
-    ),
+    _option("profile", ProfileOption, None),
     _option(
         "token_file",
         Annotated[
@@ -100,18 +105,7 @@ _CONNECTION: Final = (
         ],
         None,
     ),
-    _option(
-        "ca_file",
-        Annotated[
-            Path | None,
-            typer.Option(
-                "--ca-file",
-                show_default=False,
-                help="Trust the authorities in this file, and no others; else the profile's, or CALLVAULT_CA_FILE.",
-            ),
-        ],
-        None,
-    ),
+    _option("ca_file", CaFile, None),
     _option("token", Annotated[str | None, typer.Option("--token", hidden=True)], None),
 )
 

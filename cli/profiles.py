@@ -12,7 +12,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,23 +155,41 @@ def connection(
     profile: str | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """Return where to go. What the command line says beats the profile, and with a profile no variable counts.
+    """Return where to go, and as whom. With a profile no variable counts, the one with a token neither.
 
     So a token that a shell still has in CALLVAULT_TOKEN reaches no vault but the one that it was exported for.
     """
+    found = chosen(profile, environment)
+    where = nameless(server=server, ca_file=ca_file, profile=profile, environment=environment)
+    its_token = token_file or (Path(found.token_file) if found and found.token_file else None)
+    if its_token is not None:
+        return replace(where, token=read_token(its_token))
+    return where if found else replace(where, token=environment.get("CALLVAULT_TOKEN"))
+
+
+def chosen(profile: str | None, environment: Mapping[str, str] = os.environ) -> Profile | None:
+    """Return the profile that is named, or that CALLVAULT_PROFILE names; None without one. NotFound."""
     name = profile or environment.get("CALLVAULT_PROFILE")
-    if name:
-        found = find(name, environment)
-        its_token = token_file or (Path(found.token_file) if found.token_file else None)
+    return find(name, environment) if name else None
+
+
+def nameless(
+    *,
+    server: str | None,
+    ca_file: Path | None,
+    profile: str | None,
+    default: str = DEFAULT_SERVER,
+    environment: Mapping[str, str] = os.environ,
+) -> Connection:
+    """Return where to go without a token. What the command line says beats the profile, which beats the variables."""
+    if found := chosen(profile, environment):
         return Connection(
             server=server or found.server,
-            token=None if its_token is None else read_token(its_token),
             ca_file=ca_file or (Path(found.ca_file) if found.ca_file else None),
             vault=found.vault,
         )
     authority = environment.get("CALLVAULT_CA_FILE")
     return Connection(
-        server=server or environment.get("CALLVAULT_SERVER") or DEFAULT_SERVER,
-        token=environment.get("CALLVAULT_TOKEN") if token_file is None else read_token(token_file),
+        server=server or environment.get("CALLVAULT_SERVER") or default,
         ca_file=ca_file or (Path(authority) if authority else None),
     )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.client import Client
-from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local
+from cli.command import DEFAULT_CONFIG, CaFile, ConfigPath, ProfileOption, load_config, local
 from cli.files import whole_file
 from cli.identity import write_identity
 from cli.output import Output
+from cli.profiles import Connection, nameless
 from cli.settings import default_settings
 from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.model import Finding
@@ -36,9 +38,15 @@ def register(app: typer.Typer) -> None:
             "callvault init --defaults > /etc/callvault/config.toml",
         ],
     )(init)
-    local(app, "doctor", examples=["callvault doctor", "callvault doctor --server http://127.0.0.1:8080 --json"])(
-        doctor
-    )
+    local(
+        app,
+        "doctor",
+        examples=[
+            "callvault doctor",
+            "callvault doctor --server http://127.0.0.1:8080 --json",
+            "callvault doctor --profile north",
+        ],
+    )(doctor)
 
 
 async def init(
@@ -122,10 +130,12 @@ async def doctor(
     server: Annotated[
         str | None,
         typer.Option(
-            envvar="CALLVAULT_SERVER",
-            help="Ask this server whether it is ready, and if not why. By default the one that has the vault open.",
+            help="Ask this server whether it is ready, and if not why; else the profile's, CALLVAULT_SERVER or the one "
+            "that has the vault open."
         ),
     ] = None,
+    profile: ProfileOption = None,
+    ca_file: CaFile = None,
 ) -> None:
     """Check everything that can be checked, beside the server or without it, and say what to do.
 
@@ -136,10 +146,11 @@ async def doctor(
 
     settings = load_config(config)
     findings = list(await check_vault(settings, config))
-    if server is not None:
-        findings += await _ask(server, absent="error")
+    where = nameless(server=server, ca_file=ca_file, profile=profile, default="")
+    if where.server:
+        findings += await _ask(where, absent="error")
     elif (own := _own_address(settings)) and any(each.message == "a process has it open" for each in findings):
-        findings += await _ask(own, absent="warning")
+        findings += await _ask(replace(where, server=own), absent="warning")
     report(out, findings, said_by="doctor")
 
 
@@ -169,7 +180,7 @@ def report(out: Output, findings: Sequence[Finding], *, said_by: str) -> None:
 
 def _print(out: Output, findings: Sequence[Finding]) -> None:
     rows = [(finding.level, finding.subject, finding.message) for finding in findings]
-    out.table(["level", "subject", "finding"], rows, empty="nothing to report")
+    out.table(["level", "subject", "finding"], rows, empty="nothing to report", sentence=True)
     for finding in findings:
         if finding.hint:
             out.hint(f"{finding.subject}: {finding.hint}")
@@ -184,14 +195,41 @@ def _as_json(finding: Finding) -> dict[str, str | None]:
     }
 
 
-async def _ask(server: str, *, absent: str) -> list[Finding]:
-    """Return whether a server takes recordings, and each reason why not; `absent` is the level of no answer."""
+async def _ask(where: Connection, *, absent: str) -> list[Finding]:
+    """Return whether a server takes recordings, each reason why not, and that its certificate is about to end.
+
+    `absent` is the level of no answer.
+    """
+    server = where.server
     try:
-        authority = os.environ.get("CALLVAULT_CA_FILE")
-        async with Client(server, None, ca_file=Path(authority) if authority else None) as client:
+        async with Client(server, None, ca_file=where.ca_file, vault=where.vault) as client:
             said = await client.call("GET", "/readyz", also=(503,))
+            ending = await _ending(client)
     except VaultError as error:
         return [Finding(level=absent, subject="server", message=error.message, hint=error.hint)]
+    return [*ending, *_ready(server, said)]
+
+
+async def _ending(client: Client) -> list[Finding]:
+    """Return a finding if the certificate that the server shows is about to end, whatever is in its file by now."""
+    import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
+
+    from cli.tls import presented  # noqa: PLC0415 - a command imports what it needs when it runs
+    from vault.wiring.doctor import ending_finding  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    url = client.url
+    if url.scheme != "https" or url.host is None:
+        return []
+    found = await asyncio.to_thread(presented, url.host, url.port or 443)
+    if found is None:
+        return []
+    hint = "renew it where the server runs (server.tls_cert), then systemctl reload callvault, or SIGHUP"
+    what = f"the certificate that {url} shows ({found.subject})"
+    finding = ending_finding(what, found.ends, now=datetime.now(UTC), hint=hint)
+    return [] if finding.level == "ok" else [finding]
+
+
+def _ready(server: str, said: Mapping[str, Any]) -> list[Finding]:
     if said.get("status") == "ready":
         message = f"ready at {server}; object store {said.get('object_store', 'ok')}"
         return [Finding(level="ok", subject="server", message=message)]

@@ -235,6 +235,43 @@ def test_a_certificate_that_is_not_trusted_is_named_with_the_reason_and_the_reme
         assert "a server that speaks https only hangs up on http" in capsys.readouterr().err
 
 
+def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str]]:
+    """Return what doctor says of the server and of certificates; of the vault, which there is none of, it says more."""
+    (tmp_path / "config.toml").write_text("[server]\nport = 0\n")
+    main(["doctor", "--config", str(tmp_path / "config.toml"), "--json", *words])
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    return [each for each in findings if each["subject"] in {"server", "tls"}]
+
+
+def test_doctor_trusts_whom_the_profile_trusts_and_warns_of_a_certificate_that_is_about_to_end(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trusted = ["--ca-file", str(authority.file)]
+    for days, levels in ((13, ["warning", "ok"]), (15, ["ok"])):
+        with running_stub(tls=authority.context("localhost", timedelta(days=days))) as server:
+            server.on("GET", "/healthz", answer({"status": "ok", "vault": VAULT, "trial": False}))
+            server.on("GET", "/readyz", answer({"status": "ready", "object_store": "ok"}))
+            address = server.url.replace("127.0.0.1", "localhost")
+            assert add(address, *trusted, name=f"in-{days}") == 0
+            capsys.readouterr()
+            [refused] = doctor(tmp_path, capsys, "--server", address)
+            assert "authority that is not trusted here" in refused["message"]
+            for words in (["--server", address, *trusted], ["--profile", f"in-{days}"]):
+                found = doctor(tmp_path, capsys, *words)
+                assert [each["level"] for each in found] == levels
+                assert found[-1]["message"].startswith(f"ready at {address}")
+            if days == 13:
+                assert "CN=localhost) ends at " in found[0]["message"]
+                assert "UTC, in 12 days" in found[0]["message"]
+                assert "SIGHUP" in found[0]["hint"]
+            monkeypatch.setenv("CALLVAULT_PROFILE", f"in-{days}")
+            assert doctor(tmp_path, capsys)[-1]["level"] == "ok"
+            monkeypatch.delenv("CALLVAULT_PROFILE")
+            server.on("GET", "/healthz", answer({"status": "ok", "vault": OTHER, "trial": False}))
+            [other] = doctor(tmp_path, capsys, "--profile", f"in-{days}")
+            assert f"is the vault {OTHER}" in other["message"]
+
+
 def test_a_certificate_that_breaks_a_rule_is_told_from_one_of_an_unknown_authority(tmp_path: Path) -> None:
     found = read_presented(Authority(tmp_path).certificate.public_bytes(Encoding.DER))
     said = untrusted("vault", 443, 85, "Missing Authority Key Identifier", found)

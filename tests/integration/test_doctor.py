@@ -7,17 +7,24 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
+from cli.profiles import Connection
 from cli.vaults import _ask, _own_address
 from tests.helpers.app import SETTINGS, running
 from tests.helpers.crashing import memory_directory
 from vault.config import parse_config
+from vault.errors import ConfigError
 from vault.format.keyring import HEAD
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.postgres import PostgresSettings, clocks
 from vault.wiring import SystemClock, check_vault, init_vault, open_vault
 from vault.wiring.adapters import RECONCILE
-from vault.wiring.doctor import clock_finding
+from vault.wiring.doctor import certificate_findings, clock_finding
 from vault.wiring.lineage import KEYRING_RANK
 from vault.wiring.owners import disk_findings, file_findings
 
@@ -154,11 +161,43 @@ async def test_the_clock_of_a_real_database_is_asked_for(postgres):
 async def test_doctor_shows_each_reason_of_a_server_that_is_not_ready():
     with memory_directory() as base:
         async with running(base, journal={**SETTINGS["journal"], "disk_reserve": "4000TiB"}) as app:
-            findings = await _ask(app.url, absent="error")
+            findings = await _ask(Connection(server=app.url), absent="error")
             assert [(each.level, each.subject) for each in findings] == [("error", "server")]
             assert findings[0].message.startswith(f"not ready at {app.url}: journal: ")
             reasons = (await app.ask("GET", "/readyz", None)).json["reasons"]
             assert findings[0].message.endswith(reasons[0]["detail"])
+
+
+def test_doctor_says_when_each_certificate_of_the_settings_ends(tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vault")])
+
+    def pem(ends):
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOON - timedelta(days=90), ends)
+        return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    settings = {"tls_cert": "cert.pem", "tls_key": "key.pem"}
+    config = parse_config({"server": settings}, base=tmp_path)
+    later = NOON + timedelta(days=60)
+    for files, level in (
+        ([later], "ok"),
+        ([NOON + timedelta(days=14)], "ok"),
+        ([NOON + timedelta(days=14, seconds=-1)], "warning"),
+        ([later, NOON + timedelta(days=1)], "warning"),
+        ([NOON], "error"),
+    ):
+        (tmp_path / "cert.pem").write_bytes(b"".join(map(pem, files)))
+        [found] = certificate_findings(config, now=NOON)
+        assert (found.level, found.subject) == (level, "tls")
+        assert found.message.startswith("server.tls_cert (CN=vault) end")
+        assert (found.hint is None) == (level == "ok")
+    (tmp_path / "cert.pem").write_bytes(b"no certificate")
+    with pytest.raises(ConfigError, match=r"^server\.tls_cert: .*it is not a certificate in PEM"):
+        certificate_findings(config, now=NOON)
+    (tmp_path / "cert.pem").unlink()
+    with pytest.raises(ConfigError, match=r"^server\.tls_cert: "):
+        certificate_findings(config, now=NOON)
+    assert certificate_findings(parse_config({}, base=tmp_path), now=NOON) == []
 
 
 def test_doctor_knows_where_its_own_server_listens(tmp_path):

@@ -1,4 +1,4 @@
-"""What a TLS certificate says of itself, for messages about one that is not trusted; nothing is verified here."""
+"""What a TLS certificate says of itself, for messages about one; nothing is verified here."""
 
 from __future__ import annotations
 
@@ -25,16 +25,28 @@ class Presented:
 def read_presented(der: bytes) -> Presented:
     """Return what a certificate in DER says; FormatError if it is none."""
     try:
-        found = x509.load_der_x509_certificate(der)
-        return Presented(
-            subject=found.subject.rfc4514_string(),
-            issuer=found.issuer.rfc4514_string(),
-            names=_names(found),
-            begins=found.not_valid_before_utc,
-            ends=found.not_valid_after_utc,
-        )
+        return _presented(x509.load_der_x509_certificate(der))
     except ValueError as error:
         raise FormatError("the certificate cannot be read") from error
+
+
+def first_to_end(pem: bytes) -> Presented:
+    """Return what that certificate of a file in PEM says which ends first; FormatError if there is none in it."""
+    try:
+        found = [_presented(each) for each in x509.load_pem_x509_certificates(pem)]
+    except ValueError as error:
+        raise FormatError("it is not a certificate in PEM") from error
+    return min(found, key=lambda each: each.ends)
+
+
+def _presented(certificate: x509.Certificate) -> Presented:
+    return Presented(
+        subject=certificate.subject.rfc4514_string(),
+        issuer=certificate.issuer.rfc4514_string(),
+        names=_names(certificate),
+        begins=certificate.not_valid_before_utc,
+        ends=certificate.not_valid_after_utc,
+    )
 
 
 def _names(certificate: x509.Certificate) -> Sequence[str]:

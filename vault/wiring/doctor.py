@@ -11,12 +11,14 @@ from typing import Final
 
 from vault.access.permissions import has_expired
 from vault.config import Config
-from vault.errors import Unavailable, VaultError
+from vault.crypto.presented import first_to_end
+from vault.errors import ConfigError, FormatError, Unavailable, VaultError
 from vault.ids import TenantId, TokenId
 from vault.keystore import recovery
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
 from vault.model import Content, Finding, Misdeclared, Role
+from vault.places import unusable
 from vault.ports.catalog import Catalog
 from vault.ports.time import Clock
 from vault.services.health.status import EXPIRES_SOON
@@ -31,7 +33,7 @@ from vault.wiring.adapters import (
     open_store,
     root_keys,
 )
-from vault.wiring.files import Piece, refuse_unusable
+from vault.wiring.files import Piece, refuse_unusable, tls_files
 from vault.wiring.init import identity_findings
 from vault.wiring.lineage import lineage_findings
 from vault.wiring.open import observe_vault
@@ -69,6 +71,8 @@ async def check_vault(config: Config, config_file: Path | None = None) -> Sequen
         findings += await _found("objects", lambda: _objects(config))
     if Piece.JOURNAL not in files.closed:
         findings += await _found("journal", lambda: _journal(config))
+    if Piece.TLS not in files.closed:
+        findings += await _found("tls", lambda: asyncio.to_thread(certificate_findings, config, now=clock.now()))
     findings += await _found("clock", lambda: _clock(config, clock))
     if not files.closed & {Piece.CATALOG, Piece.KEYRING, Piece.ROOT_KEYS, Piece.SECRETS}:
         findings += await _found("vault", lambda: _observed(config, clock))
@@ -117,6 +121,34 @@ def clock_finding(before: datetime, said: datetime, after: datetime) -> Finding:
     level = "error" if certain >= _FAR else "warning"
     hint = "keep both with NTP (timedatectl): nodes judge dates, tokens and signatures by their own clocks"
     return Finding(level=level, subject="clock", message=message, hint=hint)
+
+
+def certificate_findings(config: Config, *, now: datetime) -> Sequence[Finding]:
+    """Say of every certificate that the settings name when it ends; ConfigError if a file of them is none."""
+    findings = []
+    for setting, path in tls_files(config):
+        if setting.endswith(".tls_key"):
+            continue
+        try:
+            found = first_to_end(path.read_bytes())
+        except FormatError as error:
+            raise ConfigError(f"{setting}: {path} cannot be used: {error.message}") from error
+        except OSError as error:
+            raise unusable(path, error, setting=setting) from error
+        hint = f"renew it in {path}, then have the server read it again: systemctl reload callvault, or SIGHUP"
+        findings.append(ending_finding(f"{setting} ({found.subject})", found.ends, now=now, hint=hint))
+    return findings
+
+
+def ending_finding(what: str, ends: datetime, *, now: datetime, hint: str) -> Finding:
+    """Return what is to be said of a certificate by when it ends: a warning within the last fourteen days."""
+    left = ends - now
+    if left <= timedelta():
+        return Finding(level="error", subject="tls", message=f"{what} ended at {ends:%Y-%m-%d %H:%M} UTC", hint=hint)
+    message = f"{what} ends at {ends:%Y-%m-%d %H:%M} UTC, in {left.days} {'day' if left.days == 1 else 'days'}"
+    if left < EXPIRES_SOON:
+        return Finding(level="warning", subject="tls", message=message, hint=hint)
+    return Finding(level="ok", subject="tls", message=message)
 
 
 async def _observed(config: Config, clock: Clock) -> Sequence[Finding]:

@@ -24,7 +24,7 @@ from vault.services.tenants.tenants import Tenants
 from vault.telemetry import Metrics
 
 EXPIRES_SOON: Final = timedelta(days=14)
-"""How long before a token expires it is spoken of."""
+"""How long before a token or a certificate expires it is spoken of."""
 CHECKS: Final = ("draining", "journal", "keyring", "root_provider", "catalog", "objects")
 _ANSWER_SECONDS: Final = 0.5
 """How long who asks whether the vault is ready waits for what may hang."""
