@@ -26,6 +26,8 @@ What each recorder is told so that its calls arrive, as `callvault recorders sho
 `$CALLVAULT_TOKEN_ID` for its id (`tok_` and the part between the underscores) and `$CALLVAULT_TOKEN_SECRET` for its
 secret (the rest). A recorder's token can write and flag, and nothing else: [the roles](design.md#roles).
 
+A certificate from an authority of your own: [how each client is told](operations.md#an-authority-of-your-own).
+
 This page is made by `python -m tests.helpers.recorders_page`; a test compares.
 """
 TITLES = "| recorder | how | `callvault recorders show` |\n|---|---|---|\n"

@@ -3,8 +3,10 @@
 import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from botocore.exceptions import SSLError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from tests.helpers.app import SETTINGS, running
+from tests.helpers.app import SETTINGS, Role, running
 from tests.helpers.crashing import memory_directory
+from tests.helpers.s3clients import BUCKET, HEAD, Recorder, rclone_command, run
 from tests.helpers.uploads import Wire
 from vault.config import parse_config
 from vault.errors import ConfigError
@@ -58,6 +61,38 @@ async def test_the_api_is_served_over_tls_with_the_configured_certificate():
             trust.maximum_version = ssl.TLSVersion.TLSv1_2
             async with app.client.get("/healthz", ssl=trust, headers={"Connection": "close"}) as answer:
                 assert answer.status == 200
+
+
+@pytest.mark.soak
+async def test_clients_are_told_of_an_authority_as_the_page_says(monkeypatch):
+    page = Path("docs/operations.md").read_text().partition("#### An authority of your own")[2].partition("\n#")[0]
+    for name in ("CURL_CA_BUNDLE", "--cacert", "RCLONE_CA_CERT", "--ca-cert", "AWS_CA_BUNDLE", "verify="):
+        assert f"`{name}" in page
+    with memory_directory() as base:
+        write_certificate(base)
+        (base / "call.wav").write_bytes(HEAD)
+        file = str(base / "cert.pem")
+        async with running(base, server={**SETTINGS["server"], **FILES, "host": "localhost"}) as app:
+            recorder = Recorder.of(app.url, app.tokens["northfield", Role.RECORDER])
+            curl = ["curl", "--silent", "--fail", f"{app.url}/healthz"]
+            copy, env = rclone_command(recorder, "copyto", str(base / "call.wav"), f"vault:{BUCKET}/call.wav")
+            for code, command, more in (
+                (60, curl, {}),
+                (0, [*curl, "--cacert", file], {}),
+                (0, curl, {"CURL_CA_BUNDLE": file}),
+                (0, copy, {"RCLONE_CA_CERT": file}),
+            ):
+                ran = await run(*command, env={**env, **more})
+                assert ran.code == code, ran.output
+
+            def put(**options):
+                recorder.boto(**options).put_object(Bucket=BUCKET, Key="other.wav", Body=HEAD)
+
+            with pytest.raises(SSLError):
+                await asyncio.to_thread(put)
+            await asyncio.to_thread(put, verify=file)
+            monkeypatch.setenv("AWS_CA_BUNDLE", file)
+            await asyncio.to_thread(put)
 
 
 def test_nothing_older_than_tls_1_2_is_spoken(tmp_path):
