@@ -16,7 +16,7 @@ import typer
 from cli.archives.calls import Dates, zone_of
 from cli.archives.crew import MOST_AT_ONCE, Crew
 from cli.archives.foresight import Foreseen, Terms, foresee, is_due, terms_of, words
-from cli.archives.plan import REPORT_PREFIX, Item, LeftOut, Plan, Reader, Why, alike, by_key
+from cli.archives.plan import REPORT_PREFIX, Item, LeftOut, Plan, Reader, Why, alike, by_key, is_report
 from cli.archives.sending import Done, Outcome, Sender, hashed
 from cli.client import segment
 from cli.command import Remote, remote
@@ -123,8 +123,10 @@ async def bring_in(
         foreseen=foresee(items, terms, now=now),
         left_out=[*plan.left_out, *copies.values()],
     )
-    _confirm(call, run, yes=yes)
     written = report or Path(f"{REPORT_PREFIX}{now:%Y%m%dT%H%M%SZ}.jsonl")
+    if written.exists() and not is_report(written):
+        raise Refused(f"{written} is there and is no report of an import; nothing was sent", hint="name another file")
+    _confirm(call, run, yes=yes)
     _write(written, run)  # a place that cannot be written is told before anything is sent
     crew = Crew(parallel)
     try:

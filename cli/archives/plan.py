@@ -20,7 +20,8 @@ from vault.model import Container
 
 MANIFESTS: Final = tuple(f"manifest.{suffix}" for suffix in ("jsonl", "ndjson", "json", "csv", "tsv"))
 """What the table of a directory is called."""
-_TABLES: Final = (".csv", ".tsv", ".jsonl", ".ndjson")
+_LINES: Final = (".jsonl", ".ndjson")
+_TABLES: Final = (".csv", ".tsv", *_LINES)
 REPORT_PREFIX: Final = "callvault-import-"
 _TABLE_BYTES: Final = 1 << 30
 _SIDECAR_BYTES: Final = 1 << 20
@@ -226,11 +227,27 @@ def _manifest(directory: Path) -> Path | None:
     """Return the table of a directory: what is called so, else the only one that is there."""
     others = (path for path in sorted(directory.iterdir()) if path.suffix.lower() in _TABLES)
     found = [directory / name for name in MANIFESTS if (directory / name).is_file()] or [
-        path for path in others if path.is_file() and not path.name.startswith((".", REPORT_PREFIX))
+        path for path in others if path.is_file() and not path.name.startswith(".") and not _ours(path)
     ]
     if len(found) > 1:
         raise Invalid(f"{found[0].name} and {found[1].name} are both there", hint="name the one that counts")
     return found[0] if found else None
+
+
+def is_report(path: Path) -> bool:
+    """Tell whether an import wrote this file as its report, or nothing is in it."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_SIDECAR_BYTES).decode()
+        first = parse_json(line) if line else {"file": "", "outcome": ""}
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and {"file", "outcome"} <= first.keys()
+
+
+def _ours(path: Path) -> bool:
+    """Tell whether a file is a report, whatever it was told to be called: an import is run again where it left one."""
+    return path.name.startswith(REPORT_PREFIX) or (path.suffix.lower() in _LINES and is_report(path))
 
 
 def _files(root: Path, manifest: Path | None) -> Iterator[tuple[str, Path]]:
@@ -239,7 +256,7 @@ def _files(root: Path, manifest: Path | None) -> Iterator[tuple[str, Path]]:
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in sorted(names):
             path = Path(folder) / name
-            ours = name.startswith((".", REPORT_PREFIX)) or path == manifest
+            ours = name.startswith(".") or path == manifest or _ours(path)
             if not ours:
                 yield path.relative_to(root).as_posix(), path
 

@@ -139,6 +139,21 @@ async def test_a_table_as_a_spreadsheet_writes_it_brings_every_kind_of_file_with
     assert await recordings(app) == found
 
 
+async def test_a_report_takes_the_place_of_nothing_but_a_report_and_is_not_imported(app, command, tmp_path):
+    archive = tmp_path / "store"
+    write(archive, **{"a.wav": wav(1)})
+    (archive / "calls.csv").write_text("file\na.wav\n")
+    for taken in ("a.wav", "calls.csv"):
+        before = (archive / taken).read_bytes()
+        code, _, said = await command("import", archive, "--report", archive / taken)
+        assert code == 3
+        assert "is there and is no report of an import; nothing was sent" in said
+        assert (archive / taken).read_bytes() == before
+    for outcome in ("imported", "already_there"):
+        code, document, said = await command("import", archive, "--yes", "--report", archive / "import.jsonl")
+        assert (code, document[outcome]) == (0, 1), said
+
+
 async def test_whatever_is_left_out_is_reported_with_its_reason(app, command, tmp_path):
     archive = tmp_path / "store"
     write(archive, **{name: wav(seed) for seed, name in enumerate(("good.wav", "other.wav", "bare.wav", "copied.wav"))})

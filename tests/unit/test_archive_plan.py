@@ -9,7 +9,7 @@ import pytest
 
 from cli.archives.calls import Dates
 from cli.archives.crew import Crew
-from cli.archives.plan import Item, Reader, Why, by_key
+from cli.archives.plan import Item, Reader, Why, by_key, is_report
 from vault.errors import Forbidden, Invalid, Unavailable
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt "
@@ -110,6 +110,23 @@ def test_a_directory_has_one_table_and_a_table_names_files(tmp_path):
     (tmp_path / "more.tsv").write_text("file\n")
     with pytest.raises(Invalid, match="both there"):
         read(tmp_path)
+
+
+def test_a_report_that_was_left_beside_the_table_is_neither_a_table_nor_a_recording(tmp_path):
+    (tmp_path / "a.wav").write_bytes(WAV)
+    (tmp_path / "calls.csv").write_text("file\na.wav\n")
+    report = tmp_path / "import.jsonl"
+    for content in ('{"file": "a.wav", "line": 2, "outcome": "imported"}\n', ""):
+        report.write_text(content)
+        assert is_report(report)
+        found = read(tmp_path)
+        assert (shown(found)[0].keys(), found.left_out) == ({"a.wav"}, [])
+    report.write_text('{"file": "a.wav", "from": "1"}\n')
+    assert not is_report(report)
+    with pytest.raises(Invalid, match="both there"):
+        read(tmp_path)
+    for other in (tmp_path / "a.wav", tmp_path / "calls.csv", tmp_path):
+        assert not is_report(other)
 
 
 def test_call_keys_of_any_name_are_usable_and_those_of_one_call_stay_together(tmp_path):
