@@ -157,7 +157,7 @@ async def test_a_retry_after_the_broken_file_was_closed_is_a_recording_of_its_ow
         (401, (), {"token": "cv_no_such"}),
         (422, (), {"Call_ID": None}),
         (415, (), {"File_Format": "flac"}),
-        (415, (), {"File_Format": "pcm"}),
+        (415, (), {"File_Format": "none"}),
     ],
 )
 async def test_a_notification_that_is_refused_for_its_headers_sends_no_file(vault, file, status, arguments, changes):

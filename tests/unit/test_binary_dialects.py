@@ -248,7 +248,6 @@ def test_metadata_outranks_the_address():
         "null",
         '{"event":"start"}',
         '{"sampleRate":8000',
-        '{"sampleRate":1,"sampleRate":2}',
     ],
 )
 def test_what_no_recorder_says_is_refused_with_what_to_do(first):
@@ -257,9 +256,37 @@ def test_what_no_recorder_says_is_refused_with_what_to_do(first):
     assert "?call_key=" in error.message
 
 
-def test_more_text_than_any_recorder_sends_is_not_read():
-    filler = "x" * (1 << 16)
-    assert "no dialect" in refused(text(sampleRate=8000, callSid="c", filler=filler)).message
+def test_a_first_text_is_read_as_far_as_it_goes_and_the_rest_is_noted():
+    said = {
+        "vonage": '"event":"websocket:connected","content-type":"audio/l16;rate=16000","call_uuid":"c"',
+        "jambonz": '"sampleRate":8000,"sampleRate":16000,"callSid":"c","callSid":"d"',
+        "asterisk": '"event":"MEDIA_START","format":"ulaw","channel_id":"c"',
+    }
+    for name, members in said.items():
+        first = started(
+            f'{{{members},"from":"201","from":"202","to":NaN,"direction":"inbound","queue":{{"a":1,"a":2}}}}'
+        )
+        assert (first.call_key, first.facts.caller, first.facts.called) == ("c", "201", None), name
+        assert first.facts.direction == "inbound"
+        assert first.facts.unusable == {"from": "repeated", "to": "value", "others": "repeated"}, name
+    assert started('{"sampleRate":8000,"sampleRate":16000,"callSid":"c"}').media.rate == 8000
+    assert started('{"sampleRate":8000,"callSid":"c","callSid":"c"}').facts.unusable == {}
+    long = started(text(sampleRate=8000, callSid="c", filler="x" * (1 << 17), **{"from": "201"}))
+    assert (long.facts.caller, long.facts.unusable) == ("201", {"others": "text"})
+
+
+def test_a_first_text_that_cannot_be_read_costs_the_facts_alone_and_says_so():
+    handshake = Handshake(query={"rate": "8000", "call_key": "c"})
+    for first in ('{"from":"201"', '{"a":' * 100_000, '{"from":"201","x":%s}' % ("9" * 5_000)):
+        said = started(first, handshake)
+        assert (said.facts.caller, said.facts.unusable) == (None, {"others": "form"})
+        assert "begins as JSON and is none" in refused(first).message
+        assert "begins as JSON and is none" in refused(first, JAMBONZ.handshake).message
+    assert started("hello", handshake).facts.unusable == {}
+
+
+def test_more_text_than_fits_into_a_message_is_not_read():
+    filler = "x" * (1 << 18)
     assert "no dialect" in refused(f"{ASTERISK.first[0]} {filler}").message
 
 

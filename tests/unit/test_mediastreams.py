@@ -262,10 +262,35 @@ def test_one_track_is_kept_as_it_is():
     assert stream.receive(media("inbound", 1, 0, b"a" * 160)) == (LeftOut(Broken.TRACK),)
 
 
-@pytest.mark.parametrize("tracks", [[], "inbound", ["inbound_track"], [["inbound"]], [1], {"inbound": 1}])
-def test_tracks_that_are_none_are_refused(tracks):
-    with pytest.raises(Invalid, match="tracks"):
-        opened(tracks=tracks)
+def test_tracks_that_are_none_cost_no_audio():
+    for tracks in ([], "sideways", ["inbound", "third"], [["inbound"]], [1], {"inbound": 1}):
+        stream = machine()
+        stream.receive(TWILIO[0])
+        (started,) = stream.receive(changed(TWILIO[1], tracks=tracks))
+        assert (started.media.channels, started.facts.unusable) == (2, {"tracks": "value"}), tracks
+        assert audio([*stream.receive(media("inbound", 1, 0, b"a" * 160)), *stream.closed(None)])[::2] == b"a" * 160
+    for tracks in ("inbound", ["inbound_track"]):
+        assert opened(tracks=tracks).waiting() == 0
+
+
+def test_a_piece_that_comes_twice_or_too_late_is_told():
+    stream = opened(tracks=["inbound"])
+    first, second, third = (media("inbound", number, 20 * (number - 1), b"a" * 160) for number in (1, 2, 3))
+    assert audio([*stream.receive(first), *stream.receive(third)])
+    assert stream.receive(third) == (LeftOut(Broken.LATE),)
+    assert len(audio(stream.receive(second))) == 320
+    for _ in range(2 * MOST):
+        assert stream.receive(second) == (LeftOut(Broken.LATE),), "a network that repeats itself is no storm"
+
+
+def test_a_start_that_repeats_itself_or_is_not_quite_json_is_read():
+    start = json.dumps({"event": "start", "start": {**json.loads(TWILIO[1])["start"], "customParameters": {}}})
+    start = start.replace('"customParameters": {}', '"customParameters": {"from": "1", "from": "2", "x": NaN}')
+    stream = machine()
+    stream.receive(TWILIO[0])
+    (started,) = stream.receive(start)
+    assert started.facts.caller == "1"
+    assert started.facts.unusable == {"from": "repeated", "others": "value"}
 
 
 @pytest.mark.parametrize(

@@ -99,10 +99,28 @@ def test_the_file_format_says_what_the_audio_is(changes, content_type):
     assert told(**changes).content_type == content_type
 
 
-@pytest.mark.parametrize("changes", [{"File_Format": "flac"}, {"File_Format": "pcm"}, {"File_Format": "none"}])
+@pytest.mark.parametrize("changes", [{"File_Format": "flac"}, {"File_Format": "none"}])
 def test_a_format_that_cannot_be_played_is_refused(changes):
     with pytest.raises(UnsupportedMedia):
         told(**changes)
+
+
+def test_samples_of_a_rate_that_there_cannot_be_are_kept_as_a_telephones():
+    for rate in (None, "0", "8k", "3999", "192001", "9" * 30):
+        found = told(File_Format="pcm", Sample_Rate=rate, Channels="2")
+        assert found.content_type == "audio/L16;rate=8000;channels=2;byteorder=le"
+        assert found.facts.unusable == {"Sample-Rate": "value"}
+    found = told(File_Format="pcm", Sample_Rate="16000", Channels="17")
+    assert (found.content_type, found.facts.unusable) == (
+        "audio/L16;rate=16000;channels=1;byteorder=le",
+        {"Channels": "value"},
+    )
+    assert not told(File_Format="pcm", Sample_Rate="16000").facts.unusable
+
+
+def test_of_metadata_that_repeat_a_name_the_first_counts():
+    facts = told(Call_Metadata="from:201|from:202|to:1|to:1").facts
+    assert (facts.caller, facts.called, facts.unusable) == ("201", "1", {"from": "repeated"})
 
 
 @pytest.mark.parametrize("time", ["0.000000", "", "yesterday", "-1.5", "1e9", "9" * 20])

@@ -1,6 +1,7 @@
 """What recorders say about a call in JSON or in the address: its name, its facts, and nothing secret.
 
-JSON is read strictly, RFC 8259: one object, each name once, no NaN. What is read is bounded in size and depth.
+Of a name that comes twice the first value counts; NaN and the infinities, which RFC 8259 does not have, are none. What
+is left out for that is noted as any other fact. What is read is bounded in size and depth.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from typing import Any, Final
 from vault.errors import Invalid
 from vault.ids import call_key_of
 from vault.model import CallFacts
+from vault.protocol.facts.lenient_json import Members, load_members
 from vault.protocol.facts.stated import MAX_FACT, Reading, Unusable
-from vault.protocol.facts.strict_json import NotJson, load_unique
+from vault.protocol.facts.strict_json import NotJson
 from vault.protocol.live.events import Dtmf
 
-MAX_TEXT: Final = 1 << 16
-"""How many characters of JSON a recorder may send at once."""
+MAX_TEXT: Final = 1 << 18
+"""How many characters of JSON a recorder may send at once: as many as fit into one message."""
+
+UNREADABLE: Final = (
+    "the first text begins as JSON and is none: send it whole, or put ?call_key=…&rate=8000 into the URL"
+)
+"""What to say where nothing else tells what the audio is."""
 
 _MAX_DEPTH: Final = 4
 _MAX_EXTRAS: Final = 50
@@ -28,21 +35,34 @@ _MAX_MS: Final = 3_600_000
 _CALLER: Final = ("from", "caller", "callerID", "callerId", "caller_id", "caller_number")
 _CALLED: Final = ("to", "called", "callee", "calledNumber", "called_number", "destination")
 _DIRECTION: Final = ("direction",)
+_FACTS: Final = {
+    **dict.fromkeys(_CALLER, "from"),
+    **dict.fromkeys(_CALLED, "to"),
+    **dict.fromkeys((*_DIRECTION,), "direction"),
+    "tags": "tags",
+}
 _SECRET: Final = re.compile(r"token|passw|secret|auth|credential|apikey|privatekey|cookie|bearer|signature")
 _SEPARATORS: Final = re.compile(r"[-_. ]")
 _DTMF: Final = re.compile(r"[0-9*#A-Da-d]")
 
 
-def parse_object(text: str | bytes) -> dict[str, Any] | None:
-    """Return the JSON object that `text` is, or None if it is none, is too long or names something twice."""
-    if not isinstance(text, str) or len(text) > MAX_TEXT or not text.lstrip(" \t\r\n").startswith("{"):
+def parse_object(text: str | bytes) -> Members | None:
+    """Return the JSON object that `text` is, as far as it can be read; None if it is none, or is too long."""
+    if not isinstance(text, str) or len(text) > MAX_TEXT or not _begins_one(text):
         return None
     try:
-        document = load_unique(text)
+        return load_members(text)
     except NotJson:
         return None
-    assert isinstance(document, dict)
-    return document
+
+
+def unreadable(text: str | bytes) -> bool:
+    """Tell whether a text begins as a JSON object and is none."""
+    return isinstance(text, str) and _begins_one(text) and parse_object(text) is None
+
+
+def _begins_one(text: str) -> bool:
+    return text.lstrip(" \t\r\n").startswith("{")
 
 
 def call_key(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
@@ -63,13 +83,18 @@ def number(document: Mapping[str, Any], name: str) -> int | None:
     raise Invalid(f"{name} is not a number")
 
 
-def call_facts(document: Mapping[str, Any], *, known: frozenset[str] = frozenset()) -> CallFacts:
+def call_facts(
+    document: Mapping[str, Any], *, known: frozenset[str] = frozenset(), read: Sequence[Mapping[str, Any]] = ()
+) -> CallFacts:
     """Return what a recorder's document says about a call; `known` are names that say something else.
+
+    `read` is what the document was made of: what could not be read in it is noted.
 
     What has no place of its own goes to the extras, nested values under dotted names: at most
     50, each printable and at most 200 characters. Anything longer, unprintable or named like a credential is left out.
     """
     reading = Reading()
+    _note(reading, read, _MAX_DEPTH)
     used = {name for names in (_CALLER, _CALLED, _DIRECTION) if (name := _first(document, names)) is not None}
     rest = {name: value for name, value in document.items() if name not in known | used}
     extra: dict[str, str] = {}
@@ -88,6 +113,20 @@ def call_facts(document: Mapping[str, Any], *, known: frozenset[str] = frozenset
         extra=extra,
         unusable=reading.unusable,
     )
+
+
+def _note(reading: Reading, read: Sequence[object], depth: int, *, others: bool = False) -> None:
+    """Note what could not be read of objects and of those within them."""
+    within: list[object] = []
+    for each in read:
+        if isinstance(each, Members):
+            for names, why in ((each.constants, Unusable.VALUE), (each.repeated, Unusable.REPEATED)):
+                for name in names:
+                    reading.leave_out("others" if others else _FACTS.get(name, "others"), why)
+        if isinstance(each, Mapping | list):
+            within += each.values() if isinstance(each, Mapping) else each
+    if depth:
+        _note(reading, [each for each in within if not any(each is top for top in read)], depth - 1, others=True)
 
 
 def _first(document: Mapping[str, Any], names: Sequence[str]) -> str | None:

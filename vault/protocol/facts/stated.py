@@ -29,6 +29,7 @@ _EPOCH_TIME: Final = re.compile(r"(\d{9,10})(\.\d{1,9})?|(\d{12,13})", re.ASCII)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
 _HEADER: Final = "Call-"
+_TAGS: Final = "Call-Tags"
 _HEADERS: Final = {f"{_HEADER}{name.title()}": name for name in ("from", "to", "direction", "started", "tags")}
 
 
@@ -43,6 +44,10 @@ class Unusable(enum.StrEnum):
     """It is longer than MAX_FACT, or no text."""
     MANY = "many"
     """There are more of them than are kept."""
+    REPEATED = "repeated"
+    """Its name came before, with another value."""
+    FORM = "form"
+    """What it came in cannot be read."""
     VALUE = "value"
     """It is not what its name says."""
     UNKNOWN = "unknown"
@@ -60,9 +65,14 @@ class Reading:
         if len(self.unusable) < MAX_UNUSABLE:
             self.unusable[cut(name)] = why.value
 
+    def keep_first(self, said: dict[str, str], name: str, value: str) -> None:
+        """Add a member: of a name that comes twice the first value counts, and another one is noted."""
+        if said.setdefault(name, value) != value:
+            self.leave_out(name, Unusable.REPEATED)
+
     def text(self, name: str, said: str | None) -> str | None:
         """Return a text without the space around it and without what is not printed; None if nothing is left."""
-        value = cut(_decoded(said or "")).strip() if len(said or "") <= MAX_FACT else None
+        value = cut(decoded(said or "")).strip() if len(said or "") <= MAX_FACT else None
         if value is None or (not value and (said or "").strip()):
             self.leave_out(name, Unusable.TEXT)
         return value or None
@@ -115,6 +125,17 @@ def cut(text: str) -> str:
     return "".join(each for each in text[:MAX_FACT] if each.isprintable())
 
 
+def decoded(text: str) -> str:
+    """Return a text whose bytes are not UTF-8 as the ISO 8859-1 that they then are."""
+    with suppress(UnicodeEncodeError):  # there are surrogates of another kind, which are no text
+        raw = text.encode("utf-8", "surrogateescape")
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw.decode("iso-8859-1")
+    return text
+
+
 def contradict(known: CallFacts, said: CallFacts) -> bool:
     """Tell whether two statements name different parties or directions; what one of them leaves out agrees."""
     pairs = (known.caller, said.caller), (known.called, said.called), (known.direction, said.direction)
@@ -125,17 +146,6 @@ def kind_of(name: str) -> str:
     """Return which fact a member of this name would have been, whatever the protocol puts before it."""
     short = name.lower().rpartition("-")[2]
     return short if short in KINDS else "other"
-
-
-def _decoded(text: str) -> str:
-    """Return a text whose bytes are not UTF-8 as the ISO 8859-1 that they then are."""
-    with suppress(UnicodeEncodeError):  # there are surrogates of another kind, which are no text
-        raw = text.encode("utf-8", "surrogateescape")
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            return raw.decode("iso-8859-1")
-    return text
 
 
 def instant(text: str) -> datetime:
@@ -156,10 +166,21 @@ def instant(text: str) -> datetime:
 
 
 def call_headers(headers: Mapping[str, str]) -> tuple[CallFacts, datetime | None]:
-    """Return the facts and the start in the Call- headers, which are looked up without regard to case."""
+    """Return the facts and the start in the Call- headers, which are looked up without regard to case.
+
+    Of a header that comes twice the first one counts, but for Call-Tags, which is a list.
+    """
     reading = Reading()
-    for name in headers:
-        if name.title().startswith(_HEADER) and name.title() not in _HEADERS:
+    said: dict[str, str] = {}
+    for name, value in headers.items():
+        header = name.title()
+        if not header.startswith(_HEADER):
+            continue
+        if header not in _HEADERS:
             reading.leave_out(name, Unusable.UNKNOWN)
-    started = reading.started("Call-Started", headers.get("Call-Started"))
-    return reading.facts(headers, named={member: header for header, member in _HEADERS.items()}), started
+        elif header == _TAGS and header in said:
+            said[header] += f",{value}"
+        else:
+            reading.keep_first(said, header, value)
+    started = reading.started("Call-Started", said.get("Call-Started"))
+    return reading.facts(said, named={member: header for header, member in _HEADERS.items()}), started

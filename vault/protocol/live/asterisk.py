@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 from vault.errors import UnsupportedMedia
 from vault.media.descriptor import TELEPHONE_RATE, raw_media
 from vault.model import Codec
+from vault.protocol.facts.lenient_json import Members, first_of_each
 from vault.protocol.facts.metadata import MAX_TEXT, address_facts, call_facts, call_key, dtmf, parse_object
 from vault.protocol.live.binary import TEXT_FIRST, BinaryDialect, Transitions
 from vault.protocol.live.events import Event, Handshake, Started
@@ -38,7 +39,7 @@ class Asterisk(BinaryDialect):
 
     def started(self, first: str | bytes) -> Started:
         """Read MEDIA_START; UnsupportedMedia unless the format is G.711 or signed linear."""
-        document = _control(first)
+        document, query = _control(first), self._handshake.query
         codec = _FORMATS.get(str(document.get("format")))
         if codec is None:
             raise UnsupportedMedia(
@@ -47,7 +48,7 @@ class Asterisk(BinaryDialect):
         return Started(
             call_key=call_key(document, ("channel_id",)),
             media=raw_media(codec[0], rate=codec[1], channels=1),
-            facts=call_facts({**address_facts(self._handshake.query), **document}, known=_KNOWN),
+            facts=call_facts({**address_facts(query), **document}, known=_KNOWN, read=(document, query)),
         )
 
     def told(self, text: str) -> Sequence[Event]:
@@ -61,9 +62,10 @@ def _control(message: str | bytes) -> Mapping[str, Any]:
     if not isinstance(message, str) or len(message) > MAX_TEXT:
         return {}
     if message.startswith("{"):
-        return parse_object(message) or {}
+        return parse_object(message) or Members()
     event, *words = message.split()[:16] or [""]
-    return {**dict(word.split(":", 1) for word in words if ":" in word), "event": event}
+    said = ((name, value) for name, colon, value in (word.partition(":") for word in words) if colon)
+    return first_of_each([("event", event), *said])
 
 
 def recognise_asterisk(handshake: Handshake, first: str | bytes) -> Asterisk | None:

@@ -28,13 +28,15 @@ class Broken(enum.StrEnum):
     """It is of a track or a kind of audio that was not announced."""
     PAYLOAD = "payload"
     """Its audio cannot be decoded, or ends within a sample."""
+    LATE = "late"
+    """It came twice, or after its place in the audio had been given up."""
     ORDER = "order"
     """It does not come next; an ordered message is acted upon all the same, a repeated one is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A frame could not be read, and nothing of it was kept."""
+    """A frame could not be used, and nothing of it was kept."""
 
     why: Broken
 

@@ -9,12 +9,24 @@ Nothing is ever sent back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from vault.errors import Invalid
 from vault.media.descriptor import raw_media
 from vault.model import Codec, Media
-from vault.protocol.facts.metadata import address_facts, call_facts, call_key, dtmf, number, parse_object
+from vault.protocol.facts.lenient_json import Members
+from vault.protocol.facts.metadata import (
+    UNREADABLE,
+    address_facts,
+    call_facts,
+    call_key,
+    dtmf,
+    number,
+    parse_object,
+    unreadable,
+)
+from vault.protocol.facts.stated import Unusable
 from vault.protocol.live.binary import TEXT_FIRST, BinaryDialect, Kind, State, Transitions
 from vault.protocol.live.events import Event, Handshake, Started
 
@@ -47,16 +59,15 @@ class AudioFork(BinaryDialect):
     def started(self, first: str | bytes) -> Started:
         """Read the metadata; what it does not say is taken from the address."""
         query = self._handshake.query
-        document = parse_object(first) or {}
-        return Started(
-            call_key=call_key(document, _KEYS),
-            media=_media(document, query),
-            facts=call_facts({**address_facts(query), **document}, known=_MEDIA),
-        )
+        document = parse_object(first) or Members()
+        facts = call_facts({**address_facts(query), **document}, known=_MEDIA, read=(document, query))
+        if unreadable(first):
+            facts = replace(facts, unusable={**facts.unusable, "others": Unusable.FORM.value})
+        return Started(call_key=call_key(document, _KEYS), media=_media(document, query, first), facts=facts)
 
     def told(self, text: str) -> Sequence[Event]:
         """Read `{"event":"dtmf","dtmf":"3","duration":"1600"}`; summaries, marks and the like are passed over."""
-        event = parse_object(text) or {}
+        event = parse_object(text) or Members()
         if event.get("event") != "dtmf":
             return ()
         try:
@@ -76,8 +87,10 @@ class AudioStream(AudioFork):
     }
 
 
-def _media(document: Mapping[str, Any], query: Mapping[str, str]) -> Media:
+def _media(document: Mapping[str, Any], query: Mapping[str, str], first: str | bytes) -> Media:
     rate = number(document, "sampleRate") or number(query, "rate")
+    if rate is None and unreadable(first):
+        raise Invalid(UNREADABLE)
     if rate is None:
         raise Invalid("the metadata has no sampleRate: add it, or put ?rate=8000&channels=1 in the address")
     codec = _CODECS.get(query.get("codec", "l16").lower())

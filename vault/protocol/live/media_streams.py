@@ -23,9 +23,10 @@ from vault.media.descriptor import raw_media
 from vault.media.g711 import SILENCE
 from vault.media.tracks import Missing, Tracks
 from vault.model import CallFacts, Codec, Media
+from vault.protocol.facts.lenient_json import Members
 from vault.protocol.facts.metadata import address_facts, call_facts, call_key, dtmf, number, parse_object
 from vault.protocol.facts.stated import Reading, Unusable
-from vault.protocol.live.bad_frames import Breakage, Broken
+from vault.protocol.live.bad_frames import Breakage, Broken, LeftOut
 from vault.protocol.live.events import Audio, Ended, Event, Gap, Handshake, Say, Started
 
 _MAX_UNKNOWN: Final = 16
@@ -106,7 +107,7 @@ class MediaStream:
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
         """Take one message; Invalid if it is not permitted now, and `closed` still has what waits."""
-        told = _told(message)
+        told = _told(message) if self._state is _State.STREAMING else parse_object(message) or Members()
         event = _text(told, "event")
         step = None if event is None else self._steps.get(event)
         if step is not None:
@@ -154,9 +155,10 @@ class MediaStream:
         start = _members(told, "start")
         spelling = _TWILIO if _TWILIO.media_format in start else _TELNYX
         custom = _members(start, spelling.parameters)
-        odd = start.get(spelling.parameters) not in (None, custom)
+        odd = {spelling.parameters} if start.get(spelling.parameters) not in (None, custom) else set()
         parameters = {**self._query, **custom}
-        chosen = _tracks(start, parameters)
+        chosen, odd_tracks = _tracks(start, parameters)
+        odd |= odd_tracks
         media = _media(_members(start, spelling.media_format), spelling, parameters, channels=len(chosen))
         silence = bytes([SILENCE[media.codec]]) if media.codec in SILENCE else b"\0\0"
         self._numbers = {track: number for number, track in enumerate(chosen)}
@@ -167,7 +169,7 @@ class MediaStream:
             Started(
                 call_key=call_key(custom, ("call_key",)) or call_key(start, (spelling.call,)),
                 media=media,
-                facts=_facts(start, {**address_facts(self._query), **custom}, spelling, odd=odd),
+                facts=_facts(start, custom, self._query, spelling, odd=odd),
                 token=_text(custom, "token") or self._token,
             ),
         )
@@ -189,7 +191,9 @@ class MediaStream:
         if len(data) % self._width:
             return self._breakage.left_out(Broken.PAYLOAD)
         self._breakage.sound += 1
-        return _events(self._tracks.add(number, place, at_ms, data)) if data else ()
+        dropped = self._tracks.dropped
+        decided = self._tracks.add(number, place, at_ms, data) if data else ()
+        return (LeftOut(Broken.LATE),) if self._tracks.dropped > dropped else _events(decided)
 
     def _on_dtmf(self, told: Message) -> Sequence[Event]:
         if not isinstance(told.get("dtmf"), dict):
@@ -232,7 +236,7 @@ _TRANSITIONS: Final[Mapping[_State, Mapping[str, Callable[[MediaStream, Message]
 
 def recognise_media_stream(handshake: Handshake, first: str | bytes) -> MediaStream | None:
     """Return a fresh machine if the first message is `connected`, with which both begin; Twilio's names a protocol."""
-    told = parse_object(first) or {}
+    told = parse_object(first) or Members()
     if told.get("event") != "connected":
         return None
     return Twilio(handshake) if "protocol" in told and "connected" not in told else Telnyx(handshake)
@@ -273,16 +277,25 @@ def _text(members: Message, name: str) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _tracks(start: Message, parameters: Message) -> tuple[str, ...]:
-    """Return which tracks come, in the order of their channels."""
-    announced = start.get("tracks")
-    if announced is None:
-        # Telnyx does not tell. Both are expected unless the address or a parameter says, in Telnyx's own words, which.
-        announced = str(parameters.get("tracks", "both")).removesuffix("s").removesuffix("_track")
-        announced = _TRACKS if announced == "both" else (announced,)
-    if not isinstance(announced, list | tuple) or not announced or any(track not in _TRACKS for track in announced):
-        raise Invalid("the tracks are inbound, outbound or both")
-    return tuple(track for track in _TRACKS if track in announced)
+def _tracks(start: Message, parameters: Message) -> tuple[tuple[str, ...], set[str]]:
+    """Return which tracks come, in the order of their channels, and the members that should say it and do not.
+
+    Where nothing tells, both are expected: a track that is not would be left out.
+    """
+    odd: set[str] = set()
+    # Telnyx does not tell. An address or a parameter may, in Telnyx's own words.
+    for said in (start.get("tracks"), parameters.get("tracks")):
+        if said is None:
+            continue
+        named = [
+            str(each).removesuffix("s").removesuffix("_track") for each in (said if isinstance(said, list) else [said])
+        ]
+        if named == ["both"]:
+            return _TRACKS, odd
+        if named and set(named).issubset(_TRACKS):
+            return tuple(track for track in _TRACKS if track in named), odd
+        odd.add("tracks")
+    return _TRACKS, odd
 
 
 def _media(form: Message, spelling: _Spelling, parameters: Message, *, channels: int) -> Media:
@@ -303,11 +316,15 @@ def _media(form: Message, spelling: _Spelling, parameters: Message, *, channels:
     return raw_media(codec, rate=rate, channels=channels)
 
 
-def _facts(start: Message, custom: Message, spelling: _Spelling, *, odd: bool) -> CallFacts:
+def _facts(
+    start: Message, custom: Message, query: Mapping[str, str], spelling: _Spelling, *, odd: set[str]
+) -> CallFacts:
     """Return what is known of the call: a parameter outranks what the recorder says, except of who it is itself.
 
-    With `odd` the parameters are no object, and left out.
+    The members in `odd` are not what their names say, and left out.
     """
+    read = custom, start, query
+    custom = {**address_facts(query), **custom}
     said = {name: start[name] for name in ("from", "to") if name in start}
     own = {name: start[name] for name in spelling.kept if name in start}
     document = {**said, **custom, **own}
@@ -315,10 +332,10 @@ def _facts(start: Message, custom: Message, spelling: _Spelling, *, odd: bool) -
     direction = str(document.get("direction", "")).partition("-")[0]
     listed, added = start.get("tags"), _text(custom, "tags")
     tags = [*(listed if isinstance(listed, list) else ()), *(added.split(",") if added else ())]
-    facts = call_facts({**document, "direction": direction}, known=_KNOWN)
+    facts = call_facts({**document, "direction": direction}, known=_KNOWN, read=read)
     reading = Reading()
-    if odd:
-        reading.leave_out(spelling.parameters, Unusable.VALUE)
+    for name in sorted(odd):
+        reading.leave_out(name, Unusable.VALUE)
     usable = reading.tags("tags", [tag for tag in tags if isinstance(tag, str)])
     return replace(facts, tags=usable, unusable={**facts.unusable, **reading.unusable})
 

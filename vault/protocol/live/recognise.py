@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from vault.errors import Invalid
+from vault.protocol.facts.metadata import UNREADABLE, unreadable
 from vault.protocol.live.asterisk import recognise_asterisk
 from vault.protocol.live.audiohook import AudioHook
 from vault.protocol.live.audiosocket import AudioSocket
@@ -34,6 +35,8 @@ def recognise(handshake: Handshake, first: str | bytes) -> Dialect:
     for recogniser in _RECOGNISERS:
         if (machine := recogniser(handshake, first)) is not None:
             return machine
+    if unreadable(first):
+        raise Invalid(UNREADABLE)
     raise Invalid(
         "the first message tells no dialect: send metadata, or put ?call_key=…&rate=8000&channels=1 in the address",
         hint="callvault recorders prints the configuration of every recorder that works",

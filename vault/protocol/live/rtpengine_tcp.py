@@ -105,14 +105,14 @@ class RtpengineTcp:
 
 def _understood(text: str) -> tuple[str | None, CallFacts]:
     """Return the call key and the facts that metadata holds; a text without pairs is the key itself."""
+    reading = Reading()
     pairs: dict[str, str] = {}
     for part in text.split("|")[:_MAX_PAIRS]:
         name, colon, value = part.partition(":")
         if colon and name.strip():
-            pairs.setdefault(cut(name.strip().lower()), value.strip())
+            reading.keep_first(pairs, cut(name.strip().lower()), value.strip())
     if not pairs:
         return _key(text.strip()), CallFacts()
-    reading = Reading()
     direction = reading.direction("direction", pairs.pop("direction", None))
     caller, called = _first(pairs, _CALLERS), _first(pairs, _CALLED)
     key = _key(next((pairs[name] for name in _KEYS if pairs.get(name)), ""))

@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 from vault.errors import UnsupportedMedia
 from vault.media.descriptor import parse_content_type
 from vault.model import Codec
+from vault.protocol.facts.lenient_json import Members
 from vault.protocol.facts.metadata import address_facts, call_facts, call_key, dtmf, parse_object
 from vault.protocol.live.bad_frames import Broken
 from vault.protocol.live.binary import TEXT_FIRST, BinaryDialect, Transitions
@@ -34,7 +35,7 @@ class Vonage(BinaryDialect):
 
     def started(self, first: str | bytes) -> Started:
         """Read `websocket:connected`; UnsupportedMedia unless the content type is audio/l16."""
-        document = parse_object(first) or {}
+        document, query = parse_object(first) or Members(), self._handshake.query
         declared, token = document.get("content-type"), document.get("token")
         media = parse_content_type(declared) if isinstance(declared, str) and declared else None
         if media is None or media.codec not in {Codec.S16BE, Codec.S16LE}:
@@ -45,7 +46,7 @@ class Vonage(BinaryDialect):
             call_key=call_key(document, _KEYS),
             # Network order is what audio/l16 means elsewhere (RFC 2586); Vonage sends little endian under that name.
             media=replace(media, codec=Codec.S16LE),
-            facts=call_facts({**address_facts(self._handshake.query), **document}, known=_KNOWN),
+            facts=call_facts({**address_facts(query), **document}, known=_KNOWN, read=(document, query)),
             token=token if isinstance(token, str) and token else None,
         )
 
@@ -62,4 +63,4 @@ class Vonage(BinaryDialect):
 
 def recognise_vonage(handshake: Handshake, first: str | bytes) -> Vonage | None:
     """Recognise `websocket:connected`."""
-    return Vonage(handshake) if (parse_object(first) or {}).get("event") == _CONNECTED else None
+    return Vonage(handshake) if (parse_object(first) or Members()).get("event") == _CONNECTED else None

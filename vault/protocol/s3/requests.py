@@ -118,8 +118,11 @@ def meta_facts(headers: Sequence[tuple[str, str]]) -> tuple[CallFacts, datetime 
 
     What `told_again` tells is kept with the facts.
     """
-    found = {name.lower(): value for name, value in headers if name.lower().startswith(META)}
     reading = Reading()
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name.lower().startswith(META):
+            reading.keep_first(found, name.lower(), value)
     started = reading.started(f"{META}started", found.get(f"{META}started"))
     facts = reading.facts(found, named={name: META + name for name in ("from", "to", "direction", "tags")})
     said = {_EXTRA + name: reading.text(META + name, found.get(META + name)) for name in _AGAIN}

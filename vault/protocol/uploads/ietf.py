@@ -143,7 +143,7 @@ def _metadata(headers: Mapping[str, str], reading: Reading) -> Mapping[str, str]
 def _file_name(disposition: str) -> str | None:
     """Return the name in Content-Disposition; of two the one that may be any text (RFC 6266 section 4.3)."""
     if extended := _EXTENDED.search(disposition):
-        return unquote(extended[1])
+        return unquote(extended[1], errors="surrogateescape")
     plain = _PLAIN.search(disposition)
     return (plain[1] or plain[2]) if plain else None
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 
 from vault.errors import Invalid, UnsupportedMedia
 from vault.ids import parse_call_key
+from vault.media.descriptor import MAX_CHANNELS, MAX_RATE, MIN_RATE, TELEPHONE_RATE
 from vault.model import CallFacts
 from vault.protocol.facts.stated import MAX_FACT, Reading, Unusable
 
@@ -71,7 +72,7 @@ def notification(headers: Mapping[str, str]) -> Notification:
     reading = Reading()
     return Notification(
         call_key=_call_key(call, file),
-        content_type=_content_type(headers),
+        content_type=_content_type(headers, reading),
         started_at=_started(headers, reading),
         facts=_facts(headers, reading),
     )
@@ -103,17 +104,28 @@ def _call_key(call: str, file: str) -> str:
     return parse_call_key(f"rtpengine~{digest}")
 
 
-def _content_type(headers: Mapping[str, str]) -> str:
+def _content_type(headers: Mapping[str, str], reading: Reading) -> str:
+    """Return the type of the file; samples of a rate or channels that there cannot be are taken for a telephone's."""
     kind = _header(headers, "File-Format").lower() or _header(headers, "File-Name").rpartition(".")[2].lower()
     if found := _TYPES.get(kind):
         return found
-    rate, channels = _header(headers, "Sample-Rate"), _header(headers, "Channels") or "1"
-    if kind.startswith("pcm") and _COUNT.fullmatch(rate) and _COUNT.fullmatch(channels):
-        return f"audio/L16;rate={rate};channels={channels};byteorder=le"
-    raise UnsupportedMedia(
-        "the file format of the notification is not one the vault can keep and play",
-        hint="set output-format to wav or mp3 in rtpengine-recording.conf",
-    )
+    if not kind.startswith("pcm"):
+        raise UnsupportedMedia(
+            "the file format of the notification is not one the vault can keep and play",
+            hint="set output-format to wav or mp3 in rtpengine-recording.conf",
+        )
+    rate = _count(headers, "Sample-Rate", (MIN_RATE, MAX_RATE), TELEPHONE_RATE, reading)
+    channels = _count(headers, "Channels", (1, MAX_CHANNELS), 1, reading)
+    return f"audio/L16;rate={rate};channels={channels};byteorder=le"
+
+
+def _count(headers: Mapping[str, str], name: str, bounds: tuple[int, int], default: int, reading: Reading) -> int:
+    said = _header(headers, name)
+    if _COUNT.fullmatch(said) and bounds[0] <= int(said) <= bounds[1]:
+        return int(said)
+    if said or name == "Sample-Rate":
+        reading.leave_out(name, Unusable.VALUE)
+    return default
 
 
 def _started(headers: Mapping[str, str], reading: Reading) -> datetime | None:
@@ -168,7 +180,7 @@ def _members(metadata: str, reading: Reading) -> dict[str, str]:
         if len(found) == _MAX_MEMBERS and name not in found:
             reading.leave_out("metadata", Unusable.MANY)
             break
-        found[name] = value.strip()
+        reading.keep_first(found, name, value.strip())
     return found
 
 

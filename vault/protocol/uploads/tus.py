@@ -172,10 +172,8 @@ def metadata(header: str, reading: Reading) -> Mapping[str, str]:
             reading.leave_out(key, Unusable.MANY)
         elif value is None:
             reading.leave_out(key, Unusable.TEXT)
-        elif key in found:
-            reading.leave_out(key, Unusable.MANY)
         else:
-            found[key] = _text(value)
+            reading.keep_first(found, key, value.decode(errors="surrogateescape"))
     return found
 
 
@@ -185,11 +183,3 @@ def _decoded(text: str) -> bytes | None:
         return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def _text(value: bytes) -> str:
-    """Return a value as it is meant: some clients send ISO 8859-1."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("iso-8859-1")

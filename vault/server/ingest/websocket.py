@@ -18,6 +18,7 @@ from vault.access.permissions import Act
 from vault.errors import Invalid, Unauthenticated, UploadStalled, VaultError
 from vault.ids import TenantId
 from vault.model import Principal
+from vault.protocol.facts.lenient_json import first_of_each
 from vault.protocol.live.bad_frames import LeftOut
 from vault.protocol.live.events import Audio, Dialect, Ended, Event, Handshake, Say, Started
 from vault.protocol.live.jambonz import SUBPROTOCOLS
@@ -68,8 +69,7 @@ async def connect(request: web.Request) -> web.StreamResponse:
 
 def _said_in(address: URL) -> Mapping[str, str]:
     """Return the members of an address, the first of each name; bytes that are no UTF-8 are kept apart from others."""
-    said = parse_qsl(address.raw_query_string, keep_blank_values=True, errors="surrogateescape")
-    return dict(reversed(said))
+    return first_of_each(parse_qsl(address.raw_query_string, keep_blank_values=True, errors="surrogateescape"))
 
 
 async def record(
