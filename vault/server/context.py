@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, TypeVar
+from urllib.parse import unquote
 
 from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, ValidationError
@@ -122,6 +123,14 @@ def path_tenant(request: web.Request) -> TenantId:
     return checked_tenant(request.match_info["tenant"])
 
 
+def path_call_key(request: web.Request) -> str:
+    """Return the call key that the path names, whatever bytes it has: those that are no UTF-8 are escaped as others."""
+    resource = request.match_info.route.resource
+    assert resource is not None
+    place = resource.canonical.split("/").index("{call_key}")
+    return call_key_of(unquote(request.rel_url.raw_path.split("/")[place], errors="surrogateescape"))
+
+
 def checked_tenant(text: str) -> TenantId:
     """Return `text` as a tenant id; Invalid, which does not repeat it: people paste tokens and numbers anywhere."""
     try:
@@ -166,7 +175,7 @@ async def _began_named(request: web.Request, token: TokenId) -> bool:
             upload = possible_id(named["upload"], "rec")
             return upload is not None and await begun.upload(token, RecordingId(upload))
         if "call_key" in named:
-            return await begun.call(token, parse_tenant(named["tenant"]), call_key_of(named["call_key"]))
+            return await begun.call(token, parse_tenant(named["tenant"]), path_call_key(request))
     except Invalid:  # who is let in is told of it
         return False
     return False

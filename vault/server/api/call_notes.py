@@ -11,11 +11,11 @@ from aiohttp import web
 from vault.access.permissions import Act
 from vault.errors import Conflict, Invalid, NotFound, TooLarge, UnsupportedMedia
 from vault.format.notes import MAX_DOCUMENT_BYTES, MAX_MEDIA_TYPE, Document, Missing, Note, Pause, Tone
-from vault.ids import TenantId, call_key_of
+from vault.ids import TenantId
 from vault.model import Principal, Recording, RecordingState
 from vault.protocol.facts import siprec
 from vault.server.api.recordings import permitted, playing, readable, send
-from vault.server.context import VAULT, Handler, authorised, principal, small_body
+from vault.server.context import VAULT, Handler, authorised, path_call_key, principal, small_body
 from vault.server.operation import Answer, Operation
 from vault.server.operation import json_answer as _json
 from vault.server.problems import problem
@@ -170,7 +170,7 @@ async def _session(request: web.Request) -> IngestSession:
     """Return the live recording behind the recorder's call key; NotFound, Conflict once it ended."""
     vault = request.app[VAULT]
     tenant, actor = await authorised(request)
-    call_key = call_key_of(request.match_info["call_key"])
+    call_key = path_call_key(request)
     found = _live(vault, tenant, call_key, actor)
     if found is None:
         row = await vault.search.call(tenant, call_key)

@@ -7,9 +7,9 @@ from typing import Any, Final
 from aiohttp import web
 
 from vault.access.permissions import Act
-from vault.ids import RecordingId, call_key_of
+from vault.ids import RecordingId
 from vault.server.bodies import FlagCall, FlagRecording
-from vault.server.context import VAULT, body, checked_id, path_tenant, possible_id, principal
+from vault.server.context import VAULT, body, checked_id, path_call_key, path_tenant, possible_id, principal
 from vault.server.operation import Operation, json_answer
 from vault.server.views import moment
 from vault.services.holds.flags import Flagged
@@ -73,7 +73,7 @@ async def call(request: web.Request) -> web.Response:
     tenant = path_tenant(request)
     await vault.access.authorise(actor, Act.FLAG_LIVE, tenant=tenant, target=tenant)
     wanted = await body(request, FlagCall)
-    call_key = call_key_of(request.match_info["call_key"])
+    call_key = path_call_key(request)
     return _answer(await vault.flags.flag_call(tenant, call_key, category=wanted.category, actor=actor))
 
 

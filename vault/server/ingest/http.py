@@ -8,13 +8,13 @@ from aiohttp import web
 
 from vault.access.permissions import Act
 from vault.errors import Invalid, NotFound, TooLarge
-from vault.ids import TenantId, call_key_of, call_keys, call_name, call_number
+from vault.ids import TenantId, call_keys, call_name, call_number
 from vault.media.descriptor import is_declared, parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol.facts.stated import call_headers
 from vault.protocol.uploads.http_put import Placing, placing
 from vault.server import views
-from vault.server.context import CONFIG, VAULT, authorised, go_on
+from vault.server.context import CONFIG, VAULT, authorised, go_on, path_call_key
 from vault.server.ingest.body import BodyPieces, writing
 from vault.server.ingest.uploading import Upload, finished, last, preflight, take
 from vault.server.operation import Answer, Operation, json_answer
@@ -113,7 +113,7 @@ async def head(request: web.Request) -> web.Response:
     tenant, actor = await authorised(request)
     facts, started_at = call_headers(request.headers)
     vault, call = request.app[VAULT], Joiner(actor=actor, facts=facts, started_at=started_at)
-    key, first = call_number(call_key_of(request.match_info["call_key"]))
+    key, first = call_number(path_call_key(request))
     unfinished: IngestSession | None = None
     for name in call_keys(key, first=first):
         session = vault.ingest.live_call(tenant, name)
@@ -173,7 +173,7 @@ def require_size(request: web.Request) -> None:
 async def _upload(request: web.Request) -> Upload:
     """Read the request's headers, all of them, before its body."""
     tenant, actor = await authorised(request)
-    call_key = call_key_of(request.match_info["call_key"])
+    call_key = path_call_key(request)
     require_size(request)
     place = placing(request.headers, append="append" in request.query)
     if place.length is not None and place.length != request.content_length:
