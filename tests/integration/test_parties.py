@@ -124,6 +124,19 @@ async def test_existing_calls_are_found_in_every_spelling_once_they_are_reindexe
     assert again.json["changed"] == 0
 
 
+async def test_a_mobile_number_of_mexico_is_one_with_its_former_prefix_and_without(app, monkeypatch):
+    spellings = ("+52 1 55 1234 5678", "+52 55 1234 5678", "sip:+5215512345678@pbx.example.com")
+    with monkeypatch.context() as before:
+        before.setattr(beginning, "read", lambda facts, _: facts)
+        older = await calls(app, ("+5215512345678",), "older")
+    theirs = {*older, *await calls(app, spellings, "theirs")}
+    for spelling in spellings:
+        assert await found(app, spelling) == theirs, spelling
+    done = await app.ask("POST", f"/v1/tenants/{TENANT}/reindex", Role.OPERATOR, body={})
+    assert done.json["changed"] == 1
+    assert await found(app, spellings[0]) == theirs
+
+
 async def test_a_large_catalog_is_reindexed_page_by_page(app, monkeypatch):
     monkeypatch.setattr("vault.services.tenants.reindexing._PAGE", 2)
     older = await calls(app, THEIRS[:5], "older")

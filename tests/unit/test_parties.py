@@ -45,6 +45,22 @@ SPELLINGS = (
 )
 
 
+def test_a_prefix_that_a_numbering_plan_gave_up_is_no_part_of_a_number():
+    for said in ("+525512345678", "+52 1 55 1234 5678", "0052 1 55 1234 5678", "sip:+5215512345678@pbx.example.com"):
+        assert party(said) == "+525512345678", said
+    for said in ("55 1234 5678", "01 55 1234 5678", "044 55 1234 5678", "045 55 1234 5678", "1 55 1234 5678"):
+        assert party(said, "MX") == "+525512345678", said
+    assert party("+52 1 00 1234 5678") == "+5210012345678", "no number of the plan"
+    assert party("+54 9 11 2345 6789") != party("+54 11 2345 6789"), "a mobile and a fixed line, both given out"
+    before = CallFacts(caller="+5215512345678")
+    assert read_again(before, "GB").caller == "+525512345678"
+
+
+def test_escapes_that_are_no_utf_8_tell_names_apart():
+    assert party("sip:ren%E9@pbx.example.com") == "ren\u00e9@pbx.example.com" == party("sip:ren%C3%A9@pbx.example.com")
+    assert party("sip:ren%E8@pbx.example.com") == "ren\u00e8@pbx.example.com"
+
+
 def test_a_number_is_one_party_in_every_spelling():
     assert {spelling: party(spelling) for spelling in SPELLINGS} == dict.fromkeys(SPELLINGS, "+441632905657")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote
@@ -22,6 +23,7 @@ from phonenumbers import CountryCodeSource, PhoneNumberFormat, ValidationResult
 
 from vault.errors import Invalid
 from vault.model import CallFacts
+from vault.protocol.facts.stated import decoded
 
 DEFAULT_REGION: Final = "GB"
 """How a number without a country code is read."""
@@ -55,6 +57,12 @@ _WITHHELD: Final = frozenset(
 _WITHHELD_DIGITS: Final = frozenset({"+266696687", "+7378742833", "+2562533", "+8656696", "+86282452253"})
 """The same words on a keypad, as Twilio writes them:
 https://support.twilio.com/hc/en-us/articles/223179988
+"""
+_FORMER: Final = {52: ("1", "01", "044", "045")}
+"""Prefixes that a numbering plan has given up, by the country code: what follows them is the whole number.
+
+Mexico dials ten digits since 3 August 2019 (IFT, Plan Técnico Fundamental de Numeración); before that mobile numbers
+were +52 1 from abroad, and many networks and messengers still write them so.
 """
 _LONG: Final = 9
 """Digits without a prefix that are more than an internal number."""
@@ -143,7 +151,7 @@ def _once(said: str, region: str) -> str | None:
         if not _DIALLED.fullmatch(user):
             return None
     context = _CONTEXT.search(user)
-    user = _plain(unquote(user.partition(";")[0]))
+    user = _plain(decoded(unquote(user.partition(";")[0], errors="surrogateescape")))
     if context is not None and not user.startswith("+"):
         user = context[1] + user
     return _read(user, host, region)
@@ -188,10 +196,31 @@ def _full_number(text: str, region: str) -> str | None:
     found = phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
     if international and found in _WITHHELD_DIGITS:
         return found
+    if (current := _current(parsed)) is not None:
+        return current
     # "Possible locally" is what an extension of three or four digits would be taken for.
     if phonenumbers.is_possible_number_with_reason(parsed) != ValidationResult.IS_POSSIBLE:
         return None
     return found if _is_prefixed(parsed, digits, region) or _is_long(parsed) else None
+
+
+def _current(parsed: phonenumbers.PhoneNumber) -> str | None:
+    """Return E.164 of a number that is spelt with a prefix which its plan has given up, None for any other."""
+    spelt = phonenumbers.national_significant_number(parsed)
+    for prefix in _FORMER.get(parsed.country_code or 0, ()):
+        found = f"+{parsed.country_code}{spelt.removeprefix(prefix)}"
+        if spelt.startswith(prefix) and phonenumbers.is_valid_number(phonenumbers.parse(found)):
+            return found
+    return None
+
+
+def former(spelt: str) -> Sequence[str]:
+    """Return how a party was spelt before its numbering plan's former prefixes were known."""
+    for code, prefixes in _FORMER.items():
+        if spelt.startswith(f"+{code}") and _FULL.fullmatch(spelt):
+            number = spelt.removeprefix(f"+{code}")
+            return (f"+{code}{prefixes[0]}{number}", *(prefix + number for prefix in prefixes))
+    return ()
 
 
 def _is_prefixed(parsed: phonenumbers.PhoneNumber, digits: str, region: str) -> bool:

@@ -18,7 +18,7 @@ from vault.ids import HoldId, RecordingId, TenantId, call_key_of, call_name, cal
 from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, RecordingState
 from vault.ports.catalog import Catalog, RecordingQuery
 from vault.ports.keys import Keyring
-from vault.protocol.facts.parties import ANONYMOUS, party, read_again
+from vault.protocol.facts.parties import ANONYMOUS, former, party, read_again
 
 CALL_KEY = "call_key"
 """The member of a call's `extra` facts that holds the recorder's own name for it."""
@@ -368,4 +368,5 @@ def _spellings(name: str, text: str | None, regions: Sequence[str]) -> tuple[str
     if value is None:
         raise Invalid(f"{name}: that names no number and no other party", hint="for example +44 1632 960001")
     # Nobody means everybody who withheld a number by digits that were such ones elsewhere.
-    return tuple(dict.fromkeys((value, *(each for each in others if each is not None and each != ANONYMOUS))))
+    spelt = (value, *(each for each in others if each is not None and each != ANONYMOUS))
+    return tuple(dict.fromkeys((*spelt, *(before for each in spelt for before in former(each)))))
