@@ -174,7 +174,7 @@ async def test_queries_on_a_million_rows_walk_an_index_in_order(catalog):
         ]
         assert chosen, mark
         for sql, given in chosen:
-            async with transaction() as connection:
+            async with engine.begin() as connection:
                 rows = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", given)).all()
             plan = "; ".join(row[3] for row in rows)
             assert expected in plan, sql
