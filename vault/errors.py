@@ -261,9 +261,19 @@ class JournalFull(Unavailable):
 
 
 class DiskFull(Unavailable):
-    """The file system has no room for another durable byte."""
+    """The file system has no room for another durable byte; the remedy is the same wherever that is."""
 
     code = "disk_full"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = "free space on that disk",
+        retry_after_seconds: int = 5,
+        **facts: str | int,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after_seconds=retry_after_seconds, **facts)
 
 
 class OutcomeUnknown(Unavailable):

@@ -72,6 +72,7 @@ async def test_a_put_that_fails_leaves_neither_object_nor_temporary_file_in_the_
         with pytest.raises(error) as caught:
             await store.put(NAME, [DATA], meta=meta_of(DATA))
     assert (type(caught.value) is DiskFull) == (error is DiskFull)
+    assert (caught.value.hint == "free space on that disk") == (error is DiskFull)
     assert list((root / "tmp").iterdir()) == []
     with pytest.raises(NotFound):
         await store.get(NAME)

@@ -48,7 +48,7 @@ def translated(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise DiskFull(f"no room left in the object store: {what} was not stored") from error
+            raise DiskFull(f"no room left on the disk of the object store: {what} was not stored") from error
         raise Unavailable(f"the object store cannot serve {what}: {error.strerror or 'I/O error'}") from error
 
 
