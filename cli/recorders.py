@@ -90,8 +90,10 @@ async def _look_up(call: Remote, tenant: TenantId) -> None:
     try:
         await call.client.get(f"/v1/tenants/{segment(tenant)}")
     except NotFound as error:
-        error.hint = "callvault tenants list shows those that there are; callvault tenants add adds one"
-        raise
+        raise NotFound(
+            f"there is no tenant {tenant}, or not for this token",
+            hint="callvault tenants list shows those that there are; callvault tenants add adds one",
+        ) from error
     except (Forbidden, Unauthenticated, Unavailable) as error:
         call.out.note(f"whether there is a tenant {tenant} was not looked up: {error.message}")
 

@@ -200,7 +200,7 @@ def test_json_names_the_files(stub, capsys, monkeypatch):
 
 def test_a_tenant_that_there_is_not_is_said_to_be_none(stub, capsys, monkeypatch):
     show = ["recorders", "show", "curl", "--tenant", "nosuch"]
-    stub.on("GET", "/v1/tenants/nosuch", problem("not_found", 404, "there is no tenant nosuch"))
+    stub.on("GET", "/v1/tenants/nosuch", problem("not_found", 404, "there is no such thing, or not for this token"))
     assert main(show) == 4
     printed = capsys.readouterr()
     assert printed.out == ""
