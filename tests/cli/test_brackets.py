@@ -9,7 +9,7 @@ from rich.progress import TextColumn
 
 from cli.command import local, new_group
 from cli.output import Output, report_error
-from tests.cli.test_help import LEAVES, ROOT
+from tests.helpers.command_tree import LEAVES, ROOT
 from vault.errors import ConfigError
 
 SAID = "[keyring.root] [bold]x[/bold] [/nothing] [red]"

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_serve import COMMAND, CONFIG, environment
-from tests.cli.test_workers import port_of, until
+from tests.helpers.authorities import write_certificate
+from tests.helpers.commands import COMMAND, CONFIG, environment, port_of, until
 from tests.helpers.soak import SOAK
-from tests.integration.test_tls import write_certificate
 from vault.config import load_config, parse_config
 from vault.server.connections.reload import _changed
 from vault.wiring import init_vault

@@ -1,27 +1,12 @@
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from cli.main import app, main
+from cli.main import main
+from tests.helpers.command_tree import LEAVES
 
-ROOT: Any = typer.main.get_command(app)
-
-
-def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    children = getattr(command, "commands", None)
-    if children is None:
-        yield path, command
-        return
-    for name, child in children.items():
-        yield from leaves(child, (*path, name))
-
-
-LEAVES = dict(leaves(ROOT))
 EXAMPLES = [
     (path, line.strip().replace("\\[", "["))
     for path, command in LEAVES.items()

@@ -1,21 +1,16 @@
 import io
 import json
-import ssl
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.main import main
 from cli.tls import untrusted
 from tests.cli.conftest import TOKEN
-from tests.helpers.certificate_rules import ruled
+from tests.helpers.authorities import Authority
 from tests.helpers.stub import StubServer, answer, running_stub
 from vault.crypto.presented import read_presented
 
@@ -156,47 +151,6 @@ def test_a_damaged_file_of_profiles_is_named_with_what_is_wrong_in_it(
     shown = capsys.readouterr().err
     assert str(home / "profiles.toml") in shown
     assert named in shown
-
-
-class Authority:
-    """A certificate authority of a test, and the certificates it signs."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority")])
-        authority = self.builder(self.name, self.key, timedelta(days=1))
-        self.file = base / "ca.pem"
-        self.certificate = authority.sign(self.key, hashes.SHA256())
-        self.file.write_bytes(self.certificate.public_bytes(Encoding.PEM))
-
-    def builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, ends: timedelta) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
-        plain = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=30))
-            .not_valid_after(now + ends)
-        )
-        return ruled(plain, key.public_key(), issuer=self.key.public_key())
-
-    def context(self, host: str, ends: timedelta = timedelta(days=1)) -> ssl.SSLContext:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        signed = (
-            self.builder(subject, key, ends)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-            .sign(self.key, hashes.SHA256())
-        )
-        file = self.base / "server.pem"
-        secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        file.write_bytes(secret + signed.public_bytes(Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
 
 
 @pytest.fixture

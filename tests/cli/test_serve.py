@@ -1,35 +1,16 @@
 import http.client
 import json
-import os
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-CONFIG = """
-data = "data"
-[server]
-port = 0
-[journal]
-file_bytes = "4MiB"
-disk_reserve = "1MiB"
-[log]
-level = "INFO"
-[identity]
-processor = "Northfield IT Ltd"
-contact = "privacy@northfield.example"
-"""
-COMMAND = [sys.executable, "-P", "-m", "cli"]
-
-
-def environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith("CALLVAULT_")}
+from tests.helpers.commands import COMMAND, CONFIG, call, command, environment
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +45,6 @@ def server(vault: tuple[Path, str]) -> Iterator[tuple[subprocess.Popen[bytes], i
         process.wait()
 
 
-def call(port: int, method: str, path: str, token: str, body: str | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    kind = {} if body is None else {"Content-Type": "application/json"}
-    connection.request(method, path, body, {"Authorization": f"Bearer {token}", **kind})
-    response = connection.getresponse()
-    answer = response.status, response.read()
-    connection.close()
-    return answer
-
-
 def test_init_prints_one_token_and_a_second_one_changes_nothing(vault: tuple[Path, str]) -> None:
     directory, token = vault
     assert token.startswith("cv_")
@@ -86,18 +57,6 @@ def test_init_prints_one_token_and_a_second_one_changes_nothing(vault: tuple[Pat
     assert again.stdout == ""
     assert again.stderr.startswith("error: ")
     assert sorted(directory.rglob("*")) == before
-
-
-def command(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=directory,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def test_doctor_finds_a_lost_replica_and_repair_rebuilds_it(vault: tuple[Path, str]) -> None:

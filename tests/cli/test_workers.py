@@ -5,13 +5,12 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.test_serve import COMMAND, CONFIG, call, command, environment
+from tests.helpers.commands import COMMAND, CONFIG, call, command, environment, port_of, until
 
 COUNT = 3
 
@@ -29,14 +28,6 @@ def made(directory: Path, token: str) -> str:
     return str(json.loads(issued)["token"])
 
 
-def port_of(directory: Path) -> int:
-    for _ in range(1200):
-        if (directory / "port").exists():
-            return int((directory / "port").read_text())
-        time.sleep(0.05)
-    raise AssertionError((directory / "log").read_text()[-3000:])
-
-
 def children(pid: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
     return [int(line) for line in listed.stdout.split()]
@@ -47,14 +38,6 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
-
-
-def until(condition, seconds: float = 60) -> None:
-    for _ in range(int(seconds / 0.05)):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come about")
 
 
 def put(port: int, token: str, key: str, data: bytes) -> tuple[int, dict]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.authorities import write_certificate
 from tests.helpers.server import zygote
-from tests.integration.test_tls import write_certificate
 from vault.config import load_config
 from vault.wiring import init_vault, open_vault
 

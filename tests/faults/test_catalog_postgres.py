@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from tests.faults.test_catalog_crash import check
+from tests.helpers.catalog_checks import check
 from tests.helpers.catalogs import SteppingClock, call_everything, cohort, event, recording
 from tests.helpers.postgres import new_server
 from tests.helpers.tcp_proxy import Mode, TcpProxy, tcp_proxy

@@ -8,13 +8,13 @@ import aiohttp
 import pytest
 
 from tests.helpers.app import sound
+from tests.helpers.http_recorders import OPUS, TONE, gstreamer
 from tests.helpers.programs import ffmpeg, run, running
 from tests.helpers.recorder import until
+from tests.helpers.rtpengine_files import KEY, notify
 from tests.helpers.served import Vault, copied, made, samples, wav
 from tests.helpers.server import TENANT, in_process, session, zygote
 from tests.helpers.stores import Fault, install
-from tests.integration.test_http_recorders import OPUS, TONE, gstreamer
-from tests.integration.test_rtpengine import KEY, notify
 
 __all__ = ("made",)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_keyring_crash import (
+from tests.helpers.keyring_steps import (
     ALL,
     DUE,
     HELD,

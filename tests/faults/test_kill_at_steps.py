@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.test_service_crash import (
+from tests.helpers import acts, approvals
+from tests.helpers.crashing import ManualClock, config_at, start
+from tests.helpers.keyrings import TestClock
+from tests.helpers.killing import SMALL_MATERIAL, Kills
+from tests.helpers.service_steps import (
     Stage,
     assert_nothing_is_gone_without_a_certificate,
     assert_playable,
@@ -21,10 +25,6 @@ from tests.faults.test_service_crash import (
     stage,
     sweep,
 )
-from tests.helpers import acts, approvals
-from tests.helpers.crashing import ManualClock, config_at, start
-from tests.helpers.keyrings import TestClock
-from tests.helpers.killing import SMALL_MATERIAL, Kills
 from vault.config import Config
 from vault.errors import IntegrityError
 from vault.ids import id_bytes

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from tests.faults.test_service_crash import Stage, audit_verifies
 from tests.helpers.crashing import (
     ACME,
     Faults,
@@ -21,6 +20,7 @@ from tests.helpers.crashing import (
     start,
     storing,
 )
+from tests.helpers.service_steps import Stage, audit_verifies
 from tests.helpers.soak import steps
 from vault.errors import Conflict, Unavailable
 from vault.format.notes import Document, Missing, Pause, dropped_bytes

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.faults.test_service_crash import MODES, assert_playable, enumerate_crashes, stage
 from tests.helpers.crashing import (
     ACME,
     ManualClock,
@@ -22,7 +20,9 @@ from tests.helpers.crashing import (
     storing,
 )
 from tests.helpers.keyrings import TestClock
-from vault.config import Config, parse_config
+from tests.helpers.nodes import SOUND, add_tenant, node_config
+from tests.helpers.service_steps import MODES, assert_playable, enumerate_crashes, stage
+from vault.config import Config
 from vault.crypto.rows import open_secret
 from vault.errors import Conflict, Tampered
 from vault.ids import RecordingId, TokenId
@@ -41,7 +41,13 @@ from vault.wiring.backup import open_backups
 
 __all__ = ["stage"]
 
-SOUND = random.Random(12).randbytes
+
+@pytest.fixture
+def base():
+    with memory_directory() as directory:
+        yield directory
+
+
 OPERATOR = person("ops", Role.OPERATOR, None)
 NUMBER = "+442079460123"
 
@@ -51,42 +57,11 @@ def small_root_versions(monkeypatch):
     monkeypatch.setattr(file, "MATERIAL_BYTES", 1 << 12)
 
 
-@pytest.fixture
-def base():
-    with memory_directory() as directory:
-        yield directory
-
-
-def node_config(base: Path, name: str = "one") -> Config:
-    """Return the configuration of one node: all is shared but the journal; trees are created three days ahead."""
-    return parse_config(
-        {
-            "journal": {
-                "file_bytes": "1MiB",
-                "max_bytes": "8MiB",
-                "disk_reserve": "1MiB",
-                "commit_interval": "0ms",
-                "path": str(base / f"journal-{name}"),
-            },
-            "segments": {"max_bytes": "16KiB"},
-            "retention": {"default": "10d", "cohort_width": "1d"},
-            "sweep": {"enabled": False, "max_jump": "400d"},
-            "keyring": {"precreate_days": 3},
-            "identity": {"processor": "Vault Ltd", "contact": "dpo@vault.example"},
-        },
-        base=base,
-    )
-
-
 async def new_vault(base: Path, clock: ManualClock) -> Config:
     config = node_config(base)
     await init_vault(config, clock=clock)
     (base / "journal-two").mkdir(mode=0o700)
     return config
-
-
-async def add_tenant(vault: Vault) -> None:
-    await vault.tenants.add(identifier=ACME, name="A", controller="A", contact="dpo", retention=None, actor=None)
 
 
 async def thief(*bases: Path, root_of: Path) -> OldKeyrings:

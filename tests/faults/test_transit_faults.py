@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tests.helpers.authorities import write_certificate
 from tests.helpers.keyrings import TestClock
 from tests.helpers.openbao import MOUNT
 from tests.helpers.soak import steps
-from tests.integration.test_tls import write_certificate
 from vault.errors import ConfigError, Destroyed, Unavailable
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.keyring import Keyring

@@ -11,16 +11,16 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.helpers.app import PCMU, TENANTS, sound
 from tests.helpers.audiohook_client import CALL_KEY, TONE
+from tests.helpers.audiohook_sessions import opened
+from tests.helpers.frames import START, close_of, frame, upgraded
 from tests.helpers.hook_recorders import CALL, UUID_FRAME, Rtpengine, audio
 from tests.helpers.recorder import until
 from tests.helpers.s3clients import HEAD, Recorder, signed
+from tests.helpers.s3requests import ask as s3
+from tests.helpers.s3requests import begun as s3_upload
+from tests.helpers.s3requests import listing, part
 from tests.helpers.streams import listener, listening
 from tests.helpers.uploads import Resumable, Tus, Wire, recording
-from tests.integration.test_audiohook import opened
-from tests.integration.test_frames import START, close_of, frame, upgraded
-from tests.integration.test_s3_refusals import ask as s3
-from tests.integration.test_s3_refusals import begun as s3_upload
-from tests.integration.test_s3_refusals import listing, part
 from tests.transcripts import bytes_of, transcript
 from vault.model import Role
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.helpers.app import PCMU, PURPOSE, TENANTS, app, sound
 from tests.helpers.s3clients import BUCKET, HEAD
+from tests.helpers.s3requests import ask, begun, code, keys, listing, part, recorder
 from tests.helpers.uploads import Resumable, Tus, ends
-from tests.integration.test_s3_refusals import ask, begun, code, keys, listing, part, recorder
 from vault.model import Role
 
 __all__ = ["app", "recorder"]

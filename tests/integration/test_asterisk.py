@@ -21,11 +21,11 @@ from yarl import URL
 from cli.setups import RECORDERS, Place
 from tests.clients.vault import vault_at
 from tests.helpers.app import PURPOSE, SETTINGS, TENANTS, app, running
+from tests.helpers.authorities import FILES, write_certificate
 from tests.helpers.crashing import memory_directory
 from tests.helpers.seaweed import free_ports
 from tests.helpers.server import make_site, zygote
 from tests.helpers.streams import listener, listening
-from tests.integration.test_tls import FILES, write_certificate
 from vault.model import Role
 
 __all__ = ["app"]

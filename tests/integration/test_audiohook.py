@@ -1,8 +1,5 @@
-import base64
-import secrets
 import socket as socketlib
 import time
-from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
@@ -10,39 +7,14 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.helpers.app import SETTINGS, TENANTS, app, running
-from tests.helpers.audiohook_client import CALL_KEY, GOLDEN, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client, headers
+from tests.helpers.audiohook_client import CALL_KEY, GOLDEN, OPEN, ORGANIZATION, PROBE, TONE, Client, headers
+from tests.helpers.audiohook_sessions import TARGET, TENANT, opened, secret_of, session, signature
 from tests.helpers.crashing import memory_directory
 from tests.helpers.recorder import until
 from tests.helpers.streams import token_id
-from tests.unit.test_httpsignatures import signed
 from vault.model import Role
 
 __all__ = ["app"]
-
-TENANT = TENANTS[0]
-TARGET = f"/v1/ingest/{TENANT}/audiohook"
-
-
-def secret_of(token):
-    return token.removeprefix("cv_").partition("_")[2].encode()
-
-
-def signature(app, key, secret, *, session=SESSION, target=TARGET, created=None, nonce=None):
-    sent = headers(key, session=session)
-    values = {"@request-target": target, "@authority": app.url.partition("//")[2]}
-    values |= {name.lower(): value for name, value in sent.items()}
-    created = int(time.time()) if created is None else created
-    names = " ".join(f'"{name}"' for name in values)
-    nonce = nonce or base64.b64encode(secrets.token_bytes(18)).decode()
-    given = f'sig1=({names});keyid="{key}";nonce="{nonce}";alg="hmac-sha256";created={created};expires={created + 30}'
-    return {**sent, "Signature-Input": given, "Signature": signed(given, key=secret, values=values)}
-
-
-@asynccontextmanager
-async def session(app, sent, *, tenant=TENANT):
-    url = app.url.replace("http", "ws") + f"/v1/ingest/{tenant}/audiohook"
-    async with connect(url, additional_headers=sent, compression=None) as socket:
-        yield socket
 
 
 async def refused(app, sent, *, tenant=TENANT):
@@ -55,16 +27,6 @@ async def refused(app, sent, *, tenant=TENANT):
 async def recordings(app):
     answer = await app.ask("GET", "/v1/recordings")
     return answer.json["recordings"]
-
-
-@asynccontextmanager
-async def opened(app, *, name=SESSION, **changes):
-    client = Client(name)
-    async with session(app, headers(app.token(Role.RECORDER), session=name)) as socket:
-        await socket.send(client.open(**changes))
-        kind, _ = client.heard(await socket.recv())
-        assert kind == "opened"
-        yield client, socket
 
 
 async def test_the_reference_clients_session_is_recorded_and_closed_when_it_is_durable(app):

@@ -10,9 +10,9 @@ import pytest_asyncio
 from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
 from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import Recorder
+from tests.helpers.stated_starts import WAV_HEAD, near, newest, rtpengine
 from tests.helpers.streams import token_id
 from tests.helpers.uploads import BYTES, Resumable, Tus
-from tests.integration.test_stated_starts import WAV_HEAD, near, newest, rtpengine
 from vault.model import Role
 from vault.protocol.uploads.rtpengine import notification
 

@@ -11,9 +11,9 @@ import pytest
 
 from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
 from tests.helpers.crashing import memory_directory
+from tests.helpers.frames import close_of, frame, upgraded
 from tests.helpers.recorder import until
 from tests.helpers.uploads import Wire
-from tests.integration.test_frames import close_of, frame, upgraded
 from vault.config import parse_config
 from vault.model import Role
 from vault.server.connections.connections import Bounds

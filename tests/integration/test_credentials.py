@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers import approvals
 from tests.helpers.app import PURPOSE, TENANTS, app, sound
-from tests.integration.test_tenancy import PRIVATE, things
+from tests.helpers.routes import PRIVATE, things
 from vault.access.permissions import Act, permits
 from vault.model import Role
 from vault.server.app import build_app

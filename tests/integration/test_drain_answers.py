@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from tests.helpers.app import PCMU, TENANTS, app, sound
+from tests.helpers.frames import START, close_of, frame, upgraded
 from tests.helpers.hook_recorders import UUID_FRAME, audio
 from tests.helpers.s3clients import BUCKET, HEAD
+from tests.helpers.s3requests import ask, code, recorder
 from tests.helpers.streams import listener, listening
 from tests.helpers.uploads import Resumable, Tus
-from tests.integration.test_frames import START, close_of, frame, upgraded
-from tests.integration.test_s3_refusals import ask, code, recorder
 from vault.model import Role
 
 __all__ = ["app", "recorder"]

@@ -8,12 +8,12 @@ import pytest
 
 from tests.helpers.app import PCMU, PURPOSE, TENANTS, app, out_of_reach, sound
 from tests.helpers.crashing import memory_directory
+from tests.helpers.live_line import Line
 from tests.helpers.recorder import until
 from tests.helpers.restores import MEDIA, TENANT, Site, who
 from tests.helpers.s3clients import BUCKET, HEAD
+from tests.helpers.s3requests import ask, begun, listing, part, recorder
 from tests.helpers.uploads import Resumable, Tus
-from tests.integration.test_live_feed import Line
-from tests.integration.test_s3_refusals import ask, begun, listing, part, recorder
 from vault.errors import Conflict, DiskFull, JournalFull
 from vault.model import CallFacts, RecordingState, Role
 from vault.protocol.live.events import Audio, Ended

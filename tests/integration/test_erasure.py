@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import approvals
 from tests.helpers.app import PCMU, PURPOSE, SETTINGS, App, app, out_of_reach, running, sound
 from tests.helpers.crashing import memory_directory
-from tests.helpers.tenants import metadata_kept
+from tests.helpers.tenants import metadata_kept, offboard
 from vault.certificates.canonical import canonical_json
 from vault.certificates.document import (
     Case,
@@ -535,15 +535,6 @@ async def test_without_a_metadata_retention_numbers_stay_as_long_as_the_contract
 
 
 # -- off-boarding -------------------------------------------------------------------------------------------------
-
-
-async def offboard(app: App) -> None:
-    path = "/v1/tenants/northfield/offboard"
-    asked = await app.ask("POST", path, Role.OPERATOR, body={})
-    assert (asked.status, asked.json["offboard_approved_by"]) == (202, None)
-    assert (await approvals.approve(app, f"{path}", Role.OPERATOR)).status == 403
-    approved = await approvals.approve(app, f"{path}", Role.DPO)
-    assert approved.status == 200
 
 
 async def test_a_contract_is_ended_by_the_tenants_dpo_and_an_operator_and_never_by_operators_alone(app):

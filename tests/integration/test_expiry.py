@@ -10,20 +10,20 @@ from websockets.exceptions import InvalidStatus
 
 from tests.helpers.app import PCMU, PURPOSE, TENANTS, app, running, sound
 from tests.helpers.audiohook_client import headers
+from tests.helpers.audiohook_sessions import secret_of, session, signature
 from tests.helpers.crashing import memory_directory
+from tests.helpers.frames import START, close_of, frame, upgraded
 from tests.helpers.hook_recorders import CALL, UUID_FRAME, audio
 from tests.helpers.hook_recorders import frame as audiosocket
 from tests.helpers.recorder import until
+from tests.helpers.routes import PRIVATE, things
 from tests.helpers.s3clients import HEAD, Recorder
+from tests.helpers.s3requests import ask as s3
+from tests.helpers.s3requests import begun as s3_upload
+from tests.helpers.s3requests import code, listing, part
 from tests.helpers.streams import break_off, listener, listening, token_id
 from tests.helpers.underway import NORMAL_CLOSE, PLACE, UnderWay, begun, notification
 from tests.helpers.uploads import Resumable, Tus, Wire, recording
-from tests.integration.test_audiohook import secret_of, session, signature
-from tests.integration.test_frames import START, close_of, frame, upgraded
-from tests.integration.test_s3_refusals import ask as s3
-from tests.integration.test_s3_refusals import begun as s3_upload
-from tests.integration.test_s3_refusals import code, listing, part
-from tests.integration.test_tenancy import PRIVATE, things
 from vault.model import Role
 from vault.wiring import open_vault
 from vault.wiring.doctor import token_findings

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from tests.helpers.app import PURPOSE, TENANTS, app, sound
+from tests.helpers.flags import calling
 from tests.helpers.tenants import metadata_kept
-from tests.integration.test_flags import calling
 from vault.model import Role
 
 __all__ = ["app"]

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import socket
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from jwcrypto import jws
 from jwcrypto.common import JWException
 
 from tests.helpers.app import PCMU, TENANTS, app, sound
+from tests.helpers.flags import OURS, calling
 from tests.helpers.webhooks import receiving, verified
 from vault.model import Role
 from vault.ports.catalog import MOST_HOLDS
@@ -20,7 +20,6 @@ from vault.wiring.doctor import alert_findings
 
 __all__ = ["app"]
 
-OURS = TENANTS[0]
 DISTRESS = {"category": "distress"}
 
 
@@ -37,24 +36,6 @@ async def listen(app, url):
     answer = await app.ask("PUT", f"/v1/tenants/{OURS}", Role.OPERATOR, body=body)
     assert answer.status == 200, answer.body
     return answer
-
-
-@asynccontextmanager
-async def calling(app, key="live", audio=None):
-    """A call under way, with its first half durable; ends when the block does."""
-    audio, over = audio or sound(100_000), asyncio.Event()
-
-    async def speaking():
-        yield audio[:50_000]
-        await over.wait()
-        yield audio[50_000:]
-
-    upload = asyncio.create_task(app.upload(key, speaking()))
-    while (session := app.vault.ingest.live_call(OURS, key)) is None or session.durable < 50_000:
-        await asyncio.sleep(0.01)
-    yield session.recording.id
-    over.set()
-    assert await upload == session.recording.id
 
 
 async def metrics(app, name):

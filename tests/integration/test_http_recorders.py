@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from tests.helpers.app import sound
-from tests.helpers.programs import ffmpeg, program, run, running
+from tests.helpers.http_recorders import OPUS, TONE, gstreamer
+from tests.helpers.programs import ffmpeg, run, running
 from tests.helpers.recorder import until
 from tests.helpers.served import made, samples, vault, wav
 from tests.helpers.server import TENANT, bearer
@@ -15,10 +16,7 @@ from vault.errors import JournalFull
 
 __all__ = ("made", "vault")
 
-TONE = ("-v", "error", "-re", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=8000")
 FAST = tuple(word for word in TONE if word != "-re")
-LIVE = "audiotestsrc is-live=true samplesperbuffer=1600 num-buffers={} ! audio/x-raw,rate=8000,channels=1 ! "
-OPUS = "opusenc ! oggmux max-page-delay=100000000 max-delay=100000000 ! "
 
 
 async def seconds_of(data, tmp_path):
@@ -149,11 +147,6 @@ async def test_a_killed_ffmpeg_leaves_a_truncated_recording_that_plays(vault):
 
 
 # -- GStreamer --------------------------------------------------------------------------------------------------
-
-
-def gstreamer(vault, key, form, buffers, *more):
-    sink = f"souphttpclientsink sync=true location={vault.url(key)}"
-    return (program("gst-launch-1.0"), "-q", *(LIVE.format(buffers) + form + sink).split(), *more)
 
 
 async def test_gstreamer_that_sends_ogg_ends_its_recording_with_the_last_page(vault, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 import typer
 
 from cli.main import main
-from tests.faults.test_rotation import SOUND, add_tenant, node_config
 from tests.helpers.crashing import ManualClock, call, record, storing
+from tests.helpers.nodes import SOUND, add_tenant, node_config
 from vault.config import IdentitySettings, load_config
 from vault.errors import Unavailable
 from vault.model import RecordingState

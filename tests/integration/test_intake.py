@@ -8,9 +8,9 @@ import pytest
 
 from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
 from tests.helpers.crashing import memory_directory
+from tests.helpers.frames import START, close_of, frame, upgraded
 from tests.helpers.recorder import until
 from tests.helpers.uploads import Wire
-from tests.integration.test_frames import START, close_of, frame, upgraded
 from vault.storage.journal.file import Disk
 
 BOUND = 1 << 20

@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.helpers.app import BOUND_ROLES, PCMU, PURPOSE, TENANTS, app, sound
+from tests.helpers.routes import ABOUT_ONE, ROUTES, SIGNED, things
 from tests.helpers.s3clients import Recorder, signed
 from tests.helpers.uploads import BYTES, PARTIAL, metadata
-from tests.integration.test_tenancy import ABOUT_ONE, ROUTES, SIGNED, things
 from vault.access.permissions import permits
 from vault.model import Role
 from vault.server import operations

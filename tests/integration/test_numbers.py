@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.helpers.app import PURPOSE, App, running, sound
 from tests.helpers.crashing import memory_directory
+from tests.helpers.phone_numbers import number_in
 from tests.helpers.tenants import metadata_kept
-from tests.integration.test_secrecy import number_in
 from vault.crypto.blind import Field, token
 from vault.errors import Shredded
 from vault.ids import RecordingId, TenantId

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from tests.helpers.app import PURPOSE, SETTINGS, TENANTS, App, app, out_of_reach, running
+from tests.helpers.audiohook_client import TONE
+from tests.helpers.audiohook_sessions import opened
+from tests.helpers.call_notes import CALL, Recorder, notes_of, turn, wait_for
 from tests.helpers.crashing import memory_directory
 from tests.helpers.recorder import until
-from tests.integration.test_audiohook import TONE, opened
-from tests.integration.test_call_notes import CALL, Recorder, notes_of, turn, wait_for
 from vault.config import parse_config
 from vault.errors import Unavailable
 from vault.model import Role

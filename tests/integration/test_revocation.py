@@ -7,12 +7,12 @@ import json
 import pytest
 
 from tests.helpers.app import PURPOSE, TENANTS, app, sound
+from tests.helpers.frames import START, close_of, frame, upgraded
 from tests.helpers.hook_recorders import UUID_FRAME, audio
 from tests.helpers.recorder import until
 from tests.helpers.streams import listener, listening, token_id
 from tests.helpers.underway import FIRST_PART, PLACE, UnderWay, begun
 from tests.helpers.uploads import Wire
-from tests.integration.test_frames import START, close_of, frame, upgraded
 from vault.access.permissions import Act
 from vault.errors import Unauthenticated, Unavailable
 from vault.model import Role

@@ -10,13 +10,13 @@ from yarl import URL
 
 from cli.setups import RECORDERS, Place
 from tests.helpers.app import SETTINGS, TENANTS, app, running, sound
+from tests.helpers.authorities import FILES, write_certificate
 from tests.helpers.crashing import memory_directory
 from tests.helpers.recorder import durable_bytes, until
 from tests.helpers.rtpengine import FRAME, TAG, Call, daemon, recording
 from tests.helpers.seaweed import free_ports
 from tests.helpers.streams import listener, listening
 from tests.helpers.tcp_proxy import Mode, TcpProxy
-from tests.integration.test_tls import FILES, write_certificate
 from vault.media.g711 import decode
 from vault.model import Codec, Role
 

@@ -15,10 +15,10 @@ from minio import Minio
 from yarl import URL
 
 from tests.helpers.app import SETTINGS, app, running, sound
+from tests.helpers.authorities import FILES, write_certificate
 from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import BUCKET, HEAD, REGION, Recorder, aws, javascript, rclone, run, s3cmd
 from tests.helpers.soak import sample
-from tests.integration.test_tls import FILES, write_certificate
 from vault.model import Role
 
 __all__ = ["app"]

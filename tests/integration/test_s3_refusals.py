@@ -19,6 +19,7 @@ from tests.helpers import approvals
 from tests.helpers.app import PURPOSE, TENANTS, app, out_of_reach, running, sound
 from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import BUCKET, HEAD, Recorder, signed
+from tests.helpers.s3requests import MD5, WAV, ask, begun, code, keys, listing, part, recorder, refused
 from vault.errors import Unavailable
 from vault.ids import TokenId
 from vault.model import Role
@@ -27,42 +28,7 @@ from vault.protocol.s3.sigv4 import ChunkSigner, RequestHead, read_claim, signin
 from vault.storage import spool
 from vault.wiring import open_vault
 
-__all__ = ["app"]
-
-WAV = HEAD + sound(70_000)
-MD5 = hashlib.md5(WAV).hexdigest()
-
-
-@pytest.fixture
-def recorder(app):
-    return Recorder.of(app.url, app.token(Role.RECORDER))
-
-
-async def ask(app, recorder, method, path, *, body=b"", sent=None, headers=None, **signing):
-    """Send a request as it was signed for `body`, with `sent` in the body's place."""
-    signed_headers = headers if headers is not None else signed(recorder, method, path, body=body, **signing)
-    data = body if sent is None else sent
-    async with app.client.request(method, path, data=data or None, headers=signed_headers) as answer:
-        return answer.status, await answer.read(), answer.headers
-
-
-def code(document):
-    return ET.fromstring(document).findtext("Code")
-
-
-async def refused(app, recorder, method, path, **arguments):
-    status, document, _ = await ask(app, recorder, method, path, **arguments)
-    return status, code(document)
-
-
-async def keys(app):
-    """Return each recording's call key with its state and size."""
-    await asyncio.gather(*(session.done.wait() for session in app.vault.ingest._by_id.values() if session.ended))
-    found = {}
-    for each in (await app.ask("GET", "/v1/recordings")).json["recordings"]:
-        shown = (await app.ask("GET", f"/v1/recordings/{each['id']}")).json
-        found[shown["call"]["call_key"]] = (shown["state"], shown["bytes"])
-    return found
+__all__ = ["app", "recorder"]
 
 
 async def test_who_does_not_sign_rightly_is_refused_with_the_code_that_says_why(app, recorder):
@@ -247,21 +213,6 @@ async def test_recorders_read_list_and_delete_nothing(app, recorder):
         assert (await app.ask("GET", path, Role.RECORDER, headers=PURPOSE)).status == 403
     assert (await app.ask("DELETE", recording, Role.RECORDER)).status == 405
     assert await keys(app) == {"call": ("sealed", len(WAV)), "live": ("sealed", 150)}
-
-
-async def begun(app, recorder, key="call.wav"):
-    _, document, _ = await ask(app, recorder, "POST", f"/s3/{BUCKET}/{key}?uploads")
-    return f"/s3/{BUCKET}/{key}?uploadId=" + ET.fromstring(document).findtext("{*}UploadId")
-
-
-def part(address, number):
-    path, _, upload = address.partition("?")
-    return f"{path}?partNumber={number}&{upload}"
-
-
-def listing(*parts):
-    body = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{etag}</ETag></Part>" for n, etag in parts)
-    return f"<CompleteMultipartUpload>{body}</CompleteMultipartUpload>".encode()
 
 
 async def test_a_completion_that_names_other_parts_changes_nothing(app, recorder):

@@ -13,19 +13,8 @@ from minio.retention import Retention
 
 from tests.helpers.app import app, sound
 from tests.helpers.s3clients import BUCKET, HEAD, REGION
+from tests.helpers.s3requests import MD5, WAV, ask, begun, code, keys, listing, part, recorder, refused
 from tests.helpers.tenants import metadata_kept
-from tests.integration.test_s3_refusals import (
-    MD5,
-    WAV,
-    ask,
-    begun,
-    code,
-    keys,
-    listing,
-    part,
-    recorder,
-    refused,
-)
 from vault.errors import Unavailable
 from vault.model import HoldKind, Role
 from vault.retention.review import suggest_review

@@ -21,6 +21,7 @@ import pytest
 from tests.helpers import approvals
 from tests.helpers.app import PCMU, PURPOSE, SETTINGS, App, running, sound
 from tests.helpers.crashing import memory_directory
+from tests.helpers.phone_numbers import NUMBERS, number_in
 from vault.crypto.derive import Purpose, subkey
 from vault.keystore.keyring import Keyring
 from vault.keystore.root.file import FileRootKeys
@@ -29,12 +30,6 @@ from vault.storage.journal.file import Disk
 from vault.telemetry import configure_logging
 
 BLOCK = 16
-NUMBERS = {
-    "caller": ("020 7946 0123", "2079460123"),
-    "called": ("+44 (0)1632 960 987", "1632960987"),
-    "abroad": ("+33-1-99-00-12-34", "199001234"),
-    "extension": ("7700900461#12", "7700900461"),
-}
 
 
 @dataclass(slots=True)
@@ -81,12 +76,6 @@ def secret_in(hay: bytes, needles: Needles) -> bool:
     pieces = [piece for secret in needles.secrets for piece in (secret[:12], secret[12:24], secret[-12:])]
     raw = [base64.urlsafe_b64decode(secret + "=") for secret in needles.secrets]
     return any(piece.encode() in hay for piece in pieces) or any(form in hay for r in raw for form in renderings(r))
-
-
-def number_in(hay: bytes) -> str | None:
-    """Look at the digits alone, so that no punctuation hides a number."""
-    digits = re.sub(rb"\D", b"", hay)
-    return next((name for name, (_, national) in NUMBERS.items() if national.encode() in digits), None)
 
 
 @dataclass(slots=True)

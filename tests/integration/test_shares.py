@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
 from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import Recorder
+from tests.helpers.s3requests import MD5, WAV, ask, begun, code, listing, part
 from tests.helpers.uploads import Tus, Wire
-from tests.integration.test_s3_refusals import MD5, WAV, ask, begun, code, listing, part
 from vault.model import Role
 
 NORTH, SOUTH = TENANTS

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.app import PURPOSE, TENANTS, app, sound
-from tests.integration.test_tenancy import things
+from tests.helpers.routes import things
 from vault.model import Role
 
 __all__ = ["app"]

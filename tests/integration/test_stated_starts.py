@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
-from aiohttp import FormData
 
-from tests.helpers.app import PCMU, SETTINGS, TENANTS, running, sound
+from tests.helpers.app import PCMU, SETTINGS, TENANTS, running
 from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import Recorder
+from tests.helpers.stated_starts import AUDIO, near, newest, rtpengine
 from tests.helpers.uploads import BYTES, Tus, metadata
 from vault.model import Role
 from vault.retention.periods import parse_duration, parse_period
@@ -17,9 +17,7 @@ from vault.retention.policy import lifetime
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-AUDIO = sound(1_600)
 PERIOD, BACKDATING, FLOOR = timedelta(days=90), timedelta(days=7), timedelta(days=1)
-WAV_HEAD = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x07\0\x01\0\x40\x1f\0\0\x40\x1f\0\0\x01\0\x08\0data\xff\xff\xff\xff"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -60,20 +58,6 @@ async def tus(app, key, start):
     return await newest(app)
 
 
-async def rtpengine(app, key, start):
-    said = {"Call-ID": key, "File-Name": "a.wav", "File-Format": "wav", "Call-Start-Time": f"{start.timestamp():.6f}"}
-    form = FormData()
-    form.add_field("ngfile", WAV_HEAD + AUDIO, filename="a.wav")
-    headers = {f"X-Recording-{name}": value for name, value in said.items()}
-    answer = await app.ask("POST", "/v1/ingest/northfield/rtpengine", Role.RECORDER, data=form, headers=headers)
-    assert answer.status == 201, answer.body
-    return answer.json["recording_id"]
-
-
-async def newest(app):
-    return (await app.ask("GET", "/v1/recordings?limit=1")).json["recordings"][0]["id"]
-
-
 async def shown(app, recording):
     """Return the recording with its instants read, and the audit entry of its start."""
     found = (await app.ask("GET", f"/v1/recordings/{recording}")).json
@@ -81,10 +65,6 @@ async def shown(app, recording):
         found[name] = datetime.fromisoformat(found[name])
     (entry,) = [each for each in await app.audit("recording.started") if each["target"] == recording]
     return found, entry["detail"]
-
-
-def near(one, other):
-    return abs(one - other) < timedelta(milliseconds=2)
 
 
 async def counted(app, effect):

@@ -1,18 +1,11 @@
 import asyncio
 import contextlib
 import ssl
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from tests.helpers.app import SETTINGS, TENANTS, app, running, sound
-from tests.helpers.certificate_rules import ruled
+from tests.helpers.authorities import Authority
 from tests.helpers.crashing import memory_directory
 from tests.helpers.hook_recorders import CALL, UUID_FRAME, audio, frame
 from tests.helpers.recorder import until
@@ -200,46 +193,10 @@ async def test_a_port_that_is_taken_is_a_configuration_error(app):
                 pass
 
 
-class Authority:
-    """Issues certificates for the tests."""
-
-    def __init__(self, base, name):
-        self._base, self._name = base, name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.file = self._write(f"{name}.pem", self._sign(self._key.public_key(), name))
-
-    def _sign(self, key, name):
-        now = datetime.now(UTC)
-        names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (name, self._name)]
-        plain = (
-            x509.CertificateBuilder(issuer_name=names[1], subject_name=names[0], public_key=key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        )
-        signed = ruled(plain, key, issuer=self._key.public_key()).sign(self._key, hashes.SHA256())
-        return signed.public_bytes(Encoding.PEM)
-
-    def _write(self, name, data):
-        path = self._base / name
-        path.write_bytes(data)
-        return str(path)
-
-    def issue(self, name):
-        """Return the files of a certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return (
-            self._write(f"{self._name}-{name}.pem", self._sign(key.public_key(), name)),
-            self._write(f"{self._name}-{name}.key", private),
-        )
-
-
 async def test_over_a_network_only_a_client_with_a_certificate_records(app, tmp_path):
     own, other = Authority(tmp_path, "own"), Authority(tmp_path, "other")
-    cert, key = own.issue("vault")
-    guarded = listener(app, tls_cert=cert, tls_key=key, client_ca=own.file, listen="0.0.0.0:0")
+    cert, key = map(str, own.issue("vault"))
+    guarded = listener(app, tls_cert=cert, tls_key=key, client_ca=str(own.file), listen="0.0.0.0:0")
 
     def client(files):
         context = ssl.create_default_context(cafile=own.file)

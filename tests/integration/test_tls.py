@@ -2,53 +2,25 @@
 
 import asyncio
 import ssl
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import SSLError
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
-    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
 
 from tests.helpers.app import SETTINGS, Role, running
+from tests.helpers.authorities import FILES, write_certificate
 from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import BUCKET, HEAD, Recorder, rclone_command, run
 from tests.helpers.uploads import Wire
 from vault.config import parse_config
 from vault.errors import ConfigError
 from vault.server.app import tls_context
-
-FILES = {"tls_cert": "cert.pem", "tls_key": "key.pem"}
-
-
-def write_certificate(base):
-    """Write a self-signed certificate for 127.0.0.1 and its key; relative names in the configuration find them."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (base / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (base / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return ssl.create_default_context(cafile=str(base / "cert.pem"))
 
 
 async def test_the_api_is_served_over_tls_with_the_configured_certificate():

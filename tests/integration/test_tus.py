@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from tests.helpers.app import PCMU, SETTINGS, TENANTS, out_of_reach, running, sound
 from tests.helpers.crashing import memory_directory
+from tests.helpers.tenants import offboard
 from tests.helpers.uploads import BYTES, Tus, ends, metadata, recording
-from tests.integration.test_erasure import offboard
 from vault.ids import TenantId
 from vault.model import Role
 from vault.protocol.live.events import Audio, Ended, Started

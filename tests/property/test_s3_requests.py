@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.damaged import MUTATIONS, mutated
-from tests.unit.test_s3_protocol import MD5, document
-from tests.unit.test_sigv4 import NOW, PRESIGNED, S3, SECRET, authorized, streaming
+from tests.helpers.s3documents import MD5, document
+from tests.helpers.sigv4 import NOW, PRESIGNED, S3, SECRET, authorized, streaming
 from vault.errors import Invalid, VaultError
 from vault.protocol.s3 import requests as s3
 from vault.protocol.s3.body import plan_body

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from tests.helpers.damaged import MUTATIONS, mutated
-from tests.unit.test_siprec import document
+from tests.helpers.siprec import document
 from vault.errors import Invalid
 from vault.protocol.facts import siprec
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.helpers.audiohook_client import COMPONENTS, CREATED, KEY, SECRET, SIGNATURE, SIGNATURE_INPUT
+from tests.helpers.httpsignatures import signed
 from vault.errors import Unauthenticated, Unavailable
 from vault.protocol.live import http_signatures as httpsignatures
 from vault.protocol.live.http_signatures import Nonces, parse_signature, signature_base, verify
@@ -26,15 +27,6 @@ def check(*, given=SIGNATURE_INPUT, proof=SIGNATURE, key=SECRET, values=COMPONEN
     signature = parse_signature(given, proof)
     verify(signature, key=key, values=values, required=required, now=now)
     return signature
-
-
-def signed(given, *, key=SECRET, values=COMPONENTS):
-    """Sign as the grammar reads `given`, independently of the code under test."""
-    names = given.partition("(")[2].partition(")")[0].replace('"', "").split()
-    lines = [f'"{name}": {values[name]}' for name in names]
-    lines.append(f'"@signature-params": {given.partition("=")[2]}')
-    digest = hmac.new(key, "\n".join(lines).encode(), hashlib.sha256).digest()
-    return f"{given.partition('=')[0]}=:{base64.b64encode(digest).decode()}:"
 
 
 def test_the_signature_of_the_reference_client_is_verified():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.unit.test_retention_decide import CLOCKS, RECORDING
+from tests.helpers.retention import CLOCKS, RECORDING
 from vault.model import Part, Recording, RecordingState, RetentionChange
 from vault.retention.decide import falls_due
 from vault.retention.periods import parse_period

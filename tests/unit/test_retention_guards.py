@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.test_retention_decide import CLOCKS, DUE_AT, RECORDING, facts, hold
+from tests.helpers.retention import CLOCKS, DUE_AT, RECORDING, facts, hold
 from vault.ids import TenantId
 from vault.model import HoldState, MetadataChange, Part, RecordingState, RetentionChange
 from vault.retention.decide import decide

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.unit.test_retention_decide import hold
+from tests.helpers.retention import hold
 from vault.errors import Conflict, Invalid
 from vault.model import HoldKind, HoldState
 from vault.retention.review import (

@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 
+from tests.helpers.s3documents import MD5, document
 from vault.errors import Forbidden, Invalid, TooLarge
 from vault.ids import TokenId, parse_call_key
 from vault.model import DataKey
@@ -100,14 +101,6 @@ def test_a_content_type_that_is_not_of_audio_says_nothing(value):
     assert s3.told_type(value) is None
     for told in ("Audio/wav", "video/webm", "application/ogg; codecs=opus"):
         assert s3.told_type(told) == told
-
-
-def document(*parts, root="CompleteMultipartUpload"):
-    body = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{e}</ETag></Part>" for n, e in parts)
-    return f'<?xml version="1.0"?><{root} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{body}</{root}>'.encode()
-
-
-MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
 
 def test_the_list_of_parts_is_read_with_and_without_quotes_and_prefixes():

@@ -7,19 +7,13 @@ Session Manager, here with a prefix.
 """
 
 import json
-from pathlib import Path
 
 import pytest
 
+from tests.helpers.siprec import document
 from vault.errors import Invalid
 from vault.protocol.facts import siprec
 from vault.protocol.facts.parties import read
-
-HERE = Path(__file__).parent / "siprec"
-
-
-def document(name):
-    return (HERE / f"{name}.xml").read_bytes()
 
 
 @pytest.mark.parametrize(
