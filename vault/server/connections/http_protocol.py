@@ -11,7 +11,7 @@ import re
 import secrets
 from typing import Any, Final, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from vault.ids import TenantId
@@ -150,3 +150,9 @@ def identify(request: web.BaseRequest, tenant: TenantId | None) -> None:
     """A valid credential came with the request: its connection is no stranger's. Unavailable if there is no place."""
     if isinstance(request.protocol, HttpLine):
         request.protocol.guest.identify(tenant)
+
+
+def arrived(content: StreamReader) -> bytes:
+    """Return what has arrived of a body and was not read, after its connection broke; aiohttp hides it behind that."""
+    content._exception = None  # noqa: SLF001  # there is no public way to take an exception back
+    return content.read_nowait()

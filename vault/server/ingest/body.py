@@ -11,7 +11,7 @@ from aiohttp import web
 
 from vault.errors import Locked, Unavailable, UploadStalled, VaultError
 from vault.server.connections.backpressure import BODIES
-from vault.server.connections.http_protocol import HttpLine
+from vault.server.connections.http_protocol import HttpLine, arrived
 from vault.server.context import CONFIG, HOLDER, VAULT
 from vault.server.ingest.idle import Quiet
 from vault.services.people.under_way import ended
@@ -137,10 +137,8 @@ class BodyPieces(Source):
         except ConnectionError:
             if not self._content.is_eof():
                 raise
-            # The whole body had arrived: a recorder that hangs up without waiting for its answer loses nothing. aiohttp
-            # would hide those bytes behind the end of the connection, and there is no public way to take that back.
-            self._content._exception = None  # noqa: SLF001
-            return self._content.read_nowait()
+            # The whole body had arrived: a recorder that hangs up without waiting for its answer loses nothing.
+            return arrived(self._content)
         except TimeoutError as error:
             if self._revoked:
                 raise ended() from error
