@@ -5,6 +5,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multipart import MultipartError, PushMultipartParser
 
 from tests.helpers.damaged import MUTATIONS, mutated
 from vault.errors import Invalid, VaultError
@@ -131,3 +132,44 @@ def test_mutated_forms_give_parts_or_vault_errors_and_hold_little():
             pass
         assert most < 10_000
     assert 0 < complete < MUTATIONS
+
+
+HEADERS = b'\r\nContent-Disposition: form-data; name="ngfile"'
+PADDED = b"--b \t" + HEADERS + b"\r\n\r\naudio\r\n--b--\r\n"
+HALF_A_BOUNDARY = b"preamble--b" + HEADERS + b"\r\n\r\naudio\r\n--b" + HEADERS + b"\r\n\r\nmore\r\n--b--\r\n"
+WHOLE = b"--b" + HEADERS + b"\r\n\r\naudio\r\n--b--\r\n"
+
+
+def by_the_library(pieces, *, strict=False):
+    """Return the parts as the library finds them; None if it refuses the form."""
+    form, found = PushMultipartParser(b"b", strict=strict), []
+    try:
+        for event in itertools.chain.from_iterable(form.parse(piece) for piece in pieces if piece):
+            if hasattr(event, "name"):
+                found.append((event.name, b""))
+            elif event is not None:
+                found[-1] = (found[-1][0], found[-1][1] + bytes(event))
+        form.close()
+    except MultipartError:
+        return None
+    return found
+
+
+def in_two(form):
+    return [[form[:at], form[at:]] for at in range(len(form) + 1)]
+
+
+@given(audio=st.binary(max_size=200), places=st.lists(st.integers(0, 400), max_size=8))
+def test_a_form_as_libcurl_sends_it_is_to_the_library_what_it_is_here(audio, places):
+    form = (FILEDATA % audio).replace(BOUNDARY, b"b")
+    if b"\r\n--b" not in audio:
+        assert by_the_library(cut(form, places)) == parts(cut(form, places), b"b") == [("ngfile", audio)]
+
+
+def test_the_library_reads_some_forms_by_how_their_bytes_arrive():
+    """Why the parser is the vault's own; once this fails, docs/adr/0024 is to be decided again."""
+    assert {len(by_the_library(pieces) or "") for pieces in in_two(HALF_A_BOUNDARY)} == {0, 1, 2}
+    assert {by_the_library(pieces, strict=True) is None for pieces in in_two(WHOLE)} == {True, False}
+    assert by_the_library([PADDED]) is None
+    for form in (HALF_A_BOUNDARY, WHOLE, PADDED):
+        assert len({tuple(parts(pieces, b"b")) for pieces in in_two(form)}) == 1
