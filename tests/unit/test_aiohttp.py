@@ -25,14 +25,16 @@ USED = {
         "_exception",
         "_pause_transport_reading",
         "_reading_paused",
+        "_request_count",
         "_request_in_progress",
         "_resume_transport_reading",
+        "_waiter",
     },
     SOCKET: {"_buffer", "_compress", "_parser", "_post_start", "_reader", "_websocket", "_writer", "_ws_protocol"},
 }
 RELIED_ON = {
     "what pauses and resumes the reading of a connection": (BaseProtocol, "b8cbe831e85f09b9"),
-    "when a request is being answered": (web.RequestHandler._handle_request, "a88a34ee65a2714c"),
+    "which requests a connection has had and answers": (web.RequestHandler, "3960a24b6f6b63e0"),
     "what hides the bytes that came before a connection broke": (StreamReader, "64f76413d16e4765"),
     "what begins a WebSocket": (web.WebSocketResponse._post_start, "5537cb3f2ecae6ed"),
     "the queue between a WebSocket's parser and its reader": (reader_py.WebSocketDataQueue, "526af2531df720ee"),
