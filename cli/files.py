@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
+from vault import disk
 from vault.errors import Invalid, Refused
 
 STDOUT = "-"
@@ -23,20 +23,11 @@ def whole_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
     """
     if path.exists() and not force:
         raise Refused(f"{path} exists; nothing was written", hint="choose another name, or pass --force")
-    partial: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        partial = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        with disk.whole_file(path, mark=f"{uuid4().hex}.partial") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
         raise Refused(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
+from vault.disk import whole_file
 from vault.errors import ConfigError
 
 _HEADER: Final = re.compile(r"^\[identity\][ \t]*(?:#.*)?$", re.MULTILINE)
@@ -48,26 +49,16 @@ def with_identity(text: str, given: Mapping[str, str]) -> str:
 def write_identity(path: Path, given: Mapping[str, str]) -> None:
     """Put these settings into [identity] of a file, whole or not at all, with its owner and mode; ConfigError."""
     path = path.resolve()
-    partial: Path | None = None
     try:
         text, status = path.read_text(encoding="utf-8"), path.stat()
         after = with_identity(text, given)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        partial = Path(name)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with whole_file(path, mark=f"{uuid4().hex}.partial") as file:
             os.fchmod(file.fileno(), status.st_mode & 0o777)
             if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(file.fileno(), status.st_uid, status.st_gid)
-            file.write(after)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        partial = None
+            file.write(after.encode())
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", hint=_by_hand(given)) from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
 
 
 def _by_hand(given: Mapping[str, str]) -> str:

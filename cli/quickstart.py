@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -18,6 +17,7 @@ import typer
 
 from cli.command import load_config, local, to_its_end
 from cli.output import Output
+from vault.disk import rename, try_lock, write_new
 from vault.errors import ConfigError, Refused
 
 _PLACE: Final = Path("callvault-trial")
@@ -86,7 +86,7 @@ def _make(trial: _Trial) -> None:
         with _ending_in_order(), _work_place(target) as place:
             to_its_end(_furnish(_Trial(place)))
             # The one step that others see: all that was made, or nothing.
-            place.rename(target)
+            rename(place, target)
     except OSError as error:
         raise ConfigError(f"{trial.directory} cannot be made: {error.strerror}", hint="name another place") from error
 
@@ -123,10 +123,8 @@ def _work_place(target: Path) -> Iterator[Path]:
 
 def _take(lock: int, place: Path, target: Path) -> None:
     busy = Refused(f"another quickstart is making {target}", hint="wait for it, or name another directory")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise busy from error
+    if not try_lock(lock):
+        raise busy
     found = os.fstat(lock)
     # Between opening and locking it the other one may have finished: then this is the vault itself.
     if not place.exists() or place.stat().st_ino != found.st_ino:
@@ -146,22 +144,15 @@ async def _furnish(trial: _Trial) -> None:
     from vault.wiring.trial import make_trial  # noqa: PLC0415 - loads storage drivers; most commands need none
 
     settings = with_identity(default_settings(port=str(_free_port())), _IDENTITY)
-    _write(trial.config, settings.encode())
+    write_new(trial.config, [settings.encode()])
     samples = decode(Codec.PCMU, sample_call())
-    _write(trial.sample, wav_header(rate=8000, channels=2, data_bytes=len(samples)) + samples)
+    write_new(trial.sample, [wav_header(rate=8000, channels=2, data_bytes=len(samples)), samples])
     trial.tokens.mkdir(mode=0o700)
     tokens = await make_trial(load_config(trial.config))
     for name, token in tokens.items():
-        _write(trial.token(name), f"{token}\n".encode())
+        write_new(trial.token(name), [f"{token}\n".encode()])
     # curl reads its options from a file, so that no list of processes has the token.
-    _write(trial.curl, f'header = "Authorization: Bearer {tokens["recorder"]}"\n'.encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Create a file that its owner alone can read."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    write_new(trial.curl, [f'header = "Authorization: Bearer {tokens["recorder"]}"\n'.encode()])
 
 
 def _free_port() -> int:

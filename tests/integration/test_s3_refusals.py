@@ -20,12 +20,12 @@ from tests.helpers.app import PURPOSE, TENANTS, app, out_of_reach, running, soun
 from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import BUCKET, HEAD, Recorder, signed
 from tests.helpers.s3requests import MD5, WAV, ask, begun, code, keys, listing, part, recorder, refused
+from vault import disk
 from vault.errors import Unavailable
 from vault.ids import TokenId
 from vault.model import Role
 from vault.protocol.s3.checksums import ALGORITHMS
 from vault.protocol.s3.sigv4 import ChunkSigner, RequestHead, read_claim, signing_key
-from vault.storage import spool
 from vault.wiring import open_vault
 
 __all__ = ["app", "recorder"]
@@ -242,7 +242,7 @@ async def test_a_part_that_could_not_be_kept_leaves_the_one_that_was_acknowledge
         def fails(_):
             raise OSError(5, "I/O error")
 
-        patch.setattr(spool, "_sync_directory", fails)
+        patch.setattr(disk, "sync_directory", fails)
         assert await refused(app, recorder, "PUT", part(address, 1), body=other) == (503, "SlowDown")
     unkept = listing((1, hashlib.md5(other).hexdigest()))
     assert await refused(app, recorder, "POST", address, body=unkept) == (400, "InvalidPart")

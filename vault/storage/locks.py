@@ -8,14 +8,14 @@ that it holds what another one has.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
 
-from vault.errors import Unavailable
+from vault.disk import lock_file
+from vault.errors import Unavailable, reason
 from vault.ports.cluster import Held
 from vault.ports.time import Clock
 from vault.storage.postgres import PostgresSettings, advisory_key, connect, driver
@@ -57,32 +57,19 @@ class FileClusterLocks:
             yield lock
 
     def _take(self, name: str) -> _FileLock | None:
-        flags = os.O_RDWR | os.O_CLOEXEC
         try:
             if self._makes:
                 self._directory.mkdir(mode=0o700, exist_ok=True)
-                flags |= os.O_CREAT
-            # A descriptor of its own for each holder: that is what makes flock exclude tasks of one process too.
-            descriptor = os.open(self._directory / f"{name}.lock", flags, 0o600)
-        except FileNotFoundError as error:
-            if self._makes:
-                raise Unavailable(f"the lock {name} cannot be asked for: {error.strerror}") from error
-            return _FileLock(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            handle = lock_file(self._directory / f"{name}.lock", makes=self._makes)
         except OSError as error:
-            raise Unavailable(f"the lock {name} cannot be asked for: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except OSError as error:
-            os.close(descriptor)
-            raise Unavailable(f"the lock {name} cannot be taken: {error.strerror}") from error
-        return _FileLock(descriptor)
+            if isinstance(error, FileNotFoundError) and not self._makes:
+                return _FileLock(os.open(os.devnull, os.O_RDONLY))
+            raise Unavailable(f"the lock {name} cannot be taken: {reason(error)}") from error
+        return None if handle is None else _FileLock(handle)
 
 
 class _FileLock:
-    """A locked descriptor; closing it frees the lock. The file stays: removing it would let two hold one name."""
+    """A locked descriptor; closing it frees the lock."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

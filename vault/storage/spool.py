@@ -10,46 +10,30 @@ place of another: a crash leaves those that were there before, and the new one w
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Final
 
+from vault.disk import answering, rename, sync_directory, write_at
 from vault.errors import DiskFull, NotFound, Truncated, Unavailable, size_text
 from vault.ids import RecordingId
 from vault.ports.spool import Room
 from vault.ports.time import Entropy
 from vault.storage.threads import run_in
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _RECORDING: Final = re.compile(r"rec_[0-9a-f]{32}")
 _KEPT: Final = re.compile(r"(\d{5})(?:-([1-9]\d{0,5}))?", re.ASCII)
-_NEW: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+_NEW: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR
 _SUFFIX_BYTES: Final = 8
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            text = "the journal's disk has no room for another part; what was acknowledged is safe"
-            raise DiskFull(text, cause="disk") from error
-        reason = errno.errorcode.get(error.errno or 0, "I/O error")
-        raise Unavailable(f"the spool cannot be used ({reason})", cause="disk") from error
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _answering() -> AbstractContextManager[None]:
+    full = "the journal's disk has no room for another part; what was acknowledged is safe"
+    return answering(full=full, failed="the spool cannot be used", cause="disk")
 
 
 def _kept_name(number: str, version: int) -> str:
@@ -74,20 +58,17 @@ class FileSpoolFile:
         await run_in(None, self._append, data)
 
     def _append(self, data: bytes) -> None:
-        with _translated():
+        with _answering():
             self._spool.require_room(len(data))
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(self._fd, view, self.size)
-                view = view[written:]
-                self.size += written
+            write_at(self._fd, data, self.size)
+            self.size += len(data)
 
     async def read(self, start: int, end: int) -> bytes:
         """Return bytes `[start, end)`."""
         return await run_in(None, self._read, start, end)
 
     def _read(self, start: int, end: int) -> bytes:
-        with _translated():
+        with _answering():
             data = os.pread(self._fd, end - start, start)
         if len(data) != end - start:
             raise Truncated(f"a part ends {end - start - len(data)} bytes early")
@@ -101,13 +82,12 @@ class FileSpoolFile:
         self._spool.room.give(self._tenant, replaced)
 
     def _keep(self, path: Path, version: int) -> int:
-        with _translated():
+        with _answering():
             os.fsync(self._fd)
             target = path.with_name(_kept_name(path.stem, version))
             # One of this name was never acknowledged: its keeping failed half way.
             replaced = target.stat().st_size if target.exists() else 0
-            path.rename(target)
-            _sync_directory(path.parent)
+            rename(path, target)
         return replaced
 
     async def close(self) -> None:
@@ -156,15 +136,15 @@ class FileSpool:
         await run_in(None, self._prepare, self._place(recording))
 
     def _prepare(self, place: Path) -> None:
-        with _translated():
+        with _answering():
             self._make_root()
             place.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(self._path)
+            sync_directory(self._path)
 
     def _make_root(self) -> None:
         if not self._path.exists():
             self._path.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(self._path.parent)
+            sync_directory(self._path.parent)
 
     async def begin(self, recording: RecordingId, number: int, *, tenant: str) -> FileSpoolFile:
         """Return a new file for a part."""
@@ -173,7 +153,7 @@ class FileSpool:
 
     @staticmethod
     def _open(path: Path, flags: int) -> int:
-        with _translated():
+        with _answering():
             return os.open(path, flags, 0o600)
 
     async def scratch(self, *, tenant: str) -> FileSpoolFile:
@@ -181,7 +161,7 @@ class FileSpool:
         return FileSpoolFile(self, await run_in(None, self._scratch), tenant=tenant)
 
     def _scratch(self) -> int:
-        with _translated():
+        with _answering():
             self._make_root()
             fd, name = tempfile.mkstemp(dir=self._path)
             os.unlink(name)  # noqa: PTH108  # a name from mkstemp
@@ -196,7 +176,7 @@ class FileSpool:
     @staticmethod
     def _open_kept(path: Path) -> int:
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
             raise NotFound("there is no such part") from error
         except OSError as error:
@@ -208,7 +188,7 @@ class FileSpool:
 
     def _kept(self) -> dict[RecordingId, dict[tuple[int, int], int]]:
         found: dict[RecordingId, dict[tuple[int, int], int]] = {}
-        with _translated():
+        with _answering():
             for place in self._path.iterdir() if self._path.exists() else ():
                 if not _RECORDING.fullmatch(place.name):
                     if place.is_file():  # a scratch file whose name a crash left
@@ -228,11 +208,11 @@ class FileSpool:
 
     def _drop(self, place: Path) -> int:
         freed = 0
-        with _translated():
+        with _answering():
             for each in place.iterdir() if place.exists() else ():
                 freed += each.stat().st_size if _KEPT.fullmatch(each.name) else 0
                 each.unlink()
             if place.exists():
                 place.rmdir()
-                _sync_directory(self._path)
+                sync_directory(self._path)
         return freed

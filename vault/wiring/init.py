@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from vault.config import Config, IdentitySettings
 from vault.crypto.signing import SigningKey
+from vault.disk import write_whole
 from vault.errors import ConfigError
 from vault.keystore.keyring import Keyring
 from vault.keystore.root.common import RootKeys
@@ -122,7 +123,7 @@ async def _create(
     await _mark_created(config, provider, clock, entropy)
     created += [f"keyring replica {path}" for path in config.replica_paths]
     issuer = SigningKey.generate(entropy(32))
-    write_private(config.issuer_path, issuer.to_pem())
+    write_whole(config.issuer_path, issuer.to_pem())
     config.issuer_path.with_suffix(".pub").write_bytes(issuer.public.to_pem())
     created.append(f"issuer key {config.issuer_path}, public half beside it as .pub")
     # The catalog comes last: its presence says that init ran to the end.
@@ -162,15 +163,6 @@ async def _mark_created(config: Config, provider: RootKeys, clock: Clock, entrop
             await writer.set_last_sweep(clock.now())
     finally:
         await keyring.close()
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Create `path`, which must not exist, readable by its owner only and durable."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 async def _create_objects(config: Config, created: list[str]) -> None:

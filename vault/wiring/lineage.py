@@ -7,7 +7,6 @@ crash between the two writes, it is the right one, and is then treated as older 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from vault.config import Config
+from vault.disk import share_lock, try_lock
 from vault.errors import ConfigError, IntegrityError, VaultError
 from vault.format.keyring import MARKER
 from vault.keystore.keyring import Keyring
@@ -146,20 +146,16 @@ class Company:
         self._handle = -1
         self.alone = True
         if catalog is not None:
-            self._handle = os.open(f"{catalog}.users", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._handle = os.open(f"{catalog}.users", os.O_RDWR | os.O_CREAT, 0o600)
             self.alone = self.last()
 
     def last(self) -> bool:
         """Tell whether no other process uses the catalog now, and count as one that does."""
         if self._handle < 0:
             return False
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except BlockingIOError:
-            alone = False
+        alone = try_lock(self._handle)
         # Shared from here on: others may come, and each sees that it is not alone.
-        fcntl.flock(self._handle, fcntl.LOCK_SH)
+        share_lock(self._handle)
         return alone
 
     def leave(self) -> None:

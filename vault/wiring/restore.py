@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from vault.config import Config
 from vault.crypto.signing import SigningKey
+from vault.disk import write_whole
 from vault.errors import ConfigError, Refused
 from vault.format.backup import BackupManifest
 from vault.ports.progress import Progress
@@ -26,7 +27,6 @@ from vault.storage.s3.bucket import provision
 from vault.wiring.adapters import RECONCILE, RESTORED_FROM, SystemClock, catalog_place, open_store, s3_settings
 from vault.wiring.backup import Backups, open_backups
 from vault.wiring.files import Piece, refuse_unmakeable, refuse_unusable
-from vault.wiring.init import write_private
 from vault.wiring.open import open_vault
 
 
@@ -155,5 +155,5 @@ async def _issuer(place: BackupPlace, manifest: BackupManifest, config: Config) 
     if pem is None or config.issuer_path.exists():
         return False
     config.issuer_path.with_suffix(".pub").write_bytes(SigningKey.from_pem(pem).public.to_pem())
-    write_private(config.issuer_path, pem)
+    write_whole(config.issuer_path, pem)
     return True

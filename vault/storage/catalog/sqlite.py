@@ -7,7 +7,6 @@ freed pages, which is hygiene and nothing more: no key is ever in this file.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +18,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from vault.errors import Unavailable
+from vault.disk import sync_directory, write_new
+from vault.errors import Unavailable, reason
 
 _READERS = 4
 _POOL_SECONDS = 30
@@ -37,16 +37,12 @@ _PRAGMAS = (
 def create_file(path: Path) -> None:
     """Make the file, readable by its owner only, if there is none; SQLite gives its -wal and -shm the same mode."""
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        write_new(path, ())
+        sync_directory(path.parent)
     except FileExistsError:
         return
     except OSError as error:
-        raise Unavailable(f"the catalog file cannot be created: {error.strerror}") from error
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        raise Unavailable(f"the catalog file cannot be created: {reason(error)}") from error
 
 
 def _url(path: Path) -> sa.URL:

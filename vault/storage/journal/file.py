@@ -7,14 +7,14 @@ restart. It lives until nothing in it is needed.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from vault.errors import DiskFull, Unavailable
+from vault.disk import allocate, refusal, sync_directory, write_at
+from vault.errors import Unavailable, reason
 from vault.format.journal import HEADER_BYTES
 
 WINDOW_BYTES: Final = 64 << 10
@@ -48,10 +48,6 @@ class Window:
         return self._view[:got]
 
 
-_NO_ALLOCATION: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-
-
 class Disk:
     """The system calls behind a journal file; each raises OSError."""
 
@@ -61,19 +57,11 @@ class Disk:
 
     def allocate(self, fd: int, size: int) -> None:
         """Reserve `size` bytes, so that a commit meets a full disk as rarely as possible and writes no metadata."""
-        try:
-            os.posix_fallocate(fd, 0, size)
-        except OSError as error:
-            if error.errno not in _NO_ALLOCATION:
-                raise
+        allocate(fd, size)
 
     def write(self, fd: int, data: bytes, position: int) -> None:
         """Write all of `data` at `position`."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(fd, view, position)
-            view = view[written:]
-            position += written
+        write_at(fd, data, position)
 
     def sync(self, fd: int) -> None:
         """Make what was written durable."""
@@ -89,11 +77,7 @@ class Disk:
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory durable."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_directory(path)
 
     def free_bytes(self, path: Path) -> int:
         """Return how many bytes an unprivileged writer may still take from the file system."""
@@ -103,14 +87,13 @@ class Disk:
 
 def as_unavailable(error: OSError) -> Unavailable:
     """Return what a failed write means to a recorder; the message names no path."""
-    if error.errno in _FULL:
-        return DiskFull(
-            "the journal's disk has no room for another byte; what was acknowledged is safe",
-            hint="free space, or give the journal a larger disk of its own",
-            cause="disk",
-        )
-    reason = errno.errorcode.get(error.errno or 0, "I/O error")
-    return Unavailable(f"the journal could not be written ({reason})", cause="disk")
+    return refusal(
+        error,
+        full="the journal's disk has no room for another byte; what was acknowledged is safe",
+        failed="the journal could not be written",
+        hint="free space, or give the journal a larger disk of its own",
+        cause="disk",
+    )
 
 
 class JournalFile:
@@ -200,9 +183,7 @@ class JournalFile:
             try:
                 return window.read(self._fd, position, size)
             except OSError as error:
-                raise Unavailable(
-                    f"the journal could not be read ({errno.errorcode.get(error.errno or 0, 'I/O error')})"
-                ) from error
+                raise Unavailable(f"the journal could not be read: {reason(error)}") from error
 
     def load(self) -> bytes:
         """Open an earlier incarnation's file for reading and return its bytes; OSError."""

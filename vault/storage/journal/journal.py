@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from vault.disk import lock_file, try_lock
 from vault.errors import ConfigError, DiskFull, InUse, JournalFull, Unavailable, size_text
 from vault.format.journal import HEADER_BYTES, MAX_FILE_BYTES, parse_file_name
 from vault.model import Coordinate, DataKey
@@ -240,38 +240,33 @@ def in_use(directory: Path) -> bool:
 def refuse_in_use(directory: Path) -> None:
     """Raise InUse, which names the process, if one has the journal open now; makes and changes nothing. ConfigError."""
     try:
-        fd = os.open(directory / _LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(directory / _LOCK_NAME, os.O_RDONLY)
     except FileNotFoundError:
         return
     except OSError as error:
         raise unusable(directory / _LOCK_NAME, error, setting="journal.path") from error
     try:
         # Shared, and given back at once: only an owner's lock is in its way.
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _taken(directory, fd) from None
+        if not try_lock(fd, shared=True):
+            raise _taken(directory)
     finally:
         os.close(fd)
 
 
 def _lock(directory: Path) -> int:
     try:
-        fd = os.open(directory / _LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fd = lock_file(directory / _LOCK_NAME)
     except OSError as error:
         raise unusable(directory, error, setting="journal.path") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        taken = _taken(directory, fd)
-        os.close(fd)
-        raise taken from error
+    if fd is None:
+        raise _taken(directory)
     _sign(fd)
     return fd
 
 
-def _taken(directory: Path, fd: int) -> InUse:
+def _taken(directory: Path) -> InUse:
     """Return what is said to whoever wants a journal that the process which signed its lock has open."""
-    said = os.pread(fd, 20, 0).strip()
+    said = (directory / _LOCK_NAME).read_bytes()[:20].strip()
     who, end = ("process " + said.decode(), f"kill {said.decode()}") if said.isdigit() else ("a process", "its unit")
     return InUse(
         f"journal.path: {who} has {directory} open: a callvault serve on the same data, or a command that works on it; "

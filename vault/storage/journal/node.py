@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from vault.disk import write_whole
 from vault.errors import ConfigError
 from vault.ids import NodeId, new_id
 from vault.places import unusable
@@ -26,7 +26,7 @@ def node_of(directory: Path, *, at: datetime, entropy: Entropy) -> NodeId:
     path = directory / FILE_NAME
     try:
         if not path.exists():
-            _write(path, new_id("node", at=at, entropy=entropy))
+            write_whole(path, f"{new_id('node', at=at, entropy=entropy)}\n".encode())
     except OSError as error:
         raise unusable(path, error, setting="journal.path") from error
     return _read(directory)
@@ -55,18 +55,3 @@ def _read(directory: Path) -> NodeId:
             f"journal.path: {FILE_NAME} in it is damaged", hint="put back the id that `callvault journal status` shows"
         )
     return NodeId(name)
-
-
-def _write(path: Path, name: str) -> None:
-    unfinished = path.with_suffix(".new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(unfinished, flags, 0o600), "w", encoding="ascii") as file:
-        file.write(f"{name}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

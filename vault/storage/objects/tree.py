@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from vault.errors import ConfigError, DiskFull, IntegrityError, NotFound, Unavailable
+from vault.disk import answering, make_directories, share_lock, sync_directory, try_lock, write_new
+from vault.errors import ConfigError, IntegrityError, NotFound, Unavailable
 from vault.places import is_settled, unusable
 from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
 from vault.storage.objects.file_layout import HEADER_BYTES, HELD_OFFSET, decode_header, encode_header, held_byte
@@ -31,8 +31,7 @@ _LAYOUT: Final = b"callvault objects 1\n"
 _OBJECTS: Final = "objects"
 _TMP: Final = "tmp"
 _SUFFIX: Final = "#object"
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW
 _KNOWN_DIRECTORIES: Final = 100_000
 _PLACING_ATTEMPTS: Final = 16
 _GONE: Final = (
@@ -41,15 +40,10 @@ _GONE: Final = (
 )
 
 
-@contextlib.contextmanager
-def translated(what: str) -> Iterator[None]:
+def translated(what: str) -> contextlib.AbstractContextManager[None]:
     """Turn an OSError into DiskFull or Unavailable; what failed is never read as absent."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise DiskFull(f"no room left on the disk of the object store: {what} was not stored") from error
-        raise Unavailable(f"the object store cannot serve {what}: {error.strerror or 'I/O error'}") from error
+    full = f"no room left on the disk of the object store: {what} was not stored"
+    return answering(full=full, failed=f"the object store cannot serve {what}")
 
 
 @contextlib.contextmanager
@@ -70,10 +64,7 @@ def create_tree(root: Path) -> None:
     The marker comes last: a crash before it leaves no store, and the next `create_tree` completes it.
     """
     with _opened(root):
-        missing = [each for each in (root, *root.parents) if not each.exists()]
-        for each in reversed(missing):
-            each.mkdir(mode=0o700, exist_ok=True)
-            _sync(os.open(each.parent, _READ | os.O_DIRECTORY))
+        make_directories(root)
         if not (root / MARKER).exists():
             if {each.name for each in root.iterdir()} - {_OBJECTS, _TMP}:
                 raise ConfigError(f"objects.path: {root} is not empty and is no object store; nothing was changed")
@@ -81,11 +72,9 @@ def create_tree(root: Path) -> None:
                 (root / name).mkdir(mode=0o700, exist_ok=True)
             staged = root / _TMP / MARKER
             staged.unlink(missing_ok=True)
-            with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.write(_LAYOUT)
-            _sync(os.open(staged, os.O_WRONLY | os.O_CLOEXEC))
+            write_new(staged, [_LAYOUT])
             staged.rename(root / MARKER)
-        _sync(os.open(root, _READ | os.O_DIRECTORY))
+        sync_directory(root)
 
 
 class ObjectTree:
@@ -231,22 +220,13 @@ class ObjectTree:
     def _remove_leftovers(self, *, tidies: bool) -> None:
         # Every opener holds the marker's lock shared. Whoever gets it alone knows that no put is under way anywhere,
         # so what lies in tmp was left by a crash; another process's puts are never pulled from under it.
-        try:
-            fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
-            for leftover in self._names(_TMP) if tidies else ():
+        if try_lock(self._marker) and tidies:
+            for leftover in self._names(_TMP):
                 os.unlink(f"{_TMP}/{leftover}", dir_fd=self._root)
-        fcntl.flock(self._marker, fcntl.LOCK_SH)
+        share_lock(self._marker)
 
     def _write(self, path: str, header: bytes, chunks: Sequence[bytes | memoryview]) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o600, dir_fd=self._root), "wb") as file:
-            file.write(header)
-            file.writelines(chunks)
-            file.flush()
-            os.fdatasync(file.fileno())
+        write_new(path, [header, *chunks], within=self._root)
 
     def _place(self, staged: str, name: str) -> None:
         for _ in range(_PLACING_ATTEMPTS):
@@ -330,7 +310,7 @@ class ObjectTree:
     def _opened(self, name: str, flags: int) -> Iterator[int]:
         with translated(name):
             try:
-                handle = os.open(_path(name), flags | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._root)
+                handle = os.open(_path(name), flags | os.O_NOFOLLOW, dir_fd=self._root)
             except FileNotFoundError:
                 self.require_place()
                 raise NotFound(f"there is no object {name}") from None
@@ -355,7 +335,7 @@ class ObjectTree:
             os.close(handle)
 
     def _sync_directory(self, directory: str) -> None:
-        _sync(os.open(directory, _READ | os.O_DIRECTORY, dir_fd=self._root))
+        sync_directory(directory, within=self._root)
 
 
 def _no_store(root: Path) -> ConfigError:
@@ -378,10 +358,3 @@ def _body_bytes(name: str, handle: int) -> int:
     if size < 0:
         raise IntegrityError(f"the file of {name} is shorter than its header")
     return size
-
-
-def _sync(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

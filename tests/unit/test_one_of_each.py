@@ -1,0 +1,22 @@
+"""What the product does in one way only is written in one module only."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ONLY_IN = {
+    r"\bflock\(": {"vault/disk.py"},
+    r"\b(ENOSPC|EDQUOT)\b": {"vault/disk.py"},
+    r"\bmkstemp\(": {"vault/storage/spool.py"},  # a file without a name
+}
+
+
+def test_what_there_is_one_of_is_written_in_one_module():
+    sources = {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+        for folder in ("vault", "cli")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+    for pattern, allowed in ONLY_IN.items():
+        found = {name for name, text in sources.items() if re.search(pattern, text)}
+        assert found == allowed, pattern
