@@ -24,7 +24,7 @@ from vault.certificates.document import verify_certificate
 from vault.config import parse_config
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role
-from vault.ports.catalog import RecordingQuery
+from vault.ports.recordings import RecordingQuery
 from vault.retention.periods import Period
 from vault.services.ingest.sessions import CallStart
 from vault.wiring import SystemClock, init_vault, open_vault

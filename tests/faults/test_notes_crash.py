@@ -26,7 +26,7 @@ from vault.errors import Conflict, Unavailable
 from vault.format.notes import Document, Missing, Pause, dropped_bytes
 from vault.keystore.root import file
 from vault.model import CallFacts
-from vault.ports.catalog import RecordingQuery
+from vault.ports.recordings import RecordingQuery
 from vault.services.recordings.search import facts_of
 from vault.wiring import init_vault, open_vault
 

@@ -16,7 +16,7 @@ from tests.helpers.server import log_of, zygote
 from tests.helpers.soak import SOAK, chance, sample
 from vault.errors import Shredded
 from vault.model import HoldState
-from vault.ports.catalog import RecordingQuery
+from vault.ports.recordings import RecordingQuery
 from vault.wiring import open_vault
 
 KILLS = 60

@@ -31,8 +31,8 @@ from vault.keystore.attack import OldKeyrings
 from vault.keystore.root import file
 from vault.keystore.root.file import FileRootKeys
 from vault.model import INDEX_LEAF, Coordinate, Part, Role
-from vault.ports.catalog import RecordingQuery
 from vault.ports.progress import Silent
+from vault.ports.recordings import RecordingQuery
 from vault.services.backup.place import BackupPlace
 from vault.services.recordings.search import Wanted
 from vault.services.vault import Vault

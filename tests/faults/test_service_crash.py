@@ -43,9 +43,9 @@ from tests.helpers.tenants import metadata_kept
 from vault.certificates.document import Case, reference_digest
 from vault.ids import id_bytes
 from vault.model import HoldState, RecordingState
-from vault.ports.catalog import RecordingQuery
 from vault.ports.erasures import ErasureBasis, ErasureOutcome, ErasureState
 from vault.ports.policies import PolicyState
+from vault.ports.recordings import RecordingQuery
 from vault.retention.periods import Period
 from vault.services.deletion.erasures import ErasureRequest
 from vault.services.recordings.search import facts_of

@@ -39,20 +39,18 @@ from vault.model import (
     Token,
 )
 from vault.ports.alerts import Alert
-from vault.ports.catalog import (
-    AuditQuery,
-    Catalog,
-    CertificateBatch,
-    Node,
-    RecordingQuery,
-    Reindexed,
-    Shred,
-    SweepOverride,
-)
+from vault.ports.audit import AuditQuery
+from vault.ports.catalog import Catalog
+from vault.ports.certificates import CertificateBatch
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.nodes import Node
+from vault.ports.overrides import SweepOverride
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
+from vault.ports.recordings import RecordingQuery
+from vault.ports.reindexing import Reindexed
 from vault.ports.repeats import Keyed
 from vault.ports.revision import Revision, T
+from vault.ports.shreds import Shred
 
 NOW = datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
 ACME = TenantId("acme")
@@ -382,7 +380,6 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.intend_shred(intent, erasures=[erasing], audit=audit)
     await catalog.erasures_of(intent.id)
     await catalog.erasures_on(one.id)
-    await catalog.sweep_floor()
     await catalog.record_receipt(intent.id, receipt(intent), audit=audit)
     await catalog.due_subjects(through=PERIOD, after=None, limit=10)
     await certify(catalog, [certificate(one)], audit=audit)
@@ -401,7 +398,6 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.certificates(tenant=ACME, recording=one.id, before=CertificateId(new_id("cert")))
     await catalog.unfinished_shreds()
     await catalog.finish_shred(intent.id, at=NOW)
-    await catalog.shred(intent.id)
     await catalog.add_override(override(), audit=audit)
     await catalog.overrides()
     await catalog.add_tenant(tenant(), audit=audit)

@@ -15,7 +15,7 @@ from tests.helpers.app import PCMU, TENANTS, app, sound
 from tests.helpers.flags import OURS, calling
 from tests.helpers.webhooks import receiving, verified
 from vault.model import Role
-from vault.ports.catalog import MOST_HOLDS
+from vault.ports.holds import MOST_HOLDS
 from vault.wiring.doctor import alert_findings
 
 __all__ = ["app"]

@@ -11,7 +11,7 @@ from vault.config import parse_config
 from vault.errors import Shredded
 from vault.ids import TenantId, TokenId
 from vault.model import CallFacts, Codec, Container, Media, Principal, Role, ShredPlan
-from vault.ports.catalog import RecordingQuery
+from vault.ports.recordings import RecordingQuery
 from vault.retention.periods import Period
 from vault.services.ingest.sessions import CallStart
 from vault.services.recordings.search import Wanted

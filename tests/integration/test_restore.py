@@ -15,8 +15,8 @@ from tests.helpers.restores import Site
 from vault.errors import ConfigError, IntegrityError, InUse, NotFound, Refused, Unavailable
 from vault.ids import TenantId
 from vault.model import HoldState, RecordingState
-from vault.ports.catalog import RecordingQuery
 from vault.ports.progress import Silent
+from vault.ports.recordings import RecordingQuery
 from vault.wiring.backup import open_backups
 from vault.wiring.restore import reconcile_vault
 

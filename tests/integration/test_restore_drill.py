@@ -18,7 +18,7 @@ from tests.helpers.crashing import memory_directory
 from tests.helpers.server import Site, bearer, document, log_of, make_site, session, zygote
 from tests.helpers.soak import sample
 from vault.model import RecordingState
-from vault.ports.catalog import RecordingQuery
+from vault.ports.recordings import RecordingQuery
 from vault.storage.catalog.catalog import open_catalog
 from vault.wiring import SystemClock
 from vault.wiring.adapters import observe_keyring

@@ -59,8 +59,9 @@ from vault.model import (
     ShredReceipt,
     StoredCertificate,
 )
-from vault.ports.catalog import CertificateBatch, Shred
+from vault.ports.certificates import CertificateBatch
 from vault.ports.objects import Deletion, ObjectMeta
+from vault.ports.shreds import Shred
 from vault.services.certificates import content as attest
 from vault.services.certificates.batches import Certificates, Draft
 from vault.services.certificates.content import Identity

@@ -21,9 +21,10 @@ from vault.model import (
     Tenant,
     Token,
 )
-from vault.ports.catalog import Kept, SweepOverride
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.overrides import SweepOverride
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
+from vault.ports.recordings import Kept
 from vault.server.api.names import with_names
 from vault.server.openapi import build, document
 from vault.services.ingest.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START

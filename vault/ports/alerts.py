@@ -43,8 +43,8 @@ class Waiting:
     oldest: datetime | None
 
 
-class AlertRows(Protocol):
-    """The outbox."""
+class FlagRows(Protocol):
+    """Holds that a flag places, each with its alert."""
 
     async def save_flag(
         self,
@@ -62,6 +62,13 @@ class AlertRows(Protocol):
         acknowledged at `told_before` or earlier.
         """
 
+    async def alert_of(self, hold: HoldId) -> Alert | None:
+        """Return the alert of a hold; None if the hold was not placed by a flag."""
+
+
+class AlertRows(Protocol):
+    """The outbox."""
+
     async def claim_alert(self, *, now: datetime, until: datetime, excluding: Collection[TenantId]) -> Claimed | None:
         """Take the alert that has been due longest, of a tenant with a webhook that is not `excluded`.
 
@@ -75,9 +82,6 @@ class AlertRows(Protocol):
 
         One that is acknowledged already stays so. One that a new webhook hastened meanwhile stays due at once.
         """
-
-    async def alert_of(self, hold: HoldId) -> Alert | None:
-        """Return the alert of a hold; None if the hold was not placed by a flag."""
 
     async def alerts_waiting(self) -> Waiting:
         """Count what is not acknowledged, of tenants that have a webhook."""

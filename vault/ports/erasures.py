@@ -65,17 +65,8 @@ class Erasure:
     decided_at: datetime | None = None
 
 
-class ErasureRows(Protocol):
-    """Requests to erase recordings before their date."""
-
-    async def add_erasure(self, erasure: Erasure, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, or if another one of its case is open and would take one of its recordings.
-
-        A case is a tenant's basis and reference. Of two insertions at once the second sees the first.
-        """
-
-    async def revise_erasure(self, erasure: ErasureId, revision: Revision[Erasure]) -> Erasure:
-        """Replace the erasure's state, decision and outcomes as `revision` says and return it; NotFound."""
+class ErasureLookup(Protocol):
+    """Erasures as they stand."""
 
     async def erasure(self, erasure: ErasureId, *, tenant: TenantId | None = None) -> Erasure:
         """Return one, with `tenant` only if it is that tenant's; NotFound."""
@@ -95,3 +86,16 @@ class ErasureRows(Protocol):
 
     async def erasures_of(self, shred: str) -> Sequence[tuple[Erasure, Sequence[Recording]]]:
         """Return the erasures that were intended with a shred, each with the recordings it took for them."""
+
+
+class ErasureRows(ErasureLookup, Protocol):
+    """Erasures, and how they change; each method is one transaction."""
+
+    async def add_erasure(self, erasure: Erasure, *, audit: Sequence[AuditEvent] = ()) -> None:
+        """Insert; Conflict if it exists, or if another one of its case is open and would take one of its recordings.
+
+        A case is a tenant's basis and reference. Of two insertions at once the second sees the first.
+        """
+
+    async def revise_erasure(self, erasure: ErasureId, revision: Revision[Erasure]) -> Erasure:
+        """Replace the erasure's state, decision and outcomes as `revision` says and return it; NotFound."""

@@ -78,8 +78,15 @@ class PolicyRequest:
         return approved and self.takes_effect_at is not None and self.takes_effect_at <= now
 
 
-class PolicyRows(Protocol):
-    """The requests; each method is one transaction."""
+class PolicyLookup(Protocol):
+    """The requests as they stand."""
+
+    async def policy_requests(self, *, tenant: TenantId | None = None) -> Sequence[PolicyRequest]:
+        """Return all, or a tenant's, newest first."""
+
+
+class PolicyRows(PolicyLookup, Protocol):
+    """The requests, and how they change; each method is one transaction."""
 
     async def add_policy_request(self, request: PolicyRequest, *, audit: Sequence[AuditEvent] = ()) -> None:
         """Insert; Conflict if it exists, or if another one of its tenant is open."""
@@ -91,6 +98,3 @@ class PolicyRows(Protocol):
         self, request: str, revision: Revision[tuple[PolicyRequest, Tenant]]
     ) -> tuple[PolicyRequest, Tenant]:
         """Replace the request and its tenant together as `revision` says and return them; NotFound."""
-
-    async def policy_requests(self, *, tenant: TenantId | None = None) -> Sequence[PolicyRequest]:
-        """Return all, or a tenant's, newest first."""

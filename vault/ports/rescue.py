@@ -9,7 +9,6 @@ from typing import Protocol
 from vault.format.backup import BackedRecording, TableRows
 from vault.ids import RecordingId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
-from vault.ports.catalog import Catalog
 
 
 class CatalogSnapshot(Protocol):
@@ -24,23 +23,18 @@ class CatalogSnapshot(Protocol):
         """Yield the recordings that are not shredded and have objects, in order of tenant and id."""
 
 
-class RestorableCatalog(Catalog, Protocol):
-    """A catalog that can be dumped, loaded, and brought up to what keyring and objects say."""
+class BackupRows(Protocol):
+    """The catalog, to copy."""
 
     def snapshot(self) -> AbstractAsyncContextManager[CatalogSnapshot]:
         """Hold one snapshot open; nobody who writes waits for it."""
 
-    async def is_blank(self) -> bool:
-        """Tell whether there is no catalog yet, or only what an interrupted `load` left."""
+    async def recording_states(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, RecordingState]:
+        """Return the state of each of up to 1,000 recordings that has a row."""
 
-    async def load(
-        self, schema_revision: str, sections: AsyncIterator[TableRows], *, settings: Mapping[str, str]
-    ) -> None:
-        """Fill a blank catalog with a dump of that schema, replace `settings`, and bring the schema to this code's.
 
-        One transaction: a crash leaves it blank. ConfigError for a schema newer than this code's, Conflict if the
-        catalog is not blank, IntegrityError for rows that contradict the schema.
-        """
+class RescueRows(Protocol):
+    """Rows that are brought up to what keyring and objects say."""
 
     async def recording_states(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, RecordingState]:
         """Return the state of each of up to 1,000 recordings that has a row."""
@@ -53,6 +47,9 @@ class RestorableCatalog(Catalog, Protocol):
         Conflict if another recording has the call token.
         """
 
+    async def update_media(self, recording: Recording) -> None:
+        """Replace the media descriptor of an open row."""
+
     async def shred_uncertified(
         self, recordings: Sequence[RecordingId], *, reason: str, audit: Sequence[AuditEvent] = ()
     ) -> None:
@@ -63,3 +60,19 @@ class RestorableCatalog(Catalog, Protocol):
 
     async def uncertified(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows without a certificate, in id order."""
+
+
+class BlankCatalog(Protocol):
+    """A catalog to fill from a copy."""
+
+    async def is_blank(self) -> bool:
+        """Tell whether there is no catalog yet, or only what an interrupted `load` left."""
+
+    async def load(
+        self, schema_revision: str, sections: AsyncIterator[TableRows], *, settings: Mapping[str, str]
+    ) -> None:
+        """Fill a blank catalog with a dump of that schema, replace `settings`, and bring the schema to this code's.
+
+        One transaction: a crash leaves it blank. ConfigError for a schema newer than this code's, Conflict if the
+        catalog is not blank, IntegrityError for rows that contradict the schema.
+        """

@@ -12,8 +12,8 @@ from vault.access.shown import shown_digest
 from vault.ids import TenantId, TokenId
 from vault.media.length import call_ended
 from vault.model import Hold, HoldState, Principal, StoredCertificate, Token
-from vault.ports.catalog import SweepOverride
 from vault.ports.erasures import Erasure, ErasureState
+from vault.ports.overrides import SweepOverride
 from vault.ports.policies import PolicyRequest
 from vault.protocol.facts.parties import SENT
 from vault.protocol.webhook import origin_of

@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from vault.errors import Unavailable
 from vault.ids import new_id
 from vault.model import Finding, Principal, RecordingState, ShredPlan, ShredReceipt
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring, KeyringStatus
+from vault.ports.leaves import LeafRows
+from vault.ports.recordings import RecordingCounts
+from vault.ports.settings import SettingRows
 from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
 
@@ -39,13 +42,17 @@ class Rotation:
     under_way: int
 
 
+class KeyRows(LeafRows, RecordingCounts, SettingRows, AuditTrail, Protocol):
+    """What renewing keys asks of the catalog."""
+
+
 class Keys:
     """The operator's view of the keyring; `ahead` creates the trees that the coming calls need."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: KeyRows,
         keyring: Keyring,
         clock: Clock,
         entropy: Entropy,

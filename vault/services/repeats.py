@@ -19,8 +19,7 @@ from vault.crypto.rows import open_answer, seal_answer
 from vault.errors import Conflict, KeyReused, Malformed, Unavailable, UnderWay
 from vault.ids import TokenId
 from vault.model import DataKey
-from vault.ports.catalog import Catalog
-from vault.ports.repeats import Keyed
+from vault.ports.repeats import Keyed, KeyedRows
 from vault.ports.time import Clock, Entropy
 
 _KEPT: Final = timedelta(hours=24)
@@ -49,7 +48,7 @@ class Repeats:
     """
 
     def __init__(
-        self, *, catalog: Catalog, clock: Clock, entropy: Entropy, sealing_keys: Callable[[], Sequence[DataKey]]
+        self, *, catalog: KeyedRows, clock: Clock, entropy: Entropy, sealing_keys: Callable[[], Sequence[DataKey]]
     ) -> None:
         self._catalog = catalog
         self._clock = clock

@@ -14,7 +14,7 @@ from pathlib import Path
 from vault.config import Config
 from vault.errors import Conflict, NotFound, Unavailable
 from vault.ids import NodeId
-from vault.ports.catalog import Node
+from vault.ports.nodes import Node
 from vault.ports.time import Clock
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog

@@ -21,9 +21,10 @@ from vault.keystore.attack import OldKeyrings
 from vault.keystore.keyring import Keyring
 from vault.keystore.root.file import FileRootKeys
 from vault.model import MANIFEST_INDEX, Recording, RecordingState
-from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.catalog import Catalog
 from vault.ports.objects import ObjectStore
 from vault.ports.progress import Progress
+from vault.ports.recordings import RecordingQuery
 from vault.ports.time import Clock, Entropy
 from vault.services.proof import attack as windows
 from vault.services.proof.attack import Found, Strike, WindowAttack, search

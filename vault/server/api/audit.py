@@ -11,7 +11,7 @@ from vault.certificates.audit_chain import instant
 from vault.errors import Invalid
 from vault.ids import RecordingId, TokenId
 from vault.model import AuditEntry, HoldKind
-from vault.ports.catalog import AuditQuery
+from vault.ports.audit import AuditQuery
 from vault.retention.decide import in_force
 from vault.server.api.recordings import scope
 from vault.server.bodies import ReadAudit

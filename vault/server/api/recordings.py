@@ -17,7 +17,7 @@ from vault.media.heads import as_heard
 from vault.media.ranges import parse_range
 from vault.media.wav import View, has_wav_head, playable, verbatim
 from vault.model import Principal, Recording, RecordingState
-from vault.ports.catalog import RecordingQuery
+from vault.ports.recordings import RecordingQuery
 from vault.retention.decide import in_force
 from vault.server import views
 from vault.server.api.names import named

@@ -7,7 +7,7 @@ from aiohttp import web
 from vault.access.permissions import Act
 from vault.access.shown import check_shown
 from vault.model import Principal
-from vault.ports.catalog import SweepOverride
+from vault.ports.overrides import SweepOverride
 from vault.server import views
 from vault.server.api.names import answer, named
 from vault.server.bodies import Approve, RequestOverride, RunSweep

@@ -23,7 +23,7 @@ from vault.ids import TenantId, new_id
 from vault.model import RecordingState
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.progress import Progress
-from vault.ports.rescue import CatalogSnapshot, RestorableCatalog
+from vault.ports.rescue import BackupRows, CatalogSnapshot
 from vault.ports.time import Clock, Entropy
 from vault.services.backup.place import BackupPlace, verified
 
@@ -63,7 +63,7 @@ class BackupMaker:
         self,
         *,
         place: BackupPlace,
-        catalog: RestorableCatalog,
+        catalog: BackupRows,
         store: ObjectStore,
         clock: Clock,
         entropy: Entropy,

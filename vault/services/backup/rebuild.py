@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from vault.crypto.sealed import HEAD_BYTES, open_manifest, open_segment
 from vault.errors import Conflict, FormatError, IntegrityError, Shredded
@@ -23,8 +24,11 @@ from vault.ids import NodeId, RecordingId, TenantId
 from vault.model import EMPTY, MANIFEST_INDEX, Coordinate, Recording, RecordingState, SegmentRef
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectInfo, ObjectStore
+from vault.ports.open_recordings import OpenRecordingRows
 from vault.ports.progress import Progress
-from vault.ports.rescue import RestorableCatalog
+from vault.ports.recordings import RecordingLookup
+from vault.ports.rescue import RescueRows
+from vault.ports.tenants import TenantRows
 from vault.ports.time import Clock, Entropy
 from vault.services.ingest.open_rows import committed, own_tenant, rebuilt, stub_row
 from vault.services.recordings.leaves import Coordinates
@@ -81,13 +85,17 @@ class _Opened:
         return self.ref.offset + self.ref.length
 
 
+class RebuildRows(RescueRows, OpenRecordingRows, RecordingLookup, TenantRows, Protocol):
+    """What rebuilding rows asks of the catalog."""
+
+
 class Rebuilder:
     """Compares the store with the catalog once."""
 
     def __init__(
         self,
         *,
-        catalog: RestorableCatalog,
+        catalog: RebuildRows,
         keyring: Keyring,
         store: ObjectStore,
         coordinates: Coordinates,

@@ -19,20 +19,25 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
 from vault.ids import HoldId, NodeId, RecordingId, TenantId, born, id_bytes
 from vault.model import AuditEvent, Cohort, Hold, HoldKind, HoldState, Part, Pin, Recording, RecordingState
-from vault.ports.catalog import Catalog, RecordingQuery, Shred
+from vault.ports.audit import AuditTrail
+from vault.ports.erasures import ErasureLookup
+from vault.ports.holds import HoldLookup, HoldRows
 from vault.ports.keys import Keyring, KeyringWriter
 from vault.ports.objects import ObjectStore
+from vault.ports.policies import PolicyLookup
 from vault.ports.progress import Progress
-from vault.ports.rescue import RestorableCatalog
+from vault.ports.recordings import RecordingCounts, RecordingQuery, RecordingSearch
+from vault.ports.shreds import Shred, ShredRows
 from vault.ports.time import Clock, Entropy
 from vault.retention.decide import IN_FORCE
 from vault.services.audit import event
-from vault.services.backup.rebuild import Rebuilder, Rebuilt
+from vault.services.backup.rebuild import Rebuilder, RebuildRows, Rebuilt
 from vault.services.holds.holds import pins_of
 from vault.services.recordings.leaves import Coordinates
 
@@ -106,7 +111,25 @@ class _Intent:
         return self.shred.takes_month(row.tenant, row.metadata.cohort.period)
 
 
-async def unknown_pins(catalog: Catalog, keyring: Keyring) -> dict[bytes, list[Pin]]:
+class PinRows(HoldLookup, PolicyLookup, Protocol):
+    """What the pins of a keyring belong to."""
+
+
+class ReconcilerRows(
+    RebuildRows,
+    RecordingSearch,
+    RecordingCounts,
+    HoldRows,
+    PolicyLookup,
+    ErasureLookup,
+    ShredRows,
+    AuditTrail,
+    Protocol,
+):
+    """What reconciling asks of the catalog."""
+
+
+async def unknown_pins(catalog: PinRows, keyring: Keyring) -> dict[bytes, list[Pin]]:
     """Return the pins whose hold the catalog does not know, by tag."""
     by_tag: dict[bytes, list[Pin]] = defaultdict(list)
     for pin in keyring.pins():
@@ -120,7 +143,7 @@ class Reconciler:
     def __init__(
         self,
         *,
-        catalog: RestorableCatalog,
+        catalog: ReconcilerRows,
         keyring: Keyring,
         store: ObjectStore,
         coordinates: Coordinates,
@@ -348,7 +371,7 @@ def _hold_id(tag: bytes) -> HoldId:
     return HoldId(f"hold_{tag.hex()}")
 
 
-async def _knows(catalog: Catalog, tag: bytes) -> bool:
+async def _knows(catalog: PinRows, tag: bytes) -> bool:
     """Tell whether the catalog knows what set the pin: a hold, or a change of how long audio is kept."""
     try:
         await catalog.hold(_hold_id(tag))

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from vault.certificates.batch import BatchStatement, Membership, verify_statement
 from vault.certificates.document import (
@@ -28,7 +28,8 @@ from vault.crypto.signing import SigningKey, VerifyKey
 from vault.errors import IntegrityError, NotFound
 from vault.ids import new_id
 from vault.model import BatchPlace, CertificateStatus, Part, StoredCertificate
-from vault.ports.catalog import Catalog, CertificateBatch
+from vault.ports.certificates import CertificateBatch, CertificateTexts
+from vault.ports.recordings import RecordingLookup
 from vault.ports.time import Entropy
 
 
@@ -50,10 +51,14 @@ class IssuedBatch:
     certificates: Sequence[StoredCertificate]
 
 
+class BatchRows(CertificateTexts, RecordingLookup, Protocol):
+    """What the texts of certificates are read from."""
+
+
 class Certificates:
     """Signs and reads certificates; `issuer` is the public key that verifies them."""
 
-    def __init__(self, *, catalog: Catalog, issuer_key: SigningKey, entropy: Entropy) -> None:
+    def __init__(self, *, catalog: BatchRows, issuer_key: SigningKey, entropy: Entropy) -> None:
         self._catalog = catalog
         self._issuer = Issuer(issuer_key)
         self.issuer = issuer_key.public

@@ -43,8 +43,8 @@ from vault.certificates.template import Entry
 from vault.errors import Unavailable
 from vault.ids import CertificateId
 from vault.model import CertificateStatus, Part, ShredReceipt, Tenant
-from vault.ports.catalog import Shred
 from vault.ports.objects import Deletion
+from vault.ports.shreds import Shred
 
 _OBJECTS = Residual(
     where="objects",

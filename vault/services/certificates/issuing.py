@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from vault.certificates.canonical import canonical_json
 from vault.certificates.document import AnyCertificate, Authority, DeletionCertificate, Subject, subject
@@ -19,8 +19,11 @@ from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
 from vault.ids import CertificateId, RecordingId, TenantId, new_ids
 from vault.model import AuditEvent, CertificateStatus, Part, Recording, SegmentRef, ShredReceipt, Tenant
-from vault.ports.catalog import Catalog, Shred
+from vault.ports.certificates import CertificateLookup, CertifyingRows
 from vault.ports.objects import Deletion, ObjectStore
+from vault.ports.recordings import RecordingLookup
+from vault.ports.shreds import Shred
+from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
 from vault.services.certificates import content as attest
@@ -71,13 +74,17 @@ class _Progress:
     forms: dict[tuple[object, ...], Form] = field(default_factory=dict)
 
 
+class CertifierRows(CertifyingRows, CertificateLookup, RecordingLookup, TenantLookup, Protocol):
+    """What issuing certificates asks of the catalog."""
+
+
 class Certifier:
     """Turns shreds into certificates and deletes what they made unreadable."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: CertifierRows,
         store: ObjectStore,
         certificates: Certificates,
         identity: Identity,

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from vault.access.permissions import Act
 from vault.access.shown import check_shown
@@ -21,11 +22,14 @@ from vault.access.two_people import Deciders, Decision, check_two
 from vault.errors import Conflict, Invalid, NotFound, Unavailable, UnderHold
 from vault.ids import CertificateId, RecordingId, TenantId, new_id
 from vault.model import AuditEvent, Coordinate, Hold, Principal, Recording
-from vault.ports.catalog import Catalog, RecordingQuery, Shred
-from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.ports.audit import AuditTrail
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureRows, ErasureState
 from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingLookup, RecordingQuery
 from vault.ports.revision import Revision
+from vault.ports.shreds import Shred
 from vault.ports.time import Clock, Entropy
+from vault.ports.tokens import TokenLookup
 from vault.protocol.facts.parties import ANONYMOUS, party
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
 from vault.services.audit import event
@@ -69,6 +73,10 @@ class ErasureView:
     gone: Mapping[RecordingId, Sequence[CertificateId]] = field(default_factory=dict)
 
 
+class ErasingRows(ErasureRows, RecordingLookup, TokenLookup, AuditTrail, Protocol):
+    """What erasures ask of the catalog."""
+
+
 class Erasures:
     """The life of erasures. Approvals within `window` of each other share one shred.
 
@@ -79,7 +87,7 @@ class Erasures:
         self,
         *,
         access: Access,
-        catalog: Catalog,
+        catalog: ErasingRows,
         keyring: Keyring,
         dossiers: Dossiers,
         search: Search,

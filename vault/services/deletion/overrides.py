@@ -9,14 +9,16 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from vault.access.two_people import Decision, check_two
 from vault.errors import Conflict, Invalid, NotFound
 from vault.ids import TenantId, new_id
 from vault.model import AuditEvent, Principal
-from vault.ports.catalog import Catalog, SweepOverride
+from vault.ports.overrides import OverrideRows, SweepOverride
+from vault.ports.settings import SettingRows
 from vault.ports.time import Clock, Entropy
+from vault.ports.tokens import TokenLookup
 from vault.retention.guards import Guard, Tripped, lifts
 from vault.services.audit import event
 from vault.services.people.two_people import the_two
@@ -24,10 +26,14 @@ from vault.services.people.two_people import the_two
 _TRIPPED = "sweep.tripped"
 
 
+class PermissionRows(OverrideRows, SettingRows, TokenLookup, Protocol):
+    """What permissions past a guard ask of the catalog."""
+
+
 class Overrides:
     """Remembers what tripped, and lets two people lift it."""
 
-    def __init__(self, *, catalog: Catalog, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, *, catalog: PermissionRows, clock: Clock, entropy: Entropy) -> None:
         self._catalog = catalog
         self._clock = clock
         self._entropy = entropy

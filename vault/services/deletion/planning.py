@@ -15,12 +15,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
+from typing import Protocol
 
 from vault.crypto.spans import Spans, points
 from vault.ids import RecordingId, TenantId, new_id
 from vault.model import INDEX_LEAF, Cohort, Coordinate, Part, Pin, Recording, ShredPlan, Tenant
-from vault.ports.catalog import Catalog, Shred
+from vault.ports.due import DueRows
 from vault.ports.keys import Keyring
+from vault.ports.shreds import Shred
+from vault.ports.tenants import TenantLookup
 from vault.ports.time import Entropy
 from vault.retention.decide import Clocks, Decision, Due, Gone, Held, decide_parts, falls_due
 from vault.retention.guards import Limits, Tripped, check_share, early_by
@@ -191,13 +194,17 @@ class _Count:
     expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
+class PlanningRows(DueRows, TenantLookup, Protocol):
+    """What planning a sweep asks of the catalog."""
+
+
 class Planner:
     """Says what a sweep at an instant takes; changes nothing."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: PlanningRows,
         keyring: Keyring,
         holds: Holds,
         dossiers: Dossiers,

@@ -16,6 +16,7 @@ import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from vault.access.two_people import Decision, check_two
 from vault.crypto.spans import points
@@ -33,10 +34,13 @@ from vault.model import (
     RetentionChange,
     Tenant,
 )
-from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.due import DueRows
 from vault.ports.keys import Keyring
-from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyState
+from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyRows, PolicyState
+from vault.ports.recordings import RecordingQuery, RecordingSearch
+from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock, Entropy
+from vault.ports.tokens import TokenLookup
 from vault.retention.bounds import FLOOR, RetentionBounds
 from vault.retention.decide import Facts, falls_due, held_by
 from vault.retention.periods import Period
@@ -48,13 +52,17 @@ from vault.services.recordings.dossiers import Dossiers
 _PAGE = 500
 
 
+class RetentionRows(PolicyRows, RecordingSearch, DueRows, TenantLookup, TokenLookup, Protocol):
+    """What changes of retention ask of the catalog."""
+
+
 class Policies:
     """Requests, decisions about them, and what a sweep applies."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: RetentionRows,
         keyring: Keyring,
         dossiers: Dossiers,
         clock: Clock,

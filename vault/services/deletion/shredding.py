@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from vault.certificates.document import (
     EXPIRED,
@@ -45,12 +46,17 @@ from vault.model import (
     ShredReceipt,
     Tenant,
 )
-from vault.ports.catalog import Catalog, Shred
 from vault.ports.cluster import ClusterLocks
-from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
+from vault.ports.due import DueRows
+from vault.ports.erasures import Erasure, ErasureOutcome, ErasureRows, ErasureState
 from vault.ports.keys import Keyring, KeyringWriter
+from vault.ports.policies import PolicyLookup
+from vault.ports.recordings import RecordingLookup
 from vault.ports.revision import Revision
+from vault.ports.shreds import Shred, ShredRows
+from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock
+from vault.ports.tokens import TokenLookup
 from vault.retention.decide import Clocks, Due, Ground, decide, falls_due
 from vault.retention.periods import parse_period
 from vault.retention.policy import LAST_PERIOD
@@ -87,13 +93,19 @@ class _Gone:
     reason: _Reason
 
 
+class ShreddingRows(
+    ShredRows, DueRows, RecordingLookup, ErasureRows, PolicyLookup, TenantLookup, TokenLookup, Protocol
+):
+    """What shredding asks of the catalog."""
+
+
 class Shredder:
     """One shred at a time; whoever wants to intend one is `alone`."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: ShreddingRows,
         keyring: Keyring,
         locks: ClusterLocks,
         holds: Holds,

@@ -14,11 +14,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from vault.errors import GuardTripped, Unavailable, VaultError
 from vault.ids import RecordingId, TenantId
 from vault.model import AuditEvent, Principal, ShredReceipt
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditTrail
+from vault.ports.due import DueRows
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock
 from vault.retention.decide import PARTS, Due, Ground
@@ -83,13 +85,17 @@ class _SweptElsewhere(Unavailable):
     """Nothing is wrong: of several nodes one sweeps."""
 
 
+class SweepRows(DueRows, AuditTrail, Protocol):
+    """What a sweep asks of the catalog itself."""
+
+
 class Sweeper:
     """Exactly one sweep at a time, of all nodes."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: SweepRows,
         keyring: Keyring,
         planner: Planner,
         overrides: Overrides,

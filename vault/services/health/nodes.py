@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from vault.errors import NotFound, Unavailable
-from vault.ports.catalog import Catalog, Node
+from vault.ports.nodes import Node, NodeRows
 from vault.ports.time import Clock
 from vault.services.ingest.ingest import Ingest
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 class Presence:
     """Tells the catalog that this node lives. For people: nothing is decided by it while a lock can say more."""
 
-    def __init__(self, *, catalog: Catalog, ingest: Ingest, clock: Clock, name: str) -> None:
+    def __init__(self, *, catalog: NodeRows, ingest: Ingest, clock: Clock, name: str) -> None:
         self._catalog = catalog
         self._ingest = ingest
         self._clock = clock

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from vault.access.permissions import has_expired
 from vault.errors import Unavailable, VaultError
 from vault.ids import TenantId
 from vault.model import HoldKind, HoldState, RecordingState, Role
-from vault.ports.catalog import Catalog
+from vault.ports.alerts import AlertRows
+from vault.ports.holds import HoldLookup
 from vault.ports.journal import Journal
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
+from vault.ports.recordings import RecordingCounts
+from vault.ports.schema import SchemaCheck
 from vault.ports.time import Clock
+from vault.ports.tokens import TokenLookup
 from vault.retention.review import review_overdue
 from vault.services.health.nodes import Presence
 from vault.services.health.probes import Look
@@ -31,7 +35,11 @@ _ANSWER_SECONDS: Final = 0.5
 _SCRAPE_SECONDS: Final = 0.25
 
 
-async def overdue_seconds(catalog: Catalog, *, now: datetime, tenant: TenantId | None = None) -> float:
+class StatusRows(RecordingCounts, HoldLookup, AlertRows, TokenLookup, SchemaCheck, Protocol):
+    """What the figures of a vault are counted from."""
+
+
+async def overdue_seconds(catalog: RecordingCounts, *, now: datetime, tenant: TenantId | None = None) -> float:
     """Return how long the oldest recording, of one tenant or all, that is due and not held has waited; 0 if none is."""
     oldest = await catalog.oldest_due(now=now, tenant=tenant)
     return max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
@@ -43,7 +51,7 @@ class Status:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: StatusRows,
         ingest: Ingest,
         journal: Journal,
         keyring: Keyring,

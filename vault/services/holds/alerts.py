@@ -15,8 +15,7 @@ from typing import Final
 from vault.crypto.signing import SigningKey
 from vault.errors import Unavailable, VaultError
 from vault.ids import TenantId
-from vault.ports.alerts import Claimed, Messenger
-from vault.ports.catalog import Catalog
+from vault.ports.alerts import AlertRows, Claimed, Messenger
 from vault.ports.time import Clock, Entropy
 from vault.protocol.webhook import pause_after, signed_headers
 from vault.services.audit import event
@@ -39,7 +38,7 @@ class Alerts:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: AlertRows,
         holds: Holds,
         messenger: Messenger,
         issuer_key: SigningKey,

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from vault.errors import Conflict, Invalid, NotFound, TooLate
 from vault.ids import HoldId, TenantId, call_name, new_id
 from vault.model import Hold, HoldKind, HoldState, Principal, Recording, RecordingState, Tenant
-from vault.ports.alerts import Alert
-from vault.ports.catalog import Catalog
+from vault.ports.alerts import Alert, FlagRows
+from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock, Entropy
 from vault.protocol.webhook import FlagCategory, flagged_body
 from vault.retention.periods import Period
@@ -45,13 +45,17 @@ class Flagged:
     repeated: bool
 
 
+class FlaggingRows(FlagRows, TenantLookup, Protocol):
+    """What flags ask of the catalog."""
+
+
 class Flags:
     """Raises flags."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: FlaggingRows,
         holds: Holds,
         ingest: Ingest,
         names: CallNames,

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from vault.access.permissions import Act
 from vault.access.shown import check_shown
@@ -20,11 +20,14 @@ from vault.access.two_people import RELEASE_OF, Deciders, check_two
 from vault.errors import Conflict, Invalid, NotFound, TooLate, Unavailable
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
 from vault.model import AuditEvent, Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
-from vault.ports.catalog import Catalog
+from vault.ports.holds import HoldRows
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
-from vault.ports.policies import PolicyRequest
+from vault.ports.policies import PolicyLookup, PolicyRequest
+from vault.ports.recordings import RecordingLookup
+from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock, Entropy
+from vault.ports.tokens import TokenLookup
 from vault.retention.periods import Period
 from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review
 from vault.services.audit import event
@@ -69,6 +72,10 @@ def pinned(keyring: Keyring, recording: Recording) -> bool:
     return any(pin.cohort == cohort and pin.first <= leaf <= pin.last for pin in keyring.pins(recording.tenant))
 
 
+class HoldingRows(HoldRows, RecordingLookup, TenantLookup, PolicyLookup, TokenLookup, Protocol):
+    """What holds ask of the catalog."""
+
+
 class Holds:
     """The life of holds. Whose hold it is that is reviewed or released, the caller has seen to."""
 
@@ -76,7 +83,7 @@ class Holds:
         self,
         *,
         access: Access,
-        catalog: Catalog,
+        catalog: HoldingRows,
         keyring: Keyring,
         store: ObjectStore,
         clock: Clock,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from vault.errors import NotFound
 from vault.ids import RecordingId, TenantId, TokenId
 from vault.model import Recording, RecordingState
-from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingLookup
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.sessions import BEGUN_BY
 from vault.services.recordings.search import Search, extra_of
@@ -15,7 +15,7 @@ from vault.services.recordings.search import Search, extra_of
 class Begun:
     """Asks the open recordings of this process, and for those of other nodes their rows."""
 
-    def __init__(self, *, catalog: Catalog, ingest: Ingest, keyring: Keyring, search: Search) -> None:
+    def __init__(self, *, catalog: RecordingLookup, ingest: Ingest, keyring: Keyring, search: Search) -> None:
         self._catalog = catalog
         self._ingest = ingest
         self._keyring = keyring

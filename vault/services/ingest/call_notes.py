@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from vault.crypto.blind import Field
 from vault.crypto.rows import open_note, seal_note
@@ -21,8 +21,9 @@ from vault.crypto.sealed import seal_facts
 from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable, VaultError
 from vault.format.notes import MAX_DIGIT, Aside, Document, Etag, Missing, Note, Pause, Tone
 from vault.model import AuditEvent, CallFacts, Container, Principal
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditLookup
 from vault.ports.keys import Keyring
+from vault.ports.notes import NoteRows
 from vault.ports.time import Clock, Entropy
 from vault.protocol.facts.parties import read, sent
 from vault.protocol.live.events import Dtmf, Facts
@@ -45,6 +46,10 @@ _FRAMES: Final = re.compile(r"(\d{1,18}) \((\w+)\)", re.ASCII)
 logger = logging.getLogger(__name__)
 
 
+class CallNoteRows(NoteRows, AuditLookup, Protocol):
+    """What notes about a call ask of the catalog."""
+
+
 class Notes:
     """Keeps what is to be known of an open recording beside its audio, sealed under the audio's key.
 
@@ -55,7 +60,7 @@ class Notes:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: CallNoteRows,
         keyring: Keyring,
         index: BlindIndex,
         tenants: Tenants,
@@ -398,7 +403,7 @@ class Notes:
             keeping.notes[at] = note
 
 
-async def take_up(catalog: Catalog, session: IngestSession, *, clock: Clock, pause_max: timedelta) -> None:
+async def take_up(catalog: NoteRows, session: IngestSession, *, clock: Clock, pause_max: timedelta) -> None:
     """Give a session that is taken up again the notes of its row: a call that was paused still is.
 
     What its pauses have used of `pause_max` is what the notes tell. A note that does not open is logged, and one that

@@ -17,7 +17,6 @@ from typing import Final
 from vault.errors import Conflict, JournalFull, NotFound, Refused, TooLarge, Unavailable
 from vault.ids import NodeId, RecordingId, TenantId, TokenId, call_name, call_number
 from vault.model import Principal, Recording, RecordingState
-from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, JournalEntry, JournalOpening
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock, Entropy
@@ -25,7 +24,7 @@ from vault.protocol.live.events import Facts
 from vault.retention.periods import Period
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.joining import Joiner, Joining
-from vault.services.ingest.open_rows import Beginning, TakeUp
+from vault.services.ingest.open_rows import Beginning, TakeUp, TakeUpRows
 from vault.services.ingest.sessions import ROOM_PAUSES, CallStart, IngestSession
 from vault.services.ingest.slots import Resource, Shares
 from vault.services.ingest.storing import Storer
@@ -64,7 +63,7 @@ class Ingest:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: TakeUpRows,
         keyring: Keyring,
         journal: Journal,
         coordinates: Coordinates,

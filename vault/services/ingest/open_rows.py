@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Protocol
 
 from vault.crypto.blind import Field
 from vault.crypto.derive import commitment
@@ -29,9 +30,12 @@ from vault.model import (
     RecordingState,
     Tenant,
 )
-from vault.ports.catalog import Catalog
 from vault.ports.journal import Journal, ReplayedRecording
 from vault.ports.keys import Keyring
+from vault.ports.notes import NoteRows
+from vault.ports.open_recordings import OpenRecordingRows
+from vault.ports.recordings import RecordingLookup
+from vault.ports.tenants import TenantRows
 from vault.ports.time import Clock, Entropy
 from vault.protocol.facts.parties import read
 from vault.protocol.facts.stated import kind_of
@@ -52,7 +56,15 @@ _UNKNOWN_MEDIA = Media(container=Container.RAW, codec=Codec.STREAM)
 logger = logging.getLogger(__name__)
 
 
-async def own_tenant(catalog: Catalog, tenant: TenantId, *, at: datetime) -> bool:
+class NewRows(OpenRecordingRows, TenantRows, Protocol):
+    """What a row that begins asks of the catalog."""
+
+
+class TakeUpRows(NewRows, RecordingLookup, NoteRows, Protocol):
+    """What taking up open recordings asks of the catalog."""
+
+
+async def own_tenant(catalog: TenantRows, tenant: TenantId, *, at: datetime) -> bool:
     """Add a tenant of which only its id is known, if the catalog has none of that id; tell whether it was added."""
     try:
         await catalog.tenant(tenant)
@@ -116,7 +128,7 @@ def rebuilt(row: Recording, *, source: str, size: int) -> AuditEvent:
 async def row_from_journal(
     found: ReplayedRecording,
     *,
-    catalog: Catalog,
+    catalog: NewRows,
     coordinates: Coordinates,
     keyring: Keyring,
     node: NodeId,
@@ -158,7 +170,7 @@ class Beginning:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: OpenRecordingRows,
         keyring: Keyring,
         coordinates: Coordinates,
         index: BlindIndex,
@@ -301,7 +313,7 @@ class TakeUp:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: TakeUpRows,
         keyring: Keyring,
         journal: Journal,
         coordinates: Coordinates,

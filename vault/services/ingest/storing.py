@@ -15,6 +15,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Protocol
 
 from vault.crypto.sealed import seal_manifest, seal_segment
 from vault.errors import IntegrityError, Unavailable
@@ -25,8 +26,9 @@ from vault.ids import TokenId
 from vault.media.heads import HEAD_BYTES, hear, told_by
 from vault.media.wav_sizes import WavHead, head_in
 from vault.model import EMPTY, MANIFEST_INDEX, AuditEvent, Container, Heard, Recording, RecordingState, SegmentRef
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditLookup
 from vault.ports.objects import ObjectMeta, ObjectStore
+from vault.ports.open_recordings import OpenRecordingRows
 from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
 from vault.services.ingest.pauses import gaps_of
@@ -53,6 +55,10 @@ class SegmentLimits:
     concurrency: int
 
 
+class StorerRows(OpenRecordingRows, AuditLookup, Protocol):
+    """What storing segments asks of the catalog."""
+
+
 class Storer:
     """Owns the workers between journal and object store; an outage only makes its queue longer."""
 
@@ -60,7 +66,7 @@ class Storer:
         self,
         *,
         store: ObjectStore,
-        catalog: Catalog,
+        catalog: StorerRows,
         reader: Reader,
         clock: Clock,
         entropy: Entropy,

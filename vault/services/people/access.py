@@ -15,8 +15,10 @@ from vault.crypto.rows import open_secret, seal_secret
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from vault.ids import TenantId, TokenId, id_bytes, new_id
 from vault.model import DataKey, Principal, Role, Token
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditTrail
+from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock, Entropy
+from vault.ports.tokens import TokenRows
 from vault.retention.guards import effective_now
 from vault.retention.periods import format_duration
 from vault.services.audit import event
@@ -97,6 +99,10 @@ class _Owned(Protocol):
 Owned = TypeVar("Owned", bound=_Owned)
 
 
+class AccessRows(TokenRows, TenantLookup, AuditTrail, Protocol):
+    """What access asks of the catalog."""
+
+
 class Access:
     """Authenticates and authorises; `sealing_keys` returns those that recorders' secrets are sealed under.
 
@@ -107,7 +113,7 @@ class Access:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: AccessRows,
         clock: Clock,
         entropy: Entropy,
         metrics: Metrics,

@@ -20,7 +20,7 @@ from vault.access.tally import Tally
 from vault.errors import VaultError
 from vault.ids import TenantId, TokenId
 from vault.model import AuditEvent, Principal
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditTrail
 from vault.ports.time import Clock
 from vault.services.audit import event
 from vault.telemetry import Metrics
@@ -58,7 +58,7 @@ class Denials:
     room.
     """
 
-    def __init__(self, *, catalog: Catalog, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, *, catalog: AuditTrail, clock: Clock, metrics: Metrics) -> None:
         self._catalog = catalog
         self._clock = clock
         self._count = metrics.denials

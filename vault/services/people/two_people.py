@@ -8,12 +8,12 @@ from typing import TypeVar
 from vault.access.two_people import AskedSinceError, Decider, Deciders
 from vault.ids import TokenId
 from vault.model import Principal, Role
-from vault.ports.catalog import Catalog
+from vault.ports.tokens import TokenLookup
 
 Decided = TypeVar("Decided")
 
 
-async def the_two(catalog: Catalog, asked_by: str | None, actor: Principal) -> Deciders:
+async def the_two(catalog: TokenLookup, asked_by: str | None, actor: Principal) -> Deciders:
     """Return the one whose token asked and the one who acts now, each with who issued whom above it."""
     return Deciders(
         asked_by=asked_by,
@@ -23,7 +23,7 @@ async def the_two(catalog: Catalog, asked_by: str | None, actor: Principal) -> D
 
 
 async def decide_by_two(
-    catalog: Catalog,
+    catalog: TokenLookup,
     asked_by: Callable[[], Awaitable[str | None]],
     actor: Principal,
     decide: Callable[[Deciders], Awaitable[Decided]],
@@ -37,7 +37,7 @@ async def decide_by_two(
             continue
 
 
-async def _decider(catalog: Catalog, token: TokenId) -> Decider | None:
+async def _decider(catalog: TokenLookup, token: TokenId) -> Decider | None:
     found = await catalog.token(token)
     if found is None:
         return None

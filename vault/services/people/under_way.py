@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from vault.errors import Unauthenticated, VaultError
 from vault.ids import TokenId
-from vault.ports.catalog import Catalog
+from vault.ports.tokens import TokenLookup
 
 _ROUND_SECONDS = 2.0
 
@@ -30,7 +30,7 @@ class UnderWay:
     the door shut.
     """
 
-    def __init__(self, *, catalog: Catalog) -> None:
+    def __init__(self, *, catalog: TokenLookup) -> None:
         self._catalog = catalog
         self._ends: dict[TokenId, set[Callable[[], None]]] = {}
         self._revoked: set[TokenId] = set()

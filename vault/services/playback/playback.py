@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from vault.errors import Conflict, IntegrityError, Invalid, Shredded
 from vault.format.notes import KeptAside, Note, audio_end, dropped_bytes, kept_aside
 from vault.ids import RecordingId
 from vault.model import DataKey, Principal, Recording, RecordingState, SegmentRef
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditTrail
 from vault.ports.journal import JournalEntry
 from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingLookup
 from vault.services.audit import event
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.slots import Slots
@@ -49,13 +51,17 @@ class Playable:
         return self.length + dropped_bytes(self.notes, self.length)
 
 
+class PlaybackRows(RecordingLookup, AuditTrail, Protocol):
+    """What playback asks of the catalog."""
+
+
 class Playback:
     """Opens recordings for reading."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: PlaybackRows,
         keyring: Keyring,
         ingest: Ingest,
         reader: Reader,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from vault.access.permissions import Act, permits
 from vault.certificates.attested import Trigger
@@ -14,10 +14,16 @@ from vault.certificates.document import AnyCertificate, DeletionCertificate
 from vault.errors import Invalid
 from vault.ids import TokenId
 from vault.model import CallFacts, Hold, Part, Principal, Recording, RecordingState, Tenant
-from vault.ports.catalog import Catalog, RecordingQuery
-from vault.ports.erasures import Erasure, ErasureBasis, ErasureOutcome, ErasureState
+from vault.ports.audit import AuditTrail
+from vault.ports.certificates import CertificateLookup
+from vault.ports.erasures import Erasure, ErasureBasis, ErasureLookup, ErasureOutcome, ErasureState
+from vault.ports.holds import HoldLookup
 from vault.ports.keys import Keyring
+from vault.ports.policies import PolicyLookup
+from vault.ports.recordings import RecordingQuery, RecordingSearch
+from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock
+from vault.ports.tokens import TokenLookup
 from vault.retention.decide import Facts, Ground
 from vault.retention.explain import Case, Contract, Ending, Person, Story, explain
 from vault.retention.guards import stopped_parts
@@ -54,13 +60,27 @@ class RecordingView:
     holds: Sequence[Hold]
 
 
+class ShowingRows(
+    RecordingSearch,
+    HoldLookup,
+    ErasureLookup,
+    PolicyLookup,
+    CertificateLookup,
+    TenantLookup,
+    TokenLookup,
+    AuditTrail,
+    Protocol,
+):
+    """What showing recordings asks of the catalog."""
+
+
 class Recordings:
     """Look-ups over the catalog, logged."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: ShowingRows,
         keyring: Keyring,
         ingest: Ingest,
         search: Search,

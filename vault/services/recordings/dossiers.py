@@ -6,13 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from vault.errors import NotFound
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes
 from vault.model import Cohort, Coordinate, Hold, Part, Pin, Recording, Tenant
-from vault.ports.catalog import Catalog
-from vault.ports.erasures import Erasure, ErasureOutcome, ErasureState
+from vault.ports.erasures import Erasure, ErasureLookup, ErasureOutcome, ErasureState
+from vault.ports.holds import HoldLookup
 from vault.ports.keys import Keyring
+from vault.ports.policies import PolicyLookup
+from vault.ports.tenants import TenantLookup
 from vault.retention.decide import IN_FORCE, PARTS, Clocks, Decision, Facts, Held
 from vault.retention.guards import effective_now
 from vault.retention.periods import Period, maybe_period
@@ -65,10 +68,14 @@ class Dossier:
         return (pin for pin in self.pins.get(place.cohort, ()) if pin.first <= place.leaf <= pin.last)
 
 
+class DossierRows(HoldLookup, ErasureLookup, PolicyLookup, TenantLookup, Protocol):
+    """What speaks for or against a recording."""
+
+
 class Dossiers:
     """Reads what decides from the catalog and the keyring."""
 
-    def __init__(self, *, catalog: Catalog, keyring: Keyring, export_window: Period) -> None:
+    def __init__(self, *, catalog: DossierRows, keyring: Keyring, export_window: Period) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._export_window = export_window

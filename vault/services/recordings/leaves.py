@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from vault.errors import GenerationPassed, Unavailable
 from vault.ids import TenantId
 from vault.model import Cohort, Coordinate, Part
-from vault.ports.catalog import Catalog
 from vault.ports.keys import Keyring
+from vault.ports.leaves import LeafRows
 from vault.retention.guards import effective_now
 from vault.retention.periods import Period
 from vault.retention.policy import expiry_period, metadata_period
@@ -27,7 +27,7 @@ class Coordinates:
     is one of a generation that a rotation closed.
     """
 
-    def __init__(self, *, catalog: Catalog, keyring: Keyring) -> None:
+    def __init__(self, *, catalog: LeafRows, keyring: Keyring) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._blocks: dict[Cohort, range] = {}

@@ -10,14 +10,16 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from typing import Protocol
 
 from vault.crypto.blind import Field, token
 from vault.crypto.sealed import open_facts
 from vault.errors import IntegrityError, Invalid, NotFound, Shredded
 from vault.ids import HoldId, RecordingId, TenantId, call_key_of, call_name, call_number
 from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part, Recording, RecordingState
-from vault.ports.catalog import Catalog, RecordingQuery
+from vault.ports.holds import HoldLookup
 from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingLookup, RecordingQuery, RecordingSearch
 from vault.protocol.facts.parties import ANONYMOUS, former, party, read_again
 
 CALL_KEY = "call_key"
@@ -212,13 +214,17 @@ def _agents(facts: CallFacts) -> tuple[str | None, ...]:
     return sides.get(facts.direction or "", (facts.caller, facts.called))
 
 
+class SearchRows(RecordingSearch, RecordingLookup, HoldLookup, Protocol):
+    """What searching asks of the catalog."""
+
+
 class Search:
     """Looks recordings up by sealed facts. Who may, and that it is logged, is the caller's to see to."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: SearchRows,
         keyring: Keyring,
         index: BlindIndex,
         regions: Callable[[TenantId], Awaitable[Sequence[str]]],

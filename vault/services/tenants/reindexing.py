@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from vault.crypto.blind import Field
 from vault.errors import IntegrityError, Shredded
 from vault.ids import RecordingId, TenantId
 from vault.model import Principal, Recording
-from vault.ports.catalog import Catalog, RecordingQuery, Reindexed
 from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingQuery, RecordingSearch
+from vault.ports.reindexing import IndexRows, Reindexed
 from vault.protocol.facts.parties import read_again
 from vault.services.audit import event
 from vault.services.recordings.search import BlindIndex, facts_of
@@ -33,10 +34,14 @@ class Looked:
     """Where the next page begins; None after the last."""
 
 
+class ReindexingRows(IndexRows, RecordingSearch, Protocol):
+    """What reindexing asks of the catalog."""
+
+
 class Reindexing:
     """Goes through a tenant's recordings page by page, the newest first. What is sealed stays as it is."""
 
-    def __init__(self, *, catalog: Catalog, keyring: Keyring, index: BlindIndex, tenants: Tenants) -> None:
+    def __init__(self, *, catalog: ReindexingRows, keyring: Keyring, index: BlindIndex, tenants: Tenants) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._index = index

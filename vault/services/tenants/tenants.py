@@ -6,16 +6,19 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from vault.access.shown import check_shown, shown_digest
 from vault.access.two_people import Deciders, Decision, check_two
 from vault.errors import Conflict, Invalid, Unavailable
 from vault.ids import TenantId, parse_tenant
 from vault.model import AuditEvent, Principal, Tenant
-from vault.ports.catalog import AuditQuery, Catalog, Kept
+from vault.ports.audit import AuditLookup, AuditQuery
+from vault.ports.recordings import Kept, RecordingCounts
 from vault.ports.revision import Revision
+from vault.ports.tenants import TenantRows
 from vault.ports.time import Clock
+from vault.ports.tokens import TokenLookup
 from vault.protocol.facts.parties import DEFAULT_REGION, checked_region
 from vault.protocol.origins import checked_origins
 from vault.protocol.webhook import origin_of
@@ -61,13 +64,17 @@ class Unchanged:
 UNCHANGED = Unchanged()
 
 
+class TenancyRows(TenantRows, TokenLookup, AuditLookup, RecordingCounts, Protocol):
+    """What tenants ask of the catalog."""
+
+
 class Tenants:
     """Adds, changes, lists and off-boards tenants."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: TenancyRows,
         coordinates: Coordinates,
         webhooks: Webhooks,
         clock: Clock,

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from itertools import count, takewhile
-from typing import Final
+from typing import Final, Protocol
 
 from vault.errors import (
     Conflict,
@@ -37,8 +37,9 @@ from vault.errors import (
 )
 from vault.ids import RecordingId, TenantId, TokenId
 from vault.model import Principal, Recording, RecordingState
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingLookup
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
 from vault.protocol.s3.body import WholeChecks
@@ -175,13 +176,17 @@ def _touch(session: IngestSession, clock: Clock) -> None:
         session.detached_at = clock.monotonic()
 
 
+class PartRows(RecordingLookup, AuditTrail, Protocol):
+    """What uploads in parts ask of the catalog."""
+
+
 class Parts:
     """Owns the uploads in parts of this node."""
 
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: PartRows,
         ingest: Ingest,
         keyring: Keyring,
         notes: Notes,

@@ -11,13 +11,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from vault.access.permissions import Act
 from vault.errors import Conflict, Forbidden, Locked, Unavailable, UploadGone
 from vault.ids import RecordingId, TenantId, parse_call_key
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
-from vault.ports.catalog import Catalog
+from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring
+from vault.ports.recordings import RecordingLookup
 from vault.ports.time import Clock, Entropy
 from vault.protocol.uploads.resumable import STEPS, Description, Stage, Step, Verb, names, require_length
 from vault.services.audit import event
@@ -92,6 +94,10 @@ class Standing:
         return self.session is None
 
 
+class UploadRows(RecordingLookup, AuditTrail, Protocol):
+    """What resumable uploads ask of the catalog."""
+
+
 class Uploads:
     """Creates uploads and lets one request at a time have each."""
 
@@ -99,7 +105,7 @@ class Uploads:
         self,
         *,
         access: Access,
-        catalog: Catalog,
+        catalog: UploadRows,
         ingest: Ingest,
         names: CallNames,
         keyring: Keyring,

@@ -14,7 +14,7 @@ from vault.certificates.audit_chain import AuditHead
 from vault.errors import Conflict, NotFound, Refused
 from vault.ids import HoldId, RecordingId, TenantId, TokenId
 from vault.model import AuditEntry, AuditEvent, MetadataChange, RetentionChange, Role, Tenant, Token
-from vault.ports.catalog import AuditQuery
+from vault.ports.audit import AuditQuery
 from vault.ports.revision import Revision
 from vault.retention.periods import format_duration
 from vault.storage.catalog import rows
@@ -101,7 +101,7 @@ _INSERT_SETTING = sa.insert(settings)
 
 
 class AdminStore:
-    """Implements `vault.ports.catalog.AdminRows`."""
+    """Implements `tenants`, `tokens`, `audit`, `settings` and `ids` of `vault.ports`."""
 
     _database: Database
 

@@ -1,11 +1,11 @@
-"""All rows, one database: the adapter of `vault.ports.rescue.RestorableCatalog`, and so of `Catalog`."""
+"""All rows, one database: the adapter of `vault.ports.catalog`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vault.errors import ConfigError, VaultError
-from vault.ports.rescue import RestorableCatalog
+from vault.ports.catalog import RestorableCatalog
 from vault.ports.time import Clock
 from vault.storage.catalog import schema
 from vault.storage.catalog.admin import AdminStore

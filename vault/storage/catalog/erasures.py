@@ -80,7 +80,7 @@ _ONE_IN = _with_outcomes(_BY_ID.where(_e.tenant == sa.bindparam("in_tenant")))
 
 
 class ErasureStore:
-    """Implements `vault.ports.catalog.ErasureRows`."""
+    """Implements `vault.ports.erasures`."""
 
     _database: Database
 

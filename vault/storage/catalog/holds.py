@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from vault.errors import Conflict, NotFound
 from vault.ids import HoldId, RecordingId, TenantId
 from vault.model import AuditEvent, Hold, HoldKind, HoldState
-from vault.ports.catalog import MOST_HOLDS
+from vault.ports.holds import MOST_HOLDS
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database, narrowed
@@ -72,7 +72,7 @@ _ONE_IN = _with_recordings(_BY_ID.where(_h.tenant == sa.bindparam("in_tenant")))
 
 
 class HoldStore:
-    """Implements `vault.ports.catalog.HoldRows`."""
+    """Implements `vault.ports.holds`."""
 
     _database: Database
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from vault.errors import Conflict, NotFound
 from vault.ids import TenantId
 from vault.model import AuditEvent
-from vault.ports.catalog import SweepOverride
+from vault.ports.overrides import SweepOverride
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database
@@ -30,7 +30,7 @@ _REPLACE_OVERRIDE = (
 
 
 class OverrideStore:
-    """Implements the overrides of `vault.ports.catalog.ShredRows`."""
+    """Implements `vault.ports.overrides`."""
 
     _database: Database
 

@@ -26,7 +26,7 @@ from vault.model import (
     RecordingState,
     SegmentRef,
 )
-from vault.ports.catalog import Kept, RecordingQuery
+from vault.ports.recordings import Kept, RecordingQuery
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database, narrowed
@@ -68,7 +68,7 @@ class _Storing:
 
 
 class RecordingStore:
-    """Implements `vault.ports.catalog.RecordingRows`."""
+    """Implements `recordings`, `open_recordings`, `leaves` and `due` of `vault.ports`."""
 
     _database: Database
 

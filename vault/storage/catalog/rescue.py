@@ -86,7 +86,7 @@ class SqlSnapshot:
 
 
 class RescueStore:
-    """Implements what `vault.ports.rescue.RestorableCatalog` adds to a catalog."""
+    """Implements `vault.ports.rescue`."""
 
     _database: Database
 

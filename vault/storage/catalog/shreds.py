@@ -25,8 +25,9 @@ from vault.model import (
     ShredReceipt,
     StoredCertificate,
 )
-from vault.ports.catalog import CertificateBatch, Shred
+from vault.ports.certificates import CertificateBatch
 from vault.ports.erasures import Erasure
+from vault.ports.shreds import Shred
 from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.erasures import begin_erasing
@@ -145,7 +146,7 @@ _CERTIFICATE_IN = _CERTIFICATE.where(_c.tenant == sa.bindparam("in_tenant"))
 
 
 class ShredStore:
-    """Implements `vault.ports.catalog.ShredRows`."""
+    """Implements `vault.ports.shreds` and `vault.ports.certificates`."""
 
     _database: Database
 
@@ -177,12 +178,6 @@ class ShredStore:
 
         return [rows.to_recording(row) for row in await self._database.writer.run(act)]
 
-    async def sweep_floor(self) -> int | None:
-        """Return the highest `due_through` ever intended."""
-        found = await self._database.fetch(_FLOOR)
-        floor: int | None = found[0].period
-        return floor
-
     async def record_receipt(self, shred: str, receipt: ShredReceipt, *, audit: Sequence[AuditEvent] = ()) -> None:
         """Attach the receipt; the first one stays. NotFound."""
         text = _receipt_text(receipt)
@@ -208,13 +203,6 @@ class ShredStore:
     async def unfinished_shreds(self) -> Sequence[Shred]:
         """Return shreds without `finished_at`, oldest first."""
         return [_to_shred(row) for row in await self._database.fetch(_UNFINISHED)]
-
-    async def shred(self, shred: str) -> Shred:
-        """Return one; NotFound."""
-        found = await self._database.fetch(_BY_ID, {"key": shred})
-        if not found:
-            raise _unknown(shred)
-        return _to_shred(found[0])
 
     async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
         """Return what certificates say of finished rows of audio periods up to `through`, in id order."""
