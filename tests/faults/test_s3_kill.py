@@ -318,7 +318,7 @@ async def kept(spool, number, data, version=0):
     await file.close()
 
 
-async def test_only_what_was_kept_is_there_after_a_crash(tmp_path):
+async def test_what_was_begun_and_not_kept_is_removed_from_the_disk(tmp_path):
     spool = spool_at(tmp_path)
     await spool.prepare(RECORDING)
     await kept(spool, 1, b"first")
@@ -327,18 +327,9 @@ async def test_only_what_was_kept_is_there_after_a_crash(tmp_path):
     await abandoned.append(b"never kept")
     scratch = await spool.scratch(tenant=TENANT)
     await scratch.append(b"nameless")
-    later = spool_at(tmp_path)
-    assert await later.kept() == {RECORDING: {(1, 0): 5, (1, 1): 16}}
+    await spool_at(tmp_path).kept()
+    assert [each.name for each in (tmp_path / "parts").iterdir()] == [RECORDING]
     assert sorted(each.name for each in (tmp_path / "parts" / RECORDING).iterdir()) == ["00001", "00001-1"]
-    for version, begins in ((0, b"first"), (1, b"again")):
-        file = await later.open(RECORDING, 1, version)
-        assert await file.read(0, 5) == begins
-        await file.close()
-    later.room.count(TENANT, 21)
-    await later.drop(RECORDING, tenant=TENANT)
-    await later.drop(RECORDING, tenant=TENANT)
-    assert await later.kept() == {}
-    assert not later.room.uses
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])
