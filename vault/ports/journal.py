@@ -132,8 +132,8 @@ class Journal(Protocol):
     def undurable(self) -> int:
         """How many bytes of all entries are in flight: queued or being written."""
 
-    def tell(self, changed: Callable[[], None]) -> None:
-        """From now on call `changed` when they pass the bound on them, and after each commit."""
+    def tell(self, changed: Callable[[int], None]) -> None:
+        """From now on call `changed` with how many these are when they pass the bound, and after each commit."""
 
     async def close(self) -> None:
         """Commit what is queued and close; files that hold unstored bytes stay for replay."""

@@ -16,7 +16,7 @@ from vault import errors
 from vault.config import Config, ServerSettings
 from vault.server import openapi
 from vault.server.api import admin, audit, erasures, flags, health, holds, keys, policies, recordings, sweeps
-from vault.server.connections.backpressure import BODIES, CALLS, Intake
+from vault.server.connections.backpressure import BODIES, CALLS, Intake, watch
 from vault.server.connections.connections import Guest, bind, connections_of
 from vault.server.connections.http_protocol import SERVER_NAME, HttpLine
 from vault.server.connections.reload import Reread
@@ -166,17 +166,6 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     return app
 
 
-def _watch_the_journal(app: web.Application) -> None:
-    calls, bodies = app[CALLS], app[BODIES]
-
-    def changed() -> None:
-        calls.look()
-        bodies.look()
-
-    app[VAULT].journal.tell(changed)
-    app[VAULT].metrics.undurable_bytes.set_function(lambda: bodies.bytes + app[VAULT].parts.windows.bytes)
-
-
 def tls_context(config: Config) -> ssl.SSLContext | None:
     """Return the TLS settings, or None for the plain HTTP that the configuration permits."""
     if config.tls_paths is None:
@@ -220,7 +209,8 @@ async def serve(
     def line(guest: Guest) -> HttpLine:
         return HttpLine(guest, server, app[REFUSALS], access_log=None, keepalive_timeout=kept, auto_decompress=False)
 
-    _watch_the_journal(app)
+    watch(vault.journal, app[CALLS], app[BODIES])
+    vault.metrics.undurable_bytes.set_function(lambda: app[BODIES].bytes + vault.parts.windows.bytes)
     connections = connections_of(settings, vault.metrics, clock=vault.clock)
     try:
         try:

@@ -19,6 +19,8 @@ from typing import Protocol
 
 from aiohttp import web
 
+from vault.ports.journal import Journal
+
 
 class Held(Protocol):
     """A connection that can be held back."""
@@ -80,27 +82,37 @@ class Intake:
         line.unused += size
         self._unused += size
         if not self.held:
-            self.look()
+            self.look(self._undurable())
 
     def used(self, line: Held, size: int) -> None:
         """So many of them are in the journal, or were not for it."""
         if size:
             line.unused -= size
             self._unused -= size
-            self.look()
+            self.look(self._undurable())
 
-    def look(self) -> None:
-        """Compare with the bound; called whenever the journal passed it, and after each of its commits."""
+    def look(self, undurable: int) -> None:
+        """Compare with the bound; `undurable` bytes wait in the journal."""
         if self.held:
-            if self.bytes * 2 <= self._bound:
+            if (self._unused + undurable) * 2 <= self._bound:
                 self._released_at = asyncio.get_running_loop().time()
                 self._open.set()
                 for line in tuple(self._lines):
                     line.release()
-        elif self.bytes > self._bound:
+        elif self._unused + undurable > self._bound:
             self._open.clear()
             for line in tuple(self._lines):
                 line.hold()
+
+
+def watch(journal: Journal, *ways: Intake) -> None:
+    """Let every way look whenever the journal passes its bound, and after each of its commits."""
+
+    def changed(undurable: int) -> None:
+        for way in ways:
+            way.look(undurable)
+
+    journal.tell(changed)
 
 
 CALLS = web.AppKey("calls", Intake)

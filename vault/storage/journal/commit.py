@@ -94,8 +94,8 @@ class Committer:
         self._closing = False
         self.undurable = 0
         """Bytes of records that no commit has made durable, of all entries together."""
-        self.changed: Callable[[], None] = lambda: None
-        """Called when they pass the bound, and after each commit."""
+        self.changed: Callable[[int], None] = lambda _: None
+        """Told how many these are when they pass the bound, and after each commit."""
         self._undurable_bound = undurable_bound
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
@@ -116,7 +116,7 @@ class Committer:
         file.end = position + len(body)
         self.undurable += len(prefix) + len(body)
         if self.undurable > self._undurable_bound:
-            self.changed()
+            self.changed(self.undurable)
         if not self._armed:
             self._arm()
         return position
@@ -224,7 +224,7 @@ class Committer:
             self._acknowledge(batch, began)
             self.undurable -= batch.size
         self._wake(batch)
-        self.changed()
+        self.changed(self.undurable)
         if self._queue:
             self._arm()
 

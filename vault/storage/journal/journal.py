@@ -204,8 +204,8 @@ class FileJournal:
         """Bytes of records that are not durable yet."""
         return self._committer.undurable
 
-    def tell(self, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever these pass the bound, and after each commit."""
+    def tell(self, changed: Callable[[int], None]) -> None:
+        """Call `changed` with how many these are whenever they pass the bound, and after each commit."""
         self._committer.changed = changed
 
     async def close(self) -> None:
