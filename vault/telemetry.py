@@ -227,12 +227,10 @@ class Metrics:
         self.root_provider = histogram(
             "root_provider_seconds", "One root-key provider call", op=ROOT_OPERATIONS, outcome=("ok", "unavailable")
         )
-        self.log_tree_size = gauge("log_tree_size", "Entries in the transparency log")
         self.denials = counter("denials_total", "Requests denied to a token", why=Why)
         self.audit_events = counter(
             "audit_events_total", "Audit entries written", event=AUDITED, outcome=("ok", "refused")
         )
-        self.worker_up = gauge("worker_up", "Whether the worker answered; only with several workers", "worker")
         self.build_info = gauge("build_info", "Always 1", "version")
         self.build_info.labels(__version__).set(1)
 

@@ -13,12 +13,12 @@ import pytest
 
 from tests.helpers.keyrings import TestClock
 from tests.helpers.kms import KmsServer
+from tests.helpers.memory_root_keys import MemoryRootKeys
 from tests.helpers.openbao import MOUNT
 from vault.errors import Destroyed, Invalid, Tampered, Unavailable
 from vault.keystore.root.awskms import AwsKmsRootKeys
 from vault.keystore.root.common import RootKeys, Secret
 from vault.keystore.root.file import FileRootKeys
-from vault.keystore.root.memory import MemoryRootKeys
 from vault.keystore.root.pairs import CompositeRootKeys, MovingRootKeys
 from vault.keystore.root.pkcs11 import Pkcs11RootKeys
 from vault.keystore.root.transit import TransitRootKeys, TransitSettings

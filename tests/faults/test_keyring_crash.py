@@ -36,6 +36,7 @@ from tests.helpers.keyrings import (
     audio,
     fingerprint,
 )
+from tests.helpers.memory_root_keys import MemoryRootKeys
 from vault.crypto import ggm
 from vault.errors import ConfigError, IntegrityError, Invalid, Shredded, TooLate, Unavailable, UnderHold
 from vault.ids import TenantId
@@ -46,7 +47,6 @@ from vault.keystore.keyring import Keyring
 from vault.keystore.recovery import repair_replica
 from vault.keystore.replicas import Replicas
 from vault.keystore.root.file import FileRootKeys
-from vault.keystore.root.memory import MemoryRootKeys
 from vault.model import INDEX_LEAF, Part, Pin, ShredPlan
 from vault.telemetry import Metrics
 

@@ -64,13 +64,18 @@ async def new_vault(base: Path, clock: ManualClock) -> Config:
     return config
 
 
+def root_keys_at(base: Path) -> Path:
+    config = config_at(base)
+    return config.file_root_path(config.keyring.root)
+
+
 async def thief(*bases: Path, root_of: Path) -> OldKeyrings:
     """Try every keyring file under `bases` with the root keys of `root_of`, as copied."""
     files: list[bytes] = []
     for each in bases:
         for replica in config_at(each).replica_paths:
             files += [path.read_bytes() for path in replica.rglob("*") if path.is_file()]
-    provider = FileRootKeys(config_at(root_of).root_keys_path, clock=TestClock())
+    provider = FileRootKeys(root_keys_at(root_of), clock=TestClock())
     return await adversary.attack([provider], files)
 
 
@@ -122,7 +127,7 @@ async def test_no_tree_of_the_new_generation_was_ever_written_under_the_old_root
     try:
         async with open_vault(config, clock=clock, background=False) as vault, storing(vault):
             await add_tenant(vault)
-            shutil.copytree(config.root_keys_path, config_at(copy).root_keys_path)
+            shutil.copytree(config.file_root_path(config.keyring.root), root_keys_at(copy))
             write = vault.keyring._replicas.stores[0].write
 
             async def watched(blobs):
@@ -139,7 +144,7 @@ async def test_no_tree_of_the_new_generation_was_ever_written_under_the_old_root
             vault.keyring._replicas.stores[0].swap = swapped
             await vault.keys.rotate(actor=OPERATOR)
             new = await record(vault, call("after"), SOUND(100))
-            provider = FileRootKeys(config_at(copy).root_keys_path, clock=TestClock())
+            provider = FileRootKeys(root_keys_at(copy), clock=TestClock())
             opened = await adversary.attack([provider], [*seen, *_files(config)])
             assert opened.heads > 1
             assert not any(opened.keys(place) for place in await places(vault, new))

@@ -229,7 +229,9 @@ async def start(config: Config, clock: ManualClock, faults: Faults | None = None
     faults = faults or Faults()
     metrics = Metrics(CollectorRegistry())
     catalog = open_catalog(config.catalog_path, clock=clock, metrics=metrics)
-    provider = FileRootKeys(config.root_keys_path, clock=clock, files=FaultyFiles("provider", faults))
+    provider = FileRootKeys(
+        config.file_root_path(config.keyring.root), clock=clock, files=FaultyFiles("provider", faults)
+    )
     try:
         files = FaultyFiles("keyring", faults)
         replicas = [DirectoryReplica(path, files=files) for path in config.replica_paths]

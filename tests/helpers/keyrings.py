@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.memory_root_keys import MemoryRootKeys
 from vault.crypto import ggm
 from vault.crypto.ggm import Cover
 from vault.errors import Destroyed, IntegrityError, Unavailable
@@ -18,7 +19,6 @@ from vault.keystore import sealing
 from vault.keystore.directory import DirectoryReplica
 from vault.keystore.files import Files
 from vault.keystore.keyring import Keyring
-from vault.keystore.root.memory import MemoryRootKeys
 from vault.model import Assurance, Cohort, Coordinate, Finding, Part
 from vault.ports.keys import DestroyReceipt, VersionInfo
 

@@ -30,10 +30,10 @@ def request(app, recording: str, matter: str) -> HoldRequest:
 @contextlib.contextmanager
 def sealed(config):
     """Take the root keys' directory away until the block ends."""
-    away = config.root_keys_path.with_name("away")
-    config.root_keys_path.rename(away)
+    away = config.file_root_path(config.keyring.root).with_name("away")
+    config.file_root_path(config.keyring.root).rename(away)
     yield
-    away.rename(config.root_keys_path)
+    away.rename(config.file_root_path(config.keyring.root))
 
 
 async def test_every_node_places_holds_and_begins_calls_while_the_provider_is_away():

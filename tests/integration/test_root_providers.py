@@ -35,7 +35,7 @@ async def test_a_vault_lives_on_a_key_service(tmp_path, transit):
     config = config_in(tmp_path, root=transit)
     made = await init_vault(config)
     assert any("transit" in line for line in made.created)
-    assert not config.root_keys_path.exists()
+    assert not config.file_root_path(config.keyring.root).exists()
     for epoch in (2, 3):
         async with open_vault(config, background=False) as vault, vault.keyring.writer() as writer:
             receipt = await writer.shred(ShredPlan(intent_id=f"to {epoch}", at=SystemClock().now()))
@@ -54,7 +54,7 @@ async def test_a_vault_moves_to_a_key_service_and_leaves_the_files(tmp_path, tra
     assert "error" not in await levels(moving)
     async with open_vault(moving, background=False) as vault, vault.keyring.writer() as writer:
         await writer.shred(ShredPlan(intent_id="move", at=SystemClock().now()))
-    assert [path.name for path in before.root_keys_path.iterdir()] == ["ROOT-KEYS"]
+    assert [path.name for path in before.file_root_path(before.keyring.root).iterdir()] == ["ROOT-KEYS"]
     assert "error" not in await levels(config_in(tmp_path, root=transit))
     with pytest.raises(Unavailable):
         async with open_vault(before, background=False):

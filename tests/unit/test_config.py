@@ -260,7 +260,7 @@ def test_paths_are_relative_to_the_file_and_default_below_data():
     assert config.journal_path == Path("/etc/callvault/fast/journal")
     assert config.objects_path == Path("/mnt/objects")
     assert config.replica_paths == tuple(Path(f"/etc/callvault/state/keyring-{letter}") for letter in "abc")
-    assert config.root_keys_path == Path("/etc/callvault/state/root-keys")
+    assert config.file_root_path(config.keyring.root) == Path("/etc/callvault/state/root-keys")
     assert config.issuer_path == Path("/etc/callvault/state/issuer.pem")
 
 

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from vault import telemetry
+from vault.server.connections.workers import _Merged
 from vault.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def samples():
 
 @pytest.fixture(scope="module")
 def sources():
-    return [ast.parse(path.read_text()) for path in sorted((ROOT / "vault" / "services").glob("*.py"))]
+    return [ast.parse(path.read_text()) for path in sorted((ROOT / "vault" / "services").rglob("*.py"))]
 
 
 def rules():
@@ -45,7 +46,7 @@ def test_every_metric_of_the_page_exists():
     families = {re.sub(r"_(total|bucket|count|sum|created)$", "", sample.name) for sample in samples()}
     registry = CollectorRegistry()
     Metrics(registry)
-    families |= {family.name for family in registry.collect()} | gauges()
+    families |= {family.name for family in (*registry.collect(), *_Merged([]).collect())} | gauges()
     for name in set(re.findall(r"callvault_\w+", PAGE)):
         assert re.sub(r"_(total|bucket|count|sum)$", "", name) in families, name
 

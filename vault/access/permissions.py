@@ -65,11 +65,7 @@ class Act(enum.StrEnum):
     TOKEN_ADMIN = "token_admin"  # noqa: S105 - the name of an act
     KEYS_READ = "keys_read"
     KEYS_ROTATE = "keys_rotate"
-    METRICS_READ = "metrics_read"
 
-
-NEEDS_PURPOSE: Final = frozenset({Act.PLAY, Act.PLAY_HELD})
-"""Acts that hear a person: each carries a purpose from the configured list into the audit trail."""
 
 _SEE: Final = frozenset({Act.RECORDING_LIST, Act.RECORDING_SHOW, Act.RECORDING_WHY})
 _ERASE: Final = frozenset({Act.ERASURE_READ, Act.ERASURE_REQUEST, Act.ERASURE_DECIDE})
@@ -143,7 +139,6 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.TOKEN_ADMIN,
         Act.KEYS_READ,
         Act.KEYS_ROTATE,
-        Act.METRICS_READ,
     },
     Role.AUDITOR: _SEE
     | {

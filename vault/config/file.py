@@ -329,11 +329,6 @@ class Config(Section):
         """How to reach the buckets of keyring replicas: as the objects' store unless told otherwise."""
         return self.keyring.s3 or self.objects.s3 or S3Access()
 
-    @property
-    def root_keys_path(self) -> Path:
-        """The file provider's directory, if [keyring.root] is one."""
-        return self.file_root_path(self.keyring.root)
-
     def file_root_path(self, section: SingleRootSection | RootSection) -> Path:
         """Return the directory of a file provider: its own path, else `keyring.root_keys`, else below `data`."""
         own = section.file.path if section.file is not None else None

@@ -18,8 +18,6 @@ from vault.crypto.spans import Spans
 
 DEPTH: Final = 32
 SEED_BYTES: Final = 32
-NODE_BYTES: Final = 37
-"""What a node takes on disk: depth, prefix, seed."""
 
 _LABEL: Final = b"callvault/v1/ggm"
 _CHILD: Final = (_LABEL + b"\0", _LABEL + b"\1")

@@ -74,8 +74,6 @@ async def prove(provider: RootKeyProvider, entropy: Entropy) -> None:
         ) from error
 
 
-PREFIX: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
-"""What a name prefix looks like; `callvault` is the default. Two vaults in one service need two prefixes."""
 _ID_BYTES: Final = 8
 
 

@@ -102,11 +102,6 @@ class Storer:
         """Whether nothing gets out of the journal now: object store or catalog do not take it."""
         return self._pause > 0
 
-    @property
-    def backlog(self) -> int:
-        """Recordings waiting to be moved."""
-        return self._queue.qsize()
-
     def watch(self, session: IngestSession) -> None:
         """Keep an eye on the age of the session's unstored bytes."""
         self._sessions.add(session)

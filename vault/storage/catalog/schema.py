@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,8 @@ from vault.storage.catalog.faults import NO_CATALOG
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
-def _config(connection: sa.Connection | None = None, *, output: io.StringIO | None = None) -> Config:
-    config = Config(output_buffer=output)
+def _config(connection: sa.Connection | None = None) -> Config:
+    config = Config()
     # A percent sign in the installation path would otherwise be read as interpolation.
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -81,12 +80,3 @@ def _check_known(revision: str | None) -> None:
             f"catalog: the schema is at {revision[:80]}, newer than this version of callvault knows",
             hint="upgrade callvault to the version that last opened this catalog",
         )
-
-
-def sql_for(dialect: str) -> str:
-    """Return the migrations as an SQL script for a database administrator who runs DDL by hand."""
-    output = io.StringIO()
-    config = _config(output=output)
-    config.attributes["dialect"] = dialect
-    command.upgrade(config, "head", sql=True)
-    return output.getvalue()
