@@ -25,11 +25,11 @@ def refusal(
 ) -> Unavailable:
     """Return DiskFull saying `full` if disk or quota have no room, else Unavailable saying `failed` and the reason.
 
-    `hint` is for a full disk. `cause` is a fact of either.
+    `hint` is for a full disk, in place of the usual one. `cause` is a fact of either.
     """
     facts: dict[str, Any] = {} if cause is None else {"cause": cause}
     if error.errno in _FULL:
-        return DiskFull(full, hint=hint, **facts)
+        return DiskFull(full, **facts) if hint is None else DiskFull(full, hint=hint, **facts)
     return Unavailable(f"{failed}: {reason(error)}", **facts)
 
 

@@ -115,6 +115,7 @@ def test_a_lock_excludes_every_other_handle_also_of_this_process_and_a_shared_on
 def test_a_disk_without_room_is_told_from_one_that_fails_and_neither_from_absence(code, kind, said):
     with pytest.raises(kind) as caught, answering(full="full", failed="failed", cause="disk"):
         raise OSError(code, "/secret/place is not told")
+    assert caught.value.hint == ("free space on that disk" if kind is DiskFull else None)
     assert (type(caught.value), caught.value.message, caught.value.facts) == (kind, said, {"cause": "disk"})
     if code == errno.ENOENT:
         with pytest.raises(FileNotFoundError), answering(full="full", failed="failed", absence=True):
