@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import copy_context
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -12,13 +13,19 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-async def run_in(executor: Executor | None, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Run `call` in a thread of `executor` (None: the loop's own) and return its result.
+async def in_thread(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Do what `run_in` does in one of the loop's own threads."""
+    return await run_in(None, call, *args, **kwargs)
 
-    A cancelled caller waits until the thread is done. Leaving earlier would let a put land after the delete that
-    followed it had already been verified.
+
+async def run_in(executor: Executor | None, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Run `call` in a thread of `executor`, with the caller's context variables, and return its result.
+
+    A cancelled caller waits until the thread is done. Leaving earlier would release a writer's lock while a write is
+    still landing, or let a put land after the delete that followed it had been verified.
     """
-    work = asyncio.get_running_loop().run_in_executor(executor, partial(call, *args, **kwargs))
+    run = partial(copy_context().run, call, *args, **kwargs)
+    work = asyncio.get_running_loop().run_in_executor(executor, run)
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:

@@ -14,7 +14,7 @@ from vault.errors import ConfigError, Unavailable
 from vault.model import Finding
 from vault.storage.s3.bucket import UPLOAD_RULE, check, connect, provision
 from vault.storage.s3.store import S3ObjectStore
-from vault.storage.threads import run_in
+from vault.threads import in_thread
 
 pytestmark = pytest.mark.xdist_group("seaweed")
 
@@ -91,13 +91,13 @@ async def test_an_outage_is_unavailable_to_provisioning_and_an_error_to_a_check(
         await proxy.set(Mode.REFUSE)
         settings = seaweed.settings("bucket-outage", endpoint=f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(Unavailable):
-            await run_in(None, provision, settings)
-        assert levels(await run_in(None, check, settings)) == {"error"}
+            await in_thread(provision, settings)
+        assert levels(await in_thread(check, settings)) == {"error"}
 
 
 async def test_the_store_adds_what_the_server_says_of_region_and_uploads(seaweed):
     settings = seaweed.settings("bucket-uploads")
-    await run_in(None, provision, settings)
+    await in_thread(provision, settings)
     store = await S3ObjectStore.open(settings)
     assert levels(await store.check()) == {"ok"}
     await store._client.create_multipart_upload(Bucket=settings.bucket, Key="v1/left")

@@ -12,8 +12,8 @@ from typing import Final
 from vault.errors import Unavailable
 from vault.format.keyring import HEAD, INDEX, PAGES
 from vault.keystore.files import Files
-from vault.keystore.threads import in_thread
 from vault.model import Finding
+from vault.threads import in_thread
 
 LOCK: Final = "LOCK"
 _WAIT_SECONDS: Final = 15.0

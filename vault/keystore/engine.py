@@ -22,12 +22,12 @@ from vault.keystore import state as states
 from vault.keystore.pages import EpochSecret, Stored, load, newest, stage, wrap_secret
 from vault.keystore.replicas import Rank, Replicas, Round, Survey, rank_of
 from vault.keystore.state import State, Taking
-from vault.keystore.threads import in_thread
 from vault.model import Cohort, Finding, ShredPlan, ShredReceipt
 from vault.ports.keys import DestroyReceipt, KeyringStatus, KeyringStore, ReplicaStatus, RootKeyProvider
 from vault.ports.repeats import took_effect
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
+from vault.threads import in_thread
 
 _LOG: Final = logging.getLogger(__name__)
 

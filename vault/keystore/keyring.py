@@ -24,11 +24,11 @@ from vault.keystore.engine import Engine
 from vault.keystore.replicas import Rank, Replicas
 from vault.keystore.root.metered import MeteredRootKeys
 from vault.keystore.state import State
-from vault.keystore.threads import in_thread
 from vault.model import Cohort, Coordinate, DataKey, Finding, Part, Pin, ShredPlan, ShredReceipt
 from vault.ports.keys import KeyringStatus, KeyringStore, RootKeyProvider
 from vault.ports.time import Clock, Entropy
 from vault.telemetry import Metrics
+from vault.threads import in_thread
 
 _LOG: Final = logging.getLogger(__name__)
 LONGEST_LEASE: Final = timedelta(seconds=15)

@@ -14,9 +14,9 @@ from vault.ids import TenantId
 from vault.keystore import sealing
 from vault.keystore.replicas import Survey, gather_blobs
 from vault.keystore.state import Page, State
-from vault.keystore.threads import in_thread
 from vault.ports.keys import KeyringStore, RootKeyProvider
 from vault.ports.time import Entropy
+from vault.threads import in_thread
 
 _NAME_BYTES: Final = 16
 

@@ -20,10 +20,10 @@ from vault.keystore import sealing
 from vault.keystore.pages import Stored, load, newest, stage, wrap_secret
 from vault.keystore.replicas import Replicas, Survey, gather_blobs, marker_of
 from vault.keystore.state import State
-from vault.keystore.threads import in_thread
 from vault.model import Finding
 from vault.ports.keys import KeyringStore, RootKeyProvider
 from vault.ports.time import Entropy
+from vault.threads import in_thread
 
 _LOG: Final = logging.getLogger(__name__)
 _SUBJECT: Final = "keyring"

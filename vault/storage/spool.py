@@ -23,7 +23,7 @@ from vault.errors import DiskFull, NotFound, Truncated, Unavailable, size_text
 from vault.ids import RecordingId
 from vault.ports.spool import Room
 from vault.ports.time import Entropy
-from vault.storage.threads import run_in
+from vault.threads import in_thread
 
 _RECORDING: Final = re.compile(r"rec_[0-9a-f]{32}")
 _KEPT: Final = re.compile(r"(\d{5})(?:-([1-9]\d{0,5}))?", re.ASCII)
@@ -55,7 +55,7 @@ class FileSpoolFile:
         """Add bytes at the end."""
         self._spool.room.take(self._tenant, len(data))
         self._charged += len(data)
-        await run_in(None, self._append, data)
+        await in_thread(self._append, data)
 
     def _append(self, data: bytes) -> None:
         with _answering():
@@ -65,7 +65,7 @@ class FileSpoolFile:
 
     async def read(self, start: int, end: int) -> bytes:
         """Return bytes `[start, end)`."""
-        return await run_in(None, self._read, start, end)
+        return await in_thread(self._read, start, end)
 
     def _read(self, start: int, end: int) -> bytes:
         with _answering():
@@ -77,7 +77,7 @@ class FileSpoolFile:
     async def keep(self, version: int = 0) -> None:
         """Make it that version of the part it was begun as."""
         assert self._path is not None
-        replaced = await run_in(None, self._keep, self._path, version)
+        replaced = await in_thread(self._keep, self._path, version)
         self._path, self._charged = None, 0
         self._spool.room.give(self._tenant, replaced)
 
@@ -94,7 +94,7 @@ class FileSpoolFile:
         """Let go of it."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            await run_in(None, self._close, fd)
+            await in_thread(self._close, fd)
             self._spool.room.give(self._tenant, self._charged)
 
     def _close(self, fd: int) -> None:
@@ -133,7 +133,7 @@ class FileSpool:
 
     async def prepare(self, recording: RecordingId) -> None:
         """Make a durable place."""
-        await run_in(None, self._prepare, self._place(recording))
+        await in_thread(self._prepare, self._place(recording))
 
     def _prepare(self, place: Path) -> None:
         with _answering():
@@ -149,7 +149,7 @@ class FileSpool:
     async def begin(self, recording: RecordingId, number: int, *, tenant: str) -> FileSpoolFile:
         """Return a new file for a part."""
         path = self._place(recording) / f"{number:05}.{self._entropy(_SUFFIX_BYTES).hex()}"
-        return FileSpoolFile(self, await run_in(None, self._open, path, _NEW), tenant=tenant, path=path)
+        return FileSpoolFile(self, await in_thread(self._open, path, _NEW), tenant=tenant, path=path)
 
     @staticmethod
     def _open(path: Path, flags: int) -> int:
@@ -158,7 +158,7 @@ class FileSpool:
 
     async def scratch(self, *, tenant: str) -> FileSpoolFile:
         """Return a new file without a name."""
-        return FileSpoolFile(self, await run_in(None, self._scratch), tenant=tenant)
+        return FileSpoolFile(self, await in_thread(self._scratch), tenant=tenant)
 
     def _scratch(self) -> int:
         with _answering():
@@ -170,7 +170,7 @@ class FileSpool:
     async def open(self, recording: RecordingId, number: int, version: int = 0) -> FileSpoolFile:
         """Return a version of a part that was kept."""
         path = self._place(recording) / _kept_name(f"{number:05}", version)
-        fd = await run_in(None, self._open_kept, path)
+        fd = await in_thread(self._open_kept, path)
         return FileSpoolFile(self, fd, tenant="", size=os.fstat(fd).st_size)
 
     @staticmethod
@@ -184,7 +184,7 @@ class FileSpool:
 
     async def kept(self) -> Mapping[RecordingId, Mapping[tuple[int, int], int]]:
         """Return every place and what is kept in it."""
-        return await run_in(None, self._kept)
+        return await in_thread(self._kept)
 
     def _kept(self) -> dict[RecordingId, dict[tuple[int, int], int]]:
         found: dict[RecordingId, dict[tuple[int, int], int]] = {}
@@ -204,7 +204,7 @@ class FileSpool:
 
     async def drop(self, recording: RecordingId, *, tenant: str) -> None:
         """Remove a recording's place."""
-        self.room.give(tenant, await run_in(None, self._drop, self._place(recording)))
+        self.room.give(tenant, await in_thread(self._drop, self._place(recording)))
 
     def _drop(self, place: Path) -> int:
         freed = 0

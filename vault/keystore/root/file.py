@@ -25,10 +25,10 @@ from vault.keystore.root import antiforensic
 from vault.keystore.root.common import finding
 from vault.keystore.root.mounts import filesystem_findings
 from vault.keystore.root.wrapping import check_key, check_tag, foreign, unwrap_bytes, wrap_bytes
-from vault.keystore.threads import in_thread
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy
+from vault.threads import in_thread
 
 MARKER: Final = "ROOT-KEYS"
 MATERIAL_BYTES: Final = 256 << 10

@@ -31,10 +31,10 @@ from pkcs11.exceptions import (
 from vault.errors import ConfigError, Destroyed, Unavailable, VaultError, reason
 from vault.keystore.root.common import Names, Secret, check_unused, finding, prove
 from vault.keystore.root.wrapping import KEY_BYTES, binding, check_key, check_tag, tampered, unwrap_bytes, wrap_bytes
-from vault.keystore.threads import in_thread
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy
+from vault.threads import in_thread
 
 _PIN_ERRORS: Final = (PinIncorrect, PinLocked, PinInvalid, PinLenRange, PinExpired, UserPinNotInitialized)
 

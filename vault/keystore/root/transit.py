@@ -24,10 +24,10 @@ import aiohttp
 from vault.errors import ConfigError, Destroyed, Unavailable, VaultError, reason
 from vault.keystore.root.common import Names, Secret, check_unused, finding, prove
 from vault.keystore.root.wrapping import binding, check_key, check_tag, tampered
-from vault.keystore.threads import in_thread
 from vault.model import Assurance, Finding
 from vault.ports.keys import DestroyReceipt, VersionInfo
 from vault.ports.time import Clock, Entropy
+from vault.threads import in_thread
 
 _ERROR_MAX_CHARS: Final = 160
 _ANSWERS: Final = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND})

@@ -13,7 +13,7 @@ from vault.model import Finding
 from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta
 from vault.storage.objects.names import check_meta, check_name, check_prefix, check_range, total_bytes
 from vault.storage.objects.tree import ObjectTree, create_tree
-from vault.storage.threads import run_in
+from vault.threads import in_thread, run_in
 
 _PAGE: Final = 1000
 _LOW_SPACE_BYTES: Final = 5 << 30
@@ -35,7 +35,7 @@ class FilesystemObjectStore:
     @staticmethod
     async def create(root: Path) -> None:
         """Make `root` an empty store, or leave the store it is alone; ConfigError if it holds other files."""
-        await run_in(None, create_tree, root)
+        await in_thread(create_tree, root)
 
     @classmethod
     async def open(cls, root: Path, *, workers: int = 8, tidies: bool = True) -> FilesystemObjectStore:
@@ -43,7 +43,7 @@ class FilesystemObjectStore:
 
         A missing marker is refused because an unmounted disk would otherwise look like a store that lost every object.
         """
-        tree = await run_in(None, ObjectTree, root, tidies=tidies)
+        tree = await in_thread(ObjectTree, root, tidies=tidies)
         return cls(tree, ThreadPoolExecutor(workers, thread_name_prefix="objects"))
 
     async def put(self, name: str, chunks: Sequence[bytes | memoryview], *, meta: ObjectMeta) -> ObjectInfo:
@@ -106,5 +106,5 @@ class FilesystemObjectStore:
 
     async def close(self) -> None:
         """Wait for work under way and release the directory; idempotent."""
-        await run_in(None, self._pool.shutdown)
+        await in_thread(self._pool.shutdown)
         self._tree.close()

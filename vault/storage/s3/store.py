@@ -27,7 +27,7 @@ from vault.storage.objects.names import (
 from vault.storage.s3 import bucket
 from vault.storage.s3.client import UNSUPPORTED, S3Settings, answered, code_of, new_client
 from vault.storage.s3.delete import delete_every_version, leftover_uploads
-from vault.storage.threads import run_in
+from vault.threads import in_thread
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _NO_LOCK: Final = UNSUPPORTED | {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"}
@@ -79,7 +79,7 @@ class S3ObjectStore:
         check_name(name)
         texts = meta_texts(check_meta(meta))
         supported = self._settings.checksum_mode == "when_supported"
-        data, digest = await run_in(None, _joined, chunks, "sha256" if supported else "md5")
+        data, digest = await in_thread(_joined, chunks, "sha256" if supported else "md5")
         await self._call(
             "put_object",
             Key=name,
@@ -179,7 +179,7 @@ class S3ObjectStore:
 
     async def check(self) -> Sequence[Finding]:
         """Return findings on the bucket, the region the server reports, and abandoned multipart uploads."""
-        findings = [*await run_in(None, bucket.check, self._settings)]
+        findings = [*await in_thread(bucket.check, self._settings)]
         if any(finding.level == "error" for finding in findings):
             return findings
         try:
