@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import COMMAND, CONFIG, call, command, environment
+from tests.helpers.commands import COMMAND, CONFIG, call, command, environment, interpreted
 
 
 @pytest.fixture(scope="module")
 def vault(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     directory = tmp_path_factory.mktemp("vault")
     (directory / "config.toml").write_text(CONFIG)
-    made = subprocess.run(
-        [*COMMAND, "init"], cwd=directory, env=environment(), capture_output=True, text=True, timeout=60, check=True
-    )
+    made = command(directory, "init")
+    assert made.returncode == 0, made.stderr
     return directory, made.stdout.strip()
 
 
@@ -50,9 +49,7 @@ def test_init_prints_one_token_and_a_second_one_changes_nothing(vault: tuple[Pat
     assert token.startswith("cv_")
     assert "\n" not in token
     before = sorted(directory.rglob("*"))
-    again = subprocess.run(
-        [*COMMAND, "init"], cwd=directory, env=environment(), capture_output=True, text=True, timeout=60, check=False
-    )
+    again = interpreted(directory, "init")
     assert again.returncode == 7
     assert again.stdout == ""
     assert again.stderr.startswith("error: ")

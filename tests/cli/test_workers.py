@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.commands import COMMAND, CONFIG, call, command, environment, port_of, until
+from tests.helpers.commands import COMMAND, CONFIG, call, command, environment, interpreted, port_of, until
 
 COUNT = 3
 
@@ -132,7 +132,7 @@ def test_workers_end_with_a_killed_parent_and_a_lost_workers_journal_stops_a_sma
     left = where / "data" / "journal" / "worker-2" / "journal-000000000099.cvj"
     left.write_bytes(b"")
     for words in (["serve"], ["serve", "--workers", "2"]):
-        refused = command(where, *words)
+        refused = interpreted(where, *words)
         assert refused.returncode == 7
         assert "worker-2" in refused.stderr
         assert "journal recover" in refused.stderr
@@ -144,10 +144,10 @@ def test_a_worker_that_cannot_start_stops_them_all(tmp_path: Path) -> None:
     assert command(tmp_path, "init").returncode == 0
     # What the parent looks at is there: a worker finds out what it is worth.
     (tmp_path / "data" / "issuer.pem").write_text("no key")
-    refused = command(tmp_path, "serve", "--workers", "2")
+    refused = interpreted(tmp_path, "serve", "--workers", "2")
     assert refused.returncode == 7
     assert "issuer key" in refused.stderr
     (tmp_path / "config.toml").write_text(CONFIG + '[objects]\nkind = "memory"\n')
-    refused = command(tmp_path, "serve", "--workers", "2")
+    refused = interpreted(tmp_path, "serve", "--workers", "2")
     assert refused.returncode == 7
     assert "memory" in refused.stderr

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.helpers.server import zygote
+
 CONFIG = """
 data = "data"
 [server]
@@ -40,6 +42,14 @@ def call(port: int, method: str, path: str, token: str, body: str | None = None)
 
 
 def command(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, which finds its imports done."""
+    with zygote() as forking:
+        code, out, err = forking.run(arguments, directory=directory)
+    return subprocess.CompletedProcess(arguments, code, out, err)
+
+
+def interpreted(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as whoever types it does, with an interpreter of its own."""
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=directory,

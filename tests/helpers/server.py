@@ -301,6 +301,9 @@ def _run(command):
         return pid
     code = 70
     try:
+        # The zygote may have been started by a test with variables of its own.
+        for name in [each for each in os.environ if each.startswith("CALLVAULT_")]:
+            del os.environ[name]
         os.chdir(command["directory"])
         for number, name in ((1, ".out"), (2, ".err")):
             opened = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
