@@ -1,4 +1,4 @@
-"""A decision names what was shown."""
+"""A decision states the `shown` digest."""
 
 import pytest
 
@@ -20,5 +20,5 @@ def test_any_change_of_what_was_shown_is_refused() -> None:
 
 
 def test_nobody_approves_unseen() -> None:
-    with pytest.raises(Invalid, match="names what was shown"):
+    with pytest.raises(Invalid, match="states the `shown` digest"):
         check_shown(None, {"contract_end": "2001-01-01T00:00:00Z"})

@@ -1,1 +1,1 @@
-"""Who may do what, who decides together with whom, and how much of a resource each may have: pure rules."""
+"""Pure rules: what each role may do, which two people decide together, and each tenant's share of a resource."""

@@ -1,4 +1,4 @@
-"""Who may do what: the roles table of docs/design.md as data. Anything not written here is forbidden."""
+"""The roles table of docs/design.md as data. An act that is not listed for a role is forbidden to it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vault.model import Principal, Role, Token
 
 
 class Why(enum.StrEnum):
-    """What a credential is denied an act for."""
+    """Why a credential is denied an act."""
 
     ROLE = "role"
     """Its role may not do this."""
     NOT_ITS_OWN = "not its own"
-    """What it named is another tenant's, or is not there."""
+    """The thing it named belongs to another tenant, or does not exist."""
 
 
 class Act(enum.StrEnum):
-    """Everything a credential can be used for."""
+    """An act that a credential may be allowed to do."""
 
     INGEST = "ingest"
     RECORDING_LIST = "recording_list"
@@ -31,14 +31,14 @@ class Act(enum.StrEnum):
     """See who called: numbers and tags, sealed in the catalog."""
     PLAY = "play"
     PLAY_HELD = "play_held"
-    """Play what a hold protects; comes on top of PLAY."""
+    """Play a recording under hold; needed in addition to PLAY."""
     PAUSE = "pause"
-    """Pause and resume a live call by its recording; a recorder does so by its call key."""
+    """Pause and resume a live call by recording id. A recorder does it by call key, which needs INGEST."""
     FLAG = "flag"
     FLAG_LIVE = "flag_live"
-    """Flag, by its call key, a call that one records oneself."""
+    """Flag, by call key, a call that the same tenant's recorder is recording."""
     HOLD_OWN = "hold_own"
-    """Hold, and have kept longer, what one records oneself."""
+    """Place a hold on, or extend the retention of, one's own uploads."""
     HOLD_LIST = "hold_list"
     HOLD_PLACE = "hold_place"
     HOLD_REVIEW = "hold_review"
@@ -50,18 +50,18 @@ class Act(enum.StrEnum):
     CERTIFICATE_READ = "certificate_read"
     AUDIT_READ = "audit_read"
     AUDIT_READ_HELD = "audit_read_held"
-    """Read what the audit trail says of a recording that a safeguarding hold keeps."""
+    """Read audit entries about a recording under a safeguarding hold."""
     SWEEP_READ = "sweep_read"
     SWEEP_RUN = "sweep_run"
     SWEEP_OVERRIDE = "sweep_override"
-    """Request or approve passing a tripped guard; `vault.access.two_people` says which two."""
+    """Request or approve an override of a tripped guard; `vault.access.two_people` says which two roles decide."""
     TENANT_READ = "tenant_read"
     TENANT_ADMIN = "tenant_admin"
     TENANT_OFFBOARD = "tenant_offboard"
-    """End a contract: request, approve or reject; `vault.access.two_people` says which two."""
+    """Request, approve or reject the end of a contract; `vault.access.two_people` says which two roles decide."""
     POLICY_READ = "policy_read"
     POLICY_DECIDE = "policy_decide"
-    """Request, approve or withdraw a change of how long existing calls are kept: see `vault.access.two_people`."""
+    """Request, approve or withdraw a change of the retention of existing calls; see `vault.access.two_people`."""
     TOKEN_ADMIN = "token_admin"  # noqa: S105 - the name of an act
     KEYS_READ = "keys_read"
     KEYS_ROTATE = "keys_rotate"
@@ -73,7 +73,7 @@ _POLICY: Final = frozenset({Act.POLICY_READ, Act.POLICY_DECIDE})
 _HOLDS: Final = frozenset({Act.HOLD_LIST, Act.HOLD_PLACE, Act.HOLD_REVIEW, Act.HOLD_RELEASE_REQUEST})
 
 PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
-    # Append only: a stolen recorder credential can neither read, list nor delete. Flags and holds only keep.
+    # A stolen recorder credential can add recordings, flags and holds. It cannot read, list or delete.
     Role.RECORDER: frozenset({Act.INGEST, Act.FLAG_LIVE, Act.HOLD_OWN}),
     Role.AGENT: _SEE | {Act.FACTS_READ, Act.PLAY, Act.PAUSE, Act.FLAG},
     Role.SAFEGUARDING_LEAD: _SEE
@@ -123,7 +123,7 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
         Act.SWEEP_OVERRIDE,
         Act.TENANT_READ,
     },
-    # Runs the vault and sees rows without people in them: no audio, no facts, no holds of its own.
+    # An operator runs the vault and sees rows without personal data: no audio and no facts. It places no holds.
     Role.OPERATOR: _SEE
     | {
         Act.HOLD_LIST,
@@ -154,20 +154,20 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Act]]] = {
 
 
 def roles_with(act: Act) -> tuple[Role, ...]:
-    """Return the roles that may do this, in the order of the table."""
+    """Return the roles that may perform the act, in the order of the table."""
     return tuple(role for role, acts in PERMISSIONS.items() if act in acts)
 
 
 def permits(role: Role, act: Act) -> bool:
-    """Tell whether the role may perform the act at all, tenant and purpose aside."""
+    """Tell whether the role may perform the act, regardless of tenant and purpose."""
     return act in PERMISSIONS[role]
 
 
 def permits_in(principal: Principal, act: Act, tenant: TenantId | None) -> bool:
-    """Tell whether the principal may perform the act on `tenant`'s things, or vault-wide when `tenant` is None.
+    """Tell whether the principal may perform the act for `tenant`, or for the whole vault if `tenant` is None.
 
-    A credential bound to a tenant never reaches another one nor the vault as a whole; an unbound one is an operator's
-    by construction, and any other role without a tenant may do nothing.
+    A credential bound to a tenant reaches only that tenant. Of the credentials without a tenant only an operator's may
+    do anything.
     """
     if not permits(principal.role, act):
         return False
@@ -177,5 +177,5 @@ def permits_in(principal: Principal, act: Act, tenant: TenantId | None) -> bool:
 
 
 def has_expired(token: Token, *, now: datetime) -> bool:
-    """Tell whether a token has expired: from then on it begins nothing."""
+    """Tell whether a token has expired. An expired token begins no new request or recording."""
     return token.expires_at is not None and token.expires_at <= now

@@ -1,9 +1,8 @@
-"""Max-min shares of one resource: who may have more of it while others wait.
+"""Max-min fair shares of one resource among holders, such as tenants.
 
-Holders, such as tenants, share a capacity. One that nobody waits beside may have all of it. While others wait, each
-may have as much as all could have alike, where what one does not want is the others' (the water level of max-min
-fairness). Nothing is taken from anybody here: who has more than that gets no more, so that what is given back goes to
-those who have less.
+A holder may use the whole capacity while no other waits. While others wait, each may use an equal share; what one
+holder does not need is divided among the others (the water level of max-min fairness). This module takes nothing away:
+a holder above its share gets no more, so that released capacity goes to those with less.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from enum import StrEnum
 
 
 class Ruling(StrEnum):
-    """What a holder that wants more is told."""
+    """The decision about a request for more."""
 
     ADMITTED = "admitted"
     FULL = "full"
-    """There is no room."""
+    """The capacity is used up."""
     SHARE = "share"
-    """The holder has its share, and others wait."""
+    """The holder already has its share, and others wait."""
 
 
 def level(capacity: int, uses: Mapping[str, int], waiting: Collection[str]) -> int:
-    """Return the share of each holder in `waiting`, which want all they can have; the others want what they use."""
+    """Return the share of each holder in `waiting`, if those want all they can get and the others what they use."""
     left, holders = capacity, len({*uses, *waiting})
     for use in sorted(use for holder, use in uses.items() if holder not in waiting):
         if use * holders > left:
@@ -36,8 +35,8 @@ def level(capacity: int, uses: Mapping[str, int], waiting: Collection[str]) -> i
 def rule(capacity: int, uses: Mapping[str, int], waiting: Sequence[str], holder: str, wanted: int) -> Ruling:
     """Decide whether `holder` may have `wanted` more.
 
-    `waiting` are those who were refused and may come back, who has waited longest first. Beyond its share a holder may
-    have what is left over, unless one of the others that wait has less than it, or has as much and has waited longer.
+    `waiting` are the holders that were refused and may come back, the longest waiting first. A holder may take free
+    capacity beyond its share, unless another waiting holder has less, or has as much and has waited longer.
     """
     room = sum(uses.values()) + wanted <= capacity
     others = [each for each in waiting if each != holder]
@@ -51,7 +50,7 @@ def rule(capacity: int, uses: Mapping[str, int], waiting: Sequence[str], holder:
 def above(
     capacity: int, uses: Mapping[str, int], waiting: Collection[str], holder: str, *, wanted: int = 1
 ) -> Sequence[str]:
-    """Return who has more than its share, the most first, where the share of `holder` covers the `wanted` more."""
+    """Return the holders above their share, the largest first; none if `wanted` would put `holder` above its own."""
     share = level(capacity, uses, {*waiting, holder})
     if uses.get(holder, 0) + wanted > share:
         return ()

@@ -1,4 +1,4 @@
-"""What a person was shown when they decided: a request cannot change under the hands of the one who approves it."""
+"""Digest of a request as it was shown, so that nobody approves a request that has changed since they saw it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vault.errors import ChangedSince, Invalid
 
 
 def shown_digest(document: Mapping[str, Any]) -> str:
-    """Return the SHA-256, in hex, of a request as it is shown: its RFC 8785 form, without the member `shown` itself.
+    """Return the SHA-256 in hex of the document's RFC 8785 form, without its member `shown`.
 
-    The document holds whatever the decision rests on - who asked, for what, what it takes - and nothing that changes by
-    itself, such as an age.
+    The document states what the decision rests on: who requested it, and what it would delete. It holds nothing that
+    changes by itself, such as an age.
     """
     return hashlib.sha256(
         rfc8785.dumps({name: value for name, value in document.items() if name != "shown"})
@@ -23,14 +23,14 @@ def shown_digest(document: Mapping[str, Any]) -> str:
 
 
 def check_shown(stated: str | None, document: Mapping[str, Any]) -> None:
-    """Raise ChangedSince unless `stated` is the digest of the document as it is now; Invalid if nothing is stated."""
+    """Raise ChangedSince unless `stated` is the digest of the document as it is now; Invalid if it is None."""
     if stated is None:
         raise Invalid(
-            "an approval names what was shown to the one who approves",
-            hint="look at the request first, and send the `shown` that it has",
+            "an approval states the `shown` digest of the request",
+            hint="read the request first, and send its member `shown`",
         )
     if stated != shown_digest(document):
         raise ChangedSince(
-            "the request is not the one that was shown: it changed since, or another one was looked at",
-            hint="look at it again, and decide about what it says now",
+            "the request is not the one that was shown: it has changed since, or `shown` is of another request",
+            hint="read the request again, and decide about what it says now",
         )

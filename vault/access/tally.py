@@ -1,4 +1,4 @@
-"""Counts what repeats itself, in memory that does not grow with how often it does."""
+"""Counts of repeated events, in memory bounded independently of their number."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any, Final
 
 NAMED: Final = 5
-"""How many different texts are kept as they are."""
+"""How many different texts are kept in full."""
 MOST_DIFFERENT: Final = 100
-"""How many different texts are told apart; this many stand for as many or more."""
+"""How many different texts are counted; this count means as many or more."""
 
 
 class Different:
-    """Of many texts the first few, and how many different ones there were, up to MOST_DIFFERENT."""
+    """The first NAMED of many texts, and how many different ones there were, up to MOST_DIFFERENT."""
 
     def __init__(self) -> None:
         self.named: list[str] = []
@@ -21,11 +21,11 @@ class Different:
 
     @property
     def count(self) -> int:
-        """How many different ones; MOST_DIFFERENT for as many or more."""
+        """How many different texts were added; MOST_DIFFERENT means as many or more."""
         return len(self._hashes)
 
     def add(self, text: str) -> None:
-        """Take note of a text."""
+        """Add a text."""
         if hash(text) in self._hashes or self.count >= MOST_DIFFERENT:
             return
         self._hashes.add(hash(text))
@@ -33,14 +33,14 @@ class Different:
             self.named.append(text)
 
     def merge(self, other: Different) -> None:
-        """Take note of what `other` did."""
+        """Add the texts of `other`."""
         for text in other.named:
             self.add(text)
         self._hashes |= set([*(other._hashes - self._hashes)][: MOST_DIFFERENT - self.count])
 
 
 class Tally:
-    """How often something happened, from when to when, and what `names` say about it, such as its targets."""
+    """How often an event happened, its first and last time, and the different values of each of `names`."""
 
     def __init__(self, *names: str) -> None:
         self.count = 0
@@ -48,7 +48,7 @@ class Tally:
         self._seen = {name: Different() for name in names}
 
     def add(self, at: datetime, **seen: str | None) -> None:
-        """Count it once more; what is not one of the names, or None, is not noted."""
+        """Count one event; values of other names, and None, are ignored."""
         self.count += 1
         self._reach(at, at)
         for name, different in self._seen.items():
@@ -60,7 +60,7 @@ class Tally:
         self._moments = min(since, first), max(until, last)
 
     def merge(self, other: Tally) -> None:
-        """Count what `other`, of the same names, counted."""
+        """Add the counts of `other`, which has the same names."""
         self.count += other.count
         if other._moments is not None:
             self._reach(*other._moments)
@@ -68,7 +68,7 @@ class Tally:
             different.merge(other._seen[name])
 
     def document(self) -> Mapping[str, Any]:
-        """Return the count, first and last time, and for each name the first few and how many different ones."""
+        """Return the count, the first and last time, and for each name its first values and their number."""
         assert self._moments is not None, "something was counted"
         first, last = (each.isoformat() for each in self._moments)
         found: dict[str, Any] = {"count": self.count, "first": first, "last": last}

@@ -1,8 +1,8 @@
-"""Which two people decide together: a table of roles, and one rule that every decision of two people asks.
+"""Which two people decide together: a table of roles, and the rule for each decision of two people.
 
-Until people are known by more than their tokens, two tokens stand for two people only if no token stands above both in
-the chain of who issued whom: whoever issues tokens could be everybody below. Each chain begins with an operator's token
-that whoever owns the vault's files issued.
+People are known only by their tokens. Whoever issued a token may also use it, so two tokens count as two people only if
+neither descends from the other and no third token issued both, directly or through others. Each chain of issuers begins
+with an operator's token that was issued with the configuration file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PAIRS: Final[Mapping[Decision, tuple[Pair, ...]]] = {
     Decision.TENANT_OVERRIDE: ((Role.DPO, Role.OPERATOR),),
     Decision.CLOCK_OVERRIDE: ((Role.OPERATOR, Role.OPERATOR),),
 }
-"""Which roles two people have, in either order. Anything not written here does not decide."""
+"""The pairs of roles that may decide, in either order. Other pairs may not."""
 
 RELEASE_OF: Final[Mapping[HoldKind, Decision]] = {
     HoldKind.LEGAL: Decision.RELEASE,
@@ -61,10 +61,10 @@ _NAMES: Final[Mapping[Role, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
-    """One of the two: its token, what it may do and for whom.
+    """One of the two people, as known by their token.
 
-    `lineage` is the token itself, the one that issued it, the one that issued that, up to an operator's that no token
-    issued; None if it cannot be followed so far.
+    `lineage` is the token, its issuer, the issuer's issuer and so on, up to an operator's token that no token issued;
+    None if the chain is broken.
     """
 
     token: TokenId
@@ -76,7 +76,7 @@ class Decider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deciders:
-    """Which token asked, who that is, and who approves; None for whoever is not known."""
+    """The token that made the request, the person behind it, and the approver; None for an unknown one."""
 
     asked_by: str | None
     asker: Decider | None
@@ -84,13 +84,13 @@ class Deciders:
 
 
 class AskedSinceError(Exception):
-    """Somebody else asked between the look at who did and the decision: look again."""
+    """Another token made the request since it was read: read it again."""
 
 
 def check_two(decision: Decision, two: Deciders, *, asked_by: str | None, tenant: TenantId | None) -> None:
-    """Raise Forbidden unless these are the two who decide this of `tenant`.
+    """Raise Forbidden unless these two may make this decision for `tenant`.
 
-    Nobody approves what was asked for by who is not known. AskedSinceError if it was not `two.asked_by` that asked.
+    A request whose requester is unknown cannot be approved. Raises AskedSinceError if `asked_by` is not `two.asked_by`.
     """
     if two.asked_by != asked_by:
         raise AskedSinceError
@@ -122,7 +122,10 @@ def check_two(decision: Decision, two: Deciders, *, asked_by: str | None, tenant
 
 
 def _check_apart(one: Decider, other: Decider) -> None:
-    hint = "an operator issued with `callvault tokens issue --role operator --config FILE` issues one of the two anew"
+    hint = (
+        "issue one of the two again with an operator's token that "
+        "`callvault tokens issue --role operator --config FILE` made"
+    )
     for each in (one, other):
         if each.lineage is None:
             raise Forbidden(f"who issued {each.token} is not known, so one person may hold both tokens", hint=hint)
@@ -134,13 +137,13 @@ def _check_apart(one: Decider, other: Decider) -> None:
 
 
 def _who(decision: Decision, asked: Role) -> str:
-    """Say who decides together with one of this role; anybody of the table if such a one does not decide at all."""
+    """Return who may decide together with the role `asked`, in words; all pairs if that role does not decide."""
     others = [_NAMES[pair[1] if pair[0] is asked else pair[0]] for pair in PAIRS[decision] if asked in pair]
     return " or ".join(dict.fromkeys(others)) if others else _pairs(decision)
 
 
 def _pairs(decision: Decision) -> str:
-    """Say which two decide: who is in every pair first."""
+    """Return the pairs that decide, in words; the role that is in every pair comes first."""
     if len(set(PAIRS[decision][0])) == 1 and len(PAIRS[decision]) == 1:
         return "two operators"
     first = next(role for role in PAIRS[decision][-1] if all(role in pair for pair in PAIRS[decision]))

@@ -1,4 +1,4 @@
-"""What a vault's own retention and its tenants' lie between."""
+"""The floor and the cap between which a vault's default retention and its tenants' choices lie."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vault.retention.periods import Period
 FLOOR: Final = Period(timedelta(days=1))
 """The floor of a vault that sets none. Only a trial vault may have a lower one."""
 WIDTH_FLOOR: Final = timedelta(hours=1)
-"""What the cohorts of a vault are at least wide, unless it is a trial one."""
-_TRIAL_HINT: Final = "a vault to try things in may go lower, for ever: callvault init --trial"
+"""The least cohort width of a vault that is not a trial vault."""
+_TRIAL_HINT: Final = "only a trial vault may have less, and it stays one: callvault init --trial"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionBounds:
     """How long recordings are kept by default, and the bounds within which a tenant may choose.
 
-    They bind the expiry of recordings alone: no erasure, objection or end of a contract waits for the floor. `floor`
-    None binds nothing.
+    The bounds apply to expiry only: no erasure, objection or end of a contract waits for the floor. `floor` None means
+    that there is no floor.
     """
 
     default: Period
@@ -29,7 +29,7 @@ class RetentionBounds:
     cap: Period
 
     def check(self, chosen: Period) -> None:
-        """Raise Invalid unless `chosen`, from whatever instant it counts, is within floor and cap."""
+        """Raise Invalid unless `chosen` is within floor and cap, whatever instant it counts from."""
         if self.of(chosen) is not chosen:
             low = self.floor or "above zero"
             raise Invalid(
@@ -37,9 +37,9 @@ class RetentionBounds:
             )
 
     def of(self, chosen: Period | None) -> Period:
-        """Return how long a recording of now is kept under a tenant's choice; None follows the vault.
+        """Return how long a new recording is kept under a tenant's choice; None means the vault's default.
 
-        The choice is held within the bounds here as well as when it is made: bounds that changed since bind it too.
+        The bounds may have changed since the tenant chose, so the choice is limited to them here again.
         """
         if chosen is None:
             return self.default
@@ -51,17 +51,18 @@ class RetentionBounds:
 def retention_bounds(
     *, default: Period, floor: Period | None, cap: Period, trial: bool, predates: bool
 ) -> RetentionBounds:
-    """Return the bounds that the settings give a vault; ConfigError where it may not have them.
+    """Return the bounds that the settings give a vault; ConfigError for bounds that it may not have.
 
-    A vault that `predates` the mark of trial vaults was made when there was no floor: unset or zero means none there,
-    so that it starts and keeps what it keeps. Everywhere else unset means FLOOR, and `trial` alone allows less.
+    A vault that `predates` the mark of trial vaults was made when there was no floor. An unset or zero floor means no
+    floor there, so that the vault still starts. In any other vault an unset floor means FLOOR, and only a `trial` vault
+    may have a lower one.
     """
     if predates:
         floor = floor or None
     elif floor is None:
         floor = FLOOR
     elif not floor:
-        raise ConfigError("retention.floor: the floor has to be longer than nothing", hint=_hint(trial=trial))
+        raise ConfigError("retention.floor: the floor must be longer than zero", hint=_hint(trial=trial))
     elif not trial and not floor.covers(FLOOR):
         raise ConfigError(f"retention.floor: {floor} is below {FLOOR}", hint=_hint(trial=trial))
     if floor is not None and not default.covers(floor):
@@ -75,7 +76,7 @@ def retention_bounds(
 def check_new_width(width: timedelta, *, trial: bool) -> None:
     """Raise ConfigError unless a new vault may have cohorts of this width."""
     if width <= timedelta(0):
-        raise ConfigError("retention.cohort_width: cohorts are wider than nothing", hint='leave it at "1d"')
+        raise ConfigError("retention.cohort_width: the width must be longer than zero", hint='leave it at "1d"')
     if not trial and width < WIDTH_FLOOR:
         raise ConfigError("retention.cohort_width: a cohort is at least an hour wide", hint=_TRIAL_HINT)
 

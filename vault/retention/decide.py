@@ -1,8 +1,8 @@
-"""May this part of a recording be shredded now, and why: the precedence table of docs/design.md as a pure function.
+"""Whether a part of a recording may be shredded now, and why: the precedence table of docs/design.md.
 
-Sweeps, their dry runs, erasures, the ends of contracts and the explanation of a recording all ask `decide` over the
-same facts. What a catalog or a keyring selects are candidates, never decisions. Retention beats deletion: a hold
-outranks whatever makes a recording due, whatever its kind and however late it was placed.
+Sweeps, dry runs, erasures, ends of contracts and explanations all call `decide` with the same facts. A catalog or a
+keyring only selects candidates. Retention outranks deletion: a hold of any kind, however late it was placed, outranks
+every ground for shredding.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import changed_until, covers, metadata_until, period_instant
 
 IN_FORCE: Final = frozenset({HoldState.PLACING, HoldState.ACTIVE, HoldState.RELEASE_REQUESTED})
-"""States in which a hold keeps. `placing` is one: its pin may already be durable while its row is not yet active."""
+"""States in which a hold protects recordings.
+
+`placing` is one of them: the hold's pin may already be durable while its row is not yet active.
+"""
 
 PARTS: Final = (Part.AUDIO, Part.METADATA)
-"""The parts that a recording has."""
 
 _RANK: Final = {HoldKind.LEGAL: 1, HoldKind.REGULATORY: 2, HoldKind.SAFEGUARDING: 3, HoldKind.CLIENT_REQUEST: 4}
 
 
 class Ground(enum.StrEnum):
-    """What makes a part due; the first that applies is the one that its certificate names."""
+    """Why a part is due, in order of precedence. Its certificate names the first ground that applies."""
 
     ERASURE = "erasure"
     CONTRACT_END = "contract_end"
@@ -37,13 +39,13 @@ class Ground(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
-    """The clocks that one tenant's recordings go by.
+    """The rules from which the due dates of one tenant's recordings follow.
 
-    Audio falls due with its cohort, a period of `cohort_width` seconds. Metadata does `metadata_retention` after the
-    end of its month, or with the contract if that is None, and never before its audio; `metadata_before` are the
-    retentions agreed before, each with the last month that it holds for, in order. `metadata_changed` outranks both for
-    the months that it names. `contract_over` is when the export window after the contract ends; None while two people
-    have not ended the contract.
+    Audio falls due with its cohort, which is `cohort_width` seconds wide. Metadata falls due `metadata_retention` after
+    the end of its month, and never before its audio. If `metadata_retention` is None, it falls due when the contract
+    ends. `metadata_before` lists earlier retentions in order, each with the last month that it holds for.
+    `metadata_changed` outranks both for the months that it names. `contract_over` is the end of the export window after
+    the contract; None while two people have not ended the contract.
     """
 
     cohort_width: float
@@ -57,21 +59,21 @@ class Clocks:
 
     @property
     def as_captured(self) -> Clocks:
-        """The clocks as they were agreed when the calls were recorded."""
+        """The clocks without any later change: those agreed when the calls were recorded."""
         return replace(self, metadata_changed=None, retention_changed=None)
 
     def changes(self, recording: Recording) -> RetentionChange | None:
-        """Return the change that two people decided for the audio of a recording, if they did."""
+        """Return the approved change that covers the audio of a recording, if any."""
         change = self.retention_changed
         return change if change is not None and covers(change, recording) else None
 
     def changed_by(self, month: int) -> MetadataChange | None:
-        """Return the change that two people decided for the metadata of a month, if they did."""
+        """Return the approved change that covers the metadata of a month, if any."""
         change = self.metadata_changed
         return change if change is not None and month <= change.through else None
 
     def metadata_kept(self, month: int) -> Period | None:
-        """Return how long after its end the metadata of a month is kept; None as long as the contract."""
+        """Return how long after the month's end its metadata is kept; None means as long as the contract."""
         if change := self.changed_by(month):
             return maybe_period(change.retention)
         return next((kept for through, kept in self.metadata_before if month <= through), self.metadata_retention)
@@ -79,11 +81,11 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything that decides about one recording.
+    """What `decide` needs to know about one recording.
 
-    `keys` are the parts whose key exists. `holds` are those that protect it, released ones included. `pins` are the
-    holds whose pins are on its keys: one that is not among `holds` keeps too, for a stale catalog frees nothing.
-    `erasing_since` is when two people decided to erase it.
+    `keys` are the parts whose key exists. `holds` are the holds that cover the recording, released ones included.
+    `pins` are the holds that the keyring knows. A pin whose hold is not among `holds` protects too, because the catalog
+    may be stale. `erasing_since` is when two people decided to erase the recording.
     """
 
     recording: Recording
@@ -96,12 +98,15 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gone:
-    """Its key no longer exists: there is nothing left to decide."""
+    """The part's key no longer exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Must be kept: by `holds`, strongest kind first; `grace_until` is set when only released holds still keep it."""
+    """Must be kept because of `holds`, strongest kind first.
+
+    `grace_until` is set when all of them are released and only their grace period still protects the part.
+    """
 
     holds: tuple[HoldId, ...]
     grace_until: datetime | None = None
@@ -109,9 +114,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotDue:
-    """Must be kept until `until`, or as long as the contract (None); `recording`: moreover it is still being written.
+    """Must be kept until `until`; None means as long as the contract.
 
-    `with_contract` tells that it is the end of the contract that comes first.
+    `recording` is true while the call is still being recorded. `with_contract` is true if `until` is the end of the
+    contract's export window.
     """
 
     until: datetime | None
@@ -121,7 +127,7 @@ class NotDue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """May be shredded, and has been due `since` on this ground."""
+    """May be shredded; due `since` that instant, for reason `ground`."""
 
     since: datetime
     ground: Ground
@@ -131,20 +137,20 @@ Decision = Gone | Held | NotDue | Due
 
 
 def in_force(hold: Hold) -> bool:
-    """Tell whether the hold keeps what it protects; passing its review date never ends it."""
+    """Tell whether the hold protects its recordings; a passed review date does not end it."""
     return hold.state in IN_FORCE
 
 
 def in_grace(hold: Hold, *, now: datetime) -> bool:
-    """Tell whether a released hold still keeps, so that a mistaken release can be undone."""
+    """Tell whether a released hold still protects, so that a mistaken release can be undone."""
     return hold.state is HoldState.RELEASED and hold.grace_until is not None and now < hold.grace_until
 
 
 def falls_due(recording: Recording, part: Part, clocks: Clocks) -> datetime | None:
-    """Return when the part falls due by its own clock; None for metadata that is kept as long as the contract.
+    """Return when the part expires; None for metadata that is kept as long as the contract.
 
-    For audio that is never before its retain-until, even if its period were wrong, unless two people changed it.
-    Metadata never falls due before its audio; a change that shortens the audio leaves its metadata where it was.
+    Audio does not expire before its retain-until, even if its cohort's period is wrong, unless two people changed the
+    date. Metadata does not expire before its audio. A change that shortens the audio does not shorten its metadata.
     """
     captured = max(recording.retain_until, period_instant(recording.audio.cohort.period, clocks.cohort_width))
     change = clocks.changes(recording)
@@ -162,9 +168,10 @@ def falls_due(recording: Recording, part: Part, clocks: Clocks) -> datetime | No
 
 
 def decide(facts: Facts, part: Part, *, now: datetime) -> Decision:
-    """Say whether a part of a recording may be shredded at `now`; the first rule that applies decides.
+    """Return whether a part of a recording may be shredded at `now`; the first rule that applies decides.
 
-    One whose shred is under way is due unless held: neither a clock stepped back nor a grace recalls it.
+    A part whose shred is under way stays due unless it is held. A clock that was set back or a grace period does not
+    stop that shred.
     """
     row = facts.recording
     if part not in facts.keys:
@@ -183,24 +190,24 @@ def decide(facts: Facts, part: Part, *, now: datetime) -> Decision:
 
 
 def decide_parts(facts: Facts, *, now: datetime) -> Mapping[Part, Decision]:
-    """Decide about each part."""
+    """Return the decision for each part."""
     return {part: decide(facts, part, now=now) for part in PARTS}
 
 
 def decide_erasure(facts: Facts, *, now: datetime) -> Decision:
-    """Say what would become of an erasure of the whole recording that two people had decided by now.
+    """Return whether the whole recording may be erased at `now`, as if two people had approved the erasure.
 
-    Erased is all that is left of it or nothing: what keeps one part keeps the other. A call that is being recorded is
-    NotDue.
+    All parts that are left are erased together: what protects one part protects the other. A call that is still being
+    recorded is NotDue.
     """
-    asked = facts if facts.erasing_since is not None else replace(facts, erasing_since=now)
-    decisions = decide_parts(asked, now=now).values()
+    approved = facts if facts.erasing_since is not None else replace(facts, erasing_since=now)
+    decisions = decide_parts(approved, now=now).values()
     keeping = next((each for each in decisions if isinstance(each, Held | NotDue)), None)
     return keeping or next((each for each in decisions if isinstance(each, Due)), Gone())
 
 
 def held_by(facts: Facts) -> tuple[HoldId, ...]:
-    """Return the holds in force, strongest kind first; then those that the keyring alone knows."""
+    """Return the holds in force, strongest kind first, then the pinned holds that the catalog does not know."""
     known = {hold.id for hold in facts.holds}
     return (*(hold.id for hold in ranked(facts.holds) if in_force(hold)), *sorted(facts.pins - known))
 

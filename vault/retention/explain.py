@@ -1,4 +1,4 @@
-"""Why a recording is kept or gone, rule by rule, in the words of people; `vault.retention.decide` decides."""
+"""Why a recording is kept or deleted, rule by rule, in plain words. `vault.retention.decide` decides."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RULES = {
 _GROUNDS = {
     Ground.ERASURE: "by an erasure",
     Ground.CONTRACT_END: "by the end of the contract",
-    Ground.EXPIRY: "because its time was up",
+    Ground.EXPIRY: "because its retention ended",
 }
 _STOPPED = "a guard has stopped the sweep before it; two people may let it go"
 _FACTS = "its numbers, tags and other facts"
@@ -40,7 +40,7 @@ _FACTS = "its numbers, tags and other facts"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Whose token acted; `name` is what the token is called, if it is still known."""
+    """The token that acted, and its name if that is still known."""
 
     token: str
     name: str | None = None
@@ -52,7 +52,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """An erasure that two people decided. `reference` is None once its text is gone."""
+    """An erasure that two people decided. `reference` is None once the reference was deleted."""
 
     id: str
     basis: str
@@ -72,7 +72,7 @@ class Contract:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What took a part, from its certificate."""
+    """How a part was destroyed, as its certificate states it."""
 
     ground: Ground
     at: datetime
@@ -81,13 +81,13 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """Who decided what about a recording: for those who may read certificates, and for nobody else."""
+    """Who decided what about a recording. Only people who may read certificates see it."""
 
     endings: Mapping[Part, Ending] = field(default_factory=dict)
     case: Case | None = None
     contract: Contract | None = None
     change: tuple[Person, Person] | None = None
-    """Who asked for the change of its date that is in force, and who approved it."""
+    """Who requested the change of its date that is in force, and who approved it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,20 +117,20 @@ class RuleLine:
 def explain(
     facts: Facts, *, now: datetime, story: Story | None = None, stopped: frozenset[Part] = frozenset()
 ) -> list[RuleLine]:
-    """Say why a recording is kept or was deleted: every rule in order of precedence, the decision as the last line.
+    """Return why a recording is kept or was deleted: the rules in order of precedence, the decision as the last line.
 
-    Agrees with `decide` in every case. `story` tells who decided, and is None for those who may not know; `stopped` are
-    the parts that a guard keeps sweeps from.
+    The last line states what `decide` returns for the audio. `story` is None for callers who may not know who decided.
+    `stopped` are the parts that a guard keeps from being swept.
     """
-    told = story or Story()
+    story = story or Story()
     return [
         *_hold_lines(facts, now),
         *_state_lines(facts),
-        *_case_lines(facts, told),
-        *_contract_lines(facts, told, now),
-        _clock_line(facts, told, now),
-        _metadata_line(facts, told, now, stopped),
-        _decision_line(facts, told, now, stopped),
+        *_case_lines(facts, story),
+        *_contract_lines(facts, story, now),
+        _clock_line(facts, story, now),
+        _metadata_line(facts, story, now, stopped),
+        _decision_line(facts, story, now, stopped),
     ]
 
 
@@ -180,7 +180,7 @@ def _case_lines(facts: Facts, story: Story) -> Iterator[RuleLine]:
     took = [part for part, ending in story.endings.items() if ending.ground is Ground.ERASURE]
     certificate = story.endings[took[0]].certificate if took else None
     named = case.id if case.reference is None else f"{case.id} (reference {case.reference})"
-    what = "erased" if took or not facts.keys else "its erasure is decided"
+    what = "erased" if took or not facts.keys else "its erasure was decided"
     text = f"{what}: {case.basis}, case {named}; {case.asked} asked for it, {case.approved} approved it"
     yield RuleLine(
         rule="erasure",
@@ -301,7 +301,7 @@ def _decision_line(facts: Facts, story: Story, now: datetime, stopped: frozenset
 
 
 def _waits(part: Part, ground: Ground, stopped: frozenset[Part]) -> bool:
-    """Tell whether a guard keeps sweeps from what is due; it never does from an erasure."""
+    """Tell whether a guard keeps a due part from being swept; no guard stops an erasure."""
     return part in stopped and ground is not Ground.ERASURE
 
 

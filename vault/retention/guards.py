@@ -1,9 +1,9 @@
-"""What stops a sweep: a clock that jumped ahead, or a tenant whose sweep takes too much before its own date.
+"""The guards that stop a sweep: a clock that jumped ahead, or too many early deletions for one tenant.
 
-A clock jump is a mass shred of everybody, so it stops the whole sweep; the last sweep, recorded in the keyring, says
-how far `now` may be ahead. Whatever goes on the date that was fixed when it was recorded is ordinary, however much of
-it there is on one day. What goes earlier than that - because a contract ended or a policy became shorter - is counted,
-tenant by tenant, and stops that tenant alone. Going past a guard takes two people.
+A clock that jumped ahead makes recordings of every tenant due, so it stops the whole sweep. The keyring records the
+last sweep, and `now` may be only so far ahead of it. Recordings that go on the date fixed at capture are not limited,
+however many fall on one day. Recordings that go earlier, because a contract ended or a policy became shorter, are
+counted for each tenant; too many stop the sweep of that tenant only. It takes two people to override a guard.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class Guard(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tripped:
-    """What must not be swept: everything, or what of `tenant` goes before its date.
+    """What a guard stops: the whole sweep, or the early deletions of `tenant`.
 
-    `early` of its `live` recordings would. `reason` is fit for the operator and the audit trail.
+    `early` of the tenant's `live` recordings would go before their date. `reason` may be shown to the operator and
+    written to the audit trail.
     """
 
     guard: Guard
@@ -45,9 +46,9 @@ class Tripped:
 class Limits:
     """How far a sweep may reach.
 
-    `max_jump` bounds the distance from the last sweep, `max_share` (0 to 1) which share of the tenant's live recordings
-    that were there when it was decided may go before the date that was fixed when they were recorded. With 1, none is
-    too much.
+    `max_jump` bounds the time since the last sweep. `max_share` (0 to 1) bounds the share of a tenant's live recordings
+    that one decision may delete before the date fixed at capture, counted among the recordings that existed when it was
+    decided. 1 switches that guard off.
     """
 
     max_jump: timedelta
@@ -55,10 +56,10 @@ class Limits:
 
 
 def check_clock(*, now: datetime, last_sweep_at: datetime | None, limits: Limits) -> Tripped | None:
-    """Return what forbids a sweep at `now`, or None.
+    """Return why a sweep at `now` is forbidden; None if it is allowed.
 
-    The first sweep of a vault (`last_sweep_at` None) has no distance to measure; a `now` before the last sweep is
-    harmless, see `effective_now`.
+    The first sweep of a vault (`last_sweep_at` None) is allowed. A `now` before the last sweep is harmless: see
+    `effective_now`.
     """
     if last_sweep_at is None or now - last_sweep_at <= limits.max_jump:
         return None
@@ -70,20 +71,20 @@ def check_clock(*, now: datetime, last_sweep_at: datetime | None, limits: Limits
 
 
 def early_parts(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> frozenset[Part]:
-    """Return the parts that a sweep at `now` takes on another ground than the date fixed at capture.
+    """Return the parts that a sweep at `now` deletes before the date fixed at capture.
 
-    Audio has that date in its coordinate, metadata in what was agreed for its month. Metadata that is due by its
-    tenant's policy, but was already at the last sweep and was not taken then, is due because the policy became shorter.
-    An erasure is never counted: two people saw each recording of it.
+    Audio has that date in its coordinate. Metadata has it in the retention agreed for its month. Metadata that was due
+    at the last sweep by the present policy, and was not deleted then, is due because the policy became shorter. An
+    erasure is not counted, because two people saw each recording in it.
     """
     return frozenset(_early_grounds(facts, now=now, last_sweep_at=last_sweep_at))
 
 
 def early_by(facts: Facts, *, now: datetime, last_sweep_at: datetime | None) -> frozenset[datetime]:
-    """Return which decisions take any of `early_parts`, each by the instant up to which it counts what there was.
+    """Return the decisions that cause `early_parts`, each by the instant up to which recordings count for its share.
 
-    Only what was captured up to it is the whole of which the guard takes a share: whoever records afterwards would
-    make the share as small as they like.
+    Recordings captured after that instant are not counted: somebody who goes on recording could otherwise make the
+    share as small as they like.
     """
     found = _early_grounds(facts, now=now, last_sweep_at=last_sweep_at)
     return frozenset(_decided(facts, part, ground, now=last_sweep_at or now) for part, ground in found.items())
@@ -100,7 +101,7 @@ def _early_grounds(facts: Facts, *, now: datetime, last_sweep_at: datetime | Non
 
 
 def _decided(facts: Facts, part: Part, ground: Ground, *, now: datetime) -> datetime:
-    """Return up to when a decision counts what there was; `now` for a policy that names no such instant."""
+    """Return up to which capture time recordings count for a decision; `now` for a policy that names no instant."""
     clocks, month = facts.clocks, facts.recording.metadata.cohort.period
     if ground is Ground.CONTRACT_END:
         return clocks.contract_approved or now
@@ -114,7 +115,7 @@ def _decided(facts: Facts, part: Part, ground: Ground, *, now: datetime) -> date
 def stopped_parts(
     facts: Facts, tripped: Iterable[Tripped], *, now: datetime, last_sweep_at: datetime | None
 ) -> frozenset[Part]:
-    """Return the parts that a sweep at `now` leaves because of what `tripped`; an erasure is never stopped."""
+    """Return the parts that the guards in `tripped` keep from a sweep at `now`; no guard stops an erasure."""
     found: frozenset[Part] = frozenset()
     for each in tripped:
         if each.tenant is None:
@@ -134,7 +135,7 @@ def _early(facts: Facts, part: Part, *, now: datetime, last_sweep_at: datetime |
 
 
 def _kept_at(facts: Facts, at: datetime) -> bool:
-    """Tell whether a hold or the call itself kept the recording at an earlier sweep."""
+    """Tell whether a hold or the running call kept the recording from the sweep at `at`."""
     ended = facts.recording.ended_at
     return (
         ended is None
@@ -149,10 +150,11 @@ def _kept_at(facts: Facts, at: datetime) -> bool:
 def check_share(
     tenant: TenantId, *, early: int, by_decision: Collection[tuple[int, int]], limits: Limits
 ) -> Tripped | None:
-    """Return what forbids to sweep this tenant, of which `early` recordings in all would go before their date.
+    """Return why the early deletions of this tenant are forbidden; None if they are allowed.
 
-    `by_decision` has for each decision how many go early by it, and of how many live ones. One that takes too great a
-    share is enough. Counts from the first recording: for a tenant with one it is all of them.
+    `early` recordings would go before their date in all. `by_decision` has for each decision how many of them it
+    causes, and how many live recordings it is measured against. One decision with too large a share is enough. There is
+    no least number: the only recording of a tenant is 100 %.
     """
     over = [(many, live) for many, live in by_decision if many > limits.max_share * live]
     if not over:
@@ -174,17 +176,18 @@ def check_share(
 def lifts(
     stopped: Tripped, *, tenant: TenantId | None, early: int, through: datetime, used: bool, now: datetime
 ) -> bool:
-    """Tell whether an approved permission lifts a guard at `now`: one for `tenant` (None: the clock) until `through`.
+    """Tell whether an approved override lifts a guard at `now`.
 
-    It serves once, and for no more recordings than the `early` that two people saw.
+    It is for `tenant` (None: the clock guard), until `through`, once, and for at most the `early` recordings that two
+    people saw.
     """
     return not used and now <= through and stopped.tenant == tenant and stopped.early <= early
 
 
 def effective_now(now: datetime, last_sweep_at: datetime | None) -> datetime:
-    """Return the later of the two: the instant a sweep counts as having happened at.
+    """Return the time that is recorded for a sweep: the later of the two.
 
-    A clock stepped back then neither moves the floor of what is swept backwards nor lets the next correct reading
-    look like a jump.
+    So a clock that was set back does not move the recorded time back, and the next correct reading does not look like a
+    jump.
     """
     return now if last_sweep_at is None else max(now, last_sweep_at)

@@ -1,4 +1,4 @@
-"""How long something is kept, as people write it: `90d`, `18mo`, `7y`; months and years are those of the calendar."""
+"""Retention periods as people write them, such as `90d`, `18mo` and `7y`. Months and years are calendar ones."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _DURATION_HINT: Final = "write whole numbers with a unit, largest first: 90d, 12
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the duration `text` spells: one or more of `<n>w <n>d <n>h <n>m <n>s <n>ms`, largest unit first.
+    """Return the duration that `text` writes: one or more of `<n>w <n>d <n>h <n>m <n>s <n>ms`, largest unit first.
 
-    Each unit occurs at most once, without signs, spaces or fractions; anything else raises Invalid.
+    Each unit occurs at most once. Signs, spaces and fractions are not allowed. Any other text raises Invalid.
     """
     if _BARE.fullmatch(text):
         raise Invalid(f"{text[:40]!r} has no unit", hint=_DURATION_HINT)
@@ -47,9 +47,9 @@ def parse_duration(text: str) -> timedelta:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Return the text `parse_duration` reads back, in days and smaller, cut to whole milliseconds.
+    """Return the duration as `parse_duration` reads it, in days and smaller units, cut to whole milliseconds.
 
-    Weeks are never written: `90d` is how the policy promises it. A negative duration raises Invalid.
+    Weeks are not written, because policies promise days, such as `90d`. A negative duration raises Invalid.
     """
     rest = duration // timedelta(milliseconds=1)
     if rest < 0:
@@ -66,7 +66,7 @@ _TEXT: Final = re.compile(r"(?:([0-9]{1,15})y)?(?:([0-9]{1,15})mo)?(.*)", re.ASC
 _PERIOD_HINT: Final = "write whole numbers with a unit, largest first: 7y, 18mo, 90d, 12h, 1h30m"
 _MONTHS: Final = 120_000
 _DAYS: Final = timedelta(days=3_652_500)
-"""Ten thousand years: no calendar of ours is longer."""
+"""Ten thousand years, the longest period that is accepted."""
 _CYCLE_MONTHS: Final = 4_800
 _CYCLE_DAYS: Final = 146_097
 """After 400 years the Gregorian calendar repeats itself."""
@@ -74,16 +74,16 @@ _CYCLE_DAYS: Final = 146_097
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A number of calendar months and then a time; how long that is depends on the instant from which it counts."""
+    """A number of calendar months plus a fixed time. Its length depends on the instant that it counts from."""
 
     rest: timedelta = timedelta(0)
     months: int = 0
 
     def after(self, start: datetime) -> datetime:
-        """Return the end of the period that begins at `start`, in UTC; Invalid if that lies beyond the calendar.
+        """Return the end of the period that begins at `start`, in UTC; Invalid beyond the calendar.
 
-        Months keep the day of the month. Where the month reached has no such day, its last one takes its place:
-        a month from 31 January is 28 or 29 February.
+        Adding months keeps the day of the month. If the month reached is shorter, its last day is taken: one month
+        from 31 January is 28 or 29 February.
         """
         utc = start.astimezone(UTC)
         year, month = divmod(utc.year * 12 + utc.month - 1 + self.months, 12)
@@ -91,24 +91,24 @@ class Period:
             day = min(utc.day, monthrange(year, month + 1)[1])
             return utc.replace(year=year, month=month + 1, day=day) + self.rest
         except (OverflowError, ValueError):
-            raise Invalid("it lies beyond the calendar") from None
+            raise Invalid("the date lies beyond the calendar") from None
 
     def before(self, end: datetime) -> datetime:
-        """Return the instant that lies the period before `end`, in UTC; the day of the month as in `after`."""
+        """Return the instant one period before `end`, in UTC; the day of the month as in `after`."""
         return Period(-self.rest, -self.months).after(end)
 
     @property
     def shortest(self) -> timedelta:
-        """How long it is at least, whenever it begins."""
+        """The least length that the period has, whenever it begins."""
         return timedelta(days=_days(self.months)[0]) + self.rest
 
     @property
     def longest(self) -> timedelta:
-        """How long it is at most, whenever it begins."""
+        """The greatest length that the period has, whenever it begins."""
         return timedelta(days=_days(self.months)[1]) + self.rest
 
     def covers(self, other: Period) -> bool:
-        """Whether it ends at or after `other` whenever both begin. False where that is not certain."""
+        """Tell whether it ends at or after `other` for every common beginning. False if that is not certain."""
         more = self.months - other.months
         if more >= 0:
             return timedelta(days=_days(more)[0]) + self.rest >= other.rest
@@ -118,7 +118,7 @@ class Period:
         return bool(self.months or self.rest)
 
     def __str__(self) -> str:
-        """Write it as `parse_period` reads it: years, months, days and smaller, cut to whole milliseconds."""
+        """Return it as `parse_period` reads it: years, months, days and smaller units, cut to whole milliseconds."""
         years, months = divmod(self.months, 12)
         text = (f"{years}y" if years else "") + (f"{months}mo" if months else "")
         rest = format_duration(self.rest)
@@ -126,9 +126,9 @@ class Period:
 
 
 def parse_period(text: str) -> Period:
-    """Return the period `text` spells: `<n>y`, `<n>mo`, and what `parse_duration` reads, each at most once, in order.
+    """Return the period that `text` writes: `<n>y`, `<n>mo`, then a duration for `parse_duration`; each is optional.
 
-    Invalid for anything else.
+    Any other text, or more than ten thousand years, raises Invalid.
     """
     match = _TEXT.fullmatch(text)
     if match is None:
@@ -147,17 +147,17 @@ def parse_period(text: str) -> Period:
 
 
 def maybe_period(text: str | None) -> Period | None:
-    """Return the period `text` spells, None for none. Invalid as `parse_period`."""
+    """Return the period that `text` writes; None for None. Raises Invalid as `parse_period` does."""
     return None if text is None else parse_period(text)
 
 
 @lru_cache(maxsize=256)
 def _days(months: int) -> tuple[int, int]:
-    """Return how many days so many months are, from whatever day: at least, at most."""
+    """Return the least and the greatest number of days that `months` calendar months can be."""
     cycles, part = divmod(months, _CYCLE_MONTHS)
     firsts = [date(2000 + month // 12, month % 12 + 1, 1).toordinal() for month in range(_CYCLE_MONTHS + part + 2)]
     whole = [firsts[month + part] - firsts[month] for month in range(_CYCLE_MONTHS)]
-    # From a month's last day fewer pass where the month reached is shorter.
+    # Fewer days pass from the last day of a month if the month reached is shorter.
     lost = [
         max(0, (firsts[month + 1] - firsts[month]) - (firsts[month + part + 1] - firsts[month + part]))
         for month in range(_CYCLE_MONTHS)

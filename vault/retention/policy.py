@@ -1,7 +1,7 @@
-"""Retention arithmetic: from a retain-until to the cohort it expires with, and from a month to when it is due.
+"""Retention arithmetic: the cohort that a recording expires with, and the date on which a month of metadata is due.
 
-All of it is exact: instants are integer microseconds since the Unix epoch, so no rounding can move a recording into
-an earlier cohort than its retain-until allows.
+Instants are integer microseconds since the Unix epoch, so rounding cannot move a recording into a cohort that falls due
+before its retain-until.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from vault.retention.periods import Period, maybe_period, parse_period
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_PERIOD: Final = (1 << 48) - 1
-"""No period lies above it (docs/format.md, "Coordinate")."""
+"""The greatest period (docs/format.md, "Coordinate")."""
 METADATA_FLOOR: Final = Period(timedelta(days=1))
 METADATA_CAP: Final = timedelta(days=36_525)
 FIRST_START: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""No recorder made a call before it: an earlier start is that of a clock which was never set."""
+"""The earliest start that is accepted. An earlier one comes from a clock that was never set."""
 MAX_AHEAD: Final = timedelta(days=1)
-"""How far the start of a call may lie after its receipt: a wrong time zone does, a call does not."""
+"""How far the stated start of a call may lie after its receipt, so that a wrong time zone is tolerated."""
 LONGEST_CALL: Final = timedelta(hours=4)
-"""For how long a recording that somebody else began is believed to be of the call that joins it without a date."""
+"""How old a recording may be for a recorder that joins it without a date to count from its receipt."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class StartEffect(enum.StrEnum):
-    """What the start that a recorder states does to how long the recording is kept."""
+    """How the start that a recorder stated changes the retention of the recording."""
 
     NONE = "none"
     SHORTENED = "shortened"
     BOUNDED = "bounded"
-    """It is shortened too, and would have been by more: it counts from `retention.backdating` before the receipt."""
+    """Shortened, but by less than stated: the retention counts from `retention.backdating` before the receipt."""
     LENGTHENED = "lengthened"
     REPLACED = "replaced"
-    """It cannot be a start; the time of receipt stands for it."""
+    """The stated start is impossible; the time of receipt is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetime:
-    """When a call began, from when its recording may be shredded, and what would hold had no start been stated."""
+    """When a call began, until when its recording is kept, and until when without a stated start."""
 
     started_at: datetime
     retain_until: datetime
@@ -61,12 +61,15 @@ def lifetime(
     backdating: timedelta | None,
     at_least: datetime | None = None,
 ) -> Lifetime:
-    """Return how long a recording that begins at `receipt` is kept, whatever start its recorder states.
+    """Return how long a recording is kept that is received at `receipt`, if its recorder states the start `stated`.
 
-    `after` adds the retention to an instant, `floor` the least one; Invalid beyond the calendar. The retention counts
-    from the stated start, but from no earlier than `backdating` before the receipt; None takes true dates. Nothing ends
-    before the floor after the receipt, or the retention after it where that is less. A start before the year 2000 or
-    more than a day ahead counts as none. Nothing ends before `at_least` either, which changes no `effect`.
+    `after` adds the retention to an instant, `floor` the least retention; both raise Invalid beyond the calendar.
+
+    - The retention counts from the stated start, but not from earlier than `backdating` before the receipt. With None
+      it counts from any start.
+    - The result is not before the floor after the receipt, or the retention after it if that is shorter.
+    - A start before the year 2000, or more than a day after the receipt, is ignored.
+    - The result is not before `at_least`; that does not change `effect`.
     """
     receipt = receipt.astimezone(UTC)
     unstated = after(receipt)
@@ -86,10 +89,10 @@ def lifetime(
 
 
 def joined_at(created: datetime, now: datetime) -> datetime:
-    """Return which receipt counts for a call that joins a recording of `created`, as to how long it is to be kept.
+    """Return the receipt time that counts for a call that joins an existing recording.
 
-    A recorder that takes over from another is as entitled as that one was, so the recording's own receipt counts. But a
-    recording that is older than any call was held open, and its age is not taken from the call.
+    It is `created`, the recording's own receipt, so that a recorder may take over from another. It is never more than
+    LONGEST_CALL ago: an older recording was held open, and its age must not shorten the retention of the call.
     """
     return max(created, now - LONGEST_CALL)
 
@@ -97,7 +100,7 @@ def joined_at(created: datetime, now: datetime) -> datetime:
 def expiry_period(retain_until: datetime, width_seconds: float) -> int:
     """Return the first period whose instant is not before `retain_until`: ceil(retain_until / width).
 
-    Rounding up is what keeps the promise: a cohort never falls due before the last of its recordings.
+    Rounding down would let a cohort fall due before the retain-until of its last recordings.
     """
     return -(-_microseconds(retain_until) // _width(width_seconds))
 
@@ -116,13 +119,13 @@ def period_instant(period: int, width_seconds: float) -> datetime:
 
 
 def metadata_period(created: datetime) -> int:
-    """Return the UTC creation month as `year * 12 + month - 1`: the bucket of metadata cohorts."""
+    """Return the month of `created` in UTC as `year * 12 + month - 1`: the period of its metadata cohort."""
     utc = created.astimezone(UTC)
     return utc.year * 12 + utc.month - 1
 
 
 def month_name(period: int) -> str:
-    """Return a bucket of metadata as people write a month: 2026-11."""
+    """Return the period of a metadata cohort as people write a month, such as 2026-11."""
     year, month = divmod(period, 12)
     return f"{year:04d}-{month + 1:02d}"
 
@@ -133,7 +136,7 @@ def metadata_until(period: int, retention: Period) -> datetime:
 
 
 def month_end(period: int) -> datetime:
-    """Return when a creation month is over: the first instant of the next; Invalid beyond the calendar."""
+    """Return the first instant of the month after a creation month; Invalid beyond the calendar."""
     year, month = divmod(period + 1, 12)
     try:
         return datetime(year, month + 1, 1, tzinfo=UTC)
@@ -142,9 +145,9 @@ def month_end(period: int) -> datetime:
 
 
 def metadata_due(tenant: Tenant, months: Iterable[int], *, now: datetime) -> tuple[int | None, frozenset[int]]:
-    """Return the last of `months` whose metadata is due at `now`, and those before it that are not due.
+    """Return the last of `months` whose metadata is due at `now`, and the months before it that are not due.
 
-    Each month goes by the retention that was agreed when it was recorded, so a later one may be due first.
+    Each month follows the retention agreed when it was recorded, so a later month can be due first.
     """
     known = set(months)
     kept = {month: maybe_period(tenant.metadata_retention_of(month)) for month in known}
@@ -154,9 +157,9 @@ def metadata_due(tenant: Tenant, months: Iterable[int], *, now: datetime) -> tup
 
 
 def agreed_from_now(tenant: Tenant, retention: str | None, *, now: datetime) -> Tenant:
-    """Return the tenant with another retention of metadata for calls from the next month on.
+    """Return the tenant with a new retention of metadata, for calls from next month on.
 
-    A month is one cohort with one clock, and calls of this one have been recorded under what was agreed before.
+    A month is one cohort with one due date, and this month already has calls recorded under the former retention.
     """
     this, before = metadata_period(now), tenant.metadata_before
     if not before or before[-1][0] < this:
@@ -165,7 +168,7 @@ def agreed_from_now(tenant: Tenant, retention: str | None, *, now: datetime) -> 
 
 
 def check_metadata_outlives(metadata: Period | None, audio: Period) -> None:
-    """Raise Invalid if metadata would be kept shorter than its audio: nobody could find what is still there."""
+    """Raise Invalid if metadata would be kept shorter than its audio: nobody could find that audio."""
     if metadata is not None and not metadata.covers(audio):
         raise Invalid(
             f"metadata kept for {metadata} would go before its audio, which is kept for {audio}",
@@ -174,10 +177,10 @@ def check_metadata_outlives(metadata: Period | None, audio: Period) -> None:
 
 
 def export_ends(tenant: Tenant, window: Period) -> datetime | None:
-    """Return from when a sweep drops a tenant that leaves: `window` after its contract ended and was agreed to end.
+    """Return when a sweep may delete a leaving tenant: `window` after its contract ended and two people approved that.
 
-    None while two people have not agreed. The later of the two counts: an end that is already past when it is agreed
-    leaves the whole window for exports and for second thoughts.
+    None while two people have not approved it. The later of the two instants counts, so an end that is approved
+    afterwards still leaves the whole window for exports and corrections.
     """
     if tenant.ends_at is None or tenant.offboard_approved_at is None:
         return None
@@ -185,7 +188,10 @@ def export_ends(tenant: Tenant, window: Period) -> datetime | None:
 
 
 def check_metadata_retention(retention: Period | None) -> None:
-    """Raise Invalid for a retention under which a call could be born into a month that is due."""
+    """Raise Invalid unless the retention is between METADATA_FLOOR and METADATA_CAP.
+
+    Without the floor a new call could belong to a month that is already due.
+    """
     if retention is not None and not (retention.covers(METADATA_FLOOR) and retention.longest <= METADATA_CAP):
         raise Invalid(
             "the metadata retention is not between a day and a century",
@@ -205,10 +211,10 @@ def _width(seconds: float) -> int:
 
 
 def changed_until(recording: Recording, change: RetentionChange, *, captured: datetime) -> datetime:
-    """Return until when `change` keeps the audio of a recording that it covers; `captured` is its date from before.
+    """Return until when `change` keeps the audio of a recording that it covers; `captured` is the date without it.
 
-    Counted as at capture, with the changed period. What becomes shorter is due at `change.since` at the earliest: the
-    notice runs first. Invalid beyond the calendar.
+    The date counts as at capture, with the changed period. A shorter date is not before `change.since`, so that the
+    notice period runs first. Invalid beyond the calendar.
     """
     life = lifetime(
         recording.started_at,
@@ -221,12 +227,12 @@ def changed_until(recording: Recording, change: RetentionChange, *, captured: da
 
 
 def covers(change: RetentionChange, recording: Recording) -> bool:
-    """Tell whether the recording was captured when the change was asked for."""
+    """Tell whether the recording already existed when the change was requested."""
     return recording.created_at <= change.through
 
 
 def _imported(recording: Recording, change: RetentionChange) -> bool:
-    """Tell whether the retention counted from a true start, further back than any recorder may state one."""
+    """Tell whether the recording was imported: its retention counts from a start before the backdating bound."""
     bound = recording.created_at - timedelta(seconds=change.backdating_seconds)
     period = maybe_period(recording.retention_period)
     return period is not None and recording.started_at < bound and recording.retain_until < period.after(bound)

@@ -1,4 +1,4 @@
-"""Review dates of holds: every hold has one, it lies ahead when it is set, and passing it never releases anything."""
+"""Review dates of holds. A date lies in the future when it is set, and passing it releases nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TERM: Final = {
     HoldKind.REGULATORY: Period(months=5 * 12),
 }
 _YEAR: Final = Period(months=12)
-_HINT: Final = "name the day on which someone will look at this hold again"
+_HINT: Final = "name the day on which somebody will review this hold"
 
 
 def check_review(
@@ -27,9 +27,9 @@ def check_review(
     now: datetime,
     latest: datetime | None = None,
 ) -> datetime:
-    """Return `review_at` if it is usable, else raise Invalid: it lies in the future.
+    """Return `review_at`; Invalid unless it lies after `now`.
 
-    `latest` binds only a client's request: the end of the tenant's cap, which a wish for longer cannot outlast.
+    `latest` is the end of the tenant's retention cap. It limits only holds placed at a client's request.
     """
     if review_at <= now:
         raise Invalid("the review date has already passed", hint=_HINT)
@@ -39,7 +39,7 @@ def check_review(
 
 
 def check_release(hold: Hold, *, now: datetime) -> None:
-    """Raise Conflict for a regulatory hold before its date: what the law demands is a minimum."""
+    """Raise Conflict for a regulatory hold before its review date, because the law sets a minimum."""
     if hold.kind is HoldKind.REGULATORY and now < hold.review_at:
         raise Conflict(
             f"{hold.id} is a minimum set by law until {hold.review_at.isoformat()}; it is not released before",
@@ -48,7 +48,7 @@ def check_release(hold: Hold, *, now: datetime) -> None:
 
 
 def check_not_sooner(hold: Hold, review_at: datetime) -> None:
-    """Raise Conflict if the date of a regulatory hold would come sooner: one person does not shorten a minimum."""
+    """Raise Conflict if the date of a regulatory hold would move earlier: it is a minimum set by law."""
     if hold.kind is HoldKind.REGULATORY and review_at < hold.review_at:
         raise Conflict(
             f"{hold.id} is a minimum set by law until {hold.review_at.isoformat()}; its date only moves later",
@@ -57,12 +57,14 @@ def check_not_sooner(hold: Hold, review_at: datetime) -> None:
 
 
 def suggest_review(kind: HoldKind, *, now: datetime, call_started: datetime, latest: datetime) -> datetime:
-    """Return the review date of a hold for which nobody named one. For a client's request it may have passed.
+    """Return the review date of a hold for which nobody named one.
 
-    Legal: the limitation date, six years after the call. Regulatory: five years after it. Safeguarding: in a year, for
-    nobody can know when a matter will be resolved. Client request: `latest`, the end of the tenant's cap. A legal or
-    regulatory date that has already passed gives a year from now instead: the hold exists for a reason the term does
-    not cover.
+    - Legal: the limitation date, six years after the call.
+    - Regulatory: five years after the call.
+    - Safeguarding: one year from now.
+    - Client request: `latest`, the end of the tenant's retention cap, which may have passed.
+
+    One year from now replaces a legal or regulatory date that has passed.
     """
     if kind is HoldKind.CLIENT_REQUEST:
         return latest
@@ -73,5 +75,5 @@ def suggest_review(kind: HoldKind, *, now: datetime, call_started: datetime, lat
 
 
 def review_overdue(hold: Hold, *, now: datetime) -> bool:
-    """Tell whether the hold is in force and its review date has come; it keeps all the same."""
+    """Tell whether the hold is in force and its review date has come; the hold still protects."""
     return in_force(hold) and hold.review_at <= now
