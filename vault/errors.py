@@ -1,7 +1,7 @@
-"""Every error the vault raises, arranged by who has to act.
+"""The errors of the vault, arranged by who has to act.
 
-`Refused` is the caller's to fix, `IntegrityError` pages someone, `Unavailable` is retried, `ConfigError` is the
-operator's. Messages carry no key, token, phone number or audio.
+The caller corrects the cause of `Refused`, the operator that of `ConfigError`. `Unavailable` is retried. An
+`IntegrityError` needs an investigation. Messages carry no key, token, phone number or audio.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ class Invalid(Refused):
 
 
 class Malformed(Invalid):
-    """A header is missing, or is not what its protocol says it is."""
+    """A header is missing, or does not have the form that its protocol defines."""
 
     code = "malformed"
 
 
 class InconsistentLength(Malformed):
-    """An upload's length was announced differently before, or more or fewer bytes came than announced."""
+    """An upload's length was announced differently before, or its bytes are more or fewer than announced."""
 
     code = "inconsistent_length"
 
 
 class UploadComplete(Malformed):
-    """The upload has ended as it was meant to: nothing can be added to it."""
+    """The upload is complete: nothing can be added to it."""
 
     code = "upload_complete"
 
@@ -70,7 +70,7 @@ class UnsupportedVersion(Refused):
 
 
 class ChecksumMismatch(Refused):
-    """The bytes of a request are not those that were sent; none of them was kept."""
+    """The bytes of a request do not have the checksum announced; none of them was kept."""
 
     code = "checksum_mismatch"
 
@@ -100,7 +100,7 @@ class Forbidden(Refused):
 
 
 class NotFound(Refused):
-    """No such thing, or none that this credential may know of."""
+    """The thing does not exist, or this credential may not know of it."""
 
     code = "not_found"
 
@@ -118,7 +118,7 @@ class Conflict(Refused):
 
 
 class ChangedSince(Conflict):
-    """What is decided about is not what the decider was shown; nothing was decided."""
+    """The request has changed since the decider saw it; nothing was decided."""
 
     code = "changed_since"
 
@@ -130,31 +130,31 @@ class UnderWay(Conflict):
 
 
 class AnswerLost(Conflict):
-    """The request took effect before, and its answer is lost; `target` in facts is what to look at."""
+    """An earlier request with this Idempotency-Key took effect and its answer is lost; `target` in facts has its id."""
 
     code = "answer_lost"
 
 
 class KeyReused(Invalid):
-    """An Idempotency-Key came with another request before; nothing was done."""
+    """The Idempotency-Key was used for a different request before; nothing was done."""
 
     code = "key_reused"
 
 
 class OffsetMismatch(Conflict):
-    """An upload continued at another byte than the durable end; `offset` in facts is where to continue."""
+    """An upload did not continue at its durable end; `offset` in facts is where to continue."""
 
     code = "offset_mismatch"
 
 
 class MismatchingOffset(OffsetMismatch):
-    """The same, told in the terms of the IETF's resumable uploads."""
+    """OffsetMismatch as the IETF's resumable uploads report it."""
 
     code = "mismatching_offset"
 
 
 class Locked(Conflict):
-    """Another request is writing to this upload and is heard: wait, and ask again."""
+    """Another request is still writing to this upload: wait, and try again."""
 
     code = "locked"
 
@@ -166,31 +166,31 @@ class UploadGone(Refused):
 
 
 class UnderHold(Refused):
-    """A hold, restriction or freeze forbids the act; nothing was deleted."""
+    """A hold forbids the act; nothing was deleted."""
 
     code = "under_hold"
 
 
 class TooLate(Refused):
-    """A hold arrived after the keys were gone or their destruction was decided."""
+    """A hold was placed after the keys were destroyed, or after their destruction was decided."""
 
     code = "too_late"
 
 
 class GenerationPassed(Refused):
-    """The coordinate's generation was closed by a rotation: ask for another one. No caller of the vault sees this."""
+    """A rotation closed the coordinate's generation: reserve another coordinate. Raised inside the vault only."""
 
     code = "generation_passed"
 
 
 class UploadStalled(Refused):
-    """The recorder went quiet for too long; what was received is durable."""
+    """The recorder sent nothing for too long; what was received is durable."""
 
     code = "upload_stalled"
 
 
 class Shredded(Refused):
-    """The recording's key no longer exists; `certificate_id` in facts names the proof once issued."""
+    """The recording's key no longer exists; `certificate_id` in facts names the certificate once it is issued."""
 
     code = "shredded"
 
@@ -202,7 +202,7 @@ class GuardTripped(Refused):
 
 
 class IntegrityError(VaultError):
-    """Stored bytes are not what was stored; nothing of them was returned."""
+    """Stored bytes are not those that were written; none of them was returned."""
 
     code = "integrity"
 
@@ -226,7 +226,7 @@ class Truncated(IntegrityError):
 
 
 class Unavailable(VaultError):
-    """A dependency cannot answer now; nothing is known to be lost, and it is never read as "destroyed"."""
+    """A dependency cannot answer now. Nothing is known to be lost; this never means "destroyed"."""
 
     code = "unavailable"
 
@@ -243,25 +243,25 @@ class Unavailable(VaultError):
 
 
 class Crowded(Unavailable):
-    """Whoever asks has as much under way already as one may have at once; nothing was begun."""
+    """The caller already has as many operations under way as it may have at once; nothing was begun."""
 
     code = "crowded"
 
 
 class OverShare(Unavailable):
-    """Others wait, and whoever asks has its share of what it asks for; nothing was begun."""
+    """The caller already has its share of a resource, and others wait for it; nothing was begun."""
 
     code = "over_share"
 
 
 class JournalFull(Unavailable):
-    """The journal reached its bound; recorders are asked to come back."""
+    """The journal reached its bound; recorders are told to try again later."""
 
     code = "journal_full"
 
 
 class DiskFull(Unavailable):
-    """The file system has no room for another durable byte; the remedy is the same wherever that is."""
+    """A file system is full."""
 
     code = "disk_full"
 
@@ -277,7 +277,7 @@ class DiskFull(Unavailable):
 
 
 class OutcomeUnknown(Unavailable):
-    """What was asked may have taken effect, or may yet: repeat it with the same Idempotency-Key, or look first."""
+    """The request may have taken effect, or may still do so: repeat it with its Idempotency-Key, or look first."""
 
     code = "outcome_unknown"
 
@@ -289,17 +289,17 @@ class Destroyed(VaultError):
 
 
 class ConfigError(VaultError):
-    """The configuration or the state on disk does not permit a start; names section and key."""
+    """The configuration or the state on disk is not usable; the message names the setting."""
 
     code = "config"
 
 
 class InUse(ConfigError):
-    """Another process has what only one may have, such as a journal directory."""
+    """Another process uses what only one may use, such as a journal directory."""
 
 
 def not_listening(setting: str, place: str, error: OSError) -> ConfigError:
-    """Return what is said of an address that cannot be listened on, by the name of its setting."""
+    """Return the error for an address that cannot be listened on; `setting` names its setting."""
     return ConfigError(
         f"{setting}: cannot listen on {place}: {reason(error)}",
         hint=f"end the process that listens there (ss -ltnp shows it), or choose another address in {setting}"
@@ -309,13 +309,13 @@ def not_listening(setting: str, place: str, error: OSError) -> ConfigError:
 
 
 class Unexpected(VaultError):
-    """A defect of the server; the log has the place, the answer has the request id."""
+    """A defect of the server. The log names the line of code; the answer has the request id."""
 
     code = "internal"
 
 
 def error_codes() -> Sequence[str]:
-    """Return the code of every kind of error."""
+    """Return the codes of all errors, sorted."""
     kinds: list[type[VaultError]] = [VaultError]
     for kind in kinds:
         kinds += kind.__subclasses__()
@@ -334,25 +334,25 @@ _KINDS: Final[Mapping[type, str]] = {
     type(None): "null",
 }
 _PLACE: Final = re.compile(r"^\[[A-Z0-9:_ ]+\]|\(_ssl\.c:[0-9]+\)$")
-"""Where in a library something failed, which says nothing to a reader."""
+"""The place in a library where it failed, which tells a reader nothing."""
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[0-9]+")
 
 
 def kind_in_words(kind: type) -> str:
-    """Return what a kind of value is called in messages."""
+    """Return the name of a Python type for messages, such as "a whole number"."""
     return _KINDS.get(kind, "something else")
 
 
 def reason(error: BaseException) -> str:
-    """Say why a library or the system failed, for a message: what the system says, else what kind of failure it was."""
+    """Return why a library or the system failed, for a message: the system's text, else the type of the error."""
     if isinstance(error, TimeoutError):
         return "it took too long"
     if isinstance(error, OSError):
-        said = getattr(error, "reason", None)  # what TLS calls it
-        if isinstance(said, str):
-            return said.replace("_", " ").lower()
+        tls_reason = getattr(error, "reason", None)
+        if isinstance(tls_reason, str):
+            return tls_reason.replace("_", " ").lower()
         if error.errno is not None and error.errno in errno.errorcode:
-            # By its number: the text beside it can be put together by a library, addresses in brackets and all.
+            # By number: a library can put its own text beside it, with addresses in it.
             return os.strerror(error.errno)
         return _PLACE.sub("", error.strerror or str(error)).strip() or "the system refused"
     name = type(error).__name__.removesuffix("Exception").removesuffix("Error")

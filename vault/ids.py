@@ -1,4 +1,4 @@
-"""Identifiers: their kinds, how they are made, and how texts that claim to be one are read."""
+"""Identifiers: their types, how they are made and how they are parsed."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def parse_call_key(text: str) -> str:
 
 
 def call_key_of(name: str) -> str:
-    """Return the call key for whatever a recorder calls a call, such as a SIP Call-ID; Invalid only for no name.
+    """Return the call key for a recorder's name of a call, such as a SIP Call-ID; Invalid only for an empty name.
 
-    A name that can be a call key is one. Any other is escaped, or hashed where that is too long.
+    A name with the form of a call key stays as it is. Any other is escaped, or hashed if it is too long then.
     """
     if not name:
         raise Invalid("the call key is empty", hint="name the call, by its Call-ID for example")
@@ -53,15 +53,15 @@ def call_key_of(name: str) -> str:
 
 
 def escaped_call_key(name: str) -> str:
-    """Return a call key that no other name is escaped to.
+    """Return a call key for `name`; different names give different keys.
 
-    Bytes that a call key cannot have become `=XX` (UTF-8, in hex), `=` among them. What is too long then is
-    `=sha256=` and the hash of the name, which no escaped name begins with.
+    Bytes that a call key cannot have, and `=`, become `=XX` (UTF-8, in hex). A name that is too long then becomes
+    `=sha256=` and the SHA-256 of the name; no escaped name begins with that.
     """
     try:
         raw = name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        raw = name.encode("utf-8", "surrogatepass")  # half a pair, as JSON can write it
+        raw = name.encode("utf-8", "surrogatepass")  # JSON can contain half a surrogate pair
     escaped = "".join(chr(byte) if _PLAIN.fullmatch(chr(byte)) else f"={byte:02X}" for byte in raw)
     if len(escaped) <= _LONGEST_NAME:
         return escaped
@@ -74,15 +74,15 @@ def call_name(key: str, number: int) -> str:
 
 
 def call_number(name: str) -> tuple[str, int]:
-    """Return the key and the number of which `name` is the `call_name`; number 1 if it ends in none."""
+    """Return the call key and the number of which `name` is the `call_name`; number 1 without a suffix."""
     match = _NUMBERED.fullmatch(name)
     return (name, 1) if match is None or match[2] == "1" else (match[1], int(match[2]))
 
 
 def call_keys(key: str, *, first: int = 1) -> Iterator[str]:
-    """Yield the call keys to try for a recording of a call, one after the other, beginning with that of number `first`.
+    """Yield up to 100 call keys to try for a recording of a call, from number `first` on; Invalid if one is too long.
 
-    Invalid for one that is not usable; it ends after a hundred: so many are not taken while one looks.
+    So many are not taken by others while the caller looks for a free one.
     """
     for number in range(max(first, 1), max(first, 1) + _MOST_TRIES):
         yield call_name(key, number)
@@ -96,17 +96,17 @@ def uuid7(*, unix_ms: int, entropy: bytes) -> UUID:
 
 
 def prefixed(prefix: str, uuid: UUID) -> str:
-    """Render an id as people see it: `rec_018f…`."""
+    """Return the id as people see it: `rec_018f…`."""
     return f"{prefix}_{uuid.hex}"
 
 
 def new_id(prefix: str, *, at: datetime, entropy: Callable[[int], bytes]) -> str:
-    """Return a fresh prefixed UUIDv7 of that instant."""
+    """Return a new prefixed UUIDv7 for the instant `at`."""
     return prefixed(prefix, uuid7(unix_ms=int(at.timestamp() * 1000), entropy=entropy(10)))
 
 
 def new_ids(prefix: str, count: int, *, at: datetime, entropy: Callable[[int], bytes]) -> list[str]:
-    """Return `count` of what `new_id` returns one of, in ascending order."""
+    """Return `count` new ids, ascending."""
     millisecond = f"{int(at.timestamp() * 1000):012x}"
     random = entropy(10 * count).hex()
     chunks = sorted(random[start : start + 20] for start in range(0, 20 * count, 20))
@@ -114,7 +114,7 @@ def new_ids(prefix: str, count: int, *, at: datetime, entropy: Callable[[int], b
 
 
 def id_bytes(identifier: str) -> bytes:
-    """Return the 16 bytes behind a prefixed id; raises Invalid."""
+    """Return the 16 bytes of a prefixed id; raises Invalid."""
     match = _PREFIXED.fullmatch(identifier)
     if match is None:
         raise Invalid(f"{identifier[:80]!r} is not an id", hint="ids look like rec_ followed by 32 hex digits")

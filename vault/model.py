@@ -1,4 +1,4 @@
-"""The frozen values every layer speaks in; the vocabulary of docs/design.md."""
+"""The frozen values that the layers share, named as in docs/design.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vault.ids import CertificateId, HoldId, NodeId, RecordingId, TenantId, Toke
 
 
 class Part(enum.StrEnum):
-    """The pieces of a recording that have clocks, and so coordinates, of their own."""
+    """The parts of a recording. Each has its own retention, and so its own coordinate."""
 
     AUDIO = "audio"
     METADATA = "metadata"
@@ -21,10 +21,10 @@ class Part(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Cohort:
-    """One puncturable tree: everything of one tenant and part that shares one clock.
+    """One puncturable tree of keys, for the recordings of one tenant whose part falls due together.
 
-    `period` counts cohort widths since the Unix epoch for audio and transcripts (the expiry day when the width is
-    one day: the cohort is due from `period * width` on) and creation months (`year * 12 + month - 1`) for metadata.
+    For audio and transcripts `period` counts cohort widths since the Unix epoch, and the cohort falls due at
+    `period * width`. For metadata it is the creation month, `year * 12 + month - 1`.
     """
 
     tenant: TenantId
@@ -35,7 +35,7 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Coordinate:
-    """Where a data key is derived; the only key-related thing outside the keyring."""
+    """The place of a data key in the keyring: a leaf of a cohort. It is not secret."""
 
     cohort: Cohort
     leaf: int
@@ -45,12 +45,12 @@ LEAVES: Final = 1 << 32
 """How many leaves a cohort has."""
 
 INDEX_LEAF: Final = LEAVES - 1
-"""The last leaf of a metadata cohort keys its blind index; no recording ever gets the last leaf of any cohort."""
+"""The last leaf of a cohort, which no recording gets. In a metadata cohort its key is that of the blind index."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """32 bytes derived from the keyring; never stored, never printed."""
+    """32 bytes derived from the keyring. They are not stored and not printed."""
 
     material: bytes = field(repr=False)
 
@@ -66,11 +66,11 @@ class RecordingState(enum.StrEnum):
 
 
 EMPTY: Final = "empty"
-"""Why a recording is truncated that ended with nothing acknowledged to its recorder: its call key is free again."""
+"""State reason of a truncated recording of which nothing was acknowledged. Its call key is free again."""
 
 
 class Codec(enum.StrEnum):
-    """Sample encodings; `stream` is whatever the container says."""
+    """Sample encodings; `stream` means that the container defines it."""
 
     PCMU = "pcmu"
     PCMA = "pcma"
@@ -80,7 +80,7 @@ class Codec(enum.StrEnum):
 
 
 class Container(enum.StrEnum):
-    """How the stored bytes are wrapped."""
+    """Container formats of the stored bytes."""
 
     RAW = "raw"
     WAV = "wav"
@@ -90,7 +90,7 @@ class Container(enum.StrEnum):
 
 
 class Content(enum.StrEnum):
-    """What the first bytes of a recording are: a container by its mark, text, or nothing that is known."""
+    """What the first bytes of a recording look like: a container, text, or unknown."""
 
     WAV = "wav"
     OGG = "ogg"
@@ -104,7 +104,8 @@ class Content(enum.StrEnum):
 class Media:
     """What the stored bytes are; `channel_map` names channels in order, e.g. ("caller", "callee").
 
-    Of a container the codec, the rate and the channels are those that its head tells; `stream` and 0 if it tells none.
+    The codec, the rate (Hz) and the number of channels of a container are those in its header; `stream` and 0 if it
+    states none.
     """
 
     container: Container
@@ -116,7 +117,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """What the recorder says about the call. Personal: stored only sealed under the metadata part.
+    """What the recorder states about the call. Personal data: stored only sealed under the metadata key.
 
     `extra["call_key"]` is the recorder's own name for the call.
     """
@@ -127,16 +128,16 @@ class CallFacts:
     tags: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
     unusable: Mapping[str, str] = field(default_factory=dict)
-    """What was stated and left out, and why; not sealed with the rest."""
+    """Names of facts that were stated and not kept, with the reason; not sealed with the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One catalog row. `stored_bytes` counts plaintext bytes in verified segments; `ended_at` is when the last came.
+    """One catalog row. `stored_bytes` counts plaintext bytes in verified segments; `ended_at` is when it was sealed.
 
-    The tokens are what the blind index of the metadata cohort makes of the recorder's call key and of the two numbers,
-    in hex. Once the metadata is shredded, `sealed_facts` is empty, the numbers' tokens are None and `call_token` is
-    the recording's id.
+    The tokens are the recorder's call key and the two numbers under the blind index of the metadata cohort, in hex.
+    Once the metadata is shredded, `sealed_facts` is empty, the numbers' tokens are None and `call_token` is the
+    recording's id.
     """
 
     id: RecordingId
@@ -159,33 +160,33 @@ class Recording:
     certificate_id: CertificateId | None = None
     metadata_certificate_id: CertificateId | None = None
     node: NodeId | None = None
-    """Whose journal has what is not stored yet; None for a row older than nodes."""
+    """The node whose journal has the bytes that are not in the object store yet; None for a row older than nodes."""
     audio_commitment: bytes | None = None
-    """Commits to the data key of the audio (docs/format.md); None for a row older than commitments."""
+    """The commitment to the data key of the audio (docs/format.md); None for a row older than commitments."""
     metadata_commitment: bytes | None = None
     retention_period: str | None = None
-    """How long the policy of its first day keeps it, such as `90d`; None for an older row, or one that was rebuilt."""
+    """The retention that applied when it was captured, such as `90d`; None for an older row or a rebuilt one."""
     object_token: str | None = None
-    """Of the key under which S3 clients know it, where that is not its call key; goes with the numbers' tokens."""
+    """The token of its S3 object key, if that is not its call key; removed together with the numbers' tokens."""
     content: Content | None = None
-    """What its first bytes are, where that is not what was declared; None too for an older row or a rebuilt one."""
+    """What its first bytes are, if they are not what was declared; also None for an older row or a rebuilt one."""
     lasted: timedelta | None = None
-    """How long the call lasted, in whole milliseconds; None while it is open, and where nobody can tell."""
+    """How long the call lasted, in whole milliseconds; None while it is open, and if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What the first bytes of a recording make of its media, and what they are if they are not what was declared."""
+    """The media of a recording as its first bytes show it; `content` is set if they are not what was declared."""
 
     media: Media
     content: Content | None = None
     recorder: TokenId | None = None
-    """Whose token declared something else; None if that is not known any more."""
+    """The token of the recorder that declared it; None if that is no longer known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misdeclared:
-    """How many recordings of one recorder came as `content` and were declared as `declared`."""
+    """How many recordings of one recorder were declared as `declared` and are `content`."""
 
     recorder: TokenId | None
     tenant: TenantId
@@ -196,7 +197,10 @@ class Misdeclared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentRef:
-    """One stored object of a recording: plaintext place and ciphertext identity. `index` -1 is the manifest."""
+    """One stored object of a recording; `index` -1 is the manifest.
+
+    `offset` and `length` count plaintext bytes; `object_bytes` and `sha256` are those of the stored ciphertext.
+    """
 
     recording: RecordingId
     index: int
@@ -212,7 +216,7 @@ MANIFEST_INDEX = -1
 
 
 class HoldKind(enum.StrEnum):
-    """Why something is kept beyond its retention."""
+    """Why a recording is kept beyond its retention."""
 
     LEGAL = "legal"
     SAFEGUARDING = "safeguarding"
@@ -231,7 +235,7 @@ class HoldState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """A named reason to keep. `recordings` are the ones it protects; `too_late` those already gone when placed."""
+    """A named reason to keep `recordings`; `too_late` are those whose keys were gone when it was placed."""
 
     id: HoldId
     tenant: TenantId
@@ -266,7 +270,7 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who acts. `tenant` is None only for the operator of the vault."""
+    """The credential that acts. `tenant` is None only for an operator of the vault."""
 
     token_id: TokenId
     name: str
@@ -276,16 +280,16 @@ class Principal:
     """See `Token.imports_until`."""
     expires_at: datetime | None = None
     expired: bool = False
-    """Whether the token had expired when it was let in: then only to finish a recording that it began."""
+    """Whether the token has expired: it may then only finish a recording that it began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A credential as stored: SHA-256 of the secret, never the secret in clear.
+    """A credential as stored: the SHA-256 of its secret, not the secret in clear.
 
-    A recorder's is there sealed too, because a request signature can only be checked with the secret itself. Until
-    `imports_until` the retention of what it records counts from the start that it states, however long ago. From
-    `expires_at` on it begins nothing; what it began it may finish.
+    A recorder's secret is stored sealed too, because a request signature can only be checked with it. Until
+    `imports_until` the retention of its recordings counts from the start that it states, however long ago. From
+    `expires_at` on it begins no recording; it may finish those that it began.
     """
 
     id: TokenId
@@ -298,16 +302,16 @@ class Token:
     sealed_secret: bytes | None = field(default=None, repr=False)
     imports_until: datetime | None = None
     issued_by: TokenId | None = None
-    """The token that issued it; None for an operator's that whoever owns the vault's files issued."""
+    """The token that issued it; None for an operator's token that was issued with the configuration file."""
     expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataChange:
-    """What two people decided for the metadata of calls that exist, through a month; `request` names who and why.
+    """A retention that two people decided for the metadata of existing calls, up to the month `through`.
 
-    `retention` is a period as text that counts from the end of the month of a call; None keeps the metadata until the
-    contract ends.
+    `request` is the id of their policy request. `retention` is a period as text, counted from the end of the month of a
+    call; None keeps the metadata until the contract ends.
     """
 
     request: str
@@ -317,11 +321,11 @@ class MetadataChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionChange:
-    """What two people decided for the audio of calls captured up to `through`; `request` names who and why.
+    """A retention that two people decided for the audio of calls captured up to `through`.
 
-    `retention` is a period as text, counted as at capture: from no earlier than `backdating_seconds` before the
-    receipt unless the recorder imported. `floor` is the least period after the receipt. Nothing goes earlier by it than
-    `since`.
+    `request` is the id of their policy request. `retention` is a period as text, counted as at capture: from no earlier
+    than `backdating_seconds` before the receipt, unless the recorder imported. `floor` is the least period after the
+    receipt. The change makes no recording due before `since`.
     """
 
     request: str
@@ -336,12 +340,13 @@ class RetentionChange:
 class Tenant:
     """The organisation called: the controller.
 
-    `retention` is a period as text, such as `90d` or `7y`; None means the vault's default. `metadata_retention` is one
-    too, counted from the end of the month of a call; None keeps the metadata until the contract ends. It is that of
-    calls to come: `metadata_before` are the ones agreed before, each with the last month (as in `Cohort.period`) that
-    it holds for, in order; `metadata_changed` outranks both.
+    `retention` is a period as text, such as `90d` or `7y`; None means the vault's default. `metadata_retention` is a
+    period as text, counted from the end of the month of a call; None keeps the metadata until the contract ends. It
+    applies to future calls. `metadata_before` lists earlier retentions in order, each with the last month (as in
+    `Cohort.period`) that it holds for; `metadata_changed` outranks both.
+
     `contract_end` takes effect once a second person has approved it.
-    `safeguarding_webhook` hears of flags; its address may hold a secret.
+    `safeguarding_webhook` is the URL that alerts of flags are sent to; it may hold a secret.
     """
 
     id: TenantId
@@ -354,21 +359,21 @@ class Tenant:
     metadata_before: tuple[tuple[int, str | None], ...] = ()
     metadata_changed: MetadataChange | None = None
     retention_changed: RetentionChange | None = None
-    """Outranks the date of calls that were captured before; `retention` is that of calls to come."""
+    """Outranks the dates of calls captured before it; `retention` applies to future calls."""
     contract_end: datetime | None = None
     offboard_requested_by: str | None = None
     offboard_approved_by: str | None = None
     offboard_approved_at: datetime | None = None
     numbering_region: str = "GB"
-    """Where its numbers without a country code are dialled, ISO 3166-1 alpha-2."""
+    """The region (ISO 3166-1 alpha-2) of telephone numbers without a country code."""
     keep_dtmf: bool = False
-    """Whether the keys that callers press are kept, sealed like their audio; dropped otherwise."""
+    """Whether the keys that callers press are kept, sealed like the audio; otherwise they are dropped."""
     safeguarding_webhook: str | None = field(default=None, repr=False)
     origins: tuple[str, ...] = ()
-    """The web origins (RFC 6454) whose pages may record for it."""
+    """The web origins (RFC 6454) whose pages may send recordings for this tenant."""
 
     def metadata_retention_of(self, month: int) -> str | None:
-        """Return for how long after its end the metadata of a month is kept; None as long as the contract."""
+        """Return how long after the month's end its metadata is kept; None means as long as the contract."""
         if self.metadata_changed is not None and month <= self.metadata_changed.through:
             return self.metadata_changed.retention
         agreed = (kept for through, kept in self.metadata_before if month <= through)
@@ -376,13 +381,13 @@ class Tenant:
 
     @property
     def ends_at(self) -> datetime | None:
-        """When the contract ends, if two people have said so."""
+        """When the contract ends; None while two people have not decided it."""
         return self.contract_end if self.offboard_approved_by is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """One act or refusal. `detail` holds before/after and never personal data."""
+    """One act or refusal. `detail` holds values before and after a change, and no personal data."""
 
     event: str
     actor: str
@@ -397,7 +402,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """An audit event as written: numbered, timed and chained by hash."""
+    """An audit event as written: with its number, its time and the hash of the entry before it."""
 
     seq: int
     at: datetime
@@ -407,7 +412,7 @@ class AuditEntry:
 
 
 class CertificateStatus(enum.StrEnum):
-    """Provisional once the keys are gone, final once the objects' absence is verified."""
+    """Provisional once the keys are destroyed, final once the objects' absence is verified."""
 
     PROVISIONAL = "provisional"
     FINAL = "final"
@@ -415,7 +420,7 @@ class CertificateStatus(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlace:
-    """Where a certificate stands in its batch, and its document in two pieces (see vault.certificates.template)."""
+    """A certificate's place in its batch, and its document in two pieces (see `vault.certificates.template`)."""
 
     batch: str
     index: int
@@ -425,10 +430,10 @@ class BatchPlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredCertificate:
-    """A certificate as kept: either its compact JWS, or the place in a batch from which that is made.
+    """A certificate as stored: its compact JWS, or the place in a batch from which the JWS is made.
 
-    Both give the same bytes whenever they are asked for. The rest is for finding it: `parts` are those whose keys it
-    attests; a recording whose parts go on different days has one for each.
+    `parts` are those whose key destruction it attests. A recording whose parts are destroyed on different days has a
+    certificate for each.
     """
 
     id: CertificateId
@@ -443,7 +448,7 @@ class StoredCertificate:
 
 
 class Assurance(enum.StrEnum):
-    """How truly a root provider can destroy; printed on every certificate."""
+    """How well a root provider can destroy a key; stated on certificates."""
 
     BEST_EFFORT = "best_effort"
     DEVICE = "device"
@@ -453,9 +458,9 @@ class Assurance(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """Keeps leaves `first..last` of a cohort through sweeps; `tag` is the 16-byte id of the hold that placed it.
+    """Protects leaves `first..last` of a cohort from shreds; `tag` is the 16-byte id of the hold that placed it.
 
-    The tag makes pins a set: a stale catalog that does not know a hold cannot drop that hold's pin.
+    The tag tells the pins of different holds apart: a stale catalog that does not know a hold cannot drop its pin.
     """
 
     cohort: Cohort
@@ -466,15 +471,18 @@ class Pin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShredPlan:
-    """What one shred takes away.
+    """Which keys one shred destroys.
 
-    Every audio and transcript cohort with `period <= due_through`, every metadata cohort of a tenant with `period <=
-    metadata_through[tenant]` that is not of a month in `spared`, and every cohort of `drop_tenants`, keeps only leaves
-    covered by its remaining pins and by `keep`; `leaves` are punctured individually; `unpin` pins are dropped first.
-    `expired` are leaves whose own date has come, whatever that of their cohort is: each goes unless a pin or `keep`
-    covers it. Pins with a tag in `yielding` keep a leaf through the date of its cohort, and against nothing else: not
-    against `leaves`, `expired` or the end of a contract.
-    With `new_generation` what is to come gets trees that no copy of the keyring from before has.
+    - Due cohorts keep only the leaves that a remaining pin or `keep` covers. Due are audio and transcript cohorts with
+      `period <= due_through`, metadata cohorts with `period <= metadata_through[tenant]` whose tenant and month are not
+      in `spared`, and the cohorts of `drop_tenants`.
+    - `leaves` are destroyed individually.
+    - `expired` are leaves whose own date has come. Each is destroyed unless a pin or `keep` covers it.
+    - `unpin` pins are dropped first.
+    - Pins with a tag in `yielding` protect a leaf only from the due date of its cohort, not from `leaves`, `expired` or
+      the end of a contract.
+
+    With `new_generation`, later recordings get new trees, which no earlier copy of the keyring has.
     """
 
     intent_id: str
@@ -493,7 +501,7 @@ class ShredPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShredReceipt:
-    """Proof that one shred passed its point of no return."""
+    """What one shred destroyed and when; it exists only after the root version was destroyed."""
 
     intent_id: str
     epoch_destroyed: int
@@ -508,7 +516,7 @@ class ShredReceipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of `doctor`: level is ok, warning or error; `hint` says what to do."""
+    """One line of `callvault doctor`: `level` is ok, warning or error; `hint` says what to do."""
 
     level: str
     subject: str

@@ -1,6 +1,6 @@
-"""Files and directories that this process cannot use, told so that whoever reads it knows what to do.
+"""Error messages for files and directories that this process cannot use.
 
-Asking first is only for the message: whoever opens a file still answers for what opening says.
+The checks only make better messages. A caller that opens the file afterwards still handles the errors of opening it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _SETTLED: Final = frozenset(
 
 
 def name_of(uid: int) -> str:
-    """Return a user's name and number; the number alone where this machine knows no name."""
+    """Return a user's name and number; the number alone if this machine has no name for it."""
     login = _login(uid)
     return f"uid {uid}" if login == str(uid) else f"{login} (uid {uid})"
 
 
 def is_settled(error: OSError) -> bool:
-    """Tell whether the error is one that lasts until somebody changes owners, modes, paths or mounts."""
+    """Tell whether the error lasts until somebody changes owners, modes, paths or mounts."""
     return error.errno in _SETTLED
 
 
 def unusable(path: Path, error: OSError, *, setting: str | None = None) -> ConfigError:
-    """Return what is told of a path that cannot be used: why, whose it is, who this is, and what to do."""
+    """Return the error for a path that cannot be used: the reason, its owner, this process's user, and what to do."""
     culprit, found = _culprit(path)
     me = name_of(os.geteuid())
     start = f"{setting}: " if setting else ""
@@ -56,9 +56,9 @@ def unusable(path: Path, error: OSError, *, setting: str | None = None) -> Confi
 
 
 def check(path: Path, need: int, *, setting: str | None = None) -> None:
-    """Raise ConfigError if this process may not use `path` as it needs to: READ, or WRITE, which is both.
+    """Raise ConfigError if this process may not use `path`; `need` is READ, or WRITE for reading and writing.
 
-    Of a directory, READ is to list and enter it. Whoever opens may still be refused: this looks at owners and modes.
+    READ of a directory is to list and enter it. Opening may still fail: this checks only owners, modes and mounts.
     """
     try:
         found = path.stat()
@@ -73,7 +73,7 @@ def check(path: Path, need: int, *, setting: str | None = None) -> None:
 
 
 def check_makeable(path: Path, *, setting: str | None = None) -> None:
-    """Raise ConfigError if this process may not make `path` and what is missing above it; one that is there is fine."""
+    """Raise ConfigError if this process may not create `path` and its missing parents; an existing path is fine."""
     above = path
     try:
         while not is_there(above) and above != above.parent:
@@ -90,7 +90,7 @@ def check_makeable(path: Path, *, setting: str | None = None) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is something at `path`; OSError where that cannot be seen."""
+    """Tell whether `path` exists; OSError if that cannot be found out."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +99,7 @@ def is_there(path: Path) -> bool:
 
 
 def _culprit(path: Path) -> tuple[Path, os.stat_result | None]:
-    """Return what stands in the way: the first directory that cannot be entered, else the path or the deepest above."""
+    """Return the first directory that cannot be entered, else the path or its deepest existing parent."""
     path = path.absolute()
     place, found = path, None
     for each in (*reversed(path.parents), path):

@@ -28,14 +28,14 @@ from vault.protocol.live.recognise import IN_FRAMES
 from vault.retention.policy import StartEffect
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Set by the server per request; every log line and audit event written within it carries it."""
+"""The id of the present request, which the server sets; log lines and audit events carry it."""
 
 DIALECTS: Final = (
     *("http", "resumable", "tus", "s3", "rtpengine", "siprec"),
     *("asterisk", "audio_fork", "audio_stream", "audiohook", "telnyx", "twilio", "vonage"),
     *("audiosocket", "rtpengine_tcp"),
 )
-"""How audio comes: in requests, over WebSocket, over TCP."""
+"""The protocols that audio arrives by: in requests, over WebSocket, over TCP."""
 SHARED: Final = ("recordings", "spool", "connections", "requests")
 STORES: Final = ("filesystem", "memory", "s3")
 ROOT_OPERATIONS: Final = ("destroy", "new_version", "self_check", "unwrap", "versions", "wrap")
@@ -67,7 +67,7 @@ AUDITED: Final = (
     *("sweep.completed", "sweep.override_approved", "sweep.override_rejected", "sweep.override_requested"),
     *("sweep.override_used", "sweep.started", "sweep.tripped"),
 )
-"""The names of entries of the audit trail."""
+"""The event names of the audit trail."""
 _OWN_LOGGERS: Final = ("vault", "cli")
 _ACK_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STALE_SECONDS: Final = 300.0
@@ -75,9 +75,9 @@ _SWEEP_BUCKETS: Final = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800)
 
 
 class LoopHistogram(Collector):
-    """A histogram that only the event loop observes: no lock and no label look-up on the data path.
+    """A histogram that only the event loop observes, so it needs no lock; it has no labels.
 
-    The library's own costs several microseconds an observation, which is half of what sealing a piece does.
+    The library's own histogram takes several microseconds an observation, half as long as sealing a piece.
     """
 
     def __init__(self, name: str, documentation: str, *, buckets: Sequence[float]) -> None:
@@ -101,9 +101,9 @@ class LoopHistogram(Collector):
 
 
 class CatalogGauges(Collector):
-    """What is read from the catalog together; told only while it is recent: an outage must not look like good old days.
+    """Gauges that are read from the catalog together. They are exported only while recent, so that an outage shows.
 
-    Whoever reads it sets `age` to tell how many seconds ago that was.
+    The reader sets `age` to a function that returns how many seconds ago they were read.
     """
 
     def __init__(self, ns: str) -> None:
@@ -123,7 +123,7 @@ class CatalogGauges(Collector):
         self.sweep_overdue = gauge("sweep_overdue_seconds", "Age of the oldest recording due and not shredded")
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the age, and the gauges unless they are too old."""
+        """Yield the age, and the gauges if they are less than five minutes old."""
         age = self.age()
         yield GaugeMetricFamily(self._name, "Since the gauges that are read from the catalog were read", value=age)
         if age < _STALE_SECONDS:
@@ -131,10 +131,10 @@ class CatalogGauges(Collector):
 
 
 class Metrics:
-    """Every metric the vault exports (prefix `callvault_`, base units, no personal or per-recording labels).
+    """The metrics of the vault (prefix `callvault_`, base units, no personal or per-recording labels).
 
-    A counter is declared with all values of its labels and has each of them at 0 from the start: an alert on a rate
-    does not see a series that begins with its first event.
+    A counter is declared with all values of its labels, and each series starts at 0: an alert on a rate would not see
+    the first event of a series that begins with it.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -239,7 +239,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: constant message, fields from `extra={"fields": {...}}`, request id from context."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render the record."""
+        """Return the record as a line of JSON."""
         line: dict[str, object] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -251,7 +251,7 @@ class JsonFormatter(logging.Formatter):
             line["request_id"] = rid
         line.update(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[0]:
-            # The type and the place, never the values: an exception's arguments may quote a request.
+            # Only the type and the place: an exception's arguments may quote a request.
             line["exception"] = record.exc_info[0].__name__
             frame = record.exc_info[2]
             while frame is not None and frame.tb_next is not None:
@@ -264,23 +264,24 @@ class JsonFormatter(logging.Formatter):
 def configure_logging(*, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send log records as JSON to `stream` (standard error by default).
 
-    `level` is the vault's own; libraries stay at INFO or above, because at DEBUG they log what they handle: statements
-    with their parameters, requests with their headers.
+    `level` applies to the vault's own records. Libraries stay at INFO or above: at DEBUG they log statements with their
+    parameters and requests with their headers.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    logging.getLogger("aiohttp.server").setLevel(
-        logging.CRITICAL
-    )  # an error a malformed request: anyone could flood it
-    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns of a subprotocol, which may be a token
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each of its plugins at every start
+    # It logs an error for each malformed request, so anyone could flood the log.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    # Its warnings quote subprotocols, which may be tokens.
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+    # It logs each of its plugins at every start.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     set_level(level)
 
 
 def set_level(level: str) -> None:
-    """Log from `level` on, from now on; libraries from INFO at least."""
+    """Change the level of the vault's own loggers; libraries stay at INFO or above."""
     for name in _OWN_LOGGERS:
         logging.getLogger(name).setLevel(level.upper())
     logging.getLogger().setLevel(max(logging.getLevelName(level.upper()), logging.INFO))

@@ -1,4 +1,4 @@
-"""What is wrong with a setting, a body, a parameter or an option, in words: those of the libraries reach nobody."""
+"""Plain words for what is wrong with a setting, a body, a parameter or an option, in place of the library's texts."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ _WORDS: Final[Mapping[str, str]] = {
     "ip_v6_network": _NETWORK,
     "ip_any_network": _NETWORK,
 }
-_UNKNOWN: Final = "is not what belongs there"
+_UNKNOWN: Final = "is not a valid value"
 _NAME: Final = re.compile(r"[a-z0-9_]+", re.ASCII)
 _MEMBERS: Final = frozenset({"ipv4network", "ipv6network"})
 
 
 def first_misfit(error: ValidationError) -> tuple[str, str]:
-    """Return where the first thing is that does not fit, dots between names, and what is wrong with it.
+    """Return the dotted name of the first value that does not fit, and what is wrong with it.
 
-    The place is empty for the whole. No value is repeated: it can be a secret.
+    The name is empty if it is the document as a whole. No value is repeated, because it can be a secret.
     """
     first = error.errors(include_url=False, include_input=False)[0]
     return _place(first["loc"], first["type"]), _words(first)
 
 
 def _place(parts: tuple[int | str, ...], kind: str) -> str:
-    """Return the names alone: between them the library names the kinds of value that it tried."""
+    """Return the names only: the library puts the types that it tried between them."""
     names = [str(part) for part in parts[:-1] if _is_name(part)]
-    # The last one of an unknown setting is what somebody wrote, whatever it looks like.
+    # The last part of an unknown setting is its name as somebody wrote it, whatever it looks like.
     names += [str(part)[:80] for part in parts[-1:] if kind == "extra_forbidden" or _is_name(part)]
     return ".".join(names)
 
@@ -82,5 +82,5 @@ def _is_name(part: int | str) -> bool:
 def _words(found: Mapping[str, Any]) -> str:
     facts = found.get("ctx", {})
     if found["type"] == "value_error":
-        return str(facts["error"])  # what our own rules say
+        return str(facts["error"])  # the text of our own validators
     return _WORDS.get(found["type"], _UNKNOWN).format(**facts)
