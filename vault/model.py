@@ -257,7 +257,7 @@ class Hold:
 
 
 class Role(enum.StrEnum):
-    """What a token may do; see docs/design.md for the table."""
+    """What a token may do; see docs/access.md for the table."""
 
     RECORDER = "recorder"
     AGENT = "agent"

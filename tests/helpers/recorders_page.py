@@ -24,7 +24,7 @@ INTRODUCTION = """# Recorders
 What each recorder is told so that its calls arrive, as `callvault recorders show NAME --tenant TENANT` prints it. With
 `--issue NAME` an operator has a token issued and filled in. Here `$CALLVAULT_TOKEN` stands for it,
 `$CALLVAULT_TOKEN_ID` for its id (`tok_` and the part between the underscores) and `$CALLVAULT_TOKEN_SECRET` for its
-secret (the rest). A recorder's token can write and flag, and nothing else: [the roles](design.md#roles).
+secret (the rest). A recorder's token can write and flag, and nothing else: [the roles](access.md#roles).
 
 A certificate from an authority of your own: [how each client is told](operations.md#an-authority-of-your-own).
 

@@ -44,7 +44,7 @@ def test_every_link_within_the_project_leads_somewhere(page):
 
 
 def test_the_roles_table_is_the_permissions_table():
-    page = (ROOT / "docs" / "design.md").read_text()
+    page = (ROOT / "docs" / "access.md").read_text()
     table = page.split("<!-- roles:")[1].split("<!-- /roles -->")[0]
     rows = {
         row[0]: row[1:]

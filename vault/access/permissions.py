@@ -1,4 +1,4 @@
-"""The roles table of docs/design.md as data. An act that is not listed for a role is forbidden to it."""
+"""The roles table of docs/access.md as data. An act that is not listed for a role is forbidden to it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The keyring: covers and pins of all tenants, of which only the current version can be opened.
 
-Bytes in docs/format.md ("Keyring"), crash order in docs/design.md.
+Bytes in docs/format.md ("Keyring"), crash order in docs/crash-order.md.
 """
 
 from __future__ import annotations

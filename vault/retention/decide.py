@@ -1,4 +1,4 @@
-"""Whether a part of a recording may be shredded now, and why: the precedence table of docs/design.md.
+"""Whether a part of a recording may be shredded now, and why: the precedence table of docs/retention.md.
 
 Sweeps, dry runs, erasures, ends of contracts and explanations all call `decide` with the same facts. A catalog or a
 keyring only selects candidates. Retention outranks deletion: a hold of any kind, however late it was placed, outranks

@@ -2,7 +2,7 @@
 
 A rotation in order: audit entry → the keyring's shred under a new root version, which also moves the generation → the
 catalog closes the older generations → leaves that they never gave out are dropped → trees ahead → audit entry. A crash
-anywhere leaves a keyring that serves, and the rotation is repeated; docs/design.md says what each step leaves.
+anywhere leaves a keyring that serves, and the rotation is repeated; docs/crash-order.md says what each step leaves.
 """
 
 from __future__ import annotations
