@@ -43,6 +43,25 @@ def test_every_link_within_the_project_leads_somewhere(page):
             assert anchor in anchors(found), target
 
 
+def test_every_row_stands_in_a_table():
+    """A row behind a blank line is shown as text with bars in it."""
+    for page in DOCUMENTS:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for before, row, after in zip(lines := ["", *text.splitlines(), ""], lines[1:], lines[2:], strict=False):
+            if row.startswith("|") and not before.startswith("|"):
+                assert re.fullmatch(r"\|(-+:?\|)+", after), f"{page.name}: {row}"
+
+
+def test_the_picture_of_the_layers_is_the_contract_that_is_checked():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(each["layers"] for each in contracts if "containers" not in each and each["type"] == "layers")
+    boxes = {}
+    for box in ET.parse(ROOT / "docs" / "layers.svg").iter("{http://www.w3.org/2000/svg}text"):
+        if box.get("class") is None:
+            boxes.setdefault(int(box.get("y")), []).append(box.text)
+    assert [boxes[y] for y in sorted(boxes)] == [re.split(r" [|:] ", layer) for layer in layers]
+
+
 def test_the_roles_table_is_the_permissions_table():
     page = (ROOT / "docs" / "access.md").read_text()
     table = page.split("<!-- roles:")[1].split("<!-- /roles -->")[0]

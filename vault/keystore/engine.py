@@ -1,8 +1,7 @@
 """The acts that change a keyring, in the order that makes them safe to interrupt anywhere.
 
 Additive changes (revise) stay in their epoch. Subtractive ones (shred) write a new epoch under a new root version,
-prove that it reads back as exactly the survivors, and destroy the old root version last. docs/crash-order.md has the crash
-table.
+prove that it reads back as exactly the survivors, and destroy the old root version last: docs/crash-order.md.
 """
 
 from __future__ import annotations
