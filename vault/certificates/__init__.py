@@ -1,1 +1,1 @@
-"""Deletion certificates and the audit trail's chain: documents that strangers verify."""
+"""Deletion certificates and the audit trail's hash chain, which third parties can verify."""

@@ -1,4 +1,4 @@
-"""What a deletion certificate is made of; the names of the members are the names in the JSON document.
+"""The members of a deletion certificate, under their names in the JSON document.
 
 The vocabulary is that of NIST SP 800-88 (category purge, technique cryptographic erase).
 """
@@ -15,7 +15,7 @@ from vault.model import Assurance, Coordinate, Part, Role
 
 
 class Result(enum.StrEnum):
-    """How an action on a copy, or a check, came out."""
+    """The result of an action on a copy, or of a check."""
 
     DONE = "done"
     NOT_APPLICABLE = "not_applicable"
@@ -24,7 +24,7 @@ class Result(enum.StrEnum):
 
 
 OPEN_RESULTS: Final = frozenset({Result.FAILED, Result.UNKNOWN})
-"""Outcomes that leave something to be done, and so keep a certificate from being final."""
+"""Results that leave something to be done. A certificate with one of them cannot be final."""
 
 
 class Trigger(enum.StrEnum):
@@ -39,7 +39,7 @@ class Trigger(enum.StrEnum):
 
 
 class KeyPlace(enum.StrEnum):
-    """Where copies of the key, or of what derives it, could have been."""
+    """Where copies of the key, or of data that derives it, could have been."""
 
     KEYRING_REPLICA = "keyring_replica"
     PROVIDER_VERSION = "provider_version"
@@ -49,7 +49,7 @@ class KeyPlace(enum.StrEnum):
 
 
 class CheckName(enum.StrEnum):
-    """What was looked at afterwards."""
+    """The checks that follow the destruction."""
 
     OLD_EPOCH_UNWRAP_FAILS = "old_epoch_unwrap_fails"
     LEAF_UNDERIVABLE = "leaf_underivable"
@@ -59,7 +59,7 @@ class CheckName(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parties:
-    """Who is responsible: the tenant's organisation controls, the vault's operator processes."""
+    """The controller (the tenant's organisation) and the processor (the vault's operator)."""
 
     tenant: TenantId
     controller: str
@@ -68,7 +68,10 @@ class Parties:
 
 
 class StoredObject(NamedTuple):
-    """One stored object, its size in bytes and the SHA-256 (hex) of its ciphertext. A tuple: a sweep reads millions."""
+    """One stored object, its size in bytes and the SHA-256 (hex) of its ciphertext.
+
+    It is a tuple, which is fast to make: a sweep reads millions.
+    """
 
     name: str
     bytes: int
@@ -76,7 +79,7 @@ class StoredObject(NamedTuple):
 
 
 class Authority(NamedTuple):
-    """Why something was deleted, on which case, and who decided."""
+    """Why a recording was deleted, for which case, and who decided."""
 
     trigger: Trigger
     case: Case | None = None
@@ -84,9 +87,10 @@ class Authority(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What a certificate says of one recording; many share an `authority`. A tuple: a sweep makes a million.
+    """What a certificate states about one recording. Many of them share an `authority`.
 
-    `parts` are in ascending order of their names. `captured` and `applied` are the policies that set `retain_until`.
+    `parts` are in ascending order of their names. `captured` is the policy at capture, `applied` the one that set
+    `retain_until` in the end. It is a tuple, which is fast to make: a sweep makes a million.
     """
 
     recording_id: RecordingId
@@ -101,12 +105,12 @@ class Subject(NamedTuple):
 
     @property
     def names(self) -> tuple[Part, ...]:
-        """The parts whose keys are gone."""
+        """The parts whose keys were destroyed."""
         return tuple(each.coordinate.cohort.part for each in self.parts)
 
 
 class PartKey(NamedTuple):
-    """Where the key of one part was derived, and the 32 bytes that commit to it; None for a row older than those."""
+    """The coordinate of one part's key, and its 32-byte commitment; None for a row older than commitments."""
 
     coordinate: Coordinate
     commitment: bytes | None
@@ -114,7 +118,7 @@ class PartKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartFacts:
-    """One part whose key is gone. `key_commitment` (hex) lets a key that turns up later be recognised."""
+    """One part whose key was destroyed. A key that is found later can be compared with `key_commitment` (hex)."""
 
     part: Part
     coordinate: Coordinate
@@ -132,7 +136,7 @@ class RecordingFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectFacts:
-    """How many objects, how many bytes, and the Merkle root (hex) of their list, as in `vault.certificates.objects`."""
+    """The number of objects, their bytes, and the Merkle root (hex) of their list; see `vault.certificates.objects`."""
 
     count: int
     bytes: int
@@ -141,7 +145,7 @@ class ObjectFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """Where the objects were: as the operator states it, and as the store said; null if it was not asked."""
+    """Where the objects were, as the operator states it and as the store answered; null if it was not asked."""
 
     stated: str
     checked: str | None
@@ -150,7 +154,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """The ciphertext that the key opened."""
+    """The ciphertext that the key decrypted."""
 
     objects: ObjectFacts
     region: Region
@@ -158,7 +162,7 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """How it was encrypted."""
+    """How the recording was encrypted."""
 
     algorithm: str
     encrypted_before_first_write: bool
@@ -166,7 +170,7 @@ class Encryption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A rule of retention: its name, the version of its wording, and its period such as `90d`, null if not known."""
+    """A retention rule: its name, the version of its wording, and its period such as `90d`; null if unknown."""
 
     name: str
     version: str
@@ -175,9 +179,9 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionFacts:
-    """How long it had to be kept, by the policy of its first day and by the one that set `retain_until` in the end.
+    """How long the recording had to be kept: by the policy at capture, and by the one that set `retain_until`.
 
-    `captured_at` is the start of the call as the recorder states it, `received_at` the vault's own time of its
+    `captured_at` is the start of the call as the recorder states it. `received_at` is when the vault received its
     beginning. `instruction` is the id of an instruction that changed the date.
     """
 
@@ -191,7 +195,7 @@ class RetentionFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """The case behind a deletion: its id, and a digest of what the tenant calls it."""
+    """The case behind a deletion: its id, and a digest of the tenant's reference for it."""
 
     id: str
     reference_sha256: str
@@ -199,7 +203,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """Plaintext bytes of the recording, from the first to before the last."""
+    """A range of plaintext bytes of the recording; `to_byte` is not included."""
 
     from_byte: int
     to_byte: int
@@ -207,7 +211,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerFacts:
-    """Why it was deleted."""
+    """Why the recording was deleted."""
 
     kind: Trigger
     case: Case | None
@@ -216,7 +220,10 @@ class TriggerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
-    """Who decided, the one who asked first: a person, or the token that stood for one. `evidence` is what was shown."""
+    """Somebody who decided, the requester first: a person, or the token that acted for one.
+
+    `evidence` is the digest of what was shown to them.
+    """
 
     person: str | None
     token: str | None
@@ -227,7 +234,7 @@ class Decider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorisation:
-    """That nothing stood against it. `hold_revision` is the epoch of the keyring that was written without the key."""
+    """That no hold forbade it. `hold_revision` is the epoch of the keyring that was written without the key."""
 
     hold_revision: int
     active_holds: int
@@ -237,7 +244,7 @@ class Authorisation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyCopy:
-    """What became of one place the key could have been."""
+    """What was done about one place where the key could have been."""
 
     where: KeyPlace
     action: str
@@ -253,7 +260,7 @@ class DataPlace(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCopy:
-    """What became of the ciphertext in one place."""
+    """What was done about the ciphertext in one place."""
 
     where: DataPlace
     action: str
@@ -263,7 +270,7 @@ class DataCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sanitisation:
-    """The destruction, in the words of NIST SP 800-88: category purge, technique cryptographic erase."""
+    """The destruction, in the terms of NIST SP 800-88: category purge, technique cryptographic erase."""
 
     category: str = "purge"
     technique: str = "cryptographic erase"
@@ -282,7 +289,7 @@ class Sanitisation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One look afterwards."""
+    """One check and its result."""
 
     check: CheckName
     result: Result
@@ -290,7 +297,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was looked at, and when."""
+    """The checks, and when they were made."""
 
     checks: tuple[Check, ...]
     at: datetime
@@ -298,7 +305,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residual:
-    """Something that remains for a while, what makes it harmless or end, and until when if that is known."""
+    """Something that remains for a while, the mechanism that makes it harmless or ends it, and when, if known."""
 
     where: str
     state: str
@@ -308,7 +315,7 @@ class Residual:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """The transparency log that holds the certificate's batch, by its origin: absence from that log would show."""
+    """The origin of the transparency log with the certificate's batch. Its absence from that log would be noticed."""
 
     origin: str
 
@@ -316,4 +323,4 @@ class Log:
 EXPIRED: Final = Authority(Trigger.EXPIRY)
 
 POLICY_VERSION: Final = "callvault/retention/v1"
-"""The wording of the rules by which policies give dates."""
+"""The version of the rules that turn policies into dates."""

@@ -1,4 +1,4 @@
-"""The audit trail's hash chain: each entry's hash covers the one before it, so no entry changes unseen.
+"""The audit trail's hash chain: each entry's hash covers the one before it, so a changed entry is noticed.
 
 `hash(n) = SHA-256(hash(n - 1) ‖ RFC 8785 JSON of {seq, at, and the event's fields})`; `hash(0)` is 32 zero bytes.
 """
@@ -19,7 +19,7 @@ from vault.model import AuditEntry, AuditEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditHead:
-    """The last entry's number and hash (hex): whoever knows it can tell whether anything before it changed."""
+    """The number and the hash (hex) of the last entry, with which a change to any earlier entry can be found."""
 
     seq: int
     sha256: str
@@ -33,7 +33,7 @@ _GAPS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPart:
-    """What a part of the trail shows: `entries` match their hashes, and `links` of them continue the one before."""
+    """The result of a check of part of the trail: `entries` match their hashes, `links` continue the one before."""
 
     entries: int
     links: int
@@ -44,12 +44,12 @@ GENESIS = AuditHead(seq=0, sha256="00" * 32)
 
 
 def instant(moment: datetime) -> str:
-    """Render a time as it is hashed and exported: RFC 3339, UTC, always six digits of microseconds."""
+    """Return a time as it is hashed and exported: RFC 3339, UTC, with six digits of microseconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def canonical(event: AuditEvent, *, seq: int, at: datetime) -> bytes:
-    """Return the bytes an entry's hash covers after the previous hash; Invalid if `detail` is not plain JSON."""
+    """Return the bytes that an entry's hash covers after the previous hash; Invalid if `detail` is not plain JSON."""
     body = {
         "actor": event.actor,
         "at": instant(at),
@@ -103,10 +103,10 @@ def _check_published(head: AuditHead, expected: AuditHead) -> None:
 def verify_chain(
     entries: Iterable[AuditEntry], *, after: AuditHead = GENESIS, expected: AuditHead | None = None
 ) -> AuditHead:
-    """Check that `entries` continue `after` without a gap and return the head they end in.
+    """Check that `entries` continue `after` without a gap, and return their last head.
 
-    A chain alone cannot show that its newest entries were cut off: give `expected`, a head published earlier, and the
-    chain must pass through it. IntegrityError names the first entry that does not fit.
+    A chain alone cannot show that its newest entries were cut off. If `expected` is given, a head published earlier,
+    the chain must contain it. IntegrityError names the first entry that does not fit.
     """
     head = after
     met = expected is None or expected == after
@@ -128,9 +128,9 @@ def verify_chain(
 
 
 def part_of(entries: Iterable[AuditEntry]) -> str | None:
-    """Return the tenant whose part of the trail `entries` are; None if they are another's too, or begin the trail.
+    """Return the tenant that all `entries` belong to; None if they belong to several, or include the first entry.
 
-    The trail begins before any tenant's part does: with the first operator's token.
+    The first entry of the trail belongs to no tenant: it is the issue of the first operator's token.
     """
     tenants: set[str | None] = set()
     for entry in entries:
@@ -141,11 +141,11 @@ def part_of(entries: Iterable[AuditEntry]) -> str | None:
 
 
 def verify_part(entries: Iterable[AuditEntry], *, expected: AuditHead | None = None) -> AuditPart:
-    """Check what can be checked of entries between which others are left out; they come in their order.
+    """Check entries in ascending order, between which others may be missing.
 
-    Each matches its own hash, and continues the one before where that one is there. Nothing shows that no entry was
-    left out; `expected`, a head published earlier, must be among them. IntegrityError names the first entry that does
-    not fit.
+    Each must match its own hash, and continue the one before if that is present. `expected`, a head published earlier,
+    must be among them. The check cannot show whether entries were left out. IntegrityError names the first entry that
+    does not fit.
     """
     head, count, links, met = GENESIS, 0, 0, expected is None
     for entry in entries:

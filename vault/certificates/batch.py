@@ -1,7 +1,7 @@
 """Certificates issued together: one signed statement over the root of a Merkle tree whose leaves are the documents.
 
 See docs/certificates.md, "Batches". The leaf of a certificate is its RFC 8785 document, the same bytes that its
-own JWS signs, so that a transparency log can take the leaves as they are.
+own JWS signs, so that a transparency log can include the leaves unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vault.ids import id_bytes
 SCHEMA: Final = "callvault/certificate-batch/v1"
 TYPE: Final = "callvault-certificate-batch+jws"
 HEADERS: Final = frozenset({"batch", "batch_index", "batch_path"})
-"""The members a certificate's protected header has, all or none of them."""
+"""The members that the protected header of a certificate in a batch has. They come together or not at all."""
 
 _STATEMENT_HEADER: Final = frozenset({"alg", "kid", "typ"})
 _ROOT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -34,7 +34,7 @@ _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStatement:
-    """What is signed once for all certificates of a batch: how many there are, and the root over them (hex)."""
+    """What is signed once for all certificates of a batch: their number, and the Merkle root over them (hex)."""
 
     schema: str = SCHEMA
     batch_id: str
@@ -62,7 +62,7 @@ class Membership:
     path: tuple[bytes, ...]
 
     def headers(self) -> dict[str, str]:
-        """Return the members that carry this in a JWS header."""
+        """Return the members of a JWS header that state this place."""
         return {
             "batch": self.statement,
             "batch_index": str(self.index),
@@ -71,12 +71,12 @@ class Membership:
 
 
 def statement_payload(statement: BatchStatement) -> bytes:
-    """Return the bytes that are signed."""
+    """Return the bytes of the statement that are signed."""
     return canonical_json(statement)
 
 
 def membership_of(header: Mapping[str, Any]) -> Membership | None:
-    """Return the membership a protected header carries, None if it carries none; FormatError for part of one."""
+    """Return the membership that a protected header states; None without one, FormatError for an incomplete one."""
     found = HEADERS & header.keys()
     if not found:
         return None
@@ -95,8 +95,8 @@ def membership_of(header: Mapping[str, Any]) -> Membership | None:
 def verify_statement(jws: str, key: VerifyKey) -> BatchStatement:
     """Return the statement that `key` signed.
 
-    Tampered if the signature does not hold, FormatError unless it is the canonical form of a statement, IntegrityError
-    if that contradicts itself.
+    Tampered if the signature is not by `key`, FormatError unless it is the canonical form of a statement,
+    IntegrityError if the statement contradicts itself.
     """
     with refusing(Rule.BATCH_STATEMENT):
         header = protected_header(jws)
@@ -118,7 +118,10 @@ def verify_statement(jws: str, key: VerifyKey) -> BatchStatement:
 
 
 def verify_membership(document: bytes, membership: Membership, key: VerifyKey) -> BatchStatement:
-    """Check that `document` is a leaf of a batch that `key` signed; return the statement, or raise as it does."""
+    """Check that `document` is a leaf of a batch that `key` signed, and return the batch's statement.
+
+    Raises what `verify_statement` raises, and Tampered if the document is not that leaf.
+    """
     statement = verify_statement(membership.statement, key)
     with refusing(Rule.BATCH_PATH):
         verify_inclusion(

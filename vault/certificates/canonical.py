@@ -1,7 +1,7 @@
-"""Frozen dataclasses to canonical JSON (RFC 8785) and back, totally: a value has exactly its shape or is refused.
+"""Frozen dataclasses to canonical JSON (RFC 8785) and back; reading refuses any value that has not exactly its shape.
 
 Writing composes the text from parts compiled once per class, several times faster than building a document and sorting
-it; the tests hold it to the `rfc8785` package byte for byte, and reading uses that package.
+it. The tests compare it with the `rfc8785` package byte for byte.
 
 Supported field types: str, bool, int (0 to 2^53 - 1, what JSON numbers carry exactly), aware datetimes as RFC 3339 UTC
 with microseconds and `Z`, string enums, coordinates, None, nested dataclasses, `tuple[X, ...]` and `X | None`.
@@ -35,7 +35,7 @@ _Decode = Callable[[Any, str], Any]
 @lru_cache(maxsize=1024)
 def stamp(instant: datetime) -> str:
     """Return `2026-05-30T09:30:00.000000Z`; Invalid for a naive datetime."""
-    # Cached because the certificates of one batch repeat a handful of instants, some twenty times each.
+    # Cached: the certificates of one batch repeat a few instants many times.
     if instant.tzinfo is not UTC:
         if instant.tzinfo is None:
             raise Invalid("a time without a zone cannot be certified")
@@ -44,7 +44,7 @@ def stamp(instant: datetime) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the RFC 8785 bytes of a dataclass instance; Invalid for a number or text JSON cannot carry."""
+    """Return the RFC 8785 bytes of a dataclass instance; Invalid for a number or a text that JSON cannot carry."""
     shape: Any = type(value)
     try:
         return _writer(shape)(value).encode()
@@ -62,8 +62,8 @@ def canonical_text(shape: type[_T]) -> Callable[[_T], str]:
 def from_json(shape: type[_T], value: Any) -> _T:
     """Return an instance of the dataclass `shape`.
 
-    FormatError names the place of the first missing, unknown or wrongly typed member. Whatever the dataclass's own
-    `__post_init__` raises passes through.
+    FormatError names the place of the first missing, unknown or wrongly typed member. Errors of the dataclass's own
+    `__post_init__` pass through.
     """
     hint: Any = shape
     decoded: _T = _decoder(hint)(value, "")
@@ -90,7 +90,7 @@ def _writer(hint: Any) -> _Write:
 
 def _dataclass_writer(shape: Any) -> _Write:
     hints = get_type_hints(shape)
-    # Members in the order of their UTF-16 code units, RFC 8785 section 3.2.3; Python's order, as all names are ASCII.
+    # Members in the order of their UTF-16 code units (RFC 8785 section 3.2.3), which is Python's order for ASCII names.
     names = sorted(field.name for field in fields(shape))
     writers = [_writer(hints[name]) for name in names]
     read = attrgetter(*names)

@@ -1,7 +1,7 @@
-"""Deletion certificates: what one says, when it may be final, how it is signed and how a stranger checks it.
+"""Deletion certificates: their content, when one may be final, how it is signed and how a third party verifies it.
 
 A certificate is an RFC 8785 canonical JSON document in a compact JWS (RFC 7515) with `alg: "Ed25519"` (RFC 9864); see
-docs/certificates.md. It carries no caller data: recordings and cases are named by id, people by id or token, never by
+docs/certificates.md. It holds no data of callers: recordings and cases are named by id, people by id or token, not by
 call key, facts or reference.
 """
 
@@ -137,10 +137,10 @@ _TWO_PEOPLE: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionCertificate:
-    """One shred of one recording, attested. A value that contradicts itself cannot exist: Invalid names what does.
+    """A certificate of the destruction of one recording's keys. Invalid names the first contradiction in its members.
 
-    `nonce` is 128 random bits in hex, so that a published hash of the certificate cannot be guessed from what it says.
-    `trial` marks a vault whose recordings may end at once; `log` is null until there is a transparency log.
+    `nonce` is 128 random bits in hex, so that nobody can guess the content from a published hash. `trial` marks a vault
+    whose recordings may end at once. `log` is null for a vault without a transparency log.
     """
 
     schema: str = SCHEMA
@@ -168,7 +168,7 @@ class DeletionCertificate:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The parts whose keys it attests gone."""
+        """The parts whose keys it states to be destroyed."""
         return tuple(each.part for each in self.recording.parts)
 
 
@@ -184,10 +184,10 @@ def subject(
     applied: Policy | None = None,
     authority: Authority = EXPIRED,
 ) -> Subject:
-    """Return what a certificate says of these parts of a recording.
+    """Return what a certificate states about these parts of a recording.
 
-    `segments` are those of the audio; without it there are none. `retain_until` and the policy that set it default to
-    those of the audio.
+    `segments` are the objects of the audio; they are ignored if `parts` lacks the audio. `retain_until` and the policy
+    that set it default to those of the audio.
     """
     audio = Part.AUDIO in parts
     keys = {
@@ -213,32 +213,32 @@ def subject(
 
 
 def statements(assurance: Assurance, parts: Collection[Part] = (Part.AUDIO,)) -> tuple[Statements, Statements]:
-    """Return the current claims about `parts` and the non-claims for a provider of this assurance."""
+    """Return the current claims about `parts`, and the non-claims for a provider of this assurance."""
     return claims(parts), non_claims(assurance)
 
 
 def reference_digest(case: str, reference: str) -> str:
-    """Return the digest (hex) by which whoever knows a case's reference finds it in a certificate."""
+    """Return the digest (hex) of a case's reference, as certificates state it."""
     return hashlib.sha256(b"\0".join((_REFERENCE, case.encode(), reference.encode()))).hexdigest()
 
 
 class Issuer:
-    """Signs certificates and batches with one key; the same content and key always give the same text."""
+    """Signs certificates and batches with one key. The same content and key give the same text."""
 
     def __init__(self, key: SigningKey) -> None:
         self._key = key
         self._sign = key.signer()
 
     def issue(self, certificate: AnyCertificate) -> str:
-        """Return the certificate as a compact JWS; Invalid for text or numbers JSON cannot carry."""
+        """Return the certificate as a compact JWS; Invalid for text or numbers that JSON cannot carry."""
         return self._compact(TYPE, canonical_json(certificate))
 
     def issue_member(self, document: bytes, membership: Membership) -> str:
-        """Return a document of a batch as a compact JWS that carries its proof of membership."""
+        """Return a document of a batch as a compact JWS with its proof of membership."""
         return self._compact(TYPE, document, membership.headers())
 
     def issue_batch(self, statement: BatchStatement) -> str:
-        """Return the statement over a whole batch as a compact JWS."""
+        """Return the statement of a batch as a compact JWS."""
         return self._compact(BATCH_TYPE, statement_payload(statement))
 
     def _compact(self, typ: str, payload: bytes, extra: Mapping[str, str] | None = None) -> str:
@@ -247,7 +247,7 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedCertificate:
-    """A certificate whose signature, form and consistency hold; `lines` say what was checked, for people."""
+    """A certificate whose signature, form and consistency were verified; `lines` tell people what was checked."""
 
     certificate: AnyCertificate
     payload: bytes
@@ -256,7 +256,7 @@ class VerifiedCertificate:
 
 
 def certificate_text(data: bytes) -> str:
-    """Return the compact JWS that a file holds: nothing else but one line feed may follow it. FormatError."""
+    """Return the compact JWS in a file; FormatError if more than one line feed surrounds it."""
     with refusing(Rule.FILE):
         text = data[:-1] if data.endswith(b"\n") else data
         if not text.isascii() or any(byte in b" \t\r\n\v\f" for byte in text):
@@ -265,12 +265,15 @@ def certificate_text(data: bytes) -> str:
 
 
 def verify_certificate(jws: str, key: VerifyKey) -> VerifiedCertificate:
-    """Check a certificate offline, with nothing but the issuer's public key.
+    """Verify a certificate offline, with only the issuer's public key.
 
-    A certificate issued in a batch carries the batch's signed statement, of which it must be a leaf. Tampered if a
-    signature is not that key's or the proof of membership fails. FormatError unless the payload is the canonical form
-    of a document with exactly its schema's members. IntegrityError if the document contradicts itself: such a
-    statement is not evidence, whoever signed it. What it cannot show is that the issuer told the truth.
+    A certificate issued in a batch includes the batch's signed statement and must be a leaf of that batch.
+
+    - Tampered if a signature is not by `key`, or the proof of membership fails.
+    - FormatError unless the payload is the canonical form of a document with exactly its schema's members.
+    - IntegrityError if the document contradicts itself.
+
+    The check cannot show that the issuer told the truth.
     """
     with refusing(Rule.COMPACT):
         header = protected_header(jws)
@@ -290,7 +293,7 @@ def verify_certificate(jws: str, key: VerifyKey) -> VerifiedCertificate:
 
 
 def read_document(payload: bytes) -> AnyCertificate:
-    """Return what a certificate's document says, whoever vouches for it.
+    """Parse a certificate's document; no signature is verified.
 
     FormatError unless it is the canonical form of a document with exactly its schema's members. IntegrityError if it
     contradicts itself.
@@ -316,10 +319,10 @@ _SCHEMAS: Final[Mapping[str, type[AnyCertificate]]] = {
 
 
 def verify_objects(data: bytes, certificate: AnyCertificate) -> ObjectList:
-    """Check a list of objects against the certificate that counts them; return the list.
+    """Verify a list of objects against the certificate that counts them, and return the list.
 
     FormatError unless it is the canonical form of such a list, followed by one line feed at most. IntegrityError if it
-    is not the list of this certificate. A certificate of version 1 names its objects itself: FormatError.
+    is not the list of this certificate. FormatError for a certificate of version 1, which names its objects itself.
     """
     with refusing(Rule.LIST):
         if not isinstance(certificate, DeletionCertificate):

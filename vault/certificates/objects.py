@@ -1,4 +1,4 @@
-"""The list of a recording's objects beside its certificate, and the Merkle root that ties the two together.
+"""The list of a recording's objects, and its Merkle root, which the certificate states.
 
 See docs/certificates.md, "The list of objects".
 """
@@ -19,7 +19,7 @@ from vault.ids import CertificateId
 
 SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 NO_OBJECTS: Final = hashlib.sha256(b"").hexdigest()
-"""The root of the tree without leaves, RFC 6962 section 2.1."""
+"""The root of a tree without leaves (RFC 6962 section 2.1)."""
 _MAX_INT: Final = (1 << 53) - 1
 
 
@@ -34,24 +34,24 @@ class ListedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectList:
-    """The objects that a certificate counts, in the order of its tree."""
+    """The objects that a certificate counts, in the order of their Merkle tree."""
 
     certificate_id: CertificateId
     objects: tuple[ListedObject, ...]
 
     def facts(self) -> ObjectFacts:
-        """Return what a certificate has to say of this list; Invalid for a digest that is none."""
+        """Return what a certificate states about this list; Invalid for a digest that is not SHA-256 in hex."""
         return summed([StoredObject(each.name, each.bytes, each.sha256) for each in self.objects])
 
 
 def listed(certificate: CertificateId, objects: Sequence[StoredObject]) -> ObjectList:
-    """Return the list as it is given out."""
+    """Return the list that is published beside the certificate."""
     found = tuple(ListedObject(name=each.name, bytes=each.bytes, sha256=each.sha256) for each in objects)
     return ObjectList(certificate_id=certificate, objects=found)
 
 
 def summed(objects: Sequence[StoredObject]) -> ObjectFacts:
-    """Return count, bytes and root; Invalid if a digest or a size is none."""
+    """Return the number of objects, their bytes and their root; Invalid for a malformed digest or size."""
     if not objects:
         return ObjectFacts(count=0, bytes=0, root=NO_OBJECTS)
     total = sum(size for _, size, _ in objects)

@@ -1,6 +1,6 @@
-"""The rules of docs/certificates.md, "What a verifier refuses": their names, and those that both schemas share.
+"""The rules of docs/certificates.md, "What a verifier refuses": their names, and the checks that both schemas share.
 
-Every refusal names the rule it comes from, so that the document and this program can be held against each other.
+A refusal names its rule, so that it can be compared with that page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMED: Final = re.compile(r"\(rule [A-Z][0-9]+\)\Z")
 
 
 class Rule(enum.StrEnum):
-    """The name that the document gives a rule."""
+    """The name of a rule in docs/certificates.md."""
 
     FILE = "F1"
     COMPACT = "J1"
@@ -56,7 +56,7 @@ class Rule(enum.StrEnum):
 
 
 class Contradiction(NamedTuple):
-    """A rule that a document breaks, and how."""
+    """A rule that a document breaks; `says` tells how."""
 
     rule: Rule
     says: str
@@ -64,7 +64,7 @@ class Contradiction(NamedTuple):
 
 @contextmanager
 def refusing(rule: Rule) -> Iterator[None]:
-    """Name `rule` in whatever refusal arises inside and names none yet; what contradicts itself is no evidence."""
+    """Add `rule` to the message of a refusal raised inside that names no rule yet. Invalid becomes IntegrityError."""
     try:
         yield
     except _KINDS as error:
@@ -74,13 +74,13 @@ def refusing(rule: Rule) -> Iterator[None]:
 
 
 def check(contradictions: Iterable[Contradiction]) -> None:
-    """Raise Invalid for the first of them."""
+    """Raise Invalid for the first contradiction, if any."""
     for rule, says in contradictions:
         raise Invalid(f"the certificate contradicts itself: {says} (rule {rule})")
 
 
 def wrong_id(identifier: str, prefix: str, what: str) -> Iterator[Contradiction]:
-    """Yield a contradiction unless this is an id of that kind; without a prefix any kind will do."""
+    """Yield a contradiction unless `identifier` is an id with this prefix; an empty prefix allows any."""
     try:
         id_bytes(identifier)
     except Invalid:
@@ -91,14 +91,14 @@ def wrong_id(identifier: str, prefix: str, what: str) -> Iterator[Contradiction]
 
 
 def wrong_order(ordered: Iterable[tuple[str, datetime, str, datetime]]) -> Iterator[Contradiction]:
-    """Yield what lies after something that it has to precede."""
+    """Yield a contradiction for each pair whose first time lies after its second."""
     for first, earlier, second, later in ordered:
         if earlier > later:
             yield Contradiction(Rule.ORDER, f"{first} lies after {second}")
 
 
 def wrong_texts(*texts: Statements) -> Iterator[Contradiction]:
-    """Yield versions that are known and have other texts."""
+    """Yield a contradiction for each published version whose texts are not the published ones."""
     for text in texts:
         if PUBLISHED.get(text.version, text.texts) != text.texts:
             yield Contradiction(Rule.TEXTS, f"the wording of {text.version} is not the published one")
@@ -107,7 +107,7 @@ def wrong_texts(*texts: Statements) -> Iterator[Contradiction]:
 def wrong_erasure(
     category: str, technique: str, checks: Sequence[Check], *, encrypted_before_first_write: bool
 ) -> Iterator[Contradiction]:
-    """Yield what makes it something other than a cryptographic erase that worked."""
+    """Yield what contradicts a successful cryptographic erase."""
     if (category, technique) != ("purge", "cryptographic erase"):
         yield Contradiction(Rule.TECHNIQUE, "it attests something other than a cryptographic erase")
     if not encrypted_before_first_write:
@@ -126,7 +126,7 @@ _FINAL_PLACES: Final = frozenset({KeyPlace.PROVIDER_VERSION, KeyPlace.KEYRING_RE
 def unfinished(
     completed: datetime | None, copies: Sequence[KeyCopy], checks: Sequence[Check]
 ) -> Iterator[Contradiction]:
-    """Yield what keeps a certificate from being final, apart from the objects."""
+    """Yield what keeps a certificate from being final; the objects are checked elsewhere."""
     if completed is None:
         yield Contradiction(Rule.COMPLETED, "a final certificate says when everything was completed")
     if left := sorted({copy.where for copy in copies if copy.result in OPEN_RESULTS}):

@@ -1,6 +1,6 @@
-"""The versioned texts a certificate carries: what is claimed, and what is not.
+"""The versioned texts in certificates: what is claimed, and what is not.
 
-A text is never edited once certificates carry it: a new wording is a new version beside the old.
+A text that certificates already carry is not edited. A new wording is a new version beside the old one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vault.model import Assurance, Part
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statements:
-    """Sentences under a version; the version alone identifies them."""
+    """Sentences and the version that identifies them."""
 
     version: str
     texts: tuple[str, ...]
@@ -118,11 +118,11 @@ _NON_CLAIMS: Final[Mapping[str, tuple[Mapping[Assurance, str], tuple[str, ...]]]
     "v1": (_BY_ASSURANCE, (_LEFT_BEFORE, _CAPTURED_V1, *_OTHERS)),
     "v2": (_BY_ASSURANCE, (_LEFT_BEFORE, *_CAPTURED_V2, *_OTHERS)),
 }
-"""By version, the oldest first: the limit of each assurance, and what is the same for all of them."""
+"""By version, the oldest first: the text for each assurance, and the texts that are the same for all."""
 
 
 def non_claims(assurance: Assurance, version: str = [*_NON_CLAIMS][-1]) -> Statements:
-    """Return what a certificate under this assurance does not claim, the assurance's own limit first."""
+    """Return the non-claims of a certificate under this assurance; the text about the assurance comes first."""
     limits, texts = _NON_CLAIMS[version]
     name = f"callvault/non-claims/{assurance.value.replace('_', '-')}/{version}"
     return Statements(version=name, texts=(limits[assurance], *texts))
@@ -135,4 +135,4 @@ PUBLISHED: Final[Mapping[str, tuple[str, ...]]] = {
         *(non_claims(each, version) for version in _NON_CLAIMS for each in Assurance),
     )
 }
-"""Every version ever issued and its sentences, as docs/certificates.md prints them."""
+"""The sentences of each version that was ever issued, as docs/certificates.md prints them."""

@@ -1,8 +1,8 @@
-"""Certificate documents kept in two pieces: a form that many share, and what one certificate says of its own.
+"""Certificate documents stored in two pieces: a form that many certificates share, and an entry of their own values.
 
-Neither piece contains a line feed, because canonical JSON escapes it. A form is the document's text with holes, split
-by line feeds; an entry is the text of the holes, split likewise. Taking turns gives back the document byte for byte,
-whatever this program believes by then about its members.
+A form is the text before, between and after the holes of a document; an entry is the text of the holes. Both are
+separated by line feeds, which canonical JSON escapes and so never contains. Joining the two in turn gives the document
+byte for byte, even if a later version of this program knows other members.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _HOLES: Final = (
     ("supersedes",),
     ("verification", "at"),
 )
-"""In the order of the canonical text."""
+"""The members that an entry holds, in the order of the canonical text."""
 
 
 class Entry(NamedTuple):
-    """What a certificate says of its own, in the order of the document. A tuple: a million are made in a sweep."""
+    """A certificate's own values, in the order of the document. A tuple is fast to make: a sweep makes a million."""
 
     certificate_id: CertificateId
     objects: ObjectFacts
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def of(cls, certificate: DeletionCertificate) -> Entry:
-        """Return what this certificate says of its own."""
+        """Return the certificate's own values."""
         return cls(
             certificate.certificate_id,
             certificate.data.objects,
@@ -66,7 +66,7 @@ class Entry(NamedTuple):
         )
 
     def inside(self, certificate: DeletionCertificate) -> DeletionCertificate:
-        """Return `certificate` with all of this in its place; Invalid if the two contradict each other."""
+        """Return `certificate` with these values in place of its own; Invalid if the result contradicts itself."""
         return replace(
             certificate,
             certificate_id=self.certificate_id,
@@ -80,7 +80,7 @@ class Entry(NamedTuple):
         )
 
     def text(self) -> str:
-        """Return the text of the holes; Invalid for what canonical JSON cannot carry."""
+        """Return the text of the holes; Invalid for values that canonical JSON cannot carry."""
         return "\n".join(
             (
                 f'"{self.certificate_id}"',
@@ -103,7 +103,7 @@ _INT: Final = canonical_text(int)
 
 
 def _part(part: PartFacts) -> str:
-    # By hand, three times as fast as from the shape; the tests hold both to the same bytes.
+    # Written by hand, three times as fast as `canonical_text`; the tests compare the bytes of both.
     place, cohort = part.coordinate, part.coordinate.cohort
     return (
         f'{{"coordinate":[{encode_basestring(cohort.tenant)},"{cohort.part.value}",'
@@ -115,7 +115,7 @@ def _part(part: PartFacts) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A document's text with holes; `digest` (SHA-256 of it) is its name."""
+    """A document's text with holes; `digest` is the SHA-256 of the text and its name."""
 
     text: str
     digest: bytes = field(init=False)
@@ -127,12 +127,12 @@ class Form:
 
     @classmethod
     def of(cls, certificate: DeletionCertificate) -> Form:
-        """Return what this certificate shares with others of its shred, tenant and status."""
+        """Return the form of this certificate, which others of its shred, tenant and status share."""
         document = json.loads(canonical_json(certificate))
         return cls("".join(_pieces(document, ())))
 
     def document(self, entry: str) -> bytes:
-        """Return the whole document; FormatError if the entry has another number of holes."""
+        """Return the whole document; FormatError if the entry does not have as many values as the form has holes."""
         values = entry.split("\n")
         if len(values) + 1 != len(self._pieces):
             raise FormatError("a certificate's entry does not fit its form")
@@ -143,7 +143,7 @@ class Form:
 
 
 def _pieces(document: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[str]:
-    """Yield the canonical text of an object of ASCII names, a line feed in place of each hole."""
+    """Yield the canonical text of an object with ASCII names, a line feed in place of each hole."""
     mark = "{"
     for name in sorted(document):
         yield f'{mark}"{name}":'

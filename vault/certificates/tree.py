@@ -13,7 +13,7 @@ from vault.errors import FormatError, Tampered
 
 HASH_BYTES: Final = 32
 MAX_PATH: Final = 53
-"""More levels than a tree has whose size JSON can carry."""
+"""The greatest number of hashes in an inclusion proof: no tree whose size JSON can carry is higher."""
 
 _sha256 = hashlib.sha256
 
@@ -24,28 +24,28 @@ def leaf_hash(document: bytes) -> bytes:
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
-    """Return the tree's root from its leaf hashes, of which there is at least one."""
+    """Return the tree's root from its leaf hashes; FormatError if there are none."""
     return _levels(leaves)[-1][0]
 
 
 class Tree:
-    """The tree over given leaf hashes, kept to prove many of them."""
+    """A tree over leaf hashes that is kept in memory, to make many inclusion proofs."""
 
     def __init__(self, leaves: Sequence[bytes]) -> None:
         self._all = _levels(leaves)
 
     @property
     def size(self) -> int:
-        """How many leaves there are."""
+        """The number of leaves."""
         return len(self._all[0])
 
     @property
     def root(self) -> bytes:
-        """The root."""
+        """The root hash."""
         return self._all[-1][0]
 
     def path(self, index: int) -> tuple[bytes, ...]:
-        """Return the inclusion proof of leaf `index`: the hashes beside its way up, lowest first."""
+        """Return the inclusion proof of leaf `index`: the sibling hashes from the leaf up to the root."""
         if not 0 <= index < self.size:
             raise FormatError(f"a tree of {self.size} leaves has no leaf {index}")
         found: list[bytes] = []
@@ -57,7 +57,7 @@ class Tree:
 
 
 def verify_inclusion(leaf: bytes, *, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
-    """Return if the leaf hash stands at `index` of the tree of that size and root; Tampered otherwise."""
+    """Raise Tampered unless `leaf` is the hash of leaf `index` in the tree of that size and root."""
     place, last, found = index, size - 1, leaf
     if not 0 <= place <= last:
         raise Tampered(f"a tree of {size} certificates has no place {index}")
@@ -81,7 +81,7 @@ def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
     levels = [list(leaves)]
     while len(level := levels[-1]) > 1:
         above = [_sha256(b"\x01" + level[at] + level[at + 1]).digest() for at in range(0, len(level) - 1, 2)]
-        # The last of an odd number moves up as it is: section 2.1 splits at the largest power of two, left first.
+        # The last of an odd number moves up unchanged, because section 2.1 splits at the largest power of two.
         levels.append(above if len(level) % 2 == 0 else [*above, level[-1]])
     return levels
 

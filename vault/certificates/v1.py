@@ -1,6 +1,6 @@
-"""Version 1 of deletion certificates: not issued any more, verified for ever.
+"""Version 1 of deletion certificates, which is still verified and no longer issued.
 
-See docs/certificates.md, "Version 1". It names one coordinate for all parts, every object, and a case in words.
+See docs/certificates.md, "Version 1". It names one coordinate for all parts, each object, and the case in words.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TRIGGERS: Final = frozenset({Trigger.EXPIRY, Trigger.ART17, Trigger.CONTROLLER_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectFacts:
-    """One stored object. `versions` counts those that were deleted, null until they were enumerated."""
+    """One stored object. `versions` counts the versions that were deleted; null until they were counted."""
 
     name: str
     versions: int | None
@@ -56,7 +56,7 @@ class MediaFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """How it was encrypted. `key_commitment` (SHA-256, hex) lets a key that turns up later be recognised."""
+    """How it was encrypted. A key that is found later can be compared with `key_commitment` (SHA-256, hex)."""
 
     algorithm: str
     coordinate: Coordinate
@@ -66,7 +66,7 @@ class Encryption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionFacts:
-    """Why it was kept so long and no longer; `captured_at` is the start of the call."""
+    """The policy that set `retain_until`, and why the recording was deleted; `captured_at` is the start of the call."""
 
     policy: str
     policy_version: str
@@ -79,7 +79,7 @@ class RetentionFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorisation:
-    """That nothing stood against it; `approvers` are names of credentials, two for a deletion before retain-until."""
+    """That no hold forbade it. `approvers` are names of credentials; a deletion before retain-until needs two."""
 
     holds_checked_at: datetime
     hold_revision: int
@@ -89,7 +89,7 @@ class Authorisation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCopy:
-    """What became of one object."""
+    """What was done about one object."""
 
     object: str
     action: str
@@ -99,7 +99,7 @@ class DataCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sanitisation:
-    """The destruction, in the words of NIST SP 800-88: category purge, technique cryptographic erase."""
+    """The destruction, in the terms of NIST SP 800-88: category purge, technique cryptographic erase."""
 
     category: str = "purge"
     technique: str = "cryptographic erase"
@@ -119,10 +119,9 @@ class Sanitisation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletionCertificate:
-    """One shred of one recording, attested. A value that contradicts itself cannot exist: Invalid names what does.
+    """A certificate of the destruction of one recording's keys. Invalid names the first contradiction in its members.
 
-    `nonce` is 128 random bits in hex, so that a published hash of the certificate cannot be guessed from what it says.
-    `log` is reserved for the certificate's place in a transparency log and is null until there is one.
+    `nonce` is 128 random bits in hex, so that nobody can guess the content from a published hash. `log` is null.
     """
 
     schema: str = SCHEMA
