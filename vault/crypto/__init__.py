@@ -1,1 +1,1 @@
-"""Pure cryptography: the puncturable tree, chunked encryption, key derivation and signatures."""
+"""Cryptography without I/O: the puncturable tree, chunked encryption, key derivation and signatures."""

@@ -1,6 +1,6 @@
-"""Seals a backup's parts and vouches for its manifest (docs/format.md, "Backups").
+"""Seals the parts of a backup and authenticates its manifest (docs/format.md, "Backups").
 
-The key is the keyring's backup key: it is in no backup, and whoever lost the keyring has lost its backups too.
+The key is the keyring's backup key. No backup contains it: without the keyring its backups cannot be opened.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from vault.model import DataKey
 
 
 def seal_part(key: DataKey, header: PartHeader, plaintext: bytes, *, salt: bytes) -> bytes:
-    """Return one part's object; `salt` is 24 random bytes, fresh for every call."""
+    """Return the object of one part; `salt` is 24 random bytes, fresh for every call."""
     head, context = framed(header)
     return bytes(chunked.seal(subkey(key, Purpose.BACKUP), salt, context, plaintext, head=head))
 
 
 def open_part(key: DataKey, expected: PartHeader, data: bytes) -> bytes:
-    """Return the plaintext of exactly this part. FormatError, Truncated or Tampered."""
+    """Return the plaintext of the part `expected`. Raises FormatError, Truncated or Tampered."""
     header, context, start = parse(data)
     if header != expected:
         message = f"{expected.name} states another place than it was read from; nothing of it was used"
@@ -42,7 +42,7 @@ def seal_manifest(key: DataKey, manifest: BackupManifest) -> bytes:
 
 
 def open_manifest(key: DataKey, data: bytes) -> BackupManifest:
-    """Return a manifest that somebody with the backup key wrote. FormatError or Tampered."""
+    """Return a manifest whose MAC was made with the backup key. Raises FormatError or Tampered."""
     manifest, mac = decode_manifest(data)
     if not hmac.compare_digest(_mac(key, manifest), mac):
         raise Tampered(

@@ -1,7 +1,7 @@
-"""The blind index: tokens by which the catalog finds a call without knowing it (docs/format.md, "Blind index").
+"""The blind index: tokens by which the catalog finds calls without storing numbers (docs/format.md, "Blind index").
 
-Each metadata cohort has an index key of its own, a leaf no recording gets. Tokens of different cohorts have nothing in
-common, and without the leaf nobody can tell whose they are.
+Each metadata cohort has its own index key, at a leaf that no recording gets. The same value has unrelated tokens in
+different cohorts. Without the leaf a token cannot be linked to a value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TOKEN_BYTES: Final = 16
 
 
 class Field(enum.StrEnum):
-    """What is indexed; the value separates the fields, so that a number has another token as caller than as called."""
+    """An indexed field. Its value goes into the key, so a number has different tokens as caller and as called."""
 
     CALL_KEY = "call_key"
     CALLER = "caller"

@@ -1,8 +1,8 @@
 """Cobblestone-256 of c2sp.org/chunked-encryption (v1): SHA-512, AES-256-GCM, 16 KiB chunks, random access.
 
-A message is `salt(24) | commitment(32) | chunk 0 | chunk 1 | …`. Every chunk carries 16384 plaintext bytes except the
-last, which is shorter and may be empty; that shortness is the only end mark, so a message whose last chunk is full is
-truncated. Chunk k starts at byte 56 + 16400 k. The derived key and base nonce are fresh per (input key, salt, context).
+A message is `salt(24) | commitment(32) | chunk 0 | chunk 1 | …`. A chunk carries 16384 plaintext bytes. Only the last
+is shorter, and it may be empty. There is no other end mark, so a message whose last chunk is full is truncated. Chunk k
+starts at byte 56 + 16400 k. The key and the base nonce are derived from the input key, the salt and the context.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Pieces: TypeAlias = Bytes | Sequence[Bytes]
 
 
 def sealed_length(plaintext_bytes: int) -> int:
-    """Return the length of the message that carries that many plaintext bytes."""
+    """Return the length in bytes of a message that carries `plaintext_bytes`."""
     return PREFIX_BYTES + plaintext_bytes + TAG_BYTES * (plaintext_bytes // CHUNK_BYTES + 1)
 
 
 def plaintext_length(message_bytes: int) -> int:
-    """Return how much plaintext a message of that length carries; Truncated if no message has that length."""
+    """Return how many plaintext bytes a message of that length carries; Truncated if no message has that length."""
     chunks, tail = divmod(message_bytes - PREFIX_BYTES, STRIDE_BYTES)
     if message_bytes < PREFIX_BYTES or tail < TAG_BYTES:
         raise Truncated(f"no sealed message is {message_bytes} bytes long: its end is missing")
@@ -51,15 +51,16 @@ def plaintext_length(message_bytes: int) -> int:
 
 
 def total_length(pieces: Pieces) -> int:
-    """Return how many bytes the pieces have together."""
+    """Return the total number of bytes of the pieces."""
     return sum(map(len, _sequence(pieces)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkWindow:
-    """The chunks that hold a plaintext range: message bytes `[start, end)`, of whose plaintext `skip` come before it.
+    """The chunks that hold a plaintext range: bytes `[start, end)` of the message.
 
-    `length` is the range's; `last` tells whether the final chunk of the message is among them.
+    The range is `length` plaintext bytes after the first `skip` of those chunks. `last` tells whether the final chunk
+    of the message is among them.
     """
 
     first_chunk: int
@@ -71,9 +72,9 @@ class ChunkWindow:
 
 
 def chunk_window(start: int, end: int, plaintext_bytes: int) -> ChunkWindow:
-    """Map plaintext `[start, end)` of a message with that much plaintext to the bytes of the message that hold it.
+    """Return the chunks that hold plaintext `[start, end)` of a message with `plaintext_bytes` of plaintext.
 
-    An empty range needs no bytes. ValueError unless `0 <= start <= end <= plaintext_bytes`.
+    An empty range needs no chunks. ValueError unless `0 <= start <= end <= plaintext_bytes`.
     """
     if not 0 <= start <= end <= plaintext_bytes:
         raise ValueError(f"bytes {start} to {end} are not inside a message of {plaintext_bytes}")
@@ -97,7 +98,7 @@ class _Derived:
 
 
 def commitment_info(salt: bytes, context: bytes) -> bytes:
-    """Return the `info` of the derivation that gives a message's key, base nonce and commitment."""
+    """Return the HKDF `info` from which a message's key, base nonce and commitment are derived."""
     return _INFO + salt + context
 
 
@@ -124,11 +125,10 @@ def _committed(input_key: bytes, context: bytes, prefix: Bytes) -> _Derived:
 
 
 def seal(input_key: bytes, salt: bytes, context: bytes, pieces: Pieces, *, head: bytes = b"") -> bytearray:
-    """Return `head` and the message that carries the concatenation of `pieces`, in one buffer.
+    """Return `head` followed by the message that carries the concatenated `pieces`, in one buffer.
 
-    `head` is not encrypted; it is there so that what precedes the message needs no second copy of it. The salt must
-    never repeat for an input key: a repeated (key, nonce) pair gives both plaintexts away. ValueError for a wrong
-    key or salt length.
+    `head` is not encrypted; passing it here saves a copy of the message. A salt must not repeat for an input key: a
+    repeated pair of key and nonce reveals both plaintexts. ValueError for a wrong key or salt length.
     """
     derived = _derive(input_key, salt, context)
     out = bytearray(len(head) + sealed_length(total_length(pieces)))
@@ -143,9 +143,9 @@ def seal(input_key: bytes, salt: bytes, context: bytes, pieces: Pieces, *, head:
 
 
 class Sealer:
-    """Seals one message while its plaintext arrives: `prefix`, then what `update` returns, then what `finish` returns.
+    """Seals one message while its plaintext arrives: `prefix`, then the results of `update`, then that of `finish`.
 
-    The salt must never repeat for an input key, as in `seal`.
+    A salt must not repeat for an input key: see `seal`.
     """
 
     __slots__ = ("_derived", "_held", "_number", "prefix")
@@ -157,12 +157,12 @@ class Sealer:
         self.prefix = salt + self._derived.commitment
 
     def update(self, piece: Bytes) -> bytes:
-        """Return the chunks that are full now."""
+        """Add plaintext and return the sealed chunks that are complete with it."""
         *full, self._held = map(bytes, _chunks([self._held, piece]))
         return b"".join(map(self._seal, full))
 
     def finish(self) -> bytes:
-        """Return the last chunk; nothing may follow."""
+        """Return the last sealed chunk; no other call may follow."""
         return self._seal(self._held)
 
     def _seal(self, chunk: bytes) -> bytes:
@@ -172,7 +172,7 @@ class Sealer:
 
 
 def open_message(input_key: bytes, context: bytes, message: Bytes) -> bytes:
-    """Return the whole plaintext of a message. Tampered or Truncated, and then nothing of it."""
+    """Return the whole plaintext of a message. Raises Tampered or Truncated, and then returns none of it."""
     plaintext_bytes = plaintext_length(len(message))
     derived = _committed(input_key, context, message)
     return _open_run(derived, 0, memoryview(message)[PREFIX_BYTES:], skip=0, length=plaintext_bytes)
@@ -181,9 +181,9 @@ def open_message(input_key: bytes, context: bytes, message: Bytes) -> bytes:
 class Opener:
     """Opens single chunks or windows of one message, given its 56-byte prefix.
 
-    Construction checks the key commitment in constant time before anything is decrypted: Tampered for another key,
-    another context or a changed prefix, Truncated if the prefix is short. A range that does not reach the last chunk
-    proves nothing about the message's length; take that from an authenticated place (a manifest) or open the end.
+    Construction checks the key commitment, in constant time, before anything is decrypted: Tampered for another key,
+    another context or a changed prefix, Truncated if the prefix is short. A range without the last chunk does not prove
+    the message's length: take that from an authenticated source (a manifest), or open the last chunk.
     """
 
     __slots__ = ("_derived",)
@@ -192,7 +192,7 @@ class Opener:
         self._derived = _committed(input_key, context, prefix)
 
     def chunk(self, number: int, ciphertext: Bytes, *, last: bool) -> bytes:
-        """Return the plaintext of one chunk. Truncated if its length is not that of a last or of another chunk."""
+        """Return the plaintext of one chunk; Truncated if its length is not possible for a last or another chunk."""
         fits = TAG_BYTES <= len(ciphertext) < STRIDE_BYTES if last else len(ciphertext) == STRIDE_BYTES
         if not fits or not 0 <= number < MAX_CHUNKS:
             raise Truncated(f"chunk {number} cannot be {len(ciphertext)} bytes long")
@@ -201,7 +201,7 @@ class Opener:
     def window(self, window: ChunkWindow, ciphertext: Bytes) -> bytes:
         """Return the plaintext range of `window`, given message bytes `[window.start, window.end)`.
 
-        Truncated if there are fewer or more of them, Tampered if a chunk does not authenticate.
+        Truncated if there are fewer or more bytes, Tampered if a chunk fails authentication.
         """
         expected = window.end - window.start
         if len(ciphertext) != expected:
@@ -234,10 +234,10 @@ def _sequence(pieces: Pieces) -> Sequence[Bytes]:
 
 
 def _chunks(pieces: Pieces) -> Iterator[Bytes]:
-    """Yield full chunks, then one that is shorter and perhaps empty.
+    """Yield full chunks, then a shorter one that may be empty.
 
-    Only chunks that straddle pieces are copied: joining everything first would fault in a second buffer as large as
-    the segment, which costs more than the encryption.
+    Only chunks that span pieces are copied. Joining all pieces first would need a second buffer as large as the
+    segment, which takes longer than the encryption.
     """
     pending: list[Bytes] = []
     held = 0

@@ -1,7 +1,7 @@
-"""Tells whether a key opens a sealed object from its first bytes, and tries every 32-byte window of a text as one.
+"""Tests from a sealed object's first bytes whether a key opens it, and tries each 32-byte window of data as a key.
 
-What is compared is the part of the key commitment that lies in the first block of HKDF's output: 20 of its 32 bytes. A
-key that matches them is confirmed with the whole commitment.
+A window is first compared with the 20 bytes of the key commitment that lie in the first block of HKDF's output. A match
+is confirmed with the whole commitment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vault.model import Coordinate, DataKey
 
 WINDOW_BYTES: Final = chunked.KEY_BYTES
 FEWEST_DISTINCT: Final = 13
-"""Windows of fewer different byte values are not tried: a random key is one of them with a chance below 2^-74."""
+"""Windows with fewer different byte values are skipped. A random key is skipped with a probability below 2^-74."""
 
 _BLOCK: Final = slice(44, 64)
 _COMMITTED: Final = slice(0, 20)
@@ -28,7 +28,7 @@ _SHA512: Final = "sha512"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One sealed object to be opened: where its key is derived, and the 56 bytes that commit to it."""
+    """One sealed object to test keys against: the coordinate of its key, and its first 56 bytes."""
 
     recording: RecordingId
     coordinate: Coordinate
@@ -37,7 +37,7 @@ class Target:
     prefix: bytes
 
     def opens(self, key: DataKey) -> bool:
-        """Tell whether this data key is the object's."""
+        """Tell whether `key` is the object's data key."""
         return self._commits(subkey(key, self.purpose))
 
     def _commits(self, input_key: bytes) -> bool:
@@ -54,7 +54,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A window that opens a target: a key lies in clear at this offset."""
+    """A window that opens a target: the data contains a key in clear at this offset."""
 
     offset: int
     target: int
@@ -62,7 +62,7 @@ class Hit:
 
 
 def windows(data: bytes, targets: Sequence[Target], *, start: int, end: int) -> Iterator[Hit]:
-    """Try every window that starts in `[start, end)` as data key and as input key of every target."""
+    """Try each window that starts in `[start, end)` as data key and as input key of each target; yield the matches."""
     digest = hmac.digest
     labels = {target.purpose: target.purpose.encode() + b"\0\1" for target in targets}
     known = [

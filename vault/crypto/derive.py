@@ -1,4 +1,4 @@
-"""Subkeys of a data key: one label for each purpose, so no two uses ever share a key (docs/format.md, "Labels")."""
+"""Subkeys of a data key. Each purpose has its own label, so no two uses share a key (docs/format.md, "Labels")."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def subkey(key: DataKey, purpose: Purpose, extra: bytes = b"") -> bytes:
 
 
 def commitment(key: DataKey) -> bytes:
-    """Return the 32 bytes by which a key that turns up later is recognised, and that say nothing else about it.
+    """Return 32 bytes with which a key that is found later can be compared; they reveal nothing else about it.
 
-    SHA-256 of a subkey of its own label: it is not the key, nor anything that a key of another purpose derives from.
+    It is the SHA-256 of a subkey with its own label, so no other key can be derived from it.
     """
     return hashlib.sha256(subkey(key, Purpose.COMMITMENT)).digest()
 
 
 def open_with_any(keys: Sequence[DataKey], opened: Callable[[DataKey], _T]) -> _T:
-    """Return what `opened` gives under the first of `keys` that fits; Tampered, as of the last one, if none does."""
+    """Return the result of `opened` with the first of `keys` for which it does not raise Tampered; else Tampered."""
     *others, last = keys
     for key in others:
         with suppress(Tampered):

@@ -1,8 +1,8 @@
-"""The puncturable tree: 2^32 leaf keys from one seed, each of which can be given up (docs/format.md, same heading).
+"""The puncturable tree: 2^32 leaf keys from one seed, each of which can be removed (docs/format.md, same heading).
 
-Goldreich, Goldwasser and Micali's construction: the children of a node are HMAC-SHA256(seed, label ‖ bit). A cover is
-the set of nodes still kept. A node derives everything below it and nothing else, so a leaf under no kept node has no
-key, whoever computes.
+The construction is that of Goldreich, Goldwasser and Micali: the children of a node are HMAC-SHA256(seed, label ‖ bit).
+A cover is the set of nodes that are still kept. A node derives the leaves below it and no others, so nobody can compute
+the key of a leaf that is under no kept node.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Node = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The kept nodes of one tree, no node above another; immutable, and never prints a seed."""
+    """The kept nodes of one tree, none above another. It is immutable, and seeds are not printed."""
 
     nodes: Mapping[Node, bytes] = field(repr=False)
 
@@ -39,7 +39,7 @@ class Cover:
 
 
 def plant(seed: bytes) -> Cover:
-    """Return the whole tree over 32 random bytes."""
+    """Return the cover of a whole tree, whose seed is 32 random bytes."""
     if len(seed) != SEED_BYTES:
         raise ValueError(f"a seed is {SEED_BYTES} bytes")
     return Cover.of({(0, 0): seed})
@@ -59,22 +59,22 @@ def derives(cover: Cover, leaf: int) -> bool:
 
 
 def spans(cover: Cover) -> Spans:
-    """Return exactly the leaves that have a key."""
+    """Return the leaves that have a key."""
     return runs.union(_span(node) for node in cover.nodes)
 
 
 def puncture(cover: Cover, taken: Spans) -> Cover:
-    """Return the smallest cover that derives what `cover` does, except the leaves `taken`."""
+    """Return the smallest cover that derives the leaves of `cover` except `taken`."""
     return retain(cover, runs.subtract(spans(cover), taken)) if taken else cover
 
 
 def retain(cover: Cover, kept: Spans) -> Cover:
-    """Return the smallest cover that derives what `cover` does, of the leaves `kept` only."""
+    """Return the smallest cover that derives the leaves of `cover` that are in `kept`."""
     return _carve(cover, runs.intersect(spans(cover), kept))
 
 
 def descends(cover: Cover, later: Cover) -> bool:
-    """Tell whether every node of `later` has the seed that `cover` gives it: what remains still reads the same."""
+    """Tell whether `cover` derives each node of `later` with the same seed: the leaves left have the same keys."""
     for (depth, prefix), seed in later.nodes.items():
         for above in range(depth + 1):
             ancestor = cover.nodes.get((above, prefix >> (depth - above)))
@@ -110,10 +110,9 @@ def _walk(seed: bytes, prefix: int, levels: int) -> bytes:
 
 
 def _carve(cover: Cover, kept: Spans) -> Cover:
-    """Keep exactly `kept`, leaves that the cover derives.
+    """Return the cover of exactly the leaves `kept`, which `cover` must derive.
 
-    A node that must lose a leaf is replaced by its children, never kept beside them: a kept ancestor would still
-    derive what was taken.
+    A node that loses a leaf is replaced by its children. If it were kept beside them, it would still derive that leaf.
     """
     carved: dict[Node, bytes] = {}
     stack = list(cover.nodes.items())

@@ -1,7 +1,7 @@
 """Seals and opens journal records: AES-256-GCM, one key per file and handle (docs/format.md, "Journal").
 
 The nonce is the record's `seq` as 12 bytes big-endian and the associated data its 17-byte prefix. The key depends on
-the file's random salt and on the handle, and `seq` only moves forward, so a (key, nonce) pair never repeats.
+the file's random salt and on the handle, and `seq` only increases, so a pair of key and nonce does not repeat.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ZERO_NONCE: Final = bytes(_NONCE_BYTES)
 
 
 class RecordKey:
-    """The key of one recording in one journal file. Thread-safe for opening; sealing has one caller."""
+    """The key of one recording in one journal file. Several threads may open; only one may seal."""
 
     __slots__ = ("_cipher", "handle")
 
@@ -30,12 +30,12 @@ class RecordKey:
         self._cipher = AESGCM(subkey(key, Purpose.JOURNAL, salt + handle.to_bytes(4, "big")))
 
     def seal(self, kind: int, seq: int, plaintext: bytes | bytearray | memoryview, size: int) -> tuple[bytes, bytes]:
-        """Return prefix and body of record `seq`; `size` is the plaintext's length in bytes. Never repeat a `seq`."""
+        """Return prefix and body of record `seq`, which must not repeat; `size` is the plaintext's length in bytes."""
         prefix = pack_prefix(size + TAG_BYTES, kind, self.handle, seq)
         return prefix, self._cipher.encrypt(seq.to_bytes(_NONCE_BYTES, "big"), plaintext, prefix)
 
     def open(self, kind: int, seq: int, body: bytes | memoryview) -> bytes:
-        """Return the plaintext of record `seq`; Tampered if the body is not exactly what was sealed in that place."""
+        """Return the plaintext of record `seq`; Tampered if the body is not what was sealed for this kind and `seq`."""
         prefix = pack_prefix(len(body), kind, self.handle, seq)
         try:
             return self._cipher.decrypt(seq.to_bytes(_NONCE_BYTES, "big"), body, prefix)

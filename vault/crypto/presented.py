@@ -1,4 +1,4 @@
-"""What a TLS certificate says of itself, for messages about one; nothing is verified here."""
+"""Reads the names and the validity of TLS certificates, for messages about them; it verifies nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vault.errors import FormatError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presented:
-    """Names and life of a certificate; `names` are the hosts and addresses that it is for."""
+    """Names and validity of a certificate; `names` are the hosts and addresses that it is for."""
 
     subject: str
     issuer: str
@@ -23,7 +23,7 @@ class Presented:
 
 
 def read_presented(der: bytes) -> Presented:
-    """Return what a certificate in DER says; FormatError if it is none."""
+    """Return names and validity of a certificate in DER; FormatError for other bytes."""
     try:
         return _presented(x509.load_der_x509_certificate(der))
     except ValueError as error:
@@ -31,7 +31,7 @@ def read_presented(der: bytes) -> Presented:
 
 
 def first_to_end(pem: bytes) -> Presented:
-    """Return what that certificate of a file in PEM says which ends first; FormatError if there is none in it."""
+    """Return names and validity of the certificate in a PEM file that expires first; FormatError without one."""
     try:
         found = [_presented(each) for each in x509.load_pem_x509_certificates(pem)]
     except ValueError as error:
@@ -51,10 +51,10 @@ def _presented(certificate: x509.Certificate) -> Presented:
 
 def _names(certificate: x509.Certificate) -> Sequence[str]:
     try:
-        said = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
     return (
-        *said.get_values_for_type(x509.DNSName),
-        *(str(address) for address in said.get_values_for_type(x509.IPAddress)),
+        *names.get_values_for_type(x509.DNSName),
+        *(str(address) for address in names.get_values_for_type(x509.IPAddress)),
     )

@@ -1,8 +1,8 @@
-"""Seals what the catalog keeps in rows: notes of open recordings, answers to repeated requests, recorders' secrets.
+"""Seals values that the catalog stores: notes of open recordings, answers to requests, and recorders' secrets.
 
-Every sealed row is `0x01 | nonce | AES-256-GCM(plain)` under a key for its kind, bound to the row's own place
-(docs/format.md, "Notes", "Answers" and "Token secrets"). The keys come from the keyring: the catalog alone, or a backup
-of it, opens none of them.
+A sealed value is `0x01 | nonce | AES-256-GCM(plain)` under a key for its kind, bound to its row (docs/format.md,
+"Notes", "Answers" and "Token secrets"). The keys come from the keyring, so neither the catalog alone nor a backup of it
+can open them.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _TAG_BYTES: Final = 16
 
 
 def seal_note(key: DataKey, recording: RecordingId, seq: int, note: Note, *, nonce: bytes) -> bytes:
-    """Seal a note under the audio's key, bound to its recording and number; `nonce` is 12 fresh random bytes."""
+    """Seal a note under the audio's key, bound to its recording and its number; `nonce` is 12 fresh random bytes."""
     return _seal(subkey(key, Purpose.NOTE), encode_note(note), _note_place(recording, seq), nonce)
 
 
 def open_note(key: DataKey, recording: RecordingId, seq: int, sealed: bytes) -> Note:
-    """Return what `seal_note` sealed in this place. Raises FormatError, Truncated or Tampered."""
+    """Return the note that `seal_note` sealed. Raises FormatError, Truncated or Tampered."""
     place = _note_place(recording, seq)
     return decode_note(_open(subkey(key, Purpose.NOTE), sealed, place, f"note {seq} of {recording}"))
 
 
-def seal_answer(key: DataKey, token: TokenId, told: str, answer: bytes, *, nonce: bytes) -> bytes:
-    """Seal an answer for the token and its Idempotency-Key `told`, which the catalog does not have."""
-    return _seal(_answer_key(key, told), answer, _VERSION + token.encode(), nonce)
+def seal_answer(key: DataKey, token: TokenId, idempotency_key: str, answer: bytes, *, nonce: bytes) -> bytes:
+    """Seal an answer for the token and its Idempotency-Key, of which the catalog stores only a hash."""
+    return _seal(_answer_key(key, idempotency_key), answer, _VERSION + token.encode(), nonce)
 
 
-def open_answer(key: DataKey, token: TokenId, told: str, sealed: bytes) -> bytes:
+def open_answer(key: DataKey, token: TokenId, idempotency_key: str, sealed: bytes) -> bytes:
     """Return the answer. Raises FormatError, Truncated or Tampered."""
-    return _open(_answer_key(key, told), sealed, _VERSION + token.encode(), "a sealed answer")
+    return _open(_answer_key(key, idempotency_key), sealed, _VERSION + token.encode(), "a sealed answer")
 
 
 def seal_secret(key: DataKey, token: TokenId, secret: str, *, nonce: bytes) -> bytes:
@@ -65,8 +65,8 @@ def _note_place(recording: RecordingId, seq: int) -> bytes:
     return _VERSION + check_recording(recording).encode() + seq.to_bytes(4, "big")
 
 
-def _answer_key(key: DataKey, told: str) -> bytes:
-    return subkey(key, Purpose.ANSWER, hashlib.sha512(told.encode()).digest())
+def _answer_key(key: DataKey, idempotency_key: str) -> bytes:
+    return subkey(key, Purpose.ANSWER, hashlib.sha512(idempotency_key.encode()).digest())
 
 
 def _seal(key: bytes, plain: bytes, place: bytes, nonce: bytes) -> bytes:

@@ -36,7 +36,7 @@ from vault.ids import RecordingId
 from vault.model import CallFacts, Coordinate, DataKey
 
 HEAD_BYTES: Final = 1024
-"""The first bytes of an object hold its header, salt and commitment within this many."""
+"""The header, salt and commitment of an object lie within this many of its first bytes."""
 
 _FACTS_VERSION = b"\x01"
 _FACTS_NONCE_BYTES = 12
@@ -45,8 +45,7 @@ _FACTS_NONCE_BYTES = 12
 def seal_segment(key: DataKey, header: SegmentHeader, pieces: Pieces, *, salt: bytes) -> bytearray:
     """Return the whole object for 1 byte to 8 MiB of plaintext, given as one buffer or as pieces in order.
 
-    `salt` is 24 random bytes, fresh for every attempt. TooLarge above the bound; ValueError for no plaintext, as an
-    empty segment has no place in a recording.
+    `salt` is 24 random bytes, fresh for every attempt. TooLarge above 8 MiB; ValueError without plaintext.
     """
     length = chunked.total_length(pieces)
     if length > MAX_SEGMENT_BYTES:
@@ -62,8 +61,8 @@ def open_segment(
 ) -> tuple[SegmentHeader, bytes]:
     """Return header and plaintext of a whole object.
 
-    `expected` is the exact header, or the place, this object must have; None accepts any place that authenticates
-    under `key`. Raises FormatError, Truncated or Tampered, and then returns nothing.
+    `expected` is the header or the place that the object must have; None accepts any that authenticates under `key`.
+    Raises FormatError, Truncated or Tampered, and then returns nothing.
     """
     header, context, start = parse_segment(data)
     with _naming_segment(header):
@@ -73,10 +72,10 @@ def open_segment(
 
 
 class SegmentOpener:
-    """Opens plaintext ranges of one segment from ranged reads; every offset it takes or returns is documented so.
+    """Opens plaintext ranges of one segment from ranged reads of its object.
 
-    `length` is the segment's plaintext length from an authenticated manifest or the catalog. With it every byte of
-    the object has a known place, so a shortened or extended object fails as soon as its end is read.
+    `length` is the segment's plaintext length, from an authenticated manifest or the catalog. It determines the size of
+    the object, so a shortened or extended object fails as soon as its end is read.
     """
 
     __slots__ = ("_context", "_frame_bytes", "_key", "_opener", "header", "length")
@@ -100,7 +99,7 @@ class SegmentOpener:
         return self._frame_bytes + chunked.sealed_length(self.length)
 
     def check_prefix(self, head: Bytes) -> None:
-        """Check that the object's first bytes state exactly this header and were sealed under this key.
+        """Check that the object's first bytes state this header and were sealed under this key.
 
         `head` is at least the first `prefix_bytes` of the object. Raises FormatError, Truncated or Tampered.
         """
@@ -111,17 +110,17 @@ class SegmentOpener:
             self._opener = chunked.Opener(subkey(self._key, Purpose.SEGMENT), self._context, prefix)
 
     def ciphertext_range(self, start: int, end: int) -> tuple[int, int]:
-        """Return which bytes `[a, b)` of the object hold plaintext `[start, end)` of the segment; ValueError outside.
+        """Return the bytes `[a, b)` of the object that hold plaintext `[start, end)`; ValueError outside the segment.
 
-        They are whole chunks, so at most 32 KiB more than asked for.
+        They are whole chunks, so up to 32 KiB more than the range.
         """
         window = chunked.chunk_window(start, end, self.length)
         return self._frame_bytes + window.start, self._frame_bytes + window.end
 
     def open(self, start: int, end: int, ciphertext: Bytes) -> bytes:
-        """Return plaintext `[start, end)` of the segment from exactly the bytes `ciphertext_range` named.
+        """Return plaintext `[start, end)` of the segment from the bytes that `ciphertext_range` returned.
 
-        Tampered or Truncated, and then nothing. `check_prefix` comes first: opening before it is a ValueError.
+        Raises Tampered or Truncated, and then returns nothing. ValueError before `check_prefix`.
         """
         if self._opener is None:
             raise ValueError("the segment's prefix has not been checked yet")
@@ -137,7 +136,7 @@ def seal_manifest(key: DataKey, manifest: Manifest, *, salt: bytes) -> bytearray
 
 
 def open_manifest(key: DataKey, recording: RecordingId, coordinate: Coordinate, data: Bytes) -> Manifest:
-    """Return the manifest of exactly this recording. Raises FormatError, Truncated or Tampered."""
+    """Return the manifest of this recording. Raises FormatError, Truncated or Tampered."""
     header, context, start = parse_manifest_object(data)
     subject = f"the manifest of {recording}"
     if (header.recording, header.coordinate) != (recording, coordinate):
@@ -171,7 +170,7 @@ def seal_facts(key: DataKey, recording: RecordingId, facts: CallFacts, *, nonce:
 
 
 def open_facts(key: DataKey, recording: RecordingId, sealed: bytes) -> CallFacts:
-    """Return what `seal_facts` sealed for this recording. Raises FormatError, Truncated or Tampered."""
+    """Return the facts that `seal_facts` sealed for this recording. Raises FormatError, Truncated or Tampered."""
     if sealed[:1] != _FACTS_VERSION:
         raise FormatError(f"the call facts of {recording} have an unknown version")
     start = 1 + _FACTS_NONCE_BYTES
@@ -215,7 +214,7 @@ def _naming_segment(header: SegmentHeader) -> Iterator[None]:
 
 @contextmanager
 def _naming(subject: str) -> Iterator[None]:
-    """Say which object failed and that nothing of it was returned."""
+    """Add to an error raised inside which object failed, and that nothing of it was returned."""
     try:
         yield
     except Tampered as error:

@@ -33,7 +33,7 @@ def encode_base64url(data: bytes) -> str:
 
 
 def decode_base64url(text: str) -> bytes:
-    """Return the bytes behind unpadded base64url; FormatError for padding, other characters or stray bits."""
+    """Decode unpadded base64url; FormatError for padding, other characters or non-zero bits after the end."""
     if not _BASE64URL.fullmatch(text):
         raise FormatError("not unpadded base64url")
     try:
@@ -86,7 +86,7 @@ class VerifyKey:
         return encode_base64url(hashlib.sha256(_compact(members)).digest())
 
     def verify(self, signature: bytes, message: bytes) -> None:
-        """Return if `signature` over `message` is this key's; Tampered otherwise."""
+        """Raise Tampered unless `signature` over `message` was made with this key."""
         try:
             self._key().verify(signature, message)
         except (InvalidSignature, ValueError) as error:
@@ -101,7 +101,7 @@ class VerifyKey:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """An Ed25519 private key: its 32-byte seed, never printed."""
+    """An Ed25519 private key: its 32-byte seed, which is not printed."""
 
     seed: bytes = field(repr=False)
     key_id: str = field(init=False, repr=False, compare=False)
@@ -114,7 +114,7 @@ class SigningKey:
 
     @classmethod
     def generate(cls, entropy: bytes) -> SigningKey:
-        """Return the key of 32 cryptographically random bytes."""
+        """Return the key whose seed is `entropy`, 32 cryptographically random bytes."""
         return cls(entropy)
 
     @classmethod
@@ -130,7 +130,7 @@ class SigningKey:
         return cls(key.private_bytes_raw())
 
     def to_pem(self) -> bytes:
-        """Return the key as unencrypted PKCS#8 PEM; the caller keeps it where only it can read."""
+        """Return the key as unencrypted PKCS#8 PEM. The caller must store it where nobody else can read it."""
         return self._key().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -141,11 +141,11 @@ class SigningKey:
         return VerifyKey(self._key().public_key().public_bytes_raw())
 
     def sign(self, message: bytes) -> bytes:
-        """Return the 64-byte signature; signing the same message again gives the same one."""
+        """Return the 64-byte signature; the same message gives the same signature."""
         return self._key().sign(message)
 
     def signer(self) -> Callable[[bytes], bytes]:
-        """Return `sign` for many messages: deriving the key from its seed costs more than a signature."""
+        """Return `sign` for many messages: deriving the key from its seed takes longer than a signature."""
         return self._key().sign
 
     def _key(self) -> Ed25519PrivateKey:
@@ -161,8 +161,8 @@ def sign_compact(
 ) -> str:
     """Return a compact JWS over `payload`; `extra` adds members (such as `typ`) to the protected header.
 
-    The header's members are sorted and without spaces, so the same payload and key always give the same JWS.
-    ValueError if `extra` names a member whose meaning is fixed here. Who signs much passes the key's `signer()`.
+    The header's members are sorted and without spaces, so the same payload and key give the same JWS. ValueError if
+    `extra` has alg, kid, crit or b64. `sign` may be the key's `signer()`, which is faster for many signatures.
     """
     members = dict(extra or {})
     if _RESERVED & members.keys():
@@ -173,9 +173,9 @@ def sign_compact(
 
 
 def protected_header(jws: str) -> dict[str, Any]:
-    """Return the protected header of a compact JWS before any signature is checked, to choose a key by its `kid`.
+    """Return the protected header of a compact JWS without checking its signature, to choose a key by `kid`.
 
-    FormatError unless the JWS has the only form `verify_compact` accepts.
+    FormatError unless the JWS has the form that `verify_compact` accepts.
     """
     return _split(jws)[0]
 
@@ -183,8 +183,8 @@ def protected_header(jws: str) -> dict[str, Any]:
 def verify_compact(jws: str, key: VerifyKey) -> bytes:
     """Return the payload of a compact JWS that `key` signed with `alg: "Ed25519"`.
 
-    FormatError for any other algorithm (`EdDSA` and `none` included), `crit`, `b64`, an unsorted or repeated header
-    member, or base64url that is padded or not canonical; Tampered for another key or a wrong signature.
+    FormatError for another algorithm (also `EdDSA` and `none`), `crit`, `b64`, an unsorted or repeated header member,
+    or base64url that is padded or not canonical. Tampered for another key or a wrong signature.
     """
     header, payload, signature, signed = _split(jws)
     if header["kid"] != key.key_id:
@@ -208,7 +208,7 @@ def _split(jws: str) -> tuple[dict[str, Any], bytes, bytes, bytes]:
         raise FormatError("extensions that change how a JWS is read are not accepted")
     if not all(isinstance(value, str) for value in header.values()) or "kid" not in header:
         raise FormatError("the protected header holds text only, and names its key as kid")
-    # Compared as text of the same decoder: a lone surrogate in an escape has no UTF-8 bytes to compare.
+    # Compared as text, because a lone surrogate in an escape cannot be encoded as UTF-8.
     if _compact_text(header) != protected.decode(errors="replace"):
         raise FormatError("the protected header is not in canonical form")
     return header, payload, signature, f"{parts[0]}.{parts[1]}".encode()

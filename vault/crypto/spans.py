@@ -1,4 +1,4 @@
-"""Sets of leaves as sorted runs, so that a million leaves cost what their runs cost, never what they number."""
+"""Sets of leaves as sorted runs. The cost of an operation depends on the number of runs, not on that of leaves."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Span = tuple[int, int]
 """First and last leaf, both included."""
 
 Spans = tuple[Span, ...]
-"""Sorted, disjoint and not even adjacent: each set of leaves has exactly one such form."""
+"""Sorted runs that neither overlap nor adjoin, so each set of leaves has exactly one such form."""
 
 
 def union(spans: Iterable[Span]) -> Spans:
-    """Return the one normal form of all leaves in `spans`, which may overlap and come in any order."""
+    """Return all leaves of `spans`, which may overlap and come in any order."""
     merged: list[Span] = []
     for first, last in sorted(spans):
         if merged and first <= merged[-1][1] + 1:
