@@ -1,1 +1,1 @@
-"""Every byte layout and object name; docs/format.md is the normative text."""
+"""Byte layouts and object names; docs/format.md is the normative text."""

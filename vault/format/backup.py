@@ -1,7 +1,7 @@
 """Byte layouts and names of a backup (docs/format.md, "Backups").
 
-A destination is an object store: `pool/` has the objects of the vault under their own names, `snapshots/<backup>/` one
-backup, which is sealed parts and a manifest that is written last. A backup without a manifest does not exist.
+A destination is an object store. `pool/` has the objects of the vault under their own names. `snapshots/<backup>/` has
+one backup: sealed parts and a manifest, which is written last. A backup without a manifest does not exist.
 """
 
 from __future__ import annotations
@@ -39,39 +39,39 @@ _MAX_NUMBER: Final = (1 << 53) - 1
 _MAC: Final = "mac"
 
 Cell = int | float | str | bytes | bool | None
-"""What a column of a dumped table can hold."""
+"""A value of a dumped table."""
 
 
 def check_backup(text: str) -> str:
-    """Return `text` as a backup's id, `bak_` and 32 hex digits; Invalid."""
+    """Return `text` if it is a backup id, `bak_` and 32 hex digits; raises Invalid."""
     if not _BACKUP.fullmatch(text):
         raise Invalid(f"{text[:80]!r} is not a backup's id", hint="callvault backup list shows them")
     return text
 
 
 def begun(backup: str) -> datetime:
-    """Return when the backup began, which its id says; Invalid."""
+    """Return when the backup began, which its id states; raises Invalid."""
     return born(check_backup(backup))
 
 
 def snapshot_prefix(backup: str) -> str:
-    """Return what every name of one backup starts with."""
+    """Return the prefix of all object names of one backup."""
     return f"{SNAPSHOTS}{check_backup(backup)}/"
 
 
 def manifest_name(backup: str) -> str:
-    """Return the name whose presence makes the backup exist."""
+    """Return the name of the manifest; the backup exists if it is present."""
     return snapshot_prefix(backup) + MANIFEST
 
 
 def pool_name(name: str) -> str:
-    """Return where the pool keeps the object of that name."""
+    """Return the name under which the pool has the object `name`."""
     return POOL + name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartHeader:
-    """Where a sealed part belongs; its bytes are the context of the part's message."""
+    """The place of a sealed part; its encoding is the context of the part's message."""
 
     backup: str
     keyring: bytes
@@ -80,12 +80,12 @@ class PartHeader:
 
     @property
     def name(self) -> str:
-        """The part's name."""
+        """The part's object name."""
         return f"{snapshot_prefix(self.backup)}{self.kind}-{self.index:06d}"
 
 
 def part_frame(header: PartHeader) -> tuple[bytes, bytes]:
-    """Return what precedes the part's message, and the header bytes."""
+    """Return the bytes before the part's message, and the header bytes."""
     encoded = codec.pack(
         {
             "backup": header.backup,
@@ -99,7 +99,7 @@ def part_frame(header: PartHeader) -> tuple[bytes, bytes]:
 
 
 def parse_part(data: bytes) -> tuple[PartHeader, bytes, int]:
-    """Return header, header bytes and the message's offset; nothing is authenticated yet. FormatError, Truncated."""
+    """Return header, header bytes and the message's offset, unauthenticated. Raises FormatError or Truncated."""
     encoded, start = unframe(MAGIC, data)
     backup, index, keyring, kind, version = codec.fields(
         codec.unpack(encoded), backup=str, index=int, keyring=bytes, kind=str, version=int
@@ -114,7 +114,7 @@ def parse_part(data: bytes) -> tuple[PartHeader, bytes, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableRows:
-    """Some rows of one table; every row has one cell for each column."""
+    """Some rows of one table; a row has one cell for each column."""
 
     table: str
     columns: tuple[str, ...]
@@ -122,7 +122,7 @@ class TableRows:
 
 
 def encode_tables(sections: Sequence[TableRows]) -> bytes:
-    """Return the plaintext of a catalog part: `[[table, columns, rows], …]`; a float is the array of its text."""
+    """Return the plaintext of a catalog part: `[[table, columns, rows], …]`; a float is an array of one text."""
     return codec.pack(
         [
             [section.table, list(section.columns), [[_cell(cell) for cell in row] for row in section.rows]]
@@ -132,7 +132,7 @@ def encode_tables(sections: Sequence[TableRows]) -> bytes:
 
 
 def decode_tables(data: bytes) -> Sequence[TableRows]:
-    """Return what `encode_tables` wrote; FormatError."""
+    """Return the rows that `encode_tables` wrote; raises FormatError."""
     return [_section(item) for item in _list(codec.unpack(data))]
 
 
@@ -179,7 +179,7 @@ class BackedObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackedRecording:
-    """A recording's objects, the coordinate that says whether they still open, and what the store notes on them."""
+    """A recording's objects, the coordinate of its key, and the retention that the store records with them."""
 
     recording: RecordingId
     coordinate: Coordinate
@@ -205,7 +205,7 @@ def encode_objects(recordings: Sequence[BackedRecording]) -> bytes:
 
 
 def decode_objects(data: bytes) -> Sequence[BackedRecording]:
-    """Return what `encode_objects` wrote; FormatError."""
+    """Return the recordings that `encode_objects` wrote; raises FormatError."""
     return [_backed_recording(item) for item in _list(codec.unpack(data))]
 
 
@@ -257,9 +257,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupManifest:
-    """What one backup consists of. `pool_objects` and `pool_bytes` are None where objects were left out.
+    """The content of one backup. `pool_objects` and `pool_bytes` are None if objects were left out.
 
-    `counts` has the rows of every table, `recordings` and `objects` among them.
+    `counts` has the number of rows of each table.
     """
 
     backup: str
@@ -286,12 +286,12 @@ def manifest_body(manifest: BackupManifest) -> bytes:
 
 
 def encode_manifest(manifest: BackupManifest, mac: bytes) -> bytes:
-    """Return the stored manifest: the body with one more member, `mac`, in hex."""
+    """Return the stored manifest: the body with a further member, `mac`, in hex."""
     return rfc8785.dumps({**_document(manifest), _MAC: mac.hex()})
 
 
 def decode_manifest(data: bytes) -> tuple[BackupManifest, bytes]:
-    """Return the manifest and its MAC, which is not checked here; FormatError."""
+    """Return the manifest and its MAC, which is not verified here; raises FormatError."""
     try:
         document = json.loads(data)
         manifest = _from_document(document)

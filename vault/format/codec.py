@@ -1,4 +1,4 @@
-"""Canonical MessagePack: one value, one byte string (docs/format.md, "Canonical MessagePack").
+"""Canonical MessagePack: each value has one encoding (docs/format.md, "Canonical MessagePack").
 
 Maps have string keys in ascending byte order, integers take their shortest form, floats and extensions do not occur.
 """
@@ -16,7 +16,7 @@ from vault.model import Cohort, Coordinate, Part
 
 _MAX_INPUT_BYTES = 64 << 20
 MAX_DEPTH = 32
-"""How many maps and lists may lie in one another; what the vault writes needs a handful."""
+"""How deep maps and lists may nest."""
 
 
 def _canonical(value: Any, room: int = MAX_DEPTH) -> Any:
@@ -45,7 +45,7 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(data: bytes | memoryview) -> Any:
-    """Decode exactly what `pack` produces; any other bytes raise FormatError."""
+    """Decode bytes that `pack` produces; any other bytes raise FormatError."""
     if len(data) > _MAX_INPUT_BYTES:
         raise FormatError(f"a MessagePack value of {len(data)} bytes; the bound is {_MAX_INPUT_BYTES}")
     try:
@@ -58,7 +58,7 @@ def unpack(data: bytes | memoryview) -> Any:
 
 
 def fields(value: Any, **types: type) -> Sequence[Any]:
-    """Return the values of a map that has exactly the keys `types`, each of exactly its type; FormatError.
+    """Return the values of a map that has exactly the keys of `types` and their types; raises FormatError.
 
     `bool` is not accepted for `int`.
     """

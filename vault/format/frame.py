@@ -1,4 +1,4 @@
-"""The frame every sealed object starts with: `magic | u32 header length | header` (docs/format.md, "Object frame")."""
+"""The beginning of a sealed object: `magic | u32 header length | header` (docs/format.md, "Object frame")."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_HEADER_BYTES: Final = 4096
 
 
 def frame(magic: bytes, header: bytes) -> bytes:
-    """Return what precedes the message of an object: `magic`, the header's length as u32 big-endian, the header."""
+    """Return the bytes before an object's message: `magic`, the header's length as u32 big-endian, the header."""
     if len(magic) != MAGIC_BYTES or not 0 < len(header) <= MAX_HEADER_BYTES:
         raise FormatError(f"a header of {len(header)} bytes cannot be framed")
     return magic + len(header).to_bytes(4, "big") + header
@@ -21,8 +21,8 @@ def frame(magic: bytes, header: bytes) -> bytes:
 def unframe(magic: bytes, data: bytes | bytearray | memoryview) -> tuple[bytes, int]:
     """Return the header bytes and the offset at which the message starts.
 
-    `data` may be the whole object or any beginning of it that holds the header. Raises FormatError for another
-    magic or an impossible length, Truncated if `data` ends inside the frame.
+    `data` is the object, or enough of its first bytes. Raises FormatError for another magic or an impossible length,
+    Truncated if `data` ends inside the frame.
     """
     start = bytes(data[:PREAMBLE_BYTES])
     if start[:MAGIC_BYTES] != magic[: len(start)]:

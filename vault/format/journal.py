@@ -24,12 +24,12 @@ HEADER_BYTES: Final = 64
 PREFIX_BYTES: Final = 17
 TAG_BYTES: Final = 16
 OVERHEAD_BYTES: Final = PREFIX_BYTES + TAG_BYTES
-"""What one record adds to its plaintext."""
+"""The bytes that a record has beside its plaintext."""
 MAX_PIECE_BYTES: Final = 1 << 20
 MAX_OPENING_BYTES: Final = 4096
 MAX_REASON_BYTES: Final = 1024
 MAX_FILE_BYTES: Final = 1 << 30
-"""Positions inside a file fit 32 bits with room to spare, and a replay reads a file whole."""
+"""The greatest size of a file. A replay reads a file into memory."""
 MAX_NUMBER: Final = (1 << 53) - 1
 
 OPEN: Final = 1
@@ -47,10 +47,10 @@ _BODY_BOUNDS: Final = {
 }
 
 pack_prefix = _PREFIX.pack
-"""`(length, type, handle, seq) -> 17 bytes`; the prefix is also what authenticates a record's place."""
+"""`(length, type, handle, seq) -> 17 bytes`. The prefix is authenticated with the record, and so is its place."""
 
 PREFIX_PATTERN: Final = re.compile(rb"(?s)(?=\x00[\x00-\x10]..[\x01-\x03].{12})")
-"""Matches before everything that can be a record's prefix, to find records beyond damage."""
+"""Matches where a record's prefix can begin, to find records after damaged bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +75,9 @@ def encode_header(header: FileHeader) -> bytes:
 
 
 def decode_header(data: bytes) -> FileHeader:
-    """Return the header at the start of a file. Truncated if it was never wholly written, FormatError otherwise.
+    """Return the header at the start of a file. Truncated if it was not completely written, else FormatError.
 
-    A header whose digest does not fit is Truncated too: a write that was torn leaves exactly that.
+    A header with a wrong digest is Truncated too, because an interrupted write leaves one.
     """
     head = bytes(data[:HEADER_BYTES])
     body = head[: _FIELDS.size]
@@ -104,7 +104,7 @@ class Prefix:
 
 
 def decode_prefix(data: bytes, position: int) -> Prefix | None:
-    """Return the prefix at `position` if a record of a known type and possible length can follow it whole."""
+    """Return the prefix at `position`; None unless its type is known, its length possible and its body complete."""
     if position + PREFIX_BYTES > len(data):
         return None
     length, kind, handle, seq = _PREFIX.unpack_from(data, position)
@@ -118,9 +118,9 @@ def decode_prefix(data: bytes, position: int) -> Prefix | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What an OPEN record states in clear: whose records follow under its handle, from plaintext byte `offset` on.
+    """What an OPEN record states in clear: the recording under its handle, from plaintext byte `offset` on.
 
-    Bytes before `released` were in the object store when it was written, so a replay does not miss them.
+    Bytes before `released` were in the object store when it was written, so a replay does not need them.
     """
 
     recording: RecordingId
@@ -130,9 +130,9 @@ class Opening:
 
 
 def encode_opening(opening: Opening) -> bytes:
-    """Return the opening as canonical MessagePack and the first 8 bytes of its SHA-256; FormatError if impossible.
+    """Return the opening as canonical MessagePack and the first 8 bytes of its SHA-256; raises FormatError.
 
-    The digest needs no key: without it a damaged coordinate could be taken for that of a shredded recording.
+    The digest can be checked without a key. Without it a damaged coordinate could be taken for a shredded recording's.
     """
     packed = codec.pack(
         {
@@ -191,6 +191,6 @@ def file_name(number: int) -> str:
 
 
 def parse_file_name(name: str) -> tuple[int, bool] | None:
-    """Return number and whether the file was set aside as damaged; None for a file that is no journal's."""
+    """Return the file's number and whether it was set aside as damaged; None if it is not a journal file."""
     match = _NAME.fullmatch(name)
     return None if match is None else (int(match[1]), match[2] is not None)

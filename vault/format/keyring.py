@@ -1,7 +1,6 @@
 """Byte layouts of the keyring: marker, head, index and page (docs/format.md, "Keyring").
 
-These are the plaintext layouts; sealing them is the keystore's. Every parser is total: bytes that `encode_*` would not
-write raise FormatError.
+These are the plaintext layouts; `vault.keystore` seals them. Bytes that `encode_*` would not write raise FormatError.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from vault.ids import TenantId, parse_tenant
 from vault.model import Cohort, Part, Pin
 
 FORMAT: Final = 1
-"""Of markers and pages."""
+"""The format version of markers and pages."""
 HEAD_FORMAT: Final = 2
-"""Of heads and indexes: 2 brought the fence into the head, the lease and the backup key into the index."""
+"""The format version of heads and indexes. 2 added the fence to the head, the lease and backup key to the index."""
 MARKER: Final = "REPLICA"
 HEAD: Final = "head"
 INDEX: Final = "index"
 PAGES: Final = "pages"
-"""What a replica consists of, whatever its medium: the marker, the head, and blobs in two places."""
+"""The names in a replica: the marker, the head, and two folders of blobs."""
 ID_BYTES: Final = 16
 TAG_BYTES: Final = 16
 HASH_BYTES: Final = 32
@@ -38,15 +37,15 @@ _U32: Final = 1 << 32
 _U48: Final = 1 << 48
 
 Nodes = Mapping[tuple[int, int], bytes]
-"""(depth, prefix) to the node's 32-byte seed."""
+"""The 32-byte seed of each node, by depth and prefix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The one small file a replica is opened by. `wrapped` is the epoch secret under root version `root`.
+    """The file that a replica is opened with. `wrapped` is the epoch secret under root version `root`.
 
-    Heads are ordered by `rank`: a writer that takes over raises the fence, so what an overtaken one still manages to
-    write never outranks it.
+    Heads are ordered by `rank`. A writer that takes over increases the fence, so a head that the former writer still
+    writes has a lower rank.
     """
 
     keyring: bytes
@@ -66,7 +65,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRef:
-    """Where a tenant's page is, what it hashes to, and the key it is sealed under."""
+    """A tenant's page: its blob name, its SHA-256, and the key that it is sealed under."""
 
     tenant: TenantId
     name: str
@@ -76,13 +75,13 @@ class PageRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """What one revision of the keyring consists of. Times are unix milliseconds.
+    """The content of one revision of the keyring. Times are Unix milliseconds.
 
-    `swept_through` is the last period a sweep took away: such a cohort is never planted again, because a fresh tree
-    under an old coordinate would make the dead look alive. `lease_ms` is how long any process may use a view of the
-    keyring without looking again. `backup_key` encrypts backups of the catalog, and
-    `older_backup_keys` did, the newest first: each rotation makes a new one. `trial` tells whether the vault was
-    created as a trial one; None in a keyring that is older than the mark.
+    `swept_through` is the last period that a sweep shredded. A cohort of such a period is not created again: a new tree
+    under an old coordinate would make a shredded recording look readable. `lease_ms` is how long a process may use its
+    view of the keyring without reading the replicas again. `backup_key` encrypts new backups, `older_backup_keys` the
+    earlier ones, newest first; a rotation makes a new key. `trial` tells whether the vault was created as a trial
+    vault; None in a keyring older than that mark.
     """
 
     keyring: bytes
@@ -145,7 +144,7 @@ def encode_head(head: Head, mac: bytes) -> bytes:
 
 
 def decode_head(data: bytes) -> tuple[Head, bytes]:
-    """Return a head and its MAC, which is not checked here; FormatError."""
+    """Return a head and its MAC, which is not verified here; raises FormatError."""
     match unpack(data):
         case [bytes() as body, bytes() as mac] if len(mac) == HASH_BYTES:
             pass
@@ -207,10 +206,10 @@ def decode_index(data: bytes) -> Index:
     """Return the index that `encode_index` wrote; FormatError."""
     value = unpack(data)
     older = value.pop("older_backup_keys") if isinstance(value, dict) and "older_backup_keys" in value else None
-    # Absent in a keyring that was never rotated: for one value there is one encoding.
+    # Absent, not empty, in a keyring that was never rotated: each value has one encoding.
     _require(older is None or _are_keys(older), "an index's older backup keys are not keys")
     trial = None
-    # Absent in a keyring from before the mark, which stays what it was, neither trial nor not.
+    # Absent in a keyring older than the mark; it stays absent there.
     if isinstance(value, dict) and "trial" in value:
         trial = value.pop("trial")
         _require(type(trial) is bool, "an index's trial mark is not a truth value")
@@ -366,7 +365,7 @@ def _decode_nodes(data: bytes) -> Nodes:
     nodes: dict[tuple[int, int], bytes] = {}
     free = 0
     for depth, prefix, seed in _NODE.iter_unpack(data):
-        # A node above or beside-and-before another would derive leaves that were taken, or be a second encoding.
+        # An overlapping node could derive punctured leaves; another order would be a second encoding of one cover.
         _require(depth <= DEPTH and prefix < 1 << depth, "a node lies outside its tree")
         _require(prefix << (DEPTH - depth) >= free, "nodes overlap or are not in order")
         nodes[depth, prefix] = seed

@@ -1,7 +1,7 @@
 """A recording's manifest: its segments, media and end (docs/format.md, "Manifest").
 
-The object is framed like a segment. Its header lies in the clear and carries the Merkle root over the ciphertext
-hashes, so that the stored objects can be checked without any key, also after a shred.
+The object is framed like a segment. Its header is in clear and has the Merkle root over the ciphertext hashes, so the
+stored objects can be checked without a key, also after a shred.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _DIGEST_BYTES = 32
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
     """Return MTH(leaves) of RFC 6962 section 2.1 over SHA-256; here a leaf is an object's SHA-256 (32 bytes).
 
-    A leaf hashes as `0x00 | leaf`, a node as `0x01 | left | right`, no leaves as SHA-256 of nothing. Pairing each
-    level from the left and letting an odd last node move up unchanged is the tree the RFC defines by splitting at
-    the largest power of two.
+    A leaf hashes as `0x00 | leaf`, a node as `0x01 | left | right`; without leaves the root is the SHA-256 of no bytes.
+    Each level is paired from the left and an odd last node moves up unchanged. That gives the tree that the RFC defines
+    by splitting at the largest power of two.
     """
     if not leaves:
         return hashlib.sha256().digest()
@@ -59,7 +59,7 @@ class ManifestSegment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """At plaintext `offset`, `missing_ms` milliseconds of the call never reached the vault."""
+    """At plaintext `offset`, `missing_ms` milliseconds of the call did not reach the vault."""
 
     offset: int
     missing_ms: int
@@ -67,7 +67,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogCopy:
-    """What else the recording's catalog row says, so that the row can be rebuilt from the object store."""
+    """The other values of the recording's catalog row, so that the row can be rebuilt from the object store."""
 
     call_key: str
     metadata: Coordinate
@@ -84,7 +84,7 @@ class CatalogCopy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestHeader:
-    """The part of a manifest object that needs no key: which recording, where its key is, what its objects hash to."""
+    """The part of a manifest in clear: the recording, the coordinate of its key, the Merkle root of its objects."""
 
     recording: RecordingId
     coordinate: Coordinate
@@ -101,11 +101,13 @@ class ManifestHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A finished recording. Construction checks everything below and raises FormatError.
+    """A finished recording. Construction checks the following and raises FormatError.
 
-    `state` is "sealed", or "truncated" with a reason; `length` and `sha256` (hex) are of the whole plaintext; times are
-    Unix milliseconds; gaps ascend strictly by offset, notes in any way; segments ascend by index, tile `[0, length)` in
-    order, none is empty, and their names are those of this recording; `merkle_root` is over their `sha256` in order.
+    - `state` is "sealed", or "truncated" with a reason.
+    - `length` and `sha256` (hex) are of the whole plaintext; times are Unix milliseconds.
+    - Gaps have strictly ascending offsets; notes have ascending offsets, which may repeat.
+    - Segments have ascending indexes and names of this recording; none is empty; together they cover `[0, length)`.
+    - `merkle_root` is over the `sha256` of the segments in order.
     """
 
     recording: RecordingId
@@ -189,7 +191,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(data: bytes) -> Manifest:
-    """Return the manifest behind exactly these bytes; FormatError for all that `encode_manifest` does not produce."""
+    """Return the manifest that these bytes encode; FormatError for bytes that `encode_manifest` does not produce."""
     value: Any = codec.unpack(data)
     optional = {"reason": str, "catalog": dict}
     present = {key: kind for key, kind in optional.items() if isinstance(value, dict) and value.get(key) is not None}
@@ -219,7 +221,7 @@ def decode_manifest(data: bytes) -> Manifest:
 
 
 def manifest_frame(header: ManifestHeader) -> tuple[bytes, bytes]:
-    """Return everything of the object that precedes the message, and the header bytes (the message's context)."""
+    """Return the bytes before the object's message, and the header bytes, which are the message's context."""
     encoded = encode_manifest_header(header)
     return frame(MAGIC, encoded), encoded
 
@@ -237,7 +239,7 @@ def encode_manifest_header(header: ManifestHeader) -> bytes:
 
 
 def decode_manifest_header(data: bytes) -> ManifestHeader:
-    """Return the header behind exactly these bytes; FormatError."""
+    """Return the header that these bytes encode; FormatError unless `encode_manifest_header` produces them."""
     version, recording, coordinate, root = codec.fields(
         codec.unpack(data), version=int, recording=str, coordinate=list, merkle_root=bytes
     )

@@ -1,4 +1,4 @@
-"""Object names, a total bijection between places and strings (docs/format.md, "Object names")."""
+"""Object names: each place has exactly one name, and each name one place (docs/format.md, "Object names")."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_index(index: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentName:
-    """The place a segment's name states."""
+    """The place that a segment's name states."""
 
     tenant: TenantId
     period: int
@@ -53,7 +53,7 @@ class SegmentName:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestName:
-    """The place a manifest's name states."""
+    """The place that a manifest's name states."""
 
     tenant: TenantId
     period: int
@@ -61,30 +61,30 @@ class ManifestName:
 
 
 def tenant_prefix(tenant: TenantId) -> str:
-    """Return what every object name of one tenant starts with."""
+    """Return the prefix of all object names of one tenant."""
     return f"{ROOT}{_tenant(tenant)}/"
 
 
 def recording_prefix(tenant: TenantId, period: int, recording: RecordingId) -> str:
-    """Return what every object name of one recording starts with, and no other recording's name does."""
+    """Return the prefix of all object names of one recording, which no other recording's names have."""
     if not 0 <= period <= MAX_PERIOD:
         raise FormatError(f"period {period} is out of range")
     return f"{tenant_prefix(tenant)}{period}/{check_recording(recording)}/"
 
 
 def segment_name(tenant: TenantId, period: int, recording: RecordingId, index: int, attempt: str) -> str:
-    """Return a segment's name. One attempt is one name, so a retried segment never overwrites another."""
+    """Return a segment's name. Each attempt has its own name, so a retry does not overwrite an earlier object."""
     prefix = recording_prefix(tenant, period, recording)
     return f"{prefix}{check_index(index):06d}-{check_attempt(attempt)}.seg"
 
 
 def manifest_name(tenant: TenantId, period: int, recording: RecordingId) -> str:
-    """Return a recording's manifest's name."""
+    """Return the name of a recording's manifest."""
     return f"{recording_prefix(tenant, period, recording)}manifest"
 
 
 def parse_name(name: str) -> SegmentName | ManifestName:
-    """Return the place `name` states; FormatError for every string that the functions above do not produce."""
+    """Return the place that `name` states; FormatError for a string that the functions above do not produce."""
     match = _PREFIX.fullmatch(name)
     if match is None:
         raise FormatError("not an object name of this vault")
@@ -104,7 +104,7 @@ def parse_name(name: str) -> SegmentName | ManifestName:
 
 
 def parse_segment_name(name: str) -> SegmentName:
-    """Return the place of a segment; FormatError, also for a manifest's name."""
+    """Return the place that a segment's name states; FormatError for any other string, also a manifest's name."""
     parsed = parse_name(name)
     if not isinstance(parsed, SegmentName):
         raise FormatError("a manifest's name where a segment's is expected")

@@ -1,6 +1,6 @@
-"""What happened to a call beside its audio, each as one canonical value (docs/format.md, "Notes").
+"""Notes: events of a call beside its audio, each with one canonical encoding (docs/format.md, "Notes").
 
-A note stands at a plaintext offset of the recording: before the byte that comes next.
+A note has a plaintext offset in the recording: it happened before the byte at that offset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ETAG: Final = re.compile(r"[0-9a-f]{32}(?:-[1-9]\d{0,4})?", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """At `offset` so many milliseconds of the call never arrived."""
+    """At `offset`, `missing_ms` milliseconds of the call did not arrive."""
 
     offset: int
     at_ms: int
@@ -39,9 +39,9 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """At `offset` the call went on and was not kept: `dropped` bytes arrived in `missing_ms` and were thrown away.
+    """At `offset` the recording was paused: `dropped` bytes arrived in `missing_ms` milliseconds and were discarded.
 
-    `lasting`: it has not been resumed; `at_ms` is then when it last began.
+    `lasting` is true while the pause lasts; `at_ms` is then when it last began.
     """
 
     offset: int
@@ -58,7 +58,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tone:
-    """A key of the telephone was pressed at `offset`."""
+    """A telephone key (DTMF) was pressed at `offset`."""
 
     offset: int
     at_ms: int
@@ -75,7 +75,7 @@ class Tone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A document about the call that came while `offset` bytes of it were there, exactly as it was sent."""
+    """A document about the call as it was sent, received when the recording had `offset` bytes."""
 
     offset: int
     at_ms: int
@@ -90,10 +90,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aside:
-    """From `offset` on the bytes are no longer the audio: they are acknowledged parts of an upload that were left out.
+    """From `offset` on the bytes are not audio: they are acknowledged parts of an upload that its completion left out.
 
-    `pieces` are (part number, bytes) in the order in which they lie there; part 0 is the rest of a completion that
-    broke off. A recording has at most one such note. Without pieces nothing was left out.
+    `pieces` are (part number, number of bytes), in the order of the bytes. Part 0 is the rest of an interrupted
+    completion. A recording has at most one such note. Without pieces nothing was left out.
     """
 
     offset: int
@@ -110,9 +110,9 @@ class Aside:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Etag:
-    """Who sent the `offset` bytes before it, which are the whole audio, over S3 was told that this is their ETag.
+    """The ETag that the S3 client received for the whole audio, which is the `offset` bytes before this note.
 
-    32 hex digits; of an upload in parts a hyphen and how many they were follow.
+    It is 32 hex digits; for an upload in parts, a hyphen and the number of parts follow.
     """
 
     offset: int
@@ -129,7 +129,7 @@ Note = Missing | Pause | Tone | Document | Aside | Etag
 
 
 def note_value(note: Note) -> list[Any]:
-    """Return the note as the value that rows and manifests hold."""
+    """Return the note as the list that rows and manifests store."""
     match note:
         case Missing():
             return ["gap", note.offset, note.at_ms, note.missing_ms]
@@ -146,7 +146,7 @@ def note_value(note: Note) -> list[Any]:
 
 
 def note_of(value: Any) -> Note:
-    """Return the note behind a value; FormatError for all that `note_value` does not produce."""
+    """Return the note that a value encodes; FormatError for a value that `note_value` does not produce."""
     kinds = [type(item) for item in value] if isinstance(value, list) else []
     match value:
         case ["gap", offset, at_ms, missing_ms] if kinds == [str, int, int, int]:
@@ -177,17 +177,17 @@ def encode_note(note: Note) -> bytes:
 
 
 def decode_note(data: bytes) -> Note:
-    """Return the note behind exactly these bytes; FormatError."""
+    """Return the note that these bytes encode; raises FormatError."""
     return note_of(codec.unpack(data))
 
 
 def etag_of(notes: Sequence[Note], length: int) -> str | None:
-    """Return the ETag that was told of an audio of `length` bytes; None if none was."""
+    """Return the ETag that was given to the client for audio of `length` bytes; None if there is none."""
     return next((note.etag for note in reversed(notes) if isinstance(note, Etag) and note.offset == length), None)
 
 
 def check_notes(notes: Sequence[Note], length: int) -> None:
-    """FormatError unless the notes come in the order of their offsets, inside a recording of `length` bytes."""
+    """Raise FormatError unless the notes' offsets ascend within `length` bytes and at most one note is an Aside."""
     if any(later.offset < earlier.offset for earlier, later in pairwise(notes)) or any(
         note.offset > length for note in notes
     ):
@@ -197,13 +197,13 @@ def check_notes(notes: Sequence[Note], length: int) -> None:
 
 
 def audio_end(notes: Sequence[Note], stored: int) -> int:
-    """Return how many of `stored` bytes are the audio; what follows was kept aside."""
+    """Return how many of the first `stored` bytes are audio; the rest are parts that were left out."""
     return min([stored, *(note.offset for note in notes if isinstance(note, Aside))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptAside:
-    """Bytes `[start, end)` of a recording: a part that was acknowledged and is not in its audio."""
+    """Bytes `[start, end)` of a recording: an acknowledged part of the upload that is not in its audio."""
 
     part: int
     start: int
@@ -211,7 +211,7 @@ class KeptAside:
 
 
 def kept_aside(notes: Sequence[Note], stored: int) -> list[KeptAside]:
-    """Return what was kept aside, in order, as far as `stored` bytes have it."""
+    """Return the parts that were left out of the audio, in order, as far as the first `stored` bytes contain them."""
     found: list[KeptAside] = []
     for note in notes:
         at = note.offset
@@ -224,12 +224,12 @@ def kept_aside(notes: Sequence[Note], stored: int) -> list[KeptAside]:
 
 
 def dropped_bytes(notes: Sequence[Note], end: int) -> int:
-    """Return how many bytes pauses took from the recorder's stream before plaintext offset `end`, or at it."""
+    """Return how many bytes of the recorder's stream were discarded in pauses up to plaintext offset `end`."""
     return sum(note.dropped for note in notes if isinstance(note, Pause) and note.offset <= end)
 
 
 def kept_before(at: int, notes: Sequence[Note]) -> int:
-    """Return how many bytes were kept of those before byte `at` of the stream as the recorder counts it."""
+    """Return how many of the first `at` bytes of the recorder's stream were kept."""
     before = taken = 0
     for pause in notes:
         if isinstance(pause, Pause):
@@ -240,7 +240,7 @@ def kept_before(at: int, notes: Sequence[Note]) -> int:
 
 
 def kept_of(piece: bytes, start: int, notes: Sequence[Note]) -> bytes:
-    """Return what was kept of `piece`, which stands at byte `start` of the stream as the recorder counts it."""
+    """Return the bytes of `piece` that were kept; `piece` begins at byte `start` of the recorder's stream."""
     kept: list[bytes] = []
     before = 0
     end = start + len(piece)

@@ -1,6 +1,6 @@
-"""A segment object's header: where its bytes belong (docs/format.md, "Segment object").
+"""A segment object's header, which states where its bytes belong (docs/format.md, "Segment object").
 
-The header bytes are the context of the message they precede, so a header that was changed opens nothing.
+The header bytes are the context of the message that follows, so a segment with a changed header cannot be opened.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from vault.model import Coordinate, Part, SegmentRef
 MAGIC: Final = b"CVS1"
 VERSION: Final = 1
 MAX_SEGMENT_BYTES: Final = 8 << 20
-"""Plaintext bytes of one segment, at most."""
+"""The greatest number of plaintext bytes in a segment."""
 MAX_NUMBER: Final = (1 << 53) - 1
-"""Offsets, lengths and times stay exact in every language that reads JSON or doubles."""
+"""The greatest offset, length or time; doubles, and so all JSON readers, represent it exactly."""
 
 
 def check_number(value: int, what: str) -> int:
-    """Return `value` if it lies in 0..2^53-1; FormatError."""
+    """Return `value` if it is in 0..2^53-1; raises FormatError, which names it `what`."""
     if not 0 <= value <= MAX_NUMBER:
         raise FormatError(f"{what} {value} is out of range")
     return value
 
 
 def check_coordinate(coordinate: Coordinate) -> list[str | int]:
-    """Return the coordinate's encoding if it decodes to itself; FormatError."""
+    """Return the coordinate's encoding if that decodes to the same coordinate; raises FormatError."""
     encoded = codec.encode_coordinate(coordinate)
     if codec.decode_coordinate(encoded) != coordinate:
         raise FormatError("a coordinate does not survive its encoding")
@@ -40,7 +40,7 @@ def check_coordinate(coordinate: Coordinate) -> list[str | int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentPlace:
-    """What a reader knows of a segment before it has fetched a byte; an object that states another place is refused."""
+    """What a reader knows about a segment before reading it. An object that states another place is refused."""
 
     recording: RecordingId
     index: int
@@ -50,7 +50,7 @@ class SegmentPlace:
 
     @classmethod
     def of(cls, ref: SegmentRef, coordinate: Coordinate) -> SegmentPlace:
-        """Return the place of a catalogued or manifested segment; `coordinate` is the recording's, for that part."""
+        """Return the place of a segment in a catalog or a manifest; `coordinate` is that of the recording's part."""
         return cls(
             recording=ref.recording, index=ref.index, offset=ref.offset, attempt=ref.attempt, coordinate=coordinate
         )
@@ -60,7 +60,7 @@ class SegmentPlace:
 class SegmentHeader:
     """Where a segment belongs. `offset` counts the recording's plaintext bytes, `created_ms` is Unix milliseconds.
 
-    `attempt` is 32 hex digits, fresh for every try at storing a segment. Impossible values raise FormatError.
+    `attempt` is 32 hex digits, new for each attempt to store a segment. Impossible values raise FormatError.
     """
 
     recording: RecordingId
@@ -86,7 +86,7 @@ class SegmentHeader:
 
     @property
     def place(self) -> SegmentPlace:
-        """The header without what only its writer knows."""
+        """The members of the header that a reader knows in advance."""
         return SegmentPlace(
             recording=self.recording,
             index=self.index,
@@ -119,7 +119,7 @@ def encode_header(header: SegmentHeader) -> bytes:
 
 
 def decode_header(data: bytes) -> SegmentHeader:
-    """Return the header behind exactly these bytes; FormatError for all that `encode_header` does not produce."""
+    """Return the header that these bytes encode; FormatError for bytes that `encode_header` does not produce."""
     value: Any = codec.unpack(data)
     version, recording, part, index, offset, attempt, coordinate, created_ms = codec.fields(
         value,
@@ -150,7 +150,7 @@ def decode_header(data: bytes) -> SegmentHeader:
 
 
 def segment_frame(header: SegmentHeader) -> bytes:
-    """Return everything of the object that precedes the message."""
+    """Return the bytes before the object's message."""
     return frame(MAGIC, encode_header(header))
 
 
