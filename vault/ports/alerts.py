@@ -1,4 +1,4 @@
-"""Alerts about flags: the outbox rows in the catalog, and who carries them to a tenant's safeguarding lead."""
+"""Alerts about flags: the outbox rows in the catalog, and their delivery to a tenant's webhook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vault.model import AuditEvent, Hold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One message that somebody must acknowledge. `id` and `body` stay the same however often it is sent."""
+    """One message that a webhook must acknowledge. `id` and `body` stay the same when it is sent again."""
 
     id: str
     tenant: TenantId
@@ -23,13 +23,13 @@ class Alert:
     body: str
     attempts: int = 0
     next_at: datetime
-    """When it may be sent again; in the future while somebody is sending it."""
+    """When it may be sent again; in the future while a process is sending it."""
     delivered_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """An alert to send now, and where to; the address may hold a secret."""
+    """An alert to send now, and its webhook; the URL may hold a secret."""
 
     alert: Alert
     webhook: str = field(repr=False)
@@ -37,7 +37,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """The alerts of tenants with a webhook that nobody has acknowledged."""
+    """How many alerts of tenants with a webhook are not acknowledged, and when the oldest was made."""
 
     count: int
     oldest: datetime | None
@@ -55,43 +55,43 @@ class FlagRows(Protocol):
         audit: Sequence[AuditEvent] = (),
         joining: Sequence[AuditEvent] = (),
     ) -> HoldId:
-        """Insert a hold that is being placed and its alert in one transaction, and return its id.
+        """Insert a hold in state `placing` and its alert in one transaction, and return the hold's id.
 
-        If a hold that a flag placed is being placed or active on the recording, whatever its matter, that one's id is
-        returned and `joining` is written instead of `audit`. Its alert becomes `alert` of it if the last one was
-        acknowledged at `told_before` or earlier.
+        If a hold that a flag placed is `placing` or active on the recording, of any matter, no hold is inserted: that
+        hold's id is returned, and `joining` is written instead of `audit`. Its alert is then replaced by a new `alert`
+        if it was acknowledged at `told_before` or earlier.
         """
 
     async def alert_of(self, hold: HoldId) -> Alert | None:
-        """Return the alert of a hold; None if the hold was not placed by a flag."""
+        """Return the alert of a hold; None if no flag placed the hold."""
 
 
 class AlertRows(Protocol):
-    """The outbox."""
+    """The outbox of alerts."""
 
     async def claim_alert(self, *, now: datetime, until: datetime, excluding: Collection[TenantId]) -> Claimed | None:
-        """Take the alert that has been due longest, of a tenant with a webhook that is not `excluded`.
+        """Claim the alert that has been due longest, among tenants that have a webhook and are not in `excluding`.
 
-        It counts an attempt and is nobody else's before `until`, in whatever process. None if nothing is due.
+        The claim counts an attempt. No other process can claim the alert before `until`. None if no alert is due.
         """
 
     async def settle_alert(
         self, alert: str, *, next_at: datetime, delivered_at: datetime | None, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Note an acknowledgement, or when to try again.
+        """Record an acknowledgement, or when to try again.
 
-        One that is acknowledged already stays so. One that a new webhook hastened meanwhile stays due at once.
+        An acknowledged alert stays acknowledged. An alert that a new webhook made due in the meantime stays due.
         """
 
     async def alerts_waiting(self) -> Waiting:
-        """Count what is not acknowledged, of tenants that have a webhook."""
+        """Count the alerts that are not acknowledged, of tenants that have a webhook."""
 
 
 class Messenger(Protocol):
-    """Carries one message to a webhook."""
+    """Sends messages to webhooks."""
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Return once the receiver answered 2xx; Unavailable for anything else, within a bounded time.
+        """Return when the receiver has answered 2xx; Unavailable for any other outcome, within a bounded time.
 
-        Redirects are not followed and the answer's body is not read. The message of the error does not hold the URL.
+        Redirects are not followed and the answer's body is not read. The error's message does not contain the URL.
         """

@@ -1,4 +1,4 @@
-"""What the nodes of one vault agree on: who alone may do something now."""
+"""Locks that the nodes of one vault share."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ class Held(Protocol):
     """A lock while it is held."""
 
     def check(self) -> None:
-        """Raise Unavailable unless the lock is still this holder's by its own clock; call it before what is final.
+        """Raise Unavailable unless the holder still has the lock by its own clock; call it before an irreversible act.
 
-        A holder that was stopped, or cut off from where the lock lives, has lost it by the time it goes on.
+        A holder that was stopped, or cut off from the lock's store, may have lost the lock when it continues.
         """
 
 
 class ClusterLocks(Protocol):
-    """Named locks of one vault: across tasks, processes and nodes at most one holds a name."""
+    """Named locks of one vault. Among all tasks, processes and nodes, at most one holds a name."""
 
     def hold(self, name: str) -> AbstractAsyncContextManager[Held]:
-        """Wait for `name` and hold it inside the context.
+        """Wait for the lock `name` and hold it inside the context.
 
-        Unavailable if it stays taken for longer than a bound, or if nobody can say who has it. A holder that loses it
-        is cancelled, as at a deadline, and the context then raises Unavailable. A holder that dies frees it.
+        Unavailable if another holds it for longer than a bound, or if its holder cannot be determined. A holder that
+        loses it is cancelled, and the context raises Unavailable. The lock of a holder that dies becomes free.
         """
 
     def try_hold(self, name: str) -> AbstractAsyncContextManager[Held | None]:
-        """As `hold` without waiting: None, and nothing held, if another has it."""
+        """Hold the lock like `hold`, without waiting: yield None if another holds it."""

@@ -1,4 +1,4 @@
-"""Requests to erase recordings before their date, and the rows that keep them."""
+"""Requests to erase recordings before their date, and the catalog rows that store them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ErasureId = NewType("ErasureId", str)
 
 
 class ErasureBasis(enum.StrEnum):
-    """On what ground something is erased before its date."""
+    """The legal ground of an erasure before the date."""
 
     ART17 = "art17"
     """The data subject's right, UK GDPR Art. 17."""
@@ -24,7 +24,7 @@ class ErasureBasis(enum.StrEnum):
 
 
 class ErasureState(enum.StrEnum):
-    """`requested → approved → done`, or `requested → rejected`; approved ones wait while holds keep what they name."""
+    """`requested → approved → done`, or `requested → rejected`. An approved one waits while its recordings are held."""
 
     REQUESTED = "requested"
     APPROVED = "approved"
@@ -33,23 +33,23 @@ class ErasureState(enum.StrEnum):
 
 
 class ErasureOutcome(enum.StrEnum):
-    """What became of one recording of an erasure: `pending → erasing → erased`, or it stays, or was gone before."""
+    """The outcome for one recording of an erasure: `pending → erasing → erased`, or `kept`, or `gone`."""
 
     PENDING = "pending"
     KEPT = "kept"
-    """A hold protects it, or the call was still under way, and the request did not ask to wait."""
+    """A hold protected it, or the call was still under way, and the request did not ask to wait."""
     ERASING = "erasing"
-    """Its shred is decided: it is not read any more."""
+    """Its shred is decided; it can no longer be played."""
     ERASED = "erased"
     GONE = "gone"
-    """Something else took it: its date, the end of the contract, or an erasure of another case."""
+    """It was deleted for another reason: its date, the end of the contract, or the erasure of another case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
-    """A request to erase recordings before their date; `queue` waits for holds to end instead of keeping.
+    """A request to erase recordings before their date. With `queue` it waits until holds on them end.
 
-    Names no person: a search by number is resolved into `recordings` when the request is made.
+    It names no person: a search by number is resolved into `recordings` when the request is made.
     """
 
     id: ErasureId
@@ -66,10 +66,10 @@ class Erasure:
 
 
 class ErasureLookup(Protocol):
-    """Erasures as they stand."""
+    """Reads erasure requests."""
 
     async def erasure(self, erasure: ErasureId, *, tenant: TenantId | None = None) -> Erasure:
-        """Return one, with `tenant` only if it is that tenant's; NotFound."""
+        """Return a request; NotFound, also if `tenant` is given and it belongs to another."""
 
     async def erasures(
         self,
@@ -79,23 +79,27 @@ class ErasureLookup(Protocol):
         before: ErasureId | None = None,
         limit: int = 100,
     ) -> Sequence[Erasure]:
-        """Return a page, newest first; `states` empty means all."""
+        """Return up to `limit` requests older than `before`, newest first; empty `states` means all states."""
 
     async def erasures_on(self, recording: RecordingId) -> Sequence[Erasure]:
-        """Return every erasure that names the recording, newest first; `recordings` holds that one's outcome alone."""
+        """Return the requests that name the recording, newest first; their `recordings` holds only that one."""
 
     async def erasures_of(self, shred: str) -> Sequence[tuple[Erasure, Sequence[Recording]]]:
-        """Return the erasures that were intended with a shred, each with the recordings it took for them."""
+        """Return the requests that a shred carries out, each with its recordings that the shred deletes."""
 
 
 class ErasureRows(ErasureLookup, Protocol):
-    """Erasures, and how they change; each method is one transaction."""
+    """Reads and changes erasure requests; each method is one transaction."""
 
     async def add_erasure(self, erasure: Erasure, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, or if another one of its case is open and would take one of its recordings.
+        """Insert a request.
 
-        A case is a tenant's basis and reference. Of two insertions at once the second sees the first.
+        Conflict if it exists, or if an open request of the same case names one of its recordings. A case is a tenant's
+        basis and reference. Of two insertions at once, the second sees the first.
         """
 
     async def revise_erasure(self, erasure: ErasureId, revision: Revision[Erasure]) -> Erasure:
-        """Replace the erasure's state, decision and outcomes as `revision` says and return it; NotFound."""
+        """Replace the request's state, decision and outcomes with those that `revision` returns, and return it.
+
+        NotFound if there is none.
+        """

@@ -1,4 +1,4 @@
-"""The journal: what makes a piece durable before it is acknowledged."""
+"""The journal, which makes a piece of audio durable before it is acknowledged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vault.model import Coordinate, DataKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalOpening:
-    """What the journal must know of a recording to replay it: its id bytes and coordinate, no key."""
+    """What the journal stores of a recording to replay it: its id and its coordinate, and no key."""
 
     recording: str
     coordinate: Coordinate
@@ -21,11 +21,12 @@ class JournalOpening:
 
 @dataclass(slots=True, kw_only=True)
 class ReplayedRecording:
-    """A recording found in journals after a restart; `entry` continues it (new bytes go to the current file).
+    """A recording that a replay found in the journal; `entry` continues it in the current file.
 
-    The journal holds plaintext `[first_offset, durable)`; what lies before was released, so it is in the object store.
-    `durable` may be less than what the object store holds, if the newest bytes were released and their file is gone:
-    then close `entry` and `open` anew at the stored offset, or new bytes would take the place of stored ones.
+    The journal holds plaintext `[first_offset, durable)`. Bytes before `first_offset` were released, so they are in the
+    object store. `durable` can be less than what the object store holds, if the newest bytes were released and their
+    file was removed. Then close `entry` and `open` the recording again at the stored offset: otherwise new bytes would
+    get the offsets of stored ones.
     """
 
     opening: JournalOpening
@@ -36,61 +37,59 @@ class ReplayedRecording:
 
 
 class JournalEntry(Protocol):
-    """One recording's writing end. Offsets count the recording's plaintext bytes from its start."""
+    """Writes one recording to the journal. Offsets count the recording's plaintext bytes from its start."""
 
     appended: int
     """Plaintext offset after the last piece handed to `append`."""
     durable: int
-    """Plaintext offset up to which every byte survives a crash."""
+    """Plaintext offset up to which all bytes survive a crash."""
     failed: Exception | None
-    """Set when a commit failed: bytes beyond `durable` are gone and the entry accepts no more."""
+    """Set when a commit failed: bytes beyond `durable` are lost, and the entry accepts no more."""
 
     @property
     def roomy(self) -> bool:
         """Whether another piece may be appended without `writable` first; false once `failed` is set."""
 
     def append(self, piece: bytes | bytearray | memoryview) -> None:
-        """Seal one piece (<= 1 MiB) at once and queue it for the next group commit; an empty one changes nothing.
+        """Seal one piece (<= 1 MiB) and queue it for the next group commit; an empty piece changes nothing.
 
-        Raises JournalFull without keeping any of it, `failed` once that is set, and ValueError for a piece that is too
-        long or after `end` or `close`.
+        Raises JournalFull and keeps none of it, `failed` once that is set, and ValueError for a piece that is too long
+        or comes after `end` or `close`.
         """
 
     async def barrier(self) -> None:
-        """Wait until everything appended so far is durable; raises what made the commit fail."""
+        """Wait until all bytes appended so far are durable; raises the error of a failed commit."""
 
     async def writable(self) -> None:
-        """Wait while this entry has more un-durable bytes than its bound: the backpressure point. Raises `failed`.
+        """Wait while this entry has more bytes in flight than its bound, for backpressure. Raises `failed`.
 
-        While all entries together have more than theirs, wait until every byte of this one is durable.
+        While all entries together have more than their bound, wait until all bytes of this entry are durable.
         """
 
     async def end(self, reason: str) -> None:
         """Write the end record ("sealed" or "truncated:<why>") and wait until it is durable.
 
-        Raises what `append` and `barrier` raise. After JournalFull or a cancellation, repeat it with the same reason.
+        Raises what `append` and `barrier` raise. It may be repeated with the same reason after JournalFull or a
+        cancellation.
         """
 
     def read(self, start: int, end: int) -> bytes:
-        """Return plaintext `[start, end)` from the journal files, verified; blocking, call it in a worker thread.
+        """Return plaintext `[start, end)` from the journal files, verified. It blocks: call it in a worker thread.
 
-        Only bytes at or after the last `release` and at or before `durable`: ValueError outside, also when a release
-        overtakes the read. Tampered if a record is not what was written; then no audio is returned.
+        ValueError for bytes before the last `release` or beyond `durable`, also if they are released during the read.
+        Tampered if a record is not what was written; then no audio is returned.
         """
 
     def release(self, offset: int) -> None:
-        """Bytes before `offset` are in the object store and verified: their journal space may go.
-
-        ValueError beyond `durable`.
-        """
+        """Allow the journal to remove bytes before `offset`: the object store has them. ValueError beyond `durable`."""
 
     def close(self) -> None:
-        """All that is needed from this entry is stored (or it was abandoned): every byte may go, its end too."""
+        """Allow the journal to remove all bytes of this entry and its end record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalUsage:
-    """Bytes that records take on disk, the bound, and how many files."""
+    """The bytes of records on disk, their bound, and the number of files."""
 
     bytes_used: int
     bytes_bound: int
@@ -98,42 +97,43 @@ class JournalUsage:
 
 
 class Journal(Protocol):
-    """Local append-only encrypted write-ahead log of audio not yet in the object store."""
+    """A local, append-only, encrypted write-ahead log of audio that is not yet in the object store."""
 
     node: NodeId
-    """The journal's own name, the same at every opening; rows of recordings with bytes in it carry it."""
+    """The journal's name, which does not change. Catalog rows of recordings with bytes in it have this name."""
     damaged: bool
-    """Whether the replay met damage: any recording may lack bytes that were acknowledged."""
+    """Whether the replay found damage: acknowledged bytes of any recording may be missing."""
 
     async def replay(
         self, keys: Callable[[Coordinate], DataKey], *, skip: Callable[[str], bool]
     ) -> Sequence[ReplayedRecording]:
-        """Read what earlier incarnations left, once, before the first `open`.
+        """Read the journal files of earlier processes. Call it once, before the first `open`.
 
-        `keys` may raise Shredded: that recording is dropped; Unavailable passes through, and replay may be repeated.
-        `skip(recording id)` true: already stored, dropped. Both are called in a worker thread. Files are never appended
-        to again. A damaged recording ends before its damage, and the file is kept when all else in it is stored.
+        A recording is dropped if `keys` raises Shredded for it, or if `skip(recording id)` is true because it is stored
+        already. Unavailable of `keys` passes through, and the replay may then be repeated. Both are called in a worker
+        thread. Replayed files are not written again. A damaged recording ends before the damage, and its file is kept
+        when the rest of it is stored.
         """
 
     def open(self, opening: JournalOpening, key: DataKey, *, offset: int = 0) -> JournalEntry:
-        """Start a recording, or continue it at `offset`, before which all its bytes are in the object store.
+        """Start a recording, or continue it at `offset`; the object store has all bytes before that.
 
-        DiskFull when the disk has no room for more; JournalFull at 80 % of the bound, except when continuing: that only
-        ends at the bound itself.
+        DiskFull if the disk is full. JournalFull at 80 % of the bound for a new recording, at the bound for a continued
+        one.
         """
 
     def refusal(self) -> Unavailable | None:
-        """Return why a new recording would be refused now, or None: DiskFull or JournalFull with the figures."""
+        """Return the error with which a new recording would be refused now: DiskFull, JournalFull or None."""
 
     def usage(self) -> JournalUsage:
         """Return how full the journal is."""
 
     @property
     def undurable(self) -> int:
-        """How many bytes of all entries are in flight: queued or being written."""
+        """The bytes of all entries that are in flight: queued or being written."""
 
     def tell(self, changed: Callable[[int], None]) -> None:
-        """From now on call `changed` with how many these are when they pass the bound, and after each commit."""
+        """Call `changed` with the bytes in flight from now on: when they exceed their bound, and after each commit."""
 
     async def close(self) -> None:
-        """Commit what is queued and close; files that hold unstored bytes stay for replay."""
+        """Commit queued bytes and close; files with bytes that are not stored stay for the replay."""

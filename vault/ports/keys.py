@@ -15,7 +15,7 @@ from vault.model import Assurance, Cohort, Coordinate, DataKey, Finding, Part, P
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestroyReceipt:
-    """The provider's word that a version cannot be read back, and from when."""
+    """The provider's statement that a version cannot be read back from `effective_at` on."""
 
     version: str
     effective_at: datetime
@@ -31,103 +31,109 @@ class VersionInfo:
 
 
 class RootKeyProvider(Protocol):
-    """Keeps root versions; the only erasable memory in the system."""
+    """Stores root versions. The vault relies only on it to erase something irrecoverably."""
 
     name: str
     assurance: Assurance
 
     async def new_version(self, tag: bytes) -> str:
-        """Create a version, durable when it returns; `tag` (<= 64 bytes) is bound to it and listed."""
+        """Create a version, durable on return, and return its name; `tag` (<= 64 bytes) is stored with it."""
 
     async def wrap(self, version: str, key: bytes, aad: bytes) -> bytes:
-        """Encrypt 32 bytes under the version, binding `aad`."""
+        """Encrypt 32 bytes under the version, bound to `aad`."""
 
     async def unwrap(self, version: str, blob: bytes, aad: bytes) -> bytes:
-        """Decrypt. Destroyed if the version is known to be gone, Tampered if blob or aad is wrong, else Unavailable."""
+        """Decrypt. Destroyed if the provider states that the version is gone, Tampered for a wrong blob or aad.
+
+        Unavailable for any other failure.
+        """
 
     async def destroy(self, version: str) -> DestroyReceipt:
-        """Return only when no copy can be read back. Destroying an absent version succeeds, so it can be repeated."""
+        """Destroy a version; return only when no copy can be read back, or state from when in the receipt.
+
+        Destroying an absent version succeeds, so the call can be repeated.
+        """
 
     async def versions(self) -> Mapping[str, VersionInfo]:
-        """List every live version; an error is Unavailable, never an empty answer."""
+        """Return all live versions by name; Unavailable if they cannot all be listed."""
 
     async def self_check(self) -> Sequence[Finding]:
-        """Return findings for `doctor`."""
+        """Return findings for `callvault doctor`."""
 
 
 class KeyringStore(Protocol):
-    """One replica of the keyring: named blobs that never change, and a head that is exchanged.
+    """One replica of the keyring: named blobs that do not change, and a head that is replaced.
 
-    Names are `REPLICA` (the marker), `head`, `index/…` and `pages/…`. What has returned is durable. A replica that
-    cannot answer raises Unavailable, and never calls that an absence.
+    Names are `REPLICA` (the marker), `head`, `index/…` and `pages/…`. A change is durable when its method returns. A
+    replica that cannot answer raises Unavailable; that does not mean that a blob is absent.
     """
 
     name: str
-    """What people call it: a directory, or s3://bucket/prefix."""
+    """Its name for people: a directory, or s3://bucket/prefix."""
 
     async def initialise(self) -> bool:
-        """Make an empty replica without a marker; False, and nothing is changed, if it holds anything.
+        """Create an empty replica without a marker; False, and nothing is changed, if the place is not empty.
 
-        ConfigError if the medium would keep what is removed.
+        ConfigError if the medium keeps what is removed, for example in versions.
         """
 
     async def read(self, names: Sequence[str]) -> Mapping[str, bytes | None]:
-        """Return the content under each name, None for those that are certainly absent."""
+        """Return the content of each name; None for a name that is known to be absent."""
 
     async def write(self, blobs: Mapping[str, bytes]) -> None:
-        """Make each blob, or the marker, the content of its name: whole, whatever was there before."""
+        """Write blobs or the marker, each as a whole, in place of any former content."""
 
     async def swap(self, expected: bytes | None, head: bytes) -> bool:
-        """Exchange the head if it is `expected` (None: absent) and return whether it was; else nothing is changed."""
+        """Replace the head if it is `expected` (None: absent); return whether it was. Otherwise nothing is changed."""
 
     async def remove(self, names: Sequence[str]) -> None:
-        """Remove blobs; absent ones are fine."""
+        """Remove blobs; absent ones are ignored."""
 
     async def names(self) -> AbstractSet[str]:
-        """Return the names of all blobs, what an unfinished write left behind included."""
+        """Return the names of all blobs, including those left by an unfinished write."""
 
     def exclusive(self) -> AbstractAsyncContextManager[None]:
-        """Keep other writers off this replica as far as its medium can; Unavailable if one holds it for long.
+        """Exclude other writers from this replica as far as its medium can; Unavailable if one holds it for long.
 
-        Exclusion saves writers from each other's retries. What makes a write safe is `swap`.
+        Exclusion only avoids retries. Concurrent writes are safe because of `swap`.
         """
 
     async def check(self) -> Sequence[Finding]:
-        """Return findings for `doctor` about the medium."""
+        """Return findings for `callvault doctor` about the medium."""
 
     async def close(self) -> None:
-        """Release connections; idempotent."""
+        """Close connections; closing again is allowed."""
 
 
 class KeyringWriter(Protocol):
-    """The one writer, held inside `Keyring.writer()`; each act is durable on a write quorum of replicas on return."""
+    """The single writer, inside `Keyring.writer()`. A change is on a write quorum of replicas on return."""
 
     async def add_cohorts(self, cohorts: Sequence[Cohort]) -> None:
-        """Give each missing cohort a fresh random tree; existing ones are untouched."""
+        """Create a random tree for each missing cohort; existing ones are not changed."""
 
     async def pin(self, pins: Sequence[Pin]) -> None:
-        """Add pins. Every leaf must be derivable (check with `Keyring.derivable` first) else TooLate; repeatable."""
+        """Add pins; TooLate unless all their leaves have keys. It may be repeated."""
 
     async def unpin(self, pins: Sequence[Pin]) -> None:
-        """Drop exactly these pins; absent ones are fine."""
+        """Remove exactly these pins; absent ones are ignored."""
 
     async def retire(self, used: Mapping[Cohort, int], *, since: int, below: int) -> int:
-        """Drop the leaves that the closed generations `since` to `below - 1` never gave out. Repeatable.
+        """Remove the unused leaves of the closed generations `since` to `below - 1`. It may be repeated.
 
-        `used` says how many leaves of each cohort were reserved: those stay, as does whatever is pinned. Returns how
-        many trees went as a whole.
+        `used` is how many leaves of each cohort were reserved; those stay, and so do pinned ones. Returns how many
+        trees were removed as a whole.
         """
 
     async def set_last_sweep(self, at: datetime) -> None:
-        """Record a sweep that found nothing due, so the clock guard measures from here."""
+        """Record a sweep that found nothing due, from which the clock guard then measures."""
 
     async def shred(self, plan: ShredPlan) -> ShredReceipt:
-        """Run steps 2-7 of the shred; returns only after the old root version is gone. Repeatable."""
+        """Destroy the planned keys; return only after the old root version is destroyed. It may be repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaStatus:
-    """One replica at a look: `detail` says why it is not ok."""
+    """The state of one replica; `detail` says why it is not ok."""
 
     name: str
     ok: bool
@@ -136,7 +142,7 @@ class ReplicaStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyringStatus:
-    """Where the keyring stands, without anything secret."""
+    """The state of the keyring, without secrets."""
 
     epoch: int
     revision: int
@@ -157,17 +163,17 @@ class KeyringStatus:
 class Keyring(Protocol):
     """The covers and pins of all tenants, decrypted in this process under a lease.
 
-    Whatever is read here was looked at no longer ago than the lease; without a fresh look it raises Unavailable. So a
-    process that was stopped, partitioned or asleep for longer than the lease opens nothing until it has looked again.
+    The lease is how old this view may be. When it has run out, methods raise Unavailable until the replicas were read
+    again. So a process that was stopped or cut off for longer than the lease decrypts nothing.
     """
 
     @property
     def epoch(self) -> int:
-        """The life of the live root version."""
+        """The number of the live root version's epoch; each shred begins a new one."""
 
     @property
     def generation(self) -> int:
-        """What new cohorts carry; moves with every rotation and every restore."""
+        """The generation of new cohorts. Each rotation and each restore increases it."""
 
     @property
     def last_sweep_at(self) -> datetime | None:
@@ -179,49 +185,49 @@ class Keyring(Protocol):
 
     @property
     def keyring_id(self) -> bytes:
-        """16 random bytes that tell this vault from every other one; fixed for ever, and no secret."""
+        """16 random bytes that identify this vault. They do not change and are not secret."""
 
     @property
     def trial(self) -> bool:
-        """Whether this vault was created as a trial one; fixed for ever."""
+        """Whether this vault was created as a trial vault; that cannot be changed."""
 
     @property
     def predates_trial(self) -> bool:
-        """Whether the keyring is older than the mark: nobody chose, and what was allowed then still is."""
+        """Whether the keyring is older than the trial mark; what was allowed then is still allowed."""
 
     @property
     def lease(self) -> timedelta:
-        """How long after a look at the replicas keys may still be derived."""
+        """How long keys may be derived after the replicas were read."""
 
     def derive(self, coordinate: Coordinate) -> DataKey:
-        """Return the data key. Shredded if the leaf is underivable or inside a shred under way."""
+        """Return the data key; Shredded if the leaf has no key, or if a shred of it is under way."""
 
     def derivable(self, coordinate: Coordinate) -> bool:
         """Tell whether the leaf still has a key."""
 
     def has_cohort(self, cohort: Cohort) -> bool:
-        """Tell whether the cohort's tree exists (perhaps punctured)."""
+        """Tell whether the cohort has a tree, which may be punctured."""
 
     def cohorts(self, tenant: TenantId, part: Part) -> Sequence[Cohort]:
-        """Return the cohorts of a tenant's part that still have a key, oldest first."""
+        """Return the cohorts of a tenant's part that still have any key, oldest first."""
 
     def has_due(self, plan: ShredPlan) -> bool:
-        """Tell whether that shred would make any leaf underivable."""
+        """Tell whether the shred would destroy any key."""
 
     def pins(self, tenant: TenantId | None = None) -> Sequence[Pin]:
-        """Return the pins, of one tenant or all."""
+        """Return the pins of one tenant, or of all."""
 
     def writer(self) -> AbstractAsyncContextManager[KeyringWriter]:
-        """Enter the single-writer section: one task in one process on this keyring, which sees the newest state."""
+        """Become the single writer of this keyring, among all processes, with the newest state."""
 
     async def run(self) -> None:
-        """Renew the lease until cancelled; an outage is logged, and lets the lease run out."""
+        """Renew the lease until cancelled. During an outage it logs, and the lease may run out."""
 
     async def refresh(self) -> None:
-        """Look at the replicas, take over what others wrote, and renew the lease; Unavailable without a read quorum."""
+        """Read the replicas, adopt the newest state, and renew the lease; Unavailable without a read quorum."""
 
     async def status(self) -> KeyringStatus:
-        """Look at every replica and say where each stands; reads only."""
+        """Read all replicas and return their states; nothing is changed."""
 
     async def check(self) -> Sequence[Finding]:
-        """Open every replica by itself, through the provider, and compare the trees; list the root versions."""
+        """Return findings for `callvault doctor`: open each replica through the provider and compare their trees."""

@@ -1,4 +1,4 @@
-"""The object store: immutable named byte strings that carry their retention."""
+"""The object store: immutable named byte strings with their retention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vault.model import Finding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectMeta:
-    """Retention metadata an object carries, as store metadata and tags; Object Lock where the store has it."""
+    """The retention of an object: in store metadata and tags, and as Object Lock if the store supports it."""
 
     retain_until: datetime
     retention_class: str
@@ -22,7 +22,7 @@ class ObjectMeta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """What the store says it holds under a name."""
+    """What the store reports about an object."""
 
     name: str
     size: int
@@ -31,7 +31,10 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """Outcome of deleting one name: how many versions and abandoned multiparts went, and whether none is left."""
+    """The outcome of deleting a name: how many versions and unfinished multipart uploads were deleted.
+
+    `absent` tells whether none is left.
+    """
 
     name: str
     versions_deleted: int
@@ -40,7 +43,7 @@ class Deletion:
 
 
 class ObjectStore(Protocol):
-    """Immutable named byte strings. Every method raises Unavailable for outages and never reads one as absence."""
+    """Immutable named byte strings. Methods raise Unavailable in an outage; that does not mean absence."""
 
     kind: str
     """Short name used in metrics: memory, filesystem, s3."""
@@ -48,40 +51,39 @@ class ObjectStore(Protocol):
     async def put(self, name: str, chunks: Sequence[bytes | memoryview], *, meta: ObjectMeta) -> ObjectInfo:
         """Store the concatenation of `chunks` whole or not at all; durable when it returns.
 
-        Verifies that the store now reports exactly that size under that name, else raises IntegrityError.
-        Repeating a put of the same bytes succeeds.
+        Raises IntegrityError unless the store then reports that size under that name. Repeating a put of the same bytes
+        succeeds.
         """
 
     async def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
-        """Return bytes `[start, start + length)`, fewer only at the object's end. NotFound if the name is absent."""
+        """Return bytes `[start, start + length)`, fewer only at the object's end; NotFound if the name is absent."""
 
     async def stat(self, name: str) -> ObjectInfo:
-        """Describe the object, including its `meta`; NotFound if absent."""
+        """Return size and retention of the object; NotFound if absent."""
 
     def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         """Yield the current objects whose name starts with `prefix`, in name order (`meta` may be None).
 
-        Across tenants an S3 store may keep an order of its own; the names of one tenant are always in order.
+        An S3 store may order tenants differently; the names of one tenant are in order.
         """
 
     async def set_held(self, name: str, *, held: bool) -> None:
-        """Record the hold state in tags, and as Object Lock legal hold where supported; NotFound if absent."""
+        """Record a hold in tags, and as Object Lock legal hold if the store supports it; NotFound if absent."""
 
     async def delete(self, name: str) -> Deletion:
-        """Remove every version of the name and its abandoned multiparts, then look again.
+        """Delete all versions of the name and its unfinished multipart uploads, then check that none is left.
 
-        Deleting an absent name succeeds with `absent=True`. A lock that still forbids it gives `absent=False`.
+        Deleting an absent name succeeds with `absent=True`. If a lock still forbids the deletion, `absent` is False.
         """
 
     async def still_there(self) -> None:
-        """Raise Unavailable if another store, or none, is seen in the place of the one that was opened.
+        """Raise Unavailable if the store that was opened is no longer in its place: a disk was unmounted, for example.
 
-        That does not pass by itself: a disk was unmounted or a directory moved. A service that does not answer is
-        nothing of the kind.
+        A service that does not answer is not such a case.
         """
 
     async def check(self) -> Sequence[Finding]:
-        """Return findings for `doctor`: reachability, region, encryption, versioning, lock, leftovers."""
+        """Return findings for `callvault doctor`: reachability, region, encryption, versioning, lock, leftovers."""
 
     async def close(self) -> None:
-        """Release connections; idempotent."""
+        """Close connections; closing again is allowed."""

@@ -1,4 +1,4 @@
-"""Requests to change how long the metadata of existing calls is kept, and the rows that keep them."""
+"""Requests to change the retention of existing calls, and the catalog rows that store them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vault.ports.revision import Revision
 
 
 class PolicyState(enum.StrEnum):
-    """`requested → approved → applied`, or rejected before it is applied."""
+    """`requested → approved → applied`; `rejected` from either of the first two."""
 
     REQUESTED = "requested"
     APPROVED = "approved"
@@ -24,10 +24,10 @@ class PolicyState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyPreview:
-    """How many recordings get another date, an earlier or a later one; `held` of them wait for no date.
+    """How many recordings a change gives another date: `earlier` or `later` ones.
 
-    `live` are still being recorded. For audio moreover: how many of them are `due_at_once` when the change takes
-    effect, and between which instants the new dates lie.
+    `held` of them are kept by holds, `live` are still being recorded. For audio it also states how many are
+    `due_at_once` when the change takes effect, and the `earliest` and `latest` of the new dates.
     """
 
     changed: int
@@ -42,13 +42,14 @@ class PolicyPreview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRequest:
-    """Asks that metadata through a month (as in `Cohort.period`) be kept otherwise than was agreed for it.
+    """A request to change the retention of existing calls.
 
-    With `retention`, a period as text, it is about the audio of the calls captured up to `requested_at` instead.
-    `metadata_retention` is a period as text, counted from the end of the month of a call; None keeps it until the
-    contract ends. `preview` is
-    of when it was asked for. `decided_by` approved or rejected it. It is applied by the first sweep from
-    `takes_effect_at` on.
+    Without `retention` it is about metadata up to the month `through` (as in `Cohort.period`): `metadata_retention` is
+    a period as text, counted from the end of the month of a call; None keeps the metadata until the contract ends. With
+    `retention`, a period as text, it is about the audio of calls captured up to `requested_at`.
+
+    `preview` was computed when the request was made. `decided_by` approved or rejected it. The first sweep from
+    `takes_effect_at` on applies it.
     """
 
     id: str
@@ -79,22 +80,22 @@ class PolicyRequest:
 
 
 class PolicyLookup(Protocol):
-    """The requests as they stand."""
+    """Reads policy requests."""
 
     async def policy_requests(self, *, tenant: TenantId | None = None) -> Sequence[PolicyRequest]:
-        """Return all, or a tenant's, newest first."""
+        """Return all requests, or those of one tenant, newest first."""
 
 
 class PolicyRows(PolicyLookup, Protocol):
-    """The requests, and how they change; each method is one transaction."""
+    """Reads and changes policy requests; each method is one transaction."""
 
     async def add_policy_request(self, request: PolicyRequest, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, or if another one of its tenant is open."""
+        """Insert a request; Conflict if it exists, or if another request of its tenant is open."""
 
     async def revise_policy_request(self, request: str, revision: Revision[PolicyRequest]) -> PolicyRequest:
-        """Replace the request as `revision` says and return it; NotFound."""
+        """Replace the request with the one that `revision` returns, and return it; NotFound if there is none."""
 
     async def apply_policy_request(
         self, request: str, revision: Revision[tuple[PolicyRequest, Tenant]]
     ) -> tuple[PolicyRequest, Tenant]:
-        """Replace the request and its tenant together as `revision` says and return them; NotFound."""
+        """Replace a request and its tenant together with what `revision` returns; NotFound if there is none."""

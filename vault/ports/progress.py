@@ -1,4 +1,4 @@
-"""How long work says where it is."""
+"""Progress reports of long work."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Somebody who watches; an implementation returns at once."""
+    """Receives progress reports; an implementation returns at once."""
 
     def begin(self, step: str, total: int | None) -> None:
-        """A step begins, which ends the one before; `total` counts what `advance` counts, None if nobody knows yet."""
+        """Report that a step begins and the one before ends; `total` is in the unit of `advance`, None if unknown."""
 
     def advance(self, count: int) -> None:
-        """So much more of the step is done: bytes, or recordings."""
+        """Report that `count` more bytes or recordings of the step are done."""
 
 
 class Silent:
-    """Nobody watches."""
+    """Ignores progress reports."""
 
     def begin(self, step: str, total: int | None) -> None:
         """Do nothing."""

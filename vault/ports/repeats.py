@@ -1,7 +1,7 @@
-"""Requests that carry an Idempotency-Key, and the evidence of what one request has made durable.
+"""Requests with an Idempotency-Key, and the record of whether a request took effect.
 
-The evidence is written by the transaction that takes effect, never before or after it. So whoever finds a request
-without an answer knows whether it took effect.
+The record is written in the transaction that takes effect. So it also tells of a request without an answer whether it
+took effect.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from vault.ids import TokenId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keyed:
-    """One request under a key. `key` and `request` are SHA-256 digests in hex; `attempt` names who carries it out.
+    """One request with an Idempotency-Key. `key` and `request` are SHA-256 digests in hex.
 
-    `until`: another may carry it out from then on, unless it has ended. `effect`: something of it is durable, of which
-    `target` is the id. `status` and `answer` (sealed) are there once it has ended.
+    `attempt` identifies the attempt that carries it out. From `until` on another attempt may take over, unless the
+    request has ended. `effect` tells whether it made something durable; `target` is the id of that. `status` and
+    `answer` (sealed) are set once it has ended.
     """
 
     token: TokenId
@@ -37,24 +38,25 @@ class Keyed:
 
 
 class KeyedRows(Protocol):
-    """Requests under a key."""
+    """The catalog rows of requests with an Idempotency-Key."""
 
     async def claim_request(self, asked: Keyed, *, now: datetime, forget_before: datetime) -> Keyed:
-        """Insert `asked`, or take over what was abandoned, and return what is there; forget what is older.
+        """Insert `asked`, or take over an abandoned request with its key, and return the row as it is then.
 
-        The claim is the caller's if the returned `attempt` is.
+        The caller has claimed the request if the returned `attempt` is its own. Rows from before `forget_before` are
+        removed.
         """
 
     async def settle_request(self, keyed: Keyed, *, status: int, answer: bytes) -> None:
-        """Keep the answer, if the attempt still carries the request out."""
+        """Store the answer if the attempt still carries out the request."""
 
     async def leave_request(self, keyed: Keyed, *, at: datetime) -> None:
-        """End the attempt without an answer: forget the request if it had no effect, else let another go on."""
+        """End the attempt without an answer: remove the row if it had no effect, else let another attempt take over."""
 
 
 @dataclass(slots=True)
 class Effects:
-    """What the present request has done: `durable` once anything it asked for may be."""
+    """The effects of the present request; `durable` once they may be durable."""
 
     keyed: Keyed | None = None
     durable: bool = False
@@ -64,12 +66,12 @@ _present: ContextVar[Effects | None] = ContextVar("effects", default=None)
 
 
 def effects() -> Effects | None:
-    """Return what the present request has done, if it is one that acts."""
+    """Return the effects of the present request; None if it does not record any."""
     return _present.get()
 
 
 def took_effect() -> None:
-    """Note that from here on the present request may have taken effect."""
+    """Record that the present request may have taken effect."""
     present = _present.get()
     if present is not None:
         present.durable = True
@@ -77,7 +79,7 @@ def took_effect() -> None:
 
 @contextmanager
 def noting(present: Effects | None) -> Iterator[None]:
-    """Note in `present` what is done inside."""
+    """Record in `present` the effects of what runs inside."""
     token = _present.set(present)
     try:
         yield

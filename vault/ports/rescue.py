@@ -1,4 +1,4 @@
-"""What backup, restore and reconciliation ask of a catalog beyond its daily work."""
+"""What backup, restore and reconciliation need from a catalog."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 
 
 class CatalogSnapshot(Protocol):
-    """The catalog as it was at one instant, whatever is written meanwhile."""
+    """The catalog as it was at one instant, independent of later writes."""
 
     schema_revision: str
 
     def tables(self) -> AsyncIterator[TableRows]:
-        """Yield every row of every table, a table after the ones it refers to, some thousand rows at a time."""
+        """Yield all rows of all tables, some thousand at a time; a table comes after those that it refers to."""
 
     def objects(self) -> AsyncIterator[BackedRecording]:
-        """Yield the recordings that are not shredded and have objects, in order of tenant and id."""
+        """Yield the recordings that have objects and are not shredded, in order of tenant and id."""
 
 
 class BackupRows(Protocol):
-    """The catalog, to copy."""
+    """Reads the catalog for a backup."""
 
     def snapshot(self) -> AbstractAsyncContextManager[CatalogSnapshot]:
-        """Hold one snapshot open; nobody who writes waits for it."""
+        """Hold one snapshot open; writers do not wait for it."""
 
     async def recording_states(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, RecordingState]:
-        """Return the state of each of up to 1,000 recordings that has a row."""
+        """Return the states of up to 1,000 recordings; those without a row are left out."""
 
 
 class RescueRows(Protocol):
-    """Rows that are brought up to what keyring and objects say."""
+    """Reconciles catalog rows with the keyring and the object store."""
 
     async def recording_states(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, RecordingState]:
-        """Return the state of each of up to 1,000 recordings that has a row."""
+        """Return the states of up to 1,000 recordings; those without a row are left out."""
 
     async def rebuild_recording(
         self, recording: Recording, objects: Sequence[SegmentRef], *, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Insert a row and its objects as they are, also below the sweep floor; a row that exists stays as it is.
+        """Insert a row and its objects, also below the sweep floor; an existing row is not changed.
 
         Conflict if another recording has the call token.
         """
@@ -53,26 +53,26 @@ class RescueRows(Protocol):
     async def shred_uncertified(
         self, recordings: Sequence[RecordingId], *, reason: str, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Move rows to shredded without a certificate; rows that are shredded stay as they are."""
+        """Set rows to `shredded` without a certificate; rows in that state are not changed."""
 
     async def forget_metadata(self, recordings: Sequence[RecordingId], *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Take sealed facts and tokens out of rows, without a certificate; rows that have none stay as they are."""
+        """Remove sealed facts and tokens from rows, without a certificate; rows without them are not changed."""
 
     async def uncertified(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
-        """Return shredded rows without a certificate, in id order."""
+        """Return up to `limit` shredded rows without a certificate, in order of id, after `after`."""
 
 
 class BlankCatalog(Protocol):
-    """A catalog to fill from a copy."""
+    """A new catalog that is filled from a backup."""
 
     async def is_blank(self) -> bool:
-        """Tell whether there is no catalog yet, or only what an interrupted `load` left."""
+        """Tell whether there is no catalog, or only the remains of an interrupted `load`."""
 
     async def load(
         self, schema_revision: str, sections: AsyncIterator[TableRows], *, settings: Mapping[str, str]
     ) -> None:
-        """Fill a blank catalog with a dump of that schema, replace `settings`, and bring the schema to this code's.
+        """Fill a blank catalog with a dump, replace `settings`, and migrate the schema to this program's.
 
-        One transaction: a crash leaves it blank. ConfigError for a schema newer than this code's, Conflict if the
-        catalog is not blank, IntegrityError for rows that contradict the schema.
+        It is one transaction, so a crash leaves the catalog blank. ConfigError for a schema newer than this program's,
+        Conflict if the catalog is not blank, IntegrityError for rows that contradict the schema.
         """

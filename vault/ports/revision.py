@@ -1,4 +1,4 @@
-"""How a row that people decide on changes: by a decision about the row as it is, never by what somebody read before."""
+"""Changes of a row as a function of its present content, so that a change is not based on an outdated read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from vault.model import AuditEvent
 T = TypeVar("T")
 
 Revision = Callable[[T], tuple[T, Sequence[AuditEvent]]]
-"""What becomes of a row, and what the trail says of it.
+"""Returns the new row and its audit events, given the present row.
 
-It is asked inside the transaction that writes its answer, perhaps more than once, so it is pure. What it raises is the
-answer of the revision, and nothing is changed then. The row's identity stays.
+It is called inside the transaction that writes its result, possibly more than once, so it must be pure. An error that
+it raises passes through, and nothing is changed then. The row's id must not change.
 """

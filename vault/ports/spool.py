@@ -1,4 +1,4 @@
-"""The spool: sealed pieces of uploads on this node's disk, until they are put together."""
+"""The spool: sealed parts of uploads on this node's disk, until they are put together."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from vault.ids import RecordingId
 
 
 class Room(Protocol):
-    """Counts what each tenant has in the spool."""
+    """Counts the bytes of each tenant in the spool."""
 
     def take(self, holder: str, size: int) -> None:
-        """Have so many bytes more; Unavailable, and nothing was counted, if there is no room for them now."""
+        """Count `size` more bytes; Unavailable, and nothing is counted, if there is no room for them now."""
 
     def give(self, holder: str, size: int) -> None:
-        """Give so many bytes back."""
+        """Count `size` bytes less."""
 
 
 class SpoolFile(Protocol):
-    """A file while it is written, or opened to be read. What is not kept is gone with `close`, or with the process."""
+    """A file that is being written or read. Unless it is kept, `close` or the end of the process removes it."""
 
     size: int
-    """How many bytes it has."""
+    """The number of its bytes."""
 
     async def append(self, data: bytes) -> None:
-        """Add bytes at the end. Unavailable where the tenant may have no more of it, DiskFull without room."""
+        """Add bytes at the end. Unavailable if the tenant may have no more in the spool, DiskFull on a full disk."""
 
     async def read(self, start: int, end: int) -> bytes:
         """Return bytes `[start, end)`; Truncated if there are fewer."""
 
     async def keep(self, version: int = 0) -> None:
-        """Make it that version of the part it was begun as, durable when this returns; other versions stay."""
+        """Keep it as that version of its part, durable when this returns; other versions stay."""
 
     async def close(self) -> None:
-        """Let go of it; its space is free unless it was kept. Closing it again is fine."""
+        """Close it and, unless it was kept, free its space. Closing again is allowed."""
 
 
 class Spool(Protocol):
-    """Parts of uploads by recording, number and version. Holds ciphertext alone, and counts it for the tenant."""
+    """Parts of uploads by recording, number and version. It holds only ciphertext, and counts it for the tenant."""
 
     async def prepare(self, recording: RecordingId) -> None:
-        """Make a durable place for a recording's parts."""
+        """Create a durable folder for a recording's parts."""
 
     async def begin(self, recording: RecordingId, number: int, *, tenant: str) -> SpoolFile:
         """Return a new file for a part."""
 
     async def scratch(self, *, tenant: str) -> SpoolFile:
-        """Return a new file that has no name and cannot be kept: a crash leaves nothing of it."""
+        """Return a new file without a name, which cannot be kept; a crash leaves nothing of it."""
 
     async def open(self, recording: RecordingId, number: int, version: int = 0) -> SpoolFile:
-        """Return a version of a part that was kept, to be read; NotFound."""
+        """Open a kept version of a part for reading; NotFound if there is none."""
 
     async def kept(self) -> Mapping[RecordingId, Mapping[tuple[int, int], int]]:
-        """Return every place and what it keeps: sizes by part and version. What was begun and not kept is removed.
+        """Return the kept files of all recordings: sizes by part number and version. Other files are removed.
 
-        Nothing of it is counted yet.
+        The sizes are not counted for their tenants.
         """
 
     async def drop(self, recording: RecordingId, *, tenant: str) -> None:
-        """Remove a recording's place with all its parts, and give back their bytes; an absent one is fine."""
+        """Remove a recording's folder with all its parts and stop counting them; an absent one is ignored."""

@@ -1,4 +1,4 @@
-"""Time and randomness, injected."""
+"""Time and randomness, which are passed in so that tests control them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time, injected."""
+    """The time."""
 
     def now(self) -> datetime:
         """Return the wall clock in UTC, timezone-aware."""
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that never steps and counts suspend (CLOCK_BOOTTIME)."""
+        """Return seconds on a clock that is not adjusted and runs during suspend (CLOCK_BOOTTIME)."""
 
 
 Entropy = Callable[[int], bytes]
-"""Returns that many cryptographically random bytes; `os.urandom` in production."""
+"""Returns the given number of cryptographically random bytes; `os.urandom` in production."""
