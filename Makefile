@@ -8,7 +8,7 @@ PYENV := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
 # Two more than the two cores that the time is promised for: many tests wait.
 WORKERS := -n 4 --dist loadgroup
 
-.PHONY: demo serve test check fix bench soak pythons units lock clean
+.PHONY: demo serve test check fix bench bench-scale soak pythons units lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Callvault needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
@@ -44,6 +44,9 @@ fix: $(STAMP)
 
 bench: $(STAMP)  ## one JSON line per claim; see benchmarks/README.md
 	$(BIN)/python -m benchmarks
+
+bench-scale: $(STAMP)  ## the acts of people and sweeps in a catalog of a million recordings, or RECORDINGS=10000000
+	timeout $(if $(RECORDINGS),0,600) $(BIN)/python -m benchmarks.scale --objects $(addprefix --recordings ,$(RECORDINGS))
 
 pythons:  ## unit and contract tests and the demo on each further Python that is here, in an environment of its own
 	@for version in $(PYTHONS); do for found in python$$version $(PYENV)/versions/$$version.*/bin/python; do \

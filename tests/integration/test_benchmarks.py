@@ -19,6 +19,7 @@ SMALL = {
     "live": "--calls 2 --seconds 1",
     "not_yours": "--requests 2 --denied 20",
     "provider_ops": "--sweeps 2 --erasures 1 --holds 1 --restarts 1 --calls 1",
+    "scale": "--recordings 500 --holds 1 5 --objects",
     "shred": "--recordings 20",
     "websocket": "--calls 2 --seconds 1",
 }
