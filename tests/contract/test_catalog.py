@@ -627,6 +627,16 @@ async def test_recording_segments_again_is_harmless_and_the_later_attempt_stays(
     assert await catalog.segments(one.id) == [segment(one, 0, attempt="a2")]
 
 
+async def test_recordings_of_many_ids_are_those_that_there_are_and_the_tenants(catalog):
+    mine, theirs = recording(), recording(tenant=OTHER)
+    for each in (mine, theirs):
+        await catalog.create_recording(each)
+    asked = [mine.id, MISSING, theirs.id]
+    assert await catalog.recordings_of(asked) == {each.id: await catalog.recording(each.id) for each in (mine, theirs)}
+    assert [*await catalog.recordings_of(asked, tenant=ACME)] == [mine.id]
+    assert await catalog.recordings_of([*[MISSING] * 1200, mine.id]) == {mine.id: await catalog.recording(mine.id)}
+
+
 async def test_segments_of_unknown_or_several_recordings_are_refused(catalog):
     one, other = recording(), recording()
     await catalog.create_recording(one)

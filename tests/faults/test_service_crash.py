@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -135,6 +136,10 @@ async def test_a_crash_at_any_write_of_placing_a_hold_leaves_all_of_it_or_nothin
 
     async def flow(process: Process, answers: dict[str, object]) -> None:
         answers["hold"] = await process.vault.holds.place(hold_request(*wanted, clock=process.clock), actor=ANN)
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(process.vault.labels.run())
+            await process.vault.labels.settled(within=10)
+            working.cancel()
 
     async def laws(vault: Vault, clock: ManualClock, answers: Mapping[str, object]) -> None:
         found = [hold for hold in await vault.catalog.holds() if hold.id != stage.hold.id]

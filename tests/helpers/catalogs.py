@@ -322,6 +322,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.misdeclared(since=NOW)
     await catalog.segments(one.id)
     await catalog.segments_of([one.id])
+    await catalog.recordings_of([one.id])
+    await catalog.recordings_of([one.id], tenant=ACME)
     await catalog.put_notes(one.id, {0: b"sealed", 1: b"too"}, audit=audit)
     assert await catalog.notes(one.id) == {0: b"sealed", 1: b"too"}
     await catalog.revise_facts(one.id, sealed_facts=b"later", caller_token=None, called_token="token", audit=audit)

@@ -2,10 +2,14 @@
 
 import asyncio
 
+import sqlalchemy as sa
+
 from tests.helpers import approvals
 from tests.helpers.app import PCMU, app, sound
+from vault.errors import Unavailable
 from vault.model import Role
 from vault.ports.objects import Deletion
+from vault.services.holds import labels as holds_labels
 
 __all__ = ["app"]
 
@@ -36,7 +40,43 @@ async def test_a_finished_recordings_objects_are_marked_when_the_hold_is_placed(
     recording = await app.upload("done", sound(100_000), headers=headers)
     assert set(await labels(app, recording)) == {False}
     assert (await app.hold(recording)).status == 201
+    await app.vault.labels.settled(within=10)
     assert set(await labels(app, recording)) == {True}
+
+
+async def test_a_hold_is_answered_once_it_protects_and_its_objects_say_so_when_their_store_can(app, monkeypatch):
+    recording = await app.upload("away", sound(100_000))
+    store, back = app.vault.store, asyncio.Event()
+    set_held = store.set_held
+
+    async def away(name, *, held):
+        if not back.is_set():
+            raise Unavailable("the store is away")
+        await set_held(name, held=held)
+
+    monkeypatch.setattr(holds_labels, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(store, "set_held", away)
+    answer = await app.hold(recording)
+    assert (answer.status, answer.json["state"]) == (201, "active")
+    assert set(await labels(app, recording)) == {False}
+    back.set()
+    await app.vault.labels.settled(within=10)
+    assert set(await labels(app, recording)) == {True}
+
+
+async def test_a_hold_on_many_recordings_asks_the_catalog_as_often_as_one_on_few(app):
+    recordings = [await app.upload(f"of-many-{number}", sound(2_000)) for number in range(9)]
+    database, asked = app.vault.catalog._database, []
+    for engine in (database.engine, database._readers):
+        sa.event.listen(engine.sync_engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    counts = []
+    for chosen in (recordings[:1], recordings[1:]):
+        asked.clear()
+        assert (await app.hold(*chosen)).status == 201
+        await app.vault.labels.settled(within=10)
+        counts.append(len(asked))
+    assert counts[1] <= counts[0] + 2
+    assert [await labels(app, each) for each in recordings] == [[True, True]] * 9
 
 
 async def test_a_released_holds_label_does_not_keep_the_objects_of_a_shredded_recording(app, monkeypatch):

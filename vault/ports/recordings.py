@@ -68,6 +68,11 @@ class RecordingLookup(Protocol):
     async def recording(self, recording: RecordingId, *, tenant: TenantId | None = None) -> Recording:
         """Return the row, with `tenant` only if it is that tenant's; NotFound."""
 
+    async def recordings_of(
+        self, recordings: Sequence[RecordingId], *, tenant: TenantId | None = None
+    ) -> Mapping[RecordingId, Recording]:
+        """Return the rows of these that there are, however many, with `tenant` only that tenant's."""
+
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
         """Return the recording's objects in index order, the manifest (index -1) first if there is one."""
 

@@ -22,6 +22,7 @@ from vault.services.health.status import Status
 from vault.services.holds.alerts import Alerts
 from vault.services.holds.flags import Flags
 from vault.services.holds.holds import Holds
+from vault.services.holds.labels import Labels
 from vault.services.ingest.begun import Begun
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
@@ -58,6 +59,7 @@ class Vault:
     access: Access
     begun: Begun
     alerts: Alerts
+    labels: Labels
     catalog: Catalog
     certificates: Certificates
     certifier: Certifier

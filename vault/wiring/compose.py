@@ -33,6 +33,7 @@ from vault.services.health.status import Status
 from vault.services.holds.alerts import Alerts
 from vault.services.holds.flags import Flags
 from vault.services.holds.holds import Holds, pinned
+from vault.services.holds.labels import Labels
 from vault.services.ingest.begun import Begun
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import OPEN_RECORDINGS, Ingest, IngestLimits
@@ -142,11 +143,12 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         settle=notes.write_late,
         finished=ingest.finished,
     )
+    labels = Labels(catalog=catalog, store=store)
     holds = Holds(
         access=access,
         catalog=catalog,
         keyring=keyring,
-        store=store,
+        labels=labels,
         clock=vault_time,
         entropy=entropy,
         release_grace=config.retention.release_grace,
@@ -254,6 +256,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         access=access,
         begun=Begun(catalog=catalog, ingest=ingest, keyring=keyring, search=search),
         alerts=alerts,
+        labels=labels,
         catalog=catalog,
         certificates=certificates,
         certifier=certifier,

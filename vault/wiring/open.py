@@ -42,6 +42,7 @@ from vault.wiring.lineage import Company, no_catalog, same_lineage
 from vault.wiring.retention import bounds_of, retention_findings
 
 _PRECREATE_SECONDS = 3600.0
+_LABEL_SECONDS = 5.0
 _PRECREATE_AGAIN_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
@@ -60,9 +61,9 @@ async def open_vault(
 ) -> AsyncIterator[Vault]:
     """Open everything, complete what a crash interrupted, and run the background work until the context ends.
 
-    Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work, and the
-    lease on the keyring is renewed. A catalog that is older than the keyring is reconciled first: `progress` watches
-    that, and `reconciled` is told.
+    Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work, what is
+    held is shown on its objects, and the lease on the keyring is renewed. A catalog that is older than the keyring is
+    reconciled first: `progress` watches that, and `reconciled` is told.
     """
     clock = clock or SystemClock()
     await asyncio.to_thread(refuse_unusable, config)
@@ -70,7 +71,7 @@ async def open_vault(
         catalog, vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
         stack.push_async_callback(vault.status.close)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(vault.keyring.run())]
+            tasks = [group.create_task(vault.keyring.run()), group.create_task(vault.labels.run())]
             try:
                 outcome = await _reconcile(catalog, vault, entropy, progress or Silent())
                 if outcome is not None and reconciled is not None:
@@ -81,6 +82,7 @@ async def open_vault(
                 if background:
                     tasks += [group.create_task(work) for work in _background(vault, config)]
                 yield vault
+                await vault.labels.settled(within=_LABEL_SECONDS)
             finally:
                 for task in tasks:
                     task.cancel()

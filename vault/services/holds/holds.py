@@ -1,8 +1,8 @@
 """Places, reviews and releases holds. A hold is a pin in the keyring first and a row second.
 
-Placing: row `placing` → pins durable in every keyring replica → row `active` → answer. A crash after the first step is
-completed at the next start, so an answered hold is never lost and an unanswered one is never half there. The keyring's
-single writer decides against the sweeper: whoever enters first, the other sees the result.
+Placing: row `placing` → pins durable in every keyring replica → row `active` → answer → labels on the objects. A crash
+after the first step is completed at the next start, so an answered hold is never lost and an unanswered one is never
+half there. The keyring's single writer decides against the sweeper: whoever enters first, the other sees the result.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import Any, Protocol
 from vault.access.permissions import Act
 from vault.access.shown import check_shown
 from vault.access.two_people import RELEASE_OF, Deciders, check_two
-from vault.errors import Conflict, Invalid, NotFound, TooLate, Unavailable
+from vault.errors import Conflict, Invalid, NotFound, TooLate
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
 from vault.model import AuditEvent, Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
 from vault.ports.holds import HoldRows
 from vault.ports.keys import Keyring
-from vault.ports.objects import ObjectStore
 from vault.ports.policies import PolicyLookup, PolicyRequest
 from vault.ports.recordings import RecordingLookup
 from vault.ports.tenants import TenantLookup
@@ -31,6 +30,7 @@ from vault.ports.tokens import TokenLookup
 from vault.retention.periods import Period
 from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review
 from vault.services.audit import event
+from vault.services.holds.labels import Labels
 from vault.services.people.access import Access
 from vault.services.people.two_people import decide_by_two
 
@@ -85,7 +85,7 @@ class Holds:
         access: Access,
         catalog: HoldingRows,
         keyring: Keyring,
-        store: ObjectStore,
+        labels: Labels,
         clock: Clock,
         entropy: Entropy,
         release_grace: Period,
@@ -94,7 +94,7 @@ class Holds:
         self._access = access
         self._catalog = catalog
         self._keyring = keyring
-        self._store = store
+        self._labels = labels
         self._clock = clock
         self._entropy = entropy
         self._release_grace = release_grace
@@ -107,10 +107,9 @@ class Holds:
         """
         now = self._clock.now()
         self._check(request)
-        rows = [
-            await self._access.own(actor, act, self._catalog.recording, each, tenant=request.tenant)
-            for each in request.recordings
-        ]
+        rows = await self._access.all_own(
+            actor, act, self._catalog.recordings_of, request.recordings, tenant=request.tenant
+        )
         review_at = check_review(
             request.review_at or self._suggested(request.kind, rows, now),
             request.kind,
@@ -178,8 +177,7 @@ class Holds:
 
     async def _decide(self, hold: Hold, actor: Principal | None) -> Hold:
         async with self._keyring.writer() as writer:
-            rows = [await self._catalog.recording(identifier) for identifier in hold.recordings]
-            kept = [row for row in rows if self._holdable(row)]
+            kept = [row for row in await self._rows(hold) if self._holdable(row)]
             await writer.pin(pins_of(self._keyring, hold, kept))
         held = {row.id for row in kept}
         late = tuple(identifier for identifier in hold.recordings if identifier not in held)
@@ -206,32 +204,23 @@ class Holds:
                 f"nothing was left to hold: {', '.join(late[:3])} {'is' if len(late) == 1 else 'are'} already shredded",
                 hint="the deletion certificates say when: callvault certificates list --recording ID",
             )
-        await self._mark_objects(kept, held=True)
+        self._labels.show([row.id for row in kept])
         return decided
+
+    async def _rows(self, hold: Hold) -> Sequence[Recording]:
+        found = await self._catalog.recordings_of(hold.recordings)
+        return [found[identifier] for identifier in hold.recordings]
 
     def _holdable(self, row: Recording) -> bool:
         gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)
         return not gone and self._keyring.derivable(row.audio)
-
-    async def _mark_objects(self, rows: Sequence[Recording], *, held: bool) -> None:
-        """Show the hold on the stored objects too. The pin is what protects; an outage here loses nothing."""
-        for row in rows:
-            for ref in await self._catalog.segments(row.id):
-                try:
-                    await self._store.set_held(ref.name, held=held)
-                except (Unavailable, NotFound) as error:
-                    logger.warning(
-                        "hold state not shown on an object",
-                        extra={"fields": {"recording": row.id, "error": type(error).__name__}},
-                    )
-                    return
 
     async def review(self, hold: HoldId, *, next_review: datetime, note: str, actor: Principal) -> Hold:
         """Record that somebody looked and why it stays."""
         found = await self._catalog.hold(hold)
         latest = None
         if found.kind is HoldKind.CLIENT_REQUEST:
-            latest = self._latest([await self._catalog.recording(each) for each in found.recordings])
+            latest = self._latest(await self._rows(found))
         check_review(next_review, found.kind, now=self._clock.now(), latest=latest)
 
         def revision(before: Hold) -> tuple[Hold, Sequence[AuditEvent]]:

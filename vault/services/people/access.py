@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
@@ -13,8 +13,8 @@ from vault.access.permissions import Act, Why, has_expired, permits, permits_in,
 from vault.crypto.derive import open_with_any
 from vault.crypto.rows import open_secret, seal_secret
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from vault.ids import TenantId, TokenId, id_bytes, new_id
-from vault.model import DataKey, Principal, Role, Token
+from vault.ids import RecordingId, TenantId, TokenId, id_bytes, new_id
+from vault.model import DataKey, Principal, Recording, Role, Token
 from vault.ports.audit import AuditTrail
 from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock, Entropy
@@ -324,6 +324,22 @@ class Access:
         if not permits_in(actor, act, found.tenant) or tenant not in (None, found.tenant):
             raise await self.none_of_its_own(actor, act, identifier)
         return found
+
+    async def all_own(
+        self,
+        actor: Principal,
+        act: Act,
+        look_up: Callable[..., Awaitable[Mapping[RecordingId, Recording]]],
+        identifiers: Sequence[RecordingId],
+        *,
+        tenant: TenantId,
+    ) -> Sequence[Recording]:
+        """Return in their order what `look_up` finds if all of it is the tenant's and the actor's, as `own` does."""
+        found = await look_up(identifiers, tenant=tenant)
+        for identifier in identifiers:
+            if identifier not in found or not permits_in(actor, act, found[identifier].tenant):
+                raise await self.none_of_its_own(actor, act, identifier)
+        return [found[identifier] for identifier in identifiers]
 
     async def none_of_its_own(self, actor: Principal, act: Act, target: str | None) -> NotFound:
         """Log that the actor named what is not its own, or is not at all, and return the one answer to that."""

@@ -29,6 +29,8 @@ _r = recordings.c
 _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
+BY_IDS = sa.select(recordings).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+BY_IDS_IN = BY_IDS.where(_r.tenant == sa.bindparam("in_tenant"))
 RETAINED = sa.select(_r.retain_until).where(_r.id == sa.bindparam("key"))
 RETAINED_IN = RETAINED.where(_r.tenant == sa.bindparam("in_tenant"))
 BY_CALL = sa.select(recordings).where(

@@ -34,6 +34,7 @@ from vault.storage.catalog.tables import IS_ENDED, IS_FINISHED, recordings
 from vault.storage.catalog.writer import Transaction
 
 _TOKENS_PER_QUERY = 500
+_IDS_PER_QUERY = 500
 _FINAL = (RecordingState.SEALED, RecordingState.TRUNCATED)
 _r = recordings.c
 _tokens = recordings.alias("tokens").c
@@ -151,6 +152,17 @@ class RecordingStore:
         if not found:
             raise _unknown(recording)
         return rows.to_recording(found[0])
+
+    async def recordings_of(
+        self, recordings: Sequence[RecordingId], *, tenant: TenantId | None = None
+    ) -> Mapping[RecordingId, Recording]:
+        """Return the rows of these that there are, with `tenant` only that tenant's."""
+        found: dict[RecordingId, Recording] = {}
+        for start in range(0, len(recordings), _IDS_PER_QUERY):
+            keys = {"keys": [*map(rows.key, recordings[start : start + _IDS_PER_QUERY])]}
+            some = (sql.BY_IDS, keys) if tenant is None else (sql.BY_IDS_IN, {**keys, "in_tenant": tenant})
+            found |= {one.id: one for one in map(rows.to_recording, await self._database.fetch(*some))}
+        return found
 
     async def recording_by_call(self, tenant: TenantId, tokens: Sequence[str]) -> Recording | None:
         """Return the row that has one of these call tokens, the newest if there are several."""
