@@ -1,1 +1,1 @@
-"""What audio bytes are, and how they become playable."""
+"""Media formats: recognising stored audio, and making it playable."""

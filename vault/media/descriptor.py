@@ -1,4 +1,4 @@
-"""From what a recorder declares, or its first bytes, to a media descriptor.
+"""Media descriptors from a declared content type, or from the first bytes of the audio.
 
 Content types after RFC 3551 (PCMU, PCMA), RFC 2586 (L16, network byte order) and RFC 2046 (basic); parameters after
 RFC 9110 section 5.6.6.
@@ -19,13 +19,13 @@ MIN_RATE: Final = 4_000
 MAX_RATE: Final = 192_000
 MAX_CHANNELS: Final = 16
 SNIFF_BYTES: Final = 12
-"""How many first bytes are enough to recognise a container."""
+"""How many first bytes are enough to recognise a container without a tag in front."""
 TAGGED_BYTES: Final = 1 << 16
-"""How many are enough behind a tag of usual size."""
+"""How many first bytes are enough to recognise a container behind an ID3v2 tag of usual size."""
 
 TELEPHONE_RATE: Final = 8_000
 SAMPLE_BYTES: Final[Mapping[Codec, int]] = {Codec.PCMU: 1, Codec.PCMA: 1, Codec.S16LE: 2, Codec.S16BE: 2}
-"""Bytes of one stored sample of one channel, of every encoding that has samples."""
+"""Bytes of one stored sample of one channel, by encoding."""
 STEREO_MAP: Final = ("caller", "callee")
 
 _HINT: Final = (
@@ -48,17 +48,18 @@ _G711: Final[Mapping[str, Codec]] = {
 _UNDECLARED: Final = frozenset(
     {"", "application/octet-stream", "binary/octet-stream", "application/x-www-form-urlencoded"}
 )
-"""What clients say of everything they send, the last of them curl."""
+"""Content types that clients send for any body; the last is curl's."""
 _TYPE: Final = re.compile(r"\s*([!#$%&'*+.^_`|~\w-]+/[!#$%&'*+.^_`|~\w-]+)\s*", re.ASCII)
 _PARAMETER: Final = re.compile(r';\s*(?:([!#$%&\'*+.^_`|~\w-]+)=(?:([!#$%&\'*+.^_`|~\w-]+)|"([^"\\]*)")\s*)?', re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def parse_content_type(value: str | None, first_bytes: bytes = b"") -> Media:
-    """Return the descriptor of a declared content type; a missing or generic one is recognised by its first bytes.
+    """Return the descriptor of a declared content type; for a missing or generic type that of the first bytes.
 
-    Two channels are mapped to caller and callee. UnsupportedMedia, with a hint that lists what to send, for a type the
-    vault cannot keep and play; Invalid for a malformed value, or a rate, channel count or byte order out of bounds.
+    Two channels are mapped to caller and callee. UnsupportedMedia, with a hint that lists what to send, for a type that
+    the vault cannot store and play. Invalid for a malformed value, or a rate, channel count or byte order out of
+    bounds.
     """
     name, parameters = _split(value) if value is not None and value.strip() else ("", {})
     if name in _UNDECLARED:
@@ -69,12 +70,12 @@ def parse_content_type(value: str | None, first_bytes: bytes = b"") -> Media:
 
 
 def is_declared(value: str | None) -> bool:
-    """Tell whether a content type says what the audio is, so that its first bytes are not needed for that."""
+    """Tell whether a content type names a format, so that the first bytes are not needed to recognise it."""
     return value is not None and value.partition(";")[0].strip().lower() not in _UNDECLARED
 
 
 def raw_media(codec: Codec, *, rate: int, channels: int) -> Media:
-    """Return the descriptor of headerless samples; Invalid unless the rate is 4000-192000 Hz and 1-16 channels."""
+    """Return the descriptor of headerless samples; Invalid unless it has 4000-192000 Hz and 1-16 channels."""
     if codec is Codec.STREAM:
         raise Invalid("headerless audio needs a sample encoding", hint=_HINT)
     if not MIN_RATE <= rate <= MAX_RATE:
@@ -144,9 +145,9 @@ def _sniff(first: bytes) -> Media:
 
 
 def recognise(first: bytes) -> Container | None:
-    """Return the container that begins with these bytes, of which SNIFF_BYTES are enough; None if they tell none.
+    """Return the container that begins with these bytes; None if they are not enough or of no known container.
 
-    A tag in front is MPEG audio's, unless another container is seen behind it.
+    Audio behind an ID3v2 tag counts as MPEG audio, unless another container is recognised there.
     """
     if behind := behind_id3(first):
         return _recognise(first[behind : behind + SNIFF_BYTES]) or Container.MP3
@@ -166,7 +167,7 @@ def _recognise(first: bytes) -> Container | None:
 
 
 def is_mpeg_frame(header: bytes) -> bool:
-    """Tell an MPEG audio frame header (ISO/IEC 11172-3 section 2.4.1.3) from audio that happens to start with 0xFF."""
+    """Tell whether these 4 bytes are a valid MPEG audio frame header (ISO/IEC 11172-3 section 2.4.1.3)."""
     word = int.from_bytes(header.ljust(4, b"\xff"), "big")
     sync, version, layer = word >> 21, word >> 19 & 3, word >> 17 & 3
     bitrate, rate = word >> 12 & 15, word >> 10 & 3

@@ -1,4 +1,4 @@
-"""Whether the last bytes of a streamed file say that the file is complete."""
+"""Whether the last bytes of a streamed file show that the file is complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from vault.model import Container
 
 TAIL_BYTES: Final = 65_307
-"""The largest Ogg page (RFC 3533 section 6): as many last bytes as `says_end` needs."""
+"""The size of the largest Ogg page (RFC 3533 section 6), which is how many last bytes `says_end` needs."""
 
 _PAGE_HEADER: Final = 27
 _END_OF_STREAM: Final = 0x04
@@ -16,10 +16,10 @@ _WAV_HEADERS: Final = 128
 
 
 def says_end(container: Container, tail: bytes, total: int) -> bool:
-    """Tell whether `tail`, the last bytes of a file of `total` bytes, says that nothing follows.
+    """Tell whether `tail`, the last bytes of a file of `total` bytes, marks the end of the file.
 
-    Ogg marks its last page (RFC 3533 section 6, header type 0x04). A WAV writer that cannot go back, as GStreamer's
-    `wavenc` before a network sink, sends its header again at the end with the sizes of what came before.
+    Ogg marks its last page (RFC 3533 section 6, header type 0x04). A WAV writer that cannot seek, such as GStreamer's
+    `wavenc` before a network sink, sends its header again at the end, with the final sizes.
     """
     match container:
         case Container.OGG:

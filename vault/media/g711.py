@@ -1,7 +1,7 @@
 """G.711 companding (ITU-T G.711, 11/1988) as tables: PCMU and PCMA to 16-bit linear, little endian.
 
-Decoding runs at memory speed without a loop in Python: `bytes.translate` produces the low and the high byte of every
-sample, and slice assignment interleaves them.
+Decoding has no loop in Python: `bytes.translate` gives the low and the high bytes of the samples, and slice assignment
+interleaves them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _known(codec: Codec) -> Codec:
 
 
 def decode(codec: Codec, codes: bytes | bytearray) -> bytes:
-    """Expand codes, one byte each, to signed 16-bit little-endian samples: twice the bytes. Invalid if not G.711."""
+    """Return the codes, one byte each, as signed 16-bit little-endian samples; Invalid if `codec` is not G.711."""
     low, high = _decoding(codec)
     samples = bytearray(2 * len(codes))
     samples[0::2] = codes.translate(low)

@@ -1,4 +1,4 @@
-"""What the first bytes of a recording say of it: its rate and channels, and whether it is what was declared.
+"""Reads the first bytes of a recording: its rate and channels, and whether it has the format that was declared.
 
 WAV: Multimedia Programming Interface 1.0, and mmreg.h for its extensible format. Ogg: RFC 3533 with Opus (RFC 7845),
 Vorbis I, FLAC and Speex. MPEG audio: ISO/IEC 11172-3 and 13818-3, behind ID3v2. WebM: RFC 8794 and RFC 9559.
@@ -17,12 +17,12 @@ from vault.media.wav_sizes import FMT_BYTES, WavHead, head_in
 from vault.model import Codec, Container, Content, Heard, Media
 
 HEAD_BYTES: Final = 1 << 20
-"""How many first bytes are looked at; what a container says behind them is not known."""
+"""How many first bytes are examined."""
 _SEARCHED: Final = 1 << 16
-"""How many of them are searched for the first whole frame of MPEG audio."""
+"""How many of them are searched for the first whole MPEG audio frame."""
 
 _MARKED: Final = frozenset({Container.WAV, Container.OGG, Container.WEBM})
-"""Containers whose mark is too long to be samples by chance."""
+"""Containers whose first bytes are too distinctive to be samples by chance."""
 _CONTAINERS: Final = frozenset(Container)
 DIFFERENCES: Final = tuple(
     (declared, content)
@@ -30,34 +30,34 @@ DIFFERENCES: Final = tuple(
     for content in Content
     if content.value != declared.value and (declared is not Container.RAW or content.value in _MARKED)
 )
-"""Every pair of what is declared and what comes that `hear` tells apart."""
+"""The pairs of declared and actual format that `hear` can report."""
 
 _WAV_CODECS: Final = {(1, 16): Codec.S16LE, (6, 8): Codec.PCMA, (7, 8): Codec.PCMU}
-"""By the format's tag and its bits a sample."""
+"""Codecs by format tag and bits per sample."""
 _EXTENSIBLE: Final = 0xFFFE
 _SUBFORMAT_AT: Final = 24
 _FMT: Final = struct.Struct("<HHIIHH")
 _MOST: Final = (1 << 31) - 1
-"""The greatest number that is believed."""
+"""The greatest rate or number of channels that is accepted."""
 _OGG_HEADER: Final = 27
 _OPUS_RATE: Final = 48_000
 _TEXT_BYTES: Final = 256
 _CONTROLS: Final = "\t\n\r\f"
 
 
-class _Told(NamedTuple):
+class _HeadFormat(NamedTuple):
     rate: int
     channels: int
     codec: Codec = Codec.STREAM
 
 
 def hear(declared: Media, first: bytes, *, whole: bool) -> Heard:
-    """Return what the first HEAD_BYTES of a recording, or fewer, say of what was declared.
+    """Return the media of a recording by its first HEAD_BYTES or fewer, and its content if it is not as declared.
 
-    The rate and the channels become those in the head of the container, as does a codec that a player need not be told
-    twice. `whole`: the recording has no more bytes; else fewer than SNIFF_BYTES say nothing. Headerless audio has no
-    head to compare, and is only told from a container. A tag in front of a container is no part of it; one that reaches
-    beyond what is looked at hides whose it is.
+    Rate, channels and, for WAV, the codec become those in the container's header. `whole` tells that the recording has
+    no more bytes; if it may have more, fewer than SNIFF_BYTES decide nothing. Headerless audio has no header to
+    compare, so only a container in its place is noticed. An ID3v2 tag in front of a container is skipped; nothing is
+    decided if the tag is longer than `first`.
     """
     unknown = declared.container is Container.RAW and declared.codec is Codec.STREAM
     if unknown or not first or (len(first) < SNIFF_BYTES and not whole):
@@ -67,10 +67,10 @@ def hear(declared: Media, first: bytes, *, whole: bool) -> Heard:
     if declared.container is Container.RAW:
         return Heard(media=declared, content=Content(found.value) if found in _MARKED else None)
     if declared.container is Container.MP3 and found is None and _mpeg_frame(first) is not None:
-        found = Container.MP3  # a stream that was joined in the middle of a frame
+        found = Container.MP3  # a stream whose recording began in the middle of a frame
     if found is declared.container:
-        told = _TELLERS[found](first[behind:] if found in _MARKED else first)
-        return Heard(media=_with(declared, told))
+        stated = _READERS[found](first[behind:] if found in _MARKED else first)
+        return Heard(media=_with(declared, stated))
     if behind and behind + SNIFF_BYTES > len(first):
         return Heard(media=declared)
     if found is not None:
@@ -78,19 +78,19 @@ def hear(declared: Media, first: bytes, *, whole: bool) -> Heard:
     return Heard(media=declared, content=Content.TEXT if _is_text(first) else Content.UNKNOWN)
 
 
-def _with(declared: Media, told: _Told | None) -> Media:
-    believed = told is not None and 0 < told.rate <= _MOST and 0 < told.channels <= _MOST
-    return replace(declared, **told._asdict()) if told is not None and believed else declared
+def _with(declared: Media, stated: _HeadFormat | None) -> Media:
+    plausible = stated is not None and 0 < stated.rate <= _MOST and 0 < stated.channels <= _MOST
+    return replace(declared, **stated._asdict()) if stated is not None and plausible else declared
 
 
 def as_heard(declared: Media, content: Content | None) -> Media:
-    """Return the media to play a recording as: the container that it is, whatever was declared."""
+    """Return the media to play a recording as: its actual container if `content` is one, else what was declared."""
     known = content is not None and content.value in _CONTAINERS
     return Media(container=Container(content), codec=Codec.STREAM) if known and content is not None else declared
 
 
 def agree(kept: Media, declared: Media) -> bool:
-    """Tell whether what is declared of further bytes is what was declared of a recording before its head was read."""
+    """Tell whether the declaration of further bytes fits a recording whose media may have been read from its head."""
     return kept == declared if declared.container is Container.RAW else kept.container is declared.container
 
 
@@ -104,51 +104,51 @@ def _found(first: bytes) -> Container | None:
 def _is_text(first: bytes) -> bool:
     text = first[:_TEXT_BYTES].decode("utf-8", "replace")
     if len(first) > _TEXT_BYTES:
-        text = text.rstrip("\ufffd")  # a character that is cut in two
+        text = text.rstrip("\ufffd")  # a character that was cut
     return all(each in _CONTROLS or (each.isprintable() and each != "\ufffd") for each in text)
 
 
 # -- WAV --------------------------------------------------------------------------------------------------------------
 
 
-def _wav(first: bytes) -> _Told | None:
+def _wav(first: bytes) -> _HeadFormat | None:
     head = head_in(first)
     return None if head is None else _format(head.fmt)
 
 
-def _format(fmt: bytes) -> _Told | None:
+def _format(fmt: bytes) -> _HeadFormat | None:
     if len(fmt) < _FMT.size:
         return None
     tag, channels, rate, _, _, bits = _FMT.unpack_from(fmt)
     if tag == _EXTENSIBLE and len(fmt) == FMT_BYTES:
         (tag,) = struct.unpack_from("<H", fmt, _SUBFORMAT_AT)
-    return _Told(rate, channels, _WAV_CODECS.get((tag, bits), Codec.STREAM))
+    return _HeadFormat(rate, channels, _WAV_CODECS.get((tag, bits), Codec.STREAM))
 
 
 def told_by(head: WavHead, declared: Media) -> Media:
-    """Return the media of a WAV with the rate, the channels and the codec in its head, as far as they make sense."""
+    """Return the media of a WAV with the rate, channels and codec in its head, if those are plausible."""
     return _with(declared, _format(head.fmt))
 
 
 # -- Ogg --------------------------------------------------------------------------------------------------------------
 
 
-def _ogg(first: bytes) -> _Told | None:
-    """Read the first packet, which is on a page of its own."""
+def _ogg(first: bytes) -> _HeadFormat | None:
+    """Read the first packet, which has its own page."""
     packet = first[_OGG_HEADER + first[_OGG_HEADER - 1] :] if len(first) >= _OGG_HEADER else b""
     try:
         if packet.startswith(b"OpusHead"):
             channels, rate = struct.unpack_from("<BxxI", packet, 9)
-            return _Told(rate or _OPUS_RATE, channels)
+            return _HeadFormat(rate or _OPUS_RATE, channels)
         if packet.startswith(b"\x01vorbis"):
             channels, rate = struct.unpack_from("<BI", packet, 11)
-            return _Told(rate, channels)
+            return _HeadFormat(rate, channels)
         if packet.startswith(b"\x7fFLAC"):
             (bits,) = struct.unpack_from(">I", packet, 27)  # 20 bits of rate, 3 of channels less one
-            return _Told(bits >> 12, (bits >> 9 & 7) + 1)
+            return _HeadFormat(bits >> 12, (bits >> 9 & 7) + 1)
         if packet.startswith(b"Speex   "):
             rate, channels = struct.unpack_from("<I8xI", packet, 36)
-            return _Told(rate, channels)
+            return _HeadFormat(rate, channels)
     except struct.error:
         pass
     return None
@@ -165,15 +165,15 @@ _LAYER_2: Final = 2
 _MONO: Final = 3
 _WORD: Final = 4
 _SAME: Final = 0xFFFE0C00
-"""The bits of a frame's header that are those of the next one too."""
+"""The bits of a frame's header that the next frame's header has too."""
 
 
-def _mpeg(first: bytes) -> _Told | None:
+def _mpeg(first: bytes) -> _HeadFormat | None:
     at = _mpeg_frame(first)
     if at is None:
         return None
     word = int.from_bytes(first[at : at + 4], "big")
-    return _Told(_mpeg_rate(word), 1 if word >> 6 & 3 == _MONO else 2)
+    return _HeadFormat(_mpeg_rate(word), 1 if word >> 6 & 3 == _MONO else 2)
 
 
 def _mpeg_rate(word: int) -> int:
@@ -181,7 +181,10 @@ def _mpeg_rate(word: int) -> int:
 
 
 def _mpeg_frame(first: bytes, *, search: bool = True) -> int | None:
-    """Return where a frame begins that another one like it follows, or the end; behind a tag, or anywhere."""
+    """Return the offset of a frame that a similar frame or the end follows; None without one.
+
+    Without `search` only the offset behind an ID3v2 tag, or 0, is tried.
+    """
     start = behind_id3(first)
     at = start
     while start <= at < start + _SEARCHED and at + _WORD <= len(first):
@@ -220,22 +223,22 @@ _CHANNELS: Final = 0x9F
 _REAL: Final = {4: ">f", 8: ">d"}
 
 
-def _webm(first: bytes) -> _Told | None:
-    """Find the first track with audio."""
+def _webm(first: bytes) -> _HeadFormat | None:
+    """Read the audio settings of the first audio track."""
     for name, at, size in _elements(first, 0):
         if name == _AUDIO:
-            rate, channels = 8_000.0, 1  # what is not said
+            rate, channels = 8_000.0, 1  # the defaults of RFC 9559
             for member, begin, length in _elements(first[: at + size], at):
                 if member == _RATE and length in _REAL and begin + length <= len(first):
                     (rate,) = struct.unpack_from(_REAL[length], first, begin)
                 if member == _CHANNELS:
                     channels = int.from_bytes(first[begin : begin + length], "big")
-            return _Told(int(rate) if 0 < rate <= _MOST else 0, channels)
+            return _HeadFormat(int(rate) if 0 < rate <= _MOST else 0, channels)
     return None
 
 
 def _elements(first: bytes, at: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the name, the place and the size of each element from `at` on, going into those that lead to the audio."""
+    """Yield name, offset and size of each element from `at` on, including those inside segment, tracks and track."""
     while (name := _variable(first, at, marked=True)) is not None:
         size = _variable(first, at + name[1], marked=False)
         if size is None:
@@ -246,7 +249,7 @@ def _elements(first: bytes, at: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _variable(first: bytes, at: int, *, marked: bool) -> tuple[int, int] | None:
-    """Return a number of variable length, with or without the bit that tells its length, and that length."""
+    """Return a variable-length number and its length; `marked` keeps the bit that states the length."""
     if at >= len(first) or not first[at]:
         return None
     length = 9 - first[at].bit_length()
@@ -256,7 +259,7 @@ def _variable(first: bytes, at: int, *, marked: bool) -> tuple[int, int] | None:
     return value if marked else value - (1 << 7 * length), length
 
 
-_TELLERS: Final[Mapping[Container, Callable[[bytes], _Told | None]]] = {
+_READERS: Final[Mapping[Container, Callable[[bytes], _HeadFormat | None]]] = {
     Container.WAV: _wav,
     Container.OGG: _ogg,
     Container.WEBM: _webm,

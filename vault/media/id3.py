@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 ID3_BYTES: Final = 10
-"""How many first bytes tell the length of a tag."""
+"""How many first bytes state the length of a tag."""
 _FOOTER: Final = 0x10
 
 
 def behind_id3(first: bytes) -> int:
-    """Return where the file behind a tag begins, 0 without one; it may lie beyond `first`."""
+    """Return the offset of the file behind an ID3v2 tag, 0 without one; it may lie beyond `first`."""
     if not first.startswith(b"ID3") or len(first) < ID3_BYTES:
         return 0
     size = first[6] << 21 | first[7] << 14 | first[8] << 7 | first[9]

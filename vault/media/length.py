@@ -1,4 +1,4 @@
-"""How long a call lasted and when it ended, which is not when its recording came to an end here."""
+"""How long a call lasted and when it ended. Its recording may have been finished later."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vault.media.descriptor import SAMPLE_BYTES
 from vault.model import Container, Media, Recording
 
 _WAV_HEAD: Final = 44
-"""The head of almost every WAV, where its own was not kept or does not open."""
-_AS_IT_WAS_SPOKEN: Final = timedelta(minutes=1)
-"""A recorder that states an earlier start than this before the receipt sends what was recorded before."""
+"""The usual size of a WAV header, for a WAV whose own header is not known."""
+_LIVE_DELAY: Final = timedelta(minutes=1)
+"""A start that lies longer than this before the receipt means that the call was recorded earlier, not live."""
 _FASTEST: Final = 40_000
-"""Bytes a second of the fastest MP3: what came faster was a file, and did not come as it was spoken."""
+"""Bytes a second of the fastest MP3. Audio that arrives faster is a file, and not live."""
 
 
 def lasted(
@@ -26,11 +26,11 @@ def lasted(
     created_at: datetime,
     finished_at: datetime,
 ) -> timedelta | None:
-    """Return how long the call lasted: what was kept of it and what is `missing` in gaps and pauses.
+    """Return how long the call lasted, in whole milliseconds; None if that is unknown.
 
-    Samples tell it by their number: `samples_bytes` are those of a WAV whose head is known. A container whose samples
-    cannot be counted tells nothing: if it came as it was spoken, the call lasted as long as it came, else nobody knows
-    (None).
+    The length of raw samples and WAV follows from their bytes; `samples_bytes` are those of a WAV with a known header.
+    What is `missing` in gaps and pauses is added. The samples of other containers cannot be counted: such a call lasted
+    as long as it was received if it came live, and otherwise the length is unknown.
     """
     width = SAMPLE_BYTES.get(media.codec, 0) * media.rate * media.channels
     if width and media.container in (Container.RAW, Container.WAV):
@@ -38,15 +38,15 @@ def lasted(
             samples_bytes = max(audio_bytes - (_WAV_HEAD if media.container is Container.WAV else 0), 0)
         return timedelta(milliseconds=samples_bytes * 1000 // width) + missing
     took = max(finished_at - started_at, timedelta(0))
-    if started_at < created_at - _AS_IT_WAS_SPOKEN or audio_bytes > _FASTEST * max(took.total_seconds(), 1):
+    if started_at < created_at - _LIVE_DELAY or audio_bytes > _FASTEST * max(took.total_seconds(), 1):
         return None
     return took
 
 
 def call_ended(row: Recording) -> datetime | None:
-    """Return when the call ended: None while it is recorded, and where that is not known.
+    """Return when the call ended; None while it is being recorded, and if its length is unknown.
 
-    Never after the recording was whole: a call whose start nobody stated began before its receipt.
+    It is not after the end of the recording: a call without a stated start began before its receipt.
     """
     if row.ended_at is None or row.lasted is None:
         return None

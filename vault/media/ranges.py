@@ -13,9 +13,9 @@ _RANGE: Final = re.compile(r"bytes\s*=\s*([0-9]{0,19})-([0-9]{0,19})", re.ASCII 
 def parse_range(header: str | None, total: int) -> tuple[int, int] | None:
     """Return the half-open byte range `[start, end)` of a representation of `total` bytes, or None for all of it.
 
-    None, so the whole is sent, where RFC 9110 lets or makes a server ignore the header: no header, another unit, a
-    malformed value, several ranges. A range that begins at or after the end, or an empty suffix, raises
-    RangeNotSatisfiable with `total` in its facts, for `Content-Range: bytes */total`.
+    It is None if RFC 9110 allows or requires a server to ignore the header: no header, another unit, a malformed value,
+    several ranges. A range that begins at or after the end, or an empty suffix, raises RangeNotSatisfiable with `total`
+    in its facts, for `Content-Range: bytes */total`.
     """
     match = None if header is None else _RANGE.fullmatch(header.strip())
     if match is None or not (match[1] or match[2]):

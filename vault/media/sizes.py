@@ -14,7 +14,7 @@ _TENS: Final = ((9.995, 2), (99.95, 1))
 
 
 def parse_size(text: str) -> int:
-    """Return how many bytes `text` spells: a whole number and its unit; Invalid for anything else."""
+    """Return the number of bytes that `text` writes: a whole number and its unit; Invalid for any other text."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise Invalid(f"{text[:40]!r} is not a size", hint='a size is text with a unit: "512B", "8MiB", "20GiB"')
@@ -22,7 +22,7 @@ def parse_size(text: str) -> int:
 
 
 def in_mib(size: int) -> str:
-    """Return bytes in MiB with three digits that count, more where it takes more: 0.46, 12.3, 1234."""
+    """Return bytes in MiB with three significant digits, or as many as the whole number has: 0.46, 12.3, 1234."""
     mib = size / _MIB
     digits = next((digits for below, digits in _TENS if mib < below), 0)
     return f"{mib:.{digits}f}"

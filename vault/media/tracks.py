@@ -1,9 +1,9 @@
-"""One or two one-way tracks of a call, put back in order, filled where something is missing, and interleaved.
+"""Puts the pieces of a call's one-way tracks in order, fills what is missing, and interleaves the tracks.
 
-A piece of audio has a track, a chunk number that grows along its track, and a timestamp in milliseconds since the
-stream's start. The numbers tell what is late or was sent twice, the timestamps where something is missing. Senders'
-timestamps wobble by a few milliseconds, so a piece that starts within half its length of the last one's end continues
-it, and audio that came in order is kept whatever its timestamp says.
+A piece of audio has a track, a chunk number that increases along its track, and a timestamp in milliseconds since the
+stream's start. The chunk numbers show which pieces are late or repeated, the timestamps where audio is missing.
+Senders' timestamps vary by a few milliseconds. So a piece that starts within half its length of the last one's end
+continues it, and audio that arrives in order is kept.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Final
 from vault.errors import Invalid
 
 WINDOW_MS: Final = 200
-"""For how long a missing piece, or a track that says nothing, is waited for."""
+"""How long to wait for a missing piece, or for a track without audio."""
 WINDOW_PIECES: Final = 10
-"""How many pieces of a track may wait for a missing one."""
+"""How many pieces of a track may be held while an earlier one is missing."""
 FILL_MS: Final = 10_000
-"""The longest hole that is filled; beyond it the time is told as missing."""
+"""The longest gap that is filled with silence; a longer one is reported as Missing."""
 LONGEST_MS: Final = 7 * 86_400_000
-"""The longest time that is told as missing; a leap beyond it says nothing of the call."""
+"""The longest gap that is reported as Missing; a longer jump of timestamps is ignored."""
 MAX_JUMPS: Final = 1_000
-"""How often timestamps may leave out more than that, or step back by it, before they make no sense."""
+"""How often timestamps may jump forward or back by more than FILL_MS before the stream is refused."""
 _LATE_PIECES: Final = 100
-"""How far behind the last one a number is late; further back the sender began to count anew."""
+"""A chunk number up to this far behind the last one is late; further back, the sender started counting again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """At this place so many milliseconds are neither there nor filled."""
+    """`ms` milliseconds of audio are missing here and were not filled."""
 
     ms: int
 
@@ -44,26 +44,26 @@ class _Piece:
 
 
 class _Track:
-    """One direction: `placed` samples are decided, `ready` has those of them that were not given out yet."""
+    """One direction: `placed` samples are in their final order; `ready` has those that were not returned yet."""
 
     __slots__ = ("held", "last", "offset", "placed", "ready")
 
     def __init__(self) -> None:
         self.placed = 0
         self.offset = 0
-        """Samples between the sender's time and the recording's."""
+        """The difference between the sender's time and the recording's, in samples."""
         self.last = -1
         self.held: list[_Piece] = []
-        """Waiting for what is missing before them, in order."""
+        """Pieces that wait for missing ones before them, in order."""
         self.ready = bytearray()
 
 
 class Tracks:
-    """Merges pieces into whole frames, one sample of each track in the order of their numbers.
+    """Merges pieces into whole frames: one sample of each track, in the order of their numbers.
 
-    Every piece that comes within the window ends up in its place. `silence` is one sample and fills what does not come.
-    At any time less than the window of each track waits, and its newest piece. While timestamps do not step back, what
-    comes out is never longer than the time they span and the audio received, put together.
+    A piece that arrives within the window is put in its place. `silence` is one sample and fills missing audio. At most
+    the window of each track and its newest piece are held back. While timestamps do not go back, the output is not
+    longer than the time that they span plus the audio received.
     """
 
     def __init__(self, count: int, *, rate: int, silence: bytes) -> None:
@@ -76,10 +76,13 @@ class Tracks:
         self._given = 0
         self._jumps = 0
         self.dropped = 0
-        """Pieces that were not taken, because they came twice or too late."""
+        """How many pieces were dropped because they were repeated or too late."""
 
     def add(self, number: int, chunk: int, timestamp_ms: int, data: bytes) -> Sequence[bytes | Missing]:
-        """Take one piece of whole samples and return what is decided by it; Invalid if timestamps jump without end."""
+        """Add a piece of whole samples and return the output that is complete with it.
+
+        Invalid if timestamps jump more than MAX_JUMPS times.
+        """
         track = self._tracks[number]
         held = track.held
         start = timestamp_ms * self._rate // 1_000 - track.offset
@@ -96,7 +99,7 @@ class Tracks:
                 return self._decided()
             before = self._jump(start - newest)
         elif start < track.placed - self._fill:
-            self._count_jump()  # back, as a rule after one forward that was none
+            self._count_jump()  # a jump back usually corrects a wrong jump forward
             track.offset += start - track.placed
         if len(self._tracks) == 1 and not held:
             track.placed += length
@@ -108,18 +111,18 @@ class Tracks:
 
     @property
     def waiting(self) -> int:
-        """How many bytes will have come out once the newest piece has."""
+        """How many bytes of output are held back."""
         return (self._newest() - self._given) * self._width * len(self._tracks)
 
     def flush(self) -> Sequence[bytes | Missing]:
-        """Return everything that still waits, the shorter track filled up to the longer one."""
+        """Return the output that is held back, with the shorter track filled up to the longer one."""
         for track in self._tracks:
             while track.held:
                 self._pass_over(track, track.held[0].start)
         return self._out(self._newest())
 
     def _newest(self) -> int:
-        """Return where the newest piece ends."""
+        """Return the sample at which the newest piece ends."""
         newest = 0
         for track in self._tracks:
             newest = max(newest, track.placed)
@@ -129,13 +132,13 @@ class Tracks:
         return newest
 
     def _jump(self, missing: int) -> Sequence[bytes | Missing]:
-        """End what was before, and continue it right there with what comes after the time left out."""
+        """Flush the tracks and continue them after a gap of `missing` samples, which is not filled."""
         self._count_jump()
         out = self.flush()
         for track in self._tracks:
             track.offset += missing
         missing_ms = missing * 1_000 // self._rate
-        # A stream's time need not begin at zero: nothing was there to be missed.
+        # A stream's timestamps need not begin at zero: nothing is missing before the first piece.
         return (*out, Missing(missing_ms)) if self._given and missing_ms <= LONGEST_MS else out
 
     def _count_jump(self) -> None:
@@ -163,7 +166,7 @@ class Tracks:
         return self._out(self._newest() - self._window)
 
     def _out(self, until: int) -> Sequence[bytes | Missing]:
-        """Fill what is missing before `until`, and return the samples that every track has."""
+        """Fill what is missing before `until`, and return the samples that all tracks have."""
         end = -1
         for track in self._tracks:
             while track.placed < until:
@@ -180,7 +183,7 @@ class Tracks:
         return (interleaved(parts, self._width),)
 
     def _pass_over(self, track: _Track, until: int) -> None:
-        """Give up what is missing before `until`."""
+        """Fill what is missing before `until` with silence."""
         hole = until - track.placed
         track.placed = until
         track.ready += self._silence * hole

@@ -1,12 +1,10 @@
-"""Stored bytes as people can play them: WAV synthesised on read, any byte range in O(1).
+"""Playable views of stored bytes: WAV is made on reading, and any byte range can be read in O(1).
 
 Headerless G.711 and L16 get the 44-byte header of a PCM WAVE file (RIFF, Multimedia Programming Interface 1.0) and
-16-bit little-endian samples, so byte n of the data is byte 44 + n of the answer. Files that already have a container
-pass through; a WAV whose sizes were never filled in (it was streamed, or its recorder died) has them patched, wherever
-in the file they are.
+16-bit little-endian samples, so byte n of the data is byte 44 + n of the answer. Files with a container pass through. A
+WAV without its sizes, because it was streamed or its recorder died, gets them.
 
-RIFF counts in 32 bits. Beyond 4 GiB the size fields say FFFFFFFF, which players read as "until the end"; RF64 is not
-written.
+RIFF sizes have 32 bits. Beyond 4 GiB they are FFFFFFFF, which players read as "until the end". RF64 is not written.
 """
 
 from __future__ import annotations
@@ -62,24 +60,23 @@ def wav_header(*, rate: int, channels: int, data_bytes: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadPlan:
-    """How to answer one byte range: send `header`, then stored bytes `[first, last)` passed through a converter."""
+    """How to answer one byte range: send `header`, then stored bytes `[first, last)` through `converter`."""
 
     header: bytes
     first: int
     last: int
     codec: Codec = Codec.STREAM
     skip: int = 0
-    """Converted bytes to drop at the front, because the range begins inside a sample."""
+    """How many converted bytes to drop at the front, because the range begins inside a sample."""
     body_bytes: int = 0
-    """Converted bytes to send after the header and the skip."""
+    """How many converted bytes to send after the header and the skip."""
     patches: Sequence[Patch] = ()
-    """What replaces stored bytes before they are converted."""
+    """Bytes that replace stored bytes before they are converted."""
 
     def converter(self) -> Callable[[bytes], bytes]:
-        """Return a fresh function for the stored bytes of the plan, fed in order in pieces of any size.
+        """Return a new function that converts the plan's stored bytes, given in order in pieces of any size.
 
-        The outputs joined are exactly the body: samples split between pieces are put together, the front is skipped
-        and the end trimmed.
+        Its joined results are the body of the answer. Samples may be split between pieces.
         """
         if self.patches:
             return _Patcher(at=self.first, patches=self.patches)
@@ -95,15 +92,15 @@ class View(Protocol):
 
     @property
     def total_length(self) -> int:
-        """Bytes of the whole rendering."""
+        """The length of the whole rendering in bytes."""
 
     def plan(self, start: int, end: int) -> ReadPlan:
-        """Say how to produce bytes `[start, end)`; Invalid unless `0 <= start <= end <= total_length`."""
+        """Return how to produce bytes `[start, end)`; Invalid unless `0 <= start <= end <= total_length`."""
 
 
 @dataclass(frozen=True, slots=True)
 class WavView:
-    """Headerless samples as a PCM16 WAV. An incomplete last frame, left by a cut connection, is not played."""
+    """Headerless samples as a PCM16 WAV. An incomplete last frame, left by a broken connection, is not played."""
 
     media: Media
     stored_bytes: int
@@ -115,17 +112,17 @@ class WavView:
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of PCM16 after the header."""
+        """The number of PCM16 bytes after the header."""
         frame = self.media.channels * STORED_SAMPLE_BYTES[self.media.codec]
         return self.stored_bytes // frame * self.media.channels * _SAMPLE_BYTES
 
     @property
     def total_length(self) -> int:
-        """Bytes of the whole file."""
+        """The length of the whole file in bytes."""
         return HEADER_BYTES + self.data_bytes
 
     def plan(self, start: int, end: int) -> ReadPlan:
-        """Say how to produce bytes `[start, end)` of the file."""
+        """Return how to produce bytes `[start, end)` of the file."""
         _check(start, end, self.total_length)
         media = self.media
         header = wav_header(rate=media.rate, channels=media.channels, data_bytes=self.data_bytes)[start:end]
@@ -146,7 +143,7 @@ class WavView:
 
 @dataclass(frozen=True, slots=True)
 class PassThroughView:
-    """Stored bytes from `begin` on as they are, except for what is patched."""
+    """Stored bytes from `begin` on, unchanged except for `patches`."""
 
     content_type: str
     total_length: int
@@ -154,21 +151,22 @@ class PassThroughView:
     begin: int = 0
 
     def plan(self, start: int, end: int) -> ReadPlan:
-        """Say how to produce bytes `[start, end)`."""
+        """Return how to produce bytes `[start, end)`."""
         _check(start, end, self.total_length)
         first, last = self.begin + start, self.begin + end
         return ReadPlan(header=b"", first=first, last=last, body_bytes=end - start, patches=self.patches)
 
 
 def has_wav_head(media: Media) -> bool:
-    """Tell whether `playable` wants what `wavsizes.look` finds in the stored bytes."""
+    """Tell whether `playable` needs the head that `wav_sizes.look` finds in the stored bytes."""
     return media.container is Container.WAV
 
 
 def playable(media: Media, stored_bytes: int, *, head: WavHead | None = None) -> View:
     """Return the view a player gets: WAV for headerless audio, the stored container otherwise.
 
-    The `head` of a WAV is mended. A tag in front of it is left out: no player reads a WAV behind one as a whole.
+    Wrong sizes in the `head` of a WAV are corrected. An ID3v2 tag in front of it is left out, because players do not
+    read a WAV behind one.
     """
     if media.container is Container.RAW:
         return WavView(media, stored_bytes)
@@ -179,7 +177,7 @@ def playable(media: Media, stored_bytes: int, *, head: WavHead | None = None) ->
 
 
 def verbatim(media: Media, stored_bytes: int) -> View:
-    """Return the view of exactly the bytes the recorder sent."""
+    """Return the view of the bytes as the recorder sent them."""
     if media.container is Container.RAW:
         content_type = _RAW_TYPES[media.codec].format(rate=media.rate, channels=media.channels)
     else:
@@ -194,7 +192,7 @@ def _check(start: int, end: int, total: int) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class _Converter:
-    """Converts consecutive pieces; keeps the odd byte of a split 16-bit sample."""
+    """Converts consecutive pieces; `odd` is the first byte of a 16-bit sample that was split."""
 
     codec: Codec
     skip: int
@@ -225,7 +223,7 @@ class _Converter:
 
 @dataclass(slots=True, kw_only=True)
 class _Patcher:
-    """Replaces what is patched in consecutive pieces of stored bytes, of which the next one begins at `at`."""
+    """Applies patches to consecutive pieces of stored bytes; the next piece begins at `at`."""
 
     at: int
     patches: Sequence[Patch]

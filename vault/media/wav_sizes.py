@@ -1,8 +1,8 @@
-"""The sizes in the head of a stored WAV, mended where its recorder died, or streamed, before it wrote them.
+"""Corrects the sizes in the head of a stored WAV whose recorder died or streamed before it wrote them.
 
-A recorder writes zeros, FFFFFFFF or the size of its first write, and comes back to the head when it closes the file.
-Where the head contradicts what is stored, what is stored is what plays. RIFF: Multimedia Programming Interface 1.0;
-RF64 and BW64, whose 64-bit sizes are in `ds64`: EBU Tech 3306, ITU-R BS.2088.
+A recorder first writes zeros, FFFFFFFF or the size of its first write, and writes the sizes when it closes the file. If
+the head contradicts the stored bytes, the stored bytes decide. RIFF: Multimedia Programming Interface 1.0. RF64 and
+BW64, whose 64-bit sizes are in `ds64`: EBU Tech 3306, ITU-R BS.2088.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from vault.media.id3 import ID3_BYTES, behind_id3
 
 UNKNOWN: Final = 0xFFFFFFFF
 WAVES: Final = frozenset({b"RIFF", b"RF64", b"BW64"})
-"""What a WAV begins with."""
+"""The first four bytes of a WAV."""
 STRETCH_BYTES: Final = 1 << 16
-"""How much of a file is looked at in one go: almost always more than lies before its samples."""
+"""How many bytes of a file are read at a time; they usually include the beginning of the samples."""
 MOST_STRETCHES: Final = 64
-"""How many such looks are taken; chunks between them are passed over, whatever their size."""
+"""How many such reads are made at most."""
 FMT_BYTES: Final = 26
-"""How much of a `fmt ` chunk tells what its samples are, in its extensible form too."""
+"""How many bytes of a `fmt ` chunk describe the samples, also in its extensible form."""
 _CHUNKS: Final = 12
-"""Where the chunks of a file begin."""
+"""The offset of a file's first chunk."""
 _CHUNK: Final = struct.Struct("<4sI")
 _DS64: Final = struct.Struct("<QQQ")
 _ALIGN_AT: Final = 12
-"""Where a `fmt ` chunk has the bytes of a frame."""
+"""The offset of the frame size in a `fmt ` chunk."""
 
 
 class Patch(NamedTuple):
-    """Bytes that are played in place of as many stored ones."""
+    """Bytes that replace as many stored bytes at offset `at`."""
 
     at: int
     data: bytes
 
 
 class WavHead(NamedTuple):
-    """What lies before the samples of a stored WAV."""
+    """The head of a stored WAV: what comes before its samples."""
 
     begin: int
-    """Where the file begins: behind an ID3v2 tag, if there is one."""
+    """The offset of the file: behind an ID3v2 tag, if there is one."""
     name: bytes
-    told: int
-    """The size of the file as its first chunk tells it."""
+    file_size: int
+    """The size of the file as its head states it."""
     ds64: bytes
     fmt: bytes
     """The first FMT_BYTES of the `fmt ` chunk, or fewer; b"" without one."""
     samples_at: int
-    """Where they begin; 0 if no `data` chunk was found."""
-    samples_told: int
-    """Their size as their chunk tells it."""
+    """The offset of the samples; 0 if no `data` chunk was found."""
+    samples_size: int
+    """The size of the samples as their chunk states it."""
 
 
 def look(stored_length: int) -> Generator[tuple[int, int], bytes, WavHead | None]:
-    """Yield which stored bytes, from and to, are to be sent; return the head of a WAV, or None for another format.
+    """Yield ranges of stored bytes, which the caller sends back; return the head of a WAV, None for another format.
 
-    Of `stored_length` bytes it asks for STRETCH_BYTES at a time, MOST_STRETCHES times at most, and goes from chunk to
-    chunk up to the samples. What lies within the chunks before them is not asked for.
+    Of `stored_length` bytes it requests STRETCH_BYTES at a time, at most MOST_STRETCHES times, from chunk to chunk up
+    to the samples. The content of other chunks is skipped.
     """
     stretch = _Stretch(stored_length)
     begin = behind_id3((yield from stretch.at(0, ID3_BYTES)))
@@ -75,13 +75,13 @@ def look(stored_length: int) -> Generator[tuple[int, int], bytes, WavHead | None
         if name == b"fmt " and not head.fmt:
             head = head._replace(fmt=(yield from stretch.at(body, min(size, FMT_BYTES))))
         if name == b"data":
-            return head._replace(samples_at=body, samples_told=size)
+            return head._replace(samples_at=body, samples_size=size)
         at = body + size + size % 2
     return head
 
 
 class _Stretch:
-    """Has one stretch of the stored bytes, and asks for another one when it is left."""
+    """One stretch of the stored bytes, which is replaced when bytes outside of it are needed."""
 
     def __init__(self, stored_length: int) -> None:
         self._stored_length = stored_length
@@ -90,7 +90,7 @@ class _Stretch:
         self._taken = 0
 
     def at(self, at: int, size: int) -> Generator[tuple[int, int], bytes, bytes]:
-        """Return `size` bytes from `at` on, fewer where there are no more of them or none is looked at any more."""
+        """Return `size` bytes from `at` on; fewer at the end of the file or after MOST_STRETCHES."""
         within = self._begin <= at and at + size <= self._begin + len(self._bytes)
         if not within and at < self._stored_length and self._taken < MOST_STRETCHES:
             self._taken += 1
@@ -100,7 +100,7 @@ class _Stretch:
 
 
 def head_in(first: bytes) -> WavHead | None:
-    """Return what the first bytes of a stored WAV show of its head."""
+    """Return the head of a stored WAV as far as its first bytes contain it; None for another format."""
     looking = look(len(first))
     try:
         start, end = next(looking)
@@ -112,18 +112,18 @@ def head_in(first: bytes) -> WavHead | None:
 
 
 def patches(head: WavHead, stored_length: int) -> Sequence[Patch]:
-    """Return what corrects the impossible sizes in the head of a stored WAV of `stored_length` bytes.
+    """Return patches that correct wrong sizes in the head of a stored WAV of `stored_length` bytes.
 
-    The size of the samples becomes what the stored length says if it reaches beyond that, or if bytes follow the
-    samples and the size of the file is wrong as well. Nothing is replaced in a finished file.
+    The size of the samples is corrected to the stored length if it is larger, or if it is smaller and the size of the
+    file is wrong as well. A finished file needs no patches.
     """
     return _riff(head, stored_length) if head.name == b"RIFF" else _rf64(head, stored_length)
 
 
 def samples_bytes(head: WavHead, stored_length: int) -> int:
-    """Return how many bytes of samples play."""
+    """Return how many bytes of samples can be played."""
     room = stored_length - head.samples_at
-    told = head.samples_told
+    told = head.samples_size
     if told == UNKNOWN and len(head.ds64) == _DS64.size:
         _, told, _ = _DS64.unpack(head.ds64)
     return room if any(patch.at == head.samples_at - 4 for patch in patches(head, stored_length)) else min(told, room)
@@ -131,12 +131,12 @@ def samples_bytes(head: WavHead, stored_length: int) -> int:
 
 def _riff(head: WavHead, stored_length: int) -> Sequence[Patch]:
     size = min(stored_length - head.begin - 8, UNKNOWN)
-    wrong = () if head.told == size else (_number(head.begin + 4, size),)
+    wrong = () if head.file_size == size else (_number(head.begin + 4, size),)
     if not head.samples_at:
         return wrong
-    room, told = stored_length - head.samples_at, head.samples_told
+    room, told = stored_length - head.samples_at, head.samples_size
     if wrong and told == room - 1:
-        return ()  # only the byte that pads an odd size was not counted
+        return ()  # only the padding byte of an odd size was not counted
     if told > room or (wrong and told < room):
         return (*wrong, _number(head.samples_at - 4, min(room, UNKNOWN)))
     return wrong
@@ -146,7 +146,7 @@ def _rf64(head: WavHead, stored_length: int) -> Sequence[Patch]:
     if len(head.ds64) < _DS64.size or not head.samples_at:
         return ()
     told, told_samples, _ = _DS64.unpack(head.ds64)
-    size = told_samples if head.samples_told == UNKNOWN else head.samples_told
+    size = told_samples if head.samples_size == UNKNOWN else head.samples_size
     room, file_size = stored_length - head.samples_at, stored_length - head.begin - 8
     if size > room or (told != file_size and size < room - 1):
         frame = int.from_bytes(head.fmt[_ALIGN_AT : _ALIGN_AT + 2], "little")
