@@ -1,4 +1,4 @@
-"""The audit trail: numbered without gaps, each entry chained to the one before."""
+"""The audit trail: entries are numbered without gaps, and each is chained to the one before by its hash."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vault.model import AuditEntry, AuditEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditQuery:
-    """Filters for a page of the audit trail by time, entries of one instant by number.
+    """Filters for a page of the audit trail, which is ordered by time and then by number.
 
-    `actor` is who acted as the trail writes it, `target` what was acted on. `event` is the name of an event, or what
-    stands before its full stop: `access` is every access. `since` belongs to the time, `until` no more.
-    `beyond` is the number of the last entry of the previous page. Nothing follows one that is not there, or not of the
-    tenant and the target asked for.
+    `actor` is who acted, as the trail writes it; `target` is what was acted on. `event` is the name of an event, or the
+    part before its full stop: `access` matches all accesses. `since` is included, `until` is not. `beyond` is the
+    number of the last entry of the previous page; nothing follows a number that does not exist or belongs to another
+    tenant or target.
     """
 
     tenant: TenantId | None = None
@@ -33,25 +33,25 @@ class AuditQuery:
 
 
 class AuditTrail(Protocol):
-    """The trail, to write."""
+    """Writes the audit trail."""
 
     async def append_audit(self, events: Sequence[AuditEvent]) -> None:
-        """Write the events, numbered without gaps and hash-chained: SHA-256 over the previous hash and the entry."""
+        """Append the events, numbered and chained as in `vault.certificates.audit_chain`."""
 
 
 class AuditLookup(Protocol):
-    """The trail, to read."""
+    """Reads the audit trail."""
 
     async def audit_entries(
         self, *, after: int = 0, limit: int = 1000, tenant: TenantId | None = None
     ) -> Sequence[AuditEntry]:
-        """Return entries with seq > after, in order: all, or a tenant's."""
+        """Return up to `limit` entries with `seq > after`, in order, of all tenants or of one."""
 
     async def audit_found(self, query: AuditQuery) -> Sequence[AuditEntry]:
-        """Return one page of the entries that match."""
+        """Return one page of the entries that match the query."""
 
     async def last_audited(self, event: str, target: str) -> AuditEntry | None:
-        """Return the newest entry of the trail that tells of this event at this target."""
+        """Return the newest entry for this event and target; None if there is none."""
 
     async def placers(self, holds: Sequence[HoldId]) -> Mapping[HoldId, TokenId]:
-        """Return whose token placed each hold, as far as the audit trail says so."""
+        """Return the token that placed each hold; holds of which the audit trail does not tell it are left out."""

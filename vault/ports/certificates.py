@@ -1,4 +1,4 @@
-"""Deletion certificates, the batches that signed them, and whoever waits for one."""
+"""Deletion certificates, their batches, and the recordings that wait for one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vault.model import AuditEvent, Recording, StoredCertificate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateBatch:
-    """Certificates issued together: the signed statement and the leaf hashes (32 bytes each) it covers."""
+    """Certificates issued together: the signed statement, and the leaf hashes (32 bytes each) that it covers."""
 
     id: str
     issued_at: datetime
@@ -22,10 +22,10 @@ class CertificateBatch:
 
 
 class CertificateLookup(Protocol):
-    """Certificates as they were issued."""
+    """Reads certificates."""
 
     async def certificate(self, certificate: CertificateId, *, tenant: TenantId | None = None) -> StoredCertificate:
-        """Return one, with `tenant` only if it is that tenant's; NotFound."""
+        """Return a certificate; NotFound, also if `tenant` is given and it belongs to another."""
 
     async def certificates(
         self,
@@ -35,24 +35,24 @@ class CertificateLookup(Protocol):
         before: CertificateId | None = None,
         limit: int = 100,
     ) -> Sequence[StoredCertificate]:
-        """Return a page, newest first."""
+        """Return up to `limit` certificates older than `before`, newest first."""
 
     async def certificates_of(self, recordings: Sequence[RecordingId]) -> Sequence[StoredCertificate]:
-        """Return every certificate of up to 1,000 recordings."""
+        """Return all certificates of up to 1,000 recordings."""
 
 
 class CertificateTexts(Protocol):
-    """What the text of a certificate is made of."""
+    """Reads the pieces from which the text of a certificate is made."""
 
     async def certificate_batches(self, batches: Collection[str]) -> Mapping[str, CertificateBatch]:
-        """Return the batches of these ids, by id; NotFound if one is missing."""
+        """Return the batches with these ids, by id; NotFound if one is missing."""
 
     async def certificate_forms(self, forms: Collection[bytes]) -> Mapping[bytes, str]:
-        """Return the forms of these digests, by digest; NotFound if one is missing."""
+        """Return the forms with these digests, by digest; NotFound if one is missing."""
 
 
 class CertifyingRows(Protocol):
-    """What waits for a certificate, and what it becomes with one."""
+    """Stores certificates, and finds the recordings that wait for one."""
 
     async def certify(
         self,
@@ -62,15 +62,15 @@ class CertifyingRows(Protocol):
         forms: Mapping[bytes, str],
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Store a batch, its certificates and forms, and move the recordings along, in one transaction.
+        """Store a batch, its certificates and forms, and update the recordings, in one transaction.
 
-        A provisional one for the audio moves its recording to shredded and becomes its certificate; a final one
-        becomes its certificate and marks its objects absent. One for the metadata takes the sealed facts and the
-        tokens out of the row. Repeating the same recording, status and parts is harmless: the first stays.
+        A provisional certificate for the audio sets its recording to `shredded` and becomes its certificate. A final
+        one replaces it and marks the recording's objects absent. A certificate for the metadata removes the sealed
+        facts and the tokens from the row. A second certificate for the same recording, status and parts is ignored.
         """
 
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
-        """Return shredded rows whose objects are not yet verified absent, in id order."""
+        """Return up to `limit` shredded rows whose objects are not yet verified absent, in order of id."""
 
     async def unconfirmed_metadata(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
-        """Return rows whose metadata went without the audio and has no final certificate yet, in id order."""
+        """Return rows whose metadata, but not the audio, was shredded and has no final certificate, in order of id."""

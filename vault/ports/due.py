@@ -1,4 +1,4 @@
-"""Recordings whose time is up, as the catalog narrows them down; the rules of retention decide."""
+"""Recordings that may be due. The catalog selects candidates; `vault.retention.decide` decides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vault.model import Part, Recording
 
 
 class DueRows(Protocol):
-    """What a sweep may take."""
+    """The candidates of a sweep."""
 
     async def due_recordings(
         self,
@@ -23,35 +23,35 @@ class DueRows(Protocol):
         part: Part = Part.AUDIO,
         tenant: TenantId | None = None,
     ) -> Sequence[Recording]:
-        """Return finished rows whose part's period is <= `through` and whose part is not certified gone, in id order.
+        """Return finished rows whose part's period is <= `through` and has no certificate yet, in order of id.
 
-        Of one tenant or all; metadata only of one, because no clock of it is shared, and only where it was not
-        forgotten.
+        The rows are of one tenant or of all. Metadata can only be selected for one tenant, because each tenant has its
+        own retention of it; rows whose metadata was removed without a certificate are left out.
         """
 
     async def count_due(self, *, through: int, part: Part = Part.AUDIO, tenant: TenantId | None = None) -> int:
-        """Count the rows that `due_recordings` pages through."""
+        """Count the rows that `due_recordings` returns in all pages."""
 
     async def doubtful_recordings(
         self, *, through: int, now: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
-        """Return those of the audio's `due_recordings` that something speaks for, in id order.
+        """Return the rows of `due_recordings` for audio that may have to be kept, in order of id.
 
-        That is a retain-until after `now`, or a hold in force. Both are rare: what a sweep takes and nobody looks at
-        row by row is everything else.
+        They have a retain-until after `now`, or a hold in force. Both are rare; a sweep does not examine the other rows
+        one by one.
         """
 
     async def changed_recordings(
         self, tenant: TenantId, *, through: datetime, started_to: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
-        """Return the tenant's finished rows captured up to `through`, of calls begun up to `started_to`, in id order.
+        """Return the tenant's finished rows captured up to `through`, of calls begun up to `started_to`, by id.
 
-        `due_recordings` of all tenants, `count_due`, `doubtful_recordings` and `due_subjects` leave out what a tenant's
-        change of retention is for: these rows go by it.
+        They are the rows that a tenant's change of retention covers. `due_recordings` of all tenants, `count_due`,
+        `doubtful_recordings` and `due_subjects` leave them out.
         """
 
     async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
-        """Count the tenant's rows captured up to `through` of which audio or metadata is not certified gone."""
+        """Count the tenant's rows captured up to `through` whose audio or metadata has no certificate yet."""
 
     async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
-        """Return what certificates say of each of `due_recordings`, objects in index order."""
+        """Return what certificates state about each row of `due_recordings`, with objects in index order."""

@@ -1,4 +1,4 @@
-"""Holds and what they protect."""
+"""Holds, and the recordings that they protect."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from vault.model import AuditEvent, Hold, HoldState
 from vault.ports.revision import Revision
 
 MOST_HOLDS: Final = 32
-"""How many holds may stand on one recording, what flags place aside: each is a pin of every part in the keyring."""
+"""How many holds may protect one recording, not counting those that flags place. A hold is a pin for each part."""
 
 
 class HoldLookup(Protocol):
-    """Holds as they stand."""
+    """Reads holds."""
 
     async def hold(self, hold: HoldId, *, tenant: TenantId | None = None) -> Hold:
-        """Return the hold, with `tenant` only if it is that tenant's; NotFound."""
+        """Return a hold; NotFound, also if `tenant` is given and it belongs to another."""
 
     async def holds(
         self, *, tenant: TenantId | None = None, states: Sequence[HoldState] = (), limit: int = 1000
     ) -> Sequence[Hold]:
-        """Return holds, newest first; `states` empty means all."""
+        """Return up to `limit` holds, newest first; empty `states` means all states."""
 
     async def holds_on(self, recording: RecordingId) -> Sequence[Hold]:
-        """Return every hold that protects (not `too_late`) the recording, whatever its state."""
+        """Return the holds of any state that cover the recording; it is not in their `too_late`."""
 
 
 class HoldRows(HoldLookup, Protocol):
-    """Holds, and how they change."""
+    """Reads and changes holds."""
 
     async def add_hold(self, hold: Hold, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; NotFound if it names an unknown recording.
+        """Insert a hold; NotFound if it names an unknown recording.
 
-        Conflict if it exists, if a hold of the same kind and matter is being placed or active on all of its recordings
+        Conflict if it exists, if a hold of the same kind and matter is `placing` or active on all of its recordings
         (`hold` in facts), or if one of them has MOST_HOLDS that are not released.
         """
 
     async def revise_hold(self, hold: HoldId, revision: Revision[Hold]) -> Hold:
-        """Replace the hold as `revision` says and return it; NotFound."""
+        """Replace the hold with the one that `revision` returns, and return it; NotFound if there is none."""

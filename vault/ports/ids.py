@@ -1,4 +1,4 @@
-"""Ids by how they begin."""
+"""Ids by their first characters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from vault.ids import TenantId
 
 
 class IdLookup(Protocol):
-    """Ids that a person abbreviated."""
+    """Finds abbreviated ids."""
 
     async def ids_beginning(self, beginning: str, *, tenant: TenantId | None, limit: int) -> Sequence[str]:
-        """Return the ids that begin so, the oldest first, with `tenant` only of that tenant's things.
+        """Return up to `limit` ids that begin with `beginning`, oldest first; with `tenant` only that tenant's.
 
-        Of recordings, holds, certificates, erasures, requests about policies; of everything else there are none.
+        It finds recordings, holds, certificates, erasures and policy requests.
         """

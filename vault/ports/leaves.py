@@ -1,4 +1,4 @@
-"""Leaf counters: which coordinates of the keyring have been given out."""
+"""Leaf counters: which coordinates of the keyring have been reserved."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from vault.model import AuditEvent, Cohort
 
 
 class LeafRows(Protocol):
-    """Leaves of cohorts, each given out once."""
+    """Reserves leaves of cohorts, each once."""
 
     async def reserve_leaves(self, cohort: Cohort, count: int) -> int:
-        """Take `count` consecutive leaves that were never and will never be given out again; return the first.
+        """Reserve `count` consecutive leaves that no other call gets, and return the first.
 
         GenerationPassed if the cohort's generation is closed.
         """
@@ -20,7 +20,7 @@ class LeafRows(Protocol):
     async def close_generations(
         self, below: int, *, since: int, audit: Sequence[AuditEvent] = ()
     ) -> Mapping[Cohort, int]:
-        """From now on reserve no leaf and let no recording begin in a generation below `below`; it never reopens.
+        """Close the generations below `below` for good: no leaf of them is reserved, and no recording begins in them.
 
-        Returns how many leaves were ever reserved of each cohort of the generations `since` to `below - 1`.
+        Returns how many leaves of each cohort of the generations `since` to `below - 1` were reserved.
         """

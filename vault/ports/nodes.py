@@ -1,4 +1,4 @@
-"""Journals, and who serves them."""
+"""Nodes: journals and the processes that serve them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vault.ids import NodeId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A journal and whoever serves it, as the catalog knows it; `name` says where, for people."""
+    """A journal and the process that serves it, as the catalog knows them; `name` tells people where it is."""
 
     id: NodeId
     name: str
@@ -24,16 +24,16 @@ class Node:
 
 
 class NodeRows(Protocol):
-    """Journals and whoever serves them."""
+    """The catalog rows of nodes."""
 
     async def register_node(self, node: Node) -> None:
-        """Insert or replace by id. The first node ever registered takes the open recordings that have none."""
+        """Insert or replace a node by id. The first node ever registered gets the open recordings without a node."""
 
     async def beat_node(self, node: NodeId, *, at: datetime, unstored_bytes: int) -> None:
-        """Note that the node lives; NotFound."""
+        """Record that the node is running; NotFound if it is not registered."""
 
     async def forget_node(self, node: NodeId) -> None:
-        """Remove a node. Repeating is harmless."""
+        """Remove a node; an absent one is ignored."""
 
     async def nodes(self) -> Sequence[Node]:
-        """Return all, by id, each with its open recordings counted."""
+        """Return all nodes in order of id, with the number of their open recordings."""

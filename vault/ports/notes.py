@@ -1,4 +1,4 @@
-"""What happened to open recordings beside their audio, sealed; and facts that came late."""
+"""Sealed notes of open recordings, and facts that arrive during the call."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from vault.model import AuditEvent
 
 
 class NoteRows(Protocol):
-    """Notes and late facts of open recordings."""
+    """Notes and changed facts of open recordings."""
 
     async def put_notes(
         self, recording: RecordingId, notes: Mapping[int, bytes], *, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Insert or replace notes by number; NotFound, or Conflict if the row is no longer open."""
+        """Insert or replace notes by number; NotFound if there is no row, Conflict if it is not open."""
 
     async def notes(self, recording: RecordingId) -> Mapping[int, bytes]:
-        """Return an open recording's sealed notes by number, in order; none for any other."""
+        """Return an open recording's sealed notes by number, in order; none for a recording that is not open."""
 
     async def revise_facts(
         self,
@@ -29,4 +29,4 @@ class NoteRows(Protocol):
         called_token: str | None,
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Replace an open row's sealed facts and the tokens of its numbers; NotFound, Conflict if it is not open."""
+        """Replace an open row's sealed facts and number tokens; NotFound without a row, Conflict if it is not open."""

@@ -1,4 +1,4 @@
-"""The life of a recording in the catalog, from its row to its end."""
+"""The catalog row of a recording, from its creation to its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vault.model import AuditEvent, Heard, Recording, RecordingState, SegmentRef
 
 
 class OpenRecordingRows(Protocol):
-    """Recordings that are being made."""
+    """Creates, extends and finishes recordings."""
 
     async def create_recording(
         self,
@@ -23,24 +23,25 @@ class OpenRecordingRows(Protocol):
         notes: Mapping[int, bytes] = MappingProxyType({}),
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Insert a new row, and with it what `put_notes` takes.
+        """Insert a new row, and its notes as `put_notes` does.
 
         `elsewhere` are the tokens of the same call key in the tenant's other metadata cohorts.
 
-        Conflict if the tenant already has its call token or one of `elsewhere`; TooLate if `recording.audio` lies in a
-        period at or below the sweep floor, so that no recording can be born into a cohort a sweep is about to take;
-        GenerationPassed if a coordinate's generation is closed, unless the recording was `begun_before` in a journal.
+        - Conflict if the tenant already has its call token or one of `elsewhere`.
+        - TooLate if the period of `recording.audio` is at or below the sweep floor: a sweep is about to shred that
+          cohort.
+        - GenerationPassed if a coordinate's generation is closed, unless the recording was `begun_before` in a journal.
         """
 
     async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
-        """Return every row in state open, or those whose journal is `node`'s."""
+        """Return all open rows, or those whose journal is `node`'s."""
 
     async def add_segments(
         self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None, heard: Heard | None = None
     ) -> None:
-        """Record verified objects and, if given, set the recording's stored byte count, and what its head tells.
+        """Add verified objects to their recording and, if given, set its stored byte count and its media.
 
-        Repeating is harmless.
+        It may be repeated.
         """
 
     async def finish_recording(
@@ -56,12 +57,10 @@ class OpenRecordingRows(Protocol):
         lasted: timedelta | None = None,
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Move open → sealed | truncated and record `objects`: the manifest and any segments not yet recorded.
+        """Set an open row to `sealed` or `truncated`, and add `objects`: the manifest and segments not yet added.
 
-        `heard` is what the head tells, if its segment is among them.
-
-        The notes go with the same transaction: the manifest has them. Truncated with the reason `EMPTY` frees the call
-        key: the row's call token becomes its id, and another recording may have the token it had.
-
-        Repeating is harmless: a row that has left `open` stays as it is and the audit events are not written again.
+        `heard` is the media that the first bytes show, if their segment is among them. The notes are removed in the
+        same transaction, because the manifest has them. With the reason `EMPTY` the call key becomes free again: the
+        row's call token becomes its id. It may be repeated: a row that is not open is not changed, and the audit events
+        are not written again.
         """

@@ -1,4 +1,4 @@
-"""Two-person permission for one sweep past a guard."""
+"""Overrides: two people allow one sweep in spite of a tripped guard."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vault.ports.revision import Revision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOverride:
-    """Two-person permission for one sweep past a tripped guard, up to `through`.
+    """Permission of two people for one sweep, up to `through`, in spite of a tripped guard.
 
-    For what goes early of `tenant`, or for the clock (None). `stopped` says what had tripped when it was asked for;
-    the permission covers no more than `early` recordings.
+    It is for the early deletions of `tenant`, or for the clock guard (None). `stopped` states what had tripped when it
+    was requested. It covers at most `early` recordings.
     """
 
     id: str
@@ -33,18 +33,18 @@ class SweepOverride:
     used_at: datetime | None = None
 
     def is_open(self, *, now: datetime) -> bool:
-        """Tell whether it may still serve, once it is approved."""
+        """Tell whether it may still be used, once it is approved."""
         return self.rejected_by is None and self.used_at is None and now <= self.through
 
 
 class OverrideRows(Protocol):
-    """Permissions past a guard."""
+    """The catalog rows of overrides."""
 
     async def add_override(self, override: SweepOverride, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, or if another one of its tenant (or of the clock) is open."""
+        """Insert an override; Conflict if it exists, or if another for its tenant (or the clock) is open."""
 
     async def revise_override(self, override: str, revision: Revision[SweepOverride]) -> SweepOverride:
-        """Replace the override as `revision` says and return it; NotFound."""
+        """Replace the override with the one that `revision` returns, and return it; NotFound if there is none."""
 
     async def overrides(self) -> Sequence[SweepOverride]:
-        """Return all, newest first."""
+        """Return all overrides, newest first."""

@@ -1,4 +1,4 @@
-"""Finished and open recordings as the catalog knows them: by id, by what finds them, and counted."""
+"""Reads of recordings: by id, by search, and counts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from vault.model import Misdeclared, Recording, RecordingState, SegmentRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingQuery:
-    """Filters for a page of recordings, newest id first; `before` is the last id of the previous page.
+    """Filters for a page of recordings, newest id first.
 
-    With a tenant, another tenant's `before` is as one that is nobody's.
-    `ahead`: only those whose stated start lies after their receipt, which keeps them longer, or only the others.
-    `call_tokens`, `caller_tokens` and `called_tokens` match rows that carry any of them; an empty tuple matches none.
-    `agent_tokens` match rows that carry one of the first as caller or one of the second as called.
-    Bounds belong to what they bound. Those of bytes and of durations need a tenant and match what has ended; with one
-    of `expires_from` and `expires_to`, which match what is finished and not shredded, what goes first comes first.
+    - `before` is the last id of the previous page. With `tenant`, another tenant's id acts like an unknown one.
+    - `ahead` True selects recordings whose stated start lies after their receipt, False the others.
+    - `call_tokens`, `caller_tokens` and `called_tokens` match rows with any of them; an empty tuple matches none.
+    - `agent_tokens` match rows with one of the first as caller or one of the second as called.
+    - Bounds are inclusive. Bounds of bytes and durations need a tenant and match recordings that have ended.
+    - `expires_from` and `expires_to` match finished recordings that are not shredded. With one of them the page is in
+      order of expiry, the earliest first.
     """
 
     tenant: TenantId | None = None
@@ -44,29 +45,29 @@ class RecordingQuery:
 
     @property
     def by_expiry(self) -> bool:
-        """Whether what goes first comes first."""
+        """Whether the page is in order of expiry, the earliest first."""
         return self.expires_from is not None or self.expires_to is not None
 
     @property
     def measures(self) -> bool:
-        """Whether it asks for how much or how long."""
+        """Whether it has a bound of bytes or of duration."""
         bounds = (self.min_bytes, self.max_bytes, self.min_duration, self.max_duration)
         return any(bound is not None for bound in bounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """How many recordings of a tenant there are, and how many of them are held."""
+    """How many recordings of a tenant are not shredded, and how many of those are held."""
 
     live: int
     held: int
 
 
 class RecordingLookup(Protocol):
-    """Recordings by id, and their objects."""
+    """Reads recordings by id, and their objects."""
 
     async def recording(self, recording: RecordingId, *, tenant: TenantId | None = None) -> Recording:
-        """Return the row, with `tenant` only if it is that tenant's; NotFound."""
+        """Return the row; NotFound, also if `tenant` is given and it belongs to another."""
 
     async def recordings_of(
         self, recordings: Sequence[RecordingId], *, tenant: TenantId | None = None
@@ -77,36 +78,36 @@ class RecordingLookup(Protocol):
         """Return the recording's objects in index order, the manifest (index -1) first if there is one."""
 
     async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
-        """Return `segments` of each of up to 1,000 recordings at once; an unknown one has none."""
+        """Return the `segments` of up to 1,000 recordings; an unknown recording has none."""
 
 
 class RecordingSearch(Protocol):
-    """Recordings by what is known of the call."""
+    """Finds recordings by what is known about the call."""
 
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
-        """Return one page, newest first."""
+        """Return one page of the recordings that match the query."""
 
     async def recording_by_call(self, tenant: TenantId, tokens: Sequence[str]) -> Recording | None:
-        """Return the row that has one of these call tokens, the newest if there are several."""
+        """Return the newest row with one of these call tokens; None if there is none."""
 
     async def recordings_by_object(self, tenant: TenantId, tokens: Sequence[str], *, limit: int) -> Sequence[Recording]:
-        """Return the newest rows that have one of these object tokens, newest first."""
+        """Return up to `limit` rows with one of these object tokens, newest first."""
 
 
 class RecordingCounts(Protocol):
-    """How many recordings there are, and how late the oldest that is due."""
+    """Counts recordings."""
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
-        """Count rows per state."""
+        """Return the number of rows in each state."""
 
     async def count_kept(self, tenant: TenantId) -> Kept:
-        """Count a tenant's recordings that are not shredded, and of them those that holds in force protect."""
+        """Count a tenant's recordings that are not shredded, and those of them under a hold in force."""
 
     async def oldest_due(self, *, now: datetime, tenant: TenantId | None = None) -> datetime | None:
-        """Return the earliest retain-until <= now among finished rows without an active hold, or None.
+        """Return the earliest retain-until <= `now` of finished rows without an active hold; None without one.
 
-        Of one tenant or all.
+        The rows are of one tenant or of all.
         """
 
     async def misdeclared(self, *, since: datetime) -> Sequence[Misdeclared]:
-        """Count the recordings since then whose content is not what was declared, by recorder and both of these."""
+        """Count recordings since `since` whose content is not what was declared, by recorder and by both formats."""

@@ -1,4 +1,4 @@
-"""New tokens for numbers that are indexed already."""
+"""Replaces the index tokens of telephone numbers in existing rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vault.model import AuditEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reindexed:
-    """New tokens for the numbers in a row's facts, as long as those are still the ones that were read."""
+    """New tokens for a row, which apply only if its sealed facts are still `sealed_facts`."""
 
     recording: RecordingId
     sealed_facts: bytes
@@ -21,7 +21,7 @@ class Reindexed:
 
 
 class IndexRows(Protocol):
-    """The tokens of numbers in rows that exist."""
+    """Replaces tokens of numbers."""
 
     async def reindex(self, rows: Sequence[Reindexed], *, audit: Sequence[AuditEvent] = ()) -> int:
-        """Replace tokens in one transaction, and return in how many rows; other facts or none keep what they have."""
+        """Replace tokens in one transaction and return in how many rows; rows with other facts are not changed."""

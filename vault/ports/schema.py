@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class SchemaCheck(Protocol):
-    """A schema that may not be this code's."""
+    """Checks the version of the catalog's schema."""
 
     async def check_schema(self) -> None:
-        """ConfigError if the schema is absent, older or newer than this code's."""
+        """Raise ConfigError if the schema is absent, or older or newer than this program's."""
 
 
 class Schema(SchemaCheck, Protocol):
-    """A schema to create, and connections to release."""
+    """Creates and migrates the schema, and closes connections."""
 
     async def migrate(self) -> None:
-        """Bring an empty or older schema to the current one (`init` and upgrades; never implicit in `open`)."""
+        """Migrate an empty or older schema to the current one. Opening a catalog does not do this by itself."""
 
     async def close(self) -> None:
-        """Release connections; idempotent."""
+        """Close connections; closing again is allowed."""

@@ -6,10 +6,10 @@ from typing import Protocol
 
 
 class SettingRows(Protocol):
-    """Settings by name."""
+    """Reads and writes settings by name."""
 
     async def setting(self, name: str) -> str | None:
-        """Return a small setting of the vault (its id, its schema's origin)."""
+        """Return a setting of the vault, such as its id; None if it is not set."""
 
     async def save_setting(self, name: str, value: str) -> None:
-        """Insert or replace a small setting."""
+        """Insert or replace a setting."""

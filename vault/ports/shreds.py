@@ -1,4 +1,4 @@
-"""Shreds: intended, then with a receipt, then finished."""
+"""Shreds: first intended, then with a receipt, then finished."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from vault.ports.erasures import Erasure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shred:
-    """A shred as the catalog knows it: intended, then with a receipt, then finished (everything certified).
+    """A shred in the catalog: first intended, then with a receipt, then finished, when all its certificates are issued.
 
-    What it takes: audio periods up to `due_through`, metadata periods of each tenant up to `metadata_through` but for
-    the months in `spared`, everything of `drop_tenants`, the recordings of the erasures that were intended with it, and
-    of `changed` tenants the audio that a change of its retention has made due.
+    It deletes:
+
+    - audio of periods up to `due_through`,
+    - metadata of each tenant up to the month in `metadata_through`, except the months in `spared`,
+    - all recordings of `drop_tenants`,
+    - the recordings of erasures that were intended with it,
+    - audio of `changed` tenants that a change of their retention has made due.
     """
 
     id: str
@@ -33,12 +37,12 @@ class Shred:
     finished_at: datetime | None = None
 
     def takes_month(self, tenant: TenantId, month: int) -> bool:
-        """Tell whether the tenant's metadata of a month goes by its own clock."""
+        """Tell whether it deletes the tenant's metadata of a month because that is due."""
         return month <= self.metadata_through.get(tenant, -1) and (tenant, month) not in self.spared
 
 
 class ShredRows(Protocol):
-    """Intents and receipts."""
+    """The catalog rows of shreds."""
 
     async def intend_shred(
         self,
@@ -48,19 +52,19 @@ class ShredRows(Protocol):
         spared: Sequence[RecordingId] = (),
         audit: Sequence[AuditEvent] = (),
     ) -> Sequence[Recording]:
-        """Make the intent durable and the sweep floor at least `due_through`, in one transaction.
+        """Make the intent durable and raise the sweep floor to `due_through`, in one transaction.
 
-        `erasures` are saved with it, Conflict if one is no longer approved and waiting: this shred takes their
-        recordings whose outcome is `erasing`, and those not yet shredded go to state shredding. Returns what this shred
-        must keep: the open recordings that fall under the intent, and `spared`. Repeating an id changes nothing and
-        returns the same.
+        `erasures` are saved with it; Conflict if one is no longer approved and waiting. The shred deletes their
+        recordings with the outcome `erasing`; those not yet shredded are set to `shredding`. Returns the recordings
+        that the shred must keep: open ones that the intent would cover, and `spared`. Repeating an id changes nothing
+        and returns the same.
         """
 
     async def record_receipt(self, shred: str, receipt: ShredReceipt, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Attach the receipt. Repeating is harmless."""
+        """Store the receipt. It may be repeated."""
 
     async def finish_shred(self, shred: str, *, at: datetime) -> None:
-        """Mark that everything of this shred is certified."""
+        """Record that all certificates of this shred are issued."""
 
     async def unfinished_shreds(self) -> Sequence[Shred]:
         """Return shreds without `finished_at`, oldest first."""

@@ -1,4 +1,4 @@
-"""Tenants."""
+"""The catalog rows of tenants."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vault.ports.revision import Revision
 
 
 class TenantLookup(Protocol):
-    """Tenants as they stand."""
+    """Reads tenants."""
 
     async def tenant(self, tenant: TenantId) -> Tenant:
-        """Return one; NotFound."""
+        """Return a tenant; NotFound if there is none."""
 
     async def tenants(self) -> Sequence[Tenant]:
-        """Return all, by id."""
+        """Return all tenants, in order of id."""
 
 
 class TenantRows(TenantLookup, Protocol):
-    """Tenants, and how they change."""
+    """Reads and changes tenants."""
 
     async def add_tenant(self, tenant: Tenant, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists."""
+        """Insert a tenant; Conflict if it exists."""
 
     async def revise_tenant(self, tenant: TenantId, revision: Revision[Tenant]) -> Tenant:
-        """Replace the tenant as `revision` says and return it; NotFound.
+        """Replace the tenant with the one that `revision` returns, and return it; NotFound if there is none.
 
-        A webhook that is new makes the tenant's waiting alerts due at once.
+        A new webhook makes the tenant's waiting alerts due at once.
         """

@@ -1,4 +1,4 @@
-"""Tokens: who may ask the vault for something."""
+"""Tokens: the credentials for the vault."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vault.model import AuditEvent, Token
 
 
 class TokenLookup(Protocol):
-    """Tokens as they stand."""
+    """Reads tokens."""
 
     async def token(self, token: TokenId) -> Token | None:
-        """Return one, revoked ones included."""
+        """Return a token, also a revoked one; None if there is none."""
 
     async def tokens(self, *, tenant: TenantId | None = None, expiring_by: datetime | None = None) -> Sequence[Token]:
-        """Return all or a tenant's, oldest first; with `expiring_by` those not revoked that expire by then."""
+        """Return all tokens or a tenant's, oldest first; with `expiring_by` unrevoked ones that expire by then."""
 
     async def token_names(self, tokens: Sequence[TokenId]) -> Mapping[TokenId, str]:
-        """Return the names of those of these tokens that there are, revoked ones included."""
+        """Return the names of tokens, also of revoked ones; unknown tokens are left out."""
 
 
 class TokenRows(TokenLookup, Protocol):
-    """Tokens, issued and revoked."""
+    """Reads, issues and revokes tokens."""
 
     async def add_token(self, token: Token, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, or the token that issues it has been revoked."""
+        """Insert a token; Conflict if it exists, or if the token that issues it has been revoked."""
 
     async def revoke_token(self, token: TokenId, *, at: datetime, audit: Sequence[AuditEvent] = ()) -> None:
-        """Revoke; NotFound. Repeating is harmless."""
+        """Revoke a token; NotFound if there is none. It may be repeated."""
