@@ -303,10 +303,10 @@ async def test_a_store_that_is_dead_for_the_whole_call_is_not_noticed(tmp_path, 
             async with client(url, site.tokens["recorder"], tmp_path, name, **WHOLE[name]) as run:
                 done[name] = (await run.hears("success"))["url"].rpartition("/")[2], run.data
         assert store.refused
-        assert all(vault.ingest.live(recording).ended == "sealed" for recording, _ in done.values())
+        sessions = [vault.ingest.live(recording) for recording, _ in done.values()]
+        assert [session.ended for session in sessions] == ["sealed", "sealed"]
         store.fault = Fault.NONE
-        for recording, data in done.values():
-            session = vault.ingest.live(recording)
+        for session, (recording, data) in zip(sessions, done.values(), strict=True):
             await asyncio.wait_for(session.done.wait(), 20)
             path = f"/v1/recordings/{recording}/audio?format=raw"
             async with recorder.client.get(path, headers=site.auth("agent", **PURPOSE)) as answer:
