@@ -235,7 +235,7 @@ async def test_an_abort_that_crashed_ends_truncated_with_every_acknowledged_byte
 
 
 async def test_an_abort_is_killed_anywhere_and_every_acknowledged_byte_is_there(tmp_path):
-    site = await make_site(tmp_path, server={"upload_grace": "500ms"}, segments={"max_age": "200ms"})
+    site = await make_site(tmp_path, server={"upload_grace": "2s"}, segments={"max_age": "200ms"})
     with zygote() as process:
         client = Client(site, process, 11)
         made = await asyncio.to_thread(client.boto.create_multipart_upload, **client.upload)
