@@ -13,6 +13,7 @@ from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local, new_grou
 from cli.output import Output
 from vault.errors import Refused
 from vault.ids import NodeId
+from vault.instants import rfc3339
 
 if TYPE_CHECKING:
     from vault.wiring.journals import Settled
@@ -38,8 +39,8 @@ async def status(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
                         "name": node.name,
                         "open_recordings": node.open_recordings,
                         "unstored_bytes": node.unstored_bytes,
-                        "started_at": node.started_at.isoformat(),
-                        "seen_at": node.seen_at.isoformat(),
+                        "started_at": rfc3339(node.started_at),
+                        "seen_at": rfc3339(node.seen_at),
                         "absent": node.id in absent,
                     }
                     for node in nodes
@@ -53,7 +54,7 @@ async def status(out: Output, config: ConfigPath = DEFAULT_CONFIG) -> None:
             node.name,
             node.open_recordings,
             node.unstored_bytes,
-            node.seen_at.isoformat(timespec="seconds"),
+            rfc3339(node.seen_at),
             "warning" if node.id in absent else "ok",
         )
         for node in nodes

@@ -17,6 +17,7 @@ from cli.files import STDOUT, destination, whole_file
 from cli.filters import Filters, search
 from cli.instants import length, local_minute, zone
 from vault.errors import Invalid, NotFound, Refused
+from vault.instants import rfc3339
 from vault.media.sizes import in_mib
 from vault.protocol.webhook import FlagCategory
 
@@ -277,7 +278,7 @@ async def export(
             "why": await call.client.get(f"/v1/recordings/{segment(recording)}/why"),
             "audio": written,
             "purpose": purpose,
-            "exported_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "exported_at": rfc3339(datetime.now(UTC)),
         }
         with whole_file(beside, force=force) as file:
             file.write(json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n")

@@ -20,6 +20,7 @@ from vault import __version__
 from vault.access.permissions import Why
 from vault.access.shares import Ruling
 from vault.errors import error_codes
+from vault.instants import rfc3339
 from vault.media.heads import DIFFERENCES
 from vault.model import CertificateStatus, Container, Content
 from vault.protocol.facts.stated import KINDS, Unusable
@@ -241,7 +242,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line of JSON."""
         line: dict[str, object] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "at": rfc3339(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

@@ -22,6 +22,7 @@ from cli.client import segment
 from cli.command import Remote, remote
 from cli.files import whole_file
 from vault.errors import Invalid, Refused
+from vault.instants import rfc3339
 
 _SHEET: Final = (
     "callvault import calls.csv --tenant northfield-college --time-zone Europe/London --mapping from=ANI "
@@ -212,8 +213,8 @@ def _done_lines(run: _Run) -> Iterator[dict[str, Any]]:
             "recording_id": done.recording,
             "bytes": done.item.size,
             "sha256": done.sha256,
-            "started": None if told.started is None else told.started.isoformat(),
-            "kept_until": life.retain_until.isoformat(timespec="seconds"),
+            "started": None if told.started is None else rfc3339(told.started),
+            "kept_until": rfc3339(life.retain_until),
             "due_at_once": is_due(life, run.terms, now=run.began),
             "facts_left_out": dict(told.unusable),
             "truncated_beside": done.beside,
@@ -277,4 +278,4 @@ def _fields(document: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _instant(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="seconds")
+    return None if moment is None else rfc3339(moment)

@@ -174,7 +174,7 @@ async def test_an_overlong_pause_ends_once_whatever_write_of_its_end_a_process_d
             trail = [entry.event for entry in await vault.catalog.audit_entries(limit=1000)]
             [entry] = [each for each in trail if each.event == "recording.pause_ended"]
             assert (entry.actor, entry.detail["paused_by"]) == ("vault", f"{PBX.token_id} {PBX.name}")
-            assert entry.detail["paused_at"] == "2026-03-01T09:00:00+00:00"
+            assert entry.detail["paused_at"] == "2026-03-01T09:00:00.000Z"
         stage.discard(config)
         if not process.faults.dead:
             break

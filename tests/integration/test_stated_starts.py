@@ -11,6 +11,7 @@ from tests.helpers.crashing import memory_directory
 from tests.helpers.s3clients import Recorder
 from tests.helpers.stated_starts import AUDIO, near, newest, rtpengine
 from tests.helpers.uploads import BYTES, Tus, metadata
+from vault.instants import rfc3339
 from vault.model import Role
 from vault.retention.periods import parse_duration, parse_period
 from vault.retention.policy import lifetime
@@ -138,7 +139,7 @@ async def test_a_token_that_imports_takes_true_dates_until_it_is_an_ordinary_rec
     listed = (await app.ask("GET", "/v1/tokens", Role.OPERATOR)).json["tokens"]
     assert [each["imports_until"] for each in listed if each["imports_until"]] == [issued.json["imports_until"]]
     (entry,) = [each for each in await app.audit("admin.token") if each["target"] == issued.json["id"]]
-    assert entry["detail"]["imports_until"] == over.isoformat()
+    assert entry["detail"]["imports_until"] == rfc3339(over)
     token = issued.json["token"]
 
     start = app.clock.now() - timedelta(days=80)

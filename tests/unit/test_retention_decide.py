@@ -288,7 +288,7 @@ def test_why_a_recording_of_a_tenant_that_leaves_is_kept_names_the_end_of_its_wi
     now = BEFORE - timedelta(days=1)
     contract = Contract(ended=BEFORE - timedelta(days=30), asked=ANN, approved=BOB)
     lines = explain(found, now=now, story=Story(contract=contract))
-    assert lines[-1].text == "kept until 2026-05-30T09:29:59Z, the end of the export window"
+    assert lines[-1].text == "kept until 2026-05-30T09:29:59.999Z, the end of the export window"
     assert [line.effect for line in lines if line.rule == "contract"] == ["none"]
 
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from vault.access.tally import MOST_DIFFERENT, NAMED, Tally
+from vault.instants import rfc3339
 
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -19,8 +20,8 @@ def test_the_count_is_exact_and_what_it_was_about_is_a_bounded_sample():
     document = counted.document()
     assert document == {
         "count": 10_000,
-        "first": BEGAN.isoformat(),
-        "last": (BEGAN + timedelta(seconds=9_999)).isoformat(),
+        "first": rfc3339(BEGAN),
+        "last": rfc3339(BEGAN + timedelta(seconds=9_999)),
         "targets": [f"id-{number}" for number in range(NAMED)],
         "different_targets": MOST_DIFFERENT,
     }

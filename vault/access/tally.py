@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from vault.instants import rfc3339
+
 NAMED: Final = 5
 """How many different texts are kept in full."""
 MOST_DIFFERENT: Final = 100
@@ -70,7 +72,7 @@ class Tally:
     def document(self) -> Mapping[str, Any]:
         """Return the count, the first and last time, and for each name its first values and their number."""
         assert self._moments is not None, "something was counted"
-        first, last = (each.isoformat() for each in self._moments)
+        first, last = (rfc3339(each) for each in self._moments)
         found: dict[str, Any] = {"count": self.count, "first": first, "last": last}
         for name, different in self._seen.items():
             found |= {name: different.named, f"different_{name}": different.count}

@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import rfc8785
 
+from vault.certificates.canonical import stamp
 from vault.errors import IntegrityError, Invalid
 from vault.model import AuditEntry, AuditEvent
 
@@ -45,7 +46,7 @@ GENESIS = AuditHead(seq=0, sha256="00" * 32)
 
 def instant(moment: datetime) -> str:
     """Return a time as it is hashed and exported: RFC 3339, UTC, with six digits of microseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return stamp(moment)
 
 
 def canonical(event: AuditEvent, *, seq: int, at: datetime) -> bytes:

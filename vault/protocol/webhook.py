@@ -6,13 +6,14 @@ import base64
 import enum
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from vault.errors import Invalid
 from vault.ids import HoldId, RecordingId
+from vault.instants import rfc3339
 from vault.model import Principal, Recording
 
 Network = IPv4Network | IPv6Network
@@ -88,7 +89,7 @@ def flagged_body(
     row: Recording, hold: HoldId, *, category: FlagCategory, actor: Principal, live: bool, at: datetime
 ) -> str:
     """Return the JSON text of an alert: ids, a category and who raised it; nothing about the people on the call."""
-    instant = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    instant = rfc3339(at)
     data: Mapping[str, Any] = {
         "recording_id": row.id,
         "hold_id": hold,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 from vault.ids import CertificateId, HoldId
+from vault.instants import rfc3339
 from vault.model import Hold, HoldKind, HoldState, Part, RecordingState
 from vault.retention.decide import (
     Due,
@@ -322,7 +323,5 @@ def _kept(decision: NotDue) -> str:
 
 
 def stamp(instant: datetime | None) -> str:
-    """Return an instant as RFC 3339 in UTC, to the second."""
-    if instant is None:
-        return "at an unrecorded time"
-    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    """Return an instant as text, or that there is none."""
+    return "at an unrecorded time" if instant is None else rfc3339(instant)

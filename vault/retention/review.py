@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from vault.errors import Conflict, Invalid
+from vault.instants import rfc3339
 from vault.model import Hold, HoldKind
 from vault.retention.decide import in_force
 from vault.retention.periods import Period
@@ -42,7 +43,7 @@ def check_release(hold: Hold, *, now: datetime) -> None:
     """Raise Conflict for a regulatory hold before its review date, because the law sets a minimum."""
     if hold.kind is HoldKind.REGULATORY and now < hold.review_at:
         raise Conflict(
-            f"{hold.id} is a minimum set by law until {hold.review_at.isoformat()}; it is not released before",
+            f"{hold.id} is a minimum set by law until {rfc3339(hold.review_at)}; it is not released before",
             hint="a hold of the wrong kind is corrected by placing the right one; its date stays",
         )
 
@@ -51,7 +52,7 @@ def check_not_sooner(hold: Hold, review_at: datetime) -> None:
     """Raise Conflict if the date of a regulatory hold would move earlier: it is a minimum set by law."""
     if hold.kind is HoldKind.REGULATORY and review_at < hold.review_at:
         raise Conflict(
-            f"{hold.id} is a minimum set by law until {hold.review_at.isoformat()}; its date only moves later",
+            f"{hold.id} is a minimum set by law until {rfc3339(hold.review_at)}; its date only moves later",
             hint="name that date or a later one",
         )
 

@@ -14,6 +14,7 @@ from vault.config import Config
 from vault.crypto.presented import first_to_end
 from vault.errors import ConfigError, FormatError, Unavailable, VaultError
 from vault.ids import TenantId, TokenId
+from vault.instants import rfc3339
 from vault.keystore import recovery
 from vault.keystore.keyring import Keyring
 from vault.keystore.replicas import Replicas
@@ -195,7 +196,7 @@ async def alert_findings(catalog: Catalog, config: Config, *, now: datetime) -> 
     ]
     waiting = await catalog.alerts_waiting()
     if waiting.oldest is not None and now - waiting.oldest > _LATE:
-        message = f"{waiting.count} alerts are not acknowledged, the oldest since {waiting.oldest.isoformat()}"
+        message = f"{waiting.count} alerts are not acknowledged, the oldest since {rfc3339(waiting.oldest)}"
         hint = "is the safeguarding webhook reachable? the server's log says what it answered"
         findings.append(Finding(level="error", subject="alerts", message=message, hint=hint))
     return findings
@@ -219,7 +220,7 @@ async def token_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding
                 level="warning",
                 subject="tokens",
                 message=f"{token.id}, {token.role.value} of {token.tenant or 'the vault'}, "
-                f"{'has expired' if has_expired(token, now=now) else 'expires'} at {expires_at.isoformat()}",
+                f"{'has expired' if has_expired(token, now=now) else 'expires'} at {rfc3339(expires_at)}",
                 hint="give its holder a successor (callvault tokens issue), then revoke it (callvault tokens revoke)",
             )
             for token in await catalog.tokens(expiring_by=now + EXPIRES_SOON)

@@ -14,6 +14,7 @@ from pathlib import Path
 from vault.config import Config
 from vault.errors import Conflict, NotFound, Unavailable
 from vault.ids import NodeId
+from vault.instants import rfc3339
 from vault.ports.nodes import Node
 from vault.ports.time import Clock
 from vault.services.vault import Vault
@@ -127,7 +128,7 @@ def _refuse_living(node: NodeId, nodes: Sequence[Node], clock: Clock, *, here: b
             continue
         if not (here and each.name.startswith(f"{socket.gethostname()}:")):
             raise Conflict(
-                f"{node} was seen at {each.seen_at.isoformat(timespec='seconds')}; nothing was changed",
+                f"{node} was seen at {rfc3339(each.seen_at)}; nothing was changed",
                 hint=f"stop it, or wait until it has not been seen for {ABSENT_AFTER.total_seconds():.0f} seconds",
             )
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Final
 from urllib.parse import quote
 
 from vault.errors import Invalid
+from vault.instants import rfc3339
 from vault.protocol.s3.requests import MAX_PARTS, Tree
 
 MAX_UPLOADS: Final = 1_000
@@ -113,7 +114,7 @@ def _upload(each: Unfinished, spell: Callable[[str], str], owner: str) -> Tree:
         ("Initiator", person),
         ("Owner", person),
         ("StorageClass", "STANDARD"),
-        ("Initiated", each.initiated.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")),
+        ("Initiated", rfc3339(each.initiated)),
     ]
 
 

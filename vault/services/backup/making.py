@@ -20,6 +20,7 @@ from vault.errors import IntegrityError, NotFound, Unavailable, VaultError
 from vault.format import backup as layout
 from vault.format.backup import BackedObject, BackedRecording, BackupManifest, Cell, Part, TableRows
 from vault.ids import TenantId, new_id
+from vault.instants import rfc3339
 from vault.model import RecordingState
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.progress import Progress
@@ -118,8 +119,8 @@ class BackupMaker:
             backup=backup,
             keyring=keyring.hex(),
             keyring_epoch=epoch,
-            created=created.astimezone(UTC).isoformat(),
-            finished=self._clock.now().astimezone(UTC).isoformat(),
+            created=rfc3339(created),
+            finished=rfc3339(self._clock.now()),
             software=f"callvault {__version__}",
             schema_revision=revision,
             counts=tally.counts,

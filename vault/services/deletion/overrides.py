@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from vault.access.two_people import Decision, check_two
 from vault.errors import Conflict, Invalid, NotFound
 from vault.ids import TenantId, new_id
+from vault.instants import rfc3339
 from vault.model import AuditEvent, Principal
 from vault.ports.overrides import OverrideRows, SweepOverride
 from vault.ports.settings import SettingRows
@@ -88,7 +89,7 @@ class Overrides:
             requested_by=actor.token_id,
             requested_at=now,
         )
-        detail = {"reason": reason, "through": through.isoformat(), "stopped": stopped.reason}
+        detail = {"reason": reason, "through": rfc3339(through), "stopped": stopped.reason}
         await self._catalog.add_override(
             override,
             audit=[event("sweep.override_requested", actor, tenant=tenant, target=override.id, detail=detail)],

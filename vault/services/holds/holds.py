@@ -19,6 +19,7 @@ from vault.access.shown import check_shown
 from vault.access.two_people import RELEASE_OF, Deciders, check_two
 from vault.errors import Conflict, Invalid, NotFound, TooLate
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
+from vault.instants import rfc3339
 from vault.model import AuditEvent, Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
 from vault.ports.holds import HoldRows
 from vault.ports.keys import Keyring
@@ -227,7 +228,7 @@ class Holds:
             if before.state is HoldState.RELEASED:
                 raise Conflict(f"{hold} is released")
             check_not_sooner(before, next_review)
-            dates = {"before": before.review_at.isoformat(), "after": next_review.isoformat()}
+            dates = {"before": rfc3339(before.review_at), "after": rfc3339(next_review)}
             reviewed = event("hold.reviewed", actor, tenant=before.tenant, target=hold, detail={"note": note, **dates})
             return dataclasses.replace(before, review_at=next_review), [reviewed]
 
@@ -357,7 +358,7 @@ def release_document(hold: Hold) -> dict[str, object]:
         "reason": hold.reason,
         "authority": hold.authority,
         "owner": hold.owner,
-        "review_at": hold.review_at.isoformat(),
+        "review_at": rfc3339(hold.review_at),
         "recordings": list(hold.recordings),
         "release_requested_by": hold.release_requested_by,
         "release_reason": hold.release_reason,

@@ -20,6 +20,7 @@ from vault.crypto.rows import open_note, seal_note
 from vault.crypto.sealed import seal_facts
 from vault.errors import Conflict, IntegrityError, Refused, TooLarge, Unavailable, VaultError
 from vault.format.notes import MAX_DIGIT, Aside, Document, Etag, Missing, Note, Pause, Tone
+from vault.instants import rfc3339
 from vault.model import AuditEvent, CallFacts, Container, Principal
 from vault.ports.audit import AuditLookup
 from vault.ports.keys import Keyring
@@ -146,7 +147,7 @@ class Notes:
             if session.ending is not None or not session.allowance.over(seconds, self._clock.monotonic()):
                 return False
             paused_at = datetime.fromtimestamp(session.keeping.since_ms / 1000, UTC)
-            detail = {"paused_by": await self._paused_by(session), "paused_at": paused_at.isoformat()}
+            detail = {"paused_by": await self._paused_by(session), "paused_at": rfc3339(paused_at)}
             await self._keep_again(session, "recording.pause_ended", None, detail=detail)
             session.allowance = Allowance(since=self._clock.monotonic())
             return True

@@ -16,6 +16,7 @@ from vault.crypto.rows import seal_note
 from vault.crypto.sealed import seal_facts
 from vault.errors import GenerationPassed, NotFound, OutcomeUnknown, Shredded, TooLate, Unavailable
 from vault.ids import NodeId, RecordingId, TenantId, born, new_id
+from vault.instants import rfc3339
 from vault.model import (
     AuditEvent,
     CallFacts,
@@ -219,10 +220,10 @@ class Beginning:
         said = read(stated(call.facts), await self._region(call.tenant))
         noted = {**_noted(call.started_at, life), **_left_out(call.facts)}
         if locked:
-            noted["locked_until"] = life.retain_until.isoformat()
+            noted["locked_until"] = rfc3339(life.retain_until)
         extra = {**said.extra, **call.terms, CALL_KEY: call.call_key, BEGUN_BY: actor.token_id}
         if call.started_at is not None and life.effect is StartEffect.REPLACED:
-            extra[STATED_START] = call.started_at.isoformat()
+            extra[STATED_START] = rfc3339(call.started_at)
         facts = replace(said, extra=extra)
         metadata_key = self._keyring.derive(metadata)
         sealed = seal_facts(metadata_key, identifier, facts, nonce=self._entropy(12))
@@ -300,10 +301,10 @@ def _noted(stated_start: datetime | None, life: Lifetime) -> Mapping[str, str]:
     if stated_start is None or life.effect is StartEffect.NONE:
         return {}
     return {
-        "stated_start": stated_start.isoformat(),
+        "stated_start": rfc3339(stated_start),
         "retention": life.effect.value,
-        "retain_until": life.retain_until.isoformat(),
-        "unstated_until": life.unstated_until.isoformat(),
+        "retain_until": rfc3339(life.retain_until),
+        "unstated_until": rfc3339(life.unstated_until),
     }
 
 

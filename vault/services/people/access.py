@@ -14,6 +14,7 @@ from vault.crypto.derive import open_with_any
 from vault.crypto.rows import open_secret, seal_secret
 from vault.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from vault.ids import RecordingId, TenantId, TokenId, id_bytes, new_id
+from vault.instants import rfc3339
 from vault.model import DataKey, Principal, Recording, Role, Token
 from vault.ports.audit import AuditTrail
 from vault.ports.tenants import TenantLookup
@@ -176,7 +177,7 @@ class Access:
         detail = {"action": "issued", "role": role.value}
         for name_of, until in (("imports_until", imports_until), ("expires_at", expires_at)):
             if until is not None:
-                detail[name_of] = until.isoformat()
+                detail[name_of] = rfc3339(until)
         await self._catalog.add_token(
             token, audit=[event("admin.token", actor, tenant=tenant, target=identifier, detail=detail)]
         )

@@ -13,6 +13,7 @@ from vault.certificates.attested import Trigger
 from vault.certificates.document import AnyCertificate, DeletionCertificate
 from vault.errors import Invalid
 from vault.ids import TokenId
+from vault.instants import rfc3339
 from vault.model import CallFacts, Hold, Part, Principal, Recording, RecordingState, Tenant
 from vault.ports.audit import AuditTrail
 from vault.ports.certificates import CertificateLookup
@@ -171,7 +172,7 @@ class Recordings:
             "id": row.id,
             "recording_id": row.id,
             "state": row.state.value,
-            "retain_until": row.retain_until.isoformat(),
+            "retain_until": rfc3339(row.retain_until),
             "key_exists": not gone and Part.AUDIO in facts.keys,
             "certificate_id": row.certificate_id,
             "metadata_key_exists": Part.METADATA in facts.keys,

@@ -12,6 +12,7 @@ from vault.access.shown import check_shown, shown_digest
 from vault.access.two_people import Deciders, Decision, check_two
 from vault.errors import Conflict, Invalid, Unavailable
 from vault.ids import TenantId, parse_tenant
+from vault.instants import rfc3339
 from vault.model import AuditEvent, Principal, Tenant
 from vault.ports.audit import AuditLookup, AuditQuery
 from vault.ports.recordings import Kept, RecordingCounts
@@ -314,7 +315,7 @@ class Tenants:
             latest = min(latest, metadata_until(month, metadata))
         if until > latest:
             raise Invalid(
-                f"the recording may be kept until {latest.isoformat()} at most; nothing was kept",
+                f"the recording may be kept until {rfc3339(latest)} at most; nothing was kept",
                 hint="name an earlier date, or leave the lock out: the tenant's retention holds then",
                 s3="InvalidArgument",
             )
@@ -406,7 +407,7 @@ def offboarding_document(tenant: Tenant, window: Period) -> dict[str, object]:
     return {
         "tenant": tenant.id,
         "controller": tenant.controller,
-        "contract_end": None if tenant.contract_end is None else tenant.contract_end.isoformat(),
+        "contract_end": None if tenant.contract_end is None else rfc3339(tenant.contract_end),
         "offboard_requested_by": tenant.offboard_requested_by,
         "export_window": str(window),
     }
@@ -432,7 +433,7 @@ def _policy_change(before: Tenant, after: Tenant) -> Mapping[str, str | None]:
 
 
 def _offboarding(tenant: Tenant, decided: str, actor: Principal) -> AuditEvent:
-    end = tenant.contract_end.isoformat() if tenant.contract_end else None
+    end = rfc3339(tenant.contract_end) if tenant.contract_end else None
     detail = {"action": f"offboarding {decided}", "contract_end": end}
     return event("admin.config", actor, tenant=tenant.id, target=tenant.id, detail=detail)
 
