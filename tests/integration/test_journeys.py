@@ -135,6 +135,7 @@ async def test_a_hold_passes_the_modules_of_its_picture(following, app, monkeypa
     why = ("--kind=legal", "--matter=SMITH-2026", "--reason=claim", "--authority=counsel", "--owner=legal")
     with following() as passed:
         assert await asyncio.to_thread(main, ["holds", "place", recording, *why, "--json"]) == 0
+        await until(lambda: {module for module, *_ in picture("hold")} <= passed.modules)
     check("hold", passed)
 
 
