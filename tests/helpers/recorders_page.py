@@ -21,12 +21,14 @@ UNKNOWN = OUTPUTS / "not-understood.md"
 EXAMPLE = Place(URL("https://vault.example.org"), "northfield-college")
 INTRODUCTION = """# Recorders
 
-How each recorder is set up so that its calls arrive, as `callvault recorders show NAME --tenant TENANT` prints it. With `--issue NAME` an
-operator has a token issued and filled in. On this page `$CALLVAULT_TOKEN` stands for the token, `$CALLVAULT_TOKEN_ID` for its id (`tok_` and
-the part between the underscores) and `$CALLVAULT_TOKEN_SECRET` for its secret (the rest). A recorder's token can record, pause, flag and hold
-its calls, and nothing else: [the roles](access.md#roles).
+How each recorder is set up so that its calls arrive, as `callvault recorders show NAME --tenant TENANT` prints it.
+With `--issue NAME` an operator has a token issued and filled in. On this page `$CALLVAULT_TOKEN` stands for the
+token, `$CALLVAULT_TOKEN_ID` for its id (`tok_` and the part between the underscores) and `$CALLVAULT_TOKEN_SECRET`
+for its secret (the rest). A recorder's token can record, pause, flag and hold its calls, and nothing else: [the
+roles](access.md#roles).
 
-If the server's certificate comes from an authority of your own, [each client is told](operations.md#an-authority-of-your-own).
+If the server's certificate comes from an authority of your own, [each client is
+told](operations.md#an-authority-of-your-own).
 
 This page is made by `python -m tests.helpers.recorders_page`; a test compares.
 """
