@@ -104,11 +104,11 @@ class LoopHistogram(Collector):
 class CatalogGauges(Collector):
     """Gauges that are read from the catalog together. They are exported only while recent, so that an outage shows.
 
-    The reader sets `age` to a function that returns how many seconds ago they were read.
+    The reader gives `aged_by` a function that returns how many seconds ago they were read.
     """
 
     def __init__(self, ns: str) -> None:
-        self.age: Callable[[], float] = lambda: float("inf")
+        self._age: Callable[[], float] = lambda: float("inf")
         self._name = f"{ns}_catalog_age_seconds"
         self._registry = CollectorRegistry()
 
@@ -123,9 +123,13 @@ class CatalogGauges(Collector):
         self.alert_oldest = gauge("alert_oldest_seconds", "Age of the oldest of them")
         self.sweep_overdue = gauge("sweep_overdue_seconds", "Age of the oldest recording due and not shredded")
 
+    def aged_by(self, age: Callable[[], float]) -> None:
+        """Ask `age` how many seconds ago the gauges were read."""
+        self._age = age
+
     def collect(self) -> Iterator[Metric]:
         """Yield the age, and the gauges if they are less than five minutes old."""
-        age = self.age()
+        age = self._age()
         yield GaugeMetricFamily(self._name, "Since the gauges that are read from the catalog were read", value=age)
         if age < _STALE_SECONDS:
             yield from self._registry.collect()

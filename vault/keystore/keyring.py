@@ -54,7 +54,7 @@ class Keyring:
         self._turn = asyncio.Lock()
         self._closed = False
         self._told: Rank | None = None
-        self.written: Written | None = None
+        self._written: Written | None = None
 
     @staticmethod
     async def create(
@@ -250,11 +250,15 @@ class Keyring:
                     writer.over = True
                     await self._tell()
 
+    def tell(self, written: Written) -> None:
+        """From now on tell this one where the keyring stands after each writer section."""
+        self._written = written
+
     async def _tell(self) -> None:
-        if self.written is None or self._told == self._engine.rank:
+        if self._written is None or self._told == self._engine.rank:
             return
         try:
-            await self.written(self._engine.rank)
+            await self._written(self._engine.rank)
         except Unavailable as error:
             _LOG.warning("the keyring's state is not noted", extra={"fields": {"reason": error.message}})
         else:

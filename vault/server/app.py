@@ -244,7 +244,7 @@ async def serve(
 
 async def _drain(vault: Vault, settings: ServerSettings) -> None:
     ingest = vault.ingest
-    ingest.draining = True
+    ingest.drain()
     await _until(lambda: not ingest.uploading, settings.drain_grace.total_seconds())
     if ingest.uploading:
         await ingest.truncate_all("server_shutdown", uploading=True)

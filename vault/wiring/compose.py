@@ -126,22 +126,21 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             pause_max=config.ingest.pause_max,
         ),
         shares=Shares(config.server.max_open_recordings, OPEN_RECORDINGS, clock=clock, metrics=metrics),
-    )
-    ingest.storer = Storer(
-        store=store,
-        catalog=catalog,
-        reader=reader,
-        clock=clock,
-        entropy=entropy,
-        metrics=metrics,
-        limits=SegmentLimits(
-            max_bytes=config.segments.max_bytes,
-            max_age=config.segments.max_age,
-            concurrency=config.segments.concurrency,
+        storer=partial(
+            Storer,
+            store=store,
+            catalog=catalog,
+            reader=reader,
+            clock=clock,
+            entropy=entropy,
+            metrics=metrics,
+            limits=SegmentLimits(
+                max_bytes=config.segments.max_bytes,
+                max_age=config.segments.max_age,
+                concurrency=config.segments.concurrency,
+            ),
+            pinned=partial(pinned, keyring),
         ),
-        pinned=partial(pinned, keyring),
-        settle=notes.write_late,
-        finished=ingest.finished,
     )
     labels = Labels(catalog=catalog, store=store)
     holds = Holds(

@@ -89,7 +89,7 @@ async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, sta
         async def note(rank: Rank) -> None:
             await catalog.save_setting(KEYRING_RANK, _text(rank))
 
-        keyring.written = note
+        keyring.tell(note)
         if same and ended_in_order:
             await writer.settle()
             if await catalog.setting(COUNTED_SINCE) is None:  # made before rotations closed generations

@@ -79,6 +79,10 @@ class Guest:
         """Whose valid credential came over it first."""
         self.line: Line | None = None
 
+    def speaks_over(self, line: Line) -> None:
+        """This is its protocol, which says whether it is being answered."""
+        self.line = line
+
     def start(self, task: asyncio.Task[None]) -> None:
         """Remember the task that brings the connection to its protocol, over a handshake if there is one."""
         self._task = task

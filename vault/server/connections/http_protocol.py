@@ -55,11 +55,22 @@ class HttpLine(RequestHandler):
         self._first_line = False
         self.refusals = refusals
         self.guest = guest
-        guest.line = self
+        guest.speaks_over(self)
         self.held = False
         self.intake: Intake | None = None
         """While a recorder's audio comes over it."""
         self.unused = 0
+
+    def take_in(self, intake: Intake) -> None:
+        """A recorder's audio comes over it from now on."""
+        self.intake = intake
+        intake.enter(self)
+
+    def take_in_no_more(self) -> None:
+        """The recorder's audio has ended, or is given up."""
+        if self.intake is not None:
+            intake, self.intake = self.intake, None
+            intake.leave(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""

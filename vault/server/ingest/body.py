@@ -91,8 +91,7 @@ class BodyPieces(Source):
         self._in_hand = 0
         """What is counted of the pieces handed out last, until more is asked for."""
         if self._line is not None:
-            self._line.intake = self._intake
-            self._intake.enter(self._line)
+            self._line.take_in(self._intake)
         self._quiet = Quiet(
             self._intake, patience=lambda: idle, tell=lambda: self._content.set_exception(TimeoutError())
         )
@@ -107,8 +106,7 @@ class BodyPieces(Source):
         self._quiet.close()
         self._leave()
         if self._line is not None:
-            self._line.intake = None
-            self._intake.leave(self._line)
+            self._line.take_in_no_more()
 
     def stop(self) -> None:
         """Another request goes on in this one's place: hand out nothing more."""

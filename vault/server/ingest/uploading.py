@@ -196,7 +196,7 @@ def _go_on(session: IngestSession, missing: int) -> None:
 
     The recording says so: it does not end as sealed.
     """
-    session.skipped += missing
+    session.skip(missing)
     logger.warning(
         "a recorder went on after it had been refused",
         extra={"fields": {"recording": session.recording.id, "missing_bytes": missing}},

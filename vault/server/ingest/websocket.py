@@ -189,7 +189,7 @@ class _Line:
 
     def _revoke(self) -> None:
         self._revoked = True
-        self._socket.inlet.take = None
+        self._socket.inlet.offer_to(None)
         self._socket.inlet.wake()
 
     def _silent_seconds(self) -> float:
@@ -215,7 +215,7 @@ class _Line:
 
     def _leave(self, events: Iterable[Event]) -> None:
         self._rest.extend(events)
-        self._socket.inlet.take = None
+        self._socket.inlet.offer_to(None)
         self._socket.inlet.wake()
 
     def _count(self) -> None:
@@ -231,10 +231,10 @@ class _Line:
         inlet = self._socket.inlet
         while not self._ended:
             if self._feed is not None and not self._rest and self._failure is None and not inlet.holds:
-                inlet.take = self._take
+                inlet.offer_to(self._take)
             self._taking = False
             message = await self._socket.receive()
-            inlet.take = None
+            inlet.offer_to(None)
             self._taking = True
             await self._settle()
             if self._revoked:

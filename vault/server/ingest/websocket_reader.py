@@ -40,6 +40,10 @@ class Inlet(WebSocketDataQueue):
 
     take: Callable[[str | bytes], bool] | None = None
 
+    def offer_to(self, take: Callable[[str | bytes], bool] | None) -> None:
+        """Offer what comes to this one from now on; None: queue it."""
+        self.take = take
+
     def feed_data(self, data: Any, size: int) -> None:
         """Take the message at once, or queue it."""
         if (

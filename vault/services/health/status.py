@@ -73,7 +73,7 @@ class Status:
         self._at_store = Look("the object store's disk", store.still_there, clock=clock)
         self._at_gauges = Look("the catalog", self._read_gauges, clock=clock)
         self._read_at = float("-inf")
-        metrics.catalog.age = lambda: clock.monotonic() - self._read_at
+        metrics.catalog.aged_by(lambda: clock.monotonic() - self._read_at)
 
     async def readiness(self) -> Mapping[str, VaultError | None]:
         """Return for each of CHECKS why no new recording should begin here, or None; within a second."""

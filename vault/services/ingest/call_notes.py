@@ -29,7 +29,7 @@ from vault.ports.time import Clock, Entropy
 from vault.protocol.facts.parties import read, sent
 from vault.protocol.live.events import Dtmf, Facts
 from vault.services.audit import event, named
-from vault.services.ingest.pauses import Allowance, gaps_of, noted_use
+from vault.services.ingest.pauses import gaps_of, noted_use
 from vault.services.ingest.sessions import FRAMES_LEFT_OUT, IngestSession, stated
 from vault.services.recordings.reading import unix_ms
 from vault.services.recordings.search import CALL_KEY, BlindIndex, facts_of
@@ -88,12 +88,11 @@ class Notes:
         A recorder is not told, and its call goes on.
         """
         session.require_open()
-        session.own_pause = own and (session.own_pause or not session.keeping.paused)
-        self._stop_keeping(session, actor)
+        self._stop_keeping(session, actor, own=own)
         async with _noting(session):
             # Once more: a resume may have been under way.
-            self._stop_keeping(session, actor)
-            if _lasting(session) is None:
+            self._stop_keeping(session, actor, own=own)
+            if session.keeping.lasting is None:
                 if session.entry is not None:
                     # The offset of a pause never lies beyond what survives a crash.
                     await session.entry.barrier()
@@ -102,23 +101,11 @@ class Notes:
                 return
             await (self._write_or_wait(session) if own else self._write(session, {}))
 
-    def _stop_keeping(self, session: IngestSession, actor: Principal | None) -> None:
-        if not session.keeping.paused:
-            session.keeping.paused, session.keeping.since_ms = True, self._now_ms()
-            session.paused_by = actor
-            session.allowance.turn(paused=True, now=self._clock.monotonic())
+    def _stop_keeping(self, session: IngestSession, actor: Principal | None, *, own: bool) -> None:
+        session.stop_keeping(actor, own=own, now=self._clock.monotonic(), now_ms=self._now_ms())
 
     def _begin_pause(self, session: IngestSession) -> None:
-        keeping, offset = session.keeping, session.appended
-        last = keeping.last
-        before = keeping.notes[last] if last is not None else None
-        if isinstance(before, Pause) and last is not None and before.offset == offset:
-            keeping.notes[last] = replace(before, at_ms=keeping.since_ms, lasting=True)
-            session.unwritten.add(last)
-        else:
-            _append(session, Pause(offset=offset, at_ms=keeping.since_ms))
-        session.untold.append(_told("recording.paused", session, session.paused_by))
-        keeping.fresh = True
+        session.note_pause(_told("recording.paused", session, session.paused_by))
 
     async def resume(self, session: IngestSession, *, actor: Principal | None = None, own: bool = False) -> None:
         """From now on the call is kept again; repeating it changes nothing.
@@ -149,7 +136,7 @@ class Notes:
             paused_at = datetime.fromtimestamp(session.keeping.since_ms / 1000, UTC)
             detail = {"paused_by": await self._paused_by(session), "paused_at": rfc3339(paused_at)}
             await self._keep_again(session, "recording.pause_ended", None, detail=detail)
-            session.allowance = Allowance(since=self._clock.monotonic())
+            session.allowance.renew(now=self._clock.monotonic())
             return True
 
     async def _paused_by(self, session: IngestSession) -> str | None:
@@ -170,31 +157,26 @@ class Notes:
     ) -> None:
         """Make the end of the present pause durable, with the audit entry `name`; then keep what arrives."""
         keeping = session.keeping
-        session.resuming = True
         # All of a window's audio came before this: the pause takes it, whenever it comes out.
         late = 0 if session.feed is None else session.feed.waiting
-        try:
-            if _lasting(session) is None:
+        with session.hold_back():
+            if keeping.lasting is None:
                 if session.entry is not None:
                     await session.entry.barrier()
                 self._begin_pause(session)
-            at, pause = _last_pause(session)
+            assert keeping.lasting is not None
+            at, pause = keeping.lasting
             counted = keeping.unnoted
             missing = pause.missing_ms + max(self._now_ms() - pause.at_ms, 0)
             ended = replace(pause, missing_ms=missing, dropped=pause.dropped + counted + late, lasting=False)
             told = _told(name, session, actor, **detail, missing_ms=missing, dropped_bytes=ended.dropped)
             if own:
-                keeping.notes[at] = ended
-                session.unwritten.add(at)
-                session.untold.append(told)
+                session.change(at, ended)
+                session.tell(told)
                 await self._write_or_wait(session)
             else:
                 await self._write(session, {at: ended}, audit=[told])
-            keeping.unnoted -= counted
-            keeping.late = late
-            keeping.paused = session.own_pause = False
-        finally:
-            session.resuming = False
+            session.keep_again(counted=counted, late=late)
 
     async def acknowledge(self, session: IngestSession) -> int:
         """Make what a pause has dropped so far durable and return the offset to tell the recorder.
@@ -206,10 +188,11 @@ class Notes:
             try:
                 async with _noting(session):
                     counted = keeping.unnoted
-                    if counted and (at := keeping.last) is not None and (_lasting(session) or not keeping.paused):
-                        _, pause = _last_pause(session)
+                    last = keeping.lasting if keeping.paused else keeping.last_pause
+                    if counted and last is not None:
+                        at, pause = last
                         await self._write(session, {at: replace(pause, dropped=pause.dropped + counted)})
-                        keeping.unnoted -= counted
+                        keeping.count_noted(counted)
             except (Unavailable, Refused) as error:
                 logger.info("dropped bytes not noted", extra={"fields": {"error": error.code}})
         return session.received
@@ -259,8 +242,7 @@ class Notes:
             if not same:
                 if len(there) >= MOST_DOCUMENTS:
                     raise TooLarge(f"a call has at most {MOST_DOCUMENTS} documents; this one was not kept")
-                _append(
-                    session,
+                session.note(
                     Document(offset=session.appended, at_ms=self._now_ms(), media_type=media_type, content=content),
                 )
             if session.unwritten:
@@ -273,7 +255,7 @@ class Notes:
         Durable when this returns; it replaces what was said before. Such bytes are written only after it.
         """
         async with _noting(session):
-            _set_only(session, Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces)))
+            session.note_only(Aside(offset=offset, at_ms=self._now_ms(), pieces=tuple(pieces)))
             if session.unwritten:
                 await self._write(session, {})
 
@@ -285,7 +267,7 @@ class Notes:
         """
         session.require_open()
         async with _noting(session):
-            _set_only(session, Etag(offset=offset, at_ms=self._now_ms(), etag=etag))
+            session.note_only(Etag(offset=offset, at_ms=self._now_ms(), etag=etag))
             if session.unwritten:
                 await self._write_or_wait(session)
 
@@ -297,7 +279,7 @@ class Notes:
         async with _noting(session):
             known = next((note for note in session.keeping.notes if isinstance(note, Etag)), None)
             if known is not None:
-                _set_only(session, replace(known, offset=0))
+                session.note_only(replace(known, offset=0))
                 if session.unwritten:
                     await self._write_or_wait(session)
 
@@ -308,8 +290,8 @@ class Notes:
     async def _later(self, session: IngestSession, late: CallFacts, *audit: AuditEvent) -> None:
         try:
             async with _noting(session):
-                session.late = merge(session.late or CallFacts(), late)
-                session.untold.extend(audit)
+                session.learn(merge(session.late or CallFacts(), late))
+                session.tell(*audit)
                 await self.write_late(session)
         except Unavailable as error:
             logger.warning("late facts wait for the catalog", extra={"fields": {"error": error.code}})
@@ -341,7 +323,7 @@ class Notes:
                 await self._revise(session, session.late)
             except (Refused, IntegrityError) as error:
                 _late_refused(session, error)
-            session.late = None
+            session.learn(None)
 
     async def _revise(self, session: IngestSession, late: CallFacts) -> None:
         row = session.recording
@@ -366,7 +348,7 @@ class Notes:
         )
         # The manifest copies the row as it is known here.
         # Not `row`: the recording's head may have been read meanwhile.
-        session.recording = replace(session.recording, sealed_facts=sealed, caller_token=caller, called_token=called)
+        session.revise(sealed_facts=sealed, caller_token=caller, called_token=called)
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
@@ -375,7 +357,7 @@ class Notes:
             if sum(not isinstance(each, Pause) for each in session.keeping.notes) >= _MOST_NOTES:
                 logger.warning("a call has too many notes", extra={"fields": {"recording": session.recording.id}})
                 return
-            _append(session, note)
+            session.note(note)
             await self._write_or_wait(session)
 
     async def _write_or_wait(self, session: IngestSession) -> None:
@@ -390,18 +372,14 @@ class Notes:
     ) -> None:
         """Write `changed` and what is still unwritten in one transaction; only then is `changed` true here too."""
         await self.write_late(session)
-        keeping = session.keeping
-        notes = {at: keeping.notes[at] for at in sorted(session.unwritten)} | dict(changed)
+        notes = {**session.unwritten, **changed}
         recording = session.recording.id
         rows = {
             at: seal_note(session.key, recording, at, note, nonce=self._entropy(_NONCE_BYTES))
             for at, note in notes.items()
         }
         await self._catalog.put_notes(recording, rows, audit=[*session.untold, *audit])
-        session.unwritten.difference_update(notes)
-        session.untold.clear()
-        for at, note in changed.items():
-            keeping.notes[at] = note
+        session.wrote(notes)
 
 
 async def take_up(catalog: NoteRows, session: IngestSession, *, clock: Clock, pause_max: timedelta) -> None:
@@ -410,22 +388,18 @@ async def take_up(catalog: NoteRows, session: IngestSession, *, clock: Clock, pa
     What its pauses have used of `pause_max` is what the notes tell. A note that does not open is logged, and one that
     says nothing has its number.
     """
-    keeping = session.keeping
+    notes: list[Note] = []
     for at, sealed in (await catalog.notes(session.recording.id)).items():
         try:
-            keeping.notes.append(open_note(session.key, session.recording.id, at, sealed))
+            notes.append(open_note(session.key, session.recording.id, at, sealed))
         except IntegrityError as error:
-            keeping.notes.append(Pause(offset=0, at_ms=0, lasting=False))
+            notes.append(Pause(offset=0, at_ms=0, lasting=False))
             logger.error(  # noqa: TRY400  # the fact, not the trace
                 "a note of a call does not open",
                 extra={"fields": {"recording": session.recording.id, "note": at, "error": error.code}},
             )
-    pause = _lasting(session)
-    if pause is not None:
-        keeping.paused, keeping.since_ms = True, pause.at_ms
-    used = noted_use(keeping.notes, limit=pause_max.total_seconds(), now_ms=unix_ms(clock.now()))
-    session.allowance = Allowance(used=used, since=clock.monotonic(), paused=keeping.paused)
-    keeping.continue_at(session.durable)
+    used = noted_use(notes, limit=pause_max.total_seconds(), now_ms=unix_ms(clock.now()))
+    session.recall_notes(notes, used=used, now=clock.monotonic())
 
 
 def merge(known: CallFacts, late: CallFacts) -> CallFacts:
@@ -454,38 +428,6 @@ def _late_refused(session: IngestSession, error: VaultError) -> None:
         "late facts of a call were not kept",
         extra={"fields": {"recording": session.recording.id, "error": error.code}},
     )
-
-
-def _append(session: IngestSession, note: Note) -> None:
-    session.unwritten.add(len(session.keeping.notes))
-    session.keeping.notes.append(note)
-
-
-def _set_only(session: IngestSession, note: Aside | Etag) -> None:
-    """Note what a recording has one note of at most."""
-    notes = session.keeping.notes
-    at = next((at for at, each in enumerate(notes) if type(each) is type(note)), None)
-    if at is None:
-        _append(session, note)
-    elif replace(notes[at], at_ms=note.at_ms) != note:
-        notes[at] = note
-        session.unwritten.add(at)
-
-
-def _last_pause(session: IngestSession) -> tuple[int, Pause]:
-    at = session.keeping.last
-    assert at is not None
-    pause = session.keeping.notes[at]
-    assert isinstance(pause, Pause)
-    return at, pause
-
-
-def _lasting(session: IngestSession) -> Pause | None:
-    """Return the pause that was noted and is not resumed."""
-    if session.keeping.last is None:
-        return None
-    _, pause = _last_pause(session)
-    return pause if pause.lasting else None
 
 
 def _told(name: str, session: IngestSession, actor: Principal | None, **detail: Any) -> AuditEvent:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -75,6 +75,7 @@ class Ingest:
         metrics: Metrics,
         limits: IngestLimits,
         shares: Shares,
+        storer: Callable[..., Storer],
     ) -> None:
         self._shares = shares
         self._waiting = Waiting(clock=clock)
@@ -117,7 +118,7 @@ class Ingest:
             node=journal.node,
             metrics=metrics,
         )
-        self.storer: Storer
+        self.storer = storer(settle=notes.write_late, finished=self.finished)
         self.draining = False
 
     # -- looking up ---------------------------------------------------------------------------------------------
@@ -195,6 +196,10 @@ class Ingest:
         if self._make_way(tenant) is None:
             self._shares.require(tenant)
 
+    def drain(self) -> None:
+        """The server shuts down: no new recording is taken in, and those under way may end."""
+        self.draining = True
+
     def _require_taking(self) -> None:
         if self.draining:
             raise Unavailable("the server is shutting down and takes no new recordings", retry_after_seconds=5)
@@ -208,7 +213,7 @@ class Ingest:
 
     def displace(self, session: IngestSession) -> None:
         """Let one that waits for its recorder end as at the end of its grace, soon."""
-        session.displaced = True
+        session.displace()
         self._waiting.discard(session)
         self._displaced.set()
 
@@ -226,7 +231,7 @@ class Ingest:
             raise Conflict("another upload for this call key is under way")
         if (least := self._make_way(call.tenant)) is not None:
             self.displace(least)
-            least.placed = False  # its place is the new one's at once
+            least.give_place()  # it is the new one's at once
             self._shares.give(least.recording.tenant)
             self._shares.displaced()
         self._shares.take(call.tenant)
@@ -238,12 +243,7 @@ class Ingest:
             raise
         finally:
             self._starting.discard(place)
-        session = IngestSession(
-            recording=recording, key=key, call_key=call.call_key, uploads=1, begun_by=actor.token_id
-        )
-        session.grace, session.resumable, session.total = call.grace, call.resumable, call.total
-        if call.answer is not None:
-            session.keeping.notes.append(call.answer)
+        session = IngestSession.begun(call, recording, key, begun_by=actor.token_id)
         self._adopt(session)
         return session
 
@@ -273,9 +273,8 @@ class Ingest:
         # What was displaced still comes to its best end, with parts that lie elsewhere.
         if session.uploads or (session.leaving if owner is None else session.ending is not None):
             raise Conflict("another upload for this call key is under way or it has just ended")
-        session.uploads = 1
+        session.attach()
         self._waiting.discard(session)
-        session.detached_at = None
         try:
             await self._settle(session)
             # What could not be noted as dropped is sent again, and dropped again.
@@ -309,36 +308,18 @@ class Ingest:
             except Unavailable:
                 logger.info("undurable tail dropped", extra={"fields": {"recording": session.recording.id}})
         if entry.failed is not None:
-            session.digest = None
-            session.keeping.continue_at(session.durable)
+            session.lose_tail()
             await self.storer.drain(session)
-            entry.close()
-            session.entry = None
+            session.leave_entry()
 
     # -- writing ------------------------------------------------------------------------------------------------
 
     def take(self, session: IngestSession, piece: bytes) -> bool:
         """Take one piece as `write` does, if that needs no waiting; False, with nothing taken, if it does."""
-        if session.keeping.watching:
-            if session.resuming or not session.keeping.paused:
-                return False
-            session.keeping.keep(piece)
-            return True
-        entry = session.entry
-        if (
-            entry is None
-            or session.ending is not None
-            or session.digest is None
-            or entry.appended + len(piece) > self.limits.max_recording_bytes
-            or not entry.roomy
-        ):
-            return False
-        try:
-            entry.append(piece)
-        except Unavailable:
+        if not session.take(piece, most=self.limits.max_recording_bytes):
             return False  # `write` finds the same, and says so or waits
-        session.digest.update(piece)
-        if entry.appended - session.stored >= self.storer.cut_bytes:
+        entry = session.entry
+        if entry is not None and entry.appended - session.stored >= self.storer.cut_bytes:
             self.storer.poke(session)
         return True
 
@@ -363,8 +344,7 @@ class Ingest:
         except JournalFull:
             if not await self._room(session, piece):
                 return
-        if session.digest is not None:
-            session.digest.update(piece)
+        session.add_to_digest(piece)
         await entry.writable()
         if entry.appended - session.stored >= self.storer.cut_bytes:
             self.storer.poke(session)
@@ -372,8 +352,9 @@ class Ingest:
     def _open_entry(self, session: IngestSession) -> JournalEntry:
         """Begin, or continue after the stored bytes, in the journal's current file."""
         opening = JournalOpening(recording=session.recording.id, coordinate=session.recording.audio)
-        session.entry = self._journal.open(opening, session.key, offset=session.stored)
-        return session.entry
+        entry = self._journal.open(opening, session.key, offset=session.stored)
+        session.continue_in(entry)
+        return entry
 
     async def _room(self, session: IngestSession, piece: bytes) -> bool:
         """Hold the recorder back while the journal drains; give up after a while with nothing half-kept.
@@ -415,33 +396,30 @@ class Ingest:
         if session.ended is not None:
             return
         entry = session.entry or self._open_entry(session)
-        session.ending = ended
+        session.begin_end(ended)
         self._waiting.discard(session)
         try:
             await entry.end(ended)  # one commit carries the last pieces and the end
         except (Unavailable, ValueError):
-            session.ending = None  # no end was written: the recording is still open
+            session.withdraw_end()
             self._waiting.add(session)
             raise
-        session.ended = ended
+        session.end(ended)
         self.storer.poke(session)
 
     def detach(self, session: IngestSession) -> None:
         """The upload is gone without an end: the grace period begins."""
-        session.uploads = 0
-        if session.ended is None:
-            session.detached_at = self._clock.monotonic()
+        session.detach(now=self._clock.monotonic())
         self._waiting.add(session)
 
     @contextmanager
     def hearing(self, session: IngestSession) -> Iterator[None]:
         """A request sends a part of it inside the context: it does not wait for its recorder."""
-        session.arriving += 1
-        self._waiting.discard(session)
         try:
-            yield
+            with session.receiving():
+                self._waiting.discard(session)
+                yield
         finally:
-            session.arriving -= 1
             self._waiting.add(session)
 
     def finished(self, session: IngestSession) -> None:
@@ -529,7 +507,7 @@ class Ingest:
                 continue
             if session is not None:
                 self._continue(session)
-            self._beginning.doubtful.discard(identifier)
+            self._beginning.looked_up(identifier)
 
     async def _truncate(self, session: IngestSession, reason: str) -> None:
         try:

@@ -86,7 +86,7 @@ class Feed:
             )
             self.session = await self._rejoin(call) or await self._start(call)
             if self.session is not None:
-                self.session.feed = self
+                self.session.follow(self)
                 return
         raise Conflict("too many recordings have this call key", hint="give each stream a call key of its own")
 
@@ -177,11 +177,8 @@ class Feed:
         self.lost()
 
     async def _left_out(self, session: IngestSession, event: LeftOut) -> None:
-        counts = session.frames_left_out
-        first = not counts
-        if first:
-            counts.update(self._parts.notes.frames_told(session))
-        counts[event.why.value] += 1
+        first = not session.frames_left_out
+        session.leave_out(event.why.value, told=self._parts.notes.frames_told(session) if first else {})
         self._untold += 1
         if first:
             await self.told()
@@ -223,5 +220,5 @@ class Feed:
         """The connection is gone: what was received stays, and without an end the grace period begins."""
         if self.session is not None and not self.ended:
             self.ended = True
-            self.session.feed = None
+            self.session.unfollow()
             self._parts.ingest.detach(self.session)

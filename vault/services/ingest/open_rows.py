@@ -280,6 +280,10 @@ class Beginning:
             self._metrics.facts_left_out.labels(kind_of(name), why).inc()
         return recording, key
 
+    def looked_up(self, identifier: RecordingId) -> None:
+        """The row was found, and is taken up or over."""
+        self.doubtful.discard(identifier)
+
     def _created_unheard(self, identifier: RecordingId, creating: asyncio.Future[None]) -> None:
         """Forget a row that will not come: only one that is there, or may be, is looked for."""
         error = None if creating.cancelled() else creating.exception()
@@ -347,7 +351,8 @@ class TakeUp:
         for row in rows.values():
             session = await self.session(row, replayed.get(row.id))
             if session is not None:
-                session.lossy |= self._journal.damaged
+                if self._journal.damaged:
+                    session.lose()
                 yield session
 
     async def _unknown(self, identifier: RecordingId, found: ReplayedRecording) -> Recording | None:
@@ -378,8 +383,8 @@ class TakeUp:
         for row in await self._catalog.open_recordings(node=node):
             session = await self.session(row, None)
             if session is not None:
-                session.ended = session.ending = "truncated:node_lost"
-                session.lossy = True
+                session.end("truncated:node_lost")
+                session.lose()
                 yield session
 
     async def session(self, row: Recording, found: ReplayedRecording | None) -> IngestSession | None:
@@ -397,7 +402,6 @@ class TakeUp:
             call_key=extra.get(CALL_KEY),
             segments=segments,
             stored=max((ref.offset + ref.length for ref in segments), default=0),
-            recorded_segments=len(segments),
             digest=None,
             detached_at=self._clock.monotonic(),
         )

@@ -20,10 +20,7 @@ _SLACK: Final = 1.0
 
 @dataclass(slots=True, kw_only=True)
 class Allowance:
-    """What one call has used of the paused time it may have, in seconds of a clock that only goes forward.
-
-    A new one stands in its place once the vault has ended a pause: then the count begins anew.
-    """
+    """What one call has used of the paused time it may have, in seconds of a clock that only goes forward."""
 
     used: float = 0.0
     since: float = 0.0
@@ -38,6 +35,10 @@ class Allowance:
     def turn(self, *, paused: bool, now: float) -> None:
         """The call is paused from `now` on, or kept from `now` on."""
         self.used, self.since, self.paused = self.used_at(now), now, paused
+
+    def renew(self, *, now: float) -> None:
+        """The vault has ended a pause: the count begins anew."""
+        self.used, self.since, self.paused = 0.0, now, False
 
     def over(self, limit: float, now: float) -> bool:
         """Whether the vault has to end the present pause."""
@@ -107,6 +108,22 @@ class Keeping:
         return next((at for at in range(len(self.notes) - 1, -1, -1) if isinstance(self.notes[at], Pause)), None)
 
     @property
+    def last_pause(self) -> tuple[int, Pause] | None:
+        """The last pause that is noted, and its number."""
+        at = self.last
+        if at is None:
+            return None
+        pause = self.notes[at]
+        assert isinstance(pause, Pause)
+        return at, pause
+
+    @property
+    def lasting(self) -> tuple[int, Pause] | None:
+        """The pause that is noted and not resumed, and its number."""
+        last = self.last_pause
+        return last if last is not None and last[1].lasting else None
+
+    @property
     def aside(self) -> Aside | None:
         """What is noted of parts that were left out."""
         return next((note for note in self.notes if isinstance(note, Aside)), None)
@@ -134,14 +151,47 @@ class Keeping:
 
     @property
     def _noted(self) -> int:
-        pause = self.notes[self.last] if self.last is not None else None
-        return pause.dropped if isinstance(pause, Pause) else 0
+        last = self.last_pause
+        return 0 if last is None else last[1].dropped
+
+    def stop(self, *, now_ms: int) -> None:
+        """What arrives from here on is dropped, also before the pause is noted."""
+        self.paused, self.since_ms = True, now_ms
+
+    def note_pause(self, offset: int) -> int:
+        """Note that the call is paused at `offset`; return the number. Without a byte between, the last one goes on."""
+        last = self.last_pause
+        if last is not None and last[1].offset == offset:
+            at, before = last
+            self.notes[at] = replace(before, at_ms=self.since_ms, lasting=True)
+        else:
+            at = len(self.notes)
+            self.notes.append(Pause(offset=offset, at_ms=self.since_ms))
+        self.fresh = True
+        return at
+
+    def count_noted(self, dropped: int) -> None:
+        """So many of the dropped bytes are in the note of the pause now."""
+        self.unnoted -= dropped
+
+    def go_on(self, *, late: int) -> None:
+        """What arrives from here on is kept, but for `late` bytes that are noted as dropped and still come."""
+        self.late = late
+        self.paused = False
+
+    def recall(self, notes: Sequence[Note], *, end: int) -> None:
+        """Take up the notes of a recording of which `end` bytes are kept: a call that was paused still is."""
+        self.notes[:] = notes
+        lasting = self.lasting
+        if lasting is not None:
+            self.stop(now_ms=lasting[1].at_ms)
+        self.continue_at(end)
 
     def continue_at(self, end: int) -> None:
         """The recorder continues where it was told to: after `end` kept bytes and what the notes count as dropped."""
         self.unnoted = self.late = 0
-        pause = self.notes[self.last] if self.last is not None else None
-        self.fresh = pause is not None and pause.offset >= end
+        last = self.last_pause
+        self.fresh = last is not None and last[1].offset >= end
 
     def settled(self, end: int) -> tuple[Note, ...]:
         """Return the notes as they are of a recording of `end` bytes, in the order of their offsets.
@@ -160,10 +210,11 @@ class Keeping:
 
     def closed(self, end: int, *, now_ms: int) -> tuple[Note, ...]:
         """Return the notes of a recording that ended with `end` bytes: a pause that lasts ends with it."""
-        if self.last is not None and isinstance(pause := self.notes[self.last], Pause):
+        if (last := self.last_pause) is not None:
+            at, pause = last
             missing = pause.missing_ms + (max(now_ms - pause.at_ms, 0) if pause.lasting else 0)
             whole = replace(pause, dropped=pause.dropped + self.unnoted, missing_ms=missing)
-            return replace(self, notes=[*self.notes[: self.last], whole, *self.notes[self.last + 1 :]]).settled(end)
+            return replace(self, notes=[*self.notes[:at], whole, *self.notes[at + 1 :]]).settled(end)
         return self.settled(end)
 
     def dropped(self, end: int) -> int:

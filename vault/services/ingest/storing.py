@@ -109,28 +109,16 @@ class Storer:
     def poke(self, session: IngestSession) -> None:
         """Queue the session if it has something to move now; cheap enough for every piece."""
         if not session.storing and self._due(session):
-            session.storing = True
+            session.enqueue()
             self._queue.put_nowait(session)
             self._metrics.segments_pending.inc()
 
     def _due(self, session: IngestSession) -> bool:
-        if session.ended is not None:
-            return True
-        unstored = session.durable - session.stored
-        if unstored <= 0:
-            session.oldest_unstored_at = None
-            session.flush = False
-            return False
-        if session.flush or unstored >= self._limits.max_bytes:
-            return True
-        now = self._clock.monotonic()
-        if session.oldest_unstored_at is None:
-            session.oldest_unstored_at = now
-        return now - session.oldest_unstored_at >= self._limits.max_age.total_seconds() * session.patience
+        return session.due(max_bytes=self._limits.max_bytes, max_age=self._limits.max_age, clock=self._clock)
 
     async def drain(self, session: IngestSession) -> None:
         """Store every durable byte of the session; Unavailable if the store does not take them within a while."""
-        session.flush = True
+        session.flush()
         for _ in range(int(_DRAIN_SECONDS / _DRAIN_STEP_SECONDS)):
             if session.stored >= session.durable:
                 return
@@ -161,7 +149,7 @@ class Storer:
                 logger.exception("storing failed unexpectedly", extra={"fields": {"recording": session.recording.id}})
                 await self._back_off(session, error)
             finally:
-                session.storing = False
+                session.dequeue()
                 self._metrics.segments_pending.dec()
             if session in self._sessions:
                 self.poke(session)
@@ -197,14 +185,8 @@ class Storer:
             await self._hear(session, head, whole=last)
         if not last:  # the last one is recorded together with the finish: one transaction for a short call
             await self._catalog.add_segments([ref], stored_bytes=end, heard=session.heard)
-            session.heard = None
-            session.recorded_segments += 1
         # Only now: a retry after a failure above seals the same bytes again under the same index.
-        session.segments.append(ref)
-        session.stored = end
-        session.oldest_unstored_at = None
-        if not last and session.entry is not None:
-            session.entry.release(end)
+        session.store(ref, recorded=not last)
 
     async def _hear(self, session: IngestSession, head: bytes, *, whole: bool) -> None:
         """Take up what the recording's first bytes tell, unless something before them was not kept."""
@@ -214,13 +196,12 @@ class Storer:
         heard = hear(recording.media, head, whole=whole)
         if recording.media.container is Container.WAV:
             found = head_in(head)
-            session.wav = found if found is not None and found.samples_at else None
+            session.find_wav(found if found is not None and found.samples_at else None)
         if heard == Heard(media=recording.media):
             return
         if heard.content is not None:
             heard = replace(heard, recorder=await self._begun_by(session))
-        session.heard = heard
-        session.recording = replace(session.recording, media=heard.media, content=heard.content)
+        session.hear(heard)
 
     async def _wav_head(self, session: IngestSession) -> WavHead | None:
         """Return the head of a WAV that has ended; what it tells behind the first segment is taken up."""
@@ -230,9 +211,7 @@ class Storer:
         length = audio_end(session.keeping.notes, session.stored)
         head = await self._reader.wav_head(recording, session.key, session.segments, length)
         if head is not None and not recording.media.rate:
-            media = told_by(head, recording.media)
-            session.heard = Heard(media=media)
-            session.recording = replace(recording, media=media)
+            session.hear(Heard(media=told_by(head, recording.media)))
         return head
 
     async def _misdeclared(self, session: IngestSession) -> Sequence[AuditEvent]:
@@ -360,7 +339,7 @@ class Storer:
             ended_at=ended_at,
             stored_bytes=session.stored,
             lasted=lasted_of(manifest, head=head),
-            objects=[*session.segments[session.recorded_segments :], ref],
+            objects=[*session.unrecorded, ref],
             heard=session.heard,
             audit=[
                 *session.untold,
@@ -391,7 +370,7 @@ class Storer:
 
     async def rebuild_digest(self, session: IngestSession) -> None:
         """Hash the durable bytes again, after a restart or a failed commit left the running digest unusable."""
-        session.digest = await self.durable_digest(session, 0)
+        session.restart_digest(await self.durable_digest(session, 0))
 
     async def durable_digest(self, session: IngestSession, start: int) -> hashlib._Hash:
         """Hash the durable bytes from `start` on."""

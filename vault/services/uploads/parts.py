@@ -130,7 +130,7 @@ class PartSink:
 
     async def write(self, piece: bytes) -> None:
         """Take more of it; the recording waits for its recorder anew."""
-        _touch(self._upload.session, self._clock)
+        self._upload.session.touch(now=self._clock.monotonic())
         await self._writer.write(piece)
 
     async def keep(self, digests: Mapping[str, bytes]) -> Part:
@@ -155,7 +155,7 @@ class PartSink:
                 await self._keep(part, known)
             kept = upload.parts[self._number]
             upload.digests.setdefault((kept.number, kept.version), {}).update(digests)
-        _touch(upload.session, self._clock)
+        upload.session.touch(now=self._clock.monotonic())
         return part
 
     async def _keep(self, part: Part, known: Part | None) -> None:
@@ -168,12 +168,7 @@ class PartSink:
         if known is not None:
             upload.replaced.append(known)
         upload.parts[part.number] = part
-        upload.session.spooled += part.size
-
-
-def _touch(session: IngestSession, clock: Clock) -> None:
-    if session.detached_at is not None:
-        session.detached_at = clock.monotonic()
+        upload.session.keep_aside(part.size)
 
 
 class PartRows(RecordingLookup, AuditTrail, Protocol):
@@ -226,9 +221,7 @@ class Parts:
 
     def _adopt(self, upload: Upload) -> None:
         session = upload.session
-        session.owner = upload
-        session.grace = self._grace
-        session.before_end = partial(self._keep_beginning, upload)
+        session.belong_to(upload, grace=self._grace, before_end=partial(self._keep_beginning, upload))
         self._uploads[session.recording.id] = upload
 
     def is_upload(self, session: IngestSession) -> bool:
@@ -534,7 +527,7 @@ class Parts:
             if number in upload.parts:
                 upload.replaced.append(upload.parts[number])
             upload.parts[number] = Part(number=number, version=version, size=reader.size, etag=etag)
-            upload.session.spooled += reader.size
+            upload.session.keep_aside(reader.size)
         except IntegrityError as error:
             fields = {"recording": upload.session.recording.id, "part": number, "error": error.code}
             logger.error("a part in the spool is damaged", extra={"fields": fields})  # noqa: TRY400  # the fact

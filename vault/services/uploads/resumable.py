@@ -272,11 +272,11 @@ class Uploads:
     @asynccontextmanager
     async def started(self, session: IngestSession, writer: Writer) -> AsyncIterator[None]:
         """Be the one that writes to a session which this request is attached to."""
-        session.feed = writer
+        session.follow(writer)
         try:
             yield
         finally:
-            session.feed = None
+            session.unfollow()
             self._ingest.detach(session)
             writer.gone.set()
 
@@ -295,7 +295,7 @@ class Uploads:
         if total is None or session.total is not None:
             return
         await self._notes.revise(session, CallFacts(extra={TOTAL: str(total)}))
-        session.total = total
+        session.announce(total)
 
     async def settle(self, session: IngestSession, *, end: bool = False) -> int:
         """Make what was written durable, and the end too if nothing is missing; return the durable offset.

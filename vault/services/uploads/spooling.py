@@ -63,6 +63,14 @@ class Windows:
         """Whether that is more than `bound` bytes: what comes now is written at once."""
         return self.bytes > self._bound
 
+    def take(self, size: int) -> None:
+        """So many more bytes are kept."""
+        self.bytes += size
+
+    def give(self, size: int) -> None:
+        """So many of them are written, or gone."""
+        self.bytes -= size
+
 
 class BodyWriter:
     """Seals what arrives into a spool file; call `drop` when done. Memory: one window, less where it is crowded."""
@@ -97,19 +105,19 @@ class BodyWriter:
 
     def drop(self) -> None:
         """Keep nothing in memory any more; what was not written is gone."""
-        self._windows.bytes -= len(self._pending)
+        self._windows.give(len(self._pending))
         self._pending = bytearray()
 
     def _wait(self, sealed: bytes) -> None:
         self._pending += sealed
-        self._windows.bytes += len(sealed)
+        self._windows.take(len(sealed))
 
     async def _flush(self) -> None:
         data, self._pending = bytes(self._pending), bytearray()
         try:
             await self.file.append(data)
         finally:
-            self._windows.bytes -= len(data)
+            self._windows.give(len(data))
 
 
 class BodyReader:
