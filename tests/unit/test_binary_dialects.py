@@ -280,8 +280,8 @@ def test_a_first_text_that_cannot_be_read_costs_the_facts_alone_and_says_so():
     for first in ('{"from":"201"', '{"a":' * 100_000, '{"from":"201","x":%s}' % ("9" * 5_000)):
         said = started(first, handshake)
         assert (said.facts.caller, said.facts.unusable) == (None, {"others": "form"})
-        assert "begins as JSON and is none" in refused(first).message
-        assert "begins as JSON and is none" in refused(first, JAMBONZ.handshake).message
+        assert "begins like JSON but is not JSON" in refused(first).message
+        assert "begins like JSON but is not JSON" in refused(first, JAMBONZ.handshake).message
     assert started("hello", handshake).facts.unusable == {}
 
 

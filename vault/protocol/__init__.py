@@ -1,1 +1,1 @@
-"""Upload dialects as sans-I/O state machines."""
+"""The protocols of recorders, without I/O: parsers and state machines."""

@@ -1,4 +1,4 @@
-"""Web origins (RFC 6454) as a tenant lists them: whose pages may record."""
+"""The web origins (RFC 6454) whose pages may send recordings for a tenant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from vault.errors import Invalid
 
 _MOST: Final = 20
-# As browsers write it: lower case, no path, no default port. Plain http only where nothing leaves the machine.
+# As browsers write it: lower case, no path, no default port. Plain http is only for this machine.
 _ORIGIN: Final = re.compile(
     r"https://[a-z0-9.-]{1,253}(?::[1-9][0-9]{0,4})?|http://(?:localhost|127\.0\.0\.1|\[::1\])(?::[1-9][0-9]{0,4})?",
     re.ASCII,
@@ -18,7 +18,10 @@ _HINT: Final = "scheme, host and port as browsers send them: https://portal.exam
 
 
 def checked_origins(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the origins, sorted and each once; Invalid for what no browser sends, plain http, or more than 20."""
+    """Return the origins sorted, without repetitions.
+
+    Invalid for a text that browsers do not send, for plain http except to this machine, and for more than 20.
+    """
     for text in texts:
         if not _ORIGIN.fullmatch(text) or text.endswith(":443"):
             raise Invalid("that is not the origin of a web page", hint=_HINT)

@@ -25,7 +25,7 @@ _DOUBLINGS: Final = 12
 
 
 class FlagCategory(enum.StrEnum):
-    """What a flag is about. A closed list, because it travels: words about a person do not."""
+    """What a flag is about. It is a closed list, because alerts must not contain free text about a person."""
 
     ABUSE = "abuse"
     NEGLECT = "neglect"
@@ -37,13 +37,14 @@ class FlagCategory(enum.StrEnum):
 
 
 def checked_webhook(text: str) -> str:
-    """Return `text` as the address of a webhook: https, or http on the loopback; Invalid, which does not repeat it.
+    """Return `text` if it is the URL of a webhook: https, or http to this machine.
 
-    An address with a user or a password is refused; a secret in its path or query is kept out of logs and answers.
+    Invalid for any other text, also for a URL with a user or a password. The message does not repeat the URL, because
+    its path or query may hold a secret.
     """
     try:
         parts = urlsplit(text)
-        _ = parts.port  # parsed lazily, and refused here rather than at the first alert
+        _ = parts.port  # parsed only on access; an invalid one must be refused here, not at the first alert
     except ValueError as error:
         raise _invalid() from error
     usable = text.isascii() and text.isprintable() and " " not in text and len(text) <= _MAX_URL_CHARS
@@ -63,7 +64,7 @@ def _private(parts: SplitResult) -> bool:
 
 
 def inside(address: str, allowed: Sequence[Network]) -> bool:
-    """Tell whether an IP address is neither public nor in a network of `allowed`: one within, or of no single host."""
+    """Tell whether an IP address is forbidden for webhooks: it is not a public host and not in `allowed`."""
     found = ip_address(address.partition("%")[0])
     host = getattr(found, "ipv4_mapped", None) or found
     public = host.is_global and not host.is_multicast
@@ -78,7 +79,7 @@ def _invalid() -> Invalid:
 
 
 def origin_of(url: str | None) -> str | None:
-    """Return what may be shown of a webhook's address: scheme, host and port, for a path can be a secret."""
+    """Return the part of a webhook's URL that may be shown: scheme, host and port. Its path can hold a secret."""
     if url is None:
         return None
     parts = urlsplit(url)
@@ -88,7 +89,7 @@ def origin_of(url: str | None) -> str | None:
 def flagged_body(
     row: Recording, hold: HoldId, *, category: FlagCategory, actor: Principal, live: bool, at: datetime
 ) -> str:
-    """Return the JSON text of an alert: ids, a category and who raised it; nothing about the people on the call."""
+    """Return the JSON text of an alert: ids, the category and who raised the flag, nothing about the callers."""
     instant = rfc3339(at)
     data: Mapping[str, Any] = {
         "recording_id": row.id,
@@ -104,15 +105,16 @@ def flagged_body(
 
 
 def recording_path(recording: RecordingId) -> str:
-    """Return where the recording is found on this server."""
+    """Return the path of the recording on this server."""
     return f"/v1/recordings/{recording}"
 
 
 def signed_headers(identifier: str, body: bytes, *, at: datetime, sign: Callable[[bytes], bytes]) -> dict[str, str]:
-    """Return the headers of one attempt: `sign` is Ed25519 over `id.timestamp.body`.
+    """Return the headers of one attempt: `sign` makes an Ed25519 signature of `id.timestamp.body`.
 
-    The id begins with `msg_`, which is no beginning of a JWS: its first part is the base64url of a JSON object, so it
-    begins with `e`. And the body holds braces, which base64url does not. No signature made here verifies as a JWS.
+    The signature cannot be mistaken for that of a JWS, which the same key signs too. A JWS begins with `e`, because its
+    first part is the base64url of a JSON object; an id begins with `msg_`. The body contains braces, which base64url
+    does not.
     """
     timestamp = str(int(at.timestamp()))
     signature = base64.b64encode(sign(b".".join((identifier.encode(), timestamp.encode(), body)))).decode()
@@ -125,6 +127,9 @@ def signed_headers(identifier: str, body: bytes, *, at: datetime, sign: Callable
 
 
 def pause_after(attempts: int, *, share: float) -> timedelta:
-    """Return how long to wait after so many failed attempts: 1 s doubled up to 1 h, of which `share` (0-1) of half."""
+    """Return the pause after so many failed attempts: 1 s, doubled each time up to 1 h, times 0.5 + 0.5 `share`.
+
+    `share` is a random number from 0 to 1.
+    """
     longest = min(_FIRST_PAUSE * (1 << min(max(attempts - 1, 0), _DOUBLINGS)), _LONGEST_PAUSE)
     return longest * (0.5 + 0.5 * share)

@@ -1,1 +1,1 @@
-"""What is said of a call, in whichever form: parties, metadata, SIPREC."""
+"""Parsers for facts about a call: parties, JSON metadata and SIPREC."""

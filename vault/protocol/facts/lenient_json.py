@@ -1,4 +1,4 @@
-"""JSON text (RFC 8259) that describes audio: it is read as far as it goes, because nothing else is done by it."""
+"""Parses JSON (RFC 8259) that describes audio, and keeps what can be read: only descriptions depend on it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from vault.protocol.facts.strict_json import NotJson
 
 
 class Members(dict[str, Any]):
-    """Names and values, as far as they can be read."""
+    """The members of a JSON object that could be read."""
 
     constants: frozenset[str] = frozenset()
-    """Names whose values were NaN or an infinity, which are none: they are not members."""
+    """Names whose values were NaN or infinite; they are left out of the members."""
     repeated: frozenset[str] = frozenset()
-    """Names that came again with another value: the first one counts."""
+    """Names that were repeated with another value; the first value is kept."""
 
 
 def load_members(text: str) -> Members:
-    """Return the JSON object that `text` is, without what is no JSON or comes again in it; NotJson for another text."""
+    """Return the JSON object in `text`, without NaN, infinities and repetitions; NotJson for other text."""
     try:
         document = json.loads(text, object_pairs_hook=first_of_each, parse_constant=lambda _: _CONSTANT)
     except (ValueError, RecursionError) as error:
-        raise NotJson("the text is no JSON, or nests too deeply") from error
+        raise NotJson("the text is not JSON, or nests too deeply") from error
     if not isinstance(document, Members):
-        raise NotJson("the text is no JSON object")
+        raise NotJson("the text is not a JSON object")
     return document
 
 
 def first_of_each(pairs: Iterable[tuple[str, Any]]) -> Members:
-    """Return the members that the pairs are: of each name the first one."""
+    """Return the pairs as members; the first value of each name is kept."""
     document, constants, repeated = Members(), set(), set()
     for name, value in pairs:
         if value is _CONSTANT:

@@ -1,7 +1,7 @@
-"""What recorders say about a call in JSON or in the address: its name, its facts, and nothing secret.
+"""What recorders state about a call in JSON or in the URL: its call key and its facts, without secrets.
 
-Of a name that comes twice the first value counts; NaN and the infinities, which RFC 8259 does not have, are none. What
-is left out for that is noted as any other fact. What is read is bounded in size and depth.
+The first value of a repeated name counts. NaN and infinities, which RFC 8259 does not have, are left out. Both are
+noted as unusable facts. Size and depth are bounded.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vault.protocol.facts.strict_json import NotJson
 from vault.protocol.live.events import Dtmf
 
 MAX_TEXT: Final = 1 << 18
-"""How many characters of JSON a recorder may send at once: as many as fit into one message."""
+"""How many characters of JSON a recorder may send in one message."""
 
 UNREADABLE: Final = (
-    "the first text begins as JSON and is none: send it whole, or put ?call_key=…&rate=8000 into the URL"
+    "the first text begins like JSON but is not JSON: send it whole, or put ?call_key=…&rate=8000 into the URL"
 )
-"""What to say where nothing else tells what the audio is."""
+"""The message for a connection whose first text is unreadable and whose URL does not describe the audio."""
 
 _MAX_DEPTH: Final = 4
 _MAX_EXTRAS: Final = 50
@@ -47,7 +47,7 @@ _DTMF: Final = re.compile(r"[0-9*#A-Da-d]")
 
 
 def parse_object(text: str | bytes) -> Members | None:
-    """Return the JSON object that `text` is, as far as it can be read; None if it is none, or is too long."""
+    """Return the JSON object in `text`, as far as it can be read; None for other text, or if it is too long."""
     if not isinstance(text, str) or len(text) > MAX_TEXT or not _begins_one(text):
         return None
     try:
@@ -57,7 +57,7 @@ def parse_object(text: str | bytes) -> Members | None:
 
 
 def unreadable(text: str | bytes) -> bool:
-    """Tell whether a text begins as a JSON object and is none."""
+    """Tell whether a text begins like a JSON object and cannot be read as one."""
     return isinstance(text, str) and _begins_one(text) and parse_object(text) is None
 
 
@@ -66,13 +66,13 @@ def _begins_one(text: str) -> bool:
 
 
 def call_key(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """Return the call key that the first of `names` gives, as a text or as a JSON integer."""
-    said = (str(document[name]) for name in names if type(document.get(name)) in {str, int})
-    return next((call_key_of(value) for value in said if value), None)
+    """Return the call key of the first of `names` that has a text or an integer; None without one."""
+    values = (str(document[name]) for name in names if type(document.get(name)) in {str, int})
+    return next((call_key_of(value) for value in values if value), None)
 
 
 def number(document: Mapping[str, Any], name: str) -> int | None:
-    """Return a count, written as a JSON number or in decimal digits; None if absent, Invalid if it is neither."""
+    """Return a count, written as a JSON number or as decimal digits; None if it is absent, Invalid for other values."""
     value = document.get(name)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -86,12 +86,11 @@ def number(document: Mapping[str, Any], name: str) -> int | None:
 def call_facts(
     document: Mapping[str, Any], *, known: frozenset[str] = frozenset(), read: Sequence[Mapping[str, Any]] = ()
 ) -> CallFacts:
-    """Return what a recorder's document says about a call; `known` are names that say something else.
+    """Return the facts in a recorder's document; `known` are names that have another meaning.
 
-    `read` is what the document was made of: what could not be read in it is noted.
-
-    What has no place of its own goes to the extras, nested values under dotted names: at most
-    50, each printable and at most 200 characters. Anything longer, unprintable or named like a credential is left out.
+    `read` are the objects that the document was made from; what could not be read in them is noted as unusable. Other
+    members go to the extras, nested ones under dotted names: at most 50, each printable and at most 200 characters. A
+    member that is longer, unprintable or named like a credential is left out.
     """
     reading = Reading()
     _note(reading, read, _MAX_DEPTH)
@@ -107,16 +106,16 @@ def call_facts(
         else:
             reading.leave_out("others", Unusable.TEXT)
     return CallFacts(
-        caller=reading.text("from", _said(document, _CALLER)),
-        called=reading.text("to", _said(document, _CALLED)),
-        direction=reading.direction("direction", _said(document, _DIRECTION)),
+        caller=reading.text("from", _value(document, _CALLER)),
+        called=reading.text("to", _value(document, _CALLED)),
+        direction=reading.direction("direction", _value(document, _DIRECTION)),
         extra=extra,
         unusable=reading.unusable,
     )
 
 
 def _note(reading: Reading, read: Sequence[object], depth: int, *, others: bool = False) -> None:
-    """Note what could not be read of objects and of those within them."""
+    """Note what could not be read in objects and in nested ones."""
     within: list[object] = []
     for each in read:
         if isinstance(each, Members):
@@ -133,7 +132,7 @@ def _first(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return next((name for name in names if type(document.get(name)) in {str, int}), None)
 
 
-def _said(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def _value(document: Mapping[str, Any], names: Sequence[str]) -> str | None:
     name = _first(document, names)
     return None if name is None else str(document[name])
 
@@ -160,12 +159,12 @@ def _flat(value: object, name: str, depth: int) -> Iterator[tuple[str, str]]:
 
 
 def address_facts(query: Mapping[str, str]) -> dict[str, str]:
-    """Return the facts that an address may carry (`from`, `to`, `direction`), for recorders that send none."""
+    """Return the facts in a URL's query (`from`, `to`, `direction`), for recorders that send no metadata."""
     return {name: query[name] for name in ("from", "to", "direction") if name in query}
 
 
 def dtmf(digit: object, duration_ms: Any = None) -> Sequence[Dtmf]:
-    """Return the key pressed, or nothing if `digit` is no key."""
+    """Return the key that was pressed, or nothing if `digit` is not a telephone key."""
     if not isinstance(digit, str) or not _DTMF.fullmatch(digit):
         return ()
     known = isinstance(duration_ms, int) and not isinstance(duration_ms, bool) and 0 <= duration_ms <= _MAX_MS

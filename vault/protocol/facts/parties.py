@@ -1,12 +1,12 @@
-"""Who is on a line, read from whatever a recorder says of it: one spelling for each party, so that it is found again.
+"""The parties of a call in one spelling each, so that a search finds them however a recorder wrote them.
 
-A full telephone number becomes E.164. What a recorder may send for one is a number as people write it, a `tel:` URI
-(RFC 3966), a `sip:` or `sips:` URI (RFC 3261 section 19.1), `user@host`, or either as a name-addr with a display name,
-with parameters and with URI escapes. Only what is a number as a whole is one: digits within a name are part of a name.
+A full telephone number becomes E.164. A recorder may send it as people write it, as a `tel:` URI (RFC 3966), as a
+`sip:` or `sips:` URI (RFC 3261 section 19.1), as `user@host`, or as any of these in a name-addr with a display name,
+parameters and URI escapes. Digits that are only part of a name do not count as a number.
 
-Everything else stays what it is, without display name, password, parameters and port: a short number as its digits,
-whatever host it was dialled at, and a name as `name@host`, or as it was sent if it has no host. The names of another
-URI, such as `client:alice@host`, are kept with its scheme. A caller who withheld the number is ANONYMOUS.
+Other parties lose their display name, password, parameters and port. A short number becomes its digits without the
+host. A name becomes `name@host`, or stays as it was sent if it has no host. A URI of another scheme, such as
+`client:alice@host`, keeps its scheme. A caller who withheld the number is ANONYMOUS.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from vault.model import CallFacts
 from vault.protocol.facts.stated import decoded
 
 DEFAULT_REGION: Final = "GB"
-"""How a number without a country code is read."""
+"""The region of a number without a country code, unless a tenant has another."""
 ANONYMOUS: Final = "anonymous"
-"""A caller who withheld the number, RFC 3323; nobody in particular."""
+"""A caller who withheld the number (RFC 3323)."""
 
 SENT: Final = ("caller_sent", "called_sent")
-"""The extra facts that keep what a recorder said of a party, where that is not how the party is spelt here."""
+"""The extra facts with the parties as the recorder sent them, if that differs from their spelling here."""
 
 _NAME_ADDR: Final = re.compile(r'\s*(?:"(?:[^"\\]|\\.)*"|[^<"]*)\s*<([^<>]*)>?')
 _SCHEME: Final = re.compile(r"(sips?|tel|callto|whatsapp):(?://)?", re.IGNORECASE)
@@ -39,12 +39,12 @@ _SPELT: Final = re.compile(r"\(?\+?[\s().\-/]*\d[\d\s().\-/]*", re.ASCII)
 _DIALLED: Final = re.compile(r"[\d*#][\d*#\s()\-]*|\+\d[\d\s().\-/]*", re.ASCII)
 _QUOTED: Final = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 _OTHER_SCHEME: Final = re.compile(r"[a-z][a-z\d+.\-]*:", re.ASCII | re.IGNORECASE)
-"""What begins a URI that is none of the above: its names are as many people as there are texts behind it."""
+"""The beginning of a URI of another scheme. All text behind it belongs to the name."""
 _FULL: Final = re.compile(r"\+\d+", re.ASCII)
 _QUAD: Final = re.compile(r"(?:[1-9]?\d|[12]\d\d)(?:\.(?:[1-9]?\d|[12]\d\d)){3}", re.ASCII)
-"""An address of IPv4."""
+"""An IPv4 address."""
 _AFTERWARDS: Final = re.compile(r"\s*(?:,.*|(?:x|ext\.?|extension)\s*\d{1,7})", re.ASCII | re.IGNORECASE)
-"""What was dialled once the call had been answered."""
+"""An extension, or digits that are dialled after the answer."""
 _CONTEXT: Final = re.compile(r";phone-context=(\+[\d().\-]+)", re.ASCII | re.IGNORECASE)
 _FILLING: Final = re.compile(r"[\s().\-/_]")
 _DASHES: Final = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))
@@ -55,45 +55,45 @@ _WITHHELD: Final = frozenset(
     }
 )
 _WITHHELD_DIGITS: Final = frozenset({"+266696687", "+7378742833", "+2562533", "+8656696", "+86282452253"})
-"""The same words on a keypad, as Twilio writes them:
+"""The same words on a keypad, as Twilio sends them:
 https://support.twilio.com/hc/en-us/articles/223179988
 """
 _FORMER: Final = {52: ("1", "01", "044", "045")}
-"""Prefixes that a numbering plan has given up, by the country code: what follows them is the whole number.
+"""Former prefixes of numbering plans, by country code. The number is what follows them.
 
-Mexico dials ten digits since 3 August 2019 (IFT, Plan Técnico Fundamental de Numeración); before that mobile numbers
-were +52 1 from abroad, and many networks and messengers still write them so.
+Mexico has had ten-digit numbers since 3 August 2019 (IFT, Plan Técnico Fundamental de Numeración). Before that, mobile
+numbers were +52 1 from abroad, and many networks and messengers still send them so.
 """
 _LONG: Final = 9
-"""Digits without a prefix that are more than an internal number."""
+"""A number without a prefix and with at least so many digits is not an internal number."""
 _SIP: Final = ("sip", "sips")
 _NOWHERE: Final = "anonymous.invalid"
 
 
 def read(facts: CallFacts, region: str = DEFAULT_REGION, *, known: CallFacts | None = None) -> CallFacts:
-    """Return facts with both parties in their one spelling, and as they were sent in the extras where that differs.
+    """Return the facts with both parties in their one spelling, and as they were sent in the extras if that differs.
 
-    What was read as a full number in the `known` facts of the call, from the same words, stays that number whatever the
-    region is now: whoever was told of the number finds the call by it.
+    A party that was a full number in the `known` facts of the call, from the same text, stays that number even if the
+    region is another now. So a search for that number still finds the call.
     """
     extra = {name: text for name, text in facts.extra.items() if name not in SENT}
-    standing = {} if known is None else _full_numbers(known)
+    numbers = {} if known is None else _full_numbers(known)
     found = []
-    for name, said in zip(SENT, (facts.caller, facts.called), strict=True):
-        spelt = None if said is None else standing.get((name, said)) or party(said, region)
+    for name, text in zip(SENT, (facts.caller, facts.called), strict=True):
+        spelt = None if text is None else numbers.get((name, text)) or party(text, region)
         found.append(spelt)
-        if said and said != spelt:
-            extra[name] = said
+        if text and text != spelt:
+            extra[name] = text
     return replace(facts, caller=found[0], called=found[1], extra=extra)
 
 
 def read_again(known: CallFacts, region: str) -> CallFacts:
-    """Return the facts of an existing call as they are read now: full numbers stay, all else is read in `region`."""
+    """Return the facts of an existing call for a new `region`: full numbers stay, other parties are read again."""
     return read(sent(known), region, known=known)
 
 
 def _full_numbers(known: CallFacts) -> dict[tuple[str, str], str]:
-    """Return the full numbers among the parties, by who it is and what was said."""
+    """Return the full numbers among the parties, by the name of the party and the text that was sent."""
     said = sent(known)
     parties = ((known.caller, said.caller), (known.called, said.called))
     return {
@@ -104,34 +104,34 @@ def _full_numbers(known: CallFacts) -> dict[tuple[str, str], str]:
 
 
 def sent(facts: CallFacts) -> CallFacts:
-    """Return facts with both parties as the recorder sent them: what `read` was given."""
+    """Return the facts with both parties as the recorder sent them."""
     caller, called = (facts.extra.get(name) for name in SENT)
     extra = {name: text for name, text in facts.extra.items() if name not in SENT}
     return replace(facts, caller=caller or facts.caller, called=called or facts.called, extra=extra)
 
 
 def checked_region(text: str) -> str:
-    """Return a region as ISO 3166-1 alpha-2 in capitals; Invalid if nothing is known of its numbers."""
+    """Return a region as ISO 3166-1 alpha-2 in capitals; Invalid if its telephone numbers are unknown."""
     region = text.strip().upper()
     if region not in phonenumbers.SUPPORTED_REGIONS:
-        raise Invalid("numbering_region is no region with telephone numbers", hint="two letters, for example GB or IE")
+        raise Invalid("numbering_region is not a region with telephone numbers", hint="two letters, such as GB or IE")
     return region
 
 
-def party(said: str, region: str = DEFAULT_REGION) -> str | None:
-    """Return the one spelling of the party that a recorder, or whoever searches, means; None if that is nobody.
+def party(text: str, region: str = DEFAULT_REGION) -> str | None:
+    """Return the one spelling of a party that a recorder or a search wrote as `text`; None if it names no party.
 
-    `region` (ISO 3166-1 alpha-2) is where a number without a country code is dialled. What was read once is read the
-    same again, escapes within escapes included. The address of a host alone is nobody's.
+    `region` (ISO 3166-1 alpha-2) is that of a number without a country code. The result is read as itself again, also
+    if escapes contain escapes. A URI with only a host names no party.
     """
-    found = _once(said, region)
+    found = _once(text, region)
     while found is not None and (again := _once(found, region)) != found:
-        found = again  # shorter each time, but for a number, which is complete then
+        found = again  # it ends: each result is shorter, or a complete number
     return found
 
 
-def _once(said: str, region: str) -> str | None:
-    text = _plain(said)
+def _once(sent_text: str, region: str) -> str | None:
+    text = _plain(sent_text)
     named = _NAME_ADDR.match(text) if "<" in text else None
     if named is not None:
         text = named[1].strip() or text.partition("<")[0].strip(' "')
@@ -157,9 +157,9 @@ def _once(said: str, region: str) -> str | None:
     return _read(user, host, region)
 
 
-def _plain(said: str) -> str:
-    """Return the text with one spelling of spaces, dashes and digits, without what is not printed."""
-    text = unicodedata.normalize("NFKC", said).translate(_DASHES)
+def _plain(text: str) -> str:
+    """Return the text with one form of spaces, dashes and digits, and without unprintable characters."""
+    text = unicodedata.normalize("NFKC", text).translate(_DASHES)
     text = "".join(str(unicodedata.decimal(each, each)) for each in text)
     spaced = (" " if unicodedata.category(each) in {"Zs", "Cc"} else each for each in text)
     return "".join(each for each in spaced if each.isprintable()).strip()
@@ -183,7 +183,7 @@ def _read(user: str, host: str, region: str) -> str | None:
 
 
 def _full_number(text: str, region: str) -> str | None:
-    """Return E.164 if the text as a whole is a number that can be dialled from elsewhere, else None."""
+    """Return E.164 if the whole text is a number that can be dialled from anywhere; None for other text."""
     spelt = _AFTERWARDS.sub("", text)
     if not _SPELT.fullmatch(spelt) or _QUAD.fullmatch(spelt):
         return None
@@ -198,14 +198,14 @@ def _full_number(text: str, region: str) -> str | None:
         return found
     if (current := _current(parsed)) is not None:
         return current
-    # "Possible locally" is what an extension of three or four digits would be taken for.
+    # An internal extension of three or four digits would be "possible locally".
     if phonenumbers.is_possible_number_with_reason(parsed) != ValidationResult.IS_POSSIBLE:
         return None
     return found if _is_prefixed(parsed, digits, region) or _is_long(parsed) else None
 
 
 def _current(parsed: phonenumbers.PhoneNumber) -> str | None:
-    """Return E.164 of a number that is spelt with a prefix which its plan has given up, None for any other."""
+    """Return E.164 of a number that is written with a former prefix of its numbering plan; None for any other."""
     spelt = phonenumbers.national_significant_number(parsed)
     for prefix in _FORMER.get(parsed.country_code or 0, ()):
         found = f"+{parsed.country_code}{spelt.removeprefix(prefix)}"
@@ -215,7 +215,7 @@ def _current(parsed: phonenumbers.PhoneNumber) -> str | None:
 
 
 def former(spelt: str) -> Sequence[str]:
-    """Return how a party was spelt before its numbering plan's former prefixes were known."""
+    """Return the spellings that a party has in recordings from before its former prefixes were known here."""
     for code, prefixes in _FORMER.items():
         if spelt.startswith(f"+{code}") and _FULL.fullmatch(spelt):
             number = spelt.removeprefix(f"+{code}")
@@ -224,7 +224,7 @@ def former(spelt: str) -> Sequence[str]:
 
 
 def _is_prefixed(parsed: phonenumbers.PhoneNumber, digits: str, region: str) -> bool:
-    """Tell whether a prefix says that this is more than an internal number: +, 00, or the 0 of the region."""
+    """Tell whether a prefix shows that this is not an internal number: +, 00, or the region's trunk prefix."""
     if parsed.country_code_source in {
         CountryCodeSource.FROM_NUMBER_WITH_PLUS_SIGN,
         CountryCodeSource.FROM_NUMBER_WITH_IDD,
@@ -235,5 +235,5 @@ def _is_prefixed(parsed: phonenumbers.PhoneNumber, digits: str, region: str) -> 
 
 
 def _is_long(parsed: phonenumbers.PhoneNumber) -> bool:
-    """Tell whether it is longer than internal numbers are, or one that its numbering plan has given out."""
+    """Tell whether it is longer than internal numbers, or valid in its numbering plan."""
     return phonenumbers.is_valid_number(parsed) or len(phonenumbers.national_significant_number(parsed)) >= _LONG

@@ -1,4 +1,4 @@
-"""Walks XML that nobody vouches for: without a document type there is no entity to expand and nothing to fetch."""
+"""Parses untrusted XML. Documents with a document type are refused, so no entity is expanded and nothing is fetched."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from xml.parsers import expat  # defused here: no document type is admitted
 
 
 class Walker(Protocol):
-    """What is told of elements and texts as they come; it bounds what it keeps, and raises to stop."""
+    """Receives elements and texts in document order. It bounds what it keeps, and raises to stop."""
 
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
-        """An element begins."""
+        """Receive the beginning of an element."""
 
     def text(self, data: str) -> None:
-        """Text inside the innermost open element."""
+        """Receive text of the innermost open element."""
 
     def end(self, name: str) -> None:
-        """An element ends."""
+        """Receive the end of an element."""
 
 
 class Defused(ValueError):
-    """The document has a document type or an entity declaration."""
+    """The document has a document type or declares an entity."""
 
 
 def walk(document: bytes, walker: Walker) -> None:
-    """Tell `walker` what is in a document; Defused, or ValueError if it is not well-formed or in no known encoding."""
+    """Pass the content of a document to `walker`.
+
+    Defused for a document type or an entity. ValueError if it is not well-formed or its encoding is unknown.
+    """
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = _refuse

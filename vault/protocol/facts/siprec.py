@@ -1,9 +1,9 @@
-"""Reads the metadata of a recorded SIP session (RFC 7865): who takes part, by which addresses, on which streams.
+"""Reads the metadata of a recorded SIP session (RFC 7865): the participants, their addresses and their streams.
 
-Tolerant, because senders differ: the namespace is `urn:ietf:params:xml:ns:recording` with or without `:1`, or none;
-prefixes may be unbound; identifiers are `id` or `participant_id`; streams are named in `participantstreamassoc` or, in
-the drafts before RFC 7865 that Acme Packet and AudioCodes send, within the participant. Defused: a document type, an
-entity, too many elements or too deep a tree ends the reading.
+Senders differ, so the reader is tolerant. The namespace may be `urn:ietf:params:xml:ns:recording` with or without `:1`,
+or missing; prefixes may be unbound; identifiers are `id` or `participant_id`. Streams are named in
+`participantstreamassoc` or, in the drafts before RFC 7865 that Acme Packet and AudioCodes send, within the participant.
+A document type, an entity, too many elements or too deep a tree is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_PARTICIPANTS: Final = 16
 _MOST_STREAMS: Final = 32
 _MOST_TEXT: Final = 200
 XML_TYPES: Final = frozenset({"application/rs-metadata+xml", "application/rs-metadata", "application/xml", "text/xml"})
-"""`application/rs-metadata` is what some senders of the drafts say."""
+"""Some senders of the drafts use `application/rs-metadata`."""
 _BOUNDARY: Final = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE | re.ASCII)
 _PART_TYPE: Final = re.compile(rb"^content-type:[ \t]*([^\s;]{1,100})", re.IGNORECASE | re.MULTILINE)
 _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
@@ -34,7 +34,7 @@ _BLANK_LINE: Final = re.compile(rb"\r?\n\r?\n")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Participant:
-    """One side of the call; `labels` are the SDP labels of the streams it sends."""
+    """A participant of the call; `labels` are the SDP labels of the streams that it sends."""
 
     id: str
     aor: str = field(default="", repr=False)
@@ -43,12 +43,12 @@ class Participant:
     associated: str = ""
     disassociated: str = ""
     calling: bool | None = None
-    """Whether the sender says that this one called; None if it does not say."""
+    """Whether the sender states that this participant called; None if it does not state it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What one document says."""
+    """The content of one document."""
 
     session: str = ""
     sip_session: str = ""
@@ -57,16 +57,18 @@ class Metadata:
 
 
 def part_of(content_type: str, body: bytes) -> bytes:
-    """Return the XML in a body of this type: itself, or the first part of a multipart that is XML.
+    """Return the XML of a body of this type: the body, or the first XML part of a multipart body.
 
-    Invalid if it is neither.
+    Invalid if there is none.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind in XML_TYPES:
         return body
     boundary = _BOUNDARY.search(content_type) if kind.startswith("multipart/") else None
     if boundary is None:
-        raise Invalid("that is no SIPREC metadata", hint="send application/rs-metadata+xml, or multipart/mixed with it")
+        raise Invalid(
+            "this is not SIPREC metadata", hint="send application/rs-metadata+xml, or multipart/mixed with it"
+        )
     mark = b"--" + (boundary[1] or boundary[2]).encode(errors="replace")
     for part in body.split(mark)[1:]:
         blank = _BLANK_LINE.search(part)
@@ -74,11 +76,11 @@ def part_of(content_type: str, body: bytes) -> bytes:
         named = _PART_TYPE.search(head)
         if blank and named and named[1].decode("ascii", "replace").lower() in XML_TYPES:
             return part[blank.end() :]
-    raise Invalid("none of the parts is SIPREC metadata")
+    raise Invalid("no part of the body is SIPREC metadata")
 
 
 def parse(document: bytes) -> Metadata:
-    """Return what a document says; Invalid, which repeats nothing of it, for one that cannot be read."""
+    """Return the content of a document; Invalid if it cannot be read. The message quotes nothing of it."""
     if len(document) > MAX_BYTES:
         raise Invalid("the metadata is longer than 256 KiB")
     reader = _Reader()
@@ -89,12 +91,15 @@ def parse(document: bytes) -> Metadata:
     except ValueError as error:
         raise Invalid("the metadata is not well-formed XML") from error
     if not reader.is_recording:
-        raise Invalid("the XML is no recording metadata")
+        raise Invalid("the XML is not recording metadata")
     return reader.metadata()
 
 
 def facts(metadata: Metadata) -> CallFacts:
-    """Return the facts of a call: the caller is who is said to call, or else the first; the next one is the called."""
+    """Return the facts of a call.
+
+    The caller is the participant that is stated to call, else the first. The called party is the next participant.
+    """
     caller, called = _sides(metadata)
     extra = {
         "siprec_session": metadata.session,
@@ -113,7 +118,7 @@ def _sides(metadata: Metadata) -> tuple[Participant | None, Participant | None]:
     present = [each for each in metadata.participants if each.aor] or list(metadata.participants)
     caller = next((each for each in present if each.calling), None)
     if caller is None:
-        # Who is said not to have called was called.
+        # A participant that is stated not to call is the called party.
         caller = next((each for each in present if each.calling is None), None)
     return caller, next((each for each in present if each is not caller), None)
 
@@ -135,7 +140,7 @@ def _shown(participant: Participant) -> dict[str, str | list[str]]:
 
 
 class _Reader:
-    """Collects what matters while the parser walks; every collection is bounded."""
+    """Collects participants, streams and session ids, each up to a bound."""
 
     def __init__(self) -> None:
         self.is_recording = False
@@ -204,7 +209,7 @@ class _Reader:
                 self._set(owner, calling=text.lower() == "true")
 
     def metadata(self) -> Metadata:
-        """Return what was collected, streams named by their labels."""
+        """Return what was collected, with streams named by their labels."""
         participants = tuple(
             replace(
                 each,
@@ -218,18 +223,18 @@ class _Reader:
         return next((attributes for local, attributes in reversed(self._path) if local == name), None)
 
     def _owner(self) -> str | None:
-        """Return the participant that the element at hand is about."""
+        """Return the id of the participant that the present element belongs to."""
         for local, attributes in reversed(self._path):
             if local in {"participant", "participantsessionassoc", "participantstreamassoc", "participantassoc"}:
                 return _id(attributes, "participant")
         return None
 
-    def _set(self, owner: str | None, **said: str | bool) -> None:
-        """Note what is said of a participant; the first word on each matter stands."""
+    def _set(self, owner: str | None, **stated: str | bool) -> None:
+        """Set what is stated about a participant; the first statement of each member counts."""
         if owner is None or (owner not in self._participants and len(self._participants) >= _MOST_PARTICIPANTS):
             return
         known = self._participants.get(owner, Participant(id=owner))
-        fresh = {key: value for key, value in said.items() if value != "" and getattr(known, key) in ("", None)}
+        fresh = {key: value for key, value in stated.items() if value != "" and getattr(known, key) in ("", None)}
         self._participants[owner] = replace(known, **fresh)  # type: ignore[arg-type]  # the keys are fields
 
     def _label(self, stream: Mapping[str, str], label: str) -> None:

@@ -1,6 +1,6 @@
-"""What a recorder states about a call beside its audio: parties, direction, tags and start, whatever its protocol.
+"""What a recorder of any protocol states about a call: parties, direction, tags and start.
 
-A fact that cannot be used is left out, and noted in `CallFacts.unusable` with the reason: it never costs the audio.
+An unusable fact is left out and noted in `CallFacts.unusable` with the reason. The audio is kept all the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vault.model import CallFacts
 
 MAX_TAGS: Final = 20
 MAX_FACT: Final = 200
-"""Characters of one fact."""
+"""The greatest number of characters of a fact."""
 MAX_UNUSABLE: Final = 20
 
 _DIRECTIONS: Final = {
@@ -34,67 +34,67 @@ _HEADERS: Final = {f"{_HEADER}{name.title()}": name for name in ("from", "to", "
 
 
 KINDS: Final = ("from", "to", "direction", "started", "tags", "other")
-"""What a fact that was left out is counted as, see `kind_of`."""
+"""The kinds of unusable facts in metrics; see `kind_of`."""
 
 
 class Unusable(enum.StrEnum):
     """Why a fact was left out."""
 
     TEXT = "text"
-    """It is longer than MAX_FACT, or no text."""
+    """It is longer than MAX_FACT, or not text."""
     MANY = "many"
-    """There are more of them than are kept."""
+    """There are more facts of its kind than are kept."""
     REPEATED = "repeated"
-    """Its name came before, with another value."""
+    """Its name was stated before, with another value."""
     FORM = "form"
-    """What it came in cannot be read."""
+    """The document that states it cannot be read."""
     VALUE = "value"
-    """It is not what its name says."""
+    """Its value does not fit its name."""
     UNKNOWN = "unknown"
-    """Nothing has this name."""
+    """There is no fact with this name."""
 
 
 class Reading:
-    """Takes the usable from what a recorder states; `unusable` says what was left out, and why."""
+    """Reads facts that a recorder states; `unusable` has the names of those left out, with the reason."""
 
     def __init__(self) -> None:
         self.unusable: dict[str, str] = {}
 
     def leave_out(self, name: str, why: Unusable) -> None:
-        """Note that the member of this name is not used."""
+        """Note that the fact with this name is left out."""
         if len(self.unusable) < MAX_UNUSABLE:
             self.unusable[cut(name)] = why.value
 
-    def keep_first(self, said: dict[str, str], name: str, value: str) -> None:
-        """Add a member: of a name that comes twice the first value counts, and another one is noted."""
-        if said.setdefault(name, value) != value:
+    def keep_first(self, members: dict[str, str], name: str, value: str) -> None:
+        """Add a member; the first value of a name stays, and a different later one is noted."""
+        if members.setdefault(name, value) != value:
             self.leave_out(name, Unusable.REPEATED)
 
-    def text(self, name: str, said: str | None) -> str | None:
-        """Return a text without the space around it and without what is not printed; None if nothing is left."""
-        value = cut(decoded(said or "")).strip() if len(said or "") <= MAX_FACT else None
-        if value is None or (not value and (said or "").strip()):
+    def text(self, name: str, stated: str | None) -> str | None:
+        """Return a text without surrounding space and unprintable characters; None if nothing is left."""
+        value = cut(decoded(stated or "")).strip() if len(stated or "") <= MAX_FACT else None
+        if value is None or (not value and (stated or "").strip()):
             self.leave_out(name, Unusable.TEXT)
         return value or None
 
-    def direction(self, name: str, said: str | None) -> str | None:
-        """Return inbound or outbound."""
-        value = self.text(name, said)
+    def direction(self, name: str, stated: str | None) -> str | None:
+        """Return "inbound" or "outbound"; None for other values."""
+        value = self.text(name, stated)
         found = _DIRECTIONS.get((value or "").lower())
         if value is not None and found is None:
             self.leave_out(name, Unusable.VALUE)
         return found
 
-    def tags(self, name: str, said: Iterable[str]) -> tuple[str, ...]:
-        """Return the first MAX_TAGS tags."""
-        found = [tag for each in said if (tag := self.text(name, each)) is not None]
+    def tags(self, name: str, stated: Iterable[str]) -> tuple[str, ...]:
+        """Return the first MAX_TAGS usable tags."""
+        found = [tag for each in stated if (tag := self.text(name, each)) is not None]
         if len(found) > MAX_TAGS:
             self.leave_out(name, Unusable.MANY)
         return tuple(found[:MAX_TAGS])
 
-    def started(self, name: str, said: str | None) -> datetime | None:
-        """Return a start in UTC: RFC 3339 with its time zone, or seconds or milliseconds since 1970."""
-        value = self.text(name, said)
+    def started(self, name: str, stated: str | None) -> datetime | None:
+        """Return a start in UTC from RFC 3339 with a time zone, or seconds or milliseconds since 1970; else None."""
+        value = self.text(name, stated)
         if value is None:
             return None
         try:
@@ -104,30 +104,30 @@ class Reading:
             return None
 
     def facts(self, members: Mapping[str, str], *, named: Mapping[str, str] | None = None) -> CallFacts:
-        """Return the facts in the members from, to, direction and tags (with commas between).
+        """Return the facts in the members from, to, direction and tags (separated by commas).
 
-        `named` says how the protocol calls them.
+        `named` maps these names to those of the protocol.
         """
         names = {name: (named or {}).get(name, name) for name in ("from", "to", "direction", "tags")}
-        said = {name: members.get(spelt) for name, spelt in names.items()}
-        many = said["tags"]
+        stated = {name: members.get(member) for name, member in names.items()}
+        tags = stated["tags"]
         return CallFacts(
-            caller=self.text(names["from"], said["from"]),
-            called=self.text(names["to"], said["to"]),
-            direction=self.direction(names["direction"], said["direction"]),
-            tags=self.tags(names["tags"], many.split(",") if many else ()),
+            caller=self.text(names["from"], stated["from"]),
+            called=self.text(names["to"], stated["to"]),
+            direction=self.direction(names["direction"], stated["direction"]),
+            tags=self.tags(names["tags"], tags.split(",") if tags else ()),
             unusable=self.unusable,
         )
 
 
 def cut(text: str) -> str:
-    """Return what of a text can be a fact: printable, MAX_FACT at most."""
+    """Return the printable characters among the first MAX_FACT."""
     return "".join(each for each in text[:MAX_FACT] if each.isprintable())
 
 
 def decoded(text: str) -> str:
-    """Return a text whose bytes are not UTF-8 as the ISO 8859-1 that they then are."""
-    with suppress(UnicodeEncodeError):  # there are surrogates of another kind, which are no text
+    """Return a text whose bytes were not UTF-8 (surrogate escapes) as ISO 8859-1; other text as it is."""
+    with suppress(UnicodeEncodeError):  # it has other surrogates
         raw = text.encode("utf-8", "surrogateescape")
         try:
             return raw.decode()
@@ -136,29 +136,29 @@ def decoded(text: str) -> str:
     return text
 
 
-def contradict(known: CallFacts, said: CallFacts) -> bool:
-    """Tell whether two statements name different parties or directions; what one of them leaves out agrees."""
-    pairs = (known.caller, said.caller), (known.called, said.called), (known.direction, said.direction)
+def contradict(known: CallFacts, stated: CallFacts) -> bool:
+    """Tell whether two statements have different parties or directions; a missing one does not differ."""
+    pairs = (known.caller, stated.caller), (known.called, stated.called), (known.direction, stated.direction)
     return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
 def kind_of(name: str) -> str:
-    """Return which fact a member of this name would have been, whatever the protocol puts before it."""
+    """Return the kind of fact, of KINDS, for a member's name; a prefix of the protocol is ignored."""
     short = name.lower().rpartition("-")[2]
     return short if short in KINDS else "other"
 
 
 def instant(text: str) -> datetime:
-    """Return an RFC 3339 instant, or an epoch time, in UTC; ValueError if it is none, or has no time zone.
+    """Return an RFC 3339 instant or an epoch time in UTC; ValueError for other text, or without a time zone.
 
-    One that lies beyond the calendar only in UTC is the calendar's own first or last.
+    An instant that only lies beyond the calendar in UTC becomes the first or last instant of the calendar.
     """
     epoch = _EPOCH_TIME.fullmatch(text)
     if epoch is not None:
         return _EPOCH + (timedelta(milliseconds=int(epoch[3])) if epoch[3] else timedelta(seconds=float(text)))
     started = datetime.fromisoformat(text)
     if started.tzinfo is None:
-        raise ValueError("an instant without a time zone is none")
+        raise ValueError("the instant has no time zone")
     try:
         return started.astimezone(UTC)
     except OverflowError:
@@ -166,21 +166,21 @@ def instant(text: str) -> datetime:
 
 
 def call_headers(headers: Mapping[str, str]) -> tuple[CallFacts, datetime | None]:
-    """Return the facts and the start in the Call- headers, which are looked up without regard to case.
+    """Return the facts and the start in the Call- headers, whose names are compared without case.
 
-    Of a header that comes twice the first one counts, but for Call-Tags, which is a list.
+    The first value of a repeated header counts; those of Call-Tags are joined.
     """
     reading = Reading()
-    said: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for name, value in headers.items():
         header = name.title()
         if not header.startswith(_HEADER):
             continue
         if header not in _HEADERS:
             reading.leave_out(name, Unusable.UNKNOWN)
-        elif header == _TAGS and header in said:
-            said[header] += f",{value}"
+        elif header == _TAGS and header in stated:
+            stated[header] += f",{value}"
         else:
-            reading.keep_first(said, header, value)
-    started = reading.started("Call-Started", said.get("Call-Started"))
-    return reading.facts(said, named={member: header for header, member in _HEADERS.items()}), started
+            reading.keep_first(stated, header, value)
+    started = reading.started("Call-Started", stated.get("Call-Started"))
+    return reading.facts(stated, named={member: header for header, member in _HEADERS.items()}), started

@@ -1,4 +1,4 @@
-"""JSON text in which every name occurs once (RFC 8259 section 4 leaves the meaning of a repeated one open)."""
+"""Parses JSON in which no object repeats a name (RFC 8259 section 4 does not define the meaning of a repetition)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 class NotJson(ValueError):
-    """The text is no JSON, is not UTF-8, or nests too deeply to be read."""
+    """The text is not JSON, is not UTF-8, or nests too deeply."""
 
 
 class Repeated(NotJson):
-    """An object has two members of one name: readers differ about which of them counts."""
+    """An object has two members with one name. Readers differ in which of them they use."""
 
 
 def load_unique(text: str | bytes) -> Any:
-    """Return the value that `text` is; NotJson, also for NaN and the infinities; Repeated."""
+    """Return the JSON value in `text`. NotJson, also for NaN and infinities; Repeated for a repeated name."""
     try:
         return json.loads(
             text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_unique, parse_constant=_constant
@@ -23,7 +23,7 @@ def load_unique(text: str | bytes) -> Any:
     except Repeated:
         raise
     except (ValueError, RecursionError) as error:
-        raise NotJson("the text is no JSON, or nests too deeply") from error
+        raise NotJson("the text is not JSON, or nests too deeply") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -34,4 +34,4 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> None:
-    raise NotJson(f"{name} is no JSON")
+    raise NotJson(f"{name} is not JSON")

@@ -208,7 +208,7 @@ async def add_siprec(request: web.Request) -> web.Response:
     kind = media_type.partition(";")[0].strip().lower()
     if kind not in siprec.XML_TYPES and not kind.startswith("multipart/"):
         raise UnsupportedMedia(
-            "that is no SIPREC metadata", hint="send application/rs-metadata+xml, or multipart/mixed with it"
+            "this is not SIPREC metadata", hint="send application/rs-metadata+xml, or multipart/mixed with it"
         )
     if len(media_type) > MAX_MEDIA_TYPE or not media_type.isprintable():
         raise Invalid("the content type is too long or not text")
