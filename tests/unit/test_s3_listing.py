@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from vault.errors import Invalid
-from vault.protocol.s3.listing import ListedPart, Unfinished, UploadsWanted, parts_page, uploads_page, uploads_wanted
+from vault.protocol.s3.listing import ListedPart, Unfinished, UploadsQuery, parts_page, uploads_page, uploads_query
 
 AT = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -18,7 +18,7 @@ ALL = there(("b/2", "u4"), ("a", "u2"), ("b/1", "u3"), ("a", "u1"), ("c c", "u5"
 
 
 def page(uploads=ALL, **parameters):
-    wanted = uploads_wanted({name.replace("_", "-"): str(value) for name, value in parameters.items()})
+    wanted = uploads_query({name.replace("_", "-"): str(value) for name, value in parameters.items()})
     members = uploads_page("bucket", wanted, uploads, owner="tok")
     found = [(dict(each)["Key"], dict(each)["UploadId"]) for name, each in members if name == "Upload"]
     prefixes = [dict(each)["Prefix"] for name, each in members if name == "CommonPrefixes"]
@@ -76,10 +76,10 @@ def test_keys_are_told_in_url_encoding_if_that_is_asked_for():
 
 
 def test_what_is_no_count_and_no_encoding_is_refused():
-    assert uploads_wanted({"max-uploads": "5000"}) == UploadsWanted()
+    assert uploads_query({"max-uploads": "5000"}) == UploadsQuery()
     for parameters in ({"max-uploads": "-1"}, {"max-uploads": "x"}, {"encoding-type": "base64"}):
         with pytest.raises(Invalid):
-            uploads_wanted(parameters)
+            uploads_query(parameters)
 
 
 def test_parts_come_in_pages_too():

@@ -66,8 +66,8 @@ def test_what_rclone_knows_a_file_by_is_told_again_and_nothing_else():
     said = {"mtime": "1764000000.5", "md5chksum": "1B2M2Y8AsgTpgAmY7PhCfg==", "from": "+442079460123", "own": "x"}
     headers = [(f"X-Amz-Meta-{name}", value) for name, value in said.items()]
     facts, _ = s3.meta_facts(headers)
-    assert s3.told_again(facts.extra) == {f"x-amz-meta-{name}": said[name] for name in ("mtime", "md5chksum")}
-    assert s3.told_again({}) == {}
+    assert s3.rclone_headers(facts.extra) == {f"x-amz-meta-{name}": said[name] for name in ("mtime", "md5chksum")}
+    assert s3.rclone_headers({}) == {}
 
 
 NAMES = [
@@ -98,9 +98,9 @@ def test_every_key_leads_to_a_call_key_of_its_own():
 
 @pytest.mark.parametrize("value", [None, "", "binary/octet-stream", "application/data", "video/mp4", "text/plain"])
 def test_a_content_type_that_is_not_of_audio_says_nothing(value):
-    assert s3.told_type(value) is None
+    assert s3.audio_type(value) is None
     for told in ("Audio/wav", "video/webm", "application/ogg; codecs=opus"):
-        assert s3.told_type(told) == told
+        assert s3.audio_type(told) == told
 
 
 def test_the_list_of_parts_is_read_with_and_without_quotes_and_prefixes():

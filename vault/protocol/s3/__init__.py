@@ -1,1 +1,1 @@
-"""The S3 subset for recorders."""
+"""The subset of S3 that recorders use."""

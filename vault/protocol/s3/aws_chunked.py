@@ -1,11 +1,11 @@
-"""Bodies sent as `aws-chunked`: signed or unsigned chunks, with or without a trailer; a decoder without I/O.
+"""A decoder, without I/O, for `aws-chunked` bodies: signed or unsigned chunks, with or without a trailer.
 
 After "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks" and "… Trailing
 Headers" in the Amazon S3 API reference::
 
     length in hex [;chunk-signature=64 hex] CRLF bytes CRLF … 0 [;chunk-signature=…] CRLF [trailer lines] CRLF
 
-minio-go ends its trailer lines with LF, and has an empty line too many: before their signature, or behind an unsigned
+minio-go ends trailer lines with LF, and sends one empty line too many: before their signature, or after an unsigned
 trailer.
 """
 
@@ -30,7 +30,7 @@ _TRAILER_SIGNATURE: Final = "x-amz-trailer-signature"
 
 
 class State(enum.Enum):
-    """What the next byte belongs to."""
+    """The part of the body that the next byte belongs to."""
 
     HEAD = "the line before a chunk"
     DATA = "a chunk"
@@ -40,10 +40,10 @@ class State(enum.Enum):
 
 
 class ChunkedDecoder:
-    """Gives back the bytes that were cut into chunks. Memory is bounded by what is fed plus one line.
+    """Decodes a chunked body. It holds no more than the bytes fed at once and one line.
 
-    With a signer every chunk must be signed; a wrong one raises Forbidden after its bytes were given out, so nothing
-    may be kept for good before `finish`. `vouched` counts the bytes of chunks that were checked.
+    With a signer all chunks must be signed. A wrong signature raises Forbidden after the chunk's bytes were returned,
+    so nothing may be kept before `finish`. `vouched` counts the bytes of chunks whose signatures were verified.
     """
 
     def __init__(self, *, signer: ChunkSigner | None, trailer: bool) -> None:
@@ -56,7 +56,7 @@ class ChunkedDecoder:
         self._hash = hashlib.sha256()
         self._signature = b""
         self._spare = True
-        """No empty line too many has come yet."""
+        """Whether the superfluous empty line has not come yet."""
         self.vouched = 0
         self.trailers: dict[str, str] = {}
         self._steps: Mapping[State, Callable[[memoryview], tuple[memoryview, State]]] = {
@@ -67,7 +67,7 @@ class ChunkedDecoder:
         }
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the decoded bytes in `data`, as pieces; Invalid for what is no such body."""
+        """Return the decoded bytes in `data`, as pieces; Invalid if the body is malformed."""
         pieces: list[bytes] = []
         rest = memoryview(data)
         while rest:
@@ -81,9 +81,9 @@ class ChunkedDecoder:
         return pieces
 
     def finish(self) -> None:
-        """Return if the body is complete and checked; Invalid if its end is missing."""
+        """Raise Invalid unless the body has ended with its last chunk and trailer."""
         if self._state is not State.DONE or self._held:
-            raise Invalid("the body does not end behind its last chunk and trailer", s3="IncompleteBody")
+            raise Invalid("the body does not end after its last chunk and trailer", s3="IncompleteBody")
 
     def _take(self, piece: bytes) -> None:
         self._decoded += len(piece)
@@ -103,7 +103,7 @@ class ChunkedDecoder:
         self.vouched = self._decoded
 
     def _line(self, then: Callable[[bytes], State]) -> Callable[[memoryview], tuple[memoryview, State]]:
-        """Collect up to a line feed, then decide."""
+        """Return a step that collects a line and passes it to `then`."""
 
         def step(rest: memoryview) -> tuple[memoryview, State]:
             window = self._held + bytes(rest[: _MAX_LINE + 1 - len(self._held)])
@@ -144,7 +144,7 @@ class ChunkedDecoder:
             return self._close()
         match = _TRAILER.fullmatch(line)
         if match is None or not self._trailer or len(self.trailers) >= _MAX_TRAILERS:
-            raise _broken("its trailer was not announced or is none")
+            raise _broken("its trailer is malformed or was not announced")
         name = match[1].decode().lower()
         if name in self.trailers:
             raise _broken("a trailer is repeated")
@@ -165,7 +165,7 @@ class ChunkedDecoder:
 
     def _surplus(self, line: bytes) -> State:
         if line or not self._spare:
-            raise _broken("something follows its end")
+            raise _broken("bytes follow its end")
         self._spare = False
         return State.DONE
 

@@ -1,4 +1,4 @@
-"""One S3 request body while it arrives: decoded, counted, and compared with everything its sender said about it."""
+"""One S3 request body while it arrives: decoded, counted, and compared with its stated length and digests."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _TRAILER: Final = "-TRAILER"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _LENGTH: Final = re.compile(r"\d{1,13}", re.ASCII)
 _NO_DIGEST: Final = frozenset({"algorithm", "type", "mode"})
-"""What follows CHECKSUM in headers that are about checksums and are none."""
+"""The ends of headers that begin with CHECKSUM and hold no digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyPlan:
-    """What the head of a request says about its body.
+    """What the head of a request states about its body.
 
-    `length` counts decoded bytes, None if it is not said; `checksums` are digests by algorithm, None where the trailer
-    will bring it.
+    `length` counts decoded bytes; None if it is not stated. `checksums` are digests by algorithm; None for a digest
+    that comes in the trailer.
     """
 
     length: int | None
@@ -45,9 +45,9 @@ class BodyPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeChecks:
-    """What CompleteMultipartUpload states about the object that its parts make.
+    """What CompleteMultipartUpload states about the whole object.
 
-    `whole` are digests of its bytes, `composite` of its parts' digests, one after the other; `size` counts its bytes.
+    `whole` are digests of its bytes, `composite` are digests of its parts' concatenated digests, `size` counts bytes.
     """
 
     whole: Mapping[str, bytes] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class WholeChecks:
 
 
 def plan_body(head: RequestHead, claim: Claim, *, audio: bool = True) -> BodyPlan:
-    """Return what to expect; Invalid for what is contradictory or not offered.
+    """Return what to expect of the body; Invalid if the head is contradictory, or asks for what is not offered.
 
-    Without `audio` the head's checksums are about something else than the body.
+    Without `audio` the checksums in the head do not apply to the body.
     """
     mode = claim.payload
     chunked = mode.startswith("STREAMING-")
@@ -88,9 +88,9 @@ def _length(stated: str | None) -> int | None:
 
 
 def whole_checks(head: RequestHead, *, parts: int) -> WholeChecks:
-    """Return what CompleteMultipartUpload states about `parts` parts together; Invalid for what is malformed.
+    """Return what CompleteMultipartUpload states about the object of `parts` parts; Invalid if it is malformed.
 
-    A digest of digests says so by its type, or by how many they are behind a hyphen.
+    A digest is composite if the checksum type states it, or if a hyphen and the number of parts follow it.
     """
     whole: dict[str, bytes] = {}
     composite: dict[str, bytes] = {}
@@ -104,7 +104,7 @@ def whole_checks(head: RequestHead, *, parts: int) -> WholeChecks:
 
 
 def _stated(head: RequestHead) -> Iterator[tuple[str, str]]:
-    """Yield the checksums in the head: algorithm and value."""
+    """Yield algorithm and value of the checksums in the head."""
     for name, value in head.headers:
         algorithm = name.lower().removeprefix(CHECKSUM)
         if name.lower().startswith(CHECKSUM) and algorithm not in _NO_DIGEST:
@@ -112,24 +112,23 @@ def _stated(head: RequestHead) -> Iterator[tuple[str, str]]:
 
 
 def _checksums(head: RequestHead) -> Mapping[str, bytes | None]:
-    wanted: dict[str, bytes | None] = {name: parse_digest(name, value) for name, value in _stated(head)}
+    expected: dict[str, bytes | None] = {name: parse_digest(name, value) for name, value in _stated(head)}
     for name in (head.header("x-amz-trailer") or "").split(","):
         algorithm = name.strip().lower().removeprefix(CHECKSUM)
         if name.strip() and algorithm not in ALGORITHMS:
             raise Invalid("the announced trailer is not a checksum that is offered", s3="NotImplemented")
         if name.strip():
-            wanted[algorithm] = None
-    if head.header("x-amz-sdk-checksum-algorithm") is not None and not wanted:
+            expected[algorithm] = None
+    if head.header("x-amz-sdk-checksum-algorithm") is not None and not expected:
         raise Invalid("x-amz-sdk-checksum-algorithm names a checksum that does not come", s3="InvalidRequest")
-    return wanted
+    return expected
 
 
 class S3Body:
-    """Feed it what arrives and keep what it returns; after `finish` every promise about the body was found true.
+    """Decodes and verifies one body. After `finish` its length, digests and signatures were verified.
 
-    Any error means that nothing of the body may be kept. `vouched` says how many decoded bytes are known to be the
-    sender's if the connection breaks: all of an unsigned body, whole chunks of one signed in chunks, none of one that
-    is signed by its hash.
+    After an error nothing of the body may be kept. `vouched` is how many decoded bytes may be kept if the connection
+    breaks: all of an unsigned body, whole chunks of a body signed in chunks, none of a body signed by its hash.
     """
 
     def __init__(self, plan: BodyPlan, *, signer: ChunkSigner | None, limit: int) -> None:
@@ -147,7 +146,7 @@ class S3Body:
 
     @property
     def announced(self) -> int | None:
-        """How many decoded bytes will come; None if that was not said."""
+        """How many decoded bytes were announced; None if that was not stated."""
         return self._plan.length
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -167,33 +166,33 @@ class S3Body:
 
     @property
     def vouched(self) -> int:
-        """Bytes that are the sender's, should no more come."""
+        """How many decoded bytes may be kept if no more come."""
         if self._decoder is not None:
             return self._decoder.vouched
         return self.size if self._plan.sha256 is None else 0
 
     @property
     def md5(self) -> bytes:
-        """MD5 of the decoded bytes: the ETag of an object or part."""
+        """The MD5 of the decoded bytes, which is the ETag of an object or part."""
         return self._md5.digest()
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the decoded bytes, in hex."""
+        """The SHA-256 of the decoded bytes, in hex."""
         return self._sha256.hexdigest()
 
     @property
     def digests(self) -> Mapping[str, bytes]:
-        """The checksums that were compared, by algorithm."""
+        """The checksums of the decoded bytes that the sender stated too, by algorithm."""
         return {name: each.digest() for name, each in self._running.items()}
 
     @property
     def answers(self) -> Mapping[str, str]:
-        """The same, as headers for the answer."""
+        """The `digests` as headers of the answer."""
         return {CHECKSUM + name: base64.b64encode(digest).decode() for name, digest in self.digests.items()}
 
     def finish(self) -> None:
-        """Compare everything; Invalid if anything differs."""
+        """Raise Invalid unless the body has the stated length and digests."""
         if self._decoder is not None:
             self._decoder.finish()
         if self._plan.length is not None and self.size != self._plan.length:
@@ -216,7 +215,7 @@ class S3Body:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(
-        f"the body exceeds the {limit} bytes that are taken here",
+        f"the body exceeds {limit} bytes, the most that is accepted here",
         hint="a recording, with all its parts, has at most server.max_recording_bytes",
     )
 

@@ -1,4 +1,4 @@
-"""The checksums by which S3 clients vouch for a body: x-amz-checksum-*, and Content-MD5 (RFC 1864)."""
+"""The checksums that S3 clients state for a body: x-amz-checksum-*, and Content-MD5 (RFC 1864)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Checksum(Protocol):
     """A running checksum."""
 
     def update(self, data: bytes, /) -> None:
-        """Take more bytes; there is no more to take once `digest` was asked."""
+        """Add bytes; not allowed after `digest`."""
 
     def digest(self) -> bytes:
-        """Return the checksum of the bytes so far, big-endian."""
+        """Return the checksum of all bytes, big-endian."""
 
 
 class _Crc:
-    """A CRC that a library continues from its last value."""
+    """A CRC whose library function continues from the last value."""
 
     def __init__(self, run: Callable[[bytes, int], int], size: int) -> None:
         self._run = run
@@ -67,12 +67,12 @@ ALGORITHMS: Final[Mapping[str, Callable[[], Checksum]]] = {
     "xxhash3": partial(_XXHash, checksums.XXHash.new_xxhash3_64),
     "xxhash128": partial(_XXHash, checksums.XXHash.new_xxhash3_128),
 }
-"""By the end of their header's name: x-amz-checksum-NAME. CRC-32C is that of RFC 3720, CRC-64/NVME that of the NVM
-Express command set specification 1.0, section 5.2.1.3.4."""
+"""The algorithms by the NAME in x-amz-checksum-NAME. CRC-32C is that of RFC 3720, CRC-64/NVME that of the NVM Express
+command set specification 1.0, section 5.2.1.3.4."""
 
 
 def parse_digest(algorithm: str, value: str) -> bytes:
-    """Return the digest that a client states in base64; Invalid for one that is malformed or not offered."""
+    """Return the digest that a client states in base64; Invalid if it is malformed, or the algorithm not offered."""
     if algorithm not in ALGORITHMS:
         raise Invalid("this checksum is not offered, so it cannot be compared; nothing was kept", s3="NotImplemented")
     try:

@@ -1,4 +1,4 @@
-"""What ListMultipartUploads and ListParts answer: which of what there is, in which order, and in how many pages.
+"""The answers of ListMultipartUploads and ListParts: selection, order and pages.
 
 After the Amazon S3 API reference, "ListMultipartUploads" and "ListParts".
 """
@@ -18,17 +18,17 @@ from vault.instants import rfc3339
 from vault.protocol.s3.requests import MAX_PARTS, Tree
 
 MAX_UPLOADS: Final = 1_000
-"""Of one page, as S3 has it."""
+"""The greatest number of uploads on a page, as in S3."""
 _ALWAYS: Final = frozenset({"KeyMarker", "UploadIdMarker", "Prefix"})
-"""Members that are there even if they say nothing."""
+"""Members that are sent even if they are empty."""
 _LAST: Final = "\U0010ffff"
-"""Behind every id."""
+"""A text that sorts after all ids."""
 _COUNT: Final = re.compile(r"\d{1,10}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """An upload in parts that is neither completed nor aborted. Later ones of one key have greater ids."""
+    """An upload in parts that is neither completed nor aborted. A later upload of a key has a greater id."""
 
     key: str
     upload: str
@@ -36,10 +36,10 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UploadsWanted:
-    """Which uploads a page has: those whose key begins with `prefix` and that come behind the markers, `most` at most.
+class UploadsQuery:
+    """The query for a page of uploads: up to `most` after the markers, whose keys begin with `prefix`.
 
-    Keys that have `delimiter` behind the prefix are told as one prefix. `encoded`: keys are told in URL encoding.
+    Keys with `delimiter` after the prefix are listed as one common prefix. `encoded` lists keys in URL encoding.
     """
 
     prefix: str = ""
@@ -50,13 +50,13 @@ class UploadsWanted:
     encoded: bool = False
 
 
-def uploads_wanted(parameters: Mapping[str, str]) -> UploadsWanted:
-    """Return what a query asks for; Invalid for a count that is none, or an encoding that is not offered."""
+def uploads_query(parameters: Mapping[str, str]) -> UploadsQuery:
+    """Return the query in the parameters; Invalid for a malformed count, or an encoding that is not offered."""
     encoding = parameters.get("encoding-type", "")
     if encoding not in ("", "url"):
         raise Invalid("encoding-type is url, or is left out", s3="InvalidArgument")
     marker = parameters.get("key-marker", "")
-    return UploadsWanted(
+    return UploadsQuery(
         prefix=parameters.get("prefix", ""),
         delimiter=parameters.get("delimiter", ""),
         key_marker=marker,
@@ -66,44 +66,44 @@ def uploads_wanted(parameters: Mapping[str, str]) -> UploadsWanted:
     )
 
 
-def uploads_page(bucket: str, wanted: UploadsWanted, there: Iterable[Unfinished], *, owner: str) -> Tree:
-    """Return the members of one page of the uploads that are `there`, by key and then by age; all are `owner`'s."""
-    spell: Callable[[str], str] = quote if wanted.encoded else str
-    behind = (wanted.key_marker, wanted.upload_marker or _LAST) if wanted.key_marker else ("", "")
+def uploads_page(bucket: str, query: UploadsQuery, uploads: Iterable[Unfinished], *, owner: str) -> Tree:
+    """Return the members of one page of `uploads`, ordered by key and then by age; their owner is `owner`."""
+    spell: Callable[[str], str] = quote if query.encoded else str
+    behind = (query.key_marker, query.upload_marker or _LAST) if query.key_marker else ("", "")
     found: dict[tuple[str, str], Unfinished | None] = {}
-    for each in sorted(there, key=lambda upload: (upload.key, upload.upload)):
-        common = _common(each.key, wanted)
+    for each in sorted(uploads, key=lambda upload: (upload.key, upload.upload)):
+        common = _common(each.key, query)
         place = (each.key, each.upload) if common is None else (common, "")
-        if each.key.startswith(wanted.prefix) and place > behind:
+        if each.key.startswith(query.prefix) and place > behind:
             found[place] = each if common is None else None
-    page = dict(islice(found.items(), wanted.most))
+    page = dict(islice(found.items(), query.most))
     more = len(found) > len(page) > 0
     next_key, next_upload = list(page)[-1] if more else ("", "")
-    told = [
+    members = [
         ("Bucket", bucket),
-        ("KeyMarker", spell(wanted.key_marker)),
-        ("UploadIdMarker", wanted.upload_marker),
+        ("KeyMarker", spell(query.key_marker)),
+        ("UploadIdMarker", query.upload_marker),
         ("NextKeyMarker", spell(next_key)),
         ("NextUploadIdMarker", next_upload),
-        ("Prefix", spell(wanted.prefix)),
-        ("Delimiter", spell(wanted.delimiter)),
-        ("EncodingType", "url" if wanted.encoded else ""),
-        ("MaxUploads", str(wanted.most)),
+        ("Prefix", spell(query.prefix)),
+        ("Delimiter", spell(query.delimiter)),
+        ("EncodingType", "url" if query.encoded else ""),
+        ("MaxUploads", str(query.most)),
         ("IsTruncated", str(more).lower()),
     ]
     return [
-        *((name, value) for name, value in told if value or name in _ALWAYS),
+        *((name, value) for name, value in members if value or name in _ALWAYS),
         *(("Upload", _upload(each, spell, owner)) for each in page.values() if each is not None),
         *(("CommonPrefixes", [("Prefix", spell(key))]) for (key, _), each in page.items() if each is None),
     ]
 
 
-def _common(key: str, wanted: UploadsWanted) -> str | None:
-    """Return the prefix as which a key is told; None if it is told itself."""
-    if not wanted.delimiter:
+def _common(key: str, query: UploadsQuery) -> str | None:
+    """Return the common prefix under which a key is listed; None if the key itself is listed."""
+    if not query.delimiter:
         return None
-    before, delimiter, _ = key[len(wanted.prefix) :].partition(wanted.delimiter)
-    return wanted.prefix + before + delimiter if delimiter else None
+    before, delimiter, _ = key[len(query.prefix) :].partition(query.delimiter)
+    return query.prefix + before + delimiter if delimiter else None
 
 
 def _upload(each: Unfinished, spell: Callable[[str], str], owner: str) -> Tree:
@@ -120,18 +120,18 @@ def _upload(each: Unfinished, spell: Callable[[str], str], owner: str) -> Tree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedPart:
-    """A part that is durable."""
+    """A durable part of an upload."""
 
     number: int
     etag: str
     size: int
 
 
-def parts_page(parameters: Mapping[str, str], there: Iterable[ListedPart]) -> Tree:
-    """Return the members of one page of an upload's parts, which come in order; Invalid for a count that is none."""
+def parts_page(parameters: Mapping[str, str], parts: Iterable[ListedPart]) -> Tree:
+    """Return the members of one page of an upload's `parts`, which are in order; Invalid for a malformed count."""
     most = min(_count(parameters, "max-parts", MAX_PARTS), MAX_PARTS)
     marker = _count(parameters, "part-number-marker", 0)
-    found = [each for each in there if each.number > marker]
+    found = [each for each in parts if each.number > marker]
     page = found[:most]
     more = len(found) > len(page) > 0
     return [

@@ -1,7 +1,7 @@
-"""The S3 subset for recorders: which operation a request is, its XML in and out, and names of calls.
+"""Operations, XML documents and object keys of the S3 subset for recorders.
 
-After the Amazon S3 API reference (path style). Recorders append: what reads, copies, deletes, or lists more than the
-recorder's own unfinished uploads is refused.
+After the Amazon S3 API reference (path style). Recorders only add recordings. Requests that read, copy or delete, or
+list more than unfinished uploads, are refused.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _MAX_DEPTH: Final = 8
 _EXTRA: Final = "s3_"
 _AGAIN: Final = ("mtime", "md5chksum")
 _CHECKSUM: Final = "Checksum"
-"""How the members of a part begin that are its checksums."""
+"""The beginning of the names of a part's checksum members."""
 
 
 class S3Operation(enum.StrEnum):
-    """What a recorder may ask for."""
+    """The operations that a recorder may request."""
 
     PUT_OBJECT = "PutObject"
     CREATE_UPLOAD = "CreateMultipartUpload"
@@ -80,7 +80,7 @@ _OF_A_LISTING: Final = frozenset(
 
 
 def operation(method: str, key: str, query: Sequence[tuple[str, str]], *, copies: bool) -> S3Operation:
-    """Return what is asked; Forbidden for what recorders may not do, which is everything else."""
+    """Return the operation of a request; Forbidden for operations that recorders may not use."""
     passed = _WITHOUT_EFFECT | (_OF_A_LISTING if method == "GET" else frozenset())
     names = frozenset(name for name, _ in query if name not in passed and not name.lower().startswith("x-amz-"))
     found = None if copies else _OPERATIONS.get((method, bool(key), names))
@@ -94,7 +94,7 @@ def operation(method: str, key: str, query: Sequence[tuple[str, str]], *, copies
 
 
 def part_number(text: str) -> int:
-    """Return a part's number, 1 to 10,000; Invalid."""
+    """Return a part number; Invalid unless it is 1 to 10,000."""
     if not _PART_NUMBER.fullmatch(text) or int(text) > MAX_PARTS:
         raise Invalid(f"a part number is 1 to {MAX_PARTS}", s3="InvalidArgument")
     return int(text)
@@ -104,19 +104,19 @@ def part_number(text: str) -> int:
 
 
 def call_key_for(key: str) -> str:
-    """Return the call key of an object key: itself if it can be one, else escaped, else hashed; no two are the same."""
+    """Return the call key of an object key: unchanged if possible, else escaped, else hashed; all are different."""
     return key if _CALL_KEY.fullmatch(key) else escaped_call_key(key)
 
 
 def object_key(raw: str) -> str:
-    """Return an object key as it is kept and told: bytes that are no UTF-8 are replaced."""
+    """Return an object key with bytes that are not UTF-8 replaced, as it is stored and shown."""
     return raw.encode("utf-8", "surrogateescape").decode(errors="replace")
 
 
 def meta_facts(headers: Sequence[tuple[str, str]]) -> tuple[CallFacts, datetime | None]:
     """Return the facts and the start of the call that x-amz-meta-{from,to,direction,started,tags} state.
 
-    What `told_again` tells is kept with the facts.
+    The values for `rclone_headers` are stored with the facts.
     """
     reading = Reading()
     found: dict[str, str] = {}
@@ -125,12 +125,12 @@ def meta_facts(headers: Sequence[tuple[str, str]]) -> tuple[CallFacts, datetime 
             reading.keep_first(found, name.lower(), value)
     started = reading.started(f"{META}started", found.get(f"{META}started"))
     facts = reading.facts(found, named={name: META + name for name in ("from", "to", "direction", "tags")})
-    said = {_EXTRA + name: reading.text(META + name, found.get(META + name)) for name in _AGAIN}
-    return replace(facts, extra={name: value for name, value in said.items() if value is not None}), started
+    extra = {_EXTRA + name: reading.text(META + name, found.get(META + name)) for name in _AGAIN}
+    return replace(facts, extra={name: value for name, value in extra.items() if value is not None}), started
 
 
-def told_again(extra: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the headers of x-amz-meta-{mtime,md5chksum}, by which rclone knows a file that it has sent before."""
+def rclone_headers(extra: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers x-amz-meta-{mtime,md5chksum}, with which rclone recognises a file that it has sent."""
     return {META + name: extra[_EXTRA + name] for name in _AGAIN if _EXTRA + name in extra}
 
 
@@ -143,14 +143,14 @@ _BY_ENDING: Final = {
 }
 
 
-def told_type(content_type: str | None) -> str | None:
-    """Return the declared content type, None if it says nothing of audio: many clients send one for all they have."""
-    said = (content_type or "").partition(";")[0].strip().lower()
-    return content_type if said.startswith("audio/") or said in {"video/webm", "application/ogg"} else None
+def audio_type(content_type: str | None) -> str | None:
+    """Return the declared content type if it is one of audio, else None: many clients send one type for all files."""
+    name = (content_type or "").partition(";")[0].strip().lower()
+    return content_type if name.startswith("audio/") or name in {"video/webm", "application/ogg"} else None
 
 
 def type_by_name(key: str) -> str | None:
-    """Return the content type that a key's ending stands for: at the start of an upload in parts no byte is known."""
+    """Return the content type for a key's file extension, for an upload in parts that begins without bytes."""
     return _BY_ENDING.get(key.rpartition(".")[2].lower())
 
 
@@ -158,12 +158,12 @@ def type_by_name(key: str) -> str | None:
 
 
 def unquoted(etag: str) -> str:
-    """Return an ETag without its quotes, which clients send or leave out."""
+    """Return an ETag in lower case without quotes, which not all clients send."""
     return etag.strip().removeprefix('"').removesuffix('"').lower()
 
 
 def upload_etag(etags: Sequence[str]) -> str:
-    """Return the ETag of an object put together from parts: MD5 of their MD5s, and how many they are."""
+    """Return the ETag of an object made of parts: the MD5 of their MD5s, a hyphen and their number."""
     joined = b"".join(bytes.fromhex(etag) for etag in etags)
     return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
@@ -173,7 +173,7 @@ def upload_etag(etags: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedPart:
-    """A part as CompleteMultipartUpload names it; `etag` is 32 hex digits, `checksums` are digests by algorithm."""
+    """A part that CompleteMultipartUpload names; `etag` is 32 hex digits, `checksums` are digests by algorithm."""
 
     number: int
     etag: str
@@ -181,7 +181,7 @@ class NamedPart:
 
 
 class _Parts:
-    """Collects Part elements; every other element is passed over."""
+    """Collects Part elements; other elements are ignored."""
 
     def __init__(self) -> None:
         self.found: list[NamedPart] = []
@@ -218,9 +218,10 @@ class _Parts:
 
 
 def parse_complete(document: bytes) -> Sequence[NamedPart]:
-    """Return the parts that CompleteMultipartUpload lists, in ascending order; Invalid.
+    """Return the parts that CompleteMultipartUpload lists.
 
-    The document is at most 4 MiB, has no document type and so no entities of its own.
+    Invalid if the document is malformed, longer than 4 MiB or has a document type, or if the parts are not in ascending
+    order.
     """
     if len(document) > MAX_XML_BYTES:
         raise _malformed()
@@ -245,14 +246,14 @@ Tree = Sequence[tuple[str, "str | Tree"]]
 
 
 def render(root: str, members: Tree) -> bytes:
-    """Return a document of S3's namespace; a member is a text or has members."""
+    """Return an XML document in S3's namespace; a member has a text or members."""
     element = ET.Element(root, xmlns=_NAMESPACE)
     _fill(element, members)
     return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
 
 
 def location(region: str) -> bytes:
-    """Return the document of GetBucketLocation."""
+    """Return the answer of GetBucketLocation."""
     element = ET.Element("LocationConstraint", xmlns=_NAMESPACE)
     element.text = region
     return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
@@ -271,7 +272,7 @@ _XML_UNSPEAKABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000
 
 
 def error_document(code: str, message: str, *, request_id: str) -> bytes:
-    """Return S3's error document, which alone has no namespace."""
+    """Return S3's error document, which has no namespace."""
     element = ET.Element("Error")
     _fill(element, [("Code", code), ("Message", message), ("RequestId", request_id)])
     return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=True))
@@ -306,4 +307,4 @@ ERROR_STATUS: Final[Mapping[str, int]] = {
     "SlowDown": 503,
     "XAmzContentSHA256Mismatch": 400,
 }
-"""S3's error codes and their statuses, as far as this subset answers with them."""
+"""The HTTP statuses of the S3 error codes that this subset uses."""

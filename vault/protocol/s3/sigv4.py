@@ -1,7 +1,7 @@
-"""AWS Signature Version 4 as an S3 server checks it: in the Authorization header, in the query, and chunk by chunk.
+"""Verification of AWS Signature Version 4: in the Authorization header, in the query, and of each chunk.
 
-After "Authenticating Requests (AWS Signature Version 4)" in the Amazon S3 API reference. Each error carries the code of
-S3's error list in its facts, under `s3`.
+After "Authenticating Requests (AWS Signature Version 4)" in the Amazon S3 API reference. Errors have their S3 code in
+their facts, under `s3`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PRESIGNED: Final = ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHead:
-    """A request as it was received: `path` and `query` still percent-encoded, header names in any case."""
+    """A request as received: `path` and `query` are percent-encoded, header names have any case."""
 
     method: str
     path: str
@@ -43,7 +43,7 @@ class RequestHead:
     headers: Sequence[tuple[str, str]] = field(repr=False)
 
     def header(self, name: str) -> str | None:
-        """Return a header's value, the first one if it is repeated."""
+        """Return the first value of a header, whose `name` is in lower case; None if it is absent."""
         return next((value for key, value in self.headers if key.lower() == name), None)
 
     def parameters(self) -> Sequence[tuple[str, str]]:
@@ -53,7 +53,7 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Who a request says it is from, and the proof. `expires` is set for a presigned address."""
+    """The access key and the signature that a request states. `expires` is set for a presigned URL."""
 
     access_key: str
     scope: str
@@ -69,7 +69,7 @@ def _text(encoded: str) -> str:
 
 
 def _bytes(encoded: str) -> bytes:
-    """Undo percent-encoding; what was never encoded comes as the server decoded it."""
+    """Undo percent-encoding; other characters are encoded as the server decoded them."""
     return unquote_to_bytes(encoded.encode("utf-8", "surrogateescape"))
 
 
@@ -78,7 +78,7 @@ def _split(query: str) -> Sequence[tuple[str, str, str]]:
 
 
 def is_signed(head: RequestHead) -> bool:
-    """Tell whether a request carries a signature of this kind, right or wrong."""
+    """Tell whether a request has such a signature, valid or not."""
     authorization = head.header("authorization")
     if authorization is not None:
         return authorization.startswith(ALGORITHM)
@@ -86,7 +86,7 @@ def is_signed(head: RequestHead) -> bool:
 
 
 def read_claim(head: RequestHead) -> Claim:
-    """Return what the request claims; Invalid if it is malformed, Unauthenticated without any signature."""
+    """Return the claim in a request; Invalid if it is malformed, Unauthenticated without a signature."""
     authorization = head.header("authorization")
     if authorization is not None:
         return _from_header(head, authorization)
@@ -179,7 +179,7 @@ def _signature(text: str) -> str:
 
 
 def canonical_request(head: RequestHead, signed_headers: Sequence[str], payload: str) -> bytes:
-    """Return the bytes whose hash is signed."""
+    """Return the canonical request, whose hash is signed."""
     uri = quote(_bytes(head.path), safe="/-_.~")
     query = "&".join(
         f"{name}={value}"
@@ -206,12 +206,12 @@ def signing_key(secret: str, scope: str) -> bytes:
 
 
 def sign(key: bytes, *texts: str) -> str:
-    """Return the signature over the lines."""
+    """Return the signature, in hex, of the texts joined by line feeds."""
     return hmac.digest(key, "\n".join(texts).encode(), hashlib.sha256).hex()
 
 
 def verify(claim: Claim, head: RequestHead, secret: str, *, now: datetime) -> bytes:
-    """Return the signing key if the request is the claimed one and of now; Forbidden otherwise."""
+    """Return the signing key if the signature is valid at `now`; raise Forbidden otherwise."""
     _in_time(claim, now)
     unsigned = {key.lower() for key, _ in head.headers if key.lower().startswith("x-amz-")} - set(claim.signed_headers)
     if unsigned - {"x-amz-content-sha256"}:
@@ -231,7 +231,7 @@ def verify(claim: Claim, head: RequestHead, secret: str, *, now: datetime) -> by
 
 
 def _hosts(head: RequestHead) -> Iterator[RequestHead]:
-    """Yield the request as received, then with Host as rtpengine signs it: without the port that it sends."""
+    """Yield the request as received, then with Host without its port: rtpengine sends the port and does not sign it."""
     yield head
     host = head.header("host") or ""
     if (name := _PORT.sub("", host)) != host:
@@ -239,7 +239,7 @@ def _hosts(head: RequestHead) -> Iterator[RequestHead]:
 
 
 def _paths(head: RequestHead) -> Iterator[str]:
-    """Yield the path as received, then as it was before a proxy put `/s3` or the bucket of the host's name in front."""
+    """Yield the path as received, then without the `/s3` or the bucket that a proxy may have put in front."""
     yield head.path
     inner = head.path.removeprefix("/s3") if head.path.startswith("/s3/") else head.path
     yield inner
@@ -261,7 +261,7 @@ def _in_time(claim: Claim, now: datetime) -> None:
 
 
 class ChunkSigner:
-    """Follows the chain of signatures through the chunks of one body, starting from the request's own."""
+    """Computes the signatures of the chunks of one body, each of which covers the one before."""
 
     def __init__(self, claim: Claim, key: bytes) -> None:
         self._key = key
@@ -276,6 +276,6 @@ class ChunkSigner:
         return self._previous
 
     def trailer(self, lines: bytes) -> str:
-        """Return the signature that the trailer must have; `lines` are its canonical ones."""
+        """Return the signature that the trailer must have; `lines` are its canonical lines."""
         hashed = hashlib.sha256(lines).hexdigest()
         return sign(self._key, ALGORITHM + "-TRAILER", self._stamp, self._scope, self._previous, hashed)

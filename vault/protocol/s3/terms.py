@@ -1,7 +1,7 @@
-"""What the head of an S3 write asks for beside storing: a hold, a longer retention, or to be the first of its key.
+"""Conditions in the head of an S3 write: a hold, a longer retention, or that the key has no object yet.
 
-After the Amazon S3 API reference, "PutObject" and "Locking objects with Object Lock". What the vault would not keep to
-is refused: an answer that passed over it would promise it.
+After the Amazon S3 API reference, "PutObject" and "Locking objects with Object Lock". A condition that the vault does
+not offer is refused, because a success would promise it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MODE: Final = _LOCK + "mode"
 _UNTIL: Final = _LOCK + "retain-until-date"
 _LOCKS: Final = frozenset({_HOLD, _MODE, _UNTIL})
 _NOT_OFFERED: Final[Mapping[str, str]] = {
-    "if-match": "a recording is never written over, so there is nothing that If-Match could replace",
+    "if-match": "a recording is never overwritten, so If-Match is not offered",
     "x-amz-write-offset-bytes": "an object is not appended to: send it in parts",
     "x-amz-server-side-encryption-customer-algorithm": "the vault seals with keys of its own, not a client's",
 }
@@ -28,20 +28,20 @@ _NOT_OFFERED: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What is asked for: a `legal_hold`, `keep_until` an instant at least, `only_new` if the key has no object."""
+    """The conditions: a `legal_hold`, `keep_until` at least that instant, `only_new` if the key has no object."""
 
     legal_hold: bool = False
     keep_until: datetime | None = None
     only_new: bool = False
 
 
-def terms(said: Sequence[tuple[str, str]], *, begins: bool, now: datetime) -> Terms:
-    """Return what the headers ask for; Invalid, with S3's code, for what is malformed or would not be kept to.
+def terms(headers: Sequence[tuple[str, str]], *, begins: bool, now: datetime) -> Terms:
+    """Return the conditions in the headers; Invalid, with S3's code, for a malformed one or one that is not offered.
 
-    A lock belongs to the request that `begins` the object.
+    A lock is accepted only in the request that `begins` the object.
     """
     named: dict[str, str] = {}
-    for name, value in said:
+    for name, value in headers:
         named.setdefault(name.lower(), value.strip())
     for name, why in _NOT_OFFERED.items():
         if name in named:
@@ -77,7 +77,7 @@ def _until(mode: str | None, stated: str | None, now: datetime) -> datetime | No
         raise Invalid(
             "COMPLIANCE promises that nobody deletes the object before its date, but here two people may decide to; "
             "nothing was kept",
-            hint="ask for GOVERNANCE, and for a legal hold where it must not go",
+            hint="ask for GOVERNANCE, and for a legal hold if it must not be deleted",
             s3="NotImplemented",
         )
     if mode != "GOVERNANCE":
@@ -85,7 +85,7 @@ def _until(mode: str | None, stated: str | None, now: datetime) -> datetime | No
     try:
         until = instant(stated)
     except ValueError as error:
-        raise Invalid(f"{_UNTIL} is no instant with a time zone; nothing was kept", s3="InvalidArgument") from error
+        raise Invalid(f"{_UNTIL} is not an instant with a time zone; nothing was kept", s3="InvalidArgument") from error
     if until <= now:
         raise Invalid(f"{_UNTIL} has passed; nothing was kept", s3="InvalidArgument")
     return until

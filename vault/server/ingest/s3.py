@@ -147,7 +147,7 @@ async def _put(request: web.Request, asked: Signed) -> web.Response:
 
 
 def _media(asked: Signed, body: Body) -> Media:
-    return parse_content_type(s3.told_type(asked.head.header("content-type")), body.writer.first)
+    return parse_content_type(s3.audio_type(asked.head.header("content-type")), body.writer.first)
 
 
 async def _keep(vault: Vault, asked: Signed, body: Body, length: int, wanted: Terms) -> None:
@@ -174,7 +174,7 @@ async def _head_object(request: web.Request, asked: Signed) -> web.Response:
         **identified(found),
         "Content-Length": str(found.size),
         "Last-Modified": found.recording.started_at.strftime("%a, %d %b %Y %H:%M:%S GMT"),
-        **s3.told_again(extra_of(vault.keyring, found.recording)),
+        **s3.rclone_headers(extra_of(vault.keyring, found.recording)),
     }
     return web.Response(headers=headers)
 

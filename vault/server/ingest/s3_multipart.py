@@ -17,7 +17,7 @@ from vault.media.descriptor import parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol.s3 import requests as s3
 from vault.protocol.s3.body import S3Body, whole_checks
-from vault.protocol.s3.listing import ListedPart, Unfinished, parts_page, uploads_page, uploads_wanted
+from vault.protocol.s3.listing import ListedPart, Unfinished, parts_page, uploads_page, uploads_query
 from vault.protocol.s3.requests import S3Operation
 from vault.server.context import CONFIG, VAULT, possible_id
 from vault.server.ingest.s3_request import (
@@ -41,7 +41,7 @@ _TRIES: Final = 3
 async def _create(request: web.Request, asked: Signed) -> web.Response:
     """CreateMultipartUpload: the recording begins; a name that is taken leads to a further one, `~2` and so on."""
     vault = request.app[VAULT]
-    declared = s3.told_type(asked.head.header("content-type")) or s3.type_by_name(asked.key)
+    declared = s3.audio_type(asked.head.header("content-type")) or s3.type_by_name(asked.key)
     if declared is None:
         raise Invalid(
             "an upload in parts says what it is before its first byte",
@@ -196,7 +196,7 @@ async def _unfinished(request: web.Request, asked: Signed) -> web.Response:
         Unfinished(key=upload.key, upload=upload.session.recording.id, initiated=upload.session.recording.created_at)
         for upload in vault.parts.unfinished(asked.tenant, begun_by=asked.actor.token_id)
     ]
-    page = uploads_page(asked.tenant, uploads_wanted(asked.parameters), there, owner=asked.actor.token_id)
+    page = uploads_page(asked.tenant, uploads_query(asked.parameters), there, owner=asked.actor.token_id)
     return xml("ListMultipartUploadsResult", page)
 
 
