@@ -1,7 +1,7 @@
-"""The attack on old keyrings: every head, index and page that was ever copied, under every key that is alive today.
+"""An attack with old keyrings: every head, index and page ever copied, under every key that is alive today.
 
-It knows what a thief of all copies and of today's root keys knows, and tries every combination. What it opens is a
-keyring of the past; what that derives was not erased.
+The attacker has all copies and today's root keys, and tries every combination. A keyring that opens is one of the past;
+what it derives was not erased.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vault.ports.keys import RootKeyProvider
 
 @dataclass(slots=True, kw_only=True)
 class OldKeyrings:
-    """What the copies gave. `attempts` counts unwraps, and decryptions of indexes and pages."""
+    """What the copies opened. `attempts` counts unwraps, and decryptions of indexes and pages."""
 
     heads: int = 0
     opened_secrets: int = 0
@@ -69,7 +69,7 @@ async def attack(providers: Sequence[RootKeyProvider], files: Iterable[bytes]) -
 
 
 async def _secrets(provider: RootKeyProvider, heads: Iterable[Head], outcome: OldKeyrings) -> set[bytes]:
-    """Unwrap every head's secret under its own root version and under every one that lives."""
+    """Unwrap every head's secret under its own root version and under every live one."""
     alive = [*(await provider.versions())]
     found: set[bytes] = set()
     for head in heads:

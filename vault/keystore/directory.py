@@ -80,7 +80,7 @@ class DirectoryReplica:
             self._files.unlink(self.path / name)
 
     async def names(self) -> AbstractSet[str]:
-        """Return what is in the two blob directories, unfinished files included: they are nobody's."""
+        """Return the names in the two blob directories, with those of unfinished files, which belong to no head."""
         return await in_thread(self._names)
 
     def _names(self) -> AbstractSet[str]:
@@ -91,7 +91,7 @@ class DirectoryReplica:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Hold the replica's lock file, waiting for a while."""
+        """Hold the replica's lock file; Unavailable if another process holds it longer than `wait_seconds`."""
         unlock = await self._lock()
         try:
             yield
@@ -114,8 +114,8 @@ class DirectoryReplica:
         )
 
     async def check(self) -> Sequence[Finding]:
-        """Report nothing: the medium of a directory says nothing of itself."""
+        """Return no findings: a directory reports nothing about its disk."""
         return ()
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing; no file stays open."""

@@ -32,10 +32,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Engine:
-    """One keyring in memory and on its replicas; its caller sees to it that one act runs at a time.
+    """One keyring in memory and on its replicas. Its caller runs one act at a time.
 
-    What is in memory may be used until the lease runs out, counted from before the look at the replicas that it came
-    from, on a clock that goes on while the machine sleeps.
+    The state in memory may be used until the lease runs out. The lease counts from before the read of the replicas that
+    the state came from, on a clock that runs on while the machine sleeps.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Engine:
         self._tenure: int | None = None
         # True while the disk may differ from memory: whoever writes next recovers first.
         self._uncertain = False
-        # True while root versions that an earlier writer left may live.
+        # True while root versions that an earlier writer left may be alive.
         self._owing = False
         self._fresh_until = looked_at + self.lease.total_seconds()
         self._trouble: VaultError | None = None
@@ -97,7 +97,7 @@ class Engine:
 
     @property
     def settled(self) -> State:
-        """What the keyring held at the last look, however long ago."""
+        """The state at the last look, however long ago."""
         return self._stored.state
 
     @property
@@ -112,7 +112,7 @@ class Engine:
         why = "" if trouble is None else f" ({trouble.message})"
         cause = "keyring" if trouble is None else trouble.facts.get("cause", "keyring")
         return Unavailable(
-            f"the keyring has not been looked at within its lease{why}; no key is derived until it has been",
+            f"the keyring's replicas were not read within the lease{why}; no key is derived until they are",
             hint=(trouble and trouble.hint) or "too few replicas answer, or this process was stopped for a while",
             cause=cause,
         )
@@ -166,8 +166,8 @@ class Engine:
     async def ready(self, *, cleared: bool) -> None:
         """Make memory agree with the replicas and hold the fence, or raise; every act starts here.
 
-        `cleared`: also destroy what earlier writers left at the provider. Without it the provider is asked nothing as
-        long as the epoch is the one in memory: a hold does not wait for a key service.
+        `cleared`: also destroy what earlier writers left at the provider. Without it the provider is not asked while
+        the epoch is the one in memory, so that a hold does not wait for a key service.
         """
         looked_at = self._clock.monotonic()
         survey = await self._survey()
@@ -206,7 +206,7 @@ class Engine:
         return survey
 
     def _went_away(self, error: ConfigError) -> Unavailable:
-        """Say of what at a start is the operator's to settle that under a running process a disk went away."""
+        """Return, for an error that at a start would be the configuration's, that a running process lost a replica."""
         self._measure_seen()
         return Unavailable(error.message, hint=error.hint, cause="keyring")
 
@@ -254,16 +254,16 @@ class Engine:
         self._measured_at = self._clock.monotonic()
 
     def _measure_seen(self) -> None:
-        """After a look that failed: count the replicas that answered it with the live head."""
+        """Count, after a failed look, the replicas that answered it with the live head."""
         self._measure(sum(head == self._stored.head for head in self._replicas.seen.values()))
 
     def _replicas_now(self) -> int:
-        """Return what the latest look found; 0 if none has come back for a lease: then nobody knows of any."""
+        """Return the replicas that the latest look found current; 0 if none has ended within the last lease."""
         return self._replicas_ok if self._clock.monotonic() - self._measured_at < self.lease.total_seconds() else 0
 
     @contextmanager
     def _risky(self) -> Iterator[None]:
-        """Distrust memory if what happens inside does not end well."""
+        """Mark the state in memory as uncertain if the block raises."""
         try:
             yield
         except BaseException:
@@ -297,7 +297,7 @@ class Engine:
         return after
 
     async def _collect(self, before: Stored) -> None:
-        """Remove what the new head does not name, as far as that is possible now: a takeover removes the rest."""
+        """Remove what the new head does not name from the replicas that answer; a takeover removes the rest."""
         superseded = sorted(before.blobs().keys() - self._stored.blobs().keys())
         for store in self._replicas.stores:
             try:
@@ -306,10 +306,10 @@ class Engine:
                 _LOG.info("superseded blobs stay", extra={"fields": {"replica": store.name, "reason": error.message}})
 
     async def shred(self, plan: ShredPlan) -> ShredReceipt:
-        """Run the whole shred; see the writer for what it promises."""
+        """Run the whole shred; `Writer.shred` says what it promises."""
         before = self._stored
         # From here on the plan's keys answer "shredded": the intent is durable, so nothing they would open may be
-        # served any more, whether or not this attempt gets to its end.
+        # served any more, even if this attempt fails.
         self._closing[plan.intent_id] = states.taking(before.state, plan)
         with self._risky():
             backup_key = self.seed() if plan.new_generation else None
@@ -322,7 +322,7 @@ class Engine:
             await writing.swap(before.head, after.head)
             await writing.require_heads(after.head)
             await load(self._provider, writing.stores, after.state.keyring, after.head, known=after)
-            # Whoever looked before this instant may use what it saw for one lease, and nobody for longer.
+            # A process that looked before this instant may use what it saw for one more lease, and no longer.
             swapped_at = self._clock.now()
             # The point of no return comes after the proof that nothing else is lost. In the other order a crash
             # between the two would lose every survivor.
@@ -380,9 +380,9 @@ class Engine:
 async def _settled_look(
     replicas: Replicas, provider: RootKeyProvider, clock: Clock, *, known: Stored | None
 ) -> tuple[float, Survey, Stored]:
-    """Look until what was seen holds still: a writer may exchange heads, remove blobs and destroy versions meanwhile.
+    """Look until two looks agree: a writer may swap heads, remove blobs and destroy versions meanwhile.
 
-    Returns when the look began, so that a lease counts from there. IntegrityError if nothing opens and nothing moves.
+    Returns when the look began, so that a lease counts from there. IntegrityError if nothing opens and no head changes.
     """
     while True:
         looked_at = clock.monotonic()

@@ -13,8 +13,8 @@ from vault.disk import answering, lock_file, make_directories, sync_directory, w
 class Files:
     """Blocking operations on real files; tests replace it to crash before and after each of them.
 
-    Whatever has returned is on the disk: file and directory are synchronised. Failures are Unavailable or DiskFull; a
-    missing file is only FileNotFoundError where the docstring says so.
+    What a method did is on the disk when it returns: file and directory are synchronised. Failures are Unavailable or
+    DiskFull. A missing file is FileNotFoundError only where the docstring says so.
     """
 
     def make_directory(self, path: Path) -> None:
@@ -28,7 +28,7 @@ class Files:
             write_whole(path, data)
 
     def overwrite(self, path: Path, offset: int, data: bytes) -> None:
-        """Write `data` over existing bytes in place, and wait until the disk has it; FileNotFoundError."""
+        """Write `data` over existing bytes and wait until the disk has it; FileNotFoundError if there is no file."""
         with _answering(path, absence=True), path.open("r+b", buffering=0) as file:
             write_at(file.fileno(), data, offset)
             os.fdatasync(file.fileno())
@@ -40,12 +40,12 @@ class Files:
             sync_directory(path.parent)
 
     def read(self, path: Path) -> bytes:
-        """Return the content of `path`; FileNotFoundError."""
+        """Return the content of `path`; FileNotFoundError if there is none."""
         with _answering(path, absence=True):
             return path.read_bytes()
 
     def names(self, path: Path) -> list[str]:
-        """Return the names in directory `path`, sorted; FileNotFoundError."""
+        """Return the names in directory `path`, sorted; FileNotFoundError if there is none."""
         with _answering(path, absence=True):
             return sorted(os.listdir(path))  # noqa: PTH208 - names are wanted, not paths
 

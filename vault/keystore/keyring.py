@@ -36,14 +36,14 @@ _LOOKS_PER_LEASE: Final = 3
 _WHOLE: Final[Span] = (0, (1 << ggm.DEPTH) - 1)
 
 Guard = Callable[[], AbstractAsyncContextManager[object]]
-"""Keeps the writers of other machines out; replicas that are directories have locks of their own."""
+"""Keeps out writers on other machines; directory replicas have locks of their own."""
 
 Written = Callable[[Rank], Awaitable[None]]
-"""Is told, before the next writer may begin, where the keyring stands after a writer section."""
+"""Gets the keyring's rank after a writer section, before the next writer begins."""
 
 
 class Keyring:
-    """The keyring as this process sees it: a view under a lease, and one writer at a time."""
+    """The keyring as this process sees it: a state under a lease, and one writer at a time."""
 
     engine_class: ClassVar[type[Engine]] = Engine
 
@@ -69,7 +69,7 @@ class Keyring:
     ) -> None:
         """Make a new, empty keyring; ConfigError if any replica holds anything. Only `init` calls this.
 
-        `trial` marks it for ever: no later act sets or removes the mark.
+        `trial` marks it as a trial keyring; no later act changes the mark.
         """
         if not timedelta(milliseconds=1) <= lease <= LONGEST_LEASE:
             raise ConfigError(f"keyring.lease is at most {LONGEST_LEASE.total_seconds():g} s")
@@ -96,8 +96,8 @@ class Keyring:
     ) -> Keyring:
         """Recover and open the keyring: bring every replica up to date and destroy root versions that are left over.
 
-        ConfigError if too few places are replicas, Unavailable if too few answer or the provider cannot, IntegrityError
-        if no replica opens. Never creates.
+        ConfigError if too few places are replicas. Unavailable if too few answer or the provider does not.
+        IntegrityError if no replica opens. Never creates a keyring.
         """
         keyring = await cls.observe(replicas, provider, clock=clock, entropy=entropy, metrics=metrics, guard=guard)
         async with keyring.writer() as writer:
@@ -124,7 +124,7 @@ class Keyring:
         return cls(engine=engine, replicas=places, guard=guard)
 
     async def close(self) -> None:
-        """Wait for the writer, then let go of the replicas; the keyring must not be written after."""
+        """Wait for the writer, then release the replicas; no writer may be entered afterwards."""
         async with self._turn:
             if not self._closed:
                 self._closed = True
@@ -140,17 +140,17 @@ class Keyring:
                 _LOG.warning("keyring not looked at", extra={"fields": {"reason": error.message}})
 
     async def refresh(self) -> None:
-        """Look at the replicas, take over what others wrote, and renew the lease; Unavailable without a read quorum."""
+        """Read the replicas, adopt what others wrote, and renew the lease; Unavailable without a read quorum."""
         await self._engine.refresh()
 
     @property
     def epoch(self) -> int:
-        """The life of the live root version, from 1."""
+        """The current epoch, from 1; every epoch has a root version of its own."""
         return self._engine.settled.epoch
 
     @property
     def generation(self) -> int:
-        """What new cohorts carry; moves with every rotation, every restore and every tenant dropped."""
+        """The generation of new cohorts; it rises with every rotation, every restore and every tenant dropped."""
         return self._engine.state.generation
 
     @property
@@ -166,7 +166,7 @@ class Keyring:
 
     @property
     def lease(self) -> timedelta:
-        """How long after a look at the replicas keys may still be derived; fixed at `create`."""
+        """How long after a read of the replicas keys may still be derived; fixed at `create`."""
         return self._engine.lease
 
     @property
@@ -176,7 +176,7 @@ class Keyring:
 
     @property
     def predates_trial(self) -> bool:
-        """Whether the keyring is older than the mark: nobody chose, and what was allowed then still is."""
+        """Whether the keyring is older than the trial mark; such a vault may do what it could do before the mark."""
         return self._engine.settled.trial is None
 
     @property
@@ -191,15 +191,15 @@ class Keyring:
 
     @property
     def backup_keys(self) -> Sequence[DataKey]:
-        """The keys of catalog backups and of recorders' secrets: what is sealed now takes the first.
+        """The keys of catalog backups and of recorders' secrets; new data is sealed under the first.
 
-        The others, one for each rotation, are kept to read with. None of them is in any backup.
+        The others, one for each rotation, open older data. No backup contains any of them.
         """
         settled = self._engine.settled
         return [DataKey(key) for key in (settled.backup_key, *settled.older_backup_keys)]
 
     def derive(self, coordinate: Coordinate) -> DataKey:
-        """Return the data key. Shredded if the leaf is underivable or inside a shred under way."""
+        """Return the data key. Shredded if the leaf has no key or is inside a shred under way."""
         state = self._engine.state
         if not self._engine.closes(coordinate.cohort, (coordinate.leaf, coordinate.leaf)):
             cover = state.cover(coordinate.cohort)
@@ -238,7 +238,7 @@ class Keyring:
 
     @asynccontextmanager
     async def writer(self) -> AsyncIterator[Writer]:
-        """Enter the single-writer section; Unavailable if another process has it for long."""
+        """Enter the single-writer section; Unavailable if another process holds it too long."""
         async with self._turn, self._guard():
             if self._closed:
                 raise Unavailable("the keyring is closed")
@@ -269,15 +269,15 @@ class Keyring:
         return await self._engine.status()
 
     async def check(self) -> Sequence[Finding]:
-        """Open every replica by itself, through the provider, and compare the trees; list the root versions."""
+        """Open every replica by itself, through the provider, compare the trees, and list the root versions."""
         async with self._turn:
             return await self._engine.check()
 
 
 class Writer:
-    """The writer section's handle; every act is durable on every replica when it returns.
+    """The writer section's handle; when an act returns, it is durable on a write quorum of the replicas.
 
-    Planting cohorts, pinning and unpinning ask the root-key provider nothing while the epoch is the one in memory.
+    Adding cohorts, pinning and unpinning do not ask the root-key provider while the epoch is the one in memory.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -285,11 +285,11 @@ class Writer:
         self.over = False
 
     async def settle(self) -> None:
-        """Recover if that is due, leftovers at the provider included, and change nothing else."""
+        """Run a recovery that is due, including leftovers at the provider, and change nothing else."""
         await self._state(cleared=True)
 
     async def touch(self) -> None:
-        """Write the keyring as it is: its rank moves on."""
+        """Write the keyring unchanged, so that its rank rises."""
         await self._engine.revise(await self._state(cleared=True))
 
     async def add_cohorts(self, cohorts: Sequence[Cohort]) -> None:
@@ -323,10 +323,10 @@ class Writer:
         return self._engine.state.generation
 
     async def retire(self, used: Mapping[Cohort, int], *, since: int, below: int) -> int:
-        """Drop the leaves that closed generations never gave out, in one revision: of `since` to `below - 1`.
+        """Drop, in one revision, the leaves of the generations `since` to `below - 1` that were never reserved.
 
-        `used` says how many leaves of each cohort were reserved; what was reserved or is pinned stays. Returns how many
-        trees went as a whole. Repeatable.
+        `used` is the number of reserved leaves of each cohort; reserved and pinned leaves stay. Returns how many whole
+        trees were dropped. Repeatable.
         """
         state = await self._state()
         after = await in_thread(states.retired, state, used, since=since, below=below)
@@ -334,7 +334,7 @@ class Writer:
         return states.size(state) - states.size(after)
 
     async def set_last_sweep(self, at: datetime) -> None:
-        """Record a sweep that shredded nothing, or override the guard's memory of one."""
+        """Record a sweep that shredded nothing, or correct the time that the clock guard compares with."""
         state = await self._state(cleared=True)
         await self._revise(state, replace(state, last_sweep_ms=states.unix_ms(at)))
 

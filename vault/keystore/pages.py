@@ -1,4 +1,4 @@
-"""From the keyring's state to sealed files and back."""
+"""Sealing the keyring's state into files, and opening it again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochSecret:
-    """The 32 bytes everything of one epoch hangs on, and how they are wrapped."""
+    """The 32 bytes that the other keys of one epoch depend on, and their wrapped form."""
 
     root: str
     wrapped: bytes
@@ -59,10 +59,10 @@ async def wrap_secret(provider: RootKeyProvider, root: str, state: State, entrop
 def stage(
     state: State, secret: EpochSecret, *, before: Stored | None, entropy: Entropy
 ) -> tuple[Stored, dict[str, bytes]]:
-    """Seal `state`; returns it as it will be stored, and the blobs to write first.
+    """Seal `state`; return its stored form, and the blobs to write before its head.
 
-    Pages that are the same objects as in `before` keep their blobs: what a change writes is the changed tenants' pages
-    and the index, however many tenants there are.
+    Pages that are the same objects as in `before` keep their blobs. So a change writes only the changed tenants' pages
+    and the index.
     """
     refs: dict[TenantId, PageRef] = {}
     blobs: dict[str, bytes] = {}
@@ -114,9 +114,9 @@ async def load(
 ) -> Stored:
     """Open the keyring that `head` names, from whichever of `stores` has the blobs.
 
-    Pages that `known` has open already, under the same name, key and hash, are not opened again; without `reread` their
-    blobs are not even fetched, and neither is the secret if `known` has the very one that the head wraps. Destroyed or
-    an IntegrityError if it cannot be opened ever, Unavailable if it cannot be opened now.
+    Pages that `known` has open under the same name, key and hash are not opened again. Without `reread` their blobs are
+    not fetched either, and a secret that `known` has unwrapped is not unwrapped again. Destroyed or IntegrityError if
+    the keyring can never be opened, Unavailable if it cannot be opened now.
     """
     place, mac = decode_head(head)
     if place.keyring != keyring:
@@ -149,8 +149,8 @@ async def newest(
 ) -> Stored:
     """Return the highest state of a survey that opens and verifies; IntegrityError if none does.
 
-    Unavailable goes through at once. Reading on with an older head would take an outage for a destruction, and
-    overwrite what the newer one holds. `known` is a state already open: its secret and pages are not opened again.
+    Unavailable is raised at once. Trying an older head would mistake an outage for a destruction, and overwrite what
+    the newer head holds. `known` is a state already open: its secret and pages are not opened again.
     """
     for head in survey.newest():
         if known is not None and head == known.head:

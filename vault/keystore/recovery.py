@@ -1,9 +1,9 @@
-"""Making, taking over, repairing and checking a keyring: what happens when nobody is writing it.
+"""Making, taking over, repairing and checking a keyring.
 
-The head decides. Only after the newest head that opens stands on a write quorum of replicas, under a fence of this
-writer's own, are other root versions of this keyring leftovers: orphans of a shred that never swapped its head, or the
-destroy that a crash left pending. Fencing first matters: an overtaken writer that wakes up finds its heads gone, so the
-version it was about to make live can be destroyed.
+Other root versions of this keyring than the head's are leftovers: of a shred that never swapped its head, or of a
+destroy that a crash left pending. They may be destroyed once the newest head that opens stands on a write quorum of
+replicas, under this writer's own fence. Destroying them before would take away a version that an overtaken writer could
+still make live; after the fence that writer finds its heads gone and cannot.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def create(
     trial: bool,
     entropy: Entropy,
 ) -> None:
-    """Make an empty keyring in epoch 1. Markers go last: what a crash leaves half made is never opened."""
+    """Make an empty keyring in epoch 1. Markers go last, so that a keyring half made by a crash is never opened."""
     width_ms = round(cohort_width_seconds * 1000)
     if len(keyring_id) != ID_BYTES or width_ms < 1:
         raise Invalid("a keyring has an id of 16 bytes and a cohort width of at least a millisecond")
@@ -77,7 +77,7 @@ async def create(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenure:
-    """What a takeover ends with: the state under a fence of its own, and how many replicas hold it."""
+    """The result of a takeover: the state under a fence of its own, and how many replicas hold it."""
 
     stored: Stored
     replicas_ok: int
@@ -94,8 +94,8 @@ async def take_over(
 ) -> Tenure:
     """Bring the replicas to the newest state that opens, and fence off every earlier writer.
 
-    Asks the provider only if the newest head is of another epoch than `known`. What earlier writers left at the
-    provider waits for `destroy_leftovers`.
+    Asks the provider only if the newest head is of another epoch than `known`. Leaves what earlier writers left at the
+    provider to `destroy_leftovers`.
     """
     before = await newest(provider, survey, replicas.stores, known=known)
     writing = await replicas.mend(survey, before.head, before.blobs(), thorough=thorough)
@@ -113,14 +113,14 @@ async def destroy_leftovers(provider: RootKeyProvider, stored: Stored) -> None:
         await provider.destroy(version)
         _LOG.warning("leftover root version destroyed", extra={"fields": {"version": version}})
     if await leftovers(provider, stored):
-        raise Unavailable("a root version that was destroyed is still listed; nothing may go on until it is gone")
+        raise Unavailable("a destroyed root version is still listed; the keyring is not written until it is gone")
 
 
 async def leftovers(provider: RootKeyProvider, stored: Stored) -> Sequence[str]:
     """Return the root versions of this keyring that are not the head's; Unavailable if the list cannot be right."""
     versions = await provider.versions()
     if stored.secret.root not in versions:
-        # The head has just been opened with it, so the list is wrong, and so may be the rest of it.
+        # The head has just been opened with it, so the list is wrong, perhaps in other entries too.
         raise Unavailable("the root-key provider does not list the live version; nothing was destroyed")
     return [
         version
@@ -130,7 +130,7 @@ async def leftovers(provider: RootKeyProvider, stored: Stored) -> Sequence[str]:
 
 
 async def collect_strays(stores: Sequence[KeyringStore], stored: Stored) -> None:
-    """Remove every blob that the head does not name, as far as that is possible now."""
+    """Remove every blob that the head does not name from the replicas that answer."""
     for store in stores:
         try:
             await store.remove(sorted(await store.names() - stored.blobs().keys()))
@@ -141,7 +141,7 @@ async def collect_strays(stores: Sequence[KeyringStore], stored: Stored) -> None
 async def repair_replica(name: str, *, replicas: Replicas, provider: RootKeyProvider) -> None:
     """Fill the lost replica `name` from the others; ConfigError if it is not configured or another keyring's.
 
-    Repeatable, and harmless while servers run: writers are kept out meanwhile.
+    Repeatable. Servers may run meanwhile; their writers wait.
     """
     target = next((store for store in replicas.stores if store.name == name), None)
     if target is None or len(replicas.stores) == 1:
@@ -155,7 +155,7 @@ async def repair_replica(name: str, *, replicas: Replicas, provider: RootKeyProv
         survey = await replicas.survey()
         found = await target.read((MARKER, HEAD))
         if found[MARKER] is None:
-            # One that an earlier repair left half filled is gone on with; anything else that is there is not touched.
+            # A replica that an earlier repair left half filled is continued; any other content is refused.
             if not await target.initialise() and not await target.names():
                 raise ConfigError(f"{name} holds something that is not a keyring replica; nothing was changed")
         elif marker_of(target, found[MARKER]) != survey.keyring:
@@ -167,7 +167,7 @@ async def repair_replica(name: str, *, replicas: Replicas, provider: RootKeyProv
         await target.write(await gather_blobs(stored.blobs(), others.stores))
         if not await target.swap(found[HEAD], stored.head):
             raise Unavailable(f"the keyring replica {name} changed while it was refilled; repeat the repair")
-        # The marker goes last: a replica that is only half filled stays one that is refused.
+        # The marker goes last: a half-filled replica without it is refused.
         await target.write({MARKER: encode_marker(survey.keyring)})
         await collect_strays([target], stored)
 

@@ -1,8 +1,8 @@
-"""The keyring's replicas: complete copies of each other, of which a majority decides.
+"""The keyring's replicas: complete copies of each other; a majority decides.
 
 Of N replicas a write needs W = N // 2 + 1 and a read N - W + 1, so that every read meets every acknowledged write. One
-replica of three may be lost at any step, and a minority that was written to and never acknowledged is outranked by
-the fence of the next writer.
+replica of three may be lost at any step. A write that reached a minority and was never acknowledged is outranked by the
+fence of the next writer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NO_RANK: Final[Rank] = (-1, -1, -1)
 
 
 def rank_of(head: bytes | None) -> Rank:
-    """Return where a head claims to stand; one that is missing or does not parse stands below all others."""
+    """Return the rank that a head states; a head that is missing or does not parse ranks lowest."""
     if head is None:
         return NO_RANK
     try:
@@ -41,7 +41,7 @@ def rank_of(head: bytes | None) -> Rank:
 
 
 def matches(data: bytes | None, sha256: bytes) -> bool:
-    """Tell whether a blob is there and has the hash."""
+    """Tell whether a blob is present and has the hash."""
     return data is not None and hmac.compare_digest(hashlib.sha256(data).digest(), sha256)
 
 
@@ -72,7 +72,7 @@ class Replicas:
             raise ConfigError("keyring.replicas names one replica twice")
         self.stores = tuple(stores)
         self.seen: Mapping[KeyringStore, bytes | None] = {}
-        """The heads of those that answered the latest look, were they enough or not."""
+        """The heads of the replicas that answered the latest look, even if they were too few."""
         self.write_quorum = len(stores) // 2 + 1
         self.read_quorum = len(stores) - self.write_quorum + 1
 
@@ -144,8 +144,8 @@ class Replicas:
     async def mend(self, survey: Survey, head: bytes, blobs: Blobs, *, thorough: bool) -> Round:
         """Bring the replicas that answered to `head`, whose blobs have these hashes; returns those that have it now.
 
-        Blobs first: a head that lands before what it names would open to nothing after the next crash. Not `thorough`,
-        a replica with the right head is believed.
+        Blobs first: a head that lands before the blobs it names would open to nothing after a crash. Unless `thorough`,
+        a replica with the right head is taken to have its blobs.
         """
         mending = self.round(list(survey.heads))
 
@@ -172,7 +172,7 @@ class Replicas:
 
 
 class Round:
-    """One act's way through the replicas: who misses a step takes no further one, and a quorum must get through."""
+    """The replicas of one act: one that misses a step takes part in no further step; a quorum must remain."""
 
     def __init__(self, stores: Sequence[KeyringStore], needed: int) -> None:
         self.stores = list(stores)
@@ -225,7 +225,10 @@ class Round:
 
 
 async def gather_blobs(blobs: Blobs, stores: Sequence[KeyringStore]) -> dict[str, bytes]:
-    """Return the first copy of each blob that has its hash; Tampered if a blob has none, Unavailable if one might."""
+    """Return for each blob the first copy with its hash.
+
+    Tampered if no replica has one, Unavailable if only a replica that does not answer could have it.
+    """
     wanted = dict(blobs)
     found: dict[str, bytes] = {}
     outage: Unavailable | None = None
@@ -251,7 +254,7 @@ async def gather_blobs(blobs: Blobs, stores: Sequence[KeyringStore]) -> dict[str
 def marker_of(store: KeyringStore, data: bytes | None) -> bytes:
     """Return the keyring id in a replica's marker; ConfigError.
 
-    An unmarked place is an unmounted disk or a wrong path. Filling it would hide that, reading it as empty would look
+    An unmarked place is an unmounted disk or a wrong path. Filling it would hide that; reading it as empty would look
     like mass deletion.
     """
     if data is None:

@@ -1,8 +1,8 @@
 """How the keyring's files are sealed: one epoch secret, and keys derived from it by label (docs/format.md, "Keyring").
 
-An index key comes from the epoch secret and a fresh salt, a page key is random for each page written and lives in the
-index only. So whoever lost the epoch secret has lost every index of that epoch, and with them the pages' keys; a page
-that did not change may be carried into the next epoch as it is.
+An index key derives from the epoch secret and a fresh salt. A page key is random for each page written, and only the
+index has it. So without the epoch secret neither an index nor a page of that epoch opens, while an unchanged page may
+be carried into the next epoch as it is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SECRET: Final = "callvault/v1/keyring-secret"  # noqa: S105 - a label, not a pa
 _HEAD: Final = b"callvault/v1/keyring-head"
 _INDEX: Final = "callvault/v1/keyring-index"
 _PAGE: Final = "callvault/v1/keyring-page"
-# Every key seals exactly one message: an index key has its own salt, a page key its own 32 random bytes.
+# The nonce may be constant: every key seals one message, as an index key has a salt and a page key is random.
 _NONCE: Final = bytes(12)
 _TAG: Final = b"callvault/keyring\0"
 
@@ -47,12 +47,12 @@ def version_tag(keyring: bytes, epoch: int) -> bytes:
 
 
 def owns(keyring: bytes, tag: bytes) -> bool:
-    """Tell whether a root version with this tag belongs to `keyring`: only such are ever destroyed."""
+    """Tell whether a root version with this tag belongs to `keyring`: only those are ever destroyed."""
     return tag.startswith(_TAG + keyring) and len(tag) == len(_TAG) + len(keyring) + 8
 
 
 def wrap_aad(keyring: bytes, epoch: int) -> bytes:
-    """Return what binds a wrapped epoch secret to its place."""
+    """Return the associated data that ties a wrapped epoch secret to its keyring and epoch."""
     return pack([_SECRET, keyring, epoch])
 
 
@@ -87,7 +87,7 @@ def _index_aad(place: Head | Index) -> bytes:
 
 
 def seal_page(key: bytes, keyring: bytes, page: PageRecord) -> bytes:
-    """Return the page under a key that is used for nothing else."""
+    """Return the sealed page; `key` must never have sealed anything."""
     return AESGCM(key).encrypt(_NONCE, encode_page(page), pack([_PAGE, keyring, page.tenant]))
 
 

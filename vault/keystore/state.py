@@ -1,7 +1,7 @@
 """The content of the keyring as a value, and its changes as functions: no disk, no provider, no clock.
 
-Every change returns a new state in which the pages of untouched tenants are the same objects, so a writer can tell by
-identity what to write.
+Every change returns a new state in which the pages of untouched tenants are the same objects, so that a writer can tell
+by identity which pages to write.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class State:
 
 
 def size(state: State) -> int:
-    """Count the trees."""
+    """Return the number of trees."""
     return sum(len(page.cohorts) for page in state.pages.values())
 
 
@@ -129,7 +129,7 @@ def check_pin(pin: Pin) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taking:
-    """What a shred takes from a state, in closed form: no list of leaves, however many there are."""
+    """What a shred takes from a state, as ranges of leaves."""
 
     tenants: frozenset[TenantId]
     leaves: Mapping[Cohort, Spans]
@@ -139,7 +139,7 @@ class Taking:
     spared: frozenset[tuple[TenantId, int]]
     kept: Mapping[Cohort, Spans]
     yielding: Mapping[Cohort, Spans]
-    """What keeps leaves through the date of their cohort, and against nothing else."""
+    """Leaves kept when their cohort is due, but not when their recording is named or the tenant is dropped."""
 
     def of(self, cohort: Cohort) -> Spans:
         """Return the leaves that are taken from `cohort`."""
@@ -152,7 +152,7 @@ class Taking:
         return spans.union(taken)
 
     def whole(self, cohort: Cohort) -> bool:
-        """Tell whether the cohort's time has come: it loses every leaf that nothing keeps."""
+        """Tell whether the cohort is due, or its tenant dropped: it loses every leaf that is not kept."""
         if cohort.tenant in self.tenants:
             return True
         if cohort.part is Part.METADATA and (cohort.tenant, cohort.period) in self.spared:
@@ -204,9 +204,9 @@ def taking(state: State, plan: ShredPlan) -> Taking:
 def shredded(state: State, plan: ShredPlan, *, backup_key: bytes | None = None) -> State:
     """Return the state of the next epoch, without what `plan` takes. Errors as `taking`.
 
-    Dropping a tenant moves the generation: should the tenant come back, its new trees have new coordinates. Its page
-    goes with its last pin. A rotation moves it in the same step: no tree of the new generation is ever written under
-    the old root version, and with it comes a new `backup_key`; the older ones stay, to read with.
+    Dropping a tenant moves the generation: if the tenant comes back, its new trees have new coordinates. Its page goes
+    with its last pin. A rotation moves the generation in the same step, so no tree of the new generation is ever
+    written under the old root version. A rotation also adds a new `backup_key`; the older ones stay, to read with.
     """
     taken = taking(state, plan)
     state = unpinned(state, plan.unpin)
@@ -257,10 +257,10 @@ def _carved(page: Page, taken: Taking) -> Page:
 
 
 def retired(state: State, used: Mapping[Cohort, int], *, since: int, below: int) -> State:
-    """Drop what will never be handed out of the generations `since` to `below - 1`: they are closed.
+    """Drop the leaves of the closed generations `since` to `below - 1` that were never reserved.
 
-    `used` says how many leaves of each cohort were reserved. Those stay, with what pins keep, and so does the blind
-    index of a month in which there are any. A cohort of which nothing stays goes.
+    `used` is the number of reserved leaves of each cohort. Those stay, and so do pinned leaves and the blind index of a
+    month that keeps any. A cohort of which nothing stays is dropped.
 
     Invalid if the generation under way would be touched; IntegrityError if the result is not exactly what must survive.
     """

@@ -1,1 +1,1 @@
-"""Root-key providers: where the key lies that opens the keyring, and what destroys it."""
+"""Root-key providers: they hold the keys that open the keyring, and destroy them."""

@@ -1,6 +1,6 @@
-"""Anti-forensic splitting (LUKS TKS1, section 2.4): a secret spread so that losing any piece of it loses it all.
+"""Anti-forensic splitting (LUKS TKS1, section 2.4): a secret spread so that losing any piece of it loses all of it.
 
-A disk that quietly keeps one old block of an overwritten file then keeps nothing of use.
+A disk that keeps one old block of an overwritten file then keeps nothing of use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Root-key provider in AWS KMS: one key with imported material for each root version.
 
-Only imported material is deleted at once; a key whose material KMS made waits at least seven days. The material is made
-here, imported, and kept nowhere else, so that after its deletion nobody can import it again.
+KMS deletes only imported material at once; a key whose material KMS made waits at least seven days. The material is
+made here, imported, and kept nowhere else, so that nobody can import it again after its deletion.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class KmsSettings:
 
 
 class Kms:
-    """One client; every failure but the codes a caller names as answers is Unavailable."""
+    """One client. Error codes that a caller names as answers are returned; every other failure is Unavailable."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -94,7 +94,7 @@ class Kms:
 
 
 class KmsClient:
-    """Opens clients; a shred an hour needs no connection in between, but the description of the API is read once."""
+    """Opens a client for each use, as uses are rare; the SDK's description of the API is read once."""
 
     def __init__(self, settings: KmsSettings) -> None:
         self.settings = settings
@@ -127,7 +127,7 @@ class KmsClient:
 
 
 _MIN_WAIT: Final = timedelta(days=7)
-"""The shortest time between the request to delete a KMS key and its end: a younger key cannot have ended."""
+"""The shortest time between the request to delete a KMS key and its deletion: a younger key still exists."""
 _IDENTIFIER: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f-]{36})")
 _DESCRIPTION: Final = re.compile(r"callvault root version, tag ((?:[0-9a-f]{2})*)")
 _POLLS: Final = 20
@@ -140,9 +140,9 @@ _ENDING: Final = "PendingDeletion"
 class AwsKmsRootKeys:
     """Keeps each root version as a symmetric KMS key under an alias that says which store made it.
 
-    KMS is eventually consistent, so an absence proves nothing by itself: a version is Destroyed when its key is ending
-    after `destroy`, or is gone so long after it was made that KMS can have ended it. Assurance is by device: that the
-    material is gone at once is AWS's word.
+    KMS is eventually consistent, so an absence proves nothing by itself. A version is Destroyed when its key is ending
+    after `destroy`, or is absent so long after it was made that KMS can have deleted it. Assurance is by device: that
+    the material is gone at once is a statement of AWS.
     """
 
     name = "awskms"
@@ -164,7 +164,7 @@ class AwsKmsRootKeys:
         self._pause = pause
 
     async def create(self) -> str:
-        """Make the store's marker, a key that never gets material, and prove every right; ConfigError."""
+        """Make the store's marker, a key that never gets material, and prove every permission; ConfigError."""
         try:
             async with self._client.open() as kms:
                 if not self._names.markers(await kms.aliases()):
@@ -210,11 +210,11 @@ class AwsKmsRootKeys:
     async def unwrap(self, version: str, blob: bytes, aad: bytes) -> bytes:
         """Decrypt; Destroyed, Tampered or Unavailable as the port says."""
         async with self._client.open() as kms:
-            # KMS takes no empty ciphertext; one zero byte is refused as any wrong one is.
+            # An empty ciphertext would be a malformed request; one zero byte is refused like any wrong one.
             return await self._used(kms, version, "decrypt", "Plaintext", aad, CiphertextBlob=blob or b"\0")
 
     async def destroy(self, version: str) -> DestroyReceipt:
-        """Delete the imported material, read back that it is gone, then let the empty key end.
+        """Delete the imported material, read back that it is gone, then schedule the empty key's deletion.
 
         The alias goes last: until then the version is listed, and a crash anywhere before is a destroy to repeat.
         """
@@ -223,7 +223,7 @@ class AwsKmsRootKeys:
             key_id, made_at = self._key(aliases, version)
             state = await self._state(kms, key_id, made_at)
             if state is not None:
-                # A key that is ending keeps its state, so there the deletion itself has to be confirmed.
+                # A key that is ending keeps its state, so only the answer to the deletion confirms it.
                 harmless = frozenset({STATE}) if state != _ENDING else frozenset[str]()
                 await kms.ask("delete_imported_key_material", answers=harmless, KeyId=key_id)
                 await self._until(kms, key_id, _EMPTY if state != _ENDING else _ENDING)
@@ -235,12 +235,12 @@ class AwsKmsRootKeys:
         return DestroyReceipt(version=version, effective_at=effective_at)
 
     async def versions(self) -> Mapping[str, VersionInfo]:
-        """List the keys under the store's aliases in whatever state, also what is half made or half gone."""
+        """List the keys under the store's aliases in any state, half-made and half-destroyed ones too."""
         async with self._client.open() as kms:
             return {info.version: info for info, _ in await self._listed(kms)}
 
     async def self_check(self) -> Sequence[Finding]:
-        """Report reachability, and keys in a state that needs somebody."""
+        """Report reachability, and keys in a state that needs an operator."""
         try:
             async with self._client.open() as kms:
                 listed = await self._listed(kms)
@@ -254,7 +254,7 @@ class AwsKmsRootKeys:
             for info, state in listed
             if state != _READY
         ]
-        text = "that deleted key material is gone at once everywhere is AWS's word: assurance is by device"
+        text = "only AWS can say that deleted key material is gone everywhere at once: assurance is by device"
         return (*found, finding("warning", text, "a composite with a provider of your own removes the doubt"))
 
     async def _listed(self, kms: Kms) -> Sequence[tuple[VersionInfo, str]]:
@@ -286,7 +286,7 @@ class AwsKmsRootKeys:
         return match[2], datetime.fromtimestamp(int(match[1], 16), tz=UTC)
 
     async def _state(self, kms: Kms, key_id: str, made_at: datetime) -> str | None:
-        """Return the key's state, None if it has ended; Unavailable if it is missing too early for that."""
+        """Return the key's state, None if it was deleted; Unavailable if it is missing and too young for that."""
         metadata = await kms.describe(key_id)
         if metadata is not None:
             return str(metadata["KeyState"])
@@ -300,7 +300,7 @@ class AwsKmsRootKeys:
     async def _used(self, kms: Kms, version: str, operation: str, result: str, aad: bytes, **request: bytes) -> bytes:
         aliases = await kms.aliases()
         key_id, made_at = self._key(aliases, version)
-        # The context is logged by AWS in clear, so it is a digest.
+        # AWS logs the context in clear, so it is a digest.
         context = {"callvault": hashlib.sha256(binding(version, aad)).hexdigest()}
         answers = UNREADABLE | {STATE, NOT_FOUND}
         answer = await kms.ask(operation, answers=answers, KeyId=key_id, EncryptionContext=context, **request)
@@ -311,11 +311,11 @@ class AwsKmsRootKeys:
         return bytes(answer[result])
 
     async def _unusable(self, kms: Kms, version: str, key_id: str, made_at: datetime, *, named: bool) -> VaultError:
-        """Return why a key cannot be used: gone, or only stopped.
+        """Return why a key cannot be used: Destroyed, or Unavailable if it can come back.
 
-        `destroy` ends a key and then takes its name, so only a nameless ending key is its work. A key that ends under
-        its name was scheduled by somebody else, material and all, and can be brought back; a key that shows no
-        material may be one whose import is not seen everywhere yet.
+        `destroy` schedules a key's deletion and then removes its alias, so only an ending key without an alias is its
+        work. An ending key with an alias was scheduled by somebody else; its deletion can be cancelled, and its
+        material comes back. A key without material may be one whose import is not visible everywhere yet.
         """
         state = await self._state(kms, key_id, made_at)
         if state is None or (state == _ENDING and not named):
@@ -341,7 +341,7 @@ class AwsKmsRootKeys:
         await self._seen(reached, f"the key {key_id} as {state}")
 
     async def _seen(self, shown: Callable[[], Awaitable[bool]], what: str) -> None:
-        """Wait until KMS shows what was done; Unavailable after a bounded number of looks."""
+        """Wait until KMS shows what was done; Unavailable after a bounded number of tries."""
         for _ in range(_POLLS):
             if await shown():
                 return

@@ -1,7 +1,7 @@
 """Names of root versions in a key service that lists names: one marker for each store, and the store's versions.
 
-The marker is what makes an absence mean something. A service that lists the marker but not the version has stated that
-the version is gone; one that lists neither is the wrong mount, namespace or token, and has stated nothing.
+The marker gives an absence its meaning. A service that lists the marker but not the version states that the version is
+gone. One that lists neither may be the wrong mount, namespace or token, and states nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def finding(level: str, message: str, hint: str | None = None) -> Finding:
 
 
 class RootKeys(RootKeyProvider, Protocol):
-    """A root-key provider that `init` can create and that a change of provider can ask whose a version is."""
+    """A root-key provider, with the two calls that `init` and a change of provider need."""
 
     async def create(self) -> str:
         """Make the store and prove that it can do all it will be asked; return a line that says what was made.
@@ -50,9 +50,9 @@ def check_unused(kind: str, versions: Iterable[VersionInfo]) -> None:
 
 
 async def prove(provider: RootKeyProvider, entropy: Entropy) -> None:
-    """Make, use and destroy a version, so that a missing right shows at `init` and not at the first shred.
+    """Make, use and destroy a version, so that a missing permission shows at `init` and not at the first shred.
 
-    ConfigError says which step failed. What a crash leaves in between is destroyed by the next proof.
+    ConfigError says which step failed. A version that a crash leaves is destroyed by the next proof.
     """
     step = "make a root version"
     try:
@@ -78,7 +78,7 @@ _ID_BYTES: Final = 8
 
 
 class Names:
-    """The names of one kind of provider under one prefix."""
+    """The names that one kind of provider gives under one prefix."""
 
     def __init__(self, kind: str, prefix: str) -> None:
         self._kind = kind
@@ -117,7 +117,7 @@ class Names:
         return match[2]
 
     def fits(self, version: str) -> bool:
-        """Tell whether the id is of this kind; whether of this store takes its marker."""
+        """Tell whether the id is of this kind; whether it is of this store, only the marker tells."""
         return self._version.fullmatch(version) is not None
 
     def fresh(self, entropy: Entropy) -> str:
@@ -131,13 +131,13 @@ class Names:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """A credential; a file is read again at every use, so that whatever renews it needs no restart of the vault."""
+    """A credential; a file is read at every use, so that renewing it needs no restart of the vault."""
 
     value: str | None = field(default=None, repr=False)
     file: Path | None = None
 
     def read(self) -> str:
-        """Return it without the line end of a file; Unavailable if the file cannot be read."""
+        """Return the credential, without the line end of a file; Unavailable if the file cannot be read."""
         if self.file is None:
             return self.value or ""
         try:

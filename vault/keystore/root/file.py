@@ -54,8 +54,8 @@ class _VersionFile:
 class FileRootKeys:
     """Keeps each root version in a file of its own in a private directory.
 
-    A version's name carries the id of the store that made it. A directory that is missing, unreadable, unmarked or
-    another store's is Unavailable: only the store that made a version can say that it is destroyed.
+    A version's name carries the id of the store that made it. A directory that is missing, unreadable, unmarked or of
+    another store is Unavailable: only the store that made a version can say that it is destroyed.
     """
 
     name = "file"
@@ -116,7 +116,7 @@ class FileRootKeys:
         return await in_thread(self._self_check)
 
     def _guarded(self, call: Callable[..., _T], *args: object) -> _T:
-        """Refuse to answer from a directory that is not this kind of store."""
+        """Run `call` with the store's id; Unavailable if the directory is no complete store or a file is damaged."""
         try:
             return call(self._store_id(), *args)
         except FileNotFoundError as error:
@@ -163,7 +163,7 @@ class FileRootKeys:
         return version
 
     def _wipe_unfinished(self) -> None:
-        """A crash inside `new_version` may leave a temporary file: it wrapped nothing, and goes as a version goes."""
+        """Destroy temporary files that a crash inside `new_version` left; they wrapped nothing."""
         for name in self._files.names(self._directory):
             if name.startswith(".") and name.endswith(_UNFINISHED):
                 self._wipe(self._directory / name, 0)

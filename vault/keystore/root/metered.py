@@ -13,7 +13,7 @@ from vault.telemetry import Metrics
 
 
 class MeteredRootKeys:
-    """A provider that answers as `inner` does and observes `root_provider_seconds{op, outcome}`."""
+    """Answers as `inner` does, and observes `root_provider_seconds{op, outcome}`."""
 
     def __init__(self, inner: RootKeyProvider, *, metrics: Metrics, clock: Clock) -> None:
         self.name = inner.name

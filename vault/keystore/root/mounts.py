@@ -1,4 +1,4 @@
-"""What a file system and the device below do to an overwritten file, as far as the kernel tells."""
+"""What a file system and its device do with overwritten data, as far as the kernel tells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vault.keystore.root.common import finding
 from vault.model import Finding
 
 _HINT: Final = "keep root versions in a key service or a token, or on a plain partition without snapshots"
-_REMEDY: Final = {
+_DANGER: Final = {
     "btrfs": "copies on write: an overwritten root version stays on the disk until its extent is reused",
     "zfs": "copies on write: an overwritten root version stays on the disk, and in snapshots",
     "bcachefs": "copies on write: an overwritten root version stays on the disk until its extent is reused",
@@ -50,14 +50,14 @@ def mount_of(path: Path, *, mounts: Path) -> Mount | None:
         if len(columns) < 4:  # noqa: PLR2004 - device, mount point, type, options
             continue
         point = Path(_OCTAL.sub(lambda match: chr(int(match[1], 8)), columns[1]))
-        # The last of equal mount points is the one on top.
+        # Of equal mount points the last is the visible one.
         if real.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
             best = len(point.parts), Mount(kind=columns[2], options=frozenset(columns[3].split(",")))
     return best[1] if best else None
 
 
 def shares_blocks(directory: Path) -> bool:
-    """Tell whether two files in `directory` can share blocks (reflink), by trying with two that have no name."""
+    """Tell whether two files in `directory` can share blocks (reflink), by trying it with two unnamed files."""
     try:
         one = os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o600)
     except OSError:
@@ -78,10 +78,10 @@ def shares_blocks(directory: Path) -> bool:
 
 
 def rotates(directory: Path, *, devices: Path) -> bool | None:
-    """Tell whether the device below says that it is a rotating disk; None if no one block device stands below."""
+    """Tell whether the device reports a rotating disk; None if the file system is not on one block device."""
     number = directory.stat().st_dev
     block = devices / f"{os.major(number)}:{os.minor(number)}"
-    # A partition has no queue of its own; it lies inside its disk.
+    # A partition has no queue of its own; its disk has.
     for queue in (block / "queue", block.resolve().parent / "queue"):
         try:
             return (queue / "rotational").read_text(encoding="ascii").strip() == "1"
@@ -97,10 +97,10 @@ def filesystem_findings(
     devices: Path = Path("/sys/dev/block"),
     reflinks: Callable[[Path], bool] = shares_blocks,
 ) -> Sequence[Finding]:
-    """Warn of file systems and devices on which overwriting in place may not overwrite."""
+    """Warn of file systems and devices that may keep data which was overwritten in place."""
     mount = mount_of(path, mounts=mounts)
-    if mount is not None and mount.kind in _REMEDY:
-        return (finding("warning", f"{path} is on {mount.kind}, which {_REMEDY[mount.kind]}", _HINT),)
+    if mount is not None and mount.kind in _DANGER:
+        return (finding("warning", f"{path} is on {mount.kind}, which {_DANGER[mount.kind]}", _HINT),)
     kind = mount.kind if mount else "an unknown file system"
     found = []
     if reflinks(path):

@@ -1,6 +1,6 @@
-"""Root-key provider over two others: each wraps one of two XOR shares, so a version is gone when either half is.
+"""Root-key provider over two others: each wraps one of two XOR shares, so destroying either half destroys the version.
 
-Both halves carry the tag behind the same eight random bytes; by these they are paired again when versions are listed.
+The tags of both halves begin with the same eight random bytes, which pair them again when versions are listed.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _T = TypeVar("_T")
 class CompositeRootKeys:
     """Two providers as one.
 
-    A share alone is 32 random bytes that say nothing of the key. So one provider that truly deletes makes a shred
-    real, whatever the other keeps, and the assurance is the better of the two; and losing either loses everything.
+    A share alone is 32 random bytes that say nothing of the key. So a shred is real if one provider truly deletes,
+    whatever the other keeps, and the assurance is the better of the two. The loss of either loses every recording.
     """
 
     def __init__(self, first: RootKeys, second: RootKeys, *, entropy: Entropy = os.urandom) -> None:
@@ -61,7 +61,7 @@ class CompositeRootKeys:
         return bool(halves) and all([await half.owns(name) for half, name in halves])
 
     async def new_version(self, tag: bytes) -> str:
-        """Create a version at both; a crash or an outage in between leaves a half that is listed, and destroyed."""
+        """Create a version at both; a crash or an outage between leaves a half, which is listed and destroyed."""
         if len(tag) > TAG_MAX_BYTES - _PAIR_BYTES:
             raise Invalid(f"a root version's tag is at most {TAG_MAX_BYTES - _PAIR_BYTES} bytes")
         paired = self._entropy(_PAIR_BYTES) + tag
@@ -69,7 +69,7 @@ class CompositeRootKeys:
         return _joined(await first.new_version(paired), await second.new_version(paired))
 
     async def wrap(self, version: str, key: bytes, aad: bytes) -> bytes:
-        """Wrap a fresh random share at one, and the key less that share at the other."""
+        """Wrap a fresh random share at the first, and the key XOR that share at the second."""
         check_key(key)
         share, once = self._entropy(len(key)), self._entropy(_PAIR_BYTES)
         first, second = self._both(version)
@@ -80,8 +80,8 @@ class CompositeRootKeys:
     async def unwrap(self, version: str, blob: bytes, aad: bytes) -> bytes:
         """Unwrap both shares.
 
-        Destroyed as soon as one half says so, even while the other does not answer: nothing that it could say would
-        bring the share back. Unavailable comes before Tampered, because whoever is silent may be the one that knows.
+        Destroyed as soon as one half says so, even while the other does not answer: one share alone opens nothing.
+        Unavailable outranks Tampered: the provider that does not answer may have destroyed its half.
         """
         first, second = self._both(version)
         try:
@@ -105,7 +105,7 @@ class CompositeRootKeys:
         return DestroyReceipt(version=version, effective_at=max(receipt.effective_at for receipt in receipts))
 
     async def versions(self) -> Mapping[str, VersionInfo]:
-        """List the pairs, and every half that has lost its other: it waits to be destroyed too."""
+        """List the pairs, and every half without its other, which waits to be destroyed."""
         pairs: dict[bytes, list[VersionInfo | None]] = {}
         for place, half in enumerate(self._halves):
             for info in (await half.versions()).values():
@@ -121,7 +121,7 @@ class CompositeRootKeys:
         return (*await first.self_check(), *await second.self_check())
 
     def _named(self, version: str) -> list[tuple[RootKeys, str]]:
-        """Return the halves that a version names: two, one that lost its other, or none if it names no pair."""
+        """Return the halves that a version names: two, one without its other, or none if it names no pair."""
         match = _VERSION.fullmatch(version)
         return [
             (half, name) for half, name in zip(self._halves, match.groups() if match else ("", ""), strict=True) if name
@@ -137,7 +137,7 @@ class CompositeRootKeys:
 
 
 def _place(once: bytes, aad: bytes) -> bytes:
-    """Return what both shares of one wrap are bound to, so that shares of two wraps do not go together."""
+    """Return the associated data of both shares of one wrap; shares of two wraps do not open together."""
     return pack([once, aad])
 
 
@@ -179,8 +179,8 @@ async def _each(calls: Sequence[Callable[[], Awaitable[_T]]]) -> list[_T]:
 class MovingRootKeys:
     """The current provider, and the previous one for the versions that it made.
 
-    While both are configured the assurance is the weaker one: a certificate of these days may attest a version that
-    was destroyed at the previous provider.
+    While both are configured the assurance is the weaker one: a certificate may attest a version that was destroyed at
+    the previous provider.
     """
 
     def __init__(self, current: RootKeys, *, previous: RootKeys) -> None:

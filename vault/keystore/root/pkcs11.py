@@ -1,4 +1,4 @@
-"""Root-key provider on a PKCS#11 token: AES-256 token objects that the token never shows.
+"""Root-key provider on a PKCS#11 token: AES-256 token objects that never leave the token.
 
 A version's tag is its object's CKA_ID, its name the CKA_LABEL; both are given when the key is generated, so no crash
 leaves a key without them.
@@ -51,7 +51,7 @@ class TokenSettings:
 
 @functools.cache
 def _lock_of(library: Path) -> threading.Lock:
-    """Return the process's lock on a library: its state and its logins belong to the process, not to a session."""
+    """Return this process's lock on a library, whose state and logins belong to the process, not to a session."""
     del library
     return threading.Lock()
 
@@ -66,7 +66,7 @@ class Token:
 
     @contextlib.contextmanager
     def session(self) -> Iterator[pkcs11.Session]:
-        """Enter a read-write session as the token's user, alone on its library; Unavailable if there is none to be had.
+        """Enter a read-write session as the token's user, alone on its library; Unavailable if none can be opened.
 
         ConfigError if the slot contradicts the configured assurance.
         """
@@ -81,7 +81,7 @@ class Token:
     def _logged_in(self) -> pkcs11.Session:
         pin = self.settings.pin.read()
         if pin == self._refused_pin:
-            # Most tokens lock after a few wrong PINs, and a sweeper that tries again every hour would get there.
+            # Most tokens lock after a few wrong PINs; a sweeper that tries again every hour would lock them.
             raise self._wrong_pin("was refused before and is not tried again")
         token = self._found()
         try:
@@ -96,7 +96,7 @@ class Token:
             with contextlib.suppress(NoSuchToken):
                 token = self._library().get_token(token_label=self.settings.token)
         if token is None:
-            # What is loaded knows the tokens of its start, and finalising it may fail because one of them is gone.
+            # The library knows only the tokens present at its start, and finalising it fails if one is gone.
             with contextlib.suppress(PKCS11Error):
                 self._library().finalize()
             token = self._library().get_token(token_label=self.settings.token)
@@ -140,7 +140,7 @@ _HIDDEN: Final = {
 }
 _SHOWN: Final = {Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True}
 
-# The binding makes the class of a key at run time, from what the key may do.
+# The binding builds a key's class at run time, from what the key may do.
 _Key: TypeAlias = Any
 _T = TypeVar("_T")
 
@@ -148,8 +148,8 @@ _T = TypeVar("_T")
 class Pkcs11RootKeys:
     """Keeps each root version as a key of its own on a token.
 
-    Only a logged-in session that sees the store's marker can say that a version is gone. Calls into the library block,
-    so they run in worker threads, one at a time.
+    Only a logged-in session that sees the store's marker can say that a version is gone. Library calls block, so they
+    run in worker threads, one at a time.
     """
 
     name = "pkcs11"
@@ -201,7 +201,7 @@ class Pkcs11RootKeys:
         return await self._run(self._unwrap, version, blob, aad)
 
     async def destroy(self, version: str) -> DestroyReceipt:
-        """Destroy the object, and look for it again in a session of its own."""
+        """Destroy the object, and look for it again in a new session."""
         await self._run(self._destroy, version)
         if version in await self.versions():
             raise Unavailable(f"root version {version} is still on the token after it was destroyed")
@@ -282,13 +282,14 @@ class Pkcs11RootKeys:
         raise tampered(version)
 
     def _seal(self, session: Session, root: _Key, version: str, key: bytes, aad: bytes) -> bytes:
-        """Return `1 ‖ nonce ‖ AES-GCM`, or `2 ‖ length ‖ wrapped key ‖ what that key sealed`, as the root was made."""
+        """Return `1 ‖ nonce ‖ AES-GCM`, or `2 ‖ length ‖ wrapped key ‖ ciphertext` for a root key that only wraps."""
         if root[Attribute.ENCRYPT]:
             nonce = self._entropy(_NONCE_BYTES)
             parameters = GCMParams(nonce, binding(version, aad), _TAG_BITS)
             sealed: bytes = root.encrypt(key, mechanism=Mechanism.AES_GCM, mechanism_param=parameters)
             return _GCM + nonce + sealed
-        # Key wrapping binds no associated data: the token wraps a key that is used once, and that key binds the place.
+        # AES key wrap binds no associated data. So the token wraps a single-use key, and that key seals with the
+        # binding.
         once = session.generate_key(KeyType.AES, KEY_BYTES * 8, store=False, template=_SHOWN)
         wrapped: bytes = root.wrap_key(once, mechanism=Mechanism.AES_KEY_WRAP_PAD)
         bound = wrap_bytes(once[Attribute.VALUE], version, key, aad, self._entropy)
@@ -325,7 +326,7 @@ class Pkcs11RootKeys:
             if not _is_hidden(self._live(session, version))
         ]
         if settings.assurance is not Assurance.HSM:
-            text = "the token is taken for software: destroying a key relies on how it deletes its files"
+            text = "the settings do not call the token hardware: destroying a key relies on how it deletes its files"
             found.append(finding("warning", text, "use a hardware token, or a composite with one"))
         text = "if this token is lost and not replicated, every recording is lost; if it is backed up, so are its keys"
         return (

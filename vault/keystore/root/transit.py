@@ -1,7 +1,7 @@
 """Root-key provider in the transit engine of HashiCorp Vault or OpenBao: one key for each root version.
 
-Trimming the versions of a single key only ever takes the oldest, so an orphan newer than the live version could not be
-destroyed without it; a key for each version is deleted by itself. A version's tag is in its key's name: creating the
+Trimming a single key's versions removes the oldest first, so an orphan newer than the live version could not be
+destroyed without it; a key for each version is deleted by itself. A version's tag is in its key's name, so creating the
 key and tagging it are one act.
 """
 
@@ -40,7 +40,7 @@ _HINTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransitSettings:
-    """Where the transit engine is and how to be let in."""
+    """Where the transit engine is, and how to log in."""
 
     address: str
     token: Secret
@@ -104,7 +104,7 @@ class TransitSession:
         return answer
 
     async def keys(self) -> list[str]:
-        """Return the names of all keys of the engine, which says "not found" if there are none; Unavailable."""
+        """Return the names of all keys of the engine, none if it says "not found"; Unavailable."""
         answer = await self.engine("GET", "keys?list=true")
         if answer.nothing_there:
             return []
@@ -114,7 +114,7 @@ class TransitSession:
         return names
 
     def refused(self, answer: Answer) -> Unavailable:
-        """Return the error for an answer that does not say what was asked."""
+        """Return the error for an answer that refuses the request."""
         said = f": {answer.errors[0][:_ERROR_MAX_CHARS]}" if answer.errors else ""
         return Unavailable(
             f"the key service at {self._settings.address} refused (HTTP {answer.status}{said}); "
@@ -133,7 +133,7 @@ def _parsed(status: int, document: Any) -> Answer | None:
 
 
 class TransitClient:
-    """Opens sessions; a shred an hour needs no connection in between."""
+    """Opens a session for each use, as uses are rare."""
 
     def __init__(self, settings: TransitSettings) -> None:
         self.settings = settings
@@ -167,8 +167,8 @@ _RENEW_SECONDS: Final = 7 * 86400
 class TransitRootKeys:
     """Keeps each root version as a transit key that cannot be exported or backed up in plaintext.
 
-    Only a list of keys that shows the store's marker is a statement about its versions. Assurance is by device: the
-    service deletes a key from its storage; copies in its snapshots are its operator's.
+    Only a list of keys with the store's marker says anything about its versions. Assurance is by device: the service
+    deletes a key from its storage, but its snapshots may keep copies.
     """
 
     name = "transit"
@@ -183,7 +183,7 @@ class TransitRootKeys:
         self._entropy = entropy
 
     async def create(self) -> str:
-        """Make the store's marker and prove every right that will be needed; ConfigError."""
+        """Make the store's marker and prove every permission that will be needed; ConfigError."""
         settings = self._client.settings
         try:
             async with self._client.open() as session:
@@ -218,7 +218,7 @@ class TransitRootKeys:
         """Encrypt 32 bytes under the version."""
         check_key(key)
         async with self._client.open() as session:
-            # The look comes first because encrypting under a name that does not exist can create it.
+            # The key is looked up first, because encrypting under a name that does not exist can create it.
             name = await self._live(session, version)
             answer = await session.engine(
                 "POST",
@@ -244,7 +244,7 @@ class TransitRootKeys:
             )
             if answer.done:
                 return _plain(session, answer)
-            # The server calls many things a bad request. It is the blob's fault only if the key is as it was made.
+            # The server answers 400 for many reasons. The blob is at fault only if the key is as it was made.
             if answer.status == 400 and _usable(await session.engine("GET", f"keys/{name}")):  # noqa: PLR2004 - HTTP
                 raise tampered(version)
             raise session.refused(answer)
@@ -254,7 +254,7 @@ class TransitRootKeys:
         async with self._client.open() as session:
             last: Answer | None = None
             for name in await self._matching(session, version):
-                # A crash after the permission leaves a key that is live, listed and will be deleted again.
+                # A crash after this permission leaves a live, listed key, which is deleted again.
                 await session.engine("POST", f"keys/{name}/config", {"deletion_allowed": True})
                 last = await session.engine("DELETE", f"keys/{name}")
                 if not (await session.engine("GET", f"keys/{name}")).nothing_there:

@@ -1,4 +1,4 @@
-"""What root-key providers share: the checks, the binding of a blob to its place, and wrapping with key bytes."""
+"""What root-key providers share: checks, binding a blob to its place, and wrapping with key bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_key(key: bytes) -> None:
 
 
 def foreign(version: str) -> Unavailable:
-    """Return the error for a version of another store: absent here says nothing of what exists there."""
+    """Return the error for a version of another store: its absence here says nothing about that store."""
     return Unavailable(f"root version {version[:80]} is not one of this store's; nothing is known to be lost")
 
 
@@ -60,5 +60,5 @@ def unwrap_bytes(root: bytes, version: str, blob: bytes, aad: bytes) -> bytes:
 
 
 def xor(left: bytes, right: bytes) -> bytes:
-    """Return the bitwise difference of two byte strings of one length."""
+    """Return the XOR of two byte strings of equal length."""
     return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(len(left), "big")
