@@ -256,11 +256,11 @@ async def test_what_follows_an_empty_recording_by_name_is_still_found(app, recor
     assert (await ask(app, recorder, "PUT", f"/s3/{BUCKET}/file.wav", body=HEAD + AUDIO))[0] == 200
     assert (await ask(app, recorder, "DELETE", address))[0] == 204
     await put_away(app)
-    app.vault.names._remembered.clear()
+    app.vault.call_keys._remembered.clear()
     status, _, headers = await ask(app, recorder, "HEAD", f"/s3/{BUCKET}/file.wav")
     assert (status, int(headers["Content-Length"])) == (200, len(HEAD + AUDIO))
     assert (await ask(app, recorder, "PUT", f"/s3/{BUCKET}/file.wav", body=HEAD + AUDIO))[0] == 200
-    assert await app.vault.names.newest(TENANT, "file.wav") == 2, "the same body was recorded again"
+    assert await app.vault.call_keys.newest(TENANT, "file.wav") == 2, "the same body was recorded again"
     line = Line(app)
     session = await line.begin("file.wav")
     assert session.call_key == "file.wav~3"

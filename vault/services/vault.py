@@ -24,10 +24,10 @@ from vault.services.holds.flags import Flags
 from vault.services.holds.holds import Holds
 from vault.services.holds.labels import Labels
 from vault.services.ingest.begun import Begun
+from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.live import FeedParts
-from vault.services.ingest.naming import CallNames
 from vault.services.ingest.slots import Resource, Shares
 from vault.services.ingest.storing import Storer
 from vault.services.keys import Keys
@@ -73,7 +73,7 @@ class Vault:
     keyring: Keyring
     keys: Keys
     metrics: Metrics
-    names: CallNames
+    call_keys: CallKeys
     notes: Notes
     objects: Objects
     parts: Parts

@@ -35,10 +35,10 @@ from vault.services.holds.flags import Flags
 from vault.services.holds.holds import Holds, pinned
 from vault.services.holds.labels import Labels
 from vault.services.ingest.begun import Begun
+from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import OPEN_RECORDINGS, Ingest, IngestLimits
 from vault.services.ingest.live import FeedParts
-from vault.services.ingest.naming import CallNames
 from vault.services.ingest.slots import Shares
 from vault.services.ingest.storing import SegmentLimits, Storer
 from vault.services.keys import Keys
@@ -243,7 +243,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         limit=config.server.max_recording_bytes,
         windows=Windows(bound=config.journal.max_undurable_bytes),
     )
-    names = CallNames(ingest=ingest, search=search)
+    call_keys = CallKeys(ingest=ingest, search=search)
     presence = Presence(
         catalog=catalog, ingest=ingest, clock=clock, name=f"{socket.gethostname()}:{config.journal_path}"
     )
@@ -261,13 +261,12 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         certifier=certifier,
         clock=clock,
         erasures=erasures,
-        feeds=FeedParts(ingest=ingest, names=names, notes=notes, search=search, tenants=tenants),
+        feeds=FeedParts(ingest=ingest, call_keys=call_keys, notes=notes, tenants=tenants),
         flags=Flags(
             catalog=catalog,
             holds=holds,
             ingest=ingest,
-            names=names,
-            search=search,
+            call_keys=call_keys,
             clock=clock,
             entropy=entropy,
             review=config.retention.flag_review,
@@ -279,11 +278,11 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         keyring=keyring,
         keys=Keys(catalog=catalog, keyring=keyring, clock=clock, entropy=entropy, ahead=tenants.precreate),
         metrics=metrics,
-        names=names,
+        call_keys=call_keys,
         notes=notes,
         objects=Objects(
             ingest=ingest,
-            names=names,
+            call_keys=call_keys,
             notes=notes,
             playback=playback,
             search=search,
@@ -350,11 +349,10 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             access=access,
             catalog=catalog,
             ingest=ingest,
-            names=names,
+            call_keys=call_keys,
             keyring=keyring,
             notes=notes,
             playback=playback,
-            search=search,
             tenants=tenants,
             clock=clock,
             entropy=entropy,

@@ -184,11 +184,7 @@ def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> In
     """Return the live recording of this key, or of those that followed it as `key~2` and on: first the actor's own."""
     if (own := vault.ingest.own_call(tenant, call_key, actor.token_id)) is not None:
         return own
-    for name in vault.ingest.live_names(tenant, call_key):
-        session = vault.ingest.live_call(tenant, name)
-        if session is not None and session.ending is None:
-            return session
-    return None
+    return next((each for each in vault.ingest.live_calls(tenant, call_key).values() if each.ending is None), None)
 
 
 # -- documents --------------------------------------------------------------------------------------------------

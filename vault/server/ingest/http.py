@@ -116,19 +116,15 @@ async def head(request: web.Request) -> web.Response:
     key, first = call_number(path_call_key(request))
     unfinished: IngestSession | None = None
     for name in call_keys(key, first=first):
-        session = vault.ingest.live_call(tenant, name)
-        if session is not None:
-            if await vault.ingest.joining.may(call, session):
-                return await _open(vault, session)
-            unfinished = unfinished or (None if session.leaving else session)
-            continue
-        row = await vault.search.call(tenant, name)
-        if row is None:
+        found = await vault.call_keys.resolve(tenant, name, here=True)
+        if found is None:
             break
-        if row.state is RecordingState.OPEN:
-            vault.ingest.require_here(row)
-        if await vault.ingest.joining.same(call, row):
-            return await _ended(vault, row)
+        if isinstance(found, IngestSession):
+            if await vault.ingest.joining.may(call, found):
+                return await _open(vault, found)
+            unfinished = unfinished or (None if found.leaving else found)
+        elif await vault.ingest.joining.same(call, found):
+            return await _ended(vault, found)
     if unfinished is None:
         raise NotFound("nothing was recorded under this call key")
     return await _open(vault, unfinished)
@@ -207,11 +203,10 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing, ca
     """
     if place.offset is not None:
         return await _newest(vault, tenant, key, place, call)
-    for name in vault.ingest.live_names(tenant, key):
-        session = vault.ingest.live_call(tenant, name)
-        if session is not None and not session.appended and await vault.ingest.joining.may(call, session):
+    for name, session in vault.ingest.live_calls(tenant, key).items():
+        if not session.appended and await vault.ingest.joining.may(call, session):
             return name
-    return call_name(key, await vault.names.newest(tenant, key) + 1)
+    return await vault.call_keys.next_free(tenant, key)
 
 
 async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
@@ -219,13 +214,12 @@ async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing, call
 
     If all have, a piece from within the newest is that one's, and a later one is a further recording's.
     """
-    sessions = ((name, vault.ingest.live_call(tenant, name)) for name in vault.ingest.live_names(tenant, key))
-    unended = [(name, session) for name, session in sessions if session is not None and session.ended is None]
+    unended = [(name, each) for name, each in vault.ingest.live_calls(tenant, key).items() if each.ended is None]
     may = vault.ingest.joining.may
     if joined := [name for name, session in unended if await may(call, session)]:
         own = vault.ingest.own_call(tenant, key, call.actor.token_id)
         return joined[-1] if own is None or own.call_key not in joined else own.call_key
-    number = await vault.names.newest(tenant, key)
+    number = await vault.call_keys.newest(tenant, key)
     newest = call_name(key, number)
     known = await last(vault, tenant, newest)
     if known is None or not place.goes_on or (place.offset or 0) < known.received:

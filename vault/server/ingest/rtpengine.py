@@ -11,7 +11,7 @@ from vault.access.permissions import Act
 from vault.errors import Invalid
 from vault.ids import TenantId, TokenId, call_name
 from vault.media.descriptor import parse_content_type
-from vault.model import RecordingState
+from vault.model import Recording, RecordingState
 from vault.protocol.uploads.http_put import Placing
 from vault.protocol.uploads.multipart import Closed, Multipart, PartBegan, PartData, PartEnded, boundary_of
 from vault.protocol.uploads.rtpengine import FIELD, event_name, notification
@@ -121,18 +121,22 @@ async def _call_key(vault: Vault, tenant: TenantId, key: str, call: Joiner) -> s
 
     A file that comes again after the grace of its first attempt would be lost if it were refused for its name.
     """
-    for name in vault.ingest.live_names(tenant, key):
-        session = vault.ingest.live_call(tenant, name)
-        if session is None or (session.ending or "").partition(":")[0] == RecordingState.TRUNCATED.value:
+    for name, session in vault.ingest.live_calls(tenant, key).items():
+        if (session.ending or "").partition(":")[0] == RecordingState.TRUNCATED.value:
             continue
         if await vault.ingest.joining.may(call, session):
             return name
-    number = await vault.names.newest(tenant, key)
+    number = await vault.call_keys.newest(tenant, key)
     newest = call_name(key, number)
-    if vault.ingest.live_call(tenant, newest) is None:
-        row = await vault.search.call(tenant, newest)
-        if row is None or (row.state is not RecordingState.TRUNCATED and await vault.ingest.joining.same(call, row)):
-            return newest
+    row = await vault.call_keys.resolve(tenant, newest)
+    if row is None:
+        return newest
+    if (
+        isinstance(row, Recording)
+        and row.state is not RecordingState.TRUNCATED
+        and await vault.ingest.joining.same(call, row)
+    ):
+        return newest
     return call_name(key, number + 1)
 
 

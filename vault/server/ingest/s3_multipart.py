@@ -55,7 +55,7 @@ async def _create(request: web.Request, asked: Signed) -> web.Response:
     call = await call_start(vault, asked, parse_content_type(declared), wanted)
     upload = None
     for _ in range(_TRIES):
-        call = replace(call, call_key=await vault.objects.free_name(replace(call, call_key=asked.call_key)))
+        call = replace(call, call_key=await vault.call_keys.next_free(asked.tenant, asked.call_key))
         try:
             upload = await vault.parts.begin(call, actor=asked.actor)
             break

@@ -333,11 +333,10 @@ async def finished(vault: Vault, row: Recording) -> _Finished:
 
 async def last(vault: Vault, tenant: TenantId, call_key: str) -> _Finished | None:
     """Describe the recording under a call key that has ended, None if there is none; Conflict as `finished`."""
-    session = vault.ingest.live_call(tenant, call_key)
-    if session is not None:
-        return await _ended(vault, session)
-    row = await vault.search.call(tenant, call_key)
-    return None if row is None else await finished(vault, row)
+    found = await vault.call_keys.resolve(tenant, call_key)
+    if isinstance(found, IngestSession):
+        return await _ended(vault, found)
+    return None if found is None else await finished(vault, found)
 
 
 async def _replay(vault: Vault, known: _Finished, pieces: Pieces, first: bytes, placing: Placing) -> web.Response:

@@ -23,9 +23,9 @@ from vault.protocol.webhook import FlagCategory, flagged_body
 from vault.retention.periods import Period
 from vault.services.audit import event
 from vault.services.holds.holds import Holds
+from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.ingest import Ingest
-from vault.services.ingest.naming import CallNames
-from vault.services.recordings.search import Search
+from vault.services.ingest.sessions import IngestSession
 
 _RECORDER_MAY: Final = timedelta(hours=1)
 """How long after a call its recorder may flag it: a stolen recorder's token must not keep old calls for ever."""
@@ -58,8 +58,7 @@ class Flags:
         catalog: FlaggingRows,
         holds: Holds,
         ingest: Ingest,
-        names: CallNames,
-        search: Search,
+        call_keys: CallKeys,
         clock: Clock,
         entropy: Entropy,
         review: Period,
@@ -68,8 +67,7 @@ class Flags:
         self._catalog = catalog
         self._holds = holds
         self._ingest = ingest
-        self._names = names
-        self._search = search
+        self._call_keys = call_keys
         self._clock = clock
         self._entropy = entropy
         self._review = review
@@ -147,9 +145,9 @@ class Flags:
 
     async def _newest(self, tenant: TenantId, call_key: str) -> Recording | None:
         """Return the recording of a call, the last one if its recorder came back after the end and it has several."""
-        name = call_name(call_key, await self._names.newest(tenant, call_key))
-        session = self._ingest.live_call(tenant, name)
-        return session.recording if session is not None else await self._search.call(tenant, name)
+        name = call_name(call_key, await self._call_keys.newest(tenant, call_key))
+        found = await self._call_keys.resolve(tenant, name)
+        return found.recording if isinstance(found, IngestSession) else found
 
     def _live(self, row: Recording) -> bool:
         session = self._ingest.live(row.id)

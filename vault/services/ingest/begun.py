@@ -40,9 +40,8 @@ class Begun:
 
         Others may have too: an expired token joins nothing that it did not begin.
         """
-        names = self._ingest.live_names(tenant, call_key)
-        if sessions := [self._ingest.live_call(tenant, name) for name in names]:
-            return any(session is not None and session.begun_by == token for session in sessions)
+        if sessions := self._ingest.live_calls(tenant, call_key).values():
+            return any(session.begun_by == token for session in sessions)
         row = await self._search.call(tenant, call_key)
         return row is not None and self._is_open(row, token)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -136,14 +136,15 @@ class Ingest:
         further = self._further.get((tenant, call_key), ())
         return [1, *sorted(further)] if (tenant, call_key) in self._by_call else sorted(further)
 
-    def live_names(self, tenant: TenantId, call_key: str) -> Sequence[str]:
-        """Return the call's names that have a session, `key`, `key~2` and so on; without asking the catalog."""
-        return [call_name(call_key, number) for number in self.live_numbers(tenant, call_key)]
+    def live_calls(self, tenant: TenantId, call_key: str) -> Mapping[str, IngestSession]:
+        """Return the sessions by the call's names in their order: `key`, `key~2` and so on. It asks no catalog."""
+        names = (call_name(call_key, number) for number in self.live_numbers(tenant, call_key))
+        return {name: self._by_call[tenant, name] for name in names}
 
     def own_call(self, tenant: TenantId, call_key: str, token: TokenId) -> IngestSession | None:
         """Return the newest session under the call's names that the token began and that has not ended."""
-        found = (self._by_call[(tenant, name)] for name in reversed(self.live_names(tenant, call_key)))
-        return next((each for each in found if each.begun_by == token and each.ending is None), None)
+        newest_first = reversed([*self.live_calls(tenant, call_key).values()])
+        return next((each for each in newest_first if each.begun_by == token and each.ending is None), None)
 
     def has_begun(self, token: TokenId) -> bool:
         """Tell whether a recording is unfinished that the token began."""

@@ -13,12 +13,11 @@ from vault.ids import TenantId, call_key_of
 from vault.model import EMPTY, Principal, RecordingState
 from vault.protocol.live.bad_frames import LeftOut
 from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Facts, Gap, Paused, Resumed, Started
+from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.joining import Joiner
-from vault.services.ingest.naming import CallNames
 from vault.services.ingest.sessions import ROOM_PAUSES, CallStart, IngestSession
-from vault.services.recordings.search import Search
 from vault.services.tenants.tenants import Tenants
 
 LIVE_PATIENCE: Final = 5.0
@@ -30,9 +29,8 @@ class FeedParts:
     """The collaborators of every feed."""
 
     ingest: Ingest
-    names: CallNames
+    call_keys: CallKeys
     notes: Notes
-    search: Search
     tenants: Tenants
 
 
@@ -75,7 +73,7 @@ class Feed:
             raise Invalid("the recorder names no call", hint="add ?call_key=… to the address")
         key = call_key_of(said)
         retention = await self._parts.tenants.retention(self._tenant)
-        async for name in self._parts.names.to_try(self._tenant, key):
+        async for name in self._parts.call_keys.to_try(self._tenant, key):
             call = CallStart(
                 tenant=self._tenant,
                 call_key=name,
@@ -116,12 +114,8 @@ class Feed:
         try:
             return await self._parts.ingest.start(call, actor=self._actor)
         except Conflict:
-            if self._parts.ingest.live_call(call.tenant, call.call_key) is None:
-                row = await self._parts.search.call(call.tenant, call.call_key)
-                if row is None:
-                    raise
-                if row.state is RecordingState.OPEN:
-                    self._parts.ingest.require_here(row)
+            if await self._parts.call_keys.resolve(call.tenant, call.call_key, here=True) is None:
+                raise
             return None
 
     @property

@@ -24,14 +24,13 @@ from vault.ports.time import Clock, Entropy
 from vault.protocol.uploads.resumable import STEPS, Description, Stage, Step, Verb, names, require_length
 from vault.services.audit import event
 from vault.services.holds.holds import pinned
+from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.joining import Joiner
-from vault.services.ingest.naming import CallNames
 from vault.services.ingest.sessions import TOTAL, CallStart, IngestSession, require_end
 from vault.services.people.access import Access
 from vault.services.playback.playback import Playback
-from vault.services.recordings.search import Search
 from vault.services.tenants.tenants import Tenants
 
 TERMINATED = "truncated:terminated"
@@ -107,11 +106,10 @@ class Uploads:
         access: Access,
         catalog: UploadRows,
         ingest: Ingest,
-        names: CallNames,
+        call_keys: CallKeys,
         keyring: Keyring,
         notes: Notes,
         playback: Playback,
-        search: Search,
         tenants: Tenants,
         clock: Clock,
         entropy: Entropy,
@@ -120,11 +118,10 @@ class Uploads:
         self._access = access
         self._catalog = catalog
         self._ingest = ingest
-        self._names = names
+        self._call_keys = call_keys
         self._keyring = keyring
         self._notes = notes
         self._playback = playback
-        self._search = search
         self._tenants = tenants
         self._clock = clock
         self._entropy = entropy
@@ -151,7 +148,7 @@ class Uploads:
         """
         retention = await self._tenants.retention(tenant)
         key, distinct = names(description, self._entropy(_FRESH_BYTES).hex())
-        async for following in self._names.to_try(tenant, key):
+        async for following in self._call_keys.to_try(tenant, key):
             name = following if following == key or not distinct else parse_call_key(f"{key}~{distinct}")
             call = CallStart(
                 tenant=tenant,
@@ -178,13 +175,8 @@ class Uploads:
 
     async def _require_known(self, tenant: TenantId, name: str) -> None:
         """Raise unless the call key is taken by a recording that is, or was, this node's."""
-        if self._ingest.live_call(tenant, name) is not None:
-            return
-        row = await self._search.call(tenant, name)
-        if row is None:
+        if await self._call_keys.resolve(tenant, name, here=True) is None:
             raise Conflict("another request is just creating an upload for this call", hint="try again")
-        if row.state is RecordingState.OPEN:
-            self._ingest.require_here(row)
 
     # -- having an upload to oneself --------------------------------------------------------------------------------
 

@@ -19,10 +19,10 @@ from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
 from vault.model import DataKey, Principal, Recording, RecordingState
 from vault.ports.spool import Spool
 from vault.ports.time import Clock, Entropy
+from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.joining import Joiner
-from vault.services.ingest.naming import CallNames
 from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.ingest.slots import Shares
 from vault.services.playback.playback import Playable, Playback
@@ -65,7 +65,7 @@ class Objects:
         self,
         *,
         ingest: Ingest,
-        names: CallNames,
+        call_keys: CallKeys,
         notes: Notes,
         playback: Playback,
         search: Search,
@@ -76,7 +76,7 @@ class Objects:
         windows: Windows,
     ) -> None:
         self._ingest = ingest
-        self._names = names
+        self._call_keys = call_keys
         self._notes = notes
         self._playback = playback
         self._search = search
@@ -120,10 +120,10 @@ class Objects:
             found = await self.find(tenant, call_key, object_key=object_key)
             if found is not None and found.recording.id != but:
                 raise Conflict("there is an object under this key already; nothing was kept", s3="PreconditionFailed")
-            newest = await self._names.newest(tenant, call_key)
+            newest = await self._call_keys.newest(tenant, call_key)
             for number in range(newest, max(newest - _RETRIED, 0), -1):
-                row = await self._search.call(tenant, call_name(call_key, number))
-                if row is not None and row.state is RecordingState.OPEN and row.node != self._ingest.node:
+                row = await self._call_keys.resolve(tenant, call_name(call_key, number))
+                if isinstance(row, Recording) and row.state is RecordingState.OPEN and row.node != self._ingest.node:
                     raise _begun_meanwhile()
             yield
 
@@ -149,7 +149,7 @@ class Objects:
         self, call: CallStart, reader: BodyReader, *, sha256: str | None, etag: str, actor: Principal
     ) -> Whole:
         """Record a body as `put` does; without `sha256` under a name that nothing has."""
-        newest = await self._names.newest(call.tenant, call.call_key)
+        newest = await self._call_keys.newest(call.tenant, call.call_key)
         first = max(newest - _RETRIED + 1, 1)
         for number, name in enumerate(call_keys(call.call_key, first=first), first):
             named = replace(call, call_key=name)
@@ -218,18 +218,15 @@ class Objects:
 
     async def _same(self, call: CallStart, *, size: int, sha256: str, gap: bool) -> Whole | None:
         """Return the finished recording of this name if it is this body; with `gap` there may be none of this name."""
-        session = self._ingest.live_call(call.tenant, call.call_key)
-        if session is not None:
-            if session.ended is None or session.durable != size:
+        row = await self._call_keys.resolve(call.tenant, call.call_key, here=True)
+        if isinstance(row, IngestSession):
+            if row.ended is None or row.durable != size:
                 return None
-            known = await self._ingest.storer.plaintext_sha256(session)
-            return await self.ended(session) if known == sha256 else None
-        row = await self._search.call(call.tenant, call.call_key)
+            known = await self._ingest.storer.plaintext_sha256(row)
+            return await self.ended(row) if known == sha256 else None
         if row is None and gap:
             return None
         if row is None or row.state is RecordingState.OPEN:
-            if row is not None:
-                self._ingest.require_here(row)
             raise Unavailable("another upload of this call is under way", retry_after_seconds=2)
         if row.state not in (RecordingState.SEALED, RecordingState.TRUNCATED) or row.stored_bytes != size:
             return None
@@ -241,10 +238,6 @@ class Objects:
         row, size = session.recording, session.keeping.audio(session.durable)
         etag = etag_of(session.keeping.notes, size) or await self._ingest.storer.plaintext_sha256(session)
         return Whole(recording=row, size=size, etag=etag)
-
-    async def free_name(self, call: CallStart) -> str:
-        """Return the first name under which no recording is known."""
-        return call_name(call.call_key, await self._names.newest(call.tenant, call.call_key) + 1)
 
     async def whole(self, recording: Recording) -> Whole | None:
         """Return a recording that is whole; None if it is not, or still being made."""
@@ -275,10 +268,10 @@ class Objects:
         return None
 
     async def _newest_whole(self, tenant: TenantId, call_key: str) -> Whole | None:
-        for number in range(await self._names.newest(tenant, call_key), 0, -1):
-            name = call_name(call_key, number)
-            session = self._ingest.live_call(tenant, name)
-            row = session.recording if session is not None else await self._search.call(tenant, name)
+        for number in range(await self._call_keys.newest(tenant, call_key), 0, -1):
+            row = await self._call_keys.resolve(tenant, call_name(call_key, number))
+            if isinstance(row, IngestSession):
+                row = row.recording
             if row is not None and (found := await self.whole(row)) is not None:
                 return found
         return None

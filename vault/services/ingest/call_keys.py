@@ -1,4 +1,4 @@
-"""Which of the call keys that the recordings of one call have is the newest, found without asking for every one."""
+"""What is recorded under a recorder's call key and those that followed it: `key`, `key~2`, `key~3` and so on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Final
 
 from vault.errors import Invalid
 from vault.ids import TenantId, call_keys, call_name
+from vault.model import Recording, RecordingState
 from vault.services.ingest.ingest import Ingest
+from vault.services.ingest.sessions import IngestSession
 from vault.services.recordings.search import Search
 
 _MOST_REMEMBERED: Final = 10_000
 _STRIDE: Final = 4
 
 
-class CallNames:
-    """Finds the newest of `key`, `key~2`, `key~3` and so on, which are used in this order.
+class CallKeys:
+    """Finds what has a call key, and the newest key of a call, which are used in their order.
 
-    Where it was last found is remembered and only where the next look begins: what is returned was seen to be taken,
-    and its next few successors to be free. Where nothing is remembered, the steps double and are then halved. A
+    Where the newest was last found is remembered and only where the next look begins: what is returned was seen to be
+    taken, and its next few successors to be free. Where nothing is remembered, the steps double and are then halved. A
     recording that ended empty leaves a free name before taken ones: fewer than `_STRIDE` in a row hide nothing. Names
     that went with their month's metadata may leave more; each free one is as good as another.
     """
@@ -29,6 +31,23 @@ class CallNames:
         self._ingest = ingest
         self._search = search
         self._remembered: OrderedDict[tuple[TenantId, str], int] = OrderedDict()
+
+    async def resolve(self, tenant: TenantId, call_key: str, *, here: bool = False) -> IngestSession | Recording | None:
+        """Return what has this very call key: the session of this process, else the recording; None if it is free.
+
+        With `here` Unavailable for a recording that is open on another node, or only now being taken up on this one.
+        """
+        session = self._ingest.live_call(tenant, call_key)
+        if session is not None:
+            return session
+        row = await self._search.call(tenant, call_key)
+        if here and row is not None and row.state is RecordingState.OPEN:
+            self._ingest.require_here(row)
+        return row
+
+    async def next_free(self, tenant: TenantId, key: str) -> str:
+        """Return the first of a call's keys behind all that have a recording; Invalid as `newest`."""
+        return call_name(key, await self.newest(tenant, key) + 1)
 
     async def newest(self, tenant: TenantId, key: str) -> int:
         """Return the number of the newest name of a call that has a recording; 0 if none has, Invalid for no key."""
@@ -55,7 +74,7 @@ class CallNames:
 
         The catalog is asked only after the first ones: a broken connection comes back even while it cannot answer.
         """
-        for name in self._ingest.live_names(tenant, key):
+        for name in self._ingest.live_calls(tenant, key):
             yield name
         for name in call_keys(key, first=await self.newest(tenant, key)):
             yield name
