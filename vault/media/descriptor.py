@@ -140,7 +140,7 @@ def _l16_codec(parameters: Mapping[str, str]) -> Codec:
 def _sniff(first: bytes) -> Media:
     container = recognise(first)
     if container is None:
-        raise UnsupportedMedia("no content type was declared and the first bytes tell none", hint=_HINT)
+        raise UnsupportedMedia("no content type was declared and the first bytes are of no known format", hint=_HINT)
     return Media(container=container, codec=Codec.STREAM)
 
 

@@ -123,10 +123,10 @@ def patches(head: WavHead, stored_length: int) -> Sequence[Patch]:
 def samples_bytes(head: WavHead, stored_length: int) -> int:
     """Return how many bytes of samples can be played."""
     room = stored_length - head.samples_at
-    told = head.samples_size
-    if told == UNKNOWN and len(head.ds64) == _DS64.size:
-        _, told, _ = _DS64.unpack(head.ds64)
-    return room if any(patch.at == head.samples_at - 4 for patch in patches(head, stored_length)) else min(told, room)
+    stated = head.samples_size
+    if stated == UNKNOWN and len(head.ds64) == _DS64.size:
+        _, stated, _ = _DS64.unpack(head.ds64)
+    return room if any(patch.at == head.samples_at - 4 for patch in patches(head, stored_length)) else min(stated, room)
 
 
 def _riff(head: WavHead, stored_length: int) -> Sequence[Patch]:
@@ -134,10 +134,10 @@ def _riff(head: WavHead, stored_length: int) -> Sequence[Patch]:
     wrong = () if head.file_size == size else (_number(head.begin + 4, size),)
     if not head.samples_at:
         return wrong
-    room, told = stored_length - head.samples_at, head.samples_size
-    if wrong and told == room - 1:
+    room, stated = stored_length - head.samples_at, head.samples_size
+    if wrong and stated == room - 1:
         return ()  # only the padding byte of an odd size was not counted
-    if told > room or (wrong and told < room):
+    if stated > room or (wrong and stated < room):
         return (*wrong, _number(head.samples_at - 4, min(room, UNKNOWN)))
     return wrong
 
@@ -145,10 +145,10 @@ def _riff(head: WavHead, stored_length: int) -> Sequence[Patch]:
 def _rf64(head: WavHead, stored_length: int) -> Sequence[Patch]:
     if len(head.ds64) < _DS64.size or not head.samples_at:
         return ()
-    told, told_samples, _ = _DS64.unpack(head.ds64)
-    size = told_samples if head.samples_size == UNKNOWN else head.samples_size
+    stated, stated_samples, _ = _DS64.unpack(head.ds64)
+    size = stated_samples if head.samples_size == UNKNOWN else head.samples_size
     room, file_size = stored_length - head.samples_at, stored_length - head.begin - 8
-    if size > room or (told != file_size and size < room - 1):
+    if size > room or (stated != file_size and size < room - 1):
         frame = int.from_bytes(head.fmt[_ALIGN_AT : _ALIGN_AT + 2], "little")
         sizes = _DS64.pack(file_size, room, room // frame if frame else 0)
         return (
