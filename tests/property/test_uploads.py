@@ -77,7 +77,7 @@ class Conversation:
         headers = CIMultiDict(line.split(": ", 1) for line in lines if ": " in line)
         size = headers.get("Content-Length", "0")
         size = int(size) if size.isascii() and size.isdigit() and len(size) < 16 else None
-        ietf = resumable.spoken(headers)
+        ietf = resumable.is_ietf(headers)
         match first.partition(" ")[0]:
             case "POST":
                 self._create(headers, size, ietf=ietf)

@@ -177,11 +177,11 @@ def test_only_versions_spoken_here_are_interim_responses_sent_for(value, version
 
 
 def test_a_request_is_for_one_of_the_two_protocols():
-    assert resumable.spoken({"Upload-Complete": "?1"})
-    assert resumable.spoken({"Upload-Draft-Interop-Version": "8"})
-    assert resumable.spoken({"Content-Type": resumable.PARTIAL})
-    assert not resumable.spoken({"Tus-Resumable": "1.0.0", "Upload-Complete": "?1"})
-    assert not resumable.spoken({})
+    assert resumable.is_ietf({"Upload-Complete": "?1"})
+    assert resumable.is_ietf({"Upload-Draft-Interop-Version": "8"})
+    assert resumable.is_ietf({"Content-Type": resumable.PARTIAL})
+    assert not resumable.is_ietf({"Tus-Resumable": "1.0.0", "Upload-Complete": "?1"})
+    assert not resumable.is_ietf({})
 
 
 def test_the_name_that_may_be_any_text_is_preferred():

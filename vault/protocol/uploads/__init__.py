@@ -1,1 +1,1 @@
-"""Dialects of uploads over HTTP."""
+"""Protocols of uploads over HTTP."""

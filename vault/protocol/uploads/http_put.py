@@ -1,9 +1,9 @@
-"""Where a request's body belongs in its recording: `Upload-Offset`, or `Content-Range` (RFC 9110 section 14.5).
+"""Where a PUT body belongs in its recording: `Upload-Offset`, or `Content-Range` (RFC 9110 section 14.5).
 
-A body is the whole recording, its rest, or a piece of it. GStreamer's `souphttpclientsink` sends pieces: one PUT for
-what has gathered, the first without `Content-Range`, each later one with `bytes a-b/*`, and nothing that ends the
-recording (gstsouphttpclientsink.c, `send_message_locked`). It is known by its User-Agent; others say `?append` in the
-address.
+A body is the whole recording, its rest, or a piece of it. GStreamer's `souphttpclientsink` sends pieces: the first PUT
+has no `Content-Range`, each later one has `bytes a-b/*`, and nothing marks the end of the recording
+(gstsouphttpclientsink.c, `send_message_locked`). It is recognised by its User-Agent; other clients put `?append` in the
+URL.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ _APPENDS: Final = "GStreamer souphttpclientsink"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placing:
-    """The place of one body.
+    """The place of one body in its recording.
 
-    `offset` is where it begins, None for a body that repeats the recording from its start. `length` is how many bytes a
-    range announces. `resends`: bytes before the durable end may come again. `ends`: the recording is over with it.
-    `appends`: the client goes on after a refusal, so a later place than the durable end is a gap and no mistake.
+    - `offset` is where it begins; None for a body that begins at the start of the recording.
+    - `length` is the number of bytes that a range announces.
+    - `resends`: bytes before the durable end may be sent again.
+    - `ends`: the recording ends with this body.
+    - `appends`: the client continues after a refusal, so an offset beyond the durable end is a gap, not an error.
     """
 
     offset: int | None = None
@@ -38,12 +40,12 @@ class Placing:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the body is a piece of a client that does not look at what it is told."""
+        """Whether the body is a piece from a client that ignores the answers."""
         return self.appends and self.resends
 
 
 def placing(headers: Mapping[str, str], *, append: bool = False) -> Placing:
-    """Return the place that headers (looked up without regard to case) name; Invalid if they contradict each other."""
+    """Return the place that the headers state (a mapping that ignores case); Invalid if they contradict each other."""
     appends = append or headers.get("User-Agent", "").startswith(_APPENDS)
     offset = _offset(headers.get("Upload-Offset"))
     value = headers.get("Content-Range")

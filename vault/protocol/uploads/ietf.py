@@ -1,8 +1,8 @@
-"""Resumable Uploads for HTTP in headers: draft-ietf-httpbis-resumable-upload, interop versions 6 and 8.
+"""The headers of Resumable Uploads for HTTP: draft-ietf-httpbis-resumable-upload, interop versions 6 and 8.
 
 Version 6 is drafts 04 and 05 (what tus-js-client calls `ietf-draft-05`), version 8 draft 09 and later. The drafts'
-section names are used here. Header values are structured fields (RFC 9651): one that is not what its field must be is
-ignored, as the draft asks.
+section names are used here. Header values are structured fields (RFC 9651). A malformed one is ignored, as the draft
+requires.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vault.protocol.uploads.resumable import require_size
 
 PARTIAL: Final = "application/partial-upload"
 LIFETIME: Final[Mapping[int, str]] = {6: "expires", 8: "max-age"}
-"""What each interop version calls the limit on an upload's age; the versions are those spoken here."""
+"""The supported interop versions, each with its name for the limit on an upload's age."""
 
 _INTEGER: Final = re.compile(r" *([0-9]{1,15}) *(?:;.*)?", re.ASCII)
 _BOOLEAN: Final = re.compile(r" *\?([01]) *(?:;.*)?", re.ASCII)
@@ -37,7 +37,7 @@ _FROM_HEADERS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Creation:
-    """A request with Upload-Complete to the creation address; `length` None: not known yet."""
+    """A request with Upload-Complete to the creation URL; `length` None means not known yet."""
 
     complete: bool
     length: int | None
@@ -47,15 +47,15 @@ class Creation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Append:
-    """A PATCH; with `complete` its content is the last."""
+    """A PATCH; with `complete` its content is the last of the upload."""
 
     offset: int
     complete: bool
     length: int | None
 
 
-def spoken(headers: Mapping[str, str]) -> bool:
-    """Tell whether a request is meant for this protocol and not for tus."""
+def is_ietf(headers: Mapping[str, str]) -> bool:
+    """Tell whether a request uses this protocol and not tus."""
     if "Tus-Resumable" in headers:
         return False
     return (
@@ -66,7 +66,7 @@ def spoken(headers: Mapping[str, str]) -> bool:
 
 
 def interop(headers: Mapping[str, str]) -> int | None:
-    """Return the interop version of the client if it is spoken here; without one there are no interim responses."""
+    """Return the interop version of the client if it is supported, else None; the server sends no 104 then."""
     version = _integer(headers, "Upload-Draft-Interop-Version")
     return version if version in LIFETIME else None
 
@@ -74,7 +74,7 @@ def interop(headers: Mapping[str, str]) -> int | None:
 def creation(headers: Mapping[str, str], content_length: int | None, *, limit: int) -> Creation:
     """Read a creation (Upload Creation, Server Behavior).
 
-    Malformed without Upload-Complete, InconsistentLength if two headers tell different lengths, TooLarge above `limit`.
+    Malformed without Upload-Complete, InconsistentLength if headers state different lengths, TooLarge above `limit`.
     """
     complete = _boolean(headers, "Upload-Complete")
     if complete is None:
@@ -88,7 +88,11 @@ def creation(headers: Mapping[str, str], content_length: int | None, *, limit: i
 
 
 def append(headers: Mapping[str, str], content_length: int | None, *, limit: int) -> Append:
-    """Read a PATCH (Upload Append, Server Behavior)."""
+    """Read a PATCH (Upload Append, Server Behavior).
+
+    UnsupportedMedia for another content type, Malformed without Upload-Offset or Upload-Complete, InconsistentLength if
+    headers state different lengths, TooLarge above `limit`.
+    """
     if headers.get("Content-Type") != PARTIAL:
         raise UnsupportedMedia(f"a PATCH carries {PARTIAL}")
     offset, complete = _integer(headers, "Upload-Offset"), _boolean(headers, "Upload-Complete")
@@ -100,7 +104,7 @@ def append(headers: Mapping[str, str], content_length: int | None, *, limit: int
 
 
 def _length(headers: Mapping[str, str], content_length: int | None, *, complete: bool, offset: int) -> int | None:
-    """Return the length of the whole, from either or both of its indicators (Length)."""
+    """Return the length of the whole upload from one or both of its headers (Length)."""
     announced = _integer(headers, "Upload-Length")
     if not complete or content_length is None:
         return announced
@@ -110,25 +114,25 @@ def _length(headers: Mapping[str, str], content_length: int | None, *, complete:
 
 
 def limits(version: int | None, *, max_size: int, age_seconds: int | None) -> str:
-    """Return Upload-Limit (Limits)."""
+    """Return the value of Upload-Limit (Limits)."""
     limit = f"max-size={max_size}"
     return limit if age_seconds is None else f"{limit}, {LIFETIME.get(version or 8, 'max-age')}={age_seconds}"
 
 
 def interim(version: int, fields: Mapping[str, str]) -> bytes:
-    """Return a 104 (Upload Resumption Supported) as HTTP/1.1 sends it."""
+    """Return the bytes of a 104 (Upload Resumption Supported) response in HTTP/1.1."""
     lines = {"Upload-Draft-Interop-Version": str(version), **fields}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
     return f"HTTP/1.1 104 Upload Resumption Supported\r\n{head}\r\n".encode("latin-1")
 
 
-def flag(value: bool) -> str:  # noqa: FBT001  # the one thing that is rendered
+def flag(value: bool) -> str:  # noqa: FBT001  # its only argument
     """Return a structured boolean."""
     return "?1" if value else "?0"
 
 
 def _metadata(headers: Mapping[str, str], reading: Reading) -> Mapping[str, str]:
-    """Read what describes the call: Upload-Metadata as tus clients send it, else the headers of a plain upload."""
+    """Read the description of the call: Upload-Metadata as in tus, else the headers of a plain upload."""
     found = dict(tus.metadata(headers.get("Upload-Metadata", ""), reading))
     for name, header in _FROM_HEADERS.items():
         if header in headers:
@@ -141,7 +145,7 @@ def _metadata(headers: Mapping[str, str], reading: Reading) -> Mapping[str, str]
 
 
 def _file_name(disposition: str) -> str | None:
-    """Return the name in Content-Disposition; of two the one that may be any text (RFC 6266 section 4.3)."""
+    """Return the file name in Content-Disposition; `filename*` is preferred (RFC 6266 section 4.3)."""
     if extended := _EXTENDED.search(disposition):
         return unquote(extended[1], errors="surrogateescape")
     plain = _PLAIN.search(disposition)

@@ -1,6 +1,6 @@
-"""multipart/form-data taken apart while it streams (RFC 7578, RFC 2046 section 5.1).
+"""A streaming parser of multipart/form-data (RFC 7578, RFC 2046 section 5.1): bytes in, events out.
 
-Bytes in, events out. No part is ever held: what could still be the beginning of a delimiter is all that waits.
+Parts are not held in memory. Only bytes that may be the beginning of a delimiter are held back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HINT: Final = "send multipart/form-data as libcurl does"
 
 @dataclass(frozen=True, slots=True)
 class PartBegan:
-    """A part with this field name begins."""
+    """A part begins; `name` is its field name."""
 
     name: str = field(repr=False)
 
@@ -43,7 +43,7 @@ class PartEnded:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The closing delimiter has come: the form is complete."""
+    """The closing delimiter has arrived: the form is complete."""
 
 
 Event = PartBegan | PartData | PartEnded | Closed
@@ -68,17 +68,17 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class Multipart:
-    """One form. `receive` bytes as they come and `close` at the end of the body; Invalid for what is no form."""
+    """Parses one form: call `receive` with its bytes, then `close`. Both raise Invalid for a malformed form."""
 
     def __init__(self, boundary: bytes) -> None:
         self._delimiter = b"\r\n--" + boundary
-        # The first delimiter may stand at the very beginning: with the line end that it lacks, it is like all others.
+        # The first delimiter may come first of all: with a line end in front it looks like the others.
         self._buffer = bytearray(b"\r\n")
         self._state = _State.PREAMBLE
         self._parts = 0
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take more of the body and return what it completes."""
+        """Add bytes of the body and return the events that they complete."""
         self._buffer += data
         events: list[Event] = []
         while (following := _STEPS[self._state](self, events)) is not None:
@@ -86,7 +86,7 @@ class Multipart:
         return events
 
     def close(self) -> None:
-        """The body has ended; Invalid unless the form is complete."""
+        """End the body; Invalid unless the form is complete."""
         if self._state is not _State.EPILOGUE:
             raise Invalid("the form ends before its closing boundary", hint="send it again")
 
@@ -103,7 +103,7 @@ class Multipart:
             raise Invalid("a boundary of the form is followed by something else", hint=_HINT)
         if end < 0:
             return None
-        del self._buffer[:end]  # its line end stays: a part without headers is then like all others
+        del self._buffer[:end]  # the line end stays, so that a part without headers looks like the others
         return _State.HEADERS
 
     def _headers(self, events: list[Event]) -> _State | None:
@@ -130,7 +130,7 @@ class Multipart:
         return None
 
     def _passed_content(self, events: list[Event] | None = None) -> bool:
-        """Move what comes before the delimiter into `events`; True once the delimiter itself is taken off."""
+        """Move the bytes before the delimiter into `events`; return whether the delimiter was found and removed."""
         found = self._buffer.find(self._delimiter)
         size = found if found >= 0 else max(len(self._buffer) - len(self._delimiter) + 1, 0)
         if size and events is not None:
@@ -149,7 +149,7 @@ _STEPS: Final[Mapping[_State, Callable[[Multipart, list[Event]], _State | None]]
 
 
 def _field_name(headers: bytes) -> str:
-    """Return the field name of a part; Invalid for a part without one, or whose bytes are encoded."""
+    """Return the field name of a part; Invalid for a part without a name, or with an encoded body."""
     name: str | None = None
     for line in headers.split(b"\r\n"):
         key, _, value = line.partition(b":")

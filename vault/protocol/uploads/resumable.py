@@ -1,4 +1,4 @@
-"""What tus 1.0 and the IETF's resumable uploads have in common: an upload's stages, and what is told of its call."""
+"""What tus 1.0 and the IETF's resumable uploads share: the stages of an upload, and the description of its call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vault.protocol.facts.stated import Reading
 
 _NUMBER: Final = re.compile(r"[0-9]+", re.ASCII)
 _ENDLESS: Final = 10**18
-"""What stands for every larger number: no recording comes near it."""
+"""The value for all larger numbers; no recording is that long."""
 _GENERIC: Final = frozenset({"", "application/octet-stream", "binary/octet-stream", "null", "undefined"})
 _EXTENSIONS: Final[Mapping[str, str]] = {
     ".wav": "audio/wav",
@@ -38,22 +38,22 @@ _EXTENSIONS: Final[Mapping[str, str]] = {
 
 
 class Stage(enum.Enum):
-    """How far an upload is."""
+    """The state of an upload."""
 
     OPEN = "open"
-    """Nobody writes to it now."""
+    """No request is writing to it."""
     BUSY = "busy"
-    """A request writes to it."""
+    """A request is writing to it."""
     SILENT = "silent"
-    """A request writes to it that has not been heard for a while: its client may be gone without a word."""
+    """A request is writing to it, but nothing has come for a while: its client may be gone."""
     COMPLETE = "complete"
-    """The end is durable and is the one that was meant."""
+    """Its intended end is durable."""
     GONE = "gone"
-    """It ended as truncated: its client stayed away, or terminated it."""
+    """It was truncated, because its client did not return or terminated it."""
 
 
 class Verb(enum.Enum):
-    """What a request wants of an upload."""
+    """What a request does with an upload."""
 
     ASK = "ask"
     APPEND = "append"
@@ -61,17 +61,17 @@ class Verb(enum.Enum):
 
 
 class Step(enum.Enum):
-    """What is done about it."""
+    """How the server handles the request."""
 
     ENTER = "enter"
-    """Have the upload to itself, and go on."""
+    """The request gets the upload for itself."""
     TAKE_OVER = "take over"
-    """End the request that writes first."""
+    """The request that is writing is ended first; then this one gets the upload."""
     TELL = "tell"
-    """Answer from what is known; nothing changes any more."""
+    """The request is answered from what is known; the upload does not change any more."""
     LOCKED = "locked"
     KEPT = "kept"
-    """Refuse: a complete recording is not the client's to take back."""
+    """The request is refused: a client cannot delete a complete recording."""
     GONE = "gone"
 
 
@@ -96,9 +96,9 @@ STEPS: Final[Mapping[tuple[Stage, Verb], Step]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a client says about a call when it creates an upload.
+    """What a client states about a call when it creates an upload.
 
-    `call_key` is the recorder's own name for the call; `file_name` only looks like one, and may be that of many.
+    `call_key` is the recorder's own name for the call. `file_name` need not be unique.
     """
 
     call_key: str | None = field(default=None, repr=False)
@@ -109,10 +109,9 @@ class Description:
 
 
 def describe(metadata: Mapping[str, str], unusable: Mapping[str, str] | None = None) -> Description:
-    """Read the members that the vault knows: call_key, filename, filetype, from, to, direction, started, tags.
+    """Return the description in the members call_key, filename, filetype, from, to, direction, started and tags.
 
-    Others are left out: nobody asked for them; so is a fact that is not what its name says. `unusable` was left out
-    before.
+    Other members are ignored. An unusable fact is left out and noted beside those in `unusable`.
     """
     key = metadata.get("call_key")
     reading = Reading()
@@ -127,9 +126,9 @@ def describe(metadata: Mapping[str, str], unusable: Mapping[str, str] | None = N
 
 
 def names(description: Description, fresh: str) -> tuple[str, str]:
-    """Return the call key to take, and what distinguishes it if it is taken: `fresh` is a name nobody else has.
+    """Return the call key, and a suffix that makes it unique if it is already used; `fresh` is a unique name.
 
-    A file's name is one as any other name of a call is.
+    Without a call key the file name is used; without both, `fresh`. A stated call key has no suffix.
     """
     if description.call_key is not None:
         return description.call_key, ""
@@ -139,7 +138,7 @@ def names(description: Description, fresh: str) -> tuple[str, str]:
 
 
 def content_type(description: Description) -> str | None:
-    """Return the declared type, else that of the file's name; None if neither says what the audio is."""
+    """Return the declared type, else that of the file name's extension; None if neither names a format."""
     declared = (description.media_type or "").strip()
     if declared.lower() not in _GENERIC:
         return declared
@@ -147,7 +146,7 @@ def content_type(description: Description) -> str | None:
 
 
 def count(headers: Mapping[str, str], name: str) -> int | None:
-    """Return the byte count in a header, or None without one; Malformed for anything else."""
+    """Return the byte count in a header; None without the header, Malformed for other values."""
     value = headers.get(name)
     if value is None:
         return None
@@ -159,7 +158,7 @@ def count(headers: Mapping[str, str], name: str) -> int | None:
 
 
 def require_size(size: int | None, *, limit: int) -> None:
-    """Raise TooLarge for an upload above the limit, and Invalid for one that will have no audio."""
+    """Raise TooLarge for an upload above the limit, and Invalid for an empty one."""
     if size == 0:
         raise Invalid("the upload has no audio", hint="announce the length of the recording, or defer it")
     if size is not None and size > limit:
@@ -167,16 +166,16 @@ def require_size(size: int | None, *, limit: int) -> None:
 
 
 def require_room(offset: int, adding: int | None, total: int | None) -> None:
-    """Raise TooLarge if a request that adds so many bytes (None: it does not say) would pass the announced length."""
+    """Raise TooLarge if `adding` bytes at `offset` exceed the announced length `total`; None means not announced."""
     if adding is not None and total is not None and offset + adding > total:
         raise TooLarge(f"{adding} bytes at {offset} go beyond the announced length {total}; none of them was kept")
 
 
 def require_length(known: int | None, announced: int | None, *, offset: int) -> None:
-    """Raise InconsistentLength if a length announced now is not the one known, or less than what has come."""
+    """Raise InconsistentLength if the length announced now differs from the known one, or is less than `offset`."""
     if announced is None:
         return
     if known is not None and announced != known:
         raise InconsistentLength(f"the length of this upload is {known}, and is now said to be {announced}")
     if announced < offset:
-        raise InconsistentLength(f"{offset} bytes have come, more than the {announced} that are announced")
+        raise InconsistentLength(f"{offset} bytes have arrived, more than the announced length {announced}")

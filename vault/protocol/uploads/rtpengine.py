@@ -1,8 +1,9 @@
-"""What rtpengine-recording tells about a finished file in its `X-Recording-` headers.
+"""The `X-Recording-` headers in which rtpengine-recording describes a finished file.
 
 After sipwise/rtpengine, recording-daemon/notify.c. With `output-storage = notify` the file is the form field `ngfile`.
 Daemons before mr13.5 attach it with `curl_mime_filedata`, which adds a filename and a content type, newer ones with
-`curl_mime_data`, which adds neither. Without a file the message is an event: a GET, a POST of nothing or one of JSON.
+`curl_mime_data`, which adds neither. A message without a file is an event: a GET, or a POST without a body or with
+JSON.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _TEXT_MEMBERS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """One finished file: the recording's name and content type, and what is known of the call."""
+    """One finished file: its call key and content type, and the facts of the call."""
 
     call_key: str = field(repr=False)
     content_type: str
@@ -61,14 +62,16 @@ class Notification:
 
 
 def notification(headers: Mapping[str, str]) -> Notification:
-    """Read the headers of a message that carries a file, looked up without regard to case.
+    """Read the headers of a message with a file; `headers` is a mapping that ignores case.
 
-    Invalid without a call id or file name; UnsupportedMedia for a file format that the vault cannot keep and play. What
-    is unreadable among the rest is left out: a daemon sends a file until it is taken, and gives it up after that.
+    Invalid without a call id or a file name; UnsupportedMedia for a file format that the vault cannot store and play.
+    Other unreadable headers are left out: a daemon repeats a refused file, and would in the end give it up.
     """
     call, file = _header(headers, "Call-ID"), _header(headers, "File-Name")
     if not call or not file:
-        raise Invalid("the notification names no call or no file", hint="X-Recording-Call-ID, X-Recording-File-Name")
+        raise Invalid(
+            "the notification lacks the call or the file", hint="send X-Recording-Call-ID and X-Recording-File-Name"
+        )
     reading = Reading()
     return Notification(
         call_key=_call_key(call, file),
@@ -79,7 +82,7 @@ def notification(headers: Mapping[str, str]) -> Notification:
 
 
 def event_name(headers: Mapping[str, str]) -> str:
-    """Return which event a message without a file tells; before rtpengine had several, it was always the same."""
+    """Return the event of a message without a file; older rtpengine only sends `recording_finished`, unnamed."""
     name = _header(headers, "Event")
     if not name:
         return "recording_finished"
@@ -91,10 +94,10 @@ def _header(headers: Mapping[str, str], name: str) -> str:
 
 
 def _call_key(call: str, file: str) -> str:
-    """Return one name for both: readable if every character may stand in a call key, else a hash of them.
+    """Return a call key for Call-ID and file name: readable if a call key can have their characters, else a hash.
 
-    The daemon percent-encodes the Call-ID within the file's name. A name that is not encoded is not read as if it were:
-    two files of one name would be one recording.
+    The daemon percent-encodes the Call-ID within the file name. A name that is not encoded so is hashed: if it were
+    decoded, two files could get the same call key.
     """
     name = unquote(file)
     readable = _DIRECT.fullmatch(call) and _DIRECT.fullmatch(name) and len(call) + len(name) < MAX_FACT - 10
@@ -105,7 +108,7 @@ def _call_key(call: str, file: str) -> str:
 
 
 def _content_type(headers: Mapping[str, str], reading: Reading) -> str:
-    """Return the type of the file; samples of a rate or channels that there cannot be are taken for a telephone's."""
+    """Return the content type of the file; an impossible rate or number of channels becomes that of a telephone."""
     kind = _header(headers, "File-Format").lower() or _header(headers, "File-Name").rpartition(".")[2].lower()
     if found := _TYPES.get(kind):
         return found
@@ -120,25 +123,25 @@ def _content_type(headers: Mapping[str, str], reading: Reading) -> str:
 
 
 def _count(headers: Mapping[str, str], name: str, bounds: tuple[int, int], default: int, reading: Reading) -> int:
-    said = _header(headers, name)
-    if _COUNT.fullmatch(said) and bounds[0] <= int(said) <= bounds[1]:
-        return int(said)
-    if said or name == "Sample-Rate":
+    stated = _header(headers, name)
+    if _COUNT.fullmatch(stated) and bounds[0] <= int(stated) <= bounds[1]:
+        return int(stated)
+    if stated or name == "Sample-Rate":
         reading.leave_out(name, Unusable.VALUE)
     return default
 
 
 def _started(headers: Mapping[str, str], reading: Reading) -> datetime | None:
-    """Return the start of the call, or of its stream."""
-    said = (_header(headers, "Call-Start-Time"), _header(headers, "Stream-Start-Time"))
-    found = _time(said[0]) or _time(said[1])
-    if found is None and any(each.strip("0.") for each in said):
+    """Return the start of the call, else that of its stream."""
+    stated = (_header(headers, "Call-Start-Time"), _header(headers, "Stream-Start-Time"))
+    found = _time(stated[0]) or _time(stated[1])
+    if found is None and any(each.strip("0.") for each in stated):
         reading.leave_out("started", Unusable.VALUE)
     return found
 
 
 def _time(value: str) -> datetime | None:
-    """Return the instant of an epoch time with up to six decimals; None for 0, which says that it is not known."""
+    """Return the instant of an epoch time with up to six decimals; None for 0, which means unknown."""
     if not _TIME.fullmatch(value):
         return None
     seconds, _, fraction = value.partition(".")
@@ -154,7 +157,7 @@ def _facts(headers: Mapping[str, str], reading: Reading) -> CallFacts:
     members = _members(_header(headers, "Call-Metadata"), reading)
     caller = next((members.pop(key) for key in list(members) if key.lower() in _CALLER), "")
     called = next((members.pop(key) for key in list(members) if key.lower() in _CALLED), "")
-    members = {key: value for key, said in members.items() if (value := reading.text(key, said)) is not None}
+    members = {key: value for key, text in members.items() if (value := reading.text(key, text)) is not None}
     members |= {
         short: value for name, short in _TEXT_MEMBERS.items() if (value := _text(_header(headers, name))) is not None
     }
@@ -170,7 +173,7 @@ def _facts(headers: Mapping[str, str], reading: Reading) -> CallFacts:
 
 
 def _members(metadata: str, reading: Reading) -> dict[str, str]:
-    """Read `k:v|k:v`; what is not of that form, or too much, is left out."""
+    """Read `k:v|k:v`; malformed members, and those beyond a bound, are left out."""
     found: dict[str, str] = {}
     for member in metadata[:_MAX_METADATA].split("|"):
         key, colon, value = member.partition(":")

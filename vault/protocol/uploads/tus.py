@@ -1,7 +1,7 @@
-"""tus 1.0 in headers: the core protocol, creation, creation-with-upload, creation-defer-length, checksum, expiration.
+"""The headers of tus 1.0: the core protocol and the extensions in EXTENSIONS.
 
 After the tus resumable upload protocol 1.0.0 (tus.io/protocols/resumable-upload), whose section names the docstrings
-use. `headers` are looked up by their canonical spelling in a mapping that ignores case.
+use. `headers` is a mapping that ignores case.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ EXTENSIONS: Final = (
     "termination",
 )
 CHECKSUMS: Final[Mapping[str, int]] = {"sha1": 20, "sha256": 32}
-"""Algorithms and their digests' lengths; sha1 is what every implementation must have (Checksum)."""
+"""The algorithms and the lengths of their digests in bytes; implementations must support sha1 (Checksum)."""
 MAX_CHECKED_BYTES: Final = 8 << 20
-"""The most that one request with a checksum may carry: it is held in memory until it has proved right."""
+"""The greatest body of a request with a checksum; it is held in memory until the checksum is verified."""
 BYTES: Final = "application/offset+octet-stream"
 
 _MAX_METADATA: Final = 64
@@ -39,13 +39,13 @@ _USED: Final = frozenset({"call_key", "filename", "filetype", "from", "to", "dir
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checksum:
-    """What the bytes of one request must hash to."""
+    """The announced checksum of one request's bytes."""
 
     algorithm: str
     digest: bytes
 
     def require(self, pieces: Iterable[bytes]) -> None:
-        """Raise ChecksumMismatch unless the pieces together are what was sent."""
+        """Raise ChecksumMismatch unless the joined pieces have this checksum."""
         found = hashlib.new(self.algorithm, usedforsecurity=False)
         for piece in pieces:
             found.update(piece)
@@ -58,9 +58,9 @@ class Checksum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Creation:
-    """A POST to the creation address. `length` None: deferred. `carries`: the body is the upload's first bytes.
+    """A POST to the creation URL. `length` None: it comes later. `carries`: the body is the upload's first bytes.
 
-    `unusable` names the metadata that were left out, with the reason.
+    `unusable` has the names of metadata that were left out, with the reason.
     """
 
     length: int | None
@@ -72,16 +72,16 @@ class Creation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Append:
-    """A PATCH. `length` is that of the whole upload, told only now."""
+    """A PATCH. `length` is that of the whole upload if it is announced only now."""
 
     offset: int
     length: int | None = None
     checksum: Checksum | None = None
 
 
-def require_version(headers: Mapping[str, str], *, said: bool = True) -> None:
-    """Raise UnsupportedVersion unless the client speaks 1.0.0 (Tus-Resumable); `said`: it has to say so."""
-    if headers.get("Tus-Resumable", "" if said else VERSION) != VERSION:
+def require_version(headers: Mapping[str, str], *, required: bool = True) -> None:
+    """Raise UnsupportedVersion unless Tus-Resumable is 1.0.0; it may be missing unless `required`."""
+    if headers.get("Tus-Resumable", "" if required else VERSION) != VERSION:
         raise UnsupportedVersion(
             "the request is not tus 1.0.0", hint=f"send Tus-Resumable: {VERSION}, or Upload-Draft-Interop-Version"
         )
@@ -90,7 +90,7 @@ def require_version(headers: Mapping[str, str], *, said: bool = True) -> None:
 def creation(headers: Mapping[str, str], *, limit: int) -> Creation:
     """Read a creation (Creation, POST).
 
-    Malformed unless exactly one of Upload-Length and Upload-Defer-Length is there and right; TooLarge above `limit`.
+    Malformed unless it has exactly one valid header of Upload-Length and Upload-Defer-Length; TooLarge above `limit`.
     """
     if "Upload-Concat" in headers:
         raise Malformed("concatenation is not offered", hint="upload a call as one: parallelUploads = 1")
@@ -112,7 +112,7 @@ def creation(headers: Mapping[str, str], *, limit: int) -> Creation:
 
 
 def append(headers: Mapping[str, str], *, limit: int) -> Append:
-    """Read a PATCH; UnsupportedMedia unless it carries bytes, Malformed without a right Upload-Offset."""
+    """Read a PATCH; UnsupportedMedia for another content type, Malformed without a valid Upload-Offset."""
     if headers.get("Content-Type") != BYTES:
         raise UnsupportedMedia(f"a PATCH carries {BYTES}")
     offset = count(headers, "Upload-Offset")
@@ -126,7 +126,7 @@ def append(headers: Mapping[str, str], *, limit: int) -> Append:
 def checksum(headers: Mapping[str, str]) -> Checksum | None:
     """Read Upload-Checksum (Checksum).
 
-    Malformed for an algorithm that is not offered, ChecksumMismatch for a digest that is none: no bytes have it.
+    Malformed for an algorithm that is not offered, ChecksumMismatch for a malformed digest: no bytes have it.
     """
     value = headers.get("Upload-Checksum")
     if value is None:
@@ -138,14 +138,14 @@ def checksum(headers: Mapping[str, str]) -> Checksum | None:
     digest = _decoded(encoded)
     if digest is None or len(digest) != size:
         raise ChecksumMismatch(
-            f"the checksum announced is no {algorithm} digest in base64, so no bytes have it; none of them was kept",
+            f"the checksum announced is not a {algorithm} digest in base64; none of the bytes was kept",
             hint=f"send the {size} bytes of the digest in base64, and the bytes again",
         )
     return Checksum(algorithm=algorithm, digest=digest)
 
 
 def require_checkable(size: int) -> None:
-    """Raise TooLarge for a request that is too long to be checked as one."""
+    """Raise TooLarge for a request with a checksum that has more than MAX_CHECKED_BYTES."""
     if size > MAX_CHECKED_BYTES:
         raise TooLarge(
             f"a request with a checksum carries at most {MAX_CHECKED_BYTES} bytes; none of them was kept",
@@ -156,8 +156,8 @@ def require_checkable(size: int) -> None:
 def metadata(header: str, reading: Reading) -> Mapping[str, str]:
     """Read Upload-Metadata: pairs of a key and a base64 value, or keys alone.
 
-    Only the members that `uploads.describe` reads are decoded: others may be bytes of any kind. One that cannot be
-    read, comes a second time or is one too many is left out, and `reading` notes it.
+    Only the members that `resumable.describe` reads are decoded. A member that cannot be read, is repeated or is one
+    too many is left out, and `reading` notes it.
     """
     found: dict[str, str] = {}
     pairs = [pair for each in header.split(",") if (pair := each.strip())]
@@ -178,7 +178,7 @@ def metadata(header: str, reading: Reading) -> Mapping[str, str]:
 
 
 def _decoded(text: str) -> bytes | None:
-    """Return base64 decoded, with its padding or without it; None for anything else."""
+    """Decode base64 with or without padding; None for other text."""
     try:
         return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), validate=True)
     except (binascii.Error, ValueError):

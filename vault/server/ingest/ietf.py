@@ -69,7 +69,7 @@ class _Interim:
 async def create(request: web.Request) -> web.Response:
     """Begin an upload, with none, some or all of its bytes (Upload Creation)."""
     tenant, actor = await authorised(request)
-    tus.require_version(request.headers, said=False)  # a PUT comes here whatever it says
+    tus.require_version(request.headers, required=False)  # a PUT comes here whatever it says
     vault, limit = request.app[VAULT], request.app[CONFIG].server.max_recording_bytes
     wanted = resumable.creation(request.headers, request.content_length, limit=limit)
     description = describe(wanted.metadata, wanted.unusable)

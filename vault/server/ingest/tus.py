@@ -130,7 +130,7 @@ def _either(one: Handler, other: Handler) -> Handler:
     """Handle with `one`, or with `other` what is sent for the IETF's protocol."""
 
     async def handle(request: web.Request) -> web.Response:
-        return await (other if ietf.spoken(request.headers) else one)(request)
+        return await (other if ietf.is_ietf(request.headers) else one)(request)
 
     return handle
 
@@ -140,7 +140,7 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
     resource = request.match_info.route.resource
     if resource is None or resource.canonical not in {PLACE, UPLOAD}:
         return
-    if ietf.spoken(request.headers):
+    if ietf.is_ietf(request.headers):
         if response.status == web.HTTPRequestEntityTooLarge.status_code:
             response.headers["Upload-Limit"] = f"max-size={request.app[CONFIG].server.max_recording_bytes}"
         return
@@ -222,7 +222,7 @@ async def _checked(checksum: tus.Checksum | None, request: web.Request, body: In
 async def _head(request: web.Request) -> web.Response:
     tenant, actor = await authorised(request)
     # Who only asks need not say a version: a person looks at the address with a browser.
-    tus.require_version(request.headers, said=False)
+    tus.require_version(request.headers, required=False)
     uploads = request.app[VAULT].uploads
     writer = Writer()
     async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor) as standing:
