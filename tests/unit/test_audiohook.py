@@ -42,7 +42,7 @@ def test_a_session_of_the_reference_client_becomes_events():
     ]
     assert [event.data for event in events if isinstance(event, Audio)] == [TONE] * 6
     assert events[-1] == Ended(clean=True, reason="end")
-    said = [json.loads(event.payload) for event in [*events, *server.kept()] if isinstance(event, Say)]
+    said = [json.loads(event.payload) for event in [*events, *server.closing_messages()] if isinstance(event, Say)]
     assert [(each["type"], each["seq"], each["clientseq"]) for each in said] == [
         ("opened", 1, 1),
         ("pong", 2, 3),
@@ -132,7 +132,7 @@ def test_only_a_session_that_ends_with_its_call_is_complete(reason, clean):
     client, server, _ = opened()
     (ended,) = server.receive(client.say("close", reason=reason))
     assert ended.clean is clean
-    (said,) = server.kept()
+    (said,) = server.closing_messages()
     assert client.heard(said.payload)[0] == "closed"
 
 

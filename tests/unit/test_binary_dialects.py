@@ -48,7 +48,7 @@ def test_a_real_recorder_is_recognised_and_nothing_of_its_audio_is_lost(recorder
     assert events[0].media == recorder.media
     assert (events[0].call_key or recorder.query["call_key"]) == recorder.key
     assert kept(events) == recorder.audio
-    assert not machine.kept(), "nothing is ever sent to these recorders"
+    assert not machine.closing_messages(), "nothing is ever sent to these recorders"
 
 
 def test_a_frame_that_has_begun_is_told_to_wait_whole():
@@ -287,7 +287,7 @@ def test_a_first_text_that_cannot_be_read_costs_the_facts_alone_and_says_so():
 
 def test_more_text_than_fits_into_a_message_is_not_read():
     filler = "x" * (1 << 18)
-    assert "no dialect" in refused(f"{ASTERISK.first[0]} {filler}").message
+    assert "no known protocol" in refused(f"{ASTERISK.first[0]} {filler}").message
 
 
 def test_a_rate_without_a_fraction_is_a_count():

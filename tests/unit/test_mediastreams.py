@@ -245,7 +245,7 @@ def test_without_a_stop_what_waits_comes_out_and_the_end_is_not_clean(end, reaso
     assert audio([*first, *last]) == b"a" * 160 + b"\xff" * 160 + b"c" * 160
     assert last[-1] == Ended(clean=False, reason=reason)
     assert list(stream.closed(1006)) == []
-    assert list(stream.kept()) == []
+    assert list(stream.closing_messages()) == []
 
 
 @pytest.mark.parametrize("messages", [0, 1])

@@ -1,1 +1,1 @@
-"""Dialects of calls that are sent while they run."""
+"""Protocols of live calls, whose audio is sent during the call."""

@@ -1,8 +1,8 @@
 """Asterisk's WebSocket channel driver, with control messages in plain text and in JSON.
 
-After `channels/chan_websocket.c` of Asterisk 20.16, 21.11, 22.6 and 23.0, and docs.asterisk.org, "WebSocket". Media is
-what the channel's codec makes, mono, a frame a message; signed linear is in the host's byte order, which is little
-endian on every machine that Asterisk is packaged for. A hangup is a close with 1000. Nothing is ever sent back.
+After `channels/chan_websocket.c` of Asterisk 20.16, 21.11, 22.6 and 23.0, and docs.asterisk.org, "WebSocket". Media has
+the channel's codec, mono, one frame a message. Signed linear is in the host's byte order, taken to be little endian. A
+hangup is a close with 1000. Nothing is sent back.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ class Asterisk(BinaryDialect):
             facts=call_facts({**address_facts(query), **document}, known=_KNOWN, read=(document, query)),
         )
 
-    def told(self, text: str) -> Sequence[Event]:
-        """Read DTMF_END; flow control and the driver's status are about audio that is never sent back."""
+    def read_text(self, text: str) -> Sequence[Event]:
+        """Read DTMF_END; other events are ignored."""
         event = _control(text)
         return dtmf(event.get("digit")) if event.get("event") == "DTMF_END" else ()
 
 
 def _control(message: str | bytes) -> Mapping[str, Any]:
-    """Return a control message, `EVENT name:value …` or a JSON object, as names and values with its `event`."""
+    """Return the members of a control message, `EVENT name:value …` or a JSON object, with its `event`."""
     if not isinstance(message, str) or len(message) > MAX_TEXT:
         return {}
     if message.startswith("{"):
         return parse_object(message) or Members()
     event, *words = message.split()[:16] or [""]
-    said = ((name, value) for name, colon, value in (word.partition(":") for word in words) if colon)
-    return first_of_each([("event", event), *said])
+    members = ((name, value) for name, colon, value in (word.partition(":") for word in words) if colon)
+    return first_of_each([("event", event), *members])
 
 
 def recognise_asterisk(handshake: Handshake, first: str | bytes) -> Asterisk | None:
-    """Recognise MEDIA_START, in text or JSON."""
+    """Return a new machine if the first message is MEDIA_START, in text or JSON; else None."""
     return Asterisk(handshake) if _control(first).get("event") == _START else None

@@ -1,4 +1,4 @@
-"""Genesys AudioHook, protocol version 2: JSON messages in strict order, and audio between them.
+"""Genesys AudioHook, protocol version 2: numbered JSON messages, and audio between them.
 
 Facts from the protocol reference (developer.genesys.cloud/devapps/audiohook) and its reference implementation
 (purecloudlabs/audiohook-reference-implementation, app/audiohook/src/protocol and src/server).
@@ -27,7 +27,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASC
 _DURATION: Final = re.compile(r"PT([0-9]{0,15}(?:\.[0-9]{1,15})?)S", re.ASCII)
 _PROBE: Final = "00000000-0000-0000-0000-000000000000"
 _CODECS: Final = {"PCMU": Codec.PCMU, "L16": Codec.S16LE}
-"""L16 is little endian here: the reference implementation reads it as the machine's own (src/audio/audioframe.ts)."""
+"""L16 is little endian: the reference implementation reads it in the machine's byte order (src/audio/audioframe.ts)."""
 _SIDES: Final = {"external": "caller", "internal": "callee"}
 _REASONS: Final = ("end", "error", "disconnect", "reconnect")
 _KNOWN: Final = ("open", "close", "ping", "update", "error", "paused", "resumed", "discarded", "dtmf")
@@ -41,13 +41,13 @@ _WANTED: Final = (
     ("L16", ["external"]),
     ("L16", ["internal"]),
 )
-"""Media in order of preference: both sides, then as the telephone network carries them."""
+"""Media in order of preference: both sides before one, PCMU before L16."""
 
 
 class _State(enum.Enum):
     PREPARING = enum.auto()
     PROBED = enum.auto()
-    """A test of the connection: everything is answered and nothing kept."""
+    """A test of the connection: messages are answered and nothing is kept."""
     ACTIVE = enum.auto()
     PAUSED = enum.auto()
     CLOSED = enum.auto()
@@ -59,7 +59,7 @@ _MOST_SEQ: Final = 1 << 53
 
 
 class AudioHook:
-    """The server's side of one session. `session` and `organization` are what the request's headers named."""
+    """The server's side of one session. `session` and `organization` come from the request's headers."""
 
     name: ClassVar[str] = "audiohook"
 
@@ -70,15 +70,15 @@ class AudioHook:
         self._organization = organization.lower()
         self._state = _State.PREPARING
         self._heard = 0
-        """The client's last `seq`."""
+        """The client's last sequence number."""
         self._said = 0
-        """Our own."""
+        """The server's last sequence number."""
         self._breakage = Breakage()
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
-        """Take one whole message; Invalid for what this state does not permit.
+        """Receive one whole message; Invalid if the state does not permit it.
 
-        While a call is recorded, a message that cannot be read is left out, and one that is out of order is taken.
+        During a recording, an unreadable or repeated message is left out, and one with a skipped number is accepted.
         """
         if isinstance(message, bytes):
             return self._audio(message)
@@ -95,32 +95,32 @@ class AudioHook:
         if step is not None:
             return step(self, parameters)
         if self._state in _OPEN and kind not in _KNOWN:
-            return ()  # a later revision's message is no reason to lose a call
+            return ()  # a message of a later revision is no reason to lose a call
         raise Invalid("an AudioHook message came that this point of the session does not permit")
 
     def waiting(self) -> int:
-        """Nothing is held back."""
+        """Return 0: nothing is held back."""
         return 0
 
     def idle(self) -> Sequence[Event]:
-        """Nothing is held back."""
+        """Return nothing: nothing is held back."""
         return ()
 
     def closed(self, code: int | None) -> Sequence[Event]:  # noqa: ARG002  # a session ends with `close`, never with a code
-        """The connection is gone: a session that was not closed may have lost audio."""
+        """End a session whose connection ended without `close`; it may lack audio."""
         if self._state not in {_State.ACTIVE, _State.PAUSED}:
             return ()
         self._state = _State.CLOSED
         return (Ended(clean=False, reason="connection_lost"),)
 
-    def kept(self) -> Sequence[Say]:
-        """Everything is durable: only now the session is `closed`."""
+    def closing_messages(self) -> Sequence[Say]:
+        """Return `closed`, which is sent only when the recording is durable."""
         return (self._say("closed", {}),)
 
     def refused(self, reason: str, info: str, *, begun: bool) -> Sequence[Say]:
-        """Ask the client to end the session: `reason` is completed, unauthorized or error.
+        """Return a request to end the session; `reason` is completed, unauthorized or error.
 
-        Unless the recording has `begun`, an `opened` that was to follow it was not said.
+        Unless the recording has `begun`, the message `opened` was not sent, and its number is used again.
         """
         if self._state is _State.CLOSED:
             return ()
@@ -132,10 +132,10 @@ class AudioHook:
     # -- envelope -----------------------------------------------------------------------------------------------
 
     def _envelope(self, text: str) -> tuple[str, Mapping[str, Any]]:
-        """Return type and parameters of a client message; Invalid if it is none.
+        """Return type and parameters of a client message; Invalid if it is malformed.
 
-        Before a call is recorded it is also Invalid unless it is next in order. After that, one with the number of the
-        last is a repetition, which the caller knows by `_heard`, and all others are taken: TCP has put them in order.
+        Before the recording it is also Invalid unless its number is the next. During the recording a message with the
+        last number is a repetition: then `_heard` does not change. Other numbers are accepted, because TCP keeps order.
         """
         if len(text) > _MAX_TEXT:
             raise Invalid("an AudioHook message is longer than 64 KiB")
@@ -166,7 +166,7 @@ class AudioHook:
             raise Invalid("an AudioHook message is out of sequence")
 
     def _unreadable(self, text: str) -> Sequence[Event]:
-        """Leave a message out. What may have been a pause is one: what was not to be recorded cannot be taken back."""
+        """Leave a message out. If it may be a pause, pause: audio recorded in a pause could not be taken back."""
         left_out = self._breakage.left_out(Broken.FORM)
         if _PAUSED in text and self._state is _State.ACTIVE:
             self._state = _State.PAUSED
@@ -191,7 +191,7 @@ class AudioHook:
         if self._state not in _OPEN:
             raise Invalid("audio came before the session was open, or after it was closed")
         self._breakage.sound += 1
-        # What is sent in a pause all the same is for the recording to drop: it knows whether the pause still lasts.
+        # The recording drops audio sent in a pause: only it knows whether the pause still lasts.
         return (Audio(data),) if data and self._state is not _State.PROBED else ()
 
     def _open(self, parameters: Mapping[str, Any]) -> Sequence[Event]:
@@ -226,7 +226,7 @@ class AudioHook:
             "session_id": self._session,
             "caller_name": _text(participant.get("aniName")),
         }
-        # Of customConfig only what has a meaning here: integrations put credentials of their own into it.
+        # Only known members of customConfig: integrations put credentials into it.
         chosen = custom if isinstance(custom, dict) else {}
         direction, tags = chosen.get("direction"), chosen.get("tags")
         reading = Reading()
@@ -268,7 +268,7 @@ class AudioHook:
         return ()
 
     def _close(self, parameters: Mapping[str, Any]) -> Sequence[Event]:
-        """End the session; whatever else than `end` the client gives as the reason, the call may go on without us."""
+        """End the session; with a reason other than `end` the call may continue unrecorded."""
         self._state = _State.CLOSED
         reason = parameters.get("reason")
         return (Ended(clean=reason == "end", reason=reason if reason in _REASONS else "error"),)
@@ -310,7 +310,7 @@ class AudioHook:
 
 
 def _chosen(offered: object) -> tuple[Mapping[str, Any] | None, Media | None]:
-    """Return the offer to accept, as it was offered, and the media it stands for."""
+    """Return the offer to accept, as it was offered, and its media; None without one."""
     offers = [each for each in offered[:_MAX_OFFERS] if isinstance(each, dict)] if isinstance(offered, list) else []
     for form, channels in _WANTED:
         for offer in offers:
@@ -328,7 +328,7 @@ def _chosen(offered: object) -> tuple[Mapping[str, Any] | None, Media | None]:
 
 
 def _key(conversation: str, participant: Mapping[str, Any]) -> str:
-    """Name the call after the conversation and the participant heard: a conversation has a session for each."""
+    """Return a call key of conversation and participant: a conversation has a session for each participant."""
     identifier = participant.get("id")
     if not isinstance(identifier, str) or not _UUID.fullmatch(identifier.lower()):
         raise Invalid("the session's participant has no id")
@@ -346,7 +346,7 @@ def _seconds(value: object) -> float:
 
 
 def _text(value: object) -> str:
-    """Return a text that can be kept with the call's facts; empty for anything else."""
+    """Return a text cut to what a fact may be; empty for other values."""
     return cut(value) if isinstance(value, str) else ""
 
 

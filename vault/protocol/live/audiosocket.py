@@ -1,9 +1,9 @@
-"""AudioSocket: what Asterisk's res_audiosocket writes to a TCP connection, frame by frame.
+"""AudioSocket: the frames that Asterisk's res_audiosocket writes to a TCP connection.
 
 Frames are `type u8 | length u16, big endian | payload`; facts from
 docs.asterisk.org/Configuration/Channel-Drivers/AudioSocket and from Asterisk's res/res_audiosocket.c and
-include/asterisk/res_audiosocket.h. Asterisk itself ends a call by closing the socket, which the protocol permits in
-place of a hangup frame; a frame cut off by the close is none.
+include/asterisk/res_audiosocket.h. Asterisk ends a call by closing the socket, which the protocol permits in place of a
+hangup frame. A frame that the close cuts off is ignored.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vault.protocol.live.bad_frames import Breakage, Broken
 from vault.protocol.live.events import Audio, Dtmf, Ended, Event, Say, Started
 
 ORDERLY: Final = 0
-"""What `closed` is told when the other end closed a TCP connection; None is a broken one."""
+"""The code for `closed` when the other end closed a TCP connection; None means a broken connection."""
 
 _HEADER: Final = 3
 _UUID_BYTES: Final = 16
 _SAMPLE_BYTES: Final = 2
 _FIRST_AUDIO: Final = 0x10
 _RATES: Final = (8_000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000)
-"""Of types 0x10, 0x11, … 0x18."""
+"""The rates of types 0x10, 0x11, … 0x18 in Hz."""
 _DIGITS: Final = b"0123456789ABCD*#"
 
 
@@ -38,33 +38,33 @@ class _Kind(enum.Enum):
     AUDIO = _FIRST_AUDIO
     ERROR = 0xFF
     OTHER = -1
-    """A type below the audio's that this version does not know; it carries no audio."""
+    """An unknown type below those of audio; it carries no audio."""
 
 
 class _State(enum.Enum):
     UNNAMED = enum.auto()
     NAMED = enum.auto()
-    """The call is known; its rate is not, until the first audio."""
+    """The call is known. The first audio frame tells its rate."""
     STREAMING = enum.auto()
     ENDED = enum.auto()
 
 
 class AudioSocket:
-    """One connection; a message is whatever bytes came next."""
+    """The machine of one connection; a message is any number of bytes."""
 
     name: ClassVar[str] = "audiosocket"
 
     def __init__(self) -> None:
         self._state = _State.UNNAMED
         self._pending = bytearray()
-        """The start of a frame whose end has not come: at most 65,537 bytes, beside a frame that is to be refused."""
+        """An incomplete frame, at most 65,537 bytes, or a frame that is refused with the next bytes."""
         self._call = ""
         self._type = 0
-        """Which of the audio types this call has."""
+        """The audio type of this call."""
         self._breakage = Breakage()
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
-        """Take the next bytes; Invalid for what this state does not permit."""
+        """Receive the next bytes; Invalid for a frame that the state does not permit."""
         if isinstance(message, str):
             raise Invalid("AudioSocket is bytes")
         self._pending += message
@@ -80,37 +80,37 @@ class AudioSocket:
             except Invalid:
                 if not events:
                     raise
-                break  # what came before it is kept first; it is refused with the next bytes
+                break  # the events before it must be kept first; it is refused with the next bytes
             start = end
         del self._pending[:start]
         return _joined(events)
 
     def waiting(self) -> int:
-        """Return the audio of a frame that has begun, as far as its header has come."""
+        """Return the audio bytes of an incomplete frame; 0 until its header is complete."""
         begun = self._state is _State.STREAMING and len(self._pending) > _HEADER and self._pending[0] == self._type
         return int.from_bytes(self._pending[1:_HEADER], "big") if begun else 0
 
     def idle(self) -> Sequence[Event]:
-        """A frame that has begun is not audio yet: nothing to give out."""
+        """Return nothing: an incomplete frame is not audio yet."""
         return ()
 
     def closed(self, code: int | None) -> Sequence[Event]:
-        """The other end is gone: an orderly close between two frames is a hangup."""
+        """End the call. An orderly close between two frames is a hangup."""
         if self._state is not _State.STREAMING:
             return ()
         self._state = _State.ENDED
         clean = code == ORDERLY and not self._pending
         return (Ended(clean=clean, reason="closed" if clean else "connection_lost"),)
 
-    def kept(self) -> Sequence[Say]:
-        """Asterisk would take anything said for audio to play."""
+    def closing_messages(self) -> Sequence[Say]:
+        """Return nothing: Asterisk would play any bytes as audio."""
         return ()
 
     # -- frames, as in the table below --------------------------------------------------------------------------
 
     def _end(self, start: int) -> int:
-        """Return where the frame ends that begins at `start`: not before its header is there."""
-        self._step(self._pending[start])  # what is no AudioSocket is not waited for
+        """Return where the frame ends that begins at `start`, or where its header ends until that is complete."""
+        self._step(self._pending[start])  # refuses a stream that is not AudioSocket before its frame is complete
         size = int.from_bytes(self._pending[start + 1 : start + _HEADER], "big")
         return start + _HEADER + (size if len(self._pending) >= start + _HEADER else 0)
 
@@ -180,7 +180,7 @@ class AudioSocket:
 
 
 def _kind(number: int) -> _Kind | None:
-    """Return what a frame of this type is; None for a type that may be audio and is not known."""
+    """Return the kind of a frame of this type; None for an unknown type that may be audio."""
     if _FIRST_AUDIO <= number < _FIRST_AUDIO + len(_RATES):
         return _Kind.AUDIO
     if number < _FIRST_AUDIO:
@@ -191,7 +191,7 @@ def _kind(number: int) -> _Kind | None:
 
 
 def _joined(events: Sequence[Event]) -> Sequence[Event]:
-    """Return the events with neighbouring audio as one: what came together is sealed together."""
+    """Return the events with adjacent audio joined, so that it is sealed as one piece."""
     joined: list[Event] = []
     for audio, group in groupby(events, key=lambda event: isinstance(event, Audio)):
         if audio:

@@ -1,4 +1,4 @@
-"""The frame of every dialect that says in text which call it is and sends its samples in binary messages."""
+"""The base of protocols that describe the call in text messages and send samples in binary messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vault.protocol.live.bad_frames import Breakage
 from vault.protocol.live.events import Audio, Ended, Event, Handshake, Say, Started
 
 _CLEAN_CLOSES: Final = frozenset({1000, 1005, 0})
-"""RFC 6455 section 7.4.1: a normal closure, or a close without a code, which some libraries tell as 0."""
+"""RFC 6455 section 7.4.1: a normal closure, or a close without a code, which some libraries report as 0."""
 
 
 class State(enum.IntEnum):
@@ -26,7 +26,7 @@ class State(enum.IntEnum):
 
 
 class Kind(enum.IntEnum):
-    """What a message is before anybody reads it."""
+    """The kind of a message."""
 
     TEXT = enum.auto()
     SAMPLES = enum.auto()
@@ -34,7 +34,7 @@ class Kind(enum.IntEnum):
 
 
 class SampleFrames:
-    """Cuts a byte stream where a sample of every channel ends; remembers less than one such frame."""
+    """Cuts a byte stream into whole sample frames (one sample of each channel); holds less than one frame."""
 
     def __init__(self, media: Media) -> None:
         self._size = SAMPLE_BYTES[media.codec] * media.channels
@@ -42,11 +42,11 @@ class SampleFrames:
 
     @property
     def waiting(self) -> int:
-        """The bytes of the frame that has begun, whole."""
+        """The size in bytes of a frame that has begun; 0 between two frames."""
         return self._size if self._rest else 0
 
     def take(self, data: bytes) -> bytes:
-        """Return the whole frames that there are now, perhaps none."""
+        """Add bytes and return the frames that are complete with them."""
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -57,11 +57,11 @@ class SampleFrames:
 
 
 class BinaryDialect(ABC):
-    """One connection. What is kept is whole sample frames, wherever the recorder cuts its messages."""
+    """The machine of one connection. It keeps whole sample frames, however the recorder cuts its messages."""
 
     name: ClassVar[str]
     transitions: ClassVar[Transitions]
-    """What each state permits; everything else is Invalid."""
+    """What each state permits; other messages are Invalid."""
 
     def __init__(self, handshake: Handshake) -> None:
         self._handshake = handshake
@@ -71,17 +71,17 @@ class BinaryDialect(ABC):
 
     @abstractmethod
     def started(self, first: str | bytes) -> Started:
-        """Read the first message; raise Invalid or UnsupportedMedia, saying what to send instead."""
+        """Read the first message; Invalid or UnsupportedMedia, whose message tells what to send instead."""
 
     @abstractmethod
-    def told(self, text: str) -> Sequence[Event]:
-        """Read a later text; what is not understood is not about the recording."""
+    def read_text(self, text: str) -> Sequence[Event]:
+        """Read a later text; one that is not about the recording is ignored."""
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
-        """Take one whole message; Invalid for what this state does not permit."""
+        """Receive one whole message; Invalid if the state does not permit it."""
         kind = Kind.TEXT if isinstance(message, str) else Kind.SAMPLES if message else Kind.EMPTY
         if (transition := self.transitions.get((self._state, kind))) is None:
-            raise Invalid("audio came before the text that says which call it is, or something after the end")
+            raise Invalid("audio came before the text that describes the call, or a message came after the end")
         self._state, step = transition
         return step(self, message)
 
@@ -91,24 +91,24 @@ class BinaryDialect(ABC):
         self._frames = SampleFrames(started.media)
         return (started,) if isinstance(first, str) else (started, *self.keep(first))
 
-    def tell(self, text: str | bytes) -> Sequence[Event]:
+    def later_text(self, text: str | bytes) -> Sequence[Event]:
         """Read a later text."""
         assert isinstance(text, str)
-        return self.told(text)
+        return self.read_text(text)
 
     def keep(self, samples: str | bytes) -> Sequence[Event]:
-        """Keep the sample frames that are whole by now."""
+        """Return the sample frames that are complete."""
         assert not isinstance(samples, str)
         self.breakage.sound += 1
         whole = self._frames.take(samples)
         return (Audio(whole),) if whole else ()
 
     def finish(self, _: str | bytes) -> Sequence[Event]:
-        """End the recording at the recorder's word."""
+        """End the recording because the recorder requested it."""
         return (Ended(clean=True, reason="the recorder said so"),)
 
     def nothing(self, _: str | bytes) -> Sequence[Event]:
-        """Pass a message over."""
+        """Ignore a message."""
         return ()
 
     def waiting(self) -> int:
@@ -116,11 +116,11 @@ class BinaryDialect(ABC):
         return self._frames.waiting if self._state is State.STREAMING else 0
 
     def idle(self) -> Sequence[Event]:
-        """Return nothing: a recorder that pauses says so by sending nothing."""
+        """Return nothing: no audio is held back, and a recorder may send nothing for a while."""
         return ()
 
     def closed(self, code: int | None) -> Sequence[Event]:
-        """End the recording, cleanly if the recorder closed without an error; an unfinished sample is not kept."""
+        """End the recording, cleanly if the recorder closed without an error; an incomplete sample is dropped."""
         if self._state is not State.STREAMING:
             return ()
         self._state = State.OVER
@@ -128,8 +128,8 @@ class BinaryDialect(ABC):
             return (Ended(clean=True, reason="closed"),)
         return (Ended(clean=False, reason="the connection broke" if code is None else f"closed with {code}"),)
 
-    def kept(self) -> Sequence[Say]:
-        """Return nothing: the close is the answer."""
+    def closing_messages(self) -> Sequence[Say]:
+        """Return nothing: the recorder only sees the close."""
         return ()
 
 
@@ -138,8 +138,8 @@ Transitions = Mapping[tuple[State, Kind], tuple[State, Step]]
 
 TEXT_FIRST: Final[Transitions] = {
     (State.FRESH, Kind.TEXT): (State.STREAMING, BinaryDialect.begin),
-    (State.STREAMING, Kind.TEXT): (State.STREAMING, BinaryDialect.tell),
+    (State.STREAMING, Kind.TEXT): (State.STREAMING, BinaryDialect.later_text),
     (State.STREAMING, Kind.SAMPLES): (State.STREAMING, BinaryDialect.keep),
     (State.STREAMING, Kind.EMPTY): (State.STREAMING, BinaryDialect.nothing),
 }
-"""A text says which call it is, then come samples and more texts in any order; the close is the end."""
+"""A text describes the call, then samples and further texts come in any order; the close is the end."""

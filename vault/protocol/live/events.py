@@ -1,8 +1,8 @@
-"""What a live dialect's machine tells: the events in, and the messages out, of one connection.
+"""The events of a live protocol's machine, and its interface.
 
-A machine is sans-I/O: messages in, events out, no clock of its own. One table holds its transitions. It raises
-`vault.errors.Invalid` for a message that its state does not permit, and is not used any more after that. A message that
-cannot be read while audio comes is `LeftOut`, unless there is no end of them.
+A machine has no I/O and no clock: messages go in, events come out. It raises `vault.errors.Invalid` for a message that
+its state does not permit, and receives no more messages after that. A message that cannot be read during the call is
+`LeftOut`, unless there are too many of them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vault.protocol.live.bad_frames import LeftOut
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The recorder has said which call this is and what its audio is; comes before all other events but `Say`.
+    """The recorder has described the call and its audio. Only `Say` may come before it.
 
-    `call_key` is None when the dialect names no call. `token` is a credential inside the first message, where the
-    dialect's clients can send no header.
+    `call_key` is None if the recorder names no call. `token` is a credential in the first message, for clients that can
+    send no header.
     """
 
     call_key: str | None = field(repr=False)
@@ -33,31 +33,31 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Bytes to keep as they are, in the media announced; never empty, and at most 1 MiB."""
+    """1 byte to 1 MiB of audio in the announced media, to be stored unchanged."""
 
     data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """Here `missing_ms` milliseconds of the call are not in the audio, nor filled in."""
+    """`missing_ms` milliseconds of the call are missing here and were not filled."""
 
     missing_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """What follows must not be kept, until `Resumed` or until the pause has lasted too long."""
+    """The following audio must not be kept, until `Resumed` or until the pause has lasted too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What follows is kept again."""
+    """The following audio is kept again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dtmf:
-    """A key was pressed: dropped unless the tenant keeps them."""
+    """A telephone key was pressed. It is dropped unless the tenant keeps keys."""
 
     digit: str = field(repr=False)
     duration_ms: int | None = None
@@ -65,7 +65,7 @@ class Dtmf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """More is known about the call than when it started; set fields replace, tags and extras are added."""
+    """Further facts of the call. Fields that are set replace earlier ones; tags and extras are added."""
 
     facts: CallFacts = field(repr=False)
 
@@ -79,7 +79,7 @@ class Say:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The recorder is done; `clean` false leaves the recording open for its grace period, then truncated."""
+    """The recorder has ended the call. Unless `clean`, the recording is truncated after its grace period."""
 
     clean: bool
     reason: str
@@ -90,29 +90,32 @@ Event = Started | Audio | Gap | Paused | Resumed | Dtmf | Facts | LeftOut | Say 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What is known of a connection before its first message: the offered subprotocols and the address's query."""
+    """What is known of a connection before its first message: the offered subprotocols and the URL's query."""
 
     subprotocols: tuple[str, ...] = ()
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Dialect(Protocol):
-    """One connection's machine. Bounded memory: a message that would make it grow without end raises Invalid."""
+    """The machine of one connection. Its memory is bounded."""
 
     name: ClassVar[str]
     """The `dialect` label of `callvault_ingest_bytes_total`."""
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
-        """Take one whole message; Invalid for what this state does not permit."""
+        """Receive one whole message; Invalid if the state does not permit it."""
 
     def waiting(self) -> int:
-        """Return how many of the next bytes of audio stand for a time of which some has come in already."""
+        """Return how many bytes of audio are held back because a frame, a piece or a track is incomplete."""
 
     def idle(self) -> Sequence[Event]:
-        """Nothing has come for the idle time: give out what a reorder window still holds, or the end."""
+        """Return held audio and the end, if the protocol needs that after the idle time without a message."""
 
     def closed(self, code: int | None) -> Sequence[Event]:
-        """The connection is gone (None: without a close): the last audio, then `Ended` unless that was told already."""
+        """Return held audio and `Ended` after the connection ended; `code` None means without a close.
 
-    def kept(self) -> Sequence[Say]:
-        """The end is durable: what the recorder is told before the connection is closed."""
+        Without a started call, or after `Ended`, there are no events.
+        """
+
+    def closing_messages(self) -> Sequence[Say]:
+        """Return the messages for the recorder once the end is durable, before the connection is closed."""

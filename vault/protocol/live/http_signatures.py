@@ -1,4 +1,4 @@
-"""HTTP message signatures (RFC 9421) as AudioHook clients make them: one HMAC-SHA256 over a few fields of a request.
+"""HTTP message signatures (RFC 9421) as AudioHook clients make them: an HMAC-SHA256 over fields of a request.
 
 Of RFC 9421: sections 2.1, 2.2.3, 2.2.5, 2.3, 2.5, 3.3.3 and 4, without component parameters and with one signature.
 """
@@ -17,11 +17,11 @@ from typing import Final
 from vault.errors import Unauthenticated, Unavailable
 
 MAX_AGE_SECONDS: Final = 30
-"""How old a signature may be; AudioHook's own expire after that time."""
+"""How old a signature may be; those of AudioHook expire after that time."""
 SKEW_SECONDS: Final = 5
 """How far the two clocks may differ."""
 MIN_NONCE: Final = 22
-"""Characters: 128 bits in base64."""
+"""The least length of a nonce in characters: 128 bits in base64."""
 
 _MAX_FIELD: Final = 4_096
 _MAX_NONCES: Final = 100_000
@@ -40,7 +40,7 @@ _ALGORITHM: Final = "hmac-sha256"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """One signature as it was presented, not yet believed."""
+    """One signature as it was sent, not yet verified."""
 
     components: tuple[str, ...]
     created: int
@@ -48,12 +48,12 @@ class Signature:
     keyid: str = field(repr=False)
     nonce: str = field(repr=False)
     parameters: str = field(repr=False)
-    """The value of `@signature-params`: what was sent, which the grammar admits in one spelling only."""
+    """The value of `@signature-params` as it was sent."""
     value: bytes = field(repr=False)
 
 
 def parse_signature(signature_input: str, signature: str) -> Signature:
-    """Read the two header fields; Unauthenticated for what is malformed, ambiguous or of another algorithm."""
+    """Parse the two header fields; Unauthenticated if they are malformed, ambiguous or of another algorithm."""
     given = _INPUT.fullmatch(signature_input.strip()) if len(signature_input) <= _MAX_FIELD else None
     proof = _SIGNATURE.fullmatch(signature.strip()) if len(signature) <= _MAX_FIELD else None
     if given is None or proof is None or given[1] != proof[1]:
@@ -86,7 +86,7 @@ def parse_signature(signature_input: str, signature: str) -> Signature:
 
 
 def signature_base(signature: Signature, values: Mapping[str, str]) -> bytes:
-    """Return what is signed (RFC 9421 section 2.5); Unauthenticated for a component that the request has not."""
+    """Return the bytes that are signed (RFC 9421 section 2.5); Unauthenticated if the request lacks a component."""
     lines = []
     for name in signature.components:
         if name not in values:
@@ -99,10 +99,10 @@ def signature_base(signature: Signature, values: Mapping[str, str]) -> bytes:
 def verify(
     signature: Signature, *, key: bytes, values: Mapping[str, str], required: frozenset[str], now: float
 ) -> None:
-    """Return if `key` made the signature, over all that is `required`, and it is of now; else Unauthenticated.
+    """Raise Unauthenticated unless `key` made the signature, it covers the `required` components, and it is recent.
 
-    `values` are the request's components by their lower-case names; `now` is in Unix seconds. That the nonce is new is
-    for `Nonces` to say.
+    `values` are the request's components by their lower-case names; `now` is in Unix seconds. `Nonces` checks that the
+    nonce is new.
     """
     made = hmac.new(key, signature_base(signature, values), hashlib.sha256).digest()
     if not hmac.compare_digest(made, signature.value):
@@ -118,17 +118,17 @@ def verify(
 
 
 class Nonces:
-    """The nonces of signatures that could still be presented again: a signature opens one connection."""
+    """The used nonces whose signatures are still valid, so that a signature opens only one connection."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], float] = {}
 
     def spend(self, signature: Signature, *, now: float) -> None:
-        """Return the first time a verified signature is presented, Unauthenticated later; Unavailable if too many are.
+        """Mark the nonce of a verified signature as used; Unauthenticated if it was, Unavailable if there are too many.
 
-        `now` is as for `verify`.
+        `now` is in Unix seconds.
         """
-        # In order of arrival, so the oldest come first.
+        # The dictionary is in order of arrival, so the oldest come first.
         while self._seen and self._seen[oldest := next(iter(self._seen))] <= now:
             del self._seen[oldest]
         if len(self._seen) >= _MAX_NONCES:
@@ -144,7 +144,7 @@ def _unquoted(text: str) -> str:
 
 
 def _refused() -> Unauthenticated:
-    """Say nothing about why: whoever guesses learns nothing."""
+    """Return the same error for all causes, so that an attacker learns nothing."""
     return Unauthenticated(
         "the signature or the token is unknown, wrong, too old or was used before",
         hint="X-API-KEY is the recorder token's id, and the client secret its secret in base64; check both clocks",

@@ -2,8 +2,8 @@
 
 After jambonz-feature-server `lib/tasks/listen.js` and `lib/session/call-info.js`, jambonz freeswitch-modules
 `mod_audio_fork/audio_pipe.cpp` and `mod_audio_fork.c`, and the README of amigniter/mod_audio_stream. Samples are little
-endian in messages of any size; a stereo fork has the caller first. A zero-length message asks for a graceful end.
-Nothing is ever sent back.
+endian in messages of any size; a stereo fork has the caller first. A zero-length message requests a graceful end.
+Nothing is sent back.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CODECS: Final[Mapping[str, Codec]] = {
     "alaw": Codec.PCMA,
 }
 _DTMF_RATE: Final = 8_000
-"""FreeSWITCH tells a key's duration in samples at this rate."""
+"""FreeSWITCH states the duration of a key in samples at this rate."""
 
 
 class AudioFork(BinaryDialect):
@@ -57,7 +57,7 @@ class AudioFork(BinaryDialect):
     }
 
     def started(self, first: str | bytes) -> Started:
-        """Read the metadata; what it does not say is taken from the address."""
+        """Read the metadata; values that it lacks are taken from the URL."""
         query = self._handshake.query
         document = parse_object(first) or Members()
         facts = call_facts({**address_facts(query), **document}, known=_MEDIA, read=(document, query))
@@ -65,8 +65,8 @@ class AudioFork(BinaryDialect):
             facts = replace(facts, unusable={**facts.unusable, "others": Unusable.FORM.value})
         return Started(call_key=call_key(document, _KEYS), media=_media(document, query, first), facts=facts)
 
-    def told(self, text: str) -> Sequence[Event]:
-        """Read `{"event":"dtmf","dtmf":"3","duration":"1600"}`; summaries, marks and the like are passed over."""
+    def read_text(self, text: str) -> Sequence[Event]:
+        """Read `{"event":"dtmf","dtmf":"3","duration":"1600"}`; other events are ignored."""
         event = parse_object(text) or Members()
         if event.get("event") != "dtmf":
             return ()
@@ -78,7 +78,7 @@ class AudioFork(BinaryDialect):
 
 
 class AudioStream(AudioFork):
-    """A connection whose address has `rate`: its first text may say anything, and need not come at all."""
+    """A connection whose URL has `rate`: its first text may be anything, and may be missing."""
 
     name: ClassVar[str] = "audio_stream"
     transitions: ClassVar[Transitions] = {
@@ -92,31 +92,31 @@ def _media(document: Mapping[str, Any], query: Mapping[str, str], first: str | b
     if rate is None and unreadable(first):
         raise Invalid(UNREADABLE)
     if rate is None:
-        raise Invalid("the metadata has no sampleRate: add it, or put ?rate=8000&channels=1 in the address")
+        raise Invalid("the metadata has no sampleRate: add it, or put ?rate=8000&channels=1 in the URL")
     codec = _CODECS.get(query.get("codec", "l16").lower())
     if codec is None:
-        raise Invalid("the address asks for another codec than l16, l16be, pcmu or pcma")
+        raise Invalid("the codec in the URL is not l16, l16be, pcmu or pcma")
     return raw_media(codec, rate=rate, channels=_channels(document, query))
 
 
 def _channels(document: Mapping[str, Any], query: Mapping[str, str]) -> int:
     match document.get("mixType"):
         case None:
-            told = number(query, "channels")
-            return 1 if told is None else told
+            channels = number(query, "channels")
+            return 1 if channels is None else channels
         case str() as mix if mix in _CHANNELS:
             return _CHANNELS[mix]
     raise Invalid("mixType is mono, mixed or stereo")
 
 
 def recognise_audio_stream(handshake: Handshake, first: str | bytes) -> AudioStream | None:
-    """Recognise a connection whose address says what its audio is."""
+    """Return a new machine if the URL has a `rate`, else None."""
     del first
     return AudioStream(handshake) if "rate" in handshake.query else None
 
 
 def recognise_audio_fork(handshake: Handshake, first: str | bytes) -> AudioFork | None:
-    """Recognise metadata with a sample rate, or the subprotocols that jambonz and mod_audio_fork offer."""
+    """Return a new machine for metadata with `sampleRate`, or a subprotocol of jambonz or mod_audio_fork; else None."""
     if SUBPROTOCOLS.intersection(handshake.subprotocols) or "sampleRate" in (parse_object(first) or ()):
         return AudioFork(handshake)
     return None

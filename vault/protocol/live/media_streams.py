@@ -2,11 +2,11 @@
 
 Twilio: "Media Streams - WebSocket Messages" (Voice documentation). Telnyx: "Stream call media over WebSocket" (AsyncAPI
 specification of its Voice API), the same messages in snake_case. Numbers are strings in both. `stop` is the end; the
-recorder need not close the connection, and nothing is ever sent to it.
+recorder need not close the connection. Nothing is sent to it.
 
-Twilio's streams can carry no header and lose the address's query, so the token and what is known of the call come as
-custom parameters. Telnyx repeats its streaming auth token in `connected`, does not say which tracks will come, and does
-not promise their order.
+Twilio's streams can carry no header and lose the URL's query, so the token and facts of the call come as custom
+parameters. Telnyx repeats its streaming auth token in `connected`. It does not state which tracks will come, and does
+not guarantee the order of messages.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from vault.protocol.live.events import Audio, Ended, Event, Gap, Handshake, Say,
 _MAX_UNKNOWN: Final = 16
 """How many unknown events may come before the call is known."""
 _MOST_AUDIO: Final = 1 << 18
-"""Bytes of one event: a hole that is filled can be longer than what may be sealed as one piece."""
+"""The most bytes of one event: a filled gap can be longer than one piece may be."""
 _MAX_DIGITS: Final = 15
 _TRACKS: Final = ("inbound", "outbound")
-"""In the order of the channels: the caller, who is heard on the inbound track, comes first."""
+"""In the order of the channels. The caller is on the inbound track and comes first."""
 _KNOWN: Final = frozenset({"token", "call_key", "tags", "tracks", "byteorder"})
-"""Custom parameters that are no facts."""
+"""Custom parameters that are not facts."""
 _TELNYX_TOKEN: Final = "x-telnyx-streaming-auth-token"  # noqa: S105 - the name of a member
 _CODECS: Final[Mapping[str, Codec]] = {
     "audio/x-mulaw": Codec.PCMU,
@@ -53,14 +53,14 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Spelling:
-    """How one of the two writes the members of `start`."""
+    """The names of the members of `start`, which differ between the two."""
 
     call: str
     media_format: str
     sample_rate: str
     parameters: str
     kept: tuple[str, ...]
-    """Kept among the facts as they are."""
+    """Members that are stored with the facts under their own names."""
 
 
 _TWILIO: Final = _Spelling(
@@ -87,7 +87,7 @@ class _State(enum.Enum):
 
 
 class MediaStream:
-    """One stream, spelled in either way."""
+    """The machine of one stream of either provider."""
 
     name: ClassVar[str]
 
@@ -106,35 +106,35 @@ class MediaStream:
         self._steps = _TRANSITIONS[state]
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
-        """Take one message; Invalid if it is not permitted now, and `closed` still has what waits."""
-        told = _told(message) if self._state is _State.STREAMING else parse_object(message) or Members()
-        event = _text(told, "event")
+        """Receive one message; Invalid if the state does not permit it. `closed` still returns held audio then."""
+        document = _parsed(message) if self._state is _State.STREAMING else parse_object(message) or Members()
+        event = _text(document, "event")
         step = None if event is None else self._steps.get(event)
         if step is not None:
-            return step(self, told)
+            return step(self, document)
         if event is None and self._state is _State.STREAMING:
             return self._breakage.left_out(Broken.FORM)
         if event in _EVENTS or (event is None and self._state is _State.STOPPED):
             raise Invalid(f"a message is not permitted {self._state.value}")
         self._unknown += 1
         if self._state is not _State.STREAMING and self._unknown > _MAX_UNKNOWN:
-            raise Invalid("the recorder does not say which call it is")
+            raise Invalid("the recorder does not state which call it is")
         return ()
 
     def waiting(self) -> int:
-        """Return how much audio there will be up to the newest that waits for order, or for the other track."""
+        """Return how many bytes of audio are held back for missing pieces or for the other track."""
         return self._tracks.waiting if self._tracks is not None and self._state is _State.STREAMING else 0
 
     def idle(self) -> Sequence[Event]:
-        """End a stream that fell silent: what waited comes out."""
+        """End a stream that fell silent, and return its held audio."""
         return self._finished(clean=False, reason="idle")
 
     def closed(self, code: int | None) -> Sequence[Event]:  # noqa: ARG002 - only `stop` is an end
-        """End a stream whose connection is gone without `stop`: what waited comes out."""
+        """End a stream whose connection ended without `stop`, and return its held audio."""
         return self._finished(clean=False, reason="closed")
 
-    def kept(self) -> Sequence[Say]:
-        """Say nothing: these streams go one way."""
+    def closing_messages(self) -> Sequence[Say]:
+        """Return nothing: these streams are one-way."""
         return ()
 
     def _finished(self, *, clean: bool, reason: str) -> Sequence[Event]:
@@ -146,13 +146,13 @@ class MediaStream:
 
     # -- transitions --------------------------------------------------------------------------------------------
 
-    def _on_connected(self, told: Message) -> Sequence[Event]:
-        self._token = _text(_members(told, "connected"), _TELNYX_TOKEN)
+    def _on_connected(self, message: Message) -> Sequence[Event]:
+        self._token = _text(_members(message, "connected"), _TELNYX_TOKEN)
         self._enter(_State.CONNECTED)
         return ()
 
-    def _on_start(self, told: Message) -> Sequence[Event]:
-        start = _members(told, "start")
+    def _on_start(self, message: Message) -> Sequence[Event]:
+        start = _members(message, "start")
         spelling = _TWILIO if _TWILIO.media_format in start else _TELNYX
         custom = _members(start, spelling.parameters)
         odd = {spelling.parameters} if start.get(spelling.parameters) not in (None, custom) else set()
@@ -174,15 +174,15 @@ class MediaStream:
             ),
         )
 
-    def _on_media(self, told: Message) -> Sequence[Event]:
+    def _on_media(self, message: Message) -> Sequence[Event]:
         assert self._tracks is not None
         try:
-            media = told["media"]
+            media = message["media"]
             number = self._numbers[media["track"]]
             data = binascii.a2b_base64(media["payload"], strict_mode=True)
             chunk, timestamp_ms = media["chunk"], media["timestamp"]
         except (KeyError, TypeError):
-            return self._breakage.left_out(_lacking(told, self._numbers))
+            return self._breakage.left_out(_lacking(message, self._numbers))
         except ValueError:
             return self._breakage.left_out(Broken.PAYLOAD)
         place, at_ms = _number(chunk), _number(timestamp_ms)
@@ -195,26 +195,26 @@ class MediaStream:
         decided = self._tracks.add(number, place, at_ms, data) if data else ()
         return (LeftOut(Broken.LATE),) if self._tracks.dropped > dropped else _events(decided)
 
-    def _on_dtmf(self, told: Message) -> Sequence[Event]:
-        if not isinstance(told.get("dtmf"), dict):
+    def _on_dtmf(self, message: Message) -> Sequence[Event]:
+        if not isinstance(message.get("dtmf"), dict):
             return self._breakage.left_out(Broken.MEMBER)
-        return dtmf(told["dtmf"].get("digit"))
+        return dtmf(message["dtmf"].get("digit"))
 
-    def _on_repeated(self, told: Message) -> Sequence[Event]:  # noqa: ARG002 - the call is known
+    def _on_repeated(self, message: Message) -> Sequence[Event]:  # noqa: ARG002 - the call is known
         return self._breakage.left_out(Broken.ORDER)
 
-    def _on_stop(self, told: Message) -> Sequence[Event]:  # noqa: ARG002 - its members repeat those of `start`
+    def _on_stop(self, message: Message) -> Sequence[Event]:  # noqa: ARG002 - its members repeat those of `start`
         return self._finished(clean=True, reason="stop")
 
 
 class Twilio(MediaStream):
-    """A stream that begins as Twilio's do."""
+    """A stream of Twilio."""
 
     name = "twilio"
 
 
 class Telnyx(MediaStream):
-    """A stream that begins as Telnyx's do."""
+    """A stream of Telnyx."""
 
     name = "telnyx"
 
@@ -235,31 +235,31 @@ _TRANSITIONS: Final[Mapping[_State, Mapping[str, Callable[[MediaStream, Message]
 
 
 def recognise_media_stream(handshake: Handshake, first: str | bytes) -> MediaStream | None:
-    """Return a fresh machine if the first message is `connected`, with which both begin; Twilio's names a protocol."""
-    told = parse_object(first) or Members()
-    if told.get("event") != "connected":
+    """Return a new machine if the first message is `connected`, which Twilio sends with a protocol; else None."""
+    message = parse_object(first) or Members()
+    if message.get("event") != "connected":
         return None
-    return Twilio(handshake) if "protocol" in told and "connected" not in told else Telnyx(handshake)
+    return Twilio(handshake) if "protocol" in message and "connected" not in message else Telnyx(handshake)
 
 
-def _told(message: str | bytes) -> Message:
-    """Return the JSON object in a text frame, empty if there is none."""
+def _parsed(message: str | bytes) -> Message:
+    """Return the JSON object in a text frame; empty for any other frame."""
     try:
-        told = json.loads(message) if isinstance(message, str) else None
+        document = json.loads(message) if isinstance(message, str) else None
     except (ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
-def _lacking(told: Message, tracks: Mapping[str, int]) -> Broken:
-    """Return what is wrong with a media message that lacks something: its track, or a member."""
-    media = told.get("media")
+def _lacking(message: Message, tracks: Mapping[str, int]) -> Broken:
+    """Return why an incomplete media message is left out: an unknown track, or a missing member."""
+    media = message.get("media")
     track = media.get("track") if isinstance(media, dict) else None
     return Broken.TRACK if isinstance(track, str) and track not in tracks else Broken.MEMBER
 
 
 def _members(message: Message, name: str) -> Message:
-    """Return an object inside the message, empty if there is none."""
+    """Return the object in a member of the message; empty if there is none."""
     members = message.get(name)
     return members if isinstance(members, dict) else {}
 
@@ -278,18 +278,17 @@ def _text(members: Message, name: str) -> str | None:
 
 
 def _tracks(start: Message, parameters: Message) -> tuple[tuple[str, ...], set[str]]:
-    """Return which tracks come, in the order of their channels, and the members that should say it and do not.
+    """Return the tracks to expect, in the order of their channels, and the members that name unknown tracks.
 
-    Where nothing tells, both are expected: a track that is not would be left out.
+    Without a statement both tracks are expected, because audio of an unexpected track would be left out.
     """
     odd: set[str] = set()
-    # Telnyx does not tell. An address or a parameter may, in Telnyx's own words.
-    for said in (start.get("tracks"), parameters.get("tracks")):
-        if said is None:
+    # Telnyx does not state its tracks. The URL or a parameter may, in Telnyx's own words.
+    for stated in (start.get("tracks"), parameters.get("tracks")):
+        if stated is None:
             continue
-        named = [
-            str(each).removesuffix("s").removesuffix("_track") for each in (said if isinstance(said, list) else [said])
-        ]
+        tracks = stated if isinstance(stated, list) else [stated]
+        named = [str(each).removesuffix("s").removesuffix("_track") for each in tracks]
         if named == ["both"]:
             return _TRACKS, odd
         if named and set(named).issubset(_TRACKS):
@@ -308,8 +307,8 @@ def _media(form: Message, spelling: _Spelling, parameters: Message, *, channels:
             hint="let each track be mono PCMU, PCMA or L16: for Telnyx stream_codec, Twilio sends nothing else",
         )
     if codec is Codec.S16LE:
-        # The specification says "RTP payload", whose L16 is big endian (RFC 3551 section 4.5.11). Most of those who
-        # tried it found little endian on the wire.
+        # The specification says "RTP payload", whose L16 is big endian (RFC 3551 section 4.5.11). Most users found
+        # little endian on the wire.
         codec = _L16.get(str(parameters.get("byteorder", "le")))
         if codec is None:
             raise Invalid("byteorder is le (the default) or be")
@@ -319,16 +318,16 @@ def _media(form: Message, spelling: _Spelling, parameters: Message, *, channels:
 def _facts(
     start: Message, custom: Message, query: Mapping[str, str], spelling: _Spelling, *, odd: set[str]
 ) -> CallFacts:
-    """Return what is known of the call: a parameter outranks what the recorder says, except of who it is itself.
+    """Return the facts of the call. A parameter outranks a member of `start`, except those in `spelling.kept`.
 
-    The members in `odd` are not what their names say, and left out.
+    The members in `odd` are unusable and noted as such.
     """
     read = custom, start, query
     custom = {**address_facts(query), **custom}
-    said = {name: start[name] for name in ("from", "to") if name in start}
+    parties = {name: start[name] for name in ("from", "to") if name in start}
     own = {name: start[name] for name in spelling.kept if name in start}
-    document = {**said, **custom, **own}
-    # Twilio writes outbound-api and outbound-dial for some.
+    document = {**parties, **custom, **own}
+    # Twilio also sends outbound-api and outbound-dial.
     direction = str(document.get("direction", "")).partition("-")[0]
     listed, added = start.get("tags"), _text(custom, "tags")
     tags = [*(listed if isinstance(listed, list) else ()), *(added.split(",") if added else ())]

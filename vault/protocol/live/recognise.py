@@ -1,4 +1,4 @@
-"""Which WebSocket dialect a connection speaks, from its handshake and its first message."""
+"""Recognises the WebSocket protocol of a connection by its handshake and its first message."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vault.protocol.live.media_streams import Telnyx, Twilio, recognise_media_st
 from vault.protocol.live.vonage import Vonage, recognise_vonage
 
 Recogniser = Callable[[Handshake, str | bytes], Dialect | None]
-"""Return a fresh machine if the first message is this dialect's, else None; the message is not yet fed to it."""
+"""Returns a new machine if the first message is of its protocol, else None. The machine has not received it yet."""
 
 IN_FRAMES: Final = (Twilio.name, Telnyx.name, Vonage.name, AudioHook.name, AudioSocket.name)
-"""The live dialects whose frames can be told from broken ones, whatever carries them."""
+"""The live protocols whose broken frames can be recognised."""
 
 _RECOGNISERS: Final[tuple[Recogniser, ...]] = (
     recognise_media_stream,
@@ -31,13 +31,16 @@ _RECOGNISERS: Final[tuple[Recogniser, ...]] = (
 
 
 def recognise(handshake: Handshake, first: str | bytes) -> Dialect:
-    """Return a fresh machine for the dialect of the first message, most specific first; Invalid if none speaks it."""
+    """Return a new machine for the protocol of the first message; Invalid if it is of none.
+
+    The more specific protocols are tried first. The machine has not received the message yet.
+    """
     for recogniser in _RECOGNISERS:
         if (machine := recogniser(handshake, first)) is not None:
             return machine
     if unreadable(first):
         raise Invalid(UNREADABLE)
     raise Invalid(
-        "the first message tells no dialect: send metadata, or put ?call_key=…&rate=8000&channels=1 in the address",
-        hint="callvault recorders prints the configuration of every recorder that works",
+        "the first message is of no known protocol: send metadata, or put ?call_key=…&rate=8000&channels=1 in the URL",
+        hint="callvault recorders prints the configurations of recorders",
     )

@@ -1,9 +1,9 @@
 r"""What `rtpengine-recording --tcp-send-to` writes: a text that ends with a NUL byte, then headerless samples.
 
-From sipwise/rtpengine, recording-daemon/tls_send.c: `tls_fwd_add` writes the metadata of the tag, or else of the call,
-or else nothing, with its `\0`, and then every frame as interleaved s16 in the machine's byte order (little endian on
-what it runs on); `tls_fwd_shutdown` closes the socket and says nothing more. A new connection begins with the text.
-The metadata is what the `metadata` key of the ng protocol set, `key:value|key:value` by convention
+From sipwise/rtpengine, recording-daemon/tls_send.c: `tls_fwd_add` writes the metadata of the tag, else of the call,
+else an empty text, with its `\0`. Then it writes frames as interleaved s16 in the machine's byte order (little endian
+where it runs). `tls_fwd_shutdown` closes the socket without a further message. A new connection begins with the text
+again. The metadata is what the `metadata` key of the ng protocol set, `key:value|key:value` by convention
 (docs/ng_control_protocol.md, recording-daemon/metafile.c).
 """
 
@@ -35,7 +35,7 @@ class _State(enum.Enum):
 
 
 class RtpengineTcp:
-    """One connection; a message is whatever bytes came next. Rate and channels are the daemon's settings."""
+    """The machine of one connection; a message is any number of bytes. Rate and channels are the daemon's settings."""
 
     name: ClassVar[str] = "rtpengine_tcp"
 
@@ -43,12 +43,12 @@ class RtpengineTcp:
         self._media = Media(container=Container.RAW, codec=Codec.S16LE, rate=rate, channels=channels)
         self._state = _State.INTRODUCING
         self._pending = b""
-        """The text so far, or the start of a sample: a reconnect in between must not shift the bytes after it."""
+        """The text so far, or the beginning of an incomplete sample frame."""
         self._opening: tuple[Started, ...] = ()
-        """Told with the first samples: a stream without any records nothing."""
+        """The event that is returned with the first samples: a stream without samples is not recorded."""
 
     def receive(self, message: str | bytes) -> Sequence[Event]:
-        """Take the next bytes; Invalid for what this state does not permit."""
+        """Receive the next bytes; Invalid after the end."""
         step = self._STEPS.get(self._state)
         if isinstance(message, str) or step is None:
             raise Invalid("nothing comes after the end of a stream")
@@ -59,19 +59,19 @@ class RtpengineTcp:
         return _SAMPLE_BYTES * self._media.channels if self._state is _State.STREAMING and self._pending else 0
 
     def idle(self) -> Sequence[Event]:
-        """Less than a sample is held back."""
+        """Return nothing: less than one sample frame is held back."""
         return ()
 
     def closed(self, code: int | None) -> Sequence[Event]:
-        """The other end is gone; an orderly close is the only end there is."""
+        """End the stream; an orderly close between two sample frames is a clean end."""
         if self._state is not _State.STREAMING or self._opening:
             return ()
         self._state = _State.ENDED
         clean = code == ORDERLY and not self._pending
         return (Ended(clean=clean, reason="closed" if clean else "connection_lost"),)
 
-    def kept(self) -> Sequence[Say]:
-        """The daemon does not read."""
+    def closing_messages(self) -> Sequence[Say]:
+        """Return nothing: the daemon does not read."""
         return ()
 
     # -- states, as in the table below --------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class RtpengineTcp:
 
 
 def _understood(text: str) -> tuple[str | None, CallFacts]:
-    """Return the call key and the facts that metadata holds; a text without pairs is the key itself."""
+    """Return the call key and the facts in the metadata; a text without pairs is the call key."""
     reading = Reading()
     pairs: dict[str, str] = {}
     for part in text.split("|")[:_MAX_PAIRS]:
@@ -122,7 +122,7 @@ def _understood(text: str) -> tuple[str | None, CallFacts]:
         caller=reading.text("from", caller),
         called=reading.text("to", called),
         direction=direction,
-        extra={name: kept for name, said in pairs.items() if (kept := reading.text(name, said)) is not None},
+        extra={name: kept for name, text in pairs.items() if (kept := reading.text(name, text)) is not None},
         unusable=reading.unusable,
     )
 

@@ -1,9 +1,9 @@
 """Vonage Voice API: a call's mixed audio over WebSocket, as the NCCO action `connect` sends it.
 
 After developer.vonage.com, "WebSockets in the Vonage Voice API": the first text is `websocket:connected` with the
-content type and whatever the NCCO's `headers` hold (at most 512 bytes), at the top level; then 16-bit little-endian
-samples, mono, 20 ms a message. Vonage sends no credential of its own, so a header `token` may be one. Whatever is sent
-back would be played into the call, so nothing is.
+content type and the NCCO's `headers` (at most 512 bytes), at the top level. Then come 16-bit little-endian samples,
+mono, 20 ms a message. Vonage sends no credential, so a header `token` may be one. Audio sent back would be played into
+the call, so nothing is sent.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class Vonage(BinaryDialect):
             )
         return Started(
             call_key=call_key(document, _KEYS),
-            # Network order is what audio/l16 means elsewhere (RFC 2586); Vonage sends little endian under that name.
+            # audio/l16 is big endian elsewhere (RFC 2586); Vonage sends little endian under that name.
             media=replace(media, codec=Codec.S16LE),
             facts=call_facts({**address_facts(query), **document}, known=_KNOWN, read=(document, query)),
             token=token if isinstance(token, str) and token else None,
         )
 
-    def told(self, text: str) -> Sequence[Event]:
-        """Read `websocket:dtmf`, whose duration is in milliseconds; other events are about audio never sent back.
+    def read_text(self, text: str) -> Sequence[Event]:
+        """Read `websocket:dtmf`, whose duration is in milliseconds; other events are ignored.
 
-        A text that is no JSON is left out.
+        A text that is not JSON is left out.
         """
         event = parse_object(text)
         if event is None:
@@ -62,5 +62,5 @@ class Vonage(BinaryDialect):
 
 
 def recognise_vonage(handshake: Handshake, first: str | bytes) -> Vonage | None:
-    """Recognise `websocket:connected`."""
+    """Return a new machine if the first message is `websocket:connected`, else None."""
     return Vonage(handshake) if (parse_object(first) or Members()).get("event") == _CONNECTED else None

@@ -315,7 +315,7 @@ class _Line:
                 await self._feed.apply(event)
                 self._ended = True
                 assert self._machine is not None
-                for farewell in self._machine.kept():
+                for farewell in self._machine.closing_messages():
                     await self.say(farewell)
             case LeftOut():
                 assert self._machine is not None
