@@ -15,6 +15,7 @@ from vault.model import HoldState, RecordingState
 from vault.ports.progress import Silent
 from vault.services.backup.reconcile import Reconciler
 from vault.services.recordings.leaves import Coordinates
+from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import open_catalog
 from vault.wiring.adapters import RECONCILE
 from vault.wiring.open import open_vault
@@ -70,8 +71,7 @@ async def dies(stage, config, step, *, landed):
             keyring=vault.keyring,
             store=vault.store,
             coordinates=Coordinates(catalog=vault.catalog, keyring=vault.keyring),
-            clock=stage.clock,
-            entropy=os.urandom,
+            surroundings=Surroundings(clock=stage.clock, entropy=os.urandom, metrics=vault.metrics),
             progress=Silent(),
             node=vault.journal.node,
         ).run("a test")

@@ -29,6 +29,7 @@ from vault.model import CallFacts, Codec, Container, HoldKind, Media, Principal,
 from vault.retention.periods import Period
 from vault.services.holds.holds import HoldRequest
 from vault.services.ingest.sessions import CallStart, IngestSession
+from vault.services.surroundings import Surroundings
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import open_catalog
 from vault.storage.journal.file import Disk
@@ -266,7 +267,7 @@ async def start(config: Config, clock: ManualClock, faults: Faults | None = None
         FileClusterLocks(config.locks_path, clock=clock),
     )
     process = Process(
-        vault=compose(config, clock, os.urandom, metrics, adapters),
+        vault=compose(config, Surroundings(clock=clock, entropy=os.urandom, metrics=metrics), adapters),
         faults=faults,
         clock=clock,
         _adapters=adapters,

@@ -67,6 +67,7 @@ from vault.services.certificates.batches import Certificates, Draft
 from vault.services.certificates.content import Identity
 from vault.services.certificates.issuing import Certifier, Deletions
 from vault.services.deletion.shredding import Shredder
+from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.objects.memory import MemoryObjectStore
 from vault.telemetry import Metrics
@@ -92,6 +93,10 @@ class TwoClocks:
         self.seconds += by.total_seconds()
 
 
+def at(clock: TwoClocks) -> Surroundings:
+    return Surroundings(clock=clock, entropy=os.urandom, metrics=Metrics(CollectorRegistry()))
+
+
 @dataclass(slots=True, kw_only=True)
 class Scene:
     """Three due recordings of two tenants, with objects, whose keys one shred has taken."""
@@ -110,9 +115,7 @@ class Scene:
             store=self.store,
             certificates=self.certificates(),
             identity=Identity(processor="Vault Ltd", contact="dpo@vault.example", region="United Kingdom", trial=False),
-            clock=self.clock,
-            entropy=os.urandom,
-            metrics=Metrics(CollectorRegistry()),
+            surroundings=at(self.clock),
         )
 
     def certificates(self) -> Certificates:
@@ -520,8 +523,8 @@ class Alone:
 
 
 def shredder(certifier) -> Shredder:
-    unused: dict = dict.fromkeys(("catalog", "keyring", "dossiers", "holds", "clock", "metrics"))
-    return Shredder(certifier=certifier, locks=Alone(), **unused)
+    unused: dict = dict.fromkeys(("catalog", "keyring", "dossiers", "holds"))
+    return Shredder(certifier=certifier, locks=Alone(), surroundings=at(TwoClocks()), **unused)
 
 
 async def test_the_shredder_comes_back_by_itself_when_the_leases_have_run_out(scene):

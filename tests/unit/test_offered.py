@@ -58,3 +58,17 @@ def test_a_service_is_offered_no_subject_that_neither_it_nor_what_it_imports_ask
                 subjects = [base for base in port.__bases__ if base.__module__.startswith("vault.ports.")]
                 idle += [f"{base.__name__} for {port.__name__}" for base in subjects if not methods_of(base) & asked]
     assert idle == []
+
+
+def test_clock_entropy_and_metrics_come_to_a_service_as_one_value():
+    apart = {
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted(SERVICES.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for each in node.body
+        if isinstance(each, ast.FunctionDef) and each.name == "__init__"
+        if len({"clock", "entropy", "metrics"} & {arg.arg for arg in (*each.args.args, *each.args.kwonlyargs)}) > 1
+    }
+    # The server bounds its connections with shares too, which need no randomness.
+    assert apart == {"vault/services/ingest/slots.py: Shares"}

@@ -20,8 +20,8 @@ from vault.ports.keys import Keyring, KeyringStatus
 from vault.ports.leaves import LeafRows
 from vault.ports.recordings import RecordingCounts
 from vault.ports.settings import SettingRows
-from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
+from vault.services.surroundings import Surroundings
 
 COUNTED_SINCE: Final = "leaves_counted_since"
 """The catalog setting that names the first generation whose leaf counters are certainly complete.
@@ -54,14 +54,13 @@ class Keys:
         *,
         catalog: KeyRows,
         keyring: Keyring,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         ahead: Callable[[], Awaitable[None]],
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._ahead = ahead
 
     async def status(self) -> KeyringStatus:

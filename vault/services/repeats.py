@@ -20,7 +20,7 @@ from vault.errors import Conflict, KeyReused, Malformed, Unavailable, UnderWay
 from vault.ids import TokenId
 from vault.model import DataKey
 from vault.ports.repeats import Keyed, KeyedRows
-from vault.ports.time import Clock, Entropy
+from vault.services.surroundings import Surroundings
 
 _KEPT: Final = timedelta(hours=24)
 _PATIENCE: Final = timedelta(seconds=30)
@@ -48,11 +48,11 @@ class Repeats:
     """
 
     def __init__(
-        self, *, catalog: KeyedRows, clock: Clock, entropy: Entropy, sealing_keys: Callable[[], Sequence[DataKey]]
+        self, *, catalog: KeyedRows, surroundings: Surroundings, sealing_keys: Callable[[], Sequence[DataKey]]
     ) -> None:
         self._catalog = catalog
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._sealing_keys = sealing_keys
 
     async def claim(self, token: TokenId, key: str, request: bytes) -> tuple[Keyed, bool]:

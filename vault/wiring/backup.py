@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from prometheus_client import CollectorRegistry
+
 from vault.config import Config
 from vault.errors import ConfigError
 from vault.keystore.keyring import Keyring
@@ -17,7 +19,9 @@ from vault.ports.time import Clock, Entropy
 from vault.services.backup.care import BackupCare, Pruned, Verification
 from vault.services.backup.making import BackupMaker, BackupReport
 from vault.services.backup.place import BackupPlace, Listed
+from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import open_catalog
+from vault.telemetry import Metrics
 from vault.wiring.adapters import KEYRING_ID, SystemClock, catalog_place, observe_keyring, open_destination, open_store
 from vault.wiring.files import Piece, refuse_unusable
 from vault.wiring.lineage import no_catalog
@@ -28,15 +32,14 @@ class Backups:
     """A destination, and the keyring as it is now; nothing of the vault is written through it."""
 
     config: Config
-    clock: Clock
-    entropy: Entropy
+    surroundings: Surroundings
     keyring: Keyring
     place: BackupPlace
 
     async def make(self, *, objects: bool, progress: Progress) -> BackupReport:
         """Make a backup; `objects` false leaves them to whatever else replicates their store."""
         await asyncio.to_thread(refuse_unusable, self.config, (Piece.CATALOG, Piece.OBJECTS))
-        catalog = open_catalog(catalog_place(self.config), clock=self.clock)
+        catalog = open_catalog(catalog_place(self.config), clock=self.surroundings.clock)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(catalog.close)
             if await catalog.is_empty():
@@ -51,8 +54,7 @@ class Backups:
                 place=self.place,
                 catalog=catalog,
                 store=store,
-                clock=self.clock,
-                entropy=self.entropy,
+                surroundings=self.surroundings,
                 progress=progress,
             )
             return await maker.create(
@@ -75,7 +77,7 @@ class Backups:
         return await self._care(progress).prune(keep=keep)
 
     def _care(self, progress: Progress) -> BackupCare:
-        return BackupCare(place=self.place, clock=self.clock, entropy=self.entropy, progress=progress)
+        return BackupCare(place=self.place, surroundings=self.surroundings, progress=progress)
 
 
 @asynccontextmanager
@@ -98,7 +100,8 @@ async def open_backups(
         # Long work outlasts the lease of one look at the keyring. Not a task group: a refusal stays one error.
         renewing = asyncio.create_task(keyring.run(), name="keyring lease")
         try:
-            yield Backups(config=config, clock=clock, entropy=entropy, keyring=keyring, place=place)
+            surroundings = Surroundings(clock=clock, entropy=entropy, metrics=Metrics(CollectorRegistry()))
+            yield Backups(config=config, surroundings=surroundings, keyring=keyring, place=place)
         finally:
             renewing.cancel()
             await asyncio.wait([renewing])

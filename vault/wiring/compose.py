@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
@@ -15,7 +15,6 @@ from vault.places import unusable
 from vault.ports.catalog import Catalog
 from vault.ports.cluster import ClusterLocks
 from vault.ports.objects import ObjectStore
-from vault.ports.time import Clock, Entropy
 from vault.retention.bounds import FLOOR
 from vault.retention.guards import Limits
 from vault.server.webhooks import HttpMessenger
@@ -50,6 +49,7 @@ from vault.services.recordings.leaves import Coordinates
 from vault.services.recordings.reading import Reader
 from vault.services.recordings.search import BlindIndex, Search
 from vault.services.repeats import Repeats
+from vault.services.surroundings import Surroundings
 from vault.services.tenants.reindexing import Reindexing
 from vault.services.tenants.tenants import Tenants
 from vault.services.tenants.webhook_addresses import Webhooks
@@ -61,7 +61,6 @@ from vault.services.vault import IN_WORK, Vault
 from vault.services.vault_time import VaultTime
 from vault.storage.journal.journal import FileJournal
 from vault.storage.spool import FileSpool
-from vault.telemetry import Metrics
 from vault.wiring.retention import bounds_of
 
 _MOST_AHEAD = 32
@@ -79,15 +78,15 @@ class Adapters:
     locks: ClusterLocks
 
 
-def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, adapters: Adapters) -> Vault:
+def compose(config: Config, surroundings: Surroundings, adapters: Adapters) -> Vault:
     """Wire every service; starts nothing."""
     catalog, keyring, store = adapters.catalog, adapters.keyring, adapters.store
+    clock, entropy, metrics = surroundings.clock, surroundings.entropy, surroundings.metrics
     vault_time = VaultTime(clock, lambda: keyring.last_sweep_at)
+    by_vault_time = replace(surroundings, clock=vault_time)
     access = Access(
         catalog=catalog,
-        clock=clock,
-        entropy=entropy,
-        metrics=metrics,
+        surroundings=surroundings,
         sealing_keys=lambda: adapters.keyring.backup_keys,
         last_sweep_at=lambda: adapters.keyring.last_sweep_at,
     )
@@ -106,7 +105,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         export_window=config.retention.export_window,
     )
     search = Search(catalog=catalog, keyring=keyring, index=index, regions=tenants.regions)
-    notes = Notes(catalog=catalog, keyring=keyring, index=index, tenants=tenants, clock=clock, entropy=entropy)
+    notes = Notes(catalog=catalog, keyring=keyring, index=index, tenants=tenants, surroundings=surroundings)
     ingest = Ingest(
         catalog=catalog,
         keyring=keyring,
@@ -115,9 +114,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         index=index,
         tenants=tenants,
         notes=notes,
-        clock=clock,
-        entropy=entropy,
-        metrics=metrics,
+        surroundings=surroundings,
         limits=IngestLimits(
             max_recording_bytes=config.server.max_recording_bytes,
             resume_grace=config.server.resume_grace,
@@ -131,9 +128,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             store=store,
             catalog=catalog,
             reader=reader,
-            clock=clock,
-            entropy=entropy,
-            metrics=metrics,
+            surroundings=surroundings,
             limits=SegmentLimits(
                 max_bytes=config.segments.max_bytes,
                 max_age=config.segments.max_age,
@@ -148,8 +143,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         catalog=catalog,
         keyring=keyring,
         labels=labels,
-        clock=vault_time,
-        entropy=entropy,
+        surroundings=by_vault_time,
         release_grace=config.retention.release_grace,
         cap=config.retention.cap,
     )
@@ -159,9 +153,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         holds=holds,
         messenger=HttpMessenger(),
         issuer_key=issuer_key,
-        clock=clock,
-        entropy=entropy,
-        metrics=metrics,
+        surroundings=surroundings,
     )
     certificates = Certificates(catalog=catalog, issuer_key=issuer_key, entropy=entropy)
     certifier = Certifier(
@@ -175,9 +167,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             trial=keyring.trial,
             unnamed=() if keyring.trial else config.identity.unnamed,
         ),
-        clock=clock,
-        entropy=entropy,
-        metrics=metrics,
+        surroundings=surroundings,
     )
     dossiers = Dossiers(catalog=catalog, keyring=keyring, export_window=config.retention.export_window)
     shredder = Shredder(
@@ -187,17 +177,15 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         holds=holds,
         dossiers=dossiers,
         certifier=certifier,
-        clock=clock,
-        metrics=metrics,
+        surroundings=surroundings,
     )
-    overrides = Overrides(catalog=catalog, clock=vault_time, entropy=entropy)
+    overrides = Overrides(catalog=catalog, surroundings=by_vault_time)
     bounds = bounds_of(config, keyring)
     policies = Policies(
         catalog=catalog,
         keyring=keyring,
         dossiers=dossiers,
-        clock=vault_time,
-        entropy=entropy,
+        surroundings=by_vault_time,
         notice=config.retention.notice,
         bounds=bounds,
         backdating=config.retention.backdating,
@@ -210,8 +198,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         dossiers=dossiers,
         search=search,
         shredder=shredder,
-        clock=vault_time,
-        entropy=entropy,
+        surroundings=by_vault_time,
         window=config.retention.erasure_window,
     )
     playback = Playback(
@@ -236,8 +223,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         notes=notes,
         spool=spool,
         shares=spooled,
-        clock=clock,
-        entropy=entropy,
+        surroundings=surroundings,
         grace=config.server.upload_grace,
         patience=config.server.resume_grace,
         limit=config.server.max_recording_bytes,
@@ -249,9 +235,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
     )
     return Vault(
         reindexing=Reindexing(catalog=catalog, keyring=keyring, index=index, tenants=tenants),
-        repeats=Repeats(
-            catalog=catalog, clock=clock, entropy=entropy, sealing_keys=lambda: adapters.keyring.backup_keys
-        ),
+        repeats=Repeats(catalog=catalog, surroundings=surroundings, sealing_keys=lambda: adapters.keyring.backup_keys),
         access=access,
         begun=Begun(catalog=catalog, ingest=ingest, keyring=keyring, search=search),
         alerts=alerts,
@@ -267,8 +251,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             holds=holds,
             ingest=ingest,
             call_keys=call_keys,
-            clock=clock,
-            entropy=entropy,
+            surroundings=surroundings,
             review=config.retention.flag_review,
             raised=alerts.wake,
         ),
@@ -276,7 +259,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
         ingest=ingest,
         journal=adapters.journal,
         keyring=keyring,
-        keys=Keys(catalog=catalog, keyring=keyring, clock=clock, entropy=entropy, ahead=tenants.precreate),
+        keys=Keys(catalog=catalog, keyring=keyring, surroundings=surroundings, ahead=tenants.precreate),
         metrics=metrics,
         call_keys=call_keys,
         notes=notes,
@@ -288,8 +271,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             search=search,
             spool=spool,
             shares=spooled,
-            clock=clock,
-            entropy=entropy,
+            surroundings=surroundings,
             windows=parts.windows,
         ),
         parts=parts,
@@ -318,8 +300,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             presence=presence,
             store=store,
             tenants=tenants,
-            clock=clock,
-            metrics=metrics,
+            surroundings=surroundings,
         ),
         storer=ingest.storer,
         store=store,
@@ -340,8 +321,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             policies=policies,
             shredder=shredder,
             erasures=erasures,
-            clock=clock,
-            metrics=metrics,
+            surroundings=surroundings,
             limits=SweepLimits(interval=config.sweep.interval, jitter=config.sweep.jitter, guard=guard),
         ),
         tenants=tenants,
@@ -354,8 +334,7 @@ def compose(config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, ad
             notes=notes,
             playback=playback,
             tenants=tenants,
-            clock=clock,
-            entropy=entropy,
+            surroundings=surroundings,
             grace=config.server.upload_grace,
         ),
     )

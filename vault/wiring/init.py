@@ -21,6 +21,7 @@ from vault.ports.time import Clock, Entropy
 from vault.retention.bounds import check_new_width
 from vault.services.keys import COUNTED_SINCE
 from vault.services.people.access import Access
+from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.objects.filesystem import FilesystemObjectStore
 from vault.storage.s3.bucket import provision
@@ -130,8 +131,8 @@ async def _create(
     await catalog.migrate()
     await catalog.save_setting(KEYRING_ID, keyring_id.hex())
     await catalog.save_setting(COUNTED_SINCE, "0")
-    metrics = Metrics(CollectorRegistry())
-    access = Access(catalog=catalog, clock=clock, entropy=entropy, metrics=metrics, sealing_keys=_no_recorder)
+    surroundings = Surroundings(clock=clock, entropy=entropy, metrics=Metrics(CollectorRegistry()))
+    access = Access(catalog=catalog, surroundings=surroundings, sealing_keys=_no_recorder)
     _, token = await access.issue(name="first operator", role=Role.OPERATOR, tenant=None, actor=None)
     created.append(f"catalog {config.catalog_path or 'in PostgreSQL'}")
     return token, created

@@ -21,6 +21,7 @@ from vault.ports.progress import Progress, Silent
 from vault.ports.time import Clock, Entropy
 from vault.services.backup.reconcile import Reconciled, Reconciler
 from vault.services.recordings.leaves import Coordinates
+from vault.services.surroundings import Surroundings
 from vault.services.vault import Vault
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 from vault.storage.journal.journal import FileJournal
@@ -65,15 +66,17 @@ async def open_vault(
     held is shown on its objects, and the lease on the keyring is renewed. A catalog that is older than the keyring is
     reconciled first: `progress` watches that, and `reconciled` is told.
     """
-    clock = clock or SystemClock()
+    surroundings = Surroundings(
+        clock=clock or SystemClock(), entropy=entropy, metrics=Metrics(registry or CollectorRegistry())
+    )
     await asyncio.to_thread(refuse_unusable, config)
     async with AsyncExitStack() as stack:
-        catalog, vault = await _assemble(config, clock, entropy, registry or CollectorRegistry(), stack)
+        catalog, vault = await _assemble(config, surroundings, stack)
         stack.push_async_callback(vault.status.close)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(vault.keyring.run()), group.create_task(vault.labels.run())]
             try:
-                outcome = await _reconcile(catalog, vault, entropy, progress or Silent())
+                outcome = await _reconcile(catalog, vault, surroundings, progress or Silent())
                 if outcome is not None and reconciled is not None:
                     reconciled(outcome)
                 if background:
@@ -96,7 +99,8 @@ async def observe_vault(config: Config, *, clock: Clock) -> AsyncIterator[tuple[
     """Open the catalog and the keyring to read what they say, beside a process that serves the vault."""
     async with AsyncExitStack() as stack:
         locks = cluster_locks(config, clock, observes=True)
-        yield await _look(config, clock, os.urandom, Metrics(CollectorRegistry()), stack, locks=locks)
+        surroundings = Surroundings(clock=clock, entropy=os.urandom, metrics=Metrics(CollectorRegistry()))
+        yield await _look(config, surroundings, stack, locks=locks)
 
 
 def _background(vault: Vault, config: Config) -> list[Coroutine[None, None, None]]:
@@ -136,12 +140,9 @@ async def _recover(vault: Vault) -> None:
     await vault.sweeper.resume()
 
 
-async def _assemble(
-    config: Config, clock: Clock, entropy: Entropy, registry: CollectorRegistry, stack: AsyncExitStack
-) -> tuple[SqlCatalog, Vault]:
-    metrics = Metrics(registry)
-    locks = cluster_locks(config, clock)
-    catalog, keyring = await _look(config, clock, entropy, metrics, stack, locks=locks)
+async def _assemble(config: Config, surroundings: Surroundings, stack: AsyncExitStack) -> tuple[SqlCatalog, Vault]:
+    locks = cluster_locks(config, surroundings.clock)
+    catalog, keyring = await _look(config, surroundings, stack, locks=locks)
     bounds, tenants = bounds_of(config, keyring), await catalog.tenants()
     said = retention_findings(bounds, trial=keyring.trial, tenants=tenants)
     for finding in (*said, *identity_findings(config.identity, trial=keyring.trial)):
@@ -155,9 +156,9 @@ async def _assemble(
     journal = await asyncio.to_thread(
         FileJournal,
         config.journal_path,
-        clock=clock,
-        entropy=entropy,
-        metrics=metrics,
+        clock=surroundings.clock,
+        entropy=surroundings.entropy,
+        metrics=surroundings.metrics,
         file_bytes=config.journal.file_bytes,
         bytes_bound=config.journal.max_bytes,
         disk_reserve_bytes=config.journal.disk_reserve,
@@ -165,15 +166,15 @@ async def _assemble(
         undurable_bound=config.journal.max_undurable_bytes,
     )
     stack.push_async_callback(journal.close)
-    return catalog, compose(config, clock, entropy, metrics, Adapters(catalog, keyring, store, journal, locks))
+    return catalog, compose(config, surroundings, Adapters(catalog, keyring, store, journal, locks))
 
 
 async def _look(
-    config: Config, clock: Clock, entropy: Entropy, metrics: Metrics, stack: AsyncExitStack, *, locks: ClusterLocks
+    config: Config, surroundings: Surroundings, stack: AsyncExitStack, *, locks: ClusterLocks
 ) -> tuple[SqlCatalog, Keyring]:
     """Open the catalog and the keyring, for whoever only reads too; nothing is changed."""
     place = catalog_place(config)
-    catalog = open_catalog(place, clock=clock, metrics=metrics)
+    catalog = open_catalog(place, clock=surroundings.clock, metrics=surroundings.metrics)
     stack.push_async_callback(catalog.close)
     if await catalog.is_empty():
         raise await no_catalog(config)
@@ -182,10 +183,10 @@ async def _look(
     async with locks.hold("keyring"):
         keyring = await Keyring.observe(
             keyring_replicas(config),
-            root_keys(config, clock, entropy),
-            clock=clock,
-            entropy=entropy,
-            metrics=metrics,
+            root_keys(config, surroundings.clock, surroundings.entropy),
+            clock=surroundings.clock,
+            entropy=surroundings.entropy,
+            metrics=surroundings.metrics,
             guard=partial(locks.hold, "keyring"),
         )
     stack.push_async_callback(keyring.close)
@@ -193,7 +194,9 @@ async def _look(
     return catalog, keyring
 
 
-async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progress: Progress) -> Reconciled | None:
+async def _reconcile(
+    catalog: SqlCatalog, vault: Vault, surroundings: Surroundings, progress: Progress
+) -> Reconciled | None:
     why = await catalog.setting(RECONCILE)
     if not why:
         return None
@@ -202,8 +205,7 @@ async def _reconcile(catalog: SqlCatalog, vault: Vault, entropy: Entropy, progre
         keyring=vault.keyring,
         store=vault.store,
         coordinates=Coordinates(catalog=catalog, keyring=vault.keyring),
-        clock=vault.clock,
-        entropy=entropy,
+        surroundings=surroundings,
         progress=progress,
         node=vault.journal.node,
     )

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from vault.config import Config
 from vault.model import Role, Token
 from vault.services.people.access import Access
+from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import open_catalog
 from vault.telemetry import Metrics
 from vault.wiring.adapters import SystemClock, catalog_place
@@ -29,9 +30,7 @@ async def issue_operator(config: Config, *, name: str, expires_at: datetime | No
         await catalog.check_schema()
         access = Access(
             catalog=catalog,
-            clock=clock,
-            entropy=os.urandom,
-            metrics=Metrics(CollectorRegistry()),
+            surroundings=Surroundings(clock=clock, entropy=os.urandom, metrics=Metrics(CollectorRegistry())),
             sealing_keys=tuple,
         )
         return await access.issue(name=name, role=Role.OPERATOR, tenant=None, actor=None, expires_at=expires_at)

@@ -12,9 +12,9 @@ from vault.format import backup as layout
 from vault.format.backup import BackedRecording, BackupManifest
 from vault.ids import TenantId, new_id
 from vault.ports.progress import Progress
-from vault.ports.time import Clock, Entropy
 from vault.services.backup.making import UNFINISHED_FOR
 from vault.services.backup.place import BackupPlace
+from vault.services.surroundings import Surroundings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +42,10 @@ class Pruned:
 class BackupCare:
     """Verifies and prunes one destination."""
 
-    def __init__(self, *, place: BackupPlace, clock: Clock, entropy: Entropy, progress: Progress) -> None:
+    def __init__(self, *, place: BackupPlace, surroundings: Surroundings, progress: Progress) -> None:
         self._place = place
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._progress = progress
 
     # -- verifying ----------------------------------------------------------------------------------------------

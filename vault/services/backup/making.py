@@ -25,8 +25,8 @@ from vault.model import RecordingState
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.progress import Progress
 from vault.ports.rescue import BackupRows, CatalogSnapshot
-from vault.ports.time import Clock, Entropy
 from vault.services.backup.place import BackupPlace, verified
+from vault.services.surroundings import Surroundings
 
 UNFINISHED_FOR = timedelta(days=1)
 """So long a note of work under way is believed; then it is what a crash left."""
@@ -66,15 +66,14 @@ class BackupMaker:
         place: BackupPlace,
         catalog: BackupRows,
         store: ObjectStore,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         progress: Progress,
     ) -> None:
         self._place = place
         self._catalog = catalog
         self._store = store
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._progress = progress
 
     async def create(

@@ -29,11 +29,11 @@ from vault.ports.progress import Progress
 from vault.ports.recordings import RecordingLookup
 from vault.ports.rescue import RescueRows
 from vault.ports.tenants import TenantRows
-from vault.ports.time import Clock, Entropy
 from vault.services.ingest.open_rows import committed, own_tenant, rebuilt, stub_row
 from vault.services.recordings.leaves import Coordinates
 from vault.services.recordings.reading import Reader, lasted_of, of_ms
 from vault.services.recordings.search import BlindIndex
+from vault.services.surroundings import Surroundings
 
 _PAGE = 500
 
@@ -99,8 +99,7 @@ class Rebuilder:
         keyring: Keyring,
         store: ObjectStore,
         coordinates: Coordinates,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         progress: Progress,
         node: NodeId | None,
     ) -> None:
@@ -111,8 +110,8 @@ class Rebuilder:
         self._reader = Reader(store=store)
         self._coordinates = coordinates
         self._index = BlindIndex(keyring=keyring)
-        self._clock = clock
-        self._entropy = entropy
+        self._surroundings = surroundings
+        self._clock = surroundings.clock
         self._progress = progress
         self._tenants: set[TenantId] = set()
 
@@ -312,8 +311,7 @@ class Rebuilder:
             created,
             coordinates=self._coordinates,
             keyring=self._keyring,
-            clock=self._clock,
-            entropy=self._entropy,
+            surroundings=self._surroundings,
         )
 
 

@@ -34,12 +34,12 @@ from vault.ports.policies import PolicyLookup
 from vault.ports.progress import Progress
 from vault.ports.recordings import RecordingCounts, RecordingQuery, RecordingSearch
 from vault.ports.shreds import Shred, ShredRows
-from vault.ports.time import Clock, Entropy
 from vault.retention.decide import IN_FORCE
 from vault.services.audit import event
 from vault.services.backup.rebuild import Rebuilder, RebuildRows, Rebuilt
 from vault.services.holds.holds import pins_of
 from vault.services.recordings.leaves import Coordinates
+from vault.services.surroundings import Surroundings
 
 REVIEW_WITHIN = timedelta(days=7)
 FOUND_SHREDDED = "found without a key after a restore; its certificate, if one was issued, is not in this catalog"
@@ -147,23 +147,21 @@ class Reconciler:
         keyring: Keyring,
         store: ObjectStore,
         coordinates: Coordinates,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         progress: Progress,
         node: NodeId | None,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._store = store
-        self._clock = clock
+        self._clock = surroundings.clock
         self._progress = progress
         self._rebuilder = Rebuilder(
             catalog=catalog,
             keyring=keyring,
             store=store,
             coordinates=coordinates,
-            clock=clock,
-            entropy=entropy,
+            surroundings=surroundings,
             progress=progress,
             node=node,
         )

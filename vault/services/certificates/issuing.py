@@ -24,12 +24,11 @@ from vault.ports.objects import Deletion, ObjectStore
 from vault.ports.recordings import RecordingLookup
 from vault.ports.shreds import Shred
 from vault.ports.tenants import TenantLookup
-from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
 from vault.services.certificates import content as attest
 from vault.services.certificates.batches import Certificates, Draft, IssuedBatch
 from vault.services.certificates.content import Identity, Unnamed
-from vault.telemetry import Metrics
+from vault.services.surroundings import Surroundings
 
 _PAGE = 200
 _DELETE_CONCURRENCY = 24
@@ -88,17 +87,15 @@ class Certifier:
         store: ObjectStore,
         certificates: Certificates,
         identity: Identity,
-        clock: Clock,
-        entropy: Entropy,
-        metrics: Metrics,
+        surroundings: Surroundings,
     ) -> None:
         self._catalog = catalog
         self._store = store
         self._certificates = certificates
         self._identity = identity
-        self._clock = clock
-        self._entropy = entropy
-        self._metrics = metrics
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
+        self._metrics = surroundings.metrics
         self._wordings: dict[_Voice, _Wording] = {}
         self._worded = ""
         self._seen: dict[int, float] = {}

@@ -28,7 +28,6 @@ from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup, RecordingQuery
 from vault.ports.revision import Revision
 from vault.ports.shreds import Shred
-from vault.ports.time import Clock, Entropy
 from vault.ports.tokens import TokenLookup
 from vault.protocol.facts.parties import ANONYMOUS, party
 from vault.retention.decide import Due, Gone, Held, NotDue, decide_erasure
@@ -38,6 +37,7 @@ from vault.services.people.access import Access
 from vault.services.people.two_people import the_two
 from vault.services.recordings.dossiers import Dossiers
 from vault.services.recordings.search import Search, Wanted
+from vault.services.surroundings import Surroundings
 
 _TRIGGER = "erasure"
 _MAX_RECORDINGS = 10_000
@@ -92,8 +92,7 @@ class Erasures:
         dossiers: Dossiers,
         search: Search,
         shredder: Shredder,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         window: timedelta,
     ) -> None:
         self._access = access
@@ -102,8 +101,8 @@ class Erasures:
         self._dossiers = dossiers
         self._search = search
         self._shredder = shredder
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._window = window
         self._rounds = 0
         """How many rounds have begun."""

@@ -18,11 +18,11 @@ from vault.instants import rfc3339
 from vault.model import AuditEvent, Principal
 from vault.ports.overrides import OverrideRows, SweepOverride
 from vault.ports.settings import SettingRows
-from vault.ports.time import Clock, Entropy
 from vault.ports.tokens import TokenLookup
 from vault.retention.guards import Guard, Tripped, lifts
 from vault.services.audit import event
 from vault.services.people.two_people import the_two
+from vault.services.surroundings import Surroundings
 
 _TRIPPED = "sweep.tripped"
 
@@ -34,10 +34,10 @@ class PermissionRows(OverrideRows, SettingRows, TokenLookup, Protocol):
 class Overrides:
     """Remembers what tripped, and lets two people lift it."""
 
-    def __init__(self, *, catalog: PermissionRows, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, *, catalog: PermissionRows, surroundings: Surroundings) -> None:
         self._catalog = catalog
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
 
     # -- what tripped -------------------------------------------------------------------------------------------
 

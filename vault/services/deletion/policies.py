@@ -39,7 +39,6 @@ from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyPreview, PolicyRequest, PolicyRows, PolicyState
 from vault.ports.recordings import RecordingQuery, RecordingSearch
 from vault.ports.tenants import TenantLookup
-from vault.ports.time import Clock, Entropy
 from vault.ports.tokens import TokenLookup
 from vault.retention.bounds import FLOOR, RetentionBounds
 from vault.retention.decide import Facts, falls_due, held_by
@@ -48,6 +47,7 @@ from vault.retention.policy import check_metadata_retention, metadata_period, pe
 from vault.services.audit import event
 from vault.services.people.two_people import the_two
 from vault.services.recordings.dossiers import Dossiers
+from vault.services.surroundings import Surroundings
 
 _PAGE = 500
 
@@ -65,8 +65,7 @@ class Policies:
         catalog: RetentionRows,
         keyring: Keyring,
         dossiers: Dossiers,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         notice: Period,
         bounds: RetentionBounds,
         backdating: timedelta,
@@ -76,8 +75,8 @@ class Policies:
         self._backdating = backdating
         self._catalog = catalog
         self._dossiers = dossiers
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._notice = notice
 
     async def all(self, *, tenant: TenantId | None = None) -> Sequence[PolicyRequest]:

@@ -55,7 +55,6 @@ from vault.ports.recordings import RecordingLookup
 from vault.ports.revision import Revision
 from vault.ports.shreds import Shred, ShredRows
 from vault.ports.tenants import TenantLookup
-from vault.ports.time import Clock
 from vault.ports.tokens import TokenLookup
 from vault.retention.decide import Clocks, Due, Ground, decide, falls_due
 from vault.retention.periods import parse_period
@@ -65,7 +64,7 @@ from vault.services.certificates.batches import IssuedBatch
 from vault.services.certificates.issuing import Certifier, Deletions
 from vault.services.holds.holds import Holds
 from vault.services.recordings.dossiers import Dossiers
-from vault.telemetry import Metrics
+from vault.services.surroundings import Surroundings
 
 _LOCK = "sweeper"
 _PAGE = 500
@@ -111,16 +110,15 @@ class Shredder:
         holds: Holds,
         dossiers: Dossiers,
         certifier: Certifier,
-        clock: Clock,
-        metrics: Metrics,
+        surroundings: Surroundings,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._holds = holds
         self._dossiers = dossiers
         self._certifier = certifier
-        self._clock = clock
-        self._metrics = metrics
+        self._clock = surroundings.clock
+        self._metrics = surroundings.metrics
         self._locks = locks
         self._lock = asyncio.Lock()
         self._more = asyncio.Event()

@@ -22,7 +22,6 @@ from vault.model import AuditEvent, Principal, ShredReceipt
 from vault.ports.audit import AuditTrail
 from vault.ports.due import DueRows
 from vault.ports.keys import Keyring
-from vault.ports.time import Clock
 from vault.retention.decide import PARTS, Due, Ground
 from vault.retention.guards import Limits, Tripped, check_clock, effective_now
 from vault.services.audit import event
@@ -32,7 +31,7 @@ from vault.services.deletion.overrides import Overrides
 from vault.services.deletion.planning import Candidate, Planned, Planner
 from vault.services.deletion.policies import Policies
 from vault.services.deletion.shredding import Shredder
-from vault.telemetry import Metrics
+from vault.services.surroundings import Surroundings
 
 _REASONS = {
     Ground.ERASURE: "two people decided to erase it",
@@ -102,8 +101,7 @@ class Sweeper:
         policies: Policies,
         shredder: Shredder,
         erasures: Erasures,
-        clock: Clock,
-        metrics: Metrics,
+        surroundings: Surroundings,
         limits: SweepLimits,
     ) -> None:
         self._catalog = catalog
@@ -113,8 +111,8 @@ class Sweeper:
         self._policies = policies
         self._shredder = shredder
         self._erasures = erasures
-        self._clock = clock
-        self._metrics = metrics
+        self._clock = surroundings.clock
+        self._metrics = surroundings.metrics
         self._limits = limits
         self.last: SweepReport | None = None
 

@@ -18,14 +18,13 @@ from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectStore
 from vault.ports.recordings import RecordingCounts
 from vault.ports.schema import SchemaCheck
-from vault.ports.time import Clock
 from vault.ports.tokens import TokenLookup
 from vault.retention.review import review_overdue
 from vault.services.health.nodes import Presence
 from vault.services.health.probes import Look
 from vault.services.ingest.ingest import Ingest
+from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
-from vault.telemetry import Metrics
 
 EXPIRES_SOON: Final = timedelta(days=14)
 """How long before a token or a certificate expires it is spoken of."""
@@ -58,8 +57,7 @@ class Status:
         presence: Presence,
         store: ObjectStore,
         tenants: Tenants,
-        clock: Clock,
-        metrics: Metrics,
+        surroundings: Surroundings,
     ) -> None:
         self._catalog = catalog
         self._ingest = ingest
@@ -67,13 +65,13 @@ class Status:
         self._keyring = keyring
         self._presence = presence
         self._tenants = tenants
-        self._clock = clock
-        self._metrics = metrics
-        self._at_catalog = Look("the catalog", self._ask_catalog, clock=clock)
-        self._at_store = Look("the object store's disk", store.still_there, clock=clock)
-        self._at_gauges = Look("the catalog", self._read_gauges, clock=clock)
+        self._clock = surroundings.clock
+        self._metrics = surroundings.metrics
+        self._at_catalog = Look("the catalog", self._ask_catalog, clock=surroundings.clock)
+        self._at_store = Look("the object store's disk", store.still_there, clock=surroundings.clock)
+        self._at_gauges = Look("the catalog", self._read_gauges, clock=surroundings.clock)
         self._read_at = float("-inf")
-        metrics.catalog.aged_by(lambda: clock.monotonic() - self._read_at)
+        surroundings.metrics.catalog.aged_by(lambda: surroundings.clock.monotonic() - self._read_at)
 
     async def readiness(self) -> Mapping[str, VaultError | None]:
         """Return for each of CHECKS why no new recording should begin here, or None; within a second."""

@@ -16,11 +16,10 @@ from vault.crypto.signing import SigningKey
 from vault.errors import Unavailable, VaultError
 from vault.ids import TenantId
 from vault.ports.alerts import AlertRows, Claimed, Messenger
-from vault.ports.time import Clock, Entropy
 from vault.protocol.webhook import pause_after, signed_headers
 from vault.services.audit import event
 from vault.services.holds.holds import Holds
-from vault.telemetry import Metrics
+from vault.services.surroundings import Surroundings
 
 _CLAIM: Final = timedelta(seconds=15)
 """Longer than a messenger takes at most."""
@@ -42,20 +41,18 @@ class Alerts:
         holds: Holds,
         messenger: Messenger,
         issuer_key: SigningKey,
-        clock: Clock,
-        entropy: Entropy,
-        metrics: Metrics,
+        surroundings: Surroundings,
     ) -> None:
         self._catalog = catalog
         self._holds = holds
         self._messenger = messenger
         self._issuer_key = issuer_key
-        self._clock = clock
-        self._entropy = entropy
-        self._metrics = metrics
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
+        self._metrics = surroundings.metrics
         self._sending: set[TenantId] = set()
         self._woken = asyncio.Event()
-        self._mended_at = clock.monotonic()
+        self._mended_at = surroundings.clock.monotonic()
 
     def wake(self) -> None:
         """Look at once: a flag was raised."""

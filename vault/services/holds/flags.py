@@ -18,7 +18,6 @@ from vault.ids import HoldId, TenantId, call_name, new_id
 from vault.model import Hold, HoldKind, HoldState, Principal, Recording, RecordingState, Tenant
 from vault.ports.alerts import Alert, FlagRows
 from vault.ports.tenants import TenantLookup
-from vault.ports.time import Clock, Entropy
 from vault.protocol.webhook import FlagCategory, flagged_body
 from vault.retention.periods import Period
 from vault.services.audit import event
@@ -26,6 +25,7 @@ from vault.services.holds.holds import Holds
 from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.sessions import IngestSession
+from vault.services.surroundings import Surroundings
 
 _RECORDER_MAY: Final = timedelta(hours=1)
 """How long after a call its recorder may flag it: a stolen recorder's token must not keep old calls for ever."""
@@ -59,8 +59,7 @@ class Flags:
         holds: Holds,
         ingest: Ingest,
         call_keys: CallKeys,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         review: Period,
         raised: Callable[[], None],
     ) -> None:
@@ -68,8 +67,8 @@ class Flags:
         self._holds = holds
         self._ingest = ingest
         self._call_keys = call_keys
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._review = review
         self._raised = raised
 

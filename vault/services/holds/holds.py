@@ -26,7 +26,6 @@ from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyLookup, PolicyRequest
 from vault.ports.recordings import RecordingLookup
 from vault.ports.tenants import TenantLookup
-from vault.ports.time import Clock, Entropy
 from vault.ports.tokens import TokenLookup
 from vault.retention.periods import Period
 from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review
@@ -34,6 +33,7 @@ from vault.services.audit import event
 from vault.services.holds.labels import Labels
 from vault.services.people.access import Access
 from vault.services.people.two_people import decide_by_two
+from vault.services.surroundings import Surroundings
 
 _MAX_RECORDINGS = 10_000
 _AS_ASKED = frozenset({HoldState.PLACING, HoldState.ACTIVE})
@@ -87,8 +87,7 @@ class Holds:
         catalog: HoldingRows,
         keyring: Keyring,
         labels: Labels,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         release_grace: Period,
         cap: Period,
     ) -> None:
@@ -96,8 +95,8 @@ class Holds:
         self._catalog = catalog
         self._keyring = keyring
         self._labels = labels
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._release_grace = release_grace
         self._cap = cap
 

@@ -25,7 +25,7 @@ from vault.model import AuditEvent, CallFacts, Container, Principal
 from vault.ports.audit import AuditLookup
 from vault.ports.keys import Keyring
 from vault.ports.notes import NoteRows
-from vault.ports.time import Clock, Entropy
+from vault.ports.time import Clock
 from vault.protocol.facts.parties import read, sent
 from vault.protocol.live.events import Dtmf, Facts
 from vault.services.audit import event, named
@@ -33,6 +33,7 @@ from vault.services.ingest.pauses import gaps_of, noted_use
 from vault.services.ingest.sessions import FRAMES_LEFT_OUT, IngestSession, stated
 from vault.services.recordings.reading import unix_ms
 from vault.services.recordings.search import CALL_KEY, BlindIndex, facts_of
+from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
 MOST_DOCUMENTS: Final = 8
@@ -65,15 +66,14 @@ class Notes:
         keyring: Keyring,
         index: BlindIndex,
         tenants: Tenants,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._index = index
         self._tenants = tenants
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
 
     def _now_ms(self) -> int:
         return max(unix_ms(self._clock.now()), 0)

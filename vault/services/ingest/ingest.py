@@ -19,7 +19,6 @@ from vault.ids import NodeId, RecordingId, TenantId, TokenId, call_name, call_nu
 from vault.model import Principal, Recording, RecordingState
 from vault.ports.journal import Journal, JournalEntry, JournalOpening
 from vault.ports.keys import Keyring
-from vault.ports.time import Clock, Entropy
 from vault.protocol.live.events import Facts
 from vault.retention.periods import Period
 from vault.services.ingest.call_notes import Notes
@@ -32,8 +31,8 @@ from vault.services.ingest.waiting import Waiting
 from vault.services.people.access import unknown_token
 from vault.services.recordings.leaves import Coordinates
 from vault.services.recordings.search import BlindIndex
+from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
-from vault.telemetry import Metrics
 
 OPEN_RECORDINGS: Final = Resource(
     name="recordings", what="open recordings", full="as many recordings are open as this server takes"
@@ -70,21 +69,19 @@ class Ingest:
         index: BlindIndex,
         tenants: Tenants,
         notes: Notes,
-        clock: Clock,
-        entropy: Entropy,
-        metrics: Metrics,
+        surroundings: Surroundings,
         limits: IngestLimits,
         shares: Shares,
         storer: Callable[..., Storer],
     ) -> None:
         self._shares = shares
-        self._waiting = Waiting(clock=clock)
+        self._waiting = Waiting(clock=surroundings.clock)
         self._displaced = asyncio.Event()
         self._catalog = catalog
         self._journal = journal
         self._notes = notes
-        self._clock = clock
-        self._metrics = metrics
+        self._clock = surroundings.clock
+        self._metrics = surroundings.metrics
         self.limits = limits
         self._by_call: dict[tuple[TenantId, str], IngestSession] = {}
         self._further: dict[tuple[TenantId, str], set[int]] = {}
@@ -95,15 +92,14 @@ class Ingest:
             keyring=keyring,
             journal=journal,
             coordinates=coordinates,
-            clock=clock,
-            entropy=entropy,
+            surroundings=surroundings,
             pause_max=limits.pause_max,
         )
         self._starting: set[tuple[TenantId, str]] = set()
         self.joining = Joining(
             keyring=keyring,
             tenants=tenants,
-            clock=clock,
+            clock=surroundings.clock,
             floor=limits.retention_floor,
             backdating=limits.backdating,
         )
@@ -114,9 +110,8 @@ class Ingest:
             index=index,
             region=tenants.region,
             joining=self.joining,
-            entropy=entropy,
+            surroundings=surroundings,
             node=journal.node,
-            metrics=metrics,
         )
         self.storer = storer(settle=notes.write_late, finished=self.finished)
         self.draining = False

@@ -37,7 +37,6 @@ from vault.ports.notes import NoteRows
 from vault.ports.open_recordings import OpenRecordingRows
 from vault.ports.recordings import RecordingLookup
 from vault.ports.tenants import TenantRows
-from vault.ports.time import Clock, Entropy
 from vault.protocol.facts.parties import read
 from vault.protocol.facts.stated import kind_of
 from vault.retention.policy import Lifetime, StartEffect, period_instant
@@ -47,7 +46,7 @@ from vault.services.ingest.joining import Joiner, Joining, imports
 from vault.services.ingest.sessions import BEGUN_BY, STATED_START, CallStart, IngestSession, stated
 from vault.services.recordings.leaves import Coordinates
 from vault.services.recordings.search import CALL_KEY, S3_KEY, BlindIndex, extra_of
-from vault.telemetry import Metrics
+from vault.services.surroundings import Surroundings
 
 _NONCE_BYTES = 12
 _CLASS = "recording"
@@ -84,13 +83,12 @@ async def stub_row(
     *,
     coordinates: Coordinates,
     keyring: Keyring,
-    clock: Clock,
-    entropy: Entropy,
+    surroundings: Surroundings,
     node: NodeId | None = None,
 ) -> Recording:
     """Return an open row for a call whose facts are lost: new ones that say nothing, under a fresh coordinate."""
     tenant = audio.cohort.tenant
-    metadata = await coordinates.metadata(tenant, clock.now())
+    metadata = await coordinates.metadata(tenant, surroundings.clock.now())
     row = Recording(
         id=recording,
         tenant=tenant,
@@ -106,7 +104,9 @@ async def stub_row(
         retain_until=period_instant(audio.cohort.period, keyring.cohort_width_seconds),
         retention_class=_CLASS,
         stored_bytes=0,
-        sealed_facts=seal_facts(keyring.derive(metadata), recording, CallFacts(), nonce=entropy(_NONCE_BYTES)),
+        sealed_facts=seal_facts(
+            keyring.derive(metadata), recording, CallFacts(), nonce=surroundings.entropy(_NONCE_BYTES)
+        ),
         node=node,
     )
     return committed(row, keyring)
@@ -133,8 +133,7 @@ async def row_from_journal(
     coordinates: Coordinates,
     keyring: Keyring,
     node: NodeId,
-    clock: Clock,
-    entropy: Entropy,
+    surroundings: Surroundings,
 ) -> Recording | None:
     """Give a recording that only the journal knows an open row; None, and it is logged, if its period is swept."""
     row = await stub_row(
@@ -143,11 +142,10 @@ async def row_from_journal(
         born(found.opening.recording),
         coordinates=coordinates,
         keyring=keyring,
-        clock=clock,
-        entropy=entropy,
+        surroundings=surroundings,
         node=node,
     )
-    await own_tenant(catalog, row.tenant, at=clock.now())
+    await own_tenant(catalog, row.tenant, at=surroundings.clock.now())
     told = rebuilt(row, source="journal", size=found.durable - found.first_offset)
     try:
         await catalog.create_recording(row, begun_before=True, audit=[told])
@@ -177,9 +175,8 @@ class Beginning:
         index: BlindIndex,
         region: Callable[[TenantId], Awaitable[str]],
         joining: Joining,
-        entropy: Entropy,
+        surroundings: Surroundings,
         node: NodeId,
-        metrics: Metrics,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
@@ -187,9 +184,9 @@ class Beginning:
         self._index = index
         self._region = region
         self._joining = joining
-        self._entropy = entropy
+        self._entropy = surroundings.entropy
         self._node = node
-        self._metrics = metrics
+        self._metrics = surroundings.metrics
         self.doubtful: set[RecordingId] = set()
         """Whose row may or may not exist: its commit's answer was lost."""
 
@@ -322,16 +319,15 @@ class TakeUp:
         keyring: Keyring,
         journal: Journal,
         coordinates: Coordinates,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         pause_max: timedelta,
     ) -> None:
         self._catalog = catalog
         self._keyring = keyring
         self._journal = journal
         self._coordinates = coordinates
-        self._clock = clock
-        self._entropy = entropy
+        self._surroundings = surroundings
+        self._clock = surroundings.clock
         self._pause_max = pause_max
 
     async def own(self) -> AsyncIterator[IngestSession]:
@@ -366,8 +362,7 @@ class TakeUp:
                 coordinates=self._coordinates,
                 keyring=self._keyring,
                 node=self._journal.node,
-                clock=self._clock,
-                entropy=self._entropy,
+                surroundings=self._surroundings,
             )
         if row.state is RecordingState.OPEN:
             logger.error(

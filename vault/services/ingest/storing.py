@@ -29,12 +29,11 @@ from vault.model import EMPTY, MANIFEST_INDEX, AuditEvent, Container, Heard, Rec
 from vault.ports.audit import AuditLookup
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.open_recordings import OpenRecordingRows
-from vault.ports.time import Clock, Entropy
 from vault.services.audit import event
 from vault.services.ingest.pauses import gaps_of
 from vault.services.ingest.sessions import IngestSession
 from vault.services.recordings.reading import Reader, lasted_of, segment_header, unix_ms
-from vault.telemetry import Metrics
+from vault.services.surroundings import Surroundings
 
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -68,9 +67,7 @@ class Storer:
         store: ObjectStore,
         catalog: StorerRows,
         reader: Reader,
-        clock: Clock,
-        entropy: Entropy,
-        metrics: Metrics,
+        surroundings: Surroundings,
         limits: SegmentLimits,
         pinned: Callable[[Recording], bool],
         settle: Callable[[IngestSession], Awaitable[None]],
@@ -79,9 +76,9 @@ class Storer:
         self._store = store
         self._catalog = catalog
         self._reader = reader
-        self._clock = clock
-        self._entropy = entropy
-        self._metrics = metrics
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
+        self._metrics = surroundings.metrics
         self._limits = limits
         self._pinned = pinned
         self._settle = settle

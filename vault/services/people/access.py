@@ -18,14 +18,13 @@ from vault.instants import rfc3339
 from vault.model import DataKey, Principal, Recording, Role, Token
 from vault.ports.audit import AuditTrail
 from vault.ports.tenants import TenantLookup
-from vault.ports.time import Clock, Entropy
 from vault.ports.tokens import TokenRows
 from vault.retention.guards import effective_now
 from vault.retention.periods import format_duration
 from vault.services.audit import event
 from vault.services.people.denials import Denials
 from vault.services.people.under_way import UnderWay
-from vault.telemetry import Metrics
+from vault.services.surroundings import Surroundings
 
 _CACHE_SECONDS = 2.5
 """For how long a process takes a token as it last saw it. With the two seconds after which work is looked after
@@ -115,20 +114,18 @@ class Access:
         self,
         *,
         catalog: AccessRows,
-        clock: Clock,
-        entropy: Entropy,
-        metrics: Metrics,
+        surroundings: Surroundings,
         sealing_keys: Callable[[], Sequence[DataKey]],
         last_sweep_at: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._catalog = catalog
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._sealing_keys = sealing_keys
         self._last_sweep_at = last_sweep_at
         self._cache: dict[TokenId, tuple[float, Token]] = {}
         self.underway = UnderWay(catalog=catalog)
-        self.denials = Denials(catalog=catalog, clock=clock, metrics=metrics)
+        self.denials = Denials(catalog=catalog, surroundings=surroundings)
 
     async def issue(
         self,

@@ -21,9 +21,8 @@ from vault.errors import VaultError
 from vault.ids import TenantId, TokenId
 from vault.model import AuditEvent, Principal
 from vault.ports.audit import AuditTrail
-from vault.ports.time import Clock
 from vault.services.audit import event
-from vault.telemetry import Metrics
+from vault.services.surroundings import Surroundings
 
 WINDOW_SECONDS: Final = 60.0
 """How long repeats of a denial are counted before they are written."""
@@ -58,10 +57,10 @@ class Denials:
     room.
     """
 
-    def __init__(self, *, catalog: AuditTrail, clock: Clock, metrics: Metrics) -> None:
+    def __init__(self, *, catalog: AuditTrail, surroundings: Surroundings) -> None:
         self._catalog = catalog
-        self._clock = clock
-        self._count = metrics.denials
+        self._clock = surroundings.clock
+        self._count = surroundings.metrics.denials
         self._open: dict[TenantId | None, dict[_Kind | None, _Window]] = {}
 
     async def write(self, actor: Principal, act: Act, target: str | None, why: Why) -> None:

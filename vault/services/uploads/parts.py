@@ -41,7 +41,7 @@ from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup
 from vault.ports.spool import Spool
-from vault.ports.time import Clock, Entropy
+from vault.ports.time import Clock
 from vault.protocol.s3.body import WholeChecks
 from vault.protocol.s3.checksums import ALGORITHMS
 from vault.protocol.s3.requests import NamedPart, upload_etag
@@ -52,6 +52,7 @@ from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.ingest.slots import Shares
 from vault.services.recordings.search import S3_KEY, extra_of
+from vault.services.surroundings import Surroundings
 from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
 
 ABORTED: Final = "truncated:aborted"
@@ -187,8 +188,7 @@ class Parts:
         notes: Notes,
         spool: Spool,
         shares: Shares,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         grace: timedelta,
         patience: timedelta,
         limit: int,
@@ -201,8 +201,8 @@ class Parts:
         self._notes = notes
         self._spool = spool
         self._shares = shares
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._grace = grace
         self._patience = patience
         """How long an upload of which nothing comes has its room while others wait for it."""

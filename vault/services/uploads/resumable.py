@@ -20,7 +20,6 @@ from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup
-from vault.ports.time import Clock, Entropy
 from vault.protocol.uploads.resumable import STEPS, Description, Stage, Step, Verb, names, require_length
 from vault.services.audit import event
 from vault.services.holds.holds import pinned
@@ -31,6 +30,7 @@ from vault.services.ingest.joining import Joiner
 from vault.services.ingest.sessions import TOTAL, CallStart, IngestSession, require_end
 from vault.services.people.access import Access
 from vault.services.playback.playback import Playback
+from vault.services.surroundings import Surroundings
 from vault.services.tenants.tenants import Tenants
 
 TERMINATED = "truncated:terminated"
@@ -111,8 +111,7 @@ class Uploads:
         notes: Notes,
         playback: Playback,
         tenants: Tenants,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         grace: timedelta,
     ) -> None:
         self._access = access
@@ -123,8 +122,8 @@ class Uploads:
         self._notes = notes
         self._playback = playback
         self._tenants = tenants
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self.grace = grace
         """How long an upload waits for its client."""
 

@@ -18,7 +18,6 @@ from vault.format.notes import Etag, etag_of
 from vault.ids import RecordingId, TenantId, call_keys, call_name, new_id
 from vault.model import DataKey, Principal, Recording, RecordingState
 from vault.ports.spool import Spool
-from vault.ports.time import Clock, Entropy
 from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
@@ -28,6 +27,7 @@ from vault.services.ingest.slots import Shares
 from vault.services.playback.playback import Playable, Playback
 from vault.services.recordings.reading import unix_ms
 from vault.services.recordings.search import Search
+from vault.services.surroundings import Surroundings
 from vault.services.uploads.parts import continued
 from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
 
@@ -71,8 +71,7 @@ class Objects:
         search: Search,
         spool: Spool,
         shares: Shares,
-        clock: Clock,
-        entropy: Entropy,
+        surroundings: Surroundings,
         windows: Windows,
     ) -> None:
         self._ingest = ingest
@@ -82,8 +81,8 @@ class Objects:
         self._search = search
         self._spool = spool
         self._shares = shares
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = surroundings.clock
+        self._entropy = surroundings.entropy
         self._windows = windows
         self._alone: WeakValueDictionary[tuple[TenantId, str], asyncio.Lock] = WeakValueDictionary()
 

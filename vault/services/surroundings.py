@@ -1,0 +1,17 @@
+"""What every service takes from its process: time, randomness, and where it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vault.ports.time import Clock, Entropy
+from vault.telemetry import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The clock, the randomness and the metrics of one process, passed in together so that tests control them."""
+
+    clock: Clock
+    entropy: Entropy
+    metrics: Metrics
