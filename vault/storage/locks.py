@@ -1,8 +1,8 @@
 """Locks of a vault on several machines: PostgreSQL session locks, each on a connection of its own.
 
-The holder shows that it lives by a statement every few seconds. The server ends the session of one that does not, and
-with it the lock, only later than the holder itself has given the lock up: so a stopped or cut-off node never believes
-that it holds what another one has.
+The holder sends a statement every few seconds. The server ends a session that sends none, and frees its lock, but later
+than the holder itself gives the lock up. So a stopped or cut-off node never believes that it holds a lock that another
+node has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STEP_SECONDS: Final = 0.02
 class FileClusterLocks:
     """Implements `vault.ports.cluster.ClusterLocks` in a local `directory`, which is made with the first lock.
 
-    With `makes` false no file is made: a lock that nobody ever took excludes nobody.
+    With `makes` false no file is made: a lock that was never taken excludes nobody.
     """
 
     def __init__(self, directory: Path, *, clock: Clock, wait_seconds: float = 30.0, makes: bool = True) -> None:
@@ -37,7 +37,7 @@ class FileClusterLocks:
 
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[Held]:
-        """Wait for the lock by asking again and again, so that a cancelled waiter leaves at once."""
+        """Wait for the lock by polling, so that a cancelled waiter leaves at once."""
         give_up_at = self._clock.monotonic() + self._wait_seconds
         while (lock := self._take(name)) is None:
             if self._clock.monotonic() >= give_up_at:
@@ -75,7 +75,7 @@ class _FileLock:
         self._descriptor = descriptor
 
     def check(self) -> None:
-        """Return: nobody can take a local lock away."""
+        """Return: a local lock cannot be lost."""
 
     def close(self) -> None:
         """Free it."""
@@ -83,14 +83,14 @@ class _FileLock:
 
 
 def taken(name: str) -> Unavailable:
-    """Return the error of one who waited in vain."""
+    """Return the error after waiting for a lock in vain."""
     return Unavailable(
         f"another process of this vault holds the lock {name}; nothing was changed", hint="try again in a moment"
     )
 
 
 _GIVES_UP = 2 / 3
-"""Of the time after which the server frees the lock."""
+"""The fraction of the lease after which a holder gives its lock up."""
 _SHOWS_LIFE = 1 / 5
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -98,8 +98,8 @@ _LOCK_NOT_AVAILABLE = "55P03"
 class PostgresClusterLocks:
     """Implements `vault.ports.cluster.ClusterLocks` in the catalog's database.
 
-    The lock of a holder that shows no life is free after `lease_seconds`. The connection is a session's for its whole
-    life: a pooler in between must pool sessions.
+    The server frees a lock whose holder has sent nothing for `lease_seconds`. The lock belongs to the connection's
+    session: a pooler in between must pool sessions.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class PostgresClusterLocks:
 
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[Held]:
-        """Wait for the lock on the server, which serves the waiting in order."""
+        """Wait for the lock on the server, which serves waiters in order."""
         async with self._locked(name, wait=True) as lock:
             assert lock is not None
             yield lock
@@ -137,7 +137,7 @@ class PostgresClusterLocks:
             async with self._watched(connection, lock):
                 yield lock
         finally:
-            # The end of the session is what frees the lock, even where nothing can be said to the server any more.
+            # Ending the session frees the lock, even if nothing can be sent to the server any more.
             connection.terminate()
 
     async def _take(self, connection: Any, name: str, *, wait: bool) -> bool:
@@ -147,7 +147,7 @@ class PostgresClusterLocks:
                 return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", key))
             milliseconds = max(int(self._wait_seconds * 1000), 1)
             await connection.execute(f"SET lock_timeout = {milliseconds}; SET statement_timeout = 0")
-            # A client's own bound on top, for a server that does not answer.
+            # A bound in the client too, for a server that does not answer.
             await connection.fetchval("SELECT pg_advisory_lock($1)", key, timeout=self._wait_seconds + 5)
         except driver().PostgresError as error:
             if error.sqlstate == _LOCK_NOT_AVAILABLE:
@@ -158,7 +158,7 @@ class PostgresClusterLocks:
         return True
 
     async def _show_life(self, connection: Any, name: str) -> float:
-        """Return the time before the statement was sent: the server saw it no earlier."""
+        """Send a statement; return a time before it was sent, which the server cannot have seen it before."""
         before = self._clock.monotonic()
         try:
             await connection.execute("SELECT 1", timeout=self._lease_seconds * _SHOWS_LIFE)
@@ -168,7 +168,7 @@ class PostgresClusterLocks:
 
     @asynccontextmanager
     async def _watched(self, connection: Any, lock: _SessionLock) -> AsyncIterator[None]:
-        """Keep the lock alive beside the body, and end the body once it is lost."""
+        """Keep the lock alive while the body runs, and cancel the body if it is lost."""
         try:
             async with asyncio.timeout(None) as scope:
                 watcher = asyncio.create_task(self._watch(connection, lock, scope), name=f"lock {lock.name}")
@@ -194,7 +194,7 @@ class PostgresClusterLocks:
 
 
 class _SessionLock:
-    """A lock, and since when at least the server knows that its holder lives."""
+    """A lock, and the latest time at which the server is known to have seen its holder."""
 
     def __init__(self, name: str, clock: Clock, since: float, lease_seconds: float) -> None:
         self.name = name
@@ -204,10 +204,10 @@ class _SessionLock:
         self._lease_seconds = lease_seconds
 
     def check(self) -> None:
-        """Raise Unavailable once the server may have freed the lock, whether or not it has."""
+        """Raise Unavailable once the server may have freed the lock."""
         if self.lost or self._clock.monotonic() - self.since >= self._lease_seconds:
             raise _lost(self.name)
 
 
 def _lost(name: str) -> Unavailable:
-    return Unavailable(f"the lock {name} was lost or cannot be had: its database does not answer")
+    return Unavailable(f"the lock {name} was lost or cannot be taken: its database does not answer")

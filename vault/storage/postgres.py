@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how each is set up, and the bounds that free what a lost node held.
+"""Connections to PostgreSQL: how each is set up, and the timeouts that free the locks of a lost node.
 
 asyncpg is an optional extra, so it is imported when the first connection is made.
 """
@@ -27,15 +27,15 @@ _STATE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresSettings:
-    """Where the database is and how long it may take; `url` is a libpq address and may carry a password."""
+    """Where the database is and its timeouts; `url` is a libpq address and may contain a password."""
 
     url: str = field(repr=False)
     connect_seconds: float = 10.0
     statement_seconds: float = 30.0
-    """The server ends a longer statement, a longer wait for a lock and a transaction idle for a third of this."""
+    """The server ends a longer statement or lock wait, and a transaction idle for a third of this."""
 
     def __post_init__(self) -> None:
-        """ConfigError for another kind of address; it is not repeated."""
+        """ConfigError for another kind of address; the message does not repeat it."""
         if urlsplit(self.url).scheme not in _SCHEMES:
             raise ConfigError(
                 "catalog.url: is not a PostgreSQL address", hint="it looks like postgresql://user@host/database"
@@ -53,7 +53,7 @@ def driver() -> Any:
 
 
 def advisory_key(name: str) -> int:
-    """Return the 64-bit number that PostgreSQL knows the lock `name` by."""
+    """Return PostgreSQL's 64-bit key of the lock `name`."""
     return int.from_bytes(hashlib.sha256(b"callvault lock:" + name.encode()).digest()[:8], "big", signed=True)
 
 
@@ -68,13 +68,13 @@ async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read
         connection = await asyncpg.connect(
             dsn=settings.url,
             timeout=settings.connect_seconds,
-            # The server's own timeouts come first; this one is for a server that does not answer at all.
+            # The server's own timeouts come first; this one is for a server that does not answer.
             command_timeout=settings.statement_seconds * _CLIENT_PATIENCE,
             server_settings={
                 "application_name": "callvault",
                 "statement_timeout": str(milliseconds),
                 "lock_timeout": str(milliseconds // 2),
-                # A node stopped or cut off in mid-transaction holds the writer's lock: it is taken from it.
+                # A node stopped or cut off within a transaction holds the writer's lock; this frees it.
                 "idle_in_transaction_session_timeout": str(milliseconds // 3),
                 "idle_session_timeout": str(int(idle_seconds * 1000)),
                 "tcp_keepalives_idle": "5",
@@ -88,7 +88,7 @@ async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise _unreachable(error) from error
     except ValueError:
-        # The text of the error may quote the address, and with it the password.
+        # The error's text may quote the address with its password.
         raise ConfigError("catalog.url: cannot be read as a PostgreSQL address") from None
     try:
         state = await connection.fetchrow(_STATE)
@@ -103,7 +103,7 @@ async def connect(settings: PostgresSettings, *, idle_seconds: float = 0.0, read
 
 
 async def clocks(settings: PostgresSettings, clock: Clock) -> tuple[datetime, datetime, datetime]:
-    """Return what the server's clock says, between this machine's before it was asked and after; Unavailable."""
+    """Return the server's time, between this machine's times before the question and after the answer; Unavailable."""
     connection = await connect(settings, read_only=True)
     try:
         before = clock.now()
@@ -132,7 +132,7 @@ def _unreachable(error: Exception) -> VaultError:
 def _check_state(state: Any) -> None:
     if state["standby"]:
         raise Unavailable(
-            "catalog.url leads to a standby; nothing was changed", hint="add target_session_attrs=read-write"
+            "catalog.url: this server is a standby; nothing was changed", hint="add target_session_attrs=read-write"
         )
     if state["fsync"] != "on" or state["synchronous_commit"] not in _SAFE_COMMITS:
         raise ConfigError(

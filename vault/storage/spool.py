@@ -75,7 +75,7 @@ class FileSpoolFile:
         return data
 
     async def keep(self, version: int = 0) -> None:
-        """Make it that version of the part it was begun as."""
+        """Make it that version of its part, durable on return."""
         assert self._path is not None
         replaced = await in_thread(self._keep, self._path, version)
         self._path, self._charged = None, 0
@@ -85,13 +85,13 @@ class FileSpoolFile:
         with _answering():
             os.fsync(self._fd)
             target = path.with_name(_kept_name(path.stem, version))
-            # One of this name was never acknowledged: its keeping failed half way.
+            # The replaced file was never acknowledged: keeping it failed half way.
             replaced = target.stat().st_size if target.exists() else 0
             rename(path, target)
         return replaced
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Close it; a file that was not kept is removed."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             await in_thread(self._close, fd)
@@ -107,7 +107,7 @@ class FileSpoolFile:
 class FileSpool:
     """Implements `vault.ports.spool.Spool` below `path`, which is made with the first upload.
 
-    All files together have at most what `room` has, and leave `disk_reserve_bytes` of the file system to the journal.
+    All files together take at most `room`, and leave `disk_reserve_bytes` of the file system to the journal.
     """
 
     def __init__(self, path: Path, *, room: Room, disk_reserve_bytes: int, entropy: Entropy) -> None:
@@ -117,7 +117,7 @@ class FileSpool:
         self._entropy = entropy
 
     def require_room(self, size: int) -> None:
-        """Raise DiskFull if `size` more bytes would take what is reserved; blocking."""
+        """Raise DiskFull if `size` more bytes would use the reserve; blocking."""
         stat = os.statvfs(self._path)
         free = stat.f_bavail * stat.f_frsize
         if free - size < self._reserve:
@@ -132,7 +132,7 @@ class FileSpool:
         return self._path / recording
 
     async def prepare(self, recording: RecordingId) -> None:
-        """Make a durable place."""
+        """Make the recording's directory, durable on return."""
         await in_thread(self._prepare, self._place(recording))
 
     def _prepare(self, place: Path) -> None:
@@ -157,7 +157,7 @@ class FileSpool:
             return os.open(path, flags, 0o600)
 
     async def scratch(self, *, tenant: str) -> FileSpoolFile:
-        """Return a new file without a name."""
+        """Return a new file without a name, which ends with its descriptor."""
         return FileSpoolFile(self, await in_thread(self._scratch), tenant=tenant)
 
     def _scratch(self) -> int:
@@ -168,7 +168,7 @@ class FileSpool:
             return fd
 
     async def open(self, recording: RecordingId, number: int, version: int = 0) -> FileSpoolFile:
-        """Return a version of a part that was kept."""
+        """Return a kept version of a part."""
         path = self._place(recording) / _kept_name(f"{number:05}", version)
         fd = await in_thread(self._open_kept, path)
         return FileSpoolFile(self, fd, tenant="", size=os.fstat(fd).st_size)
@@ -183,7 +183,7 @@ class FileSpool:
             raise Unavailable("a part cannot be read now") from error
 
     async def kept(self) -> Mapping[RecordingId, Mapping[tuple[int, int], int]]:
-        """Return every place and what is kept in it."""
+        """Return every recording's directory, with the sizes of its parts by number and version."""
         return await in_thread(self._kept)
 
     def _kept(self) -> dict[RecordingId, dict[tuple[int, int], int]]:
@@ -203,7 +203,7 @@ class FileSpool:
         return found
 
     async def drop(self, recording: RecordingId, *, tenant: str) -> None:
-        """Remove a recording's place."""
+        """Remove a recording's directory."""
         self.room.give(tenant, await in_thread(self._drop, self._place(recording)))
 
     def _drop(self, place: Path) -> int:

@@ -1,4 +1,4 @@
-"""The catalog on SQLAlchemy Core: SQLite now, nothing in schema or queries that PostgreSQL cannot do."""
+"""The catalog on SQLAlchemy Core, on SQLite or PostgreSQL."""
 
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
 

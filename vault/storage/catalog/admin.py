@@ -81,8 +81,7 @@ _ENTRIES_OF = _ENTRIES.where(audit_table.c.tenant == sa.bindparam("in_tenant"))
 _LAST = (
     sa.select(audit_table)
     .where(audit_table.c.event == sa.bindparam("name"), audit_table.c.target == sa.bindparam("about"))
-    # Of one target there are few, and of what comes last the number tells, which no clock moves. Spelt so that no
-    # database walks the trail back from its end in search of one.
+    # One target has few entries. The sum keeps databases from walking the whole trail backwards by its index on `seq`.
     .order_by((audit_table.c.seq + 0).desc())
     .limit(1)
 )
@@ -117,7 +116,7 @@ class AdminStore:
         await self._database.writer.run(act)
 
     async def revise_tenant(self, tenant: TenantId, revision: Revision[Tenant]) -> Tenant:
-        """Replace, and hasten the waiting alerts if the webhook changed; NotFound."""
+        """Replace the row, and make waiting alerts due if the webhook changed; NotFound."""
         return await self._database.writer.run(lambda transaction: revised_tenant(transaction, tenant, revision))
 
     async def tenant(self, tenant: TenantId) -> Tenant:
@@ -132,7 +131,7 @@ class AdminStore:
         return [_to_tenant(row) for row in await self._database.fetch(_TENANTS)]
 
     async def add_token(self, token: Token, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, or the token that issues it has been revoked."""
+        """Insert; Conflict if it exists, or if the token that issues it has been revoked."""
 
         async def act(transaction: Transaction) -> None:
             if await transaction.fetch(_TOKEN, {"key": token.id}):
@@ -151,7 +150,7 @@ class AdminStore:
         return _to_token(found[0]) if found else None
 
     async def token_names(self, tokens: Sequence[TokenId]) -> Mapping[TokenId, str]:
-        """Return the names of those of these tokens that there are."""
+        """Return the names of those of these tokens that exist."""
         found: dict[TokenId, str] = {}
         for start in range(0, len(tokens), _IDS_A_QUERY):
             some = {"keys": list(tokens[start : start + _IDS_A_QUERY])}
@@ -159,7 +158,7 @@ class AdminStore:
         return found
 
     async def placers(self, holds: Sequence[HoldId]) -> Mapping[HoldId, TokenId]:
-        """Return whose token placed each hold, as far as the audit trail says so."""
+        """Return which token placed each hold, where the audit trail has it."""
         found: dict[HoldId, TokenId] = {}
         for start in range(0, len(holds), _IDS_A_QUERY):
             some = {"keys": list(holds[start : start + _IDS_A_QUERY])}
@@ -170,7 +169,7 @@ class AdminStore:
         return found
 
     async def ids_beginning(self, beginning: str, *, tenant: TenantId | None, limit: int) -> Sequence[str]:
-        """Return the ids that begin so, the oldest first, with `tenant` only of that tenant's things."""
+        """Return the ids that begin with this text, oldest first; with `tenant` only of that tenant's things."""
         prefix, _, digits = beginning.partition("_")
         table = _BY_PREFIX.get(prefix)
         if table is None:
@@ -184,7 +183,7 @@ class AdminStore:
         return [rows.recording_id(row.id) if table is recordings else row.id for row in found]
 
     async def tokens(self, *, tenant: TenantId | None = None, expiring_by: datetime | None = None) -> Sequence[Token]:
-        """Return all or a tenant's, oldest first; with `expiring_by` those not revoked that expire by then."""
+        """Return all or a tenant's, oldest first; with `expiring_by` only unrevoked ones that expire by then."""
         statement = sa.select(tokens).order_by(tokens.c.created_at, tokens.c.id)
         if tenant is not None:
             statement = statement.where(tokens.c.tenant == tenant)
@@ -193,9 +192,9 @@ class AdminStore:
         return [_to_token(row) for row in await self._database.fetch(statement)]
 
     async def revoke_token(self, token: TokenId, *, at: datetime, audit: Sequence[AuditEvent] = ()) -> None:
-        """Revoke; NotFound. The first revocation's time stays and only it is audited.
+        """Revoke; NotFound. Revoking again keeps the first time and is not audited.
 
-        Conflict for the last operator's token that is in force.
+        Conflict for the last operator's token in force.
         """
 
         async def act(transaction: Transaction) -> None:
@@ -242,7 +241,7 @@ class AdminStore:
         return [rows.to_audit(row) for row in await self._database.fetch(_matching(query, last))]
 
     async def last_audited(self, event: str, target: str) -> AuditEntry | None:
-        """Return the newest entry of the trail that tells of this event at this target."""
+        """Return the newest entry of this event at this target."""
         found = await self._database.fetch(_LAST, {"name": event, "about": target})
         return rows.to_audit(found[0]) if found else None
 
@@ -267,7 +266,7 @@ class AdminStore:
 
 
 def _instant(query: AuditQuery, beyond: int) -> sa.Select[Any]:
-    """Select the instant of an entry, if it is of the tenant and the target that the query is confined to."""
+    """Select the time of one entry, if it belongs to the query's tenant and target."""
     table = audit_table.c
     statement = sa.select(table.at).where(table.seq == beyond)
     for column, wanted in ((table.target, query.target), (table.tenant, query.tenant)):
@@ -277,10 +276,10 @@ def _instant(query: AuditQuery, beyond: int) -> sa.Select[Any]:
 
 
 def _matching(query: AuditQuery, last: tuple[int, int] | None) -> sa.Select[Any]:
-    """Select the page after the entry of the instant and number `last`.
+    """Select the page after the entry of the time and number `last`.
 
-    Of what would find rows the first of target, actor and tenant does; the others are wrapped, so that a database
-    without statistics does not prefer one that finds more.
+    The first of target, actor and tenant that the query names finds the rows. The other conditions are wrapped in
+    expressions, so that a database without statistics does not choose an index that finds more.
     """
     table = audit_table.c
     place = (table.at, table.seq)
@@ -336,7 +335,7 @@ def _to_change(stored: dict[str, Any]) -> MetadataChange:
 
 
 def _period(stored: str | float | None) -> str | None:
-    """Return a period as text: rows from before it was one have seconds."""
+    """Return a period as text; rows older than text periods have seconds."""
     return format_duration(timedelta(seconds=stored)) if isinstance(stored, int | float) else stored
 
 

@@ -1,4 +1,4 @@
-"""The outbox of alerts: written with the hold they announce, taken by one sender at a time."""
+"""The outbox of alerts: each is written with its hold, and claimed by one sender at a time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SETTLE = (
     .where(_a.id == sa.bindparam("key"), IS_WAITING)
     .values(next_at=sa.bindparam("new_next_at"), delivered_at=sa.bindparam("new_delivered_at"))
 )
-# A new webhook sets `next_at` to 0. What the old one answered to an attempt under way does not put that off.
+# A new webhook sets `next_at` to 0. The old webhook's answer to an attempt under way does not postpone that.
 _PUT_OFF = _SETTLE.where(_a.next_at != 0)
 
 
@@ -64,7 +64,7 @@ class AlertStore:
         audit: Sequence[AuditEvent] = (),
         joining: Sequence[AuditEvent] = (),
     ) -> HoldId:
-        """Insert hold and alert together, or join what a flag placed before."""
+        """Insert hold and alert together, or join the hold that an earlier flag placed."""
 
         async def act(transaction: Transaction) -> HoldId:
             (recording,) = hold.recordings
@@ -93,7 +93,7 @@ class AlertStore:
             .order_by(_a.next_at, _a.id)
             .limit(1)
         )
-        # Mostly nothing is due: a read does not disturb the writers.
+        # Mostly nothing is due, and a read does not hold up the writers.
         if not await self._database.fetch(due):
             return None
 
@@ -128,7 +128,7 @@ class AlertStore:
         return _to_alert(found[0], attempts=found[0].attempts) if found else None
 
     async def alerts_waiting(self) -> Waiting:
-        """Count what is not acknowledged, of tenants that have a webhook."""
+        """Count the alerts that are not acknowledged, of tenants that have a webhook."""
         counted = sa.select(sa.func.count().label("n"), sa.func.min(_a.created_at).label("oldest"))
         found = await self._database.fetch(counted.select_from(_WITH_TENANT).where(IS_WAITING, _HAS_WEBHOOK))
         return Waiting(count=found[0].n, oldest=rows.maybe_moment(found[0].oldest))

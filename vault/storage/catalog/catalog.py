@@ -1,4 +1,4 @@
-"""All rows, one database: the adapter of `vault.ports.catalog`."""
+"""The catalog: all rows in one database; implements the row ports of `vault.ports`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SqlCatalog(
         self._database = database
 
     async def migrate(self) -> None:
-        """Create the file if there is none, and bring its schema to this code's in one transaction."""
+        """Create the file if there is none, and bring its schema to this code's version in one transaction."""
         await self._database.create()
         try:
             async with self._database.engine.begin() as connection:
@@ -72,7 +72,7 @@ class SqlCatalog(
         return await self._revision() != before
 
     async def is_empty(self) -> bool:
-        """Tell whether the database has no schema yet, so that `init` may make it a vault's."""
+        """Tell whether the database has no schema yet, so that `init` may create a vault in it."""
         return not await self._database.exists() or await self._revision() is None
 
     async def _revision(self) -> str | None:
@@ -84,14 +84,14 @@ class SqlCatalog(
             raise translate(error) from error
 
     async def close(self) -> None:
-        """Carry out what was submitted and release the connections; idempotent."""
+        """Carry out the acts that were submitted and release the connections; idempotent."""
         await self._database.close()
 
 
 def open_catalog(place: Path | PostgresSettings | None, *, clock: Clock, metrics: Metrics | None = None) -> SqlCatalog:
     """Return the catalog in a SQLite file or a PostgreSQL database, or with None in memory (`migrate` it before use).
 
-    Opens nothing yet and never creates a file: only `migrate` does. The memory catalog is this same adapter, so what
-    passes on it passes on a file. ConfigError if the database's driver is not installed.
+    Opens nothing yet and never creates a file: only `migrate` does. The memory catalog is this same adapter.
+    ConfigError if the database's driver is not installed.
     """
     return SqlCatalog(Database(engines(place), clock=clock, metrics=metrics))

@@ -1,4 +1,4 @@
-"""One database: the connection that writes, those that read, and what to do when one of them breaks."""
+"""One database: its writing connection, its reading connections, and recovery when one breaks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SNAPSHOT = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engines:
-    """How one database is reached; `reading` None: through the writing connection, `file` None: it is not a file."""
+    """How one database is reached. `reading` None: reads use the writing connection. `file` None: it is not a file."""
 
     writing: AsyncEngine
     reading: AsyncEngine | None
@@ -40,7 +40,7 @@ class Engines:
 
 
 def engines(place: Path | PostgresSettings | None) -> Engines:
-    """Return the engines of a SQLite file, a PostgreSQL database, or a database in memory; connects to nothing yet."""
+    """Return the engines of a SQLite file, a PostgreSQL database, or a database in memory; nothing is connected yet."""
     if place is None:
         return Engines(writing=sqlite.writing_engine(None), reading=None)
     if isinstance(place, Path):
@@ -51,7 +51,7 @@ def engines(place: Path | PostgresSettings | None) -> Engines:
 def narrowed(
     anybodys: sa.Executable, one_tenants: sa.Executable, key: str | bytes, tenant: TenantId | None
 ) -> tuple[sa.Executable, Parameters]:
-    """Return the statement that reads the row of `key`, and its parameters; with `tenant`, of that tenant only."""
+    """Return the statement for the row of `key`, and its parameters; with `tenant`, only if it is that tenant's."""
     if tenant is None:
         return anybodys, {"key": key}
     return one_tenants, {"key": key, "in_tenant": tenant}
@@ -72,7 +72,7 @@ class Database:
         if self._closed:
             raise Unavailable("the catalog is closed")
         if self._readers is None:
-            # In memory there is one connection, and its transaction is the writer's: reads queue with the writes.
+            # A database in memory has one connection, in the writer's transaction: reads queue with the writes.
             return await self.writer.submit(_fetch_each, (statement, parameters))
         try:
             return await _read(self._readers, statement, parameters)
@@ -81,7 +81,7 @@ class Database:
         except Exception as error:
             if not is_broken(error):
                 raise translate(error) from error
-        # The server may have been restarted while the connection lay in the pool; reading again harms nothing.
+        # The server may have restarted while the connection was in the pool; a read can be repeated.
         try:
             return await _read(self._readers, statement, parameters)
         except VaultError:
@@ -90,7 +90,7 @@ class Database:
             raise translate(error) from error
 
     async def inspect(self, work: Callable[[sa.Connection], R]) -> R:
-        """Run what only looks, without waiting for those who write where the database permits it."""
+        """Run `work`, which only reads, beside the writer where the database permits it."""
         engine = self.engine if self._readers is None else self._readers
         try:
             return await _inspect(engine, work)
@@ -104,7 +104,7 @@ class Database:
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """Yield a connection inside one read transaction: all its statements see the database of one instant.
 
-        SQLite's write-ahead log cannot be folded in while it is open, so it should not be open for long.
+        While it is open, SQLite's write-ahead log cannot be folded into the file, so keep it short.
         """
         if self._readers is None:
             raise Unavailable("a catalog in memory has no snapshots")
@@ -116,21 +116,21 @@ class Database:
                 await connection.exec_driver_sql("ROLLBACK")
 
     async def create(self) -> None:
-        """Make the file, readable by its owner only, if there is none; a database on a server is there already."""
+        """Make the file, readable by its owner only, if there is none; a database on a server exists already."""
         if self._file is not None:
             await asyncio.to_thread(sqlite.create_file, self._file)
 
     async def exists(self) -> bool:
-        """Tell whether there is a file; opening never makes one."""
+        """Tell whether the file exists; opening never makes one."""
         return self._file is None or await asyncio.to_thread(self._file.exists)
 
     async def close(self) -> None:
-        """Finish what was submitted and release the connections."""
+        """Carry out the acts that were submitted and release the connections."""
         self._closed = True
         await self.writer.close()
         if self._readers is not None:
             await self._readers.dispose()
-        # The writer goes last: the last connection to leave folds the WAL into the file.
+        # The writer goes last: the last connection to close folds the WAL into the file.
         await self.engine.dispose()
 
 

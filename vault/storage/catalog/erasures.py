@@ -1,4 +1,4 @@
-"""Erasures and what became of each recording they name."""
+"""Erasures, with the outcome for each recording they name."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class ErasureStore:
     _database: Database
 
     async def add_erasure(self, erasure: Erasure, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict if it exists, or another one of its case is open over one of its recordings."""
+        """Insert; Conflict if it exists, or if another open one of its case names one of its recordings."""
         case = {"of": erasure.tenant, "on": erasure.basis.value, "called": erasure.case_reference}
 
         async def act(transaction: Transaction) -> None:
@@ -138,7 +138,7 @@ class ErasureStore:
         return await self._erasures(statement)
 
     async def erasures_on(self, recording: RecordingId) -> Sequence[Erasure]:
-        """Return the erasures that name the recording, newest first, each with that one's outcome alone."""
+        """Return the erasures that name the recording, newest first, each with only that recording's outcome."""
         found = await self._database.fetch(_NAMING, {"at": rows.key(recording)})
         return [_to_erasure([row]) for row in found]
 
@@ -156,9 +156,9 @@ class ErasureStore:
 
 
 async def begin_erasing(transaction: Transaction, erasure: Erasure, shred: str) -> None:
-    """Save an approved erasure; Conflict if it is none or some of what `shred` would take was settled meanwhile.
+    """Save an approved erasure; Conflict if it is not approved, or if an outcome that `shred` would take has changed.
 
-    What it erases now belongs to `shred`, and its recordings answer as shredded from here on.
+    From here on what it erases belongs to `shred`, and its recordings answer as shredded.
     """
     before = _only(_to_erasures(await transaction.fetch(_ONE, {"key": erasure.id})), erasure.id)
     fresh = _fresh(before, erasure)
@@ -172,7 +172,7 @@ async def begin_erasing(transaction: Transaction, erasure: Erasure, shred: str) 
 
 
 async def _replace(transaction: Transaction, before: Erasure, after: Erasure) -> None:
-    """Replace what can change."""
+    """Replace the columns that can change."""
     if after == before:
         return
     values = _from_erasure(after)

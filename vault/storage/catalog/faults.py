@@ -1,4 +1,4 @@
-"""What the database says, in the vault's words."""
+"""Translates the database's errors into the vault's."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NO_SCHEMA = ("42P01", "42703", "3F000")
 
 
 def is_broken(error: Exception) -> bool:
-    """Tell whether the connection itself is gone, as opposed to one that brought bad news."""
+    """Tell whether the connection itself is gone; any other error came over a working connection."""
     return isinstance(error, DBAPIError) and bool(error.connection_invalidated)
 
 
 def is_outage(error: Exception) -> bool:
-    """Tell whether the database as a whole failed, as opposed to one act contradicting its rows."""
+    """Tell whether the database as a whole failed; any other error is of one act that contradicts its rows."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, OSError | TimeoutError | PoolTimeout | Unavailable)
     if is_broken(error):
@@ -40,14 +40,14 @@ def is_outage(error: Exception) -> bool:
 
 
 def is_doubtful(error: Exception, dialect: str) -> bool:
-    """Tell whether a commit that ended with `error` may have taken effect: only a file on this machine always says."""
+    """Tell whether a commit that ended with `error` may have taken effect; a local file always knows."""
     if dialect == "sqlite":
         return False
     return not (isinstance(error, DBAPIError) and _sqlstate(error).startswith(_DEFINITE_CLASSES))
 
 
 def translate(error: Exception) -> Exception:
-    """Return the vault's error for a failed statement or commit; others come back as they are.
+    """Return the vault's error for a failed statement or commit; other errors come back unchanged.
 
     The driver's text may quote values, so it is never repeated.
     """

@@ -1,4 +1,4 @@
-"""Holds and what they protect."""
+"""Holds, with the recordings they protect."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class HoldStore:
     _database: Database
 
     async def add_hold(self, hold: Hold, *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Insert; Conflict also if all is held for that matter, or a recording has MOST_HOLDS; NotFound."""
+        """Insert; NotFound. Conflict also if that matter holds all of it already, or a recording has MOST_HOLDS."""
 
         async def act(transaction: Transaction) -> None:
             await _check_new(transaction, hold)
@@ -115,7 +115,7 @@ class HoldStore:
         return await self._fetch(statement)
 
     async def holds_on(self, recording: RecordingId) -> Sequence[Hold]:
-        """Return every hold that protects the recording, whatever its state, newest first."""
+        """Return every hold that protects the recording, in any state, newest first."""
         protecting = sa.select(_p.hold).where(_p.recording == rows.key(recording), _p.too_late.is_(sa.false()))
         return await self._fetch(sa.select(holds).where(_h.id.in_(protecting)))
 
@@ -125,7 +125,7 @@ class HoldStore:
 
 
 async def _check_new(transaction: Transaction, hold: Hold) -> None:
-    """Raise Conflict unless the hold adds something, and no recording has as many as it may."""
+    """Raise Conflict unless the hold adds a recording, and no recording is at its limit."""
     keys = [rows.key(recording) for recording in hold.recordings]
     covering: dict[str, int] = {}
     for start in range(0, len(keys), _IDS_PER_QUERY):
@@ -143,14 +143,14 @@ async def _check_new(transaction: Transaction, hold: Hold) -> None:
     there = next((found for found, count in covering.items() if count == len(keys)), None)
     if there is not None:
         raise Conflict(
-            f"{there} holds all of that for this matter already; nothing was placed",
+            f"{there} holds all of these recordings for this matter already; nothing was placed",
             hint=f"callvault holds review {there} says why it stays, and until when",
             hold=there,
         )
 
 
 async def insert_hold(transaction: Transaction, hold: Hold) -> None:
-    """Do within a transaction what `HoldStore.add_hold` promises."""
+    """Do what `HoldStore.add_hold` promises within a transaction."""
     if await transaction.fetch(_STATE, {"key": hold.id}):
         raise Conflict(f"{hold.id} exists already; nothing was changed")
     protected = _protected(hold)

@@ -1,4 +1,4 @@
-"""Nodes: whose journal has which open recordings."""
+"""Nodes: which journal has which open recordings."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class NodeStore:
     _database: Database
 
     async def register_node(self, node: Node) -> None:
-        """Insert or replace by id; the first node ever takes the open rows that have none."""
+        """Insert or replace by id; the first node ever registered gets the open rows that have none."""
 
         async def act(transaction: Transaction) -> None:
-            # Rows older than nodes were written by the one process there was, and its journal is the first to appear.
+            # Rows older than nodes were written by a vault with one process, and its journal registers first.
             if not await transaction.fetch(_ANY):
                 await transaction.write(_CLAIM, {"new_node": node.id})
             await transaction.write(_DROP, {"key": node.id})
@@ -62,7 +62,7 @@ class NodeStore:
         await self._database.writer.run(act)
 
     async def beat_node(self, node: NodeId, *, at: datetime, unstored_bytes: int) -> None:
-        """Note that the node lives; NotFound."""
+        """Store when the node was last seen and how much it has not stored; NotFound."""
 
         async def act(transaction: Transaction) -> None:
             values = {"key": node, "new_seen_at": rows.micros(at), "new_unstored_bytes": unstored_bytes}

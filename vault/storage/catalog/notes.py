@@ -1,4 +1,4 @@
-"""Notes of open recordings: sealed rows that go once the manifest has them."""
+"""Notes of open recordings: sealed rows, removed once the manifest contains them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class NoteStore:
         await self._database.writer.run(act)
 
     async def reindex(self, rows_: Sequence[Reindexed], *, audit: Sequence[AuditEvent] = ()) -> int:
-        """Replace tokens in one transaction, and return in how many rows; other facts or none keep what they have."""
+        """Replace tokens in one transaction; return in how many rows. Rows without facts, or with other facts, stay."""
         values = [
             {
                 "key": rows.key(each.recording),
@@ -129,4 +129,4 @@ async def _put(transaction: Transaction, notings: Sequence[_Noting]) -> Sequence
 def _not_open(recording: RecordingId, *, there: bool) -> Refused:
     if not there:
         return NotFound(f"there is no recording {recording}")
-    return Conflict(f"{recording} is no longer open; what was known of it stays")
+    return Conflict(f"{recording} is no longer open; its notes stay as they were")

@@ -1,4 +1,4 @@
-"""Permissions of two people to pass a tripped guard."""
+"""Overrides of a tripped guard, which take two people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of two people to change how long the metadata of existing calls is kept."""
+"""Requests to change how long the metadata of existing calls is kept, which take two people."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _from_preview(preview: PolicyPreview) -> dict[str, Any]:
 
 
 def _to_preview(stored: dict[str, Any]) -> PolicyPreview:
-    """Return it as it was counted; one from before there were dates has none."""
+    """Return the preview as it was counted; one stored before previews had dates has none."""
     dates = {name: rows.maybe_moment(stored.get(name)) for name in ("earliest", "latest")}
     return PolicyPreview(**{**stored, **dates})
 

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL: one that writes, a few that read.
 
-The first statement of every write transaction takes one lock for the whole vault. READ COMMITTED gives each statement
-behind it a snapshot of everything committed before, and nobody else commits: what an act read is still true when it
-writes, as with SQLite's BEGIN IMMEDIATE, and no transaction ever has to be repeated because of another.
+The first statement of every write transaction takes one lock for the whole vault. READ COMMITTED gives each later
+statement a snapshot of everything committed before, and nobody else commits. So what an act read is still true when it
+writes, as with SQLite's BEGIN IMMEDIATE, and no transaction fails because of another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vault.storage.postgres import PostgresSettings, advisory_key, connect, driv
 _READERS = 8
 _POOL_SECONDS = 30
 _WRITER_LOCK = f"SELECT pg_advisory_xact_lock({advisory_key('catalog writer')})"
-# The address, and the password in it, stay out of SQLAlchemy: it is given a way to connect instead.
+# SQLAlchemy is given a function that connects, so the address and its password do not appear in its messages.
 _NOWHERE = "postgresql+asyncpg://"
 
 

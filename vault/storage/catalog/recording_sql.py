@@ -52,11 +52,11 @@ _DUE: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[bool]]] = {
         _IN_TENANT,
         _r.state != RecordingState.OPEN.value,
         _r.metadata_period <= sa.bindparam("through"),
-        # Facts that are gone without a certificate went unseen, and nobody certifies what nobody saw.
+        # Facts that went without a certificate were lost unseen; nobody certifies what nobody saw.
         sa.func.length(_r.sealed_facts) > 0,
     ),
 }
-"""What is due, by part and whether of one tenant; metadata has no clock that all tenants share."""
+"""Conditions of what is due, by part and whether of one tenant; tenants' metadata periods differ."""
 DUE = {
     of: sa.select(recordings).where(*where, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
     for of, where in _DUE.items()
@@ -94,7 +94,7 @@ COUNT_LIVE = (
 )
 COUNT = sa.select(_r.state, sa.func.count().label("n")).group_by(_r.state)
 FOUND = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
-# The same SQL in two dialects: the database itself decides which call tokens are taken, by their unique index.
+# The same SQL in two dialects: the unique index of the database decides which call tokens are taken.
 INSERT_UNLESS_TAKEN: Mapping[str, sa.Executable] = {
     "sqlite": sqlite.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_token"]),
     "postgresql": postgresql.insert(recordings).on_conflict_do_nothing(index_elements=["tenant", "call_token"]),
@@ -131,7 +131,7 @@ MISDECLARED = (
 TAKEN = sa.select(_r.tenant, _r.call_token).where(_r.call_token.in_(sa.bindparam("tokens", expanding=True)))
 STATES = sa.select(_r.id, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 
-# Two questions, one round trip: the floors, and which of these rows were there before.
+# One round trip for two questions: the floors, and which of these rows existed before.
 FLOOR_AND_FOUND = sa.union_all(
     sa.select(sweep_floor.c.period, sweep_floor.c.generation, sa.null().label("id")),
     sa.select(sa.null(), sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
@@ -180,7 +180,7 @@ COUNT_KEPT = sa.select(
     sa.func.count().label("live"),
     sa.func.count(sa.case((_r.id.in_(HELD), 1))).label("held"),
 ).where(_IN_TENANT, _r.state != RecordingState.SHREDDED.value)
-# A released hold keeps protecting until its grace is over, so what it protects is not late before.
+# A released hold protects until its grace is over, so what it protects is not late before that.
 OLDEST_DUE = (
     sa.select(_r.retain_until)
     .where(

@@ -51,13 +51,13 @@ class _Creation:
 
     @property
     def generation(self) -> int:
-        """The older one of its coordinates' generations."""
+        """The older generation of its two coordinates."""
         return min(self.recording.audio.cohort.generation, self.recording.metadata.cohort.generation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Storing:
-    """Objects recorded for one recording: with `final`, its finish."""
+    """Objects to store for one recording; with `final`, its finish too."""
 
     recording: RecordingId
     key: bytes
@@ -74,7 +74,7 @@ class RecordingStore:
     _database: Database
 
     async def reserve_leaves(self, cohort: Cohort, count: int) -> int:
-        """Take `count` consecutive leaves; TooLarge when the cohort has none left, else as promised by the port."""
+        """Take `count` consecutive leaves; TooLarge when the cohort has none left, other errors as in the port."""
         if count < 1:
             raise Invalid("at least one leaf must be reserved")
         place = {
@@ -135,7 +135,7 @@ class RecordingStore:
         notes: Mapping[int, bytes] = MappingProxyType({}),
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Insert a new row; Conflict, TooLate or GenerationPassed as promised by the port."""
+        """Insert a new row; Conflict, TooLate or GenerationPassed as in the port."""
         creation = _Creation(
             recording=recording,
             values=rows.from_recording(recording),
@@ -156,7 +156,7 @@ class RecordingStore:
     async def recordings_of(
         self, recordings: Sequence[RecordingId], *, tenant: TenantId | None = None
     ) -> Mapping[RecordingId, Recording]:
-        """Return the rows of these that there are, with `tenant` only that tenant's."""
+        """Return the rows of these that exist, with `tenant` only that tenant's."""
         found: dict[RecordingId, Recording] = {}
         for start in range(0, len(recordings), _IDS_PER_QUERY):
             keys = {"keys": [*map(rows.key, recordings[start : start + _IDS_PER_QUERY])]}
@@ -211,7 +211,7 @@ class RecordingStore:
     async def doubtful_recordings(
         self, *, through: int, now: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
-        """Return those of `due_recordings` that a date or a hold speaks for, in id order."""
+        """Return those of `due_recordings` that may be kept by a date or a hold, in id order."""
         place = {"through": through, "now": rows.micros(now), "after": _after(after), "page": max(limit, 0)}
         return [rows.to_recording(row) for row in await self._database.fetch(sql.DOUBTFUL, place)]
 
@@ -250,12 +250,12 @@ class RecordingStore:
         return [rows.to_recording(row) for row in found]
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
-        """Count rows per state; every state is there."""
+        """Count rows per state, zeros included."""
         counts = {row.state: row.n for row in await self._database.fetch(sql.COUNT)}
         return {state: counts.get(state.value, 0) for state in RecordingState}
 
     async def count_kept(self, tenant: TenantId) -> Kept:
-        """Count what is not shredded, and what of it is held."""
+        """Count what is not shredded, and how much of it is held."""
         found = (await self._database.fetch(sql.COUNT_KEPT, {"tenant_id": tenant}))[0]
         return Kept(live=found.live, held=found.held)
 
@@ -289,7 +289,7 @@ class RecordingStore:
         )
 
     async def misdeclared(self, *, since: datetime) -> Sequence[Misdeclared]:
-        """Count the recordings since then whose content is not what was declared, by recorder and both of these."""
+        """Count recordings since then whose content was not as declared, by recorder, declaration and content."""
         return [
             Misdeclared(
                 recorder=None if row.misdeclared_by is None else TokenId(row.misdeclared_by),
@@ -329,8 +329,8 @@ class RecordingStore:
     ) -> None:
         """Move open → sealed | truncated.
 
-        A repeat leaves the row as it is, but records its objects: a manifest sealed again after a commit whose outcome
-        nobody learned is the one that is stored now.
+        A repeat leaves the row unchanged but records its objects: after a commit of unknown outcome the manifest is
+        sealed again, and the second one is what is stored.
         """
         if state not in _FINAL:
             raise Invalid("a recording finishes sealed or truncated")
@@ -422,7 +422,7 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
 
 
 async def _not_elsewhere(transaction: Transaction, creations: Sequence[_Creation]) -> list[_Creation]:
-    """Return the creations whose call no other cohort knows; their own cohort's the unique index tells."""
+    """Return the creations whose call no other cohort has; within their own cohort the unique index checks."""
     tokens = sorted({token for creation in creations for token in creation.elsewhere})
     taken: set[tuple[str, str]] = set()
     for start in range(0, len(tokens), _TOKENS_PER_QUERY):
@@ -436,7 +436,7 @@ async def _not_elsewhere(transaction: Transaction, creations: Sequence[_Creation
 
 
 async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequence[Refused | None]:
-    """Record objects, byte counts and finishes; the last word on an index of a recording wins."""
+    """Store objects, byte counts and finishes; of several objects at one index the last one counts."""
     found = await transaction.fetch(sql.STATES, {"keys": sorted({storing.key for storing in storings})})
     states = {row.id: RecordingState(row.state) for row in found}
     answers: list[Refused | None] = []
@@ -477,7 +477,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
 
 
 def _page(query: RecordingQuery, last: int | None) -> sa.Select[Any]:
-    """Select the page; `last` is the date of its `before`, in order of expiry."""
+    """Select the page; `last` is the date of its `before` where the page is ordered by expiry."""
     where = [*_times(query), *_facts(query)]
     if query.tenant is not None:
         where.append(_r.tenant == query.tenant)
@@ -501,7 +501,7 @@ def _page(query: RecordingQuery, last: int | None) -> sa.Select[Any]:
         return statement
     if not query.measures:
         return sa.select(recordings).where(*where).order_by(_r.id.desc()).limit(page)
-    # The index has both numbers: of what does not match it is read alone, not the row.
+    # The index has both numbers, so rows that do not match are never read.
     found = sa.select(_r.id).where(*where, IS_ENDED, *_measures(query)).order_by(_r.id.desc()).limit(page)
     return sa.select(recordings).where(_r.id.in_(found)).order_by(_r.id.desc())
 
@@ -529,7 +529,7 @@ def _measures(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
 
 
 def _carried(query: RecordingQuery) -> list[list[tuple[Any, Sequence[str]]]]:
-    """Return what rows must carry: of each list one of the tokens in one of the columns."""
+    """Return the columns and tokens of which a row must have one each."""
     asked: list[list[tuple[Any, Sequence[str]]]] = []
     if query.call_tokens is not None:
         asked.append([(_tokens.call_token, query.call_tokens)])
@@ -552,7 +552,7 @@ def _facts(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
 def _carrying(
     column: Any, tokens: Sequence[str], tenant: TenantId | None, before: RecordingId | None
 ) -> sa.Select[Any]:
-    """Select the ids of the rows with one of `tokens`: beside a tenant, SQLite would rather walk all of its rows."""
+    """Select the ids of the rows with one of `tokens`. Beside a tenant, SQLite would walk all of the tenant's rows."""
     chosen = sa.select(_tokens.id).where(column.in_(tokens))
     if column is _tokens.call_token and tenant is not None:  # the one that is unique, and so indexed, within a tenant
         chosen = chosen.where(_tokens.tenant == tenant)

@@ -41,7 +41,7 @@ class RepeatStore:
     _database: Database
 
     async def claim_request(self, asked: Keyed, *, now: datetime, forget_before: datetime) -> Keyed:
-        """Insert, take over or find."""
+        """Insert the request, take it over, or return the one that is there."""
 
         async def act(transaction: Transaction) -> Keyed:
             await transaction.write(_FORGET, {"before": rows.micros(forget_before)})
@@ -69,7 +69,7 @@ class RepeatStore:
         return await self._database.writer.run(act, beside=True)
 
     async def settle_request(self, keyed: Keyed, *, status: int, answer: bytes) -> None:
-        """Keep the answer."""
+        """Store the answer."""
         values = {**_place(keyed), "its_attempt": keyed.attempt, "new_status": status, "new_answer": answer}
 
         async def act(transaction: Transaction) -> None:
@@ -78,7 +78,7 @@ class RepeatStore:
         await self._database.writer.run(act, beside=True)
 
     async def leave_request(self, keyed: Keyed, *, at: datetime) -> None:
-        """Forget, or let another go on."""
+        """Remove the request, or let another attempt take it over."""
         place = {**_place(keyed), "its_attempt": keyed.attempt}
 
         async def act(transaction: Transaction) -> None:

@@ -1,4 +1,4 @@
-"""Dumping, loading and rebuilding: the whole catalog at once, by its schema's metadata and whatever the database."""
+"""Dumping, loading and rebuilding: the whole catalog at once, by its schema's metadata, on any database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vault.storage.catalog.writer import Transaction
 _PAGE = 2000
 _SETTINGS = "settings"
 _r = recordings.c
-# Columns that the first schema had too: what is backed up may be older than this code.
+# Columns that the first schema had too: a backup may be older than this code.
 _OBJECTS = (
     sa.select(
         *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.retain_until, _r.retention_class),
@@ -65,7 +65,7 @@ class SqlSnapshot:
         self.schema_revision = schema_revision
 
     async def tables(self) -> AsyncIterator[TableRows]:
-        """Yield pages of rows, tables in the order in which they can be inserted."""
+        """Yield pages of rows, tables in an order in which they can be inserted."""
         for table in self._tables:
             statement = sa.select(table).order_by(*table.primary_key.columns)
             columns = tuple(column.name for column in table.columns)
@@ -73,7 +73,7 @@ class SqlSnapshot:
                 yield TableRows(table=table.name, columns=columns, rows=[list(row) for row in page])
 
     async def objects(self) -> AsyncIterator[BackedRecording]:
-        """Yield recordings with their objects; a page border inside a recording is mended here."""
+        """Yield recordings with their objects; a recording split between two pages is joined."""
         pending: list[sa.Row[Any]] = []
         async for page in _pages(self._connection, _OBJECTS):
             found = [*pending, *page]
@@ -98,7 +98,7 @@ class RescueStore:
                 revision = await connection.run_sync(schema.current_revision)
                 schema.check_readable(revision)
                 assert revision is not None
-                # What an older schema has is what is there; of this code's own everything is known.
+                # An older schema is read from the database; this code's own is known.
                 found = metadata if schema.is_current(revision) else await connection.run_sync(_reflect)
                 yield SqlSnapshot(connection, revision, found.sorted_tables)
         except SQLAlchemyError as error:
@@ -117,7 +117,7 @@ class RescueStore:
     async def load(
         self, schema_revision: str, sections: AsyncIterator[TableRows], *, settings: Mapping[str, str]
     ) -> None:
-        """Create the schema of the dump, fill it, upgrade it: one transaction."""
+        """Create the schema of the dump, fill it and upgrade it, in one transaction."""
         await self._database.create()
         try:
             async with self._database.engine.begin() as connection:
@@ -125,7 +125,7 @@ class RescueStore:
                     raise Conflict("the catalog is not blank; nothing was loaded into it")
                 await connection.run_sync(schema.upgrade_to, schema_revision)
                 tables = await connection.run_sync(_reflect)
-                # The migrations insert the rows that must always be there; the dump has them too.
+                # The migrations insert the rows that must always exist; the dump has them too.
                 for table in reversed(tables.sorted_tables):
                     await connection.execute(sa.delete(table))
                 async for section in sections:
@@ -143,7 +143,7 @@ class RescueStore:
     async def rebuild_recording(
         self, recording: Recording, objects: Sequence[SegmentRef], *, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Insert the row unless it exists; Conflict if the call token is another recording's."""
+        """Insert the row unless it exists; Conflict if another recording has the call token."""
         values = rows.from_recording(recording)
         refs = [rows.from_segment(ref) for ref in objects]
 
@@ -159,7 +159,7 @@ class RescueStore:
     async def shred_uncertified(
         self, recordings: Sequence[RecordingId], *, reason: str, audit: Sequence[AuditEvent] = ()
     ) -> None:
-        """Move rows to shredded; the events are written if any moved."""
+        """Move rows to shredded; the events are written only if a row moved."""
         moves = [{"key": rows.key(recording), "new_reason": reason} for recording in recordings]
 
         async def act(transaction: Transaction) -> None:
@@ -169,7 +169,7 @@ class RescueStore:
         await self._database.writer.run(act)
 
     async def forget_metadata(self, recordings: Sequence[RecordingId], *, audit: Sequence[AuditEvent] = ()) -> None:
-        """Take facts and tokens out of rows; the events are written if any had some."""
+        """Remove facts and tokens from rows; the events are written only if a row had any."""
         moves = [{"key": rows.key(recording), "new_token": recording} for recording in recordings]
 
         async def act(transaction: Transaction) -> None:

@@ -1,4 +1,4 @@
-"""Values of vault.model to rows and back."""
+"""Converts values of vault.model to rows and back."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def maybe_moment(value: int | None) -> datetime | None:
 
 
 def key(recording: RecordingId) -> bytes:
-    """Return the 16 bytes a recording's rows are found by; Invalid for anything that is not a recording's id."""
+    """Return the 16 bytes by which a recording's rows are found; Invalid for any other text than a recording id."""
     if not recording.startswith(_PREFIX):
         raise Invalid(f"{recording[:80]!r} is not a recording id", hint="ids look like rec_ followed by 32 hex digits")
     return id_bytes(recording)
@@ -86,13 +86,13 @@ def from_media(media: Media) -> Values:
 
 
 def from_heard(heard: Heard) -> Values:
-    """Return the columns of a recording that its first bytes decide."""
+    """Return the columns that a recording's first bytes decide."""
     content = None if heard.content is None else heard.content.value
     return {**from_media(heard.media), "content": content, "misdeclared_by": heard.recorder}
 
 
 def whole_ms(duration: timedelta | None) -> int | None:
-    """Return an optional duration as stored."""
+    """Return an optional duration in whole milliseconds, as stored."""
     return None if duration is None else duration // timedelta(milliseconds=1)
 
 
@@ -145,7 +145,7 @@ def from_recording(recording: Recording) -> Values:
 
 def to_recording(row: sa.Row[Any]) -> Recording:
     """Return the recording of a whole row."""
-    # A database's row searches for each name that it is asked for: that would be half the cost of a page.
+    # A database row looks every name up; copying it once saves half the cost of a page.
     return _recording(SimpleNamespace(**dict(zip(row._fields, row, strict=True))))
 
 
@@ -182,7 +182,7 @@ def _recording(row: SimpleNamespace) -> Recording:
 
 
 def audio_coordinate(row: sa.Row[Any] | SimpleNamespace) -> Coordinate:
-    """Return where the key of a row's audio is derived."""
+    """Return the coordinate of a row's audio key."""
     return _coordinate(TenantId(row.tenant), Part.AUDIO, row.audio_period, row.audio_generation, row.audio_leaf)
 
 
@@ -242,7 +242,7 @@ CERTIFICATE_COLUMNS = (
 
 
 def parts_text(parts: Iterable[Part]) -> str:
-    """Return the one way these parts are written in a row."""
+    """Return the stored text of these parts, always in the same order."""
     return " ".join(sorted(parts))
 
 
@@ -297,8 +297,8 @@ def to_batch(row: sa.Row[Any]) -> CertificateBatch:
 
 
 def to_subjects(found: Iterable[Any], objects: Iterable[Any]) -> list[Subject]:
-    """Return what certificates say of each row, from columns in the order of the statements that fetch them."""
-    # By position, and nothing built twice: a sweep passes a million of these.
+    """Return what certificates say of each row; the columns come in the order of the statements that fetch them."""
+    # By position and without intermediate objects: a sweep passes a million of these.
     stored: dict[bytes, list[StoredObject]] = {}
     for recording, name, size, sha256 in objects:
         stored.setdefault(recording, []).append(StoredObject(name, size, sha256))

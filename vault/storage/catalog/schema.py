@@ -1,4 +1,4 @@
-"""The schema's version: bringing a database to this code's, and refusing one that is not there."""
+"""The schema's version: upgrading a database to this code's, and refusing one without or with another."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def upgrade_to(connection: sa.Connection, revision: str) -> None:
 
 
 def current_revision(connection: sa.Connection) -> str | None:
-    """Return the revision the database says it is at, or None if there is no schema."""
+    """Return the revision that the database states, or None if there is no schema."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
@@ -56,7 +56,7 @@ def check(revision: str | None) -> None:
 
 
 def check_readable(revision: str | None) -> None:
-    """ConfigError unless `revision` is this code's, or an older one that this code can read whole."""
+    """ConfigError unless `revision` is this code's, or an older one that this code can read completely."""
     if revision is None:
         raise ConfigError("catalog: the database has no schema", hint=NO_CATALOG)
     _check_known(revision)
@@ -69,8 +69,8 @@ def is_current(revision: str | None) -> bool:
 
 @cache
 def _revisions() -> Sequence[str]:
-    """Return the revisions that this code knows, the newest first."""
-    # Alembic compiles every migration to answer this; it does so once in a process.
+    """Return the revisions that this code has, the newest first."""
+    # Alembic compiles every migration for this, so it is asked once in a process.
     return [step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions()]
 
 

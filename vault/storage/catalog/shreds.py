@@ -1,4 +1,4 @@
-"""Intents, receipts and certificates."""
+"""Shred intents, receipts and certificates."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ _WITH_METADATA = _c.parts.in_([rows.parts_text(parts) for parts in _ANY_PARTS if
 _IN_BATCH = sa.select(_c.recording).where(
     _c.batch == sa.bindparam("batch"), _c.status == sa.bindparam("status"), _WITH_AUDIO
 )
-# By recording, status and parts, which are unique together: by batch, each row would read the whole of it.
+# By recording, status and parts, which are unique together: found by batch, each row would read the whole batch.
 _OF_ROW = (
     sa.select(sa.func.max(_c.id))
     .where(_c.recording == _r.id, _c.status == sa.bindparam("status"), _WITH_AUDIO)
     .scalar_subquery()
 )
-# A provisional certificate that arrives after the final one is kept, but takes nothing back.
+# A provisional certificate that arrives after the final one is kept but changes nothing.
 _SHREDDED = (
     sa.update(recordings)
     .where(_r.id.in_(_IN_BATCH), _r.state != RecordingState.SHREDDED.value)
@@ -108,7 +108,7 @@ _ABSENT = (
 _OF_METADATA = sa.select(_c.id, _c.recording, _c.status, _c.parts).where(
     _c.batch == sa.bindparam("batch"), _WITH_METADATA
 )
-# The key is gone: what it sealed, and what found it, is of no more use to anybody who should have it.
+# The key is gone, so what it sealed and the tokens that found it are of use to nobody who should have them.
 _FORGET: Mapping[str, Any] = {
     "metadata_certificate_id": sa.bindparam("new_certificate"),
     "call_token": sa.bindparam("new_token"),
@@ -119,7 +119,7 @@ _FORGET: Mapping[str, Any] = {
     "unconfirmed_since": sa.bindparam("new_unconfirmed_since"),
 }
 _FORGOTTEN = {
-    # As for the audio: what arrives after the final one takes nothing back.
+    # As for the audio, a provisional certificate after the final one changes nothing.
     CertificateStatus.PROVISIONAL: sa.update(recordings)
     .where(_r.id == sa.bindparam("key"), _r.metadata_certificate_id.is_(None))
     .values(_FORGET),
@@ -191,7 +191,7 @@ class ShredStore:
         await self._database.writer.run(act)
 
     async def finish_shred(self, shred: str, *, at: datetime) -> None:
-        """Mark that everything of this shred is certified; the first time stays. NotFound."""
+        """Mark the shred as fully certified; the first time stays. NotFound."""
         finished_at = rows.micros(at)
 
         async def act(transaction: Transaction) -> None:
@@ -219,9 +219,9 @@ class ShredStore:
         forms: Mapping[bytes, str],
         audit: Sequence[AuditEvent] = (),
     ) -> None:
-        """Store a batch and move its recordings along; a certificate whose status and parts exist already is dropped.
+        """Store a batch and update its recordings; a certificate whose status and parts exist already is dropped.
 
-        NotFound if one names an unknown recording. If every one of them was there already, nothing at all is written.
+        NotFound if one names an unknown recording. If all of them existed already, nothing is written.
         """
         values = [rows.certificate_tuple(certificate) for certificate in certificates]
         place = {"batch": batch.id}
@@ -301,7 +301,7 @@ async def _check_exists(transaction: Transaction, shred: str) -> None:
 
 
 async def _forget_metadata(transaction: Transaction, batch: str, at: int) -> None:
-    """Take the facts and tokens out of the rows whose metadata this batch certifies."""
+    """Remove the facts and tokens of the rows whose metadata this batch certifies."""
     found = await transaction.fetch(_OF_METADATA, {"batch": batch})
     for status, statement in _FORGOTTEN.items():
         provisional = status is CertificateStatus.PROVISIONAL
@@ -310,7 +310,7 @@ async def _forget_metadata(transaction: Transaction, batch: str, at: int) -> Non
                 "key": row.recording,
                 "new_certificate": row.id,
                 "new_token": rows.recording_id(row.recording),
-                # With the audio it is confirmed when the objects are absent, by the same certificate.
+                # Where the audio goes too, the same certificate confirms it once the objects are absent.
                 "new_unconfirmed_since": at if provisional and Part.AUDIO not in row.parts.split() else None,
             }
             for row in found
@@ -328,7 +328,7 @@ def _falls_under(row: sa.Row[Any], shred: Shred, floor: int | None) -> bool:
 
 
 async def _write_forms(transaction: Transaction, forms: Mapping[bytes, str]) -> None:
-    """Store what is not there yet: a form is named by its content and never changes."""
+    """Store the forms that do not exist yet; a form is named by its content and never changes."""
     known = {row.digest for row in await transaction.fetch(_FORMS, {"keys": [*forms]})}
     fresh = [{"digest": digest, "text": text} for digest, text in forms.items() if digest not in known]
     await transaction.write(_INSERT_FORM, fresh)

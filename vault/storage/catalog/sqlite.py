@@ -1,7 +1,7 @@
 """Connections to a SQLite file: one that writes, a few that read, and how each is set up.
 
-WAL with synchronous=FULL makes every commit durable and lets readers run beside the writer; secure_delete overwrites
-freed pages, which is hygiene and nothing more: no key is ever in this file.
+WAL with synchronous=FULL makes every commit durable and lets readers run beside the writer. secure_delete overwrites
+freed pages; that is hygiene only, as no key is ever in this file.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def create_file(path: Path) -> None:
 
 
 def _url(path: Path) -> sa.URL:
-    # mode=rw: a missing file is an outage or a mistake, never the start of an empty catalog.
+    # mode=rw: a missing file is an outage or a mistake and must not start an empty catalog.
     return sa.URL.create(
         "sqlite+aiosqlite", database=f"file:{quote(str(path.absolute()))}", query={"mode": "rw", "uri": "true"}
     )
 
 
 def writing_engine(path: Path | None) -> AsyncEngine:
-    """Return the one connection that writes, to a file or with None to a database in memory."""
+    """Return the one connection that writes, to a file, or with None to a database in memory."""
     if path is None:
         engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool, hide_parameters=True)
     else:
@@ -64,7 +64,7 @@ def writing_engine(path: Path | None) -> AsyncEngine:
 
     @sa.event.listens_for(sync, "connect")
     def own_transactions(connection: Any, _record: Any) -> None:
-        # The driver's own BEGIN would come late and deferred; see SQLAlchemy, "SQLite transactions".
+        # The driver's own BEGIN would be late and deferred; see SQLAlchemy, "SQLite transactions".
         connection.isolation_level = None
         _run(connection, _PRAGMAS)
 
@@ -97,7 +97,7 @@ def reading_engine(path: Path) -> AsyncEngine:
 
 
 async def _connect(*place: Any, **options: Any) -> aiosqlite.Connection:
-    """Open a connection with its thread; who is cancelled meanwhile or cannot open it leaves neither behind."""
+    """Open a connection with its thread; on cancellation or failure neither is left behind."""
     connection = aiosqlite.connect(*place, **options)
     thread = connection._thread  # noqa: SLF001
     thread.daemon = True  # what SQLAlchemy does to connections that it makes itself
@@ -107,7 +107,7 @@ async def _connect(*place: Any, **options: Any) -> aiosqlite.Connection:
     except BaseException:
         with suppress(aiosqlite.Error):
             await (await opening).close()
-        # The thread, told to stop, still has a last word for the loop, which may end before it.
+        # A stopped thread still calls the loop once, and the loop may end before that.
         thread.join()
         raise
 

@@ -1,7 +1,8 @@
 """The schema as it is now; `vault/storage/migrations` is how a database gets there.
 
 Recording ids are 16 bytes (UUIDv7, so they sort by creation), other ids the text people see. Times are microseconds
-since the Unix epoch. No key and nothing personal in clear: facts about a call exist only as the sealed blob.
+since the Unix epoch. Keys and clear personal data of calls are in no column; facts about a call exist only as a sealed
+blob.
 """
 
 from __future__ import annotations
@@ -56,16 +57,16 @@ recordings = sa.Table(
     sa.Column("metadata_commitment", sa.LargeBinary(32)),
     sa.Column("retention_period", sa.Text),
     sa.Column("object_token", sa.Text),
-    # What its first bytes are and whose token declared something else; both null where they are what was declared.
+    # The format of the first bytes, and the token that declared another; both null where they are as declared.
     sa.Column("content", sa.Text),
     sa.Column("misdeclared_by", sa.Text),
     sa.Column("lasted_ms", sa.BigInteger),
-    # Named for the column's first life, which a renamed column keeps on SQLite.
+    # The column was once called call_key; renaming it on SQLite kept the constraint's name.
     sa.UniqueConstraint("tenant", "call_token", name="uq_recordings_tenant_call_key"),
 )
 
-# Spelled out, not bound: a planner matches a partial index only against literals. And as inequalities, because SQLite
-# would take `state IN (...)` as an invitation to the index on state and sort every finished row for each page.
+# Literals, because a planner matches a partial index only against literals. Inequalities, because for `state IN (...)`
+# SQLite would use the index on state and sort every finished row for each page.
 IS_OPEN = recordings.c.state == sa.literal_column("'open'")
 IS_FINISHED = sa.and_(
     recordings.c.state != sa.literal_column("'open'"), recordings.c.state != sa.literal_column("'shredded'")
@@ -76,7 +77,7 @@ IS_UNCONFIRMED = recordings.c.unconfirmed_since.is_not(None)
 HAS_METADATA = recordings.c.metadata_certificate_id.is_(None)
 IS_MISDECLARED = recordings.c.content.is_not(None)
 
-# `started_at` only rides along, so a page of one tenant filtered by time reads the index and not the rows it skips.
+# `started_at` is included so that a page of one tenant filtered by time reads the index and not the rows it skips.
 sa.Index("ix_recordings_tenant", recordings.c.tenant, recordings.c.id, recordings.c.started_at)
 sa.Index("ix_recordings_state", recordings.c.state, recordings.c.id)
 sa.Index(
@@ -96,7 +97,7 @@ sa.Index(
 sa.Index(
     "ix_recordings_tenant_state", recordings.c.tenant, recordings.c.state, recordings.c.id, recordings.c.started_at
 )
-# Of what has ended alone: a row under way grows with each segment. Both numbers ride along, see `ix_recordings_tenant`.
+# Only ended recordings: an open row changes with each segment. Both numbers are included, as in `ix_recordings_tenant`.
 sa.Index(
     "ix_recordings_measures",
     recordings.c.tenant,
@@ -142,7 +143,7 @@ segments = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
 )
 
-# Only of open recordings: a finished one has its notes in its manifest.
+# Open recordings only: a finished one has its notes in its manifest.
 recording_notes = sa.Table(
     "recording_notes",
     metadata,
@@ -233,7 +234,7 @@ shreds = sa.Table(
 )
 sa.Index("ix_shreds_finished_at", shreds.c.finished_at, shreds.c.intended_at)
 
-# The open recordings each intent promised to keep, so that a repeated intent answers as the first did.
+# The recordings each intent promised to keep, so that a repeated intent returns what the first did.
 shred_kept = sa.Table(
     "shred_kept",
     metadata,
@@ -270,7 +271,7 @@ erasure_recordings = sa.Table(
 sa.Index("ix_erasure_recordings_recording", erasure_recordings.c.recording, erasure_recordings.c.erasure)
 sa.Index("ix_erasure_recordings_shred", erasure_recordings.c.shred, erasure_recordings.c.recording)
 
-# One row, there from the first migration on; `period` stays null until the first sweep, `generation` until the first
+# One row, inserted by the first migration. `period` is null until the first sweep, `generation` until the first
 # rotation of the keyring.
 sweep_floor = sa.Table(
     "sweep_floor",
@@ -296,7 +297,7 @@ certificate_forms = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
 )
 
-# Either `jws`, or all of the columns after it.
+# A row has either `jws`, or all of the columns after it.
 certificates = sa.Table(
     "certificates",
     metadata,
@@ -373,11 +374,11 @@ tenants = sa.Table(
     sa.Column("metadata_before", sa.Text, nullable=False, server_default="[]"),
     # JSON: the request, its last month, period or null; of the change of existing metadata that is in force.
     sa.Column("metadata_changed", sa.Text),
-    # Separated by spaces, which no origin has.
+    # Separated by spaces, which an origin cannot contain.
     sa.Column("origins", sa.Text, nullable=False, server_default=""),
     sa.Column("retention", sa.Text),
     sa.Column("metadata_retention", sa.Text),
-    # JSON of the change of existing audio that is in force, and the last instant of capture that it is for.
+    # JSON of the change of existing audio that is in force, and the last instant of capture that it applies to.
     sa.Column("retention_changed", sa.Text),
     sa.Column("retention_changed_through", sa.BigInteger),
 )
@@ -428,7 +429,7 @@ sa.Index(
     postgresql_where=HAS_TARGET,
 )
 sa.Index("ix_audit_actor", audit.c.actor, audit.c.at, audit.c.seq)
-# `event` only rides along, so a page of one kind of event reads the index and not the rows it skips.
+# `event` is included so that a page of one kind of event reads the index and not the rows it skips.
 sa.Index("ix_audit_tenant_at", audit.c.tenant, audit.c.at, audit.c.seq, audit.c.event)
 sa.Index("ix_audit_at", audit.c.at, audit.c.seq, audit.c.event)
 
@@ -449,7 +450,7 @@ keyed_requests = sa.Table(
 )
 sa.Index("ix_keyed_requests_created_at", keyed_requests.c.created_at)
 
-# One row, there from the first migration on (seq 0, 32 zero bytes); moved by compare-and-swap with every insert.
+# One row, inserted by the first migration (seq 0, 32 zero bytes); moved by compare-and-swap with every insert.
 audit_head = sa.Table(
     "audit_head",
     metadata,
@@ -468,4 +469,4 @@ settings = sa.Table(
 NOT_CHANGED = ~sa.exists().where(
     tenants.c.id == recordings.c.tenant, tenants.c.retention_changed_through >= recordings.c.created_at
 )
-"""Recordings that go by the policy of their capture: no change of existing audio is for them."""
+"""Recordings that keep the policy of their capture: changes of existing audio do not apply to them."""

@@ -1,8 +1,8 @@
 """Group commit: acts submitted while a commit is under way share the next one, and its single fsync.
 
-A batch is one transaction. Acts of one kind run as one call, in any order between kinds: nothing submitted has been
-acknowledged, so no order among them was promised. An act that turns out impossible is refused alone; if it had
-already written, or failed unexpectedly, the batch is rolled back and each act repeated in a transaction of its own.
+A batch is one transaction. Acts of one kind run as one call. The order between kinds is free: nothing submitted has
+been acknowledged, so no order was promised. An act that turns out impossible is refused alone. If it had already
+written, or failed unexpectedly, the batch is rolled back and each act is repeated in its own transaction.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ R = TypeVar("R")
 
 
 class Transaction:
-    """One write transaction: what an act may do in it."""
+    """One write transaction, as an act may use it."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -81,13 +81,13 @@ class Transaction:
     async def insert_unless_there(
         self, table: sa.Table, columns: Sequence[str], values: Sequence[tuple[Any, ...]], *, unique: Sequence[str]
     ) -> None:
-        """Insert rows given as tuples of `columns`, except those that share `unique` with a row that is there."""
+        """Insert rows given as tuples of `columns`, except those that share `unique` with an existing row."""
         if self.dialect != "sqlite":
             statement = postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)
             await self.write(statement, [dict(zip(columns, row, strict=True)) for row in values])
             return
-        # Many rows a statement: each statement waits for the interpreter once, where one a row would wait for every row
-        # while another thread computes.
+        # Many rows a statement: every statement waits for the interpreter lock once, and another thread may be
+        # computing.
         row_text = f"({','.join('?' * len(columns))})"
         head = f"INSERT INTO {table.name} ({','.join(columns)}) VALUES "  # noqa: S608 - names of the schema, no values
         tail = f" ON CONFLICT ({','.join(unique)}) DO NOTHING"
@@ -98,7 +98,7 @@ class Transaction:
         self.writes += len(values)
 
     def audit(self, events: Sequence[AuditEvent]) -> None:
-        """Have `events` written with this transaction."""
+        """Write `events` with this transaction."""
         self.events += events
 
 
@@ -124,7 +124,7 @@ class _Done:
 
 
 class Writer:
-    """The only one who writes to this database in this process."""
+    """The only writer of this database in this process."""
 
     def __init__(self, engine: AsyncEngine, *, clock: Clock, metrics: Metrics | None) -> None:
         self._engine = engine
@@ -136,9 +136,10 @@ class Writer:
         self._closed = False
 
     async def submit(self, act: BulkAct[A, R], argument: A) -> R:
-        """Run `act` over `argument` and whatever else waits for the same act; return once it is durable.
+        """Run `act` over `argument` and the arguments that wait for the same act; return once it is durable.
 
-        A cancelled caller withdraws what has not begun; what has begun is carried out unheard.
+        A cancelled caller withdraws an act that has not begun; one that has begun is carried out, and its answer is
+        dropped.
         """
         if self._closed:
             raise Unavailable("the catalog is closed")
@@ -149,9 +150,9 @@ class Writer:
         return await answer
 
     async def run(self, act: Act[R], *, beside: bool = False) -> R:
-        """Run one act that has no kin to share a call with.
+        """Run one act that shares no call with others.
 
-        It is an effect of the present request, and noted as one, unless it only goes on `beside` it.
+        It is recorded as an effect of the present keyed request, unless it only runs `beside` it.
         """
         present = None if beside else effects()
         if present is None:
@@ -163,7 +164,7 @@ class Writer:
         return result
 
     async def close(self) -> None:
-        """Carry out what was submitted, then refuse."""
+        """Carry out the acts that were submitted, then refuse new ones."""
         self._closed = True
         if self._drain is not None:
             await asyncio.wait([self._drain])
@@ -175,7 +176,7 @@ class Writer:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH_ACTS))]
                 await self._carry_out([pending for pending in batch if not pending.answer.done()])
         finally:
-            # Only a dying event loop cancels this task: nobody may be left waiting for it.
+            # Only an ending event loop cancels this task; nobody may be left waiting for it.
             for pending in (*batch, *self._queue):
                 if not pending.answer.done():
                     pending.answer.set_exception(Unavailable("the catalog is closing"))
@@ -203,7 +204,7 @@ class Writer:
         except Exception as error:
             if not is_broken(error):
                 raise
-            # No commit was sent: the connection broke before, as after a restart of the server.
+            # No commit was sent: the connection had broken before, for example when the server restarted.
             done = await self._attempt(batch)
         if done.lost is not None:
             await self._settle(done)
@@ -243,8 +244,9 @@ class Writer:
     async def _settle(self, done: _Done) -> None:
         """Find out whether a commit whose answer was lost took effect: return if so.
 
-        The audit entries it wrote are the evidence. Looking takes the writer's lock first, so the lost transaction has
-        ended, whichever way. Unavailable if it did nothing; OutcomeUnknown if it left no evidence or nobody answers.
+        The audit entries it wrote are the evidence. The query takes the writer's lock first, so the lost transaction
+        has ended, either way. Unavailable if it changed nothing; OutcomeUnknown if it left no evidence or the database
+        does not answer.
         """
         self._head = None
         for pause in _SETTLE_PAUSES if done.events and done.head else ():
@@ -266,11 +268,11 @@ class Writer:
         ) from done.lost
 
     async def _write_audit(self, transaction: Transaction) -> AuditHead | None:
-        """Append the transaction's events; the head moves first, so two writers can never number alike."""
+        """Append the transaction's events; the head moves first, so two writers can never use one number."""
         if not transaction.events:
             return self._head
         at = self._clock.now()
-        # The remembered head is a guess that saves a read; if another process wrote since, the swap says so.
+        # The remembered head saves a read; if another process has written since, the swap fails and it is read.
         for head in (self._head, None):
             known = head or await _read_head(transaction)
             entries = extend_chain(known, transaction.events, at=at)
@@ -298,7 +300,7 @@ def _swap(old: AuditHead, new: AuditEntry) -> Parameters:
 
 
 class _Noted:
-    """An act, and with it, in one transaction, the evidence that the request under a key took effect."""
+    """An act with, in the same transaction, the evidence that its keyed request took effect."""
 
     def __init__(self, act: Act[Any], keyed: Keyed | None) -> None:
         self._act = act
@@ -318,7 +320,7 @@ class _Noted:
             }
             if not await transaction.write(_NOTE, named):
                 raise Conflict(
-                    "a repeat with the same Idempotency-Key has overtaken this request; this one changed nothing",
+                    "a repeat with the same Idempotency-Key was faster than this request; this one changed nothing",
                     hint="the repeat has the answer",
                 )
         return result
@@ -347,7 +349,7 @@ def _answer(pending: _Pending, answer: Any) -> None:
 
 
 def _failure(error: Exception) -> Exception:
-    """Return an exception of its own for each awaiter, so that their tracebacks do not grow into one another."""
+    """Return a new exception for each awaiter, so that their tracebacks stay apart."""
     failure = translate(error)
     if failure is not error:
         failure.__cause__ = error

@@ -1,1 +1,1 @@
-"""The journal: what makes a piece durable before it is acknowledged."""
+"""The journal: pieces are durable in it before they are acknowledged."""

@@ -1,7 +1,7 @@
 """Group commit: every call's records in one write and one fdatasync, then all their acknowledgements.
 
-While one commit runs in the writer thread, the next batch gathers. The event loop decides everything; the thread only
-writes. Callbacks instead of a task: nothing runs while nothing is appended, and no piece costs a future.
+While one commit runs in the writer thread, the next batch gathers. The event loop decides; the thread only writes.
+Callbacks instead of a task: nothing runs while nothing is appended, and a piece needs no future.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ logger = logging.getLogger(__name__)
 
 
 class Member(Protocol):
-    """An entry as the commit sees it."""
+    """An entry as the committer uses it."""
 
     appended: int
     durable: int
     batch: Batch | None
 
     def fail(self, error: Unavailable) -> None:
-        """Nothing after `durable` was kept."""
+        """Told that nothing after `durable` was kept."""
 
 
 class Batch:
-    """What one commit writes; `marks` are the members' offsets once all of it is durable."""
+    """The records of one commit; `marks` are the members' offsets once all of it is durable."""
 
     __slots__ = ("arrivals", "file", "last", "marks", "members", "parts", "position", "size", "waiters")
 
@@ -57,7 +57,7 @@ class Batch:
 
 
 class Committer:
-    """Owns the files of a journal directory and the order in which their bytes become durable."""
+    """Owns a journal directory's files, and the order in which their bytes become durable."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Committer:
         undurable_bound: int,
     ) -> None:
         self.current: JournalFile | None = None
-        """The file that takes records now; an entry whose records lie in another one starts over in it."""
+        """The file that takes records now; an entry with records in another file writes a new OPEN record in it."""
         self.files: list[JournalFile] = []
         self.disk = disk
         self._directory = directory
@@ -93,16 +93,16 @@ class Committer:
         self._not_before = 0.0
         self._closing = False
         self.undurable = 0
-        """Bytes of records that no commit has made durable, of all entries together."""
+        """Bytes of records that are not durable yet, of all entries together."""
         self.changed: Callable[[int], None] = lambda _: None
-        """Told how many these are when they pass the bound, and after each commit."""
+        """Called with `undurable` when it passes the bound, and after each commit."""
         self._undurable_bound = undurable_bound
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
     # -- taking records -----------------------------------------------------------------------------------------
 
     def put(self, member: Member, prefix: bytes, body: bytes) -> int:
-        """Queue one record for the current file, where `room` found room for it; return the position of its body."""
+        """Queue one record for the current file, in which `room` found space; return the position of its body."""
         batch = self._gathering
         if batch is None:
             batch = self._gather()
@@ -163,11 +163,11 @@ class Committer:
 
     @property
     def next_allocation(self) -> int:
-        """How many bytes of the disk the next record takes at once: a whole file where none takes records now."""
+        """Return how many bytes of the disk the next record allocates: a whole file if none is current, else none."""
         return self._file_bytes if self.current is None else 0
 
     def _retire(self) -> None:
-        """The current file takes no more records."""
+        """Stop writing to the current file."""
         file, self.current = self.current, None
         if file is None:
             return
@@ -176,7 +176,7 @@ class Committer:
             self._gathering.close()
             self._gathering = None
         else:
-            # A batch of this file may be under way: the thread works in order and trims after it.
+            # A batch of this file may be under way; the thread works in order and trims after it.
             self._thread.submit(file.trim)
         self.reap(file)
 
@@ -245,9 +245,9 @@ class Committer:
                 observe(now - arrival)
 
     def _abandon(self, batch: Batch, error: BaseException) -> None:
-        """A commit failed: everything queued fails with it, and no file that saw it is written again.
+        """Fail everything queued after a commit that failed; no file that saw it is written again.
 
-        Batches behind the failed one continue its entries; written alone they would only be gaps.
+        Later batches continue the same entries; written without the failed one they would leave gaps.
         """
         logger.error(
             "a journal commit failed; nothing of it was acknowledged",
@@ -279,30 +279,30 @@ class Committer:
                 waiter.set_result(None)
 
     async def committed(self, batch: Batch) -> None:
-        """Wait until the batch is durable or has failed; its members say which."""
+        """Wait until the batch is durable or has failed; its members know which."""
         waiter = asyncio.get_running_loop().create_future()
         batch.waiters.append(waiter)
         await waiter
 
     async def progress(self) -> None:
-        """Wait until the commit that comes next is through."""
+        """Wait until the next commit has ended."""
         batch = self._running or (self._queue[0] if self._queue else None)
         if batch is not None:
             await self.committed(batch)
 
     @property
     def crowded(self) -> bool:
-        """Whether more is in flight than the bound: what comes now waits until it is durable."""
+        """Whether more than the bound is in flight, so that new pieces wait until they are durable."""
         return self.undurable > self._undurable_bound
 
     # -- space --------------------------------------------------------------------------------------------------
 
     def bytes_used(self) -> int:
-        """Return the bytes that records take in all files, queued ones included."""
+        """Return the bytes of records in all files, queued ones included."""
         return sum(file.end for file in self.files)
 
     def reap(self, file: JournalFile) -> None:
-        """Remove the file if nothing in it is needed; the current one only once it is more than half full."""
+        """Remove the file if nothing in it is needed; the current one only if it is more than half full."""
         if file.live or file.batches or file not in self.files:
             return
         if file is self.current:
@@ -314,7 +314,7 @@ class Committer:
             self._thread.submit(self._remove, file)
 
     def _remove(self, file: JournalFile) -> None:
-        """Runs in the writer thread: a commit waits a moment longer rather than the event loop."""
+        """Runs in the writer thread: a commit may wait for the unlink, the event loop may not."""
         try:
             file.remove()
         except OSError as error:
@@ -329,7 +329,7 @@ class Committer:
         return self._closing
 
     async def close(self, *, keep: Sequence[JournalFile]) -> None:
-        """Commit what is queued, then close every file; those that nothing needs are removed, except `keep`."""
+        """Commit what is queued, then close every file; files that nothing needs are removed, except `keep`."""
         self._closing = True
         while self._running is not None or self._queue:
             await self.progress()

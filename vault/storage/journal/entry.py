@@ -1,4 +1,4 @@
-"""One recording's writing end, and the compact memory of where its bytes lie."""
+"""One recording in the journal: sealing its pieces, and an index of where their bytes lie."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from vault.storage.journal.commit import Batch, Committer
 from vault.storage.journal.file import WINDOW_BYTES, JournalFile, Window
 
 _CLOSE_BYTES: Final = 4 << 10
-"""Records with no more than this between them are read together."""
+"""Records with at most this many bytes between them are read together."""
 
 
 class Run:
     """The DATA records of one recording in one file: 8 bytes of memory each.
 
     Record `i` has seq `first + i`, its body starts at `positions[i]` in the file and its audio ends at plaintext byte
-    `base + ends[i]`. The arrays only grow, and what is dropped goes by replacing the run, so any thread may read one
+    `base + ends[i]`. The arrays only grow, and records are dropped by replacing the run, so any thread may read one
     while the event loop appends to it.
     """
 
@@ -89,9 +89,9 @@ class Run:
             index += 1
 
     def _reach(self, index: int, reach: int, end: int) -> int:
-        """Return where in the file one read ends that begins with record `index`, whose own end is `reach`.
+        """Return where in the file a read ends that begins with record `index`, which itself ends at `reach`.
 
-        It takes in the records after it that lie close to it and whose audio ends at plaintext `end` at the latest.
+        It includes the records after it that lie close to it and whose audio ends at plaintext `end` at the latest.
         """
         ends, positions = self.ends, self.positions
         limit = positions[index] + WINDOW_BYTES
@@ -104,7 +104,7 @@ class Run:
 
 
 class FileEntry:
-    """The journal's entry on disk; see `vault.ports.journal.JournalEntry`. All but `read` is the event loop's."""
+    """The journal's entry on disk; see `vault.ports.journal.JournalEntry`. Only `read` may leave the event loop."""
 
     __slots__ = (
         "_bound",
@@ -138,7 +138,7 @@ class FileEntry:
         self._released = offset
         self._runs: tuple[Run, ...] = ()
         self._run: Run | None = None
-        """Where the next piece goes, if its file still takes records; None also once nothing may be appended."""
+        """Where the next piece goes, while its file takes records; None also once nothing may be appended."""
         self._ended: str | None = None
         self._end_file: JournalFile | None = None
         self._closed = False
@@ -203,7 +203,7 @@ class FileEntry:
 
     @property
     def roomy(self) -> bool:
-        """Whether little enough is in flight."""
+        """Whether less than the bound is in flight."""
         return self.failed is None and self.appended - self.durable <= self._bound and not self._committer.crowded
 
     async def barrier(self) -> None:
@@ -234,7 +234,8 @@ class FileEntry:
                 run = self._enter(len(data))
             prefix, body = run.key.seal(END, run.first + len(run.positions), data, len(data))
             committer.put(self, prefix, body)
-            # The end record outlives the last audio byte: without it a restart would take the recording for broken off.
+            # The end record is kept longer than the last audio byte: without it a restart would call the recording
+            # truncated.
             run.file.live += 1
             self._end_file = run.file
             self._ended = reason
@@ -264,7 +265,7 @@ class FileEntry:
         return data
 
     def release(self, offset: int) -> None:
-        """Give up the bytes before `offset`."""
+        """Release the bytes before `offset`."""
         if offset > self.durable:
             raise ValueError(f"byte {offset} is not durable yet; nothing was released")
         if offset <= self._released:
@@ -283,7 +284,7 @@ class FileEntry:
             self._committer.reap(run.file)
 
     def close(self) -> None:
-        """Give up every byte and the end record."""
+        """Release every byte and the end record."""
         if self._closed:
             return
         self._closed = True
@@ -300,7 +301,7 @@ class FileEntry:
             self._committer.reap(file)
 
     def fail(self, error: Unavailable) -> None:
-        """Fall back to the durable bytes; called by the commit that could not keep the rest."""
+        """Fall back to the durable bytes; called by the commit that could not store the rest."""
         self.failed = error
         kept: list[Run] = []
         for run in self._runs:

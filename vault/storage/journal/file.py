@@ -1,7 +1,7 @@
-"""One journal file on disk, and the few system calls the journal makes (all of them in `Disk`, so tests can fail them).
+"""One journal file on disk, and the journal's system calls, which are all in `Disk` so that tests can fail them.
 
-A file is written by one incarnation, from one thread, in order; it is never appended to after a failed write or a
-restart. It lives until nothing in it is needed.
+A file is written by one incarnation, from one thread, in order. It is never appended to after a failed write or a
+restart, and is removed when nothing in it is needed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _pread.restype = ctypes.c_ssize_t
 
 
 class Window:
-    """Memory that reads land in, one after the other; one thread's."""
+    """A buffer for reads, reused by each; it belongs to one thread."""
 
     __slots__ = ("_address", "_view")
 
@@ -56,7 +56,7 @@ class Disk:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
     def allocate(self, fd: int, size: int) -> None:
-        """Reserve `size` bytes, so that a commit meets a full disk as rarely as possible and writes no metadata."""
+        """Reserve `size` bytes, so that commits rarely meet a full disk and write no metadata."""
         allocate(fd, size)
 
     def write(self, fd: int, data: bytes, position: int) -> None:
@@ -68,7 +68,7 @@ class Disk:
         os.fdatasync(fd)
 
     def truncate(self, fd: int, size: int) -> None:
-        """Give back what was allocated beyond `size`."""
+        """Free what was allocated beyond `size`."""
         os.ftruncate(fd, size)
 
     def unlink(self, path: Path) -> None:
@@ -80,13 +80,13 @@ class Disk:
         sync_directory(path)
 
     def free_bytes(self, path: Path) -> int:
-        """Return how many bytes an unprivileged writer may still take from the file system."""
+        """Return how many bytes an unprivileged process may still write to the file system."""
         stat = os.statvfs(path)
         return stat.f_bavail * stat.f_frsize
 
 
 def as_unavailable(error: OSError) -> Unavailable:
-    """Return what a failed write means to a recorder; the message names no path."""
+    """Return the recorder's error for a failed write; the message names no path."""
     return refusal(
         error,
         full="the journal's disk has no room for another byte; what was acknowledged is safe",
@@ -97,7 +97,7 @@ def as_unavailable(error: OSError) -> Unavailable:
 
 
 class JournalFile:
-    """Where records lie. Counters belong to the event loop, `commit` to the writer thread, `read` to any thread."""
+    """A file of records. Counters belong to the event loop, `commit` to the writer thread, `read` to any thread."""
 
     __slots__ = (
         "_disk",
@@ -122,21 +122,21 @@ class JournalFile:
         self.salt = salt
         self.capacity = capacity
         self.allocated = capacity
-        """Bytes this file may take on disk: the whole capacity until `trim` or for good."""
+        """Bytes this file may use on disk: the whole capacity until `trim`, after a failed trim for good."""
         self.end = HEADER_BYTES
-        """Where the next record goes; runs ahead of the disk by what is queued."""
+        """Where the next record goes; ahead of the disk by what is queued."""
         self.durable_end = 0
         self.live = 0
-        """Unreleased plaintext bytes, and one for each end record that is still needed."""
+        """Unreleased plaintext bytes, plus one for each end record that is still needed."""
         self.batches = 0
         """Commits queued or under way."""
         self.handles = 0
         self.damaged = False
-        """Holds bytes that replay could not hand out: set aside instead of unlinked."""
+        """Whether it holds bytes that replay could not return: such a file is set aside instead of unlinked."""
         self._disk = disk
         self._fd = -1
         self._lock = threading.Lock()
-        """Between reading and closing: a descriptor number is reused once closed."""
+        """Held while reading and closing, because a closed descriptor's number is used again."""
 
     @classmethod
     def existing(cls, path: Path, *, disk: Disk, number: int) -> JournalFile:
@@ -148,13 +148,13 @@ class JournalFile:
     def commit(self, data: bytes, position: int, *, last: bool) -> None:
         """Write and sync one batch; OSError, and then nothing of the batch counts and the file is not used again.
 
-        An fsync that failed is never tried again: the kernel may have dropped the pages it could not write and would
-        report the next one as a success.
+        A failed fsync is never repeated: the kernel may have dropped the pages it could not write, and would report
+        success.
         """
         if self._fd < 0:
             self._fd = self._disk.create(self.path)
             self._disk.allocate(self._fd, self.capacity)
-            # The name first: a durable record in a file whose name a crash takes away is no record.
+            # The name first: a durable record is lost if a crash removes its file's name.
             self._disk.sync_directory(self.path.parent)
         self._disk.write(self._fd, data, position)
         self._disk.sync(self._fd)
@@ -163,9 +163,10 @@ class JournalFile:
             self.trim()
 
     def trim(self) -> None:
-        """Give back the allocation beyond the durable bytes; failing to is harmless, as replay stops at zeroes.
+        """Free the allocation beyond the durable bytes; failing to is harmless, as replay stops at zeroes.
 
-        After a failed commit this takes its landed bytes away too, so that nobody replays what was never acknowledged.
+        After a failed commit this also removes its landed bytes, so that a replay never returns what was not
+        acknowledged.
         """
         if self._fd >= 0:
             with suppress(OSError):
@@ -197,7 +198,7 @@ class JournalFile:
         return b"".join(pieces)
 
     def close(self) -> None:
-        """Close the descriptor; a reader that comes now gets ValueError."""
+        """Close the descriptor; later readers get ValueError."""
         with self._lock:
             fd, self._fd = self._fd, -1
             if fd >= 0:
@@ -206,7 +207,7 @@ class JournalFile:
     def remove(self) -> None:
         """Close and unlink the file, or set it aside if it is damaged; OSError.
 
-        A crash may bring an unlinked name back; its recordings are then found stored, so nothing waits for a sync here.
+        A crash may bring an unlinked name back. Its recordings are then found stored, so nothing waits for a sync here.
         """
         self.close()
         if self.damaged:

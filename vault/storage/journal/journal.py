@@ -27,8 +27,10 @@ _LOCK_NAME: Final = "journal.lock"
 _FILES_PER_BOUND: Final = 4
 _DISK_CHECK_SECONDS: Final = 1.0
 _ADMISSION_SECONDS: Final = 0.5
-"""What is admitted begins with the same answer of the disk for half a second: a row of a call that then has no place in
-the journal would use up its call key."""
+"""For how long a recording that was admitted may rely on the same answer of the disk.
+
+A later refusal by the journal would leave a row without audio, which uses up its call key.
+"""
 
 
 class FileJournal:
@@ -36,8 +38,8 @@ class FileJournal:
 
     `file_bytes` is allocated at a time, but never more than a quarter of `bytes_bound`, so that released space comes
     back in time. No recording starts while the file system has less than `disk_reserve_bytes` free. An entry has at
-    most `undurable_bytes` in flight before `writable` waits, and while all of them have more than `undurable_bound`
-    every one waits for its own. ConfigError if the directory is absent or in use.
+    most `undurable_bytes` in flight before `writable` waits. While all entries together have more than
+    `undurable_bound`, each waits for its own bytes. ConfigError if the directory is absent or in use.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class FileJournal:
     async def replay(
         self, keys: Callable[[Coordinate], DataKey], *, skip: Callable[[str], bool]
     ) -> Sequence[ReplayedRecording]:
-        """Read what earlier incarnations left; after Unavailable it may be tried again."""
+        """Read what earlier incarnations left; after Unavailable it may be repeated."""
         if self._opened or self._replayed:
             raise ValueError("replay comes once, before the first open")
         tracks = await asyncio.to_thread(Replay(self._old, keys=keys, skip=skip).run)
@@ -163,7 +165,7 @@ class FileJournal:
         )
 
     def _disk_refusal(self, fresh: float) -> Unavailable | None:
-        """Return what the disk lacks for a new recording; an answer less than `fresh` seconds old is used again."""
+        """Return why the disk has no room for a new recording; an answer less than `fresh` seconds old is reused."""
         needed = self._committer.next_allocation
         if not self._reserve and not needed:
             return None
@@ -205,7 +207,7 @@ class FileJournal:
         return self._committer.undurable
 
     def tell(self, changed: Callable[[int], None]) -> None:
-        """Call `changed` with how many these are whenever they pass the bound, and after each commit."""
+        """Call `changed` with `undurable` whenever it passes the bound, and after each commit."""
         self._committer.changed = changed
 
     async def close(self) -> None:
@@ -224,12 +226,12 @@ def _closed() -> Unavailable:
 
 
 def journal_files(directory: Path) -> Sequence[Path]:
-    """Return the journal files in a directory, those set aside as damaged too, in creation order."""
+    """Return the journal files in a directory in creation order, those set aside as damaged included."""
     return sorted(path for path in directory.iterdir() if parse_file_name(path.name) is not None)
 
 
 def in_use(directory: Path) -> bool:
-    """Tell whether a process has the journal open now, without making or changing anything; ConfigError."""
+    """Tell whether a process has the journal open now; makes and changes nothing. ConfigError."""
     try:
         refuse_in_use(directory)
     except InUse:
@@ -246,7 +248,7 @@ def refuse_in_use(directory: Path) -> None:
     except OSError as error:
         raise unusable(directory / _LOCK_NAME, error, setting="journal.path") from error
     try:
-        # Shared, and given back at once: only an owner's lock is in its way.
+        # A shared lock, released at once, conflicts only with the owner's.
         if not try_lock(fd, shared=True):
             raise _taken(directory)
     finally:
@@ -265,7 +267,7 @@ def _lock(directory: Path) -> int:
 
 
 def _taken(directory: Path) -> InUse:
-    """Return what is said to whoever wants a journal that the process which signed its lock has open."""
+    """Return the error for a journal that another process has open, which it names from the lock file."""
     said = (directory / _LOCK_NAME).read_bytes()[:20].strip()
     who, end = ("process " + said.decode(), f"kill {said.decode()}") if said.isdigit() else ("a process", "its unit")
     return InUse(
@@ -277,7 +279,7 @@ def _taken(directory: Path) -> InUse:
 
 
 def _sign(fd: int) -> None:
-    """Say in the lock's file who has it, for the message to whoever comes next; a full disk does not matter."""
+    """Write this process's id into the lock file, for others' messages; a full disk is ignored."""
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

@@ -1,4 +1,4 @@
-"""Who a journal belongs to: a name made once, kept beside its files, and written into every row it has bytes of."""
+"""The id of a journal's node: made once, kept beside its files, and written into every row it has bytes of."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PATTERN: Final = re.compile(r"node_[0-9a-f]{32}")
 
 
 def node_of(directory: Path, *, at: datetime, entropy: Entropy) -> NodeId:
-    """Return the name in `directory`, made and synchronised first if there is none; the caller holds its lock.
+    """Return the id in `directory`, making it durable first if there is none; the caller holds the journal's lock.
 
-    ConfigError if it cannot be read or written, or is not one. Nothing is recorded before the name is durable: rows
-    under a name that was lost would wait for it for ever.
+    ConfigError if it cannot be read or written, or is damaged. Nothing is recorded before the id is durable: rows under
+    a lost id would wait for that node for ever.
     """
     path = directory / FILE_NAME
     try:
@@ -33,7 +33,7 @@ def node_of(directory: Path, *, at: datetime, entropy: Entropy) -> NodeId:
 
 
 def existing_node(directory: Path) -> NodeId:
-    """Return the name of the journal in `directory`; ConfigError if it has none."""
+    """Return the id of the journal in `directory`; ConfigError if it has none."""
     try:
         (directory / FILE_NAME).stat()
     except FileNotFoundError as error:

@@ -1,8 +1,8 @@
 """Finds in the files of earlier incarnations every byte that was acknowledged and is still needed.
 
-A crash leaves a tail that fails framing or authentication, and nothing behind it. Where a record that authenticates
-lies behind one that does not, the file was damaged: what is contiguous is still handed out, and the file is kept for
-someone to look at. Every recording is judged by its own records: another one's damage ends only that one.
+A crash leaves a tail that fails framing or authentication, with no valid record behind it. A record that authenticates
+behind one that does not shows that the file was damaged. Contiguous bytes are still returned then, and the file is kept
+for inspection. Damage to one recording's records does not affect other recordings.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Track:
-    """One recording across files: contiguous `runs`, and its end if that was found after them."""
+    """One recording across files: contiguous `runs`, and its end if it was found after them."""
 
     coordinate: Coordinate
     recording: str
     key: DataKey | None = field(repr=False)
-    """None: shredded or already stored; its records are passed over."""
+    """None if it is shredded or already stored; its records are skipped."""
     runs: list[Run] = field(default_factory=list)
     ended: str | None = None
     end_file: JournalFile | None = None
     cut: bool = False
-    """Damage took some of its records."""
+    """Whether damage took some of its records."""
 
     def keep_from(self, offset: int) -> None:
-        """Drop what was in the object store before `offset`."""
+        """Drop the bytes before `offset`, which the object store has."""
         self.runs = [run.between(offset, run.end) for run in self.runs if run.end > offset or run is self.runs[-1]]
 
     def keep_until(self, offset: int) -> None:
-        """Drop what was written and never acknowledged after `offset`."""
+        """Drop the bytes after `offset`, which were never acknowledged."""
         self.runs = [run.between(run.base, offset) for run in self.runs if run.base <= offset]
 
 
@@ -68,8 +68,8 @@ class _Handle:
 class Replay:
     """One pass over the files in creation order; blocking, for a worker thread.
 
-    Raises Unavailable if a key or a file cannot be had now, ConfigError for files this code does not read; nothing on
-    disk has changed then.
+    Unavailable if a key or a file cannot be read now, ConfigError for files of a format this code does not know. After
+    either nothing on disk has changed.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Replay:
         self._tracks: dict[str, Track] = {}
 
     def run(self) -> Sequence[Track]:
-        """Return every recording found, except those that are shredded or to be skipped."""
+        """Return every recording found, except those that are shredded or skipped."""
         for file in self._files:
             try:
                 data = file.load()
@@ -97,7 +97,7 @@ class Replay:
         return list(self._tracks.values())
 
     def track(self, opening: Opening) -> Track:
-        """Return the recording's track, a new one unplaced; FormatError if it was seen with another coordinate."""
+        """Return the recording's track, a new one without runs; FormatError if it was seen with another coordinate."""
         track = self._tracks.get(opening.recording)
         if track is None:
             track = Track(recording=opening.recording, coordinate=opening.coordinate, key=self._key(opening))
@@ -118,17 +118,17 @@ class Replay:
             return None
 
     def place(self, track: Track, opening: Opening, run: Run) -> bool:
-        """Let `run` continue its recording; False if bytes between are missing though nobody released them."""
+        """Let `run` continue its recording; False if bytes between are missing that were never released."""
         track.keep_from(opening.released)
         if track.runs and (last := track.runs[-1]).end < opening.offset and opening.released < opening.offset:
             between = range(last.file.number + 1, run.file.number)
             if all(number in self._numbers for number in between):
-                # No file between them is gone, so nothing was released: what comes first is the recording, the rest
-                # waits on disk for someone to look at.
+                # No file between them is gone, so nothing was released: the bytes before the gap are the recording, and
+                # the rest stays on disk for inspection.
                 run.file.damaged = True
                 return False
-            # A file is removed only when all its bytes are released, and release goes from the front: everything
-            # before the gap is in the object store too.
+            # A file is removed only when all its bytes are released, and bytes are released from the front. So
+            # everything before the gap is in the object store.
             for old in track.runs if track.cut else ():
                 old.file.damaged = True
             track.runs = []
@@ -157,7 +157,7 @@ class _FileScan:
         try:
             self._file.salt = decode_header(self._data).salt
         except Truncated:
-            # Its first commit never finished, or somebody changed the header: without the salt no record opens.
+            # Its first commit never finished, or the header was changed: without the salt no record opens.
             self._file.damaged = self._limit > HEADER_BYTES
             return
         except FormatError as error:
@@ -187,7 +187,7 @@ class _FileScan:
         return handle is not None and prefix.seq == handle.next_seq
 
     def _resync(self, position: int) -> tuple[Prefix, int] | None:
-        """Take the next record from `position` on that authenticates, wherever it starts."""
+        """Return the next record from `position` on that authenticates, wherever it starts."""
         for match in PREFIX_PATTERN.finditer(self._data, position, self._limit):
             prefix = decode_prefix(self._data, match.start())
             if prefix is None:

@@ -1,1 +1,1 @@
-"""Object stores on this machine, and what every object store has in common."""
+"""Object stores on this machine, and what all object stores share."""

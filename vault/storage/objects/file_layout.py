@@ -25,7 +25,7 @@ _FRAME: Final = struct.Struct(">4sBH")
 
 
 def encode_header(meta: ObjectMeta) -> bytes:
-    """Return the 512 bytes that stand before an object's own; `meta` has passed `check_meta`, so it fits."""
+    """Return the 512 bytes that precede an object's own; `meta` must have passed `check_meta`, so that it fits."""
     texts = meta_texts(meta)
     del texts["held"]
     packed = pack(texts)

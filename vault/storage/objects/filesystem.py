@@ -20,10 +20,10 @@ _LOW_SPACE_BYTES: Final = 5 << 30
 
 
 class FilesystemObjectStore:
-    """An ObjectStore under one directory; `create` makes it, `open` refuses a directory that is none.
+    """An ObjectStore under one directory; `create` makes it, and `open` refuses any other directory.
 
-    Several processes on one machine may have it open. It keeps no versions and enforces no lock: retention is what
-    the catalog and the keyring say, and the metadata here is so that a lost catalog can be rebuilt.
+    Several processes on one machine may have it open. It keeps no versions and enforces no lock: the catalog and the
+    keyring decide retention, and the metadata here serves to rebuild a lost catalog.
     """
 
     kind: str = "filesystem"
@@ -34,12 +34,12 @@ class FilesystemObjectStore:
 
     @staticmethod
     async def create(root: Path) -> None:
-        """Make `root` an empty store, or leave the store it is alone; ConfigError if it holds other files."""
+        """Make `root` an empty store, or leave an existing store unchanged; ConfigError if it holds other files."""
         await in_thread(create_tree, root)
 
     @classmethod
     async def open(cls, root: Path, *, workers: int = 8, tidies: bool = True) -> FilesystemObjectStore:
-        """Open a store that `create` made and, if it `tidies`, remove what a crash left; ConfigError if there is none.
+        """Open a store that `create` made; ConfigError if there is none. With `tidies`, remove what a crash left.
 
         A missing marker is refused because an unmounted disk would otherwise look like a store that lost every object.
         """
@@ -84,7 +84,7 @@ class FilesystemObjectStore:
         return await run_in(self._pool, self._tree.delete, check_name(name))
 
     async def still_there(self) -> None:
-        """Look whether the directory that was opened is where it was; see ObjectStore.still_there."""
+        """Check that the opened directory is still at its path; see ObjectStore.still_there."""
         await run_in(self._pool, self._tree.require_place)
 
     async def check(self) -> Sequence[Finding]:
@@ -100,7 +100,7 @@ class FilesystemObjectStore:
                 level="warning" if low else "ok",
                 subject="objects",
                 message=f"{root} is writable, {free >> 20} MiB free",
-                hint="make room before recorders are turned away" if low else None,
+                hint="free space before recorders are turned away" if low else None,
             ),
         )
 

@@ -12,7 +12,7 @@ from vault.storage.objects.names import check_meta, check_name, check_prefix, ch
 
 
 class MemoryObjectStore:
-    """An ObjectStore whose objects live as long as it does, also after `close`."""
+    """An ObjectStore whose objects live as long as this instance, even after `close`."""
 
     kind: str = "memory"
 
@@ -37,7 +37,7 @@ class MemoryObjectStore:
         return ObjectInfo(name=name, size=len(data), meta=meta)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Yield what is there when the listing starts, less what is deleted before its turn."""
+        """Yield what exists when the listing starts, without objects deleted before their turn."""
         check_prefix(prefix)
         for name in sorted(name for name in self._objects if name.startswith(prefix)):
             if name in self._objects:
@@ -49,15 +49,15 @@ class MemoryObjectStore:
         self._objects[name] = (data, replace(meta, held=held))
 
     async def delete(self, name: str) -> Deletion:
-        """Forget the object; there are no versions and no locks."""
+        """Remove the object; there are no versions and no locks."""
         gone = self._objects.pop(check_name(name), None)
         return Deletion(name=name, versions_deleted=int(gone is not None), absent=name not in self._objects)
 
     async def still_there(self) -> None:
-        """Do nothing: it is where the process is."""
+        """Do nothing: memory cannot move."""
 
     async def check(self) -> Sequence[Finding]:
-        """Say that nothing here survives the process."""
+        """Warn that objects end with the process."""
         return (
             Finding(
                 level="warning",
@@ -68,7 +68,7 @@ class MemoryObjectStore:
         )
 
     async def close(self) -> None:
-        """Do nothing: there is nothing to release."""
+        """Do nothing; objects stay readable."""
 
     def _found(self, name: str) -> tuple[bytes, ObjectMeta]:
         try:

@@ -1,4 +1,4 @@
-"""What every object store accepts: names, ranges and metadata that S3, file systems and memory all keep unchanged."""
+"""What every object store accepts: names, ranges and metadata that S3, file systems and memory keep unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_name(name: str) -> str:
 def check_prefix(prefix: str) -> str:
     """Return `prefix` if some legal name could start with it; Invalid."""
     *whole, last = prefix.split("/")
-    # A last component of "." or ".." is still the start of ".x" and "..x".
+    # A last component "." or ".." is also the start of ".x" or "..x".
     legal = len(prefix) <= _MAX_NAME and all(map(_is_component, whole))
     if not legal or (last and (len(last) > _MAX_COMPONENT or not _COMPONENT.fullmatch(last))):
         raise Invalid("not a prefix of a usable object name")
@@ -87,7 +87,7 @@ def held_text(*, held: bool) -> str:
 
 
 def total_bytes(chunks: Sequence[bytes | memoryview]) -> int:
-    """Return how many bytes the chunks are together."""
+    """Return the total number of bytes in the chunks."""
     return sum(chunk.nbytes if isinstance(chunk, memoryview) else len(chunk) for chunk in chunks)
 
 

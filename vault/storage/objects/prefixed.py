@@ -10,7 +10,7 @@ from vault.ports.objects import Deletion, ObjectInfo, ObjectMeta, ObjectStore
 
 
 class PrefixedObjectStore:
-    """Keeps the promises of the store it is inside of; `prefix` is empty or ends with "/"."""
+    """Keeps the promises of the store that it wraps; `prefix` is empty or ends with "/"."""
 
     def __init__(self, inner: ObjectStore, prefix: str) -> None:
         self._inner = inner
@@ -30,7 +30,7 @@ class PrefixedObjectStore:
         return self._outer(await self._inner.stat(self._prefix + name))
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Yield what is inside; see ObjectStore.list."""
+        """Yield the objects under the prefix; see ObjectStore.list."""
         async for info in self._inner.list(self._prefix + prefix):
             yield self._outer(info)
 
@@ -43,15 +43,15 @@ class PrefixedObjectStore:
         return dataclasses.replace(await self._inner.delete(self._prefix + name), name=name)
 
     async def still_there(self) -> None:
-        """Ask the store around it."""
+        """Ask the wrapped store."""
         await self._inner.still_there()
 
     async def check(self) -> Sequence[Finding]:
-        """Return the findings of the store around it."""
+        """Return the wrapped store's findings."""
         return await self._inner.check()
 
     async def close(self) -> None:
-        """Close the store around it."""
+        """Close the wrapped store."""
         await self._inner.close()
 
     def _outer(self, info: ObjectInfo) -> ObjectInfo:

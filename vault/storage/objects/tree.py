@@ -41,14 +41,14 @@ _GONE: Final = (
 
 
 def translated(what: str) -> contextlib.AbstractContextManager[None]:
-    """Turn an OSError into DiskFull or Unavailable; what failed is never read as absent."""
+    """Turn an OSError into DiskFull or Unavailable; a failed read never counts as absence."""
     full = f"no room left on the disk of the object store: {what} was not stored"
     return answering(full=full, failed=f"the object store cannot serve {what}")
 
 
 @contextlib.contextmanager
 def _opened(root: Path) -> Iterator[None]:
-    """Do the same for a whole store; what waiting does not cure is a ConfigError that says whose the place is."""
+    """Translate errors of opening a whole store; those that waiting does not cure are a ConfigError."""
     with translated(str(root)):
         try:
             yield
@@ -61,7 +61,7 @@ def _opened(root: Path) -> Iterator[None]:
 def create_tree(root: Path) -> None:
     """Make `root` an empty object store; one that already is stays as it is. ConfigError if other files are there.
 
-    The marker comes last: a crash before it leaves no store, and the next `create_tree` completes it.
+    The marker is written last: a crash before it leaves no store, and the next `create_tree` completes it.
     """
     with _opened(root):
         make_directories(root)
@@ -80,9 +80,9 @@ def create_tree(root: Path) -> None:
 class ObjectTree:
     """Blocking operations on one store; safe from many threads, and from many processes on one machine.
 
-    Everything is looked up relative to the root directory opened here. A disk unmounted under a running server
-    therefore fails, where a path would lead into the empty mount point and every object would look absent. A root that
-    was moved away can still be read; nothing is written or deleted where nobody looks for it.
+    Every path is relative to the root directory opened here. So a disk that is unmounted under a running server gives
+    errors; by path, the empty mount point would make every object look absent. A root that was moved away can still be
+    read, but nothing is written to it or deleted from it.
     """
 
     def __init__(self, root: Path, *, tidies: bool = True) -> None:
@@ -115,7 +115,7 @@ class ObjectTree:
             staged = f"{_TMP}/{uuid4().hex}"
             try:
                 self._write(staged, encode_header(meta), chunks)
-                # Data before name: the other order could, after a crash, show a name over missing bytes.
+                # Data before name: in the other order a crash could leave a name without its bytes.
                 self._place(staged, name)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
@@ -144,7 +144,7 @@ class ObjectTree:
         return ObjectInfo(name=name, size=size, meta=decode_header(header))
 
     def set_held(self, name: str, *, held: bool) -> None:
-        """Overwrite the one byte that is the hold state, and wait until the disk has it."""
+        """Overwrite the byte that holds the hold state, and wait until the disk has it."""
         with self._opened(name, os.O_RDWR) as handle:
             self.require_place()
             decode_header(os.pread(handle, HEADER_BYTES, 0))
@@ -152,7 +152,7 @@ class ObjectTree:
             os.fdatasync(handle)
 
     def delete(self, name: str) -> Deletion:
-        """Remove one object, make that durable, drop directories left empty, and look again."""
+        """Remove one object, make that durable, remove empty directories, and check that it is absent."""
         with translated(name):
             self.require_place()
             deleted = 1
@@ -160,7 +160,7 @@ class ObjectTree:
                 os.unlink(_path(name), dir_fd=self._root)
             except FileNotFoundError:
                 deleted = 0
-            # Also for an absent name: a delete that was cut short after its unlink is completed here.
+            # For an absent name too: a delete that was cut short after its unlink is completed here.
             with contextlib.suppress(FileNotFoundError):
                 self._sync_directory(_directory(name))
             self._prune(_directory(name))
@@ -174,7 +174,7 @@ class ObjectTree:
             yield from self._walk(prefix[: prefix.rfind("/") + 1], prefix)
 
     def require_place(self) -> None:
-        """Raise Unavailable if this is no longer the store that was opened, or no longer where it was opened."""
+        """Raise Unavailable if the opened directory is no longer the store, or no longer at its path."""
         try:
             os.stat(MARKER, dir_fd=self._root, follow_symlinks=False)
         except FileNotFoundError:
@@ -218,8 +218,8 @@ class ObjectTree:
         return handle
 
     def _remove_leftovers(self, *, tidies: bool) -> None:
-        # Every opener holds the marker's lock shared. Whoever gets it alone knows that no put is under way anywhere,
-        # so what lies in tmp was left by a crash; another process's puts are never pulled from under it.
+        # Every process with the store open holds the marker's lock shared. Only a process that gets it exclusively
+        # knows that no put is under way, so that a crash left what is in tmp.
         if try_lock(self._marker) and tidies:
             for leftover in self._names(_TMP):
                 os.unlink(f"{_TMP}/{leftover}", dir_fd=self._root)
@@ -234,7 +234,7 @@ class ObjectTree:
             try:
                 os.rename(staged, _path(name), src_dir_fd=self._root, dst_dir_fd=self._root)
             except FileNotFoundError:
-                # A delete has just pruned the directory: it must be made, and made durable, again.
+                # A concurrent delete has removed the directory: it must be made, and made durable, again.
                 with self._lock:
                     self._durable.discard(_directory(name))
             else:
@@ -254,7 +254,7 @@ class ObjectTree:
                         continue
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(path, 0o700, dir_fd=self._root)
-                # Also when it existed: whoever made it may not have synchronised it yet.
+                # Even if it existed: the process that made it may not have synchronised it yet.
                 self._sync_directory("/".join(parts[: depth - 1]))
                 self._durable.add(path)
             if len(self._durable) > _KNOWN_DIRECTORIES:
@@ -297,7 +297,7 @@ class ObjectTree:
                     if entry.is_dir(follow_symlinks=False):
                         found.append((f"{base}{entry.name}/", None))
                     elif entry.name.endswith(_SUFFIX):
-                        # Deleted since the directory was read: no longer a current object.
+                        # Deleted since the directory was read, so no longer an object.
                         with contextlib.suppress(FileNotFoundError):
                             size = entry.stat(follow_symlinks=False).st_size - HEADER_BYTES
                             found.append((base + entry.name.removesuffix(_SUFFIX), size))

@@ -1,6 +1,6 @@
 """Provisioning and checking one S3 bucket with the minio SDK; blocking, call it in a worker thread.
 
-What a server lacks becomes a warning, never a crash: stores differ in what they support.
+A feature that a server lacks becomes a warning, because stores differ in what they support.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _Step = Callable[[Minio, S3Settings], Finding]
 
 
 def provision(settings: S3Settings) -> Sequence[Finding]:
-    """Create the bucket if it is missing and give it what it lacks; repeatable. Then return `check`'s findings.
+    """Create the bucket if it is missing and set it up; repeatable. Then return `check`'s findings.
 
-    Object Lock can only be had at creation. Versioning is left as it is: deletion handles either, and a bucket with
-    Object Lock is versioned by the server. Raises Unavailable, or ConfigError if the region is not allowed or
-    the bucket is not ours to use.
+    Object Lock can only be enabled at creation. Versioning stays as it is: deletion handles both, and the server
+    versions a bucket with Object Lock. Raises Unavailable, or ConfigError if the region is not allowed or the bucket
+    cannot be used.
     """
     if settings.region not in settings.allowed_regions:
-        # Before the first request: a bucket in the wrong country is not made and then complained about.
+        # Before the first request, so that no bucket is made in a region that is not allowed.
         message = f"objects.s3.region: {settings.region} is not among the allowed regions; nothing was changed"
         raise ConfigError(message, hint="see objects.s3.allowed_regions")
     client = connect(settings)
@@ -84,7 +84,7 @@ def check(settings: S3Settings) -> Sequence[Finding]:
 def region_finding(settings: S3Settings, region: str | None, *, source: str = "reported by the store") -> Finding:
     """Compare a region (as GetBucketLocation spells it) with the allowed ones.
 
-    Only AWS's regions are places: what another server reports is a name somebody gave it, so it only warns.
+    Only AWS's regions are places. Another server may report any name, so that only gives a warning.
     """
     named = _LEGACY_REGIONS.get(region, region)
     if named in settings.allowed_regions:
@@ -95,7 +95,7 @@ def region_finding(settings: S3Settings, region: str | None, *, source: str = "r
 
 
 def uploads_finding(count: int) -> Finding:
-    """Judge how many unfinished multipart uploads the bucket has; the vault itself makes none."""
+    """Judge the number of unfinished multipart uploads in the bucket; the vault itself makes none."""
     if count == 0:
         return _finding("ok", "no abandoned multipart uploads")
     return _finding("warning", f"{count} abandoned multipart uploads", "the bucket's lifecycle rule removes them")
@@ -108,7 +108,7 @@ def connect(settings: S3Settings) -> Minio:
         raise ConfigError("objects.s3.endpoint: not an address", hint="use https://host or https://host:port")
     access_key, secret_key, token = settings.access_key, settings.secret_key, None
     if access_key is None:
-        # The data path resolves its credentials with botocore; so does this, or the two could be different people.
+        # The data path gets its credentials from botocore; so must this, or the two could be different users.
         found = botocore.session.get_session().get_credentials()
         if found is None:
             raise ConfigError("objects.s3.access_key: there are no credentials", hint="set them, or give it a role")
@@ -129,7 +129,7 @@ def connect(settings: S3Settings) -> Minio:
         )
     except ValueError as error:
         raise ConfigError("objects.s3: the endpoint or the credentials are not usable") from error
-    # The SDK's switches carry no annotations, hence the look-up by name.
+    # The SDK's switches have no type annotations, hence the look-up by name.
     switch = {"path": "disable_virtual_style_endpoint", "virtual": "enable_virtual_style_endpoint"}
     if settings.addressing in switch:
         getattr(client, switch[settings.addressing])()
@@ -140,7 +140,7 @@ def _make(client: Minio, settings: S3Settings) -> None:
     try:
         client.make_bucket(settings.bucket, location=settings.region, object_lock=settings.object_lock != "off")
     except S3Error as error:
-        # Another node's `init` may have been faster; somebody else's bucket of that name fails the next look.
+        # Another node's `init` may have created it meanwhile; if somebody else owns it, the check fails.
         if error.code not in _OWNED or not client.bucket_exists(settings.bucket):
             raise
 
@@ -175,8 +175,8 @@ def _encryption(client: Minio, settings: S3Settings) -> Finding:
     if client.get_bucket_encryption(settings.bucket) is not None:
         return _finding("ok", "the store encrypts objects by default, on top of the vault's own sealing")
     if not settings.server_side_encryption:
-        return _finding("ok", "no encryption by the store, as configured; objects are sealed before they get there")
-    return _finding("warning", "the store does not encrypt by default; objects are sealed before they get there")
+        return _finding("ok", "no encryption by the store, as configured; the vault seals objects before storing them")
+    return _finding("warning", "the store does not encrypt by default; the vault seals objects before storing them")
 
 
 def _versioning(client: Minio, settings: S3Settings) -> Finding:
@@ -199,7 +199,7 @@ def _lifecycle(client: Minio, settings: S3Settings) -> Finding:
 
 
 def _expires_objects(rule: Rule) -> bool:
-    # A rule that only clears expired delete markers has an expiration too, but removes no bytes.
+    # A rule that only removes expired delete markers has an expiration too, but removes no bytes.
     expiration = rule.expiration
     return rule.status == ENABLED and expiration is not None and bool(expiration.days or expiration.date)
 
@@ -234,7 +234,7 @@ def _finding(level: str, message: str, hint: str | None = None) -> Finding:
 
 
 def _reason(error: Exception) -> str:
-    """Return what may be shown: the store's code, or the kind of failure; never a URL or a header."""
+    """Return text that is safe to show: the store's code, or the kind of failure; never a URL or a header."""
     return f"the store answered {error.code}" if isinstance(error, S3Error) else reason(error)
 
 

@@ -1,6 +1,6 @@
-"""What an S3 store's failures mean to the vault.
+"""Translates an S3 store's failures into the vault's errors.
 
-The one rule that matters: only a store that knows the bucket and answers that it has no such key has said "absent".
+An object is absent only if a store that knows the bucket answers that it has no such key.
 """
 
 from __future__ import annotations
@@ -58,20 +58,21 @@ class S3Settings:
 CODE: Final = "s3_code"
 
 LOCKED: Final = frozenset({"AccessDenied", "ObjectLocked"})
-"""Answers to deleting a version that a lock, or a policy, still protects."""
+"""Answers to deleting a version that a lock or a policy protects."""
 
 UNSUPPORTED: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
-"""Answers to a request the server has no code for."""
+"""Answers to a request that the server does not implement."""
 
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound", "404"})
 _FULL: Final = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "507"})
 
 
 def translate(error: Exception, operation: str) -> VaultError | None:
-    """Return the vault's error for one raised by the SDK or the transport; None if it is a defect of ours.
+    """Return the vault's error for one raised by the SDK or the transport; None if it is a defect of this code.
 
-    NotFound here means that the answer was 404: over HEAD, a missing bucket looks the same, so the caller asks for the
-    bucket before it believes it. Messages name the operation and the store's code, never a header or a credential.
+    NotFound means that the answer was 404. A missing bucket gives the same answer to HEAD, so the caller checks the
+    bucket before it takes the object as absent. Messages name the operation and the store's code, never a header or a
+    credential.
     """
     if isinstance(error, ClientError):
         return _answered(error, operation)
@@ -79,7 +80,7 @@ def translate(error: Exception, operation: str) -> VaultError | None:
         return None
     if isinstance(error, NoCredentialsError):
         return Unavailable(f"no credentials for the object store ({operation})", s3_code="NoCredentials")
-    # A cut body leaves aiobotocore as the bare error of its HTTP library, which this layer does not import.
+    # For a body that was cut, aiobotocore raises an error of its HTTP library, which this layer does not import.
     transport = (BotoCoreError, HTTPClientError, OSError, TimeoutError)
     if isinstance(error, transport) or type(error).__module__.startswith("aiohttp"):
         return Unavailable(f"the object store did not answer {operation}: {reason(error)}")
@@ -108,7 +109,7 @@ def _answered(error: ClientError, operation: str) -> VaultError:
 
 
 def new_client(settings: S3Settings) -> Any:
-    """Return an async context manager that gives a client for one bucket's store."""
+    """Return an async context manager that yields a client of the bucket's store."""
     session = aioboto3.Session(
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
@@ -119,9 +120,9 @@ def new_client(settings: S3Settings) -> Any:
 
 @asynccontextmanager
 async def answered(operation: str, settings: S3Settings) -> AsyncIterator[None]:
-    """Bound one request, and give its failure the vault's words."""
+    """Bound the time of one request, and translate its failure."""
     try:
-        # The SDK's timeouts do not cover a store that stops reading in the middle of an upload.
+        # The SDK's timeouts do not cover a store that stops reading during an upload.
         async with asyncio.timeout(settings.operation_timeout_seconds):
             yield
     except VaultError:
@@ -134,7 +135,7 @@ async def answered(operation: str, settings: S3Settings) -> AsyncIterator[None]:
 
 
 def bucket_location(settings: S3Settings) -> dict[str, Any]:
-    """Return what CreateBucket must be told of the region: nothing in the first of them."""
+    """Return the location parameter of CreateBucket, which AWS's first region does not take."""
     if settings.region == "us-east-1":
         return {}
     return {"CreateBucketConfiguration": {"LocationConstraint": settings.region}}
@@ -143,7 +144,7 @@ def bucket_location(settings: S3Settings) -> dict[str, Any]:
 def _client_config(settings: S3Settings) -> AioConfig:
     return AioConfig(
         signature_version="s3v4",
-        # The body is not part of the signature: hashing it would happen on the event loop. Its digest is a header.
+        # The body is not part of the signature, because hashing it would block the event loop. Its digest is a header.
         s3={"addressing_style": settings.addressing, "payload_signing_enabled": False},
         request_checksum_calculation=settings.checksum_mode,
         response_checksum_validation=settings.checksum_mode,

@@ -1,4 +1,4 @@
-"""Deleting one key from S3 so that nothing of it is left: versions, delete markers, abandoned multipart uploads."""
+"""Deleting one key from S3 completely: versions, delete markers, abandoned multipart uploads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Tally:
 
 
 async def delete_every_version(call: Call, name: str, *, bypass_governance: bool) -> Deletion:
-    """Delete everything under exactly `name`, then look again; outages are raised, refusals give `absent=False`."""
+    """Delete everything under exactly `name`, then check; outages are raised, refusals give `absent=False`."""
     tally = _Tally()
     bypass = {"BypassGovernanceRetention": True} if bypass_governance else {}
     found = await _look(call, name)
@@ -43,7 +43,8 @@ async def delete_every_version(call: Call, name: str, *, bypass_governance: bool
         await _abort(call, tally, name, upload)
     left = await _look(call, name) if found else found
     if left.current and all(version == "null" for version in left.versions):
-        # No versions here, or none this store can name: only now is a plain DELETE a deletion and not a marker.
+        # There are no versions, or none that the store lists: only now does a plain DELETE delete instead of adding a
+        # marker.
         await _delete(call, tally, Key=name)
         left = await _look(call, name)
     return Deletion(

@@ -1,7 +1,7 @@
-"""A keyring replica in an S3 bucket: heads are exchanged by conditional writes (docs/format.md, "Keyring").
+"""A keyring replica in an S3 bucket: heads are swapped by conditional writes (docs/format.md, "Keyring").
 
-The bucket must not be versioned: superseded heads open nothing, since their root version is destroyed, but a store that
-keeps them would make that the only defence.
+The bucket must not be versioned. Superseded heads open nothing, because their root version is destroyed; in a versioned
+bucket that would be the only defence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MISMATCH: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestCo
 
 
 class BucketReplica:
-    """Implements `vault.ports.keys.KeyringStore` below a prefix of a bucket, which exists already."""
+    """Implements `vault.ports.keys.KeyringStore` below a prefix of an existing bucket."""
 
     def __init__(self, settings: S3Settings, prefix: str) -> None:
         self.name = f"s3://{settings.bucket}/{prefix}".rstrip("/")
@@ -35,7 +35,7 @@ class BucketReplica:
         self._unversioned = False
 
     async def initialise(self) -> bool:
-        """Make the bucket if there is none, and look whether the prefix is empty; ConfigError if it is versioned."""
+        """Make the bucket if there is none; False if the prefix holds anything. ConfigError for a versioned bucket."""
         try:
             await self._require_unversioned()
         except Unavailable as error:
@@ -46,7 +46,7 @@ class BucketReplica:
         return not await self._list("")
 
     async def read(self, names: Sequence[str]) -> Mapping[str, bytes | None]:
-        """GET each; only an answer of a store that knows the bucket is an absence."""
+        """GET each file; a file counts as absent only if the store knows the bucket."""
         return dict(zip(names, await asyncio.gather(*(self._get(name) for name in names)), strict=True))
 
     async def _get(self, name: str) -> bytes | None:
@@ -61,12 +61,12 @@ class BucketReplica:
                 async with answer["Body"]:
                     return await answer["Body"].read(), str(answer["ETag"])
         except NotFound:
-            # Over GET a missing bucket has a code of its own; some stores do not send it, so the bucket is asked for.
+            # Over GET a missing bucket has a code of its own, which some stores do not send; so the bucket is checked.
             await self._call("head_bucket")
             return None
 
     async def write(self, blobs: Mapping[str, bytes]) -> None:
-        """PUT each whole."""
+        """PUT each blob."""
         await self._require_unversioned()
         await asyncio.gather(*(self._put(name, data) for name, data in blobs.items()))
 
@@ -75,7 +75,7 @@ class BucketReplica:
             await self._call("put_object", Key=self._prefix + name, Body=data, **conditions)
 
     async def swap(self, expected: bytes | None, head: bytes) -> bool:
-        """PUT on the condition that the head is still the one just read, then read back what the store has."""
+        """PUT on the condition that the head is still the one just read, then read the head back."""
         await self._require_unversioned()
         found = await self._get_tagged(HEAD)
         if (found[0] if found else None) != expected:
@@ -87,11 +87,11 @@ class BucketReplica:
             except Unavailable as error:
                 if code_of(error) not in _MISMATCH:
                     raise
-        # A store may ignore conditions, and a retried write may have met itself: what counts is what is there now.
+        # A store may ignore conditions, and a retry may follow its own success: only the head that is there now counts.
         return await self._get(HEAD) == head
 
     async def remove(self, names: Sequence[str]) -> None:
-        """DELETE each."""
+        """DELETE each file."""
         await asyncio.gather(*(self._remove(name) for name in names))
 
     async def _remove(self, name: str) -> None:
@@ -99,7 +99,7 @@ class BucketReplica:
             await self._call("delete_object", Key=self._prefix + name)
 
     async def names(self) -> AbstractSet[str]:
-        """List both places of blobs."""
+        """List both prefixes of blobs."""
         return {name for place in (INDEX, PAGES) for name in await self._list(f"{place}/")}
 
     async def _list(self, prefix: str) -> list[str]:
@@ -114,7 +114,7 @@ class BucketReplica:
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        """Exclude nobody: writers on several machines take turns by the cluster's lock, and `swap` decides."""
+        """Exclude nobody: writers on several machines take the cluster's lock, and `swap` decides."""
         yield
 
     async def check(self) -> Sequence[Finding]:
@@ -155,7 +155,7 @@ class BucketReplica:
 
 
 def _conditions(etag: str | None) -> Sequence[Mapping[str, str]]:
-    """Return the ways to say "only if it is still this": most stores want the tag as they sent it, some unquoted."""
+    """Return the ways to write the condition: most stores want the tag as they sent it, some without quotes."""
     if etag is None:
         return ({"IfNoneMatch": "*"},)
     return ({"IfMatch": etag}, {"IfMatch": etag.strip('"')})

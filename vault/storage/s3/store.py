@@ -1,4 +1,4 @@
-"""The object store on S3: one long-lived aioboto3 client, every answer checked before it is believed."""
+"""The object store on S3: one long-lived aioboto3 client; every answer is checked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vault.threads import in_thread
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _NO_LOCK: Final = UNSUPPORTED | {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"}
 _TAGGED: Final = ("retain-until", "retention-class", "held")
-# aiohttp hands larger `bytes` to the socket in one piece, and warns of it; a file object goes in slices.
+# aiohttp sends larger `bytes` in one piece and warns of it; a file object is sent in slices.
 _WHOLE_BODY_BYTES: Final = 1 << 20
 
 
@@ -41,10 +41,10 @@ def _utc_now() -> datetime:
 
 
 class S3ObjectStore:
-    """An ObjectStore in one bucket, which `bucket.provision` made; it is never created here.
+    """An ObjectStore in one bucket that `bucket.provision` made; this class never creates one.
 
-    `list` sorts each page and takes the pages as they come: name order on AWS, while SeaweedFS pages through `a/b`
-    before `a-b`. Names under one tenant are so made that both agree.
+    `list` sorts each page and takes the pages as they come. That is name order on AWS; SeaweedFS pages through `a/b`
+    before `a-b`. The names under one tenant are such that both orders agree.
     """
 
     kind: str = "s3"
@@ -60,9 +60,9 @@ class S3ObjectStore:
 
     @classmethod
     async def open(cls, settings: S3Settings, *, now: Callable[[], datetime] = _utc_now) -> S3ObjectStore:
-        """Connect and look whether the bucket has Object Lock; ConfigError if there is no such bucket.
+        """Connect and check whether the bucket has Object Lock; ConfigError if there is no such bucket.
 
-        An outage does not fail it: ingest can start on the journal alone, and the question is asked again at a put.
+        An outage is not an error here: ingest can start on the journal alone, and the check is repeated at a put.
         """
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(new_client(settings))
@@ -75,7 +75,7 @@ class S3ObjectStore:
             return store
 
     async def put(self, name: str, chunks: Sequence[bytes | memoryview], *, meta: ObjectMeta) -> ObjectInfo:
-        """PUT whole, then HEAD: a store that reports another length or hash than was sent is not believed."""
+        """PUT the object, then HEAD; IntegrityError if the store reports another length or hash than was sent."""
         check_name(name)
         texts = meta_texts(check_meta(meta))
         supported = self._settings.checksum_mode == "when_supported"
@@ -88,7 +88,7 @@ class S3ObjectStore:
             ContentType="application/octet-stream",
             Metadata=texts,
             Tagging=urlencode({key: texts[key] for key in _TAGGED}),
-            # The store compares, so a flipped bit is refused; with Object Lock, AWS insists on one of the two.
+            # The store compares it and refuses changed bytes; with Object Lock, AWS requires one of the two.
             **({"ChecksumSHA256": digest} if supported else {"ContentMD5": digest}),
             **await self._lock_fields(meta),
         )
@@ -102,7 +102,7 @@ class S3ObjectStore:
         return ObjectInfo(name=name, size=len(data), meta=meta)
 
     async def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
-        """GET a range, and compare what came with what the store says it sent; see ObjectStore.get."""
+        """GET a range, and check its length and position; see ObjectStore.get."""
         check_name(name)
         check_range(start, length)
         if length == 0:
@@ -121,12 +121,12 @@ class S3ObjectStore:
         except NotFound as error:
             raise await self._absent(name) from error
         _check_length(name, answer, data, start=start, length=length)
-        # A server may ignore Range and send everything, without a Content-Range.
+        # A server may ignore Range and send the whole object without a Content-Range.
         ranged = whole or "ContentRange" in answer
         return data if ranged else data[start : None if length is None else start + length]
 
     async def stat(self, name: str) -> ObjectInfo:
-        """HEAD plus the tags, which alone know the present hold state; `meta` is None for an object of other origin."""
+        """HEAD plus the tags, which have the present hold state; `meta` is None for an object of other origin."""
         head = await self._head(check_name(name))
         size, texts = _announced(name, head), dict(head["Metadata"])
         if "retain-until" not in texts:
@@ -136,7 +136,7 @@ class S3ObjectStore:
         return ObjectInfo(name=name, size=size, meta=parse_meta_texts(texts))
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Yield names and sizes (no meta), a page for each request; see ObjectStore.list and the class."""
+        """Yield names and sizes (no meta), one page a request; see ObjectStore.list and the class."""
         check_prefix(prefix)
         token: dict[str, str] = {}
         empty = True
@@ -155,8 +155,8 @@ class S3ObjectStore:
         """Set the tag, and the legal hold where the bucket has Object Lock; see ObjectStore.set_held."""
         await self._head(check_name(name))
         tags = {**await self._tags(name), "held": held_text(held=held)}
-        # Protection outlasts the label: a crash between the two leaves an object locked, never one labelled held
-        # that can be deleted.
+        # Lock first when placing, unlock last when releasing: after a crash between the two an object may be locked
+        # without the label, but never labelled held without a lock.
         steps = [self._tag_held, self._legal_hold]
         for step in reversed(steps) if held else steps:
             await step(name, tags)
@@ -170,12 +170,12 @@ class S3ObjectStore:
             self._call, check_name(name), bypass_governance=self._settings.bypass_governance
         )
         if deletion.absent:
-            # Some stores list nothing for a bucket they do not know.
+            # Some stores return an empty list for a bucket they do not know.
             await self._require_bucket()
         return deletion
 
     async def still_there(self) -> None:
-        """Do nothing: whether a bucket is there is for its service to say, at each request."""
+        """Do nothing: each request fails by itself if the bucket is gone."""
 
     async def check(self) -> Sequence[Finding]:
         """Return findings on the bucket, the region the server reports, and abandoned multipart uploads."""
@@ -196,7 +196,7 @@ class S3ObjectStore:
         await self._stack.aclose()
 
     async def _call(self, operation: str, **parameters: Any) -> Any:
-        """Make one request about the bucket; errors are the vault's (see s3errors)."""
+        """Make one request about the bucket; errors are the vault's (see `vault.storage.s3.client`)."""
         async with answered(operation, self._settings):
             return await getattr(self._client, operation)(Bucket=self._settings.bucket, **parameters)
 
@@ -207,7 +207,7 @@ class S3ObjectStore:
             raise await self._absent(name) from error
 
     async def _absent(self, name: str) -> NotFound:
-        """Return the error to raise, once the bucket is known to exist; Unavailable if it does not."""
+        """Return NotFound once the bucket is known to exist; Unavailable if it does not."""
         await self._require_bucket()
         return NotFound(f"there is no object {name}")
 
@@ -254,7 +254,7 @@ class S3ObjectStore:
         if not await self._locks():
             return {}
         hold = {"ObjectLockLegalHoldStatus": "ON"} if meta.held else {}
-        # S3 counts whole seconds: round up, never protect for less. It refuses an instant that has passed.
+        # S3 has whole seconds: round up, so that protection is never shorter. It refuses an instant that has passed.
         until = meta.retain_until.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
         if until <= self._now() + timedelta(seconds=1):
             return hold
@@ -282,7 +282,7 @@ def _joined(chunks: Sequence[bytes | memoryview], algorithm: str) -> tuple[bytes
 
 def _announced(name: str, answer: Any) -> int:
     if "ContentLength" not in answer:
-        raise IntegrityError(f"the store does not say how long {name} is; nothing of it was believed")
+        raise IntegrityError(f"the store does not say how long {name} is; nothing was returned")
     return int(answer["ContentLength"])
 
 
@@ -291,7 +291,7 @@ def _key(item: Any) -> str:
 
 
 def _check_length(name: str, answer: Any, data: bytes, *, start: int, length: int | None) -> None:
-    """Refuse an answer that is not the range it claims to be, or not the one asked for."""
+    """Raise IntegrityError unless the answer is the range it states, and the one that was asked for."""
     if "ContentRange" not in answer:
         expected = _announced(name, answer)
     else:

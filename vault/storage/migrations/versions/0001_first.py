@@ -19,7 +19,7 @@ def upgrade() -> None:
     _holds()
     _shreds()
     _admin()
-    # The rows that every transaction compares and swaps must be there before the first one.
+    # Every transaction compares and swaps these rows, so they must exist before the first one.
     op.execute(sa.text("INSERT INTO sweep_floor (id, period) VALUES (1, NULL)"))
     genesis = sa.table(
         "audit_head", sa.column("id", sa.Integer), sa.column("seq", sa.BigInteger), sa.column("sha256", sa.LargeBinary)

@@ -1,4 +1,4 @@
-"""Nodes: whose journal has what an open recording has not stored yet."""
+"""Nodes: which node's journal has the bytes of an open recording that are not stored yet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Without a value for the rows there are: the first node that registers takes the open ones.
+    # Existing rows get no value: the first node that registers takes the open ones.
     op.add_column("recordings", sa.Column("node", sa.Text(), nullable=True))
     op.create_table(
         "nodes",

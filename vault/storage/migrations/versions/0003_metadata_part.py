@@ -1,4 +1,4 @@
-"""Metadata with a clock of its own: blind tokens in place of call keys, erasures, the end of contracts."""
+"""Metadata with its own retention: blind tokens in place of call keys, erasures, the end of contracts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 _HAS_METADATA = sa.text("metadata_certificate_id IS NULL")
 
-# As it was: SQLite rebuilds the table, and a script made without a database cannot look it up.
+# The table as it was: SQLite rebuilds it, and a script printed without a database cannot look it up.
 _CERTIFICATES = sa.Table(
     "certificates",
     sa.MetaData(),
@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def _recordings() -> None:
-    # What stood in clear here cannot be turned into tokens, for a migration has no keys: it is forgotten.
+    # Clear call keys cannot be turned into tokens, because a migration has no keys; they are removed.
     identity = "encode(id, 'hex')" if op.get_context().dialect.name == "postgresql" else "lower(hex(id))"
     op.execute(sa.text(f"UPDATE recordings SET call_key = 'rec_' || {identity}"))  # noqa: S608  # no input
     op.alter_column("recordings", "call_key", new_column_name="call_token")

@@ -10,7 +10,7 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# As it was: SQLite rebuilds the table, and a script made without a database cannot look it up.
+# The table as it was: SQLite rebuilds it, and a script printed without a database cannot look it up.
 _BEFORE = sa.Table(
     "certificates",
     sa.MetaData(),

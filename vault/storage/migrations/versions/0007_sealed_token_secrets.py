@@ -12,5 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Tokens there are have none: only whoever holds one knows its secret, so they cannot sign.
+    # Existing tokens have none: only their holders know the secret, so they cannot sign requests.
     op.add_column("tokens", sa.Column("sealed_secret", sa.LargeBinary(), nullable=True))

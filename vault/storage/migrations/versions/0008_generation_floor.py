@@ -1,4 +1,4 @@
-"""The generation below which no leaf is given out and no recording begins: a rotation of the keyring raises it."""
+"""The generation below which no leaf is reserved and no recording begins; a rotation of the keyring raises it."""
 
 from __future__ import annotations
 

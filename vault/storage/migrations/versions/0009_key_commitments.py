@@ -1,4 +1,4 @@
-"""What certificates say of a recording and only its first day knows: commitments to its keys, its policy's period."""
+"""What a certificate states that is known only when recording begins: key commitments and the policy's period."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Rows there are have none: a migration has no keys, and nobody may guess a period.
+    # Existing rows have none: a migration has no keys and must not guess a period.
     op.add_column("recordings", sa.Column("audio_commitment", sa.LargeBinary(length=32), nullable=True))
     op.add_column("recordings", sa.Column("metadata_commitment", sa.LargeBinary(length=32), nullable=True))
     op.add_column("recordings", sa.Column("retention_period", sa.Text(), nullable=True))

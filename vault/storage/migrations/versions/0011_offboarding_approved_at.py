@@ -1,4 +1,4 @@
-"""When the end of a contract was approved: the window for exports counts from the later of that and the end."""
+"""When the end of a contract was approved: the export window counts from the later of approval and end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _audit = sa.table(
 
 def upgrade() -> None:
     op.add_column("tenants", sa.Column("offboard_approved_at", sa.BigInteger(), nullable=True))
-    # The trail says when. Without an entry, which every approval wrote, the tenant is not dropped.
+    # The audit trail has the time of every approval. Without an entry the tenant is not dropped.
     approved = sa.select(sa.func.max(_audit.c.at)).where(
         _audit.c.target == _tenants.c.id,
         _audit.c.event == "admin.config",

@@ -1,4 +1,4 @@
-"""Which retention the metadata of past months was agreed with: a change is for calls to come."""
+"""The metadata retention agreed for past months: a change applies to later calls only."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # What a tenant has now held for every month before this.
+    # A tenant's present retention applied to every earlier month.
     op.add_column("tenants", sa.Column("metadata_before", sa.Text(), nullable=False, server_default="[]"))

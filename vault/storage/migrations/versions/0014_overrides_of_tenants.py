@@ -1,4 +1,4 @@
-"""Permissions to pass a guard belong to one tenant or to the clock, and say what had tripped."""
+"""Overrides belong to one tenant's guard or to the clock guard, and store what tripped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The erasures that name a recording are found by it: whoever asks why it is gone waits for no scan."""
+"""An index of the erasures that name a recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tenant's retention as the text it was chosen with: months and years of the calendar are no number of seconds."""
+"""A tenant's retention as the text it was set with: calendar months and years are no fixed number of seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def upgrade() -> None:
     op.add_column("tenants", sa.Column("retention", sa.Text(), nullable=True))
     chosen = _tenants.c.retention_seconds.is_not(None)
     op.execute(sa.update(_tenants).where(chosen).values(retention=_text()))
-    # Less than a millisecond is no period that the vault could have been told.
+    # The configuration never accepted less than a millisecond.
     op.execute(sa.update(_tenants).where(_tenants.c.retention == "").values(retention="0s"))
     op.drop_column("tenants", "retention_seconds")
 

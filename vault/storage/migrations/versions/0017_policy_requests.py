@@ -1,4 +1,4 @@
-"""Changes of how long existing metadata is kept: what two people decide, and what is in force of it."""
+"""Requests of two people to change the retention of existing metadata, and the change in force."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Until when a recorder's token imports: retention counts from the true starts of its calls."""
+"""Until when a recorder's token may import: the retention of imports counts from the calls' true starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which token issued a token: of two people who decide, neither may have made the other."""
+"""Which token issued a token: of two people who decide together, neither may have issued the other's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How long metadata is kept, as the text it was chosen with; what was a number of seconds stays as long.
+"""Metadata retention as the text it was set with; values in seconds keep their length.
 
-Numbers within the JSON of a tenant stay until that row is next written: a reader takes them for seconds.
+Numbers in a tenant's JSON stay until that row is next written; readers take them as seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When a token expires: from then on it begins nothing."""
+"""When a token expires; an expired token begins no request."""
 
 from __future__ import annotations
 

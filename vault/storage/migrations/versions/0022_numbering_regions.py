@@ -1,4 +1,4 @@
-"""Where a tenant's numbers without a country code are dialled: until now that was the United Kingdom for everybody."""
+"""The country of a tenant's numbers without a country code; until now it was the United Kingdom for all."""
 
 from __future__ import annotations
 

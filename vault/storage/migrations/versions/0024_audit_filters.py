@@ -1,4 +1,4 @@
-"""Who acted on a recording, what a person did and when: each is found by an index, not by reading the trail."""
+"""Indexes of the audit trail by target, by actor and by time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the first bytes of a recording are, where that is not what its recorder declared."""
+"""The format of a recording's first bytes, where it is not the declared one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens from before their issuer was stored get it from the audit trail: two people decide only if it is known."""
+"""Tokens stored without an issuer get it from the audit trail: two people can decide only if issuers are known."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How long a call lasted, and the indexes by which calls are found by it, by size, by state and by what goes when.
+"""How long a call lasted, and indexes by length, size, state and expiry.
 
-Of earlier calls it is computed where samples can be counted; gaps and pauses of those are not.
+Earlier calls get a length where samples can be counted; their gaps and pauses are not included.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""S3 clients look a recording up by their object key where its call key is another: that has a token of its own.
+"""A token of the object key, by which S3 clients find a recording whose call key differs.
 
-Recordings from before have none: their recorders find them by the call key, as until now.
+Earlier recordings have none; their recorders find them by the call key, as before.
 """
 
 from __future__ import annotations
