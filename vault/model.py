@@ -468,6 +468,10 @@ class Pin:
     last: int
     tag: bytes
 
+    def is_on(self, place: Coordinate) -> bool:
+        """Tell whether this pin keeps the key of a place."""
+        return self.cohort == place.cohort and self.first <= place.leaf <= self.last
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShredPlan:

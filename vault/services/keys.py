@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from vault.errors import Unavailable
 from vault.ids import new_id
-from vault.model import Finding, Principal, RecordingState, ShredPlan, ShredReceipt
+from vault.model import Coordinate, Finding, Principal, RecordingState, ShredPlan, ShredReceipt
 from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring, KeyringStatus
 from vault.ports.leaves import LeafRows
@@ -40,6 +40,11 @@ class Rotation:
     generation: int
     dropped: int
     under_way: int
+
+
+def is_pinned(keyring: Keyring, place: Coordinate) -> bool:
+    """Tell whether a pin is on the key of a place; looks at memory only."""
+    return any(pin.is_on(place) for pin in keyring.pins(place.cohort.tenant))
 
 
 class KeyRows(LeafRows, RecordingCounts, SettingRows, AuditTrail, Protocol):

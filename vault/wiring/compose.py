@@ -31,7 +31,7 @@ from vault.services.health.nodes import Presence
 from vault.services.health.status import Status
 from vault.services.holds.alerts import Alerts
 from vault.services.holds.flags import Flags
-from vault.services.holds.holds import Holds, pinned
+from vault.services.holds.holds import Holds
 from vault.services.holds.labels import Labels
 from vault.services.ingest.begun import Begun
 from vault.services.ingest.call_keys import CallKeys
@@ -40,7 +40,7 @@ from vault.services.ingest.ingest import OPEN_RECORDINGS, Ingest, IngestLimits
 from vault.services.ingest.live import FeedParts
 from vault.services.ingest.slots import Shares
 from vault.services.ingest.storing import SegmentLimits, Storer
-from vault.services.keys import Keys
+from vault.services.keys import Keys, is_pinned
 from vault.services.people.access import Access
 from vault.services.playback.playback import Playback
 from vault.services.playback.showing import Recordings
@@ -134,7 +134,7 @@ def compose(config: Config, surroundings: Surroundings, adapters: Adapters) -> V
                 max_age=config.segments.max_age,
                 concurrency=config.segments.concurrency,
             ),
-            pinned=partial(pinned, keyring),
+            pinned=partial(is_pinned, keyring),
         ),
     )
     labels = Labels(catalog=catalog, store=store)

@@ -11,11 +11,11 @@ from vault.errors import IntegrityError
 from vault.format.backup import BackedObject, BackedRecording, BackupManifest
 from vault.format.names import tenant_prefix
 from vault.ids import TenantId
-from vault.model import Coordinate
 from vault.ports.keys import Keyring
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.progress import Progress
 from vault.services.backup.place import BackupPlace
+from vault.services.keys import is_pinned
 
 _COPIES = 4
 
@@ -65,7 +65,7 @@ async def _bring(
     slots: asyncio.Semaphore,
     outcome: PutBack,
 ) -> None:
-    held = _pinned(keyring, recording.coordinate)
+    held = is_pinned(keyring, recording.coordinate)
 
     async def bring(item: BackedObject) -> None:
         async with slots:
@@ -87,8 +87,3 @@ async def _bring(
     async with asyncio.TaskGroup() as group:
         for item in missing:
             group.create_task(bring(item))
-
-
-def _pinned(keyring: Keyring, place: Coordinate) -> bool:
-    pins = keyring.pins(place.cohort.tenant)
-    return any(pin.cohort == place.cohort and pin.first <= place.leaf <= pin.last for pin in pins)

@@ -214,7 +214,7 @@ class Reconciler:
                 if self._keyring.derivable(row.audio):
                     scan.surviving += 1
                     for pin in by_cohort.get(row.audio.cohort, ()):
-                        if pin.first <= row.audio.leaf <= pin.last:
+                        if pin.is_on(row.audio):
                             scan.held[pin.tag].append(row.id)
                 elif not any(intent.takes(row, Part.AUDIO) for intent in intended):
                     gone.append(row)

@@ -67,12 +67,6 @@ def pins_of(keyring: Keyring, hold: Hold, recordings: Sequence[Recording]) -> li
     ]
 
 
-def pinned(keyring: Keyring, recording: Recording) -> bool:
-    """Tell whether a hold's pin is on the recording's audio; looks at memory only."""
-    cohort, leaf = recording.audio.cohort, recording.audio.leaf
-    return any(pin.cohort == cohort and pin.first <= leaf <= pin.last for pin in keyring.pins(recording.tenant))
-
-
 class HoldingRows(HoldRows, RecordingLookup, TenantLookup, PolicyLookup, TokenLookup, Protocol):
     """What holds ask of the catalog."""
 

@@ -25,7 +25,16 @@ from vault.format.notes import Aside, Pause, audio_end
 from vault.ids import TokenId
 from vault.media.heads import HEAD_BYTES, hear, told_by
 from vault.media.wav_sizes import WavHead, head_in
-from vault.model import EMPTY, MANIFEST_INDEX, AuditEvent, Container, Heard, Recording, RecordingState, SegmentRef
+from vault.model import (
+    EMPTY,
+    MANIFEST_INDEX,
+    AuditEvent,
+    Container,
+    Coordinate,
+    Heard,
+    RecordingState,
+    SegmentRef,
+)
 from vault.ports.audit import AuditLookup
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.open_recordings import OpenRecordingRows
@@ -69,7 +78,7 @@ class Storer:
         reader: Reader,
         surroundings: Surroundings,
         limits: SegmentLimits,
-        pinned: Callable[[Recording], bool],
+        pinned: Callable[[Coordinate], bool],
         settle: Callable[[IngestSession], Awaitable[None]],
         finished: Callable[[IngestSession], None],
     ) -> None:
@@ -323,7 +332,7 @@ class Storer:
             sha256=hashlib.sha256(data).hexdigest(),
         )
         await self._put(session, ref, data)
-        if self._pinned(recording):
+        if self._pinned(recording.audio):
             # A hold placed during the call has pinned the key; its objects say so too.
             for each in (*session.segments, ref):
                 await self._store.set_held(each.name, held=True)

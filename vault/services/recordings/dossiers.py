@@ -65,7 +65,7 @@ class Dossier:
         return any(pin.tag in self.changes or _hold_of(pin) in holds for pin in self._on(place_of(row, part)))
 
     def _on(self, place: Coordinate) -> Iterable[Pin]:
-        return (pin for pin in self.pins.get(place.cohort, ()) if pin.first <= place.leaf <= pin.last)
+        return (pin for pin in self.pins.get(place.cohort, ()) if pin.is_on(place))
 
 
 class DossierRows(HoldLookup, ErasureLookup, PolicyLookup, TenantLookup, Protocol):
@@ -133,12 +133,7 @@ class Dossiers:
     async def facts(self, row: Recording) -> Facts:
         """Return the facts of one recording, with every hold there ever was on it."""
         tenant = await self._catalog.tenant(row.tenant)
-        on = {row.audio.cohort: row.audio.leaf, row.metadata.cohort: row.metadata.leaf}
-        pins = [
-            pin
-            for pin in self._keyring.pins(row.tenant)
-            if pin.cohort in on and pin.first <= on[pin.cohort] <= pin.last
-        ]
+        pins = [pin for pin in self._keyring.pins(row.tenant) if pin.is_on(row.audio) or pin.is_on(row.metadata)]
         holds = {hold.id: hold for hold in await self._catalog.holds_on(row.id)}
         by_id = holds | await self._known({_hold_of(pin) for pin in pins} - holds.keys())
         dossier = Dossier(

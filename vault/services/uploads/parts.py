@@ -46,11 +46,11 @@ from vault.protocol.s3.body import WholeChecks
 from vault.protocol.s3.checksums import ALGORITHMS
 from vault.protocol.s3.requests import NamedPart, upload_etag
 from vault.services.audit import event
-from vault.services.holds.holds import pinned
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.ingest.slots import Shares
+from vault.services.keys import is_pinned
 from vault.services.recordings.search import S3_KEY, extra_of
 from vault.services.surroundings import Surroundings
 from vault.services.uploads.spooling import BodyReader, BodyWriter, PartKey, Windows
@@ -293,7 +293,7 @@ class Parts:
                 if each.number not in upload.parts or upload.parts[each.number].etag != each.etag:
                     raise _other_part(each.number)
             plan = upload.plan([each.number for each in named])
-            if plan.aside and pinned(self._keyring, session.recording):
+            if plan.aside and is_pinned(self._keyring, session.recording.audio):
                 raise UnderHold(
                     "a hold protects this recording, and this completion leaves out what was acknowledged; nothing was "
                     "changed",

@@ -22,12 +22,12 @@ from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup
 from vault.protocol.uploads.resumable import STEPS, Description, Stage, Step, Verb, names, require_length
 from vault.services.audit import event
-from vault.services.holds.holds import pinned
 from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
 from vault.services.ingest.ingest import Ingest
 from vault.services.ingest.joining import Joiner
 from vault.services.ingest.sessions import TOTAL, CallStart, IngestSession, require_end
+from vault.services.keys import is_pinned
 from vault.services.people.access import Access
 from vault.services.playback.playback import Playback
 from vault.services.surroundings import Surroundings
@@ -307,7 +307,7 @@ class Uploads:
         The audit entry comes before the end: a crash between them leaves an upload that its client may terminate again.
         """
         async with self.entered(tenant, identifier, Verb.TERMINATE, writer, actor=actor, alone=alone) as standing:
-            if pinned(self._keyring, standing.row):
+            if is_pinned(self._keyring, standing.row.audio):
                 raise Forbidden("a hold protects this recording; it was not ended", hint="finish the upload")
             assert standing.session is not None
             await self._catalog.append_audit(
