@@ -356,9 +356,9 @@ async def call_everything(catalog: Catalog) -> None:
             started_to=NOW,
             held=held,
             ahead=False,
-            before=RecordingId(new_id("rec")),
         )
         assert [row.id for row in await catalog.recordings(query)] == ([] if held is False else [one.id])
+        assert not await catalog.recordings(replace(query, before=one.id))
     await catalog.due_recordings(through=PERIOD, after=None, limit=10)
     await catalog.doubtful_recordings(through=PERIOD, now=NOW, after=None, limit=10)
     await catalog.due_recordings(through=PERIOD, after=None, limit=10, tenant=ACME)

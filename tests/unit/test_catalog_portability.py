@@ -147,7 +147,7 @@ async def test_migrating_again_changes_nothing(catalog):
 
 # What tells the statement from the others → how SQLite must find its rows, without statistics and without sorting.
 PLANS = {
-    "'shredded' AND recordings.audio_period <= ?": "ix_recordings_due (id>?",
+    "'shredded' AND recordings.audio_period <= ?": "ix_recordings_due ((audio_period,id)>(?,?) AND audio_period<?)",
     "certificates.batch = ?": "ix_certificates_batch (batch=?)",
     "undeleted_since IS NOT NULL": "ix_recordings_undeleted (id>?)",
     "retain_until <= ?": "ix_recordings_retain (retain_until<?)",
@@ -155,8 +155,8 @@ PLANS = {
     "GROUP BY recordings.state": "COVERING INDEX ix_recordings_state",
     "recordings.tenant = ? AND recordings.call_token IN": "(tenant=? AND call_token=?)",
     "recordings.metadata_certificate_id IS NULL AND": "ix_recordings_metadata (tenant=? AND id>?)",
-    "recordings.started_at >= ? AND recordings.tenant = ? ORDER": "ix_recordings_tenant (tenant=?)",
-    "AND recordings.tenant = ? AND recordings.state = ?": "ix_recordings_tenant_state (tenant=? AND state=? AND id",
+    "WHERE recordings.tenant = ? AND recordings.started_at >= ?": "ix_recordings_tenant (tenant=? AND started_at>?",
+    "WHERE recordings.tenant = ? AND recordings.state = ?": "ix_recordings_tenant_state (tenant=? AND state=? AND st",
 }
 
 

@@ -12,7 +12,7 @@ from vault.model import Part, Recording
 
 
 class DueRows(Protocol):
-    """The candidates of a sweep."""
+    """The candidates of a sweep. Each list has an order of its own; `after` is the last id of the previous page."""
 
     async def due_recordings(
         self,
@@ -23,7 +23,7 @@ class DueRows(Protocol):
         part: Part = Part.AUDIO,
         tenant: TenantId | None = None,
     ) -> Sequence[Recording]:
-        """Return finished rows whose part's period is <= `through` and has no certificate yet, in order of id.
+        """Return finished rows whose part's period is <= `through` and has no certificate yet.
 
         The rows are of one tenant or of all. Metadata can only be selected for one tenant, because each tenant has its
         own retention of it; rows whose metadata was removed without a certificate are left out.
@@ -35,7 +35,7 @@ class DueRows(Protocol):
     async def doubtful_recordings(
         self, *, through: int, now: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
-        """Return the rows of `due_recordings` for audio that may have to be kept, in order of id.
+        """Return the rows of `due_recordings` for audio that may have to be kept.
 
         They have a retain-until after `now`, or a hold in force. Both are rare; a sweep does not examine the other rows
         one by one.
@@ -44,7 +44,7 @@ class DueRows(Protocol):
     async def changed_recordings(
         self, tenant: TenantId, *, through: datetime, started_to: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
-        """Return the tenant's finished rows captured up to `through`, of calls begun up to `started_to`, by id.
+        """Return the tenant's finished rows captured up to `through`, of calls begun up to `started_to`.
 
         They are the rows that a tenant's change of retention covers. `due_recordings` of all tenants, `count_due`,
         `doubtful_recordings` and `due_subjects` leave them out.

@@ -13,9 +13,9 @@ from vault.model import Misdeclared, Recording, RecordingState, SegmentRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingQuery:
-    """Filters for a page of recordings, newest id first.
+    """Filters for a page of recordings, newest call first: by the start of the call, then by id.
 
-    - `before` is the last id of the previous page. With `tenant`, another tenant's id acts like an unknown one.
+    - `before` is the last id of the previous page. After an unknown id, or another tenant's, there is nothing.
     - `ahead` True selects recordings whose stated start lies after their receipt, False the others.
     - `call_tokens`, `caller_tokens` and `called_tokens` match rows with any of them; an empty tuple matches none.
     - `agent_tokens` match rows with one of the first as caller or one of the second as called.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -10,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from vault.model import HoldState, Part, RecordingState
 from vault.storage.catalog.tables import (
     HAS_METADATA,
+    IS_AHEAD,
     IS_FINISHED,
     IS_MISDECLARED,
     IS_OPEN,
@@ -31,8 +33,9 @@ BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
 BY_IDS = sa.select(recordings).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 BY_IDS_IN = BY_IDS.where(_r.tenant == sa.bindparam("in_tenant"))
-RETAINED = sa.select(_r.retain_until).where(_r.id == sa.bindparam("key"))
-RETAINED_IN = RETAINED.where(_r.tenant == sa.bindparam("in_tenant"))
+PLACE = sa.select(_r.started_at, _r.retain_until, _r.audio_period).where(_r.id == sa.bindparam("key"))
+"""Where a row stands in each of the orders that pages come in."""
+PLACE_IN = PLACE.where(_r.tenant == sa.bindparam("in_tenant"))
 BY_CALL = sa.select(recordings).where(
     _r.tenant == sa.bindparam("tenant_id"), _r.call_token.in_(sa.bindparam("tokens", expanding=True))
 )
@@ -42,8 +45,18 @@ BY_OBJECT = (
     .order_by(_r.id.desc())
     .limit(sa.bindparam("most"))
 )
-OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.id)
+OPEN = sa.select(recordings).where(IS_OPEN).order_by(_r.started_at, _r.id)
 _IN_TENANT = _r.tenant == sa.bindparam("tenant_id")
+
+
+def _further(order: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[bool]:
+    """Return that a row comes after the one of the parameters `after_place` and `after`."""
+    after: sa.BindParameter[bytes] = sa.bindparam("after")
+    if len(order) == 1:
+        return order[0] > after
+    return sa.tuple_(*order) > sa.tuple_(sa.bindparam("after_place", type_=sa.BigInteger), after)
+
+
 _DUE: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[bool]]] = {
     (Part.AUDIO, False): (IS_FINISHED, _r.audio_period <= sa.bindparam("through"), NOT_CHANGED),
     (Part.AUDIO, True): (IS_FINISHED, _IN_TENANT, _r.audio_period <= sa.bindparam("through")),
@@ -57,8 +70,16 @@ _DUE: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[bool]]] = {
     ),
 }
 """Conditions of what is due, by part and whether of one tenant; tenants' metadata periods differ."""
+_IN_ORDER: Mapping[tuple[Part, bool], Sequence[sa.ColumnElement[Any]]] = {
+    (Part.AUDIO, False): (_r.audio_period, _r.id),
+    (Part.AUDIO, True): (_r.retain_until, _r.id),
+    (Part.METADATA, True): (_r.id,),
+}
 DUE = {
-    of: sa.select(recordings).where(*where, _r.id > sa.bindparam("after")).order_by(_r.id).limit(sa.bindparam("page"))
+    of: sa.select(recordings)
+    .where(*where, _further(_IN_ORDER[of]))
+    .order_by(*_IN_ORDER[of])
+    .limit(sa.bindparam("page"))
     for of, where in _DUE.items()
 }
 COUNT_DUE = {of: sa.select(sa.func.count()).select_from(recordings).where(*where) for of, where in _DUE.items()}
@@ -69,9 +90,9 @@ CHANGED = (
         _IN_TENANT,
         _r.created_at <= sa.bindparam("through"),
         _r.started_at <= sa.bindparam("started_to"),
-        _r.id > sa.bindparam("after"),
+        _further((_r.started_at, _r.id)),
     )
-    .order_by(_r.id)
+    .order_by(_r.started_at, _r.id)
     .limit(sa.bindparam("page"))
 )
 UNDELETED = (
@@ -176,6 +197,7 @@ HELD = (
     .select_from(HELD_BY)
     .where(hold_recordings.c.too_late.is_(sa.false()), holds.c.state.in_(IN_FORCE))
 )
+AHEAD = sa.select(_r.id).where(IS_AHEAD)
 COUNT_KEPT = sa.select(
     sa.func.count().label("live"),
     sa.func.count(sa.case((_r.id.in_(HELD), 1))).label("held"),
@@ -205,7 +227,7 @@ DOUBTFUL = (
     sa.select(recordings)
     .where(
         *_DUE[Part.AUDIO, False],
-        _r.id > sa.bindparam("after"),
+        _further(_IN_ORDER[Part.AUDIO, False]),
         sa.or_(
             _r.retain_until > sa.bindparam("now"),
             sa.exists()
@@ -217,6 +239,6 @@ DOUBTFUL = (
             ),
         ),
     )
-    .order_by(_r.id)
+    .order_by(*_IN_ORDER[Part.AUDIO, False])
     .limit(sa.bindparam("page"))
 )

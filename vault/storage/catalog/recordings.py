@@ -35,9 +35,12 @@ from vault.storage.catalog.writer import Transaction
 
 _TOKENS_PER_QUERY = 500
 _IDS_PER_QUERY = 500
+_TOKENS_APART = 400
+"""SQLite takes no more than 500 selects in one."""
 _FINAL = (RecordingState.SEALED, RecordingState.TRUNCATED)
 _r = recordings.c
-_tokens = recordings.alias("tokens").c
+_FIRST = -(1 << 63)
+"""Before every place in an order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,16 +184,16 @@ class RecordingStore:
     async def recordings(self, query: RecordingQuery) -> Sequence[Recording]:
         """Return one page."""
         last = None
-        if query.by_expiry and query.before is not None:
-            retained = narrowed(sql.RETAINED, sql.RETAINED_IN, rows.key(query.before), query.tenant)
-            at = await self._database.fetch(*retained)
+        if query.before is not None:
+            place = narrowed(sql.PLACE, sql.PLACE_IN, rows.key(query.before), query.tenant)
+            at = await self._database.fetch(*place)
             if not at:
                 return []
-            last = at[0].retain_until
+            last = at[0].retain_until if query.by_expiry else at[0].started_at
         return [rows.to_recording(row) for row in await self._database.fetch(_page(query, last))]
 
     async def open_recordings(self, *, node: NodeId | None = None) -> Sequence[Recording]:
-        """Return every row in state open, or one node's, in id order."""
+        """Return every row in state open, or one node's, the first call first."""
         statement = sql.OPEN if node is None else sql.OPEN.where(_r.node == node)
         return [rows.to_recording(row) for row in await self._database.fetch(statement)]
 
@@ -203,16 +206,20 @@ class RecordingStore:
         part: Part = Part.AUDIO,
         tenant: TenantId | None = None,
     ) -> Sequence[Recording]:
-        """Return finished rows whose part is of a period up to `through` and not certified gone, in id order."""
-        place = {**_due(through, tenant), "after": _after(after), "page": max(limit, 0)}
+        """Return finished rows whose part is of a period up to `through` and not certified gone."""
+        order = "retain_until" if tenant is not None else "audio_period"
+        place = {**_due(through, tenant), **await self._after(after, order), "page": max(limit, 0)}
+        if part is Part.METADATA:
+            del place["after_place"]
         found = await self._database.fetch(sql.DUE[part, tenant is not None], place)
         return [rows.to_recording(row) for row in found]
 
     async def doubtful_recordings(
         self, *, through: int, now: datetime, after: RecordingId | None, limit: int
     ) -> Sequence[Recording]:
-        """Return those of `due_recordings` that may be kept by a date or a hold, in id order."""
-        place = {"through": through, "now": rows.micros(now), "after": _after(after), "page": max(limit, 0)}
+        """Return those of `due_recordings` that a date or a hold speaks for."""
+        after_that = await self._after(after, "audio_period")
+        place = {"through": through, "now": rows.micros(now), **after_that, "page": max(limit, 0)}
         return [rows.to_recording(row) for row in await self._database.fetch(sql.DOUBTFUL, place)]
 
     async def changed_recordings(
@@ -223,10 +230,18 @@ class RecordingStore:
             "tenant_id": tenant,
             "through": rows.micros(through),
             "started_to": rows.micros(started_to),
-            "after": _after(after),
+            **await self._after(after, "started_at"),
             "page": max(limit, 0),
         }
         return [rows.to_recording(row) for row in await self._database.fetch(sql.CHANGED, place)]
+
+    async def _after(self, recording: RecordingId | None, order: str) -> dict[str, Any]:
+        """Return where a page goes on in one of the orders."""
+        if recording is None:
+            return {"after_place": _FIRST, "after": b""}
+        key = rows.key(recording)
+        [found] = await self._database.fetch(sql.PLACE, {"key": key})
+        return {"after_place": getattr(found, order), "after": key}
 
     async def count_live(self, tenant: TenantId, *, through: datetime) -> int:
         """Count the tenant's rows captured up to `through` of which a part is not certified gone."""
@@ -241,12 +256,12 @@ class RecordingStore:
 
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return shredded rows whose objects are not yet verified absent, in id order."""
-        found = await self._database.fetch(sql.UNDELETED, {"after": _after(after), "page": max(limit, 0)})
+        found = await self._database.fetch(sql.UNDELETED, {"after": _key(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
     async def unconfirmed_metadata(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:
         """Return rows whose metadata went alone and has no final certificate yet, in id order."""
-        found = await self._database.fetch(sql.UNCONFIRMED, {"after": _after(after), "page": max(limit, 0)})
+        found = await self._database.fetch(sql.UNCONFIRMED, {"after": _key(after), "page": max(limit, 0)})
         return [rows.to_recording(row) for row in found]
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
@@ -477,44 +492,69 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
 
 
 def _page(query: RecordingQuery, last: int | None) -> sa.Select[Any]:
-    """Select the page; `last` is the date of its `before` where the page is ordered by expiry."""
-    where = [*_times(query), *_facts(query)]
-    if query.tenant is not None:
-        where.append(_r.tenant == query.tenant)
-    if query.state is not None:
-        where.append(_r.state == query.state.value)
-    if query.held is not None:
-        where.append(_r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD))
-    if query.ahead is not None:
-        where.append(_r.started_at > _r.created_at if query.ahead else _r.started_at <= _r.created_at)
-    if query.before is not None and not query.by_expiry and not _carried(query):
-        where.append(_r.id < rows.key(query.before))
-    page = max(query.limit, 0)
+    """Select the page; `last` is where its `before` stands in the order."""
+    order: Sequence[sa.ColumnElement[Any]] = (_r.started_at.desc(), _r.id.desc())
     if query.by_expiry:
-        statement = sa.select(recordings).where(*where, IS_FINISHED).order_by(_r.retain_until, _r.id).limit(page)
-        if query.before is not None and last is not None:
-            statement = statement.where(
-                sa.tuple_(_r.retain_until, _r.id) > sa.tuple_(last, sa.literal(rows.key(query.before)))
-            )
-        if query.measures:
-            statement = statement.where(*_measures(query))
-        return statement
-    if not query.measures:
-        return sa.select(recordings).where(*where).order_by(_r.id.desc()).limit(page)
-    # The index has both numbers, so rows that do not match are never read.
-    found = sa.select(_r.id).where(*where, IS_ENDED, *_measures(query)).order_by(_r.id.desc()).limit(page)
-    return sa.select(recordings).where(_r.id.in_(found)).order_by(_r.id.desc())
+        order = (_r.retain_until, _r.id)
+    where, page = [*_filters(query), *_stretch(query, last)], max(query.limit, 0)
+    whole = sa.select(recordings).order_by(*order).limit(page)
+    if query.call_tokens is not None:
+        # Unique within a tenant: few, whatever else is asked of them.
+        few = sa.select(_r.id).where(_r.call_token.in_(query.call_tokens))
+        where += [sa.or_(*(column.in_(tokens) for column, tokens in columns)) for columns in _carried(query)]
+        return whole.where(_r.id.in_(few if query.tenant is None else few.where(_r.tenant == query.tenant)), *where)
+    if carried := _carried(query):
+        # The first finds rows, of each token no more than a page; what the others ask is asked of these rows.
+        where += [sa.or_(*(column.in_(tokens) for column, tokens in columns)) for columns in carried[1:]]
+        found = [
+            sa.select(_r.id).where(carries, *where).order_by(*order).limit(page).subquery()
+            for carries in _carrying(carried[0])
+        ]
+        return whole.where(_r.id.in_(sa.union_all(*(sa.select(each.c.id) for each in found))) if found else sa.false())
+    if query.measures and not query.by_expiry:
+        # The index has both numbers: of what does not match it is read alone, not the row.
+        return whole.where(_r.id.in_(sa.select(_r.id).where(*where).order_by(*order).limit(page)))
+    return whole.where(*where)
 
 
-def _times(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
+def _stretch(query: RecordingQuery, last: int | None) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield what bounds the page in its order; of two bounds on one side the narrower, as an index has room for one."""
+    started_to = None if query.started_to is None else rows.micros(query.started_to)
     if query.started_from is not None:
         yield _r.started_at >= rows.micros(query.started_from)
-    if query.started_to is not None:
-        yield _r.started_at < rows.micros(query.started_to)
     if query.expires_from is not None:
         yield _r.retain_until >= rows.micros(query.expires_from)
     if query.expires_to is not None:
         yield _r.retain_until < rows.micros(query.expires_to)
+    if started_to is not None and (last is None or query.by_expiry or last >= started_to):
+        yield _r.started_at < started_to
+    elif query.before is not None and last is not None and not query.by_expiry:
+        yield sa.tuple_(_r.started_at, _r.id) < sa.tuple_(last, sa.literal(rows.key(query.before)))
+    if query.before is not None and last is not None and query.by_expiry:
+        yield sa.tuple_(_r.retain_until, _r.id) > sa.tuple_(last, sa.literal(rows.key(query.before)))
+
+
+def _filters(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield what a row must be.
+
+    One index finds the rows, in their order: what it does not have is wrapped, or a database without statistics would
+    prefer another one that finds more, or in no order.
+    """
+    carried = query.call_tokens is not None or bool(_carried(query))
+    if query.by_expiry:
+        yield IS_FINISHED
+    if query.tenant is not None:
+        yield (sa.func.coalesce(_r.tenant, "") if carried else _r.tenant) == query.tenant
+    if query.state is not None:
+        other = carried or query.measures or query.by_expiry
+        yield (sa.func.coalesce(_r.state, "") if other else _r.state) == query.state.value
+    if query.held is not None:
+        yield _r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD)
+    if query.ahead is not None:
+        yield _r.id.in_(sql.AHEAD) if query.ahead else _r.started_at <= _r.created_at
+    if query.measures:
+        yield IS_ENDED
+        yield from _measures(query)
 
 
 def _measures(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
@@ -529,41 +569,31 @@ def _measures(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
 
 
 def _carried(query: RecordingQuery) -> list[list[tuple[Any, Sequence[str]]]]:
-    """Return the columns and tokens of which a row must have one each."""
+    """Return the parties that rows must have: of each list one of the tokens in one of the columns."""
     asked: list[list[tuple[Any, Sequence[str]]]] = []
-    if query.call_tokens is not None:
-        asked.append([(_tokens.call_token, query.call_tokens)])
     if query.caller_tokens is not None:
-        asked.append([(_tokens.caller_token, query.caller_tokens)])
+        asked.append([(_r.caller_token, query.caller_tokens)])
     if query.called_tokens is not None:
-        asked.append([(_tokens.called_token, query.called_tokens)])
+        asked.append([(_r.called_token, query.called_tokens)])
     if query.agent_tokens is not None:
         caller, called = query.agent_tokens
-        asked.append([(_tokens.caller_token, caller), (_tokens.called_token, called)])
+        asked.append([(_r.caller_token, caller), (_r.called_token, called)])
     return asked
 
 
-def _facts(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
-    before = None if query.by_expiry else query.before
-    for columns in _carried(query):
-        yield _r.id.in_(sa.union_all(*(_carrying(column, tokens, query.tenant, before) for column, tokens in columns)))
-
-
-def _carrying(
-    column: Any, tokens: Sequence[str], tenant: TenantId | None, before: RecordingId | None
-) -> sa.Select[Any]:
-    """Select the ids of the rows with one of `tokens`. Beside a tenant, SQLite would walk all of the tenant's rows."""
-    chosen = sa.select(_tokens.id).where(column.in_(tokens))
-    if column is _tokens.call_token and tenant is not None:  # the one that is unique, and so indexed, within a tenant
-        chosen = chosen.where(_tokens.tenant == tenant)
-    return chosen if before is None else chosen.where(_tokens.id < rows.key(before))
+def _carrying(columns: Sequence[tuple[Any, Sequence[str]]]) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield what finds the rows that carry one of the tokens: one at a time, so that an index has them in order."""
+    if sum(len(tokens) for _, tokens in columns) > _TOKENS_APART:
+        yield from (column.in_(tokens) for column, tokens in columns if tokens)
+        return
+    yield from (column == token for column, tokens in columns for token in tokens)
 
 
 def _due(through: int, tenant: TenantId | None) -> dict[str, Any]:
     return {"through": through} if tenant is None else {"through": through, "tenant_id": tenant}
 
 
-def _after(recording: RecordingId | None) -> bytes:
+def _key(recording: RecordingId | None) -> bytes:
     return b"" if recording is None else rows.key(recording)
 
 

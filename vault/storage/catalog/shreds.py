@@ -66,7 +66,7 @@ _RAISE_FLOOR = (
     .where(sa.or_(sweep_floor.c.period.is_(None), sweep_floor.c.period < sa.bindparam("new_period")))
     .values(period=sa.bindparam("new_period"))
 )
-_OPEN = sa.select(_r.id, _r.tenant, _r.audio_period, _r.metadata_period).where(IS_OPEN).order_by(_r.id)
+_OPEN = sa.select(_r.id, _r.tenant, _r.audio_period, _r.metadata_period).where(IS_OPEN)
 _KEEP = sa.insert(shred_kept)
 _KEPT = (
     sa.select(recordings)
@@ -125,19 +125,23 @@ _FORGOTTEN = {
     .values(_FORGET),
     CertificateStatus.FINAL: sa.update(recordings).where(_r.id == sa.bindparam("key")).values(_FORGET),
 }
-_DUE = sa.and_(IS_FINISHED, NOT_CHANGED, _r.id > sa.bindparam("after"), _r.audio_period <= sa.bindparam("through"))
+_ORDER = (_r.audio_period, _r.id)
+_AFTER = sa.tuple_(sa.bindparam("after_period", type_=sa.BigInteger), sa.bindparam("after"))
+_LAST = sa.tuple_(sa.bindparam("last_period", type_=sa.BigInteger), sa.bindparam("last"))
+_DUE = sa.and_(IS_FINISHED, NOT_CHANGED, sa.tuple_(*_ORDER) > _AFTER, _r.audio_period <= sa.bindparam("through"))
+_PERIOD = sa.select(_r.audio_period).where(_r.id == sa.bindparam("key"))
 _SUBJECTS = (
     sa.select(
         *(_r.id, _r.tenant, _r.audio_period, _r.audio_generation, _r.audio_leaf, _r.audio_commitment),
         *(_r.retention_class, _r.retention_period, _r.started_at, _r.created_at, _r.retain_until),
     )
     .where(_DUE)
-    .order_by(_r.id)
+    .order_by(*_ORDER)
     .limit(sa.bindparam("page"))
 )
 _OBJECTS = (
     sa.select(segments.c.recording, segments.c.name, segments.c.object_bytes, segments.c.sha256)
-    .where(segments.c.recording.in_(sa.select(_r.id).where(_DUE, _r.id <= sa.bindparam("last"))))
+    .where(segments.c.recording.in_(sa.select(_r.id).where(_DUE, sa.tuple_(*_ORDER) <= _LAST)))
     .order_by(segments.c.recording, segments.c.number)
 )
 _CERTIFICATES_OF = sa.select(certificates).where(_c.recording.in_(sa.bindparam("keys", expanding=True)))
@@ -205,10 +209,15 @@ class ShredStore:
         return [_to_shred(row) for row in await self._database.fetch(_UNFINISHED)]
 
     async def due_subjects(self, *, through: int, after: RecordingId | None, limit: int) -> Sequence[Subject]:
-        """Return what certificates say of finished rows of audio periods up to `through`, in id order."""
-        page = {"through": through, "after": b"" if after is None else rows.key(after)}
+        """Return what certificates say of finished rows of audio periods up to `through`, in their order."""
+        key, period = b"", -1
+        if after is not None:
+            key = rows.key(after)
+            period = (await self._database.fetch(_PERIOD, {"key": key}))[0].audio_period
+        page = {"through": through, "after": key, "after_period": period}
         found = await self._database.fetch(_SUBJECTS, {**page, "page": max(limit, 0)})
-        objects = await self._database.fetch(_OBJECTS, {**page, "last": found[-1].id}) if found else ()
+        last = {"last": found[-1].id, "last_period": found[-1].audio_period} if found else {}
+        objects = await self._database.fetch(_OBJECTS, {**page, **last}) if found else ()
         return rows.to_subjects(found, objects)
 
     async def certify(

@@ -75,15 +75,20 @@ IS_ENDED = recordings.c.ended_at.is_not(None)
 IS_UNDELETED = recordings.c.undeleted_since.is_not(None)
 IS_UNCONFIRMED = recordings.c.unconfirmed_since.is_not(None)
 HAS_METADATA = recordings.c.metadata_certificate_id.is_(None)
+IS_AHEAD = recordings.c.started_at > recordings.c.created_at
 IS_MISDECLARED = recordings.c.content.is_not(None)
 
-# `started_at` is included so that a page of one tenant filtered by time reads the index and not the rows it skips.
-sa.Index("ix_recordings_tenant", recordings.c.tenant, recordings.c.id, recordings.c.started_at)
-sa.Index("ix_recordings_state", recordings.c.state, recordings.c.id)
+# Lists come by the start of the call: of a tenant, a state, both or neither, a page and a window are a stretch of one.
+_PLACE = (recordings.c.started_at, recordings.c.id)
+sa.Index("ix_recordings_started", *_PLACE)
+sa.Index("ix_recordings_tenant", recordings.c.tenant, *_PLACE)
+sa.Index("ix_recordings_state", recordings.c.state, *_PLACE)
+sa.Index("ix_recordings_tenant_state", recordings.c.tenant, recordings.c.state, *_PLACE)
+sa.Index("ix_recordings_ahead", recordings.c.id, sqlite_where=IS_AHEAD, postgresql_where=IS_AHEAD)
 sa.Index(
     "ix_recordings_due",
-    recordings.c.id,
     recordings.c.audio_period,
+    recordings.c.id,
     sqlite_where=IS_FINISHED,
     postgresql_where=IS_FINISHED,
 )
@@ -94,14 +99,12 @@ sa.Index(
     sqlite_where=IS_FINISHED,
     postgresql_where=IS_FINISHED,
 )
-sa.Index(
-    "ix_recordings_tenant_state", recordings.c.tenant, recordings.c.state, recordings.c.id, recordings.c.started_at
-)
-# Only ended recordings: an open row changes with each segment. Both numbers are included, as in `ix_recordings_tenant`.
+# Of what has ended alone: a row under way grows with each segment. Both numbers ride along, so a page filtered by them
+# reads the index and not the rows it skips.
 sa.Index(
     "ix_recordings_measures",
     recordings.c.tenant,
-    recordings.c.id,
+    *_PLACE,
     recordings.c.stored_bytes,
     recordings.c.lasted_ms,
     sqlite_where=IS_ENDED,
@@ -126,9 +129,13 @@ sa.Index(
     postgresql_where=HAS_METADATA,
 )
 sa.Index("ix_recordings_content", recordings.c.created_at, sqlite_where=IS_MISDECLARED, postgresql_where=IS_MISDECLARED)
-for _token in (recordings.c.caller_token, recordings.c.called_token, recordings.c.object_token):
+for _token, _order in (
+    (recordings.c.caller_token, _PLACE),
+    (recordings.c.called_token, _PLACE),
+    (recordings.c.object_token, (recordings.c.id,)),
+):
     _present = _token.is_not(None)
-    sa.Index(f"ix_recordings_{_token.name}", _token, recordings.c.id, sqlite_where=_present, postgresql_where=_present)
+    sa.Index(f"ix_recordings_{_token.name}", _token, *_order, sqlite_where=_present, postgresql_where=_present)
 
 segments = sa.Table(
     "segments",
