@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 import threading
 
 import pytest
@@ -414,6 +415,26 @@ async def test_no_recording_starts_below_the_disk_reserve_and_those_under_way_co
     feed(entry, 1, 100)
     await entry.barrier()
     assert entry.durable == 100
+    await journal.close()
+
+
+async def test_how_full_the_journal_is_counts_its_bound_and_what_its_disk_leaves_it(tmp_path):
+    disk = FaultyDisk()
+    journal = make(
+        tmp_path / "journal", disk=disk, bytes_bound=1 << 20, file_bytes=64 << 10, disk_reserve_bytes=1 << 30
+    )
+    assert journal.filled() == 0.0
+    feed(start(journal, 1), 1, 32_000)
+    used = journal.usage().bytes_used
+    assert journal.filled() == used / (1 << 20)
+    for left, filled in ((64 << 10, used / (128 << 10)), (0, 1.0), (-1, 1.0)):
+        disk.free = (1 << 30) + left
+        journal._disk_checked_at = float("-inf")  # as a second later
+        assert journal.filled() == filled
+    disk.free_bytes = os.statvfs
+    shutil.rmtree(tmp_path / "journal")
+    journal._disk_checked_at = float("-inf")
+    assert journal.filled() == 1.0
     await journal.close()
 
 

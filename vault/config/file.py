@@ -161,7 +161,8 @@ class SegmentSettings(Section):
     """How a recording is cut into objects."""
 
     max_bytes: Size = 8 << 20
-    max_age: Duration = timedelta(seconds=30)
+    first_age: Duration = timedelta(seconds=30)
+    max_age: Duration = timedelta(minutes=2)
     concurrency: int = Field(default=4, gt=0)
 
     @model_validator(mode="after")

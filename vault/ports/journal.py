@@ -128,6 +128,12 @@ class Journal(Protocol):
     def usage(self) -> JournalUsage:
         """Return how full the journal is."""
 
+    def filled(self) -> float:
+        """Return which part of what it may have the journal has, 0 to 1, by its bound or its disk's room: the larger.
+
+        A disk that does not answer counts as full.
+        """
+
     @property
     def undurable(self) -> int:
         """The bytes of all entries that are in flight: queued or being written."""

@@ -131,9 +131,11 @@ def compose(config: Config, surroundings: Surroundings, adapters: Adapters) -> V
             surroundings=surroundings,
             limits=SegmentLimits(
                 max_bytes=config.segments.max_bytes,
+                first_age=config.segments.first_age,
                 max_age=config.segments.max_age,
                 concurrency=config.segments.concurrency,
             ),
+            filled=adapters.journal.filled,
             pinned=partial(is_pinned, keyring),
         ),
     )

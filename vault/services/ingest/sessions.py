@@ -181,7 +181,7 @@ class IngestSession:
     _flush: bool = field(default=False, init=False)
     """Store what is durable now, whatever its size and age."""
     _patience: float = field(default_factory=lambda: random.uniform(0.6, 1.0), init=False)  # noqa: S311  # no secret
-    """Which share of a segment's greatest age this one waits: calls that began together are not cut together."""
+    """Which share of their age its first segments wait: calls that began together are not cut together."""
 
     # How it ends.
     ending: str | None = field(default=None, init=False)
@@ -415,8 +415,11 @@ class IngestSession:
 
     # -- what is stored -----------------------------------------------------------------------------------------
 
-    def due(self, *, max_bytes: int, max_age: timedelta, clock: Clock) -> bool:
-        """Tell whether there is something to store now: a full or old segment, what was asked for, or the end."""
+    def due(self, *, max_bytes: int, seconds_to_cut: Callable[[int, float], float], clock: Clock) -> bool:
+        """Tell whether there is something to store now: a full or old segment, what was asked for, or the end.
+
+        `seconds_to_cut` gives the age from how many segments are stored and the share of it that this one waits.
+        """
         if self.ended is not None:
             return True
         unstored = self.durable - self.stored
@@ -429,7 +432,7 @@ class IngestSession:
         now = clock.monotonic()
         if self._oldest_unstored_at is None:
             self._oldest_unstored_at = now
-        return now - self._oldest_unstored_at >= max_age.total_seconds() * self._patience
+        return now - self._oldest_unstored_at >= seconds_to_cut(len(self.segments), self._patience)
 
     def enqueue(self) -> None:
         """It waits for a worker; nobody queues it again until that worker has left it."""

@@ -39,6 +39,7 @@ from vault.ports.audit import AuditLookup
 from vault.ports.objects import ObjectMeta, ObjectStore
 from vault.ports.open_recordings import OpenRecordingRows
 from vault.services.audit import event
+from vault.services.ingest.cutting import seconds_to_cut
 from vault.services.ingest.pauses import gaps_of
 from vault.services.ingest.sessions import IngestSession
 from vault.services.recordings.reading import Reader, lasted_of, segment_header, unix_ms
@@ -56,9 +57,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentLimits:
-    """A segment is cut at `max_bytes` of plaintext or when its oldest byte is `max_age` old."""
+    """A segment is cut at `max_bytes` of plaintext or at an age that grows from `first_age` to `max_age`."""
 
     max_bytes: int
+    first_age: timedelta
     max_age: timedelta
     concurrency: int
 
@@ -78,6 +80,7 @@ class Storer:
         reader: Reader,
         surroundings: Surroundings,
         limits: SegmentLimits,
+        filled: Callable[[], float],
         pinned: Callable[[Coordinate], bool],
         settle: Callable[[IngestSession], Awaitable[None]],
         finished: Callable[[IngestSession], None],
@@ -89,6 +92,10 @@ class Storer:
         self._entropy = surroundings.entropy
         self._metrics = surroundings.metrics
         self._limits = limits
+        self._filled = filled
+        """Tells how full the journal is, 0 to 1."""
+        self._fill = 1.0
+        """What it told last; until then nothing grows."""
         self._pinned = pinned
         self._settle = settle
         """Writes what the row has yet to hear; called before the manifest copies it."""
@@ -119,8 +126,21 @@ class Storer:
             self._queue.put_nowait(session)
             self._metrics.segments_pending.inc()
 
+    def look_at_journal(self) -> None:
+        """Take up how full the journal is: from there on it decides at which age segments are cut."""
+        self._fill = self._filled()
+
     def _due(self, session: IngestSession) -> bool:
-        return session.due(max_bytes=self._limits.max_bytes, max_age=self._limits.max_age, clock=self._clock)
+        return session.due(max_bytes=self._limits.max_bytes, seconds_to_cut=self._seconds_to_cut, clock=self._clock)
+
+    def _seconds_to_cut(self, stored: int, share: float) -> float:
+        return seconds_to_cut(
+            first=self._limits.first_age.total_seconds(),
+            longest=self._limits.max_age.total_seconds(),
+            stored=stored,
+            filled=self._fill,
+            share=share,
+        )
 
     async def drain(self, session: IngestSession) -> None:
         """Store every durable byte of the session; Unavailable if the store does not take them within a while."""
@@ -138,6 +158,7 @@ class Storer:
             for _ in range(self._limits.concurrency):
                 group.create_task(self._work())
             while True:
+                self.look_at_journal()
                 for session in tuple(self._sessions):
                     self.poke(session)
                 await asyncio.sleep(_TICK_SECONDS)

@@ -169,17 +169,9 @@ class FileJournal:
         needed = self._committer.next_allocation
         if not self._reserve and not needed:
             return None
-        now = self._clock.monotonic()
-        if now - self._disk_checked_at >= fresh:
-            try:
-                self._free = self._disk.free_bytes(self._directory)
-            except OSError as error:
-                return Unavailable(
-                    f"the journal's directory {self._directory} does not answer: {error.strerror or 'I/O error'}",
-                    hint="is its disk mounted, and the directory where it was?",
-                    cause="disk",
-                )
-            self._disk_checked_at = now
+        unanswered = self._look_at_disk(fresh)
+        if unanswered is not None:
+            return unanswered
         if self._free < self._reserve:
             wants = f"journal.disk_reserve keeps {size_text(self._reserve)} for recordings under way"
         elif self._free < needed:
@@ -193,6 +185,22 @@ class FileJournal:
             cause="disk",
         )
 
+    def _look_at_disk(self, fresh: float) -> Unavailable | None:
+        """Take up what the disk has free, unless that is known for less than `fresh` seconds."""
+        now = self._clock.monotonic()
+        if now - self._disk_checked_at < fresh:
+            return None
+        try:
+            self._free = self._disk.free_bytes(self._directory)
+        except OSError as error:
+            return Unavailable(
+                f"the journal's directory {self._directory} does not answer: {error.strerror or 'I/O error'}",
+                hint="is its disk mounted, and the directory where it was?",
+                cause="disk",
+            )
+        self._disk_checked_at = now
+        return None
+
     def usage(self) -> JournalUsage:
         """Return the bytes that records take, the bound, and the number of files."""
         return JournalUsage(
@@ -200,6 +208,16 @@ class FileJournal:
             bytes_bound=self._bytes_bound,
             files=len(self._committer.files),
         )
+
+    def filled(self) -> float:
+        """Return which part of its bound, or of what the disk leaves above the reserve, records take: the larger."""
+        if self._look_at_disk(_DISK_CHECK_SECONDS) is not None:
+            return 1.0
+        left = self._free - self._reserve
+        if left <= 0:
+            return 1.0
+        most = min(self._bytes_bound, sum(file.allocated for file in self._committer.files) + left)
+        return min(self._committer.bytes_used() / most, 1.0)
 
     @property
     def undurable(self) -> int:
