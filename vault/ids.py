@@ -121,6 +121,6 @@ def id_bytes(identifier: str) -> bytes:
     return bytes.fromhex(match[2])
 
 
-def born(identifier: str) -> datetime:
+def id_time(identifier: str) -> datetime:
     """Return when an id was made, to the millisecond: the first 48 bits of a UUIDv7; raises Invalid."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int.from_bytes(id_bytes(identifier)[:6], "big"))

@@ -175,7 +175,7 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class Examined:
     """The media of a recording as its first bytes show it; `content` is set if they are not what was declared."""
 
     media: Media

@@ -32,8 +32,8 @@ from tests.helpers.catalogs import (
     cohort,
     erasure,
     event,
+    examined,
     finish,
-    heard,
     hold,
     new_id,
     node,
@@ -70,7 +70,7 @@ from vault.model import (
     Container,
     Content,
     Coordinate,
-    Heard,
+    Examined,
     HoldKind,
     HoldState,
     Media,
@@ -782,10 +782,10 @@ async def test_what_a_head_tells_is_written_with_its_segment_or_the_finish_and_c
     told = Media(container=Container.WAV, codec=Codec.S16LE, rate=8000, channels=2)
     for row in rows:
         await catalog.create_recording(row)
-    await catalog.add_segments([segment(rows[0])], stored_bytes=1000, heard=heard())
-    await catalog.add_segments([segment(rows[1])], heard=heard())
-    await finish(catalog, rows[2], heard=heard(recorder=None))
-    await finish(catalog, rows[3], heard=Heard(media=told))
+    await catalog.add_segments([segment(rows[0])], stored_bytes=1000, examined=examined())
+    await catalog.add_segments([segment(rows[1])], examined=examined())
+    await finish(catalog, rows[2], examined=examined(recorder=None))
+    await finish(catalog, rows[3], examined=Examined(media=told))
     for row in rows[:3]:
         assert (await catalog.recording(row.id)).content is Content.TEXT
     last = await catalog.recording(rows[3].id)
@@ -793,11 +793,11 @@ async def test_what_a_head_tells_is_written_with_its_segment_or_the_finish_and_c
     counted = await catalog.misdeclared(since=NOW)
     assert {(each.recorder, each.tenant, each.declared, each.content, each.count) for each in counted} == {
         (None, ACME, Container.WAV, Content.TEXT, 1),
-        (heard().recorder, ACME, Container.WAV, Content.TEXT, 2),
+        (examined().recorder, ACME, Container.WAV, Content.TEXT, 2),
     }
     assert [each.count for each in await catalog.misdeclared(since=NOW + timedelta(days=1))] == [1, 1]
     assert await catalog.misdeclared(since=NOW + timedelta(days=2)) == []
-    await finish(catalog, rows[2], heard=Heard(media=told))
+    await finish(catalog, rows[2], examined=Examined(media=told))
     assert (await catalog.recording(rows[2].id)).content is Content.TEXT
 
 
@@ -953,7 +953,7 @@ async def flagged(catalog, row=None, **changes):
     concern = hold(row, state=HoldState.PLACING, **changes)
     raised = alert(row, concern)
     assert (
-        await catalog.save_flag(concern, lambda _: raised, told_before=EARLIER, audit=[event("flag.raised")])
+        await catalog.save_flag(concern, lambda _: raised, acknowledged_before=EARLIER, audit=[event("flag.raised")])
         == concern.id
     )
     return row, concern, raised
@@ -968,7 +968,7 @@ async def test_a_flag_is_a_hold_and_its_alert_and_another_joins_it_whatever_its_
         joined = await catalog.save_flag(
             again,
             lambda _, again=again: alert(row, again),
-            told_before=NOW,
+            acknowledged_before=NOW,
             audit=[event("new")],
             joining=[event("flag.raised")],
         )
@@ -987,9 +987,9 @@ async def test_another_flag_is_told_again_once_the_last_alert_was_acknowledged_l
     await catalog.settle_alert(raised.id, next_at=NOW, delivered_at=NOW)
     again = hold(row, state=HoldState.PLACING)
     message = replace(alert(row, again), hold=concern.id)
-    await catalog.save_flag(again, lambda _: message, told_before=NOW - timedelta(seconds=1))
+    await catalog.save_flag(again, lambda _: message, acknowledged_before=NOW - timedelta(seconds=1))
     assert (await catalog.alert_of(concern.id)).delivered_at == NOW
-    await catalog.save_flag(again, lambda _: message, told_before=NOW)
+    await catalog.save_flag(again, lambda _: message, acknowledged_before=NOW)
     assert await catalog.alert_of(concern.id) == message
 
 
@@ -1027,7 +1027,9 @@ async def test_a_flag_of_an_unknown_recording_leaves_nothing(catalog):
     unknown = recording()
     concern = hold(unknown, state=HoldState.PLACING)
     with pytest.raises(NotFound):
-        await catalog.save_flag(concern, alert(unknown, concern), told_before=EARLIER, audit=[event("flag.raised")])
+        await catalog.save_flag(
+            concern, alert(unknown, concern), acknowledged_before=EARLIER, audit=[event("flag.raised")]
+        )
     assert await catalog.holds() == []
     assert await events(catalog) == []
 

@@ -21,7 +21,7 @@ from vault.model import (
     Container,
     Content,
     Coordinate,
-    Heard,
+    Examined,
     Hold,
     HoldKind,
     HoldState,
@@ -273,8 +273,8 @@ def override(**changes: Any) -> SweepOverride:
     return replace(fresh, **changes)
 
 
-def heard(**changes: Any) -> Heard:
-    fresh = Heard(
+def examined(**changes: Any) -> Examined:
+    fresh = Examined(
         media=Media(container=Container.WAV, codec=Codec.STREAM),
         content=Content.TEXT,
         recorder=TokenId("tok_" + "7" * 32),
@@ -318,7 +318,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.beat_node(NODE, at=NOW, unstored_bytes=5)
     await catalog.nodes()
     await catalog.forget_node(NODE)
-    await catalog.add_segments([segment(one)], stored_bytes=1000, heard=heard())
+    await catalog.add_segments([segment(one)], stored_bytes=1000, examined=examined())
     await catalog.misdeclared(since=NOW)
     await catalog.segments(one.id)
     await catalog.segments_of([one.id])
@@ -342,7 +342,7 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.add_tenant(tenant("beta", safeguarding_webhook="https://beta.example"))
     concern = hold(one, tenant=TenantId("beta"), state=HoldState.PLACING)
     raised = alert(one, concern)
-    await catalog.save_flag(concern, lambda _: raised, told_before=raised.created_at, audit=audit)
+    await catalog.save_flag(concern, lambda _: raised, acknowledged_before=raised.created_at, audit=audit)
     await catalog.claim_alert(now=NOW, until=NOW, excluding=[ACME])
     await catalog.alert_of(concern.id)
     await catalog.alerts_waiting()

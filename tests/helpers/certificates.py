@@ -35,7 +35,8 @@ from vault.certificates.document import (
     statements,
     subject,
 )
-from vault.certificates.objects import ObjectList, listed, summed
+from vault.certificates.objects import ObjectList, object_facts
+from vault.certificates.objects import object_list as listed
 from vault.crypto.signing import SigningKey
 from vault.ids import CertificateId, RecordingId, TenantId
 from vault.model import (
@@ -156,7 +157,7 @@ def provisional(
             ),
         ),
         data=DataFacts(
-            objects=summed(says.objects), region=Region(stated="United Kingdom", checked=None, checked_at=None)
+            objects=object_facts(says.objects), region=Region(stated="United Kingdom", checked=None, checked_at=None)
         ),
         encryption=Encryption(algorithm=ALGORITHM, encrypted_before_first_write=True),
         retention=RetentionFacts(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.media.descriptor import raw_media
-from vault.media.heads import DIFFERENCES, hear
+from vault.media.heads import DIFFERENCES, examine_head
 from vault.model import Codec, Container, Media
 
 MARKS = (
@@ -30,9 +30,9 @@ DECLARED = (
     declared=st.sampled_from(DECLARED), mark=st.sampled_from(MARKS), rest=st.binary(max_size=300), whole=st.booleans()
 )
 def test_any_first_bytes_of_any_declaration_can_be_kept(declared: Media, mark: bytes, rest: bytes, whole: bool) -> None:
-    heard = hear(declared, mark + rest, whole=whole)
-    assert heard.media.container is declared.container
-    assert 0 <= heard.media.rate < 1 << 31
-    assert 0 <= heard.media.channels < 1 << 31
-    assert (heard.media.rate > 0) == (heard.media.channels > 0)
-    assert heard.content is None or (declared.container, heard.content) in DIFFERENCES
+    examined = examine_head(declared, mark + rest, whole=whole)
+    assert examined.media.container is declared.container
+    assert 0 <= examined.media.rate < 1 << 31
+    assert 0 <= examined.media.channels < 1 << 31
+    assert (examined.media.rate > 0) == (examined.media.channels > 0)
+    assert examined.content is None or (declared.container, examined.content) in DIFFERENCES

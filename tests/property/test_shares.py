@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from vault.access.shares import Ruling, above, level
-from vault.access.shares import rule as ruled
+from vault.access.shares import Ruling, decide_share, fair_share, holders_above_share
 
 HOLDERS = "abcde"
 
@@ -27,7 +26,7 @@ class Sharing(RuleBasedStateMachine):
         self.waiting = []
 
     def ask(self, holder, wanted=1):
-        ruling = ruled(self.capacity, +self.uses, self.waiting, holder, wanted)
+        ruling = decide_share(self.capacity, +self.uses, self.waiting, holder, wanted)
         if ruling is Ruling.ADMITTED:
             self.uses[holder] += wanted
             if holder in self.waiting:
@@ -41,7 +40,7 @@ class Sharing(RuleBasedStateMachine):
     def asks(self, holder, wanted):
         others = [each for each in self.waiting if each != holder]
         room = self.uses.total() + wanted <= self.capacity
-        share = level(self.capacity, +self.uses, {*others, holder})
+        share = fair_share(self.capacity, +self.uses, {*others, holder})
         before = self.uses[holder]
         ruling = self.ask(holder, wanted)
         if room and (not others or before + wanted <= share):
@@ -76,7 +75,7 @@ class Sharing(RuleBasedStateMachine):
     def whoever_waits_and_has_least_is_let_in_once_there_is_room(self):
         if self.waiting and self.uses.total() < self.capacity:
             least = min(self.waiting, key=lambda each: self.uses[each])
-            assert ruled(self.capacity, +self.uses, self.waiting, least, 1) is Ruling.ADMITTED
+            assert decide_share(self.capacity, +self.uses, self.waiting, least, 1) is Ruling.ADMITTED
 
 
 TestSharing = Sharing.TestCase
@@ -124,7 +123,7 @@ def test_where_not_all_can_have_one_each_gets_it_in_turn(capacity):
 
 @given(capacity=st.integers(1, 60), uses=uses, waiting=lines)
 def test_a_share_is_the_water_level_of_what_is_wanted(capacity, uses, waiting):
-    share = level(capacity, uses, waiting)
+    share = fair_share(capacity, uses, waiting)
     holders = {*uses, *waiting}
 
     def poured(height):
@@ -140,12 +139,12 @@ few = st.dictionaries(st.sampled_from(HOLDERS), st.integers(1, 6))
 
 @given(capacity=st.integers(1, 15), uses=few, waiting=lines, holder=st.sampled_from(HOLDERS))
 def test_only_who_has_more_than_its_share_makes_way_and_only_for_who_has_less(capacity, uses, waiting, holder):
-    share = level(capacity, uses, {*waiting, holder})
-    found = above(capacity, uses, waiting, holder)
+    share = fair_share(capacity, uses, {*waiting, holder})
+    found = holders_above_share(capacity, uses, waiting, holder)
     over = {each for each, use in uses.items() if use > share}
     assert set(found) == (over if uses.get(holder, 0) < share else set())
     assert holder not in found
     assert [uses[each] for each in found] == sorted((uses[each] for each in found), reverse=True)
     if found and sum(uses.values()) <= capacity:
         rest = {**uses, found[0]: uses[found[0]] - 1}
-        assert ruled(capacity, rest, waiting, holder, 1) is Ruling.ADMITTED
+        assert decide_share(capacity, rest, waiting, holder, 1) is Ruling.ADMITTED

@@ -18,9 +18,9 @@ from vault.protocol.uploads.resumable import (
     Stage,
     Step,
     Verb,
+    choose_call_key,
     content_type,
     describe,
-    names,
     require_length,
     require_room,
 )
@@ -97,7 +97,7 @@ class Conversation:
             tus.require_version(headers)
             wanted = tus.creation(headers, limit=LIMIT)
         described = describe(wanted.metadata, wanted.unusable)
-        parse_call_key(names(described, "f00")[0])
+        parse_call_key(choose_call_key(described, "f00")[0])
         content_type(described)
         self.stage, self.offset, self.total = Stage.OPEN, 0, wanted.length
 
@@ -148,7 +148,7 @@ def test_any_metadata_is_read_back_or_refused(told):
         described = describe(told)
     except VaultError:
         return
-    key, _ = names(described, "f00")
+    key, _ = choose_call_key(described, "f00")
     assert parse_call_key(key) == key
 
 

@@ -14,7 +14,7 @@ from vault.format import codec
 from vault.format.backup import (
     PartHeader,
     TableRows,
-    begun,
+    backup_began,
     check_backup,
     decode_manifest,
     decode_objects,
@@ -108,6 +108,6 @@ def test_two_parts_of_one_text_share_no_byte_of_their_messages():
 
 def test_a_backups_id_says_when_it_began():
     at = datetime(2026, 11, 25, 1, 2, 3, 456000, tzinfo=UTC)
-    assert begun(new_id("bak", at=at, entropy=bytes)) == at
+    assert backup_began(new_id("bak", at=at, entropy=bytes)) == at
     with pytest.raises(Invalid):
         check_backup("rec_" + "0" * 32)

@@ -19,9 +19,9 @@ from vault.protocol.uploads.resumable import (
     Stage,
     Step,
     Verb,
+    choose_call_key,
     content_type,
     describe,
-    names,
     require_length,
     require_room,
 )
@@ -92,11 +92,13 @@ def test_an_instant_needs_its_time_zone():
 
 
 def test_a_named_call_keeps_its_name_and_a_file_gets_one_of_its_own():
-    assert names(Description(call_key="call-1", file_name="x.wav"), "f00") == ("call-1", "")
-    assert names(Description(file_name="my call (1).wav"), "f00") == ("my=20call=20=281=29.wav", "f00")
-    assert names(Description(file_name="\u00fc.wav"), "f00") != names(Description(file_name="\u00e9.wav"), "f00")
-    assert names(Description(), "f00") == ("upload-f00", "f00")
-    assert len(names(Description(file_name="ü" * 10_000 + ".wav"), "f00")[0]) <= 180
+    assert choose_call_key(Description(call_key="call-1", file_name="x.wav"), "f00") == ("call-1", "")
+    assert choose_call_key(Description(file_name="my call (1).wav"), "f00") == ("my=20call=20=281=29.wav", "f00")
+    assert choose_call_key(Description(file_name="\u00fc.wav"), "f00") != choose_call_key(
+        Description(file_name="\u00e9.wav"), "f00"
+    )
+    assert choose_call_key(Description(), "f00") == ("upload-f00", "f00")
+    assert len(choose_call_key(Description(file_name="ü" * 10_000 + ".wav"), "f00")[0]) <= 180
 
 
 def test_a_generic_type_gives_way_to_the_files_name():

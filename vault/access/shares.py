@@ -21,7 +21,7 @@ class Ruling(StrEnum):
     """The holder already has its share, and others wait."""
 
 
-def level(capacity: int, uses: Mapping[str, int], waiting: Collection[str]) -> int:
+def fair_share(capacity: int, uses: Mapping[str, int], waiting: Collection[str]) -> int:
     """Return the share of each holder in `waiting`, if those want all they can get and the others what they use."""
     left, holders = capacity, len({*uses, *waiting})
     for use in sorted(use for holder, use in uses.items() if holder not in waiting):
@@ -32,7 +32,7 @@ def level(capacity: int, uses: Mapping[str, int], waiting: Collection[str]) -> i
     return left // max(holders, 1)
 
 
-def rule(capacity: int, uses: Mapping[str, int], waiting: Sequence[str], holder: str, wanted: int) -> Ruling:
+def decide_share(capacity: int, uses: Mapping[str, int], waiting: Sequence[str], holder: str, wanted: int) -> Ruling:
     """Decide whether `holder` may have `wanted` more.
 
     `waiting` are the holders that were refused and may come back, the longest waiting first. A holder may take free
@@ -40,18 +40,18 @@ def rule(capacity: int, uses: Mapping[str, int], waiting: Sequence[str], holder:
     """
     room = sum(uses.values()) + wanted <= capacity
     others = [each for each in waiting if each != holder]
-    if others and uses.get(holder, 0) + wanted > level(capacity, uses, {*others, holder}):
+    if others and uses.get(holder, 0) + wanted > fair_share(capacity, uses, {*others, holder}):
         before = set(waiting[: waiting.index(holder)] if holder in waiting else waiting)
         if any(uses.get(each, 0) < uses.get(holder, 0) + (each in before) for each in others):
             return Ruling.SHARE
     return Ruling.ADMITTED if room else Ruling.FULL
 
 
-def above(
+def holders_above_share(
     capacity: int, uses: Mapping[str, int], waiting: Collection[str], holder: str, *, wanted: int = 1
 ) -> Sequence[str]:
     """Return the holders above their share, the largest first; none if `wanted` would put `holder` above its own."""
-    share = level(capacity, uses, {*waiting, holder})
+    share = fair_share(capacity, uses, {*waiting, holder})
     if uses.get(holder, 0) + wanted > share:
         return ()
     return sorted((each for each, use in uses.items() if use > share), key=lambda each: -uses[each])

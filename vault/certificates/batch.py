@@ -16,7 +16,7 @@ from typing import Any, Final
 import rfc8785
 
 from vault.certificates.canonical import canonical_json, from_json
-from vault.certificates.rules import Rule, refusing
+from vault.certificates.rules import Rule, naming_rule
 from vault.certificates.tree import HASH_BYTES, MAX_PATH, leaf_hash, verify_inclusion
 from vault.crypto.signing import VerifyKey, decode_base64url, encode_base64url, protected_header, verify_compact
 from vault.errors import FormatError, Invalid
@@ -98,7 +98,7 @@ def verify_statement(jws: str, key: VerifyKey) -> BatchStatement:
     Tampered if the signature is not by `key`, FormatError unless it is the canonical form of a statement,
     IntegrityError if the statement contradicts itself.
     """
-    with refusing(Rule.BATCH_STATEMENT):
+    with naming_rule(Rule.BATCH_STATEMENT):
         header = protected_header(jws)
         if header.get("typ") != TYPE or header.keys() != _STATEMENT_HEADER:
             raise FormatError("a signed document, but not the statement of a certificate batch")
@@ -110,7 +110,7 @@ def verify_statement(jws: str, key: VerifyKey) -> BatchStatement:
             raise FormatError("the batch statement is not canonical JSON") from error
         if not unique:
             raise FormatError("the batch statement is JSON, but not in canonical form")
-    with refusing(Rule.BATCH_RULES):
+    with naming_rule(Rule.BATCH_RULES):
         statement = from_json(BatchStatement, found)
         if canonical_json(statement) != payload:
             raise FormatError("a member of the batch statement is not written as statements write it")
@@ -123,7 +123,7 @@ def verify_membership(document: bytes, membership: Membership, key: VerifyKey) -
     Raises what `verify_statement` raises, and Tampered if the document is not that leaf.
     """
     statement = verify_statement(membership.statement, key)
-    with refusing(Rule.BATCH_PATH):
+    with naming_rule(Rule.BATCH_PATH):
         verify_inclusion(
             leaf_hash(document),
             index=membership.index,

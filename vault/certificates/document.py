@@ -62,7 +62,7 @@ from vault.certificates.rules import (
     Contradiction,
     Rule,
     check,
-    refusing,
+    naming_rule,
     unfinished,
     wrong_erasure,
     wrong_id,
@@ -257,7 +257,7 @@ class VerifiedCertificate:
 
 def certificate_text(data: bytes) -> str:
     """Return the compact JWS in a file; FormatError if more than one line feed surrounds it."""
-    with refusing(Rule.FILE):
+    with naming_rule(Rule.FILE):
         text = data[:-1] if data.endswith(b"\n") else data
         if not text.isascii() or any(byte in b" \t\r\n\v\f" for byte in text):
             raise FormatError("the file is not a compact JWS, followed by one line feed at most")
@@ -275,17 +275,17 @@ def verify_certificate(jws: str, key: VerifyKey) -> VerifiedCertificate:
 
     The check cannot show that the issuer told the truth.
     """
-    with refusing(Rule.COMPACT):
+    with naming_rule(Rule.COMPACT):
         header = protected_header(jws)
-    with refusing(Rule.HEADER):
+    with naming_rule(Rule.HEADER):
         if header.get("typ") != TYPE:
             raise FormatError("a signed document, but not a deletion certificate")
         if strange := header.keys() - _HEADER - BATCH_HEADERS:
             raise FormatError(f"its header has a member that no certificate has: {min(strange)[:40]}")
-    with refusing(Rule.SIGNATURE):
+    with naming_rule(Rule.SIGNATURE):
         payload = verify_compact(jws, key)
     certificate = read_document(payload)
-    with refusing(Rule.BATCH_HEADER):
+    with naming_rule(Rule.BATCH_HEADER):
         membership = membership_of(header)
     batch = None if membership is None else verify_membership(payload, membership, key)
     lines = [*_lines(certificate, key), *(() if batch is None else _batch_lines(batch))]
@@ -298,14 +298,14 @@ def read_document(payload: bytes) -> AnyCertificate:
     FormatError unless it is the canonical form of a document with exactly its schema's members. IntegrityError if it
     contradicts itself.
     """
-    with refusing(Rule.CANONICAL):
+    with naming_rule(Rule.CANONICAL):
         document = _canonical(payload, "the certificate")
-    with refusing(Rule.SCHEMA):
+    with naming_rule(Rule.SCHEMA):
         schema = document.get("schema") if isinstance(document, dict) else None
         shape = _SCHEMAS.get(schema) if isinstance(schema, str) else None
         if shape is None:
             raise FormatError(f"the document's schema is none of {', '.join(_SCHEMAS)}")
-    with refusing(Rule.MEMBERS):
+    with naming_rule(Rule.MEMBERS):
         certificate = from_json(shape, document)
         if canonical_json(certificate) != payload:
             raise FormatError("a member is not written as certificates write it")
@@ -324,7 +324,7 @@ def verify_objects(data: bytes, certificate: AnyCertificate) -> ObjectList:
     FormatError unless it is the canonical form of such a list, followed by one line feed at most. IntegrityError if it
     is not the list of this certificate. FormatError for a certificate of version 1, which names its objects itself.
     """
-    with refusing(Rule.LIST):
+    with naming_rule(Rule.LIST):
         if not isinstance(certificate, DeletionCertificate):
             raise FormatError("a certificate of version 1 names its objects itself; there is no list beside it")
         text = data[:-1] if data.endswith(b"\n") else data

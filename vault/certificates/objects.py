@@ -41,16 +41,16 @@ class ObjectList:
 
     def facts(self) -> ObjectFacts:
         """Return what a certificate states about this list; Invalid for a digest that is not SHA-256 in hex."""
-        return summed([StoredObject(each.name, each.bytes, each.sha256) for each in self.objects])
+        return object_facts([StoredObject(each.name, each.bytes, each.sha256) for each in self.objects])
 
 
-def listed(certificate: CertificateId, objects: Sequence[StoredObject]) -> ObjectList:
+def object_list(certificate: CertificateId, objects: Sequence[StoredObject]) -> ObjectList:
     """Return the list that is published beside the certificate."""
     found = tuple(ListedObject(name=each.name, bytes=each.bytes, sha256=each.sha256) for each in objects)
     return ObjectList(certificate_id=certificate, objects=found)
 
 
-def summed(objects: Sequence[StoredObject]) -> ObjectFacts:
+def object_facts(objects: Sequence[StoredObject]) -> ObjectFacts:
     """Return the number of objects, their bytes and their root; Invalid for a malformed digest or size."""
     if not objects:
         return ObjectFacts(count=0, bytes=0, root=NO_OBJECTS)

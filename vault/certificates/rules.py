@@ -63,7 +63,7 @@ class Contradiction(NamedTuple):
 
 
 @contextmanager
-def refusing(rule: Rule) -> Iterator[None]:
+def naming_rule(rule: Rule) -> Iterator[None]:
     """Add `rule` to the message of a refusal raised inside that names no rule yet. Invalid becomes IntegrityError."""
     try:
         yield

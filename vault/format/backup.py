@@ -18,7 +18,7 @@ import rfc8785
 from vault.errors import FormatError, Invalid
 from vault.format import codec
 from vault.format.frame import frame, unframe
-from vault.ids import RecordingId, born
+from vault.ids import RecordingId, id_time
 from vault.model import Coordinate
 
 MAGIC: Final = b"CVB1"
@@ -49,9 +49,9 @@ def check_backup(text: str) -> str:
     return text
 
 
-def begun(backup: str) -> datetime:
+def backup_began(backup: str) -> datetime:
     """Return when the backup began, which its id states; raises Invalid."""
-    return born(check_backup(backup))
+    return id_time(check_backup(backup))
 
 
 def snapshot_prefix(backup: str) -> str:

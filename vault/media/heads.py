@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from vault.media.descriptor import SNIFF_BYTES, is_mpeg_frame, recognise
 from vault.media.id3 import behind_id3
 from vault.media.wav_sizes import FMT_BYTES, WavHead, head_in
-from vault.model import Codec, Container, Content, Heard, Media
+from vault.model import Codec, Container, Content, Examined, Media
 
 HEAD_BYTES: Final = 1 << 20
 """How many first bytes are examined."""
@@ -30,7 +30,7 @@ DIFFERENCES: Final = tuple(
     for content in Content
     if content.value != declared.value and (declared is not Container.RAW or content.value in _MARKED)
 )
-"""The pairs of declared and actual format that `hear` can report."""
+"""The pairs of declared and actual format that `examine_head` can report."""
 
 _WAV_CODECS: Final = {(1, 16): Codec.S16LE, (6, 8): Codec.PCMA, (7, 8): Codec.PCMU}
 """Codecs by format tag and bits per sample."""
@@ -51,7 +51,7 @@ class _HeadFormat(NamedTuple):
     codec: Codec = Codec.STREAM
 
 
-def hear(declared: Media, first: bytes, *, whole: bool) -> Heard:
+def examine_head(declared: Media, first: bytes, *, whole: bool) -> Examined:
     """Return the media of a recording by its first HEAD_BYTES or fewer, and its content if it is not as declared.
 
     Rate, channels and, for WAV, the codec become those in the container's header. `whole` tells that the recording has
@@ -61,21 +61,21 @@ def hear(declared: Media, first: bytes, *, whole: bool) -> Heard:
     """
     unknown = declared.container is Container.RAW and declared.codec is Codec.STREAM
     if unknown or not first or (len(first) < SNIFF_BYTES and not whole):
-        return Heard(media=declared)
+        return Examined(media=declared)
     found = _found(first)
     behind = behind_id3(first)
     if declared.container is Container.RAW:
-        return Heard(media=declared, content=Content(found.value) if found in _MARKED else None)
+        return Examined(media=declared, content=Content(found.value) if found in _MARKED else None)
     if declared.container is Container.MP3 and found is None and _mpeg_frame(first) is not None:
         found = Container.MP3  # a stream whose recording began in the middle of a frame
     if found is declared.container:
         stated = _READERS[found](first[behind:] if found in _MARKED else first)
-        return Heard(media=_with(declared, stated))
+        return Examined(media=_with(declared, stated))
     if behind and behind + SNIFF_BYTES > len(first):
-        return Heard(media=declared)
+        return Examined(media=declared)
     if found is not None:
-        return Heard(media=declared, content=Content(found.value))
-    return Heard(media=declared, content=Content.TEXT if _is_text(first) else Content.UNKNOWN)
+        return Examined(media=declared, content=Content(found.value))
+    return Examined(media=declared, content=Content.TEXT if _is_text(first) else Content.UNKNOWN)
 
 
 def _with(declared: Media, stated: _HeadFormat | None) -> Media:
@@ -83,13 +83,13 @@ def _with(declared: Media, stated: _HeadFormat | None) -> Media:
     return replace(declared, **stated._asdict()) if stated is not None and plausible else declared
 
 
-def as_heard(declared: Media, content: Content | None) -> Media:
+def playable_media(declared: Media, content: Content | None) -> Media:
     """Return the media to play a recording as: its actual container if `content` is one, else what was declared."""
     known = content is not None and content.value in _CONTAINERS
     return Media(container=Container(content), codec=Codec.STREAM) if known and content is not None else declared
 
 
-def agree(kept: Media, declared: Media) -> bool:
+def fits_declaration(kept: Media, declared: Media) -> bool:
     """Tell whether the declaration of further bytes fits a recording whose media may have been read from its head."""
     return kept == declared if declared.container is Container.RAW else kept.container is declared.container
 
@@ -125,7 +125,7 @@ def _format(fmt: bytes) -> _HeadFormat | None:
     return _HeadFormat(rate, channels, _WAV_CODECS.get((tag, bits), Codec.STREAM))
 
 
-def told_by(head: WavHead, declared: Media) -> Media:
+def wav_media(head: WavHead, declared: Media) -> Media:
     """Return the media of a WAV with the rate, channels and codec in its head, if those are plausible."""
     return _with(declared, _format(head.fmt))
 

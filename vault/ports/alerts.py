@@ -51,7 +51,7 @@ class FlagRows(Protocol):
         hold: Hold,
         alert: Callable[[HoldId], Alert],
         *,
-        told_before: datetime,
+        acknowledged_before: datetime,
         audit: Sequence[AuditEvent] = (),
         joining: Sequence[AuditEvent] = (),
     ) -> HoldId:
@@ -59,7 +59,7 @@ class FlagRows(Protocol):
 
         If a hold that a flag placed is `placing` or active on the recording, of any matter, no hold is inserted: that
         hold's id is returned, and `joining` is written instead of `audit`. Its alert is then replaced by a new `alert`
-        if it was acknowledged at `told_before` or earlier.
+        if it was acknowledged at `acknowledged_before` or earlier.
         """
 
     async def alert_of(self, hold: HoldId) -> Alert | None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from vault.ids import NodeId, RecordingId
-from vault.model import AuditEvent, Heard, Recording, RecordingState, SegmentRef
+from vault.model import AuditEvent, Examined, Recording, RecordingState, SegmentRef
 
 
 class OpenRecordingRows(Protocol):
@@ -37,7 +37,7 @@ class OpenRecordingRows(Protocol):
         """Return all open rows, or those whose journal is `node`'s."""
 
     async def add_segments(
-        self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None, heard: Heard | None = None
+        self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None, examined: Examined | None = None
     ) -> None:
         """Add verified objects to their recording and, if given, set its stored byte count and its media.
 
@@ -53,13 +53,13 @@ class OpenRecordingRows(Protocol):
         ended_at: datetime,
         stored_bytes: int,
         objects: Sequence[SegmentRef],
-        heard: Heard | None = None,
+        examined: Examined | None = None,
         lasted: timedelta | None = None,
         audit: Sequence[AuditEvent] = (),
     ) -> None:
         """Set an open row to `sealed` or `truncated`, and add `objects`: the manifest and segments not yet added.
 
-        `heard` is the media that the first bytes show, if their segment is among them. The notes are removed in the
+        `examined` is the media that the first bytes show, if their segment is among them. The notes are removed in the
         same transaction, because the manifest has them. With the reason `EMPTY` the call key becomes free again: the
         row's call token becomes its id. It may be repeated: a row that is not open is not changed, and the audit events
         are not written again.

@@ -78,7 +78,7 @@ def took_effect() -> None:
 
 
 @contextmanager
-def noting(present: Effects | None) -> Iterator[None]:
+def recording_effects(present: Effects | None) -> Iterator[None]:
     """Record in `present` the effects of what runs inside."""
     token = _present.set(present)
     try:

@@ -15,7 +15,7 @@ from aiohttp import web
 from vault.errors import AnswerLost, OutcomeUnknown, Refused, Unavailable, VaultError
 from vault.ids import HoldId, TenantId
 from vault.ports.erasures import ErasureId
-from vault.ports.repeats import Effects, Keyed, noting
+from vault.ports.repeats import Effects, Keyed, recording_effects
 from vault.server import views
 from vault.server.api.holds import shown_hold
 from vault.server.api.names import named
@@ -82,7 +82,7 @@ def _place(request: web.Request) -> tuple[str, str] | None:
 async def _honestly(request: web.Request, handler: Handler, present: Effects) -> web.StreamResponse:
     """Answer `outcome_unknown` once anything that was asked for may be durable."""
     try:
-        with noting(present):
+        with recording_effects(present):
             if present.keyed is not None and present.keyed.effect:
                 found = await _found(request, present.keyed)
                 if found is not None:

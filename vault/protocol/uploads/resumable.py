@@ -125,7 +125,7 @@ def describe(metadata: Mapping[str, str], unusable: Mapping[str, str] | None = N
     )
 
 
-def names(description: Description, fresh: str) -> tuple[str, str]:
+def choose_call_key(description: Description, fresh: str) -> tuple[str, str]:
     """Return the call key, and a suffix that makes it unique if it is already used; `fresh` is a unique name.
 
     Without a call key the file name is used; without both, `fresh`. A stated call key has no suffix.

@@ -13,7 +13,7 @@ from aiohttp import web
 from vault.access.permissions import Act, permits
 from vault.errors import Refused, VaultError
 from vault.ids import RecordingId, TenantId
-from vault.media.heads import as_heard
+from vault.media.heads import playable_media
 from vault.media.ranges import parse_range
 from vault.media.wav import View, has_wav_head, playable, verbatim
 from vault.model import Principal, Recording, RecordingState
@@ -244,7 +244,7 @@ async def _view(vault: Vault, readable: Playable, *, raw: bool) -> View:
     media = readable.recording.media
     if raw:
         return verbatim(media, readable.length)
-    media = as_heard(media, readable.recording.content)
+    media = playable_media(media, readable.recording.content)
     head = None
     if has_wav_head(media):
         head = await look_through(readable.length, partial(vault.playback.read, readable))

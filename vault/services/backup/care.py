@@ -133,12 +133,12 @@ class BackupCare:
         snapshots = await self._place.snapshots()
         existing = [backup for backup, names in snapshots.items() if layout.MANIFEST in names]
         unfinished = [backup for backup, names in snapshots.items() if layout.MANIFEST not in names]
-        if any(now - layout.begun(backup) < UNFINISHED_FOR for backup in unfinished):
+        if any(now - layout.backup_began(backup) < UNFINISHED_FOR for backup in unfinished):
             raise Unavailable(
                 "a backup is being made at this destination; nothing was pruned",
                 hint="try again when it is done; what a crashed backup left is removed after a day",
             )
-        old = [backup for backup in existing[:-1] if now - layout.begun(backup) > keep]
+        old = [backup for backup in existing[:-1] if now - layout.backup_began(backup) > keep]
         kept = [backup for backup in existing if backup not in old]
         # What stays is read first: if it cannot be, nothing is dropped.
         listed = await self._listed(kept)

@@ -136,7 +136,7 @@ class BackupMaker:
     async def _nobody_prunes(self, now: datetime) -> None:
         """Look only after our own note is written: of two that begin at once, at least one sees the other."""
         async for info in self._place.store.list(layout.PRUNING):
-            if now - layout.begun(info.name.removeprefix(layout.PRUNING)) < UNFINISHED_FOR:
+            if now - layout.backup_began(info.name.removeprefix(layout.PRUNING)) < UNFINISHED_FOR:
                 raise Unavailable(
                     "somebody is pruning this destination; no backup was made",
                     hint="try again when they are done; what a crashed prune left is ignored after a day",

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
-from vault.ids import HoldId, NodeId, RecordingId, TenantId, born, id_bytes
+from vault.ids import HoldId, NodeId, RecordingId, TenantId, id_bytes, id_time
 from vault.model import AuditEvent, Cohort, Hold, HoldKind, HoldState, Part, Pin, Recording, RecordingState
 from vault.ports.audit import AuditTrail
 from vault.ports.erasures import ErasureLookup
@@ -319,7 +319,7 @@ class Reconciler:
                 authority=_MATTER,
                 owner="compliance",
                 state=HoldState.ACTIVE,
-                created_at=min(born(_hold_id(tag)), now),
+                created_at=min(id_time(_hold_id(tag)), now),
                 review_at=now + REVIEW_WITHIN,
                 recordings=tuple(sorted(set(recordings))),
             )

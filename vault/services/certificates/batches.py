@@ -21,7 +21,7 @@ from vault.certificates.document import (
     read_document,
     verify_certificate,
 )
-from vault.certificates.objects import ObjectList, listed
+from vault.certificates.objects import ObjectList, object_list
 from vault.certificates.template import Entry, Form
 from vault.certificates.tree import HASH_BYTES, Tree, leaf_hash, root_of
 from vault.crypto.signing import SigningKey, VerifyKey
@@ -149,7 +149,7 @@ class Certificates:
         if not isinstance(document, DeletionCertificate):
             raise NotFound(f"{certificate.id} names its objects itself", hint="they are in its document, under media")
         refs = await self._catalog.segments(certificate.recording) if Part.AUDIO in document.parts else ()
-        found = listed(certificate.id, [StoredObject(ref.name, ref.object_bytes, ref.sha256) for ref in refs])
+        found = object_list(certificate.id, [StoredObject(ref.name, ref.object_bytes, ref.sha256) for ref in refs])
         if found.facts() != document.data.objects:
             raise IntegrityError(f"the list of objects beside {certificate.id} changed after it was signed")
         return found

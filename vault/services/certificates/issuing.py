@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 from vault.certificates.canonical import canonical_json
 from vault.certificates.document import AnyCertificate, Authority, DeletionCertificate, Subject, subject
-from vault.certificates.objects import summed
+from vault.certificates.objects import object_facts
 from vault.certificates.template import Entry, Form
 from vault.errors import NotFound, Unavailable
 from vault.format.names import recording_prefix
@@ -150,7 +150,7 @@ class Certifier:
         return [
             Entry(
                 CertificateId(identifier),
-                summed(subject.objects),
+                object_facts(subject.objects),
                 nonces[place * width : (place + 1) * width],
                 attest.recording_facts(subject, shredded_at=gone),
                 attest.retention_facts(subject),
@@ -313,7 +313,7 @@ def _modern(before: AnyCertificate, row: Recording, objects: Sequence[SegmentRef
     if isinstance(before, DeletionCertificate):
         return before
     said = subject(row, objects, parts=before.media.parts)
-    return attest.modern(before, said, summed(said.objects))
+    return attest.modern(before, said, object_facts(said.objects))
 
 
 def _voice(subject: Subject) -> _Voice:

@@ -103,7 +103,7 @@ class Flags:
         identifier = await self._catalog.save_flag(
             hold,
             alert,
-            told_before=hold.created_at - _TELL_AGAIN,
+            acknowledged_before=hold.created_at - _TELL_AGAIN,
             audit=[event("flag.raised", actor, tenant=row.tenant, target=row.id, detail=detail)],
             # The hold that is there keeps its own words: what more was said is kept here.
             joining=[

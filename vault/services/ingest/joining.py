@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from vault.errors import IntegrityError
 from vault.ids import TokenId
-from vault.media.heads import agree
+from vault.media.heads import fits_declaration
 from vault.model import CallFacts, Media, Principal, Recording
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock
@@ -98,7 +98,7 @@ class Joining:
     async def _may(self, call: Joiner, row: Recording, begun_by: TokenId | None, *, receipt: datetime) -> bool:
         if call.keep_until is not None and call.keep_until > row.retain_until:
             return False  # a date is not moved
-        if call.media is not None and not agree(row.media, call.media):
+        if call.media is not None and not fits_declaration(row.media, call.media):
             return False
         if begun_by == call.actor.token_id:
             return True

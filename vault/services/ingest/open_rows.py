@@ -15,7 +15,7 @@ from vault.crypto.derive import commitment
 from vault.crypto.rows import seal_note
 from vault.crypto.sealed import seal_facts
 from vault.errors import GenerationPassed, NotFound, OutcomeUnknown, Shredded, TooLate, Unavailable
-from vault.ids import NodeId, RecordingId, TenantId, born, new_id
+from vault.ids import NodeId, RecordingId, TenantId, id_time, new_id
 from vault.instants import rfc3339
 from vault.model import (
     AuditEvent,
@@ -139,7 +139,7 @@ async def row_from_journal(
     row = await stub_row(
         RecordingId(found.opening.recording),
         found.opening.coordinate,
-        born(found.opening.recording),
+        id_time(found.opening.recording),
         coordinates=coordinates,
         keyring=keyring,
         surroundings=surroundings,

@@ -18,7 +18,17 @@ from vault.errors import OffsetMismatch, Unavailable
 from vault.format.notes import Aside, Etag, Note
 from vault.ids import TenantId, TokenId
 from vault.media.wav_sizes import WavHead
-from vault.model import AuditEvent, CallFacts, DataKey, Heard, Media, Principal, Recording, RecordingState, SegmentRef
+from vault.model import (
+    AuditEvent,
+    CallFacts,
+    DataKey,
+    Examined,
+    Media,
+    Principal,
+    Recording,
+    RecordingState,
+    SegmentRef,
+)
 from vault.ports.journal import JournalEntry, ReplayedRecording
 from vault.ports.time import Clock
 from vault.retention.periods import Period
@@ -168,7 +178,7 @@ class IngestSession:
     """In order; a session begins with those that the catalog knows."""
     stored: int = 0
     """The plaintext offset up to which verified segments exist."""
-    heard: Heard | None = field(default=None, init=False)
+    examined: Examined | None = field(default=None, init=False)
     """What its head tells beyond its declaration, until the catalog knows."""
     wav: WavHead | None = field(default=None, init=False)
     """The head of a WAV, if it is all in the first segment."""
@@ -446,10 +456,10 @@ class IngestSession:
         """Every durable byte of it is due, whatever its age."""
         self._flush = True
 
-    def hear(self, heard: Heard) -> None:
+    def set_media(self, examined: Examined) -> None:
         """Its head tells more than was declared: the row and the manifest say that."""
-        self.heard = heard
-        self.recording = replace(self.recording, media=heard.media, content=heard.content)
+        self.examined = examined
+        self.recording = replace(self.recording, media=examined.media, content=examined.content)
 
     def find_wav(self, head: WavHead | None) -> None:
         """Its first segment has the whole head of a WAV, or has not."""
@@ -459,7 +469,7 @@ class IngestSession:
         """The next segment is stored and verified; `recorded`: the catalog knows it, and what the head tells."""
         assert ref.offset == self.stored
         if recorded:
-            self.heard = None
+            self.examined = None
             self._recorded += 1
         self.segments.append(ref)
         self.stored = ref.offset + ref.length

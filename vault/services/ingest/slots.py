@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from vault.access.shares import Ruling, above, level, rule
+from vault.access.shares import Ruling, decide_share, fair_share, holders_above_share
 from vault.errors import Crowded, OverShare, Unavailable
 from vault.ports.time import Clock
 from vault.telemetry import Metrics
@@ -116,7 +116,7 @@ class Shares(_Taken):
         if not self._waiting and self._total + size <= self._capacity:
             return
         line = self._line()
-        ruling = rule(self._capacity, self.uses, line, holder, size)
+        ruling = decide_share(self._capacity, self.uses, line, holder, size)
         if ruling is Ruling.ADMITTED:
             return
         told = self._resource
@@ -125,7 +125,7 @@ class Shares(_Taken):
             self._waiting[holder] = (self._clock.monotonic() + told.retry_after_seconds + _LATE_SECONDS, size)
         if ruling is Ruling.FULL:
             raise Unavailable(told.full, hint=told.hint, retry_after_seconds=told.retry_after_seconds)
-        share = level(self._capacity, self.uses, {*line, holder})
+        share = fair_share(self._capacity, self.uses, {*line, holder})
         raise OverShare(
             f"others wait for {told.what}, and your share is {share} of {self._capacity} until they have theirs",
             hint="let something of yours end, or come back: a share binds only while others wait, and what was "
@@ -154,7 +154,7 @@ class Shares(_Taken):
         """Return who has more than its share, the most first, if one with less than its share finds no room."""
         if self._total < self._capacity:
             return ()
-        return above(self._capacity, self.uses, self._line(), holder)
+        return holders_above_share(self._capacity, self.uses, self._line(), holder)
 
     def crowding(self) -> Sequence[str]:
         """Return who has more than its share, the most first, while one waits for room that its own share covers."""
@@ -162,7 +162,7 @@ class Shares(_Taken):
         for each in line:
             wanted = self._waiting[each][1]
             if self._total + wanted > self._capacity and (
-                found := above(self._capacity, self.uses, line, each, wanted=wanted)
+                found := holders_above_share(self._capacity, self.uses, line, each, wanted=wanted)
             ):
                 return found
         return ()

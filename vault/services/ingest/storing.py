@@ -23,7 +23,7 @@ from vault.format.manifest import CatalogCopy, Gap, Manifest, ManifestSegment, m
 from vault.format.names import manifest_name, segment_name
 from vault.format.notes import Aside, Pause, audio_end
 from vault.ids import TokenId
-from vault.media.heads import HEAD_BYTES, hear, told_by
+from vault.media.heads import HEAD_BYTES, examine_head, wav_media
 from vault.media.wav_sizes import WavHead, head_in
 from vault.model import (
     EMPTY,
@@ -31,7 +31,7 @@ from vault.model import (
     AuditEvent,
     Container,
     Coordinate,
-    Heard,
+    Examined,
     RecordingState,
     SegmentRef,
 )
@@ -211,7 +211,7 @@ class Storer:
         if start == 0:
             await self._hear(session, head, whole=last)
         if not last:  # the last one is recorded together with the finish: one transaction for a short call
-            await self._catalog.add_segments([ref], stored_bytes=end, heard=session.heard)
+            await self._catalog.add_segments([ref], stored_bytes=end, examined=session.examined)
         # Only now: a retry after a failure above seals the same bytes again under the same index.
         session.store(ref, recorded=not last)
 
@@ -220,15 +220,15 @@ class Storer:
         recording = session.recording
         if _headless(session):
             return
-        heard = hear(recording.media, head, whole=whole)
+        examined = examine_head(recording.media, head, whole=whole)
         if recording.media.container is Container.WAV:
             found = head_in(head)
             session.find_wav(found if found is not None and found.samples_at else None)
-        if heard == Heard(media=recording.media):
+        if examined == Examined(media=recording.media):
             return
-        if heard.content is not None:
-            heard = replace(heard, recorder=await self._begun_by(session))
-        session.hear(heard)
+        if examined.content is not None:
+            examined = replace(examined, recorder=await self._begun_by(session))
+        session.set_media(examined)
 
     async def _wav_head(self, session: IngestSession) -> WavHead | None:
         """Return the head of a WAV that has ended; what it tells behind the first segment is taken up."""
@@ -238,7 +238,7 @@ class Storer:
         length = audio_end(session.keeping.notes, session.stored)
         head = await self._reader.wav_head(recording, session.key, session.segments, length)
         if head is not None and not recording.media.rate:
-            session.hear(Heard(media=told_by(head, recording.media)))
+            session.set_media(Examined(media=wav_media(head, recording.media)))
         return head
 
     async def _misdeclared(self, session: IngestSession) -> Sequence[AuditEvent]:
@@ -254,7 +254,7 @@ class Storer:
         return (event("recording.misdeclared", None, tenant=recording.tenant, target=recording.id, detail=detail),)
 
     async def _begun_by(self, session: IngestSession) -> TokenId | None:
-        """Return whose token began the recording; the audit trail knows if another process heard it."""
+        """Return whose token began the recording; the audit trail knows if another process received it."""
         if session.begun_by is not None:
             return session.begun_by
         entry = await self._catalog.last_audited("recording.started", session.recording.id)
@@ -367,7 +367,7 @@ class Storer:
             stored_bytes=session.stored,
             lasted=lasted_of(manifest, head=head),
             objects=[*session.unrecorded, ref],
-            heard=session.heard,
+            examined=session.examined,
             audit=[
                 *session.untold,
                 *misdeclared,

@@ -20,7 +20,7 @@ from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.ports.audit import AuditTrail
 from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup
-from vault.protocol.uploads.resumable import STEPS, Description, Stage, Step, Verb, names, require_length
+from vault.protocol.uploads.resumable import STEPS, Description, Stage, Step, Verb, choose_call_key, require_length
 from vault.services.audit import event
 from vault.services.ingest.call_keys import CallKeys
 from vault.services.ingest.call_notes import Notes
@@ -146,7 +146,7 @@ class Uploads:
         another's upload; nor does a call key whose recording has ended: what is uploaded again is kept again.
         """
         retention = await self._tenants.retention(tenant)
-        key, distinct = names(description, self._entropy(_FRESH_BYTES).hex())
+        key, distinct = choose_call_key(description, self._entropy(_FRESH_BYTES).hex())
         async for following in self._call_keys.to_try(tenant, key):
             name = following if following == key or not distinct else parse_call_key(f"{key}~{distinct}")
             call = CallStart(

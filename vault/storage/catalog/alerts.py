@@ -60,7 +60,7 @@ class AlertStore:
         hold: Hold,
         alert: Callable[[HoldId], Alert],
         *,
-        told_before: datetime,
+        acknowledged_before: datetime,
         audit: Sequence[AuditEvent] = (),
         joining: Sequence[AuditEvent] = (),
     ) -> HoldId:
@@ -78,7 +78,9 @@ class AlertStore:
             there = HoldId(found[0].id)
             values = _from_alert(alert(there))
             again = {f"new_{name}": values[name] for name in _TOLD_ANEW}
-            await transaction.write(_TELL_AGAIN, {"its_hold": there, "before": rows.micros(told_before), **again})
+            await transaction.write(
+                _TELL_AGAIN, {"its_hold": there, "before": rows.micros(acknowledged_before), **again}
+            )
             transaction.audit(joining)
             return there
 

@@ -19,7 +19,7 @@ from vault.model import (
     Cohort,
     Container,
     Content,
-    Heard,
+    Examined,
     Misdeclared,
     Part,
     Recording,
@@ -67,7 +67,7 @@ class _Storing:
     objects: Sequence[Mapping[str, Any]]
     stored_bytes: int | None
     final: Mapping[str, Any] | None = None
-    heard: Mapping[str, Any] | None = None
+    examined: Mapping[str, Any] | None = None
     audit: Sequence[AuditEvent] = ()
 
 
@@ -284,7 +284,7 @@ class RecordingStore:
         return rows.moment(found[0].retain_until) if found else None
 
     async def add_segments(
-        self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None, heard: Heard | None = None
+        self, segments: Sequence[SegmentRef], *, stored_bytes: int | None = None, examined: Examined | None = None
     ) -> None:
         """Record verified objects of one recording; a repeated index replaces what was recorded for it."""
         if not segments:
@@ -299,7 +299,7 @@ class RecordingStore:
                 key=rows.key(recording),
                 objects=[rows.from_segment(ref) for ref in segments],
                 stored_bytes=stored_bytes,
-                heard=_heard(recording, heard),
+                examined=_examined(recording, examined),
             ),
         )
 
@@ -338,7 +338,7 @@ class RecordingStore:
         ended_at: datetime,
         stored_bytes: int,
         objects: Sequence[SegmentRef],
-        heard: Heard | None = None,
+        examined: Examined | None = None,
         lasted: timedelta | None = None,
         audit: Sequence[AuditEvent] = (),
     ) -> None:
@@ -367,7 +367,7 @@ class RecordingStore:
                     "new_bytes": stored_bytes,
                     "new_lasted": rows.whole_ms(lasted),
                 },
-                heard=_heard(recording, heard),
+                examined=_examined(recording, examined),
                 audit=audit,
             ),
         )
@@ -387,10 +387,13 @@ class RecordingStore:
         await self._database.writer.run(act)
 
 
-def _heard(recording: RecordingId, heard: Heard | None) -> Mapping[str, Any] | None:
-    if heard is None:
+def _examined(recording: RecordingId, examined: Examined | None) -> Mapping[str, Any] | None:
+    if examined is None:
         return None
-    return {"key": rows.key(recording), **{f"new_{name}": value for name, value in rows.from_heard(heard).items()}}
+    return {
+        "key": rows.key(recording),
+        **{f"new_{name}": value for name, value in rows.from_examined(examined).items()},
+    }
 
 
 def _passed(generation: int) -> GenerationPassed:
@@ -471,8 +474,8 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
         objects.update({(row["recording"], row["number"]): row for row in storing.objects})
         if state is not RecordingState.OPEN:
             continue
-        if storing.heard is not None:
-            heads.append(storing.heard)
+        if storing.examined is not None:
+            heads.append(storing.examined)
         if storing.final is not None:
             finishes.append(storing.final)
             if (storing.final["new_state"], storing.final["new_reason"]) == (RecordingState.TRUNCATED.value, EMPTY):

@@ -25,7 +25,7 @@ from vault.model import (
     Container,
     Content,
     Coordinate,
-    Heard,
+    Examined,
     Media,
     Part,
     Recording,
@@ -85,10 +85,10 @@ def from_media(media: Media) -> Values:
     }
 
 
-def from_heard(heard: Heard) -> Values:
+def from_examined(examined: Examined) -> Values:
     """Return the columns that a recording's first bytes decide."""
-    content = None if heard.content is None else heard.content.value
-    return {**from_media(heard.media), "content": content, "misdeclared_by": heard.recorder}
+    content = None if examined.content is None else examined.content.value
+    return {**from_media(examined.media), "content": content, "misdeclared_by": examined.recorder}
 
 
 def whole_ms(duration: timedelta | None) -> int | None:
