@@ -120,8 +120,8 @@ class CatalogGauges(Collector):
         self.holds_review_overdue = gauge("holds_review_overdue", "Holds in force past their review date")
         self.tokens_expiring = gauge("tokens_expiring", "Tokens in force that expire within 14 days", "role")
         self.alerts_pending = gauge("alerts_pending", "Alerts that no webhook has acknowledged")
-        self.alert_oldest = gauge("alert_oldest_seconds", "Age of the oldest of them")
-        self.sweep_overdue = gauge("sweep_overdue_seconds", "Age of the oldest recording due and not shredded")
+        self.alert_oldest = gauge("alert_oldest_seconds", "Age of the oldest alert that no webhook has acknowledged")
+        self.sweep_overdue = gauge("sweep_overdue_seconds", "Age of the oldest recording that is due and not shredded")
 
     def aged_by(self, age: Callable[[], float]) -> None:
         """Ask `age` how many seconds ago the gauges were read."""
@@ -130,7 +130,7 @@ class CatalogGauges(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the age, and the gauges if they are less than five minutes old."""
         age = self._age()
-        yield GaugeMetricFamily(self._name, "Since the gauges that are read from the catalog were read", value=age)
+        yield GaugeMetricFamily(self._name, "Time since the gauges that come from the catalog were read", value=age)
         if age < _STALE_SECONDS:
             yield from self._registry.collect()
 
@@ -170,26 +170,31 @@ class Metrics:
         self.ingest_bytes = counter("ingest_bytes_total", "Audio bytes made durable", dialect=DIALECTS)
         self.ingest_open = gauge("ingest_open_recordings", "Recordings with an upload or grace period under way")
         self.ingest_ack = LoopHistogram(
-            f"{ns}_ingest_ack_seconds", "From a piece's arrival to its durability", buckets=_ACK_BUCKETS
+            f"{ns}_ingest_ack_seconds", "Time from a piece's arrival to its durability", buckets=_ACK_BUCKETS
         )
         registry.register(self.ingest_ack)
         self.ingest_refused = counter("ingest_refused_total", "Uploads refused", reason=error_codes())
-        self.share_used = gauge("share_used", "What is in use of what tenants share", "resource")
-        self.share_capacity = gauge("share_capacity", "How much of it this process has", "resource")
+        self.share_used = gauge("share_used", "How much of a shared resource is in use", "resource")
+        self.share_capacity = gauge("share_capacity", "How much of a shared resource this process has", "resource")
         self.share_waiting = gauge("share_waiting", "Tenants that were refused lately and may come back", "resource")
         self.share_refused = counter(
-            "share_refused_total", "Refusals of more of it", resource=SHARED, reason=(Ruling.FULL, Ruling.SHARE)
+            "share_refused_total",
+            "Refusals of more of a shared resource",
+            resource=SHARED,
+            reason=(Ruling.FULL, Ruling.SHARE),
         )
-        self.share_displaced = counter("share_displaced_total", "What made way for a tenant with less", resource=SHARED)
+        self.share_displaced = counter(
+            "share_displaced_total", "Uses that were ended for a tenant with less", resource=SHARED
+        )
         self.stated_starts = counter(
             "recording_starts_total",
-            "Recordings begun, by what the stated start did to their retention",
+            "Recordings begun, by the effect of the stated start on their retention",
             effect=StartEffect,
         )
         self.pauses_ended = counter("pauses_ended_total", "Pauses that lasted too long and that the vault ended")
         self.facts_left_out = counter(
             "facts_left_out_total",
-            "What recorders stated of a call and could not be kept; its audio was",
+            "Facts that recorders stated and that could not be kept; the audio was kept",
             fact=KINDS,
             reason=Unusable,
         )
@@ -202,13 +207,13 @@ class Metrics:
         )
         self.frames_left_out = counter(
             "frames_left_out_total",
-            "Frames of live calls that could not be read; what could be was kept",
+            "Frames of live calls that could not be read and were left out",
             dialect=IN_FRAMES,
             reason=Broken,
         )
         self.connections = gauge("connections", "Connections, by whether a valid credential came over them", "state")
         self.connections_ended = counter("connections_ended_total", "Connections refused or cut off", reason=CUT_OFF)
-        self.undurable_bytes = gauge("undurable_bytes", "Bytes that recorders sent and that are not yet durable")
+        self.undurable_bytes = gauge("undurable_bytes", "Bytes received from recorders that are not yet durable")
         self.journal_bytes = gauge("journal_bytes", "Journal bytes on disk")
         self.journal_commit = histogram("journal_commit_seconds", "One group commit: write and fdatasync")
         self.segment_put = histogram(
@@ -216,9 +221,9 @@ class Metrics:
         )
         self.segments_pending = gauge("segments_pending", "Segments cut and not yet stored")
         self.alerts = counter("alerts_total", "Attempts to deliver an alert", outcome=("acknowledged", "failed"))
-        self.sweep_tripped = counter("sweep_tripped_total", "Sweeps that postponed what goes early of a tenant")
+        self.sweep_tripped = counter("sweep_tripped_total", "Sweeps that postponed early deletions of a tenant")
         self.sweep_tripped_tenants = gauge(
-            "sweep_tripped_tenants", "Tenants of which the last sweep postponed something"
+            "sweep_tripped_tenants", "Tenants whose early deletions the last sweep postponed"
         )
         self.sweep_duration = histogram("sweep_duration_seconds", "One sweep", buckets=_SWEEP_BUCKETS)
         self.shredded = counter("shredded_total", "Recordings shredded", trigger=("expiry", "erasure"))
@@ -226,9 +231,11 @@ class Metrics:
         self.keyring_epoch = gauge("keyring_epoch", "The live epoch")
         self.keyring_replicas = gauge("keyring_replicas", "Replicas that are configured")
         self.keyring_replicas_ok = gauge(
-            "keyring_replicas_ok", "Replicas that hold the live head; 0 if no look came back within a lease"
+            "keyring_replicas_ok", "Replicas that have the live head; 0 without a check within a lease"
         )
-        self.keyring_lease = gauge("keyring_lease_seconds", "For how long keys may be derived yet; negative: not now")
+        self.keyring_lease = gauge(
+            "keyring_lease_seconds", "How long keys may still be derived; negative if they may not"
+        )
         self.root_provider = histogram(
             "root_provider_seconds", "One root-key provider call", op=ROOT_OPERATIONS, outcome=("ok", "unavailable")
         )

@@ -25,8 +25,8 @@ class Decision(enum.StrEnum):
     ERASURE = "an erasure"
     POLICY = "a change of existing calls"
     OFFBOARDING = "the end of a contract"
-    TENANT_OVERRIDE = "what goes early of a tenant"
-    CLOCK_OVERRIDE = "what the clock says"
+    TENANT_OVERRIDE = "an override of a tenant's guard"
+    CLOCK_OVERRIDE = "an override of the clock guard"
 
 
 Pair = tuple[Role, Role]

@@ -58,7 +58,7 @@ def open_secret(key: DataKey, token: TokenId, sealed: bytes) -> str:
     try:
         return plain.decode()
     except UnicodeDecodeError as error:
-        raise Tampered(f"the sealed secret of {token} is no text") from error
+        raise Tampered(f"the sealed secret of {token} is not text") from error
 
 
 def _note_place(recording: RecordingId, seq: int) -> bytes:

@@ -28,5 +28,5 @@ def parse_range(header: str | None, total: int) -> tuple[int, int] | None:
         if last and int(last) < start:
             return None
     if start >= end:
-        raise RangeNotSatisfiable(f"the range lies outside the {total} bytes there are", total=total)
+        raise RangeNotSatisfiable(f"the range lies outside the {total} bytes", total=total)
     return start, end

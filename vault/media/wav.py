@@ -187,7 +187,7 @@ def verbatim(media: Media, stored_bytes: int) -> View:
 
 def _check(start: int, end: int, total: int) -> None:
     if not 0 <= start <= end <= total:
-        raise Invalid(f"bytes {start} to {end} are not within the {total} there are")
+        raise Invalid(f"bytes {start} to {end} are not within the {total} bytes")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""What the services need from the outside world. The docstrings are contracts; tests/contract checks every adapter."""
+"""What the services need from the outside world. The docstrings are contracts, which tests/contract checks."""

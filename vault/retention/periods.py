@@ -43,7 +43,7 @@ def parse_duration(text: str) -> timedelta:
     try:
         return timedelta(milliseconds=sum(number * _MILLISECONDS[unit] for number, unit in terms))
     except OverflowError:
-        raise Invalid(f"{text[:40]!r} is longer than any calendar", hint=_DURATION_HINT) from None
+        raise Invalid(f"{text[:40]!r} is longer than ten thousand years", hint=_DURATION_HINT) from None
 
 
 def format_duration(duration: timedelta) -> str:
@@ -142,7 +142,7 @@ def parse_period(text: str) -> Period:
     except Invalid as error:
         raise Invalid(error.message.replace(repr(rest[:40]), repr(text[:40])), hint=_PERIOD_HINT) from None
     if period.months > _MONTHS or period.rest > _DAYS:
-        raise Invalid(f"{text[:40]!r} is longer than any calendar", hint=_PERIOD_HINT)
+        raise Invalid(f"{text[:40]!r} is longer than ten thousand years", hint=_PERIOD_HINT)
     return period
 
 

@@ -44,7 +44,7 @@ def check_release(hold: Hold, *, now: datetime) -> None:
     if hold.kind is HoldKind.REGULATORY and now < hold.review_at:
         raise Conflict(
             f"{hold.id} is a minimum set by law until {rfc3339(hold.review_at)}; it is not released before",
-            hint="a hold of the wrong kind is corrected by placing the right one; its date stays",
+            hint="if its kind is wrong, place a hold of the right kind beside it; this one stays until its date",
         )
 
 

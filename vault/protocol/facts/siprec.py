@@ -156,7 +156,7 @@ class _Reader:
     def start(self, name: str, attributes: Mapping[str, str]) -> None:
         self._elements += 1
         if self._elements > _MOST_ELEMENTS or len(self._path) >= _MOST_DEPTH:
-            raise Invalid("the metadata has too many elements, or too deep ones")
+            raise Invalid("the metadata has too many elements, or nests too deeply")
         local = _local(name)
         self.is_recording = self.is_recording or local == "recording"
         plain = {_local(key): value[:_MOST_TEXT] for key, value in attributes.items()}

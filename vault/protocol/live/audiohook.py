@@ -153,7 +153,7 @@ class AudioHook:
             } if type(seq) is int and 0 < seq < _MOST_SEQ:
                 pass
             case _:
-                raise Invalid("an AudioHook message is not version 2's, or of another session")
+                raise Invalid("an AudioHook message is not of version 2, or is of another session")
         if self._state not in _RECORDING:
             self._require_next(seq, document)
         self._heard = seq

@@ -132,7 +132,7 @@ class Nonces:
         while self._seen and self._seen[oldest := next(iter(self._seen))] <= now:
             del self._seen[oldest]
         if len(self._seen) >= _MAX_NONCES:
-            raise Unavailable("more signed connections arrive than can be told apart", retry_after_seconds=5)
+            raise Unavailable("too many signed connections arrive at once", retry_after_seconds=5)
         place = (signature.keyid, signature.nonce)
         if place in self._seen:
             raise _refused()

@@ -136,7 +136,7 @@ class ChunkedDecoder:
     @staticmethod
     def _gap(line: bytes) -> State:
         if line:
-            raise _broken("a chunk is longer than it says")
+            raise _broken("a chunk is longer than its stated length")
         return State.HEAD
 
     def _trailer_line(self, line: bytes) -> State:

@@ -97,7 +97,7 @@ def whole_checks(head: RequestHead, *, parts: int) -> WholeChecks:
     for algorithm, stated in _stated(head):
         value, hyphen, count = stated.partition("-")
         if hyphen and count != str(parts):
-            raise Invalid("a checksum is of another number of parts; nothing was recorded", s3="BadDigest")
+            raise Invalid("a checksum is for another number of parts; nothing was recorded", s3="BadDigest")
         of_parts = hyphen or (head.header("x-amz-checksum-type") or "").upper() == "COMPOSITE"
         (composite if of_parts else whole)[algorithm] = parse_digest(algorithm, value)
     return WholeChecks(whole=whole, composite=composite, size=_length(head.header("x-amz-mp-object-size")))
@@ -120,7 +120,7 @@ def _checksums(head: RequestHead) -> Mapping[str, bytes | None]:
         if name.strip():
             expected[algorithm] = None
     if head.header("x-amz-sdk-checksum-algorithm") is not None and not expected:
-        raise Invalid("x-amz-sdk-checksum-algorithm names a checksum that does not come", s3="InvalidRequest")
+        raise Invalid("x-amz-sdk-checksum-algorithm names a checksum that is not sent", s3="InvalidRequest")
     return expected
 
 
