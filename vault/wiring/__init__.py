@@ -1,4 +1,4 @@
-"""The composition root: config → open vault, and the few things that work without a server."""
+"""The composition root: from the configuration to an open vault, and the work that needs no server."""
 
 from vault.wiring.adapters import SystemClock
 from vault.wiring.doctor import check_vault, repair_replica, verify_keyring

@@ -1,4 +1,4 @@
-"""Which adapter stands behind which port, and the machine's clock."""
+"""Creates the configured adapter of each port, and the machine's clock."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from vault.wiring.files import TO_READ_KEYS, refuse_unusable
 from vault.wiring.root_keys import provider_of
 
 KEYRING_ID = "keyring_id"
-"""The catalog setting that ties it to its keyring."""
+"""The catalog setting with the id of its keyring."""
 RECONCILE = "reconcile"
-"""The catalog setting that says why it must be reconciled before anything is served; empty when it need not be."""
+"""The catalog setting with the reason why it must be reconciled before it is served; empty if it need not be."""
 RESTORED_FROM = "restored_from"
-"""The catalog setting that names the backup it was loaded from."""
+"""The catalog setting with the name of the backup it was loaded from."""
 
 
 class SystemClock:
@@ -47,12 +47,12 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Return CLOCK_BOOTTIME, which counts suspend too."""
+        """Return seconds of CLOCK_BOOTTIME, which also counts while the machine is suspended."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def root_keys(config: Config, clock: Clock, entropy: Entropy) -> RootKeys:
-    """Return the configured root-key provider, and the previous one behind it while the vault moves; ConfigError."""
+    """Return the configured root-key provider; while the vault moves, with the previous one behind it. ConfigError."""
     current = provider_of(config.keyring.root, config, clock, entropy)
     if config.keyring.previous_root is None:
         return current
@@ -68,9 +68,9 @@ def catalog_place(config: Config) -> Path | PostgresSettings:
 
 
 def cluster_locks(config: Config, clock: Clock, *, observes: bool = False) -> ClusterLocks:
-    """Return the locks that all processes of the vault share: where its catalog is, there they are.
+    """Return the locks that all processes of the vault share, kept where its catalog is.
 
-    Whoever only `observes` makes no file: it would be this user's, and shut the vault's own out.
+    With `observes` no lock file is made: it would belong to this user and could keep the vault's own user out.
     """
     place = catalog_place(config)
     if isinstance(place, PostgresSettings):
@@ -119,7 +119,7 @@ def _access(section: S3Access) -> dict[str, Any]:
 async def open_store(config: Config, *, observes: bool = False) -> ObjectStore:
     """Open the configured object store; ConfigError if it was never created.
 
-    Whoever only `observes` leaves alone what a crash left half written.
+    With `observes` it does not remove what a crash left half written.
     """
     match config.objects.kind:
         case "filesystem":
@@ -140,11 +140,12 @@ async def observe_keyring(config: Config, clock: Clock, entropy: Entropy = os.ur
 async def open_destination(config: Config, text: str, *, create: bool) -> ObjectStore:
     """Open a directory or `s3://bucket/prefix` as a destination of backups.
 
-    `create` makes a missing directory one. ConfigError if it is none, Invalid for another kind of address.
+    With `create` a missing directory is made. ConfigError if it is missing otherwise, Invalid for another kind of
+    address.
     """
     if not text.startswith(S3_SCHEME):
         if "://" in text:
-            raise Invalid(f"{text[:80]} is no destination", hint="give a directory or s3://bucket/prefix")
+            raise Invalid(f"{text[:80]} is not a destination", hint="give a directory or s3://bucket/prefix")
         path = Path(text)
         if create:
             await FilesystemObjectStore.create(path)
@@ -152,7 +153,7 @@ async def open_destination(config: Config, text: str, *, create: bool) -> Object
     access = config.backup.s3 or config.objects.s3
     if access is None:
         raise ConfigError(
-            "backup.s3: nothing says how to reach S3",
+            "backup.s3: this section is missing, so S3 cannot be reached",
             hint="add the section [backup.s3]: callvault init --defaults explains it",
         )
     bucket, _, prefix = text.removeprefix(S3_SCHEME).partition("/")

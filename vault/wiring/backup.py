@@ -29,7 +29,7 @@ from vault.wiring.lineage import no_catalog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backups:
-    """A destination, and the keyring as it is now; nothing of the vault is written through it."""
+    """A destination and the keyring in its present state; it writes nothing to the vault."""
 
     config: Config
     surroundings: Surroundings
@@ -37,7 +37,7 @@ class Backups:
     place: BackupPlace
 
     async def make(self, *, objects: bool, progress: Progress) -> BackupReport:
-        """Make a backup; `objects` false leaves them to whatever else replicates their store."""
+        """Make a backup. With `objects` false it contains no objects: something else replicates their store."""
         await asyncio.to_thread(refuse_unusable, self.config, (Piece.CATALOG, Piece.OBJECTS))
         catalog = open_catalog(catalog_place(self.config), clock=self.surroundings.clock)
         async with AsyncExitStack() as stack:
@@ -73,7 +73,7 @@ class Backups:
         return await self._care(progress).verify(backup or await self.place.newest(), quick=quick)
 
     async def prune(self, *, keep: timedelta, progress: Progress) -> Pruned:
-        """Drop what is older than `keep`."""
+        """Remove backups older than `keep`."""
         return await self._care(progress).prune(keep=keep)
 
     def _care(self, progress: Progress) -> BackupCare:
@@ -89,7 +89,7 @@ async def open_backups(
     clock: Clock | None = None,
     entropy: Entropy = os.urandom,
 ) -> AsyncIterator[Backups]:
-    """Open a destination with the vault's present backup key; with `create` a missing directory becomes one."""
+    """Open a destination with the vault's present backup key; with `create` a missing directory is made."""
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         keyring = await observe_keyring(config, clock, entropy)
@@ -97,7 +97,8 @@ async def open_backups(
         store = await open_destination(config, destination, create=create)
         stack.push_async_callback(store.close)
         place = BackupPlace(store=store, keys=keyring.backup_keys, keyring=keyring.keyring_id, entropy=entropy)
-        # Long work outlasts the lease of one look at the keyring. Not a task group: a refusal stays one error.
+        # A backup takes longer than the lease of one look at the keyring. Not a task group, so that a refusal stays one
+        # error.
         renewing = asyncio.create_task(keyring.run(), name="keyring lease")
         try:
             surroundings = Surroundings(clock=clock, entropy=entropy, metrics=Metrics(CollectorRegistry()))

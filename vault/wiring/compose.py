@@ -1,4 +1,4 @@
-"""Adapters and settings → services: who gets which collaborator."""
+"""Builds every service from its adapters and settings."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ from vault.storage.spool import FileSpool
 from vault.wiring.retention import bounds_of
 
 _MOST_AHEAD = 32
-"""Periods; only a vault with a cohort width far below a day has more to create ahead."""
+"""Periods created ahead; only a vault with a cohort width far below a day would need more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """What stands behind the ports."""
+    """The opened adapters of the ports."""
 
     catalog: Catalog
     keyring: Keyring

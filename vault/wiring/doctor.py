@@ -1,4 +1,4 @@
-"""`doctor` and repairs: local looks at a vault that may not be running."""
+"""`doctor` and repairs: they work on the vault's files, whether or not a server runs."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ _FAR: Final = timedelta(minutes=1)
 
 
 async def check_vault(config: Config, config_file: Path | None = None) -> Sequence[Finding]:
-    """Look at everything that can be looked at, beside a process that serves the vault or without one.
+    """Check everything that can be checked, beside a server or without one.
 
-    Every failure becomes a finding. Nothing is changed: what a crash left is for the next start.
+    Every failure becomes a finding. Nothing is changed: the next start repairs what a crash left.
     """
     clock = SystemClock()
     files = await asyncio.to_thread(file_findings, config, config_file)
@@ -81,7 +81,7 @@ async def check_vault(config: Config, config_file: Path | None = None) -> Sequen
 
 
 async def _found(subject: str, look: Callable[[], Awaitable[Sequence[Finding]]]) -> Sequence[Finding]:
-    """Return what a look finds, and of one that fails why; only what may pass by itself is a warning."""
+    """Return what a check finds, or one finding for its failure: a warning if waiting may cure it, else an error."""
     try:
         return await look()
     except VaultError as error:
@@ -109,9 +109,9 @@ async def _clock(config: Config, clock: Clock) -> Sequence[Finding]:
 
 
 def clock_finding(before: datetime, said: datetime, after: datetime) -> Finding:
-    """Return what is to be said of a database's clock that said `said` between two looks at this machine's."""
+    """Judge a database's clock, which said `said` between two readings of this machine's clock."""
     ahead = said - (before + (after - before) / 2)
-    # As far as the time that the answer took leaves no doubt.
+    # The part of the difference that is certain although the answer took time.
     certain = abs(ahead) - (after - before) / 2
     seconds = abs(ahead).total_seconds()
     message = (
@@ -125,7 +125,7 @@ def clock_finding(before: datetime, said: datetime, after: datetime) -> Finding:
 
 
 def certificate_findings(config: Config, *, now: datetime) -> Sequence[Finding]:
-    """Say of every certificate that the settings name when it ends; ConfigError if a file of them is none."""
+    """Return when each certificate that the settings name ends; ConfigError if one of their files is no certificate."""
     findings = []
     for setting, path in tls_files(config):
         if setting.endswith(".tls_key"):
@@ -142,7 +142,7 @@ def certificate_findings(config: Config, *, now: datetime) -> Sequence[Finding]:
 
 
 def ending_finding(what: str, ends: datetime, *, now: datetime, hint: str) -> Finding:
-    """Return what is to be said of a certificate by when it ends: a warning within the last fourteen days."""
+    """Judge a certificate by when it ends: a warning within the last fourteen days."""
     left = ends - now
     if left <= timedelta():
         return Finding(level="error", subject="tls", message=f"{what} ended at {ends:%Y-%m-%d %H:%M} UTC", hint=hint)
@@ -171,7 +171,7 @@ async def _look(config: Config, catalog: Catalog, keyring: Keyring, *, now: date
 
 
 async def alert_findings(catalog: Catalog, config: Config, *, now: datetime) -> Sequence[Finding]:
-    """Warn of tenants whose flags nobody would hear of, and of alerts that nobody has acknowledged for an hour."""
+    """Warn of tenants whose flags alert nobody, and of alerts unacknowledged for an hour."""
     tenants = await catalog.tenants()
     findings = [
         Finding(
@@ -203,13 +203,13 @@ async def alert_findings(catalog: Catalog, config: Config, *, now: datetime) -> 
 
 
 async def token_findings(catalog: Catalog, *, now: datetime) -> Sequence[Finding]:
-    """Warn of tokens that expire soon, or did of late, and where no two operators let two people decide."""
+    """Warn of tokens that expire soon or have lately expired, and of a vault in which no two operators can decide."""
     own = [each for each in await catalog.tokens() if each.role is Role.OPERATOR and each.issued_by is None]
     alone = [
         Finding(
             level="warning",
             subject="tokens",
-            message="one operator's token stands above all others: nothing that takes two people can be decided",
+            message="only one operator's token was not issued by another token: no decision of two people is possible",
             hint="callvault tokens issue --role operator --name NAME --config FILE; then each issues one of two",
         )
     ]

@@ -1,4 +1,4 @@
-"""What of a vault lies on this machine, and whether this process may use it: asked before anything is opened."""
+"""The vault's files on this machine, and whether this process may use them: checked before anything is opened."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vault.errors import ConfigError
 
 _DEEPEST: Final = 3
 _MOST: Final = 20_000
-"""Entries of one directory tree that are looked at; a vault has far fewer outside its objects."""
+"""At most so many entries of one directory tree are checked; a vault has far fewer outside its objects."""
 _BESIDE_CATALOG: Final = ("-wal", "-shm", ".users")
 
 logger = logging.getLogger(__name__)
 
 
 class Piece(enum.Enum):
-    """What a command may need."""
+    """A part of the vault that a command may need."""
 
     CATALOG = "catalog"
     KEYRING = "keyring"
@@ -42,7 +42,7 @@ TO_READ_KEYS: Final = (Piece.KEYRING, Piece.ROOT_KEYS, Piece.SECRETS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """One path with the setting that names it; `tree`: what lies in it is used too, and nobody else should read it."""
+    """One path with the setting that names it. `tree`: its contents are used too, and nobody else should read them."""
 
     piece: Piece
     setting: str
@@ -77,7 +77,7 @@ def places_of(config: Config) -> Iterator[Place]:
 
 
 def _seen(path: Path) -> bool:
-    """Tell whether there is something; where that cannot be seen, what is above it tells why."""
+    """Tell whether the path exists; if that cannot be seen, the check of a directory above it tells why."""
     try:
         return places.is_there(path)
     except OSError:
@@ -108,7 +108,7 @@ def _root_places(config: Config) -> Iterator[Place]:
 
 
 def tls_files(config: Config) -> Iterator[tuple[str, Path]]:
-    """Yield the settings that name files of TLS, with the files."""
+    """Yield the settings that name TLS files, with the files."""
     sections = {
         "server": config.server,
         "streams.audiosocket": config.streams.audiosocket,
@@ -122,7 +122,7 @@ def tls_files(config: Config) -> Iterator[tuple[str, Path]]:
 
 
 def entries(place: Place) -> Iterator[Path]:
-    """Yield the place, and of a tree what is in it; what cannot be listed yields no more than itself."""
+    """Yield the place, and the contents of a tree; a directory that cannot be listed yields only itself."""
     yield place.path
     if place.tree:
         left = _MOST
@@ -146,7 +146,7 @@ def _below(directory: Path, depth: int) -> Iterator[Path]:
 
 
 def trouble(place: Place) -> ConfigError | None:
-    """Return why this process cannot use a place, or what is in it; None if it can."""
+    """Return why this process cannot use a place or its contents; None if it can."""
     for path in entries(place):
         try:
             places.check(path, place.need, setting=place.setting)
@@ -160,8 +160,8 @@ def trouble(place: Place) -> ConfigError | None:
 def refuse_unusable(config: Config, pieces: Sequence[Piece] = EVERYTHING) -> None:
     """Raise ConfigError for the first place among `pieces` that this process cannot use as it needs to.
 
-    A catalog that is not there is for whoever opens it to speak of, and so is everything else then. Of the keyring's
-    replicas a majority is enough; the log names the others.
+    A missing catalog is no error here: opening it reports that, and other missing places then are none either. Of the
+    keyring's replicas a majority is enough; the log names the others.
     """
     failed: list[ConfigError] = []
     for place in places_of(config):

@@ -1,4 +1,4 @@
-"""`init`: the one place that creates state."""
+"""`init`: creates a new vault."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from vault.wiring.root_keys import root_directories
 
 
 def identity_findings(identity: IdentitySettings, *, trial: bool) -> Sequence[Finding]:
-    """Return what init, serve and doctor say of a placeholder; a trial vault's certificates are no proof anyway."""
+    """Return the finding on placeholders; none for a trial vault, whose certificates prove nothing anyway."""
     if trial or not identity.unnamed:
         return ()
     names = " and ".join(f"identity.{name}" for name in identity.unnamed)
@@ -46,7 +46,7 @@ def identity_findings(identity: IdentitySettings, *, trial: bool) -> Sequence[Fi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitResult:
-    """What `init` made, and what is to be said of it; the token is shown once."""
+    """What `init` made, and its findings; the token is shown once."""
 
     operator_token: str = field(repr=False)
     created: Sequence[str]
@@ -71,7 +71,7 @@ async def init_vault(
 ) -> InitResult:
     """Create every piece of state; ConfigError if any of it exists already, so nothing is ever overwritten.
 
-    `trial` marks the vault for ever as one whose recordings may end early.
+    `trial` marks the vault for ever as a trial vault, whose recordings may be deleted early.
     """
     clock = clock or SystemClock()
     bounds = bounds_in(config, trial=trial)
@@ -105,7 +105,7 @@ async def _create(
         )
     created: list[str] = []
     config.resolve(None, "").mkdir(parents=True, exist_ok=True, mode=0o700)
-    # The provider goes first: a key service that refuses then leaves nothing here that would refuse the next attempt.
+    # The provider goes first: if a key service refuses, nothing has been made that would refuse the next attempt.
     provider = root_keys(config, clock, entropy)
     created.append(await provider.create())
     await _create_objects(config, created)
@@ -127,7 +127,7 @@ async def _create(
     write_whole(config.issuer_path, issuer.to_pem())
     config.issuer_path.with_suffix(".pub").write_bytes(issuer.public.to_pem())
     created.append(f"issuer key {config.issuer_path}, public half beside it as .pub")
-    # The catalog comes last: its presence says that init ran to the end.
+    # The catalog comes last: its presence shows that init was completed.
     await catalog.migrate()
     await catalog.save_setting(KEYRING_ID, keyring_id.hex())
     await catalog.save_setting(COUNTED_SINCE, "0")
@@ -146,7 +146,7 @@ async def prepare_root_keys(config: Config, *, clock: Clock | None = None, entro
     """Make the store of [keyring.root] for a vault that moves there from [keyring.previous_root]; say what was made.
 
     ConfigError if no previous provider is named, or the store exists. A crash leaves at most a store without a version
-    that anything was wrapped with.
+    that has wrapped anything.
     """
     if config.keyring.previous_root is None:
         raise ConfigError(
@@ -157,7 +157,7 @@ async def prepare_root_keys(config: Config, *, clock: Clock | None = None, entro
 
 
 async def _mark_created(config: Config, provider: RootKeys, clock: Clock, entropy: Entropy) -> None:
-    """Start the clock guard at creation, so that even the first sweep has a distance to measure."""
+    """Set the clock guard's first time, so that the first sweep has one to compare with."""
     keyring = await Keyring.open(keyring_replicas(config), provider, clock=clock, entropy=entropy)
     try:
         async with keyring.writer() as writer:

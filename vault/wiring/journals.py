@@ -1,4 +1,4 @@
-"""Journals of nodes that are gone: who has what, finishing one from its directory, giving one up."""
+"""Journals of nodes that are gone: listing nodes, finishing a journal's recordings, and giving a lost one up."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from vault.wiring.files import Piece, refuse_unusable
 from vault.wiring.open import open_vault
 
 ABSENT_AFTER = timedelta(seconds=60)
-"""Six beats: a node not seen for as long is not there, or cannot reach the catalog and takes nothing in."""
+"""Six beats: a node not seen for this long has ended, or cannot reach the catalog and accepts nothing."""
 _STEP_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
 
 Progress = Callable[[int, int], None]
-"""Is told how many recordings are finished, of how many."""
+"""Called with the number of finished recordings and the total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What became of a node's open recordings."""
+    """The result for a node's open recordings."""
 
     node: NodeId
     recordings: int
     files_left: int
-    """Journal files that stay: they hold what belongs to no open recording, or damage to look at."""
+    """Journal files that stay: they hold records of no open recording, or damage to inspect."""
 
 
 async def journal_status(config: Config, *, clock: Clock | None = None) -> tuple[Sequence[Node], Sequence[NodeId]]:
@@ -53,11 +53,11 @@ async def journal_status(config: Config, *, clock: Clock | None = None) -> tuple
 
 
 async def recover_journal(config: Config, directory: Path, *, progress: Progress) -> Settled:
-    """Finish every open recording of the journal in `directory`: what it holds is stored, then they are truncated.
+    """Finish every open recording of the journal in `directory`: its bytes are stored, then it is truncated.
 
     An upload that ended in order is sealed. ConfigError if the directory is no journal or its node runs on this
-    machine, Conflict if its node was seen lately on another one, Unavailable if the object store takes nothing; what is
-    not stored stays in the directory, and the command may be repeated.
+    machine. Conflict if its node was seen lately on another machine. Unavailable if the object store accepts nothing;
+    what is not stored then stays in the directory, and the command may be repeated.
     """
     clock = SystemClock()
     node = existing_node(directory)
@@ -72,17 +72,14 @@ async def recover_journal(config: Config, directory: Path, *, progress: Progress
 
 
 async def abandon_node(config: Config, node: NodeId, *, progress: Progress) -> Settled:
-    """Close the open recordings of a node whose disk is lost, truncated at what the object store has of them.
-
-    NotFound for an unknown node, Conflict if it was seen lately.
-    """
+    """Close the open recordings of a node whose disk is lost, truncated to what the object store has of them."""
     clock = SystemClock()
     async with _catalog(config, clock) as catalog:
         nodes = await catalog.nodes()
         if node not in [each.id for each in nodes]:
             raise NotFound(f"there is no node {node[:80]}", hint="callvault journal status")
         _refuse_living(node, nodes, clock, here=False)
-    # Nothing is taken in meanwhile: this journal stays empty.
+    # Nothing is recorded meanwhile, so this journal stays empty.
     with tempfile.TemporaryDirectory(prefix="callvault-") as empty:
         async with open_vault(_with_journal(config, Path(empty)), background=False) as vault:
             taken = await vault.ingest.abandon(node)
@@ -122,7 +119,7 @@ def _absent(node: Node, clock: Clock) -> bool:
 
 
 def _refuse_living(node: NodeId, nodes: Sequence[Node], clock: Clock, *, here: bool) -> None:
-    """Raise Conflict if the node was seen lately; of one on this machine the lock on its directory says more."""
+    """Raise Conflict if the node was seen lately; a node on this machine is judged by the lock on its directory."""
     for each in nodes:
         if each.id != node or _absent(each, clock):
             continue
@@ -134,7 +131,7 @@ def _refuse_living(node: NodeId, nodes: Sequence[Node], clock: Clock, *, here: b
 
 
 async def _finish(vault: Vault, progress: Progress, *, reason: str) -> None:
-    """Store and finish everything the vault has taken up; Unavailable once nothing moves any more."""
+    """Store and finish every recording that the vault has resumed; Unavailable once there is no more progress."""
     ingest = vault.ingest
     total = ingest.unfinished
     working = asyncio.create_task(vault.storer.run(), name="storer")
@@ -149,8 +146,8 @@ async def _finish(vault: Vault, progress: Progress, *, reason: str) -> None:
                 state, since = now, vault.clock.monotonic()
             elif vault.clock.monotonic() - since > _PATIENCE_SECONDS:
                 raise Unavailable(
-                    f"the object store takes nothing; {ingest.unfinished} recordings are not finished yet",
-                    hint="what is not stored stays where it is: repeat the command",
+                    f"the object store accepts nothing; {ingest.unfinished} recordings are not finished yet",
+                    hint="what is not stored stays in the journal: repeat the command",
                 )
         await vault.parts.tidy()
         progress(total, total)

@@ -1,8 +1,8 @@
-"""Tells a catalog that was put back from a backup from the one this keyring goes with.
+"""Tells whether the catalog is the one that this keyring goes with, or an older one from a backup.
 
-Every writer section that changes the keyring leaves the keyring's new rank in the catalog before the next one begins,
-and an orderly end makes one last change. So a catalog that names an older rank is an older catalog; at worst, after a
-crash between the two writes, it is the right one, and is then treated as older once, which costs time and nothing else.
+Every writer section that changes the keyring stores the keyring's new rank in the catalog before the next one begins,
+and an orderly end makes one last change. So a catalog with an older rank is an older catalog. After a crash between the
+two writes the right catalog has an older rank too; it is then treated as older once, which only costs time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def kept_keyring(config: Config) -> str | None:
 
 
 async def no_catalog(config: Config) -> ConfigError:
-    """Return what is to be said where no catalog is: a vault that lost it must not be taken for none."""
+    """Return the error for a missing catalog; it tells a vault that lost its catalog from a place without a vault."""
     replica = await kept_keyring(config)
     if replica is None:
         return ConfigError(f"there is no vault at {config.resolve(None, '')}", hint="create one: callvault init")
@@ -54,24 +54,24 @@ async def no_catalog(config: Config) -> ConfigError:
 
 
 KEYRING_RANK: Final = "keyring_rank"
-"""The catalog setting that says which state of the keyring it saw last."""
+"""The catalog setting with the keyring's rank when it was last written."""
 _CLEAN: Final = "keyring_clean"
-"""The catalog setting that says whether the last process to use it ended in order."""
+"""The catalog setting that tells whether the last process to use it ended in order."""
 _OLDER_KEYRING: Final = "the keyring is older than the catalog: it lacks keys that the catalog counts on"
 _OLDER_KEYRING_HINT: Final = "put the newest replicas of the keyring back; an older copy must never replace them"
 
 logger = logging.getLogger(__name__)
 
 
-async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, stack: AsyncExitStack) -> bool:
-    """Return whether the catalog is the one that the keyring's last state was noted in.
+async def same_lineage(catalog: Catalog, keyring: Keyring, users: CatalogUsers, stack: AsyncExitStack) -> bool:
+    """Return whether the keyring's latest rank is in this catalog.
 
-    Unless that is certain, new recordings move to a new generation, where no leaf was ever given out: the leaf counters
-    of an older catalog are behind. After a kill, a copy of the catalog from the same session could have taken its place
-    without a trace, so a kill moves the generation too. A catalog that is not the same is marked for reconciliation.
+    Unless that is certain, new recordings move to a new generation, in which no leaf was ever reserved: the leaf
+    counters of an older catalog are behind. After a kill, a copy of the catalog from the same session could have taken
+    its place without a trace, so a kill moves the generation too. A catalog that is not the same is marked for
+    reconciliation.
 
-    IntegrityError if it is the keyring that was put back: read against an older one, the newest recordings would look
-    shredded.
+    IntegrityError if the keyring is the older one: with it, the newest recordings would look shredded.
     """
     async with keyring.writer() as writer:
         await keyring.refresh()
@@ -81,9 +81,10 @@ async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, sta
         pending = await catalog.setting(RECONCILE)
         same = noted in (None, _text(keyring.rank)) and not pending
         if not same and not pending:
-            # Before the new rank is noted: after a crash in between the catalog would look like the current one.
+            # Before the new rank is stored: after a crash in between, the catalog would otherwise look like the current
+            # one.
             await catalog.save_setting(RECONCILE, "a catalog older than the keyring")
-        ended_in_order = not company.alone or await catalog.setting(_CLEAN) != "no"
+        ended_in_order = not users.alone or await catalog.setting(_CLEAN) != "no"
         await catalog.save_setting(_CLEAN, "no")
 
         async def note(rank: Rank) -> None:
@@ -96,15 +97,15 @@ async def same_lineage(catalog: Catalog, keyring: Keyring, company: Company, sta
                 await catalog.save_setting(COUNTED_SINCE, str(keyring.generation))
         else:
             logger.warning("new recordings start a new generation", extra={"fields": {"catalog_is_older": not same}})
-            # Before the generation moves: until then the counters of none are relied on.
+            # Before the generation moves: until then no generation's counters are relied on.
             await catalog.save_setting(COUNTED_SINCE, str(keyring.generation + 1))
             await writer.bump_generation()
-    stack.push_async_callback(_end, catalog, keyring, company)
+    stack.push_async_callback(_end, catalog, keyring, users)
     return same
 
 
 async def lineage_findings(catalog: Catalog, keyring: Keyring) -> Sequence[Finding]:
-    """Say for `doctor` what the next start would do where catalog and keyring are not of one time; changes nothing."""
+    """Return what the next start would do about a catalog and keyring of different times; changes nothing."""
     noted = await catalog.setting(KEYRING_RANK)
     if noted is not None and _rank(noted) > keyring.rank:
         return (Finding(level="error", subject="keyring", message=_OLDER_KEYRING, hint=_OLDER_KEYRING_HINT),)
@@ -115,9 +116,9 @@ async def lineage_findings(catalog: Catalog, keyring: Keyring) -> Sequence[Findi
     return (Finding(level="warning", subject="catalog", message=message),)
 
 
-async def _end(catalog: Catalog, keyring: Keyring, company: Company) -> None:
-    """Make copies of the catalog taken until now recognisable as older; without it the next start assumes a kill."""
-    if not company.last():
+async def _end(catalog: Catalog, keyring: Keyring, users: CatalogUsers) -> None:
+    """Make copies of the catalog taken until now recognisable as older; without this the next start assumes a kill."""
+    if not users.last():
         return
     try:
         async with keyring.writer() as writer:
@@ -136,10 +137,10 @@ def _rank(text: str) -> Rank:
     return fence, epoch, revision
 
 
-class Company:
-    """Which processes of this machine use one catalog file; the kernel forgets those that end.
+class CatalogUsers:
+    """The processes of this machine that use one catalog file; the kernel drops those that end.
 
-    With None, for a catalog on a server, the others cannot be counted: every start counts as one after a kill.
+    With None, for a catalog on a server, other processes cannot be counted: every start is treated as one after a kill.
     """
 
     def __init__(self, catalog: Path | None) -> None:
@@ -150,15 +151,15 @@ class Company:
             self.alone = self.last()
 
     def last(self) -> bool:
-        """Tell whether no other process uses the catalog now, and count as one that does."""
+        """Tell whether no other process uses the catalog now; this process counts as a user from here on."""
         if self._handle < 0:
             return False
         alone = try_lock(self._handle)
-        # Shared from here on: others may come, and each sees that it is not alone.
+        # A shared lock from here on: others may join, and each finds that it is not alone.
         share_lock(self._handle)
         return alone
 
     def leave(self) -> None:
-        """Count no more."""
+        """Stop counting as a user."""
         if self._handle >= 0:
             os.close(self._handle)

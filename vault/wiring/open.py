@@ -1,4 +1,4 @@
-"""Config → open vault: recovery first, then the background work."""
+"""Opens the vault of a configuration: recovery first, then the background work."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from vault.wiring.adapters import (
 from vault.wiring.compose import Adapters, compose
 from vault.wiring.files import refuse_unusable
 from vault.wiring.init import identity_findings
-from vault.wiring.lineage import Company, no_catalog, same_lineage
+from vault.wiring.lineage import CatalogUsers, no_catalog, same_lineage
 from vault.wiring.retention import bounds_of, retention_findings
 
 _PRECREATE_SECONDS = 3600.0
@@ -62,9 +62,9 @@ async def open_vault(
 ) -> AsyncIterator[Vault]:
     """Open everything, complete what a crash interrupted, and run the background work until the context ends.
 
-    Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work, what is
-    held is shown on its objects, and the lease on the keyring is renewed. A catalog that is older than the keyring is
-    reconciled first: `progress` watches that, and `reconciled` is told.
+    Nothing is created: a missing piece is a ConfigError. With `background` false only explicit calls do work, apart
+    from labelling held objects and renewing the keyring's lease. A catalog older than the keyring is reconciled first:
+    `progress` is called during that, and `reconciled` with its result.
     """
     surroundings = Surroundings(
         clock=clock or SystemClock(), entropy=entropy, metrics=Metrics(registry or CollectorRegistry())
@@ -96,7 +96,7 @@ async def open_vault(
 
 @asynccontextmanager
 async def observe_vault(config: Config, *, clock: Clock) -> AsyncIterator[tuple[Catalog, Keyring]]:
-    """Open the catalog and the keyring to read what they say, beside a process that serves the vault."""
+    """Open the catalog and the keyring for reading, beside a server or without one."""
     async with AsyncExitStack() as stack:
         locks = cluster_locks(config, clock, observes=True)
         surroundings = Surroundings(clock=clock, entropy=os.urandom, metrics=Metrics(CollectorRegistry()))
@@ -148,9 +148,9 @@ async def _assemble(config: Config, surroundings: Surroundings, stack: AsyncExit
     for finding in (*said, *identity_findings(config.identity, trial=keyring.trial)):
         logger.warning(finding.message, extra={"fields": {"hint": finding.hint}})
     place = catalog_place(config)
-    company = Company(place if isinstance(place, Path) else None)
-    stack.callback(company.leave)
-    await same_lineage(catalog, keyring, company, stack)
+    users = CatalogUsers(place if isinstance(place, Path) else None)
+    stack.callback(users.leave)
+    await same_lineage(catalog, keyring, users, stack)
     store = await open_store(config)
     stack.push_async_callback(store.close)
     journal = await asyncio.to_thread(
@@ -172,7 +172,7 @@ async def _assemble(config: Config, surroundings: Surroundings, stack: AsyncExit
 async def _look(
     config: Config, surroundings: Surroundings, stack: AsyncExitStack, *, locks: ClusterLocks
 ) -> tuple[SqlCatalog, Keyring]:
-    """Open the catalog and the keyring, for whoever only reads too; nothing is changed."""
+    """Open the catalog and the keyring; changes nothing, so callers that only read may use it too."""
     place = catalog_place(config)
     catalog = open_catalog(place, clock=surroundings.clock, metrics=surroundings.metrics)
     stack.push_async_callback(catalog.close)

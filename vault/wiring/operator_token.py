@@ -1,4 +1,4 @@
-"""An operator's token from the vault's own files, for whoever owns them: the way back in when every token is lost."""
+"""Issues an operator's token directly in the catalog, for the owner of its files who has lost every token."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vault.wiring.files import Piece, refuse_unusable
 
 
 async def issue_operator(config: Config, *, name: str, expires_at: datetime | None) -> tuple[Token, str]:
-    """Issue an operator's token straight into the catalog, beside the server or without one, and return its text.
+    """Issue an operator's token in the catalog, beside the server or without one, and return its text.
 
-    The trail has it with the vault itself as its actor. ConfigError where there is no catalog of this version.
+    The audit trail names the vault itself as the actor. ConfigError without a catalog of this version.
     """
     await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
     clock = SystemClock()

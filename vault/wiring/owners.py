@@ -1,4 +1,4 @@
-"""What `doctor` says of the vault's files: which cannot be used, whose they are, who may read, and on which disk."""
+"""`doctor`'s checks of the vault's files: whether they can be used, their owners and modes, and their disks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vault.places import name_of
 from vault.wiring.files import Piece, Place, entries, places_of, trouble
 
 FILES: Final = "files"
-"""The subject of what is wrong with owners, modes and paths."""
+"""The subject of findings on owners, modes and paths."""
 _OTHERS: Final = 0o077
 _EVERYBODY: Final = 0o007
 _PUBLIC: Final = frozenset({"tls_cert", "client_ca", "ca_file"})
@@ -25,14 +25,14 @@ _PUBLIC: Final = frozenset({"tls_cert", "client_ca", "ca_file"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileFindings:
-    """What was found, and the pieces that need not be opened: what would be said of them is said already."""
+    """The findings, and the pieces that cannot be opened: their findings are among these."""
 
     findings: Sequence[Finding]
     closed: frozenset[Piece]
 
 
 def file_findings(config: Config, config_file: Path | None = None) -> FileFindings:
-    """Look at owners, modes and disks of what is on this machine; nothing is opened, and nothing changed."""
+    """Check owners, modes and disks of the vault's files on this machine; nothing is opened or changed."""
     findings: list[Finding] = []
     closed: set[Piece] = set()
     places = list(places_of(config))
@@ -56,7 +56,7 @@ def file_findings(config: Config, config_file: Path | None = None) -> FileFindin
 
 
 def _expected_owner(config: Config) -> int:
-    """Return whose the files should be: this user's; for root, who may look at everybody's, the data directory's."""
+    """Return the uid that should own the files: this user's, or for root, who may check any, the data directory's."""
     me = os.geteuid()
     try:
         return config.resolve(None, "").stat().st_uid if me == 0 else me
@@ -65,7 +65,7 @@ def _expected_owner(config: Config) -> int:
 
 
 def _strangers(places: Sequence[Place], owner: int) -> Iterator[Finding]:
-    """Warn of files that the vault writes and that belong to somebody else."""
+    """Warn of files of the vault that belong to somebody else."""
     for place in places:
         found: dict[int, list[Path]] = defaultdict(list)
         for path, status in _known(place):
@@ -83,7 +83,7 @@ def _some(paths: Sequence[Path]) -> str:
 
 
 def _readable(places: Sequence[Place], config: Config, config_file: Path | None) -> Iterator[Finding]:
-    """Warn of what others than its owner may read; of credentials, what everybody may."""
+    """Warn of files that others than their owner may read, and of credentials that everybody may read."""
     for place in places:
         if place.piece is Piece.ROOT_KEYS or place.setting.rpartition(".")[2] in _PUBLIC:
             continue  # the provider itself says which mode its files have to have; the others are for everybody
@@ -96,7 +96,7 @@ def _readable(places: Sequence[Place], config: Config, config_file: Path | None)
             message = f"{open_ones[0]} may be read by others than its owner{more}"
             yield Finding(level="warning", subject=FILES, message=message, hint=f"chmod -R go-rwx {place.path}")
     if config_file is not None:
-        # As the file is, without what the environment adds.
+        # The file as it is, without credentials from the environment.
         try:
             carries = _carries_secrets(load_config(config_file, environment={}))
             mode = config_file.stat().st_mode
@@ -130,7 +130,7 @@ def _known(place: Place) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def disk_findings(config: Config) -> Iterator[Finding]:
-    """Warn of keyring replicas that are lost together: on one disk, or in one bucket."""
+    """Warn of keyring replicas that would be lost together: on one disk, or in one bucket."""
     together: dict[object, list[str]] = defaultdict(list)
     for name in config.replicas:
         if name.startswith(S3_SCHEME):

@@ -1,4 +1,4 @@
-"""Keeps keys and audio in memory out of core files, debuggers and swap, as far as the process is permitted."""
+"""Keeps keys and audio in memory out of core files, debuggers and swap, where the process is permitted to."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 def guard_memory() -> None:
-    """Switch off core files and other processes' looks into this one, and keep its pages out of swap where permitted.
+    """Disable core files and other processes' access to this one's memory, and keep it out of swap where permitted.
 
-    What is refused is logged; `doctor` says what to do. Python copies and frees as it likes, so this bounds where keys
+    A refusal is logged; `doctor` says what to do. Python copies and frees memory as it likes, so this bounds where keys
     can end up, not how long they stay in memory.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
-    # Without a core file a piped core_pattern still sees the memory, and ptrace reads it live: this closes both.
+    # Without this a piped core_pattern still gets the memory even if core files are off, and ptrace reads it live.
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         logger.warning("the process stays dumpable", extra={"fields": {"errno": ctypes.get_errno()}})
     if not may_lock():
@@ -50,7 +50,7 @@ def may_lock(*, status: Path = Path("/proc/self/status")) -> bool:
 
 
 def swap_in_use(*, swaps: Path = Path("/proc/swaps")) -> bool:
-    """Tell whether the machine swaps; one that does not say is taken to."""
+    """Tell whether the machine swaps; True if that cannot be read."""
     try:
         return len(swaps.read_text().splitlines()) > 1
     except OSError:
@@ -60,7 +60,7 @@ def swap_in_use(*, swaps: Path = Path("/proc/swaps")) -> bool:
 def memory_findings(
     *, status: Path = Path("/proc/self/status"), swaps: Path = Path("/proc/swaps")
 ) -> Sequence[Finding]:
-    """Return what `doctor` says of keys in memory."""
+    """Return `doctor`'s findings on keys in memory."""
     if not swap_in_use(swaps=swaps):
         return (Finding(level="ok", subject="memory", message="the machine does not swap"),)
     if may_lock(status=status):

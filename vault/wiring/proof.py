@@ -1,4 +1,4 @@
-"""`prove`: attacks on a vault's own promises, which write nothing of the vault."""
+"""`prove`: attacks on a vault's own promises; they write nothing to the vault."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _MOST_TARGETS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attacked:
-    """One recording found in the artefacts: what is said of it, what opened it, and `alarm` if the two disagree.
+    """One recording found in the artefacts: its recorded state, what opened it, and `alarm` if the two disagree.
 
     `state` is the catalog's, None if it does not know the recording. `live`: today's keyring opens it. `old`: a keyring
-    found in the artefacts does. `strikes`: a key lies in clear in an artefact.
+    found in the artefacts opens it. `strikes`: a key is in clear in an artefact.
     """
 
     recording: RecordingId
@@ -60,7 +60,7 @@ class Attacked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureProof:
-    """The outcome of the attack; it proves something about exactly what it covered."""
+    """The result of the attack; it proves something only about what it covered."""
 
     found: Found
     old: OldKeyrings
@@ -69,7 +69,7 @@ class ErasureProof:
 
     @property
     def alarms(self) -> Sequence[Attacked]:
-        """Return the recordings that are not what is said of them."""
+        """Return the recordings whose recorded state the attack contradicts."""
         return [each for each in self.recordings if each.alarm]
 
 
@@ -83,10 +83,7 @@ async def prove_erasure(
     clock: Clock | None = None,
     entropy: Entropy = os.urandom,
 ) -> ErasureProof:
-    """Attack every recording found in the artefacts with all that a thief of them and of today's keys would have.
-
-    Invalid if an artefact cannot be read, NotFound if `recording` is in none.
-    """
+    """Attack every recording found in the artefacts with all that a thief of them and of today's keys would have."""
     clock = clock or SystemClock()
     keyring = await observe_keyring(config, clock, entropy)
     progress.begin("artefacts", None)
@@ -99,7 +96,7 @@ async def prove_erasure(
     await keyring.refresh()
     chosen = _window_targets(targets, keyring)
     tried = await windows.attack(found.artefacts, chosen, limit=window_bytes, progress=progress)
-    # The slow part outlasts the lease of one look at the keyring.
+    # The attack takes longer than the lease of one look at the keyring.
     await keyring.refresh()
     return ErasureProof(
         found=found,
@@ -126,7 +123,7 @@ def _by_recording(found: Found, recording: RecordingId | None) -> dict[Recording
 
 
 def _window_targets(targets: dict[RecordingId, list[Target]], keyring: Keyring) -> list[Target]:
-    """Return one object of each recording, a segment if there is one, those that should be gone first."""
+    """Return one object of each recording, a segment if there is one; those that should be gone come first."""
     chosen = [min(aims, key=lambda aim: aim.purpose is not Purpose.SEGMENT) for aims in targets.values()]
     return sorted(chosen, key=lambda aim: keyring.derivable(aim.coordinate))[:_MOST_TARGETS]
 
@@ -138,7 +135,7 @@ class _Said:
 
 
 async def _states(config: Config, clock: Clock, recordings: Sequence[RecordingId]) -> dict[RecordingId, _Said]:
-    """Return what the catalog says; nothing where there is none."""
+    """Return what the catalog says of these recordings; nothing if there is no catalog."""
     catalog = open_catalog(catalog_place(config), clock=clock)
     said: dict[RecordingId, _Said] = {}
     try:
@@ -203,7 +200,7 @@ def _live(aim: Target, keyring: Keyring) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class RestoreProof:
-    """What a restore of the backup would give today: `readable` recordings, every byte of which was read and hashed."""
+    """What a restore of the backup would give today; every byte of the `readable` recordings was read and hashed."""
 
     manifest: BackupManifest
     readable: int = 0
@@ -223,9 +220,9 @@ async def prove_restore(
     clock: Clock | None = None,
     entropy: Entropy = os.urandom,
 ) -> RestoreProof:
-    """Load the backup's catalog into a scratch directory and read every survivor from the backup, end to end.
+    """Load the backup's catalog into a scratch directory and read every surviving recording from the backup.
 
-    Nothing of the vault is written, and the scratch directory is gone afterwards. A backup without objects is read
+    Nothing is written to the vault, and the scratch directory is removed afterwards. A backup without objects is read
     from the vault's own store.
     """
     clock = clock or SystemClock()

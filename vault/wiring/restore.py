@@ -1,8 +1,8 @@
 """`backup restore`: from a destination and the current keyring to a vault that can be served.
 
-Order: objects → issuer key → catalog, in one transaction, with the note that it must be reconciled → reconciliation.
-Until the catalog is there, no vault is; from then on whoever opens it reconciles first. Every step finds done what was
-done.
+Order: objects → issuer key → catalog, in one transaction with the setting that it must be reconciled → reconciliation.
+There is no vault until the catalog is there; after that, whoever opens it reconciles first. Every step skips what an
+earlier attempt has done.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vault.wiring.open import open_vault
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """The outcome of a restore. `objects` is None where the backup has none; `issuer`: its key was put back."""
+    """The result of a restore. `objects` is None if the backup has none; `issuer`: the issuer key was restored."""
 
     manifest: BackupManifest
     objects: PutBack | None
@@ -49,7 +49,7 @@ async def restore_vault(
     clock: Clock | None = None,
     entropy: Entropy = os.urandom,
 ) -> Restored:
-    """Restore one backup, by default the newest, where there is no catalog; run it again after a crash.
+    """Restore one backup, by default the newest, where there is no catalog; after a crash, run it again.
 
     Refused if there is a catalog that this restore did not begin. Unavailable if the keyring is in use.
     """
@@ -66,7 +66,7 @@ async def restore_vault(
             issuer = await _issuer(backups.place, manifest, config)
             if blank:
                 progress.begin("catalog", None)
-                # In the same transaction as the rows: there is never a catalog from a backup that looks current.
+                # In the same transaction as the rows, so that no catalog from a backup ever looks current.
                 await catalog.load(
                     manifest.schema_revision,
                     backups.place.tables(manifest),
@@ -81,9 +81,9 @@ async def restore_vault(
 async def reconcile_vault(
     config: Config, *, progress: Progress, clock: Clock | None = None, entropy: Entropy = os.urandom
 ) -> Reconciled:
-    """Reconcile a catalog that somebody put back, whatever it looks like.
+    """Reconcile a catalog that was restored by other means, whatever its state.
 
-    ConfigError if a server has it open: then the server's next start does it.
+    ConfigError if a server has it open; the server's next start then reconciles it.
     """
     await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))
     clock = clock or SystemClock()
@@ -105,7 +105,7 @@ async def _reconciled(config: Config, progress: Progress, clock: Clock, entropy:
 
 
 async def _begin(catalog: SqlCatalog, backup: str, config: Config) -> bool:
-    """Tell whether the catalog is still to be loaded; Refused if it is another's."""
+    """Tell whether the catalog still has to be loaded; Refused if there is another one."""
     if await catalog.is_blank():
         return True
     await catalog.check_schema()
@@ -126,7 +126,7 @@ async def _begin(catalog: SqlCatalog, backup: str, config: Config) -> bool:
 
 
 async def _prepare(config: Config) -> None:
-    """Make the directories that went with the machine; the keyring is not among them: it is never made anew."""
+    """Make the directories that were lost with the machine; the keyring is not among them, and is never made anew."""
     catalog = [config.catalog_path.parent] if config.catalog_path else []
     for directory in (config.resolve(None, ""), config.journal_path, *catalog):
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -150,7 +150,7 @@ async def _objects(backups: Backups, manifest: BackupManifest, progress: Progres
 
 
 async def _issuer(place: BackupPlace, manifest: BackupManifest, config: Config) -> bool:
-    """Put the issuer's key back if it is gone; one that is there stays."""
+    """Restore the issuer key if it is gone; an existing one stays."""
     pem = await place.issuer(manifest)
     if pem is None or config.issuer_path.exists():
         return False

@@ -1,4 +1,4 @@
-"""The bounds of a vault's retention, and what is to be said of it before anything is kept under it."""
+"""The bounds of a vault's retention, and the warnings about it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from vault.retention.bounds import RetentionBounds, retention_bounds
 from vault.retention.periods import Period, parse_period
 
 SHORT: Final = timedelta(days=30)
-"""Recordings that are kept for less than this are gone before most complaints are made: people are told."""
+"""Retention below this gets a warning: most complaints are made later."""
 _SUBJECT: Final = "retention"
-_HINT: Final = "if that is meant, nothing is to be done; the usual is 90d"
+_HINT: Final = "if that is intended, do nothing; the usual is 90d"
 
 
 def bounds_of(config: Config, keyring: Keyring) -> RetentionBounds:
-    """Return the bounds that the settings give the vault of this keyring; ConfigError where it may not have them."""
+    """Return the bounds that the settings give the vault of this keyring; ConfigError if it may not have them."""
     return bounds_in(config, trial=keyring.trial, predates=keyring.predates_trial)
 
 
 def bounds_in(config: Config, *, trial: bool, predates: bool = False) -> RetentionBounds:
-    """Return the bounds that the settings give a vault of this kind; ConfigError where it may not have them."""
+    """Return the bounds that the settings give a vault of this kind; ConfigError if it may not have them."""
     wanted = config.retention
     return retention_bounds(default=wanted.default, floor=wanted.floor, cap=wanted.cap, trial=trial, predates=predates)
 

@@ -1,4 +1,4 @@
-"""[keyring.root] → root-key provider."""
+"""Creates the root-key provider that [keyring.root] describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial vault that is ready to record: one tenant, a recorder, and the people whom two-person decisions take."""
+"""A trial vault that is ready to record: a tenant, a recorder, and two people who decide together."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ TENANT: Final = "northfield-college"
 
 
 async def make_trial(config: Config, *, clock: Clock | None = None) -> Mapping[str, str]:
-    """Create a trial vault with a tenant, and return the text of its tokens by whom they are for.
+    """Create a trial vault with a tenant, and return the text of its tokens by the names of their holders.
 
-    Two operators, who descend from nobody, issue those of compliance and of the dpo: these two decide together. Errors
-    are those of `init_vault`. A crash leaves a vault without some of this; whoever calls it throws the vault away then.
+    Two operators, whose tokens no other token issued, issue those of compliance and of the dpo, who decide together.
+    Errors are those of `init_vault`. A crash leaves some of this undone; the caller then removes the vault.
     """
     clock = clock or SystemClock()
     made = await init_vault(config, trial=True, clock=clock)
