@@ -162,7 +162,7 @@ class World:
         row = await self.vault.catalog.recording(recording)
         actor = person("olga", Role.AUDITOR, row.tenant)
         found = await self.vault.recordings.why(row, actor=actor)
-        return {line["rule"]: line["effect"] for line in found["rules"]}
+        return {line.rule: line.effect for line in found.rules}
 
     async def keys(self, recording: RecordingId) -> dict[Part, bool]:
         row = await self.vault.catalog.recording(recording)

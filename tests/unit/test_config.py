@@ -11,7 +11,7 @@ from vault.config.root import AwsKmsRootSection, FileRootSection, Pkcs11RootSect
 from vault.config.streams import Listener, RtpengineListener
 from vault.errors import ConfigError
 from vault.retention.periods import Period
-from vault.server.bodies import AddTenant, ChangeTenant
+from vault.server.api.tenants import AddTenant, ChangeTenant
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "config.toml"

@@ -11,10 +11,8 @@ ONLY_IN = {
     r"\bmkstemp\(": {"vault/storage/spool.py"},  # a file without a name
     # Instants in answers, logs and messages; what is signed; what is stored beside objects; a day; what clients send.
     r"\.isoformat\(": {
-        "vault/instants.py",
         "vault/certificates/canonical.py",
         "vault/storage/objects/names.py",
-        "vault/server/views.py",
         "cli/archives/foresight.py",
         "cli/archives/calls.py",
         "cli/instants.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from vault.ids import CertificateId, HoldId
@@ -95,7 +95,7 @@ class Story:
 class RuleLine:
     """One rule of the explanation: whether it `applies`, its `effect` (keeps, deletes, none) and the words for it.
 
-    `until` is an RFC 3339 instant. A hold's reason is not repeated here: it may name people.
+    A hold's reason is not repeated here: it may name people.
     """
 
     rule: str
@@ -104,15 +104,11 @@ class RuleLine:
     text: str
     hold: HoldId | None = None
     matter: str | None = None
-    until: str | None = None
+    until: datetime | None = None
     certificate: CertificateId | None = None
     erasure: str | None = None
     requested_by: str | None = None
     approved_by: str | None = None
-
-    def as_json(self) -> dict[str, str | bool | None]:
-        """Return the line as a JSON object."""
-        return asdict(self)
 
 
 def explain(
@@ -155,9 +151,14 @@ def _hold_line(facts: Facts, hold: Hold, now: datetime) -> RuleLine:
         return RuleLine(rule=rule, applies=True, effect="keeps", text=text, hold=hold.id, matter=hold.matter)
     if keeping and in_grace(hold, now=now):
         text = "released; kept through the grace period so that the release can be undone"
-        until = stamp(hold.grace_until)
         return RuleLine(
-            rule="release_grace", applies=True, effect="keeps", text=text, hold=hold.id, matter=hold.matter, until=until
+            rule="release_grace",
+            applies=True,
+            effect="keeps",
+            text=text,
+            hold=hold.id,
+            matter=hold.matter,
+            until=hold.grace_until,
         )
     text = f"released {stamp(hold.released_at)}" if hold.state is HoldState.RELEASED else "no longer protects anything"
     return RuleLine(rule=rule, applies=False, effect="none", text=text, hold=hold.id, matter=hold.matter)
@@ -212,7 +213,7 @@ def _contract_lines(facts: Facts, story: Story, now: datetime) -> Iterator[RuleL
         applies=True,
         effect="deletes" if now >= over else "none",
         text=text if certificate is None else f"{text}; certificate {certificate}",
-        until=stamp(over),
+        until=over,
         certificate=certificate,
         requested_by=contract.asked.token,
         approved_by=contract.approved.token,
@@ -223,9 +224,9 @@ def _clock_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
     row = facts.recording
     change = facts.clocks.changes(row)
     due = row.retain_until if change is None else falls_due(row, Part.AUDIO, facts.clocks) or row.retain_until
-    until, past_due = stamp(due), now >= due
+    past_due = now >= due
     words = "has passed" if past_due else "lies ahead"
-    text = f"retention class {row.retention_class}: retain-until {until} {words}"
+    text = f"retention class {row.retention_class}: retain-until {stamp(due)} {words}"
     asked = approved = None
     if change is not None:
         text = f"{text}; two people changed it from {stamp(row.retain_until)}: {change.request}, {change.retention}"
@@ -240,7 +241,7 @@ def _clock_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
             applies=True,
             effect=effect,
             text=text,
-            until=until,
+            until=due,
             requested_by=asked,
             approved_by=approved,
         )
@@ -252,12 +253,12 @@ def _clock_line(facts: Facts, story: Story, now: datetime) -> RuleLine:
             applies=True,
             effect="deletes",
             text=text,
-            until=until,
+            until=due,
             certificate=ending.certificate,
             requested_by=asked,
             approved_by=approved,
         )
-    return RuleLine(rule="retention", applies=False, effect="none", text=text, until=until)
+    return RuleLine(rule="retention", applies=False, effect="none", text=text, until=due)
 
 
 def _metadata_line(facts: Facts, story: Story, now: datetime, stopped: frozenset[Part]) -> RuleLine:
@@ -272,12 +273,10 @@ def _metadata_line(facts: Facts, story: Story, now: datetime, stopped: frozenset
             return RuleLine(rule="metadata", applies=True, effect="deletes", text=text, certificate=certificate)
         case Held(grace_until=grace):
             text = f"{_FACTS} are kept by the same holds"
-            until = None if grace is None else stamp(grace)
-            return RuleLine(rule="metadata", applies=True, effect="keeps", text=text, until=until)
+            return RuleLine(rule="metadata", applies=True, effect="keeps", text=text, until=grace)
         case NotDue() as kept:
             text = f"{_FACTS} are {_kept(kept)}{changed}"
-            until = None if kept.until is None else stamp(kept.until)
-            return RuleLine(rule="metadata", applies=True, effect="keeps", text=text, until=until)
+            return RuleLine(rule="metadata", applies=True, effect="keeps", text=text, until=kept.until)
         case Due(since=since, ground=ground):
             when = _STOPPED if _waits(Part.METADATA, ground, stopped) else "they go with the next sweep"
             text = f"{_FACTS} are due since {stamp(since)} {_GROUNDS[ground]}: {when}{changed}"
@@ -290,11 +289,9 @@ def _decision_line(facts: Facts, story: Story, now: datetime, stopped: frozenset
             return _gone_line(facts, story)
         case Held(holds=holds, grace_until=grace):
             text = f"kept: held by {', '.join(holds)}"
-            until = None if grace is None else stamp(grace)
-            return RuleLine(rule="decision", applies=True, effect="keeps", text=text, until=until)
+            return RuleLine(rule="decision", applies=True, effect="keeps", text=text, until=grace)
         case NotDue() as kept:
-            until = None if kept.until is None else stamp(kept.until)
-            return RuleLine(rule="decision", applies=True, effect="keeps", text=_kept(kept), until=until)
+            return RuleLine(rule="decision", applies=True, effect="keeps", text=_kept(kept), until=kept.until)
         case Due(since=since, ground=ground):
             when = _STOPPED if _waits(Part.AUDIO, ground, stopped) else "goes with the next sweep of its cohort"
             text = f"due since {stamp(since)} {_GROUNDS[ground]}: {when}"

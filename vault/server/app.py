@@ -14,8 +14,7 @@ from aiohttp import web
 
 from vault import errors
 from vault.config import Config, ServerSettings
-from vault.server import openapi
-from vault.server.api import admin, audit, erasures, flags, health, holds, keys, policies, recordings, sweeps
+from vault.protocol.live.http_signatures import Nonces
 from vault.server.connections.backpressure import BODIES, CALLS, Intake, watch
 from vault.server.connections.connections import Guest, bind, connections_of
 from vault.server.connections.http_protocol import SERVER_NAME, HttpLine
@@ -24,8 +23,11 @@ from vault.server.connections.tls import Certified, load_chain, server_context
 from vault.server.connections.workers import Worker
 from vault.server.context import CONFIG, INGEST, VAULT, WORKER, end_work
 from vault.server.idempotency import once
-from vault.server.ingest import dialects, s3
 from vault.server.ingest import tcp as streams
+from vault.server.ingest import tus
+from vault.server.ingest.audiohook import NONCES
+from vault.server.operation import routes
+from vault.server.operations import OPERATIONS
 from vault.server.origins import share_with_site, sites
 from vault.server.problems import plain_problem, problem
 from vault.server.refusal_log import REFUSALS, Refusals
@@ -109,60 +111,9 @@ def build_app(vault: Vault, config: Config) -> web.Application:
     app.on_cleanup.append(refusals.ended)
     for way in (CALLS, BODIES):
         app[way] = Intake(bound=config.journal.max_undurable_bytes, undurable=lambda: vault.journal.undurable)
-    dialects.add_routes(app)
-    flags.add_routes(app)
-    app.add_routes(
-        [
-            web.get("/v1/recordings", recordings.listing),
-            web.post("/v1/recordings/search", recordings.search),
-            web.get("/v1/recordings/{recording}", recordings.show),
-            web.get("/v1/recordings/{recording}/audio", recordings.audio),
-            web.get("/v1/recordings/{recording}/why", recordings.why),
-            web.post("/v1/holds", holds.place),
-            web.get("/v1/holds", holds.listing),
-            web.get("/v1/holds/{hold}", holds.show),
-            web.post("/v1/holds/{hold}/review", holds.review),
-            web.post("/v1/holds/{hold}/release", holds.release),
-            web.post("/v1/holds/{hold}/approve", holds.approve),
-            web.post("/v1/erasures", erasures.request),
-            web.get("/v1/erasures", erasures.listing),
-            web.get("/v1/erasures/{erasure}", erasures.show),
-            web.post("/v1/erasures/{erasure}/approve", erasures.approve),
-            web.post("/v1/erasures/{erasure}/reject", erasures.reject),
-            web.get("/v1/certificates", admin.certificates),
-            web.get("/v1/certificates/{certificate}", admin.certificate),
-            web.get("/v1/certificates/{certificate}/objects", admin.certificate_objects),
-            web.get("/v1/issuer-key", admin.issuer_key),
-            web.get("/v1/tenants", admin.tenants),
-            web.post("/v1/tenants", admin.add_tenant),
-            web.get("/v1/tenants/{tenant}", admin.tenant),
-            web.put("/v1/tenants/{tenant}", admin.change_tenant),
-            web.post("/v1/tenants/{tenant}/reindex", admin.reindex),
-            web.post("/v1/tenants/{tenant}/offboard", admin.request_offboarding),
-            web.post("/v1/tenants/{tenant}/offboard/approve", admin.decide_offboarding),
-            web.post("/v1/policies", policies.ask),
-            web.get("/v1/policies", policies.listing),
-            web.get("/v1/policies/{policy}", policies.show),
-            web.post("/v1/policies/{policy}/approve", policies.approve),
-            web.get("/v1/tokens", admin.tokens),
-            web.post("/v1/tokens", admin.issue_token),
-            web.delete("/v1/tokens/{token}", admin.revoke_token),
-            web.post("/v1/sweeps", sweeps.run),
-            web.get("/v1/sweeps", sweeps.status),
-            web.post("/v1/sweeps/overrides", sweeps.request_override),
-            web.get("/v1/sweeps/overrides/{override}", sweeps.show_override),
-            web.post("/v1/sweeps/overrides/{override}/approve", sweeps.decide_override),
-            web.get("/v1/keys", keys.status),
-            web.get("/v1/keys/findings", keys.findings),
-            web.post("/v1/keys/rotate", keys.rotate),
-            web.get("/v1/audit", audit.audit),
-            web.get("/v1/openapi.json", openapi.document),
-            web.get("/healthz", health.healthz),
-            web.get("/readyz", health.readyz),
-            web.get("/metrics", health.metrics),
-        ]
-    )
-    s3.add_routes(app)
+    app[NONCES] = Nonces()
+    tus.prepare(app)
+    app.add_routes(routes(OPERATIONS))
     return app
 
 

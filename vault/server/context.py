@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from vault.access.permissions import Act
 from vault.config import Config
@@ -299,6 +300,15 @@ def query(request: web.Request, kind: type[Body]) -> Body:
         return kind.model_validate(_single(request.query))
     except ValidationError as error:
         raise _invalid(error, kind) from error
+
+
+def reply(
+    document: Mapping[str, object], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """Answer with a document."""
+    return web.Response(
+        body=to_json(document), content_type="application/json", charset="utf-8", status=status, headers=headers
+    )
 
 
 def _single(parameters: Mapping[str, str]) -> Mapping[str, str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -16,9 +17,10 @@ from vault.errors import AnswerLost, OutcomeUnknown, Refused, Unavailable, Vault
 from vault.ids import HoldId, TenantId
 from vault.ports.erasures import ErasureId
 from vault.ports.repeats import Effects, Keyed, recording_effects
-from vault.server import views
+from vault.server.api.erasures import erasure_shown
 from vault.server.api.holds import shown_hold
-from vault.server.api.names import named
+from vault.server.api.names import answer
+from vault.server.api.tenants import shown_tenant
 from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
 from vault.server.operations import OPERATIONS
 from vault.server.problems import problem
@@ -125,12 +127,13 @@ async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
         return None
     if kind == "hold":
         hold = await vault.holds.complete(HoldId(target), actor=actor)
-        return _shown(place, await shown_hold(vault, hold), location=f"/v1/holds/{target}")
+        return await _shown(request, place, await shown_hold(vault, hold), location=f"/v1/holds/{target}")
     if kind == "era":
-        shown = await vault.erasures.show(ErasureId(target))
-        return _shown(place, await named(vault, views.erasure(shown)), location=f"/v1/erasures/{target}")
+        erasure = await vault.erasures.show(ErasureId(target))
+        return await _shown(request, place, erasure_shown(erasure), location=f"/v1/erasures/{target}")
     if place[1].startswith("/v1/tenants"):
-        return await _tenant(request, place, TenantId(target))
+        tenant = await vault.catalog.tenant(TenantId(target))
+        return await _shown(request, place, await shown_tenant(vault, tenant), location=f"/v1/tenants/{target}")
     what = f"look at {target}" if target else "look"
     more = " A token's secret is shown once: revoke it, and issue another." if kind == "tok" else ""
     raise AnswerLost(
@@ -140,15 +143,13 @@ async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
     )
 
 
-async def _tenant(request: web.Request, place: tuple[str, str], tenant: TenantId) -> web.Response:
-    vault = request.app[VAULT]
-    shown = await named(vault, views.tenant(await vault.tenants.view(await vault.catalog.tenant(tenant))))
-    return _shown(place, shown, location=f"/v1/tenants/{tenant}")
-
-
-def _shown(place: tuple[str, str], document: object, *, location: str) -> web.Response:
+async def _shown(
+    request: web.Request, place: tuple[str, str], document: Mapping[str, Any], *, location: str
+) -> web.Response:
     status = _SUCCESS[place]
-    return web.json_response(document, status=status, headers={"Location": location} if status in (201, 202) else None)
+    return await answer(
+        request, document, status=status, headers={"Location": location} if status in (201, 202) else None
+    )
 
 
 def _kept(response: web.Response) -> bytes:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from aiohttp import web
-from pydantic.json_schema import models_json_schema
+from pydantic import ConfigDict, create_model
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic_core import core_schema
 
 from vault import __version__
 from vault.access.permissions import PERMISSIONS, Act
-from vault.server.operation import AUDIO_TYPES, HEADERS, PATH_PARAMETERS, Answer, Operation
-from vault.server.operations import OPERATIONS
-from vault.server.problems import REASONS
-from vault.server.shapes import NOTE_SCHEMAS, SCHEMAS, reference
+from vault.server.operation import AUDIO_TYPES, HEADERS, PATH_PARAMETERS, TEXT, Answer, Operation, Schema
+from vault.server.problems import PROBLEM, REASONS
+from vault.server.schemas import Body
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _PLACEHOLDER: Final = re.compile(r"{(\w+)}")
@@ -39,22 +37,31 @@ _TAGS: Final = (
 )
 
 
-async def document(_: web.Request) -> web.Response:
-    """GET /v1/openapi.json; no token needed."""
-    return web.Response(body=_encoded(), content_type="application/json", charset="utf-8")
+_NAME: Final = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+_ANSWERS: Final = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-@functools.cache
-def _encoded() -> bytes:
-    return json.dumps(build(), ensure_ascii=False, separators=(",", ":")).encode()
+class _Plain(GenerateJsonSchema):
+    """Describes answers: without titles, and with the name beside each token that acted."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # pydantic's signature
+        """Titles repeat the names."""
+        return False
+
+    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> dict[str, Any]:
+        """Describe one answer."""
+        described = super().typed_dict_schema(schema)
+        names = {f"{name}_name": _NAME for name in described["properties"] if name.endswith("_by")}
+        described["properties"] |= names
+        described["required"] = sorted((*described.get("required", ()), *names))
+        return {name: each for name, each in described.items() if name not in ("title", "description")}
 
 
-def build() -> dict[str, Any]:
+def build(operations: Iterable[Operation]) -> dict[str, Any]:
     """Return the document; the same for every server of this version."""
-    models = sorted({each.body for each in OPERATIONS if each.body is not None}, key=lambda model: model.__name__)
-    _, generated = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)
+    operations = tuple(operations)
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
     return {
         "openapi": "3.1.0",
@@ -68,7 +75,11 @@ def build() -> dict[str, Any]:
         "tags": [{"name": name, "description": words} for name, words in _TAGS],
         "paths": paths,
         "components": {
-            "schemas": {**SCHEMAS, **NOTE_SCHEMAS, **generated["$defs"]},
+            "schemas": {
+                "Problem": PROBLEM,
+                **_bodies({each.body for each in operations if each.body is not None}),
+                **_answers({kind for each in operations for kind in each.shapes}),
+            },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "basic": {"type": "http", "scheme": "basic", "description": "The token is the password."},
@@ -76,6 +87,32 @@ def build() -> dict[str, Any]:
             },
         },
     }
+
+
+def _bodies(kinds: Iterable[type[Body]]) -> dict[str, Any]:
+    ordered = sorted(kinds, key=lambda kind: kind.__name__)
+    found: dict[str, Any] = models_json_schema([(kind, "validation") for kind in ordered], ref_template=_REFERENCE)[1]
+    return found["$defs"]  # type: ignore[no-any-return]
+
+
+def _answers(kinds: Iterable[type]) -> dict[str, Any]:
+    fields: dict[str, Any] = {kind.__name__: (kind, ...) for kind in sorted(kinds, key=lambda kind: kind.__name__)}
+    whole = create_model("Answers", __config__=_ANSWERS, **fields)
+    found = whole.model_json_schema(mode="serialization", schema_generator=_Plain, ref_template=_REFERENCE)
+    return _standing(found["$defs"])
+
+
+def _standing(schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the schemas that have a name of their own; describe enumerations and `_Parts` where they stand."""
+    inner = {name: schema for name, schema in schemas.items() if name.startswith("_") or "enum" in schema}
+    for schema in inner.values():
+        if "enum" in schema:
+            schema.pop("description", None)
+    return {name: _inlined(schema, inner) for name, schema in schemas.items() if name not in inner}
+
+
+def _reference(model: type) -> Schema:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
@@ -94,7 +131,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["description"] = f"Roles: {', '.join(roles)}."
         described["x-callvault-roles"] = roles
     if operation.body is not None:
-        described["requestBody"] = _body({"application/json": {"schema": reference(operation.body.__name__)}})
+        described["requestBody"] = _body({"application/json": {"schema": _reference(operation.body)}})
     elif operation.uploads or operation.takes:
         described["requestBody"] = _body({kind: {} for kind in operation.takes or AUDIO_TYPES})
     return described
@@ -118,12 +155,10 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
-    if operation.query is None:
-        return [
-            {"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in operation.queries
-        ]
-    schema = operation.query.model_json_schema()
-    properties = _inlined(schema["properties"], schema.get("$defs", {}))
+    properties = dict.fromkeys(operation.queries, TEXT)
+    if operation.query is not None:
+        schema = operation.query.model_json_schema()
+        properties = _inlined(schema["properties"], schema.get("$defs", {}))
     return [
         {"name": name, "in": "query", "required": False, "schema": _present(properties[name])}
         for name in operation.queries
@@ -136,8 +171,10 @@ def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
         return [_inlined(each, definitions) for each in value]
     if not isinstance(value, dict):
         return value
-    if "$ref" in value:
-        return _inlined(definitions[value["$ref"].rpartition("/")[2]], definitions)
+    found = definitions.get(value.get("$ref", "").rpartition("/")[2])
+    if found is not None:
+        beside = {key: each for key, each in value.items() if key != "$ref"}
+        return {**_inlined({key: each for key, each in found.items() if key != "title"}, definitions), **beside}
     return {key: _inlined(each, definitions) for key, each in value.items()}
 
 
@@ -167,12 +204,7 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 def _responses(operation: Operation) -> dict[str, Any]:
     responses = {str(status): _answer(answer) for status, answer in operation.answers.items()}
-    refusals = {
-        *operation.problems,
-        *(() if operation.act is None else (401, 403, 503)),
-        *((400, 409, 422) if operation.keyed else ()),
-    }
-    for status in sorted(refusals):
+    for status in operation.refusals:
         responses[str(status)] = _problem(REASONS.get(status) or HTTPStatus(status).phrase)
     responses["default"] = _problem("Any other failure")
     return responses
@@ -182,7 +214,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.text}
     if answer.content:
         described["content"] = {
-            kind: {} if schema is None else {"schema": schema} for kind, schema in answer.content.items()
+            kind: {} if shape is None else {"schema": _reference(shape) if isinstance(shape, type) else shape}
+            for kind, shape in answer.content.items()
         }
     if answer.headers:
         described["headers"] = {
@@ -192,4 +225,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 
 def _problem(words: str) -> dict[str, Any]:
-    return {"description": words, "content": {"application/problem+json": {"schema": reference("Problem")}}}
+    return {
+        "description": words,
+        "content": {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}},
+    }

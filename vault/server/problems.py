@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import WSCloseCode, web
 
@@ -40,6 +40,24 @@ STATUS: Final[Mapping[type[errors.VaultError], int]] = {
     errors.ConfigError: 500,
     errors.VaultError: 500,
 }
+
+_TEXT: Final = {"type": "string"}
+PROBLEM: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "description": "An RFC 9457 problem document. Further members name facts of the case, such as offset or "
+    "certificate_id.",
+    "properties": {
+        "type": {"type": "string", "format": "uri", "examples": ["urn:callvault:problem:under_hold"]},
+        "title": _TEXT,
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What broke and what did not."},
+        "hint": {"type": "string", "description": "What to do next."},
+        "request_id": _TEXT,
+    },
+    "required": ["type", "title", "status", "detail"],
+    "additionalProperties": {"type": ["string", "integer"]},
+}
+"""What a problem document looks like."""
 
 REASONS: Final[Mapping[int, str]] = {460: "Checksum Mismatch"}
 """What stands for a status that RFC 9110 does not know: 460 is that of tus 1.0."""

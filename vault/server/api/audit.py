@@ -2,26 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Final
 
 from aiohttp import web
+from pydantic import Field, WithJsonSchema
+from typing_extensions import TypedDict
 
 from vault.access.permissions import Act, permits
 from vault.certificates.audit_chain import instant
 from vault.errors import Invalid
 from vault.ids import RecordingId, TokenId
-from vault.model import AuditEntry, HoldKind
+from vault.model import AuditEntry, HoldKind, Role
 from vault.ports.audit import AuditQuery
 from vault.retention.decide import in_force
 from vault.server.api.recordings import scope
-from vault.server.bodies import ReadAudit
-from vault.server.context import VAULT, checked_tenant, principal, query, query_id
+from vault.server.context import VAULT, checked_tenant, principal, query, query_id, reply
+from vault.server.operation import Operations, told
+from vault.server.schemas import (
+    Body,
+    Count,
+    Instant,
+    Moment,
+    Sha256,
+    TenantRef,
+    render,
+)
 from vault.services.audit import named
 from vault.services.vault import Vault
 
+OPERATIONS: Final = Operations("administration")
 
-async def audit(request: web.Request) -> web.Response:
-    """GET /v1/audit: a tenant's token sees its tenant's entries."""
+
+class ReadAudit(Body):
+    """GET /v1/audit."""
+
+    tenant: str | None = None
+    recording: str | None = None
+    """Only what was done with this recording."""
+    actor: str | None = None
+    """Only what this token did."""
+    event: Annotated[str, Field(pattern=r"^[a-z_]{1,60}(\.[a-z_]{1,60})?$")] | None = None
+    """`access.play`, or `access` for all that begin so."""
+    since: Instant | None = Field(default=None, alias="from")
+    until: Instant | None = Field(default=None, alias="to")
+    order: Annotated[str, Field(pattern="^(oldest|newest)$")] = "oldest"
+    before: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    """With `order=newest`: continue after this entry, the last one of a page."""
+    after: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    """With `order=oldest`: likewise."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+_Role = Annotated[str, WithJsonSchema({"type": "string", "enum": [each.value for each in Role]})]
+_Detail = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": (
+                "What the event says more. Of `access.denied`: `act` and `why`; where it counts what repeats an "
+                "earlier one, also `count`, `first`, `last`, `targets` and `different_targets`; beyond 256 kinds of a "
+                "tenant's, `tokens`, `different_tokens`, `acts` and `different_acts` in place of `act` and `why`."
+            ),
+        }
+    ),
+]
+
+
+class _Entry(TypedDict):
+    seq: Count
+    at: Moment
+    event: str
+    actor: str
+    role: _Role | None
+    tenant: TenantRef | None
+    outcome: str
+    purpose: str | None
+    request_id: str | None
+    target: str | None
+    detail: _Detail
+    previous_sha256: Sha256
+    sha256: Sha256
+
+
+class AuditPage(TypedDict):
+    """A page of the trail."""
+
+    entries: list[_Entry]
+    after: Count
+    before: Count | None
+    """Continues the newest entries; null after the last."""
+
+
+@OPERATIONS(
+    "GET /v1/audit",
+    Act.AUDIT_READ,
+    {200: told("Entries the token may see; `after` continues, `before` the newest.", AuditPage)},
+    query=ReadAudit,
+    problems=(404,),
+)
+async def read_audit(request: web.Request) -> web.Response:
+    """Read the audit trail in order, or find entries in it by recording, token, event and time."""
     vault = request.app[VAULT]
     actor = await principal(request)
     act = Act.AUDIT_READ_HELD if permits(actor.role, Act.AUDIT_READ_HELD) else Act.AUDIT_READ
@@ -57,12 +138,12 @@ async def audit(request: web.Request) -> web.Response:
         )
     else:
         entries = await vault.catalog.audit_entries(after=wanted.after, limit=wanted.limit, tenant=tenant)
-    return web.json_response(
-        {
-            "entries": [_entry(each) for each in entries],
-            "after": entries[-1].seq if entries and not newest else wanted.after,
-            "before": entries[-1].seq if newest and len(entries) == wanted.limit else None,
-        }
+    return reply(
+        AuditPage(
+            entries=[_entry(each) for each in entries],
+            after=entries[-1].seq if entries and not newest else wanted.after,
+            before=entries[-1].seq if newest and len(entries) == wanted.limit else None,
+        )
     )
 
 
@@ -80,19 +161,16 @@ async def _named(vault: Vault, token: str | None) -> str | None:
     return token if found is None else named(found)
 
 
-def _entry(entry: AuditEntry) -> dict[str, Any]:
-    return {
-        "seq": entry.seq,
-        "at": instant(entry.at),  # as it was hashed, to the microsecond
-        "event": entry.event.event,
-        "actor": entry.event.actor,
-        "role": entry.event.role,
-        "tenant": entry.event.tenant,
-        "outcome": entry.event.outcome,
-        "purpose": entry.event.purpose,
-        "request_id": entry.event.request_id,
-        "target": entry.event.target,
-        "detail": dict(entry.event.detail),
-        "previous_sha256": entry.previous_sha256,
-        "sha256": entry.sha256,
-    }
+def _entry(entry: AuditEntry) -> _Entry:
+    event = entry.event
+    # The instant is as it was hashed, to the microsecond.
+    return render(
+        _Entry,
+        event,
+        seq=entry.seq,
+        at=instant(entry.at),
+        event=event.event,
+        detail=dict(event.detail),
+        previous_sha256=entry.previous_sha256,
+        sha256=entry.sha256,
+    )

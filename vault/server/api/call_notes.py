@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.errors import Conflict, Invalid, NotFound, TooLarge, UnsupportedMedia
-from vault.format.notes import MAX_DOCUMENT_BYTES, MAX_MEDIA_TYPE, Document, Missing, Note, Pause, Tone
+from vault.format import notes
+from vault.format.notes import MAX_DOCUMENT_BYTES, MAX_MEDIA_TYPE, Document, Missing, Note, Tone
 from vault.ids import TenantId
 from vault.model import Principal, Recording, RecordingState
 from vault.protocol.facts import siprec
 from vault.server.api.recordings import permitted, playing, readable, send
-from vault.server.context import VAULT, Handler, authorised, path_call_key, principal, small_body
-from vault.server.operation import Answer, Operation
-from vault.server.operation import json_answer as _json
+from vault.server.context import VAULT, authorised, path_call_key, principal, reply, small_body
+from vault.server.operation import TEXT, Answer, Operations, told
 from vault.server.problems import problem
 from vault.server.refusals import failing
-from vault.server.shapes import TEXT
-from vault.server.views import moment, moment_of_ms
+from vault.server.schemas import (
+    Count,
+    FormerRef,
+    Moment,
+    RecordingRef,
+    Sha256,
+    moment,
+    moment_of_ms,
+    render,
+)
 from vault.services.ingest.sessions import IngestSession
 from vault.services.playback.playback import Playable
 from vault.services.vault import Vault
@@ -30,112 +39,119 @@ from vault.telemetry import request_id
 _T = TypeVar("_T")
 _DIALECT: Final = "siprec"
 _MAX_NUMBER_DIGITS: Final = 6
-_STATE: Final = {200: _json("It is so now, durably.", "Pause")}
-_BY: Final = (
-    ("/v1/recordings/{recording}", "Recording", "recordings", Act.PAUSE),
-    ("/v1/ingest/{tenant}/{call_key}", "Call", "ingest", Act.INGEST),
-)
 
-OPERATIONS: Final = (
-    *(
-        Operation(
-            method="post",
-            path=f"{path}/{verb}",
-            name=f"{verb}{name}",
-            tag=tag,
-            summary=summary,
-            act=act,
-            answers=_STATE,
-            problems=(404, 409),
-        )
-        for path, name, tag, act in _BY
-        for verb, summary in (
-            ("pause", "Stop keeping a live call: what arrives is dropped before it is sealed"),
-            ("resume", "Keep a live call again"),
-        )
-    ),
-    Operation(
-        method="post",
-        path="/v1/ingest/{tenant}/{call_key}/siprec",
-        name="addSiprecMetadata",
-        tag="ingest",
-        summary="Hand in the SIPREC metadata of a live call (RFC 7865), alone or in a multipart",
-        act=Act.INGEST,
-        takes=(*sorted(siprec.XML_TYPES), "multipart/mixed"),
-        answers={200: _json("Kept as it came; `parsed` says whether facts were found in it.", "SiprecReceipt")},
-        problems=(404, 409, 413, 415, 422),
-    ),
-    Operation(
-        method="get",
-        path="/v1/recordings/{recording}/notes",
-        name="recordingNotes",
-        tag="recordings",
-        summary="Tell what happened beside the audio: gaps and pauses, keys pressed, documents",
-        act=Act.PLAY,
-        headers=("Purpose",),
-        answers={200: _json("The notes, in order.", "Notes")},
-        problems=(404, 409, 410, 422, 500),
-    ),
-    Operation(
-        method="get",
-        path="/v1/recordings/{recording}/documents/{number}",
-        name="recordingDocument",
-        tag="recordings",
-        summary="Fetch one document about the call, exactly as it was handed in",
-        act=Act.PLAY,
-        headers=("Purpose",),
-        answers={200: Answer(text="The document.", content={"*/*": TEXT})},
-        problems=(404, 409, 410, 422, 500),
-    ),
-    Operation(
-        method="get",
-        path="/v1/recordings/{recording}/aside/{number}",
-        name="recordingAside",
-        tag="recordings",
-        summary="Fetch one part of an upload that was acknowledged and is not in the audio, exactly as it was sent",
-        act=Act.PLAY,
-        headers=("Purpose", "Range"),
-        answers={
-            200: Answer(text="The part.", content={"application/octet-stream": TEXT}),
-            206: Answer(text="The range of it.", content={"application/octet-stream": TEXT}),
-        },
-        problems=(404, 409, 410, 416, 422, 500),
-    ),
-)
+OPERATIONS: Final = Operations("recordings")
 
 
-def add_routes(app: web.Application) -> None:
-    """Route what recorders and people do beside the audio."""
-    router = app.router
-    for verb, paused in (("pause", True), ("resume", False)):
-        router.add_post(f"/v1/ingest/{{tenant}}/{{call_key}}/{verb}", _of_call(paused=paused))
-        router.add_post(f"/v1/recordings/{{recording}}/{verb}", _of_recording(paused=paused))
-    router.add_post("/v1/ingest/{tenant}/{call_key}/siprec", add_siprec)
-    router.add_get("/v1/recordings/{recording}/notes", show)
-    router.add_get("/v1/recordings/{recording}/documents/{number}", document)
-    router.add_get("/v1/recordings/{recording}/aside/{number}", aside)
+class _OfRecording(TypedDict):
+    id: RecordingRef
+    recording_id: FormerRef
+
+
+class Pause(_OfRecording):
+    """Whether a live call is kept."""
+
+    paused: bool
+    ends_at: Moment | None
+    """When the vault will end the pause; null without one."""
+    bytes: Count
+    """Durable bytes of the call so far."""
+
+
+class SiprecReceipt(_OfRecording):
+    """What became of a document."""
+
+    document: Count
+    """Its number among the call's documents, from 0."""
+    parsed: bool
+    why: str | None
+    """Why it could not be read."""
+    participants: Count
+
+
+class _Gap(TypedDict):
+    offset: Count
+    """Byte of the stored audio before which it happened."""
+    at: Moment | None
+    reason: Literal["paused", "lost"]
+    missing_ms: Count
+    dropped_bytes: Count
+
+
+class _Tone(TypedDict):
+    offset: Count
+    at: Moment | None
+    digit: str
+    duration_ms: Count | None
+
+
+class _Document(TypedDict):
+    number: Count
+    offset: Count
+    at: Moment | None
+    media_type: str
+    bytes: Count
+    sha256: Sha256
+
+
+class _Aside(TypedDict):
+    number: Count
+    part: Count
+    """The part's number in its upload; 0 for what a completion that broke off had written."""
+    bytes: Count
+
+
+class Notes(_OfRecording):
+    """What happened beside the audio."""
+
+    live: bool
+    paused: bool
+    gaps: list[_Gap]
+    dtmf: list[_Tone]
+    documents: list[_Document]
+    aside: list[_Aside]
 
 
 # -- pausing ----------------------------------------------------------------------------------------------------
 
 
-def _of_recording(*, paused: bool) -> Handler:
-    async def turn(request: web.Request) -> web.Response:
-        row = await permitted(request, Act.PAUSE)
-        vault = request.app[VAULT]
-        session = vault.ingest.live(row.id)
-        if session is None or session.ending is not None:
-            raise _not_live(vault, row)
-        return await _turn(request, session, paused=paused)
-
-    return turn
+_STATE: Final = {200: told("It is so now, durably.", Pause)}
+_RECORDING: Final = "POST /v1/recordings/{recording}"
+_CALL: Final = "POST /v1/ingest/{tenant}/{call_key}"
 
 
-def _of_call(*, paused: bool) -> Handler:
-    async def turn(request: web.Request) -> web.Response:
-        return await _turn(request, await _session(request), paused=paused)
+@OPERATIONS(f"{_RECORDING}/pause", Act.PAUSE, _STATE, problems=(404,))
+async def pause_recording(request: web.Request) -> web.Response:
+    """Stop keeping a live call: what arrives is dropped before it is sealed."""
+    return await _turn(request, await _named(request), paused=True)
 
-    return turn
+
+@OPERATIONS(f"{_RECORDING}/resume", Act.PAUSE, _STATE, problems=(404,))
+async def resume_recording(request: web.Request) -> web.Response:
+    """Keep a live call again."""
+    return await _turn(request, await _named(request), paused=False)
+
+
+@OPERATIONS(f"{_CALL}/pause", Act.INGEST, _STATE, tag="ingest", problems=(404, 409))
+async def pause_call(request: web.Request) -> web.Response:
+    """Stop keeping a live call: what arrives is dropped before it is sealed."""
+    return await _turn(request, await _session(request), paused=True)
+
+
+@OPERATIONS(f"{_CALL}/resume", Act.INGEST, _STATE, tag="ingest", problems=(404, 409))
+async def resume_call(request: web.Request) -> web.Response:
+    """Keep a live call again."""
+    return await _turn(request, await _session(request), paused=False)
+
+
+async def _named(request: web.Request) -> IngestSession:
+    """Return the live recording that the path names; Conflict if it is not live."""
+    row = await permitted(request, Act.PAUSE)
+    vault = request.app[VAULT]
+    session = vault.ingest.live(row.id)
+    if session is None or session.ending is not None:
+        raise _not_live(vault, row)
+    return session
 
 
 async def _turn(request: web.Request, session: IngestSession, *, paused: bool) -> web.Response:
@@ -148,14 +164,14 @@ async def _turn(request: web.Request, session: IngestSession, *, paused: bool) -
     change = vault.notes.pause if paused else vault.notes.resume
     await change(session, actor=await principal(request))
     left = vault.ingest.pause_left(session)
-    return web.json_response(
-        {
-            "id": session.recording.id,
-            "recording_id": session.recording.id,
-            "paused": session.keeping.paused,
-            "ends_at": None if left is None else moment(vault.clock.now() + left),
-            "bytes": session.durable,
-        }
+    return reply(
+        Pause(
+            id=session.recording.id,
+            recording_id=session.recording.id,
+            paused=session.keeping.paused,
+            ends_at=None if left is None else moment(vault.clock.now() + left),
+            bytes=session.durable,
+        )
     )
 
 
@@ -190,8 +206,19 @@ def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> In
 # -- documents --------------------------------------------------------------------------------------------------
 
 
-async def add_siprec(request: web.Request) -> web.Response:
-    """POST …/siprec: the document is durable before it is read; one that cannot be read is kept all the same."""
+@OPERATIONS(
+    f"{_CALL}/siprec",
+    Act.INGEST,
+    {200: told("Kept as it came; `parsed` says whether facts were found in it.", SiprecReceipt)},
+    tag="ingest",
+    takes=(*sorted(siprec.XML_TYPES), "multipart/mixed"),
+    problems=(404, 409, 413, 415, 422),
+)
+async def add_siprec_metadata(request: web.Request) -> web.Response:
+    """Hand in the SIPREC metadata of a live call (RFC 7865), alone or in a multipart.
+
+    The document is durable before it is read; one that cannot be read is kept all the same.
+    """
     vault = request.app[VAULT]
     try:
         session = await _session(request)
@@ -219,15 +246,15 @@ async def add_siprec(request: web.Request) -> web.Response:
     else:
         participants = len(metadata.participants)
         await vault.notes.revise(session, siprec.facts(metadata))
-    return web.json_response(
-        {
-            "id": session.recording.id,
-            "recording_id": session.recording.id,
-            "document": number,
-            "parsed": why is None,
-            "why": why,
-            "participants": participants,
-        }
+    return reply(
+        SiprecReceipt(
+            id=session.recording.id,
+            recording_id=session.recording.id,
+            document=number,
+            parsed=why is None,
+            why=why,
+            participants=participants,
+        )
     )
 
 
@@ -249,14 +276,28 @@ async def _opened(request: web.Request) -> Playable:
     return await vault.playback.open(row.id, actor=await principal(request), purpose=purpose, act="access.notes")
 
 
-async def show(request: web.Request) -> web.Response:
-    """GET /v1/recordings/{id}/notes."""
+@OPERATIONS(
+    "GET /v1/recordings/{recording}/notes",
+    Act.PLAY,
+    {200: told("The notes, in order.", Notes)},
+    headers=("Purpose",),
+    problems=(404, 409, 410, 422, 500),
+)
+async def recording_notes(request: web.Request) -> web.Response:
+    """Tell what happened beside the audio: gaps and pauses, keys pressed, documents."""
     opened = await _opened(request)
-    return web.json_response(_shown(opened), headers={"Cache-Control": "no-store"})
+    return reply(_shown(opened), headers={"Cache-Control": "no-store"})
 
 
-async def document(request: web.Request) -> web.Response:
-    """GET /v1/recordings/{id}/documents/{n}."""
+@OPERATIONS(
+    "GET /v1/recordings/{recording}/documents/{number}",
+    Act.PLAY,
+    {200: Answer(text="The document.", content={"*/*": TEXT})},
+    headers=("Purpose",),
+    problems=(404, 409, 410, 422, 500),
+)
+async def recording_document(request: web.Request) -> web.Response:
+    """Fetch one document about the call, exactly as it was handed in."""
     note = _numbered(request, _documents((await _opened(request)).notes), "document")
     return web.Response(
         body=note.content,
@@ -276,8 +317,21 @@ def _numbered(request: web.Request, found: Sequence[_T], what: str) -> _T:
     return found[int(text)]
 
 
-async def aside(request: web.Request) -> web.StreamResponse:
-    """GET /v1/recordings/{id}/aside/{n}: a part that is not in the audio, verified as the audio is."""
+@OPERATIONS(
+    "GET /v1/recordings/{recording}/aside/{number}",
+    Act.PLAY,
+    {
+        200: Answer(text="The part.", content={"application/octet-stream": TEXT}),
+        206: Answer(text="The range of it.", content={"application/octet-stream": TEXT}),
+    },
+    headers=("Purpose", "Range"),
+    problems=(404, 409, 410, 416, 422, 500),
+)
+async def recording_aside(request: web.Request) -> web.StreamResponse:
+    """Fetch one part of an upload that was acknowledged and is not in the audio, exactly as it was sent.
+
+    It is verified as the audio is.
+    """
     playback = request.app[VAULT].playback
     with playing(request, await principal(request)):
         opened = await _opened(request)
@@ -295,47 +349,39 @@ def _documents(notes: Sequence[Note]) -> list[Document]:
     return [note for note in notes if isinstance(note, Document)]
 
 
-def _shown(opened: Playable) -> dict[str, Any]:
-    notes = opened.notes
-    return {
-        "id": opened.recording.id,
-        "recording_id": opened.recording.id,
-        "live": opened.live,
-        "paused": opened.live and any(isinstance(note, Pause) and note.lasting for note in notes),
-        "gaps": [
-            {
-                "offset": note.offset,
-                "at": moment_of_ms(note.at_ms),
-                "reason": "paused" if isinstance(note, Pause) else "lost",
-                "missing_ms": note.missing_ms,
-                "dropped_bytes": note.dropped if isinstance(note, Pause) else 0,
-            }
-            for note in notes
-            if isinstance(note, Pause | Missing)
+def _shown(opened: Playable) -> Notes:
+    found = opened.notes
+    return Notes(
+        id=opened.recording.id,
+        recording_id=opened.recording.id,
+        live=opened.live,
+        paused=opened.live and any(isinstance(note, notes.Pause) and note.lasting for note in found),
+        gaps=[_gap(note) for note in found if isinstance(note, notes.Pause | Missing)],
+        dtmf=[render(_Tone, note, at=moment_of_ms(note.at_ms)) for note in found if isinstance(note, Tone)],
+        documents=[
+            render(
+                _Document,
+                note,
+                number=number,
+                at=moment_of_ms(note.at_ms),
+                bytes=len(note.content),
+                sha256=hashlib.sha256(note.content).hexdigest(),
+            )
+            for number, note in enumerate(_documents(found))
         ],
-        "dtmf": [
-            {
-                "offset": note.offset,
-                "at": moment_of_ms(note.at_ms),
-                "digit": note.digit,
-                "duration_ms": note.duration_ms,
-            }
-            for note in notes
-            if isinstance(note, Tone)
-        ],
-        "documents": [
-            {
-                "number": number,
-                "offset": note.offset,
-                "at": moment_of_ms(note.at_ms),
-                "media_type": note.media_type,
-                "bytes": len(note.content),
-                "sha256": hashlib.sha256(note.content).hexdigest(),
-            }
-            for number, note in enumerate(_documents(notes))
-        ],
-        "aside": [
-            {"number": number, "part": part.part, "bytes": part.end - part.start}
+        aside=[
+            _Aside(number=number, part=part.part, bytes=part.end - part.start)
             for number, part in enumerate(opened.aside)
         ],
-    }
+    )
+
+
+def _gap(note: notes.Pause | Missing) -> _Gap:
+    dropped = note.dropped if isinstance(note, notes.Pause) else None
+    return render(
+        _Gap,
+        note,
+        at=moment_of_ms(note.at_ms),
+        reason="lost" if dropped is None else "paused",
+        dropped_bytes=dropped or 0,
+    )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Annotated, Final
+
 from aiohttp import web
+from pydantic import Field, WithJsonSchema
+from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
+from vault.access.shown import shown_digest
 from vault.errors import Invalid
 from vault.ids import RecordingId
 from vault.model import Principal
-from vault.ports.erasures import Erasure, ErasureId
-from vault.server import views
-from vault.server.api.names import answer, named
+from vault.ports import erasures
+from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, ErasureState
+from vault.server.api.names import answer
 from vault.server.api.recordings import scope
-from vault.server.bodies import ApproveShown, Page, RequestErasure
 from vault.server.context import (
     VAULT,
     body,
@@ -24,11 +29,141 @@ from vault.server.context import (
     query_id,
     whole_id,
 )
-from vault.services.deletion.erasures import ErasureRequest
+from vault.server.operation import Operations, told
+from vault.server.schemas import (
+    Body,
+    CertificateRef,
+    Digest,
+    ErasureRef,
+    HoldRef,
+    Moment,
+    Number,
+    Page,
+    RecordingRef,
+    Sha256,
+    TenantRef,
+    Who,
+    Words,
+    render,
+)
+from vault.services.deletion.erasures import ErasureRequest, ErasureView, erasure_document
+
+OPERATIONS: Final = Operations("erasures")
+_Outcomes = Annotated[
+    dict[ErasureOutcome, int],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {each.value: {"type": "integer", "minimum": 0} for each in ErasureOutcome},
+            "required": [],
+            "additionalProperties": False,
+        }
+    ),
+]
 
 
-async def request(request: web.Request) -> web.Response:
-    """POST /v1/erasures: 202 with what would go and what is held."""
+class RequestErasure(Body):
+    """POST /v1/erasures: `recordings`, or numbers that are searched for now."""
+
+    tenant: str | None = None
+    basis: ErasureBasis
+    case_reference: Words
+    recordings: Annotated[list[str], Field(max_length=10_000)] = Field(default=[])
+    caller: Number | None = None
+    called: Number | None = None
+    queue: bool = False
+
+
+class ApproveShown(Body):
+    """POST /v1/erasures/{id}/approve: the `shown` of what is approved."""
+
+    shown: Digest | None = None
+
+
+class _Keeps(TypedDict):
+    id: HoldRef
+    matter: str
+    grace_until: Moment | None
+
+
+class _Erased(TypedDict):
+    id: RecordingRef
+    outcome: ErasureOutcome
+    held: bool
+    """A hold keeps it now."""
+    live: bool
+    """Its call is still being recorded."""
+    holds: list[_Keeps]
+    gone: bool
+    """Something else took it: `certificates` say what."""
+    certificates: list[CertificateRef]
+
+
+class _Case(TypedDict):
+    id: ErasureRef
+    tenant: TenantRef
+    basis: ErasureBasis
+    case_reference: str
+    queue: bool
+    state: ErasureState
+    requested_by: Who
+    requested_at: Moment
+    decided_by: Who | None
+    decided_at: Moment | None
+
+
+class Erasure(_Case):
+    """An erasure; each recording that stays for now says what keeps it."""
+
+    recordings: list[_Erased]
+    shown: Sha256 | None
+    """What an approval of this request names as `shown`; null if none is waited for."""
+
+
+class _Summary(_Case):
+    outcomes: _Outcomes
+
+
+class ErasurePage(TypedDict):
+    """Erasures, with the number of their recordings for each outcome."""
+
+    erasures: list[_Summary]
+    before: ErasureRef | None
+
+
+def erasure_summary(case: erasures.Erasure) -> _Summary:
+    """Render an erasure with the number of its recordings for each outcome."""
+    return render(_Summary, case, outcomes=Counter(case.recordings.values()))
+
+
+def erasure_shown(view: ErasureView) -> Erasure:
+    """Render an erasure."""
+    case = view.erasure
+    recordings = [
+        _Erased(
+            id=recording,
+            outcome=outcome,
+            held=recording in view.held,
+            live=recording in view.live,
+            holds=[render(_Keeps, hold) for hold in view.held.get(recording, ())],
+            gone=recording in view.gone,
+            certificates=list(view.gone.get(recording, ())),
+        )
+        for recording, outcome in case.recordings.items()
+    ]
+    waits = case.state is ErasureState.REQUESTED
+    return render(Erasure, case, recordings=recordings, shown=shown_digest(erasure_document(view)) if waits else None)
+
+
+@OPERATIONS(
+    "POST /v1/erasures",
+    Act.ERASURE_REQUEST,
+    {202: told("What would go and what is held, waiting for the second person.", Erasure, Location="URL")},
+    body=RequestErasure,
+    problems=(404,),
+)
+async def request_erasure(request: web.Request) -> web.Response:
+    """Ask for an erasure: the first of two people."""
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.ERASURE_REQUEST)
@@ -40,23 +175,27 @@ async def request(request: web.Request) -> web.Response:
         actor, Act.ERASURE_REQUEST, tenant=checked_tenant(wanted.tenant) if wanted.tenant else tenant
     )
     asked = await vault.erasures.request(
-        ErasureRequest(
+        wanted.into(
+            ErasureRequest,
             tenant=tenant,
-            basis=wanted.basis,
-            case_reference=wanted.case_reference,
             recordings=tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings),
-            caller=wanted.caller,
-            called=wanted.called,
-            queue=wanted.queue,
         ),
         actor=actor,
     )
     location = f"/v1/erasures/{asked.erasure.id}"
-    return await answer(request, views.erasure(asked), status=202, headers={"Location": location})
+    return await answer(request, erasure_shown(asked), status=202, headers={"Location": location})
 
 
-async def listing(request: web.Request) -> web.Response:
-    """GET /v1/erasures."""
+@OPERATIONS(
+    "GET /v1/erasures",
+    Act.ERASURE_READ,
+    {200: told("One page, newest first; `before` continues it.", ErasurePage)},
+    query=Page,
+    queries=("tenant", "before", "limit"),
+    problems=(404,),
+)
+async def list_erasures(request: web.Request) -> web.Response:
+    """List erasures."""
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = query(request, Page)
@@ -68,15 +207,11 @@ async def listing(request: web.Request) -> web.Response:
         before=ErasureId(before) if before else None,
         limit=wanted.limit,
     )
-    shown = [views.erasure_summary(item) for item in page]
-    return web.json_response(
-        await named(
-            request.app[VAULT], {"erasures": shown, "before": page[-1].id if len(page) == wanted.limit else None}
-        )
-    )
+    more = page[-1].id if len(page) == wanted.limit else None
+    return await answer(request, ErasurePage(erasures=[erasure_summary(item) for item in page], before=more))
 
 
-async def _erasure(request: web.Request, act: Act) -> tuple[Erasure, Principal]:
+async def _erasure(request: web.Request, act: Act) -> tuple[erasures.Erasure, Principal]:
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = request.match_info["erasure"]
@@ -86,21 +221,35 @@ async def _erasure(request: web.Request, act: Act) -> tuple[Erasure, Principal]:
     return found, actor
 
 
-async def show(request: web.Request) -> web.Response:
-    """GET /v1/erasures/{id}."""
+@OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, {200: told("The erasure.", Erasure)}, problems=(404,))
+async def show_erasure(request: web.Request) -> web.Response:
+    """Show one erasure, and what keeps what is left of it."""
     found, _ = await _erasure(request, Act.ERASURE_READ)
-    return await answer(request, views.erasure(await request.app[VAULT].erasures.show(found.id)))
+    return await answer(request, erasure_shown(await request.app[VAULT].erasures.show(found.id)))
 
 
-async def approve(request: web.Request) -> web.Response:
-    """POST /v1/erasures/{id}/approve: the second person; the answer comes after the keys are gone and certified."""
+@OPERATIONS(
+    "POST /v1/erasures/{erasure}/approve",
+    Act.ERASURE_DECIDE,
+    {200: told("The erasure; what a hold keeps is still pending or was kept.", Erasure)},
+    body=ApproveShown,
+    problems=(404,),
+)
+async def approve_erasure(request: web.Request) -> web.Response:
+    """Erase: the second of two people; answers once the keys are gone and certified."""
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)
     wanted = await body(request, ApproveShown)
     approved = await request.app[VAULT].erasures.approve(found.id, shown=wanted.shown, actor=actor)
-    return await answer(request, views.erasure(approved))
+    return await answer(request, erasure_shown(approved))
 
 
-async def reject(request: web.Request) -> web.Response:
-    """POST /v1/erasures/{id}/reject: the second person, or the first one; nothing is erased."""
+@OPERATIONS(
+    "POST /v1/erasures/{erasure}/reject",
+    Act.ERASURE_DECIDE,
+    {200: told("The erasure; nothing was erased.", Erasure)},
+    problems=(404,),
+)
+async def reject_erasure(request: web.Request) -> web.Response:
+    """Reject an erasure: the second of two people, or the first, who withdraws it."""
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)
-    return await answer(request, views.erasure(await request.app[VAULT].erasures.reject(found.id, actor=actor)))
+    return await answer(request, erasure_shown(await request.app[VAULT].erasures.reject(found.id, actor=actor)))

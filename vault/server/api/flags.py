@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Final, Literal
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.ids import RecordingId
-from vault.server.bodies import FlagCall, FlagRecording
-from vault.server.context import VAULT, body, checked_id, path_call_key, path_tenant, possible_id, principal
-from vault.server.operation import Operation, json_answer
-from vault.server.views import moment
-from vault.services.holds.flags import Flagged
-
-_ANSWERS: Final = {
-    201: json_answer("It is kept: the keyring has the pins. The alert is on its way.", "Flagged"),
-    200: json_answer("It was flagged under this matter before, and is kept.", "Flagged"),
-}
-_PROBLEMS: Final = (404, 409, 422)
-
-OPERATIONS: Final = (
-    Operation(
-        method="post",
-        path="/v1/recordings/{recording}/flag",
-        name="flagRecording",
-        tag="holds",
-        summary="Flag a recording, also during its call: it is kept at once and the safeguarding lead is told",
-        act=Act.FLAG,
-        body=FlagRecording,
-        answers=_ANSWERS,
-        problems=_PROBLEMS,
-    ),
-    Operation(
-        method="post",
-        path="/v1/ingest/{tenant}/{call_key}/flag",
-        name="flagCall",
-        tag="ingest",
-        summary="Flag the call that is being sent, or ended within the hour",
-        act=Act.FLAG_LIVE,
-        body=FlagCall,
-        answers=_ANSWERS,
-        problems=_PROBLEMS,
-    ),
+from vault.protocol.webhook import FlagCategory
+from vault.server.context import VAULT, body, checked_id, path_call_key, path_tenant, possible_id, principal, reply
+from vault.server.operation import Operations, told
+from vault.server.schemas import (
+    Body,
+    HoldRef,
+    Moment,
+    RecordingRef,
+    Words,
+    render,
 )
+from vault.services.holds import flags
 
 
-def add_routes(app: web.Application) -> None:
-    """Route both."""
-    app.router.add_post("/v1/recordings/{recording}/flag", recording)
-    app.router.add_post("/v1/ingest/{tenant}/{call_key}/flag", call)
+class FlagCall(Body):
+    """POST /v1/ingest/{tenant}/{call_key}/flag."""
+
+    category: FlagCategory
 
 
-async def recording(request: web.Request) -> web.Response:
-    """POST /v1/recordings/{id}/flag."""
+class FlagRecording(FlagCall):
+    """POST /v1/recordings/{id}/flag. The reason stays with the hold: no alert carries it."""
+
+    matter: Words | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=400)] | None = None
+
+
+class Flagged(TypedDict):
+    """What a flag led to."""
+
+    recording_id: RecordingRef
+    hold_id: HoldRef
+    flagged_at: Moment
+    review_at: Moment
+    live: bool
+    alert: Literal["pending", "acknowledged", "none_configured"]
+
+
+OPERATIONS: Final = Operations("holds")
+_ANSWERS: Final = {
+    201: told("It is kept: the keyring has the pins. The alert is on its way.", Flagged),
+    200: told("It was flagged under this matter before, and is kept.", Flagged),
+}
+
+
+@OPERATIONS("POST /v1/recordings/{recording}/flag", Act.FLAG, _ANSWERS, body=FlagRecording, problems=(404,))
+async def flag_recording(request: web.Request) -> web.Response:
+    """Flag a recording, also during its call: it is kept at once and the safeguarding lead is told."""
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.FLAG, target=possible_id(request.match_info["recording"], "rec"))
@@ -66,8 +70,16 @@ async def recording(request: web.Request) -> web.Response:
     return _answer(flagged)
 
 
-async def call(request: web.Request) -> web.Response:
-    """POST /v1/ingest/{tenant}/{call_key}/flag."""
+@OPERATIONS(
+    "POST /v1/ingest/{tenant}/{call_key}/flag",
+    Act.FLAG_LIVE,
+    _ANSWERS,
+    tag="ingest",
+    body=FlagCall,
+    problems=(404, 409),
+)
+async def flag_call(request: web.Request) -> web.Response:
+    """Flag the call that is being sent, or ended within the hour."""
     vault = request.app[VAULT]
     actor = await principal(request)
     tenant = path_tenant(request)
@@ -77,21 +89,19 @@ async def call(request: web.Request) -> web.Response:
     return _answer(await vault.flags.flag_call(tenant, call_key, category=wanted.category, actor=actor))
 
 
-def _answer(flagged: Flagged) -> web.Response:
-    return web.json_response(rendered(flagged), status=200 if flagged.repeated else 201)
+def _answer(flagged: flags.Flagged) -> web.Response:
+    return reply(rendered(flagged), status=200 if flagged.repeated else 201)
 
 
-def rendered(flagged: Flagged) -> dict[str, Any]:
+def rendered(flagged: flags.Flagged) -> Flagged:
     """Render what a flag led to."""
-    if flagged.alert is None:
-        alert = "none_configured"
-    else:
-        alert = "pending" if flagged.alert.delivered_at is None else "acknowledged"
-    return {
-        "recording_id": flagged.recording.id,
-        "hold_id": flagged.hold.id,
-        "flagged_at": moment(flagged.hold.created_at),
-        "review_at": moment(flagged.hold.review_at),
-        "live": flagged.live,
-        "alert": alert,
-    }
+    told_at = None if flagged.alert is None else flagged.alert.delivered_at
+    return render(
+        Flagged,
+        flagged,
+        recording_id=flagged.recording.id,
+        hold_id=flagged.hold.id,
+        flagged_at=flagged.hold.created_at,
+        review_at=flagged.hold.review_at,
+        alert="none_configured" if flagged.alert is None else "acknowledged" if told_at else "pending",
+    )

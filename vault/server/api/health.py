@@ -2,34 +2,74 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Final, Literal
+
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import WithJsonSchema
+from typing_extensions import TypedDict
 
-from vault.server.context import VAULT, WORKER
+from vault.server.context import VAULT, WORKER, reply
+from vault.server.operation import TEXT, Answer, Operations, told
+from vault.services.health.status import CHECKS
+
+OPERATIONS: Final = Operations("server")
 
 
+class Liveness(TypedDict):
+    """The process answers."""
+
+    status: Annotated[Literal["ok"], WithJsonSchema({"const": "ok"})]
+    vault: Annotated[str, WithJsonSchema({"type": "string", "pattern": "^vlt_[0-9a-f]{32}$"})]
+    trial: bool
+
+
+class _Reason(TypedDict):
+    check: Annotated[str, WithJsonSchema({"type": "string", "enum": list(CHECKS)})]
+    detail: str
+    hint: str | None
+
+
+class Readiness(TypedDict):
+    """Whether new recordings are accepted, and if not, why."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, Literal["ok", "failing"]]
+    reasons: list[_Reason]
+    object_store: str
+
+
+@OPERATIONS("GET /healthz", None, {200: told("It does.", Liveness)})
 async def healthz(request: web.Request) -> web.Response:
-    """GET /healthz: the process answers, and says which vault it serves and whether that is a trial one."""
+    """Tell that the process answers, which vault it serves, and whether that is a trial one."""
     keyring = request.app[VAULT].keyring
-    return web.json_response({"status": "ok", "vault": f"vlt_{keyring.keyring_id.hex()}", "trial": keyring.trial})
+    return reply(Liveness(status="ok", vault=f"vlt_{keyring.keyring_id.hex()}", trial=keyring.trial))
 
 
+@OPERATIONS("GET /readyz", None, {200: told("They are.", Readiness), 503: told("They are not.", Readiness)})
 async def readyz(request: web.Request) -> web.Response:
-    """GET /readyz: whether new recordings would be accepted, and if not, why; answered within a second."""
+    """Tell whether new recordings are accepted.
+
+    If not, it says why; it answers within a second.
+    """
     vault = request.app[VAULT]
     found = await vault.status.readiness()
     failing = {name: error for name, error in found.items() if error is not None}
-    body = {
-        "status": "not ready" if failing else "ready",
-        "checks": {name: "failing" if name in failing else "ok" for name in found},
-        "reasons": [{"check": name, "detail": error.message, "hint": error.hint} for name, error in failing.items()],
-        "object_store": "down, the journal absorbs" if vault.storer.store_down or "objects" in failing else "ok",
-    }
-    return web.json_response(body, status=503 if failing else 200)
+    ready = Readiness(
+        status="not ready" if failing else "ready",
+        checks={name: "failing" if name in failing else "ok" for name in found},
+        reasons=[_Reason(check=name, detail=error.message, hint=error.hint) for name, error in failing.items()],
+        object_store="down, the journal absorbs" if vault.storer.store_down or "objects" in failing else "ok",
+    )
+    return reply(ready, status=503 if failing else 200)
 
 
+@OPERATIONS("GET /metrics", None, {200: Answer(text="The metrics.", content={"text/plain": TEXT})})
 async def metrics(request: web.Request) -> web.Response:
-    """GET /metrics in the Prometheus text format; with several workers, those of each under its label."""
+    """Metrics in the Prometheus text format.
+
+    With several workers, those of each under its label.
+    """
     vault = request.app[VAULT]
     worker = request.app.get(WORKER)
     if worker is None:

@@ -2,39 +2,158 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Final, Literal, Self
 
 from aiohttp import web
+from pydantic import Field, model_validator
+from typing_extensions import TypedDict
 
+from vault import model
 from vault.access.permissions import Act
+from vault.access.shown import shown_digest
 from vault.errors import Invalid
 from vault.ids import HoldId, RecordingId
-from vault.model import Hold, Principal
-from vault.server import views
-from vault.server.api.names import named
+from vault.model import HoldKind, HoldState, Principal
+from vault.server.api.names import answer
 from vault.server.api.recordings import scope
-from vault.server.bodies import Approve, Page, PlaceHold, ReleaseHold, ReviewHold
 from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query, whole_id
-from vault.services.holds.holds import HoldRequest
+from vault.server.operation import Operations, told
+from vault.server.schemas import (
+    Approve,
+    Body,
+    HoldRef,
+    Instant,
+    Moment,
+    Page,
+    RecordingRef,
+    Sha256,
+    TenantRef,
+    Who,
+    Words,
+    render,
+)
+from vault.services.holds.holds import HoldRequest, release_document
 from vault.services.vault import Vault
 
+OPERATIONS: Final = Operations("holds")
 
-async def _shown(vault: Vault, holds: Sequence[Hold]) -> list[dict[str, Any]]:
-    """Render holds with the names of who did what; who placed one is in the audit trail."""
+
+class PlaceHold(Body):
+    """POST /v1/holds."""
+
+    tenant: str | None = None
+    kind: HoldKind
+    matter: Words
+    reason: Words
+    authority: Words
+    owner: Words
+    review_at: Instant | None = None
+    recordings: Annotated[list[str], Field(min_length=1, max_length=10_000)]
+
+
+class ReviewHold(Body):
+    """POST /v1/holds/{id}/review."""
+
+    review_at: Instant | None = None
+    next_review: Annotated[Instant | None, Field(json_schema_extra={"deprecated": True})] = None
+    """What `review_at` was called before; it goes in the next version."""
+    note: Words
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if (self.review_at is None) == (self.next_review is None):
+            raise ValueError("review_at: say once when somebody looks again")
+        return self
+
+    @property
+    def at(self) -> datetime:
+        """When somebody looks again."""
+        found = self.review_at or self.next_review
+        assert found is not None
+        return found
+
+
+class ReleaseHold(Body):
+    """POST /v1/holds/{id}/release."""
+
+    reason: Words
+
+
+class _Held(TypedDict):
+    id: RecordingRef
+    outcome: Literal["held", "too_late"]
+
+
+class Hold(TypedDict):
+    """A hold, with who placed it as the audit trail says."""
+
+    id: HoldRef
+    tenant: TenantRef
+    kind: HoldKind
+    matter: str
+    reason: str
+    authority: str
+    owner: str
+    state: HoldState
+    created_at: Moment
+    placed_by: Who | None
+    """Null where the vault rebuilt it."""
+    review_at: Moment
+    recordings: list[_Held]
+    release_requested_by: Who | None
+    release_reason: str | None
+    released_by: Who | None
+    released_at: Moment | None
+    grace_until: Moment | None
+    shown: Sha256 | None
+    """What an approval of this request names as `shown`; null if none is waited for."""
+
+
+class HoldList(TypedDict):
+    """Holds."""
+
+    holds: list[Hold]
+
+
+def hold_shown(hold: model.Hold, *, placed_by: str | None = None) -> Hold:
+    """Render a hold."""
+    return render(
+        Hold,
+        hold,
+        placed_by=placed_by,
+        recordings=[_Held(id=item, outcome="held") for item in hold.recordings]
+        + [_Held(id=item, outcome="too_late") for item in hold.too_late],
+        shown=shown_digest(release_document(hold)) if hold.state is HoldState.RELEASE_REQUESTED else None,
+    )
+
+
+async def _shown(vault: Vault, holds: Sequence[model.Hold]) -> list[Hold]:
     placed = await vault.catalog.placers([hold.id for hold in holds])
-    shown = [views.hold(hold, placed_by=placed.get(hold.id)) for hold in holds]
-    await named(vault, {"holds": shown})
-    return shown
+    return [hold_shown(hold, placed_by=placed.get(hold.id)) for hold in holds]
 
 
-async def shown_hold(vault: Vault, hold: Hold) -> dict[str, Any]:
-    """Render one hold likewise."""
+async def shown_hold(vault: Vault, hold: model.Hold) -> Hold:
+    """Render a hold with who placed it."""
     return (await _shown(vault, [hold]))[0]
 
 
-async def place(request: web.Request) -> web.Response:
-    """POST /v1/holds: 201 with what is held and what came too late."""
+async def _answer(
+    request: web.Request, hold: model.Hold, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return await answer(request, await shown_hold(request.app[VAULT], hold), status=status, headers=headers)
+
+
+@OPERATIONS(
+    "POST /v1/holds",
+    Act.HOLD_PLACE,
+    {201: told("What is held, and what came too late.", Hold, Location="URL")},
+    body=PlaceHold,
+    problems=(404,),
+)
+async def place_hold(request: web.Request) -> web.Response:
+    """Place a hold; the answer comes after the pins are durable in every keyring replica."""
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.HOLD_PLACE)
@@ -45,36 +164,30 @@ async def place(request: web.Request) -> web.Response:
     assert tenant is not None
     await vault.access.authorise(actor, Act.HOLD_PLACE, tenant=tenant)
     recordings = tuple(RecordingId(checked_id(item, "rec", "recording")) for item in wanted.recordings)
-    placed = await vault.holds.place(
-        HoldRequest(
-            tenant=tenant,
-            kind=wanted.kind,
-            matter=wanted.matter,
-            reason=wanted.reason,
-            authority=wanted.authority,
-            owner=wanted.owner,
-            review_at=wanted.review_at,
-            recordings=recordings,
-        ),
-        actor=actor,
-    )
-    return web.json_response(
-        await shown_hold(request.app[VAULT], placed), status=201, headers={"Location": f"/v1/holds/{placed.id}"}
-    )
+    asked = wanted.into(HoldRequest, tenant=tenant, recordings=recordings)
+    placed = await vault.holds.place(asked, actor=actor)
+    return await _answer(request, placed, status=201, headers={"Location": f"/v1/holds/{placed.id}"})
 
 
-async def listing(request: web.Request) -> web.Response:
-    """GET /v1/holds."""
+@OPERATIONS(
+    "GET /v1/holds",
+    Act.HOLD_LIST,
+    {200: told("Holds, newest first.", HoldList)},
+    query=Page,
+    queries=("tenant", "limit"),
+)
+async def list_holds(request: web.Request) -> web.Response:
+    """List holds."""
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = query(request, Page)
     asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.HOLD_LIST, tenant=asked)
     found = await vault.catalog.holds(tenant=scope(wanted.tenant, actor.tenant), limit=wanted.limit)
-    return web.json_response({"holds": await _shown(vault, found)})
+    return await answer(request, HoldList(holds=await _shown(vault, found)))
 
 
-async def _hold(request: web.Request, act: Act) -> tuple[Hold, Principal]:
+async def _hold(request: web.Request, act: Act) -> tuple[model.Hold, Principal]:
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = request.match_info["hold"]
@@ -84,33 +197,51 @@ async def _hold(request: web.Request, act: Act) -> tuple[Hold, Principal]:
     return found, actor
 
 
-async def show(request: web.Request) -> web.Response:
-    """GET /v1/holds/{id}."""
+@OPERATIONS("GET /v1/holds/{hold}", Act.HOLD_LIST, {200: told("The hold.", Hold)}, problems=(404,))
+async def show_hold(request: web.Request) -> web.Response:
+    """Show one hold."""
     found, _ = await _hold(request, Act.HOLD_LIST)
-    return web.json_response(await shown_hold(request.app[VAULT], found))
+    return await _answer(request, found)
 
 
-async def review(request: web.Request) -> web.Response:
-    """POST /v1/holds/{id}/review."""
+@OPERATIONS(
+    "POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, {200: told("The hold.", Hold)}, body=ReviewHold, problems=(404,)
+)
+async def review_hold(request: web.Request) -> web.Response:
+    """Record that somebody looked, and when to look again."""
     found, actor = await _hold(request, Act.HOLD_REVIEW)
     wanted = await body(request, ReviewHold)
     reviewed = await request.app[VAULT].holds.review(found.id, next_review=wanted.at, note=wanted.note, actor=actor)
-    return web.json_response(await shown_hold(request.app[VAULT], reviewed))
+    return await _answer(request, reviewed)
 
 
-async def release(request: web.Request) -> web.Response:
-    """POST /v1/holds/{id}/release: the first person asks."""
+@OPERATIONS(
+    "POST /v1/holds/{hold}/release",
+    Act.HOLD_RELEASE_REQUEST,
+    {202: told("The hold, waiting for the second person.", Hold)},
+    body=ReleaseHold,
+    problems=(404,),
+)
+async def request_release(request: web.Request) -> web.Response:
+    """Ask for the release of a hold: the first of two people."""
     found, actor = await _hold(request, Act.HOLD_RELEASE_REQUEST)
     wanted = await body(request, ReleaseHold)
     asked = await request.app[VAULT].holds.request_release(found.id, reason=wanted.reason, actor=actor)
-    return web.json_response(await shown_hold(request.app[VAULT], asked), status=202)
+    return await _answer(request, asked, status=202)
 
 
-async def approve(request: web.Request) -> web.Response:
-    """POST /v1/holds/{id}/approve: the second person decides."""
+@OPERATIONS(
+    "POST /v1/holds/{hold}/approve",
+    Act.HOLD_RELEASE_APPROVE,
+    {200: told("The hold, released or active again.", Hold)},
+    body=Approve,
+    problems=(404,),
+)
+async def decide_release(request: web.Request) -> web.Response:
+    """Approve or reject a release: the second of two people; the first may withdraw it."""
     found, actor = await _hold(request, Act.HOLD_RELEASE_APPROVE)
     wanted = await body(request, Approve)
     decided = await request.app[VAULT].holds.decide_release(
         found.id, approve=wanted.approve, shown=wanted.shown, actor=actor
     )
-    return web.json_response(await shown_hold(request.app[VAULT], decided))
+    return await _answer(request, decided)

@@ -8,37 +8,28 @@ from typing import Any
 from aiohttp import web
 
 from vault.ids import TokenId
-from vault.server.context import VAULT
-from vault.server.shapes import ACTED
-from vault.services.vault import Vault
-
-
-async def named(vault: Vault, document: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer with `…_name` beside each member that names who acted."""
-    acted = {TokenId(each[name]) for each in _objects(document) for name in ACTED & each.keys() if each[name]}
-    return with_names(document, await vault.catalog.token_names(sorted(acted)) if acted else {})
-
-
-def with_names(document: dict[str, Any], names: Mapping[TokenId, str]) -> dict[str, Any]:
-    """Return the answer with these names; null for a token that nobody knows."""
-    for each in _objects(document):
-        for name in ACTED & each.keys():
-            each[f"{name}_name"] = names.get(each[name])
-    return document
+from vault.server.context import VAULT, reply
 
 
 async def answer(
-    request: web.Request, document: dict[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+    request: web.Request, document: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """Answer with what `named` makes of a document."""
-    return web.json_response(await named(request.app[VAULT], document), status=status, headers=headers)
+    """Answer with a document, and in it the name beside each token that acted."""
+    acted = {TokenId(each[name]) for each, name in _acted(document) if each[name]}
+    names = await request.app[VAULT].catalog.token_names(sorted(acted)) if acted else {}
+    return reply(with_names(document, names), status=status, headers=headers)
 
 
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
+def with_names(document: Mapping[str, Any], names: Mapping[TokenId, str]) -> Mapping[str, Any]:
+    """Write these names into an answer, and return it; null for a token that nobody knows."""
+    for each, name in list(_acted(document)):
+        each[f"{name}_name"] = names.get(each[name])
+    return document
+
+
+def _acted(value: Any) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield each member that names the token that did something, with the object that it is in."""
     if isinstance(value, dict):
-        yield value
-        for each in list(value.values()):
-            yield from _objects(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _objects(each)
+        yield from ((value, name) for name in value if name.endswith("_by"))
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _acted(each)

@@ -2,23 +2,119 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.access.shown import check_shown
+from vault.config.sections import Retention
 from vault.errors import Invalid
-from vault.model import Principal
-from vault.ports.policies import PolicyRequest
-from vault.server import views
+from vault.model import Principal, Role
+from vault.ports import policies
+from vault.ports.policies import PolicyState
+from vault.retention.policy import month_name
 from vault.server.api.names import answer
 from vault.server.api.recordings import scope
-from vault.server.bodies import Approve, Page, RequestPolicy
 from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query, whole_id
+from vault.server.operation import Operations, told
+from vault.server.schemas import (
+    Approve,
+    Body,
+    Count,
+    LongestSeconds,
+    Moment,
+    Page,
+    PolicyRef,
+    Sha256,
+    TenantRef,
+    Who,
+    longest_seconds,
+    render,
+    sealed,
+)
 from vault.services.vault import Vault
 
+OPERATIONS: Final = Operations("policies")
 
-async def ask(request: web.Request) -> web.Response:
-    """POST /v1/policies: the first person asks; nothing changes yet."""
+
+class RequestPolicy(Body):
+    """POST /v1/policies: what is to hold for the calls that exist."""
+
+    tenant: str | None = None
+    metadata_retention: Retention | None = None
+    """null keeps metadata until the contract ends."""
+    retention: Retention | None = None
+    """For audio; one request changes one of the two."""
+
+
+class _Preview(TypedDict):
+    changed: Count
+    earlier: Count
+    later: Count
+    held: Count
+    live: Count
+    due_at_once: Count
+    earliest: Moment | None
+    latest: Moment | None
+
+
+class PolicyRequest(TypedDict):
+    """A request to change existing calls or their metadata."""
+
+    id: PolicyRef
+    tenant: TenantRef
+    through: str
+    """The last month of calls that it is for; audio: up to `requested_at`."""
+    metadata_retention: str | None
+    retention_seconds: LongestSeconds
+    retention: str | None
+    """For audio; null for a request about metadata."""
+    state: PolicyState
+    preview: _Preview
+    """Recordings that would get another date, counted when it was asked for."""
+    requested_by: Who
+    requested_role: Role
+    requested_at: Moment
+    decided_by: Who | None
+    decided_role: Role | None
+    decided_at: Moment | None
+    takes_effect_at: Moment | None
+    applied_at: Moment | None
+    shown: Sha256
+    """Of what is shown here; an approval repeats it."""
+
+
+class PolicyRequests(TypedDict):
+    """Such requests."""
+
+    policies: list[PolicyRequest]
+
+
+def policy_shown(value: policies.PolicyRequest) -> PolicyRequest:
+    """Render a request; `shown` is the digest of the rest."""
+    return sealed(
+        render(
+            PolicyRequest,
+            value,
+            through=month_name(value.through),
+            retention_seconds=longest_seconds(value.metadata_retention),
+            preview=render(_Preview, value.preview),
+            shown="",
+        )
+    )
+
+
+@OPERATIONS(
+    "POST /v1/policies",
+    Act.POLICY_DECIDE,
+    {202: told("The request, waiting for the second person.", PolicyRequest)},
+    body=RequestPolicy,
+    problems=(404,),
+)
+async def request_policy(request: web.Request) -> web.Response:
+    """Ask to keep existing calls, or their metadata, otherwise: the first of two people."""
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.POLICY_DECIDE)
@@ -37,43 +133,58 @@ async def ask(request: web.Request) -> web.Response:
         asked = await vault.policies.request_audio(tenant, retention=wanted.retention, actor=actor)
     return await answer(
         request,
-        views.policy(asked),
+        policy_shown(asked),
         status=202,
         headers={"Location": f"/v1/policies/{asked.id}"},
     )
 
 
-async def listing(request: web.Request) -> web.Response:
-    """GET /v1/policies."""
+@OPERATIONS(
+    "GET /v1/policies",
+    Act.POLICY_READ,
+    {200: told("The requests the token may see.", PolicyRequests)},
+    query=Page,
+    queries=("tenant",),
+)
+async def list_policies(request: web.Request) -> web.Response:
+    """List the requests, newest first."""
     vault = request.app[VAULT]
     actor = await principal(request)
     wanted = query(request, Page)
     asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.POLICY_READ, tenant=asked)
     found = await vault.policies.all(tenant=scope(wanted.tenant, actor.tenant))
-    return await answer(request, {"policies": [views.policy(each) for each in found]})
+    return await answer(request, PolicyRequests(policies=[policy_shown(each) for each in found]))
 
 
-async def show(request: web.Request) -> web.Response:
-    """GET /v1/policies/{policy}."""
+@OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, {200: told("The request.", PolicyRequest)}, problems=(404,))
+async def show_policy(request: web.Request) -> web.Response:
+    """Show one request, and the digest that its approval repeats."""
     vault = request.app[VAULT]
     actor = await principal(request)
-    return await answer(request, views.policy(await _found(request, vault, actor, Act.POLICY_READ)))
+    return await answer(request, policy_shown(await _found(request, vault, actor, Act.POLICY_READ)))
 
 
-async def approve(request: web.Request) -> web.Response:
-    """POST /v1/policies/{policy}/approve: the second person approves what was shown; either withdraws."""
+@OPERATIONS(
+    "POST /v1/policies/{policy}/approve",
+    Act.POLICY_DECIDE,
+    {200: told("The request, with when it takes effect, or rejected.", PolicyRequest)},
+    body=Approve,
+    problems=(404,),
+)
+async def approve_policy(request: web.Request) -> web.Response:
+    """Approve as the second person, or reject or withdraw what keeps nothing longer until it is applied."""
     vault = request.app[VAULT]
     actor = await principal(request)
     found = await _found(request, vault, actor, Act.POLICY_DECIDE)
     wanted = await body(request, Approve)
     if wanted.approve:
-        check_shown(wanted.shown, views.policy(found))
+        check_shown(wanted.shown, policy_shown(found))
     decided = await vault.policies.decide(found.id, approve=wanted.approve, actor=actor)
-    return await answer(request, views.policy(decided))
+    return await answer(request, policy_shown(decided))
 
 
-async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> PolicyRequest:
+async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> policies.PolicyRequest:
     wanted = request.match_info["policy"]
     await vault.access.authorise(actor, act, target=possible_id(wanted, "pol"))
     identifier = checked_id(await whole_id(request, actor, wanted, "pol"), "pol", "policy request")

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import base64
+import enum
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from functools import partial
+from typing import Annotated, Final, Literal, NotRequired
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
 
+from vault import model
 from vault.access.permissions import Act, permits
+from vault.config.sections import Duration
 from vault.errors import Refused, VaultError
 from vault.ids import RecordingId, TenantId
 from vault.media.heads import playable_media
+from vault.media.length import call_ended
 from vault.media.ranges import parse_range
 from vault.media.wav import View, has_wav_head, playable, verbatim
-from vault.model import Principal, Recording, RecordingState
+from vault.model import (
+    CallFacts,
+    Codec,
+    Container,
+    Content,
+    HoldKind,
+    HoldState,
+    Principal,
+    RecordingState,
+)
 from vault.ports.recordings import RecordingQuery
+from vault.protocol.facts.parties import SENT
 from vault.retention.decide import in_force
-from vault.server import views
-from vault.server.api.names import named
-from vault.server.bodies import ListedState, ListRecordings, PlayAudio, SearchRecordings
+from vault.server.api.names import answer
 from vault.server.context import (
     VAULT,
     body,
@@ -31,12 +47,40 @@ from vault.server.context import (
     principal,
     query,
     query_id,
+    reply,
     whole_id,
 )
+from vault.server.operation import Answer, Operations, told
+from vault.server.schemas import (
+    Body,
+    CertificateRef,
+    Count,
+    ErasureRef,
+    FormerRef,
+    HoldRef,
+    Instant,
+    Moment,
+    Number,
+    RecordingRef,
+    TenantRef,
+    Who,
+    render,
+)
+from vault.services.ingest.sessions import FRAMES_LEFT_OUT, LEFT_OUT, STATED_START
 from vault.services.playback.playback import Playable
+from vault.services.playback.showing import Explained, RecordingView
 from vault.services.recordings.reading import look_through
-from vault.services.recordings.search import Wanted
+from vault.services.recordings.search import CALL_KEY, Wanted
 from vault.services.vault import Vault
+
+OPERATIONS: Final = Operations("recordings")
+_PAGE: Final = "One page; `before` continues it, null at the end."
+_PLAYED: Final = {
+    "Recording-State": "live, sealed or truncated.",
+    "Accept-Ranges": "bytes",
+    "Repr-Digest": "RFC 9530: the SHA-256 of all of it, where it is what is stored, byte by byte.",
+}
+
 
 _WINDOW_BYTES = 1 << 17
 """Stored bytes that are opened ahead of a reader: PCM16 of G.711 is twice as much."""
@@ -45,7 +89,193 @@ _SENT_BYTES = 1 << 16
 logger = logging.getLogger(__name__)
 
 
-async def permitted(request: web.Request, act: Act) -> Recording:
+class ListedState(enum.StrEnum):
+    """A state of recordings, or `live`: open, and being recorded by the node that answers."""
+
+    OPEN = "open"
+    LIVE = "live"
+    SEALED = "sealed"
+    TRUNCATED = "truncated"
+    SHREDDING = "shredding"
+    SHREDDED = "shredded"
+
+
+class SearchRecordings(Body):
+    """POST /v1/recordings/search, and GET /v1/recordings with the same names."""
+
+    tenant: str | None = None
+    call_key: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
+    """What the recorder calls the call."""
+    caller: Number | None = None
+    called: Number | None = None
+    agent: Number | None = None
+    """Who took the call on this side: called inbound, calling outbound."""
+    direction: Annotated[str, Field(pattern="^(inbound|outbound)$")] | None = None
+    tag: Number | None = None
+    state: ListedState | None = None
+    started_from: Instant | None = Field(default=None, alias="from")
+    started_to: Instant | None = Field(default=None, alias="to")
+    held: bool | None = None
+    ahead: bool | None = None
+    min_bytes: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    max_bytes: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    min_duration: Duration | None = None
+    """Such as 90s or 1h30m; of ended calls."""
+    max_duration: Duration | None = None
+    expires_from: Instant | None = None
+    """Of its `retain_until`; with one of these two what goes first comes first."""
+    expires_to: Instant | None = None
+    before: str | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class PlayAudio(Body):
+    """GET /v1/recordings/{id}/audio."""
+
+    format: Annotated[str, Field(pattern="^(wav|raw)$")] = "wav"
+
+
+class _Media(TypedDict):
+    container: Container
+    codec: Codec
+    rate: Count
+    """Hertz, of a container as its head says; 0 if it says none."""
+    channels: Count
+    """As with the rate."""
+    channel_map: list[str]
+    content: Content | None
+    """What the first bytes are, where that is not what was declared."""
+
+
+class _Call(TypedDict):
+    call_key: str | None
+    caller: str | None
+    called: str | None
+    direction: str | None
+    tags: list[str]
+    stated_start: NotRequired[Moment]
+    """What the recorder stated, where the receipt stands for the start."""
+    caller_sent: NotRequired[str]
+    """How the recorder spelt the caller, where that differs."""
+    called_sent: NotRequired[str]
+    """How it spelt the called party, where that differs."""
+    facts_left_out: NotRequired[str]
+    """Which stated facts were not kept, and why."""
+    frames_left_out: NotRequired[str]
+    """How many frames of a live call could not be read, and why."""
+
+
+class _Hold(TypedDict):
+    id: HoldRef
+    kind: HoldKind
+    state: HoldState
+
+
+class Recording(TypedDict):
+    """A recording; `call`, with what the recorder said, only where the viewer opened the facts."""
+
+    id: RecordingRef
+    tenant: TenantRef
+    state: RecordingState
+    state_reason: str | None
+    live: bool
+    bytes: Count
+    media: _Media
+    created_at: Moment
+    started_at: Moment
+    ended_at: Moment | None
+    """The call's end; null during it, or if nobody can tell."""
+    duration_ms: Count | None
+    """How long the call lasted, with its pauses and gaps."""
+    finished_at: Moment | None
+    """When the last of it had come; null while it is open."""
+    retain_until: Moment
+    retention_class: str
+    certificate_id: CertificateRef | None
+    metadata_certificate_id: CertificateRef | None
+    call: NotRequired[_Call]
+    """Only for roles that may read facts, and only while their key exists."""
+    holds: NotRequired[list[_Hold]]
+
+
+class RecordingPage(TypedDict):
+    """Recordings."""
+
+    recordings: list[Recording]
+    before: RecordingRef | None
+
+
+class _Rule(TypedDict):
+    rule: str
+    applies: bool
+    effect: Literal["keeps", "deletes", "none"]
+    text: str
+    hold: HoldRef | None
+    matter: str | None
+    until: Moment | None
+    certificate: CertificateRef | None
+    erasure: ErasureRef | None
+    requested_by: Who | None
+    approved_by: Who | None
+
+
+class Why(TypedDict):
+    """Why a recording is kept or gone."""
+
+    id: RecordingRef
+    recording_id: FormerRef
+    state: RecordingState
+    retain_until: Moment
+    key_exists: bool
+    certificate_id: CertificateRef | None
+    metadata_key_exists: bool
+    metadata_certificate_id: CertificateRef | None
+    rules: list[_Rule]
+
+
+def recording_shown(view: RecordingView) -> Recording:
+    """Render a recording."""
+    row = view.recording
+    return render(
+        Recording,
+        row,
+        live=view.live,
+        bytes=view.length,
+        media=render(_Media, row.media, content=row.content),
+        ended_at=call_ended(row),
+        duration_ms=None if row.lasted is None else row.lasted // timedelta(milliseconds=1),
+        finished_at=row.ended_at,
+        call=None if view.facts is None else _call(view.facts),
+        holds=[render(_Hold, hold) for hold in view.holds] or None,
+    )
+
+
+def _call(facts: CallFacts) -> _Call:
+    extra = facts.extra
+    stated = extra.get(STATED_START)
+    return render(
+        _Call,
+        facts,
+        call_key=extra.get(CALL_KEY),
+        tags=list(facts.tags),
+        stated_start=None if stated is None else datetime.fromisoformat(stated),
+        **{name: extra[name] for name in (*SENT, LEFT_OUT, FRAMES_LEFT_OUT) if name in extra},
+    )
+
+
+def _why(explained: Explained) -> Why:
+    row = explained.recording
+    return render(
+        Why,
+        row,
+        recording_id=row.id,
+        key_exists=explained.key_exists,
+        metadata_key_exists=explained.metadata_key_exists,
+        rules=[render(_Rule, line) for line in explained.rules],
+    )
+
+
+async def permitted(request: web.Request, act: Act) -> model.Recording:
     """Return the recording in the path once the caller may do `act` with it."""
     vault = request.app[VAULT]
     actor = await principal(request)
@@ -60,14 +290,30 @@ def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:
     return own if own is not None else (checked_tenant(wanted) if wanted else None)
 
 
-async def listing(request: web.Request) -> web.Response:
-    """GET /v1/recordings."""
+@OPERATIONS(
+    "GET /v1/recordings",
+    Act.RECORDING_LIST,
+    {200: told(_PAGE, RecordingPage)},
+    query=SearchRecordings,
+    headers=("Purpose",),
+    problems=(404,),
+)
+async def list_recordings(request: web.Request) -> web.Response:
+    """List recordings, newest call first, without personal facts."""
     await request.app[VAULT].access.authorise(await principal(request), Act.RECORDING_LIST)
-    return await _page(request, query(request, ListRecordings))
+    return await _page(request, query(request, SearchRecordings))
 
 
-async def search(request: web.Request) -> web.Response:
-    """POST /v1/recordings/search: the same, without a number in an address that proxies and browsers remember."""
+@OPERATIONS(
+    "POST /v1/recordings/search",
+    Act.RECORDING_LIST,
+    {200: told(_PAGE, RecordingPage)},
+    body=SearchRecordings,
+    headers=("Purpose",),
+    problems=(404,),
+)
+async def search_recordings(request: web.Request) -> web.Response:
+    """The same list, with the number in the body instead of the address."""
     await request.app[VAULT].access.authorise(await principal(request), Act.RECORDING_LIST)
     return await _page(request, await body(request, SearchRecordings))
 
@@ -78,31 +324,14 @@ async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
     asked = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.RECORDING_LIST, tenant=asked)
     before = query_id(wanted.before, "rec", "before")
-    chosen = RecordingQuery(
-        tenant=scope(wanted.tenant, actor.tenant),
-        state=None if wanted.state in (None, ListedState.LIVE) else RecordingState(wanted.state.value),
-        started_from=wanted.started_from,
-        started_to=wanted.started_to,
-        held=wanted.held,
-        ahead=wanted.ahead,
-        min_bytes=wanted.min_bytes,
-        max_bytes=wanted.max_bytes,
-        min_duration=wanted.min_duration,
-        max_duration=wanted.max_duration,
-        expires_from=wanted.expires_from,
-        expires_to=wanted.expires_to,
-        before=RecordingId(before) if before else None,
-        limit=wanted.limit,
-    )
     live = wanted.state is ListedState.LIVE
-    sought = Wanted(
-        call_key=wanted.call_key,
-        caller=wanted.caller,
-        called=wanted.called,
-        agent=wanted.agent,
-        direction=wanted.direction,
-        tag=wanted.tag,
+    chosen = wanted.into(
+        RecordingQuery,
+        tenant=scope(wanted.tenant, actor.tenant),
+        state=None if live or wanted.state is None else RecordingState(wanted.state.value),
+        before=RecordingId(before) if before else None,
     )
+    sought = wanted.into(Wanted)
     if sought.fields:
         await vault.access.authorise(actor, Act.FACTS_READ, tenant=asked)
         purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
@@ -110,25 +339,34 @@ async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
     else:
         page = await vault.recordings.list(chosen, actor=actor, live=live)
     more = page[-1].recording.id if len(page) == wanted.limit else None
-    return web.json_response({"recordings": [views.recording(view) for view in page], "before": more})
+    return reply(RecordingPage(recordings=[recording_shown(view) for view in page], before=more))
 
 
-async def show(request: web.Request) -> web.Response:
-    """GET /v1/recordings/{id}."""
+@OPERATIONS(
+    "GET /v1/recordings/{recording}", Act.RECORDING_SHOW, {200: told("The recording.", Recording)}, problems=(404,)
+)
+async def show_recording(request: web.Request) -> web.Response:
+    """Show one recording: facts, retention, holds, state."""
     row = await permitted(request, Act.RECORDING_SHOW)
     actor = await principal(request)
     view = await request.app[VAULT].recordings.show(row, actor=actor, facts=permits(actor.role, Act.FACTS_READ))
-    return web.json_response(views.recording(view))
+    return reply(recording_shown(view))
 
 
-async def why(request: web.Request) -> web.Response:
-    """GET /v1/recordings/{id}/why."""
+@OPERATIONS(
+    "GET /v1/recordings/{recording}/why",
+    Act.RECORDING_WHY,
+    {200: told("The rules in order of precedence, the decision last.", Why)},
+    problems=(404,),
+)
+async def explain_recording(request: web.Request) -> web.Response:
+    """Say, rule by rule, why it is kept or was deleted."""
     row = await permitted(request, Act.RECORDING_WHY)
     explained = await request.app[VAULT].recordings.why(row, actor=await principal(request))
-    return web.json_response(await named(request.app[VAULT], dict(explained)))
+    return await answer(request, _why(explained))
 
 
-async def readable(request: web.Request) -> tuple[Recording, str]:
+async def readable(request: web.Request) -> tuple[model.Recording, str]:
     """Return the recording in the path and the purpose once the caller may hear it, also where a hold protects it."""
     vault = request.app[VAULT]
     row = await permitted(request, Act.PLAY)
@@ -156,8 +394,22 @@ def playing(request: web.Request, actor: Principal) -> Iterator[None]:
             leave()
 
 
-async def audio(request: web.Request) -> web.StreamResponse:
-    """GET /v1/recordings/{id}/audio: verified before the first byte leaves; cut off if a later byte fails."""
+@OPERATIONS(
+    "GET /v1/recordings/{recording}/audio",
+    Act.PLAY,
+    {
+        200: Answer(text="All of it, verified.", content={"audio/*": None}, headers=_PLAYED),
+        206: Answer(text="The range asked for, verified.", content={"audio/*": None}, headers=_PLAYED),
+    },
+    query=PlayAudio,
+    headers=("Purpose", "Range"),
+    problems=(404, 409, 410, 416, 429, 500),
+)
+async def play_recording(request: web.Request) -> web.StreamResponse:
+    """Play the audio; a live call plays up to its durable end.
+
+    It is verified before the first byte leaves, and cut off if a later byte fails.
+    """
     vault = request.app[VAULT]
     row, purpose = await readable(request)
     wanted = query(request, PlayAudio)

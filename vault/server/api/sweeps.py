@@ -2,22 +2,158 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final, Literal, NotRequired
+
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.access.shown import check_shown
-from vault.model import Principal
+from vault.model import Assurance, Principal
 from vault.ports.overrides import SweepOverride
-from vault.server import views
-from vault.server.api.names import answer, named
-from vault.server.bodies import Approve, RequestOverride, RunSweep
-from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal
+from vault.retention import guards
+from vault.retention.guards import Guard
+from vault.server.api.names import answer
+from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, reply
+from vault.server.operation import Operations, told
+from vault.server.schemas import (
+    Approve,
+    Body,
+    Count,
+    Instant,
+    Moment,
+    OverrideRef,
+    RecordingRef,
+    Seconds,
+    Sha256,
+    TenantRef,
+    Who,
+    Words,
+    moment,
+    render,
+    sealed,
+)
+from vault.services.deletion.sweep import SweepReport
 from vault.services.health.status import overdue_seconds
 from vault.services.vault import Vault
 
+OPERATIONS: Final = Operations("sweeps")
 
-async def run(request: web.Request) -> web.Response:
-    """POST /v1/sweeps: sweep now, or say what a sweep would do."""
+
+class RunSweep(Body):
+    """POST /v1/sweeps."""
+
+    dry_run: bool = False
+
+
+class RequestOverride(Body):
+    """POST /v1/sweeps/overrides: for what of `tenant` is early; an operator leaves it out for the clock."""
+
+    tenant: str | None = None
+    through: Instant
+    reason: Words
+
+
+class Tripped(TypedDict):
+    """What a guard stopped."""
+
+    guard: Guard
+    tenant: TenantRef | None
+    """Null: the whole sweep is stopped."""
+    reason: str
+    early: Count
+    """Recordings that would go before the date fixed at capture."""
+    live: Count
+
+
+class _Line(TypedDict):
+    id: RecordingRef
+    tenant: TenantRef
+    action: Literal["keep", "shred", "postpone"]
+    reason: str
+
+
+class _Receipt(TypedDict):
+    epoch_destroyed: Count
+    epoch_live: Count
+    provider: str
+    assurance: Assurance
+    unrecoverable_at: Moment
+
+
+class Sweep(TypedDict):
+    """A sweep's outcome; `recordings` of a dry run, and a `receipt` where something was shredded."""
+
+    at: Moment
+    dry_run: bool
+    shredded: Count
+    kept: Count
+    objects_deleted_for: Count
+    waiting_for_deletion: Count
+    postponed: list[Tripped]
+    recordings: NotRequired[list[_Line]]
+    receipt: NotRequired[_Receipt]
+
+
+class Override(TypedDict):
+    """A permission for one sweep past a guard."""
+
+    id: OverrideRef
+    tenant: TenantRef | None
+    """Null: of the clock, for everybody."""
+    stopped: str
+    """What had tripped when it was asked for."""
+    early: Count
+    """The permission covers no more recordings than these."""
+    through: Moment
+    reason: str
+    requested_by: Who
+    requested_at: Moment
+    approved_by: Who | None
+    rejected_by: Who | None
+    used_at: Moment | None
+    shown: Sha256
+    """Of what is shown here; an approval repeats it."""
+
+
+class SweepStatus(TypedDict):
+    """Where the sweeper stands."""
+
+    last: Sweep | None
+    last_sweep_at: Moment | None
+    overdue_seconds: Seconds
+    tripped: list[Tripped]
+    overrides: list[Override]
+
+
+def sweep_shown(report: SweepReport) -> Sweep:
+    """Render a sweep's outcome."""
+    lines = [render(_Line, line, id=line.recording) for line in report.lines]
+    return render(
+        Sweep,
+        report,
+        objects_deleted_for=report.deleted,
+        postponed=_tripped(report.postponed),
+        recordings=lines if report.dry_run else None,
+        receipt=None if report.receipt is None else render(_Receipt, report.receipt),
+    )
+
+
+def override_shown(value: SweepOverride) -> Override:
+    """Render an override; `shown` is the digest of the rest."""
+    return sealed(render(Override, value, shown=""))
+
+
+def _tripped(values: Iterable[guards.Tripped]) -> list[Tripped]:
+    return [render(Tripped, each) for each in values]
+
+
+@OPERATIONS(
+    "POST /v1/sweeps", Act.SWEEP_RUN, {200: told("What was, or would be, shredded and kept.", Sweep)}, body=RunSweep
+)
+async def run_sweep(request: web.Request) -> web.Response:
+    """Sweep now, or with dry_run say what a sweep would do."""
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.SWEEP_RUN)
@@ -25,11 +161,12 @@ async def run(request: web.Request) -> web.Response:
     report = (
         await vault.sweeper.preview() if wanted.dry_run else await vault.sweeper.sweep(trigger="expiry", actor=actor)
     )
-    return web.json_response(views.sweep(report))
+    return reply(sweep_shown(report))
 
 
-async def status(request: web.Request) -> web.Response:
-    """GET /v1/sweeps: the last one, what is stopped, the overrides, and how late the promise is.
+@OPERATIONS("GET /v1/sweeps", Act.SWEEP_READ, {200: told("The sweeper's state.", SweepStatus)})
+async def sweep_status(request: web.Request) -> web.Response:
+    """Show the last sweep, the overrides, and how late the promise is.
 
     A tenant's token hears of its own tenant: the last sweep's counts and the clock's overrides are of everybody.
     """
@@ -37,21 +174,25 @@ async def status(request: web.Request) -> web.Response:
     actor = await principal(request)
     await vault.access.authorise(actor, Act.SWEEP_READ)
     last = vault.sweeper.last if actor.tenant is None else None
-    found = await named(
-        vault,
-        {
-            "last": views.sweep(last) if last else None,
-            "last_sweep_at": views.moment(vault.keyring.last_sweep_at),
-            "overdue_seconds": await overdue_seconds(vault.catalog, now=vault.clock.now(), tenant=actor.tenant),
-            "tripped": [views.tripped(each) for each in await vault.overrides.tripped(tenant=actor.tenant)],
-            "overrides": [views.override(each) for each in await vault.overrides.all(tenant=actor.tenant)],
-        },
+    status = SweepStatus(
+        last=None if last is None else sweep_shown(last),
+        last_sweep_at=moment(vault.keyring.last_sweep_at),
+        overdue_seconds=await overdue_seconds(vault.catalog, now=vault.clock.now(), tenant=actor.tenant),
+        tripped=_tripped(await vault.overrides.tripped(tenant=actor.tenant)),
+        overrides=[override_shown(each) for each in await vault.overrides.all(tenant=actor.tenant)],
     )
-    return web.json_response(found)
+    return await answer(request, status)
 
 
+@OPERATIONS(
+    "POST /v1/sweeps/overrides",
+    Act.SWEEP_OVERRIDE,
+    {202: told("The override, waiting for the second person.", Override)},
+    body=RequestOverride,
+    problems=(404,),
+)
 async def request_override(request: web.Request) -> web.Response:
-    """POST /v1/sweeps/overrides: the first person vouches for the clock, or for what of a tenant is early."""
+    """Ask to pass a tripped guard: the first of two people."""
     vault = request.app[VAULT]
     actor = await principal(request)
     await vault.access.authorise(actor, Act.SWEEP_OVERRIDE)
@@ -60,26 +201,36 @@ async def request_override(request: web.Request) -> web.Response:
     tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
     await vault.access.authorise(actor, Act.SWEEP_OVERRIDE, tenant=tenant)
     asked = await vault.overrides.request(tenant=tenant, through=wanted.through, reason=wanted.reason, actor=actor)
-    return await answer(request, views.override(asked), status=202)
+    return await answer(request, override_shown(asked), status=202)
 
 
+@OPERATIONS(
+    "GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, {200: told("The override.", Override)}, problems=(404,)
+)
 async def show_override(request: web.Request) -> web.Response:
-    """GET /v1/sweeps/overrides/{id}."""
+    """Show one override, and the digest that its approval repeats."""
     vault = request.app[VAULT]
     actor = await principal(request)
-    return await answer(request, views.override(await _found(request, vault, actor, Act.SWEEP_READ)))
+    return await answer(request, override_shown(await _found(request, vault, actor, Act.SWEEP_READ)))
 
 
-async def decide_override(request: web.Request) -> web.Response:
-    """POST /v1/sweeps/overrides/{id}/approve: the second person agrees to what was shown, or rejects it."""
+@OPERATIONS(
+    "POST /v1/sweeps/overrides/{override}/approve",
+    Act.SWEEP_OVERRIDE,
+    {200: told("The override, in force until its end or its first use, or rejected.", Override)},
+    body=Approve,
+    problems=(404,),
+)
+async def approve_override(request: web.Request) -> web.Response:
+    """Approve or reject an override: the second of two people."""
     vault = request.app[VAULT]
     actor = await principal(request)
     found = await _found(request, vault, actor, Act.SWEEP_OVERRIDE)
     wanted = await body(request, Approve)
     if wanted.approve:
-        check_shown(wanted.shown, views.override(found))
+        check_shown(wanted.shown, override_shown(found))
     decided = await vault.overrides.decide(found, approve=wanted.approve, actor=actor)
-    return await answer(request, views.override(decided))
+    return await answer(request, override_shown(decided))
 
 
 async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> SweepOverride:

@@ -16,7 +16,7 @@ from vault.protocol.live.events import Say
 from vault.protocol.live.http_signatures import Nonces, parse_signature, verify
 from vault.server.context import VAULT, came_from, claims, path_tenant, possible_id, principal
 from vault.server.ingest import websocket
-from vault.server.operation import Answer, Operation
+from vault.server.operation import Answer, Operations
 from vault.services.vault import Vault
 
 NONCES = web.AppKey("nonces", Nonces)
@@ -26,26 +26,24 @@ _REQUIRED: Final = frozenset({"@request-target", "@authority", *_SIGNED})
 _DEFAULT_PORTS: Final = (":443", ":80")
 _NO_SECRET: Final = bytes(32)
 
-OPERATIONS: Final = (
-    Operation(
-        method="get",
-        path="/v1/ingest/{tenant}/audiohook",
-        name="streamAudioHook",
-        tag="ingest",
-        summary="Stream a live call as Genesys AudioHook does",
-        act=Act.INGEST,
-        headers=(
-            *("X-API-KEY", "Audiohook-Session-Id", "Audiohook-Organization-Id", "Audiohook-Correlation-Id"),
-            *("Signature-Input", "Signature"),
-        ),
-        answers={101: Answer(text="Open a session; `closed` comes once everything is durable.")},
-        problems=(404, 422),
+OPERATIONS: Final = Operations("ingest")
+
+
+@OPERATIONS(
+    "GET /v1/ingest/{tenant}/audiohook",
+    Act.INGEST,
+    {101: Answer(text="Open a session; `closed` comes once everything is durable.")},
+    headers=(
+        *("X-API-KEY", "Audiohook-Session-Id", "Audiohook-Organization-Id", "Audiohook-Correlation-Id"),
+        *("Signature-Input", "Signature"),
     ),
+    problems=(404, 422),
 )
+async def stream_audio_hook(request: web.Request) -> web.StreamResponse:
+    """Stream a live call as Genesys AudioHook does.
 
-
-async def connect(request: web.Request) -> web.StreamResponse:
-    """Record one session. What is refused before the upgrade is refused in HTTP, later with `disconnect`."""
+    What is refused before the upgrade is refused in HTTP, later with `disconnect`.
+    """
     vault = request.app[VAULT]
     actor = await _recorder(request, vault)
     tenant = path_tenant(request)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from aiohttp import web
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.errors import Invalid, NotFound, TooLarge
@@ -13,11 +15,17 @@ from vault.media.descriptor import is_declared, parse_content_type
 from vault.model import Recording, RecordingState
 from vault.protocol.facts.stated import call_headers
 from vault.protocol.uploads.http_put import Placing, placing
-from vault.server import views
-from vault.server.context import CONFIG, VAULT, authorised, go_on, path_call_key
+from vault.retention.periods import format_duration
+from vault.server.context import CONFIG, VAULT, authorised, go_on, path_call_key, reply
 from vault.server.ingest.body import BodyPieces, writing
-from vault.server.ingest.uploading import Upload, finished, last, preflight, take
-from vault.server.operation import Answer, Operation, json_answer
+from vault.server.ingest.uploading import Receipt, Upload, finished, last, preflight, take
+from vault.server.operation import Answer, Operations, told
+from vault.server.schemas import (
+    Count,
+    Moment,
+    TenantRef,
+    moment,
+)
 from vault.services.ingest.joining import Joiner
 from vault.services.ingest.live import LIVE_PATIENCE
 from vault.services.ingest.sessions import IngestSession
@@ -40,53 +48,29 @@ _UPLOAD_HEADERS: Final = (
     "Call-Tags",
 )
 UPLOADED: Final = {
-    201: json_answer(
-        "Every byte is durable. `open`: the object store still has to catch up.", "Receipt", Location="URL"
-    ),
-    200: json_answer("The same audio was recorded under this call key before.", "Receipt", Location="URL"),
+    201: told("Every byte is durable. `open`: the object store still has to catch up.", Receipt, Location="URL"),
+    200: told("The same audio was recorded under this call key before.", Receipt, Location="URL"),
 }
 UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 423, 507)
+_ANSWERS: Final = {**UPLOADED, 202: told("The piece is durable; the recording goes on.", Receipt, Location="URL")}
+_PLACE: Final = "/v1/ingest/{tenant}/{call_key}"
 
-OPERATIONS: Final = (
-    Operation(
-        method="get",
-        path="/v1/ingest/{tenant}",
-        name="ingestTerms",
-        tag="ingest",
-        summary="Ask how long what this token records is kept, and how large it may be",
-        act=Act.INGEST,
-        answers={200: json_answer("What holds for recordings that begin now.", "Terms")},
-        problems=(404, 409),
-    ),
-    *(
-        Operation(
-            method=method,
-            path="/v1/ingest/{tenant}/{call_key}",
-            name=name,
-            tag="ingest",
-            summary="Stream a recording in while the call runs",
-            act=Act.INGEST,
-            uploads=True,
-            headers=_UPLOAD_HEADERS,
-            answers={
-                **UPLOADED,
-                202: json_answer("The piece is durable; the recording goes on.", "Receipt", Location="URL"),
-            },
-            problems=UPLOAD_PROBLEMS,
-        )
-        for method, name in (("put", "putRecording"), ("post", "postRecording"))
-    ),
-    Operation(
-        method="head",
-        path="/v1/ingest/{tenant}/{call_key}",
-        name="recordingOffset",
-        tag="ingest",
-        summary="Ask how many bytes are durable",
-        act=Act.INGEST,
-        answers={200: Answer(text="The recording is known.", headers=_OFFSET)},
-        problems=(404, 422),
-    ),
-)
+OPERATIONS: Final = Operations("ingest")
+
+
+class Terms(TypedDict):
+    """What holds for what a recorder sends."""
+
+    tenant: TenantRef
+    retention: Annotated[str, Field(examples=["90d"])]
+    """How long a recording that begins now is kept."""
+    floor: Annotated[str, Field(examples=["1d"])]
+    """What it is kept at least after its receipt."""
+    backdating: Annotated[str, Field(examples=["7d"])]
+    """How long before the receipt the retention counts from at most, unless this imports."""
+    imports_until: Moment | None
+    """Until then the retention counts from true starts; null: this token does not import."""
+    max_recording_bytes: Count
 
 
 async def ask(request: web.Request, said: Upload) -> None:
@@ -96,19 +80,40 @@ async def ask(request: web.Request, said: Upload) -> None:
         go_on(request)
 
 
-async def terms(request: web.Request) -> web.Response:
-    """Say what holds for what this token records now: whoever brings an archive asks before it sends any of it."""
+@OPERATIONS(
+    "GET /v1/ingest/{tenant}",
+    Act.INGEST,
+    {200: told("What holds for recordings that begin now.", Terms)},
+    problems=(404, 409),
+)
+async def ingest_terms(request: web.Request) -> web.Response:
+    """Ask how long what this token records is kept, and how large it may be.
+
+    Whoever brings an archive asks before it sends any of it.
+    """
     tenant, actor = await authorised(request)
     vault = request.app[VAULT]
-    return web.json_response(
-        views.terms(tenant, await vault.tenants.retention(tenant), actor=actor, limits=vault.ingest.limits)
+    limits = vault.ingest.limits
+    return reply(
+        Terms(
+            tenant=tenant,
+            retention=str(await vault.tenants.retention(tenant)),
+            floor=str(limits.retention_floor),
+            backdating=format_duration(limits.backdating),
+            imports_until=moment(actor.imports_until),
+            max_recording_bytes=limits.max_recording_bytes,
+        )
     )
 
 
-async def head(request: web.Request) -> web.Response:
-    """Say how many bytes are durable of the recording that an upload with the same headers would continue.
+@OPERATIONS(
+    f"HEAD {_PLACE}", Act.INGEST, {200: Answer(text="The recording is known.", headers=_OFFSET)}, problems=(404, 422)
+)
+async def recording_offset(request: web.Request) -> web.Response:
+    """Ask how many bytes are durable.
 
-    Who asks may state less than who uploads: for want of another, an unfinished one is told that may not be its own.
+    It is about the recording that an upload with the same headers would continue. Who asks may state less than who
+    uploads: for want of another, an unfinished one is told that may not be its own.
     """
     tenant, actor = await authorised(request)
     facts, started_at = call_headers(request.headers)
@@ -150,8 +155,31 @@ def _progress(row: Recording, durable: int, state: str) -> dict[str, str]:
     }
 
 
+@OPERATIONS(
+    f"PUT {_PLACE}",
+    Act.INGEST,
+    _ANSWERS,
+    name="putRecording",
+    uploads=True,
+    headers=_UPLOAD_HEADERS,
+    problems=UPLOAD_PROBLEMS,
+    asks=True,
+)
+@OPERATIONS(
+    f"POST {_PLACE}",
+    Act.INGEST,
+    _ANSWERS,
+    name="postRecording",
+    uploads=True,
+    headers=_UPLOAD_HEADERS,
+    problems=UPLOAD_PROBLEMS,
+    asks=True,
+)
 async def upload(request: web.Request) -> web.StreamResponse:
-    """Stream a recording in; 201 once every byte is durable, 202 for a piece, 200 for a replay of a finished one."""
+    """Stream a recording in while the call runs.
+
+    201 comes once every byte is durable, 202 for a piece, 200 for a replay of a finished recording.
+    """
     said = await _upload(request)
     await ask(request, said)
     pieces = BodyPieces(request)

@@ -16,7 +16,7 @@ from vault.errors import InconsistentLength, Invalid, MismatchingOffset, OffsetM
 from vault.protocol.uploads import ietf as resumable
 from vault.protocol.uploads import tus
 from vault.protocol.uploads.resumable import Verb, describe, require_room
-from vault.server.context import CONFIG, VAULT, authorised
+from vault.server.context import CONFIG, VAULT, authorised, reply
 from vault.server.ingest.resumable import (
     begun,
     incoming,
@@ -25,6 +25,7 @@ from vault.server.ingest.resumable import (
     path_upload,
     receive,
 )
+from vault.server.ingest.uploading import receipt
 from vault.services.ingest.sessions import IngestSession
 from vault.services.uploads.resumable import Standing, Writer
 
@@ -149,14 +150,9 @@ def _answer(request: web.Request, session: IngestSession, status: int, **fields:
     if not done:
         return web.Response(status=status, headers={**headers, "Upload-Limit": _limit(request)})
     assert session.digest is not None
-    receipt = {
-        "id": session.recording.id,
-        "recording_id": session.recording.id,
-        "bytes": session.durable,
-        "sha256": session.digest.hexdigest(),
-        "state": "sealed" if session.done.is_set() else "open",
-    }
-    return web.json_response(receipt, status=status, headers=headers)
+    state = "sealed" if session.done.is_set() else "open"
+    shown = receipt(session.recording, session.durable, session.digest.hexdigest(), state)
+    return reply(shown, status=status, headers=headers)
 
 
 def _state(request: web.Request, standing: Standing) -> dict[str, str]:

@@ -19,7 +19,7 @@ from vault.server.context import CONFIG, VAULT, authorised, go_on, path_tenant, 
 from vault.server.ingest.body import BodyPieces, Source, writing
 from vault.server.ingest.http import UPLOAD_PROBLEMS, UPLOADED, ask, require_size
 from vault.server.ingest.uploading import Upload, take
-from vault.server.operation import Answer, Operation
+from vault.server.operation import Answer, Operations
 from vault.services.audit import event
 from vault.services.ingest.joining import Joiner
 from vault.services.ingest.live import LIVE_PATIENCE
@@ -32,32 +32,24 @@ _SENDS: Final = "set output-storage = notify in rtpengine-recording.conf"
 _MAX_EVENT_BYTES: Final = 1 << 16
 _NOTED: Final = {204: Answer(text="The event is in the audit trail, without its call.")}
 
-OPERATIONS: Final = (
-    Operation(
-        method="post",
-        path="/v1/ingest/{tenant}/rtpengine",
-        name="notifyRecording",
-        tag="ingest",
-        summary="Take a finished file from rtpengine-recording (output-storage = notify), or note its event",
-        act=Act.INGEST,
-        answers={**UPLOADED, **_NOTED},
-        problems=UPLOAD_PROBLEMS,
-    ),
-    Operation(
-        method="get",
-        path="/v1/ingest/{tenant}/rtpengine",
-        name="notifyEvent",
-        tag="ingest",
-        summary="Note an event of rtpengine-recording",
-        act=Act.INGEST,
-        answers=_NOTED,
-        problems=(404, 422),
-    ),
+OPERATIONS: Final = Operations("ingest")
+
+
+@OPERATIONS(
+    "POST /v1/ingest/{tenant}/rtpengine",
+    Act.INGEST,
+    {**UPLOADED, **_NOTED},
+    name="notifyRecording",
+    summary="Take a finished file from rtpengine-recording (output-storage = notify), or note its event",
+    problems=UPLOAD_PROBLEMS,
+    asks=True,
 )
+@OPERATIONS("GET /v1/ingest/{tenant}/rtpengine", Act.INGEST, _NOTED, problems=(404, 422), asks=True, heads=False)
+async def notify_event(request: web.Request) -> web.StreamResponse:
+    """Note an event of rtpengine-recording.
 
-
-async def notify(request: web.Request) -> web.StreamResponse:
-    """Take one notification; any answer but 2xx makes the daemon send it again."""
+    One that comes with a file is an upload. Any answer but 2xx makes the daemon send it again.
+    """
     if not _has_file(request):
         return await _note(request)
     said = await _upload(request)

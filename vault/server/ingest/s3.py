@@ -20,7 +20,7 @@ from vault.model import Media
 from vault.protocol.s3 import requests as s3
 from vault.protocol.s3.requests import S3Operation
 from vault.protocol.s3.terms import Terms
-from vault.server.context import VAULT, asked_later, go_on
+from vault.server.context import VAULT, go_on
 from vault.server.ingest import s3_multipart
 from vault.server.ingest.s3_request import (
     DIALECT,
@@ -33,7 +33,7 @@ from vault.server.ingest.s3_request import (
     signed,
     terms_of,
 )
-from vault.server.operation import Answer, Operation
+from vault.server.operation import Answer, Operations
 from vault.server.problems import s3_problem
 from vault.server.refusals import failing
 from vault.services.recordings.search import extra_of
@@ -54,34 +54,11 @@ _SUMMARIES: Final = {
     ),
     ("put", False): ("s3PutBucket", "Refused: a tenant is added over /v1/tenants"),
 }
-_FOLDERS: Final = {"/s3": "", "": "AtRoot"}
 _RESERVED: Final = r"(?!(?:v1|s3|log|healthz|readyz|metrics)(?:/|$))"
-"""Names that stay the vault's own at the root; a tenant of such a name is reached below /s3."""
+# Names that stay the vault's own at the root; a tenant of such a name is reached below /s3.
+_FOLDERS: Final = {"/s3": ("", ""), "": ("AtRoot", _RESERVED)}
 
-OPERATIONS: Final = tuple(
-    Operation(
-        method=method,
-        path=f"{folder}/{{bucket}}" + ("/{key}" if keyed else ""),
-        name=name + suffix,
-        tag="ingest",
-        summary=f"S3: {summary}",
-        act=Act.INGEST,
-        uploads=method == "put" and keyed,
-        signed=True,
-        answers={200: Answer(text="As S3 answers; every acknowledged byte is durable.")},
-        problems=(400, 404, 409, 501),
-    )
-    for folder, suffix in _FOLDERS.items()
-    for (method, keyed), (name, summary) in _SUMMARIES.items()
-)
-
-
-def add_routes(app: web.Application) -> None:
-    """Route the dialect; at the root it comes after everything else."""
-    for folder, pattern in (("/s3", "[^/]+"), ("", _RESERVED + "[^/]+")):
-        for method, keyed in (*_SUMMARIES, ("head", True), ("head", False)):
-            path = f"{folder}/{{bucket:{pattern}}}" + ("/{key:.*}" if keyed else "")
-            app.router.add_route(method.upper(), path, handle, expect_handler=asked_later)
+OPERATIONS: Final = Operations("ingest")
 
 
 async def handle(request: web.Request) -> web.StreamResponse:
@@ -197,3 +174,18 @@ _HANDLERS: Final[Mapping[S3Operation, Callable[[web.Request, Signed], Awaitable[
     S3Operation.GET_LOCATION: _location,
     **s3_multipart.HANDLERS,
 }
+
+for _folder, (_suffix, _but) in _FOLDERS.items():
+    for (_method, _keyed), (_name, _summary) in _SUMMARIES.items():
+        OPERATIONS(
+            f"{_method} {_folder}/{{bucket}}" + ("/{key}" if _keyed else ""),
+            Act.INGEST,
+            {200: Answer(text="As S3 answers; every acknowledged byte is durable.")},
+            name=_name + _suffix,
+            summary=f"S3: {_summary}",
+            uploads=_method == "put" and _keyed,
+            signed=True,
+            problems=(400, 404, 409, 501),
+            pattern=f"{_folder}/{{bucket:{_but}[^/]+}}" + ("/{key:.*}" if _keyed else ""),
+            asks=True,
+        )(handle)

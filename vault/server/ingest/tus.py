@@ -11,7 +11,7 @@ from vault.access.permissions import Act
 from vault.errors import UploadComplete
 from vault.protocol.uploads import ietf, tus
 from vault.protocol.uploads.resumable import Verb, describe, require_room
-from vault.server.context import CONFIG, VAULT, asked_later, authorised
+from vault.server.context import CONFIG, VAULT, authorised
 from vault.server.ingest import ietf as resumable
 from vault.server.ingest.body import Incoming
 from vault.server.ingest.resumable import (
@@ -23,7 +23,7 @@ from vault.server.ingest.resumable import (
     path_upload,
     receive,
 )
-from vault.server.operation import Answer, Operation
+from vault.server.operation import Answer, Operations
 from vault.services.ingest.sessions import IngestSession
 from vault.services.uploads.resumable import Writer
 
@@ -42,97 +42,21 @@ _STATE: Final = {
 _NEXT: Final = Answer(text="What came is durable.", headers=_STATE)
 _PROBLEMS: Final = (400, 408, 409, 412, 413, 415, 422, 423, 460, 507)
 
-OPERATIONS: Final = (
-    Operation(
-        method="options",
-        path=PLACE,
-        name="uploadOptions",
-        tag="ingest",
-        summary="Versions, extensions and limits of tus 1.0 and of the IETF's resumable uploads",
-        act=Act.INGEST,
-        answers={204: Answer(text="They are in the headers.")},
-    ),
-    *(
-        Operation(
-            method=method,
-            path=PLACE,
-            name=name,
-            tag="ingest",
-            summary=summary,
-            act=Act.INGEST,
-            headers=("Upload-Length", "Upload-Metadata"),
-            answers={201: Answer(text="The upload exists; what came with it is durable.", headers=_MADE)},
-            problems=(404, *_PROBLEMS),
-        )
-        for method, name, summary in (
-            ("post", "createUpload", "Create an upload: tus 1.0, or the IETF's with Upload-Complete"),
-            ("put", "putUpload", "Create an upload: the IETF's, with Upload-Complete"),
-        )
-    ),
-    Operation(
-        method="head",
-        path=UPLOAD,
-        name="uploadOffset",
-        tag="ingest",
-        summary="Ask where the upload goes on",
-        act=Act.INGEST,
-        answers={200: Answer(text="The upload is known.", headers=_STATE), 204: Answer(text="The same (IETF).")},
-        problems=(404, 410, 412, 423),
-    ),
-    Operation(
-        method="patch",
-        path=UPLOAD,
-        name="appendUpload",
-        tag="ingest",
-        summary="Add the next bytes",
-        act=Act.INGEST,
-        headers=("Upload-Offset", "Upload-Length", "Upload-Checksum"),
-        answers={204: _NEXT, 201: Answer(text="The upload is complete (IETF).", headers=_STATE)},
-        problems=(404, 410, *_PROBLEMS),
-    ),
-    Operation(
-        method="delete",
-        path=UPLOAD,
-        name="terminateUpload",
-        tag="ingest",
-        summary="Withdraw an unfinished upload: it ends as truncated, and is kept",
-        act=Act.INGEST,
-        answers={204: Answer(text="The upload has ended.")},
-        problems=(404, 409, 410, 412, 423),
-    ),
-    Operation(
-        method="post",
-        path=UPLOAD,
-        name="overrideUpload",
-        tag="ingest",
-        summary="PATCH, HEAD or DELETE for clients that have only POST: X-HTTP-Method-Override",
-        act=Act.INGEST,
-        headers=("X-HTTP-Method-Override", "Upload-Offset", "Upload-Length", "Upload-Checksum"),
-        answers={204: _NEXT, 201: Answer(text="The upload is complete (IETF).", headers=_STATE)},
-        problems=(404, 405, 410, *_PROBLEMS),
-    ),
-)
+_APPENDED: Final = {204: _NEXT, 201: Answer(text="The upload is complete (IETF).", headers=_STATE)}
+_CREATED: Final = {201: Answer(text="The upload exists; what came with it is durable.", headers=_MADE)}
+_KNOWN: Final = {
+    200: Answer(text="The upload is known.", headers=_STATE),
+    204: Answer(text="The same (IETF)."),
+}
+_CREATION: Final = ("Upload-Length", "Upload-Metadata")
+_APPENDING: Final = ("Upload-Offset", "Upload-Length", "Upload-Checksum")
+
+OPERATIONS: Final = Operations("ingest")
 
 
-def add_routes(app: web.Application) -> None:
-    """Route both protocols, and put the headers on every answer that tus wants there."""
-    router = app.router
-    router.add_route("OPTIONS", PLACE, _options)
-    router.add_post(PLACE, _either(_create, resumable.create), expect_handler=asked_later)
-    router.add_put(PLACE, resumable.create, expect_handler=asked_later)
-    for method, handler in _ON_UPLOADS.items():
-        router.add_route(method, UPLOAD, handler, expect_handler=asked_later)
-    router.add_post(UPLOAD, _overridden, expect_handler=asked_later)
+def prepare(app: web.Application) -> None:
+    """Put the headers on every answer that tus wants there."""
     app.on_response_prepare.append(_mark)
-
-
-def _either(one: Handler, other: Handler) -> Handler:
-    """Handle with `one`, or with `other` what is sent for the IETF's protocol."""
-
-    async def handle(request: web.Request) -> web.Response:
-        return await (other if ietf.is_ietf(request.headers) else one)(request)
-
-    return handle
 
 
 async def _mark(request: web.Request, response: web.StreamResponse) -> None:
@@ -149,7 +73,9 @@ async def _mark(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Tus-Version"] = tus.VERSION
 
 
-async def _options(request: web.Request) -> web.Response:
+@OPERATIONS(f"OPTIONS {PLACE}", Act.INGEST, {204: Answer(text="They are in the headers.")})
+async def upload_options(request: web.Request) -> web.Response:
+    """Versions, extensions and limits of tus 1.0 and of the IETF's resumable uploads."""
     await authorised(request)
     limit = request.app[CONFIG].server.max_recording_bytes
     return web.Response(
@@ -249,8 +175,57 @@ async def _terminate(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def _overridden(request: web.Request) -> web.Response:
-    """Handle as the method that the client could not send (X-HTTP-Method-Override)."""
+async def _spoken(request: web.Request, one: Handler, other: Handler) -> web.Response:
+    # Answer as tus does, or as the IETF's protocol does where that is spoken.
+    return await (other if ietf.is_ietf(request.headers) else one)(request)
+
+
+@OPERATIONS(f"POST {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=(404, *_PROBLEMS), asks=True)
+async def create_upload(request: web.Request) -> web.Response:
+    """Create an upload: tus 1.0, or the IETF's with Upload-Complete."""
+    return await _spoken(request, _create, resumable.create)
+
+
+@OPERATIONS(f"PUT {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=(404, *_PROBLEMS), asks=True)
+async def put_upload(request: web.Request) -> web.Response:
+    """Create an upload: the IETF's, with Upload-Complete."""
+    return await resumable.create(request)
+
+
+@OPERATIONS(f"HEAD {UPLOAD}", Act.INGEST, _KNOWN, problems=(404, 410, 412, 423), asks=True)
+async def upload_offset(request: web.Request) -> web.Response:
+    """Ask where the upload goes on."""
+    return await _spoken(request, _head, resumable.head)
+
+
+@OPERATIONS(f"PATCH {UPLOAD}", Act.INGEST, _APPENDED, headers=_APPENDING, problems=(404, 410, *_PROBLEMS), asks=True)
+async def append_upload(request: web.Request) -> web.Response:
+    """Add the next bytes."""
+    return await _spoken(request, _append, resumable.append)
+
+
+@OPERATIONS(
+    f"DELETE {UPLOAD}",
+    Act.INGEST,
+    {204: Answer(text="The upload has ended.")},
+    problems=(404, 409, 410, 412, 423),
+    asks=True,
+)
+async def terminate_upload(request: web.Request) -> web.Response:
+    """Withdraw an unfinished upload: it ends as truncated, and is kept."""
+    return await _spoken(request, _terminate, resumable.cancel)
+
+
+@OPERATIONS(
+    f"POST {UPLOAD}",
+    Act.INGEST,
+    _APPENDED,
+    headers=("X-HTTP-Method-Override", *_APPENDING),
+    problems=(404, 405, 410, *_PROBLEMS),
+    asks=True,
+)
+async def override_upload(request: web.Request) -> web.Response:
+    """PATCH, HEAD or DELETE for clients that have only POST: X-HTTP-Method-Override."""
     await authorised(request)
     method = request.headers.get("X-HTTP-Method-Override", "").upper()
     handler = _ON_UPLOADS.get(method)
@@ -267,7 +242,7 @@ def _expiry(request: web.Request, session: IngestSession | None) -> Mapping[str,
 
 
 _ON_UPLOADS: Final[Mapping[str, Handler]] = {
-    "HEAD": _either(_head, resumable.head),
-    "PATCH": _either(_append, resumable.append),
-    "DELETE": _either(_terminate, resumable.cancel),
+    "HEAD": upload_offset,
+    "PATCH": append_upload,
+    "DELETE": terminate_upload,
 }

@@ -8,9 +8,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
+from typing_extensions import TypedDict
 
 from vault.errors import Conflict, Invalid, OffsetMismatch, Unavailable
 from vault.format.notes import Note, kept_before, kept_of
@@ -18,7 +19,14 @@ from vault.ids import TenantId, call_keys, call_number
 from vault.media.ends import TAIL_BYTES, says_end
 from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.protocol.uploads.http_put import Placing
+from vault.server.context import reply
 from vault.server.ingest.body import Pieces
+from vault.server.schemas import (
+    Count,
+    FormerRef,
+    RecordingRef,
+    Sha256,
+)
 from vault.services.ingest.joining import Joiner
 from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.uploads.resumable import Writer
@@ -28,6 +36,17 @@ _PUT_AWAY_SECONDS: Final = 5.0
 """How long an upload waits for an attempt of which nothing arrived to give its call key back."""
 
 logger = logging.getLogger(__name__)
+
+
+class Receipt(TypedDict):
+    """What is durable of a recording."""
+
+    id: RecordingRef
+    recording_id: FormerRef
+    bytes: Count
+    sha256: Sha256 | None
+    """Of the stored plaintext bytes."""
+    state: RecordingState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,9 +301,14 @@ async def _created(vault: Vault, session: IngestSession, wait_seconds: float) ->
     return _receipt(session.recording, session.durable, digest, state, status=201)
 
 
+def receipt(row: Recording, size: int, sha256: str | None, state: str) -> Receipt:
+    """Render how much of a recording is durable."""
+    return Receipt(id=row.id, recording_id=row.id, bytes=size, sha256=sha256, state=RecordingState(state))
+
+
 def _receipt(row: Recording, size: int, sha256: str | None, state: str, *, status: int) -> web.Response:
-    body: dict[str, Any] = {"id": row.id, "recording_id": row.id, "bytes": size, "sha256": sha256, "state": state}
-    return web.json_response(body, status=status, headers={"Location": f"/v1/recordings/{row.id}"})
+    shown = receipt(row, size, sha256, state)
+    return reply(shown, status=status, headers={"Location": f"/v1/recordings/{row.id}"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

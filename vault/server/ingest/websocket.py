@@ -27,7 +27,7 @@ from vault.server.connections.backpressure import CALLS
 from vault.server.connections.http_protocol import HttpLine
 from vault.server.context import CONFIG, VAULT, came_from, claims, path_tenant, principal
 from vault.server.ingest.websocket_reader import LiveSocket
-from vault.server.operation import Answer, Operation
+from vault.server.operation import Answer, Operations
 from vault.server.problems import close_code, status_of
 from vault.server.refusals import DIALECT, tell
 from vault.services.ingest.live import Feed
@@ -44,26 +44,21 @@ _OF_THE_OTHER_END: Final = (ConnectionError, WebSocketError, EofStream, TimeoutE
 """What a recorder does to a connection; many do not answer the server's close, or hang up in place of that."""
 _SUBPROTOCOLS: Final = (*sorted(SUBPROTOCOLS), "media")
 
-OPERATIONS: Final = (
-    Operation(
-        method="get",
-        path="/v1/ingest/{tenant}/ws",
-        name="streamRecording",
-        tag="ingest",
-        summary="Stream a live call over WebSocket; the dialect is recognised from the first message",
-        act=Act.INGEST,
-        queries=("call_key", "rate", "channels", "codec", "from", "to", "direction"),
-        answers={101: Answer(text="Send the call; the close comes once everything is durable.")},
-        problems=(404, 422),
-    ),
-)
+OPERATIONS: Final = Operations("ingest")
 
 
 logger = logging.getLogger(__name__)
 
 
-async def connect(request: web.Request) -> web.StreamResponse:
-    """Record the call of one connection, whose dialect its first message tells."""
+@OPERATIONS(
+    "GET /v1/ingest/{tenant}/ws",
+    Act.INGEST,
+    {101: Answer(text="Send the call; the close comes once everything is durable.")},
+    queries=("call_key", "rate", "channels", "codec", "from", "to", "direction"),
+    problems=(404, 422),
+)
+async def stream_recording(request: web.Request) -> web.StreamResponse:
+    """Stream a live call over WebSocket; the dialect is recognised from the first message."""
     return await record(request, subprotocols=_SUBPROTOCOLS)
 
 

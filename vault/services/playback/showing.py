@@ -6,14 +6,13 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from vault.access.permissions import Act, permits
 from vault.certificates.attested import Trigger
 from vault.certificates.document import AnyCertificate, DeletionCertificate
 from vault.errors import Invalid
 from vault.ids import TokenId
-from vault.instants import rfc3339
 from vault.model import CallFacts, Hold, Part, Principal, Recording, RecordingState, Tenant
 from vault.ports.audit import AuditTrail
 from vault.ports.certificates import CertificateLookup
@@ -26,7 +25,7 @@ from vault.ports.tenants import TenantLookup
 from vault.ports.time import Clock
 from vault.ports.tokens import TokenLookup
 from vault.retention.decide import Facts, Ground
-from vault.retention.explain import Case, Contract, Ending, Person, Story, explain
+from vault.retention.explain import Case, Contract, Ending, Person, RuleLine, Story, explain
 from vault.retention.guards import stopped_parts
 from vault.services.audit import event
 from vault.services.certificates.batches import Certificates
@@ -73,6 +72,16 @@ class ShowingRows(
     Protocol,
 ):
     """What showing recordings asks of the catalog."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """Why a recording is kept or gone: which of its keys exist, and the rules in order of precedence."""
+
+    recording: Recording
+    key_exists: bool
+    metadata_key_exists: bool
+    rules: Sequence[RuleLine]
 
 
 class Recordings:
@@ -154,7 +163,7 @@ class Recordings:
             holds=holds,
         )
 
-    async def why(self, recording: Recording, *, actor: Principal) -> Mapping[str, Any]:
+    async def why(self, recording: Recording, *, actor: Principal) -> Explained:
         """Explain, rule by rule, why the recording is kept or gone.
 
         Who decided it is told to those who may read certificates, which say so too.
@@ -168,17 +177,12 @@ class Recordings:
         stopped = stopped_parts(
             facts, await self._overrides.tripped(), now=now, last_sweep_at=self._keyring.last_sweep_at
         )
-        return {
-            "id": row.id,
-            "recording_id": row.id,
-            "state": row.state.value,
-            "retain_until": rfc3339(row.retain_until),
-            "key_exists": not gone and Part.AUDIO in facts.keys,
-            "certificate_id": row.certificate_id,
-            "metadata_key_exists": Part.METADATA in facts.keys,
-            "metadata_certificate_id": row.metadata_certificate_id,
-            "rules": [line.as_json() for line in explain(facts, now=now, story=story, stopped=stopped)],
-        }
+        return Explained(
+            recording=row,
+            key_exists=not gone and Part.AUDIO in facts.keys,
+            metadata_key_exists=Part.METADATA in facts.keys,
+            rules=explain(facts, now=now, story=story, stopped=stopped),
+        )
 
     async def _story(self, facts: Facts) -> Story:
         """Tell who decided about a recording: from its erasures, its tenant and its certificates."""

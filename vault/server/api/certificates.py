@@ -1,0 +1,161 @@
+"""Deletion certificates over HTTP, and the key that verifies them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Final
+
+from aiohttp import web
+from typing_extensions import TypedDict
+
+from vault.access.permissions import Act
+from vault.certificates.canonical import canonical_json
+from vault.ids import CertificateId, RecordingId
+from vault.model import CertificateStatus, Part, StoredCertificate
+from vault.server.api.recordings import scope
+from vault.server.context import (
+    VAULT,
+    checked_id,
+    checked_tenant,
+    possible_id,
+    principal,
+    query,
+    query_id,
+    reply,
+    whole_id,
+)
+from vault.server.operation import TEXT, Answer, Operations, told
+from vault.server.schemas import (
+    CertificateRef,
+    Count,
+    Moment,
+    Page,
+    RecordingRef,
+    TenantRef,
+    render,
+)
+
+OPERATIONS: Final = Operations("certificates")
+
+
+class Certificate(TypedDict):
+    """A certificate: its summary, the JWS, and the document that the JWS signs."""
+
+    id: CertificateRef
+    recording_id: RecordingRef
+    parts: list[Part]
+    tenant: TenantRef
+    status: CertificateStatus
+    supersedes: CertificateRef | None
+    issued_at: Moment
+    jws: str
+    """The certificate itself: a compact JWS."""
+    document: str
+    """The exact JSON text that the JWS signs."""
+
+
+class CertificatePage(TypedDict):
+    """Certificates, newest first."""
+
+    certificates: list[Certificate]
+    before: CertificateRef | None
+
+
+class _Object(TypedDict):
+    name: str
+    bytes: Count
+    sha256: str
+
+
+class CertificateObjects(TypedDict):
+    """What a certificate counts; sent as the bytes that are checked."""
+
+    certificate_id: CertificateRef
+    objects: list[_Object]
+
+
+def certificate_shown(value: StoredCertificate, jws: str) -> Certificate:
+    """Render a certificate."""
+    payload = jws.split(".")[1]
+    document = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
+    return render(
+        Certificate,
+        value,
+        recording_id=value.recording,
+        parts=[Part(each) for each in value.parts],
+        jws=jws,
+        document=document,
+    )
+
+
+@OPERATIONS(
+    "GET /v1/certificates",
+    Act.CERTIFICATE_READ,
+    {200: told("One page, newest first; `before` continues it.", CertificatePage)},
+    query=Page,
+)
+async def list_certificates(request: web.Request) -> web.Response:
+    """List deletion certificates."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = query(request, Page)
+    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
+    await vault.access.authorise(actor, Act.CERTIFICATE_READ, tenant=asked)
+    recording = query_id(wanted.recording, "rec", "recording")
+    before = query_id(wanted.before, "cert", "before")
+    page = await vault.catalog.certificates(
+        tenant=scope(wanted.tenant, actor.tenant),
+        recording=RecordingId(recording) if recording else None,
+        before=CertificateId(before) if before else None,
+        limit=wanted.limit,
+    )
+    more = page[-1].id if len(page) == wanted.limit else None
+    texts = await vault.certificates.texts(page)
+    shown = [certificate_shown(item, jws) for item, jws in zip(page, texts, strict=True)]
+    return reply(CertificatePage(certificates=shown, before=more))
+
+
+async def _certificate(request: web.Request) -> StoredCertificate:
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = request.match_info["certificate"].removesuffix(".jws")
+    await vault.access.authorise(actor, Act.CERTIFICATE_READ, target=possible_id(wanted, "cert"))
+    identifier = checked_id(await whole_id(request, actor, wanted, "cert"), "cert", "certificate")
+    look_up = vault.catalog.certificate
+    return await vault.access.own(actor, Act.CERTIFICATE_READ, look_up, CertificateId(identifier))
+
+
+@OPERATIONS(
+    "GET /v1/certificates/{certificate}",
+    Act.CERTIFICATE_READ,
+    {200: Answer(text="The certificate.", content={"application/json": Certificate, "application/jose": TEXT})},
+    problems=(404,),
+)
+async def get_certificate(request: web.Request) -> web.Response:
+    """Fetch one deletion certificate."""
+    found = await _certificate(request)
+    jws = await request.app[VAULT].certificates.jws(found)
+    if request.match_info["certificate"].endswith(".jws"):
+        return web.Response(text=jws, content_type="application/jose")
+    return reply(certificate_shown(found, jws))
+
+
+@OPERATIONS(
+    "GET /v1/certificates/{certificate}/objects",
+    Act.CERTIFICATE_READ,
+    {200: told("The list, in the order of the certificate's tree.", CertificateObjects)},
+    problems=(404,),
+)
+async def get_certificate_objects(request: web.Request) -> web.Response:
+    """Fetch the list of objects that a certificate counts."""
+    found = await _certificate(request)
+    listed = await request.app[VAULT].certificates.objects(found)
+    return web.Response(body=canonical_json(listed), content_type="application/json")
+
+
+@OPERATIONS(
+    "GET /v1/issuer-key", None, {200: Answer(text="An Ed25519 public key.", content={"application/x-pem-file": TEXT})}
+)
+async def issuer_key(request: web.Request) -> web.Response:
+    """Fetch the public key that verifies certificates."""
+    return web.Response(text=request.app[VAULT].certificates.issuer_public_pem, content_type="application/x-pem-file")
