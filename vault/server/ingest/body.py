@@ -13,7 +13,7 @@ from vault.errors import Locked, Unavailable, UploadStalled, VaultError
 from vault.server.connections.backpressure import BODIES
 from vault.server.connections.http_protocol import HttpLine, arrived
 from vault.server.context import CONFIG, HOLDER, VAULT
-from vault.server.ingest.idle import Quiet
+from vault.server.ingest.idle_timer import IdleTimer
 from vault.services.people.under_way import ended
 from vault.services.uploads.resumable import Writer
 
@@ -92,18 +92,18 @@ class BodyPieces(Source):
         """What is counted of the pieces handed out last, until more is asked for."""
         if self._line is not None:
             self._line.take_in(self._intake)
-        self._quiet = Quiet(
-            self._intake, patience=lambda: idle, tell=lambda: self._content.set_exception(TimeoutError())
+        self._idle = IdleTimer(
+            self._intake, left=lambda quiet: idle - quiet, tell=lambda: self._content.set_exception(TimeoutError())
         )
 
     @property
     def waited(self) -> float:
         """For how many seconds the recorder has been waited for, and has sent nothing."""
-        return self._quiet.seconds
+        return self._idle.seconds
 
     def close(self) -> None:
         """Stop watching the connection."""
-        self._quiet.close()
+        self._idle.close()
         self._leave()
         if self._line is not None:
             self._line.take_in_no_more()
@@ -129,7 +129,8 @@ class BodyPieces(Source):
         if self._in_hand and self._line is not None:
             self._intake.used(self._line, self._in_hand)
             self._in_hand = 0
-        self._quiet.waiting()
+        self._idle.heard()
+        self._idle.waiting()
         try:
             return await self._content.readany()
         except ConnectionError:
@@ -144,7 +145,7 @@ class BodyPieces(Source):
                 raise Locked("another request continues this upload in place of this one") from error
             raise self.stalled() from error
         finally:
-            self._quiet.taking()
+            self._idle.taking()
             if self._line is not None:
                 self._in_hand = self._line.unused
 

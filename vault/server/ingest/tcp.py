@@ -26,7 +26,7 @@ from vault.protocol.live.rtpengine_tcp import RtpengineTcp
 from vault.server.connections.backpressure import Intake
 from vault.server.connections.connections import Connections, Guest, bind
 from vault.server.connections.tls import Certified, load_chain, server_context
-from vault.server.ingest.idle import Quiet
+from vault.server.ingest.idle_timer import IdleTimer
 from vault.server.problems import status_of
 from vault.server.refusal_log import Refusals, said_of
 from vault.services.ingest.live import Feed
@@ -249,11 +249,10 @@ class _Line:
         self._revoked = False
         self._leave: Callable[[], None] = lambda: None
         self._idle_seconds = idle_seconds
-        self._quiet = Quiet(
-            intake,
-            patience=lambda: self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds),
-            tell=lambda: self._reader.set_exception(TimeoutError()),
-        )
+        self._idle = IdleTimer(intake, left=self._left, tell=lambda: self._reader.set_exception(TimeoutError()))
+
+    def _left(self, quiet: float) -> float:
+        return (self._idle_seconds if self._feed is not None else min(_FIRST_SECONDS, self._idle_seconds)) - quiet
 
     @property
     def dialect(self) -> str:
@@ -278,9 +277,10 @@ class _Line:
     async def _next(self) -> bytes | None:
         """Return the next bytes, b"" once the other end has closed in order, None once the connection broke."""
         await self._intake.opened()
-        self._quiet.waiting()
+        self._idle.heard()
+        self._idle.waiting()
         data = await self._reader.read(_READ_BYTES)
-        self._quiet.taking()
+        self._idle.taking()
         if self._revoked:
             raise ended()
         if data or self._reader.failure is None:
@@ -342,7 +342,7 @@ class _Line:
 
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""
-        self._quiet.close()
+        self._idle.close()
         self._leave()
         if self._feed is not None:
             self._feed.lost()

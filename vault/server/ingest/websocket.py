@@ -26,6 +26,7 @@ from vault.protocol.live.recognise import recognise
 from vault.server.connections.backpressure import CALLS
 from vault.server.connections.http_protocol import HttpLine
 from vault.server.context import CONFIG, VAULT, came_from, claims, path_tenant, principal
+from vault.server.ingest.idle_timer import IdleTimer
 from vault.server.ingest.websocket_reader import LiveSocket
 from vault.server.operation import Answer, Operations
 from vault.server.problems import close_code, status_of
@@ -149,9 +150,6 @@ class _Line:
         self._uncounted = 0
         self._intake = request.app[CALLS]
         self._loop = asyncio.get_running_loop()
-        self._heard_at = self._loop.time()
-        self._taking = True
-        """What has come is being taken: however long that lasts, the recorder is not to blame."""
         self._idle_seconds = request.app[CONFIG].server.idle_timeout.total_seconds()
         self._quiet = False
         self._revoked = False
@@ -159,9 +157,8 @@ class _Line:
         self._pinged_at = -math.inf
         self._deaf = False
         """Whether the recorder listens no more."""
-        first = min(_FIRST_SECONDS, self._idle_seconds)
-        self._first_by = self._loop.time() + first
-        self._watch = self._loop.call_later(first, self._look)
+        self._first_by = self._loop.time() + min(_FIRST_SECONDS, self._idle_seconds)
+        self._idle = IdleTimer(self._intake, left=self._left, tell=self._tell_quiet)
 
     def _enter(self) -> None:
         if self._actor is not None:
@@ -169,32 +166,26 @@ class _Line:
 
     # -- in the loop's own turn ---------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Notice that nothing came for too long. One timer a call: arming one for each message costs more."""
+    def _left(self, quiet: float) -> float:
         self._count()
         if self._feed is not None:
-            left = self._idle_seconds - self._silent_seconds()
-        else:
-            left = _LATER_SECONDS if self._taking else self._first_by - self._loop.time()
-        if left > 0:
-            self._watch = self._loop.call_later(left, self._look)
-        else:
-            self._quiet = True
-            self._socket.inlet.wake()
+            return self._idle_seconds - quiet
+        return self._first_by - self._loop.time() if quiet else _LATER_SECONDS
+
+    def _tell_quiet(self) -> None:
+        self._quiet = True
+        self._socket.inlet.wake()
 
     def _revoke(self) -> None:
         self._revoked = True
         self._socket.inlet.offer_to(None)
         self._socket.inlet.wake()
 
-    def _silent_seconds(self) -> float:
-        return 0.0 if self._taking else self._intake.silence(self._heard_at, self._loop.time())
-
     def _take(self, message: str | bytes) -> bool:
         """Carry a message into the recording at once; what needs to wait, or failed, is left to the task."""
         assert self._feed is not None
         assert self._machine is not None
-        self._heard_at = self._loop.time()
+        self._idle.heard()
         try:
             events = self._machine.receive(message)
             for number, event in enumerate(events):
@@ -227,10 +218,10 @@ class _Line:
         while not self._ended:
             if self._feed is not None and not self._rest and self._failure is None and not inlet.holds:
                 inlet.offer_to(self._take)
-            self._taking = False
+            self._idle.waiting()
             message = await self._socket.receive()
             inlet.offer_to(None)
-            self._taking = True
+            self._idle.taking()
             await self._settle()
             if self._revoked:
                 raise ended()
@@ -238,10 +229,10 @@ class _Line:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
                     await self._heard(message.data)
                 case WSMsgType.PING:
-                    self._heard_at = self._loop.time()
+                    self._idle.heard()
                     await self._send(message.data, WSMsgType.PONG)
                 case WSMsgType.PONG:
-                    self._heard_at = self._loop.time()
+                    self._idle.heard()
                 case WSMsgType.CONTINUATION:
                     pass
                 case WSMsgType.CLOSE:
@@ -259,7 +250,7 @@ class _Line:
         """Carry out what `_take` left, in order, before anything that came after it."""
         while self._rest:
             await self._carry(self._rest.popleft())
-            self._heard_at = self._loop.time()
+            self._idle.heard()
         if self._failure is not None:
             raise self._failure
 
@@ -268,7 +259,7 @@ class _Line:
             self._machine = recognise(self._handshake, message)
         for event in self._machine.receive(message):
             await self._carry(event)
-        self._heard_at = self._loop.time()
+        self._idle.heard()
 
     async def salvage(self) -> None:
         """After a refusal: keep what came before it and still waits in the machine for its turn."""
@@ -290,10 +281,10 @@ class _Line:
             await self._carry(event)
         if self._ended:
             return
-        if self._feed is None or self._heard_at < self._pinged_at:
+        if self._feed is None or self._idle.heard_at < self._pinged_at:
             raise UploadStalled("nothing came for too long, not even a pong; what was received is durable")
         self._pinged_at = self._loop.time()
-        self._watch = self._loop.call_later(self._idle_seconds, self._look)
+        self._idle.again(self._idle_seconds)
         await self._send(b"", WSMsgType.PING)
 
     async def _carry(self, event: Event) -> None:
@@ -335,7 +326,7 @@ class _Line:
             self._vault.feeds,
             tenant=self._tenant,
             actor=self._actor,
-            silent_seconds=self._silent_seconds,
+            silent_seconds=lambda: self._idle.seconds,
             replaced=self._replaced,
             waiting=self._machine.waiting,
         )
@@ -380,7 +371,7 @@ class _Line:
 
     def lost(self) -> None:
         """The connection is gone: without an end the grace period begins."""
-        self._watch.cancel()
+        self._idle.close()
         self._leave_token()
         self._count()
         if isinstance(self._request.protocol, HttpLine):
