@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from vault.media.wav_sizes import WavHead, look, patches
+from vault.media.wav_sizes import WavHead, find_wav_head, patches
 
 
 def looked_through(first: bytes, stored_length: int | None = None) -> tuple[WavHead | None, list[tuple[int, int]]]:
     """Return the head of a WAV of which `first` is there, and what of it was asked for."""
     looks: list[tuple[int, int]] = []
-    looking = look(len(first) if stored_length is None else stored_length)
+    looking = find_wav_head(len(first) if stored_length is None else stored_length)
     try:
         looks.append(next(looking))
         while True:

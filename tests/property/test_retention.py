@@ -12,13 +12,13 @@ from tests.helpers.catalogs import tenant as a_tenant
 from vault.retention.guards import Limits, check_clock, effective_now
 from vault.retention.periods import Period, format_duration, parse_duration, parse_period
 from vault.retention.policy import (
-    agreed_from_now,
     due_through,
     expiry_period,
     metadata_due,
     metadata_period,
     metadata_until,
     period_instant,
+    with_metadata_retention,
 )
 
 INSTANTS = st.integers(0, 200 * 365 * 86_400 * 1_000_000).map(
@@ -86,7 +86,7 @@ def test_a_month_goes_by_what_was_agreed_when_it_was_recorded_and_by_nothing_lat
         for month in months:
             if month <= metadata_period(at):
                 past.setdefault(month, tenant.metadata_retention)
-        tenant = agreed_from_now(tenant, kept, now=at)
+        tenant = with_metadata_retention(tenant, kept, now=at)
     through, spared = metadata_due(tenant, months, now=now)
     taken = {month for month in months if through is not None and month <= through} - spared
     expected = {month: past.get(month, tenant.metadata_retention) for month in months}

@@ -5,7 +5,7 @@ import pytest
 from tests.helpers.audiohook_client import CALL_KEY, GOLDEN, MEDIA, OPEN, ORGANIZATION, PROBE, SESSION, TONE, Client
 from vault.errors import Invalid
 from vault.model import Codec, Container, Media
-from vault.protocol.facts.parties import read
+from vault.protocol.facts.parties import read_parties
 from vault.protocol.live.audiohook import AudioHook
 from vault.protocol.live.bad_frames import MOST, Broken, LeftOut
 from vault.protocol.live.events import Audio, Dtmf, Ended, Gap, Paused, Resumed, Say, Started
@@ -31,7 +31,7 @@ def test_a_session_of_the_reference_client_becomes_events():
         media=Media(container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=2, channel_map=("caller", "callee")),
         facts=started.facts,
     )
-    facts = read(started.facts)
+    facts = read_parties(started.facts)
     assert facts.caller == "+15555551234"
     assert facts.called == "+18005556789"
     assert started.facts.extra["caller_name"] == "John Doe"
@@ -274,7 +274,7 @@ def test_credentials_and_unprintable_text_of_an_integration_stay_out_of_the_fact
     custom = {"token": "cv_secret", "direction": "inbound", "tags": ["admissions", 7, "\ud800\x00night"]}
     participant = {**OPEN["participant"], "ani": "tel:+442079460000", "aniName": "J" * 500}
     _, _, started = opened(customConfig=custom, participant=participant)
-    facts = read(started.facts)
+    facts = read_parties(started.facts)
     assert "cv_secret" not in str(facts.extra) + str(facts.tags)
     assert (facts.caller, facts.direction, facts.tags) == ("+442079460000", "inbound", ("admissions", "night"))
     assert len(facts.extra["caller_name"]) == 200

@@ -6,7 +6,7 @@ from tests.helpers.websocket_recorders import ASTERISK, AUDIO_STREAM, JAMBONZ, R
 from vault.errors import Invalid, Refused, UnsupportedMedia
 from vault.ids import call_key_of
 from vault.model import Codec
-from vault.protocol.facts.parties import read
+from vault.protocol.facts.parties import read_parties
 from vault.protocol.live.events import Audio, Dtmf, Ended, Handshake, Started
 from vault.protocol.live.recognise import recognise
 from vault.server.problems import close_code
@@ -63,7 +63,7 @@ def test_a_frame_that_has_begun_is_told_to_wait_whole():
 
 @EVERY
 def test_a_real_recorder_tells_who_called_whom(recorder):
-    facts = read(started(recorder.messages[0], recorder.handshake).facts)
+    facts = read_parties(started(recorder.messages[0], recorder.handshake).facts)
     assert (facts.caller, facts.called, facts.direction) == (recorder.caller, recorder.called, recorder.direction)
 
 
@@ -166,7 +166,7 @@ def test_a_number_that_is_none_does_not_cost_the_call(value):
 
 
 def test_a_number_without_quotes_is_one():
-    assert read(started(text(sampleRate=8000, **{"from": 441632960001})).facts).caller == "+441632960001"
+    assert read_parties(started(text(sampleRate=8000, **{"from": 441632960001})).facts).caller == "+441632960001"
 
 
 def test_a_call_is_named_by_the_first_name_that_it_has_whatever_its_characters():

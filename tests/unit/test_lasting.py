@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from tests.helpers.catalogs import recording
-from vault.media.length import call_ended, lasted
+from vault.media.length import call_ended, call_length
 from vault.model import Codec, Container, Media
 
 CALL = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
@@ -15,7 +15,7 @@ OPAQUE = Media(container=Container.MP3, codec=Codec.STREAM)
 
 
 def lasts(media, size, *, start=CALL, received=RECEIPT, took=3 * SECOND, missing=timedelta(0)):
-    return lasted(media, size, missing=missing, started_at=start, created_at=received, finished_at=received + took)
+    return call_length(media, size, missing=missing, started_at=start, created_at=received, finished_at=received + took)
 
 
 def test_samples_tell_how_long_a_call_lasted_however_fast_they_came():

@@ -11,7 +11,7 @@ import pytest
 from tests.transcripts import transcript
 from vault.errors import Invalid, UnsupportedMedia
 from vault.model import Codec, Container, Media
-from vault.protocol.facts.parties import read
+from vault.protocol.facts.parties import read_parties
 from vault.protocol.live.bad_frames import MOST, Broken, LeftOut
 from vault.protocol.live.events import Audio, Dtmf, Ended, Gap, Handshake, Started
 from vault.protocol.live.media_streams import recognise_media_stream
@@ -71,7 +71,7 @@ def test_a_twilio_call_is_told_as_its_documentation_has_it():
     assert started.media == Media(
         container=Container.RAW, codec=Codec.PCMU, rate=8000, channels=2, channel_map=("caller", "callee")
     )
-    facts = read(started.facts)
+    facts = read_parties(started.facts)
     assert (facts.caller, facts.called, facts.direction) == ("+441632960001", "+441632960100", "outbound")
     assert facts.tags == ("admissions", "open-day")
     assert started.facts.extra == {
@@ -92,7 +92,7 @@ def test_a_telnyx_call_is_told_as_its_documentation_has_it_and_put_in_order():
     assert started.call_key == "v2:T02llQxIyaRkhfRKxgAP8nY511EhFLizdvdUKJiSw8d6A9BborherQ"
     assert started.token == "cv_secret"
     assert started.media.channel_map == ("caller", "callee")
-    facts = read(started.facts)
+    facts = read_parties(started.facts)
     assert (facts.caller, facts.called, facts.tags) == ("+13122010094", "+13122123456", ("TAG1", "TAG2"))
     assert facts.extra == {
         "call_control_id": "v2:T02llQxIyaRkhfRKxgAP8nY511EhFLizdvdUKJiSw8d6A9BborherQ",
@@ -354,7 +354,7 @@ def test_half_a_sample_is_left_out():
 def test_parameters_outrank_what_the_recorder_says():
     custom = {"call_key": "matter-17", "from": "1001", "to": "+441632960100", "direction": "inbound", "tags": "vip"}
     started = said((TELNYX[0], changed(TELNYX[1], custom_parameters=custom)))[0]
-    facts = read(started.facts)
+    facts = read_parties(started.facts)
     assert started.call_key == "matter-17"
     assert (facts.caller, facts.called, facts.direction) == ("1001", "+441632960100", "inbound")
     assert facts.tags == ("TAG1", "TAG2", "vip")

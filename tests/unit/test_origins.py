@@ -9,7 +9,7 @@ import pytest
 from vault.errors import Invalid
 from vault.protocol.facts.strict_json import NotJson, Repeated, load_unique
 from vault.protocol.origins import checked_origins
-from vault.protocol.webhook import inside
+from vault.protocol.webhook import is_forbidden_address
 from vault.services.tenants.webhook_addresses import Webhooks, resolve
 
 PUBLIC = ("93.184.215.14", "2606:2800:21f::1", "::ffff:93.184.215.14")
@@ -43,10 +43,10 @@ def test_what_no_browser_sends_as_an_origin_is_refused() -> None:
 
 
 def test_only_public_addresses_and_allowed_networks_are_outside() -> None:
-    assert not any(inside(address, ()) for address in PUBLIC)
-    assert all(inside(address, ()) for address in WITHIN)
+    assert not any(is_forbidden_address(address, ()) for address in PUBLIC)
+    assert all(is_forbidden_address(address, ()) for address in WITHIN)
     loopback = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-    assert [each for each in WITHIN if not inside(each, loopback)] == ["127.0.0.1", "::1"]
+    assert [each for each in WITHIN if not is_forbidden_address(each, loopback)] == ["127.0.0.1", "::1"]
 
 
 async def test_a_name_is_followed_to_its_addresses() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vault.errors import Invalid
 from vault.model import CallFacts
-from vault.protocol.facts.parties import ANONYMOUS, checked_region, party, read, read_again, sent
+from vault.protocol.facts.parties import ANONYMOUS, checked_region, parties_as_sent, party, read_parties, reread_parties
 
 SPELLINGS = (
     "+441632905657",
@@ -53,7 +53,7 @@ def test_a_prefix_that_a_numbering_plan_gave_up_is_no_part_of_a_number():
     assert party("+52 1 00 1234 5678") == "+5210012345678", "no number of the plan"
     assert party("+54 9 11 2345 6789") != party("+54 11 2345 6789"), "a mobile and a fixed line, both given out"
     before = CallFacts(caller="+5215512345678")
-    assert read_again(before, "GB").caller == "+525512345678"
+    assert reread_parties(before, "GB").caller == "+525512345678"
 
 
 def test_escapes_that_are_no_utf_8_tell_names_apart():
@@ -166,19 +166,19 @@ def test_whatever_is_said_is_read_and_read_the_same_again(said):
 
 def test_what_was_sent_is_kept_where_it_differs():
     said = CallFacts(caller="sip:01632905657@pbx", called="201", extra={"queue": "night", "called_sent": "forged"})
-    found = read(said)
+    found = read_parties(said)
     assert found.caller == "+441632905657"
     assert found.called == "201"
     assert found.extra == {"queue": "night", "caller_sent": "sip:01632905657@pbx"}
-    assert sent(found).caller == said.caller
-    assert read(sent(found), "IE").caller != found.caller
-    assert read(CallFacts()) == CallFacts()
+    assert parties_as_sent(found).caller == said.caller
+    assert read_parties(parties_as_sent(found), "IE").caller != found.caller
+    assert read_parties(CallFacts()) == CallFacts()
 
 
 def test_a_full_number_stays_in_every_region_until_other_words_name_the_party():
-    known = read(CallFacts(caller="020 7946 0123", called="6123 4567"), "GB")
-    again = read_again(known, "SG")
+    known = read_parties(CallFacts(caller="020 7946 0123", called="6123 4567"), "GB")
+    again = reread_parties(known, "SG")
     assert (again.caller, again.called) == ("+442079460123", "+6561234567")
     assert again.extra == {"caller_sent": "020 7946 0123", "called_sent": "6123 4567"}
-    late = read(replace(sent(known), caller="01 234 5678"), "IE", known=known)
+    late = read_parties(replace(parties_as_sent(known), caller="01 234 5678"), "IE", known=known)
     assert (late.caller, late.extra["caller_sent"]) == ("+35312345678", "01 234 5678")

@@ -20,7 +20,7 @@ from vault.retention.guards import (
     check_share,
     early_by,
     effective_now,
-    lifts,
+    override_lifts,
 )
 from vault.retention.periods import Period
 from vault.retention.policy import month_end
@@ -136,7 +136,7 @@ def test_a_permission_lifts_one_guard_once_until_its_end_and_for_no_more_than_wa
 
     def permitted(**changed: Any) -> bool:
         given = {"tenant": OAKFIELD, "early": 7, "through": LAST, "used": False, "now": LAST, **changed}
-        return lifts(stopped, **given)
+        return override_lifts(stopped, **given)
 
     assert permitted()
     assert permitted(early=8)
@@ -146,7 +146,7 @@ def test_a_permission_lifts_one_guard_once_until_its_end_and_for_no_more_than_wa
     assert not permitted(used=True)
     assert not permitted(now=LAST + timedelta(microseconds=1))
     jumped = Tripped(guard=Guard.CLOCK_JUMP, reason="")
-    assert lifts(jumped, tenant=None, early=0, through=LAST, used=False, now=LAST)
+    assert override_lifts(jumped, tenant=None, early=0, through=LAST, used=False, now=LAST)
 
 
 def test_a_clock_stepped_back_never_moves_the_sweep_back() -> None:

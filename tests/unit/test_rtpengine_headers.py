@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from vault.errors import Invalid, UnsupportedMedia, VaultError
 from vault.ids import parse_call_key
-from vault.protocol.facts.parties import read
+from vault.protocol.facts.parties import read_parties
 from vault.protocol.uploads.rtpengine import event_name, notification
 
 SENT = {
@@ -37,7 +37,7 @@ def test_a_notification_is_read_as_the_daemon_meant_it():
     assert found.call_key == "1-4242@192.0.2.7~1-4242@192.0.2.7-1c07bd2c44bfb1c9-mix.wav"
     assert found.content_type == "audio/wav"
     assert found.started_at == datetime(2026, 3, 1, 9, 30, 0, 123456, tzinfo=UTC)
-    facts = read(found.facts)
+    facts = read_parties(found.facts)
     assert (facts.caller, facts.called) == ("+441632960001", "+441632960100")
     assert found.facts.tags == ("mixed",)
     assert found.facts.extra == {

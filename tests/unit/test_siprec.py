@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.siprec import document
 from vault.errors import Invalid
 from vault.protocol.facts import siprec
-from vault.protocol.facts.parties import read
+from vault.protocol.facts.parties import read_parties
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from vault.protocol.facts.parties import read
 )
 def test_each_senders_shape_gives_the_sides_their_numbers_and_their_streams(name, caller, called, labels, started):
     metadata = siprec.parse(document(name))
-    facts = read(siprec.facts(metadata))
+    facts = read_parties(siprec.facts(metadata))
     assert (facts.caller, facts.called) == (caller, called)
     assert [each.labels for each in metadata.participants] == labels
     assert metadata.started == facts.extra["siprec_started"] == started
@@ -58,7 +58,7 @@ def test_when_each_participant_came_and_went_is_told():
 def test_an_address_tells_the_number_that_it_stands_for_however_it_is_written(aor, number):
     said = f"<recording><participant id='1'><nameID aor='{aor}'/></participant></recording>"
     metadata = siprec.parse(said.encode())
-    assert read(siprec.facts(metadata)).caller == number
+    assert read_parties(siprec.facts(metadata)).caller == number
     assert metadata.participants[0].aor
 
 

@@ -30,7 +30,7 @@ def read_presented(der: bytes) -> Presented:
         raise FormatError("the certificate cannot be read") from error
 
 
-def first_to_end(pem: bytes) -> Presented:
+def first_to_expire(pem: bytes) -> Presented:
     """Return names and validity of the certificate in a PEM file that expires first; FormatError without one."""
     try:
         found = [_presented(each) for each in x509.load_pem_x509_certificates(pem)]

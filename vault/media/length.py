@@ -16,7 +16,7 @@ _FASTEST: Final = 40_000
 """Bytes a second of the fastest MP3. Audio that arrives faster is a file, and not live."""
 
 
-def lasted(
+def call_length(
     media: Media,
     audio_bytes: int,
     *,

@@ -158,7 +158,7 @@ class PassThroughView:
 
 
 def has_wav_head(media: Media) -> bool:
-    """Tell whether `playable` needs the head that `wav_sizes.look` finds in the stored bytes."""
+    """Tell whether `playable` needs the head that `wav_sizes.find_wav_head` finds in the stored bytes."""
     return media.container is Container.WAV
 
 

@@ -54,7 +54,7 @@ class WavHead(NamedTuple):
     """The size of the samples as their chunk states it."""
 
 
-def look(stored_length: int) -> Generator[tuple[int, int], bytes, WavHead | None]:
+def find_wav_head(stored_length: int) -> Generator[tuple[int, int], bytes, WavHead | None]:
     """Yield ranges of stored bytes, which the caller sends back; return the head of a WAV, None for another format.
 
     Of `stored_length` bytes it requests STRETCH_BYTES at a time, at most MOST_STRETCHES times, from chunk to chunk up
@@ -101,7 +101,7 @@ class _Stretch:
 
 def head_in(first: bytes) -> WavHead | None:
     """Return the head of a stored WAV as far as its first bytes contain it; None for another format."""
-    looking = look(len(first))
+    looking = find_wav_head(len(first))
     try:
         start, end = next(looking)
         while True:

@@ -63,7 +63,7 @@ def _private(parts: SplitResult) -> bool:
         return False
 
 
-def inside(address: str, allowed: Sequence[Network]) -> bool:
+def is_forbidden_address(address: str, allowed: Sequence[Network]) -> bool:
     """Tell whether an IP address is forbidden for webhooks: it is not a public host and not in `allowed`."""
     found = ip_address(address.partition("%")[0])
     host = getattr(found, "ipv4_mapped", None) or found

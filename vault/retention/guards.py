@@ -173,7 +173,7 @@ def check_share(
     )
 
 
-def lifts(
+def override_lifts(
     stopped: Tripped, *, tenant: TenantId | None, early: int, through: datetime, used: bool, now: datetime
 ) -> bool:
     """Tell whether an approved override lifts a guard at `now`.

@@ -156,7 +156,7 @@ def metadata_due(tenant: Tenant, months: Iterable[int], *, now: datetime) -> tup
     return through, frozenset(month for month in known - due if through is not None and month < through)
 
 
-def agreed_from_now(tenant: Tenant, retention: str | None, *, now: datetime) -> Tenant:
+def with_metadata_retention(tenant: Tenant, retention: str | None, *, now: datetime) -> Tenant:
     """Return the tenant with a new retention of metadata, for calls from next month on.
 
     A month is one cohort with one due date, and this month already has calls recorded under the former retention.

@@ -11,7 +11,7 @@ from typing import Final
 
 from vault.access.permissions import has_expired
 from vault.config import Config
-from vault.crypto.presented import first_to_end
+from vault.crypto.presented import first_to_expire
 from vault.errors import ConfigError, FormatError, Unavailable, VaultError
 from vault.ids import TenantId, TokenId
 from vault.instants import rfc3339
@@ -131,7 +131,7 @@ def certificate_findings(config: Config, *, now: datetime) -> Sequence[Finding]:
         if setting.endswith(".tls_key"):
             continue
         try:
-            found = first_to_end(path.read_bytes())
+            found = first_to_expire(path.read_bytes())
         except FormatError as error:
             raise ConfigError(f"{setting}: {path} cannot be used: {error.message}") from error
         except OSError as error:

@@ -70,7 +70,7 @@ _SIP: Final = ("sip", "sips")
 _NOWHERE: Final = "anonymous.invalid"
 
 
-def read(facts: CallFacts, region: str = DEFAULT_REGION, *, known: CallFacts | None = None) -> CallFacts:
+def read_parties(facts: CallFacts, region: str = DEFAULT_REGION, *, known: CallFacts | None = None) -> CallFacts:
     """Return the facts with both parties in their one spelling, and as they were sent in the extras if that differs.
 
     A party that was a full number in the `known` facts of the call, from the same text, stays that number even if the
@@ -87,15 +87,15 @@ def read(facts: CallFacts, region: str = DEFAULT_REGION, *, known: CallFacts | N
     return replace(facts, caller=found[0], called=found[1], extra=extra)
 
 
-def read_again(known: CallFacts, region: str) -> CallFacts:
+def reread_parties(known: CallFacts, region: str) -> CallFacts:
     """Return the facts of an existing call for a new `region`: full numbers stay, other parties are read again."""
-    return read(sent(known), region, known=known)
+    return read_parties(parties_as_sent(known), region, known=known)
 
 
 def _full_numbers(known: CallFacts) -> dict[tuple[str, str], str]:
     """Return the full numbers among the parties, by the name of the party and the text that was sent."""
-    said = sent(known)
-    parties = ((known.caller, said.caller), (known.called, said.called))
+    stated = parties_as_sent(known)
+    parties = ((known.caller, stated.caller), (known.called, stated.called))
     return {
         (name, words): spelt
         for name, (spelt, words) in zip(SENT, parties, strict=True)
@@ -103,7 +103,7 @@ def _full_numbers(known: CallFacts) -> dict[tuple[str, str], str]:
     }
 
 
-def sent(facts: CallFacts) -> CallFacts:
+def parties_as_sent(facts: CallFacts) -> CallFacts:
     """Return the facts with both parties as the recorder sent them."""
     caller, called = (facts.extra.get(name) for name in SENT)
     extra = {name: text for name, text in facts.extra.items() if name not in SENT}
@@ -214,7 +214,7 @@ def _current(parsed: phonenumbers.PhoneNumber) -> str | None:
     return None
 
 
-def former(spelt: str) -> Sequence[str]:
+def former_spellings(spelt: str) -> Sequence[str]:
     """Return the spellings that a party has in recordings from before its former prefixes were known here."""
     for code, prefixes in _FORMER.items():
         if spelt.startswith(f"+{code}") and _FULL.fullmatch(spelt):

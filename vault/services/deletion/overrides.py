@@ -19,7 +19,7 @@ from vault.model import AuditEvent, Principal
 from vault.ports.overrides import OverrideRows, SweepOverride
 from vault.ports.settings import SettingRows
 from vault.ports.tokens import TokenLookup
-from vault.retention.guards import Guard, Tripped, lifts
+from vault.retention.guards import Guard, Tripped, override_lifts
 from vault.services.audit import event
 from vault.services.people.two_people import the_two
 from vault.services.surroundings import Surroundings
@@ -136,7 +136,7 @@ class Overrides:
 
 
 def _serves(override: SweepOverride, stopped: Tripped, now: datetime) -> bool:
-    return override.approved_by is not None and lifts(
+    return override.approved_by is not None and override_lifts(
         stopped,
         tenant=override.tenant,
         early=override.early,

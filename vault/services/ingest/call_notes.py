@@ -26,7 +26,7 @@ from vault.ports.audit import AuditLookup
 from vault.ports.keys import Keyring
 from vault.ports.notes import NoteRows
 from vault.ports.time import Clock
-from vault.protocol.facts.parties import read, sent
+from vault.protocol.facts.parties import parties_as_sent, read_parties
 from vault.protocol.live.events import Dtmf, Facts
 from vault.services.audit import event, named
 from vault.services.ingest.pauses import gaps_of, noted_use
@@ -329,7 +329,7 @@ class Notes:
         row = session.recording
         known = facts_of(self._keyring, row) or CallFacts()
         # The parties are read anew, as reindexing does: its tokens are not to be taken back.
-        merged = read(merge(sent(known), late), await self._tenants.region(row.tenant), known=known)
+        merged = read_parties(merge(parties_as_sent(known), late), await self._tenants.region(row.tenant), known=known)
         if merged == known:
             return
         cohort = row.metadata.cohort

@@ -16,7 +16,7 @@ from vault.media.heads import fits_declaration
 from vault.model import CallFacts, Media, Principal, Recording
 from vault.ports.keys import Keyring
 from vault.ports.time import Clock
-from vault.protocol.facts.parties import read
+from vault.protocol.facts.parties import read_parties
 from vault.protocol.facts.stated import contradict
 from vault.retention.guards import effective_now
 from vault.retention.periods import Period
@@ -115,7 +115,7 @@ class Joining:
         said = stated(facts)
         if known is None or (said.caller, said.called, said.direction) == (None, None, None):
             return False
-        return contradict(known, read(said, await self._tenants.region(row.tenant)))
+        return contradict(known, read_parties(said, await self._tenants.region(row.tenant)))
 
 
 def imports(actor: Principal, now: datetime) -> bool:

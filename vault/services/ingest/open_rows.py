@@ -37,7 +37,7 @@ from vault.ports.notes import NoteRows
 from vault.ports.open_recordings import OpenRecordingRows
 from vault.ports.recordings import RecordingLookup
 from vault.ports.tenants import TenantRows
-from vault.protocol.facts.parties import read
+from vault.protocol.facts.parties import read_parties
 from vault.protocol.facts.stated import kind_of
 from vault.retention.policy import Lifetime, StartEffect, period_instant
 from vault.services.audit import event
@@ -214,7 +214,7 @@ class Beginning:
         locked = life.retain_until == call.keep_until
         identifier = RecordingId(new_id("rec", at=now, entropy=self._entropy))
         metadata = await self._coordinates.metadata(call.tenant, now)
-        said = read(stated(call.facts), await self._region(call.tenant))
+        said = read_parties(stated(call.facts), await self._region(call.tenant))
         noted = {**_noted(call.started_at, life), **_left_out(call.facts)}
         if locked:
             noted["locked_until"] = rfc3339(life.retain_until)

@@ -12,8 +12,8 @@ from vault.errors import IntegrityError, NotFound
 from vault.format.manifest import Manifest
 from vault.format.notes import audio_end
 from vault.format.segment import SegmentHeader
-from vault.media.length import lasted
-from vault.media.wav_sizes import WavHead, look, samples_bytes
+from vault.media.length import call_length
+from vault.media.wav_sizes import WavHead, find_wav_head, samples_bytes
 from vault.model import MANIFEST_INDEX, Container, DataKey, Part, Recording, SegmentRef
 from vault.ports.journal import JournalEntry
 from vault.ports.objects import ObjectStore
@@ -53,7 +53,7 @@ def lasted_of(manifest: Manifest, *, head: WavHead | None) -> timedelta | None:
     """
     copy = manifest.catalog
     length = audio_end(manifest.notes, manifest.length)
-    return lasted(
+    return call_length(
         manifest.media,
         length,
         samples_bytes=samples_bytes(head, length) if head is not None and head.samples_at else None,
@@ -66,7 +66,7 @@ def lasted_of(manifest: Manifest, *, head: WavHead | None) -> timedelta | None:
 
 async def look_through(stored_length: int, read: Callable[[int, int], AsyncIterator[bytes]]) -> WavHead | None:
     """Return the head of a stored WAV, of which `read` yields the bytes from one place to another."""
-    looking = look(stored_length)
+    looking = find_wav_head(stored_length)
     try:
         start, end = next(looking)
         while True:

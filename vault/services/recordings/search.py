@@ -20,7 +20,7 @@ from vault.model import INDEX_LEAF, CallFacts, Cohort, Coordinate, DataKey, Part
 from vault.ports.holds import HoldLookup
 from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingLookup, RecordingQuery, RecordingSearch
-from vault.protocol.facts.parties import ANONYMOUS, former, party, read_again
+from vault.protocol.facts.parties import ANONYMOUS, former_spellings, party, reread_parties
 
 CALL_KEY = "call_key"
 """The member of a call's `extra` facts that holds the recorder's own name for it."""
@@ -189,7 +189,7 @@ class _Sought:
     def match(self, kept: CallFacts) -> bool:
         """Tell whether the facts of a call, read in one of the regions, are what is wanted."""
         return self._match(kept) and (
-            not self.wanted.parties or any(self._has_parties(read_again(kept, region)) for region in self.regions)
+            not self.wanted.parties or any(self._has_parties(reread_parties(kept, region)) for region in self.regions)
         )
 
     def _match(self, facts: CallFacts) -> bool:
@@ -375,4 +375,4 @@ def _spellings(name: str, text: str | None, regions: Sequence[str]) -> tuple[str
         raise Invalid(f"{name}: that names no number and no other party", hint="for example +44 1632 960001")
     # Nobody means everybody who withheld a number by digits that were such ones elsewhere.
     spelt = (value, *(each for each in others if each is not None and each != ANONYMOUS))
-    return tuple(dict.fromkeys((*spelt, *(before for each in spelt for before in former(each)))))
+    return tuple(dict.fromkeys((*spelt, *(before for each in spelt for before in former_spellings(each)))))

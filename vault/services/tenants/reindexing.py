@@ -14,7 +14,7 @@ from vault.model import Principal, Recording
 from vault.ports.keys import Keyring
 from vault.ports.recordings import RecordingQuery, RecordingSearch
 from vault.ports.reindexing import IndexRows, Reindexed
-from vault.protocol.facts.parties import read_again
+from vault.protocol.facts.parties import reread_parties
 from vault.services.audit import event
 from vault.services.recordings.search import BlindIndex, facts_of
 from vault.services.tenants.tenants import Tenants
@@ -74,7 +74,7 @@ class Reindexing:
             kept = facts_of(self._keyring, row)
             if kept is None:
                 return None
-            facts = read_again(kept, region)
+            facts = reread_parties(kept, region)
             caller, called = (
                 None if value is None else self._index.token_in(row.metadata.cohort, field, value)
                 for field, value in ((Field.CALLER, facts.caller), (Field.CALLED, facts.called))

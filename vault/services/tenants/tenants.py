@@ -26,13 +26,13 @@ from vault.protocol.webhook import origin_of
 from vault.retention.bounds import RetentionBounds
 from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import (
-    agreed_from_now,
     check_metadata_outlives,
     check_metadata_retention,
     export_ends,
     metadata_period,
     metadata_until,
     month_name,
+    with_metadata_retention,
 )
 from vault.services.audit import event
 from vault.services.people.two_people import decide_by_two
@@ -184,7 +184,7 @@ class Tenants:
         def revision(before: Tenant) -> tuple[Tenant, Sequence[AuditEvent]]:
             after = dataclasses.replace(before, **wanted)
             if not isinstance(metadata_retention, Unchanged):
-                after = agreed_from_now(after, _text(metadata_retention), now=now)
+                after = with_metadata_retention(after, _text(metadata_retention), now=now)
             if "retention" in wanted or not isinstance(metadata_retention, Unchanged):
                 check_metadata_outlives(maybe_period(after.metadata_retention), self._of(after))
             detail = _policy_change(before, after)

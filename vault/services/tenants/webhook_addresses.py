@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vault.errors import Invalid
-from vault.protocol.webhook import Network, checked_webhook, inside
+from vault.protocol.webhook import Network, checked_webhook, is_forbidden_address
 
 _PATIENCE_SECONDS: Final = 5.0
 
@@ -48,4 +48,7 @@ class Webhooks:
 
     async def leads_inside(self, url: str) -> bool:
         """Tell whether the webhook leads to an address that is neither public nor allowed."""
-        return any(inside(address, self._networks) for address in await self._resolve(urlsplit(url).hostname or ""))
+        return any(
+            is_forbidden_address(address, self._networks)
+            for address in await self._resolve(urlsplit(url).hostname or "")
+        )
