@@ -132,7 +132,7 @@ async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
         erasure = await vault.erasures.show(ErasureId(target))
         return await _shown(request, place, erasure_shown(erasure), location=f"/v1/erasures/{target}")
     if place[1].startswith("/v1/tenants"):
-        tenant = await vault.catalog.tenant(TenantId(target))
+        tenant = await vault.tenants.one(TenantId(target))
         return await _shown(request, place, await shown_tenant(vault, tenant), location=f"/v1/tenants/{target}")
     what = f"look at {target}" if target else "look"
     more = " A token's secret is shown once: revoke it, and issue another." if kind == "tok" else ""

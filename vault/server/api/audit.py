@@ -14,7 +14,6 @@ from vault.errors import Invalid
 from vault.ids import RecordingId, TokenId
 from vault.model import AuditEntry, HoldKind, Role
 from vault.ports.audit import AuditQuery
-from vault.retention.decide import in_force
 from vault.server.api.recordings import scope
 from vault.server.context import VAULT, checked_tenant, principal, query, query_id, reply
 from vault.server.operation import Operations, told
@@ -149,8 +148,8 @@ async def read_audit(request: web.Request) -> web.Response:
 
 async def _safeguarded(vault: Vault, recording: str | None) -> bool:
     """Tell whether a safeguarding hold keeps the recording."""
-    holds = [] if recording is None else await vault.catalog.holds_on(RecordingId(recording))
-    return any(hold.kind is HoldKind.SAFEGUARDING and in_force(hold) for hold in holds)
+    holds = [] if recording is None else await vault.holds.in_force_on(RecordingId(recording))
+    return any(hold.kind is HoldKind.SAFEGUARDING for hold in holds)
 
 
 async def _named(vault: Vault, token: str | None) -> str | None:

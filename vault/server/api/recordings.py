@@ -36,7 +36,6 @@ from vault.model import (
 )
 from vault.ports.recordings import RecordingQuery
 from vault.protocol.facts.parties import SENT
-from vault.retention.decide import in_force
 from vault.server.api.names import answer
 from vault.server.context import (
     VAULT,
@@ -372,7 +371,7 @@ async def readable(request: web.Request) -> tuple[model.Recording, str]:
     row = await permitted(request, Act.PLAY)
     actor = await principal(request)
     purpose = vault.playback.check_purpose(request.headers.get("Purpose"))
-    if any(in_force(hold) for hold in await vault.catalog.holds_on(row.id)):
+    if await vault.holds.in_force_on(row.id):
         await vault.access.authorise(actor, Act.PLAY_HELD, tenant=row.tenant, target=row.id)
     return row, purpose
 

@@ -35,7 +35,6 @@ from vault.server.schemas import (
     sealed,
 )
 from vault.services.deletion.sweep import SweepReport
-from vault.services.health.status import overdue_seconds
 from vault.services.vault import Vault
 
 OPERATIONS: Final = Operations("sweeps")
@@ -177,7 +176,7 @@ async def sweep_status(request: web.Request) -> web.Response:
     status = SweepStatus(
         last=None if last is None else sweep_shown(last),
         last_sweep_at=moment(vault.keyring.last_sweep_at),
-        overdue_seconds=await overdue_seconds(vault.catalog, now=vault.clock.now(), tenant=actor.tenant),
+        overdue_seconds=await vault.status.overdue_seconds(tenant=actor.tenant),
         tripped=_tripped(await vault.overrides.tripped(tenant=actor.tenant)),
         overrides=[override_shown(each) for each in await vault.overrides.all(tenant=actor.tenant)],
     )

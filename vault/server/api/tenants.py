@@ -213,7 +213,7 @@ async def _tenant(request: web.Request, act: Act) -> tuple[model.Tenant, Princip
     identifier = path_tenant(request)
     await vault.access.authorise(actor, act, tenant=identifier, target=identifier)
     try:
-        return await vault.catalog.tenant(identifier), actor
+        return await vault.tenants.one(identifier), actor
     except NotFound:
         raise await vault.access.none_of_its_own(actor, act, identifier) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, Protocol
 
 from vault.access.permissions import has_expired
@@ -36,12 +36,6 @@ _SCRAPE_SECONDS: Final = 0.25
 
 class StatusRows(RecordingCounts, HoldLookup, AlertRows, TokenLookup, SchemaCheck, Protocol):
     """What the figures of a vault are counted from."""
-
-
-async def overdue_seconds(catalog: RecordingCounts, *, now: datetime, tenant: TenantId | None = None) -> float:
-    """Return how long the oldest recording, of one tenant or all, that is due and not held has waited; 0 if none is."""
-    oldest = await catalog.oldest_due(now=now, tenant=tenant)
-    return max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
 
 
 class Status:
@@ -108,11 +102,17 @@ class Status:
         self._metrics.journal_bytes.set(self._journal.usage().bytes_used)
         await self._at_gauges.within(_SCRAPE_SECONDS)
 
+    async def overdue_seconds(self, *, tenant: TenantId | None = None) -> float:
+        """Return how long the oldest recording, of one tenant or all, that is due and not held has waited, or 0."""
+        now = self._clock.now()
+        oldest = await self._catalog.oldest_due(now=now, tenant=tenant)
+        return max((now - oldest).total_seconds(), 0.0) if oldest else 0.0
+
     async def _read_gauges(self) -> None:
         gauges, catalog = self._metrics.catalog, self._catalog
         began, now = self._clock.monotonic(), self._clock.now()
         counts = await catalog.count_recordings()
-        overdue = await overdue_seconds(catalog, now=now)
+        overdue = await self.overdue_seconds()
         holds = await catalog.holds(states=[HoldState.ACTIVE, HoldState.RELEASE_REQUESTED])
         waiting = await catalog.alerts_waiting()
         tokens = await catalog.tokens(expiring_by=now + EXPIRES_SOON)

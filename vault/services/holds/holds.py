@@ -27,6 +27,7 @@ from vault.ports.policies import PolicyLookup, PolicyRequest
 from vault.ports.recordings import RecordingLookup
 from vault.ports.tenants import TenantLookup
 from vault.ports.tokens import TokenLookup
+from vault.retention.decide import in_force
 from vault.retention.periods import Period
 from vault.retention.review import check_not_sooner, check_release, check_review, suggest_review
 from vault.services.audit import event
@@ -204,6 +205,10 @@ class Holds:
     async def _rows(self, hold: Hold) -> Sequence[Recording]:
         found = await self._catalog.recordings_of(hold.recordings)
         return [found[identifier] for identifier in hold.recordings]
+
+    async def in_force_on(self, recording: RecordingId) -> Sequence[Hold]:
+        """Return the holds that protect the recording now."""
+        return [hold for hold in await self._catalog.holds_on(recording) if in_force(hold)]
 
     def _holdable(self, row: Recording) -> bool:
         gone = row.state in (RecordingState.SHREDDING, RecordingState.SHREDDED)

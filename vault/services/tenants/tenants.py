@@ -377,6 +377,10 @@ class Tenants:
     def _of(self, tenant: Tenant) -> Period:
         return self._bounds.of(maybe_period(tenant.retention))
 
+    async def one(self, identifier: TenantId) -> Tenant:
+        """Return the tenant as it is now; NotFound."""
+        return await self._catalog.tenant(identifier)
+
     async def all(self) -> Sequence[Tenant]:
         """Return every tenant."""
         return await self._catalog.tenants()
