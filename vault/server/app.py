@@ -16,7 +16,7 @@ from vault import errors
 from vault.config import Config, ServerSettings
 from vault.protocol.live.http_signatures import Nonces
 from vault.server.connections.backpressure import BODIES, CALLS, Intake, watch
-from vault.server.connections.connections import Guest, bind, connections_of
+from vault.server.connections.connections import Connection, bind, connections_of
 from vault.server.connections.http_protocol import SERVER_NAME, HttpLine
 from vault.server.connections.reload import Reread
 from vault.server.connections.tls import Certified, load_chain, server_context
@@ -157,8 +157,10 @@ async def serve(
     assert server is not None
     kept = settings.idle_timeout.total_seconds()
 
-    def line(guest: Guest) -> HttpLine:
-        return HttpLine(guest, server, app[REFUSALS], access_log=None, keepalive_timeout=kept, auto_decompress=False)
+    def line(connection: Connection) -> HttpLine:
+        return HttpLine(
+            connection, server, app[REFUSALS], access_log=None, keepalive_timeout=kept, auto_decompress=False
+        )
 
     watch(vault.journal, app[CALLS], app[BODIES])
     vault.metrics.undurable_bytes.set_function(lambda: app[BODIES].bytes + vault.parts.windows.bytes)

@@ -1,1 +1,1 @@
-"""Connections, below the requests: listeners, limits, workers, TLS."""
+"""Connections below HTTP requests: listeners, limits, workers, TLS."""

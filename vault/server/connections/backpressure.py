@@ -1,13 +1,13 @@
-"""Holds recorders back together, while more of what they sent is not yet durable than the vault has room for.
+"""Back-pressure: stops reading from recorders while too much of what they sent is not durable yet.
 
-One budget, `journal.max_undurable_bytes`, for whatever way audio comes in: what waits in the journal for its commit,
-and what was read from connections and is not in the journal yet. Above it nothing more is read from any recorder's
-connection; below half of it everybody goes on. Nobody is refused. Nobody waits for another's audio longer than for the
-disk: a commit takes all that is queued.
+One budget, `journal.max_undurable_bytes`, covers all protocols. It counts what waits in the journal for its commit, and
+what was read from connections and is not in the journal yet. Above the budget nothing more is read from recorders'
+connections; below half of it reading resumes. No recorder is refused. A recorder waits for the disk but not for
+another's audio: a commit takes all that is queued.
 
-Live calls and request bodies are held back apart. A live call's audio goes straight into the journal. A body's may
-wait for something else, such as the catalog: it counts from the time it is read, and what of it waits there holds back
-bodies alone.
+Live calls and request bodies are held back separately. A live call's audio goes straight into the journal. A body may
+wait for something else, such as the catalog: it counts from the time it is read, and bodies that wait hold back only
+other bodies.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from vault.ports.journal import Journal
 
 
 class Held(Protocol):
-    """A connection that can be held back."""
+    """A connection whose reading can be stopped."""
 
     unused: int
-    """Bytes read from it that are not in the journal yet, as far as they are counted."""
+    """Counted bytes that were read from it and are not in the journal yet."""
 
     def hold(self) -> None:
-        """Read nothing more."""
+        """Stop reading."""
 
     def release(self) -> None:
-        """Read on."""
+        """Resume reading."""
 
 
 class Intake:
-    """What is on its way into the journal in one way or the other; `undurable` says how much waits in it from both."""
+    """Audio on its way into the journal, of live calls or of bodies; `undurable` bytes of both wait in the journal."""
 
     def __init__(self, *, bound: int, undurable: Callable[[], int]) -> None:
         self._bound = bound
@@ -49,16 +49,16 @@ class Intake:
 
     @property
     def held(self) -> bool:
-        """Whether recorders are held back: none of them is silent by its own will."""
+        """Whether recorders are held back, so that their silence is not their own."""
         return not self._open.is_set()
 
     @property
     def bytes(self) -> int:
-        """What was received and is not durable."""
+        """Bytes that were received and are not durable."""
         return self._unused + self._undurable()
 
     def silence(self, since: float, now: float) -> float:
-        """Return for how long a recorder has been silent that was last heard, or asked for more, at `since`."""
+        """Return the seconds of a recorder's own silence, since it was last heard or last asked for more at `since`."""
         return 0.0 if self.held else max(now - max(since, self._released_at), 0.0)
 
     async def opened(self) -> None:
@@ -66,26 +66,26 @@ class Intake:
         await self._open.wait()
 
     def enter(self, line: Held) -> None:
-        """A recorder begins to send over this connection."""
+        """Count a connection over which a recorder begins to send."""
         self._lines.add(line)
         if self.held:
             line.hold()
 
     def leave(self, line: Held) -> None:
-        """It sends no more audio."""
+        """Stop counting a connection over which no more audio comes."""
         self._lines.discard(line)
         self.used(line, line.unused)
         line.release()
 
     def read(self, line: Held, size: int) -> None:
-        """So many bytes were read from it."""
+        """Count bytes that were read from it."""
         line.unused += size
         self._unused += size
         if not self.held:
             self.look(self._undurable())
 
     def used(self, line: Held, size: int) -> None:
-        """So many of them are in the journal, or were not for it."""
+        """Stop counting bytes of it that are in the journal now, or were not audio."""
         if size:
             line.unused -= size
             self._unused -= size
@@ -106,7 +106,7 @@ class Intake:
 
 
 def watch(journal: Journal, *ways: Intake) -> None:
-    """Let every way look whenever the journal passes its bound, and after each of its commits."""
+    """Have each intake compare whenever the journal passes its bound, and after each of its commits."""
 
     def changed(undurable: int) -> None:
         for way in ways:

@@ -1,15 +1,16 @@
-"""The connections of one process, of every listener: how many there may be, and who makes way for whom.
+"""The connections of one process, on every listener: how many there may be, and which is closed for another.
 
 A connection is a stranger until a valid credential has come over it. Strangers have a bound and a deadline of their
-own, and the bound on all leaves descriptors for keyring, journal, catalog and objects: a crowd without tokens costs the
-calls under way nothing, and recorders with tokens get in beside it.
+own, and the bound on all connections leaves descriptors for keyring, journal, catalog and objects. So a crowd without
+tokens costs the calls under way nothing, and recorders with tokens can still connect.
 
-A stranger that has just come is not displaced at once: it may be a recorder whose token is on its way. Until one is old
-enough the next ones wait unaccepted.
+A new stranger is not displaced at once, as it may be a recorder whose token is on its way. Until the oldest stranger is
+old enough, further connections wait unaccepted.
 
-Tenants share the places: `vault.services.ingest.slots` decides once the credential is known. So a few strangers are let
-in even where no place is left, to say whose they are. One of a tenant below its share takes the place of a connection
-over which nothing is asked, of a tenant above; what is being answered or recorded is never cut off.
+Tenants share the places: `vault.services.ingest.slots` decides once the credential is known. So a few strangers are
+admitted even when all places are taken, to find out whose they are. A connection of a tenant below its share takes the
+place of an idle connection of a tenant above its share. A connection that is being answered or recorded is never closed
+for another.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from vault.services.ingest.slots import OPERATORS, Resource, Shares
 from vault.telemetry import Metrics
 
 CONNECTIONS: Final = Resource(
-    name="connections", what="connections", full="as many connections are open as this server takes; nothing was begun"
+    name="connections", what="connections", full="the server has its maximum of open connections; nothing was begun"
 )
 _BACKLOG: Final = 1024
 _BATCH: Final = 64
-"""Connections that are accepted in one turn of the loop."""
+"""Connections that are accepted in one turn of the event loop."""
 _PAUSE_SECONDS: Final = 0.02
 _FAILED_PAUSE_SECONDS: Final = 1.0
 _YOUNG_SECONDS: Final = 0.25
-"""A stranger is displaced by another one only after this."""
+"""A stranger may be displaced after this time."""
 _LONGEST_TICK_SECONDS: Final = 1.0
 _UNSENT_BYTES: Final = 1 << 18
-"""What the kernel holds for a reader that takes nothing, beside what is on its way to it."""
+"""What the kernel buffers for a reader that does not read, besides what is in transit."""
 _RESERVE_SHARE: Final = 8
 _RESERVE: Final = (64, 1024)
 _FILES_EACH: Final = 2
-"""Descriptors a connection: its socket, and a file while its body or its answer goes through one."""
+"""Descriptors for each connection: its socket, and a file while its body or its answer uses one."""
 _STRANGERS_SHARE: Final = 4
-_DOOR_SHARE: Final = 8
-"""One part in so many of the reserve is for strangers where no place is left."""
+_FULL_SHARE: Final = 8
+"""The part of the reserve, one in so many, for strangers when all places are taken."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,8 @@ class Line(Protocol):
         """Whether a stranger's request is being answered, or has a deadline of its own."""
 
 
-class Guest:
-    """One connection: its protocol calls `arrived`, `took` and `gone`, and who finds a credential valid `identify`."""
+class Connection:
+    """One connection. Its protocol calls `connected`, `has_read` and `closed`; a valid credential calls `identify`."""
 
     __slots__ = ("_connections", "_quiet_since", "_task", "_transport", "_unsent", "holder", "line", "opened")
 
@@ -76,41 +77,41 @@ class Guest:
         self._quiet_since = opened
         self.opened = opened
         self.holder: str | None = None
-        """Whose valid credential came over it first."""
+        """The tenant, or the operators, of the first valid credential."""
         self.line: Line | None = None
 
-    def speaks_over(self, line: Line) -> None:
-        """This is its protocol, which says whether it is being answered."""
+    def use(self, line: Line) -> None:
+        """Set the protocol object, which tells whether a request is being answered."""
         self.line = line
 
     def start(self, task: asyncio.Task[None]) -> None:
-        """Remember the task that brings the connection to its protocol, over a handshake if there is one."""
+        """Set the task that connects the protocol, over a TLS handshake if there is one."""
         self._task = task
 
-    def arrived(self, transport: asyncio.BaseTransport) -> None:
-        """The connection has reached its protocol."""
+    def connected(self, transport: asyncio.BaseTransport) -> None:
+        """Set the transport, once the protocol has it."""
         self._transport = cast("asyncio.Transport", transport)
 
     def identify(self, tenant: TenantId | None) -> None:
-        """A valid credential came, of a tenant or an operator: from now on this is no stranger's.
+        """Count the connection for the tenant, or the operators, of its first valid credential.
 
-        Unavailable, and it stays one, if there is no place for another connection of that tenant now.
+        Unavailable if there is no place for another connection of that tenant now; it then stays a stranger.
         """
         if self.holder is None:
             holder = tenant or OPERATORS
             self._connections.identify(self, holder)
             self.holder = holder
 
-    def took(self) -> None:
-        """The other end has taken what was sent to it."""
+    def has_read(self) -> None:
+        """Note that the other end has read what was sent."""
         self._unsent = 0
 
-    def gone(self) -> None:
-        """The connection is closed."""
-        self._connections.left(self)
+    def closed(self) -> None:
+        """Stop counting the connection, which is closed."""
+        self._connections.forget(self)
 
     def abort(self) -> None:
-        """Close the connection at once, whatever it is in the middle of."""
+        """Close the connection at once, in any state."""
         if self._transport is not None:
             self._transport.abort()
         elif self._task is not None:
@@ -118,11 +119,11 @@ class Guest:
 
     @property
     def idle(self) -> bool:
-        """Whether it stands open and nothing is asked over it."""
+        """Whether it is open without a request."""
         return self.line is not None and not self.line.answering
 
     def unread(self, now: float) -> float:
-        """Return for how many seconds the other end has taken nothing of what is to be sent; look now and then."""
+        """Return for how many seconds the other end has read nothing of what waits; call it at short intervals."""
         size = 0 if self._transport is None else self._transport.get_write_buffer_size()
         if not size or not self._unsent or size < self._unsent:
             self._quiet_since = now
@@ -132,18 +133,18 @@ class Guest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How many connections there may be, of them strangers, and for how long."""
+    """How many connections there may be, how many of them strangers, and for how long."""
 
     most: int
     most_strangers: int
-    door: int
-    """How many strangers are let in where all places are taken."""
+    most_when_full: int
+    """How many strangers are admitted when all places are taken."""
     stranger_seconds: float
     idle_seconds: float
 
     @classmethod
     def of(cls, settings: ServerSettings, *, descriptors: int) -> Bounds:
-        """Return the bounds of a process that may have so many descriptors."""
+        """Return the bounds of a process with so many descriptors."""
         low, high = _RESERVE
         reserve = min(max(descriptors // _RESERVE_SHARE, low), high)
         allowed = max(1, (descriptors - reserve) // _FILES_EACH)
@@ -153,31 +154,31 @@ class Bounds:
         return cls(
             most=most,
             most_strangers=strangers,
-            door=min(strangers, reserve // _FILES_EACH // _DOOR_SHARE),
+            most_when_full=min(strangers, reserve // _FILES_EACH // _FULL_SHARE),
             stranger_seconds=min(settings.unauthenticated_timeout.total_seconds(), idle),
             idle_seconds=idle,
         )
 
 
 class Connections:
-    """Accepts for every listener of the process and ends what breaks the bounds."""
+    """Accepts connections for every listener of the process, and closes those that break the bounds."""
 
     def __init__(self, bounds: Bounds, metrics: Metrics, *, clock: Clock) -> None:
         self.bounds = bounds
         self._metrics = metrics
         self._shares = Shares(bounds.most, CONNECTIONS, clock=clock, metrics=metrics)
-        self._known: dict[str, dict[Guest, None]] = {}
-        """Of each holder, the oldest first."""
-        self._guests: set[Guest] = set()
-        self._strangers: dict[Guest, None] = {}
-        """The oldest first."""
-        self._welcoming: set[asyncio.Task[None]] = set()
+        self._known: dict[str, dict[Connection, None]] = {}
+        """By holder, oldest first."""
+        self._open: set[Connection] = set()
+        self._strangers: dict[Connection, None] = {}
+        """Oldest first."""
+        self._connecting: set[asyncio.Task[None]] = set()
 
-    # -- for guests ---------------------------------------------------------------------------------------------------
+    # -- for connections ---------------------------------------------------------------------------------------------
 
-    def identify(self, guest: Guest, holder: str) -> None:
-        """Give a stranger the place of a known one; Unavailable if the holder may have none now."""
-        if guest not in self._strangers:
+    def identify(self, connection: Connection, holder: str) -> None:
+        """Count a stranger for a holder; Unavailable if the holder may have no more now."""
+        if connection not in self._strangers:
             return  # it is closed already
         for each in self._shares.over(holder):
             if (idle := next((other for other in self._known[each] if other.idle), None)) is not None:
@@ -185,36 +186,36 @@ class Connections:
                 self._end(idle, "displaced")
                 break
         self._shares.take(holder)
-        self._known.setdefault(holder, {})[guest] = None
-        del self._strangers[guest]
+        self._known.setdefault(holder, {})[connection] = None
+        del self._strangers[connection]
         self._count()
 
-    def left(self, guest: Guest) -> None:
-        """A connection is closed; telling it twice changes nothing."""
-        self._guests.discard(guest)
-        self._strangers.pop(guest, None)
-        if guest.holder is not None and guest in (known := self._known.get(guest.holder, {})):
-            del known[guest]
+    def forget(self, connection: Connection) -> None:
+        """Stop counting a closed connection; a second call changes nothing."""
+        self._open.discard(connection)
+        self._strangers.pop(connection, None)
+        if connection.holder is not None and connection in (known := self._known.get(connection.holder, {})):
+            del known[connection]
             if not known:
-                del self._known[guest.holder]
-            self._shares.give(guest.holder)
+                del self._known[connection.holder]
+            self._shares.give(connection.holder)
         self._count()
 
     def _count(self) -> None:
         strangers = len(self._strangers)
         self._metrics.connections.labels("unauthenticated").set(strangers)
-        self._metrics.connections.labels("authenticated").set(len(self._guests) - strangers)
+        self._metrics.connections.labels("authenticated").set(len(self._open) - strangers)
 
     # -- looking after them -------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """End what breaks the bounds, inside the context; what is still being welcomed ends with it."""
+        """Close what breaks the bounds, inside the context; leaving it also ends handshakes under way."""
         watch = asyncio.create_task(self._watch())
         try:
             yield
         finally:
-            tasks = (watch, *self._welcoming)
+            tasks = (watch, *self._connecting)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -226,40 +227,40 @@ class Connections:
         while True:
             await asyncio.sleep(tick)
             now = loop.time()
-            for guest in tuple(self._strangers):
-                age = now - guest.opened
+            for connection in tuple(self._strangers):
+                age = now - connection.opened
                 if age < bounds.stranger_seconds:
                     break
-                if age >= 2 * bounds.stranger_seconds or guest.line is None or not guest.line.answering:
-                    self._end(guest, "unauthenticated")
-            for guest in tuple(self._guests):
-                if guest.unread(now) >= bounds.idle_seconds:
-                    self._end(guest, "unread")
+                if age >= 2 * bounds.stranger_seconds or connection.line is None or not connection.line.answering:
+                    self._end(connection, "unauthenticated")
+            for connection in tuple(self._open):
+                if connection.unread(now) >= bounds.idle_seconds:
+                    self._end(connection, "unread")
 
-    def _end(self, guest: Guest, reason: str) -> None:
+    def _end(self, connection: Connection, reason: str) -> None:
         self._metrics.connections_ended.labels(reason).inc()
-        guest.abort()
-        self.left(guest)
+        connection.abort()
+        self.forget(connection)
 
     # -- accepting ----------------------------------------------------------------------------------------------------
 
     @contextmanager
     def listening(
-        self, listener: socket.socket, line: Callable[[Guest], asyncio.Protocol], *, tls: Certified
+        self, listener: socket.socket, line: Callable[[Connection], asyncio.Protocol], *, tls: Certified
     ) -> Iterator[None]:
-        """Accept on a socket inside the context, which closes it; `line` makes the protocol of a guest.
+        """Accept on a socket inside the context, which closes it; `line` makes a connection's protocol.
 
-        Each connection gets the TLS that is in force when it comes.
+        A connection gets the TLS that is in force when it is accepted.
         """
-        door = _Door(self, listener, line, tls)
-        door.open()
+        accepting = _Listener(self, listener, line, tls)
+        accepting.open()
         try:
             yield
         finally:
-            door.close()
+            accepting.close()
 
     def room(self) -> bool:
-        """Tell whether another stranger may come in already."""
+        """Tell whether another stranger may be admitted now."""
         if not self._crowded:
             return True
         oldest = next(iter(self._strangers))
@@ -267,54 +268,54 @@ class Connections:
 
     @property
     def _crowded(self) -> bool:
-        most = self.bounds.most_strangers if len(self._guests) < self.bounds.most else self.bounds.door
+        most = self.bounds.most_strangers if len(self._open) < self.bounds.most else self.bounds.most_when_full
         return len(self._strangers) >= most
 
-    def welcome(
-        self, accepted: socket.socket, line: Callable[[Guest], asyncio.Protocol], tls: ssl.SSLContext | None
+    def admit(
+        self, accepted: socket.socket, line: Callable[[Connection], asyncio.Protocol], tls: ssl.SSLContext | None
     ) -> None:
-        """Take in a stranger, for whom `room` said yes; the oldest one makes way where it is crowded."""
+        """Admit a stranger, after `room` said yes; if there are too many, the oldest one is closed."""
         loop = asyncio.get_running_loop()
         if self._crowded:
             self._end(next(iter(self._strangers)), "displaced")
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-        guest = Guest(self, opened=loop.time())
-        self._guests.add(guest)
-        self._strangers[guest] = None
+        connection = Connection(self, opened=loop.time())
+        self._open.add(connection)
+        self._strangers[connection] = None
         self._count()
-        task = loop.create_task(self._introduce(guest, accepted, line, tls))
-        guest.start(task)
-        self._welcoming.add(task)
-        task.add_done_callback(self._welcoming.discard)
+        task = loop.create_task(self._connect(connection, accepted, line, tls))
+        connection.start(task)
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
-    async def _introduce(
+    async def _connect(
         self,
-        guest: Guest,
+        connection: Connection,
         accepted: socket.socket,
-        line: Callable[[Guest], asyncio.Protocol],
+        line: Callable[[Connection], asyncio.Protocol],
         tls: ssl.SSLContext | None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        protocol = line(guest)
+        protocol = line(connection)
         seconds = self.bounds.idle_seconds if tls else None
         try:
             await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=tls, ssl_handshake_timeout=seconds)
         except (OSError, ssl.SSLError, TimeoutError):
-            guest.gone()  # it broke off, or what it spoke was no TLS of ours
+            connection.closed()  # it broke off, or its TLS handshake failed
         except BaseException:
-            guest.gone()
+            connection.closed()
             raise
 
 
-class _Door:
+class _Listener:
     """One listening socket."""
 
     def __init__(
         self,
         connections: Connections,
         listener: socket.socket,
-        line: Callable[[Guest], asyncio.Protocol],
+        line: Callable[[Connection], asyncio.Protocol],
         tls: Certified,
     ) -> None:
         self._connections = connections
@@ -350,12 +351,12 @@ class _Door:
             except OSError as error:
                 logger.error("no connection can be accepted", extra={"fields": {"error": error.strerror}})  # noqa: TRY400  # the reason is the errno
                 return self._wait(_FAILED_PAUSE_SECONDS)
-            self._connections.welcome(accepted, self._line, self._tls.context)
+            self._connections.admit(accepted, self._line, self._tls.context)
         return None
 
 
 def connections_of(settings: ServerSettings, metrics: Metrics, *, clock: Clock) -> Connections:
-    """Return the connections of this process, bounded by what the settings say and its descriptors allow."""
+    """Return the connections of this process, bounded by the settings and its descriptors."""
     descriptors = descriptor_limit()
     bounds = Bounds.of(settings, descriptors=descriptors)
     if settings.max_connections is not None and bounds.most < settings.max_connections:

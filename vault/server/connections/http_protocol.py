@@ -1,7 +1,7 @@
 """The HTTP protocol of a connection, below aiohttp's handlers.
 
-This reaches below aiohttp's public surface: the server's own protocol object is derived from. The dependency is bounded
-to the release series it was written for, and every test that speaks HTTP goes through it.
+This uses aiohttp below its public surface: it derives from the server's protocol class. The dependency is pinned to the
+release series it was written for, and every test that speaks HTTP covers it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from aiohttp.web_protocol import RequestHandler
 
 from vault.ids import TenantId
 from vault.server.connections.backpressure import Intake
-from vault.server.connections.connections import Guest
+from vault.server.connections.connections import Connection
 from vault.server.refusal_log import Refusals
 
 SERVER_NAME: Final = "callvault"
 _COUNTED_BYTES: Final = 1 << 12
-"""Only what is longer is counted between socket and journal: counting each little piece costs more than it may hold."""
+"""Only longer bodies are counted between socket and journal: counting small pieces costs more than it could save."""
 _WINDOW_BYTES: Final = 1 << 16
-"""How much may wait to be sent before whoever writes waits."""
+"""How many bytes may wait to be sent before a writer waits."""
 _LINE_BYTES: Final = 1 << 16
-"""How long a line of a request's head may be: a fact that is too long costs the fact, and not the audio."""
+"""How long a line of a request's head may be: so a fact that is too long is refused, and the audio is not."""
 _HEAD_BYTES: Final = 1 << 18
-"""After how much of a head that does not end the connection does."""
+"""The connection is closed after this much of a head that does not end."""
 _NO_ASCII: Final = re.compile(rb"[\x80-\xff]")
 _TOO_LARGE: Final = 431
 _REFUSED: Final = (
@@ -37,11 +37,11 @@ _REFUSED: Final = (
 
 
 class HttpLine(RequestHandler):
-    """One connection that speaks HTTP, and the guest who has it."""
+    """One connection that speaks HTTP."""
 
-    __slots__ = ("_first_line", "_head_bytes", "_head_of", "guest", "held", "intake", "refusals", "unused")
+    __slots__ = ("_first_line", "_head_bytes", "_head_of", "connection", "held", "intake", "refusals", "unused")
 
-    def __init__(self, guest: Guest, server: web.Server, refusals: Refusals, **settings: Any) -> None:
+    def __init__(self, connection: Connection, server: web.Server, refusals: Refusals, **settings: Any) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -50,46 +50,46 @@ class HttpLine(RequestHandler):
             **settings,
         )
         self._head_of = -1
-        """How many requests came before the one whose head was last begun."""
+        """The number of requests before the one whose head began last."""
         self._head_bytes = 0
         self._first_line = False
         self.refusals = refusals
-        self.guest = guest
-        guest.speaks_over(self)
+        self.connection = connection
+        connection.use(self)
         self.held = False
         self.intake: Intake | None = None
-        """While a recorder's audio comes over it."""
+        """Set while a recorder's audio comes over the connection."""
         self.unused = 0
 
-    def take_in(self, intake: Intake) -> None:
-        """A recorder's audio comes over it from now on."""
+    def begin_audio(self, intake: Intake) -> None:
+        """Count the connection as one over which a recorder's audio comes."""
         self.intake = intake
         intake.enter(self)
 
-    def take_in_no_more(self) -> None:
-        """The recorder's audio has ended, or is given up."""
+    def end_audio(self) -> None:
+        """Stop counting it: the audio has ended, or is given up."""
         if self.intake is not None:
             intake, self.intake = self.intake, None
             intake.leave(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        self.guest.arrived(transport)
+        """Note the transport."""
+        self.connection.connected(transport)
         cast("asyncio.Transport", transport).set_write_buffer_limits(high=_WINDOW_BYTES)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End."""
-        self.guest.gone()
+        """Note that the connection is closed."""
+        self.connection.closed()
         super().connection_lost(exc)
 
     def resume_writing(self) -> None:
-        """Go on writing: the other end reads."""
-        self.guest.took()
+        """Continue writing: the other end reads again."""
+        self.connection.has_read()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived."""
+        """Parse what has arrived."""
         if self.intake is not None and len(data) > _COUNTED_BYTES:
             self.intake.read(self, len(data))
         if self._waiter is not None and not self._waiter.done():
@@ -97,9 +97,9 @@ class HttpLine(RequestHandler):
         super().data_received(data)
 
     def _heading(self, data: bytes) -> bytes:
-        """Return a piece of a head as the parser takes it: bytes of an address that are no ASCII are escaped.
+        """Return a piece of a head with the non-ASCII bytes of its address escaped.
 
-        RFC 3986 has no such bytes, and the parser refuses them; curl sends an address as it was typed.
+        RFC 3986 does not allow such bytes and the parser refuses them, but curl sends an address as it was typed.
         """
         if self._head_of != self._request_count:
             self._head_of, self._head_bytes, self._first_line = self._request_count, 0, True
@@ -122,12 +122,12 @@ class HttpLine(RequestHandler):
         self.force_close()
 
     def hold(self) -> None:
-        """Read nothing more."""
+        """Stop reading."""
         self.held = True
         self._pause_transport_reading()
 
     def release(self) -> None:
-        """Read on, unless aiohttp's own buffers are full."""
+        """Resume reading, unless aiohttp's own buffers are full."""
         if self.held:
             self.held = False
             if not self._reading_paused and not self._buffer_paused:
@@ -139,7 +139,7 @@ class HttpLine(RequestHandler):
 
     @property
     def answering(self) -> bool:
-        """Whether a request is being answered; a WebSocket without a call has a deadline of its own."""
+        """Whether a request is being answered; a WebSocket without a call has its own deadline."""
         return self._request_in_progress
 
     def handle_error(
@@ -149,7 +149,7 @@ class HttpLine(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no request of HTTP, naming no version."""
+        """Answer what is not an HTTP request, without naming a version."""
         answer = super().handle_error(request, status, exc, message)
         answer.headers["Server"] = SERVER_NAME
         answer.headers["Request-Id"] = identifier = secrets.token_hex(8)
@@ -158,12 +158,12 @@ class HttpLine(RequestHandler):
 
 
 def identify(request: web.BaseRequest, tenant: TenantId | None) -> None:
-    """A valid credential came with the request: its connection is no stranger's. Unavailable if there is no place."""
+    """Count the request's connection for a tenant or the operators; Unavailable if there is no place."""
     if isinstance(request.protocol, HttpLine):
-        request.protocol.guest.identify(tenant)
+        request.protocol.connection.identify(tenant)
 
 
 def arrived(content: StreamReader) -> bytes:
-    """Return what has arrived of a body and was not read, after its connection broke; aiohttp hides it behind that."""
+    """Return the bytes of a body that arrived before its connection broke; aiohttp does not return them any more."""
     content._exception = None  # noqa: SLF001  # there is no public way to take an exception back
     return content.read_nowait()

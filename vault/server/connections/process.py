@@ -1,4 +1,4 @@
-"""What a server process asks of its machine: an allocator and a collector suited to the data path, and descriptors."""
+"""What a server process asks of its machine: allocator and collector settings for the data path, and descriptors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _KEEP_BYTES: Final = 64 << 20
 _COLLECT_AFTER: Final = 20_000
 _SWITCH_SECONDS: Final = 0.0005
 _MOST_DESCRIPTORS: Final = 1 << 20
-"""What Linux gives a process at most, unless an administrator raised even that."""
+"""The most that Linux gives a process, unless an administrator raised that too."""
 
 logger = logging.getLogger(__name__)
 
 
 def tune() -> None:
-    """Keep segment-sized buffers in the process between uses, and spare the collector the start-up objects.
+    """Keep segment-sized buffers in the process between uses, and exclude the start-up objects from collection.
 
-    glibc would map and unmap each megabyte buffer, and every page of it would fault anew: a third of the kernel time
-    of an upload. Other C libraries ignore the request.
+    glibc would map and unmap each megabyte buffer and fault its pages in anew: a third of the kernel time of an upload.
+    Other C libraries ignore the request.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEEP_BYTES // 2)
         mallopt(_M_TRIM_THRESHOLD, _KEEP_BYTES)
-    # The event loop must not wait five milliseconds for each worker that happens to hold the interpreter.
+    # The event loop must not wait five milliseconds for each worker thread that holds the interpreter lock.
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()
@@ -44,7 +44,7 @@ def descriptor_limit() -> int:
 
 
 def raise_descriptor_limit() -> None:
-    """Take as many descriptors as the process may have, and say so in the log: each connection needs one or two."""
+    """Raise the limit as far as the process may, and log it: each connection needs one or two descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
     if soft not in (resource.RLIM_INFINITY, wanted):

@@ -1,4 +1,4 @@
-"""What a running server takes from its files again when it is told to: certificates and the level of its log."""
+"""What a running server reads again from its files when asked to: certificates and the level of its log."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reread:
-    """How a server is told: whoever wants it sets `asked`, and `load` reads the settings anew."""
+    """Reads again on request: callers set `asked`, and `load` returns the settings."""
 
     asked: asyncio.Event
     load: Callable[[], Config]
 
     @asynccontextmanager
     async def followed(self, started_with: Config, listeners: Sequence[Certified]) -> AsyncIterator[None]:
-        """Read again whenever asked, inside the context; whatever cannot be used leaves in force what was."""
+        """Read again whenever asked, inside the context; unusable settings leave the present ones in force."""
         task = asyncio.create_task(self._follow(started_with, listeners), name="files read again")
         try:
             yield
@@ -44,7 +44,7 @@ class Reread:
             try:
                 config = await asyncio.to_thread(self.load)
             except ConfigError as error:
-                # The certificates are read all the same: they are renewed while somebody edits the settings, too.
+                # The certificates are read even so: they may be renewed while somebody edits the settings.
                 _stays("the settings", error)
             set_level(config.log.level)
             await _certificates(config, listeners)
@@ -68,7 +68,7 @@ def _stays(what: str, error: ConfigError) -> None:
 
 
 def _changed(before: Config, now: Config) -> Iterator[str]:
-    """Yield the names of the settings that differ and are read at the start alone."""
+    """Yield the names of the changed settings that are only read at the start."""
     old, new = dict(_named(before.model_dump())), dict(_named(now.model_dump()))
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name) and not name.endswith(_TAKEN):

@@ -1,4 +1,4 @@
-"""What every TLS listener has in common: the protocol, and files that are read again while the server runs."""
+"""What all TLS listeners share: the protocol, and certificate files that are read again while the server runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server_context() -> ssl.SSLContext:
 
 
 def load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
-    """Give a context its certificate and key; ConfigError or OSError, and nobody is asked for a password."""
+    """Give a context its certificate and key, without asking for a password; ConfigError or OSError."""
     for each in (certificate, key):
         check(each, READ)
     try:
@@ -38,18 +38,18 @@ def _no_password() -> str:
 
 
 class Certified:
-    """The TLS of one listener, as its files say; `read` makes it of the settings, and raises ConfigError."""
+    """The TLS of one listener. `read` makes it from the settings and its files, and raises ConfigError."""
 
     def __init__(self, listener: str, config: Config, read: Callable[[Config], ssl.SSLContext | None]) -> None:
         self.listener = listener
         self._read = read
         self.context = read(config)
-        """What new handshakes use; None for a listener without TLS."""
+        """The context of new handshakes; None for a listener without TLS."""
 
     def reread(self, config: Config) -> bool:
-        """Have new handshakes use what the files say now, and return whether there are any; connections stay.
+        """Read the files again for new handshakes; return whether the listener has TLS. Open connections keep theirs.
 
-        ConfigError if they cannot be used, or would turn TLS on or off: then what was in force stays.
+        ConfigError if they cannot be used, or would turn TLS on or off: the present context then stays in force.
         """
         context = self._read(config)
         if (context is None) != (self.context is None):

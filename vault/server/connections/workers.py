@@ -1,7 +1,7 @@
-"""Several worker processes behind one port: what each measures is told together, by worker.
+"""Several worker processes behind one port; their metrics are reported together, by worker.
 
-Every worker answers for itself on a socket that only its siblings use. Whichever of them is asked for /metrics asks the
-others and adds the label `worker`, so each series comes from one process and counts on in it.
+Each worker serves its metrics on a socket that only its siblings use. A worker that is asked for /metrics asks the
+others and adds the label `worker`, so each series comes from one process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ANSWER_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One of `count` workers; their sockets lie in `directory`, which only they can enter."""
+    """One of `count` workers; their sockets are in `directory`, which only they can enter."""
 
     number: int
     count: int
@@ -37,7 +37,7 @@ class Worker:
 
     @asynccontextmanager
     async def answering(self, vault: Vault) -> AsyncIterator[None]:
-        """Tell siblings what this worker measures, inside the context."""
+        """Serve this worker's metrics to its siblings, inside the context."""
 
         async def own(_: web.Request) -> web.Response:
             await vault.status.gauges()
@@ -54,7 +54,7 @@ class Worker:
             await runner.cleanup()
 
     async def metrics(self) -> bytes:
-        """Return every worker's metrics; one that does not answer is down, and its series are missing, not zero."""
+        """Return all workers' metrics. One that does not answer counts as down; its series are missing, not zero."""
         answers = await asyncio.gather(*[self._ask(number) for number in range(self.count)])
         registry = CollectorRegistry()
         registry.register(_Merged(answers))
@@ -93,12 +93,12 @@ class _Merged(Collector):
 
 
 def worker_journal(journal: Path, number: int) -> Path:
-    """Return the journal directory of a worker: the first has the vault's own, the others one below it."""
+    """Return a worker's journal directory: the vault's own for the first worker, one below it for the others."""
     return journal if number == 0 else journal / f"worker-{number}"
 
 
 def left_over(journal: Path, count: int) -> Path | None:
-    """Return a journal of a worker that `count` workers leave without a process, if it still has files."""
+    """Return a journal with files that belongs to none of `count` workers; None if there is none."""
     for path in sorted(journal.glob("worker-*")):
         match = re.fullmatch(r"worker-(\d+)", path.name)
         if match and int(match[1]) >= count and any(parse_file_name(each.name) for each in path.iterdir()):

@@ -1,1 +1,1 @@
-"""Ways in for recorders."""
+"""The protocols over which recorders send audio."""

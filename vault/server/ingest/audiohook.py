@@ -1,4 +1,4 @@
-"""Genesys AudioHook: one signed WebSocket a session, whose machine is known before its first message."""
+"""Genesys AudioHook: one signed WebSocket for each session; its dialect is known before the first message."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def stream_audio_hook(request: web.Request) -> web.StreamResponse:
 
 
 async def _recorder(request: web.Request, vault: Vault) -> Principal:
-    """Return who opens the session: the token's id in X-API-KEY with a signature, or the whole token anywhere."""
+    """Return the session's recorder: by its token's id in X-API-KEY with a signature, or by a whole token."""
     began = vault.begun.here
     key = request.headers.get("X-API-KEY")
     if key is None:
@@ -79,7 +79,7 @@ async def _recorder(request: web.Request, vault: Vault) -> Principal:
     token = TokenId(key) if whole is None else whole.token_id
     secret = await vault.access.shared_secret(token, began=began)
     now = vault.clock.now().timestamp()
-    # Without a secret the same work is done and the answer is no, whatever came out: anyone can sign with nothing.
+    # An unknown token costs the same work and is always refused, even if the signature fits the empty secret.
     verify(signature, key=secret or _NO_SECRET, values=_components(request), required=_REQUIRED, now=now)
     if not secret or signature.keyid != key:
         raise Unauthenticated("the signature or the token is unknown, wrong, too old or was used before")

@@ -1,4 +1,4 @@
-"""A request body as pieces, with a watch over recorders that go quiet."""
+"""A request body in pieces, with a timeout for silent recorders."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vault.services.uploads.resumable import Writer
 
 _PIECE_BYTES: Final = 1 << 18
 _MAGIC_BYTES: Final = 16
-"""The longest beginning by which a container is recognised."""
+"""The longest beginning that is needed to recognise a container."""
 
 
 class Pieces(Protocol):
-    """Audio on its way in."""
+    """A body's audio in pieces."""
 
     async def first(self) -> bytes:
         """Return the first bytes, enough to recognise a container by, or b"" for an empty body."""
@@ -32,25 +32,25 @@ class Pieces(Protocol):
         """Return the next piece, of at most 256 KiB, or b"" at the end of the body."""
 
     def push_back(self, piece: bytes) -> None:
-        """Hand out `piece` again before all else."""
+        """Return `piece` again from the next call."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the pieces until the end of the body."""
 
 
 class Source:
-    """What every kind of pieces shares; a subclass says where more bytes come from."""
+    """What all kinds of pieces share; a subclass says where more bytes come from."""
 
     def __init__(self) -> None:
         self._held: deque[bytes] = deque()
-        """Taken in and not handed out yet."""
+        """Received and not returned yet."""
 
     async def more(self) -> bytes:
         """Return further bytes, of any size, or b"" at the end."""
         raise NotImplementedError
 
     def push_back(self, piece: bytes) -> None:
-        """Hand out `piece` again before all else."""
+        """Return `piece` again from the next call."""
         if piece:
             self._held.appendleft(piece)
 
@@ -74,9 +74,9 @@ class Source:
 
 
 class BodyPieces(Source):
-    """The request body; ends the request when nothing arrives for too long. Close it when done.
+    """The request body; raises `stalled` when nothing arrives for too long. Close it when done.
 
-    Locked once `stop` was called, Unauthenticated once the request's token was revoked.
+    Locked after `stop`, Unauthenticated once the request's token was revoked.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -89,16 +89,16 @@ class BodyPieces(Source):
         self._intake = request.app[BODIES]
         self._line = request.protocol if isinstance(request.protocol, HttpLine) else None
         self._in_hand = 0
-        """What is counted of the pieces handed out last, until more is asked for."""
+        """Counted bytes of the pieces returned last, until the next call."""
         if self._line is not None:
-            self._line.take_in(self._intake)
+            self._line.begin_audio(self._intake)
         self._idle = IdleTimer(
             self._intake, left=lambda quiet: idle - quiet, tell=lambda: self._content.set_exception(TimeoutError())
         )
 
     @property
     def waited(self) -> float:
-        """For how many seconds the recorder has been waited for, and has sent nothing."""
+        """For how many seconds the body has been waited for without a byte."""
         return self._idle.seconds
 
     def close(self) -> None:
@@ -106,10 +106,10 @@ class BodyPieces(Source):
         self._idle.close()
         self._leave()
         if self._line is not None:
-            self._line.take_in_no_more()
+            self._line.end_audio()
 
     def stop(self) -> None:
-        """Another request goes on in this one's place: hand out nothing more."""
+        """Return nothing more, because another request continues in this one's place."""
         self._stopped = True
         self._content.set_exception(TimeoutError())
 
@@ -118,14 +118,14 @@ class BodyPieces(Source):
         self._content.set_exception(TimeoutError())
 
     def stalled(self) -> VaultError:
-        """Return what a body that stopped coming is answered with."""
+        """Return the error for a body that stopped coming."""
         return UploadStalled(
             "no audio arrived for too long, so the upload was closed; what was received is durable",
             hint="ask with HEAD where to continue, within the grace period",
         )
 
     async def more(self) -> bytes:
-        """Return what has arrived, or wait for it; `stalled` after the idle time."""
+        """Return what has arrived, or wait for it; raises `stalled` after the idle time."""
         if self._in_hand and self._line is not None:
             self._intake.used(self._line, self._in_hand)
             self._in_hand = 0
@@ -136,7 +136,7 @@ class BodyPieces(Source):
         except ConnectionError:
             if not self._content.is_eof():
                 raise
-            # The whole body had arrived: a recorder that hangs up without waiting for its answer loses nothing.
+            # The whole body has arrived: a recorder that closes without waiting for its answer loses nothing.
             return arrived(self._content)
         except TimeoutError as error:
             if self._revoked:
@@ -152,7 +152,7 @@ class BodyPieces(Source):
 
 @contextmanager
 def writing(body: BodyPieces, *, patience: float) -> Iterator[Writer]:
-    """Read the body until its end, or until another request goes on in this one's place because it has gone silent."""
+    """Read the body until its end, or until another request replaces this one because it has become silent."""
     try:
         yield Writer(stop=body.stop, waited=lambda: body.waited, patience=patience)
     finally:
@@ -163,20 +163,20 @@ class Incoming(BodyPieces):
     """The body in pieces of at most 256 KiB; Unavailable when nothing has come for the idle time."""
 
     def stalled(self) -> VaultError:
-        """Return what a body that stopped coming is answered with: clients repeat a 503, and give up at a 408."""
+        """Return the error for a body that stopped coming: clients repeat after a 503, and give up after a 408."""
         return Unavailable(
             "nothing arrived for too long, so the request was ended; what was received is kept",
             hint="ask with HEAD where to continue",
         )
 
     async def first(self) -> bytes:
-        """Return the first bytes, enough to recognise a container by, without taking them."""
+        """Return the first bytes, enough to recognise a container by, and return them again later."""
         piece = await super().first()
         self.push_back(piece)
         return piece
 
     async def whole(self, check: Callable[[int], None]) -> Sequence[bytes]:
-        """Return all there is without taking it; `check` refuses the size before more is read."""
+        """Return the whole body, which is returned again later; `check` may refuse its size before more is read."""
         pieces: deque[bytes] = deque()
         size = 0
         while piece := await self.next():

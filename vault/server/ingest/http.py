@@ -74,7 +74,7 @@ class Terms(TypedDict):
 
 
 async def ask(request: web.Request, said: Upload) -> None:
-    """Ask a recorder that waits for it to send its body, only after all that the headers say was checked."""
+    """Send `100 Continue` to a recorder that waits for it, after everything in its headers was checked."""
     if "Expect" in request.headers:
         await preflight(request.app[VAULT], said)
         go_on(request)
@@ -188,14 +188,14 @@ async def upload(request: web.Request) -> web.StreamResponse:
 
 
 def require_size(request: web.Request) -> None:
-    """Raise TooLarge for a body whose declared length is more than one recording may have."""
+    """Raise TooLarge for a body whose declared length is more than a recording may have."""
     limit = request.app[CONFIG].server.max_recording_bytes
     if request.content_length is not None and request.content_length > limit:
         raise TooLarge(f"the recording exceeds {limit} bytes")
 
 
 async def _upload(request: web.Request) -> Upload:
-    """Read the request's headers, all of them, before its body."""
+    """Check all headers of the request, before its body is read."""
     tenant, actor = await authorised(request)
     call_key = path_call_key(request)
     require_size(request)
@@ -224,10 +224,10 @@ async def _upload(request: web.Request) -> Upload:
 
 
 async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
-    """Return the call key under which a client that appends goes on, or begins.
+    """Return the call key under which a client that appends continues or begins.
 
-    It cannot continue after it was started again, and does not look at what it is told: a beginning under a key that
-    has audio already is a recording of its own, and the pieces that follow belong to the newest one.
+    Such a client cannot continue after a restart and ignores what it is told. So a new beginning under a key that has
+    audio already is a recording of its own, and the pieces that follow belong to the newest one.
     """
     if place.offset is not None:
         return await _newest(vault, tenant, key, place, call)
@@ -240,7 +240,7 @@ async def _appended(vault: Vault, tenant: TenantId, key: str, place: Placing, ca
 async def _newest(vault: Vault, tenant: TenantId, key: str, place: Placing, call: Joiner) -> str:
     """Return the call key of a stream's newest recording that has not ended: its own token's, else one it may join.
 
-    If all have, a piece from within the newest is that one's, and a later one is a further recording's.
+    If all have ended, a piece within the newest belongs to that one, and a later piece begins another recording.
     """
     unended = [(name, each) for name, each in vault.ingest.live_calls(tenant, key).items() if each.ended is None]
     may = vault.ingest.joining.may

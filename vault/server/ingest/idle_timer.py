@@ -1,4 +1,4 @@
-"""Notices a recorder that is waited for and sends nothing."""
+"""A timer for recorders that are waited for and send nothing."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class IdleTimer:
         self.again(left(0.0))
 
     def heard(self) -> None:
-        """Something has come."""
+        """Note that something has come."""
         self.heard_at = self._loop.time()
 
     def waiting(self) -> None:
-        """From now on the recorder is waited for."""
+        """Start: the recorder is waited for from now on."""
         self._taking = False
 
     def taking(self) -> None:
-        """What it sent is being taken: however long that lasts, the recorder is not to blame."""
+        """Stop: what the recorder sent is being processed, which is not its own silence."""
         self._taking = True
 
     @property
     def seconds(self) -> float:
-        """For how long the recorder has been waited for; not while it is held back."""
+        """For how many seconds the recorder has been waited for, without the time it was held back."""
         return 0.0 if self._taking else self._intake.silence(self.heard_at, self._loop.time())
 
     def again(self, seconds: float) -> None:
@@ -49,7 +49,7 @@ class IdleTimer:
         self._timer = self._loop.call_later(seconds, self._look)
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the timer."""
         self._timer.cancel()
 
     def _look(self) -> None:

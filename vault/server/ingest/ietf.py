@@ -1,6 +1,7 @@
-"""The IETF's resumable uploads, draft-ietf-httpbis-resumable-upload, at the addresses of tus.
+"""The IETF's resumable uploads, draft-ietf-httpbis-resumable-upload, at the same addresses as tus.
 
-Interim responses (104) go out by hand: the first names the upload, later ones tell how many bytes are durable.
+The interim responses (104) are written directly: the first has the upload's address, later ones how many bytes are
+durable.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from vault.services.uploads.resumable import Standing, Writer
 
 _DIALECT: Final = "resumable"
 _ACK_SECONDS: Final = 0.5
-"""How often a client hears how much is durable, while it sends."""
+"""How often a client is told how much is durable, while it sends."""
 
 
 class _Interim:
-    """The interim responses of one request; none for a client that does not say it understands them."""
+    """The interim responses of one request; none are sent to a client that does not state that it understands them."""
 
     def __init__(self, request: web.Request) -> None:
         self._transport = request.transport
@@ -48,7 +49,7 @@ class _Interim:
 
     @contextmanager
     def follow(self, session: IngestSession) -> Iterator[None]:
-        """Tell, as long as this is entered, whenever more of the upload is durable."""
+        """Send one whenever more of the upload is durable, inside the context."""
         loop = asyncio.get_running_loop()
         told = session.received
         timer: asyncio.TimerHandle
@@ -70,7 +71,7 @@ class _Interim:
 async def create(request: web.Request) -> web.Response:
     """Begin an upload, with none, some or all of its bytes (Upload Creation)."""
     tenant, actor = await authorised(request)
-    tus.require_version(request.headers, required=False)  # a PUT comes here whatever it says
+    tus.require_version(request.headers, required=False)  # a PUT comes here with any version
     vault, limit = request.app[VAULT], request.app[CONFIG].server.max_recording_bytes
     wanted = resumable.creation(request.headers, request.content_length, limit=limit)
     description = describe(wanted.metadata, wanted.unusable)
@@ -117,7 +118,7 @@ async def append(request: web.Request) -> web.Response:
 
 
 async def head(request: web.Request) -> web.Response:
-    """Tell how much is durable (Offset Retrieval)."""
+    """Return how much is durable (Offset Retrieval)."""
     tenant, actor = await authorised(request)
     uploads = request.app[VAULT].uploads
     writer = Writer()
@@ -136,7 +137,7 @@ async def cancel(request: web.Request) -> web.Response:
 
 
 async def _settle(request: web.Request, session: IngestSession, *, complete: bool) -> None:
-    """Make it durable; `complete`: and the end, unless less came than was announced."""
+    """Make it durable; with `complete` also its end, unless less came than was announced."""
     if complete and not session.sent:
         raise Invalid("the upload has no audio", hint="send the recording as the request's content")
     if complete and session.total is not None and not session.complete:
@@ -171,7 +172,7 @@ def _state(request: web.Request, standing: Standing) -> dict[str, str]:
 
 
 def _limit(request: web.Request) -> str:
-    """Return Upload-Limit: the grace begins anew with each request."""
+    """Return Upload-Limit; each request starts the grace period again."""
     return resumable.limits(
         resumable.interop(request.headers),
         max_size=request.app[CONFIG].server.max_recording_bytes,

@@ -1,4 +1,4 @@
-"""What the adapters of tus and of the IETF's resumable uploads share: addresses, the body's way in, and the end."""
+"""What the adapters of tus and of the IETF's resumable uploads share: addresses, reading the body, and the end."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
 
 
 def path_upload(request: web.Request) -> RecordingId:
-    """Return the upload in the path; NotFound for what cannot be one."""
+    """Return the upload in the path; NotFound if it cannot be an upload."""
     return RecordingId(checked_id(request.match_info["upload"], "rec", "upload"))
 
 
 def location(request: web.Request, tenant: TenantId, upload: RecordingId) -> str:
-    """Return the upload's address: absolute, because clients take it for one.
+    """Return the upload's address: absolute, because clients expect that.
 
-    It begins with `server.public_url`, else with what the client itself called this server.
+    It begins with `server.public_url`, else with the host name that the client used.
     """
     base = request.app[CONFIG].server.public_url
     if base is None:
@@ -41,13 +41,13 @@ def location(request: web.Request, tenant: TenantId, upload: RecordingId) -> str
 
 
 def expires(at: datetime) -> str:
-    """Return an instant as HTTP writes it (RFC 9110 section 5.6.7)."""
+    """Return an instant in HTTP's format (RFC 9110 section 5.6.7)."""
     return format_datetime(at, usegmt=True)
 
 
 @contextmanager
 def incoming(request: web.Request) -> Iterator[tuple[Incoming, Writer]]:
-    """Ask for the request's body and read it, until another request to the same upload ends that."""
+    """Ask for the request's body and read it, until another request to the same upload ends this one."""
     go_on(request)
     body = Incoming(request)
     with writing(body, patience=SILENT_SECONDS) as writer:
@@ -55,9 +55,9 @@ def incoming(request: web.Request) -> Iterator[tuple[Incoming, Writer]]:
 
 
 async def receive(request: web.Request, session: IngestSession, body: Incoming, *, dialect: str) -> None:
-    """Write the rest of the body into the recording; what passes the announced length is refused and not kept.
+    """Write the rest of the body into the recording; bytes beyond the announced length are refused and not kept.
 
-    When the request breaks off, what came stays and becomes durable: an upload goes on at any byte.
+    If the request breaks off, what came is kept and becomes durable: an upload can continue at any byte.
     """
     vault = request.app[VAULT]
     began = session.appended
@@ -73,14 +73,14 @@ async def receive(request: web.Request, session: IngestSession, body: Incoming, 
 
 @asynccontextmanager
 async def begun(request: web.Request, session: IngestSession, writer: Writer, *, new: bool) -> AsyncIterator[None]:
-    """Be the one that writes to an upload just created, or joined because its client had created it before."""
+    """Become the writer of an upload just created, or joined because its client had created it before."""
     uploads = request.app[VAULT].uploads
     async with uploads.started(session, writer) if new else uploads.held(session, writer):
         yield
 
 
 async def media_in(description: Description, body: Incoming | None) -> Media:
-    """Return the upload's media, from the first bytes of `body` if nothing else tells; UnsupportedMedia."""
+    """Return the upload's media, from the first bytes of `body` if nothing else states it; UnsupportedMedia."""
     declared = content_type(description)
     first = b"" if declared is not None or body is None else await body.first()
     if declared is None and not first:

@@ -1,4 +1,4 @@
-"""rtpengine-recording's notifications: a finished file as a form, or an event without one."""
+"""rtpengine-recording's notifications: a finished file in a form, or an event without a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vault.services.vault import Vault
 
 _DIALECT: Final = "rtpengine"
 _GRACE: Final = timedelta(hours=1)
-"""A daemon waits 5 s before it sends a file again, doubling up to 10 times: 2,560 s before the last."""
+"""A daemon waits 5 s before it sends a file again, doubling the wait up to 10 times: 2,560 s before the last."""
 _SENDS: Final = "set output-storage = notify in rtpengine-recording.conf"
 _MAX_EVENT_BYTES: Final = 1 << 16
 _NOTED: Final = {204: Answer(text="The event is in the audit trail, without its call.")}
@@ -109,9 +109,8 @@ async def _upload(request: web.Request) -> Upload:
 async def _call_key(vault: Vault, tenant: TenantId, key: str, call: Joiner) -> str:
     """Return the call key for a file: its own, or a further one if a broken attempt to send it has been closed.
 
-    A recording that the file may not join is passed over.
-
-    A file that comes again after the grace of its first attempt would be lost if it were refused for its name.
+    Recordings that the file may not join are skipped. A file that is repeated after the grace period of its first
+    attempt must not be refused for its name, as the daemon would give it up.
     """
     for name, session in vault.ingest.live_calls(tenant, key).items():
         if (session.ending or "").partition(":")[0] == RecordingState.TRUNCATED.value:
@@ -133,7 +132,7 @@ async def _call_key(vault: Vault, tenant: TenantId, key: str, call: Joiner) -> s
 
 
 class _FilePieces(Source):
-    """The file inside a form. Its end comes only after the closing boundary: a form that is cut off is an error."""
+    """The file inside a form. It ends only after the closing boundary: a form that is cut off is an error."""
 
     def __init__(self, body: BodyPieces, boundary: bytes) -> None:
         super().__init__()
@@ -172,7 +171,7 @@ class _FilePieces(Source):
         return b"".join(file)
 
     async def _rest(self) -> None:
-        """Read what follows the form, which is nothing, so that the connection can be used again."""
+        """Read what follows the form, which should be nothing, so that the connection can be used again."""
         while await self._body.next():
             pass
         if not self._found:

@@ -1,7 +1,7 @@
-"""The S3 subset: routes, whole objects, and every answer in S3's own terms.
+"""The S3 subset: routes, whole objects, and answers as S3 gives them.
 
-Served below `/s3`, and at the root for clients that can only be told a host and a port. The bucket is the tenant, the
-access key a recorder token's id, the secret key its secret part. Path style only.
+Served below `/s3`, and at the root for clients that only accept a host and a port. The bucket is the tenant, the access
+key a recorder token's id, the secret key its secret part. Path style only.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ _SUMMARIES: Final = {
     ("put", False): ("s3PutBucket", "Refused: a tenant is added over /v1/tenants"),
 }
 _RESERVED: Final = r"(?!(?:v1|s3|log|healthz|readyz|metrics)(?:/|$))"
-# Names that stay the vault's own at the root; a tenant of such a name is reached below /s3.
+# Names at the root that are the vault's own; a tenant with such a name is reached below /s3.
 _FOLDERS: Final = {"/s3": ("", ""), "": ("AtRoot", _RESERVED)}
 
 OPERATIONS: Final = Operations("ingest")
 
 
 async def handle(request: web.Request) -> web.StreamResponse:
-    """Carry out one operation; a failure is one of S3's error documents."""
+    """Carry out one operation; errors are answered with S3's error documents."""
     try:
         asked = await signed(request)
         go_on(request)
@@ -73,7 +73,7 @@ async def handle(request: web.Request) -> web.StreamResponse:
         return _refusal(request, Invalid("the request ended before its body was complete", s3="IncompleteBody"))
     except web.HTTPException:
         raise
-    except Exception as error:  # the outermost handler of this dialect
+    except Exception as error:  # the outermost handler of this protocol
         logger.exception("request failed unexpectedly", exc_info=error)
         return _refusal(request, Unexpected("something went wrong in the server; what was acknowledged before is safe"))
     answer.headers["x-amz-request-id"] = request_id.get() or ""
@@ -91,10 +91,10 @@ def _refusal(request: web.Request, error: VaultError) -> web.Response:
 
 
 async def _put(request: web.Request, asked: Signed) -> web.Response:
-    """PutObject: all of it is checked before any of it is recorded."""
+    """PutObject: the whole body is checked before any of it is recorded."""
     vault = request.app[VAULT]
     expected, wanted = expected_body(request, asked), terms_of(vault, asked, begins=True)
-    # What its head says is refused before its body.
+    # What the head shows to be refused is refused before its body.
     await call_start(vault, asked, parse_content_type("audio/basic"), wanted)
     if wanted.only_new:
         async with vault.objects.only_new(asked.tenant, asked.call_key, object_key=asked.object_key):
@@ -128,7 +128,7 @@ def _media(asked: Signed, body: Body) -> Media:
 
 
 async def _keep(vault: Vault, asked: Signed, body: Body, length: int, wanted: Terms) -> None:
-    """Keep what is known to be the recorder's of a body that broke off."""
+    """Store what has come of a body that broke off and is known to be the recorder's."""
     if not length:
         return
     try:
@@ -141,12 +141,12 @@ async def _keep(vault: Vault, asked: Signed, body: Body, length: int, wanted: Te
 
 
 async def _head_object(request: web.Request, asked: Signed) -> web.Response:
-    """HeadObject: 200 for a recording that is whole."""
+    """HeadObject: 200 for a complete recording."""
     vault = request.app[VAULT]
     object_key = asked.object_key if asked.own_key is None else None
     found = await vault.objects.find(asked.tenant, asked.call_key, object_key=object_key)
     if found is None:
-        raise NotFound("there is no whole recording under this key", s3="NoSuchKey")
+        raise NotFound("there is no complete recording under this key", s3="NoSuchKey")
     headers = {
         **identified(found),
         "Content-Length": str(found.size),
@@ -157,12 +157,12 @@ async def _head_object(request: web.Request, asked: Signed) -> web.Response:
 
 
 async def _bucket(_: web.Request, asked: Signed) -> web.Response:
-    """HeadBucket: the tenant is there and this recorder's."""
+    """HeadBucket: 200 if the tenant exists and is this recorder's."""
     return web.Response(headers={"x-amz-bucket-region": asked.claim.scope.split("/")[1]})
 
 
 async def _location(_: web.Request, asked: Signed) -> web.Response:
-    """GetBucketLocation: whatever region the recorder signs for is the right one."""
+    """GetBucketLocation: the region that the recorder signs for."""
     region = asked.claim.scope.split("/")[1]
     return web.Response(body=s3.location(region), content_type="application/xml")
 

@@ -39,13 +39,13 @@ _TRIES: Final = 3
 
 
 async def _create(request: web.Request, asked: Signed) -> web.Response:
-    """CreateMultipartUpload: the recording begins; a name that is taken leads to a further one, `~2` and so on."""
+    """CreateMultipartUpload: begins a recording; if its name is taken, under a further one, `~2` and so on."""
     vault = request.app[VAULT]
     declared = s3.audio_type(asked.head.header("content-type")) or s3.type_by_name(asked.key)
     if declared is None:
         raise Invalid(
-            "an upload in parts says what it is before its first byte",
-            hint="send a Content-Type such as audio/wav, or give the key such an ending",
+            "an upload in parts must state its format before its first byte",
+            hint="send a Content-Type such as audio/wav, or give the key an extension such as .wav",
             s3="InvalidArgument",
         )
     wanted = terms_of(vault, asked, begins=True)
@@ -85,9 +85,9 @@ async def _row(vault: Vault, asked: Signed) -> Recording:
 
 
 async def _found(vault: Vault, asked: Signed) -> Upload | Recording:
-    """Return the upload, or what has become of it; NotFound, logged, if there is none of the tenant's.
+    """Return the upload, or the recording it has become; NotFound, logged, if the tenant has no such upload.
 
-    Unavailable if another node has it, which a recorder's next attempt may reach.
+    Unavailable if another node has it, which the recorder's next attempt may reach.
     """
     try:
         return vault.parts.find(_identifier(asked), tenant=asked.tenant)
@@ -123,7 +123,7 @@ async def _part(request: web.Request, asked: Signed) -> web.Response:
 
 
 async def _complete(request: web.Request, asked: Signed) -> web.Response:
-    """CompleteMultipartUpload: 200 once the whole recording and its end are durable, and again when repeated."""
+    """CompleteMultipartUpload: 200 once the whole recording and its end are durable, also when repeated."""
     vault = request.app[VAULT]
     expected = expected_body(request, asked, limit=s3.MAX_XML_BYTES, audio=False)
     named = s3.parse_complete(await _document(request, expected))
@@ -149,7 +149,7 @@ async def _complete(request: web.Request, asked: Signed) -> web.Response:
 
 
 def _only_new(vault: Vault, asked: Signed) -> AbstractAsyncContextManager[None]:
-    """Be alone with a key that has no object but what this request completes."""
+    """Hold the key's lock, if the request may only create an object and not replace one."""
     own = asked.parameters.get("uploadId")
     return vault.objects.only_new(
         asked.tenant,
@@ -160,7 +160,7 @@ def _only_new(vault: Vault, asked: Signed) -> AbstractAsyncContextManager[None]:
 
 
 async def _document(request: web.Request, expected: S3Body) -> bytes:
-    """Return a body that is no audio; UploadStalled unless it is whole within `server.idle_timeout`."""
+    """Return a body that is not audio; UploadStalled unless it is complete within `server.idle_timeout`."""
     document = bytearray()
     try:
         async with (
@@ -170,7 +170,7 @@ async def _document(request: web.Request, expected: S3Body) -> bytes:
             async for piece in pieces:
                 document += piece
     except TimeoutError as error:
-        raise UploadStalled("the request's body did not come; nothing was done", hint="send it again") from error
+        raise UploadStalled("the request's body did not arrive; nothing was done", hint="send it again") from error
     return bytes(document)
 
 
@@ -182,7 +182,7 @@ async def _abort(request: web.Request, asked: Signed) -> web.Response:
 
 
 async def _list(request: web.Request, asked: Signed) -> web.Response:
-    """ListParts: what is durable of an upload."""
+    """ListParts: the durable parts of an upload."""
     upload = await _on_this_node(request.app[VAULT], asked)
     parts = [ListedPart(number=number, etag=part.etag, size=part.size) for number, part in sorted(upload.parts.items())]
     members = [("Bucket", asked.tenant), ("Key", asked.key), ("UploadId", _identifier(asked))]
@@ -190,7 +190,7 @@ async def _list(request: web.Request, asked: Signed) -> web.Response:
 
 
 async def _unfinished(request: web.Request, asked: Signed) -> web.Response:
-    """ListMultipartUploads: those that this token began, and that can be continued in this process."""
+    """ListMultipartUploads: those that this token began and this process can continue."""
     vault = request.app[VAULT]
     there = [
         Unfinished(key=upload.key, upload=upload.session.recording.id, initiated=upload.session.recording.created_at)

@@ -1,4 +1,4 @@
-"""One S3 request: who signed it, what it asks for, what its body is checked by."""
+"""One S3 request: who signed it, what it asks for, and how its body is checked."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from vault.services.vault import Vault
 
 DIALECT: Final = "s3"
 FOLDER: Final = "/s3/"
-"""Where the dialect lives; it also answers at the root, to what is signed."""
+"""The path of the protocol, which also answers signed requests at the root."""
 
 _OWN_KEY: Final = "x-amz-meta-call-key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """A request whose signature is right, from a recorder of the bucket's tenant."""
+    """A request with a valid signature, of a recorder of the bucket's tenant."""
 
     head: RequestHead
     claim: Claim
@@ -56,12 +56,12 @@ class Signed:
 
     @property
     def own_key(self) -> str | None:
-        """The call key that the request names beside the object key."""
+        """The call key that the request states in a header of its own, besides the object key."""
         return next((value for name, value in self.said if name.lower() == _OWN_KEY), None)
 
     @property
     def said(self) -> Sequence[tuple[str, str]]:
-        """The headers, and the parameters: presigned, an address may carry in its query what else is a header."""
+        """The headers and the query parameters, which in a presigned address may replace headers."""
         return [*self.head.headers, *self.parameters.items()]
 
     @property
@@ -71,7 +71,7 @@ class Signed:
 
     @property
     def object_key(self) -> str:
-        """The object key as it is kept and told."""
+        """The object key as it is stored and shown."""
         return s3.object_key(self.key)
 
 
@@ -79,14 +79,14 @@ _SIGNED = web.RequestKey("s3", Signed)
 
 
 async def signed(request: web.Request) -> Signed:
-    """Return who asks for what; checked once a request, before anything of its body is read."""
+    """Return the signed request; checked once a request, before its body is read."""
     known: Signed | None = request.get(_SIGNED)
     if known is not None:
         return known
     vault = request.app[VAULT]
     head = _head(request)
     if not is_signed(head) and not request.path.startswith(FOLDER):
-        raise web.HTTPNotFound  # at the root, what is not signed is not for S3
+        raise web.HTTPNotFound  # an unsigned request at the root is not S3's
     claim = read_claim(head)
     parameters = head.parameters()
 
@@ -127,7 +127,7 @@ def _head(request: web.Request) -> RequestHead:
 
 
 def _key(request: web.Request) -> str:
-    """Return the object key as it was meant: the router would have joined what `//` and `..` separate."""
+    """Return the object key as the client wrote it: the router would have resolved `//` and `..`."""
     path = request.raw_path.partition("?")[0]
     if request.path.startswith(FOLDER):
         path = path.removeprefix(FOLDER[:-1])
@@ -135,19 +135,19 @@ def _key(request: web.Request) -> str:
 
 
 def xml(root: str, members: s3.Tree, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return an answer of one document."""
+    """Return an answer with one XML document."""
     return web.Response(body=s3.render(root, members), content_type="application/xml", headers=headers)
 
 
 def identified(found: Whole) -> Mapping[str, str]:
-    """Return the headers that say which object this is to its client, and which recording to people."""
+    """Return the headers that identify the object to its client, and the recording to people."""
     return {"ETag": f'"{found.etag}"', "Recording-Id": found.recording.id}
 
 
 def expected_body(request: web.Request, asked: Signed, *, limit: int | None = None, audio: bool = True) -> S3Body:
-    """Return what checks the request's body; refusals that need none of it are raised here.
+    """Return the check of the request's body; refusals that do not need the body are raised here.
 
-    Without `audio` the head's checksums are about something else than the body.
+    Without `audio` the head's checksums are not the body's.
     """
     most = request.app[CONFIG].server.max_recording_bytes
     return S3Body(
@@ -172,7 +172,7 @@ async def arriving(request: web.Request, body: S3Body) -> AsyncGenerator[bytes, 
 
 
 async def call_start(vault: Vault, asked: Signed, media: Media, wanted: Terms) -> CallStart:
-    """Return what the request says about its call; Invalid if it is to be kept longer than it may."""
+    """Return what the request states about its call; Invalid if it is to be kept longer than allowed."""
     stated, started = s3.meta_facts(asked.said)
     if wanted.keep_until is not None:
         await vault.tenants.check_kept(asked.tenant, wanted.keep_until, started=started)
@@ -189,7 +189,7 @@ async def call_start(vault: Vault, asked: Signed, media: Media, wanted: Terms) -
 
 
 def terms_of(vault: Vault, asked: Signed, *, begins: bool) -> Terms:
-    """Return what the request asks for beside storing; Invalid for what would not be kept to."""
+    """Return what the request asks for besides storing; Invalid for terms that the vault would not keep."""
     return terms(asked.said, begins=begins, now=vault.clock.now())
 
 

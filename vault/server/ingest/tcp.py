@@ -1,4 +1,4 @@
-"""Live calls over plain TCP: a listener of its own for each dialect, trusted by where it listens or by certificate."""
+"""Live calls over plain TCP: one listener for each dialect, trusted by its address or by client certificates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vault.protocol.live.bad_frames import LeftOut
 from vault.protocol.live.events import Audio, Dialect, Ended, Event, Started
 from vault.protocol.live.rtpengine_tcp import RtpengineTcp
 from vault.server.connections.backpressure import Intake
-from vault.server.connections.connections import Connections, Guest, bind
+from vault.server.connections.connections import Connection, Connections, bind
 from vault.server.connections.tls import Certified, load_chain, server_context
 from vault.server.ingest.idle_timer import IdleTimer
 from vault.server.problems import status_of
@@ -36,7 +36,7 @@ from vault.telemetry import request_id
 
 _READ_BYTES = 1 << 16
 _FIRST_SECONDS = 10.0
-"""How long a connection may stay without saying which call it is."""
+"""How long a connection may stay open without saying which call it is."""
 _MOST_LEGS = 8
 _NAME_BYTES = 16
 _ID_BYTES = 8
@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Door:
-    """One listener's settings with what they lead to."""
+class _Endpoint:
+    """One listener, with its settings."""
 
     name: str
     settings: Listener
@@ -66,7 +66,7 @@ async def listening(
     shared: bool = False,
     entropy: Entropy = os.urandom,
 ) -> AsyncIterator[Mapping[str, int]]:
-    """Take calls on the configured listeners inside the context; then close what is left, as a lost connection.
+    """Take calls on the configured listeners inside the context; then close the remaining connections as broken.
 
     Yields the port of each listener by its name, and adds its TLS to `certified`. With `shared`, siblings listen on the
     same ports. ConfigError if one cannot listen.
@@ -74,16 +74,16 @@ async def listening(
     calls = _Calls(vault, intake, refusals, idle_seconds=config.server.idle_timeout.total_seconds(), entropy=entropy)
     ports: dict[str, int] = {}
     with ExitStack() as listeners:
-        for door in _doors(config):
-            certified.append(door.tls)
+        for endpoint in _endpoints(config):
+            certified.append(endpoint.tls)
             try:
-                sockets = bind(*door.settings.address, shared=shared)
+                sockets = bind(*endpoint.settings.address, shared=shared)
             except OSError as error:
-                raise not_listening(f"streams.{door.name}.listen", door.settings.listen, error) from error
+                raise not_listening(f"streams.{endpoint.name}.listen", endpoint.settings.listen, error) from error
             for each in sockets:
-                listeners.enter_context(connections.listening(each, calls.lines(door), tls=door.tls))
-            ports[door.name] = int(sockets[0].getsockname()[1])
-            logger.info("listening", extra={"fields": {"dialect": door.name, "port": ports[door.name]}})
+                listeners.enter_context(connections.listening(each, calls.lines(endpoint), tls=endpoint.tls))
+            ports[endpoint.name] = int(sockets[0].getsockname()[1])
+            logger.info("listening", extra={"fields": {"dialect": endpoint.name, "port": ports[endpoint.name]}})
         try:
             yield ports
         finally:
@@ -91,13 +91,13 @@ async def listening(
             await calls.close()
 
 
-def _doors(config: Config) -> Iterator[_Door]:
+def _endpoints(config: Config) -> Iterator[_Endpoint]:
     if (audiosocket := config.streams.audiosocket) is not None:
         tls = Certified("streams.audiosocket", config, lambda now: _tls(now, "audiosocket", now.streams.audiosocket))
-        yield _Door(name="audiosocket", settings=audiosocket, machine=AudioSocket, tls=tls)
+        yield _Endpoint(name="audiosocket", settings=audiosocket, machine=AudioSocket, tls=tls)
     if (rtpengine := config.streams.rtpengine) is not None:
         rate, channels = rtpengine.rate, rtpengine.channels
-        yield _Door(
+        yield _Endpoint(
             name="rtpengine",
             settings=rtpengine,
             machine=lambda: RtpengineTcp(rate=rate, channels=channels),
@@ -106,7 +106,7 @@ def _doors(config: Config) -> Iterator[_Door]:
 
 
 def _tls(config: Config, name: str, settings: Listener | None) -> ssl.SSLContext | None:
-    """Return TLS that asks for a client's certificate, or None on loopback."""
+    """Return TLS that requires a client certificate, or None on loopback."""
     if settings is None or settings.tls_cert is None or settings.tls_key is None or settings.client_ca is None:
         return None
     context = server_context()
@@ -121,10 +121,10 @@ def _tls(config: Config, name: str, settings: Listener | None) -> ssl.SSLContext
 
 
 class _Reader(asyncio.StreamReader):
-    """Gives out what came before a connection broke, which asyncio's own hides behind the break."""
+    """Returns what came before a connection broke; asyncio's own reader raises the error first."""
 
     failure: Exception | None = None
-    """Why nothing comes after that, if the other end did not close."""
+    """Why nothing comes after that, unless the other end closed."""
     _stopped = False
 
     def set_exception(self, exc: Exception) -> None:
@@ -132,7 +132,7 @@ class _Reader(asyncio.StreamReader):
         self.feed_eof()
 
     def stop(self) -> None:
-        """Wake who reads, as at the end; whatever still comes is passed over."""
+        """Wake the reader as at the end; what still comes is ignored."""
         self._stopped = True
         self.feed_eof()
 
@@ -142,23 +142,23 @@ class _Reader(asyncio.StreamReader):
 
 
 class _Stream(asyncio.StreamReaderProtocol):
-    """One connection, and the guest who has it."""
+    """The protocol of one connection."""
 
     def __init__(
         self,
-        guest: Guest,
+        connection: Connection,
         reader: asyncio.StreamReader,
         begin: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None],
     ) -> None:
         super().__init__(reader, begin)
-        self._guest = guest
+        self._connection = connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._guest.arrived(transport)
+        self._connection.connected(transport)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._guest.gone()
+        self._connection.closed()
         super().connection_lost(exc)
 
 
@@ -175,32 +175,36 @@ class _Calls:
         self._entropy = entropy
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def lines(self, door: _Door) -> Callable[[Guest], asyncio.Protocol]:
-        """Return what makes a connection's protocol, which starts its task; `close` ends that."""
+    def lines(self, endpoint: _Endpoint) -> Callable[[Connection], asyncio.Protocol]:
+        """Return a function that makes a connection's protocol, which starts its task; `close` ends the tasks."""
         loop = asyncio.get_running_loop()
 
-        def connect(guest: Guest) -> asyncio.Protocol:
+        def connect(connection: Connection) -> asyncio.Protocol:
             reader = _Reader(limit=_READ_BYTES, loop=loop)
 
             def begin(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                task = loop.create_task(self._take(door, guest, reader, writer))
+                task = loop.create_task(self._take(endpoint, connection, reader, writer))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-            return _Stream(guest, reader, begin)
+            return _Stream(connection, reader, begin)
 
         return connect
 
     async def close(self) -> None:
-        """End every connection and wait until nothing of it is left."""
+        """End every connection and wait until all are closed."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _take(self, door: _Door, guest: Guest, reader: _Reader, writer: asyncio.StreamWriter) -> None:
+    async def _take(
+        self, endpoint: _Endpoint, connection: Connection, reader: _Reader, writer: asyncio.StreamWriter
+    ) -> None:
         request_id.set(secrets.token_hex(_ID_BYTES))  # the task's own: a connection is one request
-        line = _Line(self._vault, door, guest, reader, writer, intake=self._intake, idle_seconds=self._idle_seconds)
+        line = _Line(
+            self._vault, endpoint, connection, reader, writer, intake=self._intake, idle_seconds=self._idle_seconds
+        )
         try:
             await line.run(entropy=self._entropy)
         except VaultError as error:
@@ -211,25 +215,25 @@ class _Calls:
                 status=status_of(error),
                 problem=error.code,
                 dialect=line.dialect,
-                tenant=door.settings.tenant,
-                token=door.settings.token,
+                tenant=endpoint.settings.tenant,
+                token=endpoint.settings.token,
                 facts=said_of(error),
             )
         except Exception:
-            logger.exception("a stream failed unexpectedly", extra={"fields": {"dialect": door.name}})
+            logger.exception("a stream failed unexpectedly", extra={"fields": {"dialect": endpoint.name}})
         finally:
             line.lost()
             writer.close()
 
 
 class _Line:
-    """One connection from its first byte to its end; back-pressure is the stream reader's, which stops reading."""
+    """One connection from its first byte to its end; the stream reader stops reading for back-pressure."""
 
     def __init__(
         self,
         vault: Vault,
-        door: _Door,
-        guest: Guest,
+        endpoint: _Endpoint,
+        connection: Connection,
         reader: _Reader,
         writer: asyncio.StreamWriter,
         *,
@@ -238,11 +242,11 @@ class _Line:
     ) -> None:
         self._vault = vault
         self._intake = intake
-        self._door = door
-        self._guest = guest
+        self._endpoint = endpoint
+        self._connection = connection
         self._reader = reader
         self._writer = writer
-        self._machine = door.machine()
+        self._machine = endpoint.machine()
         self._bytes = vault.metrics.ingest_bytes.labels(self._machine.name)
         self._feed: Feed | None = None
         self._ended = False
@@ -256,11 +260,11 @@ class _Line:
 
     @property
     def dialect(self) -> str:
-        """What the recorder speaks."""
+        """The recorder's protocol."""
         return self._machine.name
 
     async def run(self, *, entropy: Entropy) -> None:
-        """Carry everything into the recording until its end is durable or the connection is gone."""
+        """Write everything into the recording, until its end is durable or the connection is lost."""
         while not self._ended:
             data = await self._next()
             if data:
@@ -275,7 +279,7 @@ class _Line:
                     await self._carry(event)
 
     async def _next(self) -> bytes | None:
-        """Return the next bytes, b"" once the other end has closed in order, None once the connection broke."""
+        """Return the next bytes, b"" after an orderly close by the other end, None once the connection broke."""
         await self._intake.opened()
         self._idle.heard()
         self._idle.waiting()
@@ -294,25 +298,25 @@ class _Line:
         self._reader.stop()
 
     async def _begin(self, started: Started, entropy: Entropy) -> Feed:
-        """Start or continue the recording; what the recorder did not name is named here."""
-        access, settings = self._vault.access, self._door.settings
+        """Start or continue the recording; a call without a name gets one here."""
+        access, settings = self._vault.access, self._endpoint.settings
         tenant = parse_tenant(settings.tenant)
         actor = await access.acting(TokenId(settings.token), began=self._vault.begun.here)
         await access.authorise(actor, Act.INGEST, tenant=tenant, target=tenant)
         self._leave = access.underway.enter(actor.token_id, self._revoke)
-        self._guest.identify(tenant)
+        self._connection.identify(tenant)
         name = started.call_key or f"{self._machine.name}-{entropy(_NAME_BYTES).hex()}"
         for leg in range(1, _MOST_LEGS + 1):
             feed = Feed(
                 self._vault.feeds,
                 tenant=tenant,
                 actor=actor,
-                # A silent leg of a call is no dead one, and what takes its place would be another's voice.
+                # A silent leg is not a dead one, and a replacement would mix in another person's voice.
                 silent_seconds=lambda: 0.0,
                 replaced=self._writer.transport.abort,
                 waiting=self._machine.waiting,
             )
-            # Two legs of one call come with one name, and neither dialect could be told to take another.
+            # Two legs of a call come with one name, and neither protocol can ask the recorder for another.
             key = name if leg == 1 else f"{name}:{leg}"
             try:
                 await feed.begin(started, call_key=key)
@@ -336,12 +340,12 @@ class _Line:
         self._ended = self._ended or isinstance(event, Ended)
 
     async def told(self) -> None:
-        """After a refusal: note what could not be read."""
+        """After a refusal: log what could not be read."""
         if self._feed is not None:
             await self._feed.told()
 
     def lost(self) -> None:
-        """The connection is gone: without an end the grace period begins."""
+        """The connection is lost: without an end the grace period begins."""
         self._idle.close()
         self._leave()
         if self._feed is not None:

@@ -1,4 +1,4 @@
-"""tus 1.0 over HTTP: creation, PATCH, HEAD, DELETE, and the way to the IETF's resumable uploads at the same place."""
+"""tus 1.0 over HTTP: creation, PATCH, HEAD and DELETE; the IETF's resumable uploads share its addresses."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def _append(request: web.Request) -> web.Response:
 
 
 async def _checked(checksum: tus.Checksum | None, request: web.Request, body: Incoming) -> int | None:
-    """Return how many bytes the request adds, if that is known; with a checksum it is, and they are right."""
+    """Return how many bytes the request adds, None if unknown; a checksum is verified first."""
     if checksum is None:
         return request.content_length
     tus.require_checkable(request.content_length or 0)
@@ -147,13 +147,13 @@ async def _checked(checksum: tus.Checksum | None, request: web.Request, body: In
 
 async def _head(request: web.Request) -> web.Response:
     tenant, actor = await authorised(request)
-    # Who only asks need not say a version: a person looks at the address with a browser.
+    # A HEAD need not state a version, so that a browser can look at the address.
     tus.require_version(request.headers, required=False)
     uploads = request.app[VAULT].uploads
     writer = Writer()
     async with uploads.entered(tenant, path_upload(request), Verb.ASK, writer, actor=actor) as standing:
         session, offset, total = standing.session, standing.offset, standing.total
-        # A client whose last bytes were taken in, and whose answer was lost, may only ask, and never send again.
+        # A client whose last bytes were stored but whose answer was lost may only ask, and never send again.
         if session is not None and session.complete:
             offset = await uploads.settle(session)
         length = {"Upload-Defer-Length": "1"} if total is None else {"Upload-Length": str(total)}

@@ -1,4 +1,4 @@
-"""One upload over HTTP into its recording, whatever form the request has: begin, continue, repeat, end."""
+"""One HTTP upload into its recording: begin, continue, repeat, end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from vault.services.uploads.resumable import Writer
 from vault.services.vault import Vault
 
 _PUT_AWAY_SECONDS: Final = 5.0
-"""How long an upload waits for an attempt of which nothing arrived to give its call key back."""
+"""How long an upload waits for an attempt that received nothing to free its call key."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +51,10 @@ class Receipt(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """What a request says of its body.
+    """What a request states about its body.
 
-    `media` reads the descriptor off the declaration and the first bytes, `declared` is it if the former says all.
+    `media` returns the descriptor from the declaration and the first bytes; `declared` is the descriptor if the
+    declaration is enough.
     """
 
     tenant: TenantId
@@ -71,12 +72,12 @@ class Upload:
 
     @property
     def joiner(self) -> Joiner:
-        """What it states to whatever has its call key."""
+        """What it states to a recording with its call key that it may join."""
         return Joiner(actor=self.actor, facts=self.facts, started_at=self.started_at, media=self.declared)
 
 
 async def preflight(vault: Vault, upload: Upload) -> None:
-    """Raise what `take` would certainly raise, before any of the body is asked for."""
+    """Raise what `take` would certainly raise, before the body is asked for."""
     session = vault.ingest.live_call(upload.tenant, upload.call_key)
     if session is None or not await vault.ingest.joining.may(upload.joiner, session):
         vault.ingest.admit(upload.tenant)
@@ -87,9 +88,10 @@ async def preflight(vault: Vault, upload: Upload) -> None:
 
 
 async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> web.Response:
-    """Take the body in: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition.
+    """Record the body: 201 once all of it and the end are durable, 202 for a piece, 200 for a repetition.
 
-    A name under which another token began what this call may not join leads to the next name, `~2` and so on.
+    If another token began a recording under this name that the call may not join, the next name is used: `~2` and so
+    on.
     """
     key, first = call_number(upload.call_key)
     for name in call_keys(key, first=first):
@@ -100,7 +102,7 @@ async def take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> 
 
 
 async def _take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) -> web.Response | None:
-    """Take the body in under this very name; None, with nothing of it used, if the name is another's."""
+    """Record the body under this name; None, with none of the body used, if the name is another recorder's."""
     placing = upload.placing
     session = await _session(vault, upload)
     call = None if session is None else await _joiner(upload, session, pieces)
@@ -108,7 +110,7 @@ async def _take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) ->
         return None
     if session is not None and session.ended is None:
         if session.resumable:
-            raise Conflict("this call is an upload with an address of its own: only there it goes on, or ends")
+            raise Conflict("this call is an upload with its own address; it can only be continued or ended there")
         await vault.uploads.make_way(session)
         offset = None if placing.resends else placing.offset
         durable = await vault.ingest.attach(session, offset=offset, call=call)
@@ -136,7 +138,7 @@ async def _take(vault: Vault, upload: Upload, pieces: Pieces, writer: Writer) ->
 
 
 async def _joiner(upload: Upload, session: IngestSession, pieces: Pieces) -> Joiner:
-    """Return who comes to a session; where nothing is declared, what another token began is compared with the bytes."""
+    """Return the joiner of a session; without a declared format its first bytes decide for another token's session."""
     media = upload.declared
     if media is None and not upload.placing.offset and session.begun_by != upload.actor.token_id:
         first = await pieces.first()
@@ -146,7 +148,7 @@ async def _joiner(upload: Upload, session: IngestSession, pieces: Pieces) -> Joi
 
 
 async def _again(vault: Vault, upload: Upload, row: Recording, pieces: Pieces, first: bytes) -> web.Response | None:
-    """Answer what is sent under the name of a finished recording; None, with nothing of it used, if it is another's."""
+    """Answer an upload under a finished recording's name; None, with none of the body used, if it may not join it."""
     if not await vault.ingest.joining.same(upload.joiner, row):
         pieces.push_back(first)
         return None
@@ -154,7 +156,7 @@ async def _again(vault: Vault, upload: Upload, row: Recording, pieces: Pieces, f
 
 
 async def _session(vault: Vault, upload: Upload) -> IngestSession | None:
-    """Return the session that has the call key; one that ended empty is waited for, because it gives the key back."""
+    """Return the session with the call key; one that ends without audio is waited for, because it frees the key."""
     session = vault.ingest.live_call(upload.tenant, upload.call_key)
     if session is None or not session.ends_empty:
         return session
@@ -163,13 +165,13 @@ async def _session(vault: Vault, upload: Upload) -> IngestSession | None:
             await session.done.wait()
     except TimeoutError as error:
         raise Unavailable(
-            "an attempt of which nothing arrived still has this call key; nothing was taken in", retry_after_seconds=2
+            "an earlier, empty attempt still has this call key; nothing was recorded", retry_after_seconds=2
         ) from error
     return vault.ingest.live_call(upload.tenant, upload.call_key)
 
 
 async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSession | None, Recording | None]:
-    """Start a recording; or return the finished one that already has this call key."""
+    """Start a recording, or return the finished one with this call key."""
     if upload.placing.offset and not upload.placing.goes_on:
         existing = await vault.search.call(upload.tenant, upload.call_key)
         if existing is None:
@@ -199,7 +201,7 @@ async def _begin(vault: Vault, upload: Upload, first: bytes) -> tuple[IngestSess
 
 
 async def _repeated(vault: Vault, session: IngestSession, placing: Placing, pieces: Pieces, durable: int) -> bytes:
-    """Swallow what comes again of an interrupted recording's `durable` bytes, and return the last of it."""
+    """Read the repeated beginning of an interrupted recording's `durable` bytes; return its last piece."""
     start = (placing.offset or 0) - (session.skipped if placing.offset else 0)
     if start > durable and placing.goes_on:
         _go_on(session, start - durable)
@@ -211,9 +213,9 @@ async def _repeated(vault: Vault, session: IngestSession, placing: Placing, piec
 
 
 def _go_on(session: IngestSession, missing: int) -> None:
-    """Continue behind bytes that never came: their client has given them up, and the rest of the call is worth having.
+    """Continue after bytes that never came: their client has given them up, and the rest of the call is worth storing.
 
-    The recording says so: it does not end as sealed.
+    The recording shows the gap: it does not end as sealed.
     """
     session.skip(missing)
     logger.warning(
@@ -223,11 +225,11 @@ def _go_on(session: IngestSession, missing: int) -> None:
 
 
 async def _skip(vault: Vault, session: IngestSession, pieces: Pieces, start: int, durable: int) -> bytes:
-    """Swallow bytes that come again, proving (by hash) that they are what is durable from `start` on already.
+    """Read repeated bytes and check (by hash) that they are what is durable from `start` on.
 
-    Return the last of them.
+    Return the last piece.
     """
-    # What a pause dropped counts for the recorder and was never hashed.
+    # The recorder counts the bytes that a pause dropped, but they were never hashed.
     notes = session.keeping.settled(session.durable)
     begin = kept_before(start, notes)
     known = session.digest if begin == 0 else await vault.storer.durable_digest(session, begin)
@@ -252,9 +254,9 @@ async def _skip(vault: Vault, session: IngestSession, pieces: Pieces, start: int
 
 
 async def _receive(vault: Vault, session: IngestSession, upload: Upload, pieces: Pieces, tail: bytes = b"") -> None:
-    """Write the body into the recording, and its end if it comes with it; durable when this returns.
+    """Write the body into the recording, and its end if it has one; durable when this returns.
 
-    When the request breaks off, what is durable stays: the rest of the call may still come.
+    If the request breaks off, what is durable stays: the rest of the call may still come.
     """
     started = session.durable
     counter = vault.metrics.ingest_bytes.labels(upload.dialect)
@@ -280,7 +282,7 @@ async def _answer(vault: Vault, session: IngestSession, upload: Upload) -> web.R
 
 
 async def _accepted(vault: Vault, session: IngestSession) -> web.Response:
-    """Answer a piece: it is durable, and the recording goes on until its end comes or its grace is over."""
+    """Answer a piece: it is durable, and the recording is open until its end comes or its grace period ends."""
     assert session.digest is not None
     answer = _receipt(session.recording, session.durable, session.digest.hexdigest(), "open", status=202)
     answer.headers["Upload-Offset"] = str(await vault.notes.acknowledge(session))
@@ -296,7 +298,7 @@ async def _created(vault: Vault, session: IngestSession, wait_seconds: float) ->
             async with asyncio.timeout(wait_seconds):
                 await session.done.wait()
         except TimeoutError:
-            pass  # every byte and the end are in the journal: the object store only has to catch up
+            pass  # every byte and the end are in the journal; the object store is only behind
     state = session.ended.partition(":")[0] if session.done.is_set() else RecordingState.OPEN.value
     return _receipt(session.recording, session.durable, digest, state, status=201)
 
@@ -313,19 +315,19 @@ def _receipt(row: Recording, size: int, sha256: str | None, state: str, *, statu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Finished:
-    """A recording that has ended, stored or not, as a repeated upload is measured against."""
+    """A recording that has ended, stored or not, with which a repeated upload is compared."""
 
     row: Recording
     size: int
     received: int
-    """`size` and what pauses dropped: the bytes that the recorder sent."""
+    """`size` plus what pauses dropped: the bytes that the recorder sent."""
     notes: Sequence[Note]
     sha256: str | None
     state: str
 
 
 async def _ended(vault: Vault, session: IngestSession) -> _Finished:
-    """Describe a recording whose end is durable and which the object store does not have yet."""
+    """Return a recording whose end is durable and which is not in the object store yet."""
     sha256 = await vault.storer.plaintext_sha256(session)
     return _Finished(
         row=session.recording,
@@ -338,7 +340,7 @@ async def _ended(vault: Vault, session: IngestSession) -> _Finished:
 
 
 async def finished(vault: Vault, row: Recording) -> _Finished:
-    """Describe a recording that is stored, by its manifest; Conflict if it is not there, or not yet."""
+    """Return a stored recording, from its manifest; Conflict if it is not stored, or not yet."""
     if row.state is RecordingState.OPEN:
         vault.ingest.require_here(row)
         raise Conflict("another upload for this call key is under way")
@@ -356,7 +358,7 @@ async def finished(vault: Vault, row: Recording) -> _Finished:
 
 
 async def last(vault: Vault, tenant: TenantId, call_key: str) -> _Finished | None:
-    """Describe the recording under a call key that has ended, None if there is none; Conflict as `finished`."""
+    """Return the ended recording under a call key, None if there is none; Conflict as `finished`."""
     found = await vault.call_keys.resolve(tenant, call_key)
     if isinstance(found, IngestSession):
         return await _ended(vault, found)
@@ -364,10 +366,10 @@ async def last(vault: Vault, tenant: TenantId, call_key: str) -> _Finished | Non
 
 
 async def _replay(vault: Vault, known: _Finished, pieces: Pieces, first: bytes, placing: Placing) -> web.Response:
-    """A recording that has ended is sent again, or a piece of it: 200 if it is the same audio, 409 if not.
+    """Answer a repeated upload of an ended recording, or of a piece of it: 200 for the same audio, 409 otherwise.
 
-    At an `Upload-Offset` only the end itself can be repeated: a recorder whose answer was lost sends what it thinks is
-    missing.
+    With an `Upload-Offset` only the end itself can be repeated: a recorder whose answer was lost sends what it thinks
+    is missing.
     """
     if placing.resends or not placing.offset:
         at = placing.offset or 0
@@ -385,7 +387,7 @@ async def _replay(vault: Vault, known: _Finished, pieces: Pieces, first: bytes, 
 
 
 async def _expected_sha256(vault: Vault, known: _Finished, placing: Placing) -> str | None:
-    """Return the hash of what is kept in the place of a body, which without a range is all; None beyond the end."""
+    """Return SHA-256 of the stored bytes this body covers, which without a length are all; None beyond the end."""
     if placing.length is None:
         return known.sha256
     start = placing.offset or 0

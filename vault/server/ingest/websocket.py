@@ -1,4 +1,4 @@
-"""Live calls over WebSocket: one connection a call, its dialect recognised from the first message (RFC 6455)."""
+"""Live calls over WebSocket (RFC 6455): one connection for each call; the first message shows its dialect."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from vault.telemetry import request_id
 
 _MAX_MESSAGE_BYTES: Final = 1 << 18
 _FIRST_SECONDS: Final = 10.0
-"""How long a connection may stay without saying which call it is, whatever else it sends: a ping says nothing."""
+"""How long a connection may stay open without saying which call it is; pings do not count."""
 _LATER_SECONDS: Final = 0.5
-"""When to look again while the vault itself is busy with a connection's first messages."""
+"""When to check again while the vault is busy with a connection's first messages."""
 _OF_THE_OTHER_END: Final = (ConnectionError, WebSocketError, EofStream, TimeoutError)
-"""What a recorder does to a connection; many do not answer the server's close, or hang up in place of that."""
+"""Errors that the recorder's end causes; many do not answer the server's close, or hang up instead."""
 _SUBPROTOCOLS: Final = (*sorted(SUBPROTOCOLS), "media")
 
 OPERATIONS: Final = Operations("ingest")
@@ -64,7 +64,7 @@ async def stream_recording(request: web.Request) -> web.StreamResponse:
 
 
 def _said_in(address: URL) -> Mapping[str, str]:
-    """Return the members of an address, the first of each name; bytes that are no UTF-8 are kept apart from others."""
+    """Return the parameters of an address, the first of each name; bytes that are not UTF-8 stay distinguishable."""
     return first_of_each(parse_qsl(address.raw_query_string, keep_blank_values=True, errors="surrogateescape"))
 
 
@@ -76,18 +76,19 @@ async def record(
     actor: Principal | None = None,
     refusal: Callable[[VaultError, bool], Sequence[Say]] = lambda _, __: (),
 ) -> web.StreamResponse:
-    """Record the call of one connection; the close answers only once all that was received is durable.
+    """Record the call of one connection; the close is answered once everything received is durable.
 
-    Without `machine` the dialect is recognised. Without `actor`, who is authorised already, a token is asked for before
-    the upgrade, unless the dialect can carry it only in its first message. `refusal` is what the dialect says before
-    a close that refuses, told the error and whether there is a recording.
+    Without `machine` the dialect is recognised. Without `actor`, whose authorisation has been checked, a token is
+    required before the upgrade, unless the dialect can carry it only in its first message. `refusal` returns the
+    dialect's messages before a closing refusal, from the error and whether there is a recording.
     """
     vault = request.app[VAULT]
     tenant = path_tenant(request)
     offered = tuple(
         each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if each.strip()
     )
-    # Who speaks one of these subprotocols, or no WebSocket at all, can send a header and has no token elsewhere.
+    # A client that offers one of these subprotocols, or none at all without WebSocket, can send a header and has no
+    # other place for a token.
     late = "Upgrade" in request.headers and not set(subprotocols).intersection(offered)
     if actor is None and ("Authorization" in request.headers or not late):
         actor = await principal(request, began=vault.begun.here)
@@ -121,8 +122,8 @@ async def record(
 class _Line:
     """One connection from its first message to its end.
 
-    Audio is sealed in the turn of the loop that read it, by `_take`; everything that has to wait for something is left
-    in `_rest` for the connection's task.
+    `_take` seals audio in the turn of the event loop that read it. What has to wait for something is put into `_rest`
+    for the connection's task.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class _Line:
         self._leave_token: Callable[[], None] = lambda: None
         self._pinged_at = -math.inf
         self._deaf = False
-        """Whether the recorder listens no more."""
+        """Whether the recorder no longer reads."""
         self._first_by = self._loop.time() + min(_FIRST_SECONDS, self._idle_seconds)
         self._idle = IdleTimer(self._intake, left=self._left, tell=self._tell_quiet)
 
@@ -182,7 +183,7 @@ class _Line:
         self._socket.inlet.wake()
 
     def _take(self, message: str | bytes) -> bool:
-        """Carry a message into the recording at once; what needs to wait, or failed, is left to the task."""
+        """Write a message into the recording at once; what has to wait, or failed, is left to the task."""
         assert self._feed is not None
         assert self._machine is not None
         self._idle.heard()
@@ -212,7 +213,7 @@ class _Line:
     # -- in the connection's task -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Carry every message into the recording until the end is durable or the connection is gone."""
+        """Write every message into the recording, until the end is durable or the connection is lost."""
         self._enter()
         inlet = self._socket.inlet
         while not self._ended:
@@ -262,7 +263,7 @@ class _Line:
         self._idle.heard()
 
     async def salvage(self) -> None:
-        """After a refusal: keep what came before it and still waits in the machine for its turn."""
+        """After a refusal: store what came before it and still waits in the machine."""
         if self._machine is not None and self._feed is not None and not self._ended:
             for event in self._machine.closed(None):
                 if type(event) is Audio:
@@ -337,7 +338,7 @@ class _Line:
 
     @property
     def dialect(self) -> str | None:
-        """What the recorder speaks, once that is known."""
+        """The recorder's dialect, once it is known."""
         return None if self._machine is None else self._machine.name
 
     @property
@@ -346,12 +347,12 @@ class _Line:
         return self._feed is not None
 
     def _replaced(self) -> None:
-        """Another connection continues the recording: this one ends."""
+        """End this connection, because another one continues the recording."""
         if self._request.transport is not None:
             self._request.transport.close()
 
     async def say(self, event: Say) -> None:
-        """Tell the recorder, unless it is gone."""
+        """Send the recorder a message, unless it is gone."""
         if isinstance(event.payload, str):
             await self._send(event.payload.encode(), WSMsgType.TEXT)
         else:
@@ -364,13 +365,13 @@ class _Line:
             async with asyncio.timeout(self._idle_seconds):
                 await self._socket.send_frame(payload, kind)
         except (ConnectionError, TimeoutError):
-            # It is gone, or does not read what it is told; what it sent before is still to be taken.
+            # The recorder is gone, or does not read; what it sent before is still stored.
             self._deaf = True
             if self._request.transport is not None:
                 self._request.transport.abort()
 
     def lost(self) -> None:
-        """The connection is gone: without an end the grace period begins."""
+        """The connection is lost: without an end the grace period begins."""
         self._idle.close()
         self._leave_token()
         self._count()

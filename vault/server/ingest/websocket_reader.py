@@ -1,15 +1,15 @@
-"""A WebSocket whose messages can be taken where they are parsed, and whose client has to mask them.
+"""A WebSocket that offers messages as they are parsed, and requires its client to mask them.
 
 A live call sends ten to fifty messages a second. `receive` costs a future, a wake-up and a task switch for each, more
-than sealing its audio does. `Inlet` is aiohttp's own queue between parser and reader: while the reader waits and
-nothing is queued, a message is first offered to `take`, in the turn of the loop that parsed it; only what that cannot
-finish at once is queued and wakes the reader. Order and back-pressure stay aiohttp's.
+than sealing its audio does. `Inlet` is aiohttp's own queue between parser and reader. While the reader waits and
+nothing is queued, a message is first offered to `take`, in the turn of the event loop that parsed it. Only what `take`
+cannot finish at once is queued and wakes the reader. Order and back-pressure stay aiohttp's.
 
 `ClientFrames` ends a connection at the first frame without a mask (RFC 6455 section 5.1), which aiohttp's parser would
-take: a proxy between could be made to see requests in it.
+accept: a client could make a proxy in between see requests in such frames.
 
-This reaches below aiohttp's public surface at one place, `_post_start`, which builds the queue; the dependency is
-bounded to the release series it was written for, and the tests of every WebSocket dialect go through it.
+This uses aiohttp below its public surface at one place, `_post_start`, which builds the queue. The dependency is pinned
+to the release series it was written for, and the tests of every WebSocket dialect cover it.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _TWO_BYTES: Final = 126
 _EIGHT_BYTES: Final = 127
 _MASK_BYTES: Final = 4
 WAKE: Final = WSMessage(WSMsgType.CONTINUATION, None, None)
-"""Not from the recorder: wakes the reader to look at what was left for it."""
+"""Not from the recorder: wakes the reader to process what `take` left."""
 
 
 class Inlet(WebSocketDataQueue):
-    """Offers each data message to `take`, while that is set and nothing waits in the queue."""
+    """Offers each data message to `take`, if that is set and the queue is empty."""
 
     take: Callable[[str | bytes], bool] | None = None
 
     def offer_to(self, take: Callable[[str | bytes], bool] | None) -> None:
-        """Offer what comes to this one from now on; None: queue it."""
+        """Offer messages to `take` from now on; None: queue them."""
         self.take = take
 
     def feed_data(self, data: Any, size: int) -> None:
-        """Take the message at once, or queue it."""
+        """Offer the message, or queue it."""
         if (
             self.take is None
             or self._buffer
@@ -56,16 +56,16 @@ class Inlet(WebSocketDataQueue):
 
     @property
     def holds(self) -> bool:
-        """Whether a message waits for the reader: what is parsed now comes after it."""
+        """Whether a message waits for the reader, before which no later one may be taken."""
         return bool(self._buffer)
 
     def wake(self) -> None:
-        """Let the reader look up."""
+        """Wake the reader."""
         super().feed_data(WAKE, 0)
 
 
 class ClientFrames(WebSocketReader):
-    """Hands on what a client sends until a frame comes that is not masked; `queue` then fails with close code 1002."""
+    """Passes a client's frames on until one is not masked; `queue` then fails with close code 1002."""
 
     def __init__(self, queue: Inlet, max_message_bytes: int, *, compress: bool) -> None:
         super().__init__(queue, max_message_bytes, compress, True)
@@ -73,14 +73,14 @@ class ClientFrames(WebSocketReader):
         self._left = 0
         """Bytes of the present frame still to come, its masking key included."""
         self._begun = b""
-        """The beginning of a frame's header, if it came in pieces."""
+        """The beginning of a frame's header that came in pieces."""
         self._refused = False
 
     def feed_data(self, data: bytes | bytearray | memoryview) -> tuple[bool, bytes]:
-        """Take what has arrived; (True, …) once nothing more is wanted."""
+        """Parse what has arrived; (True, …) once no more is wanted."""
         size = len(data)
         if size >= _LONG_HEADER and not self._left and not self._begun:
-            # Almost every read is one whole frame.
+            # Most reads are one whole frame.
             length = data[1] & 0x7F
             if data[1] & 0x80 and size == (
                 length + 6 if length < _TWO_BYTES else (data[2] << 8 | data[3]) + 8 if length == _TWO_BYTES else -1
@@ -93,11 +93,11 @@ class ClientFrames(WebSocketReader):
             return super().feed_data(data)
         self._refused = True
         super().feed_data(data[:sound])
-        self._into.set_exception(WebSocketError(WSCloseCode.PROTOCOL_ERROR, "a client's frames are masked"))
+        self._into.set_exception(WebSocketError(WSCloseCode.PROTOCOL_ERROR, "a client must mask its frames"))
         return True, b""
 
     def _masked(self, data: bytes) -> int:
-        """Return how many of the bytes come before the first frame that is not masked, all if there is none."""
+        """Return how many of the bytes come before the first unmasked frame; all if there is none."""
         at = 0
         while at < len(data):
             if self._left:
@@ -124,7 +124,7 @@ class ClientFrames(WebSocketReader):
 
 
 class LiveSocket(web.WebSocketResponse):
-    """A WebSocket with an `Inlet`; what answers the recorder's close and pings is the one who reads them."""
+    """A WebSocket with an `Inlet`; its reader answers the recorder's close and pings."""
 
     inlet: Inlet
 
