@@ -320,5 +320,5 @@ def _kept(decision: NotDue) -> str:
 
 
 def stamp(instant: datetime | None) -> str:
-    """Return an instant as text, or that there is none."""
+    """Return an instant in RFC 3339; words for None."""
     return "at an unrecorded time" if instant is None else rfc3339(instant)
