@@ -44,8 +44,12 @@ def _why(item: Mapping[str, Any]) -> str:
         return f"gone already: {', '.join(item['certificates']) or 'not certified yet, or not by this vault'}"
     if item["live"]:
         return "still being recorded"
-    holds = ", ".join(f"{hold['id']} (matter {hold['matter']})" for hold in item["holds"])
+    holds = ", ".join(f"{hold['id']} (matter {hold['matter']}{_grace(hold)})" for hold in item["holds"])
     return f"held: {holds or 'pinned in the keyring'}" if item["held"] else ""
+
+
+def _grace(hold: Mapping[str, Any]) -> str:
+    return f"; released, keeps until {hold['grace_until']}" if hold["grace_until"] else ""
 
 
 def _show(call: Remote, erasure: Mapping[str, Any]) -> None:

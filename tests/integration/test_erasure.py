@@ -239,6 +239,9 @@ async def test_a_queued_erasure_fires_by_itself_once_every_hold_has_ended_and_it
         await approvals.approve(app, f"/v1/holds/{hold}", Role.DPO)
     await app.sweep()
     assert (await app.play(held)).body == AUDIO, "the grace has not passed"
+    refused = await request(app, held)
+    assert refused.json["detail"].count("; released, keeps until 20") == len(holds)
+    assert refused.json["hint"].startswith("ask again when the grace has passed")
     app.clock.advance(days=1, minutes=1)
     await app.sweep()
     assert (await app.play(held)).status == 410

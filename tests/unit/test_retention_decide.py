@@ -32,7 +32,7 @@ from vault.retention.decide import (
     in_force,
     in_grace,
 )
-from vault.retention.explain import Case, Contract, Ending, Person, Story, explain
+from vault.retention.explain import Case, Contract, Ending, Person, Story, explain, stamp
 from vault.retention.periods import Period
 
 BEFORE = DUE_AT - timedelta(microseconds=1)
@@ -317,6 +317,17 @@ def test_the_explanation_agrees_with_the_decision(state: RecordingState, now: da
     assert lines[-1].effect == ("deletes" if isinstance(decision, Due) else "keeps")
     keeping = tuple(line.hold for line in lines if line.effect == "keeps" and line.hold)
     assert keeping == (decision.holds if isinstance(decision, Held) else ())
+
+
+def test_what_only_a_grace_keeps_is_said_to_be_released_and_until_when() -> None:
+    released = hold(state=HoldState.RELEASED, grace_until=AFTER + timedelta(days=1))
+    lines = {line.rule: line for line in explain(facts(RECORDING, released), now=AFTER)}
+    for rule in ("release_grace", "decision"):
+        assert "held by" not in lines[rule].text
+        assert "released" in lines[rule].text
+        assert stamp(released.grace_until) in lines[rule].text
+        assert lines[rule].until == released.grace_until
+    assert "held by" in explain(facts(RECORDING, hold()), now=AFTER)[-1].text
 
 
 def test_force_and_grace_never_overlap() -> None:

@@ -150,7 +150,7 @@ def _hold_line(facts: Facts, hold: Hold, now: datetime) -> RuleLine:
         text = f"{_RULES[hold.kind]}; review due {stamp(hold.review_at)}"
         return RuleLine(rule=rule, applies=True, effect="keeps", text=text, hold=hold.id, matter=hold.matter)
     if keeping and in_grace(hold, now=now):
-        text = "released; kept through the grace period so that the release can be undone"
+        text = f"released; keeps until {stamp(hold.grace_until)}, so that the release can be undone"
         return RuleLine(
             rule="release_grace",
             applies=True,
@@ -288,7 +288,8 @@ def _decision_line(facts: Facts, story: Story, now: datetime, stopped: frozenset
         case Gone():
             return _gone_line(facts, story)
         case Held(holds=holds, grace_until=grace):
-            text = f"kept: held by {', '.join(holds)}"
+            named = ", ".join(holds)
+            text = f"kept until {stamp(grace)}: the grace of {named}, released" if grace else f"kept: held by {named}"
             return RuleLine(rule="decision", applies=True, effect="keeps", text=text, until=grace)
         case NotDue() as kept:
             return RuleLine(rule="decision", applies=True, effect="keeps", text=_kept(kept), until=kept.until)

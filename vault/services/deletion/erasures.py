@@ -21,6 +21,7 @@ from vault.access.shown import check_shown
 from vault.access.two_people import Deciders, Decision, check_two
 from vault.errors import Conflict, Invalid, NotFound, Unavailable, UnderHold
 from vault.ids import CertificateId, RecordingId, TenantId, new_id
+from vault.instants import rfc3339
 from vault.model import AuditEvent, Coordinate, Hold, Principal, Recording
 from vault.ports.audit import AuditTrail
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureRows, ErasureState
@@ -193,15 +194,16 @@ class Erasures:
         await self._catalog.append_audit(
             [event("case.refused", actor, outcome="refused", tenant=erasure.tenant, detail={"held": len(view.held)})]
         )
-        hint = "release the hold first, or ask to wait for it: --queue"
         holds = {hold.id: hold for each in view.held.values() for hold in each}
         if view.held:
-            names = ", ".join(f"{hold.id} (matter {hold.matter})" for hold in holds.values())
+            names = ", ".join(f"{hold.id} (matter {hold.matter}{_grace(hold)})" for hold in holds.values())
+            released = bool(holds) and all(hold.grace_until for hold in holds.values())
+            first_step = "ask again when the grace has passed" if released else "release the hold first"
             first = next(iter(view.held))
             more = f" and {len(view.held) - 1} more" if len(view.held) > 1 else ""
             raise UnderHold(
                 f"{first}{more} must be kept: {names or 'the keyring pins it for a hold'}; nothing was erased",
-                hint=hint,
+                hint=f"{first_step}, or ask to wait for it: --queue",
             )
         raise Conflict(
             f"{next(iter(view.live))} is still being recorded; nothing was erased",
@@ -358,6 +360,10 @@ class Erasures:
                     both = (row.certificate_id, row.metadata_certificate_id)
                     gone[identifier] = [*dict.fromkeys(each for each in both if each is not None)]
         return ErasureView(erasure=erasure, held=held, live=frozenset(live), gone=gone)
+
+
+def _grace(hold: Hold) -> str:
+    return "" if hold.grace_until is None else f"; released, keeps until {rfc3339(hold.grace_until)}"
 
 
 def erasure_document(view: ErasureView) -> dict[str, object]:
