@@ -35,7 +35,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/vulture
+	$(BIN)/python -m tests.dead_code
 	$(BIN)/python -m tests.vectors.generate --check
 
 fix: $(STAMP)
