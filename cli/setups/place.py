@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +13,15 @@ from vault.errors import Invalid
 if TYPE_CHECKING:
     from yarl import URL
 
-_TOKEN: Final = re.compile(r"cv_([0-9a-f]{32})_([A-Za-z0-9_-]+)")
+_FORM: Final = re.compile(r"cv_([0-9a-f]{32})_([A-Za-z0-9_-]+)")
 
-TOKEN: Final = "$CALLVAULT_TOKEN"  # noqa: S105 - a placeholder
-TOKEN_ID: Final = "$CALLVAULT_TOKEN_ID"  # noqa: S105 - likewise
-TOKEN_SECRET: Final = "$CALLVAULT_TOKEN_SECRET"  # noqa: S105 - likewise
+_TOKEN: Final = "$CALLVAULT_TOKEN"  # noqa: S105 - a placeholder
+_TOKEN_ID: Final = "$CALLVAULT_TOKEN_ID"  # noqa: S105 - likewise
+_TOKEN_SECRET: Final = "$CALLVAULT_TOKEN_SECRET"  # noqa: S105 - likewise
+_AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
+_AS_KEYS: Final = """export AWS_ACCESS_KEY_ID="tok_$(cut -d_ -f2 <<<"$CALLVAULT_TOKEN")"
+export AWS_SECRET_ACCESS_KEY="${CALLVAULT_TOKEN#cv_*_}"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,97 +33,64 @@ class Place:
     token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.token is not None and not _TOKEN.fullmatch(self.token):
+        if self.token is not None and not _FORM.fullmatch(self.token):
             raise Invalid("that is not a token", hint="copy it again, whole and alone")
-
-    @property
-    def url(self) -> str:
-        """The tenant's address for recorders that speak HTTP."""
-        return f"{self._root}/v1/ingest/{self.tenant}"
-
-    @property
-    def url_with_token(self) -> str:
-        """The same, with the token where a URL has a password: for recorders that can say it nowhere else."""
-        scheme, rest = self.url.split("://", 1)
-        return f"{scheme}://recorder:{self.bearer}@{rest}"
-
-    @property
-    def websocket(self) -> str:
-        """The tenant's address for recorders that speak WebSocket."""
-        return f"{self.url.replace('http', 'ws', 1)}/ws"
-
-    @property
-    def audiohook(self) -> str:
-        """The tenant's address for Genesys AudioHook."""
-        return f"{self.url.replace('http', 'ws', 1)}/audiohook"
-
-    @property
-    def s3(self) -> str:
-        """The endpoint of the S3 subset; the tenant is the bucket."""
-        return f"{self._root}/s3"
-
-    @property
-    def _root(self) -> str:
-        return str(self.server).rstrip("/")
-
-    @property
-    def host(self) -> str:
-        """Host of the server, IPv6 in brackets."""
-        host = self.server.host or ""
-        return f"[{host}]" if ":" in host else host
-
-    @property
-    def port(self) -> int:
-        """Port of the server."""
-        return self.server.port or 443
 
     @property
     def encrypted(self) -> bool:
         """Whether the server speaks TLS."""
         return self.server.scheme == "https"
 
-    @property
-    def bearer(self) -> str:
-        """The token, or what stands for it."""
-        return self.token or TOKEN
+    def values(self) -> Mapping[str, str]:
+        """Return what templates are filled with, by name.
 
-    @property
-    def token_id(self) -> str:
-        """The token's id, which S3 calls an access key id; or what stands for it."""
-        return f"tok_{self._parts[0]}" if self.token else TOKEN_ID
-
-    @property
-    def secret(self) -> str:
-        """The token's secret part, which S3 calls a secret access key; or what stands for it."""
-        return self._parts[1] if self.token else TOKEN_SECRET
-
-    @property
-    def secret_base64(self) -> str:
-        """The secret's text in base64, as Genesys wants a client secret; or what stands for it."""
-        if not self.token:
-            return f"{TOKEN_SECRET} in base64"
-        return base64.b64encode(self._parts[1].encode()).decode()
+        `url` is the tenant's address for recorders that speak HTTP. `url_with_token` has the token where a URL has a
+        password, for recorders that can say it nowhere else. `token_id` and `secret` are what S3 calls an access
+        key id and a secret access key. Without a token, variables stand for it; `url_with_variable` has one always.
+        """
+        root = str(self.server).rstrip("/")
+        url = f"{root}/v1/ingest/{self.tenant}"
+        scheme, rest = url.split("://", 1)
+        stream = url.replace("http", "ws", 1)
+        host = self.server.host or ""
+        identifier, secret = (f"tok_{self._parts[0]}", self._parts[1]) if self.token else (_TOKEN_ID, _TOKEN_SECRET)
+        return {
+            "tenant": self.tenant,
+            "url": url,
+            "url_with_token": f"{scheme}://recorder:{self.token or _TOKEN}@{rest}",
+            "url_with_variable": f"{scheme}://recorder:{_TOKEN}@{rest}",
+            "websocket": f"{stream}/ws",
+            "audiohook": f"{stream}/audiohook",
+            "s3": f"{root}/s3",
+            "host": f"[{host}]" if ":" in host else host,
+            "port": str(self.server.port or 443),
+            "path": self.server.path.rstrip("/"),
+            "bearer": self.token or _TOKEN,
+            "token_id": identifier,
+            "secret": secret,
+            "secret_base64": base64.b64encode(secret.encode()).decode() if self.token else f"{secret} in base64",
+            "python_token": f'"{self.token}"' if self.token else 'os.environ["CALLVAULT_TOKEN"]',
+            "javascript_token": f"'{self.token}'" if self.token else "process.env.CALLVAULT_TOKEN",
+            "shell": self._shell(),
+            "shell_with_keys": self._shell() + _AS_KEYS,
+            "tls": "yes" if self.encrypted else "no",
+            "ca_list": f"ca_list_file = {_AUTHORITIES}\n" if self.encrypted else "",
+        }
 
     @property
     def _parts(self) -> tuple[str, str]:
-        found = _TOKEN.fullmatch(self.token or "")
+        found = _FORM.fullmatch(self.token or "")
         assert found is not None, "checked when it was made"
         return found[1], found[2]
 
-    def shell(self, *, keys: bool = False) -> str:
-        """Return the first lines of a script: how it comes by the token, with `keys` as an S3 key pair too."""
+    def _shell(self) -> str:
+        """Return the first lines of a script: how it comes by the token."""
         given = (
             f"export CALLVAULT_TOKEN='{self.token}'"
             if self.token
             else ': "${CALLVAULT_TOKEN:?the token of a recorder}"'
         )
-        lines = ["#!/usr/bin/env bash", "set -euo pipefail", given]
-        if keys:
-            lines += [
-                'export AWS_ACCESS_KEY_ID="tok_$(cut -d_ -f2 <<<"$CALLVAULT_TOKEN")"',
-                'export AWS_SECRET_ACCESS_KEY="${CALLVAULT_TOKEN#cv_*_}"',
-            ]
-        return "\n".join(lines) + "\n"
+        return f"#!/usr/bin/env bash\nset -euo pipefail\n{given}\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tomllib
 import xml.etree.ElementTree as ET
+from importlib import resources
 
 import pytest
 from yarl import URL
@@ -38,6 +39,11 @@ def ini(text):
 def only(name, place=PLACE):
     (file,) = RECORDERS[name].files(place)
     return file.content
+
+
+def test_every_recorder_has_a_file_and_every_file_a_recorder():
+    files = resources.files("cli").joinpath("setups").iterdir()
+    assert {each.name for each in files if each.name.endswith(".toml")} == {f"{name}.toml" for name in RECORDERS}
 
 
 @EACH
