@@ -677,7 +677,7 @@ async def test_an_end_of_contract_is_approved_as_it_was_shown_and_a_second_reque
     assert (blind.status, blind.problem) == (409, "changed_since")
     unseen = await app.ask("POST", f"{path}/approve", Role.DPO, body={})
     assert unseen.status == 422
-    assert "look at the request" in unseen.json["hint"]
+    assert "read the request first" in unseen.json["hint"]
     assert (await app.ask("GET", "/v1/tenants/northfield", Role.DPO)).json["offboard_approved_by"] is None
     actions = [entry["detail"]["action"] for entry in await app.audit("admin.config") if "action" in entry["detail"]]
     assert [each for each in actions if each.startswith("off")] == [

@@ -23,8 +23,9 @@ from vault.model import Principal, Role
 from vault.protocol.facts.strict_json import NotJson, Repeated, load_unique
 from vault.server.connections.http_protocol import identify
 from vault.server.connections.workers import Worker
+from vault.server.schemas import Page
 from vault.services.ingest.slots import OPERATORS
-from vault.services.people.access import Began, claimed_id
+from vault.services.people.access import Began, Owned, claimed_id
 from vault.services.vault import Vault
 from vault.wording import first_misfit
 
@@ -91,6 +92,41 @@ async def principal(request: web.Request, *, began: Began | None = None) -> Prin
         _begin_work(request, known)
         request[_PRINCIPAL] = known
     return known
+
+
+async def caller(request: web.Request, act: Act, *, tenant: TenantId | None = None) -> tuple[Vault, Principal]:
+    """Return the vault and who asks, once they may do `act`, or do it in `tenant`."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    await vault.access.authorise(actor, act, tenant=tenant, target=tenant)
+    return vault, actor
+
+
+async def lister(request: web.Request, act: Act) -> tuple[Vault, Page, TenantId | None]:
+    """Return the vault, which page is asked for and whose things are on it, once the caller may do `act` there."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = query(request, Page)
+    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
+    await vault.access.authorise(actor, act, tenant=asked)
+    return vault, wanted, scope(wanted.tenant, actor.tenant)
+
+
+def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:
+    """Return the tenant a query is confined to: the token's own, else the one asked for."""
+    return own if own is not None else (checked_tenant(wanted) if wanted else None)
+
+
+async def own(
+    request: web.Request, act: Act, noun: str, prefix: str, look_up: Callable[..., Awaitable[Owned]]
+) -> tuple[Owned, Principal]:
+    """Return the `noun` that the path names, and who asks, once they may do `act` with it; NotFound, logged."""
+    vault = request.app[VAULT]
+    actor = await principal(request)
+    wanted = request.match_info[noun].removesuffix(".jws")
+    await vault.access.authorise(actor, act, target=possible_id(wanted, prefix))
+    identifier = checked_id(await whole_id(request, actor, wanted, prefix), prefix, noun)
+    return await vault.access.own(actor, act, look_up, identifier), actor
 
 
 def claims(request: web.Request, token: str) -> None:

@@ -15,15 +15,7 @@ from enum import Enum, EnumType
 from operator import attrgetter
 from typing import Annotated, Any, Final, NotRequired, TypeVar, cast, get_args, get_origin, get_type_hints, overload
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from vault.access.shown import shown_digest
 from vault.ids import CertificateId, HoldId, RecordingId, TenantId

@@ -14,18 +14,9 @@ from vault.errors import Invalid
 from vault.ids import RecordingId, TokenId
 from vault.model import AuditEntry, HoldKind, Role
 from vault.ports.audit import AuditQuery
-from vault.server.api.recordings import scope
-from vault.server.context import VAULT, checked_tenant, principal, query, query_id, reply
+from vault.server.context import VAULT, checked_tenant, principal, query, query_id, reply, scope
 from vault.server.operation import Operations, told
-from vault.server.schemas import (
-    Body,
-    Count,
-    Instant,
-    Moment,
-    Sha256,
-    TenantRef,
-    render,
-)
+from vault.server.schemas import Body, Count, Instant, Moment, Sha256, TenantRef, render
 from vault.services.audit import named
 from vault.services.vault import Vault
 

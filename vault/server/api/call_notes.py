@@ -21,16 +21,7 @@ from vault.server.context import VAULT, authorised, path_call_key, principal, re
 from vault.server.operation import TEXT, Answer, Operations, told
 from vault.server.problems import problem
 from vault.server.refusals import failing
-from vault.server.schemas import (
-    Count,
-    FormerRef,
-    Moment,
-    RecordingRef,
-    Sha256,
-    moment,
-    moment_of_ms,
-    render,
-)
+from vault.server.schemas import Count, FormerRef, Moment, RecordingRef, Sha256, moment, moment_of_ms, render
 from vault.services.ingest.sessions import IngestSession
 from vault.services.playback.playback import Playable
 from vault.services.vault import Vault

@@ -12,28 +12,9 @@ from vault.access.permissions import Act
 from vault.certificates.canonical import canonical_json
 from vault.ids import CertificateId, RecordingId
 from vault.model import CertificateStatus, Part, StoredCertificate
-from vault.server.api.recordings import scope
-from vault.server.context import (
-    VAULT,
-    checked_id,
-    checked_tenant,
-    possible_id,
-    principal,
-    query,
-    query_id,
-    reply,
-    whole_id,
-)
+from vault.server.context import VAULT, lister, own, query_id, reply
 from vault.server.operation import TEXT, Answer, Operations, told
-from vault.server.schemas import (
-    CertificateRef,
-    Count,
-    Moment,
-    Page,
-    RecordingRef,
-    TenantRef,
-    render,
-)
+from vault.server.schemas import CertificateRef, Count, Moment, Page, RecordingRef, TenantRef, render
 
 OPERATIONS: Final = Operations("certificates")
 
@@ -96,15 +77,11 @@ def certificate_shown(value: StoredCertificate, jws: str) -> Certificate:
 )
 async def list_certificates(request: web.Request) -> web.Response:
     """List deletion certificates."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = query(request, Page)
-    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, Act.CERTIFICATE_READ, tenant=asked)
+    vault, wanted, tenant = await lister(request, Act.CERTIFICATE_READ)
     recording = query_id(wanted.recording, "rec", "recording")
     before = query_id(wanted.before, "cert", "before")
     page = await vault.catalog.certificates(
-        tenant=scope(wanted.tenant, actor.tenant),
+        tenant=tenant,
         recording=RecordingId(recording) if recording else None,
         before=CertificateId(before) if before else None,
         limit=wanted.limit,
@@ -116,13 +93,8 @@ async def list_certificates(request: web.Request) -> web.Response:
 
 
 async def _certificate(request: web.Request) -> StoredCertificate:
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = request.match_info["certificate"].removesuffix(".jws")
-    await vault.access.authorise(actor, Act.CERTIFICATE_READ, target=possible_id(wanted, "cert"))
-    identifier = checked_id(await whole_id(request, actor, wanted, "cert"), "cert", "certificate")
-    look_up = vault.catalog.certificate
-    return await vault.access.own(actor, Act.CERTIFICATE_READ, look_up, CertificateId(identifier))
+    look_up = request.app[VAULT].catalog.certificate
+    return (await own(request, Act.CERTIFICATE_READ, "certificate", "cert", look_up))[0]
 
 
 @OPERATIONS(

@@ -17,18 +17,7 @@ from vault.model import Principal
 from vault.ports import erasures
 from vault.ports.erasures import ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.server.api.names import answer
-from vault.server.api.recordings import scope
-from vault.server.context import (
-    VAULT,
-    body,
-    checked_id,
-    checked_tenant,
-    possible_id,
-    principal,
-    query,
-    query_id,
-    whole_id,
-)
+from vault.server.context import VAULT, body, caller, checked_id, checked_tenant, lister, own, query_id, scope
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Body,
@@ -164,9 +153,7 @@ def erasure_shown(view: ErasureView) -> Erasure:
 )
 async def request_erasure(request: web.Request) -> web.Response:
     """Ask for an erasure: the first of two people."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.ERASURE_REQUEST)
+    vault, actor = await caller(request, Act.ERASURE_REQUEST)
     wanted = await body(request, RequestErasure)
     tenant = scope(wanted.tenant, actor.tenant)
     if tenant is None:
@@ -196,29 +183,15 @@ async def request_erasure(request: web.Request) -> web.Response:
 )
 async def list_erasures(request: web.Request) -> web.Response:
     """List erasures."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = query(request, Page)
-    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, Act.ERASURE_READ, tenant=asked)
+    vault, wanted, tenant = await lister(request, Act.ERASURE_READ)
     before = query_id(wanted.before, "era", "before")
-    page = await vault.catalog.erasures(
-        tenant=scope(wanted.tenant, actor.tenant),
-        before=ErasureId(before) if before else None,
-        limit=wanted.limit,
-    )
+    page = await vault.catalog.erasures(tenant=tenant, before=ErasureId(before) if before else None, limit=wanted.limit)
     more = page[-1].id if len(page) == wanted.limit else None
     return await answer(request, ErasurePage(erasures=[erasure_summary(item) for item in page], before=more))
 
 
 async def _erasure(request: web.Request, act: Act) -> tuple[erasures.Erasure, Principal]:
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = request.match_info["erasure"]
-    await vault.access.authorise(actor, act, target=possible_id(wanted, "era"))
-    identifier = checked_id(await whole_id(request, actor, wanted, "era"), "era", "erasure")
-    found = await vault.access.own(actor, act, vault.catalog.erasure, ErasureId(identifier))
-    return found, actor
+    return await own(request, act, "erasure", "era", request.app[VAULT].catalog.erasure)
 
 
 @OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, {200: told("The erasure.", Erasure)}, problems=(404,))

@@ -9,18 +9,10 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
-from vault.ids import RecordingId
 from vault.protocol.webhook import FlagCategory
-from vault.server.context import VAULT, body, checked_id, path_call_key, path_tenant, possible_id, principal, reply
+from vault.server.context import VAULT, body, caller, own, path_call_key, path_tenant, reply
 from vault.server.operation import Operations, told
-from vault.server.schemas import (
-    Body,
-    HoldRef,
-    Moment,
-    RecordingRef,
-    Words,
-    render,
-)
+from vault.server.schemas import Body, HoldRef, Moment, RecordingRef, Words, render
 from vault.services.holds import flags
 
 
@@ -59,10 +51,7 @@ _ANSWERS: Final = {
 async def flag_recording(request: web.Request) -> web.Response:
     """Flag a recording, also during its call: it is kept at once and the safeguarding lead is told."""
     vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.FLAG, target=possible_id(request.match_info["recording"], "rec"))
-    identifier = RecordingId(checked_id(request.match_info["recording"], "rec", "recording"))
-    row = await vault.access.own(actor, Act.FLAG, vault.catalog.recording, identifier)
+    row, actor = await own(request, Act.FLAG, "recording", "rec", vault.catalog.recording)
     wanted = await body(request, FlagRecording)
     flagged = await vault.flags.flag(
         row, category=wanted.category, matter=wanted.matter, reason=wanted.reason, actor=actor
@@ -80,10 +69,8 @@ async def flag_recording(request: web.Request) -> web.Response:
 )
 async def flag_call(request: web.Request) -> web.Response:
     """Flag the call that is being sent, or ended within the hour."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
     tenant = path_tenant(request)
-    await vault.access.authorise(actor, Act.FLAG_LIVE, tenant=tenant, target=tenant)
+    vault, actor = await caller(request, Act.FLAG_LIVE, tenant=tenant)
     wanted = await body(request, FlagCall)
     call_key = path_call_key(request)
     return _answer(await vault.flags.flag_call(tenant, call_key, category=wanted.category, actor=actor))

@@ -14,11 +14,10 @@ from vault import model
 from vault.access.permissions import Act
 from vault.access.shown import shown_digest
 from vault.errors import Invalid
-from vault.ids import HoldId, RecordingId
+from vault.ids import RecordingId
 from vault.model import HoldKind, HoldState, Principal
 from vault.server.api.names import answer
-from vault.server.api.recordings import scope
-from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query, whole_id
+from vault.server.context import VAULT, body, caller, checked_id, checked_tenant, lister, own
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -154,9 +153,7 @@ async def _answer(
 )
 async def place_hold(request: web.Request) -> web.Response:
     """Place a hold; the answer comes after the pins are durable in every keyring replica."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.HOLD_PLACE)
+    vault, actor = await caller(request, Act.HOLD_PLACE)
     wanted = await body(request, PlaceHold)
     if wanted.tenant is None and actor.tenant is None:
         raise Invalid("tenant: say whose recordings are held")
@@ -178,23 +175,13 @@ async def place_hold(request: web.Request) -> web.Response:
 )
 async def list_holds(request: web.Request) -> web.Response:
     """List holds."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = query(request, Page)
-    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, Act.HOLD_LIST, tenant=asked)
-    found = await vault.catalog.holds(tenant=scope(wanted.tenant, actor.tenant), limit=wanted.limit)
+    vault, wanted, tenant = await lister(request, Act.HOLD_LIST)
+    found = await vault.catalog.holds(tenant=tenant, limit=wanted.limit)
     return await answer(request, HoldList(holds=await _shown(vault, found)))
 
 
 async def _hold(request: web.Request, act: Act) -> tuple[model.Hold, Principal]:
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = request.match_info["hold"]
-    await vault.access.authorise(actor, act, target=possible_id(wanted, "hold"))
-    identifier = checked_id(await whole_id(request, actor, wanted, "hold"), "hold", "hold")
-    found = await vault.access.own(actor, act, vault.catalog.hold, HoldId(identifier))
-    return found, actor
+    return await own(request, act, "hold", "hold", request.app[VAULT].catalog.hold)
 
 
 @OPERATIONS("GET /v1/holds/{hold}", Act.HOLD_LIST, {200: told("The hold.", Hold)}, problems=(404,))

@@ -10,13 +10,9 @@ from typing_extensions import TypedDict
 
 from vault.access.permissions import Act
 from vault.model import Assurance
-from vault.server.context import VAULT, principal, reply
+from vault.server.context import caller, reply
 from vault.server.operation import Operations, told
-from vault.server.schemas import (
-    Count,
-    Moment,
-    render,
-)
+from vault.server.schemas import Count, Moment, render
 
 OPERATIONS: Final = Operations("keys")
 
@@ -77,8 +73,7 @@ class Rotation(TypedDict):
 @OPERATIONS("GET /v1/keys", Act.KEYS_READ, {200: told("Nothing of it is secret.", Keyring)})
 async def keyring_status(request: web.Request) -> web.Response:
     """Show the keyring's epoch, its replicas and its root-key provider."""
-    vault = request.app[VAULT]
-    await vault.access.authorise(await principal(request), Act.KEYS_READ)
+    vault, _ = await caller(request, Act.KEYS_READ)
     status = await vault.keys.status()
     replicas = [render(_Replica, each) for each in status.replicas]
     return reply(render(Keyring, status, lease_seconds=status.lease.total_seconds(), replicas=replicas))
@@ -87,8 +82,7 @@ async def keyring_status(request: web.Request) -> web.Response:
 @OPERATIONS("GET /v1/keys/findings", Act.KEYS_READ, {200: told("What was found; an `error` needs somebody.", Findings)})
 async def verify_keyring(request: web.Request) -> web.Response:
     """Open every replica by itself and compare the trees; list the root versions."""
-    vault = request.app[VAULT]
-    await vault.access.authorise(await principal(request), Act.KEYS_READ)
+    vault, _ = await caller(request, Act.KEYS_READ)
     return reply(Findings(findings=[render(_Finding, each) for each in await vault.keys.verify()]))
 
 
@@ -97,9 +91,7 @@ async def verify_keyring(request: web.Request) -> web.Response:
 )
 async def rotate_keyring(request: web.Request) -> web.Response:
     """Replace the root version and every tree of calls to come; every recording stays readable."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.KEYS_ROTATE)
+    vault, actor = await caller(request, Act.KEYS_ROTATE)
     done = await vault.keys.rotate(actor=actor)
     return reply(
         render(

@@ -16,8 +16,7 @@ from vault.ports import policies
 from vault.ports.policies import PolicyState
 from vault.retention.policy import month_name
 from vault.server.api.names import answer
-from vault.server.api.recordings import scope
-from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query, whole_id
+from vault.server.context import VAULT, body, caller, checked_tenant, lister, own
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -34,7 +33,6 @@ from vault.server.schemas import (
     render,
     sealed,
 )
-from vault.services.vault import Vault
 
 OPERATIONS: Final = Operations("policies")
 
@@ -115,9 +113,7 @@ def policy_shown(value: policies.PolicyRequest) -> PolicyRequest:
 )
 async def request_policy(request: web.Request) -> web.Response:
     """Ask to keep existing calls, or their metadata, otherwise: the first of two people."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.POLICY_DECIDE)
+    vault, actor = await caller(request, Act.POLICY_DECIDE)
     wanted = await body(request, RequestPolicy)
     tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
     await vault.access.authorise(actor, Act.POLICY_DECIDE, tenant=tenant)
@@ -131,12 +127,7 @@ async def request_policy(request: web.Request) -> web.Response:
         raise Invalid("the audio of existing calls is kept for a period", hint='say "retention": "180d"')
     else:
         asked = await vault.policies.request_audio(tenant, retention=wanted.retention, actor=actor)
-    return await answer(
-        request,
-        policy_shown(asked),
-        status=202,
-        headers={"Location": f"/v1/policies/{asked.id}"},
-    )
+    return await answer(request, policy_shown(asked), status=202, headers={"Location": f"/v1/policies/{asked.id}"})
 
 
 @OPERATIONS(
@@ -148,21 +139,16 @@ async def request_policy(request: web.Request) -> web.Response:
 )
 async def list_policies(request: web.Request) -> web.Response:
     """List the requests, newest first."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = query(request, Page)
-    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, Act.POLICY_READ, tenant=asked)
-    found = await vault.policies.all(tenant=scope(wanted.tenant, actor.tenant))
+    vault, _, tenant = await lister(request, Act.POLICY_READ)
+    found = await vault.policies.all(tenant=tenant)
     return await answer(request, PolicyRequests(policies=[policy_shown(each) for each in found]))
 
 
 @OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, {200: told("The request.", PolicyRequest)}, problems=(404,))
 async def show_policy(request: web.Request) -> web.Response:
     """Show one request, and the digest that its approval repeats."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    return await answer(request, policy_shown(await _found(request, vault, actor, Act.POLICY_READ)))
+    found, _ = await _policy(request, Act.POLICY_READ)
+    return await answer(request, policy_shown(found))
 
 
 @OPERATIONS(
@@ -174,18 +160,13 @@ async def show_policy(request: web.Request) -> web.Response:
 )
 async def approve_policy(request: web.Request) -> web.Response:
     """Approve as the second person, or reject or withdraw what keeps nothing longer until it is applied."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    found = await _found(request, vault, actor, Act.POLICY_DECIDE)
+    found, actor = await _policy(request, Act.POLICY_DECIDE)
     wanted = await body(request, Approve)
     if wanted.approve:
         check_shown(wanted.shown, policy_shown(found))
-    decided = await vault.policies.decide(found.id, approve=wanted.approve, actor=actor)
+    decided = await request.app[VAULT].policies.decide(found.id, approve=wanted.approve, actor=actor)
     return await answer(request, policy_shown(decided))
 
 
-async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> policies.PolicyRequest:
-    wanted = request.match_info["policy"]
-    await vault.access.authorise(actor, act, target=possible_id(wanted, "pol"))
-    identifier = checked_id(await whole_id(request, actor, wanted, "pol"), "pol", "policy request")
-    return await vault.access.own(actor, act, vault.policies.show, identifier)
+async def _policy(request: web.Request, act: Act) -> tuple[policies.PolicyRequest, Principal]:
+    return await own(request, act, "policy", "pol", request.app[VAULT].policies.show)

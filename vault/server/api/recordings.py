@@ -19,36 +19,16 @@ from vault import model
 from vault.access.permissions import Act, permits
 from vault.config.sections import Duration
 from vault.errors import Refused, VaultError
-from vault.ids import RecordingId, TenantId
+from vault.ids import RecordingId
 from vault.media.heads import playable_media
 from vault.media.length import call_ended
 from vault.media.ranges import parse_range
 from vault.media.wav import View, has_wav_head, playable, verbatim
-from vault.model import (
-    CallFacts,
-    Codec,
-    Container,
-    Content,
-    HoldKind,
-    HoldState,
-    Principal,
-    RecordingState,
-)
+from vault.model import CallFacts, Codec, Container, Content, HoldKind, HoldState, Principal, RecordingState
 from vault.ports.recordings import RecordingQuery
 from vault.protocol.facts.parties import SENT
 from vault.server.api.names import answer
-from vault.server.context import (
-    VAULT,
-    body,
-    checked_id,
-    checked_tenant,
-    possible_id,
-    principal,
-    query,
-    query_id,
-    reply,
-    whole_id,
-)
+from vault.server.context import VAULT, body, checked_tenant, own, principal, query, query_id, reply, scope
 from vault.server.operation import Answer, Operations, told
 from vault.server.schemas import (
     Body,
@@ -276,17 +256,7 @@ def _why(explained: Explained) -> Why:
 
 async def permitted(request: web.Request, act: Act) -> model.Recording:
     """Return the recording in the path once the caller may do `act` with it."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = request.match_info["recording"]
-    await vault.access.authorise(actor, act, target=possible_id(wanted, "rec"))
-    identifier = RecordingId(checked_id(await whole_id(request, actor, wanted, "rec"), "rec", "recording"))
-    return await vault.access.own(actor, act, vault.catalog.recording, identifier)
-
-
-def scope(wanted: str | None, own: TenantId | None) -> TenantId | None:
-    """Return the tenant a query is confined to: the token's own, else the one asked for."""
-    return own if own is not None else (checked_tenant(wanted) if wanted else None)
+    return (await own(request, act, "recording", "rec", request.app[VAULT].catalog.recording))[0]
 
 
 @OPERATIONS(

@@ -15,7 +15,7 @@ from vault.ports.overrides import SweepOverride
 from vault.retention import guards
 from vault.retention.guards import Guard
 from vault.server.api.names import answer
-from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, reply
+from vault.server.context import VAULT, body, caller, checked_tenant, own, reply
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -35,7 +35,6 @@ from vault.server.schemas import (
     sealed,
 )
 from vault.services.deletion.sweep import SweepReport
-from vault.services.vault import Vault
 
 OPERATIONS: Final = Operations("sweeps")
 
@@ -153,9 +152,7 @@ def _tripped(values: Iterable[guards.Tripped]) -> list[Tripped]:
 )
 async def run_sweep(request: web.Request) -> web.Response:
     """Sweep now, or with dry_run say what a sweep would do."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.SWEEP_RUN)
+    vault, actor = await caller(request, Act.SWEEP_RUN)
     wanted = await body(request, RunSweep)
     report = (
         await vault.sweeper.preview() if wanted.dry_run else await vault.sweeper.sweep(trigger="expiry", actor=actor)
@@ -169,9 +166,7 @@ async def sweep_status(request: web.Request) -> web.Response:
 
     A tenant's token hears of its own tenant: the last sweep's counts and the clock's overrides are of everybody.
     """
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.SWEEP_READ)
+    vault, actor = await caller(request, Act.SWEEP_READ)
     last = vault.sweeper.last if actor.tenant is None else None
     status = SweepStatus(
         last=None if last is None else sweep_shown(last),
@@ -192,9 +187,7 @@ async def sweep_status(request: web.Request) -> web.Response:
 )
 async def request_override(request: web.Request) -> web.Response:
     """Ask to pass a tripped guard: the first of two people."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.SWEEP_OVERRIDE)
+    vault, actor = await caller(request, Act.SWEEP_OVERRIDE)
     wanted = await body(request, RequestOverride)
     # Without a tenant it is the clock's, which concerns everybody: for a tenant's token it is then its own.
     tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
@@ -208,9 +201,8 @@ async def request_override(request: web.Request) -> web.Response:
 )
 async def show_override(request: web.Request) -> web.Response:
     """Show one override, and the digest that its approval repeats."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    return await answer(request, override_shown(await _found(request, vault, actor, Act.SWEEP_READ)))
+    found, _ = await _override(request, Act.SWEEP_READ)
+    return await answer(request, override_shown(found))
 
 
 @OPERATIONS(
@@ -222,18 +214,13 @@ async def show_override(request: web.Request) -> web.Response:
 )
 async def approve_override(request: web.Request) -> web.Response:
     """Approve or reject an override: the second of two people."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    found = await _found(request, vault, actor, Act.SWEEP_OVERRIDE)
+    found, actor = await _override(request, Act.SWEEP_OVERRIDE)
     wanted = await body(request, Approve)
     if wanted.approve:
         check_shown(wanted.shown, override_shown(found))
-    decided = await vault.overrides.decide(found, approve=wanted.approve, actor=actor)
+    decided = await request.app[VAULT].overrides.decide(found, approve=wanted.approve, actor=actor)
     return await answer(request, override_shown(decided))
 
 
-async def _found(request: web.Request, vault: Vault, actor: Principal, act: Act) -> SweepOverride:
-    wanted = request.match_info["override"]
-    await vault.access.authorise(actor, act, target=possible_id(wanted, "ovr"))
-    identifier = checked_id(wanted, "ovr", "override")
-    return await vault.access.own(actor, act, vault.overrides.show, identifier)
+async def _override(request: web.Request, act: Act) -> tuple[SweepOverride, Principal]:
+    return await own(request, act, "override", "ovr", request.app[VAULT].overrides.show)

@@ -18,7 +18,7 @@ from vault.protocol.facts.parties import DEFAULT_REGION
 from vault.protocol.webhook import origin_of
 from vault.retention.policy import month_name
 from vault.server.api.names import answer
-from vault.server.context import VAULT, body, checked_id, checked_tenant, path_tenant, principal, reply
+from vault.server.context import VAULT, body, caller, checked_id, checked_tenant, path_tenant, reply
 from vault.server.operation import Operations, told
 from vault.server.schemas import (
     Approve,
@@ -199,19 +199,15 @@ async def shown_tenant(vault: Vault, tenant: model.Tenant) -> Tenant:
 @OPERATIONS("GET /v1/tenants", Act.TENANT_READ, {200: told("Every tenant the token may see.", TenantList)})
 async def list_tenants(request: web.Request) -> web.Response:
     """List tenants."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.TENANT_READ)
+    vault, actor = await caller(request, Act.TENANT_READ)
     found = [item for item in await vault.tenants.all() if actor.tenant in (None, item.id)]
     return await answer(request, TenantList(tenants=[await shown_tenant(vault, item) for item in found]))
 
 
 async def _tenant(request: web.Request, act: Act) -> tuple[model.Tenant, Principal]:
     """Return the tenant in the path, and who asks, once they may do `act` with it; NotFound, logged."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
     identifier = path_tenant(request)
-    await vault.access.authorise(actor, act, tenant=identifier, target=identifier)
+    vault, actor = await caller(request, act, tenant=identifier)
     try:
         return await vault.tenants.one(identifier), actor
     except NotFound:
@@ -221,17 +217,12 @@ async def _tenant(request: web.Request, act: Act) -> tuple[model.Tenant, Princip
 @OPERATIONS("POST /v1/tenants", Act.TENANT_ADMIN, {201: told("The tenant.", Tenant, Location="URL")}, body=AddTenant)
 async def add_tenant(request: web.Request) -> web.Response:
     """Add a tenant."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.TENANT_ADMIN)
+    vault, actor = await caller(request, Act.TENANT_ADMIN)
     wanted = await body(request, AddTenant)
     given = dict(wanted)
     added = await vault.tenants.add(identifier=checked_tenant(given.pop("id")), actor=actor, **given)
     return await answer(
-        request,
-        await shown_tenant(vault, added),
-        status=201,
-        headers={"Location": f"/v1/tenants/{added.id}"},
+        request, await shown_tenant(vault, added), status=201, headers={"Location": f"/v1/tenants/{added.id}"}
     )
 
 
@@ -275,10 +266,8 @@ async def change_tenant(request: web.Request) -> web.Response:
 )
 async def reindex_tenant(request: web.Request) -> web.Response:
     """Read the numbers of a page of existing calls anew, as a search reads them; repeat with its `before`."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
     identifier = path_tenant(request)
-    await vault.access.authorise(actor, Act.TENANT_ADMIN, tenant=identifier, target=identifier)
+    vault, actor = await caller(request, Act.TENANT_ADMIN, tenant=identifier)
     wanted = await body(request, Reindex)
     before = None if wanted.before is None else RecordingId(checked_id(wanted.before, "rec", "recording"))
     done = await vault.reindexing.page(identifier, before=before, actor=actor)

@@ -12,19 +12,9 @@ from vault.access.permissions import Act
 from vault.ids import TokenId
 from vault.model import Role
 from vault.server.api.names import answer
-from vault.server.api.recordings import scope
-from vault.server.context import VAULT, body, checked_id, checked_tenant, possible_id, principal, query
+from vault.server.context import VAULT, body, caller, checked_id, checked_tenant, lister, possible_id, principal
 from vault.server.operation import Answer, Operations, told
-from vault.server.schemas import (
-    Body,
-    Instant,
-    Moment,
-    Page,
-    TenantRef,
-    Who,
-    Words,
-    render,
-)
+from vault.server.schemas import Body, Instant, Moment, Page, TenantRef, Who, Words, render
 
 OPERATIONS: Final = Operations("administration")
 
@@ -74,12 +64,8 @@ def token_shown(token: model.Token, *, secret: str | None = None) -> Token:
 @OPERATIONS("GET /v1/tokens", Act.TOKEN_ADMIN, {200: told("Tokens.", TokenList)}, query=Page, queries=("tenant",))
 async def list_tokens(request: web.Request) -> web.Response:
     """List tokens, without their secrets."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    wanted = query(request, Page)
-    asked = checked_tenant(wanted.tenant) if wanted.tenant else None
-    await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=asked)
-    found = await vault.catalog.tokens(tenant=scope(wanted.tenant, actor.tenant))
+    vault, _, tenant = await lister(request, Act.TOKEN_ADMIN)
+    found = await vault.catalog.tokens(tenant=tenant)
     return await answer(request, TokenList(tokens=[token_shown(item) for item in found]))
 
 
@@ -92,9 +78,7 @@ async def list_tokens(request: web.Request) -> web.Response:
 )
 async def issue_token(request: web.Request) -> web.Response:
     """Issue a token; its secret is shown in this answer only."""
-    vault = request.app[VAULT]
-    actor = await principal(request)
-    await vault.access.authorise(actor, Act.TOKEN_ADMIN)
+    vault, actor = await caller(request, Act.TOKEN_ADMIN)
     wanted = await body(request, IssueToken)
     tenant_id = checked_tenant(wanted.tenant) if wanted.tenant else None
     await vault.access.authorise(actor, Act.TOKEN_ADMIN, tenant=tenant_id)
@@ -106,12 +90,7 @@ async def issue_token(request: web.Request) -> web.Response:
         imports_until=wanted.imports_until,
         expires_at=wanted.expires_at,
     )
-    return await answer(
-        request,
-        token_shown(issued, secret=secret),
-        status=201,
-        headers={"Cache-Control": "no-store"},
-    )
+    return await answer(request, token_shown(issued, secret=secret), status=201, headers={"Cache-Control": "no-store"})
 
 
 @OPERATIONS(

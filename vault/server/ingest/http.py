@@ -20,12 +20,7 @@ from vault.server.context import CONFIG, VAULT, authorised, go_on, path_call_key
 from vault.server.ingest.body import BodyPieces, writing
 from vault.server.ingest.uploading import Receipt, Upload, finished, last, preflight, take
 from vault.server.operation import Answer, Operations, told
-from vault.server.schemas import (
-    Count,
-    Moment,
-    TenantRef,
-    moment,
-)
+from vault.server.schemas import Count, Moment, TenantRef, moment
 from vault.services.ingest.joining import Joiner
 from vault.services.ingest.live import LIVE_PATIENCE
 from vault.services.ingest.sessions import IngestSession

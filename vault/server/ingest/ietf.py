@@ -18,14 +18,7 @@ from vault.protocol.uploads import ietf as resumable
 from vault.protocol.uploads import tus
 from vault.protocol.uploads.resumable import Verb, describe, require_room
 from vault.server.context import CONFIG, VAULT, authorised, reply
-from vault.server.ingest.resumable import (
-    begun,
-    incoming,
-    location,
-    media_in,
-    path_upload,
-    receive,
-)
+from vault.server.ingest.resumable import begun, incoming, location, media_in, path_upload, receive
 from vault.server.ingest.uploading import receipt
 from vault.services.ingest.sessions import IngestSession
 from vault.services.uploads.resumable import Standing, Writer

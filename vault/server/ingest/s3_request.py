@@ -18,16 +18,7 @@ from vault.protocol.s3.body import S3Body, plan_body
 from vault.protocol.s3.requests import S3Operation
 from vault.protocol.s3.sigv4 import ChunkSigner, Claim, RequestHead, is_signed, read_claim, verify
 from vault.protocol.s3.terms import Terms, terms
-from vault.server.context import (
-    CONFIG,
-    HOLDER,
-    VAULT,
-    came_from,
-    checked_tenant,
-    claims,
-    possible_id,
-    require_uncoded,
-)
+from vault.server.context import CONFIG, HOLDER, VAULT, came_from, checked_tenant, claims, possible_id, require_uncoded
 from vault.server.ingest.body import BodyPieces
 from vault.services.ingest.sessions import CallStart
 from vault.services.uploads.whole import Whole

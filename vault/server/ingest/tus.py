@@ -14,15 +14,7 @@ from vault.protocol.uploads.resumable import Verb, describe, require_room
 from vault.server.context import CONFIG, VAULT, authorised
 from vault.server.ingest import ietf as resumable
 from vault.server.ingest.body import Incoming
-from vault.server.ingest.resumable import (
-    begun,
-    expires,
-    incoming,
-    location,
-    media_in,
-    path_upload,
-    receive,
-)
+from vault.server.ingest.resumable import begun, expires, incoming, location, media_in, path_upload, receive
 from vault.server.operation import Answer, Operations
 from vault.services.ingest.sessions import IngestSession
 from vault.services.uploads.resumable import Writer

@@ -21,12 +21,7 @@ from vault.model import CallFacts, Media, Principal, Recording, RecordingState
 from vault.protocol.uploads.http_put import Placing
 from vault.server.context import reply
 from vault.server.ingest.body import Pieces
-from vault.server.schemas import (
-    Count,
-    FormerRef,
-    RecordingRef,
-    Sha256,
-)
+from vault.server.schemas import Count, FormerRef, RecordingRef, Sha256
 from vault.services.ingest.joining import Joiner
 from vault.services.ingest.sessions import CallStart, IngestSession
 from vault.services.uploads.resumable import Writer
