@@ -121,8 +121,8 @@ class Objects:
                 raise Conflict("there is an object under this key already; nothing was kept", s3="PreconditionFailed")
             newest = await self._call_keys.newest(tenant, call_key)
             for number in range(newest, max(newest - _RETRIED, 0), -1):
-                row = await self._call_keys.resolve(tenant, call_name(call_key, number))
-                if isinstance(row, Recording) and row.state is RecordingState.OPEN and row.node != self._ingest.node:
+                row = await self._search.call(tenant, call_name(call_key, number))
+                if row is not None and row.state is RecordingState.OPEN and row.node != self._ingest.node:
                     raise _begun_meanwhile()
             yield
 
