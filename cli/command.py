@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args, get_
 import typer
 
 from cli.client import DEFAULT_SERVER, Client, carries_clear
-from cli.later import Group
+from cli.lazy_commands import Group
 from cli.output import Output
 from cli.profiles import Connection, connection
 from vault.errors import Invalid

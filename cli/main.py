@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
-from cli.exits import Exit, exit_code
-from cli.later import later
+from cli.exit_codes import Exit, exit_code
+from cli.lazy_commands import lazy_group
 from cli.output import report_error
 from vault import __version__
 from vault.errors import Invalid, Unavailable, VaultError
@@ -49,7 +49,7 @@ COMMANDS: Final = {
 
 app = typer.Typer(
     name="callvault",
-    cls=later(COMMANDS),
+    cls=lazy_group(COMMANDS),
     help="A streaming vault for call recordings: sealed on arrival, kept as promised, shredded provably.",
     epilog=(
         "Exit codes: 0 done, 2 usage, 3 refused, 4 not found, 5 integrity, 6 unavailable, 7 configuration.\n\n"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cli.exits import Exit
+from cli.exit_codes import Exit
 from vault.errors import ConfigError, Unavailable, not_listening
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, BinaryIO, Final
 
 import typer
 
-from cli.archives.crew import MOST_AT_ONCE, Crew, patiently
+from cli.archives.parallel_work import MOST_AT_ONCE, ParallelWork, with_retries
 from cli.archives.sending import hashed
 from cli.client import Client, segment
 from cli.command import Remote, remote
@@ -92,7 +92,7 @@ async def take_out(
     there = await _kept(directory)
     found, _ = await search(call.client, filters, purpose=purpose)
     run = _Run(wanted=_Wanted(directory=directory, purpose=purpose, shape=shape), found=found, there=there)
-    crew = Crew(parallel)
+    work = ParallelWork(parallel)
     with (
         _appended(directory / MANIFEST) as manifest,
         call.out.progress("exporting", sum(each["bytes"] for each in found)) as bar,
@@ -102,8 +102,8 @@ async def take_out(
             await _export(call.client, run, item, manifest)
             bar.advance(bar.task_ids[0], item["bytes"])
 
-        await crew.work(found, one)
-    _tell(call, run, crew)
+        await work.run(found, one)
+    _tell(call, run, work)
 
 
 async def _export(client: Client, run: _Run, item: Mapping[str, Any], manifest: BinaryIO) -> None:
@@ -135,7 +135,7 @@ async def _export(client: Client, run: _Run, item: Mapping[str, Any], manifest: 
 
 async def _fetched(client: Client, wanted: _Wanted, recording: str) -> Mapping[str, Any]:
     """Write a recording's file and return its line in the table."""
-    shown = await patiently(partial(client.get, f"/v1/recordings/{segment(recording)}"))
+    shown = await with_retries(partial(client.get, f"/v1/recordings/{segment(recording)}"))
     said = shown.get("call", {})
     folder = wanted.directory / shown["started_at"][: len("2026-11-30")]
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -145,7 +145,7 @@ async def _fetched(client: Client, wanted: _Wanted, recording: str) -> Mapping[s
         with whole_file(partial_name, force=True) as file:
             return await fetch(client, recording, file, purpose=wanted.purpose, shape=wanted.shape)
 
-    fetched = await patiently(write)
+    fetched = await with_retries(write)
     path = partial_name.with_name(f"{recording}.{_ENDINGS.get(fetched.media_type.lower(), 'bin')}")
     partial_name.replace(path)
     return {
@@ -221,7 +221,7 @@ def _appended(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-def _tell(call: Remote, run: _Run, crew: Crew) -> None:
+def _tell(call: Remote, run: _Run, work: ParallelWork) -> None:
     """Print what became of it; an export that left something out, or ended early, does not end well."""
     document = {
         "directory": str(run.wanted.directory),
@@ -236,7 +236,7 @@ def _tell(call: Remote, run: _Run, crew: Crew) -> None:
     reasons = Counter(run.left_out.values())
     pairs = [(name.replace("_", " "), value) for name, value in document.items() if name != "left_out" and value]
     call.out.show(document, [*pairs, *((f"left out: {why}", count) for why, count in reasons.items())])
-    crew.finish(call.out, run.not_tried)
+    work.finish(call.out, run.not_tried)
     if run.damage is not None:
         raise run.damage
     if run.left_out:

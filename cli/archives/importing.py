@@ -14,9 +14,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from cli.archives.calls import Dates, zone_of
-from cli.archives.crew import MOST_AT_ONCE, Crew
-from cli.archives.foresight import Foreseen, Terms, foresee, is_due, terms_of, words
+from cli.archives.parallel_work import MOST_AT_ONCE, ParallelWork
 from cli.archives.plan import REPORT_PREFIX, Item, LeftOut, Plan, Reader, Why, alike, by_key, is_report
+from cli.archives.retention_preview import RetentionPreview, Terms, is_due, retention_preview, terms_of, words
 from cli.archives.sending import Done, Outcome, Sender, hashed
 from cli.client import segment
 from cli.command import Remote, remote
@@ -45,7 +45,7 @@ class _Run:
     terms: Terms
     began: datetime
     plan: Plan
-    foreseen: Foreseen
+    preview: RetentionPreview
     left_out: list[LeftOut]
     done: list[Done] = field(default_factory=list)
 
@@ -121,7 +121,7 @@ async def bring_in(
         terms=terms,
         began=now,
         plan=plan,
-        foreseen=foresee(items, terms, now=now),
+        preview=retention_preview(items, terms, now=now),
         left_out=[*plan.left_out, *copies.values()],
     )
     written = report or Path(f"{REPORT_PREFIX}{now:%Y%m%dT%H%M%SZ}.jsonl")
@@ -129,15 +129,15 @@ async def bring_in(
         raise Refused(f"{written} is there and is no report of an import; nothing was sent", hint="name another file")
     _confirm(call, run, yes=yes)
     _write(written, run)  # a place that cannot be written is told before anything is sent
-    crew = Crew(parallel)
+    work = ParallelWork(parallel)
     try:
-        await _send(call, run, items, crew)
+        await _send(call, run, items, work)
     finally:
         _write(written, run)
-    _tell(call, run, crew, written)
+    _tell(call, run, work, written)
 
 
-async def _send(call: Remote, run: _Run, items: Sequence[Item], crew: Crew) -> None:
+async def _send(call: Remote, run: _Run, items: Sequence[Item], work: ParallelWork) -> None:
     """Send every call, those of one call key one after the other."""
     title = "comparing" if run.dry_run else "importing"
     with call.out.progress(title, sum(item.size for item in items)) as bar:
@@ -152,7 +152,7 @@ async def _send(call: Remote, run: _Run, items: Sequence[Item], crew: Crew) -> N
                 else:
                     run.left_out.append(each)
 
-        await crew.work(by_key(items), one)
+        await work.run(by_key(items), one)
 
 
 def _require_zones(items: Sequence[Item]) -> None:
@@ -183,9 +183,9 @@ async def _copies(items: Sequence[Item]) -> dict[str, LeftOut]:
 
 def _confirm(call: Remote, run: _Run, *, yes: bool) -> None:
     """Say what becomes of old calls before any is sent, and ask."""
-    if run.foreseen.harmless:
+    if run.preview.harmless:
         return
-    for line in words(run.foreseen, run.terms, tenant=run.tenant):
+    for line in words(run.preview, run.terms, tenant=run.tenant):
         call.out.note(line)
     if run.dry_run or yes:
         return
@@ -242,25 +242,25 @@ def _document(run: _Run, report: Path) -> dict[str, Any]:
         "facts_left_out": dict(Counter(name for done in run.done for name in done.item.told.unusable)),
         "truncated_beside": sum(done.beside is not None for done in run.done),
         "columns_not_used": list(run.plan.unused),
-        "due_at_once": run.foreseen.due,
-        "due_from": _instant(run.foreseen.due_from),
-        "counted_as_younger": run.foreseen.bounded,
-        "counted_as_younger_until": _instant(run.foreseen.bounded_until),
-        "without_start": run.foreseen.unstated,
+        "due_at_once": run.preview.due,
+        "due_from": _instant(run.preview.due_from),
+        "counted_as_younger": run.preview.bounded,
+        "counted_as_younger_until": _instant(run.preview.bounded_until),
+        "without_start": run.preview.unstated,
         "report": str(report),
     }
 
 
-def _tell(call: Remote, run: _Run, crew: Crew, report: Path) -> None:
+def _tell(call: Remote, run: _Run, work: ParallelWork, report: Path) -> None:
     """Print what became of the archive; an import that left something out, or ended early, does not end well."""
     document = _document(run, report)
     call.out.show(document, list(_fields(document)))
-    crew.finish(call.out, run.not_tried)
+    work.finish(call.out, run.not_tried)
     if run.terms.imports_until is not None and run.terms.imports_until < datetime.now(UTC):
         call.out.note(
             "the token no longer imports: what came last is kept as if it had begun shortly before its receipt"
         )
-    if run.foreseen.due and not run.dry_run:
+    if run.preview.due and not run.dry_run:
         call.out.hint(f"those with due_at_once in {report} go from {document['due_from']} on: hold what has to stay")
     if run.left_out:
         raise Refused(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cli.archives.calls import headers_of
-from cli.archives.crew import patiently
+from cli.archives.parallel_work import with_retries
 from cli.archives.plan import Item, LeftOut, Why
 from cli.client import Client, ServerFault, segment
 from vault.errors import (
@@ -111,7 +111,7 @@ class Sender:
             return _left(item, Why.HASH_DIFFERS, "the file is not the one whose sha256 the table has")
         passed: list[_Found] = []
         for key in call_keys(item.key):
-            found = await patiently(partial(self._look, key, item, sha256))
+            found = await with_retries(partial(self._look, key, item, sha256))
             if found.place in {Place.FREE, Place.OPEN}:
                 why, more = _denied({each.place for each in passed}, alone=alone)
                 sent = _left(item, why, more) if why else await self._sent(key, item, sha256)
@@ -157,12 +157,12 @@ class Sender:
             return Done(item=item, outcome=Outcome.WOULD, recording=None, sha256=sha256)
         for pause in (*_WAITS, None):
             try:
-                status, receipt = await patiently(partial(self._put, key, item))
+                status, receipt = await with_retries(partial(self._put, key, item))
                 break
             except OffsetMismatch:
                 return None
             except Conflict:
-                place = (await patiently(partial(self._look, key, item, sha256))).place
+                place = (await with_retries(partial(self._look, key, item, sha256))).place
                 if place is Place.FREE:
                     raise  # it is not about the call key
                 if pause is None or place is not Place.OPEN:

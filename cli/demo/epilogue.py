@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cli.demo.narrator import Narrator
 from cli.demo.stage import Stage
-from cli.exits import Exit
+from cli.exit_codes import Exit
 
 _ISSUER: Final = "issuer.pub"
 

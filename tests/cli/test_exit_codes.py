@@ -1,6 +1,6 @@
 import pytest
 
-from cli.exits import EXITS, Exit, exit_code
+from cli.exit_codes import EXITS, Exit, exit_code
 from cli.main import main
 from tests.cli.conftest import TOKEN
 from tests.helpers.answers import CERT, REC

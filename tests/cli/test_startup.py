@@ -6,7 +6,7 @@ import sys
 HEAVY = {"aiohttp", "yarl", "rich", "pydantic", "cryptography", "sqlalchemy", "alembic", "minio"} | {
     "aioboto3", "botocore", "uvloop", "phonenumbers", "prometheus_client", "msgpack", "vault.config", "vault.wiring"
 }  # fmt: skip
-LITTLE = {"cli.exits", "cli.later", "cli.main", "cli.output", "vault.errors", "vault.places"}
+LITTLE = {"cli.exit_codes", "cli.lazy_commands", "cli.main", "cli.output", "vault.errors", "vault.places"}
 CODE = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from cli.archives.calls import Dates
-from cli.archives.crew import Crew
+from cli.archives.parallel_work import ParallelWork
 from cli.archives.plan import Item, Reader, Why, by_key, is_report
 from vault.errors import Forbidden, Invalid, Unavailable
 
@@ -156,10 +156,10 @@ async def test_the_first_interruption_lets_what_is_under_way_end_and_begins_noth
         await asyncio.sleep(0.01)
         done.append(number)
 
-    crew = Crew(2)
-    await crew.work(range(10), handle)
+    work = ParallelWork(2)
+    await work.run(range(10), handle)
     assert {3} < set(done) < set(range(6))
-    assert crew.error is None
+    assert work.error is None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -173,9 +173,9 @@ async def test_what_cannot_be_done_for_one_thing_alone_is_said_and_a_vault_that_
                 raise error
             done.append(number)
 
-        crew = Crew(2)
-        await crew.work(range(100), handle)
-        assert crew.error is error
+        work = ParallelWork(2)
+        await work.run(range(100), handle)
+        assert work.error is error
         return done
 
     assert await work(3, 4, 50, error=Unavailable("another node's")) == [n for n in range(100) if n not in (3, 4, 50)]

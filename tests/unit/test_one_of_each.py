@@ -13,7 +13,7 @@ ONLY_IN = {
     r"\.isoformat\(": {
         "vault/certificates/canonical.py",
         "vault/storage/objects/names.py",
-        "cli/archives/foresight.py",
+        "cli/archives/retention_preview.py",
         "cli/archives/calls.py",
         "cli/instants.py",
     },

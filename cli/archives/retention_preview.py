@@ -35,7 +35,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Foreseen:
+class RetentionPreview:
     """Of so many calls: those whose time is over, those that count as younger than they are, those without a start.
 
     `due_from` and `bounded_until` are the last instants until which the first two are kept.
@@ -71,7 +71,7 @@ def is_due(life: Lifetime, terms: Terms, *, now: datetime) -> bool:
     return life.retain_until < life.unstated_until and life.retain_until <= terms.floor.after(now)
 
 
-def foresee(items: Iterable[Item], terms: Terms, *, now: datetime) -> Foreseen:
+def retention_preview(items: Iterable[Item], terms: Terms, *, now: datetime) -> RetentionPreview:
     """Return what would become of calls that are received now."""
     count: Counter[str] = Counter()
     last: dict[str, datetime] = {}
@@ -85,7 +85,7 @@ def foresee(items: Iterable[Item], terms: Terms, *, now: datetime) -> Foreseen:
             kind = "bounded" if life.effect is StartEffect.BOUNDED else "kept"
         count[kind] += 1
         last[kind] = max(life.retain_until, last.get(kind, life.retain_until))
-    return Foreseen(
+    return RetentionPreview(
         calls=count.total(),
         due=count["due"],
         due_from=last.get("due"),
@@ -95,30 +95,30 @@ def foresee(items: Iterable[Item], terms: Terms, *, now: datetime) -> Foreseen:
     )
 
 
-def words(foreseen: Foreseen, terms: Terms, *, tenant: str) -> Iterator[str]:
+def words(preview: RetentionPreview, terms: Terms, *, tenant: str) -> Iterator[str]:
     """Say what a person has to know before these calls are sent."""
-    of = f"of {foreseen.calls} calls"
-    if foreseen.due and foreseen.due_from is not None:
+    of = f"of {preview.calls} calls"
+    if preview.due and preview.due_from is not None:
         yield (
-            f"{foreseen.due} {of} are past their retention of {terms.retention}: they would be due at once, and are "
-            f"shredded from {_day(foreseen.due_from)} on ({terms.floor} after their receipt) unless a hold keeps them"
+            f"{preview.due} {of} are past their retention of {terms.retention}: they would be due at once, and are "
+            f"shredded from {_day(preview.due_from)} on ({terms.floor} after their receipt) unless a hold keeps them"
         )
         yield (
             f"set the tenant's retention first (callvault tenants set {tenant} --retention …), or hold them before: "
             "the report has their ids"
         )
-    if foreseen.bounded and foreseen.bounded_until is not None:
+    if preview.bounded and preview.bounded_until is not None:
         span = str(Period(terms.backdating))
         yield (
-            f"{foreseen.bounded} {of} began more than {span} ago, and this token does not import: their retention of "
-            f"{terms.retention} would count from {span} before their receipt, until {_day(foreseen.bounded_until)}"
+            f"{preview.bounded} {of} began more than {span} ago, and this token does not import: their retention of "
+            f"{terms.retention} would count from {span} before their receipt, until {_day(preview.bounded_until)}"
         )
         yield (
             "with a token that imports it counts from their true starts: callvault tokens issue --role recorder "
             f"--tenant {tenant} --name archive --imports-until +14d"
         )
-    if foreseen.unstated:
-        yield f"{foreseen.unstated} {of} have no start that can be one: their retention counts from their receipt"
+    if preview.unstated:
+        yield f"{preview.unstated} {of} have no start that can be one: their retention counts from their receipt"
 
 
 def _day(moment: datetime) -> str:

@@ -54,10 +54,10 @@ class Group(typer.core.TyperGroup):
         return args[1:]
 
 
-def later(modules: Mapping[str, str]) -> type[typer.core.TyperGroup]:
+def lazy_group(modules: Mapping[str, str]) -> type[typer.core.TyperGroup]:
     """Return the class of a group with these commands, each one read when it is asked for."""
 
-    class Later(Group):
+    class LazyGroup(Group):
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
             self.commands = _Commands(modules)  # type: ignore[assignment]  # nothing is added to it
@@ -72,4 +72,4 @@ def later(modules: Mapping[str, str]) -> type[typer.core.TyperGroup]:
             names = options if incomplete.startswith("-") else list(self.commands)
             return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
-    return Later
+    return LazyGroup

@@ -24,7 +24,7 @@ _PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Pauses between attempts while the vault cannot do what it is asked."""
 
 
-class Crew:
+class ParallelWork:
     """Handles things, `parallel` at a time. `error` is a failure because of which not all was done."""
 
     def __init__(self, parallel: int) -> None:
@@ -33,7 +33,7 @@ class Crew:
         self._in_a_row = 0
         self.error: VaultError | None = None
 
-    async def work(self, things: Iterable[Thing], handle: Callable[[Thing], Awaitable[None]]) -> None:
+    async def run(self, things: Iterable[Thing], handle: Callable[[Thing], Awaitable[None]]) -> None:
         """Handle each thing once. After a VaultError of `handle` what is under way ends, and nothing more is begun.
 
         What is Unavailable may be so for one thing alone, a call of another node for example: then the others are
@@ -87,7 +87,7 @@ class Crew:
             loop.remove_signal_handler(signal.SIGINT)
 
 
-async def patiently(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+async def with_retries(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
     """Return what an attempt returns, as soon as the vault can do it; Unavailable if it cannot for a minute.
 
     An answer that breaks off is asked for only twice more: it may do so at bytes that fail verification.
