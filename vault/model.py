@@ -234,8 +234,8 @@ class HoldState(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """A named reason to keep `recordings`; `too_late` are those whose keys were gone when it was placed."""
+class HoldTerms:
+    """A hold without its recordings, of which there may be thousands."""
 
     id: HoldId
     tenant: TenantId
@@ -247,13 +247,19 @@ class Hold:
     state: HoldState
     created_at: datetime
     review_at: datetime
-    recordings: tuple[RecordingId, ...]
-    too_late: tuple[RecordingId, ...] = ()
     release_requested_by: str | None = None
     release_reason: str | None = None
     released_by: str | None = None
     released_at: datetime | None = None
     grace_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold(HoldTerms):
+    """A named reason to keep `recordings`; `too_late` are those whose keys were gone when it was placed."""
+
+    recordings: tuple[RecordingId, ...]
+    too_late: tuple[RecordingId, ...] = ()
 
 
 class Role(enum.StrEnum):

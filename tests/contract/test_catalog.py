@@ -6,7 +6,7 @@ import re
 import shutil
 import sqlite3
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import aiosqlite
@@ -60,7 +60,7 @@ from vault.errors import (
     TooLate,
     Unavailable,
 )
-from vault.ids import NodeId, RecordingId, TenantId, TokenId
+from vault.ids import HoldId, NodeId, RecordingId, TenantId, TokenId
 from vault.model import (
     INDEX_LEAF,
     MANIFEST_INDEX,
@@ -73,6 +73,7 @@ from vault.model import (
     Examined,
     HoldKind,
     HoldState,
+    HoldTerms,
     Media,
     MetadataChange,
     Part,
@@ -1125,13 +1126,45 @@ async def test_holds_are_listed_newest_first_and_filtered(catalog):
     assert await catalog.holds(tenant=OTHER, states=[HoldState.RELEASED]) == []
 
 
+async def test_the_terms_of_a_hold_are_read_without_its_recordings(catalog):
+    rows = [await sealed(catalog) for _ in range(3)]
+    one = replace(hold(*rows), state=HoldState.ACTIVE)
+    await catalog.add_hold(one)
+    for terms in (
+        *await catalog.holds_on(rows[0].id),
+        *await catalog.hold_terms(states=[HoldState.ACTIVE, HoldState.RELEASED]),
+        *(await catalog.terms_of([HoldId("hold_" + "0" * 32), one.id])).values(),
+    ):
+        assert type(terms) is HoldTerms
+        assert all(getattr(terms, each.name) == getattr(one, each.name) for each in fields(HoldTerms))
+        for reading in (catalog.holds_on(rows[0].id), catalog.terms_of([one.id])):
+            assert len(await answer_rows(catalog, reading)) == 1
+    assert await catalog.hold_terms(states=[HoldState.PLACING]) == []
+
+
+async def answer_rows(catalog, reading):
+    """Return the rows that the database gave for what `reading` asked."""
+    given = []
+    fetch = catalog._database.fetch
+
+    async def noted(*call):
+        found = await fetch(*call)
+        given.extend(found)
+        return found
+
+    catalog._database.fetch = noted
+    await reading
+    catalog._database.fetch = fetch
+    return given
+
+
 async def test_holds_on_a_recording_are_those_that_protect_it_in_any_state(catalog):
     one, other = await sealed(catalog), await sealed(catalog)
     protecting = hold(one, other, created_at=NOW)
     released = hold(one, state=HoldState.RELEASED, created_at=NOW - timedelta(days=1))
     for placed in (released, protecting, hold(other, matter="late", too_late=(one.id,))):
         await catalog.add_hold(placed)
-    assert await catalog.holds_on(one.id) == [protecting, released]
+    assert [each.id for each in await catalog.holds_on(one.id)] == [protecting.id, released.id]
     assert await catalog.holds_on(MISSING) == []
 
 

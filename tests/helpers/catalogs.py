@@ -339,6 +339,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.hold(placed.id, tenant=ACME)
     await catalog.holds(tenant=ACME, states=[HoldState.ACTIVE])
     await catalog.holds_on(one.id)
+    await catalog.hold_terms(states=[HoldState.ACTIVE])
+    await catalog.terms_of([HoldId(new_id("hold"))])
     await catalog.add_tenant(tenant("beta", safeguarding_webhook="https://beta.example"))
     concern = hold(one, tenant=TenantId("beta"), state=HoldState.PLACING)
     raised = alert(one, concern)

@@ -56,6 +56,8 @@ _CATALOG_READS = frozenset(
             "hold",
             "holds",
             "holds_on",
+            "hold_terms",
+            "terms_of",
         ),
         *(
             "count_due",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from vault.ids import HoldId, RecordingId, TenantId
-from vault.model import AuditEvent, Hold, HoldState
+from vault.model import AuditEvent, Hold, HoldState, HoldTerms
 from vault.ports.revision import Revision
 
 MOST_HOLDS: Final = 32
@@ -24,8 +24,14 @@ class HoldLookup(Protocol):
     ) -> Sequence[Hold]:
         """Return up to `limit` holds, newest first; empty `states` means all states."""
 
-    async def holds_on(self, recording: RecordingId) -> Sequence[Hold]:
-        """Return the holds of any state that cover the recording; it is not in their `too_late`."""
+    async def hold_terms(self, *, states: Sequence[HoldState]) -> Sequence[HoldTerms]:
+        """Return the terms of every hold in one of these states, newest first."""
+
+    async def terms_of(self, holds: Sequence[HoldId]) -> Mapping[HoldId, HoldTerms]:
+        """Return the terms of those of these holds that there are, however many."""
+
+    async def holds_on(self, recording: RecordingId) -> Sequence[HoldTerms]:
+        """Return the terms of the holds of any state that cover the recording; it is not in their `too_late`."""
 
 
 class HoldRows(HoldLookup, Protocol):

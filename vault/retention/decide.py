@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from vault.ids import HoldId
-from vault.model import Hold, HoldKind, HoldState, MetadataChange, Part, Recording, RecordingState, RetentionChange
+from vault.model import HoldKind, HoldState, HoldTerms, MetadataChange, Part, Recording, RecordingState, RetentionChange
 from vault.retention.periods import Period, maybe_period
 from vault.retention.policy import changed_until, covers, metadata_until, period_instant
 
@@ -91,7 +91,7 @@ class Facts:
     recording: Recording
     clocks: Clocks
     keys: frozenset[Part] = frozenset(PARTS)
-    holds: Sequence[Hold] = ()
+    holds: Sequence[HoldTerms] = ()
     pins: frozenset[HoldId] = frozenset()
     erasing_since: datetime | None = None
 
@@ -136,12 +136,12 @@ class Due:
 Decision = Gone | Held | NotDue | Due
 
 
-def in_force(hold: Hold) -> bool:
+def in_force(hold: HoldTerms) -> bool:
     """Tell whether the hold protects its recordings; a passed review date does not end it."""
     return hold.state in IN_FORCE
 
 
-def in_grace(hold: Hold, *, now: datetime) -> bool:
+def in_grace(hold: HoldTerms, *, now: datetime) -> bool:
     """Tell whether a released hold still protects, so that a mistaken release can be undone."""
     return hold.state is HoldState.RELEASED and hold.grace_until is not None and now < hold.grace_until
 
@@ -212,7 +212,7 @@ def held_by(facts: Facts) -> tuple[HoldId, ...]:
     return (*(hold.id for hold in ranked(facts.holds) if in_force(hold)), *sorted(facts.pins - known))
 
 
-def ranked(holds: Iterable[Hold]) -> list[Hold]:
+def ranked(holds: Iterable[HoldTerms]) -> list[HoldTerms]:
     """Return the holds, strongest kind first."""
     return sorted(holds, key=lambda hold: (_RANK[hold.kind], hold.id))
 

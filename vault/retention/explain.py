@@ -8,7 +8,7 @@ from datetime import datetime
 
 from vault.ids import CertificateId, HoldId
 from vault.instants import rfc3339
-from vault.model import Hold, HoldKind, HoldState, Part, RecordingState
+from vault.model import HoldKind, HoldState, HoldTerms, Part, RecordingState
 from vault.retention.decide import (
     Due,
     Facts,
@@ -142,7 +142,7 @@ def _hold_lines(facts: Facts, now: datetime) -> Iterator[RuleLine]:
         yield RuleLine(rule="holds", applies=False, effect="none", text="no hold protects this recording")
 
 
-def _hold_line(facts: Facts, hold: Hold, now: datetime) -> RuleLine:
+def _hold_line(facts: Facts, hold: HoldTerms, now: datetime) -> RuleLine:
     rule = f"{hold.kind.value}_hold"
     decisions = decide_parts(facts, now=now).values()
     keeping = any(isinstance(each, Held) and hold.id in each.holds for each in decisions)

@@ -7,7 +7,7 @@ from typing import Final
 
 from vault.errors import Conflict, Invalid
 from vault.instants import rfc3339
-from vault.model import Hold, HoldKind
+from vault.model import HoldKind, HoldTerms
 from vault.retention.decide import in_force
 from vault.retention.periods import Period
 
@@ -39,7 +39,7 @@ def check_review(
     return review_at
 
 
-def check_release(hold: Hold, *, now: datetime) -> None:
+def check_release(hold: HoldTerms, *, now: datetime) -> None:
     """Raise Conflict for a regulatory hold before its review date, because the law sets a minimum."""
     if hold.kind is HoldKind.REGULATORY and now < hold.review_at:
         raise Conflict(
@@ -48,7 +48,7 @@ def check_release(hold: Hold, *, now: datetime) -> None:
         )
 
 
-def check_not_sooner(hold: Hold, review_at: datetime) -> None:
+def check_not_sooner(hold: HoldTerms, review_at: datetime) -> None:
     """Raise Conflict if the date of a regulatory hold would move earlier: it is a minimum set by law."""
     if hold.kind is HoldKind.REGULATORY and review_at < hold.review_at:
         raise Conflict(
@@ -75,6 +75,6 @@ def suggest_review(kind: HoldKind, *, now: datetime, call_started: datetime, lat
     return term if term > now else _YEAR.after(now)
 
 
-def review_overdue(hold: Hold, *, now: datetime) -> bool:
+def review_overdue(hold: HoldTerms, *, now: datetime) -> bool:
     """Tell whether the hold is in force and its review date has come; the hold still protects."""
     return in_force(hold) and hold.review_at <= now

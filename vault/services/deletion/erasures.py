@@ -22,7 +22,7 @@ from vault.access.two_people import Deciders, Decision, check_two
 from vault.errors import Conflict, Invalid, NotFound, Unavailable, UnderHold
 from vault.ids import CertificateId, RecordingId, TenantId, new_id
 from vault.instants import rfc3339
-from vault.model import AuditEvent, Coordinate, Hold, Principal, Recording
+from vault.model import AuditEvent, Coordinate, HoldTerms, Principal, Recording
 from vault.ports.audit import AuditTrail
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureRows, ErasureState
 from vault.ports.keys import Keyring
@@ -69,7 +69,7 @@ class ErasureView:
     """
 
     erasure: Erasure
-    held: Mapping[RecordingId, Sequence[Hold]]
+    held: Mapping[RecordingId, Sequence[HoldTerms]]
     live: frozenset[RecordingId] = frozenset()
     gone: Mapping[RecordingId, Sequence[CertificateId]] = field(default_factory=dict)
 
@@ -345,7 +345,7 @@ class Erasures:
     async def _view(self, erasure: Erasure) -> ErasureView:
         now = self._dossiers.now(self._clock.now())
         dossier = await self._dossiers.tenant(erasure.tenant)
-        held: dict[RecordingId, Sequence[Hold]] = {}
+        held: dict[RecordingId, Sequence[HoldTerms]] = {}
         live: set[RecordingId] = set()
         gone: dict[RecordingId, Sequence[CertificateId]] = {}
         for identifier in [each for each, outcome in erasure.recordings.items() if outcome in _LOOKED_AT]:
@@ -362,7 +362,7 @@ class Erasures:
         return ErasureView(erasure=erasure, held=held, live=frozenset(live), gone=gone)
 
 
-def _grace(hold: Hold) -> str:
+def _grace(hold: HoldTerms) -> str:
     return "" if hold.grace_until is None else f"; released, keeps until {rfc3339(hold.grace_until)}"
 
 

@@ -113,7 +113,7 @@ class Status:
         began, now = self._clock.monotonic(), self._clock.now()
         counts = await catalog.count_recordings()
         overdue = await self.overdue_seconds()
-        holds = await catalog.holds(states=[HoldState.ACTIVE, HoldState.RELEASE_REQUESTED])
+        holds = await catalog.hold_terms(states=[HoldState.ACTIVE, HoldState.RELEASE_REQUESTED])
         waiting = await catalog.alerts_waiting()
         tokens = await catalog.tokens(expiring_by=now + EXPIRES_SOON)
         for state in RecordingState:

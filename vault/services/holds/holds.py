@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from vault.access.permissions import Act
 from vault.access.shown import check_shown
 from vault.access.two_people import RELEASE_OF, Deciders, check_two
-from vault.errors import Conflict, Invalid, NotFound, TooLate
+from vault.errors import Conflict, Invalid, TooLate
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes, new_id
 from vault.instants import rfc3339
-from vault.model import AuditEvent, Hold, HoldKind, HoldState, Pin, Principal, Recording, RecordingState
+from vault.model import AuditEvent, Hold, HoldKind, HoldState, HoldTerms, Pin, Principal, Recording, RecordingState
 from vault.ports.holds import HoldRows
 from vault.ports.keys import Keyring
 from vault.ports.policies import PolicyLookup, PolicyRequest
@@ -206,7 +206,7 @@ class Holds:
         found = await self._catalog.recordings_of(hold.recordings)
         return [found[identifier] for identifier in hold.recordings]
 
-    async def in_force_on(self, recording: RecordingId) -> Sequence[Hold]:
+    async def in_force_on(self, recording: RecordingId) -> Sequence[HoldTerms]:
         """Return the holds that protect the recording now."""
         return [hold for hold in await self._catalog.holds_on(recording) if in_force(hold)]
 
@@ -307,11 +307,11 @@ class Holds:
     async def recover(self, *, older_than: timedelta = timedelta(0)) -> None:
         """Complete holds whose placing a crash, or an outage `older_than` ago, interrupted."""
         since = self._clock.now() - older_than
-        for hold in await self._catalog.holds(states=[HoldState.PLACING]):
+        for hold in await self._catalog.hold_terms(states=[HoldState.PLACING]):
             if hold.created_at > since:
                 continue
             try:
-                await self._decide(hold, None)
+                await self._decide(await self._catalog.hold(hold.id), None)
             except TooLate:
                 logger.info("an interrupted hold came too late", extra={"fields": {"hold": hold.id}})
 
@@ -332,13 +332,13 @@ class Holds:
             by_tag.setdefault(pin.tag, []).append(pin)
         free: list[Pin] = []
         requests = {id_bytes(each.id): each for each in await self._catalog.policy_requests()}
+        holds = await self._catalog.terms_of([HoldId(f"hold_{tag.hex()}") for tag in by_tag if tag not in requests])
         for tag, pins in by_tag.items():
             if tag in requests:
                 free += [] if await self._keeps(requests[tag]) else pins
                 continue
-            try:
-                hold = await self._catalog.hold(HoldId(f"hold_{tag.hex()}"))
-            except NotFound:
+            hold = holds.get(HoldId(f"hold_{tag.hex()}"))
+            if hold is None:
                 logger.warning("a pin's hold is not in the catalog; it stays", extra={"fields": {"hold": tag.hex()}})
                 continue
             if hold.state is HoldState.RELEASED and (hold.grace_until is None or hold.grace_until <= now):

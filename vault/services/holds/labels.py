@@ -72,8 +72,11 @@ class Labels:
             found = await self._catalog.segments_of(page)
             names = iter([ref.name for recording in page for ref in found[recording]])
             async with asyncio.TaskGroup() as group:
-                for _ in range(_AT_ONCE):
-                    group.create_task(self._each(names))
+                workers = [group.create_task(self._each(names)) for _ in range(_AT_ONCE)]
+            if absent := sum(each.result() for each in workers):
+                logger.warning(
+                    "hold state not shown on objects that are not there", extra={"fields": {"objects": absent}}
+                )
         except* Unavailable as errors:
             answered = False
             _warn("hold state not shown on objects yet", errors.exceptions[0])
@@ -81,12 +84,15 @@ class Labels:
             _warn("hold state not shown on some objects", errors.exceptions[0])
         return answered
 
-    async def _each(self, names: Iterator[str]) -> None:
+    async def _each(self, names: Iterator[str]) -> int:
+        """Label what comes; return how many objects were not there."""
+        absent = 0
         for name in names:
             try:
                 await self._store.set_held(name, held=True)
-            except NotFound as error:
-                _warn("hold state not shown on an object", error)
+            except NotFound:
+                absent += 1
+        return absent
 
 
 def _warn(what: str, error: Exception) -> None:

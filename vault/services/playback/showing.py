@@ -13,7 +13,7 @@ from vault.certificates.attested import Trigger
 from vault.certificates.document import AnyCertificate, DeletionCertificate
 from vault.errors import Invalid
 from vault.ids import TokenId
-from vault.model import CallFacts, Hold, Part, Principal, Recording, RecordingState, Tenant
+from vault.model import CallFacts, HoldTerms, Part, Principal, Recording, RecordingState, Tenant
 from vault.ports.audit import AuditTrail
 from vault.ports.certificates import CertificateLookup
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureLookup, ErasureOutcome, ErasureState
@@ -57,7 +57,7 @@ class RecordingView:
     length: int
     live: bool
     facts: CallFacts | None
-    holds: Sequence[Hold]
+    holds: Sequence[HoldTerms]
 
 
 class ShowingRows(
@@ -149,7 +149,7 @@ class Recordings:
         )
         return await self._view(recording, facts=facts, holds=await self._catalog.holds_on(recording.id))
 
-    async def _view(self, row: Recording, *, facts: bool, holds: Sequence[Hold]) -> RecordingView:
+    async def _view(self, row: Recording, *, facts: bool, holds: Sequence[HoldTerms]) -> RecordingView:
         session = self._ingest.live(row.id)
         finished = row.state in (RecordingState.SEALED, RecordingState.TRUNCATED)
         if finished and not self._keyring.derivable(row.audio):

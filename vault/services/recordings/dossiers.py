@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from vault.errors import NotFound
 from vault.ids import HoldId, RecordingId, TenantId, id_bytes
-from vault.model import Cohort, Coordinate, Hold, Part, Pin, Recording, Tenant
+from vault.model import Cohort, Coordinate, HoldTerms, Part, Pin, Recording, Tenant
 from vault.ports.erasures import Erasure, ErasureLookup, ErasureOutcome, ErasureState
 from vault.ports.holds import HoldLookup
 from vault.ports.keys import Keyring
@@ -34,8 +33,8 @@ class Dossier:
 
     clocks: Clocks
     keyring: Keyring
-    by_recording: Mapping[RecordingId, Sequence[Hold]]
-    by_id: Mapping[HoldId, Hold]
+    by_recording: Mapping[RecordingId, Sequence[HoldTerms]]
+    by_id: Mapping[HoldId, HoldTerms]
     pins: Mapping[Cohort, Sequence[Pin]]
     changes: frozenset[bytes] = frozenset()
     """The tags of pins that a change of retention put there: no holds, they only carry a key past its cohort's day."""
@@ -100,11 +99,11 @@ class Dossiers:
         """Collect what decides about everything of a tenant."""
         pins = _by_cohort(self._keyring.pins(tenant.id))
         holds = await self._catalog.holds(tenant=tenant.id, states=[*IN_FORCE], limit=_EVERY_HOLD)
-        by_recording: defaultdict[RecordingId, list[Hold]] = defaultdict(list)
+        by_recording: defaultdict[RecordingId, list[HoldTerms]] = defaultdict(list)
         for hold in holds:
             for recording in hold.recordings:
                 by_recording[recording].append(hold)
-        by_id = {hold.id: hold for hold in holds}
+        by_id: dict[HoldId, HoldTerms] = {hold.id: hold for hold in holds}
         by_id |= await self._known({_hold_of(pin) for each in pins.values() for pin in each} - by_id.keys())
         return Dossier(
             clocks=self.clocks(tenant),
@@ -121,21 +120,16 @@ class Dossiers:
             id_bytes(each.id) for each in await self._catalog.policy_requests(tenant=tenant) if each.retention
         )
 
-    async def _known(self, identifiers: Iterable[HoldId]) -> dict[HoldId, Hold]:
-        found: dict[HoldId, Hold] = {}
-        for identifier in sorted(identifiers):
-            try:
-                found[identifier] = await self._catalog.hold(identifier)
-            except NotFound:
-                continue  # the catalog is older than the pin, which keeps all the same
-        return found
+    async def _known(self, identifiers: Iterable[HoldId]) -> Mapping[HoldId, HoldTerms]:
+        """Return the terms of these; where the catalog is older than a pin, the pin keeps all the same."""
+        return await self._catalog.terms_of(sorted(identifiers))
 
     async def facts(self, row: Recording) -> Facts:
         """Return the facts of one recording, with every hold there ever was on it."""
         tenant = await self._catalog.tenant(row.tenant)
         pins = [pin for pin in self._keyring.pins(row.tenant) if pin.is_on(row.audio) or pin.is_on(row.metadata)]
         holds = {hold.id: hold for hold in await self._catalog.holds_on(row.id)}
-        by_id = holds | await self._known({_hold_of(pin) for pin in pins} - holds.keys())
+        by_id = {**holds, **await self._known({_hold_of(pin) for pin in pins} - holds.keys())}
         dossier = Dossier(
             clocks=self.clocks(tenant),
             keyring=self._keyring,

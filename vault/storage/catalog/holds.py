@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from vault.errors import Conflict, NotFound
 from vault.ids import HoldId, RecordingId, TenantId
-from vault.model import AuditEvent, Hold, HoldKind, HoldState
+from vault.model import AuditEvent, Hold, HoldKind, HoldState, HoldTerms
 from vault.ports.holds import MOST_HOLDS
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
@@ -67,6 +67,13 @@ def _with_recordings(statement: sa.Select[Any]) -> sa.Select[Any]:
 
 
 _BY_ID = sa.select(holds).where(_h.id == sa.bindparam("key"))
+_BY_IDS = sa.select(holds).where(_h.id.in_(sa.bindparam("keys", expanding=True)))
+_ON = (
+    sa.select(holds)
+    .join(hold_recordings, _p.hold == _h.id)
+    .where(_p.recording == sa.bindparam("key"), _p.too_late.is_(sa.false()))
+    .order_by(_h.created_at.desc(), _h.id.desc())
+)
 _ONE = _with_recordings(_BY_ID)
 _ONE_IN = _with_recordings(_BY_ID.where(_h.tenant == sa.bindparam("in_tenant")))
 
@@ -114,10 +121,24 @@ class HoldStore:
             statement = statement.where(_h.state.in_([state.value for state in states]))
         return await self._fetch(statement)
 
-    async def holds_on(self, recording: RecordingId) -> Sequence[Hold]:
-        """Return every hold that protects the recording, in any state, newest first."""
-        protecting = sa.select(_p.hold).where(_p.recording == rows.key(recording), _p.too_late.is_(sa.false()))
-        return await self._fetch(sa.select(holds).where(_h.id.in_(protecting)))
+    async def hold_terms(self, *, states: Sequence[HoldState]) -> Sequence[HoldTerms]:
+        """Return the terms of every hold in one of these states, newest first."""
+        statement = sa.select(holds).where(_h.state.in_([state.value for state in states]))
+        found = await self._database.fetch(statement.order_by(_h.created_at.desc(), _h.id.desc()))
+        return [HoldTerms(**_terms(row)) for row in found]
+
+    async def terms_of(self, holds: Sequence[HoldId]) -> Mapping[HoldId, HoldTerms]:
+        """Return the terms of those of these holds that there are."""
+        found: dict[HoldId, HoldTerms] = {}
+        for start in range(0, len(holds), _IDS_PER_QUERY):
+            some = {"keys": list(holds[start : start + _IDS_PER_QUERY])}
+            found |= {HoldId(row.id): HoldTerms(**_terms(row)) for row in await self._database.fetch(_BY_IDS, some)}
+        return found
+
+    async def holds_on(self, recording: RecordingId) -> Sequence[HoldTerms]:
+        """Return the terms of every hold that protects the recording, whatever its state, newest first."""
+        found = await self._database.fetch(_ON, {"key": rows.key(recording)})
+        return [HoldTerms(**_terms(row)) for row in found]
 
     async def _fetch(self, statement: sa.Select[Any]) -> Sequence[Hold]:
         """Return the holds that `statement` selects, each with its recordings."""
@@ -230,21 +251,27 @@ def _to_hold(group: Sequence[sa.Row[Any]]) -> Hold:
     row = group[0]
     protected = [(rows.recording_id(item.recording), item.too_late) for item in group if item.recording is not None]
     return Hold(
-        id=HoldId(row.id),
-        tenant=TenantId(row.tenant),
-        kind=HoldKind(row.kind),
-        matter=row.matter,
-        reason=row.reason,
-        authority=row.authority,
-        owner=row.owner,
-        state=HoldState(row.state),
-        created_at=rows.moment(row.created_at),
-        review_at=rows.moment(row.review_at),
+        **_terms(row),
         recordings=tuple(recording for recording, too_late in protected if not too_late),
         too_late=tuple(recording for recording, too_late in protected if too_late),
-        release_requested_by=row.release_requested_by,
-        release_reason=row.release_reason,
-        released_by=row.released_by,
-        released_at=rows.maybe_moment(row.released_at),
-        grace_until=rows.maybe_moment(row.grace_until),
     )
+
+
+def _terms(row: sa.Row[Any]) -> dict[str, Any]:
+    return {
+        "id": HoldId(row.id),
+        "tenant": TenantId(row.tenant),
+        "kind": HoldKind(row.kind),
+        "matter": row.matter,
+        "reason": row.reason,
+        "authority": row.authority,
+        "owner": row.owner,
+        "state": HoldState(row.state),
+        "created_at": rows.moment(row.created_at),
+        "review_at": rows.moment(row.review_at),
+        "release_requested_by": row.release_requested_by,
+        "release_reason": row.release_reason,
+        "released_by": row.released_by,
+        "released_at": rows.maybe_moment(row.released_at),
+        "grace_until": rows.maybe_moment(row.grace_until),
+    }
