@@ -45,10 +45,10 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def told(text: str, kind: type, **headers: str) -> Answer:
-    """Declare an answer of one JSON document; `headers` are named with underscores."""
-    named = {name.replace("_", "-"): words for name, words in headers.items()}
-    return Answer(text=text, content={"application/json": kind}, headers=named)
+def told(text: str, kind: type, *, status: int = 200, location: bool = False) -> dict[int, Answer]:
+    """Declare an answer of one JSON document, by its status; with `location` it says where that is to be found."""
+    headers = {"Location": "URL"} if location else {}
+    return {status: Answer(text=text, content={"application/json": kind}, headers=headers)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,7 @@ class Operation:
         """The statuses of its problem documents: those declared, and those that what it takes brings along."""
         also = {
             *(() if self.act is None else (401, 403, 503)),
+            *((404,) if self.act is not None and "{" in self.path else ()),
             *(() if self.body is None and self.query is None else (422,)),
             *((400, 409, 422) if self.keyed else ()),
         }

@@ -87,7 +87,7 @@ class AuditPage(TypedDict):
 @OPERATIONS(
     "GET /v1/audit",
     Act.AUDIT_READ,
-    {200: told("Entries the token may see; `after` continues, `before` the newest.", AuditPage)},
+    told("Entries the token may see; `after` continues, `before` the newest.", AuditPage),
     query=ReadAudit,
     problems=(404,),
 )

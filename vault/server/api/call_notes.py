@@ -106,30 +106,30 @@ class Notes(_OfRecording):
 # -- pausing ----------------------------------------------------------------------------------------------------
 
 
-_STATE: Final = {200: told("It is so now, durably.", Pause)}
+_STATE: Final = told("It is so now, durably.", Pause)
 _RECORDING: Final = "POST /v1/recordings/{recording}"
 _CALL: Final = "POST /v1/ingest/{tenant}/{call_key}"
 
 
-@OPERATIONS(f"{_RECORDING}/pause", Act.PAUSE, _STATE, problems=(404,))
+@OPERATIONS(f"{_RECORDING}/pause", Act.PAUSE, _STATE)
 async def pause_recording(request: web.Request) -> web.Response:
     """Stop keeping a live call: what arrives is dropped before it is sealed."""
     return await _turn(request, await _named(request), paused=True)
 
 
-@OPERATIONS(f"{_RECORDING}/resume", Act.PAUSE, _STATE, problems=(404,))
+@OPERATIONS(f"{_RECORDING}/resume", Act.PAUSE, _STATE)
 async def resume_recording(request: web.Request) -> web.Response:
     """Keep a live call again."""
     return await _turn(request, await _named(request), paused=False)
 
 
-@OPERATIONS(f"{_CALL}/pause", Act.INGEST, _STATE, tag="ingest", problems=(404, 409))
+@OPERATIONS(f"{_CALL}/pause", Act.INGEST, _STATE, tag="ingest", problems=(409,))
 async def pause_call(request: web.Request) -> web.Response:
     """Stop keeping a live call: what arrives is dropped before it is sealed."""
     return await _turn(request, await _session(request), paused=True)
 
 
-@OPERATIONS(f"{_CALL}/resume", Act.INGEST, _STATE, tag="ingest", problems=(404, 409))
+@OPERATIONS(f"{_CALL}/resume", Act.INGEST, _STATE, tag="ingest", problems=(409,))
 async def resume_call(request: web.Request) -> web.Response:
     """Keep a live call again."""
     return await _turn(request, await _session(request), paused=False)
@@ -200,10 +200,10 @@ def _live(vault: Vault, tenant: TenantId, call_key: str, actor: Principal) -> In
 @OPERATIONS(
     f"{_CALL}/siprec",
     Act.INGEST,
-    {200: told("Kept as it came; `parsed` says whether facts were found in it.", SiprecReceipt)},
+    told("Kept as it came; `parsed` says whether facts were found in it.", SiprecReceipt),
     tag="ingest",
     takes=(*sorted(siprec.XML_TYPES), "multipart/mixed"),
-    problems=(404, 409, 413, 415, 422),
+    problems=(409, 413, 415, 422),
 )
 async def add_siprec_metadata(request: web.Request) -> web.Response:
     """Hand in the SIPREC metadata of a live call (RFC 7865), alone or in a multipart.
@@ -270,9 +270,9 @@ async def _opened(request: web.Request) -> Playable:
 @OPERATIONS(
     "GET /v1/recordings/{recording}/notes",
     Act.PLAY,
-    {200: told("The notes, in order.", Notes)},
+    told("The notes, in order.", Notes),
     headers=("Purpose",),
-    problems=(404, 409, 410, 422, 500),
+    problems=(409, 410, 422, 500),
 )
 async def recording_notes(request: web.Request) -> web.Response:
     """Tell what happened beside the audio: gaps and pauses, keys pressed, documents."""
@@ -285,7 +285,7 @@ async def recording_notes(request: web.Request) -> web.Response:
     Act.PLAY,
     {200: Answer(text="The document.", content={"*/*": TEXT})},
     headers=("Purpose",),
-    problems=(404, 409, 410, 422, 500),
+    problems=(409, 410, 422, 500),
 )
 async def recording_document(request: web.Request) -> web.Response:
     """Fetch one document about the call, exactly as it was handed in."""
@@ -316,7 +316,7 @@ def _numbered(request: web.Request, found: Sequence[_T], what: str) -> _T:
         206: Answer(text="The range of it.", content={"application/octet-stream": TEXT}),
     },
     headers=("Purpose", "Range"),
-    problems=(404, 409, 410, 416, 422, 500),
+    problems=(409, 410, 416, 422, 500),
 )
 async def recording_aside(request: web.Request) -> web.StreamResponse:
     """Fetch one part of an upload that was acknowledged and is not in the audio, exactly as it was sent.

@@ -72,7 +72,7 @@ def certificate_shown(value: StoredCertificate, jws: str) -> Certificate:
 @OPERATIONS(
     "GET /v1/certificates",
     Act.CERTIFICATE_READ,
-    {200: told("One page, newest first; `before` continues it.", CertificatePage)},
+    told("One page, newest first; `before` continues it.", CertificatePage),
     query=Page,
 )
 async def list_certificates(request: web.Request) -> web.Response:
@@ -101,7 +101,6 @@ async def _certificate(request: web.Request) -> StoredCertificate:
     "GET /v1/certificates/{certificate}",
     Act.CERTIFICATE_READ,
     {200: Answer(text="The certificate.", content={"application/json": Certificate, "application/jose": TEXT})},
-    problems=(404,),
 )
 async def get_certificate(request: web.Request) -> web.Response:
     """Fetch one deletion certificate."""
@@ -115,8 +114,7 @@ async def get_certificate(request: web.Request) -> web.Response:
 @OPERATIONS(
     "GET /v1/certificates/{certificate}/objects",
     Act.CERTIFICATE_READ,
-    {200: told("The list, in the order of the certificate's tree.", CertificateObjects)},
-    problems=(404,),
+    told("The list, in the order of the certificate's tree.", CertificateObjects),
 )
 async def get_certificate_objects(request: web.Request) -> web.Response:
     """Fetch the list of objects that a certificate counts."""

@@ -147,7 +147,7 @@ def erasure_shown(view: ErasureView) -> Erasure:
 @OPERATIONS(
     "POST /v1/erasures",
     Act.ERASURE_REQUEST,
-    {202: told("What would go and what is held, waiting for the second person.", Erasure, Location="URL")},
+    told("What would go and what is held, waiting for the second person.", Erasure, location=True, status=202),
     body=RequestErasure,
     problems=(404,),
 )
@@ -176,7 +176,7 @@ async def request_erasure(request: web.Request) -> web.Response:
 @OPERATIONS(
     "GET /v1/erasures",
     Act.ERASURE_READ,
-    {200: told("One page, newest first; `before` continues it.", ErasurePage)},
+    told("One page, newest first; `before` continues it.", ErasurePage),
     query=Page,
     queries=("tenant", "before", "limit"),
     problems=(404,),
@@ -194,7 +194,7 @@ async def _erasure(request: web.Request, act: Act) -> tuple[erasures.Erasure, Pr
     return await own(request, act, "erasure", "era", request.app[VAULT].catalog.erasure)
 
 
-@OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, {200: told("The erasure.", Erasure)}, problems=(404,))
+@OPERATIONS("GET /v1/erasures/{erasure}", Act.ERASURE_READ, told("The erasure.", Erasure))
 async def show_erasure(request: web.Request) -> web.Response:
     """Show one erasure, and what keeps what is left of it."""
     found, _ = await _erasure(request, Act.ERASURE_READ)
@@ -204,9 +204,8 @@ async def show_erasure(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/erasures/{erasure}/approve",
     Act.ERASURE_DECIDE,
-    {200: told("The erasure; what a hold keeps is still pending or was kept.", Erasure)},
+    told("The erasure; what a hold keeps is still pending or was kept.", Erasure),
     body=ApproveShown,
-    problems=(404,),
 )
 async def approve_erasure(request: web.Request) -> web.Response:
     """Erase: the second of two people; answers once the keys are gone and certified."""
@@ -216,12 +215,7 @@ async def approve_erasure(request: web.Request) -> web.Response:
     return await answer(request, erasure_shown(approved))
 
 
-@OPERATIONS(
-    "POST /v1/erasures/{erasure}/reject",
-    Act.ERASURE_DECIDE,
-    {200: told("The erasure; nothing was erased.", Erasure)},
-    problems=(404,),
-)
+@OPERATIONS("POST /v1/erasures/{erasure}/reject", Act.ERASURE_DECIDE, told("The erasure; nothing was erased.", Erasure))
 async def reject_erasure(request: web.Request) -> web.Response:
     """Reject an erasure: the second of two people, or the first, who withdraws it."""
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)

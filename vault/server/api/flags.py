@@ -42,12 +42,12 @@ class Flagged(TypedDict):
 
 OPERATIONS: Final = Operations("holds")
 _ANSWERS: Final = {
-    201: told("It is kept: the keyring has the pins. The alert is on its way.", Flagged),
-    200: told("It was flagged under this matter before, and is kept.", Flagged),
+    **told("It is kept: the keyring has the pins. The alert is on its way.", Flagged, status=201),
+    **told("It was flagged under this matter before, and is kept.", Flagged),
 }
 
 
-@OPERATIONS("POST /v1/recordings/{recording}/flag", Act.FLAG, _ANSWERS, body=FlagRecording, problems=(404,))
+@OPERATIONS("POST /v1/recordings/{recording}/flag", Act.FLAG, _ANSWERS, body=FlagRecording)
 async def flag_recording(request: web.Request) -> web.Response:
     """Flag a recording, also during its call: it is kept at once and the safeguarding lead is told."""
     vault = request.app[VAULT]
@@ -60,12 +60,7 @@ async def flag_recording(request: web.Request) -> web.Response:
 
 
 @OPERATIONS(
-    "POST /v1/ingest/{tenant}/{call_key}/flag",
-    Act.FLAG_LIVE,
-    _ANSWERS,
-    tag="ingest",
-    body=FlagCall,
-    problems=(404, 409),
+    "POST /v1/ingest/{tenant}/{call_key}/flag", Act.FLAG_LIVE, _ANSWERS, tag="ingest", body=FlagCall, problems=(409,)
 )
 async def flag_call(request: web.Request) -> web.Response:
     """Flag the call that is being sent, or ended within the hour."""

@@ -39,14 +39,14 @@ class Readiness(TypedDict):
     object_store: str
 
 
-@OPERATIONS("GET /healthz", None, {200: told("It does.", Liveness)})
+@OPERATIONS("GET /healthz", None, told("It does.", Liveness))
 async def healthz(request: web.Request) -> web.Response:
     """Tell that the process answers, which vault it serves, and whether that is a trial one."""
     keyring = request.app[VAULT].keyring
     return reply(Liveness(status="ok", vault=f"vlt_{keyring.keyring_id.hex()}", trial=keyring.trial))
 
 
-@OPERATIONS("GET /readyz", None, {200: told("They are.", Readiness), 503: told("They are not.", Readiness)})
+@OPERATIONS("GET /readyz", None, told("They are.", Readiness) | told("They are not.", Readiness, status=503))
 async def readyz(request: web.Request) -> web.Response:
     """Tell whether new recordings are accepted.
 

@@ -147,7 +147,7 @@ async def _answer(
 @OPERATIONS(
     "POST /v1/holds",
     Act.HOLD_PLACE,
-    {201: told("What is held, and what came too late.", Hold, Location="URL")},
+    told("What is held, and what came too late.", Hold, location=True, status=201),
     body=PlaceHold,
     problems=(404,),
 )
@@ -167,11 +167,7 @@ async def place_hold(request: web.Request) -> web.Response:
 
 
 @OPERATIONS(
-    "GET /v1/holds",
-    Act.HOLD_LIST,
-    {200: told("Holds, newest first.", HoldList)},
-    query=Page,
-    queries=("tenant", "limit"),
+    "GET /v1/holds", Act.HOLD_LIST, told("Holds, newest first.", HoldList), query=Page, queries=("tenant", "limit")
 )
 async def list_holds(request: web.Request) -> web.Response:
     """List holds."""
@@ -184,16 +180,14 @@ async def _hold(request: web.Request, act: Act) -> tuple[model.Hold, Principal]:
     return await own(request, act, "hold", "hold", request.app[VAULT].catalog.hold)
 
 
-@OPERATIONS("GET /v1/holds/{hold}", Act.HOLD_LIST, {200: told("The hold.", Hold)}, problems=(404,))
+@OPERATIONS("GET /v1/holds/{hold}", Act.HOLD_LIST, told("The hold.", Hold))
 async def show_hold(request: web.Request) -> web.Response:
     """Show one hold."""
     found, _ = await _hold(request, Act.HOLD_LIST)
     return await _answer(request, found)
 
 
-@OPERATIONS(
-    "POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, {200: told("The hold.", Hold)}, body=ReviewHold, problems=(404,)
-)
+@OPERATIONS("POST /v1/holds/{hold}/review", Act.HOLD_REVIEW, told("The hold.", Hold), body=ReviewHold)
 async def review_hold(request: web.Request) -> web.Response:
     """Record that somebody looked, and when to look again."""
     found, actor = await _hold(request, Act.HOLD_REVIEW)
@@ -205,9 +199,8 @@ async def review_hold(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/holds/{hold}/release",
     Act.HOLD_RELEASE_REQUEST,
-    {202: told("The hold, waiting for the second person.", Hold)},
+    told("The hold, waiting for the second person.", Hold, status=202),
     body=ReleaseHold,
-    problems=(404,),
 )
 async def request_release(request: web.Request) -> web.Response:
     """Ask for the release of a hold: the first of two people."""
@@ -220,9 +213,8 @@ async def request_release(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/holds/{hold}/approve",
     Act.HOLD_RELEASE_APPROVE,
-    {200: told("The hold, released or active again.", Hold)},
+    told("The hold, released or active again.", Hold),
     body=Approve,
-    problems=(404,),
 )
 async def decide_release(request: web.Request) -> web.Response:
     """Approve or reject a release: the second of two people; the first may withdraw it."""

@@ -70,7 +70,7 @@ class Rotation(TypedDict):
     calls_under_way: Count
 
 
-@OPERATIONS("GET /v1/keys", Act.KEYS_READ, {200: told("Nothing of it is secret.", Keyring)})
+@OPERATIONS("GET /v1/keys", Act.KEYS_READ, told("Nothing of it is secret.", Keyring))
 async def keyring_status(request: web.Request) -> web.Response:
     """Show the keyring's epoch, its replicas and its root-key provider."""
     vault, _ = await caller(request, Act.KEYS_READ)
@@ -79,7 +79,7 @@ async def keyring_status(request: web.Request) -> web.Response:
     return reply(render(Keyring, status, lease_seconds=status.lease.total_seconds(), replicas=replicas))
 
 
-@OPERATIONS("GET /v1/keys/findings", Act.KEYS_READ, {200: told("What was found; an `error` needs somebody.", Findings)})
+@OPERATIONS("GET /v1/keys/findings", Act.KEYS_READ, told("What was found; an `error` needs somebody.", Findings))
 async def verify_keyring(request: web.Request) -> web.Response:
     """Open every replica by itself and compare the trees; list the root versions."""
     vault, _ = await caller(request, Act.KEYS_READ)
@@ -87,7 +87,7 @@ async def verify_keyring(request: web.Request) -> web.Response:
 
 
 @OPERATIONS(
-    "POST /v1/keys/rotate", Act.KEYS_ROTATE, {200: told("No copy from before opens a call that begins now.", Rotation)}
+    "POST /v1/keys/rotate", Act.KEYS_ROTATE, told("No copy from before opens a call that begins now.", Rotation)
 )
 async def rotate_keyring(request: web.Request) -> web.Response:
     """Replace the root version and every tree of calls to come; every recording stays readable."""

@@ -107,7 +107,7 @@ def policy_shown(value: policies.PolicyRequest) -> PolicyRequest:
 @OPERATIONS(
     "POST /v1/policies",
     Act.POLICY_DECIDE,
-    {202: told("The request, waiting for the second person.", PolicyRequest)},
+    told("The request, waiting for the second person.", PolicyRequest, status=202),
     body=RequestPolicy,
     problems=(404,),
 )
@@ -133,7 +133,7 @@ async def request_policy(request: web.Request) -> web.Response:
 @OPERATIONS(
     "GET /v1/policies",
     Act.POLICY_READ,
-    {200: told("The requests the token may see.", PolicyRequests)},
+    told("The requests the token may see.", PolicyRequests),
     query=Page,
     queries=("tenant",),
 )
@@ -144,7 +144,7 @@ async def list_policies(request: web.Request) -> web.Response:
     return await answer(request, PolicyRequests(policies=[policy_shown(each) for each in found]))
 
 
-@OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, {200: told("The request.", PolicyRequest)}, problems=(404,))
+@OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, told("The request.", PolicyRequest))
 async def show_policy(request: web.Request) -> web.Response:
     """Show one request, and the digest that its approval repeats."""
     found, _ = await _policy(request, Act.POLICY_READ)
@@ -154,9 +154,8 @@ async def show_policy(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/policies/{policy}/approve",
     Act.POLICY_DECIDE,
-    {200: told("The request, with when it takes effect, or rejected.", PolicyRequest)},
+    told("The request, with when it takes effect, or rejected.", PolicyRequest),
     body=Approve,
-    problems=(404,),
 )
 async def approve_policy(request: web.Request) -> web.Response:
     """Approve as the second person, or reject or withdraw what keeps nothing longer until it is applied."""

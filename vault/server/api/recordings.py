@@ -262,7 +262,7 @@ async def permitted(request: web.Request, act: Act) -> model.Recording:
 @OPERATIONS(
     "GET /v1/recordings",
     Act.RECORDING_LIST,
-    {200: told(_PAGE, RecordingPage)},
+    told(_PAGE, RecordingPage),
     query=SearchRecordings,
     headers=("Purpose",),
     problems=(404,),
@@ -276,7 +276,7 @@ async def list_recordings(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/recordings/search",
     Act.RECORDING_LIST,
-    {200: told(_PAGE, RecordingPage)},
+    told(_PAGE, RecordingPage),
     body=SearchRecordings,
     headers=("Purpose",),
     problems=(404,),
@@ -311,9 +311,7 @@ async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
     return reply(RecordingPage(recordings=[recording_shown(view) for view in page], before=more))
 
 
-@OPERATIONS(
-    "GET /v1/recordings/{recording}", Act.RECORDING_SHOW, {200: told("The recording.", Recording)}, problems=(404,)
-)
+@OPERATIONS("GET /v1/recordings/{recording}", Act.RECORDING_SHOW, told("The recording.", Recording))
 async def show_recording(request: web.Request) -> web.Response:
     """Show one recording: facts, retention, holds, state."""
     row = await permitted(request, Act.RECORDING_SHOW)
@@ -325,8 +323,7 @@ async def show_recording(request: web.Request) -> web.Response:
 @OPERATIONS(
     "GET /v1/recordings/{recording}/why",
     Act.RECORDING_WHY,
-    {200: told("The rules in order of precedence, the decision last.", Why)},
-    problems=(404,),
+    told("The rules in order of precedence, the decision last.", Why),
 )
 async def explain_recording(request: web.Request) -> web.Response:
     """Say, rule by rule, why it is kept or was deleted."""
@@ -372,7 +369,7 @@ def playing(request: web.Request, actor: Principal) -> Iterator[None]:
     },
     query=PlayAudio,
     headers=("Purpose", "Range"),
-    problems=(404, 409, 410, 416, 429, 500),
+    problems=(409, 410, 416, 429, 500),
 )
 async def play_recording(request: web.Request) -> web.StreamResponse:
     """Play the audio; a live call plays up to its durable end.

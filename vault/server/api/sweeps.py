@@ -147,9 +147,7 @@ def _tripped(values: Iterable[guards.Tripped]) -> list[Tripped]:
     return [render(Tripped, each) for each in values]
 
 
-@OPERATIONS(
-    "POST /v1/sweeps", Act.SWEEP_RUN, {200: told("What was, or would be, shredded and kept.", Sweep)}, body=RunSweep
-)
+@OPERATIONS("POST /v1/sweeps", Act.SWEEP_RUN, told("What was, or would be, shredded and kept.", Sweep), body=RunSweep)
 async def run_sweep(request: web.Request) -> web.Response:
     """Sweep now, or with dry_run say what a sweep would do."""
     vault, actor = await caller(request, Act.SWEEP_RUN)
@@ -160,7 +158,7 @@ async def run_sweep(request: web.Request) -> web.Response:
     return reply(sweep_shown(report))
 
 
-@OPERATIONS("GET /v1/sweeps", Act.SWEEP_READ, {200: told("The sweeper's state.", SweepStatus)})
+@OPERATIONS("GET /v1/sweeps", Act.SWEEP_READ, told("The sweeper's state.", SweepStatus))
 async def sweep_status(request: web.Request) -> web.Response:
     """Show the last sweep, the overrides, and how late the promise is.
 
@@ -181,7 +179,7 @@ async def sweep_status(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/sweeps/overrides",
     Act.SWEEP_OVERRIDE,
-    {202: told("The override, waiting for the second person.", Override)},
+    told("The override, waiting for the second person.", Override, status=202),
     body=RequestOverride,
     problems=(404,),
 )
@@ -196,9 +194,7 @@ async def request_override(request: web.Request) -> web.Response:
     return await answer(request, override_shown(asked), status=202)
 
 
-@OPERATIONS(
-    "GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, {200: told("The override.", Override)}, problems=(404,)
-)
+@OPERATIONS("GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, told("The override.", Override))
 async def show_override(request: web.Request) -> web.Response:
     """Show one override, and the digest that its approval repeats."""
     found, _ = await _override(request, Act.SWEEP_READ)
@@ -208,9 +204,8 @@ async def show_override(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/sweeps/overrides/{override}/approve",
     Act.SWEEP_OVERRIDE,
-    {200: told("The override, in force until its end or its first use, or rejected.", Override)},
+    told("The override, in force until its end or its first use, or rejected.", Override),
     body=Approve,
-    problems=(404,),
 )
 async def approve_override(request: web.Request) -> web.Response:
     """Approve or reject an override: the second of two people."""

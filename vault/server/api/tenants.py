@@ -196,7 +196,7 @@ async def shown_tenant(vault: Vault, tenant: model.Tenant) -> Tenant:
     return tenant_shown(await vault.tenants.view(tenant))
 
 
-@OPERATIONS("GET /v1/tenants", Act.TENANT_READ, {200: told("Every tenant the token may see.", TenantList)})
+@OPERATIONS("GET /v1/tenants", Act.TENANT_READ, told("Every tenant the token may see.", TenantList))
 async def list_tenants(request: web.Request) -> web.Response:
     """List tenants."""
     vault, actor = await caller(request, Act.TENANT_READ)
@@ -214,7 +214,9 @@ async def _tenant(request: web.Request, act: Act) -> tuple[model.Tenant, Princip
         raise await vault.access.none_of_its_own(actor, act, identifier) from None
 
 
-@OPERATIONS("POST /v1/tenants", Act.TENANT_ADMIN, {201: told("The tenant.", Tenant, Location="URL")}, body=AddTenant)
+@OPERATIONS(
+    "POST /v1/tenants", Act.TENANT_ADMIN, told("The tenant.", Tenant, location=True, status=201), body=AddTenant
+)
 async def add_tenant(request: web.Request) -> web.Response:
     """Add a tenant."""
     vault, actor = await caller(request, Act.TENANT_ADMIN)
@@ -226,16 +228,14 @@ async def add_tenant(request: web.Request) -> web.Response:
     )
 
 
-@OPERATIONS("GET /v1/tenants/{tenant}", Act.TENANT_READ, {200: told("The tenant.", Tenant)}, problems=(404, 422))
+@OPERATIONS("GET /v1/tenants/{tenant}", Act.TENANT_READ, told("The tenant.", Tenant), problems=(422,))
 async def show_tenant(request: web.Request) -> web.Response:
     """Show one tenant."""
     found, _ = await _tenant(request, Act.TENANT_READ)
     return await answer(request, await shown_tenant(request.app[VAULT], found))
 
 
-@OPERATIONS(
-    "PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, {200: told("The tenant.", Tenant)}, body=ChangeTenant, problems=(404,)
-)
+@OPERATIONS("PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, told("The tenant.", Tenant), body=ChangeTenant)
 async def change_tenant(request: web.Request) -> web.Response:
     """Set the retention of a tenant's future recordings, that of its metadata, or its safeguarding webhook."""
     vault = request.app[VAULT]
@@ -258,11 +258,7 @@ async def change_tenant(request: web.Request) -> web.Response:
 
 
 @OPERATIONS(
-    "POST /v1/tenants/{tenant}/reindex",
-    Act.TENANT_ADMIN,
-    {200: told("What became of the page.", Reindexed)},
-    body=Reindex,
-    problems=(404,),
+    "POST /v1/tenants/{tenant}/reindex", Act.TENANT_ADMIN, told("What became of the page.", Reindexed), body=Reindex
 )
 async def reindex_tenant(request: web.Request) -> web.Response:
     """Read the numbers of a page of existing calls anew, as a search reads them; repeat with its `before`."""
@@ -277,9 +273,8 @@ async def reindex_tenant(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/tenants/{tenant}/offboard",
     Act.TENANT_OFFBOARD,
-    {202: told("The tenant, waiting for the second person.", Tenant)},
+    told("The tenant, waiting for the second person.", Tenant, status=202),
     body=EndContract,
-    problems=(404,),
 )
 async def request_offboarding(request: web.Request) -> web.Response:
     """Ask to end a tenant's contract: its dpo or an operator, the first of the two."""
@@ -293,9 +288,8 @@ async def request_offboarding(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/tenants/{tenant}/offboard/approve",
     Act.TENANT_OFFBOARD,
-    {200: told("The tenant; after the export window a sweep drops it.", Tenant)},
+    told("The tenant; after the export window a sweep drops it.", Tenant),
     body=Approve,
-    problems=(404,),
 )
 async def decide_offboarding(request: web.Request) -> web.Response:
     """Approve the end of a contract: the other of dpo and operator; either rejects or withdraws it."""

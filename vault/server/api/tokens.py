@@ -61,7 +61,7 @@ def token_shown(token: model.Token, *, secret: str | None = None) -> Token:
     return render(Token, token, token=secret)
 
 
-@OPERATIONS("GET /v1/tokens", Act.TOKEN_ADMIN, {200: told("Tokens.", TokenList)}, query=Page, queries=("tenant",))
+@OPERATIONS("GET /v1/tokens", Act.TOKEN_ADMIN, told("Tokens.", TokenList), query=Page, queries=("tenant",))
 async def list_tokens(request: web.Request) -> web.Response:
     """List tokens, without their secrets."""
     vault, _, tenant = await lister(request, Act.TOKEN_ADMIN)
@@ -72,7 +72,7 @@ async def list_tokens(request: web.Request) -> web.Response:
 @OPERATIONS(
     "POST /v1/tokens",
     Act.TOKEN_ADMIN,
-    {201: told("The token with its secret.", Token)},
+    told("The token with its secret.", Token, status=201),
     body=IssueToken,
     problems=(404,),
 )
@@ -93,9 +93,7 @@ async def issue_token(request: web.Request) -> web.Response:
     return await answer(request, token_shown(issued, secret=secret), status=201, headers={"Cache-Control": "no-store"})
 
 
-@OPERATIONS(
-    "DELETE /v1/tokens/{token}", Act.TOKEN_ADMIN, {204: Answer(text="The token is revoked.")}, problems=(404, 409)
-)
+@OPERATIONS("DELETE /v1/tokens/{token}", Act.TOKEN_ADMIN, {204: Answer(text="The token is revoked.")}, problems=(409,))
 async def revoke_token(request: web.Request) -> web.Response:
     """Revoke a token."""
     vault = request.app[VAULT]

@@ -37,7 +37,7 @@ OPERATIONS: Final = Operations("ingest")
         *("X-API-KEY", "Audiohook-Session-Id", "Audiohook-Organization-Id", "Audiohook-Correlation-Id"),
         *("Signature-Input", "Signature"),
     ),
-    problems=(404, 422),
+    problems=(422,),
 )
 async def stream_audio_hook(request: web.Request) -> web.StreamResponse:
     """Stream a live call as Genesys AudioHook does.

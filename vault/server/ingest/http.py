@@ -43,11 +43,13 @@ _UPLOAD_HEADERS: Final = (
     "Call-Tags",
 )
 UPLOADED: Final = {
-    201: told("Every byte is durable. `open`: the object store still has to catch up.", Receipt, Location="URL"),
-    200: told("The same audio was recorded under this call key before.", Receipt, Location="URL"),
+    **told(
+        "Every byte is durable. `open`: the object store still has to catch up.", Receipt, status=201, location=True
+    ),
+    **told("The same audio was recorded under this call key before.", Receipt, location=True),
 }
 UPLOAD_PROBLEMS: Final = (404, 408, 409, 413, 415, 422, 423, 507)
-_ANSWERS: Final = {**UPLOADED, 202: told("The piece is durable; the recording goes on.", Receipt, Location="URL")}
+_ANSWERS: Final = UPLOADED | told("The piece is durable; the recording goes on.", Receipt, status=202, location=True)
 _PLACE: Final = "/v1/ingest/{tenant}/{call_key}"
 
 OPERATIONS: Final = Operations("ingest")
@@ -76,10 +78,7 @@ async def ask(request: web.Request, said: Upload) -> None:
 
 
 @OPERATIONS(
-    "GET /v1/ingest/{tenant}",
-    Act.INGEST,
-    {200: told("What holds for recordings that begin now.", Terms)},
-    problems=(404, 409),
+    "GET /v1/ingest/{tenant}", Act.INGEST, told("What holds for recordings that begin now.", Terms), problems=(409,)
 )
 async def ingest_terms(request: web.Request) -> web.Response:
     """Ask how long what this token records is kept, and how large it may be.
@@ -102,7 +101,7 @@ async def ingest_terms(request: web.Request) -> web.Response:
 
 
 @OPERATIONS(
-    f"HEAD {_PLACE}", Act.INGEST, {200: Answer(text="The recording is known.", headers=_OFFSET)}, problems=(404, 422)
+    f"HEAD {_PLACE}", Act.INGEST, {200: Answer(text="The recording is known.", headers=_OFFSET)}, problems=(422,)
 )
 async def recording_offset(request: web.Request) -> web.Response:
     """Ask how many bytes are durable.

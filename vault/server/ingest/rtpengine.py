@@ -44,7 +44,7 @@ OPERATIONS: Final = Operations("ingest")
     problems=UPLOAD_PROBLEMS,
     asks=True,
 )
-@OPERATIONS("GET /v1/ingest/{tenant}/rtpengine", Act.INGEST, _NOTED, problems=(404, 422), asks=True, heads=False)
+@OPERATIONS("GET /v1/ingest/{tenant}/rtpengine", Act.INGEST, _NOTED, problems=(422,), asks=True, heads=False)
 async def notify_event(request: web.Request) -> web.StreamResponse:
     """Note an event of rtpengine-recording.
 

@@ -172,25 +172,25 @@ async def _spoken(request: web.Request, one: Handler, other: Handler) -> web.Res
     return await (other if ietf.is_ietf(request.headers) else one)(request)
 
 
-@OPERATIONS(f"POST {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=(404, *_PROBLEMS), asks=True)
+@OPERATIONS(f"POST {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=_PROBLEMS, asks=True)
 async def create_upload(request: web.Request) -> web.Response:
     """Create an upload: tus 1.0, or the IETF's with Upload-Complete."""
     return await _spoken(request, _create, resumable.create)
 
 
-@OPERATIONS(f"PUT {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=(404, *_PROBLEMS), asks=True)
+@OPERATIONS(f"PUT {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=_PROBLEMS, asks=True)
 async def put_upload(request: web.Request) -> web.Response:
     """Create an upload: the IETF's, with Upload-Complete."""
     return await resumable.create(request)
 
 
-@OPERATIONS(f"HEAD {UPLOAD}", Act.INGEST, _KNOWN, problems=(404, 410, 412, 423), asks=True)
+@OPERATIONS(f"HEAD {UPLOAD}", Act.INGEST, _KNOWN, problems=(410, 412, 423), asks=True)
 async def upload_offset(request: web.Request) -> web.Response:
     """Ask where the upload goes on."""
     return await _spoken(request, _head, resumable.head)
 
 
-@OPERATIONS(f"PATCH {UPLOAD}", Act.INGEST, _APPENDED, headers=_APPENDING, problems=(404, 410, *_PROBLEMS), asks=True)
+@OPERATIONS(f"PATCH {UPLOAD}", Act.INGEST, _APPENDED, headers=_APPENDING, problems=(410, *_PROBLEMS), asks=True)
 async def append_upload(request: web.Request) -> web.Response:
     """Add the next bytes."""
     return await _spoken(request, _append, resumable.append)
@@ -200,7 +200,7 @@ async def append_upload(request: web.Request) -> web.Response:
     f"DELETE {UPLOAD}",
     Act.INGEST,
     {204: Answer(text="The upload has ended.")},
-    problems=(404, 409, 410, 412, 423),
+    problems=(409, 410, 412, 423),
     asks=True,
 )
 async def terminate_upload(request: web.Request) -> web.Response:
@@ -213,7 +213,7 @@ async def terminate_upload(request: web.Request) -> web.Response:
     Act.INGEST,
     _APPENDED,
     headers=("X-HTTP-Method-Override", *_APPENDING),
-    problems=(404, 405, 410, *_PROBLEMS),
+    problems=(405, 410, *_PROBLEMS),
     asks=True,
 )
 async def override_upload(request: web.Request) -> web.Response:

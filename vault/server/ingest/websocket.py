@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
     Act.INGEST,
     {101: Answer(text="Send the call; the close comes once everything is durable.")},
     queries=("call_key", "rate", "channels", "codec", "from", "to", "direction"),
-    problems=(404, 422),
+    problems=(422,),
 )
 async def stream_recording(request: web.Request) -> web.StreamResponse:
     """Stream a live call over WebSocket; the dialect is recognised from the first message."""
