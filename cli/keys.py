@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cli.command import DEFAULT_CONFIG, ConfigPath, Remote, load_config, local, new_group, remote
+from cli.doctor import report
 from cli.output import Output
-from cli.vaults import report
 
 group = new_group("The keyring: what every recording's key is derived from.")
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "quickstart": "cli.quickstart",
-    "init": "cli.vaults",
-    "doctor": "cli.vaults",
+    "init": "cli.init",
+    "doctor": "cli.doctor",
     "serve": "cli.serve",
     "demo": "cli.demo.command",
     "import": "cli.archives.importing",

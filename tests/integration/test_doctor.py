@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from cli.doctor import _ask, _own_address
 from cli.profiles import Connection
-from cli.vaults import _ask, _own_address
 from tests.helpers.app import SETTINGS, running
 from tests.helpers.crashing import memory_directory
 from vault.config import parse_config

@@ -1,0 +1,106 @@
+"""`callvault init`: makes a vault, and the default settings where there are none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.command import DEFAULT_CONFIG, ConfigPath, load_config, local
+from cli.files import whole_file
+from cli.identity import write_identity
+from cli.output import Output
+from cli.settings import default_settings
+from vault.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    local(
+        app,
+        "init",
+        examples=[
+            "callvault init",
+            "(umask 077 && callvault init --config /etc/callvault/config.toml > operator.token)",
+            'callvault init --processor "Northfield IT Ltd" --contact privacy@northfield.example',
+            "callvault init --trial",
+            "callvault init --defaults > /etc/callvault/config.toml",
+        ],
+    )(init)
+
+
+async def init(
+    out: Output,
+    *,
+    config: ConfigPath = DEFAULT_CONFIG,
+    trial: Annotated[
+        bool,
+        typer.Option("--trial", help="Make a vault to try things in, for ever: its recordings may end within a day."),
+    ] = False,
+    processor: Annotated[
+        str | None, typer.Option(help="Who runs this vault, as certificates say it; written into the settings.")
+    ] = None,
+    contact: Annotated[
+        str | None, typer.Option(help="Where to ask about a certificate; written into the settings too.")
+    ] = None,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Print the default settings, each explained, and make nothing.")
+    ] = False,
+) -> None:
+    """Create a vault: catalog, keyring, issuer key and the first operator's token, printed this once.
+
+    Refuses to overwrite anything. Where there is no config.toml here and --config names no other, the default settings
+    are written to it first, and everything lies in `data` beside it.
+
+    At a terminal it asks who runs the vault, if the settings do not say: no certificate is issued under a placeholder,
+    and so nothing is shredded. A trial vault says that it is one wherever it speaks of itself, on its certificates too,
+    and never becomes another.
+    """
+    from vault.wiring import init_vault  # noqa: PLC0415 - loads storage drivers; most commands need none
+
+    if defaults:
+        out.document({"settings": default_settings()}) if out.as_json else out.text(default_settings().rstrip("\n"))
+        return
+    written = _write_defaults(config)
+    try:
+        settings = load_config(config)
+        given = {name: value for name, value in (("processor", processor), ("contact", contact)) if value is not None}
+        if not trial and not out.as_json and sys.stdin.isatty():
+            given |= {name: _asked(name) for name in settings.identity.unnamed if name not in given}
+        if given:
+            write_identity(config, given)
+            settings = load_config(config)
+        made = await init_vault(settings, trial=trial)
+    except (ConfigError, typer.Abort):
+        if written:  # nothing was created, the settings included
+            config.unlink(missing_ok=True)
+        raise
+    created = [*([f"settings {config.absolute()}"] if written else []), *made.created]
+    if out.as_json:
+        out.document({"created": created, "trial": trial, "operator_token": made.operator_token})
+        return
+    for line in created:
+        out.note(f"created {line}")
+    for finding in made.findings:
+        out.note(f"warning: {finding.message}")
+        if finding.hint:
+            out.hint(finding.hint)
+    out.note("the first operator's token; this is the only time it is shown:")
+    out.text(made.operator_token)
+    out.hint("next: callvault serve, then callvault tenants add with this token in CALLVAULT_TOKEN")
+
+
+def _asked(name: str) -> str:
+    question = {"processor": "Who runs this vault (on certificates)", "contact": "Where to ask about a certificate"}
+    return str(typer.prompt(question[name], err=True)).strip()
+
+
+def _write_defaults(config: Path) -> bool:
+    """Write the default settings where they are looked for and nobody put any; tell whether it did."""
+    if config != DEFAULT_CONFIG or config.exists():
+        return False
+    with whole_file(config, force=False) as file:
+        file.write(default_settings().encode())
+    return True
