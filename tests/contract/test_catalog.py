@@ -60,6 +60,7 @@ from vault.errors import (
     TooLate,
     Unavailable,
 )
+from vault.format.names import manifest_name, segment_name
 from vault.ids import HoldId, NodeId, RecordingId, TenantId, TokenId
 from vault.model import (
     INDEX_LEAF,
@@ -630,6 +631,59 @@ async def test_segments_of_many_recordings_are_those_of_each(catalog):
         second.id: [segment(second, 0)],
         bare.id: [],
     }
+
+
+def named(row, index):
+    """Return an object under the name that it has in a store."""
+    place = (row.tenant, row.audio.cohort.period, row.id)
+    if index == MANIFEST_INDEX:
+        return replace(segment(row, index), attempt="", name=manifest_name(*place))
+    attempt = f"{index:032x}"
+    return replace(segment(row, index), attempt=attempt, name=segment_name(*place, index, attempt))
+
+
+async def rows_of_objects(catalog):
+    """Return how many rows a recording has in the table of objects, for each that has any."""
+    found = await catalog._database.fetch(sa.text("SELECT recording, count(*) FROM segments GROUP BY recording"))
+    return {rows_of.recording_id(key): count for key, count in found}
+
+
+async def test_a_final_certificate_puts_one_list_in_the_place_of_the_objects_rows(catalog):
+    gone, going, kept = recording(), recording(), recording()
+    objects = {row.id: [named(row, index) for index in (MANIFEST_INDEX, 0, 1, 2)] for row in (gone, going, kept)}
+    for row in (gone, going, kept):
+        await catalog.create_recording(row)
+        await catalog.add_segments(objects[row.id][1:], stored_bytes=3000)
+        await finish(catalog, row, objects=objects[row.id][:1], stored_bytes=3000)
+    both = [certificate(row) for row in (gone, going)]
+    await certify(catalog, both)
+    assert set((await rows_of_objects(catalog)).values()) == {4}
+    for _ in range(2):  # a repetition after a crash
+        await certify(catalog, [certificate(gone, CertificateStatus.FINAL, supersedes=both[0].id)])
+    assert await rows_of_objects(catalog) == {going.id: 4, kept.id: 4}
+    assert await catalog.segments_of([*objects]) == objects
+    assert await catalog.segments(gone.id) == objects[gone.id]
+
+
+async def test_what_was_certified_before_there_were_lists_gets_them_in_pages_and_what_no_list_holds_stays(catalog):
+    gone = [recording() for _ in range(5)]
+    objects = {row.id: [named(row, 0), named(row, 1)] for row in gone}
+    odd = gone[2].id
+    objects[odd] = [replace(each, name="v1/elsewhere") for each in objects[odd]]
+    for row in gone:
+        await catalog.create_recording(row)
+        await finish(catalog, row, stored_bytes=2000, objects=[])
+    await certify(catalog, [certificate(row) for row in gone])
+    await certify(catalog, [certificate(row, CertificateStatus.FINAL) for row in gone])
+    async with catalog._database.engine.begin() as connection:
+        refs = [ref for each in objects.values() for ref in each]
+        await connection.execute(sa.insert(tables.segments), [rows_of.from_segment(ref) for ref in refs])
+    after, pages = None, 0
+    while after := await catalog.list_objects(after=after, limit=2):
+        pages += 1
+    assert (pages, await rows_of_objects(catalog)) == (3, {odd: 2})
+    assert await catalog.segments_of([*objects]) == objects
+    assert await catalog.list_objects(after=gone[2].id, limit=2) is None
 
 
 async def test_recording_segments_again_is_harmless_and_the_later_attempt_stays(catalog):

@@ -49,6 +49,7 @@ from vault.certificates.document import (
 from vault.certificates.template import Entry, Form
 from vault.errors import IntegrityError, Invalid, NotFound, Tampered, Unavailable
 from vault.format.names import manifest_name, segment_name
+from vault.format.object_list import pack_objects
 from vault.model import (
     BatchPlace,
     CertificateStatus,
@@ -69,6 +70,7 @@ from vault.services.certificates.issuing import Certifier, Deletions
 from vault.services.deletion.shredding import Shredder
 from vault.services.surroundings import Surroundings
 from vault.storage.catalog.catalog import SqlCatalog, open_catalog
+from vault.storage.catalog.tables import object_lists
 from vault.storage.objects.memory import MemoryObjectStore
 from vault.telemetry import Metrics
 
@@ -181,7 +183,7 @@ async def put(store: MemoryObjectStore, row: Recording, index: int) -> SegmentRe
     )
     meta = ObjectMeta(retain_until=row.retain_until, retention_class="recording", sha256="ab" * 32)
     await store.put(name, [b"sealed"], meta=meta)
-    return replace(segment(row, index), name=name)
+    return replace(segment(row, index), name=name, attempt="" if index < 0 else "a" * 32)
 
 
 # What is said
@@ -427,16 +429,24 @@ async def test_an_erasure_is_certified_though_the_stated_start_lies_ahead(scene)
 
 async def test_the_list_of_objects_outlives_them_and_is_never_another_one(scene):
     certifier = scene.certifier()
+    before = await scene.catalog.segments(scene.rows[0].id)
+    assert len(before) == 2
     await scene.certify(certifier)
     scene.clock.advance(LEASE)
     assert (await certifier.delete_objects()).done == 3
     assert await scene.objects() == []
-    stored = await scene.stored(scene.rows[0], CertificateStatus.FINAL)
+    row = scene.rows[0]
+    assert await scene.catalog.segments(row.id) == before
+    stored = await scene.stored(row, CertificateStatus.FINAL)
     listed = await scene.certificates().objects(stored)
     says = (await scene.verified(scene.rows[0], CertificateStatus.FINAL)).certificate
     assert (len(listed.objects), listed.facts()) == (2, says.data.objects)
     async with scene.catalog._database.engine.begin() as connection:
-        await connection.execute(sa.text("UPDATE segments SET object_bytes = object_bytes + 1"))
+        assert (await connection.execute(sa.text("SELECT count(*) FROM segments"))).scalar() == 0
+        changed = pack_objects(
+            row.id, row.tenant, row.audio.cohort.period, [replace(before[0], object_bytes=1), *before[1:]]
+        )
+        await connection.execute(sa.update(object_lists).values(objects=changed))
     with pytest.raises(IntegrityError, match="changed after it was signed"):
         await scene.certificates().objects(stored)
 

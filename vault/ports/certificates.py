@@ -65,8 +65,16 @@ class CertifyingRows(Protocol):
         """Store a batch, its certificates and forms, and update the recordings, in one transaction.
 
         A provisional certificate for the audio sets its recording to `shredded` and becomes its certificate. A final
-        one replaces it and marks the recording's objects absent. A certificate for the metadata removes the sealed
-        facts and the tokens from the row. A second certificate for the same recording, status and parts is ignored.
+        one replaces it, marks the recording's objects absent and puts one list in the place of their rows. A
+        certificate for the metadata removes the sealed facts and the tokens from the row. A second certificate for the
+        same recording, status and parts is ignored.
+        """
+
+    async def list_objects(self, *, after: RecordingId | None, limit: int) -> RecordingId | None:
+        """Replace the object rows of up to `limit` recordings that are certified for good by one list each.
+
+        They are the next after `after` in order of id. `segments` gives the same before and after. Returns the last of
+        them, None if there was none. Only what versions before the lists certified has such rows.
         """
 
     async def undeleted_recordings(self, *, after: RecordingId | None, limit: int) -> Sequence[Recording]:

@@ -22,6 +22,7 @@ from vault.model import AuditEvent, CertificateStatus, Part, Recording, SegmentR
 from vault.ports.certificates import CertificateLookup, CertifyingRows
 from vault.ports.objects import Deletion, ObjectStore
 from vault.ports.recordings import RecordingLookup
+from vault.ports.settings import SettingRows
 from vault.ports.shreds import Shred
 from vault.ports.tenants import TenantLookup
 from vault.services.audit import event
@@ -34,6 +35,7 @@ _PAGE = 200
 _DELETE_CONCURRENCY = 24
 """Recordings at a time; an S3 client has 32 connections, and calls under way need some of them."""
 _NONCE_BYTES = 16
+_LISTED = "objects_listed"
 _COMMITMENT_DIGITS = 64
 
 _Voice: TypeAlias = tuple[TenantId, tuple[Part, ...], Authority]
@@ -73,7 +75,7 @@ class _Progress:
     forms: dict[tuple[object, ...], Form] = field(default_factory=dict)
 
 
-class CertifierRows(CertifyingRows, CertificateLookup, RecordingLookup, TenantLookup, Protocol):
+class CertifierRows(CertifyingRows, CertificateLookup, RecordingLookup, SettingRows, TenantLookup, Protocol):
     """What issuing certificates asks of the catalog."""
 
 
@@ -201,6 +203,7 @@ class Certifier:
         Metadata that went alone has no objects: it is certified before anything asks the store.
         """
         progress = _Progress()
+        await self._list_earlier()
         await self._confirm_metadata(progress)
         after: RecordingId | None = None
         while page := await self._catalog.undeleted_recordings(after=after, limit=_PAGE):
@@ -214,6 +217,18 @@ class Certifier:
                 raise failure
             after = page[-1].id
         return Deletions(done=progress.done, waiting=progress.waiting, again_in=min(progress.waits, default=None))
+
+    async def _list_earlier(self) -> None:
+        """Have what earlier versions certified for good keep a list of its objects, once in a catalog's life.
+
+        A crash in between leaves the rest as it was, and the next deletion begins again with what has no list.
+        """
+        if await self._catalog.setting(_LISTED):
+            return
+        after: RecordingId | None = None
+        while after := await self._catalog.list_objects(after=after, limit=_PAGE):
+            logger.info("objects of earlier deletions are listed", extra={"fields": {"through": after}})
+        await self._catalog.save_setting(_LISTED, "yes")
 
     async def _confirm_metadata(self, progress: _Progress) -> None:
         after: RecordingId | None = None

@@ -158,7 +158,6 @@ FLOOR_AND_FOUND = sa.union_all(
     sa.select(sa.null(), sa.null(), _r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True))),
 )
 
-SEGMENTS = sa.select(segments).where(segments.c.recording == sa.bindparam("key")).order_by(segments.c.number)
 SEGMENTS_OF = (
     sa.select(segments)
     .where(segments.c.recording.in_(sa.bindparam("keys", expanding=True)))

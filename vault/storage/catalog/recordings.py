@@ -27,8 +27,8 @@ from vault.model import (
     SegmentRef,
 )
 from vault.ports.recordings import Kept, RecordingQuery
+from vault.storage.catalog import object_lists, rows
 from vault.storage.catalog import recording_sql as sql
-from vault.storage.catalog import rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import IS_ENDED, IS_FINISHED, recordings
 from vault.storage.catalog.writer import Transaction
@@ -318,7 +318,7 @@ class RecordingStore:
 
     async def segments(self, recording: RecordingId) -> Sequence[SegmentRef]:
         """Return the recording's objects in index order, the manifest first."""
-        return [rows.to_segment(row) for row in await self._database.fetch(sql.SEGMENTS, {"key": rows.key(recording)})]
+        return (await self.segments_of([recording]))[recording]
 
     async def segments_of(self, recordings: Sequence[RecordingId]) -> Mapping[RecordingId, Sequence[SegmentRef]]:
         """Return the objects of many recordings, each in index order."""
@@ -327,6 +327,9 @@ class RecordingStore:
             rows.to_segment, await self._database.fetch(sql.SEGMENTS_OF, {"keys": [*map(rows.key, recordings)]})
         ):
             found[ref.recording].append(ref)
+        without = [rows.key(recording) for recording, refs in found.items() if not refs]
+        for objects in await object_lists.listed(self._database, without):
+            found[objects[0].recording].extend(objects)
         return found
 
     async def finish_recording(

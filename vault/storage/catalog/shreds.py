@@ -28,7 +28,7 @@ from vault.model import (
 from vault.ports.certificates import CertificateBatch
 from vault.ports.erasures import Erasure
 from vault.ports.shreds import Shred
-from vault.storage.catalog import rows
+from vault.storage.catalog import object_lists, rows
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.erasures import begin_erasing
 from vault.storage.catalog.tables import (
@@ -234,6 +234,11 @@ class ShredStore:
         """
         values = [rows.certificate_tuple(certificate) for certificate in certificates]
         place = {"batch": batch.id}
+        over = [
+            rows.key(each.recording)
+            for each in certificates
+            if each.status is CertificateStatus.FINAL and Part.AUDIO in each.parts
+        ]
         metadata = any(Part.METADATA in certificate.parts for certificate in certificates)
 
         async def act(transaction: Transaction) -> None:
@@ -252,12 +257,21 @@ class ShredStore:
             at = rows.micros(batch.issued_at)
             await transaction.write(_SHREDDED, {**place, "status": provisional, "at": at})
             await transaction.write(_ABSENT, {**place, "status": final})
+            await object_lists.fold(transaction, over)
             if metadata:
                 await _forget_metadata(transaction, batch.id, at)
             transaction.audit(audit)
 
         if certificates:
             await self._database.writer.run(act)
+
+    async def list_objects(self, *, after: RecordingId | None, limit: int) -> RecordingId | None:
+        """Have one page of those certified for good by earlier versions keep a list; None at the end."""
+        page = await object_lists.next_unlisted(self._database, b"" if after is None else rows.key(after), limit)
+        if not page:
+            return None
+        await self._database.writer.run(lambda transaction: object_lists.fold(transaction, page))
+        return rows.recording_id(page[-1])
 
     async def certificates_of(self, recordings: Sequence[RecordingId]) -> Sequence[StoredCertificate]:
         """Return every certificate of these recordings."""

@@ -150,6 +150,14 @@ segments = sa.Table(
     sa.Column("sha256", sa.Text, nullable=False),
 )
 
+object_lists = sa.Table(
+    "object_lists",
+    metadata,
+    sa.Column("recording", _Id, sa.ForeignKey(recordings.c.id), primary_key=True),
+    sa.Column("objects", sa.LargeBinary, nullable=False),
+)
+"""Of recordings whose objects are certified absent: what their rows in `segments` were."""
+
 # Open recordings only: a finished one has its notes in its manifest.
 recording_notes = sa.Table(
     "recording_notes",

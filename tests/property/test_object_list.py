@@ -1,0 +1,92 @@
+"""Laws of lists of objects: a list gives back what it was made of, or is not made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.errors import FormatError
+from vault.format.names import manifest_name, segment_name
+from vault.format.object_list import pack_objects, unpack_objects
+from vault.ids import RecordingId, TenantId
+from vault.model import MANIFEST_INDEX, SegmentRef
+
+RECORDING = RecordingId("rec_" + "0a" * 16)
+TENANT = TenantId("northgate")
+PERIOD = 20_512
+SIZES = st.integers(1, 8 << 20)
+BYTES = st.binary(min_size=16, max_size=16)
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> list[SegmentRef]:
+    """A recording's objects as its vault wrote them."""
+    found: list[SegmentRef] = []
+    if draw(st.booleans()):
+        name = manifest_name(TENANT, PERIOD, RECORDING)
+        sha256 = draw(st.binary(min_size=32, max_size=32)).hex()
+        found.append(
+            SegmentRef(
+                recording=RECORDING,
+                index=MANIFEST_INDEX,
+                attempt="",
+                name=name,
+                offset=0,
+                length=0,
+                object_bytes=draw(SIZES),
+                sha256=sha256,
+            )
+        )
+    offset = 0
+    for index in range(draw(st.integers(0, 5))):
+        attempt, length = draw(BYTES).hex(), draw(SIZES)
+        found.append(
+            SegmentRef(
+                recording=RECORDING,
+                index=index,
+                attempt=attempt,
+                name=segment_name(TENANT, PERIOD, RECORDING, index, attempt),
+                offset=offset,
+                length=length,
+                object_bytes=draw(SIZES),
+                sha256=draw(st.binary(min_size=32, max_size=32)).hex(),
+            )
+        )
+        offset += length
+    return found
+
+
+@given(found=objects())
+def test_a_list_gives_back_the_objects_it_was_made_of(found: list[SegmentRef]) -> None:
+    packed = pack_objects(RECORDING, TENANT, PERIOD, found)
+    assert packed is not None
+    assert unpack_objects(RECORDING, TENANT, PERIOD, packed) == found
+
+
+@given(
+    found=objects().filter(lambda found: any(each.index >= 0 for each in found)),
+    change=st.sampled_from(
+        [
+            {"name": "v1/elsewhere"},
+            {"offset": 1},
+            {"attempt": "A" * 32},
+            {"attempt": "x"},
+            {"sha256": "0" * 63},
+            {"length": 1 << 64},
+        ]
+    ),
+)
+def test_what_a_list_would_not_give_back_is_made_into_none(found: list[SegmentRef], change: dict[str, object]) -> None:
+    found[-1] = replace(found[-1], **change)
+    if found[-1].offset == 1 and sum(each.length for each in found[:-1]) == 1:
+        return
+    assert pack_objects(RECORDING, TENANT, PERIOD, found) is None
+
+
+@pytest.mark.parametrize("packed", [b"x" * 63, b"\xff" * 64, b"\xff\xff\xff\xfe" + bytes(60)])
+def test_what_is_no_list_of_objects_is_refused(packed: bytes) -> None:
+    with pytest.raises(FormatError):
+        unpack_objects(RECORDING, TENANT, PERIOD, packed)
