@@ -206,8 +206,8 @@ def _show(out: Output, trial: _Trial, *, made: bool) -> None:
     else:
         out.note(f"{trial.directory} has a trial vault already; nothing was changed")
     out.note(_TRIAL)
-    out.text(f"# serve it, in a terminal of its own; Ctrl-C stops it\n{commands['serve']}")
-    out.text(f"# record 18 seconds of a call, in another one\n{commands['record']}")
+    out.text(f"# serve it, in a terminal of its own: it says when it listens, and Ctrl-C stops it\n{commands['serve']}")
+    out.text(f"# when it listens, record 18 seconds of a call, in another terminal\n{commands['record']}")
     out.text(f"# write what was recorded to {_CALL}.wav\n{commands['play']}")
     out.hint(
         "what takes two people takes tokens of two operators: here the first issued compliance.token, the second "

@@ -27,8 +27,8 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 REQUIREMENT = re.compile(r"^(\S+==\S+) \\\n((?:    --hash=\S+(?: \\)?\n)+)", re.MULTILINE)
 
 
-def anchors(page):
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+def anchors(text):
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -41,7 +41,15 @@ def test_every_link_within_the_project_leads_somewhere(page):
         found = (page.parent / path).resolve() if path else page
         assert found.exists(), target
         if anchor:
-            assert anchor in anchors(found), target
+            assert anchor in anchors(found.read_text()), target
+
+
+def test_what_a_page_calls_above_or_below_is_there():
+    for page in DOCUMENTS:
+        text = page.read_text()
+        for found in re.finditer(r"\[(above|below)\]\(#([^)]+)\)", text):
+            where = anchors(text[: found.start()])
+            assert (found[2] in where) == (found[1] == "above"), f"{page.name}: {found[0]}"
 
 
 def test_every_row_stands_in_a_table():
@@ -156,12 +164,13 @@ PARSERS = {
 
 
 def printed_commands(page):
-    """Return the command lines of `callvault` on a page: whole ones of blocks, and those named in prose."""
+    """Return the command lines of `callvault` on a page: whole ones of blocks, and those of prose and of xargs."""
     text = page.read_text()
     blocks = "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
     whole = re.findall(r"^(?:\$ )?(callvault [a-z]+ .*?)(?: {2,}#.*)?$", blocks, re.MULTILINE)
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     named = [" ".join(each.split()) for each in re.findall(r"`(callvault [a-z][^`]*)`", prose)]
+    named += re.findall(r"\| xargs (callvault [a-z].*)$", blocks, re.MULTILINE)
     return [(line, False) for line in whole] + [(line, True) for line in named]
 
 
@@ -182,3 +191,5 @@ def test_every_command_that_a_page_prints_is_one_that_parses(page):
             assert {word for word in words if word.startswith("--")} <= known, line
         else:
             command.make_context("callvault", words).close()
+        former = {option for each in command.params for option in each.opts[1:] if option.startswith("--")}
+        assert not former & {word.partition("=")[0] for word in words}, line
