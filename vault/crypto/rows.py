@@ -22,7 +22,8 @@ from vault.model import DataKey
 
 _VERSION: Final = b"\x01"
 _NONCE_BYTES: Final = 12
-_TAG_BYTES: Final = 16
+_LEAST_BYTES: Final = 1 + _NONCE_BYTES + 16
+"""Version, nonce and tag."""
 
 
 def seal_note(key: DataKey, recording: RecordingId, seq: int, note: Note, *, nonce: bytes) -> bytes:
@@ -32,8 +33,10 @@ def seal_note(key: DataKey, recording: RecordingId, seq: int, note: Note, *, non
 
 def open_note(key: DataKey, recording: RecordingId, seq: int, sealed: bytes) -> Note:
     """Return the note that `seal_note` sealed. Raises FormatError, Truncated or Tampered."""
-    place = _note_place(recording, seq)
-    return decode_note(_open(subkey(key, Purpose.NOTE), sealed, place, f"note {seq} of {recording}"))
+    what = f"note {seq} of {recording}"
+    if sealed[:1] == _VERSION and len(sealed) < _LEAST_BYTES:
+        raise Truncated(f"{what} is cut short")
+    return decode_note(_open(subkey(key, Purpose.NOTE), sealed, _note_place(recording, seq), what))
 
 
 def seal_answer(key: DataKey, token: TokenId, idempotency_key: str, answer: bytes, *, nonce: bytes) -> bytes:
@@ -42,7 +45,7 @@ def seal_answer(key: DataKey, token: TokenId, idempotency_key: str, answer: byte
 
 
 def open_answer(key: DataKey, token: TokenId, idempotency_key: str, sealed: bytes) -> bytes:
-    """Return the answer. Raises FormatError, Truncated or Tampered."""
+    """Return the answer. Raises FormatError or Tampered."""
     return _open(_answer_key(key, idempotency_key), sealed, _VERSION + token.encode(), "a sealed answer")
 
 
@@ -52,7 +55,7 @@ def seal_secret(key: DataKey, token: TokenId, secret: str, *, nonce: bytes) -> b
 
 
 def open_secret(key: DataKey, token: TokenId, sealed: bytes) -> str:
-    """Return the secret. Raises FormatError, Truncated or Tampered."""
+    """Return the secret. Raises FormatError or Tampered."""
     place = _VERSION + id_bytes(token)
     plain = _open(subkey(key, Purpose.TOKEN_SECRET), sealed, place, f"the sealed secret of {token}")
     try:
@@ -79,9 +82,7 @@ def _open(key: bytes, sealed: bytes, place: bytes, what: str) -> bytes:
     if sealed[:1] != _VERSION:
         raise FormatError(f"{what} has an unknown version")
     start = 1 + _NONCE_BYTES
-    if len(sealed) < start + _TAG_BYTES:
-        raise Truncated(f"{what} is cut short")
     try:
         return AESGCM(key).decrypt(sealed[1:start], sealed[start:], place)
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:
         raise Tampered(f"{what} failed authentication; nothing of it was returned") from error
