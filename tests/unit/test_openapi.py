@@ -168,27 +168,27 @@ def matches(described, name, reply):
 
 
 def test_what_the_views_render_is_what_the_document_promises(described):
-    from vault.server.api.certificates import certificate_shown  # noqa: PLC0415
-    from vault.server.api.erasures import ErasurePage, erasure_shown, erasure_summary  # noqa: PLC0415
-    from vault.server.api.holds import hold_shown  # noqa: PLC0415
-    from vault.server.api.recordings import recording_shown  # noqa: PLC0415
-    from vault.server.api.tenants import tenant_shown  # noqa: PLC0415
-    from vault.server.api.tokens import token_shown  # noqa: PLC0415
+    from vault.server.api.certificates import render_certificate  # noqa: PLC0415
+    from vault.server.api.erasures import ErasurePage, render_erasure, render_summary  # noqa: PLC0415
+    from vault.server.api.holds import render_hold  # noqa: PLC0415
+    from vault.server.api.recordings import render_recording  # noqa: PLC0415
+    from vault.server.api.tenants import render_tenant  # noqa: PLC0415
+    from vault.server.api.tokens import render_token  # noqa: PLC0415
     from vault.services.deletion.erasures import ErasureView  # noqa: PLC0415
     from vault.services.playback.showing import RecordingView  # noqa: PLC0415
     from vault.services.tenants.tenants import TenantView  # noqa: PLC0415
 
     row = samples.recording()
     bare = RecordingView(recording=row, length=8, live=False, facts=None, holds=())
-    matches(described, "Recording", recording_shown(bare))
+    matches(described, "Recording", render_recording(bare))
     sent = {"caller_sent": "01632 960001", "called_sent": "sip:01632960100@pbx.example", LEFT_OUT: "to (text)"} | {
         FRAMES_LEFT_OUT: "1 (form)"
     }
     facts = CallFacts(caller="+441632960001", tags=("vip",), extra={STATED_START: "2100-01-01T00:00:00+00:00", **sent})
-    full = matches(described, "Recording", recording_shown(replace(bare, facts=facts, holds=(HOLD,))))
+    full = matches(described, "Recording", render_recording(replace(bare, facts=facts, holds=(HOLD,))))
     call = described["components"]["schemas"]["Recording"]["properties"]["call"]
     assert full["call"].keys() == call["properties"].keys()
-    matches(described, "Hold", hold_shown(HOLD))
+    matches(described, "Hold", render_hold(HOLD))
     erasure = Erasure(
         id=ErasureId("era_" + "0" * 32),
         tenant=row.tenant,
@@ -200,18 +200,18 @@ def test_what_the_views_render_is_what_the_document_promises(described):
         requested_at=NOW,
         recordings={row.id: ErasureOutcome.PENDING},
     )
-    matches(described, "Erasure", erasure_shown(ErasureView(erasure=erasure, held={row.id: [HOLD]})))
-    matches(described, "ErasurePage", ErasurePage(erasures=[erasure_summary(erasure)], before=None))
+    matches(described, "Erasure", render_erasure(ErasureView(erasure=erasure, held={row.id: [HOLD]})))
+    matches(described, "ErasurePage", ErasurePage(erasures=[render_summary(erasure)], before=None))
     tenant = Tenant(
         id=samples.TENANT, name="Oakfield", controller="Oakfield", contact="dpo@example.org", created_at=NOW
     )
-    matches(described, "Tenant", tenant_shown(TenantView(tenant=tenant)))
+    matches(described, "Tenant", render_tenant(TenantView(tenant=tenant)))
     leaving = TenantView(tenant=tenant, kept=Kept(live=3, held=1), goes_from=NOW, shown="0" * 64)
-    matches(described, "Tenant", tenant_shown(leaving))
+    matches(described, "Tenant", render_tenant(leaving))
     token = Token(
         id=TOKEN_ID, name="pbx", role=Role.RECORDER, tenant=samples.TENANT, secret_sha256="00" * 32, created_at=NOW
     )
-    matches(described, "Token", token_shown(token))
+    matches(described, "Token", render_token(token))
     certificate = StoredCertificate(
         id=CertificateId("cert_" + "0" * 32),
         recording=row.id,
@@ -220,13 +220,13 @@ def test_what_the_views_render_is_what_the_document_promises(described):
         supersedes=None,
         issued_at=NOW,
     )
-    matches(described, "Certificate", certificate_shown(certificate, "e30.e30.e30"))
+    matches(described, "Certificate", render_certificate(certificate, "e30.e30.e30"))
 
 
 def test_what_the_sweep_views_render_is_what_the_document_promises(described):
     from vault.retention.guards import Guard, Tripped  # noqa: PLC0415
-    from vault.server.api.policies import policy_shown  # noqa: PLC0415
-    from vault.server.api.sweeps import override_shown, sweep_shown  # noqa: PLC0415
+    from vault.server.api.policies import render_policy  # noqa: PLC0415
+    from vault.server.api.sweeps import render_override, render_sweep  # noqa: PLC0415
     from vault.services.deletion.sweep import SweepLine, SweepReport  # noqa: PLC0415
 
     receipt = ShredReceipt(
@@ -248,12 +248,12 @@ def test_what_the_sweep_views_render_is_what_the_document_promises(described):
         SweepReport(at=NOW, dry_run=False, due_through=1, shredded=1, receipt=receipt, postponed=[tripped]),
         SweepReport(at=NOW, dry_run=True, due_through=1, kept=1, lines=(line,)),
     ):
-        shown = matches(described, "Sweep", sweep_shown(report))
+        shown = matches(described, "Sweep", render_sweep(report))
         assert ("recordings" in shown, "receipt" in shown) == (report.dry_run, not report.dry_run)
     override = SweepOverride(
         id="ovr_" + "0" * 32, through=NOW, reason="clock is right", requested_by=TOKEN_ID, requested_at=NOW
     )
-    matches(described, "Override", override_shown(override))
+    matches(described, "Override", render_override(override))
     request = PolicyRequest(
         id="pol_" + "0" * 32,
         tenant=samples.recording().tenant,
@@ -265,7 +265,7 @@ def test_what_the_sweep_views_render_is_what_the_document_promises(described):
         requested_role=Role.DPO,
         requested_at=NOW,
     )
-    matches(described, "PolicyRequest", policy_shown(request))
+    matches(described, "PolicyRequest", render_policy(request))
 
 
 async def test_the_answer_is_the_document_as_json(described):

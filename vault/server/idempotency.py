@@ -17,10 +17,10 @@ from vault.errors import AnswerLost, OutcomeUnknown, Refused, Unavailable, Vault
 from vault.ids import HoldId, TenantId
 from vault.ports.erasures import ErasureId
 from vault.ports.repeats import Effects, Keyed, recording_effects
-from vault.server.api.erasures import erasure_shown
-from vault.server.api.holds import shown_hold
+from vault.server.api.erasures import render_erasure
+from vault.server.api.holds import hold_answer
 from vault.server.api.names import answer
-from vault.server.api.tenants import shown_tenant
+from vault.server.api.tenants import tenant_answer
 from vault.server.context import INGEST, VAULT, Handler, principal, whole_body
 from vault.server.operations import OPERATIONS
 from vault.server.problems import problem
@@ -127,13 +127,13 @@ async def _found(request: web.Request, keyed: Keyed) -> web.Response | None:
         return None
     if kind == "hold":
         hold = await vault.holds.complete(HoldId(target), actor=actor)
-        return await _shown(request, place, await shown_hold(vault, hold), location=f"/v1/holds/{target}")
+        return await _shown(request, place, await hold_answer(vault, hold), location=f"/v1/holds/{target}")
     if kind == "era":
         erasure = await vault.erasures.show(ErasureId(target))
-        return await _shown(request, place, erasure_shown(erasure), location=f"/v1/erasures/{target}")
+        return await _shown(request, place, render_erasure(erasure), location=f"/v1/erasures/{target}")
     if place[1].startswith("/v1/tenants"):
         tenant = await vault.tenants.one(TenantId(target))
-        return await _shown(request, place, await shown_tenant(vault, tenant), location=f"/v1/tenants/{target}")
+        return await _shown(request, place, await tenant_answer(vault, tenant), location=f"/v1/tenants/{target}")
     what = f"look at {target}" if target else "look"
     more = " A token's secret is shown once: revoke it, and issue another." if kind == "tok" else ""
     raise AnswerLost(

@@ -55,7 +55,7 @@ class CertificateObjects(TypedDict):
     objects: list[_Object]
 
 
-def certificate_shown(value: StoredCertificate, jws: str) -> Certificate:
+def render_certificate(value: StoredCertificate, jws: str) -> Certificate:
     """Render a certificate."""
     payload = jws.split(".")[1]
     document = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
@@ -88,7 +88,7 @@ async def list_certificates(request: web.Request) -> web.Response:
     )
     more = page[-1].id if len(page) == wanted.limit else None
     texts = await vault.certificates.texts(page)
-    shown = [certificate_shown(item, jws) for item, jws in zip(page, texts, strict=True)]
+    shown = [render_certificate(item, jws) for item, jws in zip(page, texts, strict=True)]
     return reply(CertificatePage(certificates=shown, before=more))
 
 
@@ -108,7 +108,7 @@ async def get_certificate(request: web.Request) -> web.Response:
     jws = await request.app[VAULT].certificates.jws(found)
     if request.match_info["certificate"].endswith(".jws"):
         return web.Response(text=jws, content_type="application/jose")
-    return reply(certificate_shown(found, jws))
+    return reply(render_certificate(found, jws))
 
 
 @OPERATIONS(

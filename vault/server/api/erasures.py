@@ -120,12 +120,12 @@ class ErasurePage(TypedDict):
     before: ErasureRef | None
 
 
-def erasure_summary(case: erasures.Erasure) -> _Summary:
+def render_summary(case: erasures.Erasure) -> _Summary:
     """Render an erasure with the number of its recordings for each outcome."""
     return render(_Summary, case, outcomes=Counter(case.recordings.values()))
 
 
-def erasure_shown(view: ErasureView) -> Erasure:
+def render_erasure(view: ErasureView) -> Erasure:
     """Render an erasure."""
     case = view.erasure
     recordings = [
@@ -170,7 +170,7 @@ async def request_erasure(request: web.Request) -> web.Response:
         actor=actor,
     )
     location = f"/v1/erasures/{asked.erasure.id}"
-    return await answer(request, erasure_shown(asked), status=202, headers={"Location": location})
+    return await answer(request, render_erasure(asked), status=202, headers={"Location": location})
 
 
 @OPERATIONS(
@@ -187,7 +187,7 @@ async def list_erasures(request: web.Request) -> web.Response:
     before = query_id(wanted.before, "era", "before")
     page = await vault.catalog.erasures(tenant=tenant, before=ErasureId(before) if before else None, limit=wanted.limit)
     more = page[-1].id if len(page) == wanted.limit else None
-    return await answer(request, ErasurePage(erasures=[erasure_summary(item) for item in page], before=more))
+    return await answer(request, ErasurePage(erasures=[render_summary(item) for item in page], before=more))
 
 
 async def _erasure(request: web.Request, act: Act) -> tuple[erasures.Erasure, Principal]:
@@ -198,7 +198,7 @@ async def _erasure(request: web.Request, act: Act) -> tuple[erasures.Erasure, Pr
 async def show_erasure(request: web.Request) -> web.Response:
     """Show one erasure, and what keeps what is left of it."""
     found, _ = await _erasure(request, Act.ERASURE_READ)
-    return await answer(request, erasure_shown(await request.app[VAULT].erasures.show(found.id)))
+    return await answer(request, render_erasure(await request.app[VAULT].erasures.show(found.id)))
 
 
 @OPERATIONS(
@@ -212,11 +212,11 @@ async def approve_erasure(request: web.Request) -> web.Response:
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)
     wanted = await body(request, ApproveShown)
     approved = await request.app[VAULT].erasures.approve(found.id, shown=wanted.shown, actor=actor)
-    return await answer(request, erasure_shown(approved))
+    return await answer(request, render_erasure(approved))
 
 
 @OPERATIONS("POST /v1/erasures/{erasure}/reject", Act.ERASURE_DECIDE, told("The erasure; nothing was erased.", Erasure))
 async def reject_erasure(request: web.Request) -> web.Response:
     """Reject an erasure: the second of two people, or the first, who withdraws it."""
     found, actor = await _erasure(request, Act.ERASURE_DECIDE)
-    return await answer(request, erasure_shown(await request.app[VAULT].erasures.reject(found.id, actor=actor)))
+    return await answer(request, render_erasure(await request.app[VAULT].erasures.reject(found.id, actor=actor)))

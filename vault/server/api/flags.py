@@ -72,10 +72,10 @@ async def flag_call(request: web.Request) -> web.Response:
 
 
 def _answer(flagged: flags.Flagged) -> web.Response:
-    return reply(rendered(flagged), status=200 if flagged.repeated else 201)
+    return reply(render_flagged(flagged), status=200 if flagged.repeated else 201)
 
 
-def rendered(flagged: flags.Flagged) -> Flagged:
+def render_flagged(flagged: flags.Flagged) -> Flagged:
     """Render what a flag led to."""
     told_at = None if flagged.alert is None else flagged.alert.delivered_at
     return render(

@@ -116,7 +116,7 @@ class HoldList(TypedDict):
     holds: list[Hold]
 
 
-def hold_shown(hold: model.Hold, *, placed_by: str | None = None) -> Hold:
+def render_hold(hold: model.Hold, *, placed_by: str | None = None) -> Hold:
     """Render a hold."""
     return render(
         Hold,
@@ -130,10 +130,10 @@ def hold_shown(hold: model.Hold, *, placed_by: str | None = None) -> Hold:
 
 async def _shown(vault: Vault, holds: Sequence[model.Hold]) -> list[Hold]:
     placed = await vault.catalog.placers([hold.id for hold in holds])
-    return [hold_shown(hold, placed_by=placed.get(hold.id)) for hold in holds]
+    return [render_hold(hold, placed_by=placed.get(hold.id)) for hold in holds]
 
 
-async def shown_hold(vault: Vault, hold: model.Hold) -> Hold:
+async def hold_answer(vault: Vault, hold: model.Hold) -> Hold:
     """Render a hold with who placed it."""
     return (await _shown(vault, [hold]))[0]
 
@@ -141,7 +141,7 @@ async def shown_hold(vault: Vault, hold: model.Hold) -> Hold:
 async def _answer(
     request: web.Request, hold: model.Hold, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    return await answer(request, await shown_hold(request.app[VAULT], hold), status=status, headers=headers)
+    return await answer(request, await hold_answer(request.app[VAULT], hold), status=status, headers=headers)
 
 
 @OPERATIONS(

@@ -90,7 +90,7 @@ class PolicyRequests(TypedDict):
     policies: list[PolicyRequest]
 
 
-def policy_shown(value: policies.PolicyRequest) -> PolicyRequest:
+def render_policy(value: policies.PolicyRequest) -> PolicyRequest:
     """Render a request; `shown` is the digest of the rest."""
     return sealed(
         render(
@@ -127,7 +127,7 @@ async def request_policy(request: web.Request) -> web.Response:
         raise Invalid("the audio of existing calls is kept for a period", hint='say "retention": "180d"')
     else:
         asked = await vault.policies.request_audio(tenant, retention=wanted.retention, actor=actor)
-    return await answer(request, policy_shown(asked), status=202, headers={"Location": f"/v1/policies/{asked.id}"})
+    return await answer(request, render_policy(asked), status=202, headers={"Location": f"/v1/policies/{asked.id}"})
 
 
 @OPERATIONS(
@@ -141,14 +141,14 @@ async def list_policies(request: web.Request) -> web.Response:
     """List the requests, newest first."""
     vault, _, tenant = await lister(request, Act.POLICY_READ)
     found = await vault.policies.all(tenant=tenant)
-    return await answer(request, PolicyRequests(policies=[policy_shown(each) for each in found]))
+    return await answer(request, PolicyRequests(policies=[render_policy(each) for each in found]))
 
 
 @OPERATIONS("GET /v1/policies/{policy}", Act.POLICY_READ, told("The request.", PolicyRequest))
 async def show_policy(request: web.Request) -> web.Response:
     """Show one request, and the digest that its approval repeats."""
     found, _ = await _policy(request, Act.POLICY_READ)
-    return await answer(request, policy_shown(found))
+    return await answer(request, render_policy(found))
 
 
 @OPERATIONS(
@@ -162,9 +162,9 @@ async def approve_policy(request: web.Request) -> web.Response:
     found, actor = await _policy(request, Act.POLICY_DECIDE)
     wanted = await body(request, Approve)
     if wanted.approve:
-        check_shown(wanted.shown, policy_shown(found))
+        check_shown(wanted.shown, render_policy(found))
     decided = await request.app[VAULT].policies.decide(found.id, approve=wanted.approve, actor=actor)
-    return await answer(request, policy_shown(decided))
+    return await answer(request, render_policy(decided))
 
 
 async def _policy(request: web.Request, act: Act) -> tuple[policies.PolicyRequest, Principal]:

@@ -212,7 +212,7 @@ class Why(TypedDict):
     rules: list[_Rule]
 
 
-def recording_shown(view: RecordingView) -> Recording:
+def render_recording(view: RecordingView) -> Recording:
     """Render a recording."""
     row = view.recording
     return render(
@@ -308,7 +308,7 @@ async def _page(request: web.Request, wanted: SearchRecordings) -> web.Response:
     else:
         page = await vault.recordings.list(chosen, actor=actor, live=live)
     more = page[-1].recording.id if len(page) == wanted.limit else None
-    return reply(RecordingPage(recordings=[recording_shown(view) for view in page], before=more))
+    return reply(RecordingPage(recordings=[render_recording(view) for view in page], before=more))
 
 
 @OPERATIONS("GET /v1/recordings/{recording}", Act.RECORDING_SHOW, told("The recording.", Recording))
@@ -317,7 +317,7 @@ async def show_recording(request: web.Request) -> web.Response:
     row = await permitted(request, Act.RECORDING_SHOW)
     actor = await principal(request)
     view = await request.app[VAULT].recordings.show(row, actor=actor, facts=permits(actor.role, Act.FACTS_READ))
-    return reply(recording_shown(view))
+    return reply(render_recording(view))
 
 
 @OPERATIONS(

@@ -125,7 +125,7 @@ class SweepStatus(TypedDict):
     overrides: list[Override]
 
 
-def sweep_shown(report: SweepReport) -> Sweep:
+def render_sweep(report: SweepReport) -> Sweep:
     """Render a sweep's outcome."""
     lines = [render(_Line, line, id=line.recording) for line in report.lines]
     return render(
@@ -138,7 +138,7 @@ def sweep_shown(report: SweepReport) -> Sweep:
     )
 
 
-def override_shown(value: SweepOverride) -> Override:
+def render_override(value: SweepOverride) -> Override:
     """Render an override; `shown` is the digest of the rest."""
     return sealed(render(Override, value, shown=""))
 
@@ -155,7 +155,7 @@ async def run_sweep(request: web.Request) -> web.Response:
     report = (
         await vault.sweeper.preview() if wanted.dry_run else await vault.sweeper.sweep(trigger="expiry", actor=actor)
     )
-    return reply(sweep_shown(report))
+    return reply(render_sweep(report))
 
 
 @OPERATIONS("GET /v1/sweeps", Act.SWEEP_READ, told("The sweeper's state.", SweepStatus))
@@ -167,11 +167,11 @@ async def sweep_status(request: web.Request) -> web.Response:
     vault, actor = await caller(request, Act.SWEEP_READ)
     last = vault.sweeper.last if actor.tenant is None else None
     status = SweepStatus(
-        last=None if last is None else sweep_shown(last),
+        last=None if last is None else render_sweep(last),
         last_sweep_at=moment(vault.keyring.last_sweep_at),
         overdue_seconds=await vault.status.overdue_seconds(tenant=actor.tenant),
         tripped=_tripped(await vault.overrides.tripped(tenant=actor.tenant)),
-        overrides=[override_shown(each) for each in await vault.overrides.all(tenant=actor.tenant)],
+        overrides=[render_override(each) for each in await vault.overrides.all(tenant=actor.tenant)],
     )
     return await answer(request, status)
 
@@ -191,14 +191,14 @@ async def request_override(request: web.Request) -> web.Response:
     tenant = actor.tenant if wanted.tenant is None else checked_tenant(wanted.tenant)
     await vault.access.authorise(actor, Act.SWEEP_OVERRIDE, tenant=tenant)
     asked = await vault.overrides.request(tenant=tenant, through=wanted.through, reason=wanted.reason, actor=actor)
-    return await answer(request, override_shown(asked), status=202)
+    return await answer(request, render_override(asked), status=202)
 
 
 @OPERATIONS("GET /v1/sweeps/overrides/{override}", Act.SWEEP_READ, told("The override.", Override))
 async def show_override(request: web.Request) -> web.Response:
     """Show one override, and the digest that its approval repeats."""
     found, _ = await _override(request, Act.SWEEP_READ)
-    return await answer(request, override_shown(found))
+    return await answer(request, render_override(found))
 
 
 @OPERATIONS(
@@ -212,9 +212,9 @@ async def approve_override(request: web.Request) -> web.Response:
     found, actor = await _override(request, Act.SWEEP_OVERRIDE)
     wanted = await body(request, Approve)
     if wanted.approve:
-        check_shown(wanted.shown, override_shown(found))
+        check_shown(wanted.shown, render_override(found))
     decided = await request.app[VAULT].overrides.decide(found, approve=wanted.approve, actor=actor)
-    return await answer(request, override_shown(decided))
+    return await answer(request, render_override(decided))
 
 
 async def _override(request: web.Request, act: Act) -> tuple[SweepOverride, Principal]:

@@ -165,7 +165,7 @@ class Reindexed(TypedDict):
     """Where the next page begins; null after the last."""
 
 
-def tenant_shown(view: TenantView) -> Tenant:
+def render_tenant(view: TenantView) -> Tenant:
     """Render a tenant."""
     tenant, kept = view.tenant, view.kept
     metadata, audio = tenant.metadata_changed, tenant.retention_changed
@@ -191,9 +191,9 @@ def _before(month: int, retention: str | None) -> _Before:
     return _Before(through=month_name(month), retention=retention, retention_seconds=longest_seconds(retention))
 
 
-async def shown_tenant(vault: Vault, tenant: model.Tenant) -> Tenant:
+async def tenant_answer(vault: Vault, tenant: model.Tenant) -> Tenant:
     """Render a tenant with what would go if its contract ended."""
-    return tenant_shown(await vault.tenants.view(tenant))
+    return render_tenant(await vault.tenants.view(tenant))
 
 
 @OPERATIONS("GET /v1/tenants", Act.TENANT_READ, told("Every tenant the token may see.", TenantList))
@@ -201,7 +201,7 @@ async def list_tenants(request: web.Request) -> web.Response:
     """List tenants."""
     vault, actor = await caller(request, Act.TENANT_READ)
     found = [item for item in await vault.tenants.all() if actor.tenant in (None, item.id)]
-    return await answer(request, TenantList(tenants=[await shown_tenant(vault, item) for item in found]))
+    return await answer(request, TenantList(tenants=[await tenant_answer(vault, item) for item in found]))
 
 
 async def _tenant(request: web.Request, act: Act) -> tuple[model.Tenant, Principal]:
@@ -224,7 +224,7 @@ async def add_tenant(request: web.Request) -> web.Response:
     given = dict(wanted)
     added = await vault.tenants.add(identifier=checked_tenant(given.pop("id")), actor=actor, **given)
     return await answer(
-        request, await shown_tenant(vault, added), status=201, headers={"Location": f"/v1/tenants/{added.id}"}
+        request, await tenant_answer(vault, added), status=201, headers={"Location": f"/v1/tenants/{added.id}"}
     )
 
 
@@ -232,7 +232,7 @@ async def add_tenant(request: web.Request) -> web.Response:
 async def show_tenant(request: web.Request) -> web.Response:
     """Show one tenant."""
     found, _ = await _tenant(request, Act.TENANT_READ)
-    return await answer(request, await shown_tenant(request.app[VAULT], found))
+    return await answer(request, await tenant_answer(request.app[VAULT], found))
 
 
 @OPERATIONS("PUT /v1/tenants/{tenant}", Act.TENANT_ADMIN, told("The tenant.", Tenant), body=ChangeTenant)
@@ -254,7 +254,7 @@ async def change_tenant(request: web.Request) -> web.Response:
         origins=UNCHANGED if wanted.origins is None else wanted.origins,
         actor=actor,
     )
-    return await answer(request, await shown_tenant(vault, changed))
+    return await answer(request, await tenant_answer(vault, changed))
 
 
 @OPERATIONS(
@@ -282,7 +282,7 @@ async def request_offboarding(request: web.Request) -> web.Response:
     found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
     wanted = await body(request, EndContract)
     asked = await vault.tenants.request_offboarding(found.id, contract_end=wanted.contract_end, actor=actor)
-    return await answer(request, await shown_tenant(vault, asked), status=202)
+    return await answer(request, await tenant_answer(vault, asked), status=202)
 
 
 @OPERATIONS(
@@ -297,4 +297,4 @@ async def decide_offboarding(request: web.Request) -> web.Response:
     found, actor = await _tenant(request, Act.TENANT_OFFBOARD)
     wanted = await body(request, Approve)
     decided = await vault.tenants.decide_offboarding(found.id, approve=wanted.approve, shown=wanted.shown, actor=actor)
-    return await answer(request, await shown_tenant(vault, decided))
+    return await answer(request, await tenant_answer(vault, decided))

@@ -56,7 +56,7 @@ class TokenList(TypedDict):
     tokens: list[Token]
 
 
-def token_shown(token: model.Token, *, secret: str | None = None) -> Token:
+def render_token(token: model.Token, *, secret: str | None = None) -> Token:
     """Render a token, with its secret where it has just been issued."""
     return render(Token, token, token=secret)
 
@@ -66,7 +66,7 @@ async def list_tokens(request: web.Request) -> web.Response:
     """List tokens, without their secrets."""
     vault, _, tenant = await lister(request, Act.TOKEN_ADMIN)
     found = await vault.catalog.tokens(tenant=tenant)
-    return await answer(request, TokenList(tokens=[token_shown(item) for item in found]))
+    return await answer(request, TokenList(tokens=[render_token(item) for item in found]))
 
 
 @OPERATIONS(
@@ -90,7 +90,7 @@ async def issue_token(request: web.Request) -> web.Response:
         imports_until=wanted.imports_until,
         expires_at=wanted.expires_at,
     )
-    return await answer(request, token_shown(issued, secret=secret), status=201, headers={"Cache-Control": "no-store"})
+    return await answer(request, render_token(issued, secret=secret), status=201, headers={"Cache-Control": "no-store"})
 
 
 @OPERATIONS("DELETE /v1/tokens/{token}", Act.TOKEN_ADMIN, {204: Answer(text="The token is revoked.")}, problems=(409,))
