@@ -1,4 +1,4 @@
-"""How a command approves: it names what its user was shown, so nothing else is ever approved."""
+"""Approvals: a command names the digest of what its user was shown, so that nothing else is approved."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ async def digest(
     shown: str | None,
     yes: bool,
 ) -> str:
-    """Return the digest to approve: the one that was given, or that of the request, printed and confirmed.
+    """Return the digest to approve: the given one, or that of the request, printed and confirmed.
 
-    Invalid where nobody sees the request (--json, no terminal) and no digest is given. Conflict if nothing waits for an
-    approval, Forbidden, before anybody is asked, if this token asked for it. `asked_by` and `look` find who did and the
-    digest in the answer of `path`, and `render` prints that answer.
+    Invalid where nobody sees the request (--json, no terminal) and no digest is given. Conflict if no approval is
+    pending. Forbidden, before anybody is asked, if this token made the request. `asked_by` and `look` return the
+    requester and the digest from the answer of `path`; `render` prints that answer.
     """
     if shown is not None:
         return shown
     if call.out.as_json or not (yes or sys.stdin.isatty()):
         raise Invalid(
-            "an approval names what was shown, and here nobody is asked",
+            "an approval names the digest of what was shown, and nothing was shown here",
             hint="look at the request first, then approve with --shown and its digest; or let --yes print it",
         )
     request = await call.client.get(path)
     found = look(request)
     if found is None:
-        raise Conflict("nothing waits for an approval here; nothing was approved")
+        raise Conflict("no approval is pending here; nothing was approved")
     if call.client.token_id is not None and asked_by(request) == call.client.token_id:
         raise Forbidden(
             "whoever asked for this cannot approve it too; nothing was approved",

@@ -90,7 +90,7 @@ async def listing(
 
 
 def _filters(**given: str | None) -> dict[str, str]:
-    """Return the filters that were given, as the API names them."""
+    """Return the filters that were given, by their API names."""
     names = {"since": "from", "until": "to"}
     read = {**given, "since": instant_or_none(given["since"]), "until": instant_or_none(given["until"])}
     return {names.get(name, name): text for name, text in read.items() if text is not None}
@@ -141,7 +141,7 @@ async def export(
 
 
 async def _entries(call: Remote, after: int, wanted: Mapping[str, str]) -> AsyncIterator[dict[str, Any]]:
-    """Yield entries page by page; a page that moves no further is the end."""
+    """Yield the entries page by page, until a page moves no further."""
     while True:
         page = await call.client.get("/v1/audit", **wanted, after=after, limit=_PAGE)
         for entry in page["entries"]:
@@ -152,7 +152,7 @@ async def _entries(call: Remote, after: int, wanted: Mapping[str, str]) -> Async
 
 
 def parse_entries(data: bytes) -> Iterator[AuditEntry]:
-    """Yield the entries of an export; FormatError names the first line that is none."""
+    """Yield the entries of an export; FormatError names the first line that is not an entry."""
     for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():
             continue
@@ -221,7 +221,7 @@ def verify(
     data = read_file(file, what="the export", limit_bytes=8 << 30)
     start, published = _expected(after, "--after"), _expected(expect, "--expect")
     if start is not None and part:
-        raise Invalid("--after and --part exclude each other: a part continues nothing")
+        raise Invalid("--after and --part exclude each other: a filtered part continues no earlier export")
     tenant = None if start is not None else part_of(parse_entries(data))
     if part or tenant is not None:
         _show_part(out, verify_part(parse_entries(data), expected=published), tenant)

@@ -1,4 +1,4 @@
-"""`callvault backup`: make, check and restore backups of a vault's catalog and objects; keys are in none of them."""
+"""`callvault backup`: make, check and restore backups of a vault's catalog and objects; they contain no keys."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def _put_back_json(found: PutBack) -> dict[str, Any]:
 
 
 def _sentence(found: Reconciled) -> Iterator[str]:
-    """Yield what a person wants to know, leaving out what did not happen."""
+    """Yield the parts of the summary, without what did not happen."""
     yield f"{found.surviving:,} restored"
     if found.rebuilt:
         yield f"{found.rebuilt:,} of them newer and rebuilt"

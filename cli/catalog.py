@@ -1,4 +1,4 @@
-"""`callvault catalog`: the rows' own upkeep."""
+"""`callvault catalog`: upgrading the catalog's schema."""
 
 from __future__ import annotations
 

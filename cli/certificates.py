@@ -62,7 +62,7 @@ async def listing(
 
 
 def _deliver(out: Output, text: str, output: str, *, force: bool, what: str) -> None:
-    """Print `text`, or write it to a file and say so."""
+    """Print `text`, or write it to a file and print a note."""
     if output == STDOUT:
         out.text(text)
         return

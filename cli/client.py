@@ -1,4 +1,4 @@
-"""HTTP to a server: JSON in and out, audio as streams, problem documents as the vault's own errors."""
+"""HTTP to a server: JSON requests and answers, audio streams, and problem documents as the vault's errors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _by_code(kind: type[errors.VaultError]) -> dict[str, type[errors.VaultError]
 
 
 class ServerFault(errors.VaultError):
-    """The server failed in a way it did not foresee; its log has the place."""
+    """An unexpected failure of the server; its log has the details."""
 
     code = "internal"
 
@@ -61,7 +61,7 @@ class Unanswered(errors.Unavailable):
 
 
 def error_of(status: int, body: bytes) -> errors.VaultError:
-    """Return the error an answer stands for: a problem document's own, else the one its status suggests."""
+    """Return the error of an answer: its problem document's, or else the one that fits its status."""
     try:
         problem = json.loads(body)
     except ValueError:
@@ -69,7 +69,7 @@ def error_of(status: int, body: bytes) -> errors.VaultError:
     if not isinstance(problem, dict) or not str(problem.get("type", "")).startswith(_PROBLEM_PREFIX):
         kind = _BY_STATUS.get(status, errors.Unavailable)
         return kind(
-            f"the server answered {status} without saying why",
+            f"the server answered {status} without a reason",
             hint="is this a callvault server, and nothing in between? see --server and CALLVAULT_SERVER",
         )
     code = str(problem["type"]).removeprefix(_PROBLEM_PREFIX)
@@ -99,7 +99,7 @@ def server_url(text: str) -> URL:
 
 
 def segment(text: str) -> str:
-    """Return what somebody typed as one path segment that stays one; Invalid for what cannot be."""
+    """Return a typed text as one path segment; Invalid if it cannot be one."""
     if text in {"", ".", ".."}:
         raise errors.Invalid(f"{text!r} is not an id")
     return quote(text, safe="")
@@ -116,16 +116,16 @@ def carries_clear(url: URL) -> bool:
 
 
 def checked_token(token: str) -> str:
-    """Return a token that can be one; Invalid. It is never quoted: it may be a real one with something stuck to it."""
+    """Return the token if it is well-formed; Invalid, which never quotes it, as it may be a real one with a typo."""
     if not _TOKEN.fullmatch(token):
         raise errors.Invalid("the token holds characters a token cannot have", hint="copy it again, whole and alone")
     return token
 
 
 class Client:
-    """One server and one token; with `vault`, the token goes to the server of that vault only.
+    """One server and one token; with `vault`, the token is sent only to that vault's server.
 
-    `ca_file` has the authorities that the server's certificate must come from, in place of the machine's.
+    `ca_file` has the authorities that are trusted to certify the server, in place of the machine's.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        """Connect; ConfigError, before the token is sent anywhere, if the server says that it is another vault."""
+        """Connect; ConfigError, before the token is sent, if the server says that it is another vault."""
         from cli.transport import new_session  # noqa: PLC0415 - a command imports what it needs when it runs
 
         self._session = new_session(self.url, self._ca_file)
@@ -155,12 +155,12 @@ class Client:
 
     @property
     def token_id(self) -> str | None:
-        """The id that the token claims, None without a token or if it claims none."""
+        """The token's id, None without a token or if it has no id."""
         match = None if self._token is None else _CLAIM.match(self._token)
         return None if match is None else f"tok_{match[1]}"
 
     async def vault_id(self) -> str:
-        """Return which vault the server says it is; FormatError if it says none."""
+        """Return the id that the server gives its vault; FormatError if it gives none."""
         said = (await self.get("/healthz")).get("vault")
         if not isinstance(said, str) or not _VAULT.fullmatch(said):
             raise errors.FormatError(
@@ -193,10 +193,10 @@ class Client:
         data: AsyncIterator[bytes] | None = None,
         also: Collection[int] = (),
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Yield the answer once it says success, or a status in `also`; any other raises the error it stands for.
+        """Yield the answer if its status is a success or in `also`; any other raises its error.
 
-        Unavailable if no server answers, Truncated if it stops in the middle of the answer. Redirects are not
-        followed: a token goes only to the address it was meant for.
+        Unavailable if no server answers, Truncated if the answer breaks off. Redirects are not followed, so that the
+        token goes only to the given address.
         """
         from cli.transport import answer  # noqa: PLC0415 - a command imports what it needs when it runs
 
@@ -216,9 +216,10 @@ class Client:
         body: Mapping[str, Any] | None = None,
         also: Collection[int] = (),
     ) -> dict[str, Any]:
-        """Return the JSON object a call answers with; an empty answer is an empty object.
+        """Return the JSON object of the answer; an empty answer is an empty object.
 
-        What acts is sent under an Idempotency-Key, and again if nobody knows whether it took effect: it does so once.
+        Requests that change something carry an Idempotency-Key and are repeated if their outcome is unknown; they take
+        effect once.
         """
         import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
 
@@ -262,7 +263,7 @@ class Client:
             return await response.text()
 
     async def audio(self, recording: str, *, purpose: str, span: str | None = None, shape: str = "wav") -> bytes:
-        """GET a recording's audio into memory, for the short ones; `span` is a Range such as `bytes=0-99`."""
+        """GET a short recording's audio into memory; `span` is a Range such as `bytes=0-99`."""
         headers = {"Purpose": purpose} | ({"Range": span} if span else {})
         async with self.request(
             "GET", f"/v1/recordings/{recording}/audio", params={"format": shape}, headers=headers

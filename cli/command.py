@@ -1,7 +1,7 @@
-"""How commands are registered: every one gets --json and examples, and those for a server its address and a token.
+"""Registers commands: each gets --json and examples, and those for a server the options of a connection.
 
-A command is written as a function whose first parameter is what it works with (`Remote` or `Output`); the rest are its
-own options. Registration adds the options all commands of that kind share, so that none can forget them.
+A command is a function whose first parameter is a `Remote` or an `Output`; the rest are its own options. Registration
+adds the options that all commands of a kind share, so that none can lack them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Asynchronous = TypeVar("Asynchronous", bound=Callable[..., Awaitable[None]])
 Local = TypeVar("Local", bound=Callable[..., Coroutine[Any, Any, None] | None])
 
-# Whoever reads it says whose it is and who may not: Typer says neither.
+# Typer's own check names neither the owner nor who may not read the file, so the reader checks.
 ConfigPath = Annotated[
     Path, typer.Option("--config", envvar="CALLVAULT_CONFIG", readable=False, help="The vault's settings.")
 ]
@@ -36,21 +36,21 @@ DEFAULT_CONFIG: Final = Path("config.toml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """What a command that talks to a server works with."""
+    """What a command for a server works with."""
 
     client: Client
     out: Output
 
 
 def load_config(path: Path) -> Config:
-    """Return the settings in a file, as `vault.config.load_config` does; its libraries load with the first call."""
+    """Return the settings in a file, as `vault.config.load_config`; its libraries load with the first call."""
     from vault.config import load_config as load  # noqa: PLC0415 - a command imports what it needs when it runs
 
     return load(path)
 
 
 def to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Run a command's coroutine to its end."""
+    """Run a command's coroutine to completion."""
     import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
 
     asyncio.run(work)
@@ -111,7 +111,7 @@ _CONNECTION: Final = (
 
 
 def new_group(text: str) -> typer.Typer:
-    """Return a group of commands about one noun."""
+    """Return a group of commands about one subject."""
     return typer.Typer(
         cls=Group, help=_escaped(text), no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
     )
@@ -140,7 +140,7 @@ def remote(group: typer.Typer, name: str, *, examples: Sequence[str]) -> Callabl
                 )
 
             async def work() -> None:
-                # What acts on the vault's own files asks no server, and needs no token.
+                # A command on the vault's own files asks no server and needs no token.
                 aside = options.get("config") is not None
                 where: Any = {"server": server, "profile": profile, "token_file": token_file, "ca_file": ca_file}
                 to = Connection(server=DEFAULT_SERVER) if aside else connection(**where)
@@ -184,7 +184,7 @@ def _register(
     own = [option for parameter in _own(function) for option in _options(parameter)]
     by_name = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     options = [each.replace(annotation=_shown(each.annotation)) for each in (*by_name, *shared)]
-    # Typer reads the signature to build the options; the function itself takes them as keywords.
+    # Typer reads the signature to build the options and passes them as keywords.
     command.__dict__["__signature__"] = inspect.Signature(options, return_annotation=None)
     command.__annotations__.clear()
     command.__doc__ = _as_help(function.__doc__ or "")
@@ -197,19 +197,19 @@ def _own(function: Callable[..., Any]) -> Sequence[inspect.Parameter]:
 
 
 def _grouped(parameter: inspect.Parameter) -> type[Any] | None:
-    """Return the dataclass whose members are options, if the parameter is one."""
+    """Return the dataclass whose members are options, if the parameter has one."""
     kind = parameter.annotation
     return kind if isinstance(kind, type) and is_dataclass(kind) else None
 
 
 def _options(parameter: inspect.Parameter) -> Sequence[inspect.Parameter]:
-    """Return a parameter as the options it stands for."""
+    """Return the options of a parameter."""
     kind = _grouped(parameter)
     return [parameter] if kind is None else list(inspect.signature(kind, eval_str=True).parameters.values())
 
 
 def _gathered(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options as the function takes them."""
+    """Return the options as the function's arguments."""
     gathered: dict[str, Any] = {}
     for parameter in _own(function):
         kind, given = _grouped(parameter), {each.name: options[each.name] for each in _options(parameter)}
@@ -218,7 +218,7 @@ def _gathered(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[
 
 
 def _shown(annotation: Any) -> Any:
-    """Return an option's annotation with its help as it is shown."""
+    """Return an option's annotation with its help text prepared for display."""
     if get_origin(annotation) is not Annotated:
         return annotation
     kind, *infos = get_args(annotation)
@@ -229,11 +229,11 @@ def _shown(annotation: Any) -> Any:
 
 
 def _escaped(text: str) -> str:
-    """Return the text as it is shown where square brackets are markup."""
+    """Return the text with its square brackets escaped where they are markup."""
     return text.replace("[", "\\[")
 
 
 def _as_help(text: str) -> str:
-    """Return a docstring as help: one line for each paragraph, which the terminal breaks, and no markup."""
+    """Return a docstring as help: one line for each paragraph, which the terminal wraps, and no markup."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(" ".join(_escaped(paragraph).split()) for paragraph in paragraphs)

@@ -64,7 +64,7 @@ async def doctor(
 
 
 def _own_address(settings: Config) -> str | None:
-    """Return where this machine reaches the server of these settings; None where only the server knows its port."""
+    """Return the server's address on this machine; None where only the server knows its port."""
     host, port = settings.server.host, settings.server.port
     here = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing listens here
     return (
@@ -105,9 +105,9 @@ def _as_json(finding: Finding) -> dict[str, str | None]:
 
 
 async def _ask(where: Connection, *, absent: str) -> list[Finding]:
-    """Return whether a server takes recordings, each reason why not, and that its certificate is about to end.
+    """Return whether a server accepts recordings, why not, and whether its certificate is about to end.
 
-    `absent` is the level of no answer.
+    `absent` is the level of the finding if there is no answer.
     """
     server = where.server
     try:
@@ -120,7 +120,7 @@ async def _ask(where: Connection, *, absent: str) -> list[Finding]:
 
 
 async def _ending(client: Client) -> list[Finding]:
-    """Return a finding if the certificate that the server shows is about to end, whatever is in its file by now."""
+    """Return a finding if the certificate that the server presents is about to end, whatever its file has by now."""
     import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
 
     from cli.tls import presented  # noqa: PLC0415 - a command imports what it needs when it runs

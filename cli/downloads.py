@@ -1,4 +1,4 @@
-"""A recording's audio into a file, with the hash that the vault says compared."""
+"""Writes a recording's audio into a file and compares it with the hash that the vault states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_shape(shape: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What was written. `content_type` has its parameters."""
+    """What was written. `content_type` includes its parameters."""
 
     size: int
     sha256: str
@@ -45,9 +45,9 @@ async def fetch(
     begun: Callable[[int | None], None] = lambda _: None,
     moved: Callable[[int], None] = lambda _: None,
 ) -> Fetched:
-    """Write a recording's audio to `file`, and return what was written; `begun` is told how many bytes there will be.
+    """Write a recording's audio to `file` and return what was written; `begun` is called with the expected size.
 
-    Truncated if the answer breaks off, Tampered if it is not what the vault says it is: what was written is worthless.
+    Truncated if the answer breaks off, Tampered if it does not have the stated hash; what was written is then useless.
     """
     digest, size = hashlib.sha256(), 0
     async with client.request(

@@ -1,4 +1,4 @@
-"""The only place where an outcome becomes an exit code."""
+"""Exit codes of errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vault import errors
 
 
 class Exit(enum.IntEnum):
-    """What the shell learns."""
+    """The exit codes of `callvault`."""
 
     DONE = 0
     USAGE = 2
@@ -28,7 +28,7 @@ EXITS: Final[Mapping[type[errors.VaultError], Exit]] = {
     errors.NotFound: Exit.NOT_FOUND,
     errors.Refused: Exit.REFUSED,
     errors.IntegrityError: Exit.INTEGRITY,
-    # The root key says it is gone while somebody needs it: not an outage that a retry would cure.
+    # A root version is gone although it is needed: no outage that a retry would cure.
     errors.Destroyed: Exit.INTEGRITY,
     errors.Unavailable: Exit.UNAVAILABLE,
     errors.ConfigError: Exit.CONFIGURATION,

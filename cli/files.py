@@ -17,9 +17,9 @@ STDOUT = "-"
 
 @contextmanager
 def whole_file(path: Path, *, force: bool) -> Iterator[BinaryIO]:
-    """Yield a new file that takes its name only when everything was written; what fails leaves nothing behind.
+    """Yield a new file that gets its name once everything is written; a failure leaves nothing behind.
 
-    Readable by its owner alone. Refused if `path` exists and `force` is not given.
+    Readable by its owner only. Refused if `path` exists and `force` is not given.
     """
     if path.exists() and not force:
         raise Refused(f"{path} exists; nothing was written", hint="choose another name, or pass --force")
@@ -44,12 +44,12 @@ def destination(name: str, *, force: bool) -> Iterator[BinaryIO]:
 
 
 def read_file(path: Path, *, what: str, limit_bytes: int = 64 << 20) -> bytes:
-    """Return a file's bytes; Invalid says which of the named inputs cannot be read."""
+    """Return a file's bytes; Invalid names the input that cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(limit_bytes + 1)
     except OSError as error:
         raise Invalid(f"{what} {path} cannot be read: {error.strerror}") from error
     if len(data) > limit_bytes:
-        raise Invalid(f"{what} {path} is larger than anything that could be one")
+        raise Invalid(f"{what} {path} is too large to be one")
     return data

@@ -1,4 +1,4 @@
-"""Which recordings a command is about: the options that choose them, and the search they stand for."""
+"""Options that choose recordings, and the search they stand for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Direction(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What recordings have to be; each member is an option of the commands that have one of these."""
+    """Conditions on recordings; each member is an option of the commands that take this."""
 
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None
     state: Annotated[_State | None, typer.Option(help="Only those in this state.")] = None
@@ -70,11 +70,11 @@ class Filters:
 
     @property
     def by_expiry(self) -> bool:
-        """Whether what goes first comes first."""
+        """Whether recordings are listed by expiry, soonest first."""
         return self.expires_from is not None or self.expires_to is not None
 
     def wanted(self) -> dict[str, Any]:
-        """Return them as the search takes them."""
+        """Return the conditions as the search API takes them."""
         wanted = {
             "tenant": self.tenant,
             "state": self.state.value if self.state else None,
@@ -99,7 +99,7 @@ class Filters:
 
 
 def _duration(text: str | None) -> str | None:
-    """Return what was said of a duration as it was said; Invalid, in the words of the command line."""
+    """Return a duration as it was typed; Invalid names the command-line option."""
     if text is not None:
         parse_duration(text)
     return text
@@ -108,12 +108,12 @@ def _duration(text: str | None) -> str | None:
 async def search(
     client: Client, filters: Filters, *, purpose: str | None, before: str | None = None, limit: int | None = None
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return what matches behind `before`, at most `limit`, and behind which there may be more (None at the end)."""
+    """Return at most `limit` matches after `before`, and the id after which there may be more, else None."""
     wanted, headers = filters.wanted(), {"Purpose": purpose} if purpose else {}
     found: list[dict[str, Any]] = []
     after = before
     while limit is None or len(found) < limit:
-        # In the body, not in the address: a number has no business in anybody's access log.
+        # In the body and not in the address, so that phone numbers are in no access log.
         body = {**wanted, "limit": _PAGE if limit is None else min(limit - len(found), _PAGE)}
         if after is not None:
             body["before"] = after

@@ -1,4 +1,4 @@
-"""Who runs a vault, written into its config.toml: asked for once, where `init` finds a placeholder."""
+"""Writes who runs a vault into its config.toml; `init` asks for it if it finds a placeholder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEXT: Final = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
 def with_identity(text: str, given: Mapping[str, str]) -> str:
-    """Return the text of a config.toml with these settings in [identity] and all else as it was; ConfigError."""
+    """Return the text of a config.toml with these settings in [identity] and everything else unchanged; ConfigError."""
     before = tomllib.loads(text)
     header = _HEADER.search(text)
     if header is None:
@@ -31,7 +31,7 @@ def with_identity(text: str, given: Mapping[str, str]) -> str:
         end = len(text) if following is None else following.start()
         head, body = text[: header.end()] + "\n", text[start:end]
     for name, value in given.items():
-        # A basic string of TOML takes what a string of JSON takes.
+        # Every JSON string without control characters is a basic string of TOML.
         line = f"{name} = {json.dumps(value, ensure_ascii=False)}"
         found = re.search(rf"^{name}[ \t]*=.*$", body, re.MULTILINE)
         body = f"{line}\n{body}" if found is None else body[: found.start()] + line + body[found.end() :]
@@ -47,7 +47,7 @@ def with_identity(text: str, given: Mapping[str, str]) -> str:
 
 
 def write_identity(path: Path, given: Mapping[str, str]) -> None:
-    """Put these settings into [identity] of a file, whole or not at all, with its owner and mode; ConfigError."""
+    """Replace these settings in [identity] of a file, completely or not at all, keeping owner and mode; ConfigError."""
     path = path.resolve()
     try:
         text, status = path.read_text(encoding="utf-8"), path.stat()

@@ -1,4 +1,4 @@
-"""Instants as people type them: a date or a time where they are, an RFC 3339 instant, or a distance from now."""
+"""Instants as people type them: a local date or time, an RFC 3339 instant, or a distance from now."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 
 
 def parse_instant(text: str, *, now: datetime) -> str:
-    """Return `text` as RFC 3339 in UTC; Invalid for what is none.
+    """Return `text` as RFC 3339 in UTC; Invalid if it is no instant.
 
-    A date begins at midnight, and a time without a zone is, where this machine is; `-7d` and `+180d` count from `now`.
+    A date without a time is its midnight, and a time without a zone is local to this machine; `-7d` and `+180d` count
+    from `now`.
     """
     if _BARE.fullmatch(text):
         signed = text if text[0] in "+-" else f"-{text}"
@@ -40,13 +41,13 @@ def parse_instant(text: str, *, now: datetime) -> str:
 
 
 def _written(text: str) -> datetime:
-    """Return a date or an instant; Invalid for a period that does not say from when it counts."""
+    """Return a date or an instant; Invalid for a period without a sign."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         if not _is_period(text):
             raise
-    raise Invalid(f"{text!r} is past or to come", hint=f"write -{text} for before now, +{text} for from now on")
+    raise Invalid(f"{text!r} may be before or after now", hint=f"write -{text} for before now, +{text} for after now")
 
 
 def _is_period(text: str) -> bool:
@@ -57,22 +58,22 @@ def _is_period(text: str) -> bool:
 
 
 def _utc(moment: datetime) -> str:
-    """Render an instant; one without a zone is this machine's."""
+    """Return an instant as RFC 3339; one without a zone is local to this machine."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def local_minute(text: str) -> str:
-    """Return an RFC 3339 instant as a person reads it in a list: to the minute, where this machine is."""
+    """Return an RFC 3339 instant as a list shows it: to the minute, in local time."""
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def local_day(text: str | None) -> str | None:
-    """Return the day of an optional instant, where this machine is."""
+    """Return the local day of an optional instant."""
     return None if text is None else local_minute(text).partition(" ")[0]
 
 
 def length(duration_ms: int | None) -> str:
-    """Return a duration as a clock shows it, cut to seconds: 3:07, 1:02:03; a dash where nobody knows."""
+    """Return a duration as h:mm:ss or m:ss, cut to seconds; a dash if unknown."""
     if duration_ms is None:
         return "-"
     minutes, seconds = divmod(duration_ms // 1000, 60)
@@ -81,7 +82,7 @@ def length(duration_ms: int | None) -> str:
 
 
 def zone(*, now: datetime) -> str:
-    """Return what this machine's zone is called, for the head of a column of local times."""
+    """Return the name of this machine's time zone, for the head of a column of local times."""
     return now.astimezone().strftime("%Z")
 
 

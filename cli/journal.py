@@ -1,4 +1,4 @@
-"""`callvault journal`: what nodes have not stored yet, and what to do with a dead one's."""
+"""`callvault journal`: what nodes have not stored yet, and recovering or abandoning a dead node's journal."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def recover(
         settled = await recover_journal(load_config(config), directory.absolute(), progress=progress)
     _show(out, settled)
     if settled.files_left:
-        out.hint("what is left in the directory belongs to no open recording of that node: the log says more")
+        out.hint("the files left in the directory belong to no open recording of that node: the log says more")
 
 
 @local(group, "abandon", examples=["callvault journal abandon node_018f2f8e5a0b7c3d9e1f2a3b4c5d6e7f --yes"])
@@ -100,7 +100,7 @@ async def abandon(
 
     if not yes:
         raise Refused(
-            "audio that only that node's journal has is lost by this; nothing was changed",
+            "audio that only that node's journal has would be lost; nothing was changed",
             hint="if its disk can still be read: callvault journal recover DIRECTORY; else repeat with --yes",
         )
     with _bar(out, "closing") as progress:

@@ -1,4 +1,4 @@
-"""Commands that are read from their modules when somebody asks for them: `--version` waits for none of them."""
+"""Imports a command's module only when the command is used, so that `--version` imports none of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.main import get_group
 
 
 class _Commands(Mapping[str, Any]):
-    """Commands by name; `modules` says where each one is. What was read once stays."""
+    """Commands by name; `modules` has the module of each. A command is imported once."""
 
     def __init__(self, modules: Mapping[str, str]) -> None:
         self._modules = modules
@@ -32,7 +32,7 @@ class _Commands(Mapping[str, Any]):
 
 
 def _read(name: str, module: str) -> Any:
-    """Return one command of a module: of those that it registers itself, or its group under this name."""
+    """Return one command of a module: one that it registers itself, or its group under this name."""
     found = importlib.import_module(module)
     tree = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode="rich")
     if hasattr(found, "register"):
@@ -43,19 +43,19 @@ def _read(name: str, module: str) -> Any:
 
 
 class Group(typer.core.TyperGroup):
-    """A group whose own options, which are all flags, are not looked at while a line is completed."""
+    """A group whose own options, all of them flags, are not parsed while a line is completed."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Return what is left of a line behind the group's own options."""
+        """Return the rest of a line after the group's own options."""
         if not ctx.resilient_parsing or (args and args[0].startswith("-")):
             return super().parse_args(ctx, args)
-        # The library would load pydantic to check that each flag which is not there is nothing.
+        # The library would load pydantic only to validate flags that are absent.
         ctx._protected_args, ctx.args = args[:1], args[1:]  # noqa: SLF001 - what the overridden method leaves behind
         return args[1:]
 
 
 def lazy_group(modules: Mapping[str, str]) -> type[typer.core.TyperGroup]:
-    """Return the class of a group with these commands, each one read when it is asked for."""
+    """Return the class of a group with these commands, each imported when it is used."""
 
     class LazyGroup(Group):
         def __init__(self, **attributes: Any) -> None:
@@ -66,7 +66,7 @@ def lazy_group(modules: Mapping[str, str]) -> type[typer.core.TyperGroup]:
             return list(self.commands)
 
         def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:
-            # Names alone: what each one is for stands in its module, and a shell asks at every key.
+            # Names only: help texts are in the modules, and a shell asks at every key.
             own = [*self.params, self.get_help_option(ctx)]
             options = [name for each in own if each is not None for name in each.opts]
             names = options if incomplete.startswith("-") else list(self.commands)

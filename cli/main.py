@@ -1,4 +1,4 @@
-"""The command `callvault`: the tree of commands, and what the shell is told in the end."""
+"""The command `callvault`: the tree of commands, and how errors and exit codes are reported."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ COMMANDS: Final = {
     "backup": "cli.backup",
     "prove": "cli.prove",
 }
-"""Every command and group, in the order of `--help`, and the module that has it."""
+"""Every command and group, in the order of `--help`, with its module."""
 
 app = typer.Typer(
     name="callvault",
@@ -78,7 +78,7 @@ def callvault(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; expected errors are told in two lines, never as a traceback."""
+    """Run one command and return its exit code; expected errors are printed in two lines, never as a traceback."""
     try:
         outcome = app(
             args=list(sys.argv[1:] if arguments is None else arguments), prog_name="callvault", standalone_mode=False
@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader has seen enough. Standard output is closed for good, or the interpreter would complain at its end.
+        # The reader has closed the pipe. Standard output is replaced, or the interpreter would report an error at its
+        # end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
     except (VaultError, OSError, BaseExceptionGroup) as failure:
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage(error: typer.TyperException) -> int:
-    """Report a mistyped command line in the same two lines as everything else."""
+    """Report a mistyped command line in the same two lines as other errors."""
     if type(error.__cause__).__name__ == "ValidationError":
         from vault.wording import first_misfit  # noqa: PLC0415 - only a mistyped value needs it
 
@@ -119,7 +120,7 @@ def _usage(error: typer.TyperException) -> int:
 
 
 def _told(error: BaseException) -> VaultError | None:
-    """Return the vault's own error, or one that says which file the system refused; None for what is a defect."""
+    """Return the vault's own error, or one that names the file the system refused; None for a defect."""
     if isinstance(error, VaultError):
         return error
     if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes | os.PathLike):
@@ -129,7 +130,7 @@ def _told(error: BaseException) -> VaultError | None:
 
 
 def _expected(failure: BaseException) -> Iterator[VaultError]:
-    """Yield what can be told in two lines, one by one of a group; nothing if any of it cannot."""
+    """Yield the expected errors of a failure, one by one of a group; none if any part is a defect."""
     if not isinstance(failure, BaseExceptionGroup):
         if (told := _told(failure)) is not None:
             yield told

@@ -1,4 +1,4 @@
-"""What commands print: results on standard output, everything about getting them on standard error."""
+"""What commands print: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 240
 _BETWEEN = 2
 _WORDS = 12
-"""Columns between columns, and how narrow text of several words becomes at most."""
+"""Spaces between columns, and the least width of a column with several words."""
 _WHOLE = re.compile(r"[a-z]{2,5}_[0-9a-f]{32}|[0-9]{4}-[0-9]{2}-[0-9]{2}.*|[0-9.:]+", re.ASCII)
 _TOKEN = re.compile(r"cv_[0-9a-f]{32}_[A-Za-z0-9_-]+")
 _STATES = {
@@ -43,7 +43,7 @@ _STATES = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console for one stream; where nobody watches, lines are long enough that ids are never cut."""
+    """Return a console for one stream; without a terminal, lines are long enough that ids are never cut."""
     from rich.console import Console  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
     stream = sys.stderr if stderr else sys.stdout
@@ -52,12 +52,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def scrub(text: str) -> str:
-    """Replace anything that looks like a token, so that a mistyped command line does not repeat one."""
+    """Replace anything that looks like a token, so that an error does not repeat one from a command line."""
     return _TOKEN.sub("cv_[hidden]", text)
 
 
 def plain(value: object) -> str:
-    """Render one value for a person; control characters, which could drive a terminal, become visible."""
+    """Return one value as text for a person; control characters, which could drive a terminal, become visible."""
     match value:
         case None:
             return "-"
@@ -70,7 +70,7 @@ def plain(value: object) -> str:
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Return text as it stands, whatever a console would read into its brackets."""
+    """Return text exactly as it is, without interpreting brackets as markup."""
     from rich.text import Text  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
     return Text(text, style=style, overflow="fold")
@@ -83,7 +83,7 @@ def _cell(value: object) -> Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
-    """How wide one column is: at least, so that nothing in it is broken, and at most."""
+    """The least width at which no word of a column is broken, and the most it needs."""
 
     least: int
     most: int
@@ -100,7 +100,7 @@ def _column(head: str, cells: Sequence[str]) -> _Column:
 
 
 def _widths(columns: Sequence[_Column], width: int) -> Mapping[int, int]:
-    """Return which columns, at least the first one, fit into a window, and how wide each is: words stay whole."""
+    """Return the columns that fit into a window, at least the first, with their widths; words stay whole."""
     chosen: dict[int, int] = {}
     taken = -_BETWEEN
     for number, column in enumerate(columns):
@@ -115,13 +115,13 @@ def _widths(columns: Sequence[_Column], width: int) -> Mapping[int, int]:
 
 
 def who(document: Mapping[str, Any], member: str) -> str | None:
-    """Return who acted: the token's name, and its id."""
+    """Return who acted: the token's name and id."""
     token, name = document.get(member), document.get(f"{member}_name")
     return f"{name} ({token})" if token and name else token
 
 
 class Output:
-    """Where one command's result goes: JSON for programs, tables for people."""
+    """Prints one command's result: JSON for programs, tables for people."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -139,7 +139,7 @@ class Output:
         print(json.dumps(value, indent=2, ensure_ascii=False))
 
     def line(self, value: Mapping[str, Any]) -> None:
-        """Print one line of a JSON-lines stream."""
+        """Print one line of JSON Lines."""
         print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=True)
 
     def text(self, value: str) -> None:
@@ -147,11 +147,11 @@ class Output:
         print(value)
 
     def note(self, text: str) -> None:
-        """Say something about the work on standard error."""
+        """Print a remark on standard error."""
         self._err.print(styled(text))
 
     def hint(self, text: str) -> None:
-        """Say what to do next on standard error."""
+        """Print what to do next on standard error."""
         self._err.print(styled("hint: ", "cyan") + styled(text))
 
     def table(
@@ -159,9 +159,9 @@ class Output:
     ) -> None:
         """Print rows for a person, or say on standard error that there are none.
 
-        The columns come in the order of their worth: one that does not fit into what is left of the window is left out,
-        and said so. No word, id or instant is broken: in two pieces it cannot be copied. With `sentence` the last one
-        is never left out: if a word of it does not fit, each row becomes lines of names and values.
+        The columns come in order of importance: one that does not fit into the window is left out, with a hint. No
+        word, id or instant is broken, because its parts could not be copied. With `sentence` the last column is never
+        left out: if a word of it does not fit, each row becomes lines of names and values.
         """
         from rich.table import Table  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
@@ -186,7 +186,7 @@ class Output:
             self.hint(f"a wider window, or --json, also shows: {', '.join(missing)}")
 
     def fields(self, pairs: Iterable[tuple[str, object]]) -> None:
-        """Print one thing as name and value lines; no word is broken, for a digest is copied as one."""
+        """Print one thing as lines of name and value; no word is broken, so that a digest can be copied."""
         from rich.table import Table  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
         rows = [(name, _cell(value)) for name, value in pairs]
@@ -211,7 +211,7 @@ class Output:
 
     @contextmanager
     def progress(self, title: str, total: int | None, *, unit: str | None = None) -> Iterator[Progress]:
-        """Yield a progress bar on standard error with one task, in bytes or `unit`; invisible where nobody watches."""
+        """Yield a progress bar on standard error with one task, in bytes or `unit`; invisible without a terminal."""
         from rich.progress import DownloadColumn, TextColumn  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
         amount = (
@@ -223,7 +223,7 @@ class Output:
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
-        """Yield somebody who shows the steps of long work; warnings are for a server's log, not for between them."""
+        """Yield a display of the steps of long work; log warnings are suppressed meanwhile."""
         from rich.progress import TaskProgressColumn  # noqa: PLC0415 - what prints JSON, or a version, needs none of it
 
         ours = logging.getLogger("vault")
@@ -243,7 +243,7 @@ class Output:
 
 
 class Watch:
-    """Shows the steps of long work on standard error: a bar where somebody watches, a line for each step elsewhere."""
+    """Shows the steps of long work on standard error: a bar on a terminal, otherwise a line for each step."""
 
     def __init__(self, bar: Progress, out: Output) -> None:
         self._bar = bar
@@ -274,7 +274,7 @@ def report_error(error: VaultError) -> None:
 
 
 def hints(error: VaultError) -> Iterator[str]:
-    """Say what the reader can do next, in the words of this command."""
+    """Yield what the user can do next, as commands."""
     if error.code == "unauthenticated":
         yield "set CALLVAULT_TOKEN, or pass --token-file FILE"
         return

@@ -18,7 +18,7 @@ PolicyName = Annotated[str, typer.Argument(metavar="POLICY", help="pol_ and 32 h
 
 
 def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Return a request as people read it."""
+    """Return a request's fields for display."""
     preview = item["preview"]
     pairs: list[tuple[str, object]] = [
         ("id", item["id"]),
@@ -40,12 +40,12 @@ def fields(item: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _through(item: Mapping[str, Any]) -> str:
-    """Return up to when calls are meant: a month for metadata, for audio the instant of the request."""
+    """Return up to when calls are covered: a month for metadata, the instant of the request for audio."""
     return str(item["through"] if item["retention"] is None else item["requested_at"])
 
 
 def _dates(preview: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Say of audio when it would go."""
+    """Return the dates on which audio would be deleted."""
     if preview["earliest"] is None:
         return []
     return [
@@ -56,7 +56,7 @@ def _dates(preview: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def kept(item: Mapping[str, Any]) -> str:
-    """Return for how long a request keeps what, and from when on."""
+    """Return what a request keeps, for how long, and from when it counts."""
     if item["retention"] is not None:
         return f"audio: {item['retention']} from the call"
     period = item["metadata_retention"]

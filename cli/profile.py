@@ -1,4 +1,4 @@
-"""`callvault profile`: the vaults that one works with, each under a name."""
+"""`callvault profile`: the vaults that a person works with, each under a name."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def add(
 
 
 def _token_place(name: str, token_file: str | None) -> Path | None:
-    """Return the file that has the token: the one given, or one that is written now."""
+    """Return the file that has the token: the given one, or one that is written now."""
     if token_file is not None and token_file != _STDIN:
         place = Path(token_file).absolute()
         checked_token(read_token(place))
@@ -140,7 +140,7 @@ def remove(out: Output, name: ProfileName) -> None:
     known = read_profiles()
     if known.pop(check_name(name), None) is None:
         raise NotFound(f"there is no profile {name}", hint="callvault profile list")
-    # The secret first: a crash in between leaves a profile whose token cannot be read, not a token that nobody names.
+    # The secret first: a crash in between leaves a profile whose token cannot be read, not a token without a profile.
     own_token_file(name).unlink(missing_ok=True)
     save(known)
     out.show({"removed": name}, [("removed", name)])

@@ -1,7 +1,7 @@
-"""Profiles: which vault, at which address, trusted by which authority, and the file with one's token there.
+"""Profiles: a vault's id, its address, its authority, and the file with the user's token.
 
-They are read from `callvault/profiles.toml` below `$XDG_CONFIG_HOME`, or below `~/.config` without it. A token is
-never in that file. It is in one of its own, which nobody else may read.
+They are read from `callvault/profiles.toml` below `$XDG_CONFIG_HOME`, or below `~/.config` without it. A token is never
+in that file. It is in a file of its own, which nobody else may read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PRIVATE: Final = 0o077
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One vault as one person or program reaches it; `vault` is the id that its server gives itself."""
+    """One vault as one user reaches it; `vault` is the id that its server states."""
 
     server: str
     vault: str
@@ -39,7 +39,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """Where a command's requests go, and as whom. With `vault`, only to the server of that one."""
+    """Where a command's requests go, and with which token. With `vault`, only to that vault's server."""
 
     server: str
     token: str | None = field(default=None, repr=False)
@@ -48,9 +48,9 @@ class Connection:
 
 
 def directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where profiles are kept."""
+    """Return the directory of the profiles."""
     base = environment.get("XDG_CONFIG_HOME")
-    # The specification has relative ones ignored.
+    # The specification says that relative paths are ignored.
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".config") / "callvault"
 
 
@@ -62,7 +62,7 @@ def check_name(name: str) -> str:
 
 
 def read_profiles(environment: Mapping[str, str] = os.environ) -> dict[str, Profile]:
-    """Return every profile by its name; ConfigError names the file and what in it is none."""
+    """Return the profiles by name; ConfigError names the file and what is wrong in it."""
     path = directory(environment) / _FILE
     try:
         with path.open("rb") as file:
@@ -104,7 +104,7 @@ def find(name: str, environment: Mapping[str, str] = os.environ) -> Profile:
 
 
 def save(profiles: Mapping[str, Profile], environment: Mapping[str, str] = os.environ) -> None:
-    """Write all profiles, whole or not at all."""
+    """Write all profiles, completely or not at all."""
     lines = ["# Written by callvault profile; see docs/operations.md."]
     for name, profile in profiles.items():
         lines.append(f"\n[{name}]")
@@ -118,12 +118,12 @@ def save(profiles: Mapping[str, Profile], environment: Mapping[str, str] = os.en
 
 
 def own_token_file(name: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where a profile's token is kept unless it names another file."""
+    """Return where a profile's token is kept unless the profile names another file."""
     return directory(environment) / _TOKENS / name
 
 
 def keep_token(name: str, token: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """Write a profile's token where only its owner may read it, and return where."""
+    """Write a profile's token into a file that only its owner may read; return the path."""
     path = own_token_file(name, environment)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with whole_file(path, force=True) as file:
@@ -155,9 +155,9 @@ def connection(
     profile: str | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """Return where to go, and as whom. With a profile no variable counts, the one with a token neither.
+    """Return where requests go, and with which token. A profile overrides all variables, the token's too.
 
-    So a token that a shell still has in CALLVAULT_TOKEN reaches no vault but the one that it was exported for.
+    So a token that a shell still has in CALLVAULT_TOKEN reaches no other vault than the one it was exported for.
     """
     found = chosen(profile, environment)
     where = nameless(server=server, ca_file=ca_file, profile=profile, environment=environment)
@@ -168,7 +168,7 @@ def connection(
 
 
 def chosen(profile: str | None, environment: Mapping[str, str] = os.environ) -> Profile | None:
-    """Return the profile that is named, or that CALLVAULT_PROFILE names; None without one. NotFound."""
+    """Return the named profile, or the one in CALLVAULT_PROFILE; None without either. NotFound."""
     name = profile or environment.get("CALLVAULT_PROFILE")
     return find(name, environment) if name else None
 
@@ -181,7 +181,7 @@ def nameless(
     default: str = DEFAULT_SERVER,
     environment: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """Return where to go without a token. What the command line says beats the profile, which beats the variables."""
+    """Return where requests go, without a token. Options override the profile, which overrides the variables."""
     if found := chosen(profile, environment):
         return Connection(
             server=server or found.server,

@@ -75,7 +75,7 @@ async def erasure(
     else:
         _print_erasure(out, proof)
     if proof.alarms:
-        raise IntegrityError(f"{len(proof.alarms)} of {len(proof.recordings)} recordings are not what is said of them")
+        raise IntegrityError(f"{len(proof.alarms)} of {len(proof.recordings)} recordings fail the proof")
 
 
 def _recording(text: str) -> RecordingId:

@@ -57,7 +57,7 @@ def quickstart(
 
 
 class _Trial:
-    """What lies where, in a trial vault's directory or in one that becomes it."""
+    """The paths in a trial vault's directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -67,11 +67,11 @@ class _Trial:
         self.curl = self.tokens / "recorder.curl"
 
     def token(self, name: str) -> Path:
-        """Return where a token is."""
+        """Return the path of a token's file."""
         return self.tokens / f"{name}.token"
 
     def is_whole(self) -> bool:
-        """Tell whether one was made here."""
+        """Tell whether a complete trial vault is there."""
         return all(path.exists() for path in (self.config, self.curl, self.sample))
 
 
@@ -85,7 +85,7 @@ def _make(trial: _Trial) -> None:
     try:
         with _ending_in_order(), _work_place(target) as place:
             to_its_end(_furnish(_Trial(place)))
-            # The one step that others see: all that was made, or nothing.
+            # The rename is the only step that others see: everything is there, or nothing.
             rename(place, target)
     except OSError as error:
         raise ConfigError(f"{trial.directory} cannot be made: {error.strerror}", hint="name another place") from error
@@ -93,7 +93,7 @@ def _make(trial: _Trial) -> None:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Let what ends a process interrupt this one as Ctrl-C does, so that nothing is left half-made."""
+    """Turn signals that end a process into an interrupt, as Ctrl-C is, so that nothing is left half-made."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
@@ -104,14 +104,14 @@ def _ending_in_order() -> Iterator[None]:
 
 @contextmanager
 def _work_place(target: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `target` that nobody else uses; it goes if what is done with it fails."""
+    """Yield an empty directory beside `target` that nobody else uses; it is removed if the work in it fails."""
     place = target.with_name(f".{target.name}.partial")
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _take(lock, place, target)
         try:
-            for left in place.iterdir():  # by one that was killed
+            for left in place.iterdir():  # by a quickstart that was killed
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield place
         except BaseException:
@@ -126,11 +126,11 @@ def _take(lock: int, place: Path, target: Path) -> None:
     if not try_lock(lock):
         raise busy
     found = os.fstat(lock)
-    # Between opening and locking it the other one may have finished: then this is the vault itself.
+    # Another quickstart may have finished between opening and locking: then this directory is the vault itself.
     if not place.exists() or place.stat().st_ino != found.st_ino:
         raise busy
     if found.st_uid != os.geteuid():
-        raise Refused(f"{place} is somebody else's; nothing was written", hint="name another directory")
+        raise Refused(f"{place} belongs to somebody else; nothing was written", hint="name another directory")
     os.fchmod(lock, 0o700)
 
 
@@ -151,7 +151,7 @@ async def _furnish(trial: _Trial) -> None:
     tokens = await make_trial(load_config(trial.config))
     for name, token in tokens.items():
         write_new(trial.token(name), [f"{token}\n".encode()])
-    # curl reads its options from a file, so that no list of processes has the token.
+    # curl reads its options from a file, so that the token is in no list of processes.
     write_new(trial.curl, [f'header = "Authorization: Bearer {tokens["recorder"]}"\n'.encode()])
 
 
@@ -170,7 +170,7 @@ def _free_port() -> int:
 
 
 def _commands(trial: _Trial, url: str, tenant: str) -> Mapping[str, str]:
-    """Return the shell lines in their order. No token is in one: they name files."""
+    """Return the shell commands in their order. They name files and contain no token."""
     callvault = "callvault" if shutil.which("callvault") else f"{shlex.quote(sys.executable)} -P -m cli"
     config, curl, sample, token = (
         shlex.quote(str(path)) for path in (trial.config, trial.curl, trial.sample, trial.token("compliance"))

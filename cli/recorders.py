@@ -1,4 +1,4 @@
-"""`callvault recorders`: ready-to-paste configuration for what records the calls."""
+"""`callvault recorders`: ready-to-paste configuration for recorders."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def show(
 
 
 async def _look_up(call: Remote, tenant: TenantId) -> None:
-    """Refuse a tenant that the server says there is not; without a token, or an answer, say that nobody was asked."""
+    """Raise NotFound if the server has no such tenant; note if that could not be checked."""
     if call.client.token_id is None:
         call.out.note(f"no token to ask with: whether there is a tenant {tenant} was not looked up")
         return
@@ -99,7 +99,7 @@ async def _look_up(call: Remote, tenant: TenantId) -> None:
 
 
 def notes(recorder: Recorder, place: Place) -> Sequence[str]:
-    """Return what somebody who pastes this should know."""
+    """Return notes for the person who pastes this."""
     said = list(recorder.notes)
     if place.token is None and "audiosocket" not in recorder.name:
         said.append(
@@ -124,7 +124,7 @@ def _print(out: Output, recorder: Recorder, files: Sequence[File], said: Sequenc
         out.document(document)
         return
     for each in files:
-        # One file alone can be sent straight to its place; several need to be told apart.
+        # A single file can be redirected to its place; several need to be told apart.
         if len(files) > 1:
             out.text(f"==> {each.path} <==")
         else:

@@ -66,7 +66,7 @@ async def listing(
 
 
 def _print(call: Remote, found: Sequence[Mapping[str, Any]], *, goes: bool) -> None:
-    """Print a list; within 80 columns an id leaves room for three or four more things."""
+    """Print a list; in 80 columns an id leaves room for three or four more columns."""
     here = zone(now=datetime.now(UTC))
     several = len({item["tenant"] for item in found}) > 1
     measures, whose = ["length", "MiB"], ["tenant"]
@@ -114,7 +114,7 @@ def _fields(found: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _media(media: Mapping[str, Any]) -> str:
-    """Say what a recording is, without what nobody knows of it."""
+    """Return a recording's format, without unknown parts."""
     kind = media["container"] if media["codec"] == "stream" else f"{media['container']} {media['codec']}"
     if not media["rate"]:
         return str(kind)
@@ -169,11 +169,11 @@ async def flag(
 async def _download(
     call: Remote, recording: str, target: str, *, purpose: str, shape: str, force: bool
 ) -> dict[str, Any]:
-    """Write a recording's audio to `target` and return what was written; a broken-off answer leaves no file."""
+    """Write a recording's audio to `target` and return what was written; an answer that breaks off leaves no file."""
     check_shape(shape)
     if target == STDOUT and call.out.as_json:
         raise Invalid("audio and JSON cannot share standard output", hint="pass -o FILE")
-    # The file is opened first: a name that cannot be written is no reason to leave an access in the audit trail.
+    # The file is opened first, so that a name that cannot be written leaves no access in the audit trail.
     with destination(target, force=force) as file, call.out.progress(recording, None) as bar:
         task = bar.task_ids[0]
         fetched = await fetch(
@@ -232,7 +232,7 @@ async def play(
 
 
 async def _of_call(call: Remote, call_key: str, *, purpose: str) -> str:
-    """Return the one recording of a call key; Refused if there are several."""
+    """Return the only recording of a call key; Refused if there are several."""
     body = {"call_key": call_key, "limit": 2}
     page = await call.client.call("POST", "/v1/recordings/search", body=body, headers={"Purpose": purpose})
     match page["recordings"]:

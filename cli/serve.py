@@ -1,4 +1,4 @@
-"""`callvault serve`: a process that listens, sweeps and shreds, or several that do behind one port."""
+"""`callvault serve`: one process that records, sweeps and shreds, or several behind one port."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def run(
 
 
 def _hang_ups() -> asyncio.Event:
-    """Return what SIGHUP sets from now on; one that comes before anybody waits is kept, and none ends the process."""
+    """Return the event that SIGHUP sets; a signal before anybody waits is kept, and none ends the process."""
     import asyncio  # noqa: PLC0415 - a command imports what it needs when it runs
 
     hung_up = asyncio.Event()
@@ -110,7 +110,7 @@ def _refuse_left_over(journal: Path, workers: int) -> None:
 
 
 def _work(config: Path, out: Output, place: str, count: int, hung_up: asyncio.Event) -> None:
-    """Be one of the workers that the supervisor starts: `place` is number, inherited socket and siblings' directory."""
+    """Run one worker of the supervisor; `place` has its number, the inherited socket and the siblings' directory."""
     from cli.workers import end_with_parent  # noqa: PLC0415 - likewise
     from vault.server.connections.workers import Worker, worker_journal  # noqa: PLC0415 - loads the server; most commands need none
 
@@ -138,7 +138,7 @@ async def _supervise(settings: Config, out: Output, config: Path, count: int, po
 
     if not settings.journal_path.is_dir():
         raise ConfigError(f"there is no journal at {settings.journal_path}", hint="create a vault: callvault init")
-    refuse_in_use(settings.journal_path)  # or the port would be what is said to be taken
+    refuse_in_use(settings.journal_path)  # otherwise the error would name the port
     for number in range(count):
         worker_journal(settings.journal_path, number).mkdir(mode=0o700, exist_ok=True)
     with listener(settings) as listening:
@@ -158,7 +158,7 @@ async def _supervise(settings: Config, out: Output, config: Path, count: int, po
 def _level(config: Path) -> None:
     from vault.telemetry import set_level  # noqa: PLC0415 - a command imports what it needs when it runs
 
-    # A worker says why, should the settings not be usable.
+    # If the settings cannot be used, a worker reports why.
     with suppress(ConfigError):
         set_level(load_config(config).log.level)
 
@@ -199,7 +199,7 @@ async def _serve(
     settings = load()
 
     def started(url: str) -> None:
-        _started(out, port_file, url, quiet=worker is not None)  # the supervisor speaks for its workers
+        _started(out, port_file, url, quiet=worker is not None)  # the supervisor prints this for its workers
 
     async with open_vault(settings) as vault, worker.answering(vault) if worker is not None else nullcontext():
         await serve(
@@ -216,7 +216,7 @@ async def _serve(
 
 def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
     if stop.is_set():
-        # Nothing is lost: every acknowledged byte is in the journal and the next start picks it up.
+        # Nothing is lost: every acknowledged byte is in the journal, and the next start reads it.
         os._exit(128 + number)
     logger.info("stopping", extra={"fields": {"signal": number.name}})
     stop.set()

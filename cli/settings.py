@@ -1,4 +1,4 @@
-"""The default settings that come with the package: every one of them, with what it is for."""
+"""The default settings that come with the package, each with an explanation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from vault.errors import IntegrityError
 
 
 def default_settings(**changed: str) -> str:
-    """Return the text of the default config.toml, with settings that it has as `name = …` given other values.
+    """Return the text of the default config.toml, with the values of the given settings replaced.
 
-    A value is written as it stands in the file, quotes included. IntegrityError if the package's file is damaged.
+    A value is given as TOML, quotes included. IntegrityError if the package's file is damaged.
     """
     text = resources.files("cli").joinpath("data", "config.toml").read_text(encoding="utf-8")
     lines = text.splitlines(keepends=True)

@@ -59,7 +59,7 @@ def _fields(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _changed(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Say what two people decided for the metadata of calls that existed."""
+    """Return what two people decided for the metadata of existing calls."""
     change = tenant["metadata_changed"]
     if change is None:
         return []
@@ -68,7 +68,7 @@ def _changed(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _changed_audio(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Say what two people decided for the audio of calls that existed."""
+    """Return what two people decided for the audio of existing calls."""
     change = tenant["retention_changed"]
     if change is None:
         return []
@@ -77,7 +77,7 @@ def _changed_audio(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _leaving(tenant: Mapping[str, Any]) -> list[tuple[str, object]]:
-    """Say of a tenant that is to leave what goes with it."""
+    """Return what is deleted with a tenant that is to leave."""
     leaving = tenant["offboarding"]
     if leaving is None:
         return []
@@ -275,7 +275,7 @@ async def offboard(
     a sweep shreds everything that no hold keeps.
     """
     if (approve and reject) or (ends and (approve or reject)):
-        raise Invalid("say one thing: when it ends, --approve or --reject")
+        raise Invalid("give one of --ends, --approve and --reject")
     path = f"/v1/tenants/{segment(tenant)}/offboard"
     if approve or reject:
         body: dict[str, Any] = {"approve": approve}

@@ -1,4 +1,4 @@
-"""TLS as a client: whom it trusts, and what is said of a server that it does not trust."""
+"""TLS as a client: whom it trusts, and the error for a server it does not trust."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOT_YET: Final = 9
 _SELF_SIGNED: Final = 18
 _UNKNOWN_AUTHORITY: Final = frozenset({0, 2, _SELF_SIGNED, 19, 20, 21})  # 0: not said
 _WRONG_NAME: Final = frozenset({62, 64})  # a host, an address
-"""X509_V_ERR_… of OpenSSL, which the standard library passes on as numbers."""
+"""OpenSSL's X509_V_ERR_… codes, as the standard library passes them on."""
 
 _TRUST: Final = (
     "if it is your vault's, name the authority that signed it: --ca-file FILE, CALLVAULT_CA_FILE, or callvault profile "
@@ -25,13 +25,13 @@ _TRUST: Final = (
 
 
 class Untrusted(ConfigError):
-    """The server's certificate is not one to trust; nothing was sent to it."""
+    """The server's certificate is not trusted; nothing was sent to it."""
 
     code = "untrusted"
 
 
 def trust(ca_file: Path | None) -> ssl.SSLContext:
-    """Return what verifies a server: by the authorities in `ca_file`, or this machine's; ConfigError."""
+    """Return the context that verifies a server by the authorities in `ca_file`, or by this machine's; ConfigError."""
     if ca_file is None:
         return ssl.create_default_context()
     try:
@@ -45,9 +45,9 @@ def trust(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def presented(host: str, port: int) -> Presented | None:
-    """Return what the server's certificate says, None if it cannot be had; waits at most a few seconds."""
+    """Return the server's certificate, None if it cannot be fetched; waits at most a few seconds."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Looked at to name it, and hung up on: nothing is sent, and nothing else is read.
+    # The connection only fetches the certificate, to name it in the error; nothing is sent over it.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
@@ -62,9 +62,9 @@ def presented(host: str, port: int) -> Presented | None:
 
 
 def untrusted(host: str, port: int, code: int, why: str, found: Presented | None) -> Untrusted:
-    """Return what is to be said of a certificate that was not trusted for the reason `code`: its names and a remedy.
+    """Return the error for a certificate that OpenSSL refused with `code`: its names, and a remedy.
 
-    `why` is OpenSSL's own words for the reason.
+    `why` is OpenSSL's own text of the reason.
     """
     at = f"{host}:{port}"
     if found is None:

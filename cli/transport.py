@@ -1,4 +1,4 @@
-"""One connection's worth of HTTP to a server; what goes wrong on the way is said as the vault's own errors."""
+"""One HTTP connection to a server; its failures are raised as the vault's errors."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def new_session(url: URL, ca_file: Path | None) -> aiohttp.ClientSession:
 async def answer(
     session: aiohttp.ClientSession, url: URL, method: str, path: str, *, also: Collection[int] = (), **sent: Any
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Yield the answer of the server at `url` once it says success; any other not in `also` raises what it stands for.
+    """Yield the answer of the server at `url` if its status is a success or in `also`; any other raises its error.
 
-    Unavailable if no server answers, Untrusted if its certificate is not one to trust, Truncated if it stops in the
-    middle of the answer. Redirects are not followed: a token goes only to the address it was meant for.
+    Unavailable if no server answers, Untrusted if its certificate is not trusted, Truncated if the answer breaks off.
+    Redirects are not followed, so that the token goes only to the given address.
     """
     try:
         async with session.request(
@@ -76,12 +76,12 @@ async def _untrusted(url: URL, error: aiohttp.ClientConnectorCertificateError) -
 
 def _tls_reason(error: aiohttp.ClientSSLError) -> str:
     if error.os_error is not None and getattr(error.os_error, "reason", None) in _NOT_TLS:
-        return "what answers does not speak it"
-    return "they could not agree on how to speak it"
+        return "the server does not speak TLS there"
+    return "the server and this program have no version or cipher in common"
 
 
 def _reason(error: aiohttp.ClientConnectorError) -> str:
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else "its address leads nowhere"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else "host not found"
 
 
 def _silence(error: Exception) -> str:
@@ -90,8 +90,8 @@ def _silence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "it hung up; a server that speaks https only hangs up on http"
-    return "what it sent is not HTTP"
+        return "it closed the connection, as a server that speaks only https does on http"
+    return "its answer is not HTTP"
 
 
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})

@@ -1,4 +1,4 @@
-"""`callvault serve --workers N`: the parent that starts workers, starts dead ones again, and ends them together."""
+"""`callvault serve --workers N`: the parent that starts workers, restarts dead ones, and ends them together."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def listener(settings: Config) -> socket.socket:
-    """Return the one socket on which all workers accept; ConfigError if it cannot be had."""
+    """Return the socket on which all workers accept; ConfigError if it cannot listen."""
     host, port = settings.server.host, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -43,21 +43,21 @@ def listener(settings: Config) -> socket.socket:
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this worker in order should its parent die: nobody else would."""
+    """Have the kernel end this worker in order if its parent dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 @dataclass(kw_only=True)
 class Supervisor:
-    """Keeps `count` workers running until it is told to stop; `command` becomes a worker with its number added."""
+    """Keeps `count` workers running until it is told to stop; `command` starts a worker once its number is added."""
 
     count: int
     command: Sequence[str]
     listening: socket.socket
     ready: Callable[[], None]
-    """Called once, when every worker takes recordings."""
+    """Called once, when every worker accepts recordings."""
     hung_up: Callable[[], None]
-    """Called at each SIGHUP, before the workers hear of it."""
+    """Called at each SIGHUP, before the workers are told."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _running: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
     _ready: set[int] = field(default_factory=set)
@@ -66,7 +66,7 @@ class Supervisor:
     _first: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Return when all workers have ended; ConfigError or Unavailable if one cannot start for good."""
+        """Return when all workers have ended; ConfigError or Unavailable if one cannot be started."""
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, self._stop, each)
@@ -83,7 +83,7 @@ class Supervisor:
             shutil.rmtree(siblings, ignore_errors=True)
 
     def _stop(self, number: signal.Signals) -> None:
-        """Pass the signal on, a second one too: workers end at once on that."""
+        """Pass the signal on, a second one too, at which workers end at once."""
         self._stopping.set()
         self._first.set()
         for process in self._running.values():
@@ -91,7 +91,7 @@ class Supervisor:
                 process.send_signal(number)
 
     def _hang_up(self) -> None:
-        """Have the workers read their files again; one that does not serve yet could die of it, so it hears later."""
+        """Have the workers read their files again; one that does not serve yet is told later."""
         self._hang_ups += 1
         self.hung_up()
         for process in self._serving:
@@ -99,7 +99,7 @@ class Supervisor:
 
     async def _keep(self, number: int, siblings: Path) -> None:
         if number:
-            # The first one has the vault's own journal: what is older than nodes is for it to take up.
+            # The first worker has the vault's own journal, and takes the rows that are older than nodes.
             await self._first.wait()
         pause = _FIRST_PAUSE_SECONDS
         loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ class Supervisor:
             f"--as-worker={number}:{self.listening.fileno()}:{siblings}",
             stdout=asyncio.subprocess.PIPE,
             pass_fds=[self.listening.fileno()],
-            # Ctrl-C at a terminal goes to the parent alone, which passes it on.
+            # Ctrl-C at a terminal reaches only the parent, which passes it on.
             start_new_session=True,
         )
         self._running[number] = process
@@ -153,7 +153,7 @@ class Supervisor:
 
 def worker_command(config: Path, count: int) -> list[str]:
     """Return the command line that starts a worker, all but its number."""
-    # -P: whatever lies in the working directory is not imported.
+    # -P: nothing is imported from the working directory.
     python = [sys.executable, "-P", "-m", "cli"]
     return [*python, "serve", f"--config={config.absolute()}", f"--workers={count}", "--json"]
 

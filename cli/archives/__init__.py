@@ -1,1 +1,1 @@
-"""Whole archives of recordings: into the vault with `callvault import`, out of it with `callvault export`."""
+"""Whole archives of recordings: `callvault import` brings them in, `callvault export` takes them out."""

@@ -1,4 +1,4 @@
-"""From a row of a table to what is told of a call: which column says what, true starts, and what cannot be used."""
+"""What a table's row states about a call: its columns, the true start, and values that cannot be used."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "sha256": ("sha256sum",),
     "media_type": ("mediatype", "contenttype", "mimetype"),
 }
-"""What a table can say of a call, and what else its columns are called, without regard to case and punctuation."""
+"""The facts a table can have, with other usual names of their columns; case and punctuation do not matter."""
 
 AGENT_TAG: Final = "agent:"
 _OUR_SIDE: Final[Mapping[str, str]] = {"to": "inbound", "from": "outbound"}
-"""In which direction a party is the one on this side, whom an agent stands for where a row names nobody."""
+"""The party on this side for each direction; an agent stands for it in a row without that party."""
 _SEVERAL: Final = ("tags", "started")
-"""Which may be in more columns than one: each a tag; a date and a time."""
+"""Facts that may be in several columns: one for each tag, or a date and a time."""
 _ROUNDED: Final = re.compile(r"\d(?:[.,]\d+)?E\+\d{1,3}", re.ASCII | re.IGNORECASE)
-"""What a spreadsheet makes of a long number: most of its digits are lost."""
+"""How a spreadsheet writes a long number, without most of its digits."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 Columns = Mapping[str, Sequence[str]]
-"""Which columns say a thing."""
+"""The columns of each fact."""
 
 
 class NoZone(ValueError):
-    """A date says no time zone, and none was given for such."""
+    """A date has no time zone, and none was given for such dates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dates:
-    """How dates are read: `zone` for those that name none, `form` for strptime where they are not ISO 8601."""
+    """How dates are read: `zone` for dates without one, `form` for strptime if they are not ISO 8601."""
 
     zone: ZoneInfo | None = None
     form: str | None = None
 
     def read(self, text: str) -> datetime:
-        """Return the instant a text says, in UTC; ValueError if it is none, NoZone if it names no zone and should."""
+        """Return the instant of a date, in UTC; ValueError if it is no date, NoZone if it has no zone and needs one."""
         if self.form is not None:
             return self._placed(datetime.strptime(text, self.form))  # noqa: DTZ007  # placed right here
         try:
@@ -73,8 +73,8 @@ class Dates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What a row tells of a call. `unusable` is what it states and what is not used, with the reason."""
+class RowFacts:
+    """What a row states about a call. `unusable` has the values that are not used, with the reasons."""
 
     line: int | None
     file: str = ""
@@ -88,27 +88,27 @@ class Told:
 
     @property
     def unusable(self) -> Mapping[str, str]:
-        """What was stated and is not used."""
+        """The values that were stated and are not used."""
         return self.facts.unusable
 
 
 def zone_of(name: str | None) -> ZoneInfo | None:
-    """Return a time zone of the IANA's names; Invalid if there is none."""
+    """Return the time zone of an IANA name; Invalid if there is none."""
     if name is None:
         return None
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise Invalid(
-            f"{name[:40]!r} is no time zone",
+            f"{name[:40]!r} is not a time zone",
             hint="for example Europe/London or UTC; names are those of the system's tzdata",
         ) from error
 
 
 def columns_of(columns: Sequence[str], mapping: Sequence[str]) -> Columns:
-    """Return which columns say what: those that a mapping such as `from=ANI` names, else those with a usual name.
+    """Return the columns of each fact: those that a mapping such as `from=ANI` names, else those with a usual name.
 
-    `started=Date+Time` joins two columns, `agent=` uses none. Invalid for a mapping that names what is not there, and
+    `started=Date+Time` joins two columns, `agent=` uses none. Invalid for a mapping to an unknown fact or column, and
     where two columns could be meant.
     """
     chosen: dict[str, Sequence[str]] = {}
@@ -131,10 +131,10 @@ def columns_of(columns: Sequence[str], mapping: Sequence[str]) -> Columns:
     return chosen
 
 
-def told(row: Row, columns: Columns, dates: Dates) -> Told:
-    """Return what a row tells of its call; what cannot be used is noted, and never costs the rest."""
+def row_facts(row: Row, columns: Columns, dates: Dates) -> RowFacts:
+    """Return what a row states about its call; a value that cannot be used is listed and does not cost the others."""
     if row.fault is not None:
-        return Told(line=row.line, fault=row.fault)
+        return RowFacts(line=row.line, fault=row.fault)
     reading = Reading()
     agent = _one(row, columns["agent"])
     tags = [*_texts(row, columns["tags"], split=True), *([AGENT_TAG + agent] if agent else [])]
@@ -149,7 +149,7 @@ def told(row: Row, columns: Columns, dates: Dates) -> Told:
         tags=reading.tags("tags", tags),
         unusable=reading.unusable,
     )
-    return Told(
+    return RowFacts(
         line=row.line,
         file=_one(row, columns["file"]),
         call_key=call_key or None,
@@ -162,8 +162,8 @@ def told(row: Row, columns: Columns, dates: Dates) -> Told:
     )
 
 
-def headers_of(call: Told) -> dict[str, str]:
-    """Return the headers that tell the vault what is known of a call."""
+def headers_of(call: RowFacts) -> dict[str, str]:
+    """Return the request headers with what is known of a call."""
     facts = call.facts
     said = {
         "Call-From": facts.caller,
@@ -176,13 +176,13 @@ def headers_of(call: Told) -> dict[str, str]:
 
 
 def _fault(sha256: str, call_key: str) -> str | None:
-    """Return why a row cannot be used as a whole: nobody could tell whether its file is the one, or find it again."""
+    """Return why a row cannot be used at all: its file could not be verified, or its recording not found again."""
     if sha256 and not _SHA256.fullmatch(sha256):
-        return "its sha256 is none"
+        return "its sha256 is not 64 hex digits"
     try:
         call_key.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return "its call key is no text"
+        return "its call key is not text"
     return None
 
 

@@ -1,4 +1,4 @@
-"""`callvault export`: many recordings at once into a directory, with a table that `callvault import` reads."""
+"""`callvault export`: many recordings into a directory, with a table that `callvault import` reads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _EXAMPLES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
-    """How recordings are fetched, and where they go."""
+    """How recordings are fetched, and where to."""
 
     directory: Path
     purpose: str
@@ -53,7 +53,7 @@ class _Wanted:
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """What became of an export so far."""
+    """The progress of an export."""
 
     wanted: _Wanted
     found: Sequence[Mapping[str, Any]]
@@ -64,7 +64,7 @@ class _Run:
 
     @property
     def not_tried(self) -> int:
-        """Recordings that the end came before."""
+        """Recordings that were not reached before the export ended."""
         return len(self.found) - len(self.done) - len(self.left_out)
 
 
@@ -107,7 +107,7 @@ async def take_out(
 
 
 async def _export(client: Client, run: _Run, item: Mapping[str, Any], manifest: BinaryIO) -> None:
-    """Fetch one recording, unless it is there; the file is whole before the table names it."""
+    """Fetch one recording, unless it is there; its file is complete before the table names it."""
     recording = item["id"]
     if recording in run.there:
         run.done.append(run.there[recording])
@@ -165,7 +165,7 @@ async def _fetched(client: Client, wanted: _Wanted, recording: str) -> Mapping[s
 
 
 def _missing(item: Mapping[str, Any]) -> str | None:
-    """Return why nothing can be fetched of a recording."""
+    """Return why a recording cannot be fetched; None if it can."""
     if item["live"] or item["state"] == RecordingState.OPEN.value:
         return "still being recorded"
     if item["state"] in {RecordingState.SHREDDING.value, RecordingState.SHREDDED.value}:
@@ -174,9 +174,9 @@ def _missing(item: Mapping[str, Any]) -> str | None:
 
 
 def _prepare(directory: Path) -> None:
-    """Make the directory, readable by its owner alone; Refused for one that has something else in it.
+    """Make the directory, readable by its owner only; Refused if it has other files.
 
-    What a killed export had not finished goes.
+    The unfinished files of a killed export are removed.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -186,15 +186,13 @@ def _prepare(directory: Path) -> None:
     except OSError as error:
         raise Refused(f"{directory} cannot be made: {error.strerror}") from error
     if strange:
-        raise Refused(
-            f"{directory} has files of something else in it; nothing was written", hint="name a directory of its own"
-        )
+        raise Refused(f"{directory} has other files in it; nothing was written", hint="name a directory of its own")
 
 
 async def _kept(directory: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Return the lines of an earlier export whose files are what they say, and leave only those in the table.
+    """Return the lines of an earlier export whose files have their hashes, and remove the other lines.
 
-    A crash can leave half a line, and a file that no line names: that one is fetched again, and replaced.
+    A crash can leave half a line, and a file that no line names: that file is fetched again and replaced.
     """
     manifest = directory / MANIFEST
     if not manifest.exists():
@@ -222,7 +220,7 @@ def _appended(path: Path) -> Iterator[BinaryIO]:
 
 
 def _tell(call: Remote, run: _Run, work: ParallelWork) -> None:
-    """Print what became of it; an export that left something out, or ended early, does not end well."""
+    """Print the result; an export that left something out or ended early is an error."""
     document = {
         "directory": str(run.wanted.directory),
         "recordings": len(run.found),

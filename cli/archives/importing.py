@@ -1,4 +1,4 @@
-"""`callvault import`: an existing store of recordings, with what is known of each, through a running server."""
+"""`callvault import`: an existing archive of recordings, with what is known of each, through a running server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _EXAMPLES: Final = (
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """What became of an archive so far."""
+    """The progress of an import."""
 
     source: Path
     tenant: str
@@ -51,12 +51,12 @@ class _Run:
 
     @property
     def files(self) -> int:
-        """Every file and every row of the archive."""
+        """The number of files and rows in the archive."""
         return len(self.plan.items) + len(self.plan.left_out)
 
     @property
     def not_tried(self) -> int:
-        """Files that the end came before."""
+        """Files that were not reached before the import ended."""
         return self.files - len(self.done) - len(self.left_out)
 
 
@@ -126,7 +126,7 @@ async def bring_in(
     )
     written = report or Path(f"{REPORT_PREFIX}{now:%Y%m%dT%H%M%SZ}.jsonl")
     if written.exists() and not is_report(written):
-        raise Refused(f"{written} is there and is no report of an import; nothing was sent", hint="name another file")
+        raise Refused(f"{written} exists and is no report of an import; nothing was sent", hint="name another file")
     _confirm(call, run, yes=yes)
     _write(written, run)  # a place that cannot be written is told before anything is sent
     work = ParallelWork(parallel)
@@ -138,7 +138,7 @@ async def bring_in(
 
 
 async def _send(call: Remote, run: _Run, items: Sequence[Item], work: ParallelWork) -> None:
-    """Send every call, those of one call key one after the other."""
+    """Send every call; recordings of one call key are sent one after the other."""
     title = "comparing" if run.dry_run else "importing"
     with call.out.progress(title, sum(item.size for item in items)) as bar:
         sender = Sender(
@@ -156,17 +156,17 @@ async def _send(call: Remote, run: _Run, items: Sequence[Item], work: ParallelWo
 
 
 def _require_zones(items: Sequence[Item]) -> None:
-    zoneless = [item for item in items if item.told.zoneless]
+    zoneless = [item for item in items if item.stated.zoneless]
     if zoneless:
-        first = "" if zoneless[0].told.line is None else f", the first in line {zoneless[0].told.line}"
+        first = "" if zoneless[0].stated.line is None else f", the first in line {zoneless[0].stated.line}"
         raise Invalid(
-            f"{len(zoneless)} of {len(items)} starts name no time zone{first}; nothing was sent",
+            f"{len(zoneless)} of {len(items)} starts have no time zone{first}; nothing was sent",
             hint="say where they were written: --time-zone Europe/London, or UTC",
         )
 
 
 async def _copies(items: Sequence[Item]) -> dict[str, LeftOut]:
-    """Return the files that are another file's copy: the same bytes, start and facts, and no call key of their own."""
+    """Return the files that are copies of another: the same bytes, start and facts, and no call key of their own."""
     found: dict[str, LeftOut] = {}
     for group in alike(items):
         first: dict[str, Item] = {}
@@ -177,12 +177,12 @@ async def _copies(items: Sequence[Item]) -> dict[str, LeftOut]:
                 continue
             if original is not item:
                 more = f"a copy of {original.name}"
-                found[item.name] = LeftOut(name=item.name, line=item.told.line, why=Why.DUPLICATE, more=more)
+                found[item.name] = LeftOut(name=item.name, line=item.stated.line, why=Why.DUPLICATE, more=more)
     return found
 
 
 def _confirm(call: Remote, run: _Run, *, yes: bool) -> None:
-    """Say what becomes of old calls before any is sent, and ask."""
+    """Print how old calls would be kept, and ask, before any is sent."""
     if run.preview.harmless:
         return
     for line in words(run.preview, run.terms, tenant=run.tenant):
@@ -190,7 +190,7 @@ def _confirm(call: Remote, run: _Run, *, yes: bool) -> None:
     if run.dry_run or yes:
         return
     if call.out.as_json or not sys.stdin.isatty():
-        raise Refused("nothing was sent: nobody is asked here about what was just said", hint="look, then pass --yes")
+        raise Refused("nothing was sent: there is no terminal to confirm at", hint="read the above, then pass --yes")
     if not typer.confirm("import them?", err=True):
         raise Refused("nothing was sent")
 
@@ -198,25 +198,25 @@ def _confirm(call: Remote, run: _Run, *, yes: bool) -> None:
 def _write(path: Path, run: _Run) -> None:
     with whole_file(path, force=True) as file:
         for line in (*_done_lines(run), *_left_lines(run.left_out)):
-            # A name that is no UTF-8 is written as JSON's own escapes.
+            # A name that is not UTF-8 is written with JSON's own escapes.
             file.write(json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
 def _done_lines(run: _Run) -> Iterator[dict[str, Any]]:
     for done in run.done:
-        told = done.item.told
-        life = run.terms.life(told.started, now=run.began)
+        stated = done.item.stated
+        life = run.terms.life(stated.started, now=run.began)
         yield {
             "file": done.item.name,
-            "line": told.line,
+            "line": stated.line,
             "outcome": done.outcome.value,
             "recording_id": done.recording,
             "bytes": done.item.size,
             "sha256": done.sha256,
-            "started": None if told.started is None else rfc3339(told.started),
+            "started": None if stated.started is None else rfc3339(stated.started),
             "kept_until": rfc3339(life.retain_until),
             "due_at_once": is_due(life, run.terms, now=run.began),
-            "facts_left_out": dict(told.unusable),
+            "facts_left_out": dict(stated.unusable),
             "truncated_beside": done.beside,
         }
 
@@ -239,7 +239,7 @@ def _document(run: _Run, report: Path) -> dict[str, Any]:
         "left_out": dict(Counter(left.why.value for left in run.left_out)),
         "not_tried": run.not_tried,
         "bytes": sum(done.item.size for done in run.done),
-        "facts_left_out": dict(Counter(name for done in run.done for name in done.item.told.unusable)),
+        "facts_left_out": dict(Counter(name for done in run.done for name in done.item.stated.unusable)),
         "truncated_beside": sum(done.beside is not None for done in run.done),
         "columns_not_used": list(run.plan.unused),
         "due_at_once": run.preview.due,
@@ -252,13 +252,13 @@ def _document(run: _Run, report: Path) -> dict[str, Any]:
 
 
 def _tell(call: Remote, run: _Run, work: ParallelWork, report: Path) -> None:
-    """Print what became of the archive; an import that left something out, or ended early, does not end well."""
+    """Print the result; an import that left something out or ended early is an error."""
     document = _document(run, report)
     call.out.show(document, list(_fields(document)))
     work.finish(call.out, run.not_tried)
     if run.terms.imports_until is not None and run.terms.imports_until < datetime.now(UTC):
         call.out.note(
-            "the token no longer imports: what came last is kept as if it had begun shortly before its receipt"
+            "the token no longer imports: later calls are kept as if they had begun shortly before their receipt"
         )
     if run.preview.due and not run.dry_run:
         call.out.hint(f"those with due_at_once in {report} go from {document['due_from']} on: hold what has to stay")

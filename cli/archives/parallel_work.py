@@ -1,4 +1,4 @@
-"""Works through many things, a few at a time, to an orderly end when it is interrupted or the vault is away."""
+"""Works on many items, a few at a time, and ends in order when it is interrupted or the vault is away."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Thing = TypeVar("Thing")
 Answer = TypeVar("Answer")
 MOST_AT_ONCE: Final = 32
 _AWAY: Final = 5
-"""So many things that are Unavailable, with none between that is not, end the work."""
+"""After this many items in a row that are Unavailable, the work ends."""
 _BROKEN_OFF: Final = 2
 _PATIENCE: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""Pauses between attempts while the vault cannot do what it is asked."""
+"""Pauses in seconds between attempts while the vault is unavailable."""
 
 
 class ParallelWork:
-    """Handles things, `parallel` at a time. `error` is a failure because of which not all was done."""
+    """Handles items, `parallel` at a time. `error` is the failure that ended the work early."""
 
     def __init__(self, parallel: int) -> None:
         self._parallel = parallel
@@ -34,10 +34,10 @@ class ParallelWork:
         self.error: VaultError | None = None
 
     async def run(self, things: Iterable[Thing], handle: Callable[[Thing], Awaitable[None]]) -> None:
-        """Handle each thing once. After a VaultError of `handle` what is under way ends, and nothing more is begun.
+        """Handle each item once. After a VaultError of `handle`, items under way are finished and no more are begun.
 
-        What is Unavailable may be so for one thing alone, a call of another node for example: then the others are
-        handled, unless so many of them meet the same that the vault must be away.
+        Unavailable may concern one item only, such as a call on another node. The others are then handled, unless so
+        many in a row are Unavailable that the vault must be away.
         """
         waiting = iter(things)
 
@@ -59,7 +59,7 @@ class ParallelWork:
                     tasks.create_task(take())
 
     def finish(self, out: Output, not_tried: int) -> None:
-        """Raise what ended the work, if anything did before all was done."""
+        """Raise the error that ended the work early, if there is one."""
         words = f"{not_tried} files were not tried: run it again, it goes on where it was"
         if self.error is not None:
             self.error.hint = words
@@ -70,9 +70,9 @@ class ParallelWork:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Begin nothing more after the first Ctrl-C; the second one breaks off what is under way."""
+        """Begin nothing more after the first Ctrl-C; the second one cancels what is under way."""
         if threading.current_thread() is not threading.main_thread():
-            yield  # signals are another's
+            yield  # outside the main thread signals cannot be handled
             return
         loop = asyncio.get_running_loop()
 
@@ -88,9 +88,9 @@ class ParallelWork:
 
 
 async def with_retries(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Return what an attempt returns, as soon as the vault can do it; Unavailable if it cannot for a minute.
+    """Return an attempt's result, repeated while the vault is unavailable; Unavailable after about a minute.
 
-    An answer that breaks off is asked for only twice more: it may do so at bytes that fail verification.
+    An answer that breaks off is requested only twice more: it may do so at bytes that fail verification.
     """
     for number, pause in enumerate(_PATIENCE):
         try:

@@ -1,4 +1,4 @@
-"""What an import would send: the files of an archive, what is told of each, and what is left out with the reason."""
+"""What an import would send: the files of an archive, what is stated about each, and what is left out and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cli.archives.calls import Columns, Dates, Told, columns_of, told
+from cli.archives.calls import Columns, Dates, RowFacts, columns_of, row_facts
 from cli.archives.tables import Row, Table, flat, parse_json, read_table
 from cli.files import read_file
 from vault.errors import Invalid, Refused
@@ -19,7 +19,7 @@ from vault.media.descriptor import TAGGED_BYTES, is_declared, parse_content_type
 from vault.model import Container
 
 MANIFESTS: Final = tuple(f"manifest.{suffix}" for suffix in ("jsonl", "ndjson", "json", "csv", "tsv"))
-"""What the table of a directory is called."""
+"""Names of a directory's table."""
 _LINES: Final = (".jsonl", ".ndjson")
 _TABLES: Final = (".csv", ".tsv", *_LINES)
 REPORT_PREFIX: Final = "callvault-import-"
@@ -29,7 +29,7 @@ _BARE: Final[Mapping[str, str]] = {
     **dict.fromkeys((".ulaw", ".ul", ".mulaw", ".pcmu"), "audio/PCMU;rate=8000"),
     **dict.fromkeys((".alaw", ".al", ".pcma"), "audio/PCMA;rate=8000"),
 }
-"""Samples without a header, by the end of their name."""
+"""Raw audio, by the end of the file's name."""
 _TYPES: Final[Mapping[Container, str]] = {
     Container.WAV: "audio/wav",
     Container.OGG: "audio/ogg",
@@ -39,7 +39,7 @@ _TYPES: Final[Mapping[Container, str]] = {
 
 
 class Why(enum.StrEnum):
-    """Why something is left out."""
+    """Why a file or row is left out."""
 
     NO_FACTS = "no facts"
     NO_FILE = "no file"
@@ -58,14 +58,14 @@ class Why(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One file to import under `key`, with what is told of its call."""
+    """One file to import under `key`, with what is stated about its call."""
 
     name: str
     path: Path
     size: int
     media_type: str
     key: str = field(repr=False)
-    told: Told
+    stated: RowFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that an archive has: what is imported, and what is not. `unused` columns say nothing that is kept."""
+    """The content of an archive: what is imported, and what is not. `unused` columns state no fact that is kept."""
 
     items: Sequence[Item]
     left_out: Sequence[LeftOut]
@@ -89,26 +89,26 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """How an archive is read."""
+    """Reads an archive's files and tables."""
 
     mapping: Sequence[str]
     dates: Dates
     encoding: str | None
     without_facts: bool
-    """Whether files that nothing is told of are imported too."""
+    """Whether files without any facts are imported too."""
     max_bytes: int
 
     def plan(self, source: Path) -> Plan:
-        """Return what the archive at `source` has: a directory, or a table of calls whose files lie beside it.
+        """Return the content of the archive at `source`: a directory, or a table of calls with their files beside it.
 
-        Nothing is read of the audio but its first bytes. Invalid for a table that is none.
+        Of the audio only the first bytes are read. Invalid for a table that cannot be read.
         """
         if not source.exists():
             raise Invalid(f"there is no {source}", hint="name a directory, or the table in it")
         root = source if source.is_dir() else source.parent
         manifest = _manifest(source) if source.is_dir() else source
         found = {} if manifest is not None and not source.is_dir() else dict(_files(root, manifest))
-        calls, unused = self._told(manifest, found)
+        calls, unused = self._stated_facts(manifest, found)
         looked = list(self._looked(root, calls, found))
         return Plan(
             items=[each for each in looked if isinstance(each, Item)],
@@ -116,8 +116,8 @@ class Reader:
             unused=unused,
         )
 
-    def _told(self, manifest: Path | None, found: dict[str, Path]) -> tuple[list[Told], Sequence[str]]:
-        """Return what is told of each call; files of facts are no longer in `found` then."""
+    def _stated_facts(self, manifest: Path | None, found: dict[str, Path]) -> tuple[list[RowFacts], Sequence[str]]:
+        """Return what is stated about each call; files with facts are removed from `found`."""
         if manifest is not None:
             table = read_table(
                 read_file(manifest, what="the table", limit_bytes=_TABLE_BYTES),
@@ -130,25 +130,25 @@ class Reader:
                     "no column names the files",
                     hint=f"say --mapping file=COLUMN; there are {', '.join(table.columns)[:300]}",
                 )
-            return [told(row, columns, self.dates) for row in table.rows], _unused(table, columns)
+            return [row_facts(row, columns, self.dates) for row in table.rows], _unused(table, columns)
         return [self._beside(name, found.pop(facts)) for name, facts in _sidecars(found)], ()
 
-    def _beside(self, name: str, path: Path) -> Told:
-        """Return what the JSON file beside an audio file tells of it."""
+    def _beside(self, name: str, path: Path) -> RowFacts:
+        """Return what the JSON file beside an audio file states about it."""
         try:
             document = parse_json(read_file(path, what="the facts", limit_bytes=_SIDECAR_BYTES).decode("utf-8-sig"))
             members = flat(_exported(document)) if isinstance(document, dict) else None
             if members is None:
-                return Told(line=None, file=name, fault=f"{path.name} is no object")
+                return RowFacts(line=None, file=name, fault=f"{path.name} is not an object")
             here = [each for each in self.mapping if each.partition("=")[2] in members]
             row = Row(line=1, members=members)
-            return replace(told(row, columns_of([*members], here), self.dates), file=name, line=None)
+            return replace(row_facts(row, columns_of([*members], here), self.dates), file=name, line=None)
         except Refused as error:
-            return Told(line=None, file=name, fault=error.message)
+            return RowFacts(line=None, file=name, fault=error.message)
         except ValueError:
-            return Told(line=None, file=name, fault=f"{path.name} is not JSON")
+            return RowFacts(line=None, file=name, fault=f"{path.name} is not JSON")
 
-    def _looked(self, root: Path, calls: Sequence[Told], found: Mapping[str, Path]) -> Iterator[Item | LeftOut]:
+    def _looked(self, root: Path, calls: Sequence[RowFacts], found: Mapping[str, Path]) -> Iterator[Item | LeftOut]:
         lines: dict[Path, int | None] = {}
         for call in calls:
             item = self._item(root, call)
@@ -168,14 +168,14 @@ class Reader:
         for name, path in sorted(found.items()):
             if name in named or path.resolve() in lines:
                 continue
-            bare = self._item(root, Told(line=None, file=name))
+            bare = self._item(root, RowFacts(line=None, file=name))
             if isinstance(bare, Item) and not self.without_facts:
                 yield LeftOut(name=name, line=None, why=Why.NO_FACTS)
             else:
                 yield bare
 
-    def _item(self, root: Path, call: Told) -> Item | LeftOut:
-        """Return the file that a row names, as it is sent, or why it is not."""
+    def _item(self, root: Path, call: RowFacts) -> Item | LeftOut:
+        """Return the file that a row names, as it is sent, or why it is left out."""
         if call.fault is not None or not call.file:
             return _left(call, Why.ROW, call.fault or "it names no file")
         path = _placed(root, call.file)
@@ -194,11 +194,11 @@ class Reader:
             return _left(call, why, f"{size} bytes; the vault takes {self.max_bytes}" if why is Why.TOO_LARGE else "")
         name = path.relative_to(root).as_posix()
         key = call_key_of(call.call_key or name)
-        return Item(name=name, path=path, size=size, media_type=media_type, key=key, told=call)
+        return Item(name=name, path=path, size=size, media_type=media_type, key=key, stated=call)
 
 
 def by_key(items: Iterable[Item]) -> list[list[Item]]:
-    """Return the items of each call, in their order: those of one call key are its recordings."""
+    """Return the items grouped by call key, in their order: a group has the recordings of one call."""
     groups: defaultdict[str, list[Item]] = defaultdict(list)
     for item in items:
         groups[item.key].append(item)
@@ -206,36 +206,36 @@ def by_key(items: Iterable[Item]) -> list[list[Item]]:
 
 
 def alike(items: Iterable[Item]) -> list[list[Item]]:
-    """Return the items that could be copies of one another, in their order: those are to be compared by their hashes.
+    """Return groups of items that could be copies of one another, in their order, to be compared by their hashes.
 
-    A call that a table gives a name of its own is nobody's copy.
+    A call with a call key of its own in the table is never a copy.
     """
     groups: defaultdict[object, list[Item]] = defaultdict(list)
     for item in items:
-        if item.told.call_key is None:
-            facts = item.told.facts
+        if item.stated.call_key is None:
+            facts = item.stated.facts
             known = (facts.caller, facts.called, facts.direction, facts.tags)
-            groups[item.size, item.told.started, known].append(item)
+            groups[item.size, item.stated.started, known].append(item)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _left(call: Told, why: Why, more: str = "") -> LeftOut:
+def _left(call: RowFacts, why: Why, more: str = "") -> LeftOut:
     return LeftOut(name=call.file, line=call.line, why=why, more=more)
 
 
 def _manifest(directory: Path) -> Path | None:
-    """Return the table of a directory: what is called so, else the only one that is there."""
+    """Return the table of a directory: the file with such a name, or else the only table in it."""
     others = (path for path in sorted(directory.iterdir()) if path.suffix.lower() in _TABLES)
     found = [directory / name for name in MANIFESTS if (directory / name).is_file()] or [
         path for path in others if path.is_file() and not path.name.startswith(".") and not _ours(path)
     ]
     if len(found) > 1:
-        raise Invalid(f"{found[0].name} and {found[1].name} are both there", hint="name the one that counts")
+        raise Invalid(f"{found[0].name} and {found[1].name} are both there", hint="name the one to use")
     return found[0] if found else None
 
 
 def is_report(path: Path) -> bool:
-    """Tell whether an import wrote this file as its report, or nothing is in it."""
+    """Tell whether an import wrote this file as its report, or the file is empty."""
     try:
         with path.open("rb") as file:
             line = file.readline(_SIDECAR_BYTES).decode()
@@ -246,12 +246,12 @@ def is_report(path: Path) -> bool:
 
 
 def _ours(path: Path) -> bool:
-    """Tell whether a file is a report, whatever it was told to be called: an import is run again where it left one."""
+    """Tell whether a file is a report, whatever its name: an import may be repeated where an earlier one left it."""
     return path.name.startswith(REPORT_PREFIX) or (path.suffix.lower() in _LINES and is_report(path))
 
 
 def _files(root: Path, manifest: Path | None) -> Iterator[tuple[str, Path]]:
-    """Yield the files under a directory by their names in it; hidden ones and our own reports are none."""
+    """Yield the files under a directory by their names in it, without hidden files and reports."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in sorted(names):
@@ -262,7 +262,7 @@ def _files(root: Path, manifest: Path | None) -> Iterator[tuple[str, Path]]:
 
 
 def _sidecars(found: Mapping[str, Path]) -> list[tuple[str, str]]:
-    """Return each file that has a JSON file of its own beside it, and that: `call.wav.json`, or `call.json`."""
+    """Return each file that has a JSON file beside it, with that file: `call.wav.json`, or `call.json`."""
     audio = sorted(name for name in found if PurePosixPath(name).suffix.lower() != ".json")
     paired = {f"{name}.json": name for name in audio if f"{name}.json" in found}
     for name in audio:
@@ -273,7 +273,7 @@ def _sidecars(found: Mapping[str, Path]) -> list[tuple[str, str]]:
 
 
 def _exported(document: Mapping[str, object]) -> Mapping[str, object]:
-    """Return what of a document tells of the call, where `callvault recordings export` wrote it."""
+    """Return the part of a document about the call, if `callvault recordings export` wrote the document."""
     recording, audio = document.get("recording"), document.get("audio")
     if not (isinstance(recording, dict) and isinstance(audio, dict)):
         return document
@@ -292,7 +292,7 @@ def _exported(document: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _placed(root: Path, name: str) -> Path | None:
-    """Return where a file of a table lies; None outside the directory. Backslashes separate where nothing else fits."""
+    """Return the path of a file in a table; None outside the directory. Backslashes separate if nothing else fits."""
     for spelt in (name, name.replace("\\", "/")):
         path = root / spelt
         try:
@@ -305,7 +305,7 @@ def _placed(root: Path, name: str) -> Path | None:
 
 
 def _media_type(path: Path, first: bytes, declared: str | None) -> str | None:
-    """Return the content type under which the vault takes a file; None if it would not, or could not play it."""
+    """Return the content type under which the vault accepts a file; None if it would refuse it or could not play it."""
     bare = declared if is_declared(declared) else _BARE.get(path.suffix.lower())
     if bare is not None:
         try:

@@ -1,4 +1,4 @@
-"""How long an archive's calls would be kept, said before any of them is sent."""
+"""How long an archive's calls would be kept, computed before any of them is sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vault.retention.policy import Lifetime, StartEffect, lifetime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What holds for what a token records now. Until `imports_until` the retention counts from true starts."""
+    """The terms of recordings that a token begins now. Until `imports_until` retention counts from true starts."""
 
     retention: Period
     floor: Period
@@ -24,7 +24,7 @@ class Terms:
     max_bytes: int
 
     def life(self, started: datetime | None, *, now: datetime) -> Lifetime:
-        """Return how long a call that is received now is kept."""
+        """Return how long a call is kept if it is received now."""
         return lifetime(
             started,
             receipt=now,
@@ -36,7 +36,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionPreview:
-    """Of so many calls: those whose time is over, those that count as younger than they are, those without a start.
+    """How many calls are past their retention, count as younger than they are, or have no start.
 
     `due_from` and `bounded_until` are the last instants until which the first two are kept.
     """
@@ -50,12 +50,12 @@ class RetentionPreview:
 
     @property
     def harmless(self) -> bool:
-        """Whether each call is kept as long as its true start and the retention say."""
+        """Whether every call is kept as long as its true start and the retention require."""
         return not (self.due or self.bounded or self.unstated)
 
 
 def terms_of(document: Mapping[str, Any]) -> Terms:
-    """Read what the vault answers to `GET /v1/ingest/{tenant}`."""
+    """Return the terms in the answer to `GET /v1/ingest/{tenant}`."""
     until = document["imports_until"]
     return Terms(
         retention=parse_period(document["retention"]),
@@ -67,17 +67,17 @@ def terms_of(document: Mapping[str, Any]) -> Terms:
 
 
 def is_due(life: Lifetime, terms: Terms, *, now: datetime) -> bool:
-    """Tell whether a call is kept for no more than the floor, because it is old."""
+    """Tell whether a call is so old that it is kept for the floor only."""
     return life.retain_until < life.unstated_until and life.retain_until <= terms.floor.after(now)
 
 
 def retention_preview(items: Iterable[Item], terms: Terms, *, now: datetime) -> RetentionPreview:
-    """Return what would become of calls that are received now."""
+    """Return how these calls would be kept if they were received now."""
     count: Counter[str] = Counter()
     last: dict[str, datetime] = {}
     for item in items:
-        life = terms.life(item.told.started, now=now)
-        if item.told.started is None or life.effect is StartEffect.REPLACED:
+        life = terms.life(item.stated.started, now=now)
+        if item.stated.started is None or life.effect is StartEffect.REPLACED:
             kind = "unstated"
         elif is_due(life, terms, now=now):
             kind = "due"
@@ -96,7 +96,7 @@ def retention_preview(items: Iterable[Item], terms: Terms, *, now: datetime) -> 
 
 
 def words(preview: RetentionPreview, terms: Terms, *, tenant: str) -> Iterator[str]:
-    """Say what a person has to know before these calls are sent."""
+    """Yield what a person has to know before these calls are sent."""
     of = f"of {preview.calls} calls"
     if preview.due and preview.due_from is not None:
         yield (
@@ -118,7 +118,7 @@ def words(preview: RetentionPreview, terms: Terms, *, tenant: str) -> Iterator[s
             f"--tenant {tenant} --name archive --imports-until +14d"
         )
     if preview.unstated:
-        yield f"{preview.unstated} {of} have no start that can be one: their retention counts from their receipt"
+        yield f"{preview.unstated} {of} have no usable start: their retention counts from their receipt"
 
 
 def _day(moment: datetime) -> str:

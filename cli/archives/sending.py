@@ -1,4 +1,4 @@
-"""Sends the files of an archive, each once: what is there already the vault itself says, under the call key."""
+"""Sends the files of an archive, each once; the vault knows by the call key what it already has."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from vault.model import RecordingState
 
 _CHUNK_BYTES: Final = 1 << 18
 _WAITS: Final = (0.2, 1.0, 2.0, 4.0)
-"""Pauses while the connection of an earlier import is still being given up."""
+"""Pauses in seconds while the connection of an earlier import is still being closed."""
 _TAKEN: Final = (Why.CALL_KEY, "the vault has another recording under it")
 _REFUSALS: Final[Mapping[type[VaultError], Why]] = {TooLarge: Why.TOO_LARGE, UnsupportedMedia: Why.UNKNOWN_TYPE}
 _GONE: Final = frozenset({RecordingState.SHREDDING.value, RecordingState.SHREDDED.value})
 
 
 class Outcome(enum.StrEnum):
-    """What became of a file."""
+    """The result for a file."""
 
     IMPORTED = "imported"
     THERE = "already there"
@@ -48,7 +48,7 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A file that the vault has, or would get. `beside` is what an interrupted import left of it, truncated."""
+    """A file that the vault has, or would get. `beside` is a truncated recording that an interrupted import left."""
 
     item: Item
     outcome: Outcome
@@ -58,26 +58,26 @@ class Done:
 
 
 class Place(enum.Enum):
-    """What lies under a call key, as far as it concerns one file."""
+    """What is stored under a call key, as compared with one file."""
 
     FREE = enum.auto()
     OPEN = enum.auto()
     SAME = enum.auto()
     BEGINNING = enum.auto()
-    """Only the beginning of the file, truncated."""
+    """Only the beginning of the file, in a truncated recording."""
     OTHER = enum.auto()
     GONE = enum.auto()
 
 
 class _Found(NamedTuple):
-    """A place, and the id of the recording in it."""
+    """What is stored, and the recording's id."""
 
     place: Place
     recording: str
 
 
 class Sender:
-    """Sends to one tenant. `moved` is told how many bytes are done, and of those to be sent again negatively."""
+    """Sends files to one tenant. `moved` gets the bytes done, and as a negative number those to be sent again."""
 
     def __init__(self, client: Client, tenant: str, *, moved: Callable[[int], None], dry_run: bool) -> None:
         self._client = client
@@ -86,10 +86,10 @@ class Sender:
         self._dry_run = dry_run
 
     async def group(self, items: Sequence[Item]) -> AsyncIterator[Done | LeftOut]:
-        """Import the recordings of one call, one after the other, and yield what became of each.
+        """Import the recordings of one call, one after the other, and yield the result of each.
 
-        Those of one call key lie under `key`, `key~2` and so on, in their order. Which of them is there already their
-        hashes tell, so a table that was sorted otherwise changes nothing.
+        Recordings of one call key are stored under `key`, `key~2` and so on, in their order. Their hashes tell which of
+        them the vault has, so a table in another order gives the same result.
         """
         taken: set[str] = set()
         for item in items:
@@ -107,8 +107,8 @@ class Sender:
 
     async def _one(self, item: Item, taken: set[str], *, alone: bool) -> Done | LeftOut:
         sha256 = await hashed(item.path)
-        if item.told.sha256 not in {None, sha256}:
-            return _left(item, Why.HASH_DIFFERS, "the file is not the one whose sha256 the table has")
+        if item.stated.sha256 not in {None, sha256}:
+            return _left(item, Why.HASH_DIFFERS, "the file does not have the sha256 that the table states")
         passed: list[_Found] = []
         for key in call_keys(item.key):
             found = await with_retries(partial(self._look, key, item, sha256))
@@ -130,7 +130,7 @@ class Sender:
         return _left(item, *_TAKEN)
 
     async def _look(self, key: str, item: Item, sha256: str) -> _Found:
-        """Ask what lies under a call key, and compare it with the file by its hash."""
+        """Return what is stored under a call key, compared with the file by its hash."""
         address = self._address(key)
         try:
             async with self._client.request("HEAD", address) as answer:
@@ -141,7 +141,7 @@ class Sender:
         place = _seen(state, durable, item.size)
         if place is not None:
             return _Found(place, recording)
-        # Nothing is sent behind the end of a recording that is over: the answer repeats what was said of it then.
+        # Nothing is sent after the end of a finished recording: the answer repeats its receipt.
         _, receipt = await self._put(key, item, start=durable)
         same = sha256 if durable == item.size else await hashed(item.path, durable)
         if receipt["sha256"] != same:
@@ -149,9 +149,9 @@ class Sender:
         return _Found(Place.SAME if durable == item.size else Place.BEGINNING, recording)
 
     async def _sent(self, key: str, item: Item, sha256: str) -> Done | LeftOut | None:
-        """Send the file under a call key; None if another recording has it.
+        """Send the file under a call key; None if another recording has the key.
 
-        The vault compares what an earlier import left of it, and goes on behind that.
+        The vault compares what an earlier import left of it, and continues after that.
         """
         if self._dry_run:
             return Done(item=item, outcome=Outcome.WOULD, recording=None, sha256=sha256)
@@ -164,7 +164,7 @@ class Sender:
             except Conflict:
                 place = (await with_retries(partial(self._look, key, item, sha256))).place
                 if place is Place.FREE:
-                    raise  # it is not about the call key
+                    raise  # the call key is not the reason
                 if pause is None or place is not Place.OPEN:
                     return None
                 await asyncio.sleep(pause)
@@ -174,11 +174,11 @@ class Sender:
         return Done(item=item, outcome=outcome, recording=receipt["recording_id"], sha256=sha256)
 
     async def _put(self, key: str, item: Item, *, start: int = 0) -> tuple[int, dict[str, Any]]:
-        """Send the file from `start` on, and return the status and the receipt of the whole recording."""
+        """Send the file from byte `start` on; return the status and the receipt of the whole recording."""
         headers = {
             "Content-Type": item.media_type,
             "Content-Length": "0" if start else str(item.size),
-            **headers_of(item.told),
+            **headers_of(item.stated),
             **({"Upload-Offset": str(start)} if start else {}),
         }
         moved = 0
@@ -206,7 +206,7 @@ class Sender:
 
 
 async def hashed(path: Path, length: int | None = None) -> str:
-    """Return the SHA-256 of a file, or of so many of its first bytes. OSError."""
+    """Return the SHA-256 of a file, or of its first `length` bytes. OSError."""
 
     def read() -> str:
         digest, left = hashlib.sha256(), length
@@ -220,7 +220,7 @@ async def hashed(path: Path, length: int | None = None) -> str:
 
 
 def _seen(state: str, durable: int, size: int) -> Place | None:
-    """Return what a recording of so many bytes is to a file of `size`; None where their hashes have to tell."""
+    """Compare a recording's length with a file's; None if only their hashes can tell."""
     if state in _GONE:
         return Place.GONE
     if state == RecordingState.OPEN.value:
@@ -231,9 +231,9 @@ def _seen(state: str, durable: int, size: int) -> Place | None:
 
 
 def _denied(passed: Collection[Place], *, alone: bool) -> tuple[Why | None, str]:
-    """Return why a file is not sent to the first free key of its call, after what was found under those before."""
+    """Return why a file is not sent to the first free key of its call, from what the earlier keys have."""
     if Place.GONE in passed:
-        return Why.SHREDDED, "its call was in the vault, and its time was over"
+        return Why.SHREDDED, "its call was in the vault, and its retention has ended"
     return _TAKEN if alone and Place.OTHER in passed else (None, "")
 
 
@@ -242,4 +242,4 @@ def _beginning(passed: Sequence[_Found]) -> str | None:
 
 
 def _left(item: Item, why: Why, more: str) -> LeftOut:
-    return LeftOut(name=item.name, line=item.told.line, why=why, more=more)
+    return LeftOut(name=item.name, line=item.stated.line, why=why, more=more)

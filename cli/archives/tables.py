@@ -1,7 +1,7 @@
-"""A table of calls as whoever kept an archive wrote it: CSV as spreadsheets write it, JSON, or JSON Lines.
+"""A table of calls in the forms that archives have: CSV as spreadsheets write it, JSON, or JSON Lines.
 
-CSV after RFC 4180, and what spreadsheets make of it: a byte order mark, UTF-16 or Windows-1252, semicolons or tabs, a
-first line `sep=;`, and any line ends.
+CSV follows RFC 4180, with what spreadsheets add: a byte order mark, UTF-16 or Windows-1252, semicolons or tabs, a first
+line `sep=;`, and any line ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from vault.errors import Invalid
 
 Said = str | tuple[str, ...]
-"""What a table says in one place; several texts only where JSON has a list."""
+"""The value of one cell; several texts only for a list in JSON."""
 
 _MARKS: Final = (
     (b"\xef\xbb\xbf", "utf-8-sig"),
@@ -31,7 +31,7 @@ _CSV: Final = (".csv", ".tsv", ".txt")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One call of a table. `line` is where it begins, in a JSON list its number; `fault` says why it cannot be read."""
+    """One call of a table. `line` is its first line, or its number in a JSON list; `fault` is why it cannot be read."""
 
     line: int
     members: Mapping[str, Said]
@@ -40,16 +40,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """The columns of a table, in the order in which they come, and its rows."""
+    """A table's columns, in their order, and its rows."""
 
     columns: Sequence[str]
     rows: Sequence[Row]
 
 
 def read_table(data: bytes, *, name: str, encoding: str | None = None) -> Table:
-    """Return the table in a file of this name. Invalid if it is none; a row that cannot be read has a `fault`.
+    """Return the table in a file of this name. Invalid if it is not a table; a row that cannot be read has a `fault`.
 
-    `encoding` overrides the byte order mark, or UTF-8 where there is none, or Windows-1252 where it is no UTF-8.
+    `encoding` overrides the byte order mark; without either it is UTF-8, or Windows-1252 if it is not UTF-8.
     """
     text = _decoded(data, encoding)
     suffix = PurePath(name).suffix.lower()
@@ -63,7 +63,7 @@ def read_table(data: bytes, *, name: str, encoding: str | None = None) -> Table:
 
 
 def flat(document: Mapping[str, Any]) -> dict[str, Said]:
-    """Return the members of a JSON object, those of an object in it with a dot between, and without nulls."""
+    """Return the members of a JSON object without nulls; those of an inner object with a dot in their names."""
     found: dict[str, Said] = {}
     for name, value in document.items():
         match value:
@@ -79,7 +79,7 @@ def flat(document: Mapping[str, Any]) -> dict[str, Said]:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON with every number as the text that stands for it. ValueError."""
+    """Parse JSON with every number as its text. ValueError."""
     try:
         return json.loads(text, parse_int=str, parse_float=str)
     except RecursionError as error:
@@ -99,7 +99,9 @@ def _decoded(data: bytes, encoding: str | None) -> str:
         try:
             return data.decode(codec)
         except LookupError as error:
-            raise Invalid(f"{codec[:40]!r} is no encoding", hint="for example utf-8, cp1252 or iso-8859-15") from error
+            raise Invalid(
+                f"{codec[:40]!r} is not an encoding", hint="for example utf-8, cp1252 or iso-8859-15"
+            ) from error
         except UnicodeError:
             continue
     raise Invalid(f"the table is not {wanted[0]}", hint="say --encoding")
@@ -156,7 +158,7 @@ def _json(text: str) -> Iterator[Row]:
         lists = [value for value in document.values() if isinstance(value, list)]
         document = lists[0] if len(lists) == 1 else [document]
     if not isinstance(document, list):
-        raise Invalid("the table is no list of calls", hint='for example [{"file": "call.wav", "from": "+44…"}]')
+        raise Invalid("the table is not a list of calls", hint='for example [{"file": "call.wav", "from": "+44…"}]')
     for number, each in enumerate(document, 1):
         yield _object(number, each)
 
@@ -172,5 +174,5 @@ def _json_lines(text: str) -> Iterator[Row]:
 
 def _object(number: int, value: object) -> Row:
     if not isinstance(value, dict):
-        return Row(line=number, members={}, fault="it is no object")
+        return Row(line=number, members={}, fault="it is not an object")
     return Row(line=number, members=flat(value))

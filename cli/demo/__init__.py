@@ -1,1 +1,1 @@
-"""`callvault demo`: the whole promise, shown on real calls and proven step by step."""
+"""`callvault demo`: the product shown on real calls and checked step by step."""

@@ -1,4 +1,4 @@
-"""Calls as a recorder sends them: one HTTP request each, a tenth of a second at a time, while the call happens."""
+"""Calls as a recorder sends them: one HTTP request each, a tenth of a second at a time, during the call."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Call:
 
     @property
     def path(self) -> str:
-        """Where it is recorded."""
+        """The address where it is recorded."""
         return f"/v1/ingest/{self.tenant}/{self.key}"
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         began = time.monotonic()
         for number, start in enumerate(range(0, len(self.audio), _PIECE_BYTES)):
-            # Paced from the beginning, not from piece to piece: small delays do not add up.
+            # Paced from the beginning, so that small delays do not add up.
             await asyncio.sleep(max(began + number / _PIECES_A_SECOND - time.monotonic(), 0))
             piece = self.audio[start : start + _PIECE_BYTES]
             yield piece
@@ -58,6 +58,6 @@ class Call:
         return receipt
 
     async def durable(self, recorder: Client) -> tuple[str, int]:
-        """Return the recording's id and how many of its bytes the server calls durable."""
+        """Return the recording's id and how many of its bytes the server states as durable."""
         async with recorder.request("HEAD", self.path) as response:
             return response.headers["Recording-Id"], int(response.headers["Upload-Offset"])

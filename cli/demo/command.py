@@ -62,7 +62,7 @@ async def demo(
         narrator.failed(error, str(directory))
         raise
     except BaseException:
-        # Interrupted, not failed: there is nothing to look into.
+        # Interrupted, not failed: no evidence needs to be kept.
         if keep is None:
             shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -82,7 +82,7 @@ async def _tell(story: Story) -> None:
     except TimeoutError as error:
         raise Unavailable(f"the demo took longer than {_LIMIT_SECONDS} seconds") from error
     except BaseExceptionGroup as group:
-        # Two calls run side by side; the first failure is the story's.
+        # Two calls run in parallel; the first failure is reported.
         known, other = group.split(VaultError)
         if known is None or other is not None:
             raise

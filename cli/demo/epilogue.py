@@ -1,4 +1,4 @@
-"""The end of the demo: certificates are checked with the server gone, as a stranger would."""
+"""The end of the demo: the certificates are verified with the server stopped, as an outsider would."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def verify_offline(stage: Stage, say: Narrator, files: dict[str, str]) -> 
 
 
 def _forge(genuine: Path) -> dict[str, Path]:
-    """Write the certificate with what it says changed, and with its signature changed; return the files by change."""
+    """Write the certificate with changed content, and with a changed signature; return the files by change."""
     paths: dict[str, Path] = {}
     for name, forged in _forgeries(genuine.read_text()).items():
         paths[name] = genuine.with_name(f"forged-{name.replace(' ', '-')}.jws")

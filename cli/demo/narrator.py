@@ -1,4 +1,4 @@
-"""Tells the story: for people in sentences, for programs as JSON lines; a claim is told only once it was proven."""
+"""Prints the demo: sentences for people, JSON lines for programs; a claim is printed only once it is proven."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _WIDTH: Final = 100
 
 
 class ClaimFailed(IntegrityError):
-    """The demo looked, and what it wanted to show was not so."""
+    """The demo checked a claim, and it was false."""
 
 
 class Narrator:
-    """One telling; counts steps and claims."""
+    """Prints one run of the demo; counts steps and claims."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
@@ -32,14 +32,14 @@ class Narrator:
         self._began = time.monotonic()
 
     def opening(self, text: str) -> None:
-        """Say what this is."""
+        """Print the introduction."""
         if self._out.as_json:
             self._out.line({"event": "started"})
         else:
             self._screen.print(Panel(Text(text), title="callvault demo", width=_WIDTH), soft_wrap=False)
 
     def step(self, title: str, text: str) -> None:
-        """Begin a numbered step and say what is about to happen and why it matters."""
+        """Begin a numbered step and print what is about to happen and why it matters."""
         self._step += 1
         if self._out.as_json:
             self._out.line({"event": "step", "step": self._step, "title": title})
@@ -49,7 +49,7 @@ class Narrator:
         self._screen.print(Text(f"    {text}", style="dim"))
 
     def prove(self, truth: bool, claim: str, **evidence: str | int) -> None:
-        """Tell a claim that was found true with its evidence; ClaimFailed, ending the demo, if it was not."""
+        """Print a claim that was found true, with its evidence; ClaimFailed, which ends the demo, if it is false."""
         if not truth:
             raise ClaimFailed(f"step {self._step}: this is not so: {claim}", hint=None, **evidence)
         self._claims += 1
@@ -72,7 +72,7 @@ class Narrator:
         raise ClaimFailed(f"step {self._step}: it was allowed, yet: {claim}")
 
     async def wait(self, reason: str, until: Callable[[], Awaitable[bool]], *, limit_seconds: float) -> None:
-        """Wait for something that is bound to happen, visibly; Unavailable if it takes longer than it may."""
+        """Wait visibly for an expected event; Unavailable after `limit_seconds`."""
         deadline = time.monotonic() + limit_seconds
         with self._screen.status("", spinner="dots") as status:
             while not await until():
@@ -93,7 +93,7 @@ class Narrator:
                 await asyncio.sleep(min(_POLL_SECONDS, left))
 
     def closing(self, text: str) -> None:
-        """End the story."""
+        """Print the summary."""
         seconds = round(time.monotonic() - self._began, 1)
         if self._out.as_json:
             self._out.line({"event": "done", "steps": self._step, "claims": self._claims, "seconds": seconds})
@@ -103,7 +103,7 @@ class Narrator:
         self._screen.print(Panel(Text(summary), title="done", width=_WIDTH), soft_wrap=False)
 
     def failed(self, error: VaultError, evidence: str) -> None:
-        """Say at which step it ended and where the evidence lies."""
+        """Print at which step the demo ended and where the evidence is."""
         if self._out.as_json:
             facts = {"event": "failed", "step": self._step, "error": error.message, "directory": evidence}
             self._out.line(facts | {"evidence": error.facts})

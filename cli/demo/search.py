@@ -1,7 +1,7 @@
-"""Looks for runs of audio in files: the proof that what lies on disk is not what was said.
+"""Searches files for runs of audio, to prove that the disk does not have what was said in clear.
 
-To find every run of 32 bytes it is enough to look at the file in blocks of 16: wherever such a run lies, it covers one
-whole block. Each block is looked up among all 16-byte windows of the audio; a hit is then checked for a full run.
+To find every run of 32 bytes it is enough to look at the file in blocks of 16, because any such run covers one whole
+block. Each block is looked up among all 16-byte windows of the audio; a hit is then checked for a full run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Searched:
 
 
 def _silent(window: bytes) -> bool:
-    # A pause is a handful of codes near zero; such runs occur in any file and say nothing.
+    # A pause is a few values near zero; such runs occur in any file and prove nothing.
     return len(set(window)) <= _SILENT_VALUES
 
 
@@ -39,7 +39,7 @@ class AudioIndex:
         self._windows = frozenset(window for window in windows if not _silent(window))
 
     def runs(self, data: bytes) -> Iterator[int]:
-        """Yield offsets in `data` at which at least 32 bytes of the audio lie."""
+        """Yield offsets in `data` at which at least 32 bytes of the audio are found."""
         for block in range(0, len(data) - _BLOCK + 1, _BLOCK):
             if data[block : block + _BLOCK] in self._windows:
                 yield from self._run_around(data, block)
@@ -55,7 +55,7 @@ class AudioIndex:
 def search(directory: Path, index: AudioIndex, *, words: tuple[bytes, ...] = ()) -> Searched:
     """Search every file below `directory` for runs of the indexed audio and for `words`.
 
-    Files that vanish meanwhile are the server's to delete and are passed over.
+    Files that vanish meanwhile were deleted by the server and are skipped.
     """
     files = size = 0
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""What the demo plays on: a directory, a configuration with short durations, and the real server as a process."""
+"""The demo's surroundings: a directory, a configuration with short durations, and the real server as a process."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def sample_call() -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
     err: str
 
     def document(self) -> dict[str, Any]:
-        """Return its JSON document; Unavailable with the command's own words if it failed."""
+        """Return its JSON document; Unavailable, with the command's error text, if it failed."""
         if self.code != 0:
             raise Unavailable(f"a command ended with exit code {self.code}: {self.err.strip()}")
         parsed: dict[str, Any] = json.loads(self.out)
@@ -103,7 +103,7 @@ class Stage:
         self.config.write_text(_CONFIG.format(retention_seconds=retention_seconds))
 
     async def command(self, *arguments: str) -> Answer:
-        """Run callvault as a process of its own, as a shell would, without this process's settings or token."""
+        """Run callvault as a separate process, as a shell would, without this process's settings and token."""
         process = await asyncio.create_subprocess_exec(
             *_program(),
             *arguments,
@@ -181,7 +181,7 @@ class Stage:
         return sum(path.stat().st_size for path in (self._backup / _OBJECTS).rglob("*") if path.is_file())
 
     def restore(self) -> None:
-        """Put the backup in the place of what the stopped server left."""
+        """Replace the stopped server's files by the backup."""
         for path in self.data.glob(f"{_CATALOG}*"):
             path.unlink()
         shutil.copy(self._backup / _CATALOG, self.data / _CATALOG)
@@ -218,7 +218,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def make_directory(keep: Path | None) -> Path:
-    """Return an empty directory of the demo's own; Refused if the one asked for has something in it."""
+    """Return an empty directory for the demo; Refused if the given one is not empty."""
     if keep is None:
         return Path(tempfile.mkdtemp(prefix="callvault-demo-"))
     try:

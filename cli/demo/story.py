@@ -1,4 +1,4 @@
-"""The demo's plot: two calls, one hold, one deadline, and what anybody can check afterwards."""
+"""The demo's steps: two calls, one hold, one deadline, and what anybody can verify afterwards."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _MAX_LAG_BYTES: Final = BYTES_A_SECOND
 
 
 def as_wav(codes: bytes) -> bytes:
-    """Return mu-law stereo as the WAV file a player gets."""
+    """Return mu-law stereo as the WAV file that a player gets."""
     samples = g711.decode(Codec.PCMU, codes)
     return wav_header(rate=8000, channels=2, data_bytes=len(samples)) + samples
 
 
 class Story:
-    """Everything that happens, in order; each method is one numbered step."""
+    """All steps in order; each method is one numbered step."""
 
     def __init__(self, *, stage: Stage, narrator: Narrator, audio: bytes) -> None:
         self._stage = stage
@@ -50,14 +50,14 @@ class Story:
         self._people: dict[str, Client] = {}
         self._tokens: dict[str, str] = {}
         self._index = AudioIndex(audio + audio[: RUN_BYTES - 1])
-        # The same conversation from its middle on: other bytes in every place, and still something to listen to.
+        # The same conversation from its middle on: other bytes in every place, and still a conversation.
         middle = len(audio) // 4 * 2
         self._held = Call(tenant=_COLLEGE, key="call-a", caller=_CALLER, audio=audio)
         self._other = Call(tenant=_COLLEGE, key="call-b", caller=_CALLER, audio=audio[middle:] + audio[:middle])
         self._a = self._b = self._hold = ""
 
     async def tell(self) -> None:
-        """Play the whole story; raises at the first claim that does not hold."""
+        """Run all steps; raises at the first claim that is false."""
         operator = await self._create()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._stage.server())
@@ -114,7 +114,7 @@ class Story:
         )
 
     async def _second_operator(self, stack: AsyncExitStack) -> Client:
-        """Return an operator that whoever owns the vault's files issues: one operator alone makes no two people."""
+        """Return a client of a second operator, issued from the vault's own files: one alone cannot decide anything."""
         issue = ("tokens", "issue", "--role", "operator", "--name", "Kit, second operator")
         issued = await self._stage.command(*issue, "--config", str(self._stage.config), "--json")
         return await stack.enter_async_context(self._stage.client(issued.document()["token"]))
@@ -142,7 +142,7 @@ class Story:
             )
 
     async def _listen_in(self, call: Call) -> str:
-        """Check, in the middle of a call, what is durable and that it plays; return the recording's id."""
+        """Check, during a call, what is durable and that it plays; return the recording's id."""
         sent = call.sent
         recording, durable = await call.durable(self._people["recorder"])
         self._say.prove(

@@ -1,4 +1,4 @@
-"""Where a recorder sends its calls, and what one setup consists of."""
+"""The address to which a recorder sends its calls, and the parts of a recorder's setup."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ export AWS_SECRET_ACCESS_KEY="${CALLVAULT_TOKEN#cv_*_}"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A server as its recorders see it, a tenant, and a recorder's token if there is one."""
+    """A server as its recorders reach it, a tenant, and a recorder's token if there is one."""
 
     server: URL
     tenant: str
@@ -95,7 +95,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """One file, or one text to paste somewhere: `path` says where it goes."""
+    """One file, or one text to paste somewhere: `path` says where."""
 
     path: str
     content: str = field(repr=False)
@@ -103,7 +103,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorder:
-    """One way of recording. `source` is where its syntax comes from, `route` the address it needs on the server."""
+    """One way of recording. `source` is the origin of its syntax, `route` the server's route that it uses."""
 
     name: str
     title: str

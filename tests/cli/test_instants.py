@@ -68,7 +68,7 @@ def test_anything_else_is_refused(text: str) -> None:
         ("-7", "'-7' has no unit", "write -7d for days, -7h for hours, -7m for minutes or -7mo for months"),
         ("+7", "'+7' has no unit", "write +7d for days"),
         ("7", "'7' has no unit", "write -7d for days"),
-        ("7d", "'7d' is past or to come", "write -7d for before now, +7d for from now on"),
+        ("7d", "'7d' may be before or after now", "write -7d for before now, +7d for after now"),
         ("soon", "'soon' is not a date", "write 2027-01-31"),
     ],
 )

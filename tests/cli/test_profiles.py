@@ -186,7 +186,7 @@ def test_a_certificate_that_is_not_trusted_is_named_with_the_reason_and_the_reme
         monkeypatch.setenv("CALLVAULT_CA_FILE", str(authority.file))
         assert main([*LIST, "--server", address]) == 0
         assert main([*LIST, "--server", address.replace("https", "http")]) == 6
-        assert "a server that speaks https only hangs up on http" in capsys.readouterr().err
+        assert "as a server that speaks only https does on http" in capsys.readouterr().err
 
 
 def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, str]]:
@@ -237,7 +237,7 @@ def test_an_address_that_speaks_no_tls_is_said_to(
     north: StubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*LIST, "--server", north.url.replace("http", "https")]) == 6
-    assert "what answers does not speak it" in capsys.readouterr().err
+    assert "the server does not speak TLS there" in capsys.readouterr().err
     for path, why in ((tmp_path / "none.pem", "No such file"), (kept(tmp_path), "no certificate in PEM")):
         assert main([*LIST, "--server", "https://localhost:1", "--ca-file", str(path)]) == 7
         assert why in capsys.readouterr().err

@@ -118,7 +118,7 @@ async def test_a_table_as_a_spreadsheet_writes_it_brings_every_kind_of_file_with
 
     code, document, said = await command("import", archive / "calls.csv", *words, "--yes")
     assert (code, document["imported"], document["left_out"]) == (0, 4, {}), said
-    assert "3 of 4 calls have no start" in said
+    assert "3 of 4 calls have no usable start" in said
     assert document["facts_left_out"] == {"from": 1, "direction": 1, "started": 1}
     assert document["columns_not_used"] == ["Cost"]
     found = await recordings(app)
@@ -145,7 +145,7 @@ async def test_a_report_takes_the_place_of_nothing_but_a_report_and_is_not_impor
         before = (archive / taken).read_bytes()
         code, _, said = await command("import", archive, "--report", archive / taken)
         assert code == 3
-        assert "is there and is no report of an import; nothing was sent" in said
+        assert "exists and is no report of an import; nothing was sent" in said
         assert (archive / taken).read_bytes() == before
     for outcome in ("imported", "already_there"):
         code, document, said = await command("import", archive, "--yes", "--report", archive / "import.jsonl")
@@ -241,7 +241,7 @@ async def test_dates_without_a_zone_are_not_guessed(app, command, tmp_path):
     lines(tmp_path, {"file": "a.wav", "started": "2026-11-29 09:30"})
     code, document, said = await command("import", tmp_path)
     assert (code, document) == (2, None)
-    assert "1 of 1 starts name no time zone" in said
+    assert "1 of 1 starts have no time zone" in said
     assert "line 1" in said
 
 
@@ -456,7 +456,7 @@ async def test_an_export_stays_out_of_a_directory_that_has_something_else(comman
     (tmp_path / "mine.txt").write_text("mine")
     code, document, said = await command("export", tmp_path, "--purpose", "complaint", token="x", tenant=None)
     assert (code, document) == (3, None)
-    assert "something else" in said
+    assert "has other files in it" in said
 
 
 async def test_what_arrives_is_compared_with_the_hash_that_the_vault_says(app, command, tmp_path, monkeypatch):

@@ -56,13 +56,18 @@ def test_facts_beside_a_file_are_its_own_and_an_export_of_one_recording_is_under
         "c.wav": Why.NO_FACTS,
         "nobodys.json": Why.UNKNOWN_TYPE,
     }
-    told = items["sub/b.wav"].told
-    assert (items["sub/b.wav"].key, told.facts.caller, told.facts.tags, told.sha256) == ("k", "044", ("x",), "ab" * 32)
-    assert told.started.isoformat() == "2026-11-29T10:00:00+00:00"
+    stated = items["sub/b.wav"].stated
+    assert (items["sub/b.wav"].key, stated.facts.caller, stated.facts.tags, stated.sha256) == (
+        "k",
+        "044",
+        ("x",),
+        "ab" * 32,
+    )
+    assert stated.started.isoformat() == "2026-11-29T10:00:00+00:00"
     # Two files could have c.json; it is one's alone.
-    assert items["c.mp3"].told.facts.caller == "3"
+    assert items["c.mp3"].stated.facts.caller == "3"
     items, left = shown(read(tmp_path, without_facts=True, mapping=["from=ANI"]))
-    assert items["a.wav"].told.facts.caller == "1"
+    assert items["a.wav"].stated.facts.caller == "1"
     assert items.keys() == {"a.wav", "sub/b.wav", "c.wav", "c.mp3"}
     assert items["c.wav"].key == "c.wav"
 

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cli.archives.calls import Dates, NoZone, columns_of, told
+from cli.archives.calls import Dates, NoZone, columns_of, row_facts
 from cli.archives.tables import read_table
 from vault.errors import Invalid
 
@@ -112,7 +112,7 @@ def test_a_start_is_read_in_its_own_zone_or_in_the_one_that_was_told():
 def test_what_a_row_states_and_cannot_be_used_is_noted_and_costs_nothing_else():
     data = b"file,from,to,direction,started,tags\na.wav,4.41633E+11,01632960100,across,1999,x\n"
     table = read_table(data, name="a.csv")
-    call = told(table.rows[0], columns_of(table.columns, []), Dates(zone=ZoneInfo("UTC")))
+    call = row_facts(table.rows[0], columns_of(table.columns, []), Dates(zone=ZoneInfo("UTC")))
     assert call.unusable == {"from": "value", "direction": "value", "started": "value"}
     assert (call.fault, call.facts.called, call.facts.tags, call.started) == (None, "01632960100", ("x",), None)
 
@@ -120,6 +120,6 @@ def test_what_a_row_states_and_cannot_be_used_is_noted_and_costs_nothing_else():
 def test_an_agent_stands_for_the_party_on_this_side_where_a_row_names_nobody():
     data = b"file,from,to,direction,agent\na,1,,in,zoe\nb,,2,out,zoe\nc,1,2,in,zoe\nd,1,,,zoe\n"
     table = read_table(data, name="a.csv")
-    calls = [told(row, columns_of(table.columns, []), Dates()).facts for row in table.rows]
+    calls = [row_facts(row, columns_of(table.columns, []), Dates()).facts for row in table.rows]
     assert [(call.caller, call.called) for call in calls] == [("1", "zoe"), ("zoe", "2"), ("1", "2"), ("1", None)]
     assert {call.tags for call in calls} == {("agent:zoe",)}
