@@ -1,1 +1,1 @@
-"""What the vault does, one verb a module."""
+"""What the vault does: one folder for each subject."""

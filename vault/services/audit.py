@@ -1,4 +1,4 @@
-"""Describes acts for the audit trail; the catalog writes them, and an act that cannot be logged does not happen."""
+"""Describes acts for the audit trail. The catalog writes an entry in its act's transaction or before the act."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vault.telemetry import request_id
 
 
 def named(actor: Principal | Token | None) -> str:
-    """Return how the audit trail names who acts; None is the vault itself."""
+    """Return the actor's name in the audit trail; None is the vault itself."""
     if actor is None:
         return "vault"
     return f"{actor.id if isinstance(actor, Token) else actor.token_id} {actor.name}"

@@ -1,1 +1,1 @@
-"""Backups: making, looking after and restoring them."""
+"""Backups: making, verifying, pruning and restoring them."""

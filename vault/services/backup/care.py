@@ -1,4 +1,4 @@
-"""Looks after backups: verifies them, and drops those that are too old."""
+"""Verifies backups, and prunes those that are too old."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vault.services.surroundings import Surroundings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was looked at and what is wrong; without problems the backup restores."""
+    """What was checked, and what is wrong; a backup without problems can be restored."""
 
     manifest: BackupManifest
     parts: int
@@ -31,7 +31,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What a prune removed and kept; `locked` objects are still protected by a lock of their store."""
+    """What a prune removed and kept; `locked` objects are protected by a lock of their store."""
 
     dropped: tuple[str, ...]
     kept: tuple[str, ...]
@@ -51,10 +51,10 @@ class BackupCare:
     # -- verifying ----------------------------------------------------------------------------------------------
 
     async def verify(self, backup: str, *, quick: bool) -> Verification:
-        """Check the manifest's MAC, open and parse every part, and look at every listed object.
+        """Check the manifest's MAC, open and parse every part, and check every listed object.
 
-        `quick` compares the objects' sizes, otherwise each is read and hashed. IntegrityError if the manifest itself
-        does not open; everything else that is wrong is in the answer.
+        With `quick` only the objects' sizes are compared, otherwise each object is read and hashed. IntegrityError if
+        the manifest does not open; all other problems are in the answer.
         """
         manifest = await self._place.manifest(backup)
         problems: list[str] = []
@@ -116,10 +116,10 @@ class BackupCare:
     # -- pruning ------------------------------------------------------------------------------------------------
 
     async def prune(self, *, keep: timedelta) -> Pruned:
-        """Drop backups older than `keep`, but never the newest, then the pool's objects that no backup lists.
+        """Remove backups older than `keep`, but never the newest, then the pool's objects that no backup lists.
 
-        Unavailable while a backup is being made. IntegrityError if a backup that stays cannot be read: then nobody
-        knows which objects it needs, and none is removed. A crash leaves backups that are whole or do not exist.
+        Unavailable while a backup is being made. IntegrityError if a remaining backup cannot be read: the objects it
+        needs are then unknown, and none is removed. A crash leaves each backup complete or removed.
         """
         now = self._clock.now()
         note = layout.PRUNING + new_id("bak", at=now, entropy=self._entropy)
@@ -140,7 +140,7 @@ class BackupCare:
             )
         old = [backup for backup in existing[:-1] if now - layout.backup_began(backup) > keep]
         kept = [backup for backup in existing if backup not in old]
-        # What stays is read first: if it cannot be, nothing is dropped.
+        # The remaining backups are read first: if one cannot be, nothing is removed.
         listed = await self._listed(kept)
         self._progress.begin("snapshots", None)
         for backup in (*old, *unfinished):
@@ -165,5 +165,5 @@ class BackupCare:
 
 
 def _short(name: str) -> bytes:
-    """Return 16 bytes for a name of the pool: a million of them fit in memory."""
+    """Return 16 bytes for a name of the pool, so that a million of them fit in memory."""
     return hashlib.blake2b(name.encode(), digest_size=16).digest()

@@ -1,8 +1,8 @@
 """Makes a backup while the vault runs: one snapshot of the catalog, and every object it names.
 
-Order: a note that a backup is under way → catalog parts, from one snapshot → objects that the pool lacks → objects list
-→ manifest. A crash before the manifest leaves parts that nobody lists and objects that the next backup finds in the
-pool; `prune` removes both. A backup holds coordinates and ciphertext, never a key that opens a recording.
+Order: a marker that a backup is under way → catalog parts, from one snapshot → objects that the pool lacks → objects
+list → manifest. A crash before the manifest leaves parts that no manifest lists, and objects that the next backup finds
+in the pool; `prune` removes both. A backup has coordinates and ciphertext, never a key that opens a recording.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vault.services.backup.place import BackupPlace, verified
 from vault.services.surroundings import Surroundings
 
 UNFINISHED_FOR = timedelta(days=1)
-"""So long a note of work under way is believed; then it is what a crash left."""
+"""A marker older than this was left by a crash."""
 
 _PART_BYTES = 4 << 20
 _LISTED_BYTES = 160
@@ -39,7 +39,7 @@ _LENGTH_BYTES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupReport:
-    """What one backup has. `gone` counts recordings shredded while it was made; their objects are not in it."""
+    """The result of one backup. `gone` counts recordings shredded while it was made; their objects are not in it."""
 
     manifest: BackupManifest
     copied_objects: int
@@ -79,10 +79,11 @@ class BackupMaker:
     async def create(
         self, *, keyring: bytes, keyring_epoch: int, issuer: bytes | None, objects: bool = True
     ) -> BackupReport:
-        """Make one backup and return what it has.
+        """Make one backup and return its contents.
 
-        Unavailable while somebody prunes the destination or if a store cannot answer; IntegrityError if an object is
-        missing or not what the catalog says. Then no backup exists, and what was copied is kept for the next one.
+        Unavailable while the destination is being pruned or if a store cannot answer. IntegrityError if an object is
+        missing or not what the catalog says. After either no backup exists, and the copied objects are kept for the
+        next one.
         """
         created = self._clock.now()
         backup = new_id("bak", at=created, entropy=self._entropy)
@@ -92,7 +93,7 @@ class BackupMaker:
             await self._nobody_prunes(created)
             report = await self._make(backup, created, keyring, keyring_epoch, issuer, objects=objects)
         except VaultError:
-            # Without this, pruning would wait a day for a backup that is not coming.
+            # Otherwise pruning would wait a day for a backup that is not coming.
             with suppress(VaultError):
                 await self._place.forget(backup)
             raise
@@ -109,7 +110,7 @@ class BackupMaker:
                 parts = [part async for part in self._catalog_parts(backup, snapshot, tally, created)]
                 if objects:
                     await self._spool(snapshot, spool, tally)
-            # The snapshot is let go before the long part: objects are immutable, so the list alone says which.
+            # The snapshot is closed before the long part: objects are immutable, so the list is enough.
             if objects:
                 parts += [part async for part in self._objects_parts(backup, spool, tally, created)]
         if issuer is not None:
@@ -127,14 +128,14 @@ class BackupMaker:
             pool_objects=tally.objects if objects else None,
             pool_bytes=tally.size if objects else None,
         )
-        # Last: with it the backup exists, so everything it names has to be durable.
+        # Last: the manifest makes the backup exist, so everything it names has to be durable.
         await self._place.put_manifest(manifest, at=created)
         return BackupReport(
             manifest=manifest, copied_objects=tally.copied, copied_bytes=tally.copied_bytes, gone=tally.gone
         )
 
     async def _nobody_prunes(self, now: datetime) -> None:
-        """Look only after our own note is written: of two that begin at once, at least one sees the other."""
+        """Raise Unavailable if somebody prunes; checked after writing our marker, so that one of two sees the other's."""
         async for info in self._place.store.list(layout.PRUNING):
             if now - layout.backup_began(info.name.removeprefix(layout.PRUNING)) < UNFINISHED_FOR:
                 raise Unavailable(
@@ -160,7 +161,7 @@ class BackupMaker:
     # -- the objects --------------------------------------------------------------------------------------------
 
     async def _spool(self, snapshot: CatalogSnapshot, spool: IO[bytes], tally: _Tally) -> None:
-        """Note the objects of the snapshot in a file of names and hashes, so that memory holds a page of them."""
+        """Write the objects' names and hashes into a file, so that memory holds one page of them."""
         async for page in _paged(snapshot.objects()):
             data = layout.encode_objects(page)
             spool.write(len(data).to_bytes(_LENGTH_BYTES, "big") + data)
@@ -189,7 +190,7 @@ class BackupMaker:
     async def _copy(
         self, recording: BackedRecording, pooled: dict[str, int], slots: asyncio.Semaphore, tally: _Tally
     ) -> bool:
-        """Bring a recording's objects into the pool; False if it was shredded meanwhile."""
+        """Copy a recording's objects into the pool; False if it was shredded meanwhile."""
         missing = [item for item in recording.objects if pooled.get(item.name) != item.size]
         self._progress.advance(sum(item.size for item in recording.objects if item not in missing))
         copies = (self._copy_one(recording, item, slots) for item in missing)

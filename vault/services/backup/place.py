@@ -1,4 +1,4 @@
-"""The destination of backups: sealed parts and manifests in, verified plaintext out."""
+"""A backup destination: seals parts and manifests on writing, and verifies them on reading."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Listed:
 
 
 class BackupPlace:
-    """One destination, as the holder of the backup keys sees it: the first seals, any may have sealed what is there."""
+    """One destination, with the backup keys: the first one seals, and any of them may open."""
 
     def __init__(self, *, store: ObjectStore, keys: Sequence[DataKey], keyring: bytes, entropy: Entropy) -> None:
         self.store = store
@@ -50,15 +50,15 @@ class BackupPlace:
         return await self._put(header.name, data, at)
 
     async def put_manifest(self, manifest: BackupManifest, *, at: datetime) -> None:
-        """Make the backup exist; everything it names is durable before."""
+        """Make the backup exist; everything it names must be durable before."""
         await self._put(layout.manifest_name(manifest.backup), seal_manifest(self._keys[0], manifest), at)
 
     async def put_marker(self, name: str, *, at: datetime) -> None:
-        """Store a note for whoever else works at this destination."""
+        """Store a marker for other processes that use this destination."""
         await self._put(name, b"callvault", at)
 
     async def forget(self, backup: str) -> None:
-        """Remove everything of a backup; the manifest goes first, so that it is whole or does not exist."""
+        """Remove a backup; its manifest goes first, so that it is complete or does not exist."""
         await self.store.delete(layout.manifest_name(backup))
         for name in [info.name async for info in self.store.list(layout.snapshot_prefix(backup))]:
             await self.store.delete(name)
@@ -72,7 +72,7 @@ class BackupPlace:
     # -- reading ------------------------------------------------------------------------------------------------
 
     async def snapshots(self) -> Mapping[str, Sequence[str]]:
-        """Return what lies under each backup's prefix, oldest first, whether the backup exists or not."""
+        """Return the names under each backup's prefix, oldest first, also of incomplete backups."""
         found: dict[str, list[str]] = {}
         async for info in self.store.list(layout.SNAPSHOTS):
             backup, _, rest = info.name.removeprefix(layout.SNAPSHOTS).partition("/")
@@ -80,7 +80,7 @@ class BackupPlace:
         return dict(sorted(found.items()))
 
     async def backups(self) -> Sequence[Listed]:
-        """Return every backup that exists, oldest first."""
+        """Return every complete backup, oldest first."""
         listed: list[Listed] = []
         for backup, names in (await self.snapshots()).items():
             if layout.MANIFEST not in names:
@@ -92,7 +92,7 @@ class BackupPlace:
         return listed
 
     async def newest(self) -> str:
-        """Return the newest backup that exists; NotFound if there is none."""
+        """Return the newest complete backup; NotFound if there is none."""
         existing = [each for each, names in (await self.snapshots()).items() if layout.MANIFEST in names]
         if not existing:
             raise NotFound("there is no backup at this destination", hint="make one: callvault backup create")
@@ -124,13 +124,13 @@ class BackupPlace:
         return await asyncio.to_thread(open_with_any, self._keys, lambda key: open_part(key, header, data))
 
     async def tables(self, manifest: BackupManifest) -> AsyncIterator[layout.TableRows]:
-        """Yield the catalog dump, a part in memory at a time."""
+        """Yield the catalog dump, with one part in memory at a time."""
         for part in manifest.of_kind(layout.CATALOG):
             for section in layout.decode_tables(await self.part(manifest, part)):
                 yield section
 
     async def recordings(self, manifest: BackupManifest) -> AsyncIterator[BackedRecording]:
-        """Yield the objects list, a part in memory at a time; recordings of one tenant follow each other."""
+        """Yield the objects list, with one part in memory at a time; recordings of one tenant are consecutive."""
         for part in manifest.of_kind(layout.OBJECTS):
             for recording in layout.decode_objects(await self.part(manifest, part)):
                 yield recording
@@ -151,7 +151,7 @@ class BackupPlace:
         return sizes
 
     async def object(self, item: BackedObject) -> bytes:
-        """Return one object of the pool whose hash is the listed one; IntegrityError if it is missing or differs."""
+        """Return one object of the pool; IntegrityError if it is missing or does not have the listed hash."""
         try:
             data = await self.store.get(layout.pool_name(item.name))
         except NotFound as error:

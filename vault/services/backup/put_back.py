@@ -1,4 +1,4 @@
-"""Puts objects from a backup's pool back into the store: those that are missing and whose key still exists."""
+"""Restores missing objects, if their key still exists, from a backup's pool into the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COPIES = 4
 
 @dataclass(slots=True, kw_only=True)
 class PutBack:
-    """How many objects were there, were put back, or had no key any more; `lost` are in neither place."""
+    """How many objects were present, restored, or without a key; `lost` ones are in neither place."""
 
     present: int = 0
     restored: int = 0
@@ -34,7 +34,7 @@ class PutBack:
 async def put_back(
     place: BackupPlace, manifest: BackupManifest, *, keyring: Keyring, store: ObjectStore, progress: Progress
 ) -> PutBack:
-    """Complete the store from the pool; repeating it finds done what was done."""
+    """Restore the store's missing objects from the pool; repeatable."""
     outcome = PutBack()
     progress.begin("objects", manifest.pool_bytes)
     slots = asyncio.Semaphore(_COPIES)

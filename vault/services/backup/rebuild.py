@@ -1,7 +1,7 @@
-"""Rows from objects: what the store holds of recordings that the catalog does not know, or knows only unfinished.
+"""Rebuilds catalog rows from objects in the store whose recordings the catalog lacks, or has only as unfinished.
 
-A manifest has everything a row needs. Without one the call was not finished: its row is rebuilt open from the segments
-that follow each other and open, and ends as every interrupted call does.
+A manifest has everything a row needs. A recording without one was not finished: its row is rebuilt as open from the
+consecutive segments that open, and ends as every interrupted call does.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Rebuilt:
-    """What was found. `dead` recordings have neither row nor key; `unreadable` ones have a key and do not open."""
+    """The result. `dead` recordings have neither row nor key; `unreadable` ones have a key but do not open."""
 
     from_manifests: int = 0
     from_segments: int = 0
@@ -64,7 +64,7 @@ class _Found:
     segments: list[tuple[SegmentName, ObjectInfo]] = field(default_factory=list)
 
     def holds(self, recording: RecordingId, coordinate: Coordinate) -> bool:
-        """Tell whether a header that states these belongs under this name."""
+        """Tell whether a header with these values belongs to this name."""
         place = (coordinate.cohort.tenant, coordinate.cohort.period)
         return recording == self.recording and place == (self.tenant, self.period)
 
@@ -75,7 +75,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
-    """A segment that authenticated, and where it lies."""
+    """A segment that authenticated, with its place."""
 
     header: SegmentHeader
     ref: SegmentRef
@@ -86,11 +86,11 @@ class _Opened:
 
 
 class RebuildRows(RescueRows, OpenRecordingRows, RecordingLookup, TenantRows, Protocol):
-    """What rebuilding rows asks of the catalog."""
+    """The catalog methods that rebuilding needs."""
 
 
 class Rebuilder:
-    """Compares the store with the catalog once."""
+    """Compares the store with the catalog once, and rebuilds missing rows."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Rebuilder:
         self._tenants: set[TenantId] = set()
 
     async def run(self) -> Rebuilt:
-        """List everything, rebuild what is missing, and return what was found; repeating finds what is left."""
+        """List all objects, rebuild missing rows, and return the result; repeatable."""
         self._progress.begin("objects against catalog", None)
         self._tenants = {tenant.id for tenant in await self._catalog.tenants()}
         outcome = Rebuilt()
@@ -130,7 +130,7 @@ class Rebuilder:
         return outcome
 
     async def own(self, tenant: TenantId, outcome: Rebuilt) -> None:
-        """Give a tenant that only objects or pins know a row, so that what it owns has an owner."""
+        """Add a row for a tenant that only objects or pins name, so that its recordings have an owner."""
         if tenant not in self._tenants and await own_tenant(self._catalog, tenant, at=self._clock.now()):
             outcome.tenants.append(tenant)
         self._tenants.add(tenant)
@@ -195,7 +195,8 @@ class Rebuilder:
             try:
                 await self._catalog.rebuild_recording(row, objects, audit=[told])
             except Conflict:
-                # The catalog is from when an empty recording still had this call key. A name loses nobody's audio.
+                # The catalog is older than the end of an empty recording that had this call key. The call keeps its
+                # audio without it.
                 nameless = dataclasses.replace(row, call_token=row.id)
                 await self._catalog.rebuild_recording(nameless, objects, audit=[told])
             outcome.from_manifests += 1
@@ -264,7 +265,7 @@ class Rebuilder:
     # -- rows ---------------------------------------------------------------------------------------------------
 
     async def _row(self, manifest: Manifest) -> Recording:
-        """Return the row a manifest describes; the one place that knows what its catalog copy holds."""
+        """Return the row that a manifest describes."""
         copy = manifest.catalog
         if copy is None:
             row = await self._stub(manifest.recording, manifest.coordinate, of_ms(manifest.started_ms))
@@ -300,7 +301,7 @@ class Rebuilder:
         )
 
     async def _open_row(self, header: SegmentHeader, stored: int) -> Recording:
-        """Return the row of a call that was under way: what its segments' headers know; this node ends it."""
+        """Return the row of a call that was under way, from its segments' headers; this node ends it."""
         row = await self._stub(header.recording, header.coordinate, of_ms(header.created_ms))
         return dataclasses.replace(row, stored_bytes=stored, node=self._node)
 
@@ -316,10 +317,10 @@ class Rebuilder:
 
 
 def _chain(opened: Sequence[_Opened]) -> list[_Opened]:
-    """Return segments that follow each other from byte 0 on.
+    """Return consecutive segments from byte 0 on.
 
-    After a crash an index can have several attempts of different lengths: one that the next index continues counts
-    before a longer one that nothing continues.
+    After a crash an index can have several attempts of different lengths. One that the next index continues is
+    preferred to a longer one that nothing continues.
     """
     by_index: dict[int, list[_Opened]] = {}
     for each in opened:

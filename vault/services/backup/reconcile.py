@@ -1,13 +1,13 @@
-"""Brings a catalog that is older than the keyring up to what keyring and objects say; nothing is served before.
+"""Reconciles a catalog that is older than the keyring with keyring and objects, before anything is served.
 
-Whoever opens such a catalog has moved to a new generation before, so that no leaf is given out twice. Order: rows from
-objects → rows without a key shredded, facts without one forgotten → holds in force pinned again → holds rebuilt from
-pins that nobody knows → objects without a key deleted → the outcome logged. Every step is found done when it is
-repeated, so a crash anywhere is answered by running it again.
+The caller has moved to a new generation before, so that no leaf is reserved twice. Order: rows from objects → rows
+without a key shredded, facts without one removed → holds in force pinned again → holds rebuilt from unknown pins →
+objects without a key deleted → the result logged. Every step may be repeated, so after a crash the reconciliation runs
+again.
 
-Rows and facts that are found without a key get no certificate: nobody here saw the deletion, when it was or who was
-asked. Whoever kept the certificate that was issued then has the proof. What an unfinished shred of this catalog
-intended is left to that shred, which certifies it; erasures that wait go on once the vault is open.
+Rows and facts that are found without a key get no certificate: this vault did not see the deletion, its time or its
+authority. The certificate that was issued then is the proof. An unfinished shred of this catalog certifies what it
+intended; waiting erasures continue once the vault is open.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ logger = logging.getLogger(__name__)
 class Reconciled:
     """What was found and done.
 
-    `surviving` rows have a key, `shredded` were found without one, `unreadable` have one and do not open. `forgotten`
-    rows had facts whose key is gone. `locked` objects have no key and cannot be deleted yet.
+    `surviving` rows have a key, `shredded` ones were found without, `unreadable` ones have a key but do not open.
+    `forgotten` rows had facts without a key. `locked` objects have no key but cannot be deleted yet.
     """
 
     generation: int
@@ -99,7 +99,7 @@ class _Intent:
     recordings: frozenset[RecordingId]
 
     def takes(self, row: Recording, part: Part) -> bool:
-        """Tell whether this shred certifies that part of the row; it keeps what is open."""
+        """Tell whether this shred certifies that part of the row; it keeps open recordings."""
         if row.state is RecordingState.OPEN:
             return False
         if row.id in self.recordings or row.tenant in self.shred.drop_tenants:
@@ -112,7 +112,7 @@ class _Intent:
 
 
 class PinRows(HoldLookup, PolicyLookup, Protocol):
-    """What the pins of a keyring belong to."""
+    """The catalog methods that tell whose a pin is."""
 
 
 class ReconcilerRows(
@@ -126,7 +126,7 @@ class ReconcilerRows(
     AuditTrail,
     Protocol,
 ):
-    """What reconciling asks of the catalog."""
+    """The catalog methods that reconciling needs."""
 
 
 async def unknown_pins(catalog: PinRows, keyring: Keyring) -> dict[bytes, list[Pin]]:
@@ -167,7 +167,7 @@ class Reconciler:
         )
 
     async def run(self, why: str) -> Reconciled:
-        """Reconcile and return the outcome; Unavailable if store or keyring cannot answer, then run it again."""
+        """Reconcile and return the result; Unavailable if store or keyring cannot answer, then run it again."""
         await self._catalog.append_audit([event("restore.started", None, detail={"why": why})])
         found = await self._rebuilder.run()
         scan = await self._scan(await unknown_pins(self._catalog, self._keyring))
@@ -197,7 +197,7 @@ class Reconciler:
     # -- rows and keys ------------------------------------------------------------------------------------------
 
     async def _scan(self, unknown: dict[bytes, list[Pin]]) -> _Scan:
-        """Look at every row once: those without a key become shredded, those under an unknown pin are noted."""
+        """Check every row once: rows without a key become shredded, rows under an unknown pin are listed."""
         self._progress.begin("catalog against keyring", sum((await self._catalog.count_recordings()).values()))
         intended = [await self._intent(shred) for shred in await self._catalog.unfinished_shreds()]
         by_cohort: dict[Cohort, list[Pin]] = defaultdict(list)
@@ -233,7 +233,7 @@ class Reconciler:
         return _Intent(shred=shred, recordings=frozenset(rows))
 
     async def _forget(self, page: Sequence[Recording], intended: Sequence[_Intent], scan: _Scan) -> None:
-        """Take the facts and tokens whose key is gone out of the rows: they are of no more use to anybody."""
+        """Remove facts and tokens without a key from the rows."""
         gone = [
             row
             for row in page
@@ -250,9 +250,9 @@ class Reconciler:
     # -- holds --------------------------------------------------------------------------------------------------
 
     async def _reapply(self) -> tuple[int, int]:
-        """Pin what holds in force protect; returns how many needed it, and how many came too late for all they name.
+        """Pin what holds in force protect; return how many holds lacked pins, and how many came too late.
 
-        A hold that was released since is in force again: its release is not in this catalog. Keeping is the safe side.
+        A hold that was released since the backup is in force again, because its release is not in this catalog.
         """
         self._progress.begin("holds", None)
         reapplied = late = 0
@@ -266,8 +266,8 @@ class Reconciler:
         return reapplied, late
 
     async def _reapply_one(self, hold: Hold, rows: Sequence[Recording], writer: KeyringWriter) -> HoldState | None:
-        """Return active if pins were missing, released if nothing is left to hold, None if all was in place."""
-        if not rows:  # rebuilt from a pin whose recording nobody found: the pin itself is what it keeps
+        """Return active if pins were missing, released if nothing is left to hold, None if nothing was missing."""
+        if not rows:  # rebuilt from a pin whose recording is unknown: the pin keeps it
             return None
         kept = [row for row in rows if self._keyring.derivable(row.audio)]
         pins = pins_of(self._keyring, hold, kept)
@@ -304,7 +304,7 @@ class Reconciler:
         return HoldState.ACTIVE
 
     async def _rebuild_holds(self, scan: _Scan, found: Rebuilt) -> list[HoldId]:
-        """Give every pin that nobody knows a hold again: a pin without one can be neither reviewed nor released."""
+        """Give every unknown pin a hold: a pin without one can be neither reviewed nor released."""
         tenants = {pin.tag: pin.cohort.tenant for pin in self._keyring.pins()}
         now = self._clock.now()
         rebuilt: list[HoldId] = []
@@ -334,10 +334,10 @@ class Reconciler:
     # -- objects ------------------------------------------------------------------------------------------------
 
     async def _delete(self, found: Rebuilt) -> tuple[int, int]:
-        """Delete the objects of what has no key, rows first; returns how many went and how many a lock still keeps."""
+        """Delete the objects without a key, rows first; return how many were deleted and how many are locked."""
         self._progress.begin("objects without a key", None)
         if found.dead:
-            # They have no row that could say it; the trail does, before anything of them is touched.
+            # Recordings without a row have only the audit trail to record this, and it comes before the deletion.
             detail = {"recordings": list(found.dead)}
             await self._catalog.append_audit([event("restore.unknown_shredded", None, detail=detail)])
         deleted, locked = await self._delete_all(found.dead_names)
@@ -370,7 +370,7 @@ def _hold_id(tag: bytes) -> HoldId:
 
 
 async def _knows(catalog: PinRows, tag: bytes) -> bool:
-    """Tell whether the catalog knows what set the pin: a hold, or a change of how long audio is kept."""
+    """Tell whether the catalog knows the hold, or the change of retention, that set the pin."""
     try:
         await catalog.hold(_hold_id(tag))
     except NotFound:

@@ -1,7 +1,7 @@
-"""Issues certificates in batches, and makes the certificate that a stranger gets from what is kept of it.
+"""Issues certificates in batches, and returns the same certificate each time from what is stored of it.
 
-What is kept gives the same bytes for ever: the document comes from stored text, Ed25519 signatures are deterministic,
-and the batch's statement was signed when the keys were gone, not when somebody asked.
+The stored text gives the same bytes for ever: documents come from stored text, Ed25519 signatures are deterministic,
+and the batch's statement was signed when the keys were gone, not on request.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vault.ports.time import Entropy
 
 
 class Draft(NamedTuple):
-    """A certificate to be signed: its document in two pieces, and the parts whose keys it attests."""
+    """A certificate to sign: its document in two pieces, and the parts whose keys it attests."""
 
     entry: Entry
     form: Form
@@ -43,7 +43,7 @@ class Draft(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedBatch:
-    """A signed batch, ready to be stored in one transaction."""
+    """A signed batch, to be stored in one transaction."""
 
     batch: CertificateBatch
     root: str
@@ -52,7 +52,7 @@ class IssuedBatch:
 
 
 class BatchRows(CertificateTexts, RecordingLookup, Protocol):
-    """What the texts of certificates are read from."""
+    """The catalog methods that the texts of certificates need."""
 
 
 class Certificates:
@@ -72,7 +72,7 @@ class Certificates:
     # -- issuing ------------------------------------------------------------------------------------------------
 
     def sign(self, drafts: Sequence[Draft], *, status: CertificateStatus, at: datetime) -> IssuedBatch:
-        """Sign one statement over all documents, each of which its caller knows to be free of contradictions."""
+        """Sign one statement over all documents, which the caller has checked for contradictions."""
         identifier = new_id("bat", at=at, entropy=self._entropy)
         leaves: list[bytes] = []
         stored: list[StoredCertificate] = []
@@ -112,7 +112,7 @@ class Certificates:
         return (await self.texts([certificate]))[0]
 
     async def texts(self, certificates: Sequence[StoredCertificate]) -> Sequence[str]:
-        """Return the compact JWS of each; IntegrityError if what is kept of one is not what was signed."""
+        """Return the compact JWS of each; IntegrityError if what is stored differs from what was signed."""
         batches, forms = await self._sources(certificates)
 
         def text(certificate: StoredCertificate) -> str:
@@ -123,11 +123,11 @@ class Certificates:
             batch = batches[place.batch]
             return self._issuer.issue_member(batch.document(forms, place), batch.membership(place.index))
 
-        # Off the event loop, as below: a long page computes for tens of milliseconds.
+        # In a thread, as below: a long page takes tens of milliseconds.
         return await asyncio.to_thread(lambda: [text(certificate) for certificate in certificates])
 
     async def documents(self, certificates: Sequence[StoredCertificate]) -> Sequence[AnyCertificate]:
-        """Return what each says; IntegrityError if what is kept of one is not what was signed."""
+        """Return the document of each; IntegrityError if what is stored differs from what was signed."""
         batches, forms = await self._sources(certificates)
 
         def document(certificate: StoredCertificate) -> AnyCertificate:
@@ -140,10 +140,10 @@ class Certificates:
         return await asyncio.to_thread(lambda: [document(certificate) for certificate in certificates])
 
     async def objects(self, certificate: StoredCertificate) -> ObjectList:
-        """Return the list of the objects that a certificate counts; it outlives them.
+        """Return the list of the objects that a certificate counts; the list is kept after their deletion.
 
-        NotFound for a certificate of version 1, which names them itself. IntegrityError if the catalog does not have
-        the list any more that the certificate commits to.
+        NotFound for a certificate of version 1, which names the objects itself. IntegrityError if the catalog no longer
+        has the list that the certificate commits to.
         """
         (document,) = await self.documents([certificate])
         if not isinstance(document, DeletionCertificate):
@@ -169,9 +169,10 @@ class Certificates:
 
 
 class _OpenBatch:
-    """A stored batch whose leaves were found to be the ones that were signed.
+    """A stored batch whose leaves were verified against its signature.
 
-    The issuer's key signs what is asked for, so nothing that somebody wrote into the catalog later may pass as issued.
+    The certificates' own signatures are made on request, so anything added to the catalog later must not pass as
+    issued.
     """
 
     def __init__(self, batch: CertificateBatch, key: VerifyKey) -> None:

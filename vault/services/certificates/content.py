@@ -1,4 +1,4 @@
-"""What the vault's certificates say: pure, from a shred and its receipt, or from a provisional certificate."""
+"""The content of certificates, as pure functions of a shred and its receipt, or of a provisional certificate."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ _COPIES = Residual(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who certifies: the processor, how to reach it, where the data was, and whether the vault is a trial one.
+    """Who certifies: the processor, its contact, the region of the data, and whether the vault is a trial.
 
-    `unnamed` are the settings that are placeholders: with any, nothing new is certified.
+    `unnamed` are the settings that are placeholders: with any, no new certificate is issued.
     """
 
     processor: str
@@ -87,7 +87,7 @@ class Identity:
 
 
 class Unnamed(Unavailable):
-    """Certificates would not say who runs the vault; nothing was shredded, and what was decided waits."""
+    """Certificates could not name who runs the vault; nothing was shredded, and decided deletions wait."""
 
 
 def provisional(
@@ -140,7 +140,7 @@ def provisional(
 
 
 def recording_facts(subject: Subject, *, shredded_at: datetime) -> RecordingFacts:
-    """Return what is said of the recording and of the keys of its parts, all of which went at one time."""
+    """Return what a certificate states about the recording and the keys of its parts, all destroyed at one time."""
     return RecordingFacts(
         id=subject.recording_id,
         parts=tuple(
@@ -156,7 +156,7 @@ def recording_facts(subject: Subject, *, shredded_at: datetime) -> RecordingFact
 
 
 def retention_facts(subject: Subject) -> RetentionFacts:
-    """Return what is said of how long the recording had to be kept."""
+    """Return what a certificate states about how long the recording had to be kept."""
     return RetentionFacts(
         captured=subject.captured,
         applied=subject.applied,
@@ -172,27 +172,26 @@ def _residuals(parts: Collection[Part], authority: Authority) -> Iterator[Residu
         yield _OBJECTS
     if Part.METADATA in parts:
         yield _COPIES
-        # An erasure leaves its month's index alive; expiry and the end of a contract take it along.
+        # An erasure leaves its month's index; expiry and the end of a contract destroy it.
         if authority.trigger in {Trigger.ART17, Trigger.CONTROLLER_INSTRUCTION}:
             yield _TOKENS
 
 
 def gone_at(shred: Shred, receipt: ShredReceipt) -> datetime:
-    """Return when the keys were gone, in the vault's time.
+    """Return when the keys were gone, in the vault's time, which never runs backwards.
 
-    It does not run backwards, the wall clock may: a certificate never dates the erasure before the intent that led to
-    it.
+    The wall clock may, but a certificate never dates a deletion before its intent.
     """
     return max(receipt.unrecoverable_at, shred.intended_at)
 
 
 def lease_of(certificate: AnyCertificate) -> timedelta:
-    """Return how long after the destruction a cache may still have held what derived the key."""
+    """Return how long after the destruction a cache may still have derived the key."""
     return certificate.sanitisation.caches_clear_at - certificate.sanitisation.unrecoverable_at
 
 
 def can_be_final(provisional: AnyCertificate) -> bool:
-    """Tell whether nothing but leases that run out stands between this and a final certificate."""
+    """Tell whether only leases that have not run out prevent a final certificate."""
     return all(
         copy.result in {Result.DONE, Result.NOT_APPLICABLE} or copy.where is KeyPlace.CACHE_LEASES
         for copy in provisional.sanitisation.key_copies
@@ -200,10 +199,10 @@ def can_be_final(provisional: AnyCertificate) -> bool:
 
 
 def modern(before: v1.DeletionCertificate, subject: Subject, objects: ObjectFacts) -> DeletionCertificate:
-    """Return what a provisional certificate of version 1 says, as version 2 says it, so that a final one can follow.
+    """Return a provisional certificate of version 1 in the form of version 2, so that a final one can follow.
 
-    `subject` and `objects` are what the catalog knows of the same parts. The people and the case of version 1 were
-    words and tokens without roles or digests: tokens stay, the case does not.
+    `subject` and `objects` are what the catalog knows of the same parts. Version 1 has people and the case as words and
+    tokens without roles or digests: tokens are kept, the case is not.
     """
     said, retention = before.sanitisation, before.retention
     claims, non_claims = statements(said.assurance, before.media.parts)
@@ -253,7 +252,7 @@ def final(
 ) -> DeletionCertificate:
     """Return the certificate that supersedes `before`, whose leases have run out and whose objects are all absent.
 
-    Metadata lies in no object: where it alone went, `deletions` is empty.
+    Metadata is in no object: if it went alone, `deletions` is empty.
     """
     now = max(at, before.verification.at, before.sanitisation.caches_clear_at)
     audio = Part.AUDIO in before.parts

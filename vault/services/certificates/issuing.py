@@ -33,13 +33,13 @@ from vault.services.surroundings import Surroundings
 
 _PAGE = 200
 _DELETE_CONCURRENCY = 24
-"""Recordings at a time; an S3 client has 32 connections, and calls under way need some of them."""
+"""Recordings at a time: an S3 client has 32 connections, and calls under way need some of them."""
 _NONCE_BYTES = 16
 _LISTED = "objects_listed"
 _COMMITMENT_DIGITS = 64
 
 _Voice: TypeAlias = tuple[TenantId, tuple[Part, ...], Authority]
-"""What decides a certificate's wording within one shred."""
+"""What determines a certificate's wording within one shred."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 class Deletions:
     """How many recordings got their final certificate, and how many wait.
 
-    `again_in` says when the next of those that wait only for leases to run out can have it, None if there is none.
+    `again_in` is when the next one that waits only for leases can be issued, None if there is none.
     """
 
     done: int = 0
@@ -58,7 +58,7 @@ class Deletions:
 
 @dataclass(slots=True, kw_only=True)
 class _Wording:
-    """What the provisional certificates of one voice share; checked once, for all of them."""
+    """What provisional certificates with one wording share; checked once for all of them."""
 
     first: DeletionCertificate
     form: Form
@@ -66,7 +66,7 @@ class _Wording:
 
 @dataclass(slots=True)
 class _Progress:
-    """Deletions under way; `forms` are those of final certificates, by what they share."""
+    """Deletions under way; `forms` are those of final certificates, by their common parts."""
 
     done: int = 0
     waiting: int = 0
@@ -76,11 +76,11 @@ class _Progress:
 
 
 class CertifierRows(CertifyingRows, CertificateLookup, RecordingLookup, SettingRows, TenantLookup, Protocol):
-    """What issuing certificates asks of the catalog."""
+    """The catalog methods that issuing certificates needs."""
 
 
 class Certifier:
-    """Turns shreds into certificates and deletes what they made unreadable."""
+    """Issues certificates for shreds, and deletes the objects they made unreadable."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Certifier:
         self._seen: dict[int, float] = {}
 
     def check_named(self) -> None:
-        """Raise Unnamed if certificates would not say who runs the vault: ask before anything is decided for good."""
+        """Raise Unnamed if certificates could not name who runs the vault; called before anything irreversible."""
         if self._identity.unnamed:
             raise Unnamed(
                 f"identity.{self._identity.unnamed[0]}: certificates would carry a placeholder; nothing was shredded",
@@ -116,7 +116,7 @@ class Certifier:
     async def prepare(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt) -> IssuedBatch | None:
         """Sign in one batch that the keys of `subjects` are gone; None for no subjects. Nothing is stored yet.
 
-        Invalid, and nothing is certified, if one certificate would contradict itself.
+        Invalid, and nothing is certified, if a certificate would contradict itself.
         """
         if not subjects:
             return None
@@ -130,11 +130,11 @@ class Certifier:
             drafts = [self._checked(*each) for each in zip(entries, subjects, strict=True)]
             return self._certificates.sign(drafts, status=CertificateStatus.PROVISIONAL, at=now)
 
-        # In a thread: a batch computes for tens of milliseconds, which no call under way may wait for.
+        # In a thread: a batch takes tens of milliseconds, and calls under way must not wait for it.
         return await asyncio.to_thread(sign)
 
     async def store(self, issued: IssuedBatch, shred: Shred) -> int:
-        """Make a prepared batch durable; repeating its recordings adds nothing. Returns how many it certifies."""
+        """Make a prepared batch durable; recordings already certified add nothing. Returns how many it certifies."""
         await self._catalog.certify(
             issued.batch,
             issued.certificates,
@@ -165,7 +165,7 @@ class Certifier:
         ]
 
     async def _word(self, subjects: Sequence[Subject], shred: Shred, receipt: ShredReceipt, now: datetime) -> None:
-        """Have the wording for every voice among `subjects`."""
+        """Prepare the wording of every kind of certificate among `subjects`."""
         if self._worded != shred.id:
             self._worded, self._wordings = shred.id, {}
         firsts = {_voice(subject): subject for subject in subjects}
@@ -188,7 +188,7 @@ class Certifier:
             self._wordings[voice] = _Wording(first=first, form=Form.of(first))
 
     def _checked(self, entry: Entry, subject: Subject) -> Draft:
-        """Put the entry into the wording of its voice; Invalid if they contradict each other."""
+        """Put the entry into the wording of its kind; Invalid if they contradict each other."""
         wording = self._wordings[_voice(subject)]
         if _suspicious(entry, wording.first):
             entry.inside(wording.first)
@@ -197,10 +197,10 @@ class Certifier:
     # -- objects gone -------------------------------------------------------------------------------------------
 
     async def delete_objects(self) -> Deletions:
-        """Delete the objects of shredded recordings, and certify the absence of those whose leases have run out.
+        """Delete the objects of shredded recordings, and certify those absent whose leases have run out.
 
-        Deletion waits for nothing but the store: what was deleted early is looked for again once the leases are over.
-        Metadata that went alone has no objects: it is certified before anything asks the store.
+        Deletion only waits for the store; absence is checked again once the leases are over. Metadata that went alone
+        has no objects and is certified before the store is asked.
         """
         progress = _Progress()
         await self._list_earlier()
@@ -264,14 +264,14 @@ class Certifier:
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def _delete_all(self, row: Recording, known: Sequence[SegmentRef]) -> list[Deletion] | None:
-        """Delete every object of one recording; None while something is still there."""
+        """Delete every object of one recording; None while one is still there."""
         prefix = recording_prefix(row.tenant, row.audio.cohort.period, row.id)
         names = {ref.name for ref in known} | {info.name async for info in self._store.list(prefix)}
         deletions = [await self._delete(name) for name in sorted(names)]
         return deletions if all(deletion.absent for deletion in deletions) else None
 
     async def _delete(self, name: str) -> Deletion:
-        """Delete one object; the label of a hold that has ended must not outlive the key."""
+        """Delete one object; the label of an ended hold must not outlive the key."""
         deletion = await self._store.delete(name)
         if deletion.absent:
             return deletion
@@ -296,14 +296,14 @@ class Certifier:
         progress.finals.append(attest.final(before, deletions, certificate_id=identifier, nonce=nonce, at=now))
 
     def _lease_began(self, epoch: int) -> float:
-        """Return the latest instant, on the clock that never steps, at which this epoch was destroyed.
+        """Return, on the clock that never steps, the latest time at which this epoch can have been destroyed.
 
-        That is when this process first heard of it: leases count from there, whatever the wall clock does meanwhile.
+        It is when this process first heard of it; leases count from there, whatever the wall clock does.
         """
         return self._seen.setdefault(epoch, self._clock.monotonic())
 
     async def _finish(self, progress: _Progress) -> None:
-        """Issue the final certificates of one page, in one batch."""
+        """Issue the final certificates of one page in one batch."""
         finals, progress.finals = progress.finals, []
         if not finals:
             return
@@ -324,7 +324,7 @@ class Certifier:
 
 
 def _modern(before: AnyCertificate, row: Recording, objects: Sequence[SegmentRef]) -> DeletionCertificate:
-    """Return a provisional certificate as today's are; an older one takes from the row what it does not say."""
+    """Return a provisional certificate in today's version; an older one is completed from the row."""
     if isinstance(before, DeletionCertificate):
         return before
     said = subject(row, objects, parts=before.media.parts)
@@ -336,7 +336,7 @@ def _voice(subject: Subject) -> _Voice:
 
 
 def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> list[AuditEvent]:
-    """Describe one batch to each tenant it concerns: it is one act, and its root vouches for every certificate."""
+    """Describe one batch to each tenant it concerns; its root covers every certificate in it."""
     counts = Counter(certificate.tenant for certificate in issued.certificates)
     return [
         event(
@@ -351,7 +351,7 @@ def _by_tenant(name: str, issued: IssuedBatch, detail: Mapping[str, str]) -> lis
 
 
 def _final_draft(certificate: DeletionCertificate, forms: dict[tuple[object, ...], Form]) -> Draft:
-    """Split a final certificate; a form made for another one is taken only if it gives this one's document."""
+    """Split a final certificate; another one's form is used only if it gives this one's document."""
     entry = Entry.of(certificate)
     key = (
         certificate.sanitisation.epoch_destroyed,
@@ -366,7 +366,7 @@ def _final_draft(certificate: DeletionCertificate, forms: dict[tuple[object, ...
 
 
 def _suspicious(entry: Entry, first: DeletionCertificate) -> bool:
-    """Tell whether an entry has to be looked at whole: cheap, and never false for one that contradicts `first`."""
+    """Tell whether an entry needs the full check: cheap, and always true for one that contradicts `first`."""
     sanitisation = first.sanitisation
     retention = entry.retention
     return (

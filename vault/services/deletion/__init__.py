@@ -1,1 +1,1 @@
-"""Everything that ends a recording: sweeps, erasures, and what stops or permits them."""
+"""Ending recordings: sweeps, erasures, retention changes, and overrides of guards."""

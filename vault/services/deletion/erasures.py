@@ -1,9 +1,9 @@
 """Erases recordings before their date: on a person's right or the controller's instruction, by two people.
 
-Order: request (row) → approval (row) → intent, in which the recordings stop being read → the rest as for every shred,
-see `vault.services.deletion.shredding`. An approval that a crash leaves without its intent is taken up at the next
-start or sweep, as is one that waits for holds to end. Both parts of a recording go: its audio and its metadata.
-Erasures of different cases may name the same recording: one of them takes it, and the others say what certifies that.
+Order: request (row) → approval (row) → intent, from which on the recordings cannot be read → the rest as for every
+shred, see `vault.services.deletion.shredding`. An approval that a crash leaves without its intent is carried out at the
+next start or sweep, as is one that waits for holds to end. Both parts of a recording are erased: audio and metadata.
+Erasures of different cases may name the same recording: one of them takes it, and the others record its certificates.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _UNSETTLED = frozenset({ErasureOutcome.PENDING, ErasureOutcome.ERASING})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureRequest:
-    """What is to be erased: `recordings`, or everything that matches a number now. `queue` waits for holds to end."""
+    """What to erase: `recordings`, or everything that matches a number now. `queue` waits for holds to end."""
 
     tenant: TenantId
     basis: ErasureBasis
@@ -63,9 +63,9 @@ class ErasureRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureView:
-    """An erasure and what keeps its recordings now: holds, or a call that is still being recorded.
+    """An erasure with what keeps its recordings now: holds, or a call that is still being recorded.
 
-    `gone` are those that something else took, with what certifies it: nothing of them is left for this one.
+    `gone` are recordings that something else deleted, with their certificates.
     """
 
     erasure: Erasure
@@ -75,13 +75,13 @@ class ErasureView:
 
 
 class ErasingRows(ErasureRows, RecordingLookup, TokenLookup, AuditTrail, Protocol):
-    """What erasures ask of the catalog."""
+    """The catalog methods that erasures need."""
 
 
 class Erasures:
-    """The life of erasures. Approvals within `window` of each other share one shred.
+    """Requests, decides and carries out erasures. Approvals within `window` of each other share one shred.
 
-    Whose erasure it is that is shown or decided, the caller has seen to.
+    The caller has checked whose erasure it shows or decides.
     """
 
     def __init__(
@@ -108,18 +108,17 @@ class Erasures:
         self._rounds = 0
         """How many rounds have begun."""
         self._carried_out = 0
-        """The last round that did not fail."""
+        """The last round that succeeded."""
 
     # -- asking -------------------------------------------------------------------------------------------------
 
     async def request(self, request: ErasureRequest, *, actor: Principal) -> ErasureView:
-        """First of the two people: say what goes, on what ground, and see what is held.
+        """Request an erasure, as the first person; return what would go and what is held.
 
-        UnderHold, naming the holds, and Conflict for a call still being recorded, if a recording that was named
-        cannot go and the request does not wait; a search lists it instead, unless it is all there is. NotFound,
-        logged, if one that was named is not there or another tenant's. Conflict, too, if an open erasure of the same
-        case names one of the recordings; one of another case is no obstacle, because each person of a call has a right
-        of their own.
+        UnderHold, with the holds, and Conflict for a call still being recorded, if a named recording cannot go and the
+        request does not wait; a search lists such recordings instead, unless there are no others. NotFound, logged, if
+        a named recording is missing or another tenant's. Conflict also if an open erasure of the same case names one of
+        the recordings. One of another case does not matter, because each person of a call has a right of their own.
         """
         if not request.case_reference.strip():
             raise Invalid("an erasure needs a case reference", hint="it is printed on the certificate")
@@ -163,7 +162,7 @@ class Erasures:
         return rows
 
     async def _matching(self, request: ErasureRequest, actor: Principal) -> Sequence[Recording]:
-        """Search by number; the number goes no further than this."""
+        """Return what matches a number; the number is not stored."""
         wanted = Wanted(caller=request.caller, called=request.called)
         if ANONYMOUS in {party(each) for each in (request.caller, request.called) if each is not None}:
             raise Invalid(
@@ -213,10 +212,10 @@ class Erasures:
     # -- deciding -----------------------------------------------------------------------------------------------
 
     async def approve(self, identifier: ErasureId, *, shown: str | None, actor: Principal) -> ErasureView:
-        """Second of the two people, who says what was `shown`: erase. Returns once the keys are gone and certified.
+        """Approve, as the second person, what was `shown`; returns once the keys are gone and certified.
 
-        Forbidden unless the two are the tenant's dpo and compliance or a safeguarding lead; UnderHold if by now nothing
-        of it can go and it does not wait; ChangedSince if what would go is no longer what was shown.
+        Forbidden unless the two are the tenant's dpo and compliance or a safeguarding lead. UnderHold if nothing of it
+        can go now and it does not wait. ChangedSince if what would go is not what was shown.
         """
         view = await self.show(identifier)
         found = view.erasure
@@ -230,7 +229,7 @@ class Erasures:
         return await self.show(identifier)
 
     async def reject(self, identifier: ErasureId, *, actor: Principal) -> ErasureView:
-        """Second of the two people, or the first, who withdraws it: nothing is erased."""
+        """Reject, as the second person, or withdraw, as the first: nothing is erased."""
         rejected = await self._catalog.revise_erasure(identifier, self._decision(ErasureState.REJECTED, actor))
         return await self._view(rejected)
 
@@ -247,7 +246,7 @@ class Erasures:
         return revision
 
     async def _together(self) -> None:
-        """Carry out what is approved, in one shred with whatever else is approved within the window."""
+        """Carry out approved erasures, in one shred with others approved within the window."""
         seen = self._rounds
         async with AsyncExitStack() as stack:
             try:
@@ -267,10 +266,10 @@ class Erasures:
     # -- carrying out -------------------------------------------------------------------------------------------
 
     async def carry_out(self) -> int:
-        """Erase everything approved that nothing keeps; the caller is alone with the shredder. Returns how many."""
+        """Erase everything approved that nothing keeps; the caller holds the shredder. Returns how many."""
         await self._shredder.resume()
         count = await self._round()
-        # What several erasures name is taken for one of them: only now can the others say that it is gone.
+        # A recording that several erasures name is taken for one of them; only now can the others be marked.
         return count + await self._round() if count else 0
 
     async def _round(self) -> int:
@@ -278,7 +277,7 @@ class Erasures:
         if not waiting:
             return 0
         now = self._dossiers.now(self._clock.now())
-        # Inside the writer: whether a recording is held cannot change between this look and the intent.
+        # Inside the writer: whether a recording is held cannot change between this check and the intent.
         async with self._keyring.writer() as writer:
             decided = await self._decided(waiting, now)
             changed = [after for before, after in zip(waiting, decided, strict=True) if before != after]
@@ -296,7 +295,7 @@ class Erasures:
         return count
 
     async def _decided(self, waiting: Sequence[Erasure], now: datetime) -> Sequence[Erasure]:
-        """Return what becomes of each; a recording that several name is taken for the first that was decided."""
+        """Return each erasure's outcome; a recording that several name is taken for the first that was decided."""
         taken: set[RecordingId] = set()
         return [await self._decide(each, now, taken) for each in waiting]
 
@@ -308,7 +307,7 @@ class Erasures:
             row = await self._catalog.recording(identifier)
             match decide_erasure(dossier.facts(row, erasing_since=erasure.decided_at), now=now):
                 case Due() if identifier in taken:
-                    pass  # no certificate names two cases: it is gone for this one once it is gone for the other
+                    pass  # a certificate names one case: the other case is marked once this one is done
                 case Due():
                     outcomes[identifier] = ErasureOutcome.ERASING
                     taken.add(identifier)
@@ -320,7 +319,7 @@ class Erasures:
         return dataclasses.replace(erasure, recordings=outcomes, state=state)
 
     async def ready(self) -> Sequence[Recording]:
-        """Return what the next sweep erases before anything else: approved by two people, and kept by nothing."""
+        """Return what the next sweep erases first: approved by two people, and kept by nothing."""
         now = self._dossiers.now(self._clock.now())
         decided = await self._decided(await self._waiting(), now)
         return [
@@ -331,7 +330,7 @@ class Erasures:
         ]
 
     async def _waiting(self) -> Sequence[Erasure]:
-        """Return what is approved and not carried out, in the order in which it was decided."""
+        """Return approved erasures that are not carried out, in the order of their approval."""
         approved = await self._catalog.erasures(states=[ErasureState.APPROVED], limit=_MAX_RECORDINGS)
         waiting = [each for each in approved if ErasureOutcome.PENDING in each.recordings.values()]
         return sorted(waiting, key=lambda each: (each.decided_at or each.requested_at, each.id))
@@ -367,7 +366,7 @@ def _grace(hold: HoldTerms) -> str:
 
 
 def erasure_document(view: ErasureView) -> dict[str, object]:
-    """Return what somebody decides about who decides about an erasure: what was asked, what would stay, what went."""
+    """Return what an approver decides about: what was asked, what would stay, and what has gone."""
     erasure = view.erasure
     return {
         "erasure": erasure.id,
@@ -384,7 +383,7 @@ def erasure_document(view: ErasureView) -> dict[str, object]:
 
 
 def _check_decidable(erasure: Erasure, two: Deciders | None) -> None:
-    """Raise unless the erasure may be decided: rejected, or by `two`, approved."""
+    """Raise unless the erasure may be decided: rejected, or approved by `two`."""
     if erasure.state is not ErasureState.REQUESTED:
         raise Conflict(f"{erasure.id} is {erasure.state.value} already")
     if two is not None:

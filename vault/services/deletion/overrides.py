@@ -1,6 +1,6 @@
-"""Permissions to pass a tripped guard: what had tripped, who asked, who agreed. Each serves one sweep.
+"""Overrides of a tripped guard: what had tripped, who asked, who approved. Each serves one sweep.
 
-What stops a sweep is written where every node reads it, so that whoever decides sees what tripped, wherever it did.
+What stops a sweep is stored where every node reads it, so that people see what tripped on any node.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _TRIPPED = "sweep.tripped"
 
 
 class PermissionRows(OverrideRows, SettingRows, TokenLookup, Protocol):
-    """What permissions past a guard ask of the catalog."""
+    """The catalog methods that overrides need."""
 
 
 class Overrides:
-    """Remembers what tripped, and lets two people lift it."""
+    """Stores what tripped, and lets two people override it."""
 
     def __init__(self, *, catalog: PermissionRows, surroundings: Surroundings) -> None:
         self._catalog = catalog
@@ -42,24 +42,24 @@ class Overrides:
     # -- what tripped -------------------------------------------------------------------------------------------
 
     async def tripped(self, *, tenant: TenantId | None = None) -> Sequence[Tripped]:
-        """Return what the last sweep was stopped by; with `tenant`, of that tenant alone."""
+        """Return what stopped the last sweep; with `tenant`, for that tenant only."""
         text = await self._catalog.setting(_TRIPPED)
         found = [_from_json(each) for each in json.loads(text)] if text else []
         return [each for each in found if tenant is None or each.tenant == tenant]
 
     async def remember(self, tripped: Sequence[Tripped]) -> None:
-        """Replace what the last sweep was stopped by."""
+        """Replace what stopped the last sweep."""
         if [*tripped] != [*await self.tripped()]:
             await self._catalog.save_setting(_TRIPPED, json.dumps([_to_json(each) for each in tripped]))
 
     # -- lifting it ---------------------------------------------------------------------------------------------
 
     async def all(self, *, tenant: TenantId | None = None) -> Sequence[SweepOverride]:
-        """Return every permission, newest first; with `tenant`, those of that tenant alone."""
+        """Return every override, newest first; with `tenant`, those of that tenant only."""
         return [each for each in await self._catalog.overrides() if tenant is None or each.tenant == tenant]
 
     async def show(self, identifier: str, *, tenant: TenantId | None = None) -> SweepOverride:
-        """Return one, with `tenant` only of that tenant; NotFound."""
+        """Return one, with `tenant` only if it is that tenant's; NotFound."""
         for each in await self.all(tenant=tenant):
             if each.id == identifier:
                 return each
@@ -68,9 +68,9 @@ class Overrides:
     async def request(
         self, *, tenant: TenantId | None, through: datetime, reason: str, actor: Principal
     ) -> SweepOverride:
-        """First of two people: vouch, up to `through`, for the clock (`tenant` None) or for what of a tenant is early.
+        """Request, as the first person, an override until `through` of the clock guard (`tenant` None) or a tenant's.
 
-        Conflict if nothing of the kind tripped, or if another request for it is open.
+        Conflict if no such guard has tripped, or if another request for it is open.
         """
         now = self._clock.now()
         if through <= now:
@@ -97,10 +97,10 @@ class Overrides:
         return override
 
     async def decide(self, found: SweepOverride, *, approve: bool, actor: Principal) -> SweepOverride:
-        """Second of two people: agree to `found`, or reject it.
+        """Approve or reject `found`, as the second person.
 
-        Forbidden unless the two are two operators for the clock, an operator and the tenant's dpo for what goes early.
-        Conflict if it is decided, used or over.
+        Forbidden unless the two are two operators for the clock guard, or an operator and the tenant's dpo for a
+        tenant's guard. Conflict if it is decided, used or expired.
         """
         now = self._clock.now()
         two = await the_two(self._catalog, found.requested_by, actor)
@@ -119,7 +119,7 @@ class Overrides:
         return await self._catalog.revise_override(found.id, revision)
 
     async def use(self, stopped: Tripped, now: datetime, actor: Principal | None) -> bool:
-        """Use up a permission for what tripped, if there is one; before the sweep, so that it never serves twice."""
+        """Use up an override of what tripped, if there is one; before the sweep, so that it never serves twice."""
         for override in await self._catalog.overrides():
             if not _serves(override, stopped, now):
                 continue

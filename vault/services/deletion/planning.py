@@ -1,8 +1,9 @@
-"""What a sweep takes: the cohorts whose time has come, checked against the rule that decides about each recording.
+"""Plans a sweep: the cohorts that are due, checked against the rule that decides about each recording.
 
-Whole cohorts of audio go without their rows being read: the rule says of every row in them what it says of the cohort,
-unless a date or a hold speaks for one, and those the catalog names. Metadata and what a contract leaves are decided row
-by row. A row that the rule keeps although its cohort goes is spared, loudly.
+Whole cohorts of audio are taken without reading their rows: the rule decides about every row as about the cohort,
+except rows with a date or hold of their own, which the catalog lists. Metadata, and the recordings of an ended
+contract, are decided row by row. A row that the rule keeps although its cohort goes is spared, with an error in the
+log.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one tenant loses by other clocks than those of its audio: months up to a period, or everything.
+    """What one tenant loses besides audio that is due: months of metadata up to a period, changed dates, or everything.
 
-    `months_spared` are not due yet, `outliving` is metadata that stays with its audio, and what finds it. `kept` are
-    recordings whose time has come for this and which holds keep, `spared` those that the rule keeps against the plan.
-    `tripped`: nothing of it goes this time.
+    `months_spared` are not due yet. `outliving` is metadata that stays with its audio, with its index. `kept` are due
+    recordings that holds keep, `spared` those that the rule keeps against the plan. `tripped`: nothing of it goes this
+    time.
     """
 
     tenant: TenantId
@@ -56,20 +57,20 @@ class Share:
     spared: Sequence[Recording] = ()
     tripped: Tripped | None = None
     clocks: Clocks | None = None
-    """Set where a change of retention is in force: the leaves that it has made due are `expired`."""
+    """Set where a change of retention is in force; the leaves that it has made due are `expired`."""
     expired: Mapping[Cohort, Spans] = field(default_factory=dict)
 
     def takes_month(self, row: Recording) -> bool:
-        """Tell whether the metadata of the row's month goes by its own clock."""
+        """Tell whether the metadata of the row's month is due."""
         month = row.metadata.cohort.period
         return month <= _or_none(self.metadata_through) and month not in self.months_spared
 
     def changes(self, row: Recording) -> bool:
-        """Tell whether a change of retention is for the row: it is not among what is due by the date of its capture."""
+        """Tell whether a change of retention applies to the row, instead of the date of its capture."""
         return self.clocks is not None and self.clocks.changes(row) is not None
 
     def keeps_longer(self, row: Recording) -> bool:
-        """Tell whether a change of retention carries the row's audio past the day of its cohort."""
+        """Tell whether a change of retention keeps the row's audio longer than its cohort."""
         if self.clocks is None or not self.changes(row):
             return False
         until = falls_due(row, Part.AUDIO, self.clocks)
@@ -85,7 +86,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """One sweep before it is intended: `base` takes the audio that is due, and every share that did not trip more."""
+    """A sweep before its intent: `base` takes the audio that is due, each share that did not trip takes more."""
 
     base: Shred
     unpin: Sequence[Pin]
@@ -95,12 +96,12 @@ class Planned:
 
     @property
     def tripped(self) -> Sequence[Tripped]:
-        """What the guard stopped, tenant by tenant."""
+        """What the guard stopped, by tenant."""
         return [share.tripped for share in self.shares if share.tripped is not None]
 
     @property
     def shred(self) -> Shred:
-        """What goes."""
+        """The shred."""
         passing = [share for share in self.shares if share.tripped is None]
         return dataclasses.replace(
             self.base,
@@ -121,13 +122,13 @@ class Planned:
 
     @property
     def spared(self) -> Sequence[Recording]:
-        """What stays although its cohort goes, each once."""
+        """The rows that stay although their cohort goes, each once."""
         passing = (share.spared for share in self.shares if share.tripped is None)
         return list({row.id: row for row in chain(self.doubtful, *passing)}.values())
 
     @property
     def kept(self) -> frozenset[RecordingId]:
-        """What holds keep of that which would go by other clocks than those of audio."""
+        """Recordings that holds keep, of those that the shares would take."""
         return frozenset().union(*(share.kept for share in self.shares if share.tripped is None))
 
     def plan(self) -> ShredPlan:
@@ -148,17 +149,17 @@ class Planned:
         )
 
     def lifted(self, tenant: TenantId) -> Planned:
-        """Return the plan as two people let what is early of one tenant go."""
+        """Return the plan with one tenant's guard overridden."""
         shares = [
             dataclasses.replace(share, tripped=None) if share.tenant == tenant else share for share in self.shares
         ]
         return dataclasses.replace(self, shares=shares)
 
     def takes(self, row: Recording, part: Part, *, tripped: bool = False) -> bool:
-        """Tell whether the part's cohort goes; with `tripped`, or would without a guard."""
+        """Tell whether the part's cohort goes; with `tripped`, or would go without a guard."""
         mine = [share for share in self.shares if share.tenant == row.tenant]
         passed = part is Part.AUDIO and row.audio.cohort.period <= _or_none(self.base.due_through)
-        # What is kept longer than its cohort has a pin of its own, and goes by its own date alone.
+        # A row that is kept longer than its cohort has a pin of its own and goes by its own date.
         if passed and not any(share.keeps_longer(row) for share in mine):
             return True
         return any(
@@ -172,14 +173,14 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A recording in a sweep's way, and what the rule says of each part of it."""
+    """A recording that a sweep may take, with the rule's decision on each part."""
 
     row: Recording
     decisions: Mapping[Part, Decision]
 
     @property
     def held(self) -> bool:
-        """Tell whether holds keep something of it."""
+        """Tell whether holds keep a part of it."""
         return any(isinstance(decision, Held) for decision in self.decisions.values())
 
 
@@ -188,18 +189,18 @@ class _Count:
     early: int = 0
     by_decision: Counter[datetime] = field(default_factory=Counter)
     since: Counter[datetime] = field(default_factory=Counter)
-    """Of `by_decision`, what was captured after the decision: with a contract goes what came until its end."""
+    """Of `by_decision`, what was captured after the decision: a contract's end takes calls up to the end."""
     kept: set[RecordingId] = field(default_factory=set)
     spared: list[Recording] = field(default_factory=list)
     expired: defaultdict[Cohort, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
 class PlanningRows(DueRows, TenantLookup, Protocol):
-    """What planning a sweep asks of the catalog."""
+    """The catalog methods that planning needs."""
 
 
 class Planner:
-    """Says what a sweep at an instant takes; changes nothing."""
+    """Plans sweeps; changes nothing."""
 
     def __init__(
         self,
@@ -223,7 +224,7 @@ class Planner:
         self._limits = limits
 
     async def plan(self, now: datetime, trigger: str) -> Planned:
-        """Plan a sweep at `now`: of metadata and tenants, only where something has a key that nothing keeps."""
+        """Plan a sweep at `now`; shares of tenants only where a key exists that nothing keeps."""
         base = Shred(
             id=new_id("shr", at=now, entropy=self._entropy),
             intended_at=now,
@@ -242,7 +243,7 @@ class Planner:
         return dataclasses.replace(planned, shares=shares)
 
     async def candidates(self, planned: Planned) -> AsyncIterator[Candidate]:
-        """Yield every recording in the way of the plan, those of tripped tenants included, each once."""
+        """Yield every recording that the plan concerns, those of tripped tenants included, each once."""
         dossiers = {
             tenant.id: await self._dossiers.of(tenant) for tenant in await self._tenants(planned.base.intended_at)
         }
@@ -261,7 +262,7 @@ class Planner:
                     yield _candidate(dossiers[row.tenant], row, planned.base.intended_at)
 
     async def _tenants(self, now: datetime) -> Sequence[Tenant]:
-        """Return every tenant as a sweep at `now` finds it: with the changes that it would apply first."""
+        """Return every tenant as a sweep at `now` would change it first."""
         ready = {each.tenant: each for each in await self._policies.ready(now)}
         return [
             tenant if tenant.id not in ready else self._policies.changed(tenant, ready[tenant.id])
@@ -269,7 +270,7 @@ class Planner:
         ]
 
     async def _with_changed(self, planned: Planned, tenant: Tenant) -> Share | None:
-        """Return the tenant's share, with the audio that a change of its retention has made due; None for nothing."""
+        """Return the tenant's share, including audio that a change of retention has made due; None if empty."""
         share, now = self._share(planned, tenant), planned.base.intended_at
         if tenant.retention_changed is None:
             return share
@@ -283,13 +284,13 @@ class Planner:
         return None
 
     def _share(self, planned: Planned, tenant: Tenant) -> Share | None:
-        """Return what of the tenant's goes by other clocks than its audio's; None if nothing of it has a key."""
+        """Return what the tenant loses besides audio that is due; None if no key of it exists."""
         clocks, now = self._dossiers.clocks(tenant), planned.base.intended_at
         cohorts = self._keyring.cohorts(tenant.id, Part.METADATA)
         nothing = Share(tenant=tenant.id, metadata_through=None, dropped=False)
         share = nothing
         through, later = metadata_due(tenant, (cohort.period for cohort in cohorts), now=now)
-        # The look at one tenant's months spares, nearly always, the one at every tenant's keys.
+        # This check of one tenant's months nearly always avoids the check of all its keys.
         if through is not None:
             months = dataclasses.replace(nothing, metadata_through=through, months_spared=later)
             if self._has_due(planned, months):
@@ -344,7 +345,7 @@ class Planner:
         return await self._shredder.outliving(alone.shred, tenants=[tenant])
 
     async def _doubtful(self, planned: Planned) -> Sequence[Recording]:
-        """Return the rows in due cohorts of audio that the rule keeps and no pin does."""
+        """Return the rows in due cohorts of audio that the rule keeps and no pin keeps."""
         tenants = {tenant.id: tenant for tenant in await self._tenants(planned.base.intended_at)}
         dossiers: dict[TenantId, Dossier] = {}
         found: list[Recording] = []
@@ -407,7 +408,7 @@ def _contradicts(planned: Planned, dossier: Dossier, found: Candidate) -> bool:
 
 
 def _index(place: Coordinate) -> Coordinate:
-    """Return the key of the index that finds what is sealed under `place`."""
+    """Return the coordinate of the index that finds what is sealed at `place`."""
     return dataclasses.replace(place, leaf=INDEX_LEAF)
 
 

@@ -1,12 +1,12 @@
-"""Changes of how long existing calls, or their metadata, are kept: two people, a notice, then a sweep.
+"""Changes of the retention of existing calls or their metadata: two people, a notice, then a sweep.
 
-A change is for what there is when it is asked for, so that nothing goes by it that nobody was shown: calls that come
-while it waits for its approval go by their own dates.
+A change applies to what exists when it is requested, so that nothing goes by it that nobody was shown. Calls that come
+while it waits for approval keep their own dates.
 
-Order: request row → approval, which fixes when it takes effect → by a sweep, pins on the audio that is to be kept
-longer, then request and tenant in one transaction → that sweep's own intent. A crash between leaves a request that the
-next sweep applies, with pins that keep meanwhile, or a change that it goes by. The other order would let the day of a
-cohort take a key that two people had decided to keep.
+Order: request row → approval, which fixes when it takes effect → by a sweep, pins on audio to be kept longer, then
+request and tenant in one transaction → that sweep's own intent. A crash between leaves a request that the next sweep
+applies, with pins that keep meanwhile, or an applied change. In the other order the day of a cohort could take a key
+that two people had decided to keep.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ _PAGE = 500
 
 
 class RetentionRows(PolicyRows, RecordingSearch, DueRows, TenantLookup, TokenLookup, Protocol):
-    """What changes of retention ask of the catalog."""
+    """The catalog methods that changes of retention need."""
 
 
 class Policies:
-    """Requests, decisions about them, and what a sweep applies."""
+    """Requests and decides changes of retention, and applies them for a sweep."""
 
     def __init__(
         self,
@@ -91,10 +91,10 @@ class Policies:
         raise NotFound("there is no such policy request")
 
     async def request(self, identifier: TenantId, *, retention: Period | None, actor: Principal) -> PolicyRequest:
-        """First of two people: keep the metadata of the months before this one for `retention`; None: the contract.
+        """Request, as the first person, to keep the metadata of past months for `retention`; None: for the contract.
 
-        Nothing changes before it is approved and its notice has ended. Invalid for a retention that no tenant may
-        have, NotFound, Conflict while another one of the tenant is open.
+        Nothing changes before it is approved and its notice has ended. Invalid for a retention that no tenant may have.
+        NotFound. Conflict while another request of the tenant is open.
         """
         check_metadata_retention(retention)
         tenant = await self._catalog.tenant(identifier)
@@ -102,10 +102,10 @@ class Policies:
         return await self._add(tenant, request, actor=actor)
 
     async def request_audio(self, identifier: TenantId, *, retention: Period, actor: Principal) -> PolicyRequest:
-        """First of two people: keep the audio of the calls captured up to now for `retention`.
+        """Request, as the first person, to keep the audio of calls captured up to now for `retention`.
 
-        Nothing changes before it is approved and its notice has ended. Invalid outside the vault's floor and cap,
-        NotFound, Conflict while another one of the tenant is open.
+        Nothing changes before it is approved and its notice has ended. Invalid outside the vault's floor and cap.
+        NotFound. Conflict while another request of the tenant is open.
         """
         self._bounds.check(retention)
         tenant = await self._catalog.tenant(identifier)
@@ -140,10 +140,10 @@ class Policies:
         return request
 
     async def decide(self, identifier: str, *, approve: bool, actor: Principal) -> PolicyRequest:
-        """Approve as the second person, or reject or withdraw, which anybody who may decide can until it is applied.
+        """Approve as the second person, or reject or withdraw until it is applied.
 
-        Forbidden for the first person, and unless of the two one is a dpo, and the other compliance or a safeguarding
-        lead. Conflict if it is decided, and for a withdrawal of what two people approved if it keeps anything longer.
+        Forbidden for the first person, and unless one of the two is a dpo and the other compliance or a safeguarding
+        lead. Conflict if it is decided, and for withdrawing an approved one that keeps anything longer.
         """
         now = self._clock.now()
         found = await self.show(identifier)
@@ -179,7 +179,7 @@ class Policies:
         return [each for each in await self._catalog.policy_requests() if each.is_ready(now=now)]
 
     async def apply(self, now: datetime) -> None:
-        """Apply what two people approved and whose notice has ended; one that was withdrawn meanwhile is left."""
+        """Apply what two people approved and whose notice has ended; one withdrawn meanwhile is skipped."""
         for each in await self.ready(now):
             if each.retention is not None:
                 await self._carry(each)
@@ -196,7 +196,7 @@ class Policies:
             await self._catalog.apply_policy_request(each.id, revision)
 
     def changed(self, tenant: Tenant, request: PolicyRequest) -> Tenant:
-        """Return the tenant as the request changes it: a later one covers all of an earlier, so one is in force."""
+        """Return the tenant with the request applied; a later change covers an earlier one, so one is in force."""
         if request.retention is None:
             return dataclasses.replace(tenant, metadata_changed=_metadata_change(request))
         return dataclasses.replace(tenant, retention_changed=self._audio_change(request))
@@ -213,7 +213,7 @@ class Policies:
         )
 
     async def _carry(self, request: PolicyRequest) -> None:
-        """Pin what is to be kept past the day of its cohort: runs of leaves, so that their number costs little."""
+        """Pin what is to be kept longer than its cohort, in runs of leaves, so that many recordings cost little."""
         tenant = await self._catalog.tenant(request.tenant)
         clocks = self._dossiers.clocks(self.changed(tenant, request))
         leaves: dict[Cohort, list[int]] = defaultdict(list)
@@ -235,7 +235,7 @@ class Policies:
             )
 
     async def _recordings(self, tenant: TenantId, *, state: RecordingState | None = None) -> AsyncIterator[Recording]:
-        """Yield the tenant's recordings whose audio is not shredded; with `state`, those alone."""
+        """Yield the tenant's recordings whose audio is not shredded; with `state`, only those in it."""
         before: RecordingId | None = None
         while page := await self._catalog.recordings(
             RecordingQuery(tenant=tenant, state=state, before=before, limit=_PAGE)
@@ -252,7 +252,7 @@ class Policies:
         return await self._preview_audio(tenant, self._audio_change(request))
 
     async def _preview_audio(self, tenant: Tenant, change: RetentionChange) -> PolicyPreview:
-        """Count the recordings whose audio would get another date, and say between which instants the new ones lie."""
+        """Count the recordings whose audio would get another date, with the earliest and latest of the new dates."""
         dossier = await self._dossiers.of(tenant)
         clocks = dataclasses.replace(dossier.clocks, retention_changed=change)
         count: Counter[str] = Counter()
@@ -290,7 +290,7 @@ class Policies:
         return PolicyPreview(changed=earlier + later, earlier=earlier, later=later, held=held, live=live)
 
     async def _with_metadata(self, tenant: TenantId, through: int) -> AsyncIterator[Recording]:
-        """Yield the tenant's recordings up to a month whose metadata is not shredded, those still recorded too."""
+        """Yield the tenant's recordings up to a month whose metadata is not shredded, open ones too."""
         after: RecordingId | None = None
         while page := await self._catalog.due_recordings(
             through=through, after=after, limit=_PAGE, part=Part.METADATA, tenant=tenant

@@ -1,9 +1,9 @@
-"""Carries a shred from its intent to its certificates: what sweeps and erasures share.
+"""Carries a shred from its intent to its certificates, for sweeps and erasures.
 
 Order: intent row → keyring shred (point of no return inside) → receipt row → provisional certificates, a batch a page →
 erasures marked done → shred finished → objects deleted and verified absent → final certificates, once the leases of
-caches have run out too. A crash anywhere resumes at the next start or sweep: what is underivable and not yet certified
-is certified; a recording never goes back. The keyring, not the catalog, says what was shredded.
+caches have run out too. After a crash the next start or sweep continues: what has no key and no certificate is
+certified; a recording never goes back. The keyring, not the catalog, decides what was shredded.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ from vault.services.surroundings import Surroundings
 _LOCK = "sweeper"
 _PAGE = 500
 _CERTIFICATE_PAGE = 2048
-"""Recordings a batch: its commit keeps other writers waiting, and its proofs grow with its logarithm."""
+"""Recordings in a batch: its commit blocks other writers, and a proof's length is its logarithm."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reason:
-    """On whose authority something went; if by the clock of metadata, whose it was and up to when it had run."""
+    """On whose authority something went; for metadata that was due, its tenant and the end of its retention too."""
 
     authority: Authority
     tenant: Tenant | None = None
@@ -95,11 +95,11 @@ class _Gone:
 class ShreddingRows(
     ShredRows, DueRows, RecordingLookup, ErasureRows, PolicyLookup, TenantLookup, TokenLookup, Protocol
 ):
-    """What shredding asks of the catalog."""
+    """The catalog methods that shredding needs."""
 
 
 class Shredder:
-    """One shred at a time; whoever wants to intend one is `alone`."""
+    """Runs one shred at a time; its callers enter `alone`."""
 
     def __init__(
         self,
@@ -126,29 +126,29 @@ class Shredder:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
-        """Wait for whatever else shreds or deletes in this process; give False, and no right, if another node does."""
+        """Wait for other shreds and deletions of this process; yield False if another node holds the lock."""
         async with self._lock, self._locks.try_hold(_LOCK) as held:
             yield held is not None
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """As `alone`, but wait for another node too; Unavailable if that takes long."""
+        """As `alone`, but wait for another node too; Unavailable after a while."""
         async with self._lock, self._locks.hold(_LOCK):
             yield
 
     def check_named(self) -> None:
-        """Raise Unnamed if nothing new may be shredded, because its certificates would not say who runs the vault."""
+        """Raise Unnamed if nothing new may be shredded, because certificates could not name who runs the vault."""
         self._certifier.check_named()
 
     async def resume(self) -> None:
-        """Complete every shred that was interrupted; the caller is `alone`."""
+        """Complete every interrupted shred; the caller is `alone`."""
         for shred in await self._catalog.unfinished_shreds():
             await self.complete(shred)
 
     # -- objects ------------------------------------------------------------------------------------------------
 
     async def delete(self) -> Deletions:
-        """Delete and finally certify what can be by now; the caller is `alone`. Unavailable leaves the rest."""
+        """Delete objects and issue final certificates where possible; the caller is `alone`. Unavailable leaves some."""
         self._again_in = None
         deletions = await self._certifier.delete_objects()
         self._again_in = deletions.again_in
@@ -156,10 +156,10 @@ class Shredder:
         return deletions
 
     async def finish(self) -> None:
-        """Delete and finally certify what earlier shreds left, then whatever waits for leases when they run out.
+        """Delete and finally certify what earlier shreds left, and what waits for leases once they run out.
 
-        Runs until cancelled, also where sweeps are started by hand alone: it shreds nothing. An outage leaves the rest
-        to the next sweep; returns after any other failure, as a sweeper does.
+        Runs until cancelled, even if sweeps are only started by hand; it shreds nothing. An outage leaves the rest to
+        the next sweep. Returns after any other failure, as a sweeper does.
         """
         self._again_in = timedelta(0)
         while True:
@@ -168,7 +168,7 @@ class Shredder:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._more.wait()
-                continue  # a shred has come between, and knows better for what there is to wait
+                continue  # a shred has come between and has set another time
             try:
                 async with self.alone() as alone:
                     if not alone:
@@ -187,10 +187,10 @@ class Shredder:
     async def complete(
         self, shred: Shred, *, spared: Sequence[Recording] = (), expired: Mapping[Cohort, Spans] | None = None
     ) -> tuple[ShredReceipt, int]:
-        """Carry one shred from wherever it is to fully certified; returns how many recordings were certified.
+        """Carry one shred from its present step to fully certified; return how many recordings were certified.
 
-        `spared` stay; once the shred is intended it knows them itself. `expired` is what `expired` says of it, if that
-        was asked already.
+        `spared` rows stay; once the shred is intended, it has them itself. `expired` is the result of `expired`, if it
+        is known already.
         """
         receipt = shred.receipt
         if receipt is None:
@@ -210,7 +210,7 @@ class Shredder:
     ) -> ShredReceipt:
         """Make the intent durable, then take the keys.
 
-        Inside the writer: no hold can be decided between the intent and the point of no return.
+        Inside the keyring's writer: no hold can be placed between the intent and the point of no return.
         """
         detail: dict[str, object] = {"due_through": shred.due_through}
         if erasures:
@@ -244,13 +244,13 @@ class Shredder:
         return await writer.shred(plan)
 
     async def yielding(self) -> frozenset[bytes]:
-        """Return the tags of the pins that changes of retention set; a stale catalog knows none, and they hold."""
+        """Return the tags of the pins that changes of retention set. A stale catalog knows none; the pins then hold."""
         return frozenset(id_bytes(each.id) for each in await self._catalog.policy_requests() if each.retention)
 
     async def expired(self, shred: Shred) -> Mapping[Cohort, Spans]:
         """Return the leaves of audio that changes of retention have made due, of the tenants that the shred names.
 
-        The same whenever it is asked for one shred, but for what a hold keeps since.
+        For one shred the result is always the same, except for what a hold keeps since.
         """
         leaves: dict[Cohort, list[int]] = defaultdict(list)
         for identifier in sorted(shred.changed):
@@ -280,10 +280,10 @@ class Shredder:
     async def outliving(
         self, shred: Shred, still_open: Sequence[Recording] = (), *, tenants: Sequence[Tenant] = ()
     ) -> frozenset[Coordinate]:
-        """Return the metadata that stays although its month goes, that of audio which stays, and what finds it.
+        """Return the metadata that stays although its month goes, because its audio stays, with its index.
 
-        The same whenever it is asked for one shred: it goes by the date that the audio has, whoever gave it. `tenants`
-        are those that are not as the catalog has them: as a request that is yet to be applied makes them.
+        For one shred the result is always the same. `tenants` are those that a pending request would change, as
+        changed.
         """
         keep = {row.metadata for row in still_open}
         known = {tenant.id: tenant for tenant in tenants}
@@ -298,7 +298,7 @@ class Shredder:
         return frozenset({*keep, *(Coordinate(cohort=place.cohort, leaf=INDEX_LEAF) for place in keep)})
 
     async def account(self, shred: Shred, receipt: ShredReceipt) -> int:
-        """Write down that the keys are gone, certify it, and close what asked for it."""
+        """Store that the keys are gone, certify it, and close what requested it."""
         detail = {"epoch": receipt.epoch_destroyed}
         await self._catalog.record_receipt(
             shred.id, receipt, audit=[event("keyring.destroyed", None, target=shred.id, detail=detail)]
@@ -311,9 +311,9 @@ class Shredder:
     # -- certificates -------------------------------------------------------------------------------------------
 
     async def _certify(self, shred: Shred, receipt: ShredReceipt) -> int:
-        """Certify what this shred took and nobody has certified.
+        """Certify what this shred took and has no certificate.
 
-        Audio alone whose date has come is nearly everything: it is left for the end and goes without its rows.
+        Audio that was due is nearly everything: it comes last and needs no rows.
         """
         count = await self._certify_each(shred, receipt)
         if shred.due_through is not None:
@@ -325,12 +325,12 @@ class Shredder:
         count = 0
         issued, after = await self._next_batch(through, shred, receipt, after=None)
         while after is not None:
-            # The next batch is read and signed while this one is written; it lies behind, so the two do not meet.
+            # The next batch is read and signed while this one is written; they have no recording in common.
             reading = asyncio.ensure_future(self._next_batch(through, shred, receipt, after=after))
             try:
                 count += await self._store(issued, shred)
             finally:
-                # Whatever became of the writing, nothing goes on reading behind the caller's back.
+                # Whatever became of the writing, no reading goes on after this returns.
                 await asyncio.wait([reading])
             issued, after = reading.result()
         return count
@@ -348,12 +348,12 @@ class Shredder:
         return 0 if issued is None else await self._certifier.store(issued, shred)
 
     async def _certify_each(self, shred: Shred, receipt: ShredReceipt) -> int:
-        """Certify row by row what more than the date of its audio took."""
+        """Certify row by row what went for another reason than the date of its audio."""
         count = 0
         batch: dict[RecordingId, _Gone] = {}
         async for row, reason in self._touched(shred):
             if parts := self._lost(row):
-                # The first reason counts: a case that is decided outranks a date that has come.
+                # The first reason counts: a decided case outranks a date.
                 batch.setdefault(row.id, _Gone(recording=row, parts=parts, reason=reason))
             if len(batch) == _PAGE:
                 count += await self._certify_page([*batch.values()], shred, receipt)
@@ -378,7 +378,7 @@ class Shredder:
         return await self._store(await self._certifier.prepare(subjects, shred, receipt), shred)
 
     async def _touched(self, shred: Shred) -> AsyncIterator[tuple[Recording, _Reason]]:
-        """Yield what erasures, the ends of contracts and the clocks of metadata may have taken."""
+        """Yield what erasures, ends of contracts and the retention of metadata may have taken."""
         tenants = {tenant.id: tenant for tenant in await self._catalog.tenants()}
         for erasure, rows in await self._catalog.erasures_of(shred.id):
             reason = await self._of_erasure(erasure)
@@ -395,7 +395,7 @@ class Shredder:
     async def _run_out(
         self, shred: Shred, tenants: Mapping[TenantId, Tenant]
     ) -> AsyncIterator[tuple[Recording, _Reason]]:
-        """Yield what changed clocks of audio and the clocks of metadata may have taken."""
+        """Yield what changed retention of audio and the retention of metadata may have taken."""
         for tenant in tenants.values():
             if shred.due_through is None or tenant.retention_changed is None:
                 continue
@@ -416,7 +416,7 @@ class Shredder:
         return _Reason(authority=Authority(Trigger(erasure.basis.value), case, deciders))
 
     async def _of_change(self, change: RetentionChange) -> Authority:
-        """Return on whose word audio goes by a changed date: it expires, and the two who changed it are named."""
+        """Return the authority by which audio goes at a changed date: expiry, with the two who changed it."""
         request = next(each for each in await self._catalog.policy_requests() if each.id == change.request)
         deciders = await self._deciders(
             (request.requested_by, request.requested_at), (request.decided_by, request.decided_at)
@@ -430,7 +430,7 @@ class Shredder:
         return _Reason(authority=Authority(Trigger.CONTRACT_END, None, deciders))
 
     async def _deciders(self, *acts: tuple[str | None, datetime | None]) -> tuple[Decider, ...]:
-        """Return who decided, the one who asked first, with the role of the token that stood for each."""
+        """Return who decided, the requester first, with the role of each one's token."""
         found: list[Decider] = []
         for token, at in acts:
             if token is not None:
@@ -443,7 +443,7 @@ class Shredder:
         """Return the parts of `row` that have no key and no certificate."""
         certified = {
             Part.AUDIO: row.state is RecordingState.SHREDDED,
-            # Facts that are gone without a certificate went unseen, and nobody certifies what nobody saw.
+            # Facts that went without a certificate were lost unseen; nobody certifies what nobody saw.
             Part.METADATA: row.metadata_certificate_id is not None or not row.sealed_facts,
         }
         return tuple(
@@ -466,7 +466,7 @@ class Shredder:
             await asyncio.sleep(0)
 
     async def _close_erasures(self, shred: Shred) -> None:
-        """Mark what is certified as erased; an erasure with nothing left to wait for is done."""
+        """Mark certified recordings as erased; an erasure with none left is done."""
         for erasure, rows in await self._catalog.erasures_of(shred.id):
             taken = {row.id: ErasureOutcome.ERASED for row in rows}
             if not any(erasure.recordings[each] is ErasureOutcome.ERASING for each in taken):
@@ -478,7 +478,7 @@ class Shredder:
 
 
 def settling(after: Erasure) -> Revision[Erasure]:
-    """Write down what became of an approved erasure's recordings; whoever shreds is alone, so nobody else does."""
+    """Return the revision that stores the outcome of an approved erasure; the caller holds the shredder."""
 
     def revision(before: Erasure) -> tuple[Erasure, Sequence[AuditEvent]]:
         if before.state is not ErasureState.APPROVED:
@@ -489,7 +489,7 @@ def settling(after: Erasure) -> Revision[Erasure]:
 
 
 def closing(erasures: Sequence[Erasure]) -> list[AuditEvent]:
-    """Describe the end of those erasures that are done: how many recordings went, and how many had to stay."""
+    """Describe the end of finished erasures: how many recordings were erased, and how many had to stay."""
     return [
         event(
             "case.fulfilled",
@@ -504,13 +504,13 @@ def closing(erasures: Sequence[Erasure]) -> list[AuditEvent]:
 
 
 def _on(pins: Sequence[Pin], leaves: frozenset[Coordinate]) -> tuple[Pin, ...]:
-    """Return the pins that lie on single leaves of `leaves`."""
+    """Return the pins on single leaves of `leaves`."""
     places = {(place.cohort, place.leaf) for place in leaves}
     return tuple(pin for pin in pins if pin.first == pin.last and (pin.cohort, pin.first) in places)
 
 
 def _retain_until(gone: _Gone, clocks: Clocks) -> datetime:
-    """Return from when every one of the parts was due by its clock, as it stood when the shred was intended."""
+    """Return from when all of the parts were due, as the rules stood when the shred was intended."""
     row, through = gone.recording, gone.reason.through
     audio = falls_due(row, Part.AUDIO, clocks) if clocks.changes(row) else row.retain_until
     if audio is None or through is None or Part.METADATA not in gone.parts:
@@ -521,9 +521,9 @@ def _retain_until(gone: _Gone, clocks: Clocks) -> datetime:
 
 
 def _applied(gone: _Gone, tenant: Tenant, clocks: Clocks) -> Policy | None:
-    """Return the policy by which it was due, None where that is the one of its capture.
+    """Return the policy by which it was due; None if it is the one of its capture.
 
-    That of metadata which went alone is what was agreed for its month, whatever is agreed for others since.
+    For metadata that went alone it is what was agreed for its month, whatever was agreed since.
     """
     if Part.AUDIO in gone.parts:
         change = clocks.changes(gone.recording)

@@ -1,9 +1,9 @@
-"""The sweeper: takes the keys of what is due and not held, certifies it, then deletes the objects and certifies that.
+"""The sweeper: destroys the keys of what is due and not held, certifies it, then deletes and certifies the objects.
 
-One intent takes the audio whose date has come, the metadata whose own clock has run out, and the tenants whose contract
-and export window are over; the intent's row raises the floor under which no recording can be born. What it takes is
-planned in `vault.services.deletion.planning`, what follows it is `vault.services.deletion.shredding`. Objects are
-deleted after the certificates, and their absence is certified in turn.
+One intent takes the audio that is due, the metadata that is due, and the tenants whose contract and export window are
+over. The intent's row raises the floor below which no recording can begin. `vault.services.deletion.planning` plans
+what it takes, `vault.services.deletion.shredding` carries it out. Objects are deleted after the certificates, and their
+absence is certified in turn.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepLimits:
-    """How often the sweeper runs, and what makes a sweep stop and ask."""
+    """How often the sweeper runs, and the limits of its guard."""
 
     interval: timedelta
     jitter: timedelta
@@ -53,7 +53,7 @@ class SweepLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepLine:
-    """What a sweep would do with one recording: `shred` some part of it, `keep` it, or `postpone` it."""
+    """What a sweep would do with one recording: `shred` a part of it, `keep` it, or `postpone` it."""
 
     recording: RecordingId
     tenant: TenantId
@@ -63,7 +63,7 @@ class SweepLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
-    """The outcome of one sweep, counted in recordings; `lines` only for a dry run.
+    """The result of one sweep, counted in recordings; `lines` only for a dry run.
 
     `postponed` are the tenants of which nothing went before its date, because the guard tripped.
     """
@@ -81,15 +81,15 @@ class SweepReport:
 
 
 class _SweptElsewhere(Unavailable):
-    """Nothing is wrong: of several nodes one sweeps."""
+    """Another node is sweeping, which is no fault."""
 
 
 class SweepRows(DueRows, AuditTrail, Protocol):
-    """What a sweep asks of the catalog itself."""
+    """The catalog methods that a sweep itself needs."""
 
 
 class Sweeper:
-    """Exactly one sweep at a time, of all nodes."""
+    """Runs one sweep at a time among all nodes."""
 
     def __init__(
         self,
@@ -117,9 +117,9 @@ class Sweeper:
         self.last: SweepReport | None = None
 
     async def run(self) -> None:
-        """Sweep at every interval plus jitter until cancelled; an outage or tripped guard postpones to the next.
+        """Sweep at every interval plus jitter until cancelled; after an outage or tripped guard, at the next.
 
-        Returns after any other failure: a person looks before anything more is destroyed.
+        Returns after any other failure: a person must look before anything more is destroyed.
         """
         while True:
             jitter = random.uniform(0, self._limits.jitter.total_seconds())  # noqa: S311  # spreads load, no secret
@@ -131,18 +131,18 @@ class Sweeper:
             except (Unavailable, GuardTripped) as error:
                 logger.warning("sweep postponed", extra={"fields": {"error": error.code, "reason": error.message}})
             except VaultError as error:
-                # Whatever contradicts itself is not swept again by the clock; recorders and players go on.
+                # A sweep that met a contradiction is not repeated by the clock; recording and playback continue.
                 logger.critical("the sweeper stopped", extra={"fields": {"error": error.code, "reason": error.message}})
                 return
 
     async def resume(self) -> None:
-        """Complete the shreds and erasures that a crash interrupted, unless another node is at it; before serving."""
+        """Complete interrupted shreds and erasures, before serving, unless another node does."""
         async with self._shredder.alone() as alone:
             if alone:
                 await self._erase()
 
     async def preview(self) -> SweepReport:
-        """Say what a sweep would do now and why, changing nothing; what a guard would stop is said too."""
+        """Return what a sweep would do now and why, and what a guard would stop; changes nothing."""
         now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
         planned = await self._planner.plan(now, "expiry")
         erased = await self._erasures.ready()
@@ -166,7 +166,7 @@ class Sweeper:
         )
 
     async def sweep(self, *, trigger: str, actor: Principal | None) -> SweepReport:
-        """Shred, certify, delete. GuardTripped stops it before anything is touched, Unavailable anywhere.
+        """Shred, certify, delete. GuardTripped before anything is changed; Unavailable at any step.
 
         Unavailable too while another node sweeps.
         """
@@ -181,7 +181,7 @@ class Sweeper:
             return report
 
     async def _sweep(self, trigger: str, actor: Principal | None, erased: int) -> SweepReport:
-        # A clock that stepped back moves neither the floor nor the guard's memory backwards.
+        # A clock that stepped back must not move the floor or the guard's last time backwards.
         now = effective_now(self._clock.now(), self._keyring.last_sweep_at)
         await self._check_clock(now, actor)
         await self._policies.apply(now)
@@ -219,7 +219,7 @@ class Sweeper:
         )
 
     async def _erase(self) -> int:
-        """Carry out what is approved; without a name for certificates it waits, and no recorder is turned away."""
+        """Carry out approved erasures; without a name for certificates they wait, and recording continues."""
         try:
             return await self._erasures.carry_out()
         except Unnamed as error:
@@ -227,7 +227,7 @@ class Sweeper:
             return 0
 
     async def _check_named(self, now: datetime) -> None:
-        """Raise Unnamed before anything is shredded; the clock is remembered, or it would seem to have jumped later."""
+        """Raise Unnamed before anything is shredded; store the time first, or the clock would seem to jump later."""
         try:
             self._shredder.check_named()
         except Unnamed:
@@ -236,7 +236,7 @@ class Sweeper:
             raise
 
     async def _check_clock(self, now: datetime, actor: Principal | None) -> None:
-        """Stop everything for a clock that jumped, unless two operators vouched for it."""
+        """Stop the sweep for a clock that jumped, unless two operators overrode the guard."""
         jumped = check_clock(now=now, last_sweep_at=self._keyring.last_sweep_at, limits=self._limits.guard)
         if jumped is None or await self._overrides.use(jumped, now, actor):
             return
@@ -248,7 +248,7 @@ class Sweeper:
         )
 
     async def _guarded(self, planned: Planned, now: datetime, actor: Principal | None) -> Planned:
-        """Lift what two people lifted; whatever else tripped is postponed, loudly, and that tenant's alone."""
+        """Apply overrides; anything else that tripped is postponed for its tenant and logged."""
         for stopped in planned.tripped:
             assert stopped.tenant is not None
             if await self._overrides.use(stopped, now, actor):
@@ -271,7 +271,7 @@ def _tripped_event(stopped: Tripped, actor: Principal | None) -> AuditEvent:
 
 
 def _line(planned: Planned, found: Candidate) -> SweepLine:
-    """Say what becomes of a recording, in the words of the strongest reason."""
+    """Return the line of one recording, with its strongest reason."""
     row = found.row
     for action, tripped in (("shred", False), ("postpone", True)):
         due = [
