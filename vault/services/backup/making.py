@@ -135,7 +135,7 @@ class BackupMaker:
         )
 
     async def _nobody_prunes(self, now: datetime) -> None:
-        """Raise Unavailable if somebody prunes; checked after writing our marker, so that one of two sees the other's."""
+        """Raise Unavailable if somebody prunes; checked after our marker is written, so one of two sees the other."""
         async for info in self._place.store.list(layout.PRUNING):
             if now - layout.backup_began(info.name.removeprefix(layout.PRUNING)) < UNFINISHED_FOR:
                 raise Unavailable(

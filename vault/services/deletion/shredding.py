@@ -148,7 +148,7 @@ class Shredder:
     # -- objects ------------------------------------------------------------------------------------------------
 
     async def delete(self) -> Deletions:
-        """Delete objects and issue final certificates where possible; the caller is `alone`. Unavailable leaves some."""
+        """Delete objects and issue final certificates where possible; the caller is `alone`. Unavailable stops it."""
         self._again_in = None
         deletions = await self._certifier.delete_objects()
         self._again_in = deletions.again_in
