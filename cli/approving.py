@@ -21,6 +21,7 @@ async def digest(
     call: Remote,
     path: str,
     *,
+    see: str,
     asked_by: Callable[[Mapping[str, Any]], str | None],
     look: Callable[[Mapping[str, Any]], str | None],
     render: Callable[[Mapping[str, Any]], None],
@@ -31,14 +32,14 @@ async def digest(
 
     Invalid where nobody sees the request (--json, no terminal) and no digest is given. Conflict if no approval is
     pending. Forbidden, before anybody is asked, if this token made the request. `asked_by` and `look` return the
-    requester and the digest from the answer of `path`; `render` prints that answer.
+    requester and the digest from the answer of `path`; `render` prints that answer. `see` is the command that shows it.
     """
     if shown is not None:
         return shown
     if call.out.as_json or not (yes or sys.stdin.isatty()):
         raise Invalid(
             "an approval names the digest of what was shown, and nothing was shown here",
-            hint="look at the request first, then approve with --shown and its digest; or let --yes print it",
+            hint=f"look at it first, {see} prints it, then approve with --shown and its digest; or let --yes print it",
         )
     request = await call.client.get(path)
     found = look(request)

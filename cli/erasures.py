@@ -106,6 +106,7 @@ async def approve(call: Remote, erasure: ErasureName, shown: Shown = None, yes: 
     named = await digest(
         call,
         path,
+        see=f"callvault erasures show {erasure}",
         asked_by=lambda found: found["requested_by"],
         look=lambda found: found["shown"],
         render=lambda found: _show(call, found),

@@ -176,6 +176,7 @@ async def approve(
         body["shown"] = await digest(
             call,
             path,
+            see=f"callvault holds show {hold}",
             asked_by=lambda found: found["release_requested_by"],
             look=lambda found: found["shown"],
             render=lambda found: call.out.show(found, _fields(found)),

@@ -95,6 +95,7 @@ async def approve(call: Remote, identifier: PolicyName, *, shown: Shown = None, 
     named = await digest(
         call,
         path,
+        see=f"callvault policy show {identifier}",
         asked_by=lambda found: found["requested_by"],
         look=lambda found: found["shown"],
         render=lambda found: call.out.fields(fields(found)),

@@ -283,6 +283,7 @@ async def offboard(
             body["shown"] = await digest(
                 call,
                 f"/v1/tenants/{segment(tenant)}",
+                see=f"callvault tenants show {tenant}",
                 asked_by=lambda found: found["offboard_requested_by"],
                 look=lambda found: found["offboarding"] and found["offboarding"]["shown"],
                 render=lambda found: call.out.show(found, _fields(found)),

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ from tests.helpers.answers import (
     WHY,
     install,
 )
+from tests.helpers.command_tree import LEAVES
 from tests.helpers.stub import Reply, StubServer, answer
 
 HOLD_OPTIONS = "--kind legal --matter SMITH-2026 --reason letter --authority Legal --owner Asha --review 2027-01-31"
@@ -232,7 +234,12 @@ def test_nobody_approves_unseen(
     install(stub)
     assert main([*line.split(), *option]) != 0
     assert not stub.asked, path
-    assert "--shown" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--shown" in said
+    see = re.search(r"look at it first, callvault ([a-z ]+)", said)
+    assert see is not None
+    words = see[1].split()
+    assert any(tuple(words[:count]) in LEAVES for count in (2, 3)), said
 
 
 def test_default_retention_follows_the_vault(stub: StubServer) -> None:

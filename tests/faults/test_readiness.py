@@ -22,6 +22,7 @@ async def told(app):
     answer = await app.ask("GET", "/readyz", None)
     failing = {name for name, verdict in answer.json["checks"].items() if verdict != "ok"}
     assert failing == {reason["check"] for reason in answer.json["reasons"]}
+    assert all(reason["hint"] for reason in answer.json["reasons"]), "each says what to do"
     return answer.status, failing, " ".join(reason["detail"] for reason in answer.json["reasons"])
 
 
@@ -60,6 +61,7 @@ async def test_a_frozen_database_is_named_within_a_second_and_metrics_do_not_wai
                 assert (status, body["checks"]["catalog"]) == (503, "failing")
                 assert [reason["check"] for reason in body["reasons"]] == ["catalog"]
                 assert "has not answered for" in body["reasons"][0]["detail"]
+                assert "database" in body["reasons"][0]["hint"]
                 assert body["object_store"] == "ok"
                 assert await scraped(client) < 1
         await until_ready(recorder)
@@ -124,6 +126,11 @@ async def test_a_root_provider_that_new_calls_need_is_named(app):
         assert await told(app) == (503, {"root_provider"}, "the token does not answer")
     await app.vault.tenants.precreate()
     assert (await told(app))[0] == 200
+
+
+async def test_a_server_that_shuts_down_says_who_takes_recordings(app):
+    app.vault.ingest.drain()
+    assert (await told(app))[:2] == (503, {"draining"})
 
 
 async def test_a_provider_that_only_cohorts_of_later_calls_wait_for_does_not_make_the_vault_unready(app):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from aiohttp import web
@@ -27,7 +28,18 @@ class Liveness(TypedDict):
 class _Reason(TypedDict):
     check: Annotated[str, WithJsonSchema({"type": "string", "enum": list(CHECKS)})]
     detail: str
-    hint: str | None
+    hint: str
+
+
+_WHAT_TO_DO: Final[Mapping[str, str]] = {
+    "draining": "wait for its next start; another node takes recordings meanwhile",
+    "journal": "free space, or give the journal a larger disk of its own",
+    "keyring": "mount the replicas that do not answer: callvault keys verify names them",
+    "root_provider": "see that the root-key provider answers: callvault doctor asks it",
+    "catalog": "see that the database answers and takes writes: callvault doctor asks it",
+    "objects": "mount the disk of the object store, or put its directory back",
+}
+"""What mends a check whose error does not say it."""
 
 
 class Readiness(TypedDict):
@@ -58,7 +70,10 @@ async def readyz(request: web.Request) -> web.Response:
     ready = Readiness(
         status="not ready" if failing else "ready",
         checks={name: "failing" if name in failing else "ok" for name in found},
-        reasons=[_Reason(check=name, detail=error.message, hint=error.hint) for name, error in failing.items()],
+        reasons=[
+            _Reason(check=name, detail=error.message, hint=error.hint or _WHAT_TO_DO[name])
+            for name, error in failing.items()
+        ],
         object_store="down, the journal absorbs" if vault.storer.store_down or "objects" in failing else "ok",
     )
     return reply(ready, status=503 if failing else 200)
