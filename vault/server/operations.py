@@ -26,6 +26,7 @@ from vault.server.api import (
 from vault.server.ingest import audiohook, http, rtpengine, s3, tus, websocket
 from vault.server.openapi import build
 from vault.server.operation import Answer, Operations
+from vault.threads import in_thread
 
 _SERVER: Final = Operations("server")
 
@@ -35,11 +36,12 @@ _SERVER: Final = Operations("server")
 )
 async def openapi(_: web.Request) -> web.Response:
     """This document."""
-    return web.Response(body=_document(), content_type="application/json", charset="utf-8")
+    return web.Response(body=await in_thread(_document), content_type="application/json", charset="utf-8")
 
 
 @functools.cache
 def _document() -> bytes:
+    """Return the document; made once, for which the event loop and its live calls do not wait a quarter of a second."""
     return json.dumps(build(OPERATIONS), ensure_ascii=False, separators=(",", ":")).encode()
 
 
