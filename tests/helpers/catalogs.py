@@ -368,6 +368,8 @@ async def call_everything(catalog: Catalog) -> None:
     await catalog.recordings(RecordingQuery(tenant=ACME, caller_tokens=("a", "b"), limit=10))
     await catalog.recordings(RecordingQuery(tenant=ACME, started_from=NOW))
     await catalog.count_recordings()
+    assert await catalog.miscounted() == []
+    await catalog.recount()
     await catalog.count_kept(ACME)
     await catalog.count_live(ACME, through=NOW)
     await catalog.changed_recordings(ACME, through=NOW, started_to=NOW, after=None, limit=10)

@@ -152,7 +152,6 @@ PLANS = {
     "undeleted_since IS NOT NULL": "ix_recordings_undeleted (id>?)",
     "retain_until <= ?": "ix_recordings_retain (retain_until<?)",
     "FROM recordings WHERE recordings.state = 'open' ORDER BY": "ix_recordings_state (state=?)",
-    "GROUP BY recordings.state": "COVERING INDEX ix_recordings_state",
     "recordings.tenant = ? AND recordings.call_token IN": "(tenant=? AND call_token=?)",
     "recordings.metadata_certificate_id IS NULL AND": "ix_recordings_metadata (tenant=? AND id>?)",
     "WHERE recordings.tenant = ? AND recordings.started_at >= ?": "ix_recordings_tenant (tenant=? AND started_at>?",
@@ -175,7 +174,7 @@ async def test_queries_on_a_million_rows_walk_an_index_in_order(catalog):
             (sql, given)
             for sql, given in statements.items()
             # Open rows below the floor are few, whichever index finds them; a count reads every row it counts.
-            if mark in sql and not sql.startswith(("SELECT recordings.id FROM", "SELECT count("))
+            if mark in sql and not sql.startswith("SELECT recordings.id FROM") and "count(" not in sql
         ]
         assert chosen, mark
         for sql, given in chosen:

@@ -167,7 +167,18 @@ async def _look(config: Config, catalog: Catalog, keyring: Keyring, *, now: date
         *await alert_findings(catalog, config, now=now),
         *await token_findings(catalog, now=now),
         *await recorder_findings(catalog, now=now),
+        *await count_findings(catalog),
     ]
+
+
+async def count_findings(catalog: Catalog) -> Sequence[Finding]:
+    """Compare the counts of recordings with the rows."""
+    wrong = await catalog.miscounted()
+    if not wrong:
+        return []
+    message = f"the counts of recordings of {len({tenant for tenant, _, _ in wrong})} tenants are not those of the rows"
+    hint = "metrics and offboarding show wrong numbers, nothing else does: callvault catalog recount"
+    return [Finding(level="error", subject="catalog", message=message, hint=hint)]
 
 
 async def alert_findings(catalog: Catalog, config: Config, *, now: datetime) -> Sequence[Finding]:

@@ -97,6 +97,14 @@ async def upgrade_catalog(config: Config) -> bool:
         return await catalog.upgrade()
 
 
+async def recount_catalog(config: Config) -> int:
+    """Count the catalog's recordings anew; return how many counts were wrong."""
+    async with _catalog(config, SystemClock()) as catalog:
+        wrong = await catalog.miscounted()
+        await catalog.recount()
+        return len(wrong)
+
+
 @asynccontextmanager
 async def _catalog(config: Config, clock: Clock, *, check: bool = True) -> AsyncIterator[SqlCatalog]:
     await asyncio.to_thread(refuse_unusable, config, (Piece.CATALOG,))

@@ -10,6 +10,7 @@ from vault.ports.time import Clock
 from vault.storage.catalog import schema
 from vault.storage.catalog.admin import AdminStore
 from vault.storage.catalog.alerts import AlertStore
+from vault.storage.catalog.counts import CountStore
 from vault.storage.catalog.database import Database, engines
 from vault.storage.catalog.erasures import ErasureStore
 from vault.storage.catalog.faults import NO_CATALOG, translate
@@ -28,6 +29,7 @@ from vault.telemetry import Metrics
 
 class SqlCatalog(
     RecordingStore,
+    CountStore,
     NoteStore,
     NodeStore,
     HoldStore,

@@ -15,6 +15,7 @@ from vault.model import AuditEvent, Recording, RecordingState
 from vault.ports.erasures import Erasure, ErasureBasis, ErasureId, ErasureOutcome, ErasureState
 from vault.ports.revision import Revision
 from vault.storage.catalog import rows
+from vault.storage.catalog.counts import count_moved
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.tables import erasure_recordings, erasures, recordings
 from vault.storage.catalog.writer import Transaction
@@ -37,6 +38,7 @@ _CLOSE = (
     .where(_r.id == sa.bindparam("key"), _r.state != sa.literal_column("'shredded'"))
     .values(state=RecordingState.SHREDDING.value)
 )
+_OPEN_ONES = sa.and_(_r.id.in_(sa.bindparam("keys", expanding=True)), _r.state != sa.literal_column("'shredded'"))
 _TAKEN = (
     sa.select(_o.erasure, *recordings.columns)
     .join(recordings, recordings.c.id == _o.recording)
@@ -168,6 +170,7 @@ async def begin_erasing(transaction: Transaction, erasure: Erasure, shred: str) 
     await _replace(transaction, before, erasure)
     taken = [key for key, outcome in fresh.items() if outcome is ErasureOutcome.ERASING]
     await transaction.write(_SET_SHRED, [{"key": erasure.id, "at": key, "new_shred": shred} for key in taken])
+    await count_moved(transaction, _OPEN_ONES, {"keys": taken}, to=RecordingState.SHREDDING)
     await transaction.write(_CLOSE, [{"key": key} for key in taken])
 
 

@@ -11,7 +11,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 from vault.model import HoldState, Part, RecordingState
 from vault.storage.catalog.tables import (
     HAS_METADATA,
-    IS_AHEAD,
     IS_FINISHED,
     IS_MISDECLARED,
     IS_OPEN,
@@ -21,13 +20,14 @@ from vault.storage.catalog.tables import (
     hold_recordings,
     holds,
     leaf_counters,
+    recording_counts,
     recording_notes,
     recordings,
     segments,
     sweep_floor,
 )
 
-_r = recordings.c
+_r, _k = recordings.c, recording_counts.c
 _MEDIA = ("container", "codec", "rate", "channels", "channel_map")
 BY_ID = sa.select(recordings).where(_r.id == sa.bindparam("key"))
 BY_ID_IN = BY_ID.where(_r.tenant == sa.bindparam("in_tenant"))
@@ -113,7 +113,7 @@ COUNT_LIVE = (
         sa.or_(_r.state != RecordingState.SHREDDED.value, sa.and_(HAS_METADATA, sa.func.length(_r.sealed_facts) > 0)),
     )
 )
-COUNT = sa.select(_r.state, sa.func.count().label("n")).group_by(_r.state)
+COUNT = sa.select(_k.state, sa.func.sum(_k.n).label("n")).group_by(_k.state)
 FOUND = sa.select(_r.id).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 # The same SQL in two dialects: the unique index of the database decides which call tokens are taken.
 INSERT_UNLESS_TAKEN: Mapping[str, sa.Executable] = {
@@ -150,7 +150,7 @@ MISDECLARED = (
     .order_by(_r.tenant, _r.misdeclared_by, _r.container, _r.content)
 )
 TAKEN = sa.select(_r.tenant, _r.call_token).where(_r.call_token.in_(sa.bindparam("tokens", expanding=True)))
-STATES = sa.select(_r.id, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
+STATES = sa.select(_r.id, _r.tenant, _r.state).where(_r.id.in_(sa.bindparam("keys", expanding=True)))
 
 # One round trip for two questions: the floors, and which of these rows existed before.
 FLOOR_AND_FOUND = sa.union_all(
@@ -196,11 +196,17 @@ HELD = (
     .select_from(HELD_BY)
     .where(hold_recordings.c.too_late.is_(sa.false()), holds.c.state.in_(IN_FORCE))
 )
-AHEAD = sa.select(_r.id).where(IS_AHEAD)
 COUNT_KEPT = sa.select(
-    sa.func.count().label("live"),
-    sa.func.count(sa.case((_r.id.in_(HELD), 1))).label("held"),
-).where(_IN_TENANT, _r.state != RecordingState.SHREDDED.value)
+    sa.select(sa.func.coalesce(sa.func.sum(_k.n), 0))
+    .where(_k.tenant == sa.bindparam("tenant_id"), _k.state != RecordingState.SHREDDED.value)
+    .scalar_subquery()
+    .label("live"),
+    sa.select(sa.func.count())
+    .select_from(recordings)
+    .where(_IN_TENANT, _r.state != RecordingState.SHREDDED.value, _r.id.in_(HELD))
+    .scalar_subquery()
+    .label("held"),
+)
 # A released hold protects until its grace is over, so what it protects is not late before that.
 OLDEST_DUE = (
     sa.select(_r.retain_until)

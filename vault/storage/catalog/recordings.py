@@ -30,7 +30,7 @@ from vault.ports.recordings import Kept, RecordingQuery
 from vault.storage.catalog import object_lists, rows
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog.database import Database, narrowed
-from vault.storage.catalog.tables import IS_ENDED, IS_FINISHED, recordings
+from vault.storage.catalog.tables import IS_AHEAD, IS_ENDED, IS_FINISHED, recordings
 from vault.storage.catalog.writer import Transaction
 
 _TOKENS_PER_QUERY = 500
@@ -266,13 +266,13 @@ class RecordingStore:
 
     async def count_recordings(self) -> Mapping[RecordingState, int]:
         """Count rows per state, zeros included."""
-        counts = {row.state: row.n for row in await self._database.fetch(sql.COUNT)}
+        counts = {row.state: int(row.n) for row in await self._database.fetch(sql.COUNT)}
         return {state: counts.get(state.value, 0) for state in RecordingState}
 
     async def count_kept(self, tenant: TenantId) -> Kept:
         """Count what is not shredded, and how much of it is held."""
         found = (await self._database.fetch(sql.COUNT_KEPT, {"tenant_id": tenant}))[0]
-        return Kept(live=found.live, held=found.held)
+        return Kept(live=int(found.live), held=found.held)
 
     async def oldest_due(self, *, now: datetime, tenant: TenantId | None = None) -> datetime | None:
         """Return the earliest retain-until that has passed and is neither held nor in a release's grace."""
@@ -434,6 +434,7 @@ async def _create(transaction: Transaction, creations: Sequence[_Creation]) -> S
             continue
         if (identity := creation.values["id"]) in born:
             transaction.audit(creation.audit)
+            transaction.count(creation.recording.tenant, creation.values["state"], 1)
             notes += ({"recording": identity, "seq": seq, "sealed": note} for seq, note in creation.notes.items())
         else:
             tenant = creation.recording.tenant
@@ -460,6 +461,7 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
     """Store objects, byte counts and finishes; of several objects at one index the last one counts."""
     found = await transaction.fetch(sql.STATES, {"keys": sorted({storing.key for storing in storings})})
     states = {row.id: RecordingState(row.state) for row in found}
+    tenants = {row.id: row.tenant for row in found}
     answers: list[Refused | None] = []
     objects: dict[tuple[bytes, int], Mapping[str, Any]] = {}
     lengths: list[Mapping[str, Any]] = []
@@ -481,6 +483,8 @@ async def _store(transaction: Transaction, storings: Sequence[_Storing]) -> Sequ
             heads.append(storing.examined)
         if storing.final is not None:
             finishes.append(storing.final)
+            transaction.count(tenants[storing.key], state.value, -1)
+            transaction.count(tenants[storing.key], storing.final["new_state"], 1)
             if (storing.final["new_state"], storing.final["new_reason"]) == (RecordingState.TRUNCATED.value, EMPTY):
                 freed.append({"key": storing.key, "new_token": storing.recording})
             states[storing.key] = RecordingState(storing.final["new_state"])
@@ -546,18 +550,18 @@ def _filters(query: RecordingQuery) -> Iterator[sa.ColumnElement[bool]]:
     One index finds the rows, in their order: what it does not have is wrapped, or a database without statistics would
     prefer another one that finds more, or in no order.
     """
-    carried = query.call_tokens is not None or bool(_carried(query))
+    other = query.call_tokens is not None or bool(_carried(query)) or query.ahead
     if query.by_expiry:
         yield IS_FINISHED
     if query.tenant is not None:
-        yield (sa.func.coalesce(_r.tenant, "") if carried else _r.tenant) == query.tenant
+        yield (sa.func.coalesce(_r.tenant, "") if other else _r.tenant) == query.tenant
     if query.state is not None:
-        other = carried or query.measures or query.by_expiry
+        other = other or query.measures or query.by_expiry
         yield (sa.func.coalesce(_r.state, "") if other else _r.state) == query.state.value
     if query.held is not None:
         yield _r.id.in_(sql.HELD) if query.held else _r.id.not_in(sql.HELD)
     if query.ahead is not None:
-        yield _r.id.in_(sql.AHEAD) if query.ahead else _r.started_at <= _r.created_at
+        yield IS_AHEAD if query.ahead else _r.started_at <= _r.created_at
     if query.measures:
         yield IS_ENDED
         yield from _measures(query)

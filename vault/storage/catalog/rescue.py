@@ -17,6 +17,7 @@ from vault.ids import RecordingId
 from vault.model import AuditEvent, Recording, RecordingState, SegmentRef
 from vault.storage.catalog import recording_sql as sql
 from vault.storage.catalog import rows, schema
+from vault.storage.catalog.counts import count_moved
 from vault.storage.catalog.database import Database
 from vault.storage.catalog.faults import translate
 from vault.storage.catalog.tables import metadata, recordings, segments
@@ -35,6 +36,7 @@ _OBJECTS = (
     .where(_r.state != RecordingState.SHREDDED.value)
     .order_by(_r.tenant, _r.id, segments.c.number)
 )
+_OF_KEYS = _r.id.in_(sa.bindparam("keys", expanding=True))
 _SHRED = (
     sa.update(recordings)
     .where(_r.id == sa.bindparam("key"), _r.state != RecordingState.SHREDDED.value)
@@ -151,6 +153,7 @@ class RescueStore:
             if await transaction.fetch(sql.FOUND, {"keys": [values["id"]]}):
                 return
             await transaction.write(_INSERT_RECORDING, values)
+            transaction.count(values["tenant"], values["state"], 1)
             await transaction.write(sql.INSERT_SEGMENT, refs)
             transaction.audit(audit)
 
@@ -163,6 +166,8 @@ class RescueStore:
         moves = [{"key": rows.key(recording), "new_reason": reason} for recording in recordings]
 
         async def act(transaction: Transaction) -> None:
+            keys = {"keys": [move["key"] for move in moves]}
+            await count_moved(transaction, _OF_KEYS, keys, to=RecordingState.SHREDDED)
             if await transaction.write(_SHRED, moves):
                 transaction.audit(audit)
 

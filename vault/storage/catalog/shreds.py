@@ -29,6 +29,7 @@ from vault.ports.certificates import CertificateBatch
 from vault.ports.erasures import Erasure
 from vault.ports.shreds import Shred
 from vault.storage.catalog import object_lists, rows
+from vault.storage.catalog.counts import count_moved
 from vault.storage.catalog.database import Database, narrowed
 from vault.storage.catalog.erasures import begin_erasing
 from vault.storage.catalog.tables import (
@@ -88,6 +89,7 @@ _WITH_METADATA = _c.parts.in_([rows.parts_text(parts) for parts in _ANY_PARTS if
 _IN_BATCH = sa.select(_c.recording).where(
     _c.batch == sa.bindparam("batch"), _c.status == sa.bindparam("status"), _WITH_AUDIO
 )
+_WITH_AUDIO_IN_BATCH = sa.select(_c.recording).where(_c.batch == sa.bindparam("batch"), _WITH_AUDIO)
 # By recording, status and parts, which are unique together: found by batch, each row would read the whole batch.
 _OF_ROW = (
     sa.select(sa.func.max(_c.id))
@@ -255,6 +257,7 @@ class ShredStore:
                 return
             provisional, final = CertificateStatus.PROVISIONAL.value, CertificateStatus.FINAL.value
             at = rows.micros(batch.issued_at)
+            await count_moved(transaction, _r.id.in_(_WITH_AUDIO_IN_BATCH), place, to=RecordingState.SHREDDED)
             await transaction.write(_SHREDDED, {**place, "status": provisional, "at": at})
             await transaction.write(_ABSENT, {**place, "status": final})
             await object_lists.fold(transaction, over)

@@ -84,7 +84,7 @@ sa.Index("ix_recordings_started", *_PLACE)
 sa.Index("ix_recordings_tenant", recordings.c.tenant, *_PLACE)
 sa.Index("ix_recordings_state", recordings.c.state, *_PLACE)
 sa.Index("ix_recordings_tenant_state", recordings.c.tenant, recordings.c.state, *_PLACE)
-sa.Index("ix_recordings_ahead", recordings.c.id, sqlite_where=IS_AHEAD, postgresql_where=IS_AHEAD)
+sa.Index("ix_recordings_ahead", *_PLACE, sqlite_where=IS_AHEAD, postgresql_where=IS_AHEAD)
 sa.Index(
     "ix_recordings_due",
     recordings.c.audio_period,
@@ -136,6 +136,15 @@ for _token, _order in (
 ):
     _present = _token.is_not(None)
     sa.Index(f"ix_recordings_{_token.name}", _token, *_order, sqlite_where=_present, postgresql_where=_present)
+
+# Of each tenant and state, moved with the rows.
+recording_counts = sa.Table(
+    "recording_counts",
+    metadata,
+    sa.Column("tenant", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, primary_key=True),
+    sa.Column("n", sa.BigInteger, nullable=False),
+)
 
 segments = sa.Table(
     "segments",

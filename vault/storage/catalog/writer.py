@@ -8,7 +8,7 @@ written, or failed unexpectedly, the batch is rolled back and each act is repeat
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -25,7 +25,7 @@ from vault.ports.repeats import Keyed, effects
 from vault.ports.time import Clock
 from vault.storage.catalog import rows
 from vault.storage.catalog.faults import is_broken, is_doubtful, is_outage, translate
-from vault.storage.catalog.tables import audit, audit_head, keyed_requests
+from vault.storage.catalog.tables import audit, audit_head, keyed_requests, recording_counts
 from vault.telemetry import Metrics
 
 _BATCH_ACTS = 256
@@ -38,6 +38,13 @@ _MOVE_HEAD = (
     .values(seq=sa.bindparam("new_seq"), sha256=sa.bindparam("new_sha256"))
 )
 _INSERT_AUDIT = sa.insert(audit)
+_n = recording_counts.c
+_COUNT = (
+    sa.update(recording_counts)
+    .where(_n.tenant == sa.bindparam("of"), _n.state == sa.bindparam("within"))
+    .values(n=_n.n + sa.bindparam("by"))
+)
+_INSERT_COUNT = sa.insert(recording_counts)
 _ENTRY = sa.select(audit.c.sha256).where(audit.c.seq == sa.bindparam("place"))
 _k = keyed_requests.c
 _NOTE = (
@@ -64,6 +71,7 @@ class Transaction:
         self._connection = connection
         self.dialect = connection.dialect.name
         self.events: list[AuditEvent] = []
+        self.counts: Counter[tuple[str, str]] = Counter()
         self.writes = 0
 
     async def fetch(self, statement: sa.Executable, parameters: Parameters | None = None) -> Sequence[sa.Row[Any]]:
@@ -96,6 +104,15 @@ class Transaction:
             text = head + ",".join([row_text] * len(some)) + tail
             await self._connection.exec_driver_sql(text, tuple(chain.from_iterable(some)))
         self.writes += len(values)
+
+    async def write_each(self, *statements: sa.Executable) -> None:
+        """Execute statements that have no parameters, in order."""
+        for statement in statements:
+            self.writes += abs((await self._connection.execute(statement)).rowcount)
+
+    def count(self, tenant: str, state: str, by: int) -> None:
+        """Have the number of a tenant's recordings in a state moved with this transaction."""
+        self.counts[tenant, state] += by
 
     def audit(self, events: Sequence[AuditEvent]) -> None:
         """Write `events` with this transaction."""
@@ -227,6 +244,7 @@ class Writer:
                     results = await act(transaction, [batch[place].argument for place in places])
                     for place, result in zip(places, results, strict=True):
                         answers[place] = result
+                await _write_counts(transaction)
                 head = await self._write_audit(transaction)
             except (OSError, TimeoutError):
                 await connection.invalidate()  # whatever it still answers belongs to this transaction
@@ -281,6 +299,14 @@ class Writer:
                 await transaction.write(_INSERT_AUDIT, [rows.from_audit(entry) for entry in entries])
                 return AuditHead(seq=entries[-1].seq, sha256=entries[-1].sha256)
         raise IntegrityError("the audit trail's head changed inside a transaction; nothing was written")
+
+
+async def _write_counts(transaction: Transaction) -> None:
+    for (tenant, state), by in sorted(transaction.counts.items()):
+        if not by:
+            continue
+        if not await transaction.write(_COUNT, {"of": tenant, "within": state, "by": by}):
+            await transaction.write(_INSERT_COUNT, {"tenant": tenant, "state": state, "n": by})
 
 
 async def _read_head(transaction: Transaction) -> AuditHead:
