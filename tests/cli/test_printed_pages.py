@@ -34,7 +34,7 @@ from vault.wiring.trial import make_trial
 BIN = Path(sys.executable).parent
 PLACES = ("/etc/callvault/", "/mnt/backup/callvault", "/disk2/callvault/keyring")
 ELSEWHERE = {"docs/api.md", "docs/recorders.md"}
-RUN = ["docs/operations.md", "docs/archives.md", "docs/backup.md"]
+RUN = ["docs/operations.md", "docs/archives.md", "docs/backup.md", "docs/holds.md"]
 # What begins so is not run, and why.
 NOT_RUN = {
     "callvault quickstart": "is run in tests/cli/test_quickstart.py",
@@ -46,6 +46,7 @@ NOT_RUN = {
     "rtpengine-recording": "needs the daemon",
     "export CALLVAULT_CATALOG_URL": "needs a database",
     "callvault init --config config.toml": "needs that database",
+    "callvault holds approve": "asks at a terminal: tests/cli/test_json.py",
     "callvault profile add lab": "asks at a terminal: tests/cli/test_profiles.py",
     "callvault keys repair": "repairs what is lost: tests/cli/test_serve.py",
     "callvault backup restore": "needs a loss: tests/integration/test_restore.py",
@@ -74,7 +75,7 @@ class Shell:
         for place in PLACES:
             command = command.replace(place, f"{self.folder}{place}")
         command = command.replace("https://vault.example.org", self.url)
-        return re.sub(r"\b(rec|tok)_018f[0-9a-f]{28}\b", lambda match: self.known.get(match[1], match[0]), command)
+        return re.sub(r"\b(rec|tok|hold)_018f[0-9a-f]{28}\b", lambda match: self.known.get(match[1], match[0]), command)
 
     def run(self, command: str, *, also: tuple[int, ...] = ()) -> str:
         """Return all that a command printed; it ends with 0, or as is said to be expected."""
@@ -104,7 +105,7 @@ class Shell:
         if "--role recorder" in command:
             self.recorder = done.stdout.strip()
             self.record()
-        for identifier in re.findall(r"\b(?:rec|tok)_[0-9a-f]{32}\b", done.stdout + done.stderr):
+        for identifier in re.findall(r"\b(?:rec|tok|hold)_[0-9a-f]{32}\b", done.stdout + done.stderr):
             self.known[identifier.partition("_")[0]] = identifier
         return done.stdout + done.stderr
 
@@ -202,6 +203,8 @@ def test_a_page_runs_as_it_is_printed(page: str, tmp_path: Path) -> None:
             if shutil.which("jq") is None:
                 pytest.skip("jq is not installed")
             archive(tmp_path)
+        if page == "docs/holds.md":
+            user.record()
         assert read(ROOT / page, user) > 2
 
 
