@@ -55,7 +55,7 @@ _SUMMARIES: Final = {
     ("put", False): ("s3PutBucket", "Refused: a tenant is added over /v1/tenants"),
 }
 _RESERVED: Final = r"(?!(?:v1|s3|log|healthz|readyz|metrics)(?:/|$))"
-# Names at the root that are the vault's own; a tenant with such a name is reached below /s3.
+"""Names at the root that are the vault's own; a tenant with such a name is reached below /s3."""
 _FOLDERS: Final = {"/s3": ("", ""), "": ("AtRoot", _RESERVED)}
 
 OPERATIONS: Final = Operations("ingest")

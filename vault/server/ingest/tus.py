@@ -167,15 +167,15 @@ async def _terminate(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def _spoken(request: web.Request, one: Handler, other: Handler) -> web.Response:
-    # Answer as tus does, or as the IETF's protocol does where that is spoken.
+async def _by_protocol(request: web.Request, one: Handler, other: Handler) -> web.Response:
+    """Answer as tus does with `one`, or as the IETF's protocol does, where that is spoken, with `other`."""
     return await (other if ietf.is_ietf(request.headers) else one)(request)
 
 
 @OPERATIONS(f"POST {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=_PROBLEMS, asks=True)
 async def create_upload(request: web.Request) -> web.Response:
     """Create an upload: tus 1.0, or the IETF's with Upload-Complete."""
-    return await _spoken(request, _create, resumable.create)
+    return await _by_protocol(request, _create, resumable.create)
 
 
 @OPERATIONS(f"PUT {PLACE}", Act.INGEST, _CREATED, headers=_CREATION, problems=_PROBLEMS, asks=True)
@@ -187,13 +187,13 @@ async def put_upload(request: web.Request) -> web.Response:
 @OPERATIONS(f"HEAD {UPLOAD}", Act.INGEST, _KNOWN, problems=(410, 412, 423), asks=True)
 async def upload_offset(request: web.Request) -> web.Response:
     """Ask where the upload goes on."""
-    return await _spoken(request, _head, resumable.head)
+    return await _by_protocol(request, _head, resumable.head)
 
 
 @OPERATIONS(f"PATCH {UPLOAD}", Act.INGEST, _APPENDED, headers=_APPENDING, problems=(410, *_PROBLEMS), asks=True)
 async def append_upload(request: web.Request) -> web.Response:
     """Add the next bytes."""
-    return await _spoken(request, _append, resumable.append)
+    return await _by_protocol(request, _append, resumable.append)
 
 
 @OPERATIONS(
@@ -205,7 +205,7 @@ async def append_upload(request: web.Request) -> web.Response:
 )
 async def terminate_upload(request: web.Request) -> web.Response:
     """Withdraw an unfinished upload: it ends as truncated, and is kept."""
-    return await _spoken(request, _terminate, resumable.cancel)
+    return await _by_protocol(request, _terminate, resumable.cancel)
 
 
 @OPERATIONS(
